@@ -1,0 +1,34 @@
+# One command runs it, one verifies it, one fixes it. Each works on a bare Debian 12 with rustup's Rust.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help dev test test-cluster fix bench deny
+
+ARGS ?=
+# One RocksDB for all profiles, built once into the user's cache.
+ROCKSDB := export ROCKSDB_STATIC=1; ROCKSDB_LIB_DIR=$$(scripts/rocksdb.sh); export ROCKSDB_LIB_DIR;
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+dev: ## install what is missing, build the release binary, run a node here (ARGS="--http 127.0.0.1:0 …")
+	@scripts/setup.sh build
+	@$(ROCKSDB) cargo run --locked --release --package provost -- dev $(ARGS)
+
+test: ## every check and test that needs no GPU and no Docker
+	@scripts/test.sh
+
+test-cluster: ## the tests that need a Docker Engine (skips without one)
+	@scripts/test-cluster.sh
+
+fix: ## format, and apply the lints that can be applied
+	@scripts/setup.sh build
+	@$(ROCKSDB) cargo clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
+	@cargo fmt --all
+
+bench: ## criterion benches of the hot paths; `provost bench` loads a running node
+	@scripts/setup.sh build
+	@$(ROCKSDB) cargo bench --locked --package provost-bench $(ARGS)
+
+deny: ## licences, bans, registries, advisories (needs cargo-deny)
+	@scripts/deny.sh

@@ -1,0 +1,130 @@
+//! The hashes of the log: RFC 6962 leaves and nodes, and the running chain.
+//!
+//! Each use has its own first byte (0 leaf, 1 node, 2 chain), so that no value of one kind can
+//! be passed off as another.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A SHA-256 value, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Hash(pub [u8; 32]);
+
+/// The text is not 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a SHA-256 value: 64 lower-case hexadecimal digits are needed")]
+pub struct HashParseError;
+
+impl Hash {
+    /// Thirty-two zero bytes: the `writer_prev` of a writer's first record in a log.
+    pub const ZERO: Hash = Hash([0; 32]);
+
+    /// SHA-256 of `bytes`, without a domain byte.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Parses 64 lower-case hexadecimal digits.
+    pub fn parse(text: &[u8]) -> Result<Self, HashParseError> {
+        if text.iter().any(u8::is_ascii_uppercase) {
+            return Err(HashParseError);
+        }
+        let mut out = [0; 32];
+        hex::decode_to_slice(text, &mut out).map_err(|_| HashParseError)?;
+        Ok(Self(out))
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; 64];
+        // The buffer is exactly twice the input, so encoding cannot fail.
+        let _ = hex::encode_to_slice(self.0, &mut text);
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() { s.collect_str(self) } else { self.0.serialize(s) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        if d.is_human_readable() {
+            let text = String::deserialize(d)?;
+            Self::parse(text.as_bytes()).map_err(serde::de::Error::custom)
+        } else {
+            Ok(Self(<[u8; 32]>::deserialize(d)?))
+        }
+    }
+}
+
+/// RFC 6962 leaf hash: `SHA-256(0x00 || leaf)`.
+pub fn leaf_hash(leaf: &[u8]) -> Hash {
+    let mut sha = Sha256::new();
+    sha.update([0]);
+    sha.update(leaf);
+    Hash(sha.finalize().into())
+}
+
+/// RFC 6962 interior node: `SHA-256(0x01 || left || right)`.
+pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    pair(1, left, right)
+}
+
+/// The running chain before the first record of a log, bound to the log's origin so that no
+/// other log's records can be spliced in.
+pub fn chain_start(origin: &str) -> Hash {
+    let mut sha = Sha256::new();
+    sha.update(b"provost audit chain 1\n");
+    sha.update(origin.as_bytes());
+    Hash(sha.finalize().into())
+}
+
+/// The running chain after one more leaf: `SHA-256(0x02 || chain || leaf_hash)`.
+pub fn chain_next(chain: &Hash, leaf: &Hash) -> Hash {
+    pair(2, chain, leaf)
+}
+
+fn pair(domain: u8, a: &Hash, b: &Hash) -> Hash {
+    let mut input = [0; 65];
+    input[0] = domain;
+    input[1..33].copy_from_slice(&a.0);
+    input[33..].copy_from_slice(&b.0);
+    Hash::of(&input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_never_meet() {
+        let (a, b) = (Hash([1; 32]), Hash([2; 32]));
+        let mut joined = a.0.to_vec();
+        joined.extend_from_slice(&b.0);
+        assert_ne!(node_hash(&a, &b), chain_next(&a, &b));
+        assert_ne!(node_hash(&a, &b), leaf_hash(&joined));
+        assert_ne!(chain_start("provost/a"), chain_start("provost/b"));
+    }
+
+    #[test]
+    fn text_form_is_exact() {
+        let hash = leaf_hash(b"");
+        // RFC 6962 section 2.1.3: the hash of an empty leaf.
+        assert_eq!(hash.to_string(), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
+        assert_eq!(Hash::parse(hash.to_string().as_bytes()), Ok(hash));
+        assert_eq!(Hash::parse(b"00"), Err(HashParseError));
+        assert_eq!(Hash::parse("AB".repeat(32).as_bytes()), Err(HashParseError));
+    }
+}

@@ -1,0 +1,32 @@
+//! Canonical audit record, hash chains, RFC 6962 tree, signed checkpoint and the block format.
+//!
+//! Purpose: everything about the audit log that is a pure function of bytes, so that the
+//! sequencer, the verifier and a test agree by construction.
+//! Invariants: no files, clock, randomness, threads or keys; every decoder is bounded and
+//! rejects what it does not know; a leaf's bytes are made once and never re-made to be checked.
+//! Left out: where bytes live (`provost-audit-store`), what a report says
+//! (`provost-audit-verify`), and key material (signing goes through [`NoteSigner`]).
+
+mod block;
+mod checkpoint;
+mod hash;
+mod log_id;
+mod note;
+mod proof;
+mod record;
+mod tree;
+mod view;
+
+pub use block::{
+    BLOCK_HEADER_LEN, BLOCK_RECORDS, BlockError, BlockHeader, FRAME_PREFIX_LEN, Leaves, MAX_BLOCK_RAW, SEGMENT_BLOCKS,
+    SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, TAIL_HEADER_LEN,
+    TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
+};
+pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
+pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};
+pub use log_id::{CLUSTER_DIR, LogId, TENANTS_DIR};
+pub use note::{MAX_SIGNATURES, NoteError, NoteSigner, NoteVerifier, SignedNote, VerifierKey, split_notes};
+pub use proof::{ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency, verify_inclusion};
+pub use record::{MAX_LEAF, Place, Record, RecordError, encode_record};
+pub use tree::Frontier;
+pub use view::{RecordView, ViewError};

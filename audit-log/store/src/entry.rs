@@ -1,0 +1,346 @@
+//! What is proposed to the audit group, and what its machine replies: bounded binary forms.
+//!
+//! Layout: one version byte, one kind byte, then numbers in little-endian and texts and bytes
+//! behind their length.
+
+use bytes::Bytes;
+use provost_audit_core::{Hash, LogId, MAX_CHECKPOINT_BYTES, MAX_LEAF};
+use provost_types::Name;
+
+/// Records in one entry.
+pub(crate) const MAX_BATCH_RECORDS: usize = 1_024;
+/// Bytes of leaves in one entry.
+pub(crate) const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Logs that one checkpoint entry may name.
+pub(crate) const MAX_HEADS: usize = 4_096;
+/// The longest writer id, bytes.
+const MAX_WRITER: usize = 255;
+const VERSION: u8 = 1;
+
+/// An entry or a reply does not have its form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an audit entry: {0}")]
+pub struct EntryError(&'static str);
+
+/// One leaf on its way to a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendRecord {
+    /// The log.
+    pub log: LogId,
+    /// The exact bytes to be stored.
+    pub leaf: Bytes,
+}
+
+/// A batch of leaves of one writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The writer.
+    pub writer: String,
+    /// Its start count; entries of older epochs are refused.
+    pub epoch: u64,
+    /// From 0 in each epoch, without gaps: a repeated batch is answered, not appended again.
+    pub batch: u64,
+    /// The leaves.
+    pub records: Vec<AppendRecord>,
+}
+
+/// An entry of the audit group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Append a batch.
+    Append(Append),
+    /// Note the heads of all logs that grew since their last checkpoint, so that they can be
+    /// signed.
+    Seal,
+    /// Take these signed heads as the consensus copy.
+    Signed(Vec<String>),
+}
+
+/// The head of one log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The log.
+    pub log: LogId,
+    /// Leaves.
+    pub size: u64,
+    /// RFC 6962 root.
+    pub root: Hash,
+    /// Running chain.
+    pub chain: Hash,
+}
+
+/// What the machine replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Appended, now or when this batch came first: for each log its first index.
+    Appended(Vec<(LogId, u64)>),
+    /// A newer epoch of this writer has begun.
+    Fenced {
+        /// That epoch.
+        epoch: u64,
+    },
+    /// Batches before this one are missing.
+    OutOfOrder {
+        /// The batch to send next.
+        next: u64,
+    },
+    /// The batch contradicts the chain or its form; it was not appended.
+    Invalid(String),
+    /// Heads to sign.
+    Sealed(Vec<Head>),
+    /// Checkpoints taken.
+    Taken(u32),
+}
+
+impl Command {
+    /// The bytes to propose.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        match self {
+            Command::Append(append) => {
+                let leaves: usize = append.records.iter().map(|r| r.leaf.len() + 70).sum();
+                out.reserve(leaves + 64);
+                out.push(0);
+                put_bytes(&mut out, append.writer.as_bytes());
+                out.extend_from_slice(&append.epoch.to_le_bytes());
+                out.extend_from_slice(&append.batch.to_le_bytes());
+                out.extend_from_slice(&(append.records.len() as u32).to_le_bytes());
+                for record in &append.records {
+                    put_bytes(&mut out, record.log.tenant().as_bytes());
+                    put_bytes(&mut out, &record.leaf);
+                }
+            }
+            Command::Seal => out.push(1),
+            Command::Signed(notes) => {
+                out.push(2);
+                out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
+                notes.iter().for_each(|note| put_bytes(&mut out, note.as_bytes()));
+            }
+        }
+        out
+    }
+
+    /// Reads an entry; leaves share `bytes`.
+    pub fn decode(bytes: &Bytes) -> Result<Self, EntryError> {
+        let mut take = Take { bytes, at: 0 };
+        if take.u8()? != VERSION {
+            return Err(EntryError("unknown version"));
+        }
+        let command = match take.u8()? {
+            0 => {
+                let writer = take.text(MAX_WRITER)?;
+                let (epoch, batch) = (take.u64()?, take.u64()?);
+                let count = take.count(MAX_BATCH_RECORDS)?;
+                let mut records = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let log = take.log()?;
+                    let range = take.range(MAX_LEAF)?;
+                    records.push(AppendRecord { log, leaf: bytes.slice(range) });
+                }
+                Command::Append(Append { writer, epoch, batch, records })
+            }
+            1 => Command::Seal,
+            2 => {
+                let count = take.count(MAX_HEADS)?;
+                let note = |_| take.text(MAX_CHECKPOINT_BYTES);
+                Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
+            }
+            _ => return Err(EntryError("unknown kind")),
+        };
+        take.end()?;
+        Ok(command)
+    }
+}
+
+impl Reply {
+    /// The bytes of the reply.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        match self {
+            Reply::Appended(places) => {
+                out.push(0);
+                out.extend_from_slice(&(places.len() as u32).to_le_bytes());
+                for (log, first) in places {
+                    put_bytes(&mut out, log.tenant().as_bytes());
+                    out.extend_from_slice(&first.to_le_bytes());
+                }
+            }
+            Reply::Fenced { epoch } => {
+                out.push(1);
+                out.extend_from_slice(&epoch.to_le_bytes());
+            }
+            Reply::OutOfOrder { next } => {
+                out.push(2);
+                out.extend_from_slice(&next.to_le_bytes());
+            }
+            Reply::Invalid(why) => {
+                out.push(3);
+                put_bytes(&mut out, why.as_bytes());
+            }
+            Reply::Sealed(heads) => {
+                out.push(4);
+                out.extend_from_slice(&(heads.len() as u32).to_le_bytes());
+                for head in heads {
+                    put_bytes(&mut out, head.log.tenant().as_bytes());
+                    out.extend_from_slice(&head.size.to_le_bytes());
+                    out.extend_from_slice(&head.root.0);
+                    out.extend_from_slice(&head.chain.0);
+                }
+            }
+            Reply::Taken(count) => {
+                out.push(5);
+                out.extend_from_slice(&count.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads a reply.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
+        let mut take = Take { bytes, at: 0 };
+        if take.u8()? != VERSION {
+            return Err(EntryError("unknown version"));
+        }
+        let reply = match take.u8()? {
+            0 => {
+                let count = take.count(MAX_BATCH_RECORDS)?;
+                let place = |_| Ok((take.log()?, take.u64()?));
+                Reply::Appended((0..count).map(place).collect::<Result<_, EntryError>>()?)
+            }
+            1 => Reply::Fenced { epoch: take.u64()? },
+            2 => Reply::OutOfOrder { next: take.u64()? },
+            3 => Reply::Invalid(take.text(MAX_LEAF)?),
+            4 => {
+                let count = take.count(MAX_HEADS)?;
+                let head = |_| {
+                    let (log, size) = (take.log()?, take.u64()?);
+                    Ok(Head { log, size, root: take.hash()?, chain: take.hash()? })
+                };
+                Reply::Sealed((0..count).map(head).collect::<Result<_, EntryError>>()?)
+            }
+            5 => Reply::Taken(take.u32()?),
+            _ => return Err(EntryError("unknown kind")),
+        };
+        take.end()?;
+        Ok(reply)
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+struct Take<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Take<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], EntryError> {
+        let found = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
+        self.at += N;
+        found.copied().ok_or(EntryError("it is cut"))
+    }
+
+    fn u8(&mut self) -> Result<u8, EntryError> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, EntryError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, EntryError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn hash(&mut self) -> Result<Hash, EntryError> {
+        self.array().map(Hash)
+    }
+
+    fn count(&mut self, max: usize) -> Result<usize, EntryError> {
+        let count = self.u32()? as usize;
+        if count > max { Err(EntryError("too many items")) } else { Ok(count) }
+    }
+
+    fn range(&mut self, max: usize) -> Result<std::ops::Range<usize>, EntryError> {
+        let len = self.u32()? as usize;
+        if len > max {
+            return Err(EntryError("an item is too long"));
+        }
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let range = self.at..end.ok_or(EntryError("it is cut"))?;
+        self.at = range.end;
+        Ok(range)
+    }
+
+    fn text(&mut self, max: usize) -> Result<String, EntryError> {
+        let range = self.range(max)?;
+        let bytes = self.bytes.get(range).unwrap_or_default();
+        String::from_utf8(bytes.to_vec()).map_err(|_| EntryError("a text is not UTF-8"))
+    }
+
+    fn log(&mut self) -> Result<LogId, EntryError> {
+        let name = self.text(Name::MAX_LEN)?;
+        if name.is_empty() {
+            return Ok(LogId::CLUSTER);
+        }
+        Name::new(&name).map(|n| LogId(Some(n))).map_err(|_| EntryError("not a tenant's name"))
+    }
+
+    fn end(&self) -> Result<(), EntryError> {
+        if self.at == self.bytes.len() { Ok(()) } else { Err(EntryError("bytes follow its end")) }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn example() -> Command {
+        let acme = LogId(Some(Name::new("acme").unwrap()));
+        let records = vec![
+            AppendRecord { log: acme, leaf: Bytes::from_static(b"{}") },
+            AppendRecord { log: LogId::CLUSTER, leaf: Bytes::from_static(b"") },
+        ];
+        Command::Append(Append { writer: "n1".to_owned(), epoch: 3, batch: 9, records })
+    }
+
+    #[test]
+    fn round_trips() {
+        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()])] {
+            let bytes = Bytes::from(command.encode());
+            assert_eq!(Command::decode(&bytes), Ok(command));
+            for cut in 0..bytes.len() {
+                assert!(Command::decode(&bytes.slice(..cut)).is_err(), "cut at {cut}");
+            }
+        }
+        let head = Head { log: LogId::CLUSTER, size: 1, root: Hash::ZERO, chain: Hash::ZERO };
+        for reply in [
+            Reply::Appended(vec![(LogId::CLUSTER, 7)]),
+            Reply::Fenced { epoch: 2 },
+            Reply::OutOfOrder { next: 4 },
+            Reply::Invalid("why".to_owned()),
+            Reply::Sealed(vec![head]),
+            Reply::Taken(2),
+        ] {
+            assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = bytes;
+            let _ = Reply::decode(&bytes);
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            let _ = Command::decode(&Bytes::from(bytes));
+        }
+    }
+}

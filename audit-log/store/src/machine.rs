@@ -1,0 +1,469 @@
+//! The audit group's state machine: gives each record its place and writes it down.
+//!
+//! Invariants: deterministic (no clock, no randomness; the same entries give the same logs on
+//! every node); a batch is checked whole before any of it is applied; a batch that was applied is
+//! answered again, never applied again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
+use provost_audit_verify::{CHECKPOINT_FILE, LogLayout, list_logs};
+use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
+use provost_types::{CallId, Phase};
+
+use crate::{
+    entry::{Append, Command, Head, Reply},
+    error::AuditError,
+    log_files::{Dirty, LogFiles},
+    persist::{Job, PersistJob, Persister, Progress, PublishJob},
+    state::{
+        LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
+    },
+};
+
+/// The machine: its state, its files, and the thread that makes them durable.
+pub struct AuditMachine {
+    dir: PathBuf,
+    public_key: [u8; 32],
+    state: MachineState,
+    logs: BTreeMap<LogId, LogFiles>,
+    persister: Persister,
+    /// Files that a seal in this batch of entries asked to make durable.
+    persist_due: bool,
+    published: BTreeSet<LogId>,
+    /// A step failed half-way: memory is no state that may become durable.
+    broken: bool,
+}
+
+impl AuditMachine {
+    /// Opens the audit directory, or makes it. `public_key` is written beside each log.
+    ///
+    /// Files that reach beyond the last persisted state are cut back; files that hold less, or
+    /// other bytes, are refused.
+    pub fn open(dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
+        fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
+        let path = dir.join(STATE_FILE);
+        let state = match MachineState::read(&path)? {
+            Some(state) => state,
+            None => first_state(dir, &path, cluster)?,
+        };
+        if state.cluster != cluster {
+            let why = format!("it belongs to cluster {}, not to {cluster}", state.cluster);
+            return Err(AuditError::State { path, why });
+        }
+        refuse_rollback(dir, &state)?;
+        let mut logs = BTreeMap::new();
+        for (log, head) in &state.logs {
+            let layout = LogLayout::new(dir.join(log.folder()));
+            let files = LogFiles::reopen(log, layout, &log.origin(cluster), head.clone())?;
+            logs.insert(log.clone(), files);
+        }
+        for log in list_logs(dir).map_err(AuditError::io(dir))? {
+            if !logs.contains_key(&log) {
+                // Begun after the last persist, and never signed: the Raft log begins it again.
+                let folder = dir.join(log.folder());
+                fs::remove_dir_all(&folder).map_err(AuditError::io(&folder))?;
+            }
+        }
+        let persister = Persister::start(dir.to_owned(), state.applied).map_err(AuditError::io(dir))?;
+        let published = BTreeSet::new();
+        Ok(Self {
+            dir: dir.to_owned(),
+            public_key,
+            state,
+            logs,
+            persister,
+            persist_due: false,
+            published,
+            broken: false,
+        })
+    }
+
+    /// Index of the last applied entry.
+    pub fn last_applied(&self) -> Option<u64> {
+        self.state.applied
+    }
+
+    /// Applies one entry and makes its records readable. Convenience over [`AuditMachine::step`]
+    /// and [`AuditMachine::finish`].
+    pub fn apply(&mut self, index: u64, entry: &Bytes) -> io::Result<Vec<u8>> {
+        let reply = self.step(index, Some(entry))?;
+        self.finish()?;
+        Ok(reply)
+    }
+
+    /// Applies one entry in memory; [`AuditMachine::finish`] must follow before it is answered.
+    pub fn step(&mut self, index: u64, entry: Option<&Bytes>) -> io::Result<Vec<u8>> {
+        self.check()?;
+        self.state.applied = Some(index);
+        let Some(entry) = entry else { return Ok(Vec::new()) };
+        let reply = match Command::decode(entry) {
+            Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
+            Ok(Command::Seal) => self.seal(),
+            Ok(Command::Signed(notes)) => self.take_signed(notes),
+            Err(e) => Reply::Invalid(e.to_string()),
+        };
+        Ok(reply.encode())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier write to the audit files failed"));
+        }
+        self.persister.check()
+    }
+
+    /// Writes what the steps since the last call appended, and starts what they asked for.
+    pub fn finish(&mut self) -> io::Result<()> {
+        for files in self.logs.values_mut() {
+            files.flush().inspect_err(|_| self.broken = true)?;
+        }
+        if std::mem::take(&mut self.persist_due) {
+            self.persist()?;
+        }
+        let published = std::mem::take(&mut self.published);
+        if published.is_empty() { Ok(()) } else { self.publish(&published) }
+    }
+
+    /// Starts to make everything applied so far durable.
+    pub fn persist(&mut self) -> io::Result<()> {
+        self.check()?;
+        let mut dirty = Dirty::default();
+        for (log, files) in &mut self.logs {
+            dirty.merge(files.take_dirty());
+            self.state.logs.insert(log.clone(), files.head.clone());
+        }
+        let job = PersistJob {
+            applied: self.state.applied.unwrap_or_default(),
+            files: dirty.files,
+            dirs: dirty.dirs,
+            state: self.state.encode()?,
+            remove: dirty.remove,
+        };
+        self.persister.send(Job::Persist(job))
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.persister.progress()
+    }
+
+    /// Whether any log has grown since its last checkpoint.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.logs.iter().any(|(log, files)| files.head.size() != self.signed_size(log))
+    }
+
+    fn signed_size(&self, log: &LogId) -> u64 {
+        self.state.checkpoints.get(log).map_or(0, |signed| signed.head.size)
+    }
+
+    /// The checkpoint held in consensus.
+    pub(crate) fn checkpoint(&self, log: &LogId) -> Option<&Signed> {
+        self.state.checkpoints.get(log)
+    }
+
+    /// The head of each log.
+    pub fn heads(&self) -> Vec<Head> {
+        let head = |(log, files): (&LogId, &LogFiles)| Head {
+            log: log.clone(),
+            size: files.head.size(),
+            root: files.head.frontier.root(),
+            chain: files.head.chain,
+        };
+        self.logs.iter().map(head).collect()
+    }
+
+    /// Epoch of a writer, and where it stands in each log.
+    pub(crate) fn writer(&self, id: &str) -> (u64, BTreeMap<LogId, WriterChain>) {
+        let writer = self.state.writers.get(id);
+        writer.map(|w| (w.epoch, w.chains.clone())).unwrap_or_default()
+    }
+
+    /// Intents of a writer's epochs before `epoch` that have no outcome.
+    pub(crate) fn orphans(&self, writer: &str, epoch: u64) -> Vec<(LogId, CallId, u64)> {
+        let intents = self.state.intents.iter();
+        intents
+            .filter(|(_, intent)| intent.writer == writer && intent.epoch < epoch)
+            .map(|((log, call), intent)| (log.clone(), CallId(*call), intent.index))
+            .collect()
+    }
+
+    fn append(&mut self, append: &Append) -> io::Result<Reply> {
+        let writer = self.state.writers.get(&append.writer);
+        let (epoch, next) = writer.map_or((0, 0), |w| (w.epoch, w.next_batch));
+        if append.epoch < epoch || append.epoch == 0 {
+            return Ok(Reply::Fenced { epoch });
+        }
+        let next = if append.epoch > epoch { 0 } else { next };
+        if append.batch > next {
+            return Ok(Reply::OutOfOrder { next });
+        }
+        if append.batch < next {
+            let known = writer.and_then(|w| w.recent.iter().find(|(b, _)| *b == append.batch));
+            return Ok(match known {
+                Some((_, places)) => Reply::Appended(places.clone()),
+                None => Reply::Invalid("the batch was applied too long ago".to_owned()),
+            });
+        }
+        match check_batch(append, writer) {
+            Ok(checked) => self.write(append, checked),
+            Err(why) => Ok(Reply::Invalid(why)),
+        }
+    }
+
+    fn write(&mut self, append: &Append, checked: Vec<Checked>) -> io::Result<Reply> {
+        let mut places: Vec<(LogId, u64)> = Vec::new();
+        for (record, checked) in append.records.iter().zip(&checked) {
+            let files = self.log(&record.log)?;
+            let index = files.append(&record.leaf, checked.hash, checked.time_ns)?;
+            if !places.iter().any(|(log, _)| *log == record.log) {
+                places.push((record.log.clone(), index));
+            }
+            self.note_intent(append, &record.log, checked, index);
+        }
+        let writer = self.state.writers.entry(append.writer.clone()).or_default();
+        if append.epoch > writer.epoch {
+            writer.epoch = append.epoch;
+            writer.recent.clear();
+        }
+        writer.next_batch = append.batch + 1;
+        for (record, checked) in append.records.iter().zip(checked) {
+            let chain = WriterChain { epoch: append.epoch, seq: checked.seq, prev: checked.hash };
+            writer.chains.insert(record.log.clone(), chain);
+        }
+        if writer.recent.len() == REMEMBERED_BATCHES {
+            writer.recent.pop_front();
+        }
+        writer.recent.push_back((append.batch, places.clone()));
+        Ok(Reply::Appended(places))
+    }
+
+    fn note_intent(&mut self, append: &Append, log: &LogId, checked: &Checked, index: u64) {
+        let key = (log.clone(), checked.call_id.0);
+        match checked.phase {
+            Phase::Intent => {
+                let (writer, epoch) = (append.writer.clone(), append.epoch);
+                self.state.intents.insert(key, OpenIntent { index, writer, epoch });
+            }
+            Phase::Outcome => {
+                self.state.intents.remove(&key);
+            }
+            Phase::Denied | Phase::Event => {}
+        }
+    }
+
+    fn log(&mut self, log: &LogId) -> io::Result<&mut LogFiles> {
+        if !self.logs.contains_key(log) {
+            let origin = log.origin(&self.state.cluster);
+            let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
+            let layout = LogLayout::new(self.dir.join(log.folder()));
+            let files = LogFiles::create(layout, &origin, &key.to_text())?;
+            self.logs.insert(log.clone(), files);
+        }
+        self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
+    }
+
+    fn seal(&mut self) -> Reply {
+        let mut grown = Vec::new();
+        for head in self.heads() {
+            if head.size == self.signed_size(&head.log) || grown.len() == crate::entry::MAX_HEADS {
+                continue;
+            }
+            let sealed = SealedHead { size: head.size, root: head.root, chain: head.chain };
+            self.state.sealed.insert(head.log.clone(), sealed);
+            grown.push(head);
+        }
+        self.persist_due |= !grown.is_empty();
+        Reply::Sealed(grown)
+    }
+
+    /// A head that was not sealed here, or that a newer seal replaced, is passed over.
+    fn take_signed(&mut self, notes: Vec<String>) -> Reply {
+        let mut taken = 0;
+        for note in notes {
+            let Ok(found) = self.match_sealed(&note) else { continue };
+            let Some((log, head)) = found else { continue };
+            self.state.sealed.remove(&log);
+            self.state.checkpoints.insert(log.clone(), Signed { head, note });
+            self.published.insert(log);
+            taken += 1;
+        }
+        Reply::Taken(taken)
+    }
+
+    fn match_sealed(&self, note: &str) -> Result<Option<(LogId, SealedHead)>, CheckpointError> {
+        let checkpoint = Checkpoint::parse_unchecked(note)?;
+        let Some(log) = LogId::from_origin(&checkpoint.origin) else { return Ok(None) };
+        let head = SealedHead { size: checkpoint.size, root: checkpoint.root, chain: checkpoint.chain };
+        let same = log.origin(&self.state.cluster) == checkpoint.origin && self.state.sealed.get(&log) == Some(&head);
+        Ok(same.then_some((log, head)))
+    }
+
+    /// Queues the checkpoint files of these logs.
+    fn publish(&self, logs: &BTreeSet<LogId>) -> io::Result<()> {
+        let jobs = logs.iter().filter_map(|log| {
+            let note = self.state.checkpoints.get(log)?.note.clone();
+            Some(PublishJob { dir: self.dir.join(log.folder()), note })
+        });
+        let all = self.state.checkpoints.values().map(|signed| format!("{}\n", signed.note));
+        self.persister.send(Job::Publish(jobs.collect(), all.collect()))
+    }
+
+    /// Writes the checkpoints of these logs again (they are derived from consensus).
+    pub(crate) fn republish(&self, logs: &BTreeSet<LogId>) -> io::Result<()> {
+        if logs.is_empty() { Ok(()) } else { self.publish(logs) }
+    }
+}
+
+/// What a checked record says of itself.
+struct Checked {
+    hash: Hash,
+    phase: Phase,
+    call_id: CallId,
+    time_ns: u64,
+    seq: u64,
+}
+
+/// Checks a whole batch against its writer's chains: form, identity, sequence, link, tenant.
+fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>, String> {
+    let mut moved: HashMap<&LogId, WriterChain> = HashMap::new();
+    let mut checked = Vec::with_capacity(append.records.len());
+    for (n, record) in append.records.iter().enumerate() {
+        let view = RecordView::read(&record.leaf).map_err(|e| format!("record {n}: {e}"))?;
+        let before = moved.get(&record.log).cloned();
+        let before = before.or_else(|| writer.and_then(|w| w.chains.get(&record.log)).cloned()).unwrap_or_default();
+        let wrong = [
+            (view.writer_id != append.writer, "writer_id"),
+            (view.epoch != append.epoch, "epoch"),
+            (view.seq != before.next_seq(append.epoch), "seq"),
+            (view.prev != before.prev, "writer_prev"),
+            (view.tenant.unwrap_or_default() != record.log.tenant(), "tenant"),
+        ];
+        if let Some((_, field)) = wrong.iter().find(|(wrong, _)| *wrong) {
+            return Err(format!("record {n}: `{field}` does not continue the writer's chain"));
+        }
+        let hash = leaf_hash(&record.leaf);
+        moved.insert(&record.log, WriterChain { epoch: append.epoch, seq: view.seq, prev: hash });
+        checked.push(Checked { hash, phase: view.phase, call_id: view.call_id, time_ns: view.time_ns, seq: view.seq });
+    }
+    Ok(checked)
+}
+
+/// The state of a directory that was never used; one that holds logs but no state is refused.
+fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
+    let logs = list_logs(dir).map_err(AuditError::io(dir))?;
+    if !logs.is_empty() {
+        let why = format!("it is missing, but {} logs are there", logs.len());
+        return Err(AuditError::State { path: path.to_owned(), why });
+    }
+    let state = MachineState { cluster: cluster.to_owned(), ..MachineState::default() };
+    let write = || {
+        crate::persist::replace(path, &state.encode()?)?;
+        crate::persist::sync_dir(dir)
+    };
+    write().map_err(AuditError::io(path))?;
+    Ok(state)
+}
+
+/// Before anything is cut: a checkpoint on disk is never ahead of the persisted state, because it
+/// is written after it. If it is, the state (or all of the storage) is an older copy.
+fn refuse_rollback(dir: &Path, state: &MachineState) -> Result<(), AuditError> {
+    for log in list_logs(dir).map_err(AuditError::io(dir))? {
+        let Some(signed) = disk_checkpoint(dir, &log)? else { continue };
+        let size = state.logs.get(&log).map_or(0, LogHead::size);
+        if signed.size > size {
+            let why = format!("a checkpoint on disk covers {} records, the stored state only {size}", signed.size);
+            return Err(AuditError::RolledBack { log, why });
+        }
+    }
+    Ok(())
+}
+
+/// The latest checkpoint beside a log's files.
+pub(crate) fn disk_checkpoint(dir: &Path, log: &LogId) -> Result<Option<Checkpoint>, AuditError> {
+    let path = dir.join(log.folder()).join(CHECKPOINT_FILE);
+    match fs::read_to_string(&path) {
+        Ok(note) => Checkpoint::parse_unchecked(&note)
+            .map(Some)
+            .map_err(|e| AuditError::Differs { log: log.clone(), why: format!("{}: {e}", path.display()) }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(AuditError::io(&path)(e)),
+    }
+}
+
+/// The machine as the group and the handle share it. The lock is held for one batch of entries or
+/// one look, never across an await.
+#[derive(Clone)]
+pub struct SharedMachine(pub Arc<Mutex<AuditMachine>>);
+
+impl Machine for SharedMachine {
+    fn last_applied(&self) -> io::Result<Option<AppliedState>> {
+        Ok(self.0.lock().state.raft.clone().map(AppliedState::from_bytes))
+    }
+
+    fn apply(&mut self, batch: Vec<Entry>) -> io::Result<Vec<Vec<u8>>> {
+        let mut machine = self.0.lock();
+        let mut replies = Vec::with_capacity(batch.len());
+        let last = batch.last().map(|entry| entry.applied.as_bytes().to_vec());
+        for entry in &batch {
+            replies.push(machine.step(entry.index, entry.payload.as_ref())?);
+        }
+        // A seal persists in `finish`: by then state and `raft` are both at the batch's end.
+        machine.state.raft = last.or(machine.state.raft.take());
+        machine.finish()?;
+        Ok(replies)
+    }
+
+    /// A manifest: the state, after everything it describes has been made durable here. The
+    /// records stay where they are, and are not copied for each snapshot.
+    fn snapshot(&self) -> io::Result<SnapshotWriter> {
+        let mut machine = self.0.lock();
+        machine.persist()?;
+        let (applied, mut progress) = (machine.state.applied, machine.progress());
+        let manifest = machine.state.encode()?;
+        Ok(Box::new(move |out: &mut dyn Write| {
+            wait_persisted(&mut progress, applied)?;
+            out.write_all(&manifest)
+        }))
+    }
+
+    /// Only a replica whose files already hold what the manifest describes can take it.
+    fn install(&mut self, applied: AppliedState, data: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        data.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes)?;
+        let manifest = MachineState::decode(&bytes).map_err(io::Error::other)?;
+        let mut machine = self.0.lock();
+        if machine.state.applied < manifest.applied {
+            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft \
+                        log; copy the audit directory of another replica while it is stopped, \
+                        then start again";
+            return Err(io::Error::other(text));
+        }
+        machine.state.raft = Some(applied.as_bytes().to_vec());
+        machine.persist()
+    }
+}
+
+/// The largest manifest that is read.
+const MAX_MANIFEST_BYTES: u64 = 1 << 30;
+
+/// Blocks until the state at `applied` is durable.
+fn wait_persisted(progress: &mut Progress, applied: Option<u64>) -> io::Result<()> {
+    loop {
+        match &*progress.borrow_and_update() {
+            Ok(done) if *done >= applied => return Ok(()),
+            Ok(_) => {}
+            Err(why) => return Err(io::Error::other(why.clone())),
+        }
+        // This runs on a blocking thread, outside of any runtime's workers.
+        let changed = futures::executor::block_on(progress.changed());
+        changed.map_err(|_| io::Error::other("the persist thread has ended"))?;
+    }
+}

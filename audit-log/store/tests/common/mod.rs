@@ -1,0 +1,177 @@
+//! A machine with a key and a writer, driven entry by entry, without a Raft group.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command as Process};
+
+use bytes::Bytes;
+use provost_audit_core::{Checkpoint, Hash, LogId, NoteSigner, Place, encode_record, leaf_hash};
+use provost_audit_store::{Append, AppendRecord, AuditMachine, CheckpointKey, Command, Reply};
+use provost_audit_verify::{Report, VerifyOptions, verify};
+use provost_types::{AuditEvent, CallId, CallStatus, Effect, Impact, Name, Phase, Revision, What, Who, Why};
+
+pub const START_NS: u64 = 1_763_000_000_000_000_000;
+
+pub fn tenant(name: &str) -> LogId {
+    LogId(Some(Name::new(name).unwrap()))
+}
+
+pub fn event(log: &LogId, phase: Phase, call: u128, time_ns: u64) -> AuditEvent {
+    AuditEvent {
+        phase,
+        call_id: CallId(call),
+        tenant: log.0.clone(),
+        time_ns,
+        who: Who {
+            principal: if call.is_multiple_of(2) { "ana".to_owned() } else { "sue".to_owned() },
+            agent: Some("desk \"x\" 1.0".to_owned()),
+            client_address: Some("10.0.0.7:5123".to_owned()),
+            authenticated_by: "api_key:k1".to_owned(),
+        },
+        what: What {
+            method: "tools/call".to_owned(),
+            target: Some("sql.query".to_owned()),
+            plugin: Some("sql".to_owned()),
+            request_id: Some(call.to_string()),
+            transport: "http".to_owned(),
+            ..What::default()
+        },
+        why: Why { attempt: 1, ..Why::default() },
+        decision: Some(Effect::Allow),
+        policies: vec!["analysts/read".to_owned()],
+        revision: Revision(7),
+        status: (phase == Phase::Outcome).then_some(CallStatus::Ok),
+        error: None,
+        reason: None,
+        body_sha256: Some(Hash::of(&call.to_le_bytes()).0),
+        impact: Impact { bytes_out: 120, duration_us: 900, ..Impact::default() },
+    }
+}
+
+/// A writer: numbers and links records as a node does.
+pub struct Writer {
+    pub name: String,
+    pub epoch: u64,
+    pub batch: u64,
+    pub chains: BTreeMap<LogId, (u64, Hash)>,
+}
+
+impl Writer {
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), epoch: 1, batch: 0, chains: BTreeMap::new() }
+    }
+
+    pub fn entry(&mut self, events: &[AuditEvent]) -> Bytes {
+        let records = events.iter().map(|event| self.record(event)).collect();
+        let (writer, epoch, batch) = (self.name.clone(), self.epoch, self.batch);
+        self.batch += 1;
+        Bytes::from(Command::Append(Append { writer, epoch, batch, records }).encode())
+    }
+
+    fn record(&mut self, event: &AuditEvent) -> AppendRecord {
+        let log = LogId(event.tenant.clone());
+        let (seq, prev) = self.chains.entry(log.clone()).or_insert((0, Hash::ZERO));
+        *seq += 1;
+        let place = Place { writer_id: &self.name, epoch: self.epoch, seq: *seq, prev: *prev };
+        let leaf = encode_record(event, &place).unwrap();
+        *prev = leaf_hash(&leaf);
+        AppendRecord { log, leaf: Bytes::from(leaf) }
+    }
+}
+
+pub struct Lab {
+    pub machine: AuditMachine,
+    pub key: CheckpointKey,
+    pub writer: Writer,
+    pub entries: Vec<Bytes>,
+    pub calls: u128,
+}
+
+impl Lab {
+    pub fn open(dir: &Path) -> Self {
+        let key = CheckpointKey::open(&dir.join("keys/audit-checkpoint.key")).unwrap();
+        let machine = open_machine(dir, &key);
+        Self { machine, key, writer: Writer::new("node-1"), entries: Vec::new(), calls: 0 }
+    }
+
+    pub fn apply(&mut self, entry: Bytes) -> Reply {
+        let index = self.entries.len() as u64;
+        let reply = self.machine.apply(index, &entry).unwrap();
+        self.entries.push(entry);
+        Reply::decode(&reply).unwrap()
+    }
+
+    /// `calls` whole calls (intent and outcome) in one log, in batches of at most 200 records.
+    pub fn calls(&mut self, log: &LogId, calls: u64) {
+        let mut left = calls;
+        while left > 0 {
+            let now = left.min(100);
+            left -= now;
+            let mut events = Vec::new();
+            for _ in 0..now {
+                self.calls += 1;
+                let time = START_NS + self.calls as u64 * 1_000_000;
+                events.push(event(log, Phase::Intent, self.calls, time));
+                events.push(event(log, Phase::Outcome, self.calls, time + 500));
+            }
+            let entry = self.writer.entry(&events);
+            assert!(matches!(self.apply(entry), Reply::Appended(_)));
+        }
+    }
+
+    pub fn checkpoint(&mut self) {
+        let Reply::Sealed(heads) = self.apply(Bytes::from(Command::Seal.encode())) else {
+            panic!("not sealed");
+        };
+        let time_ns = START_NS + self.calls as u64 * 1_000_000;
+        let notes: Vec<String> = heads
+            .into_iter()
+            .map(|h| {
+                let origin = h.log.origin("provost");
+                let checkpoint = Checkpoint { origin, size: h.size, root: h.root, chain: h.chain, time_ns };
+                checkpoint.sign(&self.key)
+            })
+            .collect();
+        let count = notes.len() as u32;
+        let taken = self.apply(Bytes::from(Command::Signed(notes).encode()));
+        assert_eq!(taken, Reply::Taken(count));
+    }
+}
+
+pub fn open_machine(dir: &Path, key: &CheckpointKey) -> AuditMachine {
+    AuditMachine::open(&dir.join("audit"), "provost", key.public_key()).unwrap()
+}
+
+pub fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Verifies with the product and with the independent verifier; both must give one exit code.
+pub fn verify_both(dir: &Path, against: Option<&Path>) -> Report {
+    let options = VerifyOptions { against: against.map(Path::to_owned), ..Default::default() };
+    let report = verify(dir, &options).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/audit_verify.py");
+    let mut python = Process::new("python3");
+    python.arg(script).arg(dir);
+    if let Some(anchor) = against {
+        python.arg("--against").arg(anchor);
+    }
+    let output = python.output().expect("python3 runs");
+    let code = output.status.code();
+    assert_eq!(
+        code,
+        Some(i32::from(report.exit_code())),
+        "the verifiers disagree\n{report}\npython: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    report
+}

@@ -1,0 +1,195 @@
+//! The machine against crashes, torn writes, repeats and edited storage.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::{fs, fs::OpenOptions, path::Path};
+
+use bytes::Bytes;
+use common::{Lab, START_NS, copy_dir, event, open_machine, tenant};
+use proptest::prelude::*;
+use provost_audit_core::LogId;
+use provost_audit_store::{AuditMachine, CheckpointKey, Reply};
+use provost_audit_verify::LogLayout;
+use provost_types::Phase;
+use tempfile::tempdir;
+
+/// Applies what the machine in `dir` lacks.
+fn replay(dir: &Path, key: &CheckpointKey, entries: &[Bytes]) -> AuditMachine {
+    let mut machine = open_machine(dir, key);
+    let from = machine.last_applied().map_or(0, |i| i as usize + 1);
+    for (n, entry) in entries.iter().enumerate().skip(from) {
+        machine.apply(n as u64, entry).unwrap();
+    }
+    machine
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10))]
+    /// Whatever was persisted when, a start after a crash ends in the same logs.
+    #[test]
+    fn replay_equals_no_crash(steps in proptest::collection::vec((0u8..5, 1u64..90), 1..25)) {
+        let dir = tempdir().unwrap();
+        let mut lab = Lab::open(dir.path());
+        for (kind, n) in steps {
+            match kind {
+                0 => lab.calls(&LogId::CLUSTER, n),
+                1 | 2 => lab.calls(&tenant("acme"), n),
+                3 => lab.checkpoint(),
+                _ => {
+                    // The process dies here: memory is gone, unfsynced files stay as they are.
+                    let Lab { machine, key, writer, entries, calls } = lab;
+                    let before = machine.heads();
+                    drop(machine);
+                    let machine = replay(dir.path(), &key, &entries);
+                    prop_assert_eq!(machine.heads(), before);
+                    lab = Lab { machine, key, writer, entries, calls };
+                }
+            }
+        }
+        let heads = lab.machine.heads();
+        let Lab { machine, key, entries, .. } = lab;
+        drop(machine);
+        prop_assert_eq!(replay(dir.path(), &key, &entries).heads(), heads);
+    }
+}
+
+/// Persists, then appends without fsync, then loses the end of each file at every place.
+#[test]
+fn torn_writes_are_repaired() {
+    let dir = tempdir().unwrap();
+    let acme = tenant("acme");
+    let mut lab = Lab::open(dir.path());
+    lab.calls(&acme, 126);
+    lab.checkpoint();
+    lab.machine.persist().unwrap();
+    let layout = LogLayout::new(dir.path().join("audit/tenants/acme"));
+    let durable_tail = fs::metadata(layout.tail(0)).unwrap().len();
+    // Closes the first block, begins the segment, and leaves two records open.
+    lab.calls(&acme, 3);
+    let Lab { machine, key, entries, .. } = lab;
+    let heads = machine.heads();
+    drop(machine);
+    let tail_len = fs::metadata(layout.tail(0)).unwrap().len();
+    let segment_len = fs::metadata(layout.segment(0)).unwrap().len();
+    let copy = tempdir().unwrap();
+    // Every byte of the last record, and places all over what was not fsynced.
+    let last = tail_len - 600..=tail_len;
+    let cases = (durable_tail..tail_len - 600)
+        .step_by(37)
+        .chain(last)
+        .map(|len| (layout.tail(0), len))
+        .chain((0..=segment_len).step_by(97).map(|len| (layout.segment(0), len)))
+        .chain((0..=8192).step_by(509).map(|len| (layout.leaf_hashes(0), len)));
+    for (n, (path, len)) in cases.enumerate() {
+        let case = copy.path().join(n.to_string());
+        copy_dir(dir.path(), &case);
+        let torn = case.join(path.strip_prefix(dir.path()).unwrap());
+        let file = OpenOptions::new().write(true).open(&torn).unwrap();
+        file.set_len(len).unwrap();
+        // Every second time the lost bytes come back as zeros, as after a power cut.
+        if n % 2 == 0 {
+            file.set_len(len + 40).unwrap();
+        }
+        let machine = replay(&case, &key, &entries);
+        assert_eq!(machine.heads(), heads, "{} cut at {len}", path.display());
+        drop(machine);
+        fs::remove_dir_all(&case).unwrap();
+    }
+}
+
+#[test]
+fn edited_storage_is_refused() {
+    let dir = tempdir().unwrap();
+    let acme = tenant("acme");
+    let mut lab = Lab::open(dir.path());
+    lab.calls(&acme, 10);
+    lab.checkpoint();
+    let Lab { machine, key, writer, entries, calls } = lab;
+    drop(machine);
+    let early = dir.path().join("early-state");
+    fs::copy(dir.path().join("audit/state"), &early).unwrap();
+    let mut lab = Lab { machine: open_machine(dir.path(), &key), key, writer, entries, calls };
+    lab.calls(&acme, 290);
+    lab.checkpoint();
+    let Lab { machine, key, .. } = lab;
+    drop(machine);
+
+    let case = dir.path().join("case");
+    let check = |what: &str, code: &str, edit: &dyn Fn(&Path, &LogLayout)| {
+        copy_dir(&dir.path().join("audit"), &case);
+        edit(&case, &LogLayout::new(case.join("tenants/acme")));
+        let opened = AuditMachine::open(&case, "provost", [0; 32]);
+        let error = opened.err().unwrap_or_else(|| panic!("{what}: was opened"));
+        assert_eq!(error.code(), code, "{what}: {error}");
+        fs::remove_dir_all(&case).unwrap();
+    };
+    let cut = |path: &Path, by: u64| {
+        let len = fs::metadata(path).unwrap().len();
+        OpenOptions::new().write(true).open(path).unwrap().set_len(len - by).unwrap();
+    };
+    let flip = |path: &Path, at: usize| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 0x10;
+        fs::write(path, bytes).unwrap();
+    };
+    check("tail cut", "PV-AUDIT-DIFFERS", &|_, l| cut(&l.tail(0), 1));
+    check("tail gone", "PV-AUDIT-DIFFERS", &|_, l| fs::remove_file(l.tail(0)).unwrap());
+    check("segment cut", "PV-AUDIT-DIFFERS", &|_, l| cut(&l.segment(0), 1));
+    check("hashes flipped", "PV-AUDIT-DIFFERS", &|_, l| flip(&l.leaf_hashes(0), 77));
+    check("last record flipped", "PV-AUDIT-DIFFERS", &|_, l| {
+        let len = fs::metadata(l.tail(0)).unwrap().len() as usize;
+        flip(&l.tail(0), len - 5);
+    });
+    check("state flipped", "PV-AUDIT-STATE", &|d, _| flip(&d.join("state"), 60));
+    check("state gone", "PV-AUDIT-STATE", &|d, _| fs::remove_file(d.join("state")).unwrap());
+    check("state of before", "PV-AUDIT-ROLLED-BACK", &|d, _| {
+        fs::copy(&early, d.join("state")).unwrap();
+    });
+    let other = AuditMachine::open(&dir.path().join("audit"), "elsewhere", key_bytes(&key));
+    assert_eq!(other.err().map(|e| e.code()), Some("PV-AUDIT-STATE"));
+}
+
+fn key_bytes(key: &CheckpointKey) -> [u8; 32] {
+    provost_audit_core::NoteSigner::public_key(key)
+}
+
+#[test]
+fn batches_are_applied_once_in_order_and_fenced() {
+    let dir = tempdir().unwrap();
+    let mut lab = Lab::open(dir.path());
+    let acme = tenant("acme");
+    let intent = |n| event(&acme, Phase::Intent, n, START_NS);
+    let first = lab.writer.entry(&[intent(1), intent(2)]);
+    let second = lab.writer.entry(&[intent(3)]);
+    assert_eq!(lab.apply(second.clone()), Reply::OutOfOrder { next: 0 });
+    assert_eq!(lab.apply(first.clone()), Reply::Appended(vec![(acme.clone(), 0)]));
+    assert_eq!(lab.apply(second), Reply::Appended(vec![(acme.clone(), 2)]));
+    let heads = lab.machine.heads();
+    assert_eq!(lab.apply(first), Reply::Appended(vec![(acme.clone(), 0)]), "answered again");
+    assert_eq!(lab.machine.heads(), heads, "and not appended again");
+
+    let mut forged = common::Writer::new("node-1");
+    forged.batch = 2;
+    let entry = forged.entry(&[intent(9)]);
+    assert!(matches!(lab.apply(entry), Reply::Invalid(_)), "a chain that does not continue");
+    assert!(matches!(lab.apply(Bytes::from_static(b"\x01\x09")), Reply::Invalid(_)));
+    assert_eq!(lab.machine.heads(), heads);
+
+    let late = lab.writer.entry(&[intent(4)]);
+    lab.writer.epoch = 2;
+    lab.writer.batch = 0;
+    for chain in lab.writer.chains.values_mut() {
+        chain.0 = 0;
+    }
+    // The late batch took a place in the test's chain that it never gets in the log.
+    lab.writer.chains.get_mut(&acme).unwrap().1 = {
+        let mut writer = common::Writer::new("node-1");
+        writer.entry(&[intent(1), intent(2)]);
+        writer.entry(&[intent(3)]);
+        writer.chains[&acme].1
+    };
+    let restarted = lab.writer.entry(&[intent(5)]);
+    assert_eq!(lab.apply(restarted), Reply::Appended(vec![(acme, 3)]));
+    assert_eq!(lab.apply(late), Reply::Fenced { epoch: 2 });
+}

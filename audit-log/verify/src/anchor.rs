@@ -1,0 +1,158 @@
+//! Checkpoints to compare a log with: its own, and the auditor's.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use provost_audit_core::{Checkpoint, CheckpointError, split_notes};
+
+use crate::{
+    ed25519::Ed25519,
+    layout::{CHECKPOINT_FILE, HISTORY_FILE},
+};
+
+/// The largest checkpoint file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// A checkpoint whose signature holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub checkpoint: Checkpoint,
+    /// Whether it came from outside of the directory.
+    pub external: bool,
+    pub file: PathBuf,
+}
+
+/// A checkpoint that cannot be accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub file: PathBuf,
+    pub offset: u64,
+    pub why: String,
+}
+
+/// All checkpoints of one log, by size.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checkpoints {
+    pub known: Vec<Known>,
+    pub refused: Option<Refused>,
+    pub notes: Vec<String>,
+}
+
+/// One note of a file.
+pub(crate) struct Note {
+    pub text: String,
+    pub offset: u64,
+    /// Whether it is the file's last: a crash may have cut it.
+    pub last: bool,
+}
+
+/// The notes of a file, or none when there is no such file.
+pub(crate) fn read_notes(path: &Path) -> io::Result<Vec<Note>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let pieces = split_notes(&text);
+    let count = pieces.len();
+    let mut offset = 0;
+    let mut notes = Vec::with_capacity(count);
+    for (n, piece) in pieces.into_iter().enumerate() {
+        notes.push(Note { text: piece.to_owned(), offset, last: n + 1 == count });
+        offset += piece.len() as u64 + 1;
+    }
+    Ok(notes)
+}
+
+impl Checkpoints {
+    /// Reads the log's own checkpoints: its history, its latest one, and its entry in the file
+    /// at the top.
+    pub(crate) fn read_own(
+        &mut self,
+        log_dir: &Path,
+        top: Option<&Path>,
+        origin: &str,
+        key: &[u8; 32],
+    ) -> io::Result<()> {
+        let history = log_dir.join(HISTORY_FILE);
+        for note in read_notes(&history)? {
+            let cut = note.last && !note.text.ends_with('\n');
+            if cut {
+                let text = "the history of checkpoints ends in a cut one (a crash while it was written)";
+                self.notes.push(text.to_owned());
+                continue;
+            }
+            self.take(&history, &note, origin, key, false);
+        }
+        let latest = log_dir.join(CHECKPOINT_FILE);
+        for note in read_notes(&latest)? {
+            self.take(&latest, &note, origin, key, false);
+        }
+        if let Some(top) = top {
+            self.read_matching(&top.join(CHECKPOINT_FILE), origin, key, false)?;
+        }
+        Ok(())
+    }
+
+    /// Takes those notes of a file that are of this log.
+    pub(crate) fn read_matching(
+        &mut self,
+        path: &Path,
+        origin: &str,
+        key: &[u8; 32],
+        external: bool,
+    ) -> io::Result<()> {
+        for note in read_notes(path)? {
+            let first = note.text.lines().next().unwrap_or_default();
+            if first == origin {
+                self.take(path, &note, origin, key, external);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorted by size; of equal ones only one is kept, two that differ are a fork.
+    pub(crate) fn settle(&mut self) {
+        self.known.sort_by_key(|k| (k.checkpoint.size, !k.external));
+        let mut fork = None;
+        self.known.dedup_by(|later, first| {
+            let (a, b) = (&later.checkpoint, &first.checkpoint);
+            if a.size == b.size && (a.root != b.root || a.chain != b.chain) {
+                fork.get_or_insert(Refused {
+                    file: later.file.clone(),
+                    offset: 0,
+                    why: format!("two signed checkpoints of {} records differ: a split view", a.size),
+                });
+            }
+            a.size == b.size
+        });
+        if self.refused.is_none() {
+            self.refused = fork;
+        }
+    }
+
+    fn take(&mut self, file: &Path, note: &Note, origin: &str, key: &[u8; 32], external: bool) {
+        match Checkpoint::parse_signed(&note.text, key, &Ed25519) {
+            Ok(checkpoint) if checkpoint.origin == origin => {
+                self.known.push(Known { checkpoint, external, file: file.to_owned() });
+            }
+            Ok(checkpoint) => {
+                self.refuse(file, note, format!("it is of another log, {}", checkpoint.origin));
+            }
+            Err(CheckpointError::Malformed(why)) => self.refuse(file, note, why.to_owned()),
+            Err(CheckpointError::Note(e)) => self.refuse(file, note, e.to_string()),
+        }
+    }
+
+    fn refuse(&mut self, file: &Path, note: &Note, why: String) {
+        if self.refused.is_none() {
+            self.refused = Some(Refused { file: file.to_owned(), offset: note.offset, why });
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The report as text for people.
+
+use std::fmt;
+
+use crate::report::{LogReport, Report, State};
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for log in &self.logs {
+            write!(f, "{log}")?;
+        }
+        for origin in &self.missing_logs {
+            writeln!(f, "log {origin}\n  the anchor knows it and the directory lacks it: it was deleted")?;
+        }
+        writeln!(f, "{}", self.verdict)?;
+        write!(f, "exit code {}", self.exit_code())
+    }
+}
+
+impl fmt::Display for LogReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "log {}: {} records, {} signed", self.origin, self.records, self.signed)?;
+        for (name, verdict) in self.verdicts() {
+            writeln!(f, "  {name:<12} {:<10} {}", word(verdict.state), verdict.text)?;
+        }
+        if let Some(failure) = &self.failure {
+            writeln!(f, "  first failure: {}", failure.attack)?;
+            let file = failure.file.display();
+            writeln!(f, "    record {} in {file} at byte {}", failure.index, failure.offset)?;
+            if let Some(expected) = failure.expected {
+                writeln!(f, "    expected {expected}")?;
+            }
+            if let Some(actual) = failure.actual {
+                writeln!(f, "    actual   {actual}")?;
+            }
+            writeln!(f, "    last good checkpoint: {} records", failure.last_good_checkpoint)?;
+        }
+        for violation in &self.violations {
+            writeln!(f, "  record {}: {}", violation.index, violation.what)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note: {note}")?;
+        }
+        if let Some(proof) = &self.proof {
+            let word = if proof.holds { "is" } else { "is NOT" };
+            writeln!(
+                f,
+                "  record {} ({}) {word} covered by the checkpoint of {} records; path of {} hashes",
+                proof.index,
+                proof.leaf_hash,
+                proof.size,
+                proof.path.len()
+            )?;
+            for hash in &proof.path {
+                writeln!(f, "    {hash}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Proven => "proven",
+        State::Consistent => "consistent",
+        State::Failed => "FAILED",
+        State::Stale => "stale",
+        State::Incomplete => "incomplete",
+    }
+}

@@ -1,0 +1,134 @@
+//! Verifies a directory: which logs are there, each in turn, and one conclusion.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use provost_audit_core::{Checkpoint, LogId, VerifierKey};
+
+use crate::{
+    anchor::read_notes,
+    layout::{KEY_FILE, LogLayout, list_logs},
+    log_check::LogCheck,
+    options::VerifyOptions,
+    report::{Exit, Report},
+};
+
+/// The question was wrong: exit code 5.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Nothing to verify.
+    #[error("PV-AUDIT-USAGE: {0} holds no audit log; give the audit directory, or the folder of one log")]
+    NoLog(PathBuf),
+    /// The anchor cannot be used.
+    #[error(
+        "PV-AUDIT-USAGE: {path} is not a checkpoint file: {why}; give a file with one or more checkpoints, such as a kept copy of AUDIT_DIR/checkpoint"
+    )]
+    Anchor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The key cannot be used.
+    #[error("PV-AUDIT-USAGE: the trusted key: {0}")]
+    Key(provost_audit_core::NoteError),
+    /// A proof needs one log.
+    #[error("PV-AUDIT-USAGE: a proof is of one log; say which (--tenant NAME, or the folder of one log)")]
+    ProofOfWhich,
+    /// The directory cannot be read.
+    #[error("PV-AUDIT-USAGE: {path}: {source}; check that you may read it")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Verifies the audit directory, or the folder of one log, at `path`.
+pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError> {
+    let io = |source| UsageError::Io { path: path.to_owned(), source };
+    let key = options.trusted_key.as_deref().map(VerifierKey::parse);
+    let trusted = key.transpose().map_err(UsageError::Key)?.map(|key| key.public_key);
+    let anchored = anchor_logs(options)?;
+    let single = single_log(path);
+    let mut logs = match &single {
+        Some(log) => vec![log.clone()],
+        None => list_logs(path).map_err(io)?,
+    };
+    let missing = match (&options.log, &single) {
+        (None, None) => anchored.iter().filter(|(log, _)| !logs.contains(log)).collect(),
+        _ => Vec::new(),
+    };
+    if let Some(wanted) = &options.log {
+        logs.retain(|log| log == wanted);
+    }
+    if logs.is_empty() && missing.is_empty() {
+        return Err(UsageError::NoLog(path.to_owned()));
+    }
+    if options.proof.is_some() && logs.len() != 1 {
+        return Err(UsageError::ProofOfWhich);
+    }
+    let check = |log: LogId| {
+        let (dir, top) = match &single {
+            Some(_) => (path.to_owned(), None),
+            None => (path.join(log.folder()), Some(path)),
+        };
+        LogCheck { log, layout: LogLayout::new(dir), top, trusted, options }.run()
+    };
+    let reports: Vec<_> = logs.into_iter().map(check).collect();
+    let missing_logs: Vec<String> = missing.into_iter().map(|(_, origin)| origin.clone()).collect();
+    let start = if missing_logs.is_empty() { Exit::Proven } else { Exit::Tampered };
+    let exit = reports.iter().fold(start, |exit, log| exit.worse(log.exit()));
+    let verdict = sentence(exit, options.against.is_some()).to_owned();
+    Ok(Report { path: path.to_owned(), exit, verdict, logs: reports, missing_logs })
+}
+
+fn sentence(exit: Exit, anchored: bool) -> &'static str {
+    match (exit, anchored) {
+        (Exit::Proven, _) => "PROVEN: every log holds and extends the anchor",
+        (Exit::Tampered, _) => "TAMPERED: records were changed, forged or removed; see above",
+        (Exit::Unanchored, true) => "CONSISTENT, NOT PROVEN: the anchor does not cover every log that is here",
+        (Exit::Unanchored, false) => {
+            "CONSISTENT, NOT PROVEN: the logs hold within themselves, but nothing from outside \
+             says that they are whole; compare with a kept checkpoint (--against)"
+        }
+        (Exit::Stale, _) => "STALE: the newest checkpoint is older than asked for",
+        (Exit::Incomplete, _) => "INCOMPLETE: parts of the input are missing; see above",
+        (Exit::Usage, _) => "the question was wrong",
+    }
+}
+
+/// The log whose own folder this is.
+fn single_log(path: &Path) -> Option<LogId> {
+    let layout = LogLayout::new(path);
+    if !layout.exists() {
+        return None;
+    }
+    let key = std::fs::read_to_string(path.join(KEY_FILE)).ok();
+    let name = key.and_then(|text| VerifierKey::parse(&text).ok()).map(|key| key.name);
+    // Without its key the log cannot be judged; the check will say so.
+    Some(name.and_then(|n| LogId::from_origin(&n)).unwrap_or(LogId::CLUSTER))
+}
+
+/// The logs that the anchor speaks of.
+fn anchor_logs(options: &VerifyOptions) -> Result<Vec<(LogId, String)>, UsageError> {
+    let Some(path) = &options.against else { return Ok(Vec::new()) };
+    let wrong = |why: String| UsageError::Anchor { path: path.clone(), why };
+    let notes = read_notes(path).map_err(|e| wrong(e.to_string()))?;
+    if notes.is_empty() {
+        return Err(wrong("there is nothing in it".to_owned()));
+    }
+    let mut logs: Vec<(LogId, String)> = Vec::new();
+    for note in notes {
+        let checkpoint = Checkpoint::parse_unchecked(&note.text).map_err(|e| wrong(e.to_string()))?;
+        let log = LogId::from_origin(&checkpoint.origin)
+            .ok_or_else(|| wrong(format!("`{}` is no log of ours", checkpoint.origin)))?;
+        if !logs.iter().any(|(known, _)| *known == log) {
+            logs.push((log, checkpoint.origin));
+        }
+    }
+    Ok(logs)
+}

@@ -1,0 +1,158 @@
+//! The one path by which anything changes: plan and check here, then commit.
+
+use std::collections::BTreeMap;
+
+use provost_control_state::{ChangeKind, Event, Problem, Rejected, State, Transaction};
+use provost_types::{ResourceKey, Revision};
+use provost_wire::admin::Problem as LocatedProblem;
+
+use crate::{
+    Caller, ControlError, ControlNode, ErrorKind, Origin, ResourceDiff, Scope,
+    commit::Committed,
+    diff,
+    record::{Record, now_ns},
+};
+
+/// Tries against other writers; each loses only to a change that was made meanwhile.
+const MAX_ATTEMPTS: u32 = 8;
+
+/// The code of a change that somebody else's came before.
+const CONFLICT: &str = "PV-CTL-CONFLICT";
+
+/// What a change did, or would do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangeReport {
+    /// The state's revision after it; of a dry run the one it was compared with.
+    pub revision: Revision,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// Every resource that was named, with what differs.
+    pub diffs: Vec<ResourceDiff>,
+}
+
+/// A change as asked for.
+pub(crate) struct Wanted<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) event: Event,
+    pub(crate) message: &'a str,
+    pub(crate) dry_run: bool,
+    /// Where each resource was written, for the places of problems.
+    pub(crate) origins: BTreeMap<ResourceKey, Origin>,
+}
+
+impl Wanted<'_> {
+    /// A transaction of this change without puts and deletes.
+    pub(crate) fn transaction(&self) -> Transaction {
+        Transaction {
+            event: self.event,
+            time_ns: now_ns(),
+            author: self.caller.name.clone(),
+            message: self.message.to_owned(),
+            expect_revision: None,
+            expect: Vec::new(),
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            sealing_key: None,
+        }
+    }
+
+    fn locate(&self, problem: Problem) -> LocatedProblem {
+        let origin = problem.key.as_ref().and_then(|key| self.origins.get(key));
+        let (line, column) = origin.map_or((0, 0), |o| o.place_of(&problem.field));
+        LocatedProblem {
+            file: origin.map_or(String::new(), |o| o.file.clone()),
+            line,
+            column,
+            resource: problem.key.map_or(String::new(), |k| k.to_string()),
+            field: problem.field,
+            code: problem.code.into_owned(),
+            message: problem.message,
+            hint: problem.hint,
+        }
+    }
+
+    fn located(&self, problems: Vec<Problem>) -> ControlError {
+        let mut located: Vec<_> = problems.into_iter().map(|p| self.locate(p)).collect();
+        located.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        ControlError::problems(located)
+    }
+
+    fn check_scope(&self, transaction: &Transaction) -> Result<(), ControlError> {
+        let Scope::Tenant(own) = &self.caller.scope else { return Ok(()) };
+        let keys = transaction.puts.iter().map(|d| d.key()).chain(transaction.deletes.clone());
+        let foreign: Vec<_> = keys.filter(|key| !self.caller.may_change(key)).collect();
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = foreign.iter().map(|k| k.to_string()).collect();
+        let text = format!("{} administers tenant {own} only, not {}", self.caller.name, names.join(", "));
+        let hint = "ask a cluster administrator";
+        Err(ControlError::new(ErrorKind::Forbidden, "PV-ADMIN-SCOPE", text, hint))
+    }
+}
+
+impl ControlNode {
+    /// Makes a change. `build` makes the transaction for a given state; it is called again if
+    /// somebody else changed the state meanwhile.
+    pub(crate) async fn change(
+        &self,
+        wanted: Wanted<'_>,
+        build: impl Fn(&State) -> Result<Transaction, ControlError>,
+    ) -> Result<ChangeReport, ControlError> {
+        // One writer at a time on this node: fewer lost tries, and records in order.
+        let mut turn = self.inner.writing.clone().lock_owned().await;
+        for _ in 0..MAX_ATTEMPTS {
+            self.inner.group.read_barrier().await?;
+            let state = self.inner.published.state.load_full();
+            let mut transaction = build(&state)?;
+            transaction.expect_revision = Some(state.revision());
+            wanted.check_scope(&transaction)?;
+            let diffs = self.admit(&wanted, &state, &transaction).await?;
+            let touched = diffs.iter().filter(|d| d.kind != ChangeKind::Unchanged);
+            let changed: Vec<ResourceKey> = touched.map(|d| d.key.clone()).collect();
+            if wanted.dry_run || changed.is_empty() {
+                let (revision, dry_run) = (state.revision(), wanted.dry_run);
+                return Ok(ChangeReport { revision, dry_run, diffs });
+            }
+            let record = Record::new(wanted.caller, wanted.event, &changed, wanted.message, state.revision());
+            let result;
+            (turn, result) = self.commit(turn, record, transaction).await?;
+            match result? {
+                Committed::At(revision) => return Ok(ChangeReport { revision, dry_run: false, diffs }),
+                Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => {}
+                Committed::Not(problems) => return Err(wanted.located(problems)),
+            }
+        }
+        let text = "other changes kept coming first; nothing was changed";
+        Err(ControlError::new(ErrorKind::Unavailable, "PV-CTL-BUSY", text, "try again"))
+    }
+
+    /// Every check, before anything is recorded or proposed.
+    async fn admit(
+        &self,
+        wanted: &Wanted<'_>,
+        state: &State,
+        transaction: &Transaction,
+    ) -> Result<Vec<ResourceDiff>, ControlError> {
+        let next = Revision(state.revision().0 + 1);
+        let planned = state.plan(next, transaction);
+        let candidate = state.preview(next, transaction);
+        let admission = self.inner.admission.clone();
+        let checked = tokio::task::spawn_blocking(move || admission.check(&candidate)).await;
+        let mut problems = checked.map_err(ControlError::internal)?;
+        let report = match planned {
+            Ok((after, applied)) => {
+                let diff = |(key, kind): &(ResourceKey, _)| {
+                    let (old, new) = (state.resources().get(key), after.get(key));
+                    diff::of(key, *kind, old.map(|r| &**r), new.map(|r| &**r))
+                };
+                applied.changes.iter().map(diff).collect()
+            }
+            Err(Rejected { problems: own }) => {
+                problems.splice(0..0, own);
+                Vec::new()
+            }
+        };
+        if problems.is_empty() { Ok(report) } else { Err(wanted.located(problems)) }
+    }
+}

@@ -1,0 +1,80 @@
+//! The part of a change that must not be cut off: record, propose, record the outcome.
+//!
+//! It runs in a task of its own. A caller that disconnects meanwhile loses the answer, not the
+//! outcome's record. If the process ends after the first record, the log has an attempt without
+//! outcome, and the state says whether it took effect.
+
+use provost_control_state::{Problem, StoredCommand, Transaction};
+use provost_types::{AuditEvent, Revision};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    ControlError, ControlNode, ErrorKind,
+    machine::Reply,
+    record::{Outcome, Record},
+};
+
+/// How a proposal ended that was answered by a quorum.
+pub(crate) enum Committed {
+    /// It took effect.
+    At(Revision),
+    /// It was rejected as it was applied, and changed nothing.
+    Not(Vec<Problem>),
+}
+
+/// The right to change something, held by one change at a time.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
+impl ControlNode {
+    /// Gives the turn back with the result. The outer error is a panic of the task.
+    pub(crate) async fn commit(
+        &self,
+        turn: Turn,
+        record: Record,
+        transaction: Transaction,
+    ) -> Result<(Turn, Result<Committed, ControlError>), ControlError> {
+        let node = self.clone();
+        let task = tokio::spawn(async move { (turn, node.commit_recorded(record, transaction).await) });
+        task.await.map_err(ControlError::internal)
+    }
+
+    async fn commit_recorded(&self, record: Record, transaction: Transaction) -> Result<Committed, ControlError> {
+        self.record_attempt(record.attempt()).await?;
+        let result = self.propose(transaction).await;
+        let outcome = match &result {
+            Ok(Committed::At(revision)) => Outcome::Changed(*revision),
+            Ok(Committed::Not(problems)) => Outcome::Refused(problems),
+            Err(error) => Outcome::Failed(error),
+        };
+        let Err(e) = self.inner.audit.record(record.outcome(outcome)).await else { return result };
+        tracing::error!(code = "PV-ADMIN-AUDIT", error = %e, "an outcome could not be recorded");
+        match result {
+            Ok(Committed::At(revision)) => {
+                let text = format!(
+                    "the change took effect at revision {revision}, but its outcome could not be recorded: {e}"
+                );
+                let hint = "`provost history` shows it";
+                Err(ControlError::new(ErrorKind::Internal, "PV-ADMIN-AUDIT", text, hint))
+            }
+            other => other,
+        }
+    }
+
+    async fn record_attempt(&self, event: AuditEvent) -> Result<(), ControlError> {
+        let recorded = self.inner.audit.record(event).await;
+        recorded.map(drop).map_err(|e| {
+            let text = format!("{e}; nothing was changed");
+            let hint = "administrative changes are refused until they can be recorded";
+            ControlError::new(ErrorKind::Unavailable, "PV-ADMIN-AUDIT", text, hint)
+        })
+    }
+
+    async fn propose(&self, transaction: Transaction) -> Result<Committed, ControlError> {
+        let command = StoredCommand::V1(transaction).encode().map_err(ControlError::internal)?;
+        let proposed = self.inner.group.propose(command).await?;
+        match serde_json::from_slice(&proposed.reply).map_err(ControlError::internal)? {
+            Reply::Applied { revision, .. } => Ok(Committed::At(revision)),
+            Reply::Rejected { problems } => Ok(Committed::Not(problems)),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Documents as people write them, into drafts; every problem of every file at once.
+//!
+//! A text is read into a tree with places, each document is checked by hand at its top level and
+//! by serde below. serde stops at the first problem, so what was wrong is taken out of the tree
+//! and the rest is tried again until nothing new is found.
+
+mod collect;
+mod origin;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use provost_control_state::Draft;
+use provost_types::{
+    ApiKeySpec, Kind, Metadata, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec,
+    RoleSpec, SecretSpec, Spec, TenantSpec,
+};
+use provost_wire::admin::Problem;
+
+use collect::collect;
+pub use origin::Origin;
+use tree::{Node, Value};
+
+/// The only version of the format.
+pub(crate) const API_VERSION: &str = "provost/v1";
+/// Bytes of all texts of one request.
+const MAX_TOTAL_BYTES: usize = 8 << 20;
+/// Documents of one request.
+const MAX_DOCUMENTS: usize = 10_000;
+
+/// A text with one or more documents, and where it comes from (for messages only).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Path as the user gave it.
+    pub path: String,
+    /// YAML or JSON; several YAML documents are parted by `---`.
+    pub text: String,
+}
+
+/// A draft and where it was written.
+#[derive(Clone, Debug)]
+pub struct ParsedDraft {
+    /// The resource.
+    pub draft: Draft,
+    /// Its place and those of its fields.
+    pub origin: Origin,
+}
+
+/// Reads all documents of all files. On `Err`: every problem, in order of file and place.
+pub fn parse(files: &[SourceFile]) -> Result<Vec<ParsedDraft>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut drafts = Vec::new();
+    let total: usize = files.iter().map(|f| f.text.len()).sum();
+    if total > MAX_TOTAL_BYTES {
+        let text = format!("the documents have {total} bytes; at most {MAX_TOTAL_BYTES} at once");
+        return Err(vec![origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts")]);
+    }
+    for file in files {
+        match tree::read(&file.text) {
+            Ok(documents) => {
+                for document in documents {
+                    drafts.extend(draft(&file.path, document, &mut problems));
+                }
+            }
+            Err((place, message)) => {
+                let hint = "mend the syntax; the rest of this file was not read";
+                problems.push(origin::problem(&file.path, place, "PV-DOC-SYNTAX", message, hint));
+            }
+        }
+    }
+    if drafts.len() > MAX_DOCUMENTS {
+        let text = format!("more than {MAX_DOCUMENTS} documents");
+        problems.push(origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts"));
+    }
+    find_duplicates(&drafts, &mut problems);
+    let order: BTreeMap<&str, usize> = files.iter().enumerate().map(|(i, f)| (f.path.as_str(), i)).collect();
+    problems.sort_by_key(|p| (order.get(p.file.as_str()).copied(), p.line, p.column));
+    if problems.is_empty() { Ok(drafts) } else { Err(problems) }
+}
+
+fn find_duplicates(drafts: &[ParsedDraft], problems: &mut Vec<Problem>) {
+    let mut first: BTreeMap<ResourceKey, &Origin> = BTreeMap::new();
+    for parsed in drafts {
+        let key = parsed.draft.key();
+        if let Some(other) = first.get(&key) {
+            let text = format!("is in {}:{} already", other.file, other.place.0);
+            let hint = "keep one of them";
+            problems.push(parsed.origin.problem(&key, "", "PV-DOC-DUPLICATE", text, hint));
+        } else {
+            first.insert(key, &parsed.origin);
+        }
+    }
+}
+
+/// One document. What is wrong goes to `problems`, and then there is no draft.
+fn draft(file: &str, document: Node, problems: &mut Vec<Problem>) -> Option<ParsedDraft> {
+    let before = problems.len();
+    let origin = Origin::of(file, &document);
+    let Value::Map(fields) = document.value else {
+        let text = "a document is a map with apiVersion, kind, metadata and spec";
+        problems.push(origin::problem(file, document.place, "PV-DOC-SHAPE", text, ""));
+        return None;
+    };
+    let mut parts: BTreeMap<&str, Node> = BTreeMap::new();
+    for (key, node) in fields {
+        match key.text.as_str() {
+            "apiVersion" => parts.insert("apiVersion", node),
+            "kind" => parts.insert("kind", node),
+            "metadata" => parts.insert("metadata", node),
+            "spec" => parts.insert("spec", node),
+            other => {
+                let text = format!("unknown field `{other}`");
+                let hint = "a document has apiVersion, kind, metadata and spec";
+                let mut problem = origin::problem(file, key.place, "PV-DOC-UNKNOWN", text, hint);
+                problem.field = other.to_owned();
+                problems.push(problem);
+                None
+            }
+        };
+    }
+    let place = document.place;
+    check_version(file, place, parts.get("apiVersion"), problems);
+    let kind = read_kind(file, place, parts.get("kind"), problems);
+    let missing = |what: &str| {
+        let text = format!("has no `{what}`");
+        let mut problem = origin::problem(file, place, "PV-DOC-MISSING", text, "");
+        problem.field = what.to_owned();
+        problem
+    };
+    let mut metadata: Option<Metadata> = None;
+    match parts.remove("metadata") {
+        Some(node) => metadata = collect(&origin, "metadata", node, problems),
+        None => problems.push(missing("metadata")),
+    }
+    let spec_node = parts.remove("spec").unwrap_or(Node::empty_map(place));
+    let spec = kind.and_then(|kind| read_spec(&origin, kind, spec_node, problems));
+    if let (Some(kind), Some(metadata)) = (kind, &metadata) {
+        check_tenant(&origin, kind, metadata, problems);
+    }
+    let (Some(metadata), Some(spec)) = (metadata, spec) else { return None };
+    let draft = Draft { metadata, spec };
+    for problem in &mut problems[before..] {
+        problem.resource = draft.key().to_string();
+    }
+    (problems.len() == before).then_some(ParsedDraft { draft, origin })
+}
+
+fn check_version(file: &str, place: (u32, u32), node: Option<&Node>, problems: &mut Vec<Problem>) {
+    let (place, text) = match node {
+        Some(Node { value: Value::String(version), .. }) if version == API_VERSION => return,
+        Some(node) => (node.place, format!("is not `{API_VERSION}`")),
+        None => (place, "is missing".to_owned()),
+    };
+    let hint = format!("write `apiVersion: {API_VERSION}`");
+    let mut problem = origin::problem(file, place, "PV-DOC-VERSION", text, hint);
+    problem.field = "apiVersion".to_owned();
+    problems.push(problem);
+}
+
+fn read_kind(file: &str, place: (u32, u32), node: Option<&Node>, problems: &mut Vec<Problem>) -> Option<Kind> {
+    let (place, text) = match node {
+        Some(Node { value: Value::String(text), place, .. }) => {
+            match Kind::ALL.into_iter().find(|k| k.as_str() == text) {
+                Some(kind) => return Some(kind),
+                None => (*place, format!("`{text}` is not a kind")),
+            }
+        }
+        Some(node) => (node.place, "is not a text".to_owned()),
+        None => (place, "is missing".to_owned()),
+    };
+    let kinds: Vec<&str> = Kind::ALL.iter().map(|k| k.as_str()).collect();
+    let hint = format!("use one of {}", kinds.join(", "));
+    let mut problem = origin::problem(file, place, "PV-DOC-KIND", text, hint);
+    problem.field = "kind".to_owned();
+    problems.push(problem);
+    None
+}
+
+fn check_tenant(origin: &Origin, kind: Kind, metadata: &Metadata, problems: &mut Vec<Problem>) {
+    let text = match (kind.is_tenanted(), &metadata.tenant) {
+        (true, None) => format!("is missing: a {kind} belongs to a tenant"),
+        (false, Some(_)) => format!("does not belong here: a {kind} belongs to no tenant"),
+        _ => return,
+    };
+    problems.push(origin.field_problem("metadata.tenant", "PV-DOC-TENANT", text, ""));
+}
+
+fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem>) -> Option<Spec> {
+    macro_rules! spec {
+        ($variant:ident, $type:ty) => {
+            collect::<$type>(origin, "spec", node, problems).map(Spec::$variant)
+        };
+    }
+    let spec = match kind {
+        Kind::Tenant => spec!(Tenant, TenantSpec),
+        Kind::Principal => spec!(Principal, PrincipalSpec),
+        Kind::ApiKey => spec!(ApiKey, ApiKeySpec),
+        Kind::Role => spec!(Role, RoleSpec),
+        Kind::RoleBinding => spec!(RoleBinding, RoleBindingSpec),
+        Kind::Policy => spec!(Policy, PolicySpec),
+        Kind::Plugin => spec!(Plugin, PluginSpec),
+        Kind::Secret => spec!(Secret, SecretSpec),
+        Kind::Quota => spec!(Quota, QuotaSpec),
+    };
+    if let Some(Spec::Secret(SecretSpec { sealed: Some(_), .. })) = &spec {
+        let text = "a sealed value is not written by hand";
+        let hint = "remove it and use `provost secret set`";
+        problems.push(origin.field_problem("spec.sealed", "PV-DOC-SEALED", text, hint));
+        return None;
+    }
+    spec
+}

@@ -1,0 +1,149 @@
+//! A YAML (or JSON) text as a tree that knows where each node stands.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
+use serde_saphyr::{Location, Spanned};
+
+/// A node and its place: line and column from 1, or 0 where unknown.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    pub(crate) place: (u32, u32),
+    /// Taken out because it was wrong; the rest is read as if it were not there.
+    pub(crate) removed: bool,
+}
+
+/// What a node holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Number(serde_json::Number),
+    String(String),
+    Seq(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a map.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) text: String,
+    pub(crate) place: (u32, u32),
+}
+
+/// Reads every document of a text; empty ones are left out, and a list at the top is taken as
+/// one document an item. On `Err`: the place and cause of the first syntax error.
+pub(crate) fn read(text: &str) -> Result<Vec<Node>, ((u32, u32), String)> {
+    let documents: Vec<Node> = serde_saphyr::from_multiple(text).map_err(|e| {
+        let place = e.location().map_or((0, 0), place);
+        let text = e.without_snippet().to_string();
+        (place, text.lines().next().unwrap_or("not YAML").to_owned())
+    })?;
+    let mut all = Vec::new();
+    for document in documents {
+        match document.value {
+            Value::Null => {}
+            Value::Seq(items) => all.extend(items),
+            _ => all.push(document),
+        }
+    }
+    Ok(all)
+}
+
+impl Node {
+    pub(crate) fn empty_map(place: (u32, u32)) -> Self {
+        Node { value: Value::Map(Vec::new()), place, removed: false }
+    }
+
+    /// The tree without what was removed.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(b) => (*b).into(),
+            Value::Number(n) => n.clone().into(),
+            Value::String(s) => s.clone().into(),
+            Value::Seq(items) => items.iter().filter(|n| !n.removed).map(Node::to_json).collect(),
+            Value::Map(entries) => {
+                let kept = entries.iter().filter(|(_, n)| !n.removed);
+                kept.map(|(key, node)| (key.text.clone(), node.to_json())).collect()
+            }
+        }
+    }
+}
+
+fn place(location: Location) -> (u32, u32) {
+    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    (small(location.line()), small(location.column()))
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Value>::deserialize(d)?;
+        Ok(Node { value: spanned.value, place: place(spanned.referenced), removed: false })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        Value::deserialize(d)
+    }
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        Value::deserialize(d)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("is not a finite number"))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Seq(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let place = place(key.referenced);
+            entries.push((Key { text: key.value, place }, map.next_value()?));
+        }
+        Ok(Value::Map(entries))
+    }
+}

@@ -1,0 +1,92 @@
+//! What an administrative request can fail with, and its one mapping to gRPC.
+
+use provost_control_raft::GroupError;
+use provost_wire::admin::{Failure, Problem};
+use tonic::{Code, Status};
+
+/// Whose turn it is to do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The caller did not prove who it is.
+    Unauthenticated,
+    /// The caller may not do this.
+    Forbidden,
+    /// What was sent is wrong.
+    Invalid,
+    /// What was named does not exist.
+    NotFound,
+    /// The state forbids it.
+    Refused,
+    /// A retry may succeed.
+    Unavailable,
+    /// A fault of this node.
+    Internal,
+}
+
+/// A failed administrative request.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{failure}")]
+pub struct ControlError {
+    /// What kind.
+    pub kind: ErrorKind,
+    /// Code, cause, what to do, and every problem of the documents.
+    pub failure: Failure,
+}
+
+impl ControlError {
+    pub(crate) fn new(kind: ErrorKind, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind, failure: Failure::new(code, message, hint) }
+    }
+
+    pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
+        let hint = "see the node's log";
+        Self::new(ErrorKind::Internal, "PV-CTL-INTERNAL", cause.to_string(), hint)
+    }
+
+    /// Documents or a transaction with problems.
+    pub(crate) fn problems(problems: Vec<Problem>) -> Self {
+        let count = problems.len();
+        let message = match count {
+            1 => "1 problem; nothing was changed".to_owned(),
+            _ => format!("{count} problems; nothing was changed"),
+        };
+        let mut error = Self::new(ErrorKind::Invalid, "PV-CTL-INVALID", message, "");
+        error.failure.problems = problems;
+        error
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> &str {
+        &self.failure.code
+    }
+}
+
+impl From<GroupError> for ControlError {
+    fn from(error: GroupError) -> Self {
+        let kind = match &error {
+            GroupError::NotLeader { .. }
+            | GroupError::OutcomeUnknown
+            | GroupError::NoQuorum(_)
+            | GroupError::Timeout { .. }
+            | GroupError::Stopped => ErrorKind::Unavailable,
+            GroupError::TooLarge { .. } => ErrorKind::Invalid,
+            _ => ErrorKind::Internal,
+        };
+        Self::new(kind, error.code(), error.to_string(), "")
+    }
+}
+
+impl From<ControlError> for Status {
+    fn from(error: ControlError) -> Self {
+        let code = match error.kind {
+            ErrorKind::Unauthenticated => Code::Unauthenticated,
+            ErrorKind::Forbidden => Code::PermissionDenied,
+            ErrorKind::Invalid => Code::InvalidArgument,
+            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::Refused => Code::FailedPrecondition,
+            ErrorKind::Unavailable => Code::Unavailable,
+            ErrorKind::Internal => Code::Internal,
+        };
+        error.failure.into_status(code)
+    }
+}

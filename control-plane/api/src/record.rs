@@ -1,0 +1,125 @@
+//! Administrative changes in the audit log: one event before the change is proposed, one with its
+//! outcome before it is acknowledged; both carry the same id.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand;
+use provost_control_state::{Event, Problem};
+use provost_types::{
+    AuditEvent, CallId, CallStatus, Impact, Name, Phase, ResourceKey, Revision, Subject, What, Who, Why,
+};
+
+use crate::{Caller, ControlError, ErrorKind, Scope};
+
+/// Objects named in one record; the rest is counted.
+const MAX_OBJECTS: usize = 1_000;
+
+/// Nanoseconds since the Unix epoch; 0 on a clock before it.
+pub(crate) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A new id: 48 bits of milliseconds, version 7, random (RFC 9562, section 5.7).
+pub(crate) fn call_id(time_ns: u64) -> CallId {
+    let mut random = [0; 10];
+    // Without randomness ids repeat within a millisecond only, and records stay distinct.
+    let _ = rand::fill(&mut random);
+    let low = random.iter().fold(0_u128, |n, b| n << 8 | u128::from(*b));
+    let (a, b) = (low & 0xfff, low >> 12 & ((1 << 62) - 1));
+    CallId(u128::from(time_ns / 1_000_000) << 80 | 7 << 76 | a << 64 | 2 << 62 | b)
+}
+
+/// How a change ended.
+pub(crate) enum Outcome<'a> {
+    /// It took effect.
+    Changed(Revision),
+    /// It was rejected and changed nothing.
+    Refused(&'a [Problem]),
+    /// It was not answered, or could not be tried.
+    Failed(&'a ControlError),
+}
+
+/// The record of one change.
+pub(crate) struct Record {
+    event: AuditEvent,
+}
+
+impl Record {
+    /// What is about to be tried.
+    pub(crate) fn new(caller: &Caller, event: Event, keys: &[ResourceKey], message: &str, revision: Revision) -> Self {
+        let time_ns = now_ns();
+        let mut objects: Vec<String> = keys.iter().take(MAX_OBJECTS).map(|k| k.to_string()).collect();
+        if keys.len() > MAX_OBJECTS {
+            objects.push(format!("and {} more", keys.len() - MAX_OBJECTS));
+        }
+        let event = AuditEvent {
+            phase: Phase::Event,
+            call_id: call_id(time_ns),
+            tenant: tenant_of(caller, keys),
+            time_ns,
+            who: Who {
+                principal: caller.name.clone(),
+                agent: None,
+                client_address: caller.address.clone(),
+                authenticated_by: caller.authenticated_by.clone(),
+            },
+            what: What {
+                method: format!("admin/{}", event.as_str()),
+                transport: "admin".to_owned(),
+                subject: Some(Subject { event: event.as_str().to_owned(), objects, detail: message.to_owned() }),
+                ..What::default()
+            },
+            why: Why { attempt: 1, ..Why::default() },
+            decision: None,
+            policies: Vec::new(),
+            revision,
+            status: None,
+            error: None,
+            reason: None,
+            body_sha256: None,
+            impact: Impact::default(),
+        };
+        Self { event }
+    }
+
+    /// The event before the change.
+    pub(crate) fn attempt(&self) -> AuditEvent {
+        self.event.clone()
+    }
+
+    /// The event after it.
+    pub(crate) fn outcome(&self, outcome: Outcome<'_>) -> AuditEvent {
+        let mut event = self.event.clone();
+        event.time_ns = now_ns();
+        event.impact.duration_us = event.time_ns.saturating_sub(self.event.time_ns) / 1_000;
+        match outcome {
+            Outcome::Changed(revision) => {
+                event.revision = revision;
+                event.status = Some(CallStatus::Ok);
+            }
+            Outcome::Refused(problems) => {
+                event.status = Some(CallStatus::RpcError);
+                event.error = problems.first().map(|p| p.code.to_string());
+                event.reason = problems.first().map(|p| p.message.clone());
+            }
+            Outcome::Failed(error) => {
+                // Without an answer of a quorum nobody knows yet whether it took effect.
+                let unknown = error.kind == ErrorKind::Unavailable;
+                event.status = Some(if unknown { CallStatus::Unknown } else { CallStatus::RpcError });
+                event.error = Some(error.code().to_owned());
+                event.reason = Some(error.failure.message.clone());
+            }
+        }
+        event
+    }
+}
+
+/// A change within one tenant belongs to that tenant's log; any other to the cluster's own.
+fn tenant_of(caller: &Caller, keys: &[ResourceKey]) -> Option<Name> {
+    if let Scope::Tenant(own) = &caller.scope {
+        return Some(own.clone());
+    }
+    let first = keys.first()?.tenant.clone()?;
+    keys.iter().all(|k| k.tenant.as_ref() == Some(&first)).then_some(first)
+}

@@ -1,0 +1,91 @@
+//! Resources as people see them. Sealed values never appear.
+
+use provost_control_state::Draft;
+use provost_types::{PluginSource, Resource, Spec};
+use serde_json::{Value, json};
+
+use crate::documents::API_VERSION;
+
+/// The document that would make this resource again.
+pub fn document_json(resource: &Resource) -> Value {
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": resource.spec.kind().as_str(),
+        "metadata": resource.metadata,
+        "spec": spec_json(&resource.spec),
+    })
+}
+
+/// The document as YAML.
+pub fn document_yaml(resource: &Resource) -> String {
+    // Plain maps, lists and scalars: the serializer has no case to refuse.
+    serde_saphyr::to_string(&document_json(resource)).unwrap_or_default()
+}
+
+/// The part of a document that a change can touch: labels and spec.
+pub(crate) fn comparable(draft: &Draft) -> Value {
+    json!({ "metadata": { "labels": draft.metadata.labels }, "spec": comparable_spec(&draft.spec) })
+}
+
+fn comparable_spec(spec: &Spec) -> Value {
+    let mut value = spec_json(spec);
+    if let (Spec::Secret(secret), Some(fields)) = (spec, value.as_object_mut()) {
+        let version = secret.sealed.as_ref().map_or(0, |s| s.version);
+        fields.insert("valueVersion".to_owned(), version.into());
+    }
+    value
+}
+
+fn spec_json(spec: &Spec) -> Value {
+    let value = match spec {
+        Spec::Tenant(s) => serde_json::to_value(s),
+        Spec::Principal(s) => serde_json::to_value(s),
+        Spec::ApiKey(s) => serde_json::to_value(s),
+        Spec::Role(s) => serde_json::to_value(s),
+        Spec::RoleBinding(s) => serde_json::to_value(s),
+        Spec::Policy(s) => serde_json::to_value(s),
+        Spec::Plugin(s) => serde_json::to_value(s),
+        Spec::Secret(s) => {
+            let mut shown = s.clone();
+            shown.sealed = None;
+            serde_json::to_value(shown)
+        }
+        Spec::Quota(s) => serde_json::to_value(s),
+    };
+    // Maps with text keys and plain scalars only: this cannot fail.
+    value.unwrap_or_default()
+}
+
+/// One line for tables: what matters most of this kind.
+pub fn summary(resource: &Resource) -> String {
+    match &resource.spec {
+        Spec::Tenant(s) => s.display_name.clone(),
+        Spec::Principal(s) => {
+            let mut words = vec![format!("{:?}", s.principal_type).to_lowercase()];
+            words.extend(s.admin.then(|| "admin".to_owned()));
+            words.extend(s.disabled.then(|| "disabled".to_owned()));
+            words.join(", ")
+        }
+        Spec::ApiKey(s) => match &s.expires {
+            Some(expires) => format!("of {}, until {expires}", s.principal),
+            None => format!("of {}", s.principal),
+        },
+        Spec::Role(s) => format!("{} rules", s.rules.len()),
+        Spec::RoleBinding(s) => {
+            let names: Vec<&str> = s.principals.iter().map(|p| p.as_str()).collect();
+            let until = s.expires.as_ref().map_or(String::new(), |e| format!(", until {e}"));
+            format!("{} to {}{until}", s.role, names.join(", "))
+        }
+        Spec::Policy(s) => format!("{:?}, {} bytes", s.mode, s.cedar.len()).to_lowercase(),
+        Spec::Plugin(s) => match &s.source {
+            PluginSource::McpHttp(http) => http.url.clone(),
+            PluginSource::McpStdio(stdio) => format!("runs {}", stdio.command),
+            PluginSource::Builtin(builtin) => format!("built-in {}", builtin.name),
+        },
+        Spec::Secret(s) => match &s.sealed {
+            Some(sealed) => format!("value set (version {})", sealed.version),
+            None => "no value".to_owned(),
+        },
+        Spec::Quota(s) => format!("{} {:?}", s.limit, s.unit).to_lowercase(),
+    }
+}

@@ -1,0 +1,232 @@
+//! The state on disk: one RocksDB a generation.
+//!
+//! `state-N/` is a generation; the file `state-current` names the one in use. Every batch of
+//! entries is one `WriteBatch` with the group's applied state, written unsynced: after a power cut
+//! an older state comes back with the older applied state, and the log is applied again from there.
+//! A snapshot is installed into a new generation, then the pointer is flipped: a crash before the
+//! flip leaves a generation that the next start removes, after it the old one is removed.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use provost_control_raft::AppliedState;
+use provost_control_state::{HistoryEntry, State};
+use provost_types::{Resource, Revision};
+use rocksdb::{ColumnFamilyDescriptor, DB, DBRecoveryMode, IteratorMode, LogLevel, Options, WriteBatch};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Resources by `Kind/tenant/name`.
+const RESOURCES: &str = "resources";
+/// History entries by big-endian revision.
+const HISTORY: &str = "history";
+/// Applied state and counters.
+const META: &str = "meta";
+const APPLIED_KEY: &[u8] = b"applied";
+const COUNTERS_KEY: &[u8] = b"counters";
+const POINTER: &str = "state-current";
+
+/// What is not a resource or a history entry.
+#[derive(Default, Serialize, Deserialize)]
+struct Counters {
+    revision: Revision,
+    compacted: Revision,
+    key_ring: BTreeMap<u64, String>,
+}
+
+/// The whole state as written into snapshots. Tagged from outside: an inner tag would make serde
+/// lose that the key ring's keys are numbers.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum StoredState {
+    /// The first form.
+    V1 {
+        revision: Revision,
+        compacted: Revision,
+        key_ring: BTreeMap<u64, String>,
+        resources: Vec<Resource>,
+        history: Vec<HistoryEntry>,
+    },
+}
+
+impl StoredState {
+    pub(crate) fn of(state: &State) -> Self {
+        StoredState::V1 {
+            revision: state.revision(),
+            compacted: state.compacted(),
+            key_ring: state.key_ring().clone(),
+            resources: state.resources().values().map(|r| (**r).clone()).collect(),
+            history: state.history().iter().map(|e| (**e).clone()).collect(),
+        }
+    }
+
+    pub(crate) fn into_state(self) -> State {
+        match self {
+            StoredState::V1 { revision, compacted, key_ring, resources, history } => {
+                State::from_parts(revision, resources, history, compacted, key_ring)
+            }
+        }
+    }
+}
+
+/// The generation in use.
+pub(crate) struct StateStore {
+    dir: PathBuf,
+    generation: u64,
+    db: DB,
+}
+
+impl StateStore {
+    /// Opens the current generation and removes all others.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let generation = match fs::read_to_string(dir.join(POINTER)) {
+            Ok(text) => text.trim().parse().map_err(io::Error::other)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 1,
+            Err(e) => return Err(e),
+        };
+        let store = Self { dir: dir.to_owned(), generation, db: open_db(&path(dir, generation))? };
+        store.remove_other_generations()?;
+        Ok(store)
+    }
+
+    pub(crate) fn load(&self) -> io::Result<State> {
+        let counters: Counters = self.read_meta(COUNTERS_KEY)?.unwrap_or_default();
+        let resources: Vec<Resource> = self.read_all(RESOURCES)?;
+        let history: Vec<HistoryEntry> = self.read_all(HISTORY)?;
+        let Counters { revision, compacted, key_ring } = counters;
+        Ok(State::from_parts(revision, resources, history, compacted, key_ring))
+    }
+
+    pub(crate) fn applied(&self) -> io::Result<Option<AppliedState>> {
+        let bytes = self.db.get_cf(&family(&self.db, META)?, APPLIED_KEY).map_err(io::Error::other)?;
+        Ok(bytes.map(AppliedState::from_bytes))
+    }
+
+    /// Writes what entries changed, atomically with `applied`. `state` is the state after them.
+    pub(crate) fn write(
+        &self,
+        entries: &[std::sync::Arc<HistoryEntry>],
+        state: &State,
+        compacted_before: Revision,
+        applied: &AppliedState,
+    ) -> io::Result<()> {
+        let mut batch = WriteBatch::default();
+        let (resources, history) = (family(&self.db, RESOURCES)?, family(&self.db, HISTORY)?);
+        for entry in entries {
+            for change in &entry.changes {
+                let key = change.key.to_string();
+                match &change.new {
+                    Some(resource) => batch.put_cf(&resources, key, encode(resource)?),
+                    None => batch.delete_cf(&resources, key),
+                }
+            }
+            batch.put_cf(&history, entry.revision.0.to_be_bytes(), encode(&**entry)?);
+        }
+        if state.compacted() > compacted_before {
+            let from = compacted_before.0.to_be_bytes();
+            let to = (state.compacted().0 + 1).to_be_bytes();
+            batch.delete_range_cf(&history, from.as_slice(), to.as_slice());
+        }
+        let meta = family(&self.db, META)?;
+        batch.put_cf(&meta, COUNTERS_KEY, encode(&counters(state))?);
+        batch.put_cf(&meta, APPLIED_KEY, applied.as_bytes());
+        self.db.write(batch).map_err(io::Error::other)
+    }
+
+    /// Replaces everything by `state`, in a new generation.
+    pub(crate) fn replace(&mut self, state: &State, applied: &AppliedState) -> io::Result<()> {
+        let next = self.generation + 1;
+        let target = path(&self.dir, next);
+        if target.exists() {
+            fs::remove_dir_all(&target)?;
+        }
+        let db = open_db(&target)?;
+        let mut batch = WriteBatch::default();
+        {
+            let (resources, history) = (family(&db, RESOURCES)?, family(&db, HISTORY)?);
+            for (key, resource) in state.resources() {
+                batch.put_cf(&resources, key.to_string(), encode(&**resource)?);
+            }
+            for entry in state.history() {
+                batch.put_cf(&history, entry.revision.0.to_be_bytes(), encode(&**entry)?);
+            }
+            let meta = family(&db, META)?;
+            batch.put_cf(&meta, COUNTERS_KEY, encode(&counters(state))?);
+            batch.put_cf(&meta, APPLIED_KEY, applied.as_bytes());
+        }
+        db.write(batch).map_err(io::Error::other)?;
+        db.flush_wal(true).map_err(io::Error::other)?;
+        flip(&self.dir, next)?;
+        self.db = db;
+        self.generation = next;
+        self.remove_other_generations()
+    }
+
+    fn remove_other_generations(&self) -> io::Result<()> {
+        let current = path(&self.dir, self.generation);
+        for entry in fs::read_dir(&self.dir)? {
+            let other = entry?.path();
+            let name = other.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let generation = name.strip_prefix("state-").is_some_and(|n| n.parse::<u64>().is_ok());
+            if generation && other != current {
+                fs::remove_dir_all(other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_meta<T: DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
+        let bytes = self.db.get_cf(&family(&self.db, META)?, key).map_err(io::Error::other)?;
+        bytes.map(|b| serde_json::from_slice(&b).map_err(io::Error::other)).transpose()
+    }
+
+    fn read_all<T: DeserializeOwned>(&self, name: &str) -> io::Result<Vec<T>> {
+        self.db
+            .iterator_cf(&family(&self.db, name)?, IteratorMode::Start)
+            .map(|item| {
+                let (_, value) = item.map_err(io::Error::other)?;
+                serde_json::from_slice(&value).map_err(io::Error::other)
+            })
+            .collect()
+    }
+}
+
+fn counters(state: &State) -> Counters {
+    Counters { revision: state.revision(), compacted: state.compacted(), key_ring: state.key_ring().clone() }
+}
+
+fn path(dir: &Path, generation: u64) -> PathBuf {
+    dir.join(format!("state-{generation}"))
+}
+
+fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(io::Error::other)
+}
+
+fn family<'a>(db: &'a DB, name: &str) -> io::Result<std::sync::Arc<rocksdb::BoundColumnFamily<'a>>> {
+    db.cf_handle(name).ok_or_else(|| io::Error::other(format!("column family {name} is missing")))
+}
+
+fn open_db(path: &Path) -> io::Result<DB> {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    let families = [RESOURCES, HISTORY, META].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
+    DB::open_cf_descriptors(&options, path, families).map_err(io::Error::other)
+}
+
+/// Makes `generation` the current one, durably.
+fn flip(dir: &Path, generation: u64) -> io::Result<()> {
+    let temporary = dir.join(format!("{POINTER}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(generation.to_string().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(POINTER))?;
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,150 @@
+//! Documents in, every problem out: code, field, file and line.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::file;
+use provost_control_api::parse;
+use provost_types::{Kind, Spec};
+
+/// `file:line code field` of each problem.
+fn problems(files: &[(&str, &str)]) -> Vec<String> {
+    let files: Vec<_> = files.iter().map(|(path, text)| file(path, text)).collect();
+    match parse(&files) {
+        Ok(drafts) => panic!("{} drafts, no problem", drafts.len()),
+        Err(problems) => problems.iter().map(|p| format!("{}:{} {} {}", p.file, p.line, p.code, p.field)).collect(),
+    }
+}
+
+fn check(text: &str, expect: &[&str]) {
+    assert_eq!(problems(&[("a.yaml", text)]), expect, "{text}");
+}
+
+const HEAD: &str = "apiVersion: provost/v1\nkind: Role\nmetadata: {name: r, tenant: acme}\n";
+
+#[test]
+fn each_mistake_is_found_at_its_place() {
+    check(&format!("{HEAD}extra: 1\n"), &["a.yaml:4 PV-DOC-UNKNOWN extra"]);
+    check(&format!("{HEAD}spec:\n  descripton: x\n"), &["a.yaml:5 PV-DOC-UNKNOWN spec.descripton"]);
+    check(&format!("{HEAD}spec:\n  description: [1]\n"), &["a.yaml:5 PV-DOC-VALUE spec.description"]);
+    check(&format!("{HEAD}spec:\n  rules:\n    - tools: sql\n"), &["a.yaml:6 PV-DOC-VALUE spec.rules[0].tools"]);
+    check(
+        &format!("{HEAD}spec:\n  rules:\n    - {{}}\n    - tool: []\n"),
+        &["a.yaml:7 PV-DOC-UNKNOWN spec.rules[1].tool"],
+    );
+    check("kind: Role\nmetadata: {name: r, tenant: acme}\n", &["a.yaml:1 PV-DOC-VERSION apiVersion"]);
+    check(
+        "apiVersion: provost/v2\nkind: Role\nmetadata: {name: r, tenant: a}\n",
+        &["a.yaml:1 PV-DOC-VERSION apiVersion"],
+    );
+    check("apiVersion: provost/v1\nkind: Rol\nmetadata: {name: r, tenant: a}\n", &["a.yaml:2 PV-DOC-KIND kind"]);
+    check(
+        "apiVersion: provost/v1\nkind: Role\nmetadata:\n  name: Bad Name\n  tenant: acme\n",
+        &["a.yaml:4 PV-DOC-VALUE metadata.name"],
+    );
+    check("apiVersion: provost/v1\nkind: Role\nmetadata:\n  name: r\n", &["a.yaml:3 PV-DOC-TENANT metadata.tenant"]);
+    check(
+        "apiVersion: provost/v1\nkind: Tenant\nmetadata:\n  name: r\n  tenant: acme\n",
+        &["a.yaml:5 PV-DOC-TENANT metadata.tenant"],
+    );
+    check("apiVersion: provost/v1\nkind: Role\n", &["a.yaml:1 PV-DOC-MISSING metadata"]);
+    check(
+        "apiVersion: provost/v1\nkind: Policy\nmetadata: {name: p, tenant: acme}\nspec:\n  mode: enforce\n",
+        &["a.yaml:4 PV-DOC-MISSING spec.cedar"],
+    );
+    check(
+        "apiVersion: provost/v1\nkind: Plugin\nmetadata: {name: p, tenant: acme}\nspec:\n  source:\n    mcp-htpp: {url: x}\n",
+        &["a.yaml:6 PV-DOC-VALUE spec.source.mcp-htpp"],
+    );
+    check(
+        "apiVersion: provost/v1\nkind: Secret\nmetadata: {name: s, tenant: acme}\nspec:\n  sealed: {version: 1, keyTerm: 1, ciphertext: AA}\n",
+        &["a.yaml:5 PV-DOC-SEALED spec.sealed"],
+    );
+    check("just text\n", &["a.yaml:1 PV-DOC-SHAPE "]);
+}
+
+#[test]
+fn all_mistakes_of_all_documents_and_files_come_at_once() {
+    let first = format!(
+        "{HEAD}spec:\n  wrong: 1\n  description: {{}}\n  rules:\n    - tools: [1, ok, {{}}]\n      mdels: []\n---\n{HEAD}spec: {{}}\n---\napiVersion: provost/v1\nkind: Nope\nmetadata: {{name: UP}}\n"
+    );
+    let second = "a: [\n";
+    assert_eq!(
+        problems(&[("a.yaml", &first), ("b.yaml", second), ("c.yaml", &format!("{HEAD}spec: {{}}\n"))]),
+        [
+            "a.yaml:5 PV-DOC-UNKNOWN spec.wrong",
+            "a.yaml:6 PV-DOC-VALUE spec.description",
+            "a.yaml:8 PV-DOC-VALUE spec.rules[0].tools[0]",
+            "a.yaml:8 PV-DOC-VALUE spec.rules[0].tools[2]",
+            "a.yaml:9 PV-DOC-UNKNOWN spec.rules[0].mdels",
+            "a.yaml:17 PV-DOC-KIND kind",
+            "a.yaml:18 PV-DOC-VALUE metadata.name",
+            "b.yaml:1 PV-DOC-SYNTAX ",
+            "c.yaml:1 PV-DOC-DUPLICATE ",
+        ]
+    );
+}
+
+#[test]
+fn yaml_and_json_give_the_same_drafts() {
+    let yaml = format!("# a comment\n{HEAD}spec:\n  rules:\n    - tools: ['sql.*']\n---\n---\n");
+    let json = r#"{
+        "apiVersion": "provost/v1", "kind": "Role",
+        "metadata": {"name": "r", "tenant": "acme"},
+        "spec": {"rules": [{"tools": ["sql.*"]}]}
+    }"#;
+    let list = format!("[{json}]");
+    let read = |text: &str| {
+        let drafts = parse(&[file("a", text)]).unwrap();
+        assert_eq!(drafts.len(), 1);
+        drafts[0].draft.clone()
+    };
+    assert_eq!(read(&yaml), read(json));
+    assert_eq!(read(&yaml), read(&list));
+    assert!(matches!(read(json).spec, Spec::Role(_)));
+}
+
+#[test]
+fn every_kind_can_be_written() {
+    let spec = |kind: Kind| match kind {
+        Kind::ApiKey => "{principal: ann, hash: abc}",
+        Kind::RoleBinding => "{role: r, principals: [ann], expires: '2027-01-01T00:00:00Z'}",
+        Kind::Policy => "{cedar: 'permit(principal, action, resource);', mode: observe}",
+        Kind::Plugin => "{source: {mcp-stdio: {command: npx, secretEnv: {T: {secret: s}}}}, timeoutMs: 5}",
+        Kind::Quota => "{limit: 5, unit: cost-micro, window: month}",
+        _ => "{}",
+    };
+    for kind in Kind::ALL {
+        let tenant = if kind.is_tenanted() { ", tenant: acme" } else { "" };
+        let text = format!(
+            "apiVersion: provost/v1\nkind: {kind}\nmetadata: {{name: x{tenant}, labels: {{a: b}}}}\nspec: {}\n",
+            spec(kind)
+        );
+        let drafts = parse(&[file("a", &text)]).unwrap_or_else(|p| panic!("{kind}: {p:?}"));
+        assert_eq!(drafts[0].draft.spec.kind(), kind);
+    }
+}
+
+#[test]
+fn a_duplicate_key_is_a_syntax_error_with_its_line() {
+    let found = problems(&[("a.yaml", &format!("{HEAD}metadata: {{name: x}}\n"))]);
+    assert_eq!(found, ["a.yaml:4 PV-DOC-SYNTAX "]);
+}
+
+#[test]
+fn explain_and_schema_know_every_kind() {
+    for kind in Kind::ALL {
+        let explained = provost_control_api::explain(kind.as_str()).unwrap();
+        assert!(!explained.doc.is_empty(), "{kind} has no doc");
+        for field in &explained.fields {
+            assert!(!field.doc.is_empty() || field.path.contains(".*"), "{kind}: {} has no doc", field.path);
+        }
+        assert!(explained.fields.iter().any(|f| f.path == "metadata.name" && f.required));
+    }
+    let source = provost_control_api::explain("plugins.source.mcp-http").unwrap();
+    let url = source.fields.iter().find(|f| f.path == "spec.source.mcp-http.url").unwrap();
+    assert_eq!((url.type_name.as_str(), url.required), ("string", true));
+    assert_eq!(provost_control_api::explain("Role.nope").unwrap_err().code(), "PV-CTL-EXPLAIN");
+    let schema = provost_control_api::schema();
+    assert_eq!(schema["oneOf"].as_array().unwrap().len(), Kind::ALL.len());
+}

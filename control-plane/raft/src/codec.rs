@@ -1,0 +1,25 @@
+//! Stored and wire forms of Raft's own records: one version byte, then postcard.
+//!
+//! The version byte lets a later release read what an earlier one wrote during a rolling upgrade.
+
+use std::io;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Version of every record that this build writes.
+const VERSION: u8 = 1;
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    postcard::to_extend(value, vec![VERSION]).map_err(io::Error::other)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+        Some((version, _)) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("record of version {version}; this build reads version {VERSION}"),
+        )),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "empty record")),
+    }
+}

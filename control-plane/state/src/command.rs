@@ -1,0 +1,133 @@
+//! What is proposed: transactions, and their stored form.
+
+use provost_types::{Metadata, ResourceKey, Revision, Spec};
+use serde::{Deserialize, Serialize};
+
+/// Puts and deletes of one transaction.
+pub const MAX_TRANSACTION_CHANGES: usize = 10_000;
+/// Bytes of a transaction's message.
+pub const MAX_MESSAGE_BYTES: usize = 4_096;
+
+/// A resource as somebody wants it, before it has revisions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Draft {
+    /// Name, tenant, labels.
+    pub metadata: Metadata,
+    /// The typed body.
+    pub spec: Spec,
+}
+
+impl Draft {
+    /// Its key.
+    pub fn key(&self) -> ResourceKey {
+        ResourceKey { kind: self.spec.kind(), tenant: self.metadata.tenant.clone(), name: self.metadata.name.clone() }
+    }
+}
+
+/// What kind of change a transaction is, for history and audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// Resources applied from documents.
+    #[serde(rename = "apply")]
+    Apply,
+    /// Resources deleted.
+    #[serde(rename = "delete")]
+    Delete,
+    /// An earlier state restored.
+    #[serde(rename = "rollback")]
+    Rollback,
+    /// A secret's value set.
+    #[serde(rename = "secret.set")]
+    SecretSet,
+    /// A token made.
+    #[serde(rename = "token.create")]
+    TokenCreate,
+}
+
+impl Event {
+    /// The name in history and audit.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Event::Apply => "apply",
+            Event::Delete => "delete",
+            Event::Rollback => "rollback",
+            Event::SecretSet => "secret.set",
+            Event::TokenCreate => "token.create",
+        }
+    }
+}
+
+/// Compare-and-set on one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// The resource.
+    pub key: ResourceKey,
+    /// The revision that last changed it; `None`: it must not exist.
+    pub modified: Option<Revision>,
+}
+
+/// A data key that seals secrets, wrapped by the key provider: useless without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealingKey {
+    /// Counts the data keys of the cluster, from 1.
+    pub term: u64,
+    /// The wrapped key, base64.
+    pub wrapped: String,
+}
+
+/// One change of the state: all of it at one revision, or nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// What kind of change.
+    pub event: Event,
+    /// When it was proposed, nanoseconds since the Unix epoch, by the proposer's clock.
+    pub time_ns: u64,
+    /// Who proposed it.
+    pub author: String,
+    /// Why, in the author's words.
+    pub message: String,
+    /// The state's revision must be this one.
+    pub expect_revision: Option<Revision>,
+    /// These resources must be at these revisions.
+    pub expect: Vec<Expectation>,
+    /// Resources to make or replace.
+    pub puts: Vec<Draft>,
+    /// Resources to remove.
+    pub deletes: Vec<ResourceKey>,
+    /// A data key to add to the ring; its term must be new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<SealingKey>,
+}
+
+/// The stored form of commands: a later release reads every earlier version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "version")]
+pub enum StoredCommand {
+    /// The first form.
+    #[serde(rename = "1")]
+    V1(Transaction),
+}
+
+/// A command that this build cannot read or write.
+#[derive(Debug, thiserror::Error)]
+#[error("a stored command cannot be read: {0}")]
+pub struct CommandError(#[from] serde_json::Error);
+
+impl StoredCommand {
+    /// Encodes as JSON: specs skip empty fields, which formats without field names cannot.
+    pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// Decodes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The transaction in today's form.
+    pub fn into_transaction(self) -> Transaction {
+        match self {
+            StoredCommand::V1(transaction) => transaction,
+        }
+    }
+}

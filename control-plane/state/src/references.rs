@@ -1,0 +1,85 @@
+//! Which resource points at which, and that nothing points at nothing.
+
+use std::collections::BTreeSet;
+
+use provost_types::{Kind, Name, PluginSource, Resource, ResourceKey, Spec};
+
+use crate::{Problem, Resources};
+
+/// The fields of a resource that name another, with what they name.
+pub(crate) fn of(resource: &Resource) -> Vec<(String, ResourceKey)> {
+    let tenant = resource.metadata.tenant.as_ref();
+    let mut found = Vec::new();
+    if let Some(tenant) = tenant {
+        let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: tenant.clone() };
+        found.push(("metadata.tenant".to_owned(), key));
+    }
+    let mut sibling = |field: String, kind: Kind, name: &Name| {
+        found.push((field, ResourceKey { kind, tenant: tenant.cloned(), name: name.clone() }));
+    };
+    match &resource.spec {
+        Spec::ApiKey(spec) => sibling("spec.principal".to_owned(), Kind::Principal, &spec.principal),
+        Spec::RoleBinding(spec) => {
+            sibling("spec.role".to_owned(), Kind::Role, &spec.role);
+            for (i, name) in spec.principals.iter().enumerate() {
+                sibling(format!("spec.principals[{i}]"), Kind::Principal, name);
+            }
+        }
+        Spec::Quota(spec) => {
+            for (i, name) in spec.principals.iter().enumerate() {
+                sibling(format!("spec.principals[{i}]"), Kind::Principal, name);
+            }
+        }
+        Spec::Plugin(spec) => match &spec.source {
+            PluginSource::McpHttp(http) => {
+                for (header, reference) in &http.secret_headers {
+                    let field = format!("spec.source.mcp-http.secretHeaders.{header}.secret");
+                    sibling(field, Kind::Secret, &reference.secret);
+                }
+            }
+            PluginSource::McpStdio(stdio) => {
+                for (variable, reference) in &stdio.secret_env {
+                    let field = format!("spec.source.mcp-stdio.secretEnv.{variable}.secret");
+                    sibling(field, Kind::Secret, &reference.secret);
+                }
+            }
+            PluginSource::Builtin(_) => {}
+        },
+        Spec::Tenant(_) | Spec::Principal(_) | Spec::Role(_) | Spec::Policy(_) | Spec::Secret(_) => {}
+    }
+    found
+}
+
+/// Everything that a resource names must exist.
+pub(crate) fn check_targets(resource: &Resource, all: &Resources, problems: &mut Vec<Problem>) {
+    for (field, target) in of(resource) {
+        if !all.contains_key(&target) {
+            let hint = match target.kind {
+                Kind::Secret => format!("set it first: `provost secret set {}`", target.name),
+                kind => format!("apply that {kind} too, in the same transaction or before"),
+            };
+            problems.push(
+                Problem::of_field(&resource.key(), field, "PV-RES-REFERENCE", format!("{target} does not exist"))
+                    .hint(hint),
+            );
+        }
+    }
+}
+
+/// Nothing that stays may name what is deleted.
+pub(crate) fn check_unused(deleted: &BTreeSet<&ResourceKey>, all: &Resources, problems: &mut Vec<Problem>) {
+    if deleted.is_empty() {
+        return;
+    }
+    for resource in all.values() {
+        for (field, target) in of(resource) {
+            if deleted.contains(&target) {
+                let text = format!("is still used by {} ({field})", resource.key());
+                problems.push(
+                    Problem::of_field(&target, "", "PV-RES-IN-USE", text)
+                        .hint("delete or change that first, or in the same transaction"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Going back: the transaction that restores an earlier state.
+//!
+//! Credentials do not go back. A key that was revoked since must not work again and a key made
+//! since must not stop, so API keys stay as they are unless what they belong to goes; a secret
+//! that exists then and now keeps its present value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use provost_types::{Kind, Resource, ResourceKey, Revision, Spec};
+
+use crate::{Draft, State, references};
+
+/// Why a revision cannot be restored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RollbackError {
+    /// Its history is gone.
+    #[error("revision {to} is no longer in the history; the oldest that can be restored is {oldest}")]
+    Compacted {
+        /// The revision asked for.
+        to: Revision,
+        /// The oldest that can be restored.
+        oldest: Revision,
+    },
+    /// It has not happened.
+    #[error("revision {to} has not happened: the state is at {now}")]
+    Future {
+        /// The revision asked for.
+        to: Revision,
+        /// The present one.
+        now: Revision,
+    },
+}
+
+impl RollbackError {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            RollbackError::Compacted { .. } => "PV-CTL-COMPACTED",
+            RollbackError::Future { .. } => "PV-CTL-FUTURE",
+        }
+    }
+}
+
+impl State {
+    /// The resources as they were at `to`.
+    pub fn at(&self, to: Revision) -> Result<BTreeMap<ResourceKey, Resource>, RollbackError> {
+        if to < self.compacted() {
+            return Err(RollbackError::Compacted { to, oldest: self.compacted() });
+        }
+        if to > self.revision() {
+            return Err(RollbackError::Future { to, now: self.revision() });
+        }
+        let mut resources: BTreeMap<_, _> = self.resources().iter().map(|(k, r)| (k.clone(), (**r).clone())).collect();
+        for entry in self.history().iter().rev().take_while(|e| e.revision > to) {
+            for change in &entry.changes {
+                match &change.old {
+                    Some(old) => resources.insert(change.key.clone(), old.clone()),
+                    None => resources.remove(&change.key),
+                };
+            }
+        }
+        Ok(resources)
+    }
+
+    /// The puts and deletes that restore the state at `to`.
+    pub fn rollback(&self, to: Revision) -> Result<(Vec<Draft>, Vec<ResourceKey>), RollbackError> {
+        let mut target = self.at(to)?;
+        target.retain(|key, _| key.kind != Kind::ApiKey);
+        for (key, now) in self.resources() {
+            match (&now.spec, target.get_mut(key)) {
+                (Spec::Secret(now), Some(Resource { spec: Spec::Secret(then), .. })) => {
+                    then.sealed = now.sealed.clone();
+                }
+                (Spec::ApiKey(_), None) => {
+                    let keep = references::of(now).iter().all(|(_, k)| target.contains_key(k));
+                    if keep {
+                        target.insert(key.clone(), (**now).clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        let wanted: BTreeSet<&ResourceKey> = target.keys().collect();
+        let deletes = self.resources().keys().filter(|key| !wanted.contains(key)).cloned().collect();
+        let puts = target
+            .into_iter()
+            .filter(|(key, then)| {
+                self.resources().get(key).is_none_or(|now| now.metadata != then.metadata || now.spec != then.spec)
+            })
+            .map(|(_, then)| Draft { metadata: then.metadata, spec: then.spec })
+            .collect();
+        Ok((puts, deletes))
+    }
+}

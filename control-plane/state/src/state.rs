@@ -1,0 +1,262 @@
+//! The state and the one function that changes it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use provost_types::{Kind, Resource, ResourceKey, Revision, Snapshot};
+
+use crate::{
+    ChangeKind, HistoryEntry, KeyChange, MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected,
+    Transaction, fields, references,
+};
+
+/// Resources by key, shared with snapshots.
+pub type Resources = BTreeMap<ResourceKey, Arc<Resource>>;
+
+/// What a transaction does to each resource it names, in key order.
+type Report = Vec<(ResourceKey, ChangeKind)>;
+
+/// All resources with the history of how they came to be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    revision: Revision,
+    resources: Resources,
+    history: VecDeque<Arc<HistoryEntry>>,
+    compacted: Revision,
+    key_ring: BTreeMap<u64, String>,
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The state's revision now: the transaction's own if it changed anything.
+    pub revision: Revision,
+    /// What was done to each resource named by the transaction, in key order.
+    pub changes: Vec<(ResourceKey, ChangeKind)>,
+    /// The history entry; `None` if nothing changed.
+    pub entry: Option<Arc<HistoryEntry>>,
+}
+
+impl State {
+    /// A state from its stored parts. `compacted` is the revision of the newest dropped entry.
+    pub fn from_parts(
+        revision: Revision,
+        resources: impl IntoIterator<Item = Resource>,
+        history: impl IntoIterator<Item = HistoryEntry>,
+        compacted: Revision,
+        key_ring: BTreeMap<u64, String>,
+    ) -> Self {
+        Self {
+            revision,
+            resources: resources.into_iter().map(|r| (r.key(), Arc::new(r))).collect(),
+            history: history.into_iter().map(Arc::new).collect(),
+            compacted,
+            key_ring,
+        }
+    }
+
+    /// The revision of the last transaction that changed anything.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Every resource, in key order.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// Past transactions, oldest first.
+    pub fn history(&self) -> &VecDeque<Arc<HistoryEntry>> {
+        &self.history
+    }
+
+    /// The newest revision whose entry was dropped: states from it on can be restored.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// The wrapped data keys that seal secrets, by term.
+    pub fn key_ring(&self) -> &BTreeMap<u64, String> {
+        &self.key_ring
+    }
+
+    /// The state as nodes run on it; resources are shared, not copied.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { revision: self.revision, resources: self.resources.clone() }
+    }
+
+    /// Applies a transaction at `revision`, which must grow from call to call: the log index.
+    /// On `Err` nothing has changed.
+    pub fn apply(&mut self, revision: Revision, transaction: &Transaction) -> Result<Applied, Rejected> {
+        let (candidate, applied) = self.plan(revision, transaction)?;
+        if let Some(key) = &transaction.sealing_key {
+            self.key_ring.insert(key.term, key.wrapped.clone());
+        }
+        if let Some(entry) = &applied.entry {
+            self.revision = revision;
+            self.resources = candidate;
+            self.history.push_back(entry.clone());
+            if self.history.len() > MAX_HISTORY
+                && let Some(dropped) = self.history.pop_front()
+            {
+                self.compacted = dropped.revision;
+            }
+        }
+        Ok(applied)
+    }
+
+    /// What [`State::apply`] would do, without doing it: the resources after it, and the report.
+    pub fn plan(&self, revision: Revision, transaction: &Transaction) -> Result<(Resources, Applied), Rejected> {
+        let mut problems = self.check_shape(transaction);
+        problems.extend(self.check_expectations(transaction));
+        let (candidate, report) = self.candidate(revision, transaction, &mut problems);
+        for (key, kind) in &report {
+            if matches!(kind, ChangeKind::Created | ChangeKind::Updated)
+                && let Some(resource) = candidate.get(key)
+            {
+                fields::check(resource, &mut problems);
+                references::check_targets(resource, &candidate, &mut problems);
+            }
+        }
+        let deleted: BTreeSet<_> = report.iter().filter(|(_, k)| *k == ChangeKind::Deleted).map(|(k, _)| k).collect();
+        references::check_unused(&deleted, &candidate, &mut problems);
+        if report.iter().any(|(k, _)| k.kind == Kind::ApiKey) {
+            fields::check_unique_hashes(&candidate, &mut problems);
+        }
+        if !problems.is_empty() {
+            return Err(Rejected { problems });
+        }
+        let entry = self.entry(revision, transaction, &candidate, &report);
+        let now = if entry.is_some() { revision } else { self.revision };
+        Ok((candidate, Applied { revision: now, changes: report, entry }))
+    }
+
+    /// The state as it would be after a transaction, whether or not that would be rejected: for
+    /// checks outside this crate, so that their problems are reported together with those here.
+    pub fn preview(&self, revision: Revision, transaction: &Transaction) -> Snapshot {
+        let (resources, _) = self.candidate(revision, transaction, &mut Vec::new());
+        Snapshot { revision, resources }
+    }
+
+    fn check_shape(&self, transaction: &Transaction) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let changes = transaction.puts.len() + transaction.deletes.len();
+        if changes > MAX_TRANSACTION_CHANGES {
+            let text = format!("{changes} changes; one transaction takes {MAX_TRANSACTION_CHANGES}");
+            problems.push(Problem::of_transaction("PV-CTL-TOO-LARGE", text).hint("apply in parts"));
+        }
+        if transaction.message.len() > MAX_MESSAGE_BYTES {
+            let text = format!("the message is longer than {MAX_MESSAGE_BYTES} bytes");
+            problems.push(Problem::of_transaction("PV-CTL-TOO-LARGE", text));
+        }
+        let mut seen = BTreeSet::new();
+        let keys = transaction.puts.iter().map(|d| d.key()).chain(transaction.deletes.clone());
+        for key in keys {
+            if !seen.insert(key.clone()) {
+                let text = "appears more than once in this transaction";
+                problems.push(Problem::of_field(&key, "", "PV-RES-DUPLICATE", text));
+            }
+        }
+        problems
+    }
+
+    fn check_expectations(&self, transaction: &Transaction) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(expected) = transaction.expect_revision
+            && expected != self.revision
+        {
+            let text = format!("the state is at revision {}, not {expected}", self.revision);
+            problems.push(Problem::of_transaction("PV-CTL-CONFLICT", text).hint("read again and retry"));
+        }
+        if let Some(key) = &transaction.sealing_key
+            && self.key_ring.contains_key(&key.term)
+        {
+            let text = format!("the key ring has a key of term {} already", key.term);
+            problems.push(Problem::of_transaction("PV-CTL-CONFLICT", text).hint("read again and retry"));
+        }
+        for expectation in &transaction.expect {
+            let found = self.resources.get(&expectation.key).map(|r| r.modified);
+            if found != expectation.modified {
+                let say = |r: Option<Revision>| r.map_or("absent".to_owned(), |r| format!("at revision {r}"));
+                let text = format!("is {}, not {}", say(found), say(expectation.modified));
+                problems.push(
+                    Problem::of_field(&expectation.key, "", "PV-CTL-CONFLICT", text)
+                        .hint("somebody changed it meanwhile: read again and retry"),
+                );
+            }
+        }
+        problems
+    }
+
+    /// The resources after the transaction, and what it does to each it names.
+    fn candidate(
+        &self,
+        revision: Revision,
+        transaction: &Transaction,
+        problems: &mut Vec<Problem>,
+    ) -> (Resources, Report) {
+        let mut resources = self.resources.clone();
+        let mut report = BTreeMap::new();
+        for draft in &transaction.puts {
+            let key = draft.key();
+            let old = self.resources.get(&key);
+            let same = old.is_some_and(|o| o.metadata == draft.metadata && o.spec == draft.spec);
+            let kind = match old {
+                _ if same => ChangeKind::Unchanged,
+                Some(_) => ChangeKind::Updated,
+                None => ChangeKind::Created,
+            };
+            report.insert(key.clone(), kind);
+            if !same {
+                let new = Resource {
+                    metadata: draft.metadata.clone(),
+                    spec: draft.spec.clone(),
+                    created: old.map_or(revision, |o| o.created),
+                    modified: revision,
+                };
+                resources.insert(key, Arc::new(new));
+            }
+        }
+        for key in &transaction.deletes {
+            if resources.remove(key).is_some() {
+                report.insert(key.clone(), ChangeKind::Deleted);
+            } else {
+                problems.push(
+                    Problem::of_field(key, "", "PV-RES-NOT-FOUND", "does not exist")
+                        .hint(format!("`provost get {}` lists what does", key.kind)),
+                );
+            }
+        }
+        (resources, report.into_iter().collect())
+    }
+
+    fn entry(
+        &self,
+        revision: Revision,
+        transaction: &Transaction,
+        candidate: &Resources,
+        report: &[(ResourceKey, ChangeKind)],
+    ) -> Option<Arc<HistoryEntry>> {
+        let changed = report.iter().filter(|(_, kind)| *kind != ChangeKind::Unchanged);
+        let changes: Vec<KeyChange> = changed
+            .map(|(key, _)| KeyChange {
+                key: key.clone(),
+                old: self.resources.get(key).map(|r| (**r).clone()),
+                new: candidate.get(key).map(|r| (**r).clone()),
+            })
+            .collect();
+        if changes.is_empty() {
+            return None;
+        }
+        Some(Arc::new(HistoryEntry {
+            revision,
+            event: transaction.event,
+            time_ns: transaction.time_ns,
+            author: transaction.author.clone(),
+            message: transaction.message.clone(),
+            changes,
+        }))
+    }
+}

@@ -1,0 +1,235 @@
+//! Each rule on resources and transactions, as a table: input, expected code and field.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use provost_control_state::{Draft, Event, Expectation, State, Transaction};
+use provost_types::{Kind, Name, ResourceKey, Revision, Spec};
+use serde_json::{Value, json};
+
+fn transaction(puts: Vec<Draft>, deletes: Vec<ResourceKey>) -> Transaction {
+    Transaction {
+        event: Event::Apply,
+        time_ns: 0,
+        author: "test".into(),
+        message: String::new(),
+        expect_revision: None,
+        expect: Vec::new(),
+        puts,
+        deletes,
+        sealing_key: None,
+    }
+}
+
+fn draft(kind: &str, tenant: Option<&str>, name: &str, spec: Value) -> Draft {
+    let mut metadata = json!({ "name": name });
+    if let Some(tenant) = tenant {
+        metadata["tenant"] = json!(tenant);
+    }
+    let spec: Spec = serde_json::from_value(json!({ kind: spec })).unwrap();
+    Draft { metadata: serde_json::from_value(metadata).unwrap(), spec }
+}
+
+fn acme(kind: &str, name: &str, spec: Value) -> Draft {
+    draft(kind, Some("acme"), name, spec)
+}
+
+fn key(kind: Kind, name: &str) -> ResourceKey {
+    let tenant = kind.is_tenanted().then(|| Name::new("acme").unwrap());
+    ResourceKey { kind, tenant, name: Name::new(name).unwrap() }
+}
+
+fn base() -> State {
+    let mut state = State::default();
+    let puts = vec![
+        draft("Tenant", None, "acme", json!({})),
+        acme("Principal", "ann", json!({})),
+        acme("Role", "reader", json!({"rules": [{"tools": ["sql.*"]}]})),
+        acme("RoleBinding", "readers", json!({"role": "reader", "principals": ["ann"]})),
+        acme("Secret", "token", json!({})),
+        acme(
+            "Plugin",
+            "web",
+            json!({"source": {"mcp-http": {
+            "url": "https://example.com/mcp",
+            "secretHeaders": {"Authorization": {"secret": "token", "prefix": "Bearer "}}}}}),
+        ),
+        acme("ApiKey", "k", json!({"principal": "ann", "hash": "0".repeat(64)})),
+    ];
+    state.apply(Revision(1), &transaction(puts, vec![])).unwrap();
+    state
+}
+
+#[test]
+fn each_broken_rule_is_reported_with_its_field() {
+    let builtin = |name: &str, config: Value| json!({"source": {"builtin": {"name": name, "config": config}}});
+    let http = |http: Value| json!({"source": {"mcp-http": http}});
+    let stdio = |stdio: Value| json!({"source": {"mcp-stdio": stdio}});
+    let cases: Vec<(Draft, &str, &str)> = vec![
+        (draft("Principal", None, "x", json!({})), "PV-RES-FIELD", "metadata.tenant"),
+        (draft("Tenant", Some("acme"), "x", json!({})), "PV-RES-FIELD", "metadata.tenant"),
+        (draft("Principal", Some("nobody"), "x", json!({})), "PV-RES-REFERENCE", "metadata.tenant"),
+        (
+            acme("ApiKey", "x", json!({"principal": "nobody", "hash": "1".repeat(64)})),
+            "PV-RES-REFERENCE",
+            "spec.principal",
+        ),
+        (acme("ApiKey", "x", json!({"principal": "ann", "hash": "xyz"})), "PV-RES-FIELD", "spec.hash"),
+        (acme("ApiKey", "x", json!({"principal": "ann", "hash": "A".repeat(64)})), "PV-RES-FIELD", "spec.hash"),
+        (acme("ApiKey", "x", json!({"principal": "ann", "hash": "0".repeat(64)})), "PV-RES-FIELD", "spec.hash"),
+        (
+            acme("ApiKey", "x", json!({"principal": "ann", "hash": "1".repeat(64), "expires": "tomorrow"})),
+            "PV-RES-FIELD",
+            "spec.expires",
+        ),
+        (acme("RoleBinding", "x", json!({"role": "nope", "principals": ["ann"]})), "PV-RES-REFERENCE", "spec.role"),
+        (
+            acme("RoleBinding", "x", json!({"role": "reader", "principals": ["bob"]})),
+            "PV-RES-REFERENCE",
+            "spec.principals[0]",
+        ),
+        (
+            acme("RoleBinding", "x", json!({"role": "reader", "principals": [], "expires": "2027-13-01T00:00:00Z"})),
+            "PV-RES-FIELD",
+            "spec.expires",
+        ),
+        (acme("Role", "x", json!({"rules": [{}, {"tools": ["a*b"]}]})), "PV-RES-FIELD", "spec.rules[1].tools"),
+        (acme("Role", "x", json!({"rules": [{"models": [""]}]})), "PV-RES-FIELD", "spec.rules[0].models"),
+        (acme("Policy", "x", json!({"cedar": "  "})), "PV-RES-FIELD", "spec.cedar"),
+        (acme("Plugin", "a.b", builtin("echo", json!({}))), "PV-RES-FIELD", "metadata.name"),
+        (acme("Plugin", "x", builtin("nope", json!({}))), "PV-RES-FIELD", "spec.source.builtin.name"),
+        (acme("Plugin", "x", builtin("echo", json!({"a": "b"}))), "PV-RES-FIELD", "spec.source.builtin.config.a"),
+        (acme("Plugin", "x", builtin("sql", json!({}))), "PV-RES-FIELD", "spec.source.builtin.config.url"),
+        (
+            acme("Plugin", "x", builtin("sql", json!({"url": "sqlite:a", "maxRows": "many"}))),
+            "PV-RES-FIELD",
+            "spec.source.builtin.config.maxRows",
+        ),
+        (acme("Plugin", "x", http(json!({"url": "nonsense"}))), "PV-RES-FIELD", "spec.source.mcp-http.url"),
+        (
+            acme("Plugin", "x", http(json!({"url": "http://example.com/mcp"}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.url",
+        ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://u:p@example.com/mcp"}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.url",
+        ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://e.com", "headers": {"Host": "x"}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.headers.Host",
+        ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://e.com", "headers": {"X-A": "a\r\nb"}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.headers.X-A",
+        ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://e.com", "secretHeaders": {"X-A": {"secret": "nope"}}}))),
+            "PV-RES-REFERENCE",
+            "spec.source.mcp-http.secretHeaders.X-A.secret",
+        ),
+        (acme("Plugin", "x", stdio(json!({"command": " "}))), "PV-RES-FIELD", "spec.source.mcp-stdio.command"),
+        (
+            acme("Plugin", "x", stdio(json!({"command": "a", "env": {"A=B": "c"}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-stdio.env.A=B",
+        ),
+        (acme("Quota", "x", json!({"limit": 1, "unit": "calls"})), "PV-RES-FIELD", "spec.window"),
+        (acme("Quota", "x", json!({"limit": 1, "unit": "concurrent", "window": "day"})), "PV-RES-FIELD", "spec.window"),
+        (acme("Quota", "x", json!({"limit": 0, "unit": "calls", "window": "day"})), "PV-RES-FIELD", "spec.limit"),
+    ];
+    for (bad, code, field) in cases {
+        let mut state = base();
+        let rejected = state.apply(Revision(2), &transaction(vec![bad.clone()], vec![])).unwrap_err();
+        let found: Vec<_> = rejected.problems.iter().map(|p| (&*p.code, p.field.as_str())).collect();
+        assert_eq!(found, [(code, field)], "{bad:?}: {rejected}");
+        assert_eq!(state, base());
+    }
+}
+
+#[test]
+fn good_resources_are_taken() {
+    let good = [
+        acme("Plugin", "x", json!({"source": {"mcp-http": {"url": "http://127.0.0.1:3000/mcp"}}})),
+        acme("Plugin", "x", json!({"source": {"mcp-http": {"url": "http://[::1]:3000/mcp"}}})),
+        acme("Plugin", "x", json!({"source": {"mcp-stdio": {"command": "npx", "args": ["-y", "x"]}}})),
+        acme(
+            "Plugin",
+            "x",
+            json!({"source": {"builtin": {"name": "sql", "config": {"url": "sqlite:a.db", "maxRows": "10"}}}}),
+        ),
+        acme("Quota", "x", json!({"limit": 1, "unit": "concurrent"})),
+        acme("Role", "x", json!({"rules": [{"tools": ["*", "sql.*", "echo.say"]}]})),
+        acme(
+            "RoleBinding",
+            "x",
+            json!({"role": "reader", "principals": ["ann"], "expires": "2027-01-31T12:00:00+01:00"}),
+        ),
+    ];
+    for draft in good {
+        let mut state = base();
+        let applied = state.apply(Revision(2), &transaction(vec![draft.clone()], vec![]));
+        assert!(applied.is_ok(), "{draft:?}: {}", applied.unwrap_err());
+    }
+}
+
+#[test]
+fn what_is_used_cannot_be_deleted_unless_its_users_go_too() {
+    for (used, users) in [
+        (key(Kind::Secret, "token"), 1),
+        (key(Kind::Role, "reader"), 1),
+        (key(Kind::Principal, "ann"), 2),
+        (key(Kind::Tenant, "acme"), 6),
+    ] {
+        let rejected = base().apply(Revision(2), &transaction(vec![], vec![used.clone()])).unwrap_err();
+        assert_eq!(rejected.problems.len(), users, "{rejected}");
+        assert!(rejected.problems.iter().all(|p| p.code == "PV-RES-IN-USE"));
+    }
+    let all: Vec<_> = base().resources().keys().cloned().collect();
+    let mut state = base();
+    state.apply(Revision(2), &transaction(vec![], all)).unwrap();
+    assert!(state.resources().is_empty());
+}
+
+#[test]
+fn expectations_hold_or_nothing_happens() {
+    let update = |expect| {
+        let mut t = transaction(vec![acme("Principal", "ann", json!({"admin": true}))], vec![]);
+        t.expect = expect;
+        t
+    };
+    let ann = |modified| vec![Expectation { key: key(Kind::Principal, "ann"), modified }];
+    for (expect, fits) in
+        [(vec![], true), (ann(Some(Revision(1))), true), (ann(Some(Revision(7))), false), (ann(None), false)]
+    {
+        let result = base().apply(Revision(2), &update(expect.clone()));
+        assert_eq!(result.is_ok(), fits, "{expect:?}");
+        if let Err(rejected) = result {
+            assert_eq!(rejected.problems[0].code, "PV-CTL-CONFLICT");
+        }
+    }
+    let mut stale = update(vec![]);
+    stale.expect_revision = Some(Revision(9));
+    assert!(base().apply(Revision(2), &stale).is_err());
+}
+
+#[test]
+fn applying_what_is_there_changes_nothing() {
+    let mut state = base();
+    let same = transaction(vec![acme("Principal", "ann", json!({}))], vec![]);
+    let applied = state.apply(Revision(2), &same).unwrap();
+    assert_eq!(applied.revision, Revision(1));
+    assert!(applied.entry.is_none());
+    assert_eq!(state, base());
+}
+
+#[test]
+fn deleting_what_is_not_there_and_naming_twice_are_errors() {
+    let missing = transaction(vec![], vec![key(Kind::Role, "nope")]);
+    let rejected = base().apply(Revision(2), &missing).unwrap_err();
+    assert_eq!(rejected.problems[0].code, "PV-RES-NOT-FOUND");
+    let twice = acme("Role", "twice", json!({}));
+    let rejected = base().apply(Revision(2), &transaction(vec![twice.clone(), twice], vec![])).unwrap_err();
+    assert_eq!(rejected.problems[0].code, "PV-RES-DUPLICATE");
+}

@@ -1,0 +1,136 @@
+//! What comes back: from the executor, and to the transport.
+
+use provost_mcp::{RawJson, RpcError};
+use provost_types::{AuditReceipt, CallStatus};
+
+/// What an executor answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A result object, as bytes. `is_error` tells a tool's own `isError: true`.
+    Result {
+        /// The object.
+        body: RawJson,
+        /// The tool says that it failed.
+        is_error: bool,
+    },
+    /// An MRTR result: the object with `inputRequests` and the executor's own `requestState`.
+    InputRequired(RawJson),
+    /// A JSON-RPC error.
+    Error(RpcError),
+}
+
+/// What a call used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Rows returned.
+    pub rows: u64,
+    /// Model tokens read.
+    pub tokens_in: u64,
+    /// Model tokens made.
+    pub tokens_out: u64,
+}
+
+/// How an execution ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// What to answer.
+    pub reply: Reply,
+    /// How it is recorded.
+    pub status: CallStatus,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl Execution {
+    /// A result; `is_error` as the tool says.
+    pub fn result(body: RawJson, is_error: bool) -> Self {
+        let status = if is_error { CallStatus::ToolError } else { CallStatus::Ok };
+        Self { reply: Reply::Result { body, is_error }, status, usage: Usage::default() }
+    }
+
+    /// An MRTR result.
+    pub fn input_required(body: RawJson) -> Self {
+        Self {
+            reply: Reply::InputRequired(body),
+            status: CallStatus::InputRequired,
+            usage: Usage::default(),
+        }
+    }
+
+    /// An error; its status follows from its code.
+    pub fn error(error: RpcError) -> Self {
+        let status = match error.code {
+            RpcError::DEADLINE_EXCEEDED => CallStatus::Timeout,
+            _ => CallStatus::RpcError,
+        };
+        Self { reply: Reply::Error(error), status, usage: Usage::default() }
+    }
+
+    /// The caller gave up.
+    pub fn cancelled() -> Self {
+        Self {
+            reply: Reply::Error(RpcError::with_code(
+                RpcError::INTERNAL,
+                "PV-CALL-CANCELLED",
+                "the caller cancelled the call",
+            )),
+            status: CallStatus::Cancelled,
+            usage: Usage::default(),
+        }
+    }
+}
+
+/// Which stage refused; each transport has one table from this to its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectionKind {
+    /// The caller is not known: HTTP 401.
+    Unauthenticated,
+    /// No such tool, prompt, resource, model or plugin (or none that the caller may see).
+    NotFound,
+    /// Policy: 403 on OpenAI endpoints, a JSON-RPC error on MCP.
+    Denied,
+    /// A limit is used up: 429.
+    Limited,
+    /// The parameters are wrong.
+    Invalid,
+    /// A guard refused.
+    Guarded,
+    /// The audit log cannot record: 503.
+    AuditUnavailable,
+}
+
+/// A refusal before execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Which stage.
+    pub kind: RejectionKind,
+    /// The stable code, `PV-…`.
+    pub code: &'static str,
+    /// The error to answer.
+    pub error: RpcError,
+    /// For limits: when to try again.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Rejection {
+    /// A refusal whose JSON-RPC error carries the stable code in its data.
+    pub fn new(kind: RejectionKind, code: &'static str, message: impl Into<String>) -> Self {
+        let number = match kind {
+            RejectionKind::Unauthenticated => RpcError::UNAUTHENTICATED,
+            RejectionKind::NotFound | RejectionKind::Invalid => RpcError::INVALID_PARAMS,
+            RejectionKind::Denied | RejectionKind::Guarded => RpcError::POLICY_DENIED,
+            RejectionKind::Limited => RpcError::LIMIT_EXCEEDED,
+            RejectionKind::AuditUnavailable => RpcError::AUDIT_UNAVAILABLE,
+        };
+        Self { kind, code, error: RpcError::with_code(number, code, message), retry_after_ms: None }
+    }
+}
+
+/// What `drive` hands back to the transport.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The reply, or why there is none.
+    pub outcome: Result<Reply, Rejection>,
+    /// Where the last record of the call stands; `None` when nothing could be recorded.
+    pub receipt: Option<AuditReceipt>,
+}

@@ -1,0 +1,339 @@
+//! A call and the stages it has passed.
+
+use std::sync::Arc;
+
+use provost_mcp::{ProtocolVersion, RawJson};
+use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef};
+
+use crate::Reservation;
+
+/// How a caller proves who it is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A bearer token, whole.
+    Bearer(Arc<str>),
+    /// None was given.
+    Anonymous,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bearer(_) => "Bearer(…)",
+            Self::Anonymous => "Anonymous",
+        })
+    }
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Tenant and name.
+    pub principal: PrincipalRef,
+    /// For the record: `api_key:NAME`, `anonymous`.
+    pub authenticated_by: String,
+}
+
+/// Where the caller came in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// `/mcp`: every plugin of the tenant, names prefixed with `plugin.`.
+    Merged,
+    /// `/mcp/PLUGIN`: one plugin, names as the upstream gives them.
+    Plugin(Name),
+}
+
+/// What the caller wants, without its parameters' bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `server/discover`, and what a legacy `initialize` needs to answer.
+    Discover,
+    /// `tools/list`.
+    ListTools,
+    /// `prompts/list`.
+    ListPrompts,
+    /// `resources/list`.
+    ListResources,
+    /// `resources/templates/list`.
+    ListResourceTemplates,
+    /// `tools/call`; the name as the caller wrote it.
+    CallTool(String),
+    /// `prompts/get`; the name as the caller wrote it.
+    GetPrompt(String),
+    /// `resources/read`; the URI as the caller wrote it.
+    ReadResource(String),
+    /// `completion/complete` for a prompt name or a resource template URI.
+    Complete {
+        /// A `ref/prompt` name; else a `ref/resource` URI.
+        is_prompt: bool,
+        /// The name or URI.
+        target: String,
+    },
+    /// `resources/subscribe` (legacy).
+    Subscribe(String),
+    /// `resources/unsubscribe` (legacy).
+    Unsubscribe(String),
+    /// `subscriptions/listen`, and the stream behind a legacy GET: runs until cancelled.
+    Listen,
+    /// `logging/setLevel` (legacy).
+    SetLogLevel,
+    /// `tasks/get`, `tasks/update`, `tasks/cancel`, and the legacy `tasks/result`, `tasks/list`.
+    Task {
+        /// The method.
+        method: String,
+        /// The task's handle as the caller wrote it; empty for `tasks/list`.
+        task: String,
+    },
+    /// `/v1/chat/completions` on a model.
+    Chat(String),
+    /// `/v1/embeddings` on a model.
+    Embed(String),
+    /// `/v1/models`.
+    ListModels,
+}
+
+impl Operation {
+    /// The method for records and metrics.
+    pub fn method(&self) -> &str {
+        match self {
+            Self::Discover => "server/discover",
+            Self::ListTools => "tools/list",
+            Self::ListPrompts => "prompts/list",
+            Self::ListResources => "resources/list",
+            Self::ListResourceTemplates => "resources/templates/list",
+            Self::CallTool(_) => "tools/call",
+            Self::GetPrompt(_) => "prompts/get",
+            Self::ReadResource(_) => "resources/read",
+            Self::Complete { .. } => "completion/complete",
+            Self::Subscribe(_) => "resources/subscribe",
+            Self::Unsubscribe(_) => "resources/unsubscribe",
+            Self::Listen => "subscriptions/listen",
+            Self::SetLogLevel => "logging/setLevel",
+            Self::Task { method, .. } => method,
+            Self::Chat(_) => "inference/chat",
+            Self::Embed(_) => "inference/embed",
+            Self::ListModels => "inference/models",
+        }
+    }
+
+    /// What it names, if anything.
+    pub fn target(&self) -> Option<&str> {
+        match self {
+            Self::CallTool(t)
+            | Self::GetPrompt(t)
+            | Self::ReadResource(t)
+            | Self::Complete { target: t, .. }
+            | Self::Subscribe(t)
+            | Self::Unsubscribe(t)
+            | Self::Task { task: t, .. }
+            | Self::Chat(t)
+            | Self::Embed(t) => Some(t),
+            _ => None,
+        }
+    }
+}
+
+/// What the client says of itself; nothing here is trusted for a security decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFacts {
+    /// The revision spoken on this side.
+    pub protocol_version: ProtocolVersion,
+    /// `clientInfo` object.
+    pub info: Option<RawJson>,
+    /// Client capabilities object; `{}` if none.
+    pub capabilities: RawJson,
+    /// The client's legacy session, opaque: upstream sessions and subscriptions are kept under it.
+    pub session: Option<Arc<str>>,
+    /// The peer's address.
+    pub address: Option<String>,
+    /// `http`, `ws`, `h3`, `quic`, `stdio`, `internal`.
+    pub transport: &'static str,
+}
+
+/// Trace and conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceFacts {
+    /// JSON-RPC id as text.
+    pub request_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// Workflow or conversation id.
+    pub workflow: Option<String>,
+}
+
+/// Everything a transport hands over.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Made at arrival.
+    pub call_id: CallId,
+    /// Arrival, nanoseconds since the Unix epoch.
+    pub arrived_ns: u64,
+    /// Who claims to call.
+    pub credential: Credential,
+    /// Where it came in.
+    pub route: Route,
+    /// What is wanted.
+    pub operation: Operation,
+    /// The `params` object as received, `_meta` included; for MRTR retries `requestState` is
+    /// already opened and verified by the front end. For OpenAI endpoints: the body.
+    pub params: RawJson,
+    /// The client.
+    pub client: ClientFacts,
+    /// Trace.
+    pub trace: TraceFacts,
+}
+
+/// What a resolved operation will touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The plugin that will serve it; `None` for lists over many and for `Discover`.
+    pub plugin: Option<Name>,
+    /// The name or URI inside the plugin (no prefix).
+    pub local: String,
+    /// The full name (`plugin.tool`), which policy and audit use on every route.
+    pub full: String,
+    /// The action to authorise; `None`: nothing to ask (lists are filtered instead).
+    pub action: Option<Action>,
+    /// SHA-256 of the plugin's spec, hexadecimal.
+    pub plugin_digest: Option<Arc<str>>,
+}
+
+/// A call at stage `S`. Only this crate moves a call from stage to stage.
+#[derive(Debug)]
+pub struct Call<S> {
+    pub(crate) request: Arc<Request>,
+    pub(crate) stage: S,
+}
+
+impl Call<Received> {
+    /// A call as it arrives.
+    pub fn received(request: Request) -> Self {
+        Self { request: Arc::new(request), stage: Received(()) }
+    }
+}
+
+impl<S> Call<S> {
+    /// What was asked.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// What was asked, shared.
+    pub fn shared_request(&self) -> Arc<Request> {
+        self.request.clone()
+    }
+
+    pub(crate) fn into_stage<T>(self, next: impl FnOnce(S) -> T) -> Call<T> {
+        Call { request: self.request, stage: next(self.stage) }
+    }
+}
+
+/// Arrived; nothing is known of the caller.
+#[derive(Debug)]
+pub struct Received(pub(crate) ());
+/// The caller is known.
+#[derive(Debug)]
+pub struct Authenticated {
+    pub(crate) caller: Arc<Caller>,
+}
+/// What it touches is known.
+#[derive(Debug)]
+pub struct Resolved {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) target: Arc<Target>,
+}
+/// Policy permits it.
+#[derive(Debug)]
+pub struct Admitted {
+    pub(crate) resolved: Resolved,
+    pub(crate) decision: Decision,
+}
+/// Its units are reserved.
+#[derive(Debug)]
+pub struct Limited {
+    pub(crate) admitted: Admitted,
+    pub(crate) reservation: Reservation,
+}
+/// Its arguments fit the schema.
+#[derive(Debug)]
+pub struct Validated {
+    pub(crate) limited: Limited,
+}
+/// Guards have seen (and may have changed) its parameters.
+#[derive(Debug)]
+pub struct Guarded {
+    pub(crate) limited: Limited,
+    pub(crate) params: RawJson,
+}
+/// Its intent is durable: it may run.
+#[derive(Debug)]
+pub struct Intended {
+    pub(crate) guarded: Guarded,
+    pub(crate) receipt: AuditReceipt,
+}
+/// It ran.
+#[derive(Debug)]
+pub struct Executed {
+    pub(crate) intended: Intended,
+}
+
+/// The stages from `Resolved` on know the caller and the target.
+macro_rules! knows_target {
+    ($($stage:ty => $path:ident $(. $rest:tt)*);+ $(;)?) => { $(
+        impl Call<$stage> {
+            /// The caller.
+            pub fn caller(&self) -> &Arc<Caller> {
+                &self.stage.$path $(. $rest)* .caller
+            }
+            /// What the call touches.
+            pub fn target(&self) -> &Arc<Target> {
+                &self.stage.$path $(. $rest)* .target
+            }
+        }
+    )+ };
+}
+
+impl Call<Authenticated> {
+    /// The caller.
+    pub fn caller(&self) -> &Arc<Caller> {
+        &self.stage.caller
+    }
+}
+
+impl Call<Resolved> {
+    /// The caller.
+    pub fn caller(&self) -> &Arc<Caller> {
+        &self.stage.caller
+    }
+    /// What the call touches.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.stage.target
+    }
+}
+
+knows_target! {
+    Admitted => resolved;
+    Limited => admitted.resolved;
+    Validated => limited.admitted.resolved;
+    Guarded => limited.admitted.resolved;
+    Intended => guarded.limited.admitted.resolved;
+    Executed => intended.guarded.limited.admitted.resolved;
+}
+
+impl Call<Intended> {
+    /// The parameters as the guards left them; what may be sent on.
+    pub fn params(&self) -> &RawJson {
+        &self.stage.guarded.params
+    }
+    /// Where the intent stands in the log.
+    pub fn intent(&self) -> &AuditReceipt {
+        &self.stage.receipt
+    }
+    pub(crate) fn reservation(&self) -> &Reservation {
+        &self.stage.guarded.limited.reservation
+    }
+    /// What policy said.
+    pub fn decision(&self) -> &Decision {
+        &self.stage.guarded.limited.admitted.decision
+    }
+}

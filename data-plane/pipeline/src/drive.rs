@@ -1,0 +1,258 @@
+//! The one path of a call.
+
+use std::sync::Arc;
+
+use provost_mcp::RawJson;
+use provost_types::{
+    AuditEvent, CallStatus, Effect, Impact, Phase, Revision, What, Who, Why,
+};
+
+use crate::{
+    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded,
+    Intended, Limited, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved,
+    Target, Usage, Validated,
+};
+
+/// Runs one call from arrival to its durable end.
+///
+/// Cancel safety: dropping the future before the intent is durable leaves nothing but, at most, an
+/// intent that recovery turns into `unknown`. Dropping it later does the same to a call that ran,
+/// so transports spawn it and never drop it.
+pub async fn drive<P: Plane>(plane: &P, call: Call<Received>, link: &dyn ClientLink) -> Answer {
+    let snapshot = plane.snapshot();
+    let mut facts = Facts::new(plane, &snapshot, call.shared_request());
+    match admit(plane, &snapshot, call, &mut facts).await {
+        Ok(call) => {
+            let call = match intend(plane, call, &facts).await {
+                Ok(call) => call,
+                Err(rejection) => return Answer { outcome: Err(rejection), receipt: None },
+            };
+            finish(plane, &snapshot, call, link, &facts).await
+        }
+        Err(rejection) => refuse(plane, rejection, &facts).await,
+    }
+}
+
+/// Everything up to the intent. Pure decisions but for `resolve`, which may ask an upstream.
+async fn admit<P: Plane>(
+    plane: &P,
+    snapshot: &Arc<P::Snapshot>,
+    call: Call<Received>,
+    facts: &mut Facts,
+) -> Result<Call<Guarded>, Rejection> {
+    let caller = plane.authenticate(snapshot, &call)?;
+    facts.caller = Some(caller.clone());
+    let call: Call<Authenticated> = call.into_stage(|_| Authenticated { caller });
+
+    let target = Arc::new(plane.resolve(snapshot, &call).await?);
+    facts.target = Some(target.clone());
+    let call: Call<Resolved> =
+        call.into_stage(|s| Resolved { caller: s.caller, target });
+
+    let decision = plane.authorise(snapshot, &call);
+    facts.note(&decision);
+    if !decision.is_allow() {
+        let reason = decision.reason;
+        return Err(Rejection::new(RejectionKind::Denied, "PV-POLICY-DENIED", reason));
+    }
+    let call: Call<Admitted> = call.into_stage(|resolved| Admitted { resolved, decision });
+
+    let reservation = plane.limit(snapshot, &call)?;
+    let call: Call<Limited> = call.into_stage(|admitted| Limited { admitted, reservation });
+
+    plane.validate(snapshot, &call)?;
+    let call: Call<Validated> = call.into_stage(|limited| Validated { limited });
+
+    let params = plane.guard_in(snapshot, &call)?;
+    Ok(call.into_stage(|v| Guarded { limited: v.limited, params }))
+}
+
+/// No durable intent, no execution.
+async fn intend<P: Plane>(
+    plane: &P,
+    call: Call<Guarded>,
+    facts: &Facts,
+) -> Result<Call<Intended>, Rejection> {
+    let mut event = facts.event(Phase::Intent, facts.request.arrived_ns);
+    event.body_sha256 = Some(plane.digest(facts.request.params.as_bytes()));
+    match plane.record(event).await {
+        Ok(receipt) => Ok(call.into_stage(|guarded| Intended { guarded, receipt })),
+        Err(cause) => Err(audit_unavailable(&cause.to_string())),
+    }
+}
+
+/// Execute, guard, settle, record. If the process dies in here the intent stands alone and
+/// recovery writes `unknown`: the call may have run.
+async fn finish<P: Plane>(
+    plane: &P,
+    snapshot: &Arc<P::Snapshot>,
+    call: Call<Intended>,
+    link: &dyn ClientLink,
+    facts: &Facts,
+) -> Answer {
+    let Execution { reply, status, usage } = plane.execute(snapshot, &call, link).await;
+    let reply = plane.guard_out(snapshot, &call, reply);
+    call.reservation().settle(&usage);
+    let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
+
+    let event = outcome(plane, facts, &reply, status, usage);
+    match plane.record(event).await {
+        Ok(receipt) => Answer { outcome: Ok(reply), receipt: Some(receipt) },
+        // The effect may stand, but an answer without a durable outcome must not leave.
+        Err(cause) => Answer {
+            outcome: Err(audit_unavailable(&cause.to_string())),
+            receipt: Some(call.stage.intended.receipt),
+        },
+    }
+}
+
+fn outcome<P: Plane>(
+    plane: &P,
+    facts: &Facts,
+    reply: &Reply,
+    status: CallStatus,
+    usage: Usage,
+) -> AuditEvent {
+    let now = plane.now_ns();
+    let mut event = facts.event(Phase::Outcome, now);
+    event.status = Some(status);
+    let body: Option<&RawJson> = match reply {
+        Reply::Result { body, .. } | Reply::InputRequired(body) => Some(body),
+        Reply::Error(error) => {
+            event.error = Some(error.code.to_string());
+            None
+        }
+    };
+    event.body_sha256 = body.map(|b| plane.digest(b.as_bytes()));
+    event.impact = Impact {
+        bytes_out: body.map_or(0, |b| b.as_bytes().len() as u64),
+        rows: usage.rows,
+        tokens_in: usage.tokens_in,
+        tokens_out: usage.tokens_out,
+        duration_us: now.saturating_sub(facts.request.arrived_ns) / 1_000,
+        ..event.impact
+    };
+    event
+}
+
+/// A refusal is an outcome: it is recorded before it is answered. An unknown caller's refusal goes
+/// to the cluster's log, since no tenant is known.
+async fn refuse<P: Plane>(plane: &P, rejection: Rejection, facts: &Facts) -> Answer {
+    let now = plane.now_ns();
+    let mut event = facts.event(Phase::Denied, now);
+    event.decision = Some(Effect::Deny);
+    event.status = Some(CallStatus::Denied);
+    event.error = Some(rejection.code.to_owned());
+    event.reason = Some(rejection.error.message.clone());
+    event.body_sha256 = Some(plane.digest(facts.request.params.as_bytes()));
+    event.impact.duration_us = now.saturating_sub(facts.request.arrived_ns) / 1_000;
+    match plane.record(event).await {
+        Ok(receipt) => Answer { outcome: Err(rejection), receipt: Some(receipt) },
+        Err(cause) => {
+            Answer { outcome: Err(audit_unavailable(&cause.to_string())), receipt: None }
+        }
+    }
+}
+
+fn audit_unavailable(cause: &str) -> Rejection {
+    Rejection::new(
+        RejectionKind::AuditUnavailable,
+        "PV-AUDIT-UNAVAILABLE",
+        format!("{cause}; the call was refused, try again"),
+    )
+}
+
+/// What is known of the call so far, for its records.
+struct Facts {
+    request: Arc<Request>,
+    caller: Option<Arc<Caller>>,
+    target: Option<Arc<Target>>,
+    decision: Option<Effect>,
+    policies: Vec<String>,
+    revision: Revision,
+}
+
+impl Facts {
+    fn new<P: Plane>(plane: &P, snapshot: &P::Snapshot, request: Arc<Request>) -> Self {
+        Self {
+            request,
+            caller: None,
+            target: None,
+            decision: None,
+            policies: Vec::new(),
+            revision: plane.revision(snapshot),
+        }
+    }
+
+    fn note(&mut self, decision: &provost_types::Decision) {
+        self.decision = Some(decision.effect);
+        self.policies.clone_from(&decision.policies);
+        self.policies.extend(decision.observed.iter().map(|id| format!("observe:{id}")));
+    }
+
+    fn event(&self, phase: Phase, time_ns: u64) -> AuditEvent {
+        let request = &*self.request;
+        let (client, trace) = (&request.client, &request.trace);
+        let caller = self.caller.as_deref();
+        let target = self.target.as_deref();
+        AuditEvent {
+            phase,
+            call_id: request.call_id,
+            tenant: caller.map(|c| c.principal.tenant.clone()),
+            time_ns,
+            who: Who {
+                principal: caller.map(|c| c.principal.name.to_string()).unwrap_or_default(),
+                agent: client.info.as_ref().and_then(agent_name),
+                client_address: client.address.clone(),
+                authenticated_by: caller
+                    .map(|c| c.authenticated_by.clone())
+                    .unwrap_or_default(),
+            },
+            what: What {
+                method: request.operation.method().to_owned(),
+                target: match target {
+                    Some(t) if !t.full.is_empty() => Some(t.full.clone()),
+                    _ => request.operation.target().map(str::to_owned),
+                },
+                plugin: target.and_then(|t| t.plugin.as_ref()).map(ToString::to_string),
+                plugin_digest: target
+                    .and_then(|t| t.plugin_digest.as_deref())
+                    .map(str::to_owned),
+                request_id: trace.request_id.clone(),
+                protocol_version: Some(client.protocol_version.to_string()),
+                transport: client.transport.to_owned(),
+                subject: None,
+            },
+            why: Why {
+                workflow: trace.workflow.clone(),
+                traceparent: trace.traceparent.clone(),
+                root_call: None,
+                attempt: 1,
+            },
+            decision: self.decision,
+            policies: self.policies.clone(),
+            revision: self.revision,
+            status: None,
+            error: None,
+            reason: None,
+            body_sha256: None,
+            impact: Impact {
+                bytes_in: request.params.as_bytes().len() as u64,
+                ..Impact::default()
+            },
+        }
+    }
+}
+
+/// `name/version` of a `clientInfo` object, cut to a bound: it is the client's own word.
+fn agent_name(info: &RawJson) -> Option<String> {
+    const MAX_AGENT_CHARS: usize = 120;
+    #[derive(serde::Deserialize)]
+    struct Info {
+        name: String,
+        #[serde(default)]
+        version: String,
+    }
+    let info: Info = info.parse().ok()?;
+    Some(format!("{}/{}", info.name, info.version).chars().take(MAX_AGENT_CHARS).collect())
+}

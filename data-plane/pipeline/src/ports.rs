@@ -1,0 +1,124 @@
+//! What the pipeline asks of the node that runs it.
+
+use std::sync::Arc;
+
+use provost_mcp::RawJson;
+use provost_types::{
+    AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, Revision,
+};
+
+use crate::{
+    Admitted, Authenticated, Call, Caller, Execution, Intended, Limited, Received, Rejection,
+    Reply, Resolved, Target, Usage, Validated,
+};
+
+/// Units held for a call. Dropping a hold gives back what was not settled, so that every early
+/// return of the pipeline frees what it took.
+pub trait Hold: std::fmt::Debug + Send + Sync {
+    /// Charges what the call used; at most what is held.
+    fn settle(&self, usage: &Usage);
+}
+
+/// The holds of one call: none when no quota applies.
+#[derive(Debug, Default)]
+pub struct Reservation(pub Vec<Box<dyn Hold>>);
+
+impl Reservation {
+    pub(crate) fn settle(&self, usage: &Usage) {
+        for hold in &self.0 {
+            hold.settle(usage);
+        }
+    }
+}
+
+/// Why the client could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// The client went away.
+    #[error("the client went away while it was asked for input")]
+    Gone,
+    /// The client does not support what is asked.
+    #[error("the client does not support {0}")]
+    Unsupported(String),
+    /// The client took too long.
+    #[error("the client did not answer in time")]
+    TimedOut,
+}
+
+/// The client's end of a running call.
+pub trait ClientLink: Send + Sync {
+    /// Sends a notification that belongs to this call (progress, log message, a subscription's
+    /// events, a chunk of a streamed generation as `provost/chunk`). Never blocks; a client that
+    /// does not keep up loses the stream, not the node its memory.
+    fn notify(&self, method: &str, params: RawJson);
+
+    /// For clients that can be asked during a call (legacy eras): takes `inputRequests` (an object
+    /// of key → `{method, params}`) and returns `inputResponses` (an object of key → result).
+    /// `None`: this client gets the MRTR result instead.
+    fn ask<'a>(
+        &'a self,
+        input_requests: &'a RawJson,
+    ) -> Option<BoxFuture<'a, Result<RawJson, AskError>>>;
+
+    /// Resolves when the caller cancels or, where that means the same, disconnects.
+    fn cancelled(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The node: its snapshot and its decisions. Each method is one stage and gets the call in the
+/// only form in which that stage may see it.
+pub trait Plane: Send + Sync {
+    /// The compiled state of one revision.
+    type Snapshot: Send + Sync;
+
+    /// The state that a call which arrives now runs under, to its end.
+    fn snapshot(&self) -> Arc<Self::Snapshot>;
+    /// Its revision.
+    fn revision(&self, snapshot: &Self::Snapshot) -> Revision;
+    /// Nanoseconds since the Unix epoch.
+    fn now_ns(&self) -> u64;
+
+    /// Who calls?
+    fn authenticate(
+        &self,
+        snapshot: &Self::Snapshot,
+        call: &Call<Received>,
+    ) -> Result<Arc<Caller>, Rejection>;
+    /// What does it touch? May wait for an upstream's list.
+    fn resolve(
+        &self,
+        snapshot: &Arc<Self::Snapshot>,
+        call: &Call<Authenticated>,
+    ) -> impl Future<Output = Result<Target, Rejection>> + Send;
+    /// May it?
+    fn authorise(&self, snapshot: &Self::Snapshot, call: &Call<Resolved>) -> Decision;
+    /// Is there enough left?
+    fn limit(
+        &self,
+        snapshot: &Self::Snapshot,
+        call: &Call<Admitted>,
+    ) -> Result<Reservation, Rejection>;
+    /// Do the arguments fit the schema?
+    fn validate(&self, snapshot: &Self::Snapshot, call: &Call<Limited>) -> Result<(), Rejection>;
+    /// May these parameters go out? Returns them as they may.
+    fn guard_in(
+        &self,
+        snapshot: &Self::Snapshot,
+        call: &Call<Validated>,
+    ) -> Result<RawJson, Rejection>;
+    /// Runs it, with credentials, deadline, breaker and caps.
+    fn execute(
+        &self,
+        snapshot: &Arc<Self::Snapshot>,
+        call: &Call<Intended>,
+        link: &dyn ClientLink,
+    ) -> impl Future<Output = Execution> + Send;
+    /// May this answer go back? Returns it as it may.
+    fn guard_out(&self, snapshot: &Self::Snapshot, call: &Call<Intended>, reply: Reply) -> Reply;
+    /// Makes one record durable.
+    fn record(
+        &self,
+        event: AuditEvent,
+    ) -> impl Future<Output = Result<AuditReceipt, AuditUnavailable>> + Send;
+    /// SHA-256.
+    fn digest(&self, bytes: &[u8]) -> [u8; 32];
+}

@@ -1,0 +1,273 @@
+//! What `drive` promises, against a plane whose every stage can be told to refuse.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures::executor::block_on;
+use provost_data_pipeline::*;
+use provost_mcp::{ProtocolVersion, RawJson, RpcError};
+use provost_types::{
+    Action, AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, CallId, CallStatus, Decision,
+    Effect, Name, Phase, PrincipalRef, Revision,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refuse {
+    Nothing,
+    Authenticate,
+    Resolve,
+    Policy,
+    Limit,
+    Schema,
+    Guard,
+    IntentRecord,
+    OutcomeRecord,
+}
+
+struct FakePlane {
+    refuse: Refuse,
+    trace: Mutex<Vec<String>>,
+    records: Mutex<Vec<AuditEvent>>,
+    settled: Arc<AtomicU64>,
+    freed: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct FakeHold {
+    settled: Arc<AtomicU64>,
+    freed: Arc<AtomicU64>,
+}
+
+impl Hold for FakeHold {
+    fn settle(&self, usage: &Usage) {
+        self.settled.fetch_add(usage.rows, Ordering::SeqCst);
+    }
+}
+
+impl Drop for FakeHold {
+    fn drop(&mut self) {
+        self.freed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl FakePlane {
+    fn new(refuse: Refuse) -> Self {
+        Self {
+            refuse,
+            trace: Mutex::default(),
+            records: Mutex::default(),
+            settled: Arc::default(),
+            freed: Arc::default(),
+        }
+    }
+    fn step(&self, name: &str) {
+        self.trace.lock().unwrap().push(name.to_owned());
+    }
+    fn refused(&self, at: Refuse, kind: RejectionKind) -> Result<(), Rejection> {
+        if self.refuse == at { Err(Rejection::new(kind, "PV-TEST", "told to")) } else { Ok(()) }
+    }
+}
+
+impl Plane for FakePlane {
+    type Snapshot = Revision;
+
+    fn snapshot(&self) -> Arc<Revision> {
+        self.step("snapshot");
+        Arc::new(Revision(7))
+    }
+    fn revision(&self, snapshot: &Revision) -> Revision {
+        *snapshot
+    }
+    fn now_ns(&self) -> u64 {
+        5_000
+    }
+    fn authenticate(&self, _: &Revision, _: &Call<Received>) -> Result<Arc<Caller>, Rejection> {
+        self.step("authenticate");
+        self.refused(Refuse::Authenticate, RejectionKind::Unauthenticated)?;
+        Ok(Arc::new(Caller {
+            principal: PrincipalRef {
+                tenant: Name::new("acme").unwrap(),
+                name: Name::new("ana").unwrap(),
+            },
+            authenticated_by: "api_key:k".into(),
+        }))
+    }
+    async fn resolve(
+        &self,
+        _: &Arc<Revision>,
+        call: &Call<Authenticated>,
+    ) -> Result<Target, Rejection> {
+        self.step("resolve");
+        self.refused(Refuse::Resolve, RejectionKind::NotFound)?;
+        Ok(Target {
+            plugin: Name::new("p").ok(),
+            local: "t".into(),
+            full: call.request().operation.target().unwrap().to_owned(),
+            action: Some(Action::CallTool),
+            plugin_digest: None,
+        })
+    }
+    fn authorise(&self, snapshot: &Revision, _: &Call<Resolved>) -> Decision {
+        self.step("authorise");
+        let effect = if self.refuse == Refuse::Policy { Effect::Deny } else { Effect::Allow };
+        Decision {
+            effect,
+            policies: vec!["role:analyst".into()],
+            observed: vec!["watch/0".into()],
+            reason: "policy no-drop forbids it".into(),
+            revision: *snapshot,
+        }
+    }
+    fn limit(&self, _: &Revision, _: &Call<Admitted>) -> Result<Reservation, Rejection> {
+        self.step("limit");
+        self.refused(Refuse::Limit, RejectionKind::Limited)?;
+        let hold = FakeHold { settled: self.settled.clone(), freed: self.freed.clone() };
+        Ok(Reservation(vec![Box::new(hold)]))
+    }
+    fn validate(&self, _: &Revision, _: &Call<Limited>) -> Result<(), Rejection> {
+        self.step("validate");
+        self.refused(Refuse::Schema, RejectionKind::Invalid)
+    }
+    fn guard_in(&self, _: &Revision, call: &Call<Validated>) -> Result<RawJson, Rejection> {
+        self.step("guard_in");
+        self.refused(Refuse::Guard, RejectionKind::Guarded)?;
+        Ok(call.request().params.clone())
+    }
+    async fn execute(
+        &self,
+        _: &Arc<Revision>,
+        call: &Call<Intended>,
+        _: &dyn ClientLink,
+    ) -> Execution {
+        self.step("execute");
+        assert_eq!(call.intent().index, 0, "the intent is durable before execution");
+        let mut execution = Execution::result(RawJson::from(serde_json::json!({"a":1})), false);
+        execution.usage.rows = 3;
+        execution
+    }
+    fn guard_out(&self, _: &Revision, _: &Call<Intended>, reply: Reply) -> Reply {
+        self.step("guard_out");
+        reply
+    }
+    async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
+        self.step(&format!("record {:?}", event.phase));
+        let fails = match event.phase {
+            Phase::Intent => self.refuse == Refuse::IntentRecord,
+            Phase::Outcome => self.refuse == Refuse::OutcomeRecord,
+            _ => false,
+        };
+        if fails {
+            return Err(AuditUnavailable("no quorum".into()));
+        }
+        let mut records = self.records.lock().unwrap();
+        let index = records.len() as u64;
+        records.push(event);
+        Ok(AuditReceipt { log: "provost/acme".into(), index, leaf_hash: [0; 32] })
+    }
+    fn digest(&self, bytes: &[u8]) -> [u8; 32] {
+        [u8::try_from(bytes.len()).unwrap(); 32]
+    }
+}
+
+struct NoLink;
+impl ClientLink for NoLink {
+    fn notify(&self, _: &str, _: RawJson) {}
+    fn ask<'a>(&'a self, _: &'a RawJson) -> Option<BoxFuture<'a, Result<RawJson, AskError>>> {
+        None
+    }
+    fn cancelled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+fn call() -> Call<Received> {
+    Call::received(Request {
+        call_id: CallId(1),
+        arrived_ns: 1_000,
+        credential: Credential::Anonymous,
+        route: Route::Merged,
+        operation: Operation::CallTool("p.t".into()),
+        params: RawJson::EMPTY_OBJECT,
+        client: ClientFacts {
+            protocol_version: ProtocolVersion::LATEST,
+            info: Some(RawJson::from(serde_json::json!({"name":"x","version":"1"}))),
+            capabilities: RawJson::EMPTY_OBJECT,
+            session: None,
+            address: None,
+            transport: "http",
+        },
+        trace: TraceFacts::default(),
+    })
+}
+
+#[test]
+fn a_call_takes_every_stage_in_order_and_is_recorded_twice() {
+    let plane = FakePlane::new(Refuse::Nothing);
+    let answer = block_on(drive(&plane, call(), &NoLink));
+    assert!(matches!(answer.outcome, Ok(Reply::Result { .. })));
+    assert_eq!(answer.receipt.unwrap().index, 1);
+    let expect = "snapshot,authenticate,resolve,authorise,limit,validate,guard_in,record Intent,\
+                  execute,guard_out,record Outcome";
+    assert_eq!(plane.trace.lock().unwrap().join(","), expect);
+    let records = plane.records.lock().unwrap();
+    let (intent, outcome) = (&records[0], &records[1]);
+    assert_eq!(intent.call_id, outcome.call_id);
+    assert_eq!(intent.policies, ["role:analyst", "observe:watch/0"]);
+    assert_eq!(intent.who.agent.as_deref(), Some("x/1"));
+    assert_eq!(outcome.status, Some(CallStatus::Ok));
+    assert_eq!(outcome.impact.rows, 3);
+    assert_eq!(outcome.impact.duration_us, 4);
+    assert_eq!(outcome.revision, Revision(7));
+    assert_eq!(plane.settled.load(Ordering::SeqCst), 3);
+    assert_eq!(plane.freed.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_refusal_at_any_stage_is_recorded_once_never_executed_and_holds_nothing() {
+    let cases = [
+        (Refuse::Authenticate, RejectionKind::Unauthenticated, None, 0),
+        (Refuse::Resolve, RejectionKind::NotFound, Some("acme"), 0),
+        (Refuse::Policy, RejectionKind::Denied, Some("acme"), 0),
+        (Refuse::Limit, RejectionKind::Limited, Some("acme"), 0),
+        (Refuse::Schema, RejectionKind::Invalid, Some("acme"), 1),
+        (Refuse::Guard, RejectionKind::Guarded, Some("acme"), 1),
+    ];
+    for (at, kind, tenant, freed) in cases {
+        let plane = FakePlane::new(at);
+        let answer = block_on(drive(&plane, call(), &NoLink));
+        assert_eq!(answer.outcome.unwrap_err().kind, kind, "{at:?}");
+        assert!(answer.receipt.is_some(), "{at:?}");
+        let trace = plane.trace.lock().unwrap();
+        assert!(!trace.iter().any(|s| s == "execute"), "{at:?} ran");
+        let records = plane.records.lock().unwrap();
+        assert_eq!(records.len(), 1, "{at:?}");
+        assert_eq!(records[0].phase, Phase::Denied, "{at:?}");
+        assert_eq!(records[0].tenant.as_ref().map(Name::as_str), tenant, "{at:?}");
+        assert_eq!(records[0].status, Some(CallStatus::Denied), "{at:?}");
+        assert!(records[0].reason.is_some(), "{at:?}");
+        assert_eq!(plane.freed.load(Ordering::SeqCst), freed, "{at:?} kept its reservation");
+    }
+}
+
+#[test]
+fn without_a_durable_intent_nothing_runs() {
+    let plane = FakePlane::new(Refuse::IntentRecord);
+    let answer = block_on(drive(&plane, call(), &NoLink));
+    let rejection = answer.outcome.unwrap_err();
+    assert_eq!(rejection.kind, RejectionKind::AuditUnavailable);
+    assert_eq!(rejection.error.code, RpcError::AUDIT_UNAVAILABLE);
+    assert!(answer.receipt.is_none());
+    assert!(!plane.trace.lock().unwrap().iter().any(|s| s == "execute"));
+    assert_eq!(plane.freed.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn without_a_durable_outcome_no_answer_leaves() {
+    let plane = FakePlane::new(Refuse::OutcomeRecord);
+    let answer = block_on(drive(&plane, call(), &NoLink));
+    assert_eq!(answer.outcome.unwrap_err().kind, RejectionKind::AuditUnavailable);
+    assert_eq!(answer.receipt.unwrap().index, 0, "the caller keeps its proof of the intent");
+}

@@ -1,0 +1,36 @@
+//! Cedar authorisation compiled from a snapshot; pure decisions.
+//!
+//! Purpose: turn the tenants, principals, roles, bindings and policies of one [`Snapshot`] into a
+//! [`PolicyEngine`] that says of each call whether it may run, and why.
+//!
+//! Invariants:
+//! - A decision depends on the snapshot, the request and `now_ns` only.
+//! - Nothing is allowed that no role or policy permits; a `forbid` wins over every grant.
+//! - A `forbid` that cannot be evaluated counts as satisfied; a `permit` that cannot, as not.
+//! - Policies and roles of one tenant never see or affect another tenant's calls.
+//! - A call whose arguments cannot be shown to policies unambiguously is denied where a policy
+//!   looks at arguments.
+//!
+//! Role grants are data, looked up by name; only the policies that people write are evaluated by
+//! Cedar, sliced by tenant and action. `docs/policy.md` is the guide for those who write them.
+//!
+//! Left out: authentication, rates and quotas, the reading of YAML.
+//!
+//! [`Snapshot`]: provost_types::Snapshot
+
+mod arguments;
+mod cedar_text;
+mod engine;
+mod entities;
+mod facts;
+mod grants;
+mod policy_slice;
+mod problem;
+mod schema;
+mod tenant;
+mod visibility;
+
+pub use engine::{AccessRequest, PolicyEngine};
+pub use facts::{Facts, SqlFacts};
+pub use problem::PolicyProblem;
+pub use schema::SCHEMA_TEXT;

@@ -1,0 +1,177 @@
+//! One tenant, compiled: its principals, roles, grants and policies.
+
+use std::{collections::HashMap, sync::Arc};
+
+use cedar_policy::{EntityUid, Validator};
+use provost_types::{Kind, Name, Resource, ResourceKey, RoleSpec, Snapshot, Spec};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    PolicyProblem,
+    cedar_text::{self, Rule},
+    entities::PrincipalState,
+    grants::{GrantIndex, RoleIndex},
+    policy_slice::PolicySlice,
+    schema::{ACTIONS, Vocabulary},
+};
+
+/// Everything that decisions on one tenant's calls need.
+#[derive(Debug)]
+pub(crate) struct TenantState {
+    pub(crate) name: Name,
+    /// All that this was compiled from.
+    sources: Vec<Arc<Resource>>,
+    pub(crate) principals: HashMap<Name, PrincipalState>,
+    /// Role names by index.
+    pub(crate) roles: Vec<Name>,
+    /// By action, in the order of `ACTIONS`.
+    pub(crate) grants: [GrantIndex; ACTIONS.len()],
+    /// By action, in the order of `ACTIONS`.
+    pub(crate) slices: [PolicySlice; ACTIONS.len()],
+}
+
+impl TenantState {
+    /// Compiles a tenant from its resources in key order; problems are added to `problems`, and
+    /// what has none is still compiled.
+    pub(crate) fn compile(
+        name: &Name,
+        sources: &[&Arc<Resource>],
+        vocabulary: &Vocabulary,
+        validator: &Validator,
+        problems: &mut Vec<PolicyProblem>,
+    ) -> Self {
+        let mut tenant = Self {
+            name: name.clone(),
+            sources: sources.iter().map(|r| Arc::clone(r)).collect(),
+            principals: principals(sources),
+            roles: Vec::new(),
+            grants: Default::default(),
+            slices: Default::default(),
+        };
+        let indices = tenant.add_roles(sources, problems);
+        tenant.bind_roles(sources, &indices, problems);
+        let rules = rules(sources, validator, problems);
+        let named = named_roles(&rules, &indices, vocabulary);
+        for principal in tenant.principals.values_mut() {
+            principal.seal(&named);
+        }
+        tenant.slices = ACTIONS.map(|a| PolicySlice::new(&rules, vocabulary.action(a)));
+        tenant
+    }
+
+    /// Whether compiling the tenant from these resources would give the same.
+    pub(crate) fn is_current(&self, sources: &[&Arc<Resource>]) -> bool {
+        self.sources.len() == sources.len()
+            && self
+                .sources
+                .iter()
+                .zip(sources)
+                .all(|(a, b)| Arc::ptr_eq(a, b) || (a.metadata == b.metadata && a.spec == b.spec))
+    }
+
+    fn add_roles(&mut self, sources: &[&Arc<Resource>], problems: &mut Vec<PolicyProblem>) -> HashMap<Name, RoleIndex> {
+        let mut indices = HashMap::new();
+        for resource in sources {
+            let Spec::Role(spec) = &resource.spec else { continue };
+            let index = self.roles.len() as RoleIndex;
+            self.roles.push(resource.metadata.name.clone());
+            indices.insert(resource.metadata.name.clone(), index);
+            self.add_grants(&resource.key(), spec, index, problems);
+        }
+        indices
+    }
+
+    fn add_grants(&mut self, key: &ResourceKey, spec: &RoleSpec, role: RoleIndex, problems: &mut Vec<PolicyProblem>) {
+        for rule in &spec.rules {
+            let lists = [&rule.tools, &rule.prompts, &rule.resources, &rule.models];
+            for (index, patterns) in self.grants.iter_mut().zip(lists) {
+                for pattern in patterns {
+                    if index.add(pattern, role).is_err() {
+                        let message = format!("`{pattern}` is not a name or a prefix");
+                        let hint = "`*` may only stand at the end: `sql.*`, `*`".to_owned();
+                        problems.push(PolicyProblem::new(key.clone(), message, Some(hint)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn bind_roles(
+        &mut self,
+        sources: &[&Arc<Resource>],
+        indices: &HashMap<Name, RoleIndex>,
+        problems: &mut Vec<PolicyProblem>,
+    ) {
+        for resource in sources {
+            let Spec::RoleBinding(spec) = &resource.spec else { continue };
+            let Ok(end) = spec.expires.as_deref().map(end_ns).transpose() else {
+                let message =
+                    format!("`expires: {}` is not an RFC 3339 time", spec.expires.as_deref().unwrap_or_default());
+                let hint = Some("write it like 2027-01-31T18:00:00Z".to_owned());
+                problems.push(PolicyProblem::new(resource.key(), message, hint));
+                continue;
+            };
+            // A binding to a role or principal that is not there gives nothing; the control plane
+            // reports it where it is written.
+            let Some(role) = indices.get(&spec.role) else { continue };
+            for name in &spec.principals {
+                if let Some(principal) = self.principals.get_mut(name) {
+                    principal.bind(*role, end);
+                }
+            }
+        }
+    }
+}
+
+/// The resources that decisions depend on, by tenant, in key order.
+pub(crate) fn by_tenant(snapshot: &Snapshot) -> HashMap<&Name, Vec<&Arc<Resource>>> {
+    const KINDS: [Kind; 4] = [Kind::Principal, Kind::Role, Kind::RoleBinding, Kind::Policy];
+    let mut tenants: HashMap<&Name, Vec<&Arc<Resource>>> = HashMap::new();
+    for (key, resource) in &snapshot.resources {
+        if let Some(tenant) = key.tenant.as_ref().filter(|_| KINDS.contains(&key.kind)) {
+            tenants.entry(tenant).or_default().push(resource);
+        }
+    }
+    tenants
+}
+
+fn principals(sources: &[&Arc<Resource>]) -> HashMap<Name, PrincipalState> {
+    sources
+        .iter()
+        .filter_map(|r| match &r.spec {
+            Spec::Principal(spec) => Some((r.metadata.name.clone(), PrincipalState::new(spec))),
+            _ => None,
+        })
+        .collect()
+}
+
+fn rules(sources: &[&Arc<Resource>], validator: &Validator, problems: &mut Vec<PolicyProblem>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for resource in sources {
+        let Spec::Policy(spec) = &resource.spec else { continue };
+        match cedar_text::read(&resource.key(), spec, validator) {
+            Ok(some) => rules.extend(some),
+            Err(some) => problems.extend(some),
+        }
+    }
+    rules
+}
+
+/// The roles that some policy names.
+fn named_roles(
+    rules: &[Rule],
+    indices: &HashMap<Name, RoleIndex>,
+    vocabulary: &Vocabulary,
+) -> HashMap<RoleIndex, EntityUid> {
+    let literals = rules.iter().flat_map(|r| r.policy.entity_literals());
+    literals
+        .filter(|uid| uid.type_name() == &vocabulary.role)
+        .filter_map(|uid| Some((*indices.get(uid.id().unescaped())?, uid)))
+        .collect()
+}
+
+/// Nanoseconds since the Unix epoch; times before it are 0.
+fn end_ns(text: &str) -> Result<u64, time::error::Parse> {
+    let end = OffsetDateTime::parse(text, &Rfc3339)?.unix_timestamp_nanos();
+    Ok(u64::try_from(end.max(0)).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,9 @@
+//! Black-box tests of the policy engine: what a snapshot decides.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod decisions;
+mod laws;
+mod listings;
+mod problems;
+mod scale;
+mod world;

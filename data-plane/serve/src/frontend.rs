@@ -1,0 +1,188 @@
+//! The front end: what all requests of one node share, and what is known of one request.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{HeaderMap, header};
+use provost_data_pipeline::{
+    Call, Caller, ClientFacts, Credential, Operation, Plane, Rejection, Request, Route, TraceFacts,
+};
+use provost_mcp::{ProtocolVersion, RawJson};
+use provost_types::CallId;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    FrontendConfig, Readiness, ToolSchemas,
+    http::Doorkeeper,
+    mcp::{Asks, SessionSealer, Sessions, StateSealer},
+    seal::{SealFailed, random_id},
+};
+
+/// The longest `traceparent` that is taken from a header.
+const MAX_TRACEPARENT_BYTES: usize = 256;
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The peer's address.
+    pub address: Option<SocketAddr>,
+    /// `http`, `h3`, …: as it stands in the record.
+    pub transport: &'static str,
+    /// Under TLS: decides `http` or `https` in URLs of ours.
+    pub is_secure: bool,
+}
+
+/// MCP and OpenAI-compatible HTTP in front of a [`Plane`].
+pub struct Frontend<P> {
+    pub(crate) plane: Arc<P>,
+    pub(crate) config: FrontendConfig,
+    pub(crate) doorkeeper: Doorkeeper,
+    pub(crate) session_ids: SessionSealer,
+    pub(crate) states: StateSealer,
+    pub(crate) sessions: Sessions,
+    pub(crate) asks: Arc<Asks>,
+    pub(crate) server_info: RawJson,
+    pub(crate) schemas: Option<Arc<dyn ToolSchemas>>,
+    pub(crate) readiness: Option<Readiness>,
+    /// Every call in flight, with or without a client.
+    pub(crate) calls: TaskTracker,
+    /// Cancelled when the node shuts down: streams without an end of their own end.
+    pub(crate) draining: CancellationToken,
+}
+
+impl<P: Plane + 'static> Frontend<P> {
+    /// A front end. Errors: the machine's cryptography is unusable.
+    pub fn new(plane: Arc<P>, config: FrontendConfig) -> Result<Self, SealFailed> {
+        Ok(Self {
+            plane,
+            doorkeeper: Doorkeeper::new(&config.allowed_hosts, &config.allowed_origins),
+            session_ids: SessionSealer::new(&config.session_key)?,
+            states: StateSealer::new(&config.session_key)?,
+            sessions: Sessions::default(),
+            asks: Arc::new(Asks::default()),
+            server_info: config.server_info(),
+            schemas: None,
+            readiness: None,
+            calls: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            config,
+        })
+    }
+
+    /// Checks `Mcp-Param-…` headers against the schemas that are known.
+    #[must_use]
+    pub fn with_schemas(mut self, schemas: Arc<dyn ToolSchemas>) -> Self {
+        self.schemas = Some(schemas);
+        self
+    }
+
+    /// What `/readyz` asks.
+    #[must_use]
+    pub fn with_readiness(mut self, readiness: Readiness) -> Self {
+        self.readiness = Some(readiness);
+        self
+    }
+
+    /// Unix seconds.
+    pub(crate) fn now_s(&self) -> u64 {
+        self.plane.now_ns() / 1_000_000_000
+    }
+
+    /// Who calls, outside of a call: for what is bound to the caller before and after it.
+    pub(crate) fn caller_of(&self, inbound: &Inbound) -> Result<Arc<Caller>, Rejection> {
+        let probe = Request {
+            call_id: inbound.call_id,
+            arrived_ns: inbound.arrived_ns,
+            credential: inbound.credential.clone(),
+            route: inbound.route.clone(),
+            operation: Operation::Discover,
+            params: RawJson::EMPTY_OBJECT,
+            client: ClientFacts {
+                protocol_version: ProtocolVersion::LATEST,
+                info: None,
+                capabilities: RawJson::EMPTY_OBJECT,
+                session: None,
+                address: inbound.address(),
+                transport: inbound.peer.transport,
+            },
+            trace: TraceFacts::default(),
+        };
+        self.plane.authenticate(&self.plane.snapshot(), &Call::received(probe))
+    }
+
+    /// What is known of a request before its body is read.
+    pub(crate) fn inbound(
+        &self,
+        headers: HeaderMap,
+        authority: &str,
+        path: &str,
+        route: Route,
+        peer: Peer,
+    ) -> Result<Inbound, SealFailed> {
+        let arrived_ns = self.plane.now_ns();
+        let base_url = match &self.config.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("{}://{authority}", if peer.is_secure { "https" } else { "http" }),
+        };
+        Ok(Inbound {
+            credential: credential(&headers),
+            headers,
+            route,
+            path: path.to_owned(),
+            base_url,
+            peer,
+            arrived_ns,
+            call_id: call_id(arrived_ns)?,
+        })
+    }
+}
+
+/// One request before its body is read.
+pub(crate) struct Inbound {
+    pub(crate) headers: HeaderMap,
+    pub(crate) credential: Credential,
+    pub(crate) route: Route,
+    pub(crate) path: String,
+    /// Scheme and authority under which the node was addressed.
+    pub(crate) base_url: String,
+    pub(crate) peer: Peer,
+    pub(crate) arrived_ns: u64,
+    pub(crate) call_id: CallId,
+}
+
+impl Inbound {
+    pub(crate) fn address(&self) -> Option<String> {
+        self.peer.address.map(|a| a.ip().to_string())
+    }
+
+    /// RFC 9728, section 3.1: the well-known path stands before the resource's path.
+    pub(crate) fn metadata_url(&self) -> String {
+        format!("{}/.well-known/oauth-protected-resource{}", self.base_url, self.path)
+    }
+
+    pub(crate) fn trace(&self) -> TraceFacts {
+        let text = |name: &str| {
+            let value = self.headers.get(name)?.to_str().ok()?;
+            (value.len() <= MAX_TRACEPARENT_BYTES).then(|| value.to_owned())
+        };
+        TraceFacts { request_id: None, traceparent: text("traceparent"), workflow: text("x-provost-workflow") }
+    }
+}
+
+/// The bearer token. Anything else than one well-formed bearer is no credential; what an anonymous
+/// caller may do is the node's decision.
+fn credential(headers: &HeaderMap) -> Credential {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Credential::Anonymous };
+    let Ok(text) = value.to_str() else { return Credential::Anonymous };
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Credential::Bearer(token.trim().into()),
+        _ => Credential::Anonymous,
+    }
+}
+
+/// RFC 9562, section 5.7: 48 bits of milliseconds, version 7, variant, the rest random.
+fn call_id(now_ns: u64) -> Result<CallId, SealFailed> {
+    let millis = u128::from(now_ns / 1_000_000) & 0xFFFF_FFFF_FFFF;
+    let random = random_id()? & 0x0000_0000_0000_0FFF_3FFF_FFFF_FFFF_FFFF;
+    Ok(CallId((millis << 80) | (0x7 << 76) | (0b10 << 62) | random))
+}

@@ -1,0 +1,26 @@
+//! Front ends of the data plane: MCP over Streamable HTTP and the OpenAI-compatible API.
+//!
+//! Purpose: from bytes on a connection to a [`provost_data_pipeline::Request`], and from its answer
+//! back to bytes, in the era and shape of the client. Invariants: nothing runs but through
+//! `drive`; each `drive` has a task of its own, so that a client which leaves loses its answer and
+//! never the record; no lock is held while something is awaited; every queue has a bound.
+//! Left out: decisions (the [`provost_data_pipeline::Plane`] makes them), TLS and other transports
+//! (they call [`Frontend::respond`]).
+
+mod config;
+mod frontend;
+mod http;
+mod listen;
+mod mcp;
+pub mod node;
+mod openai;
+mod routes;
+mod seal;
+
+pub use crate::{
+    config::{FrontendConfig, Readiness, ToolSchemas},
+    frontend::{Frontend, Peer},
+    http::{ResponseBody, SseBody},
+    seal::SealFailed,
+};
+pub(crate) use mcp::error_response as mcp_error;

@@ -1,0 +1,184 @@
+//! From the pipeline's answer to a JSON-RPC message and a status: the table of this transport.
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use provost_data_pipeline::{Answer, Operation, Rejection, RejectionKind, Reply};
+use provost_mcp::{RawJson, RawObject, RequestId, RpcError, bridge, error_message, meta::key, result_message};
+use provost_types::AuditReceipt;
+
+use crate::http::Final;
+
+/// The status of a refusal. Denials of single tools are answers of the protocol, not of HTTP.
+pub(super) fn rejection_status(kind: RejectionKind) -> StatusCode {
+    match kind {
+        RejectionKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        RejectionKind::Limited => StatusCode::TOO_MANY_REQUESTS,
+        RejectionKind::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        RejectionKind::NotFound | RejectionKind::Denied | RejectionKind::Invalid | RejectionKind::Guarded => {
+            StatusCode::OK
+        }
+    }
+}
+
+/// The status of an error for a modern client (Streamable HTTP of 2026-07-28).
+pub(super) fn modern_status(code: i64) -> StatusCode {
+    match code {
+        RpcError::HEADER_MISMATCH
+        | RpcError::MISSING_CLIENT_CAPABILITY
+        | RpcError::UNSUPPORTED_VERSION
+        | RpcError::PARSE
+        | RpcError::INVALID_REQUEST => StatusCode::BAD_REQUEST,
+        RpcError::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+        _ => StatusCode::OK,
+    }
+}
+
+/// Headers that belong to a refusal. `metadata_url` is RFC 9728's.
+pub(crate) fn rejection_headers(rejection: &Rejection, metadata_url: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if rejection.kind == RejectionKind::Unauthenticated {
+        let challenge = format!("Bearer resource_metadata=\"{metadata_url}\"");
+        if let Ok(value) = HeaderValue::from_str(&challenge) {
+            headers.insert(header::WWW_AUTHENTICATE, value);
+        }
+    }
+    if let Some(ms) = rejection.retry_after_ms {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
+    }
+    headers
+}
+
+/// `{"log":…,"index":…,"leafHash":…}`.
+pub(crate) fn receipt_json(receipt: &AuditReceipt) -> RawJson {
+    RawJson::from(serde_json::json!({
+        "log": receipt.log,
+        "index": receipt.index,
+        "leafHash": hex(&receipt.leaf_hash),
+    }))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The URI that an operation reads, for errors about resources.
+fn resource(operation: &Operation) -> Option<&str> {
+    match operation {
+        Operation::ReadResource(uri) => Some(uri),
+        _ => None,
+    }
+}
+
+/// The error of a refusal. What a caller may not see looks exactly like what is not there.
+fn rejection_error(rejection: &Rejection, operation: &Operation) -> RpcError {
+    if rejection.kind != RejectionKind::NotFound {
+        return rejection.error.clone();
+    }
+    let (what, name) = match operation {
+        Operation::CallTool(name) => ("tool", name),
+        Operation::GetPrompt(name) => ("prompt", name),
+        Operation::ReadResource(uri) => ("resource", uri),
+        _ => return rejection.error.clone(),
+    };
+    RpcError::with_code(RpcError::INVALID_PARAMS, rejection.code, format!("Unknown {what}: {name}"))
+}
+
+/// An error that Provost made tells where its record stands.
+fn with_receipt(mut error: RpcError, receipt: Option<&RawJson>) -> RpcError {
+    if let Some(receipt) = receipt {
+        let data = error.data.as_ref().map_or(Ok(RawObject::new()), RawObject::parse);
+        if let Ok(mut data) = data {
+            data.set("audit", receipt.clone());
+            error.data = Some(data.finish());
+        }
+    }
+    error
+}
+
+/// What every answer of one call shares.
+pub(super) struct Context {
+    pub(super) id: RequestId,
+    pub(super) operation: Operation,
+    pub(super) server_info: RawJson,
+    pub(super) receipts: bool,
+    pub(super) metadata_url: String,
+}
+
+impl Context {
+    pub(super) fn receipt(&self, answer: &Answer) -> Option<RawJson> {
+        answer.receipt.as_ref().filter(|_| self.receipts).map(receipt_json)
+    }
+
+    /// A result for a modern client.
+    pub(super) fn modern_result(&self, body: &RawJson, receipt: Option<RawJson>) -> Final {
+        let discovered;
+        let body = if self.operation == Operation::Discover {
+            discovered = bridge::discover_result(body);
+            &discovered
+        } else {
+            body
+        };
+        let dress = bridge::ResultDress { method: self.operation.method(), server_info: &self.server_info, receipt };
+        let mut result = bridge::modern_result(body, &dress);
+        if self.operation == Operation::Listen {
+            let mut object = RawObject::parse(&result).unwrap_or_default();
+            object.set_in("_meta", key::SUBSCRIPTION_ID, self.id.0.clone());
+            result = object.finish();
+        }
+        Final::json(StatusCode::OK, result_message(&self.id, &result))
+    }
+
+    /// An error for a modern client.
+    pub(super) fn modern_error(&self, error: RpcError) -> Final {
+        let error = bridge::modern_error(error, resource(&self.operation));
+        Final::json(modern_status(error.code), error_message(Some(&self.id), &error))
+    }
+
+    /// A refusal for a modern client.
+    pub(super) fn modern_rejection(&self, rejection: &Rejection, receipt: Option<&RawJson>) -> Final {
+        let error = with_receipt(rejection_error(rejection, &self.operation), receipt);
+        let mut end = self.modern_error(error);
+        if rejection_status(rejection.kind) != StatusCode::OK {
+            end.status = rejection_status(rejection.kind);
+        }
+        end.headers = rejection_headers(rejection, &self.metadata_url);
+        end
+    }
+
+    /// Any answer for a legacy client, but to `initialize`.
+    pub(super) fn legacy(&self, answer: &Answer) -> Final {
+        let receipt = self.receipt(answer);
+        match &answer.outcome {
+            Ok(Reply::Result { body, .. }) => {
+                let result = bridge::legacy_result(body, receipt);
+                Final::json(StatusCode::OK, result_message(&self.id, &result))
+            }
+            Ok(Reply::Error(error)) => self.legacy_error(error.clone()),
+            Ok(Reply::InputRequired(_)) => self.legacy_error(RpcError::with_code(
+                RpcError::INVALID_REQUEST,
+                "PV-MCP-CLIENT-CANNOT-BE-ASKED",
+                "the tool needs input that this client cannot be asked for",
+            )),
+            Err(rejection) => self.legacy_rejection(rejection, receipt.as_ref()),
+        }
+    }
+
+    pub(super) fn legacy_error(&self, error: RpcError) -> Final {
+        let error = bridge::legacy_error(error, resource(&self.operation));
+        Final::json(StatusCode::OK, error_message(Some(&self.id), &error))
+    }
+
+    pub(super) fn legacy_rejection(&self, rejection: &Rejection, receipt: Option<&RawJson>) -> Final {
+        let mut error = rejection_error(rejection, &self.operation);
+        if let (RejectionKind::NotFound, Some(uri)) = (rejection.kind, resource(&self.operation)) {
+            // Tells the bridge that it is the resource which is missing.
+            let mut data = RawObject::new();
+            data.set_text("uri", uri);
+            data.set_text("code", rejection.code);
+            error.data = Some(data.finish());
+        }
+        let mut end = self.legacy_error(with_receipt(error, receipt));
+        end.status = rejection_status(rejection.kind);
+        end.headers = rejection_headers(rejection, &self.metadata_url);
+        end
+    }
+}

@@ -1,0 +1,94 @@
+//! Refusals before there is a call: written to the record like any other, since a forged session
+//! or a token that is not good is what an auditor looks for first.
+
+use http::{Response, StatusCode};
+use provost_data_pipeline::{Caller, Plane};
+use provost_mcp::ProtocolVersion;
+use provost_types::{AuditEvent, CallStatus, Effect, Impact, Phase, What, Who, Why};
+
+use super::{
+    answer::{rejection_headers, rejection_status},
+    post::error_response,
+};
+use crate::{
+    Frontend,
+    frontend::Inbound,
+    http::{Refusal, ResponseBody},
+};
+
+/// What was refused.
+pub(super) struct Denied<'a> {
+    /// The caller, as far as known.
+    pub(super) caller: Option<&'a Caller>,
+    /// The MCP method.
+    pub(super) method: &'a str,
+    /// Our code.
+    pub(super) code: &'static str,
+    /// One sentence.
+    pub(super) reason: String,
+}
+
+impl<P: Plane + 'static> Frontend<P> {
+    /// Records a refusal. The answer, which gives nothing away, does not wait for it; a record
+    /// that fails is logged, since there is no call that could be refused for it.
+    pub(super) fn record_denied(&self, inbound: &Inbound, denied: Denied<'_>) {
+        let event = self.denied_event(inbound, denied);
+        let plane = self.plane.clone();
+        self.calls.spawn(async move {
+            if let Err(cause) = plane.record(event).await {
+                tracing::error!(%cause, "PV-AUDIT-UNAVAILABLE: a refusal was not recorded");
+            }
+        });
+    }
+
+    fn denied_event(&self, inbound: &Inbound, denied: Denied<'_>) -> AuditEvent {
+        let snapshot = self.plane.snapshot();
+        let trace = inbound.trace();
+        let caller = denied.caller;
+        AuditEvent {
+            phase: Phase::Denied,
+            call_id: inbound.call_id,
+            tenant: caller.map(|c| c.principal.tenant.clone()),
+            time_ns: self.plane.now_ns(),
+            who: Who {
+                principal: caller.map(|c| c.principal.name.to_string()).unwrap_or_default(),
+                agent: None,
+                client_address: inbound.address(),
+                authenticated_by: caller.map(|c| c.authenticated_by.clone()).unwrap_or_default(),
+            },
+            what: What {
+                method: denied.method.to_owned(),
+                target: None,
+                plugin: None,
+                plugin_digest: None,
+                request_id: None,
+                protocol_version: Some(ProtocolVersion::LATEST.to_string()),
+                transport: inbound.peer.transport.to_owned(),
+                subject: None,
+            },
+            why: Why { workflow: trace.workflow, traceparent: trace.traceparent, root_call: None, attempt: 1 },
+            decision: Some(Effect::Deny),
+            policies: Vec::new(),
+            revision: self.plane.revision(&snapshot),
+            status: Some(CallStatus::Denied),
+            error: Some(denied.code.to_owned()),
+            reason: Some(denied.reason),
+            body_sha256: None,
+            impact: Impact::default(),
+        }
+    }
+
+    /// 401 unless the credential is good.
+    pub(super) fn known_caller(&self, inbound: &Inbound, method: &str) -> Result<(), Refusal> {
+        let Err(rejection) = self.caller_of(inbound) else { return Ok(()) };
+        let reason = rejection.error.message.clone();
+        self.record_denied(inbound, Denied { caller: None, method, code: rejection.code, reason });
+        let status = match rejection_status(rejection.kind) {
+            StatusCode::OK => StatusCode::UNAUTHORIZED,
+            status => status,
+        };
+        let mut response: Response<ResponseBody> = error_response(status, None, &rejection.error);
+        response.headers_mut().extend(rejection_headers(&rejection, &inbound.metadata_url()));
+        Err(Box::new(response))
+    }
+}

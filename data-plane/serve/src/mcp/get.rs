@@ -1,0 +1,183 @@
+//! GET and DELETE of legacy sessions: the stream of what concerns no single call, the taking up of
+//! a broken stream, and the end of a session.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderValue, Response, StatusCode, header};
+use provost_data_pipeline::{Operation, Plane};
+use provost_mcp::{
+    Era, ProtocolVersion, RawJson, RawObject, RequestId, RpcError,
+    headers::{self, Header, HeaderSource},
+    meta::RequestMeta,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    legacy::{Entered, legacy_client},
+    link::{CallLink, Manner},
+    post::{Accepts, Headers, Post, error_response},
+    sessions::MAX_LISTENERS,
+};
+use crate::{
+    Frontend,
+    frontend::Inbound,
+    http::{Final, Outbox, ResponseBody, empty, sse_response},
+};
+
+/// How long a stream without a reader is kept up for a client that comes back.
+const RESUME_GRACE: Duration = Duration::from_secs(60);
+
+/// How often the credential behind an open stream is looked at anew.
+const RECHECK_EVERY: Duration = Duration::from_secs(15);
+
+/// 405: the revision, or the lack of a session, leaves nothing to GET.
+fn not_allowed() -> Response<ResponseBody> {
+    let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+impl<P: Plane + 'static> Frontend<P> {
+    fn is_modern(inbound: &Inbound) -> bool {
+        match Headers(&inbound.headers).header(headers::PROTOCOL_VERSION) {
+            Header::One(text) => ProtocolVersion::parse(text).is_some_and(|v| v.era() == Era::Modern),
+            _ => false,
+        }
+    }
+
+    /// Opens the session's stream, or takes one up after `Last-Event-ID`.
+    pub(crate) fn mcp_get(self: &Arc<Self>, inbound: Inbound) -> Response<ResponseBody> {
+        let inbound = &Arc::new(inbound);
+        if Self::is_modern(inbound) {
+            return not_allowed();
+        }
+        if !Accepts::of(&inbound.headers).events {
+            return empty(StatusCode::NOT_ACCEPTABLE);
+        }
+        let entered = match self.enter(inbound, None, "subscriptions/listen") {
+            Ok(Some(entered)) => entered,
+            Ok(None) => return not_allowed(),
+            Err(refused) => return *refused,
+        };
+        if let Some((stream, event)) = last_event(inbound)
+            && let Some(outbox) = entered.local.stream(stream)
+        {
+            return sse_response(outbox.read(event));
+        }
+        if entered.local.listeners() >= MAX_LISTENERS {
+            let error = RpcError::with_code(
+                RpcError::INVALID_REQUEST,
+                "PV-MCP-STREAMS-EXCEEDED",
+                format!("the session has {MAX_LISTENERS} streams open"),
+            );
+            return error_response(StatusCode::CONFLICT, None, &error);
+        }
+        self.listen(inbound, &entered)
+    }
+
+    /// Starts a `Listen` that runs as long as somebody reads.
+    fn listen(self: &Arc<Self>, inbound: &Arc<Inbound>, entered: &Entered) -> Response<ResponseBody> {
+        let Entered { session, local } = entered;
+        let primed = session.version >= ProtocolVersion::V2025_11_25;
+        let outbox = local.open_stream(true, primed);
+        let cancel = CancellationToken::new();
+        let link = Arc::new(CallLink {
+            outbox: outbox.clone(),
+            cancel: cancel.clone(),
+            manner: Manner::Session {
+                session: local.clone(),
+                key: session.key.clone(),
+                asks: self.asks.clone(),
+                capabilities: session.capabilities.clone(),
+            },
+            accepts_events: true,
+        });
+        let everything = RawJson::from(serde_json::json!({
+            "notifications": {
+                "toolsListChanged": true,
+                "promptsListChanged": true,
+                "resourcesListChanged": true,
+            }
+        }));
+        let post = Post {
+            id: RequestId::from_text("listen"),
+            method: String::new(),
+            params: RawObject::new(),
+            accepts: Accepts { json: false, events: true },
+        };
+        let client = legacy_client(inbound, Some(entered));
+        let meta = RequestMeta::default();
+        let request = self.request_of(inbound, &post, &meta, Operation::Listen, everything, client);
+        let (ended, over) = (outbox.clone(), cancel.clone());
+        self.start(request, link, move |_| {
+            // A GET has no answer: the stream ends.
+            ended.close();
+            over.cancel();
+            Final::json(StatusCode::OK, bytes::Bytes::new())
+        });
+        let local = local.clone();
+        let (front, inbound, watched) = (self.clone(), inbound.clone(), outbox.clone());
+        self.calls.spawn(async move {
+            tokio::select! {
+                () = front.until_streams_end(&inbound) => {}
+                () = local.ended.cancelled() => {}
+                () = cancel.cancelled() => {}
+                () = unread(&watched) => {}
+            }
+            cancel.cancel();
+            local.close_stream(&watched);
+        });
+        sse_response(outbox.read(0))
+    }
+
+    /// Ends the session.
+    pub(crate) fn mcp_delete(&self, inbound: &Inbound) -> Response<ResponseBody> {
+        if Self::is_modern(inbound) {
+            return not_allowed();
+        }
+        match self.enter(inbound, None, "session/delete") {
+            Ok(Some(entered)) => {
+                self.sessions.end(&entered.session.key);
+                empty(StatusCode::NO_CONTENT)
+            }
+            Ok(None) => not_allowed(),
+            Err(refused) => *refused,
+        }
+    }
+}
+
+impl<P: Plane + 'static> Frontend<P> {
+    /// Resolves when a stream that has no end of its own must end: the node shuts down, or the
+    /// credential that opened it is not good any more, or is somebody else's.
+    pub(super) async fn until_streams_end(&self, inbound: &Inbound) {
+        let opened_by = self.caller_of(inbound).map(|c| c.principal.clone());
+        loop {
+            tokio::select! {
+                () = self.draining.cancelled() => return,
+                () = tokio::time::sleep(RECHECK_EVERY) => {}
+            }
+            if self.caller_of(inbound).map(|c| c.principal.clone()) != opened_by {
+                return;
+            }
+        }
+    }
+}
+
+/// Resolves when a stream had no reader for [`RESUME_GRACE`].
+async fn unread(outbox: &Outbox) {
+    let mut misses = 0u32;
+    // Two looks at half the grace: a reader that came and went in between starts it anew only by
+    // half, which is close enough.
+    while misses < 2 {
+        tokio::time::sleep(RESUME_GRACE / 2).await;
+        misses = if outbox.is_read() { 0 } else { misses + 1 };
+    }
+}
+
+/// `Last-Event-ID: STREAM-EVENT`.
+fn last_event(inbound: &Inbound) -> Option<(u64, u64)> {
+    let headers = Headers(&inbound.headers);
+    let Header::One(text) = headers.header("last-event-id") else { return None };
+    let (stream, event) = text.split_once('-')?;
+    Some((stream.parse().ok()?, event.parse().ok()?))
+}

@@ -1,0 +1,21 @@
+//! MCP over Streamable HTTP, both eras.
+
+mod answer;
+mod asks;
+mod classify;
+mod denied;
+mod get;
+mod legacy;
+mod link;
+mod modern;
+mod post;
+mod request_state;
+mod session;
+mod sessions;
+
+pub(crate) use answer::{receipt_json, rejection_headers};
+pub(crate) use asks::Asks;
+pub(crate) use post::error_response;
+pub(crate) use request_state::StateSealer;
+pub(crate) use session::SessionSealer;
+pub(crate) use sessions::Sessions;

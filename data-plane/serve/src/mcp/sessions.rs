@@ -1,0 +1,238 @@
+//! What this node knows of legacy sessions beyond their ids: open streams, calls in flight, the
+//! log level. All of it can be lost; the client then gets fewer notifications, never a wrong one.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use provost_mcp::LogLevel;
+use provost_types::PrincipalRef;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{Outbox, OutboxKind};
+
+/// Sessions of one principal with state on one node; the oldest loses its state.
+const MAX_SESSIONS_PER_PRINCIPAL: usize = 1_024;
+/// Sessions with state on one node.
+const MAX_SESSIONS: usize = 65_536;
+/// Ended sessions that are remembered, so that their ids stay refused.
+const MAX_ENDED: usize = 65_536;
+/// Streams kept for a session whose client may come back for the rest.
+const MAX_STREAMS: usize = 32;
+/// Bytes kept in them; streams that are over go first.
+const MAX_STREAM_BYTES: usize = 8 * 1024 * 1024;
+/// A session that was idle this long loses its state here, in seconds.
+const IDLE_S: u64 = 3_600;
+/// How often idle sessions are looked for, in seconds.
+const SWEEP_EVERY_S: u64 = 60;
+/// Calls in flight in one session.
+pub(super) const MAX_RUNNING: usize = 256;
+/// GET streams open at once in one session.
+pub(super) const MAX_LISTENERS: usize = 4;
+
+/// A stream of a session.
+pub(super) struct Stream {
+    pub(super) number: u64,
+    pub(super) outbox: Arc<Outbox>,
+    /// Behind a GET (else behind a POST).
+    pub(super) is_listener: bool,
+}
+
+/// State of one session on this node.
+pub(super) struct LocalSession {
+    pub(super) principal: PrincipalRef,
+    pub(super) level: Mutex<Option<LogLevel>>,
+    /// Cancelled when the session ends.
+    pub(super) ended: CancellationToken,
+    running: Mutex<HashMap<String, CancellationToken>>,
+    streams: Mutex<(u64, VecDeque<Stream>)>,
+    /// Unix seconds.
+    used_s: AtomicU64,
+}
+
+impl LocalSession {
+    fn new(principal: PrincipalRef) -> Self {
+        Self {
+            used_s: AtomicU64::new(0),
+            principal,
+            level: Mutex::new(None),
+            ended: CancellationToken::new(),
+            running: Mutex::new(HashMap::new()),
+            streams: Mutex::new((1, VecDeque::new())),
+        }
+    }
+
+    /// A new stream; the oldest that is over (or else the oldest) makes room.
+    pub(super) fn open_stream(&self, is_listener: bool, primed: bool) -> Arc<Outbox> {
+        let mut streams = self.streams.lock();
+        let number = streams.0;
+        streams.0 += 1;
+        let outbox = Outbox::new(OutboxKind::Resumable { stream: number, primed });
+        while streams.1.len() >= MAX_STREAMS
+            || streams.1.iter().map(|s| s.outbox.kept_bytes()).sum::<usize>() > MAX_STREAM_BYTES
+        {
+            let over = streams.1.iter().position(|s| s.outbox.is_finished()).unwrap_or(0);
+            streams.1.remove(over);
+        }
+        streams.1.push_back(Stream { number, outbox: outbox.clone(), is_listener });
+        outbox
+    }
+
+    /// Gives a stream up.
+    pub(super) fn close_stream(&self, outbox: &Arc<Outbox>) {
+        outbox.close();
+        self.streams.lock().1.retain(|s| !Arc::ptr_eq(&s.outbox, outbox));
+    }
+
+    /// The stream of that number.
+    pub(super) fn stream(&self, number: u64) -> Option<Arc<Outbox>> {
+        let streams = self.streams.lock();
+        streams.1.iter().find(|s| s.number == number).map(|s| s.outbox.clone())
+    }
+
+    /// How many GET streams are open.
+    pub(super) fn listeners(&self) -> usize {
+        let streams = self.streams.lock();
+        streams.1.iter().filter(|s| s.is_listener && !s.outbox.is_finished()).count()
+    }
+
+    /// Notes a call in flight under its id; `false`: too many, or the id is in use.
+    pub(super) fn begin(&self, id: &str, cancel: &CancellationToken) -> bool {
+        let mut running = self.running.lock();
+        if running.len() >= MAX_RUNNING || running.contains_key(id) {
+            return false;
+        }
+        running.insert(id.to_owned(), cancel.clone());
+        true
+    }
+
+    pub(super) fn done(&self, id: &str) {
+        self.running.lock().remove(id);
+    }
+
+    pub(super) fn cancel(&self, id: &str) {
+        let token = self.running.lock().get(id).cloned();
+        if let Some(token) = token {
+            token.cancel();
+        }
+    }
+
+    fn is_idle(&self, now_s: u64) -> bool {
+        now_s.saturating_sub(self.used_s.load(Ordering::Relaxed)) >= IDLE_S
+            && self.running.lock().is_empty()
+            && self.listeners() == 0
+    }
+
+    fn end(&self) {
+        self.ended.cancel();
+        let streams = std::mem::take(&mut self.streams.lock().1);
+        for stream in streams {
+            stream.outbox.close();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    by_key: HashMap<Arc<str>, Arc<LocalSession>>,
+    by_principal: HashMap<PrincipalRef, VecDeque<Arc<str>>>,
+    oldest: VecDeque<Arc<str>>,
+    ended: HashSet<Arc<str>>,
+    ended_order: VecDeque<Arc<str>>,
+    swept_s: u64,
+}
+
+/// All sessions with state here.
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<Table>);
+
+impl Sessions {
+    /// The session's state here, made if there is none; `None` if it was ended.
+    pub(super) fn enter(&self, key: &Arc<str>, principal: &PrincipalRef, now_s: u64) -> Option<Arc<LocalSession>> {
+        let mut table = self.0.lock();
+        if table.ended.contains(key) {
+            return None;
+        }
+        if let Some(session) = table.by_key.get(key) {
+            session.used_s.store(now_s, Ordering::Relaxed);
+            return Some(session.clone());
+        }
+        let idle = table.sweep(now_s);
+        let session = Arc::new(LocalSession::new(principal.clone()));
+        session.used_s.store(now_s, Ordering::Relaxed);
+        table.by_key.insert(key.clone(), session.clone());
+        table.oldest.push_back(key.clone());
+        let of_principal = table.by_principal.entry(principal.clone()).or_default();
+        of_principal.push_back(key.clone());
+        let crowded = of_principal.len() > MAX_SESSIONS_PER_PRINCIPAL;
+        let victim = if crowded {
+            of_principal.front().cloned()
+        } else if table.by_key.len() > MAX_SESSIONS {
+            table.oldest.front().cloned()
+        } else {
+            None
+        };
+        let evicted = victim.and_then(|key| table.remove(&key));
+        drop(table);
+        for evicted in idle.into_iter().chain(evicted) {
+            evicted.end();
+        }
+        Some(session)
+    }
+
+    /// Ends a session: its id is refused from here on.
+    pub(super) fn end(&self, key: &Arc<str>) {
+        let mut table = self.0.lock();
+        let session = table.remove(key);
+        if table.ended.insert(key.clone()) {
+            table.ended_order.push_back(key.clone());
+        }
+        if table.ended_order.len() > MAX_ENDED
+            && let Some(forgotten) = table.ended_order.pop_front()
+        {
+            table.ended.remove(&forgotten);
+        }
+        drop(table);
+        if let Some(session) = session {
+            session.end();
+        }
+    }
+
+    /// Ends every stream, for shutdown. Ids stay good: another node may serve them.
+    pub(crate) fn drain(&self) {
+        let sessions: Vec<_> = self.0.lock().by_key.values().cloned().collect();
+        for session in sessions {
+            session.ended.cancel();
+        }
+    }
+}
+
+impl Table {
+    /// Takes out the sessions that are idle, from time to time.
+    fn sweep(&mut self, now_s: u64) -> Vec<Arc<LocalSession>> {
+        if now_s.saturating_sub(self.swept_s) < SWEEP_EVERY_S {
+            return Vec::new();
+        }
+        self.swept_s = now_s;
+        let idle: Vec<Arc<str>> =
+            self.by_key.iter().filter(|(_, session)| session.is_idle(now_s)).map(|(key, _)| key.clone()).collect();
+        idle.iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    fn remove(&mut self, key: &Arc<str>) -> Option<Arc<LocalSession>> {
+        let session = self.by_key.remove(key)?;
+        self.oldest.retain(|k| k != key);
+        if let Some(keys) = self.by_principal.get_mut(&session.principal) {
+            keys.retain(|k| k != key);
+            if keys.is_empty() {
+                self.by_principal.remove(&session.principal);
+            }
+        }
+        Some(session)
+    }
+}

@@ -1,0 +1,70 @@
+//! A snapshot made ready to decide with.
+
+use std::{collections::HashMap, sync::Arc};
+
+use provost_data_policy::{PolicyEngine, PolicyProblem};
+use provost_types::{Kind, Name, Revision, Snapshot};
+
+use super::api_keys::ApiKeys;
+
+/// Why a revision cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("PV-NODE-REVISION: revision {revision} cannot be compiled: {}", list(.problems))]
+pub struct CompileError {
+    /// The revision.
+    pub revision: Revision,
+    /// Everything that is wrong.
+    pub problems: Vec<PolicyProblem>,
+}
+
+fn list(problems: &[PolicyProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The state that calls run under.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) engine: PolicyEngine,
+    pub(super) keys: ApiKeys,
+    /// SHA-256 of each plugin's spec, by tenant and name.
+    plugin_digests: HashMap<(Name, Name), Arc<str>>,
+}
+
+impl Compiled {
+    /// Compiles a snapshot; all problems at once.
+    pub fn new(snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
+        let revision = snapshot.revision;
+        let engine = PolicyEngine::compile(&snapshot)
+            .map_err(|problems| CompileError { revision, problems })?;
+        let keys = ApiKeys::compile(&snapshot);
+        let plugin_digests = snapshot
+            .of_kind(Kind::Plugin)
+            .filter_map(|plugin| {
+                let tenant = plugin.metadata.tenant.clone()?;
+                let spec = serde_json::to_vec(&plugin.spec).ok()?;
+                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spec);
+                Some(((tenant, plugin.metadata.name.clone()), hex(digest.as_ref()).into()))
+            })
+            .collect();
+        Ok(Self { snapshot, engine, keys, plugin_digests })
+    }
+
+    /// The revision.
+    pub fn revision(&self) -> Revision {
+        self.snapshot.revision
+    }
+
+    pub(super) fn plugin_digest(&self, tenant: &Name, plugin: &Name) -> Option<Arc<str>> {
+        self.plugin_digests.get(&(tenant.clone(), plugin.clone())).cloned()
+    }
+
+    /// The tenant's plugins in order of name.
+    pub(super) fn plugins(&self, tenant: &Name) -> Vec<Name> {
+        self.snapshot.of_tenant(Kind::Plugin, tenant).map(|p| p.metadata.name.clone()).collect()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,376 @@
+//! Lists and discovery: what the plugins of a route offer, filtered by what the caller may use.
+//!
+//! On the merged route an upstream that cannot be reached leaves its part out (and a line in the
+//! log); on a plugin's own route its error is the answer.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use provost_data_pipeline::{
+    Call, Caller, ClientLink, Execution, Intended, Operation, Route,
+};
+use provost_data_tools::{
+    Definition, Definitions, ListenEnd, ListenFilter, Plugin, ServerFacts, UpstreamError,
+    names::{self, ResourceIndex},
+};
+use provost_mcp::{RawJson, RawObject, RpcError, array_of};
+use provost_types::{Action, Name};
+use serde_json::{Map, Value, json};
+
+use super::{
+    compiled::Compiled,
+    plane::{Node, execute_request},
+};
+
+/// Which list: its member in the result, the action that makes an item visible.
+#[derive(Clone, Copy)]
+enum List {
+    Tools,
+    Prompts,
+    Resources,
+    Templates,
+}
+
+impl List {
+    fn of(operation: &Operation) -> Option<Self> {
+        Some(match operation {
+            Operation::ListTools => Self::Tools,
+            Operation::ListPrompts => Self::Prompts,
+            Operation::ListResources => Self::Resources,
+            Operation::ListResourceTemplates => Self::Templates,
+            _ => return None,
+        })
+    }
+
+    fn member(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+
+    /// The member of an item that names it.
+    fn name_member(self) -> &'static str {
+        match self {
+            Self::Tools | Self::Prompts => "name",
+            Self::Resources => "uri",
+            Self::Templates => "uriTemplate",
+        }
+    }
+
+    fn action(self) -> Action {
+        match self {
+            Self::Tools => Action::CallTool,
+            Self::Prompts => Action::GetPrompt,
+            Self::Resources | Self::Templates => Action::ReadResource,
+        }
+    }
+
+    async fn fetch(self, plugin: &Plugin) -> Result<Definitions, UpstreamError> {
+        match self {
+            Self::Tools => plugin.tools().await,
+            Self::Prompts => plugin.prompts().await,
+            Self::Resources => plugin.resources().await,
+            Self::Templates => plugin.resource_templates().await,
+        }
+    }
+}
+
+/// Whether the operation is answered from lists rather than by one plugin.
+pub(super) fn is_list(operation: &Operation) -> bool {
+    List::of(operation).is_some()
+        || matches!(operation, Operation::Discover | Operation::ListModels)
+}
+
+/// Answers a list.
+pub(super) async fn answer(
+    node: &Node,
+    compiled: &Arc<Compiled>,
+    call: &Call<Intended>,
+) -> Execution {
+    let view = View { node, compiled, caller: call.caller(), route: &call.request().route };
+    let outcome = match &call.request().operation {
+        Operation::Discover => view.discover().await,
+        Operation::ListModels => Ok(view.models()),
+        other => match List::of(other) {
+            Some(list) => view.list(list).await,
+            None => Err(RpcError::new(RpcError::METHOD_NOT_FOUND, "not a list")),
+        },
+    };
+    match outcome {
+        Ok(body) => Execution::result(body, false),
+        Err(error) => Execution::error(error),
+    }
+}
+
+struct View<'a> {
+    node: &'a Node,
+    compiled: &'a Arc<Compiled>,
+    caller: &'a Caller,
+    route: &'a Route,
+}
+
+/// The plugins behind a route, in order of name.
+pub(super) fn plugins(
+    node: &Node,
+    compiled: &Compiled,
+    tenant: &Name,
+    route: &Route,
+) -> Vec<(Name, Arc<Plugin>)> {
+    let names = match route {
+        Route::Merged => compiled.plugins(tenant),
+        Route::Plugin(plugin) => vec![plugin.clone()],
+    };
+    names
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), node.toolbox.plugin(tenant, name.as_str())?)))
+        .collect()
+}
+
+/// Which plugin each URI belongs to. A plugin that cannot be reached has none.
+pub(super) async fn resource_index(plugins: &[(Name, Arc<Plugin>)]) -> ResourceIndex {
+    let fetched = join_all(plugins.iter().map(|(name, plugin)| async move {
+        let resources = plugin.resources().await.unwrap_or_default();
+        let templates = plugin.resource_templates().await.unwrap_or_default();
+        (name.clone(), (resources, templates))
+    }));
+    ResourceIndex::new(&fetched.await.into_iter().collect())
+}
+
+impl View<'_> {
+    fn plugins(&self) -> Vec<(Name, Arc<Plugin>)> {
+        plugins(self.node, self.compiled, &self.caller.principal.tenant, self.route)
+    }
+
+    fn is_merged(&self) -> bool {
+        matches!(self.route, Route::Merged)
+    }
+
+    async fn list(&self, list: List) -> Result<RawJson, RpcError> {
+        let plugins = self.plugins();
+        let fetched = join_all(plugins.iter().map(|(_, plugin)| list.fetch(plugin))).await;
+        let index = match list {
+            List::Resources | List::Templates if self.is_merged() => {
+                Some(resource_index(&plugins).await)
+            }
+            _ => None,
+        };
+        let mut items = Vec::new();
+        for ((name, _), definitions) in plugins.iter().zip(fetched) {
+            let definitions = match definitions {
+                Ok(definitions) => definitions,
+                Err(cause) if self.is_merged() => {
+                    tracing::warn!(plugin = %name, %cause, "left out of {}", list.member());
+                    continue;
+                }
+                Err(cause) => return Err(cause.to_rpc(name.as_str())),
+            };
+            items.extend(definitions.iter().filter_map(|d| self.item(list, name, d, index.as_ref())));
+        }
+        let mut body = RawObject::new();
+        body.set(list.member(), array_of(&items));
+        Ok(body.finish())
+    }
+
+    /// The definition under the name that this route gives it, if the caller may see it.
+    fn item(
+        &self,
+        list: List,
+        plugin: &Name,
+        definition: &Definition,
+        index: Option<&ResourceIndex>,
+    ) -> Option<RawJson> {
+        let own = &definition.name;
+        let full = match (list, index) {
+            (List::Tools | List::Prompts, _) => names::join(plugin, own),
+            (List::Resources, Some(index)) => index.shown_resource(plugin, own),
+            (List::Templates, Some(index)) => index.shown_template(plugin, own),
+            (_, None) => own.clone(),
+        };
+        let target = (list.action(), Some(plugin.as_str()), full.as_str());
+        if !self.node.may_see(self.compiled, self.caller, target) {
+            return None;
+        }
+        if self.is_merged() && full != *own {
+            Some(names::rename(&definition.raw, list.name_member(), &full))
+        } else {
+            Some(definition.raw.clone())
+        }
+    }
+
+    fn models(&self) -> RawJson {
+        let models = self.node.inference.models();
+        let data: Vec<Value> = models
+            .iter()
+            .filter(|m| {
+                let target = (Action::UseModel, None, m.name.as_str());
+                self.node.may_see(self.compiled, self.caller, target)
+            })
+            .map(|m| {
+                json!({
+                    "id": m.name, "object": "model", "created": m.created, "owned_by": "provost",
+                    "kind": m.kind, "architecture": m.architecture,
+                    "context_tokens": m.context_tokens, "dimensions": m.dimensions,
+                })
+            })
+            .collect();
+        RawJson::from(json!({ "object": "list", "data": data }))
+    }
+
+    /// One plugin speaks for itself; many are introduced by us with what any of them can do.
+    async fn discover(&self) -> Result<RawJson, RpcError> {
+        let plugins = self.plugins();
+        let found = join_all(plugins.iter().map(|(_, plugin)| plugin.capabilities())).await;
+        if let Route::Plugin(name) = self.route {
+            return match found.into_iter().next() {
+                Some(Ok(facts)) => Ok(introduction(&facts)),
+                Some(Err(cause)) => Err(cause.to_rpc(name.as_str())),
+                None => Err(RpcError::new(
+                    RpcError::INVALID_PARAMS,
+                    format!("there is no plugin {name} here"),
+                )),
+            };
+        }
+        let mut capabilities = Map::new();
+        for facts in found.into_iter().flatten() {
+            if let Ok(Value::Object(theirs)) = facts.capabilities.parse() {
+                merge(&mut capabilities, &theirs);
+            }
+        }
+        Ok(RawJson::from(json!({
+            "capabilities": capabilities,
+            "serverInfo": {
+                "name": "provost",
+                "title": "Provost",
+                "version": env!("CARGO_PKG_VERSION"),
+            },
+            "instructions":
+                "Tools and prompts are named plugin.name. Lists show what you may use.",
+        })))
+    }
+}
+
+/// What one plugin says of itself.
+fn introduction(facts: &ServerFacts) -> RawJson {
+    let mut body = RawObject::new();
+    body.set("capabilities", facts.capabilities.clone());
+    if let Some(info) = &facts.server_info {
+        body.set("serverInfo", info.clone());
+    }
+    if let Some(instructions) = &facts.instructions {
+        body.set_text("instructions", instructions);
+    }
+    body.finish()
+}
+
+/// The union: a capability that any plugin has; flags are true where any says so.
+fn merge(into: &mut Map<String, Value>, from: &Map<String, Value>) {
+    for (key, value) in from {
+        match (into.get_mut(key), value) {
+            (Some(Value::Object(mine)), Value::Object(theirs)) => merge(mine, theirs),
+            (Some(Value::Bool(mine)), Value::Bool(theirs)) => *mine |= theirs,
+            (Some(_), _) => {}
+            (None, _) => {
+                into.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Streams what the plugins of the route announce, until the caller is gone. A plugin that is
+/// replaced is taken up again under its new form.
+pub(super) async fn listen(
+    node: &Node,
+    compiled: &Arc<Compiled>,
+    call: &Call<Intended>,
+    link: &dyn ClientLink,
+) -> Execution {
+    let view = View { node, compiled, caller: call.caller(), route: &call.request().route };
+    let wanted = match &call.request().client.session {
+        Some(_) => ListenFilter::legacy(),
+        None => ListenFilter::from_params(call.params()),
+    };
+    let plugins = view.plugins();
+    let index = match call.request().route {
+        Route::Merged => Some(resource_index(&plugins).await),
+        Route::Plugin(_) => None,
+    };
+    let streams = plugins.iter().map(|(name, _)| {
+        let filter = view.filter_for(name, &wanted, index.as_ref());
+        listen_to(node, name.clone(), filter, call, link)
+    });
+    let all = join_all(streams);
+    let cancelled = link.cancelled();
+    futures::pin_mut!(all, cancelled);
+    match futures::future::select(all, cancelled).await {
+        // No upstream has anything to say: the stream stays open until the caller ends it.
+        futures::future::Either::Left((_, cancelled)) => cancelled.await,
+        futures::future::Either::Right(_) => {}
+    }
+    Execution::result(RawJson::EMPTY_OBJECT, false)
+}
+
+impl View<'_> {
+    /// The part of a filter that concerns one plugin: its own URIs, and of those what the caller
+    /// may read.
+    fn filter_for(
+        &self,
+        plugin: &Name,
+        wanted: &ListenFilter,
+        index: Option<&ResourceIndex>,
+    ) -> ListenFilter {
+        let uris = wanted
+            .uris
+            .iter()
+            .filter(|uri| {
+                let target = (Action::ReadResource, Some(plugin.as_str()), uri.as_str());
+                self.node.may_see(self.compiled, self.caller, target)
+            })
+            .filter_map(|uri| match index {
+                None => Some(uri.clone()),
+                Some(index) => {
+                    index.route(uri).filter(|(owner, _)| owner == plugin).map(|(_, own)| own)
+                }
+            })
+            .collect();
+        ListenFilter { uris, ..wanted.clone() }
+    }
+}
+
+async fn listen_to(
+    node: &Node,
+    name: Name,
+    filter: ListenFilter,
+    call: &Call<Intended>,
+    link: &dyn ClientLink,
+) {
+    let tenant = &call.caller().principal.tenant;
+    let request = execute_request(call, Operation::Listen, call.params().clone());
+    while let Some(plugin) = node.toolbox.plugin(tenant, name.as_str()) {
+        match plugin.listen(&filter, &request, link).await {
+            Ok(ListenEnd::Retired) => {}
+            Ok(ListenEnd::Cancelled) => return,
+            Err(cause) => {
+                tracing::warn!(plugin = %name, %cause, "its announcements cannot be heard");
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_united() {
+        let parse = |v: Value| v.as_object().cloned().unwrap_or_default();
+        let mut all = parse(json!({ "tools": { "listChanged": false } }));
+        merge(&mut all, &parse(json!({ "tools": { "listChanged": true }, "logging": {} })));
+        merge(&mut all, &parse(json!({ "tools": {} })));
+        let expect = json!({ "tools": { "listChanged": true }, "logging": {} });
+        assert_eq!(Value::Object(all), expect);
+    }
+}

@@ -1,0 +1,19 @@
+//! The node: the [`Plane`](provost_data_pipeline::Plane) that every front end drives.
+//!
+//! Purpose: hold the compiled state of one revision and answer each stage of a call from it: keys,
+//! names, policy, schema, execution, record.
+//! Invariants: a call keeps the state that it began with; a revision that cannot be compiled never
+//! replaces one that can; what a caller may not use looks to them as if it were not there.
+//! Left out: transports, upstreams (`provost-data-tools`), the log behind the sink.
+
+mod api_keys;
+mod compiled;
+mod counts;
+mod lists;
+mod models;
+mod plane;
+mod schemas;
+mod target;
+
+pub use compiled::{Compiled, CompileError};
+pub use plane::{Node, NodePorts};

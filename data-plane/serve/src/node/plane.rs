@@ -1,0 +1,377 @@
+//! The stages of a call, answered by this node.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use provost_data_pipeline::{
+    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited,
+    Operation, Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target,
+    Validated,
+};
+use provost_data_policy::{AccessRequest, Facts, SqlFacts};
+use provost_data_tools::{ExecuteRequest, Toolbox};
+use provost_mcp::{RawJson, RawObject, RpcError};
+use provost_types::{
+    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name,
+    PrincipalRef, Revision,
+};
+
+use super::{compiled::Compiled, counts::Counts, lists};
+
+/// Rounds of questions to one legacy client within one call: an upstream that never has enough
+/// is cut off.
+const MAX_INPUT_ROUNDS: usize = 32;
+/// The longest a call may run whatever its plugin allows.
+const MAX_CALL_TIME: Duration = Duration::from_secs(3_600);
+
+/// What the node is composed of.
+pub struct NodePorts {
+    /// Where records go.
+    pub audit: Arc<dyn AuditSink>,
+    /// Plugins.
+    pub toolbox: Arc<Toolbox>,
+    /// Models.
+    pub inference: Arc<dyn Inference>,
+    /// Whether, and as whom, calls without a token are served.
+    pub anonymous: Option<PrincipalRef>,
+}
+
+/// One data-plane node.
+pub struct Node {
+    current: ArcSwap<Compiled>,
+    audit: Arc<dyn AuditSink>,
+    pub(super) toolbox: Arc<Toolbox>,
+    pub(super) inference: Arc<dyn Inference>,
+    anonymous: Option<Arc<Caller>>,
+    counts: Counts,
+}
+
+impl Node {
+    /// A node that runs `first` until told otherwise.
+    pub fn new(ports: NodePorts, first: Compiled) -> Self {
+        let NodePorts { audit, toolbox, inference, anonymous } = ports;
+        toolbox.reconcile(&first.snapshot);
+        let anonymous = anonymous.map(|principal| {
+            Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() })
+        });
+        let current = ArcSwap::from_pointee(first);
+        Self { current, audit, toolbox, inference, anonymous, counts: Counts::default() }
+    }
+
+    /// Replaces the state at once for every call that arrives from now on.
+    pub fn activate(&self, next: Compiled) {
+        self.toolbox.reconcile(&next.snapshot);
+        self.current.store(Arc::new(next));
+    }
+
+    /// The revision that calls run under now.
+    pub fn active_revision(&self) -> Revision {
+        self.current.load().revision()
+    }
+
+    /// Whether the token authenticates somebody now.
+    pub fn knows_token(&self, token: &str) -> bool {
+        self.current.load().keys.authenticate(token, self.now_ns()).is_ok()
+    }
+
+    /// Calls since the start by how they ended.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.counts.read()
+    }
+
+    pub(super) fn compiled(&self) -> Arc<Compiled> {
+        self.current.load_full()
+    }
+
+    /// Who the credential says that calls.
+    pub(super) fn caller(
+        &self,
+        compiled: &Compiled,
+        credential: &Credential,
+    ) -> Result<Arc<Caller>, Rejection> {
+        match (credential, &self.anonymous) {
+            (Credential::Bearer(token), _) => compiled.keys.authenticate(token, self.now_ns()),
+            (Credential::Anonymous, Some(caller)) => Ok(caller.clone()),
+            (Credential::Anonymous, None) => Err(Rejection::new(
+                RejectionKind::Unauthenticated,
+                "PV-AUTH-MISSING",
+                "no bearer token was sent; `provost token create` makes one",
+            )),
+        }
+    }
+
+    /// Whether the caller may see the object in lists.
+    pub(super) fn may_see(
+        &self,
+        compiled: &Compiled,
+        caller: &Caller,
+        target: (provost_types::Action, Option<&str>, &str),
+    ) -> bool {
+        let (action, plugin, full) = target;
+        let PrincipalRef { tenant, name } = &caller.principal;
+        compiled.engine.may_see(tenant, name, action, plugin, full, self.now_ns())
+    }
+
+    /// What a SQL text in the arguments does, where the plugin is a database.
+    fn sql_facts(&self, call: &Call<Resolved>) -> Option<SqlFacts> {
+        let target = call.target();
+        let Operation::CallTool(_) = &call.request().operation else { return None };
+        let name = target.plugin.as_ref()?;
+        let plugin = self.toolbox.plugin(&call.caller().principal.tenant, name.as_str())?;
+        let arguments = arguments(&call.request().params)?.parse().ok()?;
+        // A text that cannot be parsed has no facts; the plugin refuses it, and so does a policy
+        // that asks for them.
+        plugin.sql()?.facts(&target.local, &arguments).ok()?
+    }
+
+    async fn run(
+        &self,
+        compiled: &Arc<Compiled>,
+        call: &Call<Intended>,
+        link: &dyn ClientLink,
+    ) -> Execution {
+        let operation = &call.request().operation;
+        if lists::is_list(operation) {
+            return lists::answer(self, compiled, call).await;
+        }
+        if matches!(operation, Operation::Listen) {
+            return lists::listen(self, compiled, call, link).await;
+        }
+        if matches!(operation, Operation::SetLogLevel) {
+            // The level is the client's own affair: the front end filters by it.
+            return Execution::result(RawJson::EMPTY_OBJECT, false);
+        }
+        let target = call.target();
+        let tenant = &call.caller().principal.tenant;
+        let plugin = target.plugin.as_ref().and_then(|name| self.toolbox.plugin(tenant, name.as_str()));
+        match plugin {
+            Some(plugin) => self.run_on(&plugin, call, link).await,
+            None => super::models::run(self, call, link).await,
+        }
+    }
+
+    /// Runs on one plugin. A legacy client is asked for input while its call waits; any other gets
+    /// the MRTR result and comes back with a call of its own.
+    async fn run_on(
+        &self,
+        plugin: &provost_data_tools::Plugin,
+        call: &Call<Intended>,
+        link: &dyn ClientLink,
+    ) -> Execution {
+        let operation = local_operation(&call.request().operation, &call.target().local);
+        let mut request = execute_request(call, operation, call.params().clone());
+        for _ in 0..MAX_INPUT_ROUNDS {
+            let execution = plugin.execute(&request, link).await;
+            let Reply::InputRequired(body) = &execution.reply else { return execution };
+            match ask(link, call.params(), body).await {
+                None => return execution,
+                Some(Ok(next)) => request.params = next,
+                Some(Err(refused)) => return *refused,
+            }
+            // Each round has its own time: people take longer than machines.
+            request.deadline = Instant::now() + MAX_CALL_TIME;
+        }
+        Execution::error(RpcError::with_code(
+            RpcError::UPSTREAM_FAILED,
+            "PV-UPSTREAM-INPUT-ROUNDS",
+            format!("the upstream asked for input more than {MAX_INPUT_ROUNDS} times in one call"),
+        ))
+    }
+}
+
+/// The call as a plugin takes it.
+pub(super) fn execute_request(
+    call: &Call<Intended>,
+    operation: Operation,
+    params: RawJson,
+) -> ExecuteRequest<'_> {
+    ExecuteRequest {
+        operation,
+        params,
+        client: &call.request().client,
+        principal: &call.caller().principal,
+        deadline: Instant::now() + MAX_CALL_TIME,
+        call_id: call.request().call_id,
+    }
+}
+
+/// The operation in the plugin's own names.
+fn local_operation(operation: &Operation, local: &str) -> Operation {
+    let local = local.to_owned();
+    match operation {
+        Operation::CallTool(_) => Operation::CallTool(local),
+        Operation::GetPrompt(_) => Operation::GetPrompt(local),
+        Operation::ReadResource(_) => Operation::ReadResource(local),
+        Operation::Subscribe(_) => Operation::Subscribe(local),
+        Operation::Unsubscribe(_) => Operation::Unsubscribe(local),
+        Operation::Complete { is_prompt, .. } => {
+            Operation::Complete { is_prompt: *is_prompt, target: local }
+        }
+        Operation::Task { method, .. } => Operation::Task { method: method.clone(), task: local },
+        other => other.clone(),
+    }
+}
+
+/// Asks the client, if it can be asked, and makes the parameters of the next round.
+async fn ask(
+    link: &dyn ClientLink,
+    params: &RawJson,
+    input_required: &RawJson,
+) -> Option<Result<RawJson, Box<Execution>>> {
+    let body = RawObject::parse(input_required).ok()?;
+    let requests = body.get("inputRequests").unwrap_or(RawJson::EMPTY_OBJECT);
+    let answering = link.ask(&requests)?;
+    let responses = match answering.await {
+        Ok(responses) => responses,
+        Err(cause) => {
+            let error = RpcError::with_code(
+                RpcError::INTERNAL,
+                "PV-CLIENT-INPUT",
+                format!("{cause}, and the upstream cannot go on without"),
+            );
+            return Some(Err(Box::new(Execution::error(error))));
+        }
+    };
+    let mut next = RawObject::parse(params).ok()?;
+    next.set("inputResponses", responses);
+    match body.get("requestState") {
+        Some(state) => next.set("requestState", state),
+        None => drop(next.remove("requestState")),
+    }
+    Some(Ok(next.finish()))
+}
+
+/// The `arguments` object of a `tools/call`.
+fn arguments(params: &RawJson) -> Option<RawJson> {
+    RawObject::parse(params).ok()?.get("arguments")
+}
+
+impl Plane for Node {
+    type Snapshot = Compiled;
+
+    fn snapshot(&self) -> Arc<Compiled> {
+        self.current.load_full()
+    }
+
+    fn revision(&self, snapshot: &Compiled) -> Revision {
+        snapshot.revision()
+    }
+
+    fn now_ns(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn authenticate(
+        &self,
+        snapshot: &Compiled,
+        call: &Call<Received>,
+    ) -> Result<Arc<Caller>, Rejection> {
+        self.caller(snapshot, &call.request().credential)
+    }
+
+    async fn resolve(
+        &self,
+        snapshot: &Arc<Compiled>,
+        call: &Call<Authenticated>,
+    ) -> Result<Target, Rejection> {
+        super::target::resolve(self, snapshot, call).await
+    }
+
+    fn authorise(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Decision {
+        let (request, target) = (call.request(), call.target());
+        let Some(action) = target.action else {
+            return Decision {
+                effect: Effect::Allow,
+                policies: Vec::new(),
+                observed: Vec::new(),
+                reason: "lists are filtered by what the caller may use".to_owned(),
+                revision: snapshot.revision(),
+            };
+        };
+        let arguments = arguments(&request.params);
+        let sql = self.sql_facts(call);
+        let facts = Facts {
+            arguments: arguments.as_ref().map(RawJson::as_str),
+            sql: sql.as_ref(),
+            transport: request.client.transport,
+            client_address: request.client.address.as_deref().and_then(address),
+        };
+        let PrincipalRef { tenant, name } = &call.caller().principal;
+        let access = AccessRequest {
+            tenant,
+            principal: name,
+            action,
+            plugin: target.plugin.as_ref().map(Name::as_str),
+            target: &target.full,
+            facts: &facts,
+        };
+        snapshot.engine.decide(&access, self.now_ns())
+    }
+
+    fn limit(&self, _: &Compiled, _: &Call<Admitted>) -> Result<Reservation, Rejection> {
+        Ok(Reservation::default())
+    }
+
+    fn validate(&self, _: &Compiled, call: &Call<Limited>) -> Result<(), Rejection> {
+        let Operation::CallTool(_) = &call.request().operation else { return Ok(()) };
+        let target = call.target();
+        let tenant = &call.caller().principal.tenant;
+        let Some(plugin) = target.plugin.as_ref().and_then(|p| self.toolbox.plugin(tenant, p.as_str()))
+        else {
+            return Ok(());
+        };
+        let arguments = arguments(&call.request().params).unwrap_or(RawJson::EMPTY_OBJECT);
+        plugin.validate(&target.local, &arguments).map_err(|problem| {
+            Rejection::new(
+                RejectionKind::Invalid,
+                "PV-ARGS-SCHEMA",
+                format!("the arguments of {} do not fit its schema: {problem}", target.full),
+            )
+        })
+    }
+
+    fn guard_in(&self, _: &Compiled, call: &Call<Validated>) -> Result<RawJson, Rejection> {
+        Ok(call.request().params.clone())
+    }
+
+    async fn execute(
+        &self,
+        snapshot: &Arc<Compiled>,
+        call: &Call<Intended>,
+        link: &dyn ClientLink,
+    ) -> Execution {
+        self.run(snapshot, call, link).await
+    }
+
+    fn guard_out(&self, _: &Compiled, _: &Call<Intended>, reply: Reply) -> Reply {
+        reply
+    }
+
+    async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
+        let status = event.status;
+        let receipt = self.audit.record(event).await?;
+        if let Some(status) = status {
+            self.counts.add(status);
+        }
+        Ok(receipt)
+    }
+
+    fn digest(&self, bytes: &[u8]) -> [u8; 32] {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        let mut out = [0; 32];
+        out.copy_from_slice(digest.as_ref());
+        out
+    }
+}
+
+/// An address with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
+}

@@ -1,0 +1,29 @@
+//! The input schemas that the front end checks `Mcp-Param-…` headers against.
+
+use provost_data_pipeline::{Credential, Route};
+use provost_data_tools::names;
+use provost_mcp::{RawJson, RawObject};
+use provost_types::{Action, Name};
+
+use super::plane::Node;
+use crate::ToolSchemas;
+
+impl ToolSchemas for Node {
+    fn input_schema(&self, credential: &Credential, route: &Route, tool: &str) -> Option<RawJson> {
+        let compiled = self.compiled();
+        let caller = self.caller(&compiled, credential).ok()?;
+        let tenant = &caller.principal.tenant;
+        let exists = |text: &str| self.toolbox.plugin(tenant, text).is_some();
+        let (plugin, local) = match route {
+            Route::Plugin(plugin) => (plugin.as_str(), tool),
+            Route::Merged => names::split(tool, exists)?,
+        };
+        let plugin_name = Name::new(plugin).ok()?;
+        let full = names::join(&plugin_name, local);
+        if !self.may_see(&compiled, &caller, (Action::CallTool, Some(plugin), &full)) {
+            return None;
+        }
+        let definition = self.toolbox.plugin(tenant, plugin)?.cached_tool(local)?;
+        RawObject::parse(&definition.raw).ok()?.get("inputSchema")
+    }
+}

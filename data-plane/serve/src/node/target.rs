@@ -1,0 +1,191 @@
+//! From what the caller named to what it is: plugin, local name, full name, action.
+
+use std::sync::Arc;
+
+use provost_data_pipeline::{
+    Authenticated, Call, Caller, Operation, Rejection, RejectionKind, Route, Target,
+};
+use provost_data_tools::{Plugin, names};
+use provost_types::{Action, Name};
+
+use super::{compiled::Compiled, lists, plane::Node};
+
+/// Finds what an operation touches. What the caller may not see is not found.
+pub(super) async fn resolve(
+    node: &Node,
+    compiled: &Arc<Compiled>,
+    call: &Call<Authenticated>,
+) -> Result<Target, Rejection> {
+    let request = call.request();
+    let finder = Finder { node, compiled, caller: call.caller(), route: &request.route };
+    match &request.operation {
+        Operation::CallTool(name) => finder.tool(name).await,
+        Operation::GetPrompt(name) | Operation::Complete { is_prompt: true, target: name } => {
+            finder.prompt(name).await
+        }
+        Operation::ReadResource(uri)
+        | Operation::Subscribe(uri)
+        | Operation::Unsubscribe(uri)
+        | Operation::Complete { is_prompt: false, target: uri } => finder.resource(uri).await,
+        Operation::Task { task, .. } => finder.task(task),
+        Operation::Chat(model) | Operation::Embed(model) => finder.model(model),
+        Operation::Discover
+        | Operation::ListTools
+        | Operation::ListPrompts
+        | Operation::ListResources
+        | Operation::ListResourceTemplates
+        | Operation::ListModels
+        | Operation::SetLogLevel
+        | Operation::Listen => finder.whole_route(),
+    }
+}
+
+struct Finder<'a> {
+    node: &'a Node,
+    compiled: &'a Arc<Compiled>,
+    caller: &'a Caller,
+    route: &'a Route,
+}
+
+impl Finder<'_> {
+    fn tenant(&self) -> &Name {
+        &self.caller.principal.tenant
+    }
+
+    fn plugin(&self, name: &Name) -> Option<Arc<Plugin>> {
+        self.node.toolbox.plugin(self.tenant(), name.as_str())
+    }
+
+    /// Plugin and local name of a tool or prompt; `None` when no such plugin exists.
+    fn split(&self, name: &str) -> Option<(Arc<Plugin>, Name, String)> {
+        let (plugin, local) = match self.route {
+            Route::Plugin(plugin) => (plugin.clone(), name),
+            Route::Merged => {
+                let exists = |text: &str| {
+                    Name::new(text).is_ok_and(|plugin| self.plugin(&plugin).is_some())
+                };
+                let (plugin, local) = names::split(name, exists)?;
+                (Name::new(plugin).ok()?, local)
+            }
+        };
+        let found = self.plugin(&plugin)?;
+        Some((found, plugin, local.to_owned()))
+    }
+
+    fn target(&self, plugin: Name, local: String, full: String, action: Action) -> Target {
+        let digest = self.compiled.plugin_digest(self.tenant(), &plugin);
+        Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest: digest }
+    }
+
+    /// Invisible is the same as absent, in words and code.
+    fn check_visible(&self, target: Target, unknown: Rejection) -> Result<Target, Rejection> {
+        let Some(action) = target.action else { return Ok(target) };
+        let plugin = target.plugin.as_ref().map(Name::as_str);
+        let seen = self.node.may_see(self.compiled, self.caller, (action, plugin, &target.full));
+        if seen { Ok(target) } else { Err(unknown) }
+    }
+
+    async fn tool(&self, name: &str) -> Result<Target, Rejection> {
+        let unknown = || not_found("PV-TOOL-UNKNOWN", format!("Unknown tool: {name}"));
+        let (plugin, plugin_name, local) = self.split(name).ok_or_else(unknown)?;
+        let full = names::join(&plugin_name, &local);
+        let target = self.target(plugin_name, local, full, Action::CallTool);
+        let target = self.check_visible(target, unknown())?;
+        match plugin.tools().await {
+            Ok(tools) if tools.iter().any(|t| t.name == target.local) => Ok(target),
+            Ok(_) => Err(unknown()),
+            // The call itself will say what is wrong with the upstream.
+            Err(_) => Ok(target),
+        }
+    }
+
+    async fn prompt(&self, name: &str) -> Result<Target, Rejection> {
+        let unknown = || not_found("PV-PROMPT-UNKNOWN", format!("Unknown prompt: {name}"));
+        let (plugin, plugin_name, local) = self.split(name).ok_or_else(unknown)?;
+        let full = names::join(&plugin_name, &local);
+        let target = self.target(plugin_name, local, full, Action::GetPrompt);
+        let target = self.check_visible(target, unknown())?;
+        match plugin.prompts().await {
+            Ok(prompts) if prompts.iter().any(|p| p.name == target.local) => Ok(target),
+            Ok(_) => Err(unknown()),
+            Err(_) => Ok(target),
+        }
+    }
+
+    async fn resource(&self, uri: &str) -> Result<Target, Rejection> {
+        let unknown = || not_found("PV-RESOURCE-UNKNOWN", format!("Resource not found: {uri}"));
+        let (plugin, local) = match self.route {
+            Route::Plugin(plugin) => (plugin.clone(), uri.to_owned()),
+            Route::Merged => {
+                let plugins = lists::plugins(self.node, self.compiled, self.tenant(), self.route);
+                lists::resource_index(&plugins).await.route(uri).ok_or_else(unknown)?
+            }
+        };
+        self.plugin(&plugin).ok_or_else(unknown)?;
+        let target = self.target(plugin, local, uri.to_owned(), Action::ReadResource);
+        self.check_visible(target, unknown())
+    }
+
+    /// A task was made by a tool call that policy admitted, and its handle is bound to the caller.
+    fn task(&self, task: &str) -> Result<Target, Rejection> {
+        let unknown = || not_found("PV-TASK-UNKNOWN", format!("Unknown task: {task}"));
+        if task.is_empty() {
+            return self.whole_route();
+        }
+        let (_, plugin, local) = self.split(task).ok_or_else(unknown)?;
+        let digest = self.compiled.plugin_digest(self.tenant(), &plugin);
+        Ok(Target {
+            plugin: Some(plugin),
+            local,
+            full: task.to_owned(),
+            action: None,
+            plugin_digest: digest,
+        })
+    }
+
+    fn model(&self, model: &str) -> Result<Target, Rejection> {
+        let unknown = || {
+            not_found(
+                "PV-MODEL-UNKNOWN",
+                format!("Unknown model: {model}; /v1/models lists those you may use"),
+            )
+        };
+        let target = Target {
+            plugin: None,
+            local: model.to_owned(),
+            full: model.to_owned(),
+            action: Some(Action::UseModel),
+            plugin_digest: None,
+        };
+        let target = self.check_visible(target, unknown())?;
+        let exists = self.node.inference.models().iter().any(|m| m.name == model);
+        if exists { Ok(target) } else { Err(unknown()) }
+    }
+
+    /// Operations on everything behind a route: the plugin must exist where one is named.
+    fn whole_route(&self) -> Result<Target, Rejection> {
+        let plugin = match self.route {
+            Route::Merged => None,
+            Route::Plugin(plugin) => {
+                if self.plugin(plugin).is_none() {
+                    return Err(not_found(
+                        "PV-PLUGIN-UNKNOWN",
+                        format!("there is no plugin {plugin} here"),
+                    ));
+                }
+                Some(plugin.clone())
+            }
+        };
+        Ok(Target {
+            plugin,
+            local: String::new(),
+            full: String::new(),
+            action: None,
+            plugin_digest: None,
+        })
+    }
+}
+
+fn not_found(code: &'static str, message: String) -> Rejection {
+    Rejection::new(RejectionKind::NotFound, code, message)
+}

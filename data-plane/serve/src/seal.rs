@@ -1,0 +1,65 @@
+//! Sealed texts that clients carry for us.
+//!
+//! AES-256-GCM under a key derived for one purpose; the nonce is random and stands in front, so
+//! any node with the same key opens what another sealed. At 2^32 texts a key should be changed.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    rand,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+/// The longest sealed text that is opened, in characters.
+const MAX_SEALED_CHARS: usize = 64 * 1024;
+
+/// Seals and opens for one purpose.
+pub(crate) struct Sealer {
+    key: LessSafeKey,
+}
+
+/// The machine has no randomness, or the key is unusable: nothing can be sealed.
+#[derive(Debug, thiserror::Error)]
+#[error("PV-SEAL-FAILED: the value could not be sealed")]
+pub struct SealFailed;
+
+impl Sealer {
+    /// `purpose` separates the keys of different uses.
+    pub(crate) fn new(key: &[u8; 32], purpose: &str) -> Result<Self, SealFailed> {
+        let derived = blake3::derive_key(purpose, key);
+        let unbound = UnboundKey::new(&AES_256_GCM, &derived).map_err(|_| SealFailed)?;
+        Ok(Self { key: LessSafeKey::new(unbound) })
+    }
+
+    /// Base64url of nonce, ciphertext and tag. `bound` must be given again to open.
+    pub(crate) fn seal(&self, plain: &[u8], bound: &[u8]) -> Result<String, SealFailed> {
+        let mut nonce = [0u8; NONCE_LEN];
+        rand::fill(&mut nonce).map_err(|_| SealFailed)?;
+        let mut inside = plain.to_vec();
+        self.key
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(bound), &mut inside)
+            .map_err(|_| SealFailed)?;
+        let mut sealed = nonce.to_vec();
+        sealed.append(&mut inside);
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// What was sealed; `None` if a single bit of it or of `bound` is another.
+    pub(crate) fn open(&self, sealed: &str, bound: &[u8]) -> Option<Vec<u8>> {
+        if sealed.len() > MAX_SEALED_CHARS {
+            return None;
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (nonce, inside) = bytes.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut inside = inside.to_vec();
+        let plain = self.key.open_in_place(nonce, Aad::from(bound), &mut inside).ok()?;
+        Some(plain.to_vec())
+    }
+}
+
+/// 128 random bits.
+pub(crate) fn random_id() -> Result<u128, SealFailed> {
+    let mut bytes = [0u8; 16];
+    rand::fill(&mut bytes).map_err(|_| SealFailed)?;
+    Ok(u128::from_be_bytes(bytes))
+}

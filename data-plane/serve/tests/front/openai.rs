@@ -1,0 +1,67 @@
+//! The OpenAI-compatible endpoints.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::world::{Said, World, data_lines};
+
+async fn post(world: &World, path: &str, headers: &[(&str, &str)], body: &str) -> Said {
+    let mut all = vec![("content-type", "application/json"), ("authorization", "Bearer token-alice")];
+    all.retain(|(name, _)| !headers.iter().any(|(n, _)| n == name));
+    all.extend_from_slice(headers);
+    world.send(Method::POST, path, &all, body.to_owned()).await
+}
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[tokio::test]
+async fn chat_whole_and_streamed() {
+    let world = World::new();
+    let whole = post(&world, CHAT, &[], r#"{"model":"tiny","messages":[]}"#).await;
+    assert_eq!(whole.status, StatusCode::OK);
+    assert_eq!(whole.json()["object"], json!("chat.completion"));
+    assert!(whole.header("x-provost-audit").contains("\"log\":\"provost/acme\""));
+
+    let streamed = post(&world, CHAT, &[], r#"{"model":"tiny","messages":[],"stream":true}"#).await;
+    assert!(streamed.is_events());
+    let lines = data_lines(&streamed.text);
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[2], "[DONE]");
+    assert_eq!(streamed.events()[1]["choices"][0]["delta"]["content"], json!("lo"));
+}
+
+#[tokio::test]
+async fn models() {
+    let world = World::new();
+    let all = world.send(Method::GET, "/v1/models", &[], "").await;
+    assert_eq!(all.json()["data"][0]["id"], json!("tiny"));
+    let one = world.send(Method::GET, "/v1/models/tiny", &[], "").await;
+    assert_eq!(one.json()["id"], json!("tiny"));
+    let none = world.send(Method::GET, "/v1/models/huge", &[], "").await;
+    assert_eq!(none.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn errors_in_openais_shape() {
+    let world = World::new();
+    let chat = |model: &str| format!(r#"{{"model":"{model}","messages":[],"stream":true}}"#);
+    let table: Vec<(&str, Vec<(&str, &str)>, String, u16, &str)> = vec![
+        (CHAT, vec![], "{".to_owned(), 400, "PV-OPENAI-INVALID"),
+        (CHAT, vec![], r#"{"model":1}"#.to_owned(), 400, "PV-OPENAI-INVALID"),
+        (CHAT, vec![], r#"{"model":"a","model":"b"}"#.to_owned(), 400, "PV-OPENAI-INVALID"),
+        (CHAT, vec![("content-type", "text/plain")], chat("tiny"), 415, "PV-HTTP-CONTENT-TYPE"),
+        (CHAT, vec![], format!("\"{}\"", "x".repeat(70_000)), 413, "PV-HTTP-BODY-TOO-LARGE"),
+        (CHAT, vec![("authorization", "Bearer wrong")], chat("tiny"), 401, "PV-AUTH-UNKNOWN"),
+        (CHAT, vec![], chat("absent"), 404, "PV-TARGET-UNKNOWN"),
+        (CHAT, vec![], chat("denied"), 403, "PV-POLICY-DENIED"),
+        (CHAT, vec![], chat("limited"), 429, "PV-QUOTA"),
+        ("/v1/embeddings", vec![], r#"{"model":"tiny","input":"x"}"#.to_owned(), 500, "PV-INTERNAL"),
+    ];
+    for (path, headers, body, status, code) in table {
+        let said = post(&world, path, &headers, &body).await;
+        assert_eq!(said.status.as_u16(), status, "{code}: {}", said.text);
+        assert_eq!(said.json()["error"]["code"], json!(code));
+        assert!(said.json()["error"]["message"].is_string());
+        assert!(!said.text.contains("secret"), "what has no code of ours stays inside");
+    }
+}

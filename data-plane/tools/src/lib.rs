@@ -1,0 +1,29 @@
+//! Executors: upstream MCP servers over HTTP and stdio, and the built-ins.
+//!
+//! Purpose: everything behind a plugin's name. A [`Toolbox`] keeps the [`Plugin`]s of all tenants
+//! in step with the snapshot; a plugin lists its definitions byte for byte and executes operations
+//! in its own names.
+//! Invariants: an execution always ends, with an answer or an error that has a code; both eras of
+//! upstream look alike from outside (see `docs/mcp-bridging.md`); nothing of an upstream's answer
+//! is re-serialised, only spliced; everything an upstream can make us keep is bounded ([`Limits`]).
+//! Left out: policy, audit and routing (the node), the client's side of MCP (`provost-data-serve`).
+
+mod builtin;
+mod definition;
+mod egress;
+mod error;
+mod limits;
+pub mod names;
+mod plugin;
+mod schema;
+pub mod sql;
+mod toolbox;
+mod upstream;
+
+pub use definition::{Definition, Definitions};
+pub use error::UpstreamError;
+pub use limits::Limits;
+pub use plugin::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, ExecuteRequest, ListenEnd, Plugin};
+pub use schema::ValidationProblem;
+pub use toolbox::{SecretSource, Toolbox, ToolboxDeps, spec_digest};
+pub use upstream::{ListenFilter, ServerFacts};

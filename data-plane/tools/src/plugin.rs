@@ -1,0 +1,280 @@
+//! One plugin of one tenant, running.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use provost_data_pipeline::{ClientFacts, ClientLink, Execution, Operation};
+use provost_mcp::{Era, ProtocolVersion, RawJson};
+use provost_types::{CallId, Name, PluginSpec, PrincipalRef};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Definitions, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
+    builtin::Builtin,
+    schema::SchemaCache,
+    sql::SqlPlugin,
+    upstream::{ListKind, McpUpstream},
+};
+
+/// A call's time if the spec names none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Calls at once if the spec names no bound.
+pub const DEFAULT_CONCURRENCY: usize = 256;
+
+/// One operation for one plugin.
+#[derive(Clone, Debug)]
+pub struct ExecuteRequest<'a> {
+    /// What to do, with the plugin's own names (no prefixes).
+    pub operation: Operation,
+    /// The params as the client sent them. Names inside are replaced by the operation's; for a
+    /// retry `requestState` is the plugin's own and `inputResponses` the answers.
+    pub params: RawJson,
+    /// The client.
+    pub client: &'a ClientFacts,
+    /// Who calls.
+    pub principal: &'a PrincipalRef,
+    /// When to give up; the plugin's own timeout may come earlier.
+    pub deadline: Instant,
+    /// For logs.
+    pub call_id: CallId,
+}
+
+/// Why listening ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenEnd {
+    /// The listener went.
+    Cancelled,
+    /// The plugin was changed or removed: look it up again.
+    Retired,
+}
+
+enum Source {
+    Mcp(Arc<McpUpstream>),
+    Builtin(Builtin),
+    /// It could not be set up; every use says why.
+    Broken(UpstreamError),
+}
+
+/// A running plugin. Cheap to hold: whoever holds one while it is replaced finishes on the old one.
+pub struct Plugin {
+    tenant: Name,
+    name: Name,
+    digest: Arc<str>,
+    timeout: Duration,
+    source: Source,
+    schemas: SchemaCache,
+    permits: Semaphore,
+    retired: CancellationToken,
+}
+
+impl Plugin {
+    pub(crate) fn mcp(id: Identity, upstream: Arc<McpUpstream>) -> Self {
+        Self::new(id, Source::Mcp(upstream))
+    }
+
+    pub(crate) fn builtin(id: Identity, builtin: Builtin) -> Self {
+        Self::new(id, Source::Builtin(builtin))
+    }
+
+    pub(crate) fn broken(id: Identity, cause: UpstreamError) -> Self {
+        tracing::warn!(plugin = %id.name, tenant = %id.tenant, %cause, "a plugin cannot be set up");
+        Self::new(id, Source::Broken(cause))
+    }
+
+    fn new(id: Identity, source: Source) -> Self {
+        let timeout = match id.timeout_ms {
+            0 => DEFAULT_TIMEOUT,
+            ms => Duration::from_millis(ms),
+        };
+        let permits = match id.max_concurrency {
+            0 => DEFAULT_CONCURRENCY,
+            n => n as usize,
+        };
+        Self {
+            tenant: id.tenant,
+            name: id.name,
+            digest: id.digest,
+            timeout,
+            source,
+            schemas: SchemaCache::default(),
+            permits: Semaphore::new(permits),
+            retired: CancellationToken::new(),
+        }
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> &Name {
+        &self.tenant
+    }
+
+    /// The name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// SHA-256 of the spec, hexadecimal.
+    pub fn digest(&self) -> &Arc<str> {
+        &self.digest
+    }
+
+    /// The longest time for one call.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Ends listeners; calls under way finish.
+    pub(crate) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// The `sql` built-in behind this plugin, for the facts that policy needs.
+    pub fn sql(&self) -> Option<&SqlPlugin> {
+        match &self.source {
+            Source::Builtin(builtin) => builtin.sql(),
+            _ => None,
+        }
+    }
+
+    /// Calls that wait for an answer of their client.
+    pub fn parked_calls(&self) -> usize {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.parked(),
+            _ => 0,
+        }
+    }
+
+    /// What the server says of itself: era, revision, capabilities, instructions.
+    pub async fn capabilities(&self) -> Result<ServerFacts, UpstreamError> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.facts().await,
+            Source::Builtin(_) => Ok(ServerFacts {
+                era: Era::Modern,
+                protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
+                capabilities: RawJson::from(json!({"tools": {}})),
+                server_info: Some(RawJson::from(
+                    json!({"name": self.name.as_str(), "version": env!("CARGO_PKG_VERSION")}),
+                )),
+                instructions: None,
+            }),
+            Source::Broken(cause) => Err(cause.clone()),
+        }
+    }
+
+    /// Its tools. All lists are fetched once for all callers and cached.
+    pub async fn tools(&self) -> Result<Definitions, UpstreamError> {
+        match &self.source {
+            Source::Builtin(builtin) => Ok(builtin.tools()),
+            _ => self.list(ListKind::Tools).await,
+        }
+    }
+
+    /// Its prompts.
+    pub async fn prompts(&self) -> Result<Definitions, UpstreamError> {
+        self.list(ListKind::Prompts).await
+    }
+
+    /// Its resources.
+    pub async fn resources(&self) -> Result<Definitions, UpstreamError> {
+        self.list(ListKind::Resources).await
+    }
+
+    /// Its resource templates.
+    pub async fn resource_templates(&self) -> Result<Definitions, UpstreamError> {
+        self.list(ListKind::Templates).await
+    }
+
+    async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.list(kind).await,
+            Source::Builtin(_) => Ok(Definitions::default()),
+            Source::Broken(cause) => Err(cause.clone()),
+        }
+    }
+
+    /// The tool's definition, if its list was fetched before (resolving a call does that).
+    pub fn cached_tool(&self, tool: &str) -> Option<crate::Definition> {
+        let tools = match &self.source {
+            Source::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
+            Source::Builtin(builtin) => builtin.tools(),
+            Source::Broken(_) => return None,
+        };
+        tools.iter().find(|d| d.name == tool).cloned()
+    }
+
+    /// Checks a call's arguments (the object itself) against the tool's input schema. Waits for
+    /// nothing: a tool whose definition is not at hand is left to the upstream.
+    pub fn validate(&self, tool: &str, arguments: &RawJson) -> Result<(), ValidationProblem> {
+        match self.cached_tool(tool) {
+            Some(definition) => self.schemas.validate(&definition, arguments),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs one operation. Never fails to answer: cancellation, the deadline and every failure of
+    /// the upstream are executions. A question of the upstream comes back as `input_required`;
+    /// whoever can ask the client does, and executes again with `requestState` and
+    /// `inputResponses` in the params.
+    pub async fn execute(&self, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
+        let own = Instant::now() + self.timeout;
+        let request = &ExecuteRequest { deadline: request.deadline.min(own), ..request.clone() };
+        let fail = |cause: UpstreamError| Execution::error(cause.to_rpc(self.name.as_str()));
+        let permit = tokio::select! {
+            biased;
+            () = link.cancelled() => return Execution::cancelled(),
+            permit = tokio::time::timeout_at(request.deadline.into(), self.permits.acquire()) => permit,
+        };
+        let Ok(Ok(_permit)) = permit else {
+            return fail(UpstreamError::Busy("as many calls as allowed are running".to_owned()));
+        };
+        match &self.source {
+            Source::Mcp(upstream) => upstream.execute(request, link).await,
+            Source::Builtin(builtin) => builtin.execute(request, link).await.unwrap_or_else(fail),
+            Source::Broken(cause) => fail(cause.clone()),
+        }
+    }
+
+    /// Passes on what the upstream says between calls (names and URIs are the plugin's own), until
+    /// the listener goes or the plugin is replaced. `request` says who listens; its operation,
+    /// params and deadline do not matter.
+    pub async fn listen(
+        &self,
+        filter: &ListenFilter,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Result<ListenEnd, UpstreamError> {
+        let listening = async {
+            match &self.source {
+                Source::Mcp(upstream) => upstream.listen(filter, request, link).await,
+                // Built-ins never change.
+                Source::Builtin(_) => {
+                    link.cancelled().await;
+                    Ok(())
+                }
+                Source::Broken(cause) => Err(cause.clone()),
+            }
+        };
+        tokio::select! {
+            ended = listening => ended.map(|()| ListenEnd::Cancelled),
+            () = self.retired.cancelled() => Ok(ListenEnd::Retired),
+        }
+    }
+}
+
+/// What a plugin needs of its resource beside its source.
+pub(crate) struct Identity {
+    pub(crate) tenant: Name,
+    pub(crate) name: Name,
+    pub(crate) digest: Arc<str>,
+    timeout_ms: u64,
+    max_concurrency: u32,
+}
+
+impl Identity {
+    pub(crate) fn new(tenant: Name, name: Name, digest: Arc<str>, spec: &PluginSpec) -> Self {
+        Self { tenant, name, digest, timeout_ms: spec.timeout_ms, max_concurrency: spec.max_concurrency }
+    }
+}

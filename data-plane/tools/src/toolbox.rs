@@ -1,0 +1,247 @@
+//! All plugins of all tenants, kept in step with the snapshot.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
+use provost_types::{
+    BuiltinPlugin, HttpPlugin, Inference, Kind, Name, PluginSource, PluginSpec, Resource, ResourceKey, SecretRef,
+    Snapshot, Spec, StdioPlugin,
+};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Limits, Plugin, UpstreamError,
+    builtin::Builtin,
+    plugin::Identity,
+    upstream::{HttpTarget, McpUpstream, StdioTarget},
+};
+
+/// Opened secrets of a tenant.
+pub trait SecretSource: Send + Sync {
+    /// The secret's value; `None` if there is none under this name, or it has no value yet.
+    fn secret(&self, tenant: &Name, name: &Name) -> Option<SecretString>;
+}
+
+/// What plugins need of the node.
+pub struct ToolboxDeps {
+    /// For headers, environments and settings.
+    pub secrets: Arc<dyn SecretSource>,
+    /// For the `inference` built-in.
+    pub inference: Arc<dyn Inference>,
+    /// The node's data directory: where relative `sqlite:` paths begin.
+    pub data_dir: PathBuf,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+type Plugins = HashMap<(Name, Name), Running>;
+
+#[derive(Clone)]
+struct Running {
+    /// Changes when the spec or a secret that it uses does.
+    fingerprint: [u8; 32],
+    plugin: Arc<Plugin>,
+}
+
+/// The running plugins.
+pub struct Toolbox {
+    deps: ToolboxDeps,
+    plugins: ArcSwap<Plugins>,
+    /// One reconciliation at a time.
+    reconciling: Mutex<()>,
+}
+
+impl Toolbox {
+    /// A toolbox without plugins.
+    pub fn new(deps: ToolboxDeps) -> Arc<Self> {
+        Arc::new(Self { deps, plugins: ArcSwap::from_pointee(Plugins::new()), reconciling: Mutex::new(()) })
+    }
+
+    /// Starts, keeps, replaces and stops plugins so that they are the snapshot's. Connects to
+    /// nothing: that happens at a plugin's first use. Must be called within a tokio runtime.
+    pub fn reconcile(&self, snapshot: &Snapshot) {
+        let _one = self.reconciling.lock();
+        let old = self.plugins.load_full();
+        let mut new = Plugins::new();
+        for resource in snapshot.of_kind(Kind::Plugin) {
+            let (Some(tenant), Spec::Plugin(spec)) = (&resource.metadata.tenant, &resource.spec) else {
+                continue;
+            };
+            let key = (tenant.clone(), resource.metadata.name.clone());
+            let fingerprint = fingerprint(snapshot, tenant, spec);
+            let running = match old.get(&key) {
+                Some(running) if running.fingerprint == fingerprint => running.clone(),
+                _ => Running { fingerprint, plugin: Arc::new(self.start(tenant, resource, spec)) },
+            };
+            new.insert(key, running);
+        }
+        let new = Arc::new(new);
+        self.plugins.store(new.clone());
+        for (key, running) in old.iter() {
+            if new.get(key).is_none_or(|now| !Arc::ptr_eq(&now.plugin, &running.plugin)) {
+                running.plugin.retire();
+            }
+        }
+    }
+
+    /// A plugin.
+    pub fn plugin(&self, tenant: &Name, name: &str) -> Option<Arc<Plugin>> {
+        let name = Name::new(name).ok()?;
+        self.plugins.load().get(&(tenant.clone(), name)).map(|r| r.plugin.clone())
+    }
+
+    /// A tenant's plugins, in order of name.
+    pub fn plugins(&self, tenant: &Name) -> Vec<Arc<Plugin>> {
+        let all = self.plugins.load();
+        let mut of_tenant: Vec<Arc<Plugin>> =
+            all.iter().filter(|((t, _), _)| t == tenant).map(|(_, r)| r.plugin.clone()).collect();
+        of_tenant.sort_by(|a, b| a.name().cmp(b.name()));
+        of_tenant
+    }
+
+    /// Stops every plugin; calls under way finish.
+    pub fn stop(&self) {
+        self.reconcile(&Snapshot::default());
+    }
+
+    fn start(&self, tenant: &Name, resource: &Resource, spec: &PluginSpec) -> Plugin {
+        let name = &resource.metadata.name;
+        let id = || Identity::new(tenant.clone(), name.clone(), spec_digest(spec), spec);
+        let started = match &spec.source {
+            PluginSource::McpHttp(http) => self.http(tenant, name, http).map(|u| Plugin::mcp(id(), u)),
+            PluginSource::McpStdio(stdio) => self.stdio(tenant, name, stdio).map(|u| Plugin::mcp(id(), u)),
+            PluginSource::Builtin(builtin) => self.builtin(tenant, builtin).map(|b| Plugin::builtin(id(), b)),
+        };
+        started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
+    }
+
+    fn http(&self, tenant: &Name, name: &Name, spec: &HttpPlugin) -> Result<Arc<McpUpstream>, UpstreamError> {
+        let mut headers = HeaderMap::new();
+        for (key, text) in &spec.headers {
+            headers.insert(header_name(key)?, header_value(key, text)?);
+        }
+        for (key, reference) in &spec.secret_headers {
+            let secret = self.secret(tenant, reference)?;
+            let mut value = header_value(key, secret.expose_secret())?;
+            value.set_sensitive(true);
+            headers.insert(header_name(key)?, value);
+        }
+        let target = HttpTarget::new(&spec.url, headers, &self.deps.limits)?;
+        Ok(McpUpstream::http(name.as_str(), target, spec.era, &self.deps.limits))
+    }
+
+    fn stdio(&self, tenant: &Name, name: &Name, spec: &StdioPlugin) -> Result<Arc<McpUpstream>, UpstreamError> {
+        let mut secret_env = BTreeMap::new();
+        for (key, reference) in &spec.secret_env {
+            secret_env.insert(key.clone(), self.secret(tenant, reference)?);
+        }
+        let target = StdioTarget {
+            plugin: name.to_string(),
+            command: spec.command.clone(),
+            args: spec.args.clone(),
+            env: spec.env.clone(),
+            secret_env,
+            cwd: spec.cwd.clone(),
+            max_bytes: self.deps.limits.max_answer_bytes,
+        };
+        Ok(McpUpstream::stdio(name.as_str(), target, spec.era, &self.deps.limits))
+    }
+
+    fn builtin(&self, tenant: &Name, spec: &BuiltinPlugin) -> Result<Builtin, UpstreamError> {
+        let mut config = BTreeMap::new();
+        for (key, value) in &spec.config {
+            config.insert(key.clone(), self.setting(tenant, key, value)?);
+        }
+        Builtin::new(&spec.name, &config, &self.deps.inference)
+    }
+
+    /// A built-in's setting: `${secret:NAME}` inside of it stands for a secret, and a relative
+    /// `sqlite:` path begins at the data directory.
+    fn setting(&self, tenant: &Name, key: &str, value: &str) -> Result<String, UpstreamError> {
+        let mut out = String::new();
+        let mut rest = value;
+        while let Some((before, after)) = rest.split_once(SECRET_OPEN) {
+            let Some((secret, tail)) = after.split_once('}') else { break };
+            let secret =
+                Name::new(secret).map_err(|cause| UpstreamError::Config(format!("setting `{key}`: {cause}")))?;
+            let reference = SecretRef { secret, prefix: String::new() };
+            out.push_str(before);
+            out.push_str(self.secret(tenant, &reference)?.expose_secret());
+            rest = tail;
+        }
+        out.push_str(rest);
+        match out.strip_prefix("sqlite:") {
+            Some(path) if key == "url" && !path.starts_with('/') && !path.starts_with(':') => {
+                Ok(format!("sqlite:{}", self.deps.data_dir.join(path).display()))
+            }
+            _ => Ok(out),
+        }
+    }
+
+    fn secret(&self, tenant: &Name, reference: &SecretRef) -> Result<SecretString, UpstreamError> {
+        let found = self.deps.secrets.secret(tenant, &reference.secret).ok_or_else(|| {
+            UpstreamError::Config(format!(
+                "the secret `{0}` has no value; run `provost secret set {0}`",
+                reference.secret
+            ))
+        })?;
+        Ok(SecretString::from(format!("{}{}", reference.prefix, found.expose_secret())))
+    }
+}
+
+const SECRET_OPEN: &str = "${secret:";
+
+fn header_name(key: &str) -> Result<HeaderName, UpstreamError> {
+    HeaderName::from_bytes(key.as_bytes()).map_err(|_| UpstreamError::Config(format!("`{key}` is not a header name")))
+}
+
+fn header_value(key: &str, text: &str) -> Result<HeaderValue, UpstreamError> {
+    // The value may be a secret: not shown.
+    HeaderValue::from_str(text)
+        .map_err(|_| UpstreamError::Config(format!("the value of header `{key}` cannot be sent")))
+}
+
+/// SHA-256 of a plugin's spec as JSON, hexadecimal: what the audit log names as `plugin_digest`.
+pub fn spec_digest(spec: &PluginSpec) -> Arc<str> {
+    hex::encode(Sha256::digest(spec_bytes(spec))).into()
+}
+
+fn spec_bytes(spec: &PluginSpec) -> Vec<u8> {
+    // A spec is plain data with text keys, which always serialises.
+    serde_json::to_vec(spec).unwrap_or_default()
+}
+
+/// The spec and the versions of the secrets that it uses.
+fn fingerprint(snapshot: &Snapshot, tenant: &Name, spec: &PluginSpec) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(spec_bytes(spec));
+    for secret in secrets_of(spec) {
+        let key = ResourceKey { kind: Kind::Secret, tenant: Some(tenant.clone()), name: secret };
+        let version = match snapshot.get(&key).map(|r| &r.spec) {
+            Some(Spec::Secret(secret)) => secret.sealed.as_ref().map_or(0, |s| s.version),
+            _ => 0,
+        };
+        hash.update(version.to_be_bytes());
+    }
+    hash.finalize().into()
+}
+
+fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
+    match &spec.source {
+        PluginSource::McpHttp(http) => http.secret_headers.values().map(|r| r.secret.clone()).collect(),
+        PluginSource::McpStdio(stdio) => stdio.secret_env.values().map(|r| r.secret.clone()).collect(),
+        PluginSource::Builtin(builtin) => builtin
+            .config
+            .values()
+            .flat_map(|value| value.split(SECRET_OPEN).skip(1))
+            .filter_map(|rest| Name::new(rest.split_once('}')?.0).ok())
+            .collect(),
+    }
+}

@@ -1,0 +1,239 @@
+//! Which callers share a legacy connection, and the bounded pool of such connections.
+//!
+//! A legacy session declares the client's capabilities once and may be asked questions, so:
+//! - HTTP: one session for each caller (its own session, else its principal) and capability set.
+//! - stdio: one process for each caller that can be asked; all others share the catalogue's.
+//! - The catalogue's connection declares every capability, since servers hide tools from clients
+//!   that lack one; it lists, and never passes a question on.
+//!
+//! Invariants: one handshake at a time for one audience, however many calls wait for it; the pool
+//! is bounded, and idle members go first; an audience whose process keeps ending is started with
+//! growing pauses.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use provost_data_pipeline::ClientFacts;
+use provost_mcp::{RawJson, RawObject};
+use provost_types::PrincipalRef;
+
+use super::connection::Connection;
+use crate::{Limits, UpstreamError};
+
+/// Capabilities through which a server may ask the client.
+const ASKABLE: [&str; 3] = ["elicitation", "sampling", "roots"];
+/// The first pause after a failed start.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest pause that a call waits through.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// A connection that lived so long did not fail to start.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// Who shares a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Audience {
+    caller: String,
+    capabilities: String,
+}
+
+impl Audience {
+    /// Whoever lists.
+    pub(super) fn catalogue() -> Self {
+        Self { caller: String::new(), capabilities: String::new() }
+    }
+
+    /// The caller's own, or over stdio the shared one for callers that cannot be asked.
+    pub(super) fn of(client: &ClientFacts, principal: &PrincipalRef, over_stdio: bool) -> Self {
+        let declared = RawObject::parse(&client.capabilities).unwrap_or_default();
+        if over_stdio && !ASKABLE.iter().any(|name| declared.has(name)) {
+            return Self::catalogue();
+        }
+        let caller = caller_key(client, principal);
+        Self { caller, capabilities: client.capabilities.as_str().to_owned() }
+    }
+
+    pub(super) fn is_catalogue(&self) -> bool {
+        self.caller.is_empty()
+    }
+
+    /// What to declare upstream; extensions are of the modern era.
+    pub(super) fn capabilities(&self, full: RawJson) -> RawJson {
+        let declared = if self.is_catalogue() { full } else { RawJson::from_checked(self.capabilities.clone().into()) };
+        let mut object = RawObject::parse(&declared).unwrap_or_default();
+        object.remove("extensions");
+        object.finish()
+    }
+}
+
+/// Whose calls belong together: a legacy client's session, else the principal.
+pub(super) fn caller_key(client: &ClientFacts, principal: &PrincipalRef) -> String {
+    match &client.session {
+        Some(session) => format!("s:{principal}:{session}"),
+        None => format!("p:{principal}"),
+    }
+}
+
+#[derive(Default)]
+struct Member {
+    connection: Option<Arc<Connection>>,
+    connected_at: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+    last_failure: Option<(Instant, UpstreamError)>,
+}
+
+impl Member {
+    fn failed(&mut self, cause: UpstreamError) {
+        self.failures = self.failures.saturating_add(1);
+        self.last_failure = Some((Instant::now(), cause));
+    }
+
+    /// Takes out a connection that has ended.
+    fn discard_ended(&mut self) {
+        let Some(cause) = self.connection.as_ref().and_then(|c| c.switchboard().closed()) else {
+            return;
+        };
+        self.connection = None;
+        if self.connected_at.is_some_and(|at| at.elapsed() >= STABLE_AFTER) {
+            self.failures = 0;
+        }
+        self.failed(cause);
+    }
+}
+
+type Slot = Arc<tokio::sync::Mutex<Member>>;
+
+/// The legacy connections of one plugin.
+pub(super) struct Pool {
+    members: Mutex<HashMap<Audience, Slot>>,
+    max_members: usize,
+    idle_ttl: Duration,
+    backoff_max: Duration,
+    /// Processes are dear to start; HTTP sessions are not.
+    backs_off: bool,
+}
+
+impl Pool {
+    pub(super) fn new(limits: &Limits, over_stdio: bool) -> Self {
+        Self {
+            members: Mutex::default(),
+            max_members: if over_stdio { limits.max_processes } else { limits.max_sessions },
+            idle_ttl: limits.idle_ttl,
+            backoff_max: limits.restart_backoff_max,
+            backs_off: over_stdio,
+        }
+    }
+
+    /// The audience's connection, made by `connect` if there is none.
+    pub(super) async fn get<F>(
+        &self,
+        audience: &Audience,
+        connect: impl FnOnce() -> F,
+    ) -> Result<Arc<Connection>, UpstreamError>
+    where
+        F: Future<Output = Result<Arc<Connection>, UpstreamError>>,
+    {
+        let slot = self.slot(audience)?;
+        let waiting_since = Instant::now();
+        let mut member = slot.lock().await;
+        // Whoever waited through a failed handshake shares its failure.
+        if let (None, Some((at, cause))) = (&member.connection, &member.last_failure)
+            && *at > waiting_since
+        {
+            return Err(cause.clone());
+        }
+        member.discard_ended();
+        if let Some(connection) = &member.connection {
+            return Ok(connection.clone());
+        }
+        self.pause(&member).await?;
+        match connect().await {
+            Ok(connection) => {
+                member.connection = Some(connection.clone());
+                member.connected_at = Some(Instant::now());
+                Ok(connection)
+            }
+            Err(cause) => {
+                member.failed(cause.clone());
+                Err(cause)
+            }
+        }
+    }
+
+    /// The pause before a process is started again: 100 ms after the second failure in a row, then
+    /// doubling. A caller waits through a short one; a long one is an error at once.
+    async fn pause(&self, member: &Member) -> Result<(), UpstreamError> {
+        let Some((at, cause)) = member.last_failure.as_ref().filter(|_| self.backs_off && member.failures > 1) else {
+            return Ok(());
+        };
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << (member.failures - 2).min(16));
+        let pause = doubled.min(self.backoff_max).saturating_sub(at.elapsed());
+        if pause > LONGEST_WAIT {
+            return Err(cause.clone());
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    fn slot(&self, audience: &Audience) -> Result<Slot, UpstreamError> {
+        let mut members = self.members.lock();
+        if let Some(slot) = members.get(audience) {
+            return Ok(slot.clone());
+        }
+        if members.len() >= self.max_members {
+            self.evict(&mut members);
+        }
+        if members.len() >= self.max_members {
+            return Err(UpstreamError::Busy(format!("{} callers hold a session of it", self.max_members)));
+        }
+        Ok(members.entry(audience.clone()).or_default().clone())
+    }
+
+    /// Makes room: the longest idle member that nobody uses.
+    fn evict(&self, members: &mut HashMap<Audience, Slot>) {
+        let idlest = members
+            .iter()
+            .filter(|(audience, _)| !audience.is_catalogue())
+            .filter_map(|(audience, slot)| Some((audience, unused_for(slot)?)))
+            .max_by_key(|(_, idle)| *idle)
+            .map(|(audience, _)| audience.clone());
+        if let Some(audience) = idlest {
+            members.remove(&audience);
+        }
+    }
+
+    /// Closes what was idle too long. Called now and then.
+    pub(super) fn sweep(&self) {
+        self.members.lock().retain(|audience, slot| {
+            audience.is_catalogue() || unused_for(slot).is_none_or(|idle| idle < self.idle_ttl)
+        });
+    }
+
+    /// Takes the member out if it still holds this connection: its session is gone.
+    pub(super) fn forget(&self, audience: &Audience, gone: &Arc<Connection>) {
+        gone.close(UpstreamError::SessionGone);
+        let mut members = self.members.lock();
+        let same = members
+            .get(audience)
+            .and_then(|slot| slot.try_lock().ok())
+            .is_some_and(|m| m.connection.as_ref().is_some_and(|c| Arc::ptr_eq(c, gone)));
+        if same {
+            members.remove(audience);
+        }
+    }
+}
+
+/// How long the member is idle; `None` while it is used (a call or a listener holds it).
+fn unused_for(slot: &Slot) -> Option<Duration> {
+    let member = slot.try_lock().ok()?;
+    match &member.connection {
+        None => Some(Duration::MAX),
+        Some(connection) if Arc::strong_count(connection) == 1 => Some(connection.idle()),
+        Some(_) => None,
+    }
+}

@@ -1,0 +1,493 @@
+//! One connection to an upstream, in one era, and the exchanges on it.
+//!
+//! Purpose: the same three verbs (start, tell, respond) over HTTP and stdio, stateless or in a
+//! session.
+//! Invariants: an exchange that is dropped before its answer is cancelled upstream, in the way of
+//! its era and transport; an answer carries the id that was asked, or it is refused.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use provost_mcp::{
+    Envelope, Era, RawJson, RequestId, RpcError, error_message, notification_message, request_message, result_message,
+};
+
+use super::{
+    http::{HttpTarget, MessageStream, PROTOCOL_VERSION, Posted, SESSION_ID, header_value},
+    stdio::StdioProcess,
+    switchboard::{Line, Switchboard},
+};
+use crate::UpstreamError;
+
+/// What happens on the way to an answer.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// The answer; nothing follows.
+    Answer(Result<RawJson, RpcError>),
+    /// The server asks (legacy).
+    Asked { id: RequestId, method: String, params: Option<RawJson> },
+    /// The server tells.
+    Told { method: String, params: Option<RawJson> },
+}
+
+/// What the upstream says of itself.
+#[derive(Clone, Debug)]
+pub struct ServerFacts {
+    /// The era that is spoken with it.
+    pub era: Era,
+    /// The revision that is spoken with it.
+    pub protocol_version: String,
+    /// Its capabilities object.
+    pub capabilities: RawJson,
+    /// Its `serverInfo` object.
+    pub server_info: Option<RawJson>,
+    /// Its instructions for the model.
+    pub instructions: Option<String>,
+}
+
+impl ServerFacts {
+    /// Whether the capability is declared.
+    pub fn can(&self, capability: &str) -> bool {
+        provost_mcp::RawObject::parse(&self.capabilities).is_ok_and(|c| c.has(capability))
+    }
+}
+
+/// How bytes reach the upstream.
+pub(super) enum Wire {
+    Http { target: HttpTarget, session: Option<String> },
+    Stdio(Arc<StdioProcess>),
+}
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) facts: ServerFacts,
+    wire: Wire,
+    ids: AtomicI64,
+    switchboard: Arc<Switchboard>,
+    /// The level that a legacy session was told, if any.
+    log_level: Mutex<Option<String>>,
+    /// Milliseconds since `made` of the last use.
+    used_ms: AtomicU64,
+    made: Instant,
+    /// The reader of a legacy HTTP session's own stream, and when it was started.
+    reader: Mutex<Option<(tokio::task::JoinHandle<()>, Instant)>>,
+}
+
+impl Connection {
+    pub(super) fn new(facts: ServerFacts, wire: Wire) -> Arc<Self> {
+        let switchboard = match &wire {
+            Wire::Http { .. } => Arc::new(Switchboard::new()),
+            Wire::Stdio(process) => process.switchboard().clone(),
+        };
+        Arc::new(Self {
+            facts,
+            wire,
+            ids: AtomicI64::new(FIRST_CALL_ID),
+            switchboard,
+            log_level: Mutex::new(None),
+            used_ms: AtomicU64::new(0),
+            made: Instant::now(),
+            reader: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn is_legacy(&self) -> bool {
+        self.facts.era == Era::Legacy
+    }
+
+    pub(super) fn switchboard(&self) -> &Switchboard {
+        &self.switchboard
+    }
+
+    pub(super) fn log_level(&self) -> &Mutex<Option<String>> {
+        &self.log_level
+    }
+
+    /// Whether it has ended and must be replaced.
+    pub(super) fn is_closed(&self) -> bool {
+        self.switchboard.closed().is_some()
+    }
+
+    /// Marks it as ended.
+    pub(super) fn close(&self, cause: UpstreamError) {
+        self.switchboard.close(cause);
+        if let Some((reader, _)) = self.reader.lock().take() {
+            reader.abort();
+        }
+    }
+
+    /// How long nobody used it.
+    pub(super) fn idle(&self) -> Duration {
+        let used = Duration::from_millis(self.used_ms.load(Ordering::Relaxed));
+        self.made.elapsed().saturating_sub(used)
+    }
+
+    fn touch(&self) {
+        self.used_ms.store(self.made.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// A fresh request id; it also serves as the call's progress token.
+    pub(super) fn next_id(&self) -> RequestId {
+        let number = self.ids.fetch_add(1, Ordering::Relaxed);
+        RequestId(RawJson::from(serde_json::Value::from(number)))
+    }
+
+    /// Sends a request.
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        id: RequestId,
+        method: &str,
+        params: &RawJson,
+        headers: HeaderMap,
+    ) -> Result<Exchange, UpstreamError> {
+        self.touch();
+        let body = request_message(&id, method, Some(params));
+        // Stateless HTTP has nothing beside the answer to the POST itself.
+        let line = match (&self.wire, self.is_legacy()) {
+            (Wire::Http { .. }, false) => None,
+            _ => Some(self.switchboard.register(&id)?),
+        };
+        let mut exchange = Exchange { connection: self.clone(), id, line, source: Source::Line, finished: false };
+        match &self.wire {
+            Wire::Stdio(process) => process.send(body).await?,
+            Wire::Http { target, .. } => {
+                let posted = target.post(body, self.headers(headers)).await;
+                exchange.source = match posted {
+                    Ok(Posted::Message(message, _)) => Source::Message(Some(message)),
+                    Ok(Posted::Stream(stream, _)) => Source::Stream(stream),
+                    Ok(Posted::Accepted) => Source::Line,
+                    Err(cause) => {
+                        exchange.finished = !matches!(cause, UpstreamError::Died(_));
+                        return Err(cause);
+                    }
+                };
+            }
+        }
+        Ok(exchange)
+    }
+
+    /// Sends a request and waits for its answer; nobody hears what is told on the way, and a
+    /// question is refused.
+    pub(super) async fn request(
+        self: &Arc<Self>,
+        method: &str,
+        params: &RawJson,
+        headers: HeaderMap,
+    ) -> Result<RawJson, UpstreamError> {
+        let mut exchange = self.start(self.next_id(), method, params, headers).await?;
+        loop {
+            match exchange.next().await? {
+                Event::Answer(outcome) => return outcome.map_err(UpstreamError::Rpc),
+                Event::Asked { id, method, .. } => self.refuse(&id, &method).await?,
+                Event::Told { .. } => {}
+            }
+        }
+    }
+
+    /// Sends a notification.
+    pub(super) async fn tell(&self, method: &str, params: Option<&RawJson>) -> Result<(), UpstreamError> {
+        self.send(notification_message(method, params)).await
+    }
+
+    /// Answers a question of the server.
+    pub(super) async fn respond(
+        &self,
+        id: &RequestId,
+        outcome: Result<&RawJson, &RpcError>,
+    ) -> Result<(), UpstreamError> {
+        self.send(match outcome {
+            Ok(result) => result_message(id, result),
+            Err(error) => error_message(Some(id), error),
+        })
+        .await
+    }
+
+    /// Answers a question that cannot be passed on: `ping` with a result, others with an error.
+    pub(super) async fn refuse(&self, id: &RequestId, method: &str) -> Result<(), UpstreamError> {
+        if method == "ping" {
+            return self.respond(id, Ok(&RawJson::EMPTY_OBJECT)).await;
+        }
+        let error = RpcError::new(RpcError::METHOD_NOT_FOUND, format!("{method} is not offered"));
+        self.respond(id, Err(&error)).await
+    }
+
+    async fn send(&self, body: Bytes) -> Result<(), UpstreamError> {
+        self.touch();
+        match &self.wire {
+            Wire::Stdio(process) => process.send(body).await,
+            Wire::Http { target, .. } => target.post(body, self.headers(HeaderMap::new())).await.map(|_| ()),
+        }
+    }
+
+    /// The headers of this connection added to a request's own.
+    fn headers(&self, mut headers: HeaderMap) -> HeaderMap {
+        if let Some(version) = header_value(&self.facts.protocol_version) {
+            headers.insert(PROTOCOL_VERSION, version);
+        }
+        if let Wire::Http { session: Some(session), .. } = &self.wire
+            && let Some(session) = header_value(session)
+        {
+            headers.insert(SESSION_ID, session);
+        }
+        headers
+    }
+
+    /// Opens the legacy session's own stream, once; what comes goes to the switchboard. Over stdio
+    /// and in the modern era there is nothing to open.
+    pub(super) fn open_stream(self: &Arc<Self>) {
+        if !self.is_legacy() || matches!(self.wire, Wire::Stdio(_)) {
+            return;
+        }
+        let mut reader = self.reader.lock();
+        // A server without such a stream is not asked again with every call.
+        if reader.as_ref().is_some_and(|(task, started)| !task.is_finished() || started.elapsed() < STREAM_RETRY) {
+            return;
+        }
+        // Weak: the stream must not keep a session alive that nobody uses.
+        let weak = Arc::downgrade(self);
+        let headers = self.headers(HeaderMap::new());
+        let Wire::Http { target, .. } = &self.wire else { return };
+        let target = target.clone();
+        let task = tokio::spawn(async move {
+            if let Err(cause) = read_stream(&target, headers, weak).await {
+                tracing::debug!(%cause, "an upstream session's own stream ended");
+            }
+        });
+        *reader = Some((task, Instant::now()));
+    }
+
+    /// Cancels a request that is not answered yet.
+    fn cancel(self: &Arc<Self>, id: &RequestId) {
+        let over_http = matches!(self.wire, Wire::Http { .. });
+        if over_http && !self.is_legacy() {
+            // Closing the stream says it.
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut params = provost_mcp::RawObject::new();
+        params.set("requestId", id.0.clone());
+        params.set_text("reason", "the caller gave up");
+        let (connection, params) = (self.clone(), params.finish());
+        runtime.spawn(async move {
+            let told = connection.tell("notifications/cancelled", Some(&params));
+            if let Ok(Err(cause)) = tokio::time::timeout(CANCEL_TIMEOUT, told).await {
+                tracing::debug!(%cause, "a cancellation did not reach the upstream");
+            }
+        });
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some((reader, _)) = self.reader.lock().take() {
+            reader.abort();
+        }
+        let Wire::Http { target, session: Some(_) } = &self.wire else { return };
+        if self.switchboard.closed().is_some() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (target, headers) = (target.clone(), self.headers(HeaderMap::new()));
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(CANCEL_TIMEOUT, target.delete(headers)).await;
+            });
+        }
+    }
+}
+
+/// Ids below this are the handshake's.
+const FIRST_CALL_ID: i64 = 16;
+/// Longest time for a message that nobody waits for.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a session's stream that could not be kept is let be.
+const STREAM_RETRY: Duration = Duration::from_secs(60);
+/// The pause before a session's stream is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// Streams that ended at once before it is given up.
+const MAX_EMPTY_STREAMS: u32 = 5;
+
+/// Reads a session's own stream, and opens it again when it ends, as long as the session is used.
+async fn read_stream(
+    target: &HttpTarget,
+    headers: HeaderMap,
+    connection: std::sync::Weak<Connection>,
+) -> Result<(), UpstreamError> {
+    let mut empty = 0;
+    while empty < MAX_EMPTY_STREAMS {
+        let Some(mut stream) = target.stream(headers.clone()).await? else { return Ok(()) };
+        empty += 1;
+        while let Ok(Some(message)) = stream.next().await {
+            empty = 0;
+            let Some(connection) = connection.upgrade() else { return Ok(()) };
+            if let Envelope::Request { id, method, .. } = &message
+                && method == "ping"
+            {
+                connection.refuse(id, method).await?;
+            } else if let Some((id, error)) = connection.switchboard.deliver(message) {
+                connection.respond(&id, Err(&error)).await?;
+            }
+        }
+        tokio::time::sleep(REOPEN_PAUSE).await;
+        if connection.upgrade().is_none_or(|c| c.is_closed()) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+enum Source {
+    /// One message, not yet taken.
+    Message(Option<Envelope>),
+    Stream(Box<MessageStream>),
+    /// Only the switchboard.
+    Line,
+}
+
+/// A request on its way to its answer.
+pub(super) struct Exchange {
+    connection: Arc<Connection>,
+    id: RequestId,
+    line: Option<Line>,
+    source: Source,
+    finished: bool,
+}
+
+impl Exchange {
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(super) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Takes the answer if it came at once and says that our headers do not fit the body.
+    pub(super) fn refused_for_headers(&mut self) -> Option<RpcError> {
+        let Source::Message(message) = &mut self.source else { return None };
+        match message {
+            Some(Envelope::Response { outcome: Err(error), .. }) if error.code == RpcError::HEADER_MISMATCH => {
+                self.finished = true;
+                Some(error.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// What happens next. Can be dropped and called again without loss.
+    pub(super) async fn next(&mut self) -> Result<Event, UpstreamError> {
+        let event = self.advance().await;
+        if matches!(event, Ok(Event::Answer(_)) | Err(_)) {
+            self.finished = !matches!(event, Err(UpstreamError::Died(_)));
+        }
+        event
+    }
+
+    async fn advance(&mut self) -> Result<Event, UpstreamError> {
+        loop {
+            match &mut self.source {
+                Source::Message(message) => {
+                    let Some(message) = message.take() else { return Err(ended()) };
+                    return own_event(&self.id, message);
+                }
+                Source::Line => {
+                    let Some(line) = &mut self.line else { return Err(ended()) };
+                    return match line_event(line).await {
+                        Some(event) => Ok(event),
+                        None => Err(self.connection.switchboard.closed().unwrap_or_else(ended)),
+                    };
+                }
+                Source::Stream(stream) => {
+                    let message = match &mut self.line {
+                        None => stream.next().await?,
+                        Some(line) => tokio::select! {
+                            biased;
+                            message = stream.next() => message?,
+                            event = line_event(line) => match event {
+                                Some(event) => return Ok(event),
+                                None => return Err(
+                                    self.connection.switchboard.closed().unwrap_or_else(ended)
+                                ),
+                            },
+                        },
+                    };
+                    match message {
+                        Some(message) => return own_event(&self.id, message),
+                        None => self.resume().await?,
+                    }
+                }
+            }
+        }
+    }
+
+    /// The stream ended before the answer: a legacy server may let us resume it (2025-11-25,
+    /// transports, "Resumability and Redelivery").
+    async fn resume(&mut self) -> Result<(), UpstreamError> {
+        let Source::Stream(stream) = &self.source else { return Err(ended()) };
+        let (Some((last_id, pause)), true) = (stream.resume_point(), self.connection.is_legacy()) else {
+            return Err(ended());
+        };
+        tokio::time::sleep(pause).await;
+        let Wire::Http { target, .. } = &self.connection.wire else { return Err(ended()) };
+        let mut headers = self.connection.headers(HeaderMap::new());
+        if let Some(value) = header_value(&last_id) {
+            headers.insert("last-event-id", value);
+        }
+        match target.stream(headers).await? {
+            Some(stream) => {
+                self.source = Source::Stream(Box::new(stream));
+                Ok(())
+            }
+            None => Err(ended()),
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.line.is_some() {
+            self.connection.switchboard.forget(&self.id);
+        }
+        if !self.finished {
+            self.connection.cancel(&self.id);
+        }
+    }
+}
+
+fn ended() -> UpstreamError {
+    UpstreamError::Died("it closed the connection before it answered".to_owned())
+}
+
+/// A message on the request's own response.
+fn own_event(id: &RequestId, message: Envelope) -> Result<Event, UpstreamError> {
+    Ok(match message {
+        // An error may come without id: the server could not read the request.
+        Envelope::Response { id: None, outcome: Err(error) } => Event::Answer(Err(error)),
+        Envelope::Response { id: Some(answered), outcome } if answered == *id => Event::Answer(outcome),
+        Envelope::Response { id: answered, .. } => {
+            return Err(UpstreamError::Garbage(format!(
+                "it answers request {} where {} was asked",
+                answered.as_ref().map_or("null", RequestId::as_str),
+                id.as_str()
+            )));
+        }
+        Envelope::Request { id, method, params } => Event::Asked { id, method, params },
+        Envelope::Notification { method, params } => Event::Told { method, params },
+    })
+}
+
+/// The next event on the line: what was told before the answer comes before it. `None`: closed.
+async fn line_event(line: &mut Line) -> Option<Event> {
+    tokio::select! {
+        biased;
+        Some(event) = line.events.recv() => Some(event),
+        answer = &mut line.answer => answer.ok().map(Event::Answer),
+    }
+}

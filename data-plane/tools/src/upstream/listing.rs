@@ -1,0 +1,248 @@
+//! The upstream's definitions, byte for byte, fetched once for everyone and cached.
+//!
+//! Invariants: one fetch at a time for one list, shared by all who wait; a list is used for at
+//! least `list_ttl_min` and at most `list_ttl_max`, less if the upstream says that it changed;
+//! pages, definitions and time are bounded.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use provost_mcp::{RawJson, RawObject, RpcError, array_items};
+
+use super::{
+    connection::Connection,
+    handshake::full_capabilities,
+    headers::{standard_headers, valid_header_annotations},
+    outgoing::modern_meta,
+};
+use crate::{Definition, Definitions, Limits, UpstreamError};
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListKind {
+    Tools,
+    Prompts,
+    Resources,
+    Templates,
+}
+
+impl ListKind {
+    pub(super) const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+
+    fn method(self) -> &'static str {
+        match self {
+            Self::Tools => "tools/list",
+            Self::Prompts => "prompts/list",
+            Self::Resources => "resources/list",
+            Self::Templates => "resources/templates/list",
+        }
+    }
+
+    /// The member of the result that holds the definitions.
+    fn member(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+
+    /// The member of a definition that names it.
+    fn name_member(self) -> &'static str {
+        match self {
+            Self::Tools | Self::Prompts => "name",
+            Self::Resources => "uri",
+            Self::Templates => "uriTemplate",
+        }
+    }
+
+    /// The capability under which it is served.
+    fn capability(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources | Self::Templates => "resources",
+        }
+    }
+
+    /// Whether this notification says that the list changed.
+    pub(super) fn changed_by(self, notification: &str) -> bool {
+        match self {
+            Self::Tools => notification == "notifications/tools/list_changed",
+            Self::Prompts => notification == "notifications/prompts/list_changed",
+            Self::Resources | Self::Templates => notification == "notifications/resources/list_changed",
+        }
+    }
+}
+
+struct Cached {
+    definitions: Definitions,
+    fetched: Instant,
+    fresh_for: Duration,
+}
+
+/// One list.
+#[derive(Default)]
+pub(super) struct ListCache {
+    current: ArcSwapOption<Cached>,
+    fetching: tokio::sync::Mutex<()>,
+    /// Counts invalidations: a fetch that one overtook is old when it arrives.
+    generation: AtomicU64,
+    failed: Mutex<Option<(Instant, UpstreamError)>>,
+}
+
+impl ListCache {
+    pub(super) fn invalidate(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.current.store(None);
+    }
+
+    /// What is cached, however old.
+    pub(super) fn cached(&self) -> Option<Definitions> {
+        self.current.load().as_ref().map(|c| c.definitions.clone())
+    }
+
+    fn fresh(&self) -> Option<Definitions> {
+        let current = self.current.load();
+        let cached = current.as_ref()?;
+        (cached.fetched.elapsed() < cached.fresh_for).then(|| cached.definitions.clone())
+    }
+
+    /// The list, fetched by `fetch` if the cached one is too old.
+    pub(super) async fn get<F>(&self, limits: &Limits, fetch: impl FnOnce() -> F) -> Result<Definitions, UpstreamError>
+    where
+        F: Future<Output = Result<(Vec<Definition>, Option<Duration>), UpstreamError>>,
+    {
+        if let Some(fresh) = self.fresh() {
+            return Ok(fresh);
+        }
+        let waiting_since = Instant::now();
+        let _turn = self.fetching.lock().await;
+        if let Some(fresh) = self.fresh() {
+            return Ok(fresh);
+        }
+        // Whoever waited through a failed fetch shares its failure.
+        if let Some((at, cause)) = &*self.failed.lock()
+            && *at >= waiting_since
+        {
+            return Err(cause.clone());
+        }
+        let generation = self.generation.load(Ordering::SeqCst);
+        let fetched = tokio::time::timeout(limits.list_timeout, fetch()).await;
+        match fetched.unwrap_or(Err(UpstreamError::Deadline)) {
+            Ok((definitions, ttl)) => {
+                let definitions: Definitions = Arc::new(definitions);
+                let fresh_for = ttl.unwrap_or(limits.list_ttl_min).clamp(limits.list_ttl_min, limits.list_ttl_max);
+                let cached = Cached { definitions: definitions.clone(), fetched: Instant::now(), fresh_for };
+                if self.generation.load(Ordering::SeqCst) == generation {
+                    self.current.store(Some(Arc::new(cached)));
+                }
+                Ok(definitions)
+            }
+            Err(cause) => self.stale_or(limits, cause),
+        }
+    }
+
+    fn stale_or(&self, limits: &Limits, cause: UpstreamError) -> Result<Definitions, UpstreamError> {
+        let current = self.current.load();
+        match current.as_ref().filter(|c| c.fetched.elapsed() < limits.list_stale_max) {
+            Some(stale) => {
+                tracing::warn!(%cause, "a list cannot be fetched; the last one is used");
+                Ok(stale.definitions.clone())
+            }
+            None => {
+                *self.failed.lock() = Some((Instant::now(), cause.clone()));
+                Err(cause)
+            }
+        }
+    }
+}
+
+/// Fetches all pages of a list.
+pub(super) async fn fetch(
+    connection: &Arc<Connection>,
+    kind: ListKind,
+    limits: &Limits,
+) -> Result<(Vec<Definition>, Option<Duration>), UpstreamError> {
+    let mut definitions: Vec<Definition> = Vec::new();
+    let mut ttl: Option<Duration> = None;
+    if !connection.facts.can(kind.capability()) {
+        return Ok((definitions, Some(limits.list_ttl_max)));
+    }
+    let mut cursor: Option<RawJson> = None;
+    for _ in 0..limits.max_pages {
+        let page = match request_page(connection, kind, cursor.take()).await {
+            // Servers with resources need not know templates.
+            Err(UpstreamError::Rpc(error))
+                if error.code == RpcError::METHOD_NOT_FOUND && kind == ListKind::Templates =>
+            {
+                break;
+            }
+            page => RawObject::parse(&page?)?,
+        };
+        let items = page
+            .get(kind.member())
+            .ok_or_else(|| UpstreamError::Garbage(format!("its {} has no `{}`", kind.method(), kind.member())))?;
+        for raw in array_items(&items)? {
+            if definitions.len() >= limits.max_definitions {
+                tracing::warn!(limit = limits.max_definitions, "a list is cut: it has more definitions");
+                return Ok((definitions, ttl));
+            }
+            take(&mut definitions, kind, raw);
+        }
+        if let Some(ms) = page.get("ttlMs").and_then(|t| t.parse::<u64>().ok()) {
+            let page_ttl = Duration::from_millis(ms);
+            ttl = Some(ttl.map_or(page_ttl, |t| t.min(page_ttl)));
+        }
+        cursor = page.get("nextCursor").filter(|c| c.as_text().is_some());
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok((definitions, ttl))
+}
+
+async fn request_page(
+    connection: &Arc<Connection>,
+    kind: ListKind,
+    cursor: Option<RawJson>,
+) -> Result<RawJson, UpstreamError> {
+    let mut params = RawObject::new();
+    if let Some(cursor) = cursor {
+        params.set("cursor", cursor);
+    }
+    let mut headers = HeaderMap::new();
+    if !connection.is_legacy() {
+        params.set("_meta", modern_meta(RawObject::new(), &full_capabilities(), None).finish());
+        headers = standard_headers(kind.method(), None);
+    }
+    connection.request(kind.method(), &params.finish(), headers).await
+}
+
+/// Keeps a definition, unless it must not be offered.
+fn take(definitions: &mut Vec<Definition>, kind: ListKind, raw: RawJson) {
+    let name = RawObject::parse(&raw).ok().and_then(|o| o.get_text(kind.name_member()));
+    let Some(name) = name else {
+        tracing::warn!(kind = kind.member(), "a definition without a name is dropped");
+        return;
+    };
+    if kind == ListKind::Tools && !valid_header_annotations(&raw) {
+        tracing::warn!(tool = name, "a tool with an invalid x-mcp-header is dropped");
+        return;
+    }
+    if definitions.iter().any(|d| d.name == name) {
+        tracing::warn!(name, "a second definition of the same name is dropped");
+        return;
+    }
+    definitions.push(Definition { name, raw });
+}

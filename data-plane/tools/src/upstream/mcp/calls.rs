@@ -1,0 +1,244 @@
+//! Calls: sent, answered, parked and taken up again.
+
+use std::{future::Future, sync::Arc};
+
+use http::HeaderMap;
+use provost_data_pipeline::{ClientLink, Execution, Operation};
+use provost_mcp::{Era, RawJson, RawObject, RpcError};
+
+use super::{
+    super::{
+        audience::caller_key,
+        call::{Ended, Running, Surroundings},
+        connection::Connection,
+        headers::{add_param_headers, standard_headers},
+        listing::ListKind,
+        outgoing::{Outgoing, outgoing},
+        parking::{Owner, Parking},
+        tasks::prefix_handles,
+    },
+    McpUpstream,
+};
+use crate::{ExecuteRequest, UpstreamError};
+
+impl McpUpstream {
+    /// Runs one operation.
+    pub(crate) async fn execute(self: &Arc<Self>, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
+        let outcome = match &request.operation {
+            Operation::SetLogLevel => bounded(request, link, self.set_log_level(request)).await,
+            Operation::Subscribe(uri) => bounded(request, link, self.subscribe(request, uri)).await,
+            Operation::Unsubscribe(uri) => bounded(request, link, self.unsubscribe(request, uri)).await,
+            Operation::CallTool(_)
+            | Operation::GetPrompt(_)
+            | Operation::ReadResource(_)
+            | Operation::Complete { .. }
+            | Operation::Task { .. } => self.call(request, link).await,
+            other => Err(UpstreamError::Unsupported(other.method().to_owned())),
+        };
+        outcome.unwrap_or_else(|cause| self.failure(request, &cause))
+    }
+
+    fn failure(&self, request: &ExecuteRequest<'_>, cause: &UpstreamError) -> Execution {
+        let mut error = cause.to_rpc(&self.plugin);
+        if error.code == RpcError::LEGACY_RESOURCE_NOT_FOUND && request.client.protocol_version.era() == Era::Modern {
+            error.code = RpcError::INVALID_PARAMS;
+        }
+        Execution::error(error)
+    }
+
+    async fn call(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Result<Execution, UpstreamError> {
+        let (running, sent) = match self.resumed(request)? {
+            Some(resumed) => resumed,
+            None => match bounded_start(request, link, self.start(request)).await? {
+                Some(started) => started,
+                None => return Ok(Execution::cancelled()),
+            },
+        };
+        self.finish(request, link, running, &sent).await
+    }
+
+    /// The parked call that the request comes back to.
+    fn resumed(&self, request: &ExecuteRequest<'_>) -> Result<Option<(Running, Outgoing)>, UpstreamError> {
+        let state = RawObject::parse(&request.params)?.get_text("requestState");
+        let Some(state) = state.filter(|s| Parking::is_ours(s)) else { return Ok(None) };
+        let Some(mut running) = self.parking.take(&state, &owner(request)) else {
+            return Err(UpstreamError::Rpc(RpcError::with_code(
+                RpcError::INVALID_PARAMS,
+                "PV-UPSTREAM-QUESTION-EXPIRED",
+                "the question that this answers is gone: it expired, was answered before, or was \
+                 another's; call again without requestState",
+            )));
+        };
+        // Only the client's side of the parameters matters now; nothing is sent.
+        let id = running.id().clone();
+        let sent = outgoing(&request.operation, &request.params, request.client, Era::Legacy, &id, None)?;
+        running.set_client_token(sent.client_token.clone());
+        Ok(Some((running, sent)))
+    }
+
+    async fn start(self: &Arc<Self>, request: &ExecuteRequest<'_>) -> Result<(Running, Outgoing), UpstreamError> {
+        let (audience, connection) = self.connection(request).await?;
+        match self.start_on(request, &connection).await {
+            Err(UpstreamError::SessionGone) => {
+                // The server refused before it looked at the request: nothing was executed.
+                self.legacy.forget(&audience, &connection);
+                let (_, connection) = self.connection(request).await?;
+                self.start_on(request, &connection).await
+            }
+            Err(UpstreamError::Rpc(error)) if error.code == RpcError::HEADER_MISMATCH => {
+                // The schema that told us the headers is old; the server executed nothing.
+                self.lists[ListKind::Tools as usize].invalidate();
+                self.list(ListKind::Tools).await?;
+                self.start_on(request, &connection).await
+            }
+            started => started,
+        }
+    }
+
+    async fn start_on(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        connection: &Arc<Connection>,
+    ) -> Result<(Running, Outgoing), UpstreamError> {
+        let id = connection.next_id();
+        let caller = caller_key(request.client, request.principal);
+        let level = self.levels.lock().get(&caller).cloned();
+        let sent =
+            outgoing(&request.operation, &request.params, request.client, connection.facts.era, &id, level.as_deref())?;
+        let method = request.operation.method();
+        let mut headers = HeaderMap::new();
+        if connection.is_legacy() {
+            if sent.request_state.is_some() {
+                return Err(UpstreamError::Rpc(RpcError::new(
+                    RpcError::INVALID_PARAMS,
+                    "the requestState was not given by this server",
+                )));
+            }
+            connection.open_stream();
+            if let Some(level) = &sent.log_level {
+                self.raise_log_level(connection, level).await?;
+            }
+        } else {
+            headers = standard_headers(method, header_name(&request.operation));
+            if let Operation::CallTool(tool) = &request.operation
+                && let Some(definition) = self.definition(tool)
+            {
+                add_param_headers(&mut headers, &definition, &sent.params);
+            }
+        }
+        let mut exchange = connection.start(id, method, &sent.params, headers).await?;
+        // Told apart here, before anything was executed, so that the caller can try again.
+        if let Some(error) = exchange.refused_for_headers() {
+            return Err(UpstreamError::Rpc(error));
+        }
+        let running = Running::new(exchange, sent.client_token.clone(), sent.input_responses.as_ref());
+        Ok((running, sent))
+    }
+
+    fn definition(&self, tool: &str) -> Option<RawJson> {
+        let tools = self.cached(ListKind::Tools)?;
+        tools.iter().find(|d| d.name == tool).map(|d| d.raw.clone())
+    }
+
+    async fn finish(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+        mut running: Running,
+        sent: &Outgoing,
+    ) -> Result<Execution, UpstreamError> {
+        let on_change = |notification: &str| self.changed(notification);
+        let around = Surroundings {
+            plugin: &self.plugin,
+            client: request.client,
+            link,
+            deadline: request.deadline,
+            ask_window: self.limits.ask_window,
+            // 2026-07-28, basic/utilities/mrtr: on these three requests only.
+            may_ask: matches!(
+                request.operation,
+                Operation::CallTool(_) | Operation::GetPrompt(_) | Operation::ReadResource(_)
+            ),
+            log_level: sent.log_level.as_deref(),
+            on_change: &on_change,
+        };
+        running.answer(sent.input_responses.as_ref()).await?;
+        match running.advance(&around).await {
+            Ended::Answer(Ok(body)) => Ok(self.result(request, body)),
+            Ended::Answer(Err(error)) => Err(UpstreamError::Rpc(error)),
+            Ended::Cancelled => Ok(Execution::cancelled()),
+            Ended::Failed(cause) => Err(cause),
+            Ended::Ask(requests) => {
+                let state = self.parking.park(owner(request), running)?;
+                let mut body = RawObject::new();
+                body.set_text("resultType", "input_required");
+                body.set("inputRequests", requests);
+                body.set_text("requestState", &state);
+                Ok(Execution::input_required(body.finish()))
+            }
+        }
+    }
+
+    /// An answer as an execution. The two marks are looked for as text first, since most answers
+    /// have neither and some are megabytes.
+    fn result(&self, request: &ExecuteRequest<'_>, body: RawJson) -> Execution {
+        let has = |mark: &[u8]| memchr::memmem::find(body.as_bytes(), mark).is_some();
+        if has(b"\"input_required\"")
+            && RawObject::parse(&body).is_ok_and(|o| o.get_text("resultType").as_deref() == Some("input_required"))
+        {
+            return Execution::input_required(body);
+        }
+        let is_error = matches!(request.operation, Operation::CallTool(_))
+            && has(b"\"isError\"")
+            && RawObject::parse(&body).is_ok_and(|o| o.get("isError").is_some_and(|v| v.is_true()));
+        Execution::result(prefix_handles(&self.plugin, body), is_error)
+    }
+}
+
+fn owner(request: &ExecuteRequest<'_>) -> Owner {
+    Owner {
+        principal: request.principal.to_string(),
+        method: request.operation.method().to_owned(),
+        target: request.operation.target().unwrap_or_default().to_owned(),
+    }
+}
+
+/// What `Mcp-Name` mirrors.
+fn header_name(operation: &Operation) -> Option<&str> {
+    match operation {
+        Operation::CallTool(name)
+        | Operation::GetPrompt(name)
+        | Operation::ReadResource(name)
+        | Operation::Task { task: name, .. } => Some(name.as_str()).filter(|n| !n.is_empty()),
+        _ => None,
+    }
+}
+
+/// `None`: the caller gave up.
+async fn bounded_start<T>(
+    request: &ExecuteRequest<'_>,
+    link: &dyn ClientLink,
+    work: impl Future<Output = Result<T, UpstreamError>>,
+) -> Result<Option<T>, UpstreamError> {
+    let deadline: tokio::time::Instant = request.deadline.into();
+    tokio::select! {
+        biased;
+        () = link.cancelled() => Ok(None),
+        done = tokio::time::timeout_at(deadline, work) => {
+            done.unwrap_or(Err(UpstreamError::Deadline)).map(Some)
+        }
+    }
+}
+
+async fn bounded(
+    request: &ExecuteRequest<'_>,
+    link: &dyn ClientLink,
+    work: impl Future<Output = Result<Execution, UpstreamError>>,
+) -> Result<Execution, UpstreamError> {
+    let done = bounded_start(request, link, work).await?;
+    Ok(done.unwrap_or_else(Execution::cancelled))
+}

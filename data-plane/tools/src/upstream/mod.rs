@@ -1,0 +1,35 @@
+//! Upstream MCP servers: one connection model over Streamable HTTP and stdio, in both eras.
+//!
+//! - `http`, `sse`, `stdio`: bytes in and out.
+//! - `switchboard`: who on a shared connection an incoming message belongs to.
+//! - `connection`: one upstream connection (an era, a session or a process) and its exchanges.
+//! - `handshake`: discovery, `initialize`, and which era it is.
+//! - `audience`: which callers share a legacy session.
+//! - `outgoing`: a caller's parameters as the upstream must see them.
+//! - `call`, `parking`: one call with everything that may happen on its way.
+//! - `listing`: the upstream's definitions, cached.
+//! - `listen`, `subscriptions`: what the upstream says between calls.
+
+mod audience;
+mod call;
+mod connection;
+mod handshake;
+mod headers;
+mod http;
+mod listen;
+mod listing;
+mod mcp;
+mod outgoing;
+mod parking;
+mod sse;
+mod stdio;
+mod subscriptions;
+mod switchboard;
+mod tasks;
+
+pub use connection::ServerFacts;
+pub(crate) use http::HttpTarget;
+pub use listen::ListenFilter;
+pub(crate) use listing::ListKind;
+pub(crate) use mcp::McpUpstream;
+pub(crate) use stdio::StdioTarget;

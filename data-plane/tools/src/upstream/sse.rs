@@ -1,0 +1,160 @@
+//! Server-sent events, read as they come (WHATWG HTML, 9.2.6).
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::UpstreamError;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SseEvent {
+    /// The data lines, joined by newlines.
+    pub(crate) data: Bytes,
+}
+
+/// Puts events together from chunks. Fed bytes, it gives events; it holds at most one event.
+#[derive(Debug)]
+pub(crate) struct SseParser {
+    buffer: BytesMut,
+    data: BytesMut,
+    has_data: bool,
+    last_id: Option<String>,
+    retry_ms: Option<u64>,
+    max_bytes: usize,
+    /// How far the buffer was searched for a line's end.
+    searched: usize,
+}
+
+impl SseParser {
+    /// A parser that takes events of at most `max_bytes`.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            data: BytesMut::new(),
+            has_data: false,
+            last_id: None,
+            retry_ms: None,
+            max_bytes,
+            searched: 0,
+        }
+    }
+
+    /// The last event id seen, for resumption.
+    pub(crate) fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
+    /// The pause before a reconnection that the server asked for.
+    pub(crate) fn retry_ms(&self) -> Option<u64> {
+        self.retry_ms
+    }
+
+    /// Adds bytes.
+    pub(crate) fn feed(&mut self, chunk: &[u8]) -> Result<(), UpstreamError> {
+        // What is left over from earlier chunks belongs to one event.
+        if self.buffer.len() + self.data.len() > self.max_bytes {
+            return Err(UpstreamError::TooLarge(self.max_bytes));
+        }
+        self.buffer.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    /// The next whole event, if there is one. Events without data only update id and retry.
+    pub(crate) fn next_event(&mut self) -> Result<Option<SseEvent>, UpstreamError> {
+        while let Some(line) = self.next_line() {
+            if line.is_empty() {
+                if std::mem::take(&mut self.has_data) {
+                    return Ok(Some(SseEvent { data: self.data.split().freeze() }));
+                }
+                continue;
+            }
+            self.field(&line);
+            if self.data.len() > self.max_bytes {
+                return Err(UpstreamError::TooLarge(self.max_bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A line without its end. A carriage return at the very end of the buffer waits for what
+    /// follows, since it may be half of CRLF.
+    fn next_line(&mut self) -> Option<BytesMut> {
+        let from = self.searched.min(self.buffer.len());
+        let Some(found) = memchr::memchr2(b'\n', b'\r', &self.buffer[from..]) else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let end = from + found;
+        if self.buffer[end] == b'\r' && end + 1 == self.buffer.len() {
+            self.searched = end;
+            return None;
+        }
+        let crlf = self.buffer[end] == b'\r' && self.buffer.get(end + 1) == Some(&b'\n');
+        let line = self.buffer.split_to(end);
+        self.buffer.advance(if crlf { 2 } else { 1 });
+        self.searched = 0;
+        Some(line)
+    }
+
+    fn field(&mut self, line: &[u8]) {
+        let (name, value) = match memchr::memchr(b':', line) {
+            Some(0) => return,
+            Some(at) => {
+                let value = &line[at + 1..];
+                (&line[..at], value.strip_prefix(b" ").unwrap_or(value))
+            }
+            None => (line, &[][..]),
+        };
+        match name {
+            b"data" => {
+                if self.has_data {
+                    self.data.extend_from_slice(b"\n");
+                }
+                self.data.extend_from_slice(value);
+                // A priming event has an empty data line: no message.
+                self.has_data = !self.data.is_empty();
+            }
+            b"id" => self.last_id = std::str::from_utf8(value).ok().map(str::to_owned),
+            b"retry" => {
+                self.retry_ms = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn events(chunks: &[&str]) -> Vec<String> {
+        let mut parser = SseParser::new(1_000);
+        let mut out = Vec::new();
+        for chunk in chunks {
+            parser.feed(chunk.as_bytes()).unwrap();
+            while let Some(event) = parser.next_event().unwrap() {
+                out.push(String::from_utf8(event.data.to_vec()).unwrap());
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn events_come_whole_however_they_are_cut() {
+        let whole =
+            ": hello\nid: 7\nretry: 300\ndata:\n\nevent: message\r\ndata: {\"a\":1}\r\n\r\ndata: x\ndata: y\n\n";
+        let expect = vec!["{\"a\":1}".to_owned(), "x\ny".to_owned()];
+        assert_eq!(events(&[whole]), expect);
+        for cut in 1..whole.len() {
+            assert_eq!(events(&[&whole[..cut], &whole[cut..]]), expect, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_long_event_is_refused() {
+        let mut parser = SseParser::new(100);
+        let fed =
+            parser.feed(&[b'x'; 90]).and_then(|()| parser.feed(&[b'x'; 90])).and_then(|()| parser.feed(&[b'x'; 90]));
+        assert_eq!(fed, Err(UpstreamError::TooLarge(100)));
+    }
+}

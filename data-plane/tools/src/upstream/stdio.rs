@@ -1,0 +1,296 @@
+//! An upstream as a supervised child process.
+//!
+//! Invariants: the child has a process group of its own, which ends with it; its environment is
+//! what the spec says and PATH, HOME and LANG; its stderr goes to our log, and its last lines into
+//! the error that tells of its end; a message longer than the bound ends it.
+//! Left out: restarts with back-off (see `audience`), since a fresh process needs a handshake.
+//! If this node is killed outright, the child sees end of file on stdin and is expected to end.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use provost_mcp::{Envelope, RpcError, error_message, result_message};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc,
+};
+
+use super::{http::parse, switchboard::Switchboard};
+use crate::UpstreamError;
+
+/// Messages waiting to be written; a child that does not read makes callers wait.
+const WRITE_QUEUE: usize = 256;
+/// Lines of stderr kept for error texts.
+const KEPT_STDERR_LINES: usize = 12;
+/// Longest stderr line that is kept or logged, in bytes.
+const MAX_STDERR_LINE: usize = 512;
+/// Between the polite and the hard end of a process.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+/// How long the status and the last of stderr may take once stdout has ended.
+const END_GRACE: Duration = Duration::from_millis(200);
+/// What a child inherits.
+const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(crate) struct StdioTarget {
+    pub(crate) plugin: String,
+    pub(crate) command: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) secret_env: BTreeMap<String, SecretString>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) max_bytes: usize,
+}
+
+/// A running child.
+pub(super) struct StdioProcess {
+    switchboard: Arc<Switchboard>,
+    writer: mpsc::Sender<Bytes>,
+    /// Dropping it stops the supervisor, which ends the child.
+    _stop: mpsc::Sender<()>,
+}
+
+type Tail = Arc<Mutex<VecDeque<String>>>;
+
+impl StdioProcess {
+    /// Starts the child.
+    pub(super) fn spawn(target: &StdioTarget) -> Result<Arc<Self>, UpstreamError> {
+        let mut command = Command::new(&target.command);
+        command
+            .args(&target.args)
+            .env_clear()
+            .envs(INHERITED.iter().filter_map(|k| std::env::var_os(k).map(|v| (k, v))))
+            .envs(&target.env)
+            .envs(target.secret_env.iter().map(|(k, v)| (k, v.expose_secret())))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(cwd) = &target.cwd {
+            command.current_dir(cwd);
+        }
+        let failed = |cause: String| UpstreamError::NotRunning(format!("`{}`: {cause}", target.command));
+        let mut child = command.spawn().map_err(|cause| failed(cause.to_string()))?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(failed("it has no pipes".to_owned()));
+        };
+        let switchboard = Arc::new(Switchboard::new());
+        let (writer, to_write) = mpsc::channel(WRITE_QUEUE);
+        let (stop, stopped) = mpsc::channel(1);
+        let tail = Tail::default();
+        tokio::spawn(write_all(stdin, to_write));
+        let stderr = tokio::spawn(read_stderr(target.plugin.clone(), stderr, tail.clone()));
+        let reader = Reader {
+            plugin: target.plugin.clone(),
+            switchboard: switchboard.clone(),
+            writer: writer.downgrade(),
+            max_bytes: target.max_bytes,
+        };
+        tokio::spawn(supervise(child, stdout, reader, stopped, LastWords { stderr, tail }));
+        Ok(Arc::new(Self { switchboard, writer, _stop: stop }))
+    }
+
+    pub(super) fn switchboard(&self) -> &Arc<Switchboard> {
+        &self.switchboard
+    }
+
+    /// Queues one message.
+    pub(super) async fn send(&self, body: Bytes) -> Result<(), UpstreamError> {
+        let gone = || {
+            let cause = UpstreamError::Died("its process has ended".to_owned());
+            self.switchboard.closed().unwrap_or(cause)
+        };
+        self.writer.send(body).await.map_err(|_| gone())
+    }
+}
+
+async fn write_all(mut stdin: ChildStdin, mut to_write: mpsc::Receiver<Bytes>) {
+    while let Some(body) = to_write.recv().await {
+        // JSON text of ours has no raw newline: messages come from `provost_mcp` or were scanned,
+        // but a client's pretty-printed params may hold some between tokens.
+        let line = one_line(body);
+        let written = async {
+            stdin.write_all(&line).await?;
+            stdin.write_all(b"\n").await?;
+            stdin.flush().await
+        };
+        if let Err(cause) = written.await {
+            tracing::debug!(%cause, "an upstream process does not read");
+            return;
+        }
+    }
+}
+
+/// The message without raw line ends. Inside of strings JSON has none, so every one is white space.
+fn one_line(body: Bytes) -> Bytes {
+    if memchr::memchr2(b'\n', b'\r', &body).is_none() {
+        return body;
+    }
+    body.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect()
+}
+
+async fn read_stderr(plugin: String, stderr: impl AsyncRead + Unpin, tail: Tail) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = BytesMut::new();
+    while let Ok(true) = read_line(&mut reader, &mut line, MAX_STDERR_LINE, true).await {
+        let text = String::from_utf8_lossy(&line.split()).trim_end().to_owned();
+        tracing::info!(plugin, line = text, "stderr of an upstream process");
+        let mut tail = tail.lock();
+        if tail.len() == KEPT_STDERR_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(text);
+    }
+}
+
+/// Reads one line without its end into `line`. `false` at the end of the input. A longer line is
+/// cut (`cut`) or an error.
+async fn read_line(
+    reader: &mut (impl AsyncBufReadExt + Unpin),
+    line: &mut BytesMut,
+    max_bytes: usize,
+    cut: bool,
+) -> std::io::Result<bool> {
+    line.clear();
+    loop {
+        let available = reader.fill_buf().await?;
+        if available.is_empty() {
+            return Ok(!line.is_empty());
+        }
+        let newline = memchr::memchr(b'\n', available);
+        let taken = newline.unwrap_or(available.len());
+        let room = max_bytes.saturating_sub(line.len());
+        if taken > room && !cut {
+            return Err(std::io::Error::other("too long"));
+        }
+        line.extend_from_slice(&available[..taken.min(room)]);
+        reader.consume(newline.map_or(taken, |n| n + 1));
+        if newline.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads the child's messages.
+struct Reader {
+    plugin: String,
+    switchboard: Arc<Switchboard>,
+    /// Weak: the writer must end when the last user of the process goes.
+    writer: mpsc::WeakSender<Bytes>,
+    max_bytes: usize,
+}
+
+impl Reader {
+    /// Until the end of the child's output; tells why it ended if not by itself.
+    async fn run(&self, stdout: impl AsyncRead + Unpin) -> Option<UpstreamError> {
+        let mut reader = BufReader::with_capacity(64 * 1024, stdout);
+        let mut line = BytesMut::new();
+        loop {
+            match read_line(&mut reader, &mut line, self.max_bytes, false).await {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(_) => return Some(UpstreamError::TooLarge(self.max_bytes)),
+            }
+            let line = line.split().freeze();
+            // Some servers log to stdout: what is no object is no message.
+            if line.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+                if !line.is_empty() {
+                    tracing::warn!(plugin = self.plugin, "an upstream process writes to stdout what is no message");
+                }
+                continue;
+            }
+            match parse(line, self.max_bytes) {
+                Ok(message) => self.take(message).await,
+                // Which call it was meant for cannot be known.
+                Err(fault) => return Some(fault),
+            }
+        }
+    }
+
+    async fn take(&self, message: Envelope) {
+        let answer = match &message {
+            Envelope::Request { id, method, .. } if method == "ping" => {
+                Some(result_message(id, &provost_mcp::RawJson::EMPTY_OBJECT))
+            }
+            _ => self.switchboard.deliver(message).map(|(id, error): (_, RpcError)| error_message(Some(&id), &error)),
+        };
+        if let (Some(answer), Some(writer)) = (answer, self.writer.upgrade()) {
+            // The child ended: nobody is left to answer.
+            let _ = writer.send(answer).await;
+        }
+    }
+}
+
+/// What the child said on stderr before it ended.
+struct LastWords {
+    stderr: tokio::task::JoinHandle<()>,
+    tail: Tail,
+}
+
+impl LastWords {
+    async fn text(self) -> String {
+        // A grandchild may hold stderr open: then what is there must do.
+        let _ = tokio::time::timeout(END_GRACE, self.stderr).await;
+        self.tail.lock().iter().cloned().collect::<Vec<_>>().join(" | ")
+    }
+}
+
+/// Owns the child until its output ends, it breaks the protocol, or nobody uses it any more.
+async fn supervise(
+    mut child: Child,
+    stdout: impl AsyncRead + Unpin,
+    reader: Reader,
+    mut stopped: mpsc::Receiver<()>,
+    last_words: LastWords,
+) {
+    let group = child.id();
+    let fault = tokio::select! {
+        fault = reader.run(stdout) => fault,
+        _ = stopped.recv() => None,
+    };
+    // The reason that callers see needs the exit status and the last of stderr.
+    let status = match tokio::time::timeout(END_GRACE, child.wait()).await {
+        Ok(Ok(status)) => status.to_string(),
+        _ => "it closed its output".to_owned(),
+    };
+    let cause = match fault {
+        Some(fault) => fault,
+        None => {
+            let tail = last_words.text().await;
+            let said = if tail.is_empty() { String::new() } else { format!("; stderr: {tail}") };
+            UpstreamError::Died(format!("its process ended ({status}){said}"))
+        }
+    };
+    tracing::warn!(plugin = reader.plugin, %cause, "an upstream process ended");
+    reader.switchboard.close(cause);
+    end_group(&mut child, group).await;
+}
+
+/// Ends the child and whatever it started.
+async fn end_group(child: &mut Child, group: Option<u32>) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    let group = group.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let signal = |signal| {
+        if let Some(group) = group {
+            // Failing means that nobody of the group is left.
+            let _ = kill_process_group(group, signal);
+        }
+    };
+    signal(Signal::TERM);
+    if tokio::time::timeout(TERM_GRACE, child.wait()).await.is_err() {
+        tracing::warn!("an upstream process does not end when asked; it is killed");
+    }
+    signal(Signal::KILL);
+    let _ = child.wait().await;
+}

@@ -1,0 +1,261 @@
+//! The causal decoder of the llama family, over ragged batches.
+//!
+//! One forward pass takes segments of several requests: the linear layers run over all rows at
+//! once, attention runs per segment against that request's own cache. A prompt chunk and single
+//! decoding steps are the same operation, so decoding is batched without padding. llama and qwen3
+//! differ by qwen3's norms on queries and keys; dense and quantised weights differ only inside
+//! [`Linear`].
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+
+use crate::config::DecoderConfig;
+use crate::kv_cache::KvCache;
+use crate::linear::{Linear, TokenTable};
+use crate::rope::{Angles, Rope};
+
+/// Weights of a decoder: immutable, shared by every request.
+#[derive(Debug)]
+pub struct Decoder {
+    pub(crate) config: DecoderConfig,
+    device: Device,
+    rope: Rope,
+    tokens: TokenTable,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    output: Linear,
+}
+
+/// The next tokens of one request and its cache.
+pub struct Segment<'a> {
+    /// Follow the positions already in `cache`.
+    pub tokens: &'a [u32],
+    /// The request's own.
+    pub cache: &'a mut KvCache,
+}
+
+/// What a checkpoint must provide for one layer.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Tensor,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    pub(crate) output: Linear,
+    pub(crate) head_norms: Option<HeadNorms>,
+    pub(crate) mlp_norm: Tensor,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+}
+
+/// qwen3 normalises each head's queries and keys.
+#[derive(Debug)]
+pub(crate) struct HeadNorms {
+    pub(crate) query: Tensor,
+    pub(crate) key: Tensor,
+}
+
+/// What a checkpoint must provide outside the layers.
+pub(crate) struct DecoderWeights {
+    pub(crate) tokens: TokenTable,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) norm: Tensor,
+    pub(crate) output: Linear,
+}
+
+impl Decoder {
+    pub(crate) fn new(config: DecoderConfig, weights: DecoderWeights, device: Device) -> Self {
+        Self {
+            rope: Rope::new(&config.rope),
+            config,
+            device,
+            tokens: weights.tokens,
+            layers: weights.layers,
+            norm: weights.norm,
+            output: weights.output,
+        }
+    }
+
+    /// Longest context, in tokens.
+    pub fn context(&self) -> usize {
+        self.config.context
+    }
+
+    /// Number of token ids.
+    pub fn vocabulary(&self) -> usize {
+        self.config.vocabulary
+    }
+
+    /// A cache for one request of at most `positions`.
+    pub fn cache(&self, positions: usize) -> KvCache {
+        KvCache::new(self.config.layers, positions.min(self.config.context))
+    }
+
+    /// Bytes of a full cache of `positions`.
+    pub fn cache_bytes(&self, positions: usize) -> u64 {
+        let per_position = 2 * self.config.layers * self.config.kv_heads * self.config.head_dim * size_of::<f32>();
+        positions as u64 * per_position as u64
+    }
+
+    /// Bytes that one forward pass over `rows` new positions of a context of `positions` needs
+    /// besides weights and cache: attention scores and the widest activations.
+    pub fn scratch_bytes(&self, rows: usize, positions: usize) -> u64 {
+        let config = &self.config;
+        let scores = 3 * config.heads * positions;
+        let activations = 4 * config.hidden + 3 * config.intermediate;
+        let floats = rows * (scores + activations) + config.vocabulary;
+        (floats * size_of::<f32>()) as u64
+    }
+
+    /// Runs all segments; returns the logits after each one's last token, `[segments][vocabulary]`.
+    ///
+    /// # Errors
+    /// When a segment is empty, a token is outside the vocabulary, or a cache is full. Caches are
+    /// unchanged then.
+    pub fn forward(&self, segments: &mut [Segment<'_>]) -> Result<Vec<Vec<f32>>> {
+        let hidden = self.hidden(segments)?;
+        let mut last = Vec::with_capacity(segments.len());
+        let mut rows = 0u32;
+        for segment in segments.iter() {
+            rows += segment.tokens.len() as u32;
+            last.push(rows - 1);
+        }
+        let last = Tensor::from_vec(last, segments.len(), &self.device)?;
+        let logits = self.logits(&hidden.index_select(&last, 0)?)?;
+        commit(segments);
+        logits.to_vec2()
+    }
+
+    /// Runs one segment; returns the logits after every token, `[tokens][vocabulary]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_all(&self, segment: Segment<'_>) -> Result<Vec<Vec<f32>>> {
+        let mut segments = [segment];
+        let hidden = self.hidden(&mut segments)?;
+        let logits = self.logits(&hidden)?;
+        commit(&mut segments);
+        logits.to_vec2()
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let normed = rms_norm(&hidden.contiguous()?, &self.norm, self.config.norm_eps)?;
+        self.output.forward(&normed)?.to_dtype(DType::F32)
+    }
+
+    /// Hidden states of all rows, `[rows, hidden]`, before the last norm.
+    fn hidden(&self, segments: &mut [Segment<'_>]) -> Result<Tensor> {
+        let mut ids = Vec::new();
+        let mut positions = Vec::new();
+        for segment in segments.iter() {
+            if segment.tokens.is_empty() {
+                candle_core::bail!("an empty segment")
+            }
+            ids.extend_from_slice(segment.tokens);
+            let start = segment.cache.len();
+            positions.extend(start..start + segment.tokens.len());
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocabulary) {
+            candle_core::bail!("token {id} is outside the vocabulary")
+        }
+        let angles = self.rope.angles(&positions, &self.device)?;
+        let rows = ids.len();
+        let ids = Tensor::from_vec(ids, rows, &self.device)?;
+        let mut x = self.tokens.rows(&ids)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let normed = rms_norm(&x, &layer.attention_norm, self.config.norm_eps)?;
+            x = (x + self.attention(index, layer, &normed, &angles, segments)?)?;
+            let normed = rms_norm(&x, &layer.mlp_norm, self.config.norm_eps)?;
+            let gated = (silu(&layer.gate.forward(&normed)?)? * layer.up.forward(&normed)?)?;
+            x = (x + layer.down.forward(&gated)?)?;
+        }
+        Ok(x)
+    }
+
+    fn attention(
+        &self,
+        index: usize,
+        layer: &Layer,
+        x: &Tensor,
+        angles: &Angles,
+        segments: &mut [Segment<'_>],
+    ) -> Result<Tensor> {
+        let config = &self.config;
+        let norms = layer.head_norms.as_ref();
+        let queries = self.split(layer.query.forward(x)?, config.heads, norms.map(|n| &n.query))?;
+        let keys = self.split(layer.key.forward(x)?, config.kv_heads, norms.map(|n| &n.key))?;
+        let values = self.split(layer.value.forward(x)?, config.kv_heads, None)?;
+        let queries = angles.rotate(&queries.unsqueeze(0)?)?.squeeze(0)?;
+        let keys = angles.rotate(&keys.unsqueeze(0)?)?.squeeze(0)?;
+
+        let mut outputs = Vec::with_capacity(segments.len());
+        let mut start = 0;
+        for segment in segments.iter_mut() {
+            let rows = segment.tokens.len();
+            let (all_keys, all_values) =
+                segment.cache.append(index, &keys.narrow(1, start, rows)?, &values.narrow(1, start, rows)?)?;
+            let queries = queries.narrow(1, start, rows)?;
+            outputs.push(self.attend(&queries, &all_keys, &all_values)?);
+            start += rows;
+        }
+        let mixed = match outputs.as_slice() {
+            [one] => one.clone(),
+            many => Tensor::cat(many, 0)?,
+        };
+        layer.output.forward(&mixed)
+    }
+
+    /// `[rows, heads * dim]` to `[heads, rows, dim]`, normalised per head where the model does so.
+    fn split(&self, x: Tensor, heads: usize, norm: Option<&Tensor>) -> Result<Tensor> {
+        let rows = x.dim(0)?;
+        let x = x.reshape((rows, heads, self.config.head_dim))?;
+        let x = match norm {
+            Some(norm) => rms_norm(&x.contiguous()?, norm, self.config.norm_eps)?,
+            None => x,
+        };
+        x.transpose(0, 1)
+    }
+
+    /// Causal attention of the last rows over everything before them; `[rows, heads * dim]`.
+    ///
+    /// Heads that share keys are stacked as rows of one product, so keys are never repeated.
+    fn attend(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+        let config = &self.config;
+        let (heads, rows, dim) = queries.dims3()?;
+        let positions = keys.dim(1)?;
+        let groups = heads / config.kv_heads;
+        let stacked = (config.kv_heads, groups * rows, dim);
+        let queries = (queries.contiguous()? * (1.0 / (dim as f64).sqrt()))?.reshape(stacked)?;
+        let scores = queries.matmul(&keys.transpose(1, 2)?)?;
+        let scores = if rows == 1 {
+            scores
+        } else {
+            let mask = causal_mask(rows, positions, &self.device)?;
+            scores.reshape((heads, rows, positions))?.broadcast_add(&mask)?.reshape((
+                config.kv_heads,
+                groups * rows,
+                positions,
+            ))?
+        };
+        let mixed = softmax_last_dim(&scores)?.matmul(values)?;
+        mixed.reshape((heads, rows, dim))?.transpose(0, 1)?.contiguous()?.flatten_from(D::Minus2)
+    }
+}
+
+fn commit(segments: &mut [Segment<'_>]) {
+    for segment in segments {
+        segment.cache.commit(segment.tokens.len());
+    }
+}
+
+/// 0 where a row may look, minus infinity where it may not: `[rows, positions]`.
+fn causal_mask(rows: usize, positions: usize, device: &Device) -> Result<Tensor> {
+    let before = positions - rows;
+    let mask: Vec<f32> = (0..rows)
+        .flat_map(|row| {
+            (0..positions).map(move |position| if position <= before + row { 0.0 } else { f32::NEG_INFINITY })
+        })
+        .collect();
+    Tensor::from_vec(mask, (rows, positions), device)
+}

@@ -1,0 +1,73 @@
+//! What can go wrong between a model file and an answer.
+
+/// A failure of this crate. Messages name the model and the file, never a path of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// A file is missing or cannot be read.
+    #[error("PV-MODEL-UNREADABLE: model `{model}`: {file}: {cause}; check that the file is there and readable")]
+    Unreadable {
+        /// The model's name.
+        model: String,
+        /// File within the model's directory.
+        file: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// A file is damaged or contradicts the model's configuration.
+    #[error("PV-MODEL-MALFORMED: model `{model}`: {file}: {cause}; fetch the file again or correct it")]
+    Malformed {
+        /// The model's name.
+        model: String,
+        /// File within the model's directory.
+        file: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A sound model that this build cannot run.
+    #[error("PV-MODEL-UNSUPPORTED: model `{model}`: {cause}")]
+    Unsupported {
+        /// The model's name.
+        model: String,
+        /// What is not supported, and what is.
+        cause: String,
+    },
+    /// The request cannot be served by this model.
+    #[error("PV-INFERENCE-REQUEST: {0}")]
+    Request(String),
+    /// The device or the model failed while computing.
+    #[error("PV-INFERENCE-FAILED: {0}; the node's log has the details")]
+    Failed(String),
+}
+
+impl InferError {
+    /// A failed computation.
+    pub(crate) fn compute(error: candle_core::Error) -> Self {
+        tracing::error!(%error, "computation failed");
+        Self::Failed("the computation failed".to_owned())
+    }
+}
+
+/// Names the model and file for errors of one file.
+#[derive(Clone, Debug)]
+pub(crate) struct FileContext {
+    pub(crate) model: String,
+    pub(crate) file: String,
+}
+
+impl FileContext {
+    pub(crate) fn new(model: &str, file: &str) -> Self {
+        Self { model: model.to_owned(), file: file.to_owned() }
+    }
+
+    pub(crate) fn malformed(&self, cause: impl std::fmt::Display) -> InferError {
+        InferError::Malformed { model: self.model.clone(), file: self.file.clone(), cause: cause.to_string() }
+    }
+
+    pub(crate) fn unreadable(&self, cause: impl std::fmt::Display) -> InferError {
+        InferError::Unreadable { model: self.model.clone(), file: self.file.clone(), cause: cause.to_string() }
+    }
+
+    pub(crate) fn unsupported(&self, cause: impl std::fmt::Display) -> InferError {
+        InferError::Unsupported { model: self.model.clone(), cause: format!("{}: {cause}", self.file) }
+    }
+}

@@ -1,0 +1,83 @@
+//! Keys and values of one request.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Positions are allocated in steps of this many, then by doubling.
+const FIRST_POSITIONS: usize = 64;
+
+/// The keys and values that one request has computed so far; nobody else's.
+///
+/// A forward pass writes every layer at the same position and only then moves the position on:
+/// after a failure in the middle the cache still describes the state before the pass.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<Option<LayerCache>>,
+    len: usize,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct LayerCache {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl KvCache {
+    /// An empty cache for at most `limit` positions.
+    pub(crate) fn new(layers: usize, limit: usize) -> Self {
+        Self { layers: (0..layers).map(|_| None).collect(), len: 0, limit }
+    }
+
+    /// Positions held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True before the first forward pass.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Most positions it may hold.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Writes new positions of a layer (`[kv_heads, new, head_dim]`) and returns all of them,
+    /// `[kv_heads, len + new, head_dim]`.
+    pub(crate) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (heads, new, dim) = keys.dims3()?;
+        let needed = self.len + new;
+        if needed > self.limit {
+            candle_core::bail!("{needed} positions do not fit a cache of {}", self.limit)
+        }
+        let (len, limit) = (self.len, self.limit);
+        let Some(slot) = self.layers.get_mut(layer) else { candle_core::bail!("the cache has no layer {layer}") };
+        let held = slot.as_ref().map_or(0, |cache| cache.keys.dims()[1]);
+        if held < needed {
+            let room = needed.max(held * 2).max(FIRST_POSITIONS).min(limit);
+            *slot = Some(LayerCache {
+                keys: grown(slot.as_ref().map(|c| &c.keys), (heads, room, dim), len, keys.device())?,
+                values: grown(slot.as_ref().map(|c| &c.values), (heads, room, dim), len, values.device())?,
+            });
+        }
+        let Some(cache) = slot else { candle_core::bail!("the cache of layer {layer} was not allocated") };
+        cache.keys.slice_set(&keys.contiguous()?, 1, len)?;
+        cache.values.slice_set(&values.contiguous()?, 1, len)?;
+        Ok((cache.keys.narrow(1, 0, needed)?, cache.values.narrow(1, 0, needed)?))
+    }
+
+    /// Moves on after a forward pass over `new` positions.
+    pub(crate) fn commit(&mut self, new: usize) {
+        self.len += new;
+    }
+}
+
+/// A larger tensor that begins with the first `len` positions of `old`.
+fn grown(old: Option<&Tensor>, shape: (usize, usize, usize), len: usize, device: &Device) -> Result<Tensor> {
+    let new = Tensor::zeros(shape, DType::F32, device)?;
+    if let Some(old) = old.filter(|_| len > 0) {
+        new.slice_set(&old.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+    }
+    Ok(new)
+}

@@ -1,0 +1,35 @@
+//! Sole user of candle: models, tokenizers, generation, embeddings.
+//!
+//! Purpose: turn a directory of model files into networks that answer. A [`ModelSource`] describes
+//! a model without reading its weights; [`Network`] is the weights, shared and immutable;
+//! [`ChatModel`] and [`EmbeddingModel`] join a network with its text side (tokenizer, template).
+//! Invariants: a request owns its KV cache, so requests never see each other; what is computed in
+//! a batch equals what is computed alone; a malformed file is an error, never a panic.
+//! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`).
+
+mod config;
+mod decoder;
+mod embedding;
+mod encoder;
+mod error;
+mod generation;
+mod gguf;
+mod kv_cache;
+mod linear;
+mod network;
+mod rope;
+mod safetensors_file;
+mod sampler;
+mod source;
+mod text;
+
+pub use decoder::{Decoder, Segment};
+pub use embedding::{EmbedJob, EmbeddingModel};
+pub use encoder::Encoder;
+pub use error::InferError;
+pub use generation::{ChatModel, Finish, Generation, Step};
+pub use kv_cache::KvCache;
+pub use network::Network;
+pub use sampler::{Sampler, Sampling};
+pub use source::{ModelSource, discover};
+pub use text::{ChatTemplate, ChatText, EmbeddingText, IncrementalText, StopTexts};

@@ -1,0 +1,154 @@
+//! Building networks from checkpoints.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use candle_core::quantized::QMatMul;
+
+use crate::config::{DecoderConfig, DecoderFamily, EncoderConfig, NetworkConfig};
+use crate::decoder::{Decoder, DecoderWeights, HeadNorms, Layer};
+use crate::encoder::{Encoder, EncoderLayer, EncoderWeights, Norm};
+use crate::error::InferError;
+use crate::linear::{Linear, TokenTable};
+use crate::safetensors_file::SafetensorsFiles;
+
+/// Loaded weights: immutable and cheap to clone; the text side is not part of them.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// Tokens to tokens.
+    Decoder(Arc<Decoder>),
+    /// Tokens to vectors.
+    Encoder(Arc<Encoder>),
+}
+
+impl Network {
+    pub(crate) fn from_safetensors(
+        config: NetworkConfig,
+        files: &SafetensorsFiles,
+        device: &Device,
+    ) -> Result<Self, InferError> {
+        Ok(match config {
+            NetworkConfig::Decoder(config) => {
+                let weights = decoder_weights(&config, files, device)?;
+                Self::Decoder(Arc::new(Decoder::new(config, weights, device.clone())))
+            }
+            NetworkConfig::Encoder(config) => {
+                let weights = encoder_weights(&config, files, device)?;
+                Self::Encoder(Arc::new(Encoder::new(config, weights, device.clone())))
+            }
+        })
+    }
+}
+
+fn decoder_weights(
+    config: &DecoderConfig,
+    files: &SafetensorsFiles,
+    device: &Device,
+) -> Result<DecoderWeights, InferError> {
+    let table = files.tensor("model.embed_tokens.weight", &[config.vocabulary, config.hidden], device)?;
+    let tokens = TokenTable::new(QMatMul::Tensor(table));
+    let output = match config.tied {
+        true => tokens.tied_output(),
+        false => files.linear("lm_head", config.hidden, config.vocabulary, false, device)?,
+    };
+    let layers = (0..config.layers)
+        .map(|index| decoder_layer(config, &format!("model.layers.{index}"), files, device))
+        .collect::<Result<_, _>>()?;
+    Ok(DecoderWeights { tokens, layers, norm: files.tensor("model.norm.weight", &[config.hidden], device)?, output })
+}
+
+fn decoder_layer(
+    config: &DecoderConfig,
+    prefix: &str,
+    files: &SafetensorsFiles,
+    device: &Device,
+) -> Result<Layer, InferError> {
+    let linear = |name: &str, inputs, outputs, bias| -> Result<Linear, InferError> {
+        files.linear(&format!("{prefix}.{name}"), inputs, outputs, bias, device)
+    };
+    let norm = |name: &str, size| files.tensor(&format!("{prefix}.{name}.weight"), &[size], device);
+    let (hidden, wide) = (config.hidden, config.intermediate);
+    let queries = config.heads * config.head_dim;
+    let keys = config.kv_heads * config.head_dim;
+    let head_norms = match config.family {
+        DecoderFamily::Llama => None,
+        DecoderFamily::Qwen3 => Some(HeadNorms {
+            query: norm("self_attn.q_norm", config.head_dim)?,
+            key: norm("self_attn.k_norm", config.head_dim)?,
+        }),
+    };
+    Ok(Layer {
+        attention_norm: norm("input_layernorm", hidden)?,
+        query: linear("self_attn.q_proj", hidden, queries, config.attention_bias)?,
+        key: linear("self_attn.k_proj", hidden, keys, config.attention_bias)?,
+        value: linear("self_attn.v_proj", hidden, keys, config.attention_bias)?,
+        output: linear("self_attn.o_proj", queries, hidden, config.attention_bias)?,
+        head_norms,
+        mlp_norm: norm("post_attention_layernorm", hidden)?,
+        gate: linear("mlp.gate_proj", hidden, wide, config.mlp_bias)?,
+        up: linear("mlp.up_proj", hidden, wide, config.mlp_bias)?,
+        down: linear("mlp.down_proj", wide, hidden, config.mlp_bias)?,
+    })
+}
+
+fn encoder_weights(
+    config: &EncoderConfig,
+    files: &SafetensorsFiles,
+    device: &Device,
+) -> Result<EncoderWeights, InferError> {
+    // Exports of a bare model have no prefix, those of a model with a head have `bert.`.
+    let root = match files.contains("bert.embeddings.word_embeddings.weight") {
+        true => "bert.",
+        false => "",
+    };
+    let embedding = |name: &str, rows| {
+        let name = format!("{root}embeddings.{name}.weight");
+        files.tensor(&name, &[rows, config.hidden], device)
+    };
+    let types = embedding("token_type_embeddings", config.token_types)?;
+    let token_type = types.get(0).map_err(InferError::compute)?;
+    let layers = (0..config.layers)
+        .map(|index| encoder_layer(config, &format!("{root}encoder.layer.{index}"), files, device))
+        .collect::<Result<_, _>>()?;
+    Ok(EncoderWeights {
+        tokens: TokenTable::new(QMatMul::Tensor(embedding("word_embeddings", config.vocabulary)?)),
+        positions: embedding("position_embeddings", config.context)?,
+        token_type,
+        norm: encoder_norm(config, &format!("{root}embeddings"), files, device)?,
+        layers,
+    })
+}
+
+fn encoder_layer(
+    config: &EncoderConfig,
+    prefix: &str,
+    files: &SafetensorsFiles,
+    device: &Device,
+) -> Result<EncoderLayer, InferError> {
+    let (hidden, wide) = (config.hidden, config.intermediate);
+    let linear = |name: &str, inputs, outputs| files.linear(&format!("{prefix}.{name}"), inputs, outputs, true, device);
+    let norm = |name: &str| encoder_norm(config, &format!("{prefix}.{name}"), files, device);
+    Ok(EncoderLayer {
+        query: linear("attention.self.query", hidden, hidden)?,
+        key: linear("attention.self.key", hidden, hidden)?,
+        value: linear("attention.self.value", hidden, hidden)?,
+        output: linear("attention.output.dense", hidden, hidden)?,
+        attention_norm: norm("attention.output")?,
+        up: linear("intermediate.dense", hidden, wide)?,
+        down: linear("output.dense", wide, hidden)?,
+        mlp_norm: norm("output")?,
+    })
+}
+
+fn encoder_norm(
+    config: &EncoderConfig,
+    prefix: &str,
+    files: &SafetensorsFiles,
+    device: &Device,
+) -> Result<Norm, InferError> {
+    let tensor = |part: &str| {
+        let name = format!("{prefix}.LayerNorm.{part}");
+        files.tensor(&name, &[config.hidden], device)
+    };
+    Ok(Norm { scale: tensor("weight")?, shift: tensor("bias")? })
+}

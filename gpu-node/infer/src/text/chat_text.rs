@@ -1,0 +1,63 @@
+//! Tokenizer, template and end tokens of a chat model.
+
+use provost_types::ChatMessage;
+use tokenizers::Tokenizer;
+
+use super::template::ChatTemplate;
+use super::token_bytes::TokenBytes;
+use crate::error::InferError;
+
+/// The text side of a chat model.
+#[derive(Debug)]
+pub struct ChatText {
+    tokenizer: Tokenizer,
+    bytes: TokenBytes,
+    template: ChatTemplate,
+    end_tokens: Vec<u32>,
+}
+
+impl ChatText {
+    /// Joins the parts. Padding and truncation that a tokenizer file may ask for are turned off:
+    /// a prompt is never cut silently.
+    pub(crate) fn new(mut tokenizer: Tokenizer, template: ChatTemplate, mut end_tokens: Vec<u32>) -> Self {
+        tokenizer.with_padding(None);
+        // Removing truncation cannot fail; setting one could.
+        let _ = tokenizer.with_truncation(None);
+        end_tokens.sort_unstable();
+        end_tokens.dedup();
+        Self { bytes: TokenBytes::of(&tokenizer), tokenizer, template, end_tokens }
+    }
+
+    /// The tokens of a conversation, up to where the model's answer begins.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when the template refuses the conversation.
+    pub fn prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, InferError> {
+        self.encode(&self.template.render(messages)?)
+    }
+
+    /// The tokens of a text; templates write their own special tokens, so none are added.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when the tokenizer cannot express it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, InferError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| InferError::Request(format!("the text cannot be tokenized: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Whether a token ends the answer.
+    pub fn ends(&self, token: u32) -> bool {
+        self.end_tokens.binary_search(&token).is_ok()
+    }
+
+    pub(crate) fn bytes(&self) -> &TokenBytes {
+        &self.bytes
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+}

@@ -1,0 +1,17 @@
+//! The text side of models: tokens, templates, and text that arrives in pieces.
+
+mod chat_text;
+mod embedding_text;
+mod gguf_tokenizer;
+mod incremental;
+mod stop;
+mod template;
+mod token_bytes;
+
+pub use chat_text::ChatText;
+pub use embedding_text::EmbeddingText;
+pub(crate) use embedding_text::Pooling;
+pub(crate) use gguf_tokenizer::tokenizer_of_gguf;
+pub use incremental::IncrementalText;
+pub use stop::StopTexts;
+pub use template::ChatTemplate;

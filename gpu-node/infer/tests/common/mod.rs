@@ -1,0 +1,73 @@
+//! Fixtures and comparisons for the tests of this crate.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use provost_gpu_infer::{ChatModel, Decoder, ModelSource, Network};
+use provost_types::{ChatMessage, ChatRequest};
+
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+pub fn source(name: &str) -> ModelSource {
+    ModelSource::open(name, &fixtures().join(name)).unwrap()
+}
+
+pub fn decoder(source: &ModelSource) -> Arc<Decoder> {
+    match source.load_network().unwrap() {
+        Network::Decoder(decoder) => decoder,
+        Network::Encoder(_) => panic!("{} is not a decoder", source.info().name),
+    }
+}
+
+pub fn chat_model(source: &ModelSource) -> ChatModel {
+    ChatModel::new(decoder(source), Arc::new(source.load_chat_text().unwrap()))
+}
+
+/// Token ids and the logits that transformers computed for them.
+pub fn reference(name: &str) -> (Vec<u32>, Vec<Vec<f32>>) {
+    let path = fixtures().join(format!("{name}.ref.safetensors"));
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let ids = tensors["ids"].to_dtype(DType::U32).unwrap().to_vec1().unwrap();
+    (ids, tensors["logits"].to_vec2().unwrap())
+}
+
+pub fn worst_difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| row_difference(a, b)).fold(0.0, f32::max)
+}
+
+pub fn row_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
+    ChatRequest {
+        model: String::new(),
+        messages: vec![ChatMessage { role: "user".to_owned(), content: text.to_owned() }],
+        max_tokens,
+        temperature: 0.0,
+        top_p: 1.0,
+        seed: None,
+        stop: Vec::new(),
+    }
+}
+
+/// The tensors of a fixture's weight file.
+pub fn weights(name: &str) -> std::collections::HashMap<String, Tensor> {
+    let path = fixtures().join(name).join("model.safetensors");
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+/// Copies a fixture's files into a directory that a test may damage.
+pub fn copy_fixture(name: &str, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(fixtures().join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}

@@ -1,0 +1,78 @@
+//! Requests on their way through the node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use provost_types::{ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, InferenceError, ModelKind};
+use tokio::sync::{mpsc, oneshot};
+
+/// The events of one answer.
+pub(crate) type Events = mpsc::Receiver<Result<ChatEvent, InferenceError>>;
+
+/// A request that has not begun.
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    pub(crate) arrived: Instant,
+    /// The state of memory in which it last found no room.
+    pub(crate) blocked_at: Option<u64>,
+    /// Held until the job begins or ends; the queue's bound counts these.
+    pub(crate) _place: Place,
+}
+
+/// What is asked, and where the answer goes.
+pub(crate) enum Work {
+    Embed { request: EmbedRequest, reply: oneshot::Sender<Result<EmbedResponse, InferenceError>> },
+    Chat { request: ChatRequest, reply: oneshot::Sender<Result<Events, InferenceError>> },
+}
+
+impl Work {
+    pub(crate) fn model(&self) -> &str {
+        match self {
+            Self::Embed { request, .. } => &request.model,
+            Self::Chat { request, .. } => &request.model,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> ModelKind {
+        match self {
+            Self::Embed { .. } => ModelKind::Embedding,
+            Self::Chat { .. } => ModelKind::Chat,
+        }
+    }
+
+    /// True when nobody waits for the answer any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Embed { reply, .. } => reply.is_closed(),
+            Self::Chat { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    /// Answers with an error; a caller that has left does not mind.
+    pub(crate) fn refuse(self, error: InferenceError) {
+        match self {
+            Self::Embed { reply, .. } => drop(reply.send(Err(error))),
+            Self::Chat { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// A place in the bounded queue.
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// Takes a place if fewer than `bound` are taken.
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
+        taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < bound).then_some(count + 1))
+            .ok()
+            .map(|_| Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

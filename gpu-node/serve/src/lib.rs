@@ -1,0 +1,25 @@
+//! GPU node service: scheduler thread, model catalogue, inference port.
+//!
+//! Purpose: answer embedding and chat requests with the models of a directory, within a configured
+//! amount of memory. [`GpuNode::start`] gives the port that the data plane calls.
+//! Invariants: one thread issues all computation; it never waits for a caller; what it holds is
+//! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
+//! in use is evicted.
+//! Left out: what a model computes (`provost-gpu-infer`), who may live in memory
+//! (`provost-gpu-vram`), and who may ask (the data plane).
+
+mod catalogue;
+mod config;
+mod error;
+mod inbox;
+mod job;
+mod loader;
+mod node;
+mod residency;
+mod scheduler;
+mod usage;
+
+pub use config::GpuConfig;
+pub use error::StartError;
+pub use node::GpuNode;
+pub use provost_gpu_vram::Usage;

@@ -1,0 +1,109 @@
+//! The thread that reads model files, so that running answers go on meanwhile.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use provost_gpu_infer::{ChatText, EmbeddingText, InferError, Network};
+use provost_gpu_vram::WeightsKey;
+use provost_types::ModelKind;
+
+use crate::catalogue::Entry;
+use crate::inbox::Inbox;
+
+/// Something to read; one at a time.
+pub(crate) struct Task {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) part: Part,
+}
+
+/// Which part of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The digest of its weights.
+    Digest,
+    /// Tokenizer and template.
+    Text,
+    /// The weights.
+    Network(WeightsKey),
+}
+
+/// What was read.
+pub(crate) struct Loaded {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) part: Part,
+    pub(crate) result: Result<Content, InferError>,
+    pub(crate) took: Duration,
+}
+
+pub(crate) enum Content {
+    Digest(WeightsKey),
+    Text(TextSide),
+    Network(Network),
+}
+
+/// The text side by kind of model.
+#[derive(Clone)]
+pub(crate) enum TextSide {
+    Chat(Arc<ChatText>),
+    Embedding(Arc<EmbeddingText>),
+}
+
+/// The scheduler's end.
+pub(crate) struct Loader {
+    tasks: SyncSender<Task>,
+    busy: bool,
+}
+
+impl Loader {
+    /// Starts the thread; it ends with the scheduler or with the inbox.
+    pub(crate) fn start(inbox: &Arc<Inbox>) -> std::io::Result<Self> {
+        let (tasks, received) = sync_channel(1);
+        let inbox = Arc::downgrade(inbox);
+        std::thread::Builder::new().name("gpu-loader".to_owned()).spawn(move || run(&received, &inbox))?;
+        Ok(Self { tasks, busy: false })
+    }
+
+    /// Begins a task unless another is under way.
+    pub(crate) fn begin(&mut self, task: Task) -> bool {
+        if self.busy {
+            return false;
+        }
+        self.busy = self.tasks.try_send(task).is_ok();
+        self.busy
+    }
+
+    /// True while a task is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// To be called when a result has been taken in.
+    pub(crate) fn finished(&mut self) {
+        self.busy = false;
+    }
+}
+
+fn run(tasks: &Receiver<Task>, inbox: &Weak<Inbox>) {
+    while let Ok(Task { entry, part }) = tasks.recv() {
+        let began = Instant::now();
+        let result = read(&entry, part);
+        let loaded = Loaded { entry, part, result, took: began.elapsed() };
+        let Some(inbox) = inbox.upgrade() else {
+            return;
+        };
+        inbox.deliver(loaded);
+    }
+}
+
+fn read(entry: &Entry, part: Part) -> Result<Content, InferError> {
+    let source = entry.source.as_ref().map_err(Clone::clone)?;
+    match part {
+        Part::Digest => Ok(Content::Digest(WeightsKey::new(source.digest()?))),
+        Part::Network(_) => Ok(Content::Network(source.load_network()?)),
+        Part::Text => Ok(Content::Text(match source.info().kind {
+            ModelKind::Chat => TextSide::Chat(Arc::new(source.load_chat_text()?)),
+            ModelKind::Embedding => TextSide::Embedding(Arc::new(source.load_embedding_text()?)),
+        })),
+    }
+}

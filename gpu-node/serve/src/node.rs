@@ -1,0 +1,116 @@
+//! The node as its callers see it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use provost_gpu_vram::Usage;
+use provost_types::{
+    BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, Inference, InferenceError, ModelInfo,
+};
+use tokio::sync::oneshot;
+
+use crate::catalogue::Catalogue;
+use crate::config::GpuConfig;
+use crate::error::{self, StartError};
+use crate::inbox::{Inbox, Refused};
+use crate::job::{Events, Work};
+use crate::loader::Loader;
+use crate::residency::Residency;
+use crate::scheduler::Scheduler;
+use crate::usage::UsageGauge;
+
+/// A running node. Dropping it stops its threads; what was running is told to try elsewhere.
+pub struct GpuNode {
+    inbox: Arc<Inbox>,
+    catalogue: Arc<Catalogue>,
+    usage: Arc<UsageGauge>,
+}
+
+impl GpuNode {
+    /// Starts the node's threads. Models are listed but not loaded; a directory that is missing
+    /// or unreadable is logged and has no models until it appears.
+    ///
+    /// # Errors
+    /// [`StartError`] when the system refuses threads.
+    pub fn start(config: GpuConfig) -> Result<Arc<Self>, StartError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.threads)
+            .thread_name(|index| format!("gpu-compute-{index}"))
+            .build()
+            .map_err(|error| StartError::Pool(error.to_string()))?;
+        let inbox = Arc::new(Inbox::new(config.queue_bound));
+        let catalogue = Arc::new(Catalogue::new(config.models_dir));
+        let residency = Residency::new(config.capacity_bytes, Loader::start(&inbox)?);
+        let usage = Arc::new(UsageGauge::default());
+        let scheduler = Scheduler::new(
+            Arc::clone(&inbox),
+            Arc::clone(&catalogue),
+            residency,
+            config.active_chats.max(1),
+            Arc::clone(&usage),
+        );
+        std::thread::Builder::new().name("gpu-scheduler".to_owned()).spawn(move || scheduler.run(&pool))?;
+        tracing::info!(models = catalogue.models().len(), capacity_bytes = config.capacity_bytes, "gpu node started");
+        Ok(Arc::new(Self { inbox, catalogue, usage }))
+    }
+
+    /// Bytes in use, as of the scheduler's last turn.
+    pub fn usage(&self) -> Usage {
+        self.usage.get()
+    }
+
+    fn submit(&self, work: Work) -> Result<(), InferenceError> {
+        self.inbox.submit(work).map_err(|refused| match refused {
+            Refused::Full => error::queue_full(),
+            Refused::Stopping => error::stopping(),
+        })
+    }
+}
+
+impl Drop for GpuNode {
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}
+
+impl Inference for GpuNode {
+    fn models(&self) -> Vec<ModelInfo> {
+        self.catalogue.models()
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.submit(Work::Embed { request, reply })?;
+            answer.await.unwrap_or_else(|_| Err(error::stopping()))
+        })
+    }
+
+    fn chat(
+        &self,
+        request: ChatRequest,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.submit(Work::Chat { request, reply })?;
+            let events = answer.await.unwrap_or_else(|_| Err(error::stopping()))?;
+            let stream: BoxStream<'static, _> = Box::pin(Answer { events });
+            Ok(stream)
+        })
+    }
+}
+
+/// The events of an answer; dropping it cancels the generation.
+struct Answer {
+    events: Events,
+}
+
+impl Stream for Answer {
+    type Item = Result<ChatEvent, InferenceError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_recv(cx)
+    }
+}

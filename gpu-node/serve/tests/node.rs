@@ -1,0 +1,273 @@
+//! The node through its port: real models, real threads, bounded memory.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Models, chat, collect, embed, sampled, until};
+use futures::StreamExt;
+use provost_gpu_serve::{GpuConfig, GpuNode};
+use provost_types::{ChatEvent, ChatRequest, FinishReason, Inference, InferenceErrorKind, ModelKind};
+
+fn start(models: &Models) -> Arc<GpuNode> {
+    start_with(models, |_| {})
+}
+
+fn start_with(models: &Models, change: impl FnOnce(&mut GpuConfig)) -> Arc<GpuNode> {
+    let mut config = GpuConfig { models_dir: Some(models.path()), threads: 2, ..GpuConfig::default() };
+    change(&mut config);
+    GpuNode::start(config).unwrap()
+}
+
+#[tokio::test]
+async fn models_are_listed_without_being_loaded() {
+    let models = Models::new(&["tiny-qwen3", "tiny-chat", "tiny-bert", "broken"]);
+    std::fs::remove_file(models.path().join("broken/tokenizer.json")).unwrap();
+    let node = start(&models);
+    let listed: Vec<_> = node.models().into_iter().map(|m| (m.name, m.kind, m.architecture, m.dimensions)).collect();
+    assert_eq!(
+        listed,
+        [
+            ("tiny-bert".to_owned(), ModelKind::Embedding, "bert".to_owned(), 32),
+            ("tiny-chat".to_owned(), ModelKind::Chat, "llama".to_owned(), 0),
+            ("tiny-qwen3".to_owned(), ModelKind::Chat, "qwen3".to_owned(), 0),
+        ]
+    );
+    assert_eq!(node.usage().weights, 0);
+    // A model that cannot be used says why when it is asked for.
+    let error = collect(&node, chat("broken", "hi", 4)).await.unwrap_err();
+    assert!(error.message.contains("has no tokenizer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_chat_streams_and_ends_with_its_usage() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    let mut stream = node.chat(sampled("tiny-chat", 1, 40)).await.unwrap();
+    let mut deltas = 0;
+    let mut end = None;
+    while let Some(event) = stream.next().await {
+        assert!(end.is_none(), "nothing follows the end");
+        match event.unwrap() {
+            ChatEvent::Delta(text) => {
+                assert!(!text.is_empty());
+                deltas += 1;
+            }
+            ChatEvent::End { reason, usage } => end = Some((reason, usage)),
+        }
+    }
+    let (reason, usage) = end.unwrap();
+    assert!(deltas > 3);
+    assert!(usage.prompt > 0 && usage.completion > 3 && usage.completion <= 40);
+    assert!(reason == FinishReason::Stop || usage.completion == 40);
+    until("the cache is given back", || node.usage().reserved == 0).await;
+    assert!(node.usage().weights > 400_000);
+}
+
+#[tokio::test]
+async fn many_at_once_answer_as_each_alone() {
+    let models = Models::new(&["tiny-chat", "tiny-qwen3"]);
+    let node = start(&models);
+    let requests: Vec<ChatRequest> =
+        (0..10).map(|seed| sampled(["tiny-chat", "tiny-qwen3"][seed as usize % 2], seed, 24)).collect();
+    let mut alone = Vec::new();
+    for request in &requests {
+        alone.push(collect(&node, request.clone()).await.unwrap().0);
+    }
+    let together = futures::future::join_all(requests.into_iter().map(|r| collect(&node, r))).await;
+    let together: Vec<String> = together.into_iter().map(|answer| answer.unwrap().0).collect();
+    assert_eq!(together, alone);
+    until("all caches are given back", || node.usage().reserved == 0).await;
+}
+
+#[tokio::test]
+async fn a_long_chat_does_not_hold_up_embeddings_or_other_chats() {
+    let models = Models::new(&["tiny-chat", "tiny-bert"]);
+    let node = start(&models);
+    let mut long = node.chat(endless("tiny-chat")).await.unwrap();
+    long.next().await.unwrap().unwrap();
+    let response = node.embed(embed("tiny-bert", &["some text", "more"])).await.unwrap();
+    assert_eq!(response.vectors.len(), 2);
+    assert_eq!(response.usage.prompt, "some textmore".len() as u64);
+    let length: f32 = response.vectors[0].iter().map(|x| x * x).sum();
+    assert!((length - 1.0).abs() < 1e-4);
+    collect(&node, chat("tiny-chat", "short", 5)).await.unwrap();
+    // The long one is still at it: its cache is still booked.
+    assert!(node.usage().reserved > 0);
+    long.next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn dropping_a_stream_or_a_future_cancels_the_work() {
+    let models = Models::new(&["tiny-chat", "tiny-bert"]);
+    let node = start(&models);
+    let mut stream = node.chat(endless("tiny-chat")).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    assert!(node.usage().reserved > 0);
+    let began = Instant::now();
+    drop(stream);
+    until("the cache is given back", || node.usage().reserved == 0).await;
+    assert!(began.elapsed() < Duration::from_secs(20));
+
+    let texts: Vec<String> = (0..2000).map(|i| format!("{i} {}", "text ".repeat(50))).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let future = node.embed(embed("tiny-bert", &texts));
+    assert!(tokio::time::timeout(Duration::from_millis(200), future).await.is_err());
+    until("the job is given up", || node.usage().reserved == 0).await;
+    collect(&node, chat("tiny-chat", "still here", 3)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_try_again() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start_with(&models, |config| {
+        config.queue_bound = 2;
+        config.active_chats = 1;
+    });
+    let mut running = node.chat(endless("tiny-chat")).await.unwrap();
+    running.next().await.unwrap().unwrap();
+    let waiting = |node: &Arc<GpuNode>| {
+        let node = Arc::clone(node);
+        tokio::spawn(async move { collect(&node, chat("tiny-chat", "next", 3)).await })
+    };
+    let (first, second) = (waiting(&node), waiting(&node));
+    // Both have taken their places once they have been polled.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let refused = futures::FutureExt::now_or_never(node.chat(chat("tiny-chat", "x", 1)))
+        .expect("a full queue answers at once")
+        .err()
+        .unwrap();
+    assert_eq!(refused.kind, InferenceErrorKind::Busy);
+    assert!(refused.retry_after_ms.unwrap() > 0);
+    drop(running);
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_cannot_be_served_say_why() {
+    let models = Models::new(&["tiny-chat", "tiny-bert"]);
+    let node = start(&models);
+    let check = |error: provost_types::InferenceError, kind, says: &str| {
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(says), "{error}");
+        assert!(error.message.starts_with("PV-"), "{error}");
+    };
+    let not_found = collect(&node, chat("nobody", "hi", 1)).await.unwrap_err();
+    check(not_found, InferenceErrorKind::ModelNotFound, "`nobody`");
+    let wrong = collect(&node, chat("tiny-bert", "hi", 1)).await.unwrap_err();
+    check(wrong, InferenceErrorKind::InvalidRequest, "embedding model");
+    let wrong = node.embed(embed("tiny-chat", &["hi"])).await.unwrap_err();
+    check(wrong, InferenceErrorKind::InvalidRequest, "chat model");
+    let empty = node.embed(embed("tiny-bert", &[])).await.unwrap_err();
+    check(empty, InferenceErrorKind::InvalidRequest, "0 inputs");
+    let long = node.embed(embed("tiny-bert", &[&"x".repeat(300)])).await.unwrap_err();
+    check(long, InferenceErrorKind::InvalidRequest, "300 tokens");
+    let none = collect(&node, chat("tiny-chat", "hi", 0)).await.unwrap_err();
+    check(none, InferenceErrorKind::InvalidRequest, "max_tokens");
+    until("failed requests give everything back", || node.usage().reserved == 0).await;
+}
+
+#[tokio::test]
+async fn two_models_take_turns_in_memory_for_one() {
+    let models = Models::new(&["tiny-chat", "tiny-qwen3"]);
+    let capacity = 700_000;
+    let node = start_with(&models, |config| config.capacity_bytes = capacity);
+    for round in 0..3 {
+        for name in ["tiny-chat", "tiny-qwen3"] {
+            collect(&node, sampled(name, round, 6)).await.unwrap();
+            let usage = node.usage();
+            assert!(usage.weights + usage.reserved <= capacity, "{usage:?}");
+            assert!(usage.weights < 500_000, "one at a time: {usage:?}");
+        }
+    }
+    // Both wanted at once: one waits for the other, neither fails.
+    let both = ["tiny-chat", "tiny-qwen3", "tiny-chat", "tiny-qwen3"].map(|name| collect(&node, sampled(name, 1, 6)));
+    for answer in futures::future::join_all(both).await {
+        answer.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_refused_with_the_numbers() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start_with(&models, |config| config.capacity_bytes = 100_000);
+    let error = collect(&node, chat("tiny-chat", "hi", 1)).await.unwrap_err();
+    assert_eq!(error.kind, InferenceErrorKind::Failed);
+    assert!(error.message.starts_with("PV-GPU-MEMORY"), "{error}");
+    assert!(error.message.contains("the device has 100000"), "{error}");
+    // The weights fit but the cache of a long answer beside them does not.
+    let node = start_with(&models, |config| config.capacity_bytes = 900_000);
+    let error = collect(&node, chat("tiny-chat", "hi", 4000)).await.unwrap_err();
+    assert!(error.message.starts_with("PV-GPU-MEMORY"), "{error}");
+    collect(&node, chat("tiny-chat", "hi", 10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_names_of_the_same_content_hold_one_copy() {
+    let models = Models::new(&["tiny-chat"]);
+    models.copy("tiny-chat", "twin");
+    let node = start(&models);
+    let first = collect(&node, chat("tiny-chat", "hi", 8)).await.unwrap();
+    let once = node.usage().weights;
+    let second = collect(&node, chat("twin", "hi", 8)).await.unwrap();
+    assert_eq!(first, second);
+    assert_eq!(node.usage().weights, once);
+}
+
+#[tokio::test]
+async fn models_that_appear_change_or_leave_are_noticed() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    collect(&node, chat("tiny-chat", "hi", 2)).await.unwrap();
+    models.add("tiny-bert");
+    until("the new model is listed", || node.models().len() == 2).await;
+    node.embed(embed("tiny-bert", &["hello"])).await.unwrap();
+
+    // The template changes: the model is read again, its weights are the same ones.
+    let before = node.usage().weights;
+    let path = models.path().join("tiny-chat/chat_template.jinja");
+    std::fs::write(path, "{{ raise_exception('closed for today') }}").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let error = loop {
+        match collect(&node, chat("tiny-chat", "hi", 2)).await {
+            Err(error) => break error,
+            Ok(_) => assert!(Instant::now() < deadline, "the change is never noticed"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert!(error.message.contains("closed for today"), "{error}");
+    assert_eq!(node.usage().weights, before);
+
+    std::fs::remove_dir_all(models.path().join("tiny-bert")).unwrap();
+    until("the model is gone", || node.models().len() == 1).await;
+}
+
+#[tokio::test]
+async fn without_a_directory_there_are_no_models() {
+    let node = GpuNode::start(GpuConfig::default()).unwrap();
+    assert!(node.models().is_empty());
+    let missing = GpuConfig { models_dir: Some("/nonexistent/models".into()), ..GpuConfig::default() };
+    assert!(GpuNode::start(missing).unwrap().models().is_empty());
+}
+
+#[tokio::test]
+async fn dropping_the_node_ends_what_runs() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    let mut stream = node.chat(endless("tiny-chat")).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    drop(node);
+    let mut last = None;
+    while let Some(event) = stream.next().await {
+        last = Some(event);
+    }
+    assert_eq!(last.unwrap().unwrap_err().kind, InferenceErrorKind::Busy);
+}
+
+/// A chat that goes on for long: greedy, and this model's most likely token is never its end.
+fn endless(model: &str) -> ChatRequest {
+    chat(model, "go on", 4000)
+}

@@ -1,0 +1,149 @@
+//! Inference as the data plane sees it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BoxFuture, BoxStream};
+
+/// What a model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelKind {
+    /// Texts to vectors.
+    Embedding,
+    /// Messages to text.
+    Chat,
+}
+
+/// A model that can be used now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// The name that callers use: the directory's name.
+    pub name: String,
+    /// What it does.
+    pub kind: ModelKind,
+    /// Architecture, such as `llama`, `qwen3`, `bert`.
+    pub architecture: String,
+    /// Longest context, in tokens.
+    pub context_tokens: u32,
+    /// Size of an embedding vector; 0 for chat models.
+    pub dimensions: u32,
+    /// Unix seconds of the model file.
+    pub created: u64,
+}
+
+/// Tokens of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUsage {
+    /// Tokens read.
+    pub prompt: u64,
+    /// Tokens made.
+    pub completion: u64,
+}
+
+/// Embed some texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmbedRequest {
+    /// The model's name.
+    pub model: String,
+    /// The texts, in order.
+    pub inputs: Vec<String>,
+}
+
+/// One vector a text, in order, of unit length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EmbedResponse {
+    /// Shape `[inputs][dimensions]`.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read.
+    pub usage: TokenUsage,
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// Continue a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChatRequest {
+    /// The model's name.
+    pub model: String,
+    /// The conversation so far.
+    pub messages: Vec<ChatMessage>,
+    /// Most tokens to make.
+    pub max_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Nucleus sampling; 1 keeps all.
+    pub top_p: f32,
+    /// Makes sampling repeatable.
+    pub seed: Option<u64>,
+    /// Texts that end the answer and are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// The model or a stop text ended it.
+    Stop,
+    /// `max_tokens` or the context ended it.
+    Length,
+}
+
+/// One step of a streamed generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChatEvent {
+    /// More text.
+    Delta(String),
+    /// The end.
+    End {
+        /// Why.
+        reason: FinishReason,
+        /// Tokens used in all.
+        usage: TokenUsage,
+    },
+}
+
+/// What kind of failure, for the answer's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InferenceErrorKind {
+    /// No such model here.
+    ModelNotFound,
+    /// The request cannot be served by this model.
+    InvalidRequest,
+    /// Try again later.
+    Busy,
+    /// The model or device failed.
+    Failed,
+}
+
+/// A failure of inference.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InferenceError {
+    /// What kind.
+    pub kind: InferenceErrorKind,
+    /// Cause and what to do.
+    pub message: String,
+    /// For `Busy`: when to try again.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// The GPU nodes as the data plane sees them. Dropping a stream cancels its generation.
+pub trait Inference: Send + Sync {
+    /// The models that can be used now, in order of name.
+    fn models(&self) -> Vec<ModelInfo>;
+    /// Embeds texts.
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>>;
+    /// Streams a generation; the last event is `End`.
+    fn chat(
+        &self,
+        request: ChatRequest,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>>;
+}

@@ -1,0 +1,39 @@
+//! Domain vocabulary shared by the planes.
+//!
+//! Purpose: the nouns that more than one plane needs (names, resources, the snapshot that nodes
+//! run on, decisions, audit events, and the two ports through which planes meet in one process).
+//! Invariants: no IO, no clock, no randomness; every type that crosses a plane is plain data.
+//! Left out: wire and stored forms (`provost-wire`, `provost-control-state`), compiled forms of
+//! policy (`provost-data-policy`).
+
+mod audit;
+mod decision;
+mod inference;
+mod name;
+mod resource;
+mod snapshot;
+mod spec;
+
+pub use audit::{
+    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject,
+    What, Who, Why,
+};
+pub use decision::{Action, Decision, Effect, PolicyMode};
+pub use inference::{
+    ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference,
+    InferenceError, InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
+};
+pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
+pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
+pub use snapshot::Snapshot;
+pub use spec::{
+    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, PluginSource, PluginSpec, PolicySpec,
+    PrincipalSpec, PrincipalType, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule,
+    RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
+};
+
+/// A boxed future, the form in which ports that are trait objects return their work.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A boxed stream, the form in which ports return sequences.
+pub type BoxStream<'a, T> =
+    std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send + 'a>>;

@@ -1,0 +1,316 @@
+//! The typed bodies of resources. Doc comments here are what `provost explain` prints, so each
+//! says what the field means to the person who writes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Kind, Name, PolicyMode};
+
+/// A typed spec; the variant is the kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Spec {
+    Tenant(TenantSpec),
+    Principal(PrincipalSpec),
+    ApiKey(ApiKeySpec),
+    Role(RoleSpec),
+    RoleBinding(RoleBindingSpec),
+    Policy(PolicySpec),
+    Plugin(PluginSpec),
+    Secret(SecretSpec),
+    Quota(QuotaSpec),
+}
+
+impl Spec {
+    /// The kind of resource that this is the body of.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Spec::Tenant(_) => Kind::Tenant,
+            Spec::Principal(_) => Kind::Principal,
+            Spec::ApiKey(_) => Kind::ApiKey,
+            Spec::Role(_) => Kind::Role,
+            Spec::RoleBinding(_) => Kind::RoleBinding,
+            Spec::Policy(_) => Kind::Policy,
+            Spec::Plugin(_) => Kind::Plugin,
+            Spec::Secret(_) => Kind::Secret,
+            Spec::Quota(_) => Kind::Quota,
+        }
+    }
+}
+
+/// An organisation or team: principals, plugins and policies belong to exactly one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct TenantSpec {
+    /// The name shown to people.
+    pub display_name: String,
+}
+
+/// What a principal is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PrincipalType {
+    /// A person.
+    User,
+    /// An AI agent.
+    #[default]
+    Agent,
+    /// A program.
+    Service,
+}
+
+/// A person, agent or service that calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct PrincipalSpec {
+    /// Person, agent or service.
+    #[serde(rename = "type")]
+    pub principal_type: PrincipalType,
+    /// The name shown to people.
+    pub display_name: String,
+    /// Facts for policies, read in Cedar as `principal.attributes.getTag("region")`.
+    pub attributes: BTreeMap<String, String>,
+    /// `admin: true` lets the principal's keys use the admin API of this tenant.
+    pub admin: bool,
+    /// A disabled principal is refused at authentication.
+    pub disabled: bool,
+}
+
+/// A bearer credential. Only a hash is stored; `provost token create` makes one and shows it once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ApiKeySpec {
+    /// The principal that a caller with this key is.
+    pub principal: Name,
+    /// BLAKE3 of the whole token, 64 hexadecimal digits.
+    pub hash: String,
+    /// RFC 3339 time after which the key is refused. None: no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// One permission of a role: these actions on these objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RoleRule {
+    /// Tool names as clients see them (`plugin.tool`); `*` ends a prefix (`sql.*`, `*`).
+    pub tools: BTreeSet<String>,
+    /// Prompt names, likewise.
+    pub prompts: BTreeSet<String>,
+    /// Resource URIs as clients see them, likewise.
+    pub resources: BTreeSet<String>,
+    /// Model names, likewise.
+    pub models: BTreeSet<String>,
+}
+
+/// A named set of permissions; nothing is allowed that no role or policy permits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct RoleSpec {
+    /// What the role is for.
+    pub description: String,
+    /// The permissions; their union holds.
+    pub rules: Vec<RoleRule>,
+}
+
+/// Gives a role to principals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RoleBindingSpec {
+    /// The role, of the same tenant.
+    pub role: Name,
+    /// The principals, of the same tenant.
+    pub principals: BTreeSet<Name>,
+    /// RFC 3339 time after which the binding gives nothing. None: no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// Cedar policies of a tenant. A `forbid` wins over every grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PolicySpec {
+    /// What the policy is for.
+    #[serde(default)]
+    pub description: String,
+    /// Cedar text: one or more policies, each with an `@id("…")` if it is to be named in answers.
+    pub cedar: String,
+    /// `enforce` decides; `observe` only records what it would have decided.
+    #[serde(default)]
+    pub mode: PolicyMode,
+}
+
+/// A value from a `Secret` of the same tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SecretRef {
+    /// The secret's name.
+    pub secret: Name,
+    /// Text put before the value, such as `Bearer `.
+    #[serde(default)]
+    pub prefix: String,
+}
+
+/// Which era of MCP an upstream speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Era {
+    /// Try 2026-07-28 first, fall back to `initialize`.
+    #[default]
+    Auto,
+    /// 2026-07-28 and later: stateless.
+    Modern,
+    /// 2025-11-25 and earlier: sessions.
+    Legacy,
+}
+
+/// An upstream MCP server over Streamable HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpPlugin {
+    /// The endpoint, `https://…/mcp`; `http://` only on loopback.
+    pub url: String,
+    /// Headers with a value from a secret, injected at call time.
+    #[serde(default)]
+    pub secret_headers: BTreeMap<String, SecretRef>,
+    /// Headers with a plain value.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The era; found out if not given.
+    #[serde(default)]
+    pub era: Era,
+}
+
+/// An upstream MCP server as a supervised child process on stdin and stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct StdioPlugin {
+    /// The program, found on PATH.
+    pub command: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Its environment; nothing is inherited but PATH, HOME and LANG.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Environment variables with a value from a secret.
+    #[serde(default)]
+    pub secret_env: BTreeMap<String, SecretRef>,
+    /// Its working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// The era; found out if not given.
+    #[serde(default)]
+    pub era: Era,
+}
+
+/// A source of tools that is part of Provost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BuiltinPlugin {
+    /// Which: `echo`, `time`, `sql` or `inference`.
+    pub name: String,
+    /// Its settings; `provost explain Plugin` lists them for each built-in.
+    /// For `sql`: `url` (`sqlite:PATH` or `postgres://…`), `maxRows`, `timeoutMs`.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+}
+
+/// Where a plugin's tools come from: exactly one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginSource {
+    /// An MCP server over Streamable HTTP.
+    McpHttp(HttpPlugin),
+    /// An MCP server as a child process.
+    McpStdio(StdioPlugin),
+    /// Part of Provost.
+    Builtin(BuiltinPlugin),
+}
+
+/// A source of tools, prompts and resources. Clients see them as `plugin.tool`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PluginSpec {
+    /// What the plugin is for.
+    #[serde(default)]
+    pub description: String,
+    /// Where its tools come from.
+    pub source: PluginSource,
+    /// Longest time for one call, in milliseconds; progress does not extend it. 0: the default, 60000.
+    #[serde(default)]
+    pub timeout_ms: u64,
+    /// Calls at once on one node. 0: the default, 256.
+    #[serde(default)]
+    pub max_concurrency: u32,
+}
+
+/// A secret value. `provost secret set NAME` seals it; no command reads it back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct SecretSpec {
+    /// What the secret is for.
+    pub description: String,
+    /// The sealed value; written by `provost secret set`, not by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedSecret>,
+}
+
+/// An AEAD-sealed value (AES-256-GCM). AAD = `kind|tenant|name|version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SealedSecret {
+    /// Counts the values set under this name, from 1.
+    pub version: u64,
+    /// Which data key sealed it.
+    pub key_term: u64,
+    /// Nonce and ciphertext with tag, base64.
+    pub ciphertext: String,
+}
+
+/// What a quota counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuotaUnit {
+    /// Calls of tools, prompts, resources and models.
+    Calls,
+    /// Model tokens, in and out.
+    Tokens,
+    /// Money in millionths of the tenant's currency.
+    CostMicro,
+    /// Calls running at once.
+    Concurrent,
+}
+
+/// The calendar window that a quota is counted in (UTC).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum QuotaWindow {
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Month,
+}
+
+/// A limit on use. Stored and validated; nodes enforce it from the release that ships the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct QuotaSpec {
+    /// The most that may be used in one window.
+    pub limit: u64,
+    /// What is counted.
+    pub unit: QuotaUnit,
+    /// The window; none for `concurrent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<QuotaWindow>,
+    /// Only calls by these principals; empty: all.
+    #[serde(default)]
+    pub principals: BTreeSet<Name>,
+    /// Only calls of these tools or models (`*` ends a prefix); empty: all.
+    #[serde(default)]
+    pub tools: BTreeSet<String>,
+}

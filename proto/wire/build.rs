@@ -1,0 +1,12 @@
+//! Generates the gRPC code. protox parses the files in Rust: no protoc to install.
+
+use std::{error::Error, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = ["proto/admin.proto"];
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(files, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    tonic_prost_build::configure().out_dir(out).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! A client of the admin service that carries its token.
+
+use std::{fmt, time::Duration};
+
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use crate::{AdminClient, admin::Failure};
+
+/// The longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of one answer.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// Bytes of an error with its problems: they travel as trailers, which HTTP/2 keeps small by default.
+const MAX_FAILURE_BYTES: u32 = 4 << 20;
+
+/// A connected client that sends its token with every call.
+pub type AdminConnection = AdminClient<InterceptedService<Channel, BearerToken>>;
+
+/// Adds `authorization: Bearer …` to each call. Never printed.
+#[derive(Clone)]
+pub struct BearerToken(MetadataValue<Ascii>);
+
+impl fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BearerToken")
+    }
+}
+
+impl Interceptor for BearerToken {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// Connects to a node's admin address (`host:port`) with a token.
+pub async fn connect_admin(address: &str, token: &str) -> Result<AdminConnection, Failure> {
+    let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
+        let hint = "a token is one word, as `provost token create` prints it";
+        Failure::new("PV-ADMIN-BAD-TOKEN", "the token has characters that none has", hint)
+    })?;
+    value.set_sensitive(true);
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| {
+        let hint = "write it as host:port";
+        Failure::new("PV-ADMIN-ADDRESS", format!("`{address}` is not an address: {e}"), hint)
+    })?;
+    let endpoint = endpoint.connect_timeout(CONNECT_LIMIT).http2_max_header_list_size(MAX_FAILURE_BYTES);
+    let channel = endpoint.connect().await.map_err(|_| {
+        let hint = "is `provost dev` or the server running, and is the address right?";
+        Failure::new("PV-ADMIN-UNREACHABLE", format!("no control plane answers at {address}"), hint)
+    })?;
+    let client = AdminClient::with_interceptor(channel, BearerToken(value));
+    Ok(client.max_decoding_message_size(MAX_ANSWER_BYTES))
+}

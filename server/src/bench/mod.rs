@@ -1,0 +1,188 @@
+//! `provost bench`: load on one MCP endpoint, measured without coordinated omission.
+//!
+//! Invariants: in an open loop every send time is fixed before the run starts and latency counts from
+//! it, so a stall of the server shows as latency of every call it delayed; every answer is checked to
+//! be a JSON-RPC result (an endpoint that answers errors quickly is not fast); a run with errors fails.
+//! Any MCP endpoint will do, so the same command measures an upstream directly.
+//!
+//! Left out: other transports than Streamable HTTP over plain TCP, and the table of many runs.
+
+mod client;
+mod plan;
+mod process;
+mod report;
+mod worker;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
+
+use self::{
+    client::Target,
+    plan::{Load, Plan},
+    process::Watched,
+    report::Report,
+};
+use crate::{cli::EndpointArgs, failure::Failure};
+
+/// The offered rate unless told otherwise, calls a second.
+const DEFAULT_RATE: f64 = 500.0;
+/// More connections than this measure the generator.
+const MAX_CONNECTIONS: usize = 1_024;
+
+/// Which protocol the generator speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Era {
+    /// 2026-07-28: no session.
+    Modern,
+    /// 2025-11-25: one session a connection.
+    Legacy,
+}
+
+/// What `provost bench` is told.
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    /// The tool to call.
+    #[arg(long, default_value = "echo")]
+    tool: String,
+    /// An argument of the tool, `name=value`; a value that is JSON is taken as JSON.
+    #[arg(long = "arg", value_name = "K=V")]
+    args: Vec<String>,
+    /// All arguments as one JSON object.
+    #[arg(long, value_name = "JSON", conflicts_with = "args")]
+    json_args: Option<String>,
+    /// Every answer must contain this text.
+    #[arg(long, value_name = "TEXT")]
+    expect: Option<String>,
+    /// The transport.
+    #[arg(long, default_value = "http", value_name = "http|ws|h3|quic")]
+    transport: String,
+    /// The protocol era to speak.
+    #[arg(long, value_enum, default_value_t = Era::Modern)]
+    era: Era,
+    /// Connections, each with at most one call in flight.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// Calls offered a second, at fixed times (open loop). Default 500.
+    #[arg(long, value_name = "PER_SECOND", conflicts_with = "saturate")]
+    rate: Option<f64>,
+    /// Each connection sends its next call when it has the last answer (closed loop).
+    #[arg(long)]
+    saturate: bool,
+    /// How long to measure: `500ms`, `10s`, `2m`.
+    #[arg(long, default_value = "10s", value_parser = plan::parse_duration)]
+    duration: Duration,
+    /// Load that is not measured, before.
+    #[arg(long, default_value = "1s", value_parser = plan::parse_duration)]
+    warmup: Duration,
+    /// A call without an answer for this long is an error.
+    #[arg(long, default_value = "10s", value_parser = plan::parse_duration)]
+    timeout: Duration,
+    /// The process whose CPU and memory are shown. Default: the running `provost dev`.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Also write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs the load, prints the figures, and fails if any call failed.
+pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let plan = plan(&args)?;
+    let context = args.endpoint.resolve()?;
+    let arguments = arguments(&args)?;
+    let target = Target::new(&context.url, context.token.as_deref(), args.era, &args.tool, &arguments)?
+        .expecting(args.expect.clone())
+        .within(args.timeout);
+    // One call before the load: a wrong URL, token or tool is a clear error, not ten thousand of them.
+    target.probe().await?;
+
+    let watched = watched_pid(&args, &context.url).and_then(Watched::open);
+    let bar = progress_bar(&plan);
+    let outcome = worker::drive(&plan, &target, watched).await?;
+    bar.finish_and_clear();
+
+    let report = Report::new(&context.url, &args.tool, &plan, args.era, &outcome);
+    print(&report);
+    if let Some(path) = &args.json {
+        let text = serde_json::to_vec_pretty(&report)?;
+        std::fs::write(path, text).with_context(|| format!("PV-BENCH-FILE: {} cannot be written", path.display()))?;
+    }
+    report.verdict()
+}
+
+fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
+    if args.transport != "http" {
+        return Err(Failure::new(
+            "PV-BENCH-TRANSPORT",
+            format!("this version serves no `{}` transport, so there is nothing to measure", args.transport),
+            "use --transport http",
+        )
+        .into());
+    }
+    let wrong = |message: String, hint: &str| anyhow::Error::from(Failure::new("PV-BENCH-PLAN", message, hint));
+    if !(1..=MAX_CONNECTIONS).contains(&args.connections) {
+        let message = format!("--connections {} is not between 1 and {MAX_CONNECTIONS}", args.connections);
+        return Err(wrong(message, "16 is a good start"));
+    }
+    let rate = args.rate.unwrap_or(DEFAULT_RATE);
+    if !rate.is_finite() || rate <= 0.0 || rate > plan::MAX_RATE {
+        let message = format!("--rate {rate} is not above 0 and at most {}", plan::MAX_RATE);
+        return Err(wrong(message, "use --saturate to find the highest rate"));
+    }
+    let load = if args.saturate { Load::Saturated } else { Load::Open { rate } };
+    Ok(Plan { load, connections: args.connections, warmup: args.warmup, duration: args.duration, drain: args.timeout })
+}
+
+fn arguments(args: &BenchArgs) -> anyhow::Result<Value> {
+    let wrong = |message: String, hint: &str| anyhow::Error::from(Failure::new("PV-BENCH-ARGUMENTS", message, hint));
+    if let Some(text) = &args.json_args {
+        let object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
+            wrong(format!("--json-args is not a JSON object: {cause}"), "quote it for the shell: '{\"text\":\"hi\"}'")
+        })?;
+        return Ok(Value::Object(object));
+    }
+    let mut object = Map::new();
+    for pair in &args.args {
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| wrong(format!("--arg {pair} has no `=`"), "write --arg name=value"))?;
+        object.insert(key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value)));
+    }
+    Ok(Value::Object(object))
+}
+
+/// The given process, else that of the `provost dev` which serves exactly this URL's authority.
+fn watched_pid(args: &BenchArgs, url: &str) -> Option<u32> {
+    let authority = |text: &str| url::Url::parse(text).ok().map(|u| u.authority().to_owned());
+    args.pid.or_else(|| {
+        let dev = args.endpoint.dev().ok()?;
+        (authority(&dev.mcp) == authority(url)).then_some(dev.pid)
+    })
+}
+
+/// Counts seconds on a terminal; draws nothing in a pipe.
+fn progress_bar(plan: &Plan) -> ProgressBar {
+    let total = (plan.warmup + plan.duration).as_secs();
+    let bar = ProgressBar::new(total.max(1));
+    if let Ok(style) = ProgressStyle::with_template("measuring {bar:40} {elapsed} of {len} s") {
+        bar.set_style(style);
+    }
+    let ticking = bar.clone();
+    tokio::spawn(async move {
+        while !ticking.is_finished() {
+            ticking.set_position(ticking.elapsed().as_secs());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    bar
+}
+
+#[allow(clippy::print_stdout, reason = "the figures are the command's output")]
+fn print(report: &Report) {
+    println!("{report}");
+}

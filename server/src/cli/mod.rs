@@ -1,0 +1,150 @@
+//! The command line: one file a family of commands.
+
+mod admin;
+mod audit;
+pub mod context;
+pub mod documents;
+mod resources;
+mod secrets;
+mod table;
+mod using;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{bench, dev};
+
+/// Provost runs an organisation's MCP: one policy, one quota ledger and one provable record for
+/// every call to a tool or a model.
+#[derive(Parser)]
+#[command(name = "provost", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Write logs as JSON.
+    #[arg(long, global = true, env = "PROVOST_LOG_JSON")]
+    log_json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every role on this machine, on embedded storage.
+    #[command(after_help = "Example: provost dev --data-dir ./data --http 127.0.0.1:8420")]
+    Dev(dev::DevArgs),
+
+    /// Apply resources: all of them at one revision, or nothing.
+    #[command(after_help = "Example: provost apply -f examples/quickstart --dry-run")]
+    Apply(resources::ApplyArgs),
+    /// Show what an apply would change.
+    #[command(after_help = "Example: provost diff -f policies/")]
+    Diff(resources::DiffArgs),
+    /// List resources, or print one.
+    #[command(after_help = "Example: provost get Plugin -o yaml")]
+    Get(resources::GetArgs),
+    /// Show one resource with its history.
+    #[command(after_help = "Example: provost describe Principal ana")]
+    Describe(resources::DescribeArgs),
+    /// Delete a resource.
+    #[command(after_help = "Example: provost delete RoleBinding analysts")]
+    Delete(resources::DeleteArgs),
+    /// List past revisions.
+    #[command(after_help = "Example: provost history --limit 20")]
+    History(resources::HistoryArgs),
+    /// Make the state what it was at a revision, as a new revision.
+    #[command(after_help = "Example: provost rollback --to 42")]
+    Rollback(resources::RollbackArgs),
+    /// Explain the fields of a kind.
+    #[command(after_help = "Example: provost explain Plugin")]
+    Explain(resources::ExplainArgs),
+    /// Print the JSON Schema of all kinds, for editors.
+    #[command(after_help = "Example: provost schema > provost.schema.json")]
+    Schema(resources::SchemaArgs),
+
+    /// Make tokens.
+    #[command(subcommand)]
+    Token(secrets::TokenCommand),
+    /// Set secrets.
+    #[command(subcommand)]
+    Secret(secrets::SecretCommand),
+
+    /// List the tools that a token may call.
+    #[command(after_help = "Example: provost tools --json")]
+    Tools(using::ToolsArgs),
+    /// Call a tool.
+    #[command(after_help = "Example: provost call sql.query --arg sql='SELECT count(*) FROM orders'")]
+    Call(using::CallArgs),
+
+    /// Query, show and verify the audit log.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+
+    /// Measure an MCP endpoint: open loop, free of coordinated omission.
+    #[command(after_help = "Example: provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s")]
+    Bench(bench::BenchArgs),
+}
+
+impl Cli {
+    /// Whether the command is a long-running server, which logs more.
+    pub fn is_server(&self) -> bool {
+        matches!(self.command, Command::Dev(_))
+    }
+
+    /// Whether logs are JSON.
+    pub fn log_json(&self) -> bool {
+        self.log_json
+    }
+}
+
+/// Which admin API to talk to.
+#[derive(Args, Clone)]
+pub struct AdminArgs {
+    /// Address of the admin API, `HOST:PORT`. Default: the running `provost dev`.
+    #[arg(long, env = "PROVOST_ADMIN")]
+    admin: Option<String>,
+    /// Admin token. Better given by the environment than here.
+    #[arg(long, env = "PROVOST_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+    /// Where the running `provost dev` keeps its data.
+    #[arg(long, env = "PROVOST_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// The tenant that resources without one belong to. Default: the only tenant there is.
+    #[arg(long, env = "PROVOST_TENANT")]
+    tenant: Option<String>,
+}
+
+/// Which MCP endpoint to talk to.
+#[derive(Args, Clone)]
+pub struct EndpointArgs {
+    /// The MCP endpoint. Default: the running `provost dev`.
+    #[arg(long, env = "PROVOST_URL")]
+    url: Option<String>,
+    /// Bearer token. Better given by the environment than here.
+    #[arg(long, env = "PROVOST_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Where the running `provost dev` keeps its data.
+    #[arg(long, env = "PROVOST_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Apply(args) => resources::apply(args).await,
+        Command::Diff(args) => resources::diff(args).await,
+        Command::Get(args) => resources::get(args).await,
+        Command::Describe(args) => resources::describe(args).await,
+        Command::Delete(args) => resources::delete(args).await,
+        Command::History(args) => resources::history(args).await,
+        Command::Rollback(args) => resources::rollback(args).await,
+        Command::Explain(args) => resources::explain(args).await,
+        Command::Schema(args) => resources::schema(args).await,
+        Command::Token(command) => secrets::token(command).await,
+        Command::Secret(command) => secrets::secret(command).await,
+        Command::Tools(args) => using::tools(args).await,
+        Command::Call(args) => using::call(args).await,
+        Command::Audit(command) => audit::run(command).await,
+        Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
+    }
+}

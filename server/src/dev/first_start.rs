@@ -1,0 +1,122 @@
+//! What `provost dev` puts in place before it serves: resources, a caller's token, the dataset.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use provost_control_api::SourceFile;
+use provost_types::{Kind, Name, PrincipalRef, ResourceKey, Snapshot};
+use serde::{Deserialize, Serialize};
+
+use crate::{failure::Failure, node::Node};
+
+/// The principal that `--anonymous` calls run as.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// The quickstart, as it lies in `examples/quickstart`.
+const QUICKSTART: [(&str, &str); 4] = [
+    ("quickstart/tenant.yaml", include_str!("../../../examples/quickstart/tenant.yaml")),
+    ("quickstart/roles.yaml", include_str!("../../../examples/quickstart/roles.yaml")),
+    ("quickstart/policies.yaml", include_str!("../../../examples/quickstart/policies.yaml")),
+    ("quickstart/plugins.yaml", include_str!("../../../examples/quickstart/plugins.yaml")),
+];
+const QUICKSTART_DATA: &str = include_str!("../../../examples/quickstart/shop.sql");
+
+/// A token and whose it is; kept in `DATA/keys/dev-token.json` so that a restart shows the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallerToken {
+    /// The tenant.
+    pub tenant: Name,
+    /// The principal.
+    pub principal: Name,
+    /// The token, whole.
+    pub token: String,
+}
+
+/// Applies the resources named by `--config`. Without any, the quickstart is applied to a store
+/// that has no tenant yet; later starts leave what people made of it alone.
+pub async fn apply_config(node: &Node, paths: &[PathBuf], data_dir: &Path) -> anyhow::Result<()> {
+    if paths.is_empty() {
+        let is_new = node.snapshot().of_kind(Kind::Tenant).next().is_none();
+        if !is_new {
+            return Ok(());
+        }
+        make_quickstart_data(data_dir).await?;
+        let documents =
+            QUICKSTART.map(|(path, text)| SourceFile { path: path.to_owned(), text: text.to_owned() }).to_vec();
+        return node.apply(documents, "provost dev: quickstart").await;
+    }
+    let documents = crate::cli::documents::read(paths)?
+        .into_iter()
+        .map(|(path, text)| SourceFile { path, text })
+        .collect();
+    node.apply(documents, "provost dev --config").await
+}
+
+/// The principal `anonymous` of a tenant.
+pub fn anonymous(tenant: Name) -> anyhow::Result<PrincipalRef> {
+    Ok(PrincipalRef { tenant, name: Name::new(ANONYMOUS)? })
+}
+
+/// The shop's database, made once.
+async fn make_quickstart_data(data_dir: &Path) -> anyhow::Result<()> {
+    let path = data_dir.join("quickstart").join("shop.db");
+    provost_data_tools::sql::create_sqlite_from_script(&path, QUICKSTART_DATA)
+        .await
+        .context("PV-DEV-QUICKSTART: the quickstart's database cannot be made")?;
+    Ok(())
+}
+
+/// Lets `anonymous` use everything of the tenant, unless the tenant has such a principal already:
+/// then what people gave it holds.
+pub async fn grant_anonymous(node: &Node, tenant: &Name) -> anyhow::Result<()> {
+    let snapshot = node.snapshot();
+    let tenant_key = ResourceKey { kind: Kind::Tenant, tenant: None, name: tenant.clone() };
+    if snapshot.get(&tenant_key).is_none() {
+        return Err(Failure::new(
+            "PV-DEV-ANONYMOUS",
+            format!("there is no tenant {tenant} to serve without a token"),
+            "name a tenant of the configuration",
+        )
+        .into());
+    }
+    let exists = snapshot
+        .of_tenant(Kind::Principal, tenant)
+        .any(|r| r.metadata.name.as_str() == ANONYMOUS);
+    if exists {
+        return Ok(());
+    }
+    let yaml = format!(
+        "apiVersion: provost/v1\nkind: Principal\n\
+         metadata: {{ name: {ANONYMOUS}, tenant: {tenant} }}\n\
+         spec: {{ type: agent, displayName: Anybody on this machine }}\n---\n\
+         apiVersion: provost/v1\nkind: Role\n\
+         metadata: {{ name: {ANONYMOUS}, tenant: {tenant} }}\n\
+         spec:\n  description: Made by provost dev --anonymous\n  rules:\n  \
+         - {{ tools: ['*'], prompts: ['*'], resources: ['*'], models: ['*'] }}\n---\n\
+         apiVersion: provost/v1\nkind: RoleBinding\n\
+         metadata: {{ name: {ANONYMOUS}, tenant: {tenant} }}\n\
+         spec: {{ role: {ANONYMOUS}, principals: [{ANONYMOUS}] }}\n"
+    );
+    let documents = vec![SourceFile { path: "--anonymous".to_owned(), text: yaml }];
+    node.apply(documents, "provost dev --anonymous").await
+}
+
+/// The token to show: the one shown before if its principal is still there, else a new one.
+pub async fn caller_token(
+    node: &Node,
+    snapshot: &Snapshot,
+    data_dir: &Path,
+) -> anyhow::Result<Option<CallerToken>> {
+    let path = data_dir.join("keys").join("dev-token.json");
+    if let Ok(text) = std::fs::read(&path)
+        && let Ok(token) = serde_json::from_slice::<CallerToken>(&text)
+        && node.knows_token(&token.token)
+    {
+        return Ok(Some(token));
+    }
+    let Some((tenant, principal)) = super::first_caller(snapshot) else { return Ok(None) };
+    let token = node.create_token(&tenant, &principal).await?;
+    let made = CallerToken { tenant, principal, token };
+    super::write_private(&path, &serde_json::to_vec_pretty(&made)?)?;
+    Ok(Some(made))
+}

@@ -1,0 +1,35 @@
+//! One process a data directory.
+
+use std::{fs::File, path::Path};
+
+use anyhow::Context;
+
+use crate::failure::Failure;
+
+/// Holds the directory until dropped; the kernel lets go when the process ends, however it ends.
+pub struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Makes the directory if needed and takes it.
+    pub fn take(dir: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("PV-DEV-IO: {} cannot be made", dir.display()))?;
+        let path = dir.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("PV-DEV-IO: {} cannot be opened", path.display()))?;
+        file.try_lock().map_err(|_| {
+            Failure::new(
+                "PV-DEV-LOCKED",
+                format!("another process runs on {}", dir.display()),
+                "stop it, or choose another directory with --data-dir",
+            )
+        })?;
+        Ok(Self { _file: file })
+    }
+}

@@ -1,0 +1,212 @@
+//! `provost dev`: every role on this machine, on embedded storage.
+
+mod first_start;
+mod lock;
+mod welcome;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use provost_types::{Kind, Name, Snapshot};
+
+use crate::{
+    cli::context::{DevFile, default_data_dir},
+    failure::Failure,
+    node::{Node, NodeConfig},
+};
+
+/// Ports of the other listeners, counted from the HTTP port; with port 0 each takes a free one.
+const ADMIN_OFFSET: u16 = 1;
+const METRICS_OFFSET: u16 = 2;
+/// Calls in flight get this long to finish after Ctrl-C or SIGTERM; the audit flush comes after.
+const DRAIN_LIMIT: Duration = Duration::from_millis(3_500);
+
+/// What `provost dev` is told.
+#[derive(Args, Clone)]
+pub struct DevArgs {
+    /// Where everything is kept. Default: `$XDG_DATA_HOME/provost/dev`.
+    #[arg(long, env = "PROVOST_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Keep everything in a temporary directory that is removed at the end.
+    #[arg(long, conflicts_with = "data_dir")]
+    ephemeral: bool,
+    /// Where agents connect; the admin API and the metrics take the two ports after it. Port 0
+    /// takes free ports everywhere.
+    #[arg(long, default_value = "127.0.0.1:8420", env = "PROVOST_HTTP")]
+    http: SocketAddr,
+    /// Files or directories of resources to apply at the start. Default: the quickstart.
+    #[arg(long, value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// Serve `/mcp` without a token as this tenant's principal `anonymous`. Loopback only.
+    #[arg(long, value_name = "TENANT")]
+    anonymous: Option<String>,
+    /// Voters of the control plane.
+    #[arg(long, default_value = "1", value_parser = ["1"])]
+    nodes: String,
+    /// Where models run.
+    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
+    device: String,
+    /// Directory of models: each sub-directory or `.gguf` file in it is one. Default: `DATA/models`.
+    #[arg(long, value_name = "DIR", env = "PROVOST_MODELS")]
+    models: Option<PathBuf>,
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let anonymous = anonymous_tenant(&args)?;
+    let temporary = args.ephemeral.then(temporary_dir).transpose()?;
+    let data_dir = match (&temporary, &args.data_dir) {
+        (Some(dir), _) => dir.0.clone(),
+        (None, Some(dir)) => dir.clone(),
+        (None, None) => default_data_dir(),
+    };
+    let _lock = lock::DirLock::take(&data_dir)?;
+
+    let config = NodeConfig {
+        http: args.http,
+        admin: beside(args.http, ADMIN_OFFSET)?,
+        metrics: beside(args.http, METRICS_OFFSET)?,
+        models_dir: Some(args.models.clone().unwrap_or_else(|| data_dir.join("models"))),
+        anonymous: anonymous.clone().map(first_start::anonymous).transpose()?,
+        data_dir: data_dir.clone(),
+        node_name: "dev".to_owned(),
+        cluster: "dev".to_owned(),
+    };
+    let stop = stop_signal()?;
+    let node = Node::start(config).await?;
+    let outcome = serve_until(stop, &node, &args, &data_dir, anonymous.as_ref()).await;
+    let _ = std::fs::remove_file(DevFile::path(&data_dir));
+    node.shutdown(DRAIN_LIMIT).await?;
+    outcome
+}
+
+async fn serve_until(
+    stop: impl Future<Output = ()>,
+    node: &Node,
+    args: &DevArgs,
+    data_dir: &std::path::Path,
+    anonymous: Option<&Name>,
+) -> anyhow::Result<()> {
+    first_start::apply_config(node, &args.config, data_dir).await?;
+    if let Some(tenant) = anonymous {
+        first_start::grant_anonymous(node, tenant).await?;
+    }
+    let snapshot = node.snapshot();
+    let token = first_start::caller_token(node, &snapshot, data_dir).await?;
+    let file = dev_file(node, data_dir, token.as_ref().map_or("", |t| &t.token));
+    write_private(&DevFile::path(data_dir), &serde_json::to_vec_pretty(&file)?)?;
+    welcome::print(&file, token.as_ref(), &snapshot, anonymous, data_dir);
+    stop.await;
+    Ok(())
+}
+
+fn anonymous_tenant(args: &DevArgs) -> anyhow::Result<Option<Name>> {
+    let Some(tenant) = &args.anonymous else { return Ok(None) };
+    if !args.http.ip().is_loopback() {
+        return Err(Failure::new(
+            "PV-DEV-ANONYMOUS",
+            format!("--anonymous serves calls without a token, and {} is not loopback", args.http),
+            "give --http an address of 127.0.0.1, or leave --anonymous out",
+        )
+        .into());
+    }
+    Ok(Some(Name::new(tenant).context("PV-DEV-ANONYMOUS: the tenant of --anonymous")?))
+}
+
+fn beside(http: SocketAddr, offset: u16) -> anyhow::Result<SocketAddr> {
+    let port = match http.port() {
+        0 => 0,
+        port => port.checked_add(offset).ok_or_else(|| {
+            Failure::new(
+                "PV-DEV-PORT",
+                format!("port {port} leaves no room for the two ports after it"),
+                "choose a lower port for --http",
+            )
+        })?,
+    };
+    Ok(SocketAddr::new(http.ip(), port))
+}
+
+fn dev_file(node: &Node, data_dir: &std::path::Path, token: &str) -> DevFile {
+    let addresses = node.addresses();
+    let base = format!("http://{}", addresses.http);
+    DevFile {
+        mcp: format!("{base}/mcp"),
+        ws: None,
+        h3: None,
+        quic: None,
+        openai: format!("{base}/v1"),
+        admin: addresses.admin.to_string(),
+        metrics: format!("http://{}/metrics", addresses.metrics),
+        console: format!("{base}/"),
+        token: token.to_owned(),
+        admin_token: node.admin_token().to_owned(),
+        audit_dir: data_dir.join("audit"),
+        pid: std::process::id(),
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+pub fn write_private(path: &std::path::Path, bytes: &[u8]) -> anyhow::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let temporary = path.with_extension("tmp");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(|| format!("PV-DEV-IO: {} cannot be written", temporary.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    Ok(())
+}
+
+/// A future that ends at SIGINT or SIGTERM; the handlers stand from now on.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+    })
+}
+
+/// A directory that is removed when dropped.
+struct TemporaryDir(PathBuf);
+
+fn temporary_dir() -> anyhow::Result<TemporaryDir> {
+    let path = std::env::temp_dir()
+        .join(format!("provost-dev-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+    std::fs::create_dir_all(&path)?;
+    Ok(TemporaryDir(path))
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The first principal of the snapshot that has a role and is not disabled: whom the first token
+/// is made for.
+pub fn first_caller(snapshot: &Snapshot) -> Option<(Name, Name)> {
+    let bound = snapshot.of_kind(Kind::RoleBinding).filter_map(|r| match &r.spec {
+        provost_types::Spec::RoleBinding(b) => {
+            Some((r.metadata.tenant.clone()?, b.principals.clone()))
+        }
+        _ => None,
+    });
+    bound
+        .flat_map(|(tenant, names)| names.into_iter().map(move |n| (tenant.clone(), n)))
+        .find(|(_, name)| name.as_str() != first_start::ANONYMOUS)
+        .or_else(|| {
+            snapshot
+                .of_kind(Kind::Principal)
+                .find(|r| r.metadata.name.as_str() != first_start::ANONYMOUS)
+                .and_then(|r| Some((r.metadata.tenant.clone()?, r.metadata.name.clone())))
+        })
+}
+

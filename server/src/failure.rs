@@ -1,0 +1,43 @@
+//! How a failed command ends: a stable code, the cause and what to do next, on stderr.
+
+use std::fmt;
+
+/// An error of the command line with its stable code and next step.
+#[derive(Debug)]
+pub struct Failure {
+    /// `PV-…`.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a next step.
+    pub fn new(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  next: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Prints an error. Errors of libraries carry their code in their text; others get `PV-CLI`.
+pub fn print(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    if error.downcast_ref::<Failure>().is_some() || text.contains("PV-") {
+        eprintln!("error: {text}");
+    } else {
+        eprintln!("error: PV-CLI: {text}");
+    }
+}

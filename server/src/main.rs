@@ -1,0 +1,48 @@
+//! The `provost` binary: parses the command line, runs the command, turns errors into exit codes.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+mod bench;
+mod cli;
+mod client;
+mod dev;
+mod failure;
+mod node;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = cli::Cli::parse();
+    // One provider for TLS in the whole process. The only error is that one is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    init_tracing(&args);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(cause) => {
+            eprintln!("PV-RUNTIME: the async runtime cannot start: {cause}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match runtime.block_on(cli::run(args)) {
+        Ok(code) => code,
+        Err(error) => {
+            failure::print(&error);
+            ExitCode::FAILURE
+        }
+    };
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    code
+}
+
+/// Logs go to stderr; `PROVOST_LOG` filters them (`info`, `provost_data_tools=debug`, …).
+fn init_tracing(args: &cli::Cli) {
+    let default = if args.is_server() { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    if args.log_json() { builder.json().init() } else { builder.init() }
+}

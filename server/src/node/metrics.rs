@@ -1,0 +1,141 @@
+//! The metrics endpoint: Prometheus text over plain HTTP.
+
+use std::{convert::Infallible, fmt::Write, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use provost_audit_store::AuditLog;
+use provost_data_serve::node::Node;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// One sample: name with labels, help, whether it only grows, value.
+pub struct Sample {
+    /// Metric name.
+    pub name: &'static str,
+    /// Labels in braces, or empty.
+    pub labels: String,
+    /// What it says.
+    pub help: &'static str,
+    /// Only grows.
+    pub is_counter: bool,
+    /// Its value now.
+    pub value: f64,
+}
+
+/// What is asked at each scrape.
+pub type Sampler = Arc<dyn Fn() -> Vec<Sample> + Send + Sync>;
+
+/// Serves `/metrics` until cancelled.
+pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let sampler = sampler.clone();
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = respond(request.uri().path(), &sampler);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::select! { _ = connection => (), () = stop.cancelled() => () }
+        });
+    }
+}
+
+/// What this process can say of itself.
+pub fn sampler(node: Arc<Node>, audit: AuditLog) -> Sampler {
+    Arc::new(move || {
+        let plain = |name, help, value| Sample {
+            name,
+            labels: String::new(),
+            help,
+            is_counter: false,
+            value,
+        };
+        #[allow(clippy::cast_precision_loss, reason = "metrics are floats (Prometheus text format)")]
+        let float = |n: u64| n as f64;
+        let mut samples = vec![plain(
+            "provost_active_revision",
+            "The control-plane revision that calls run under.",
+            float(node.active_revision().0),
+        )];
+        samples.extend(node.counts().into_iter().map(|(outcome, count)| Sample {
+            name: "provost_calls_total",
+            labels: format!("{{outcome=\"{outcome}\"}}"),
+            help: "Calls by how they ended.",
+            is_counter: true,
+            value: float(count),
+        }));
+        let status = audit.status();
+        samples.extend(status.iter().map(|log| Sample {
+            name: "provost_audit_records",
+            labels: format!("{{log=\"{}\"}}", log.origin),
+            help: "Records in each audit log.",
+            is_counter: false,
+            value: float(log.size),
+        }));
+        samples.extend(status.iter().map(|log| Sample {
+            name: "provost_audit_signed_records",
+            labels: format!("{{log=\"{}\"}}", log.origin),
+            help: "Records of each audit log that a checkpoint covers.",
+            is_counter: false,
+            value: float(log.signed_size),
+        }));
+        samples
+    })
+}
+
+fn respond(path: &str, sampler: &Sampler) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match path {
+        "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", render(&sampler())),
+        _ => (StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
+    response
+}
+
+fn render(samples: &[Sample]) -> String {
+    let mut text = String::new();
+    let mut last = "";
+    for sample in samples {
+        if sample.name != last {
+            let kind = if sample.is_counter { "counter" } else { "gauge" };
+            let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} {kind}", sample.name, sample.help);
+            last = sample.name;
+        }
+        let _ = writeln!(text, "{}{} {}", sample.name, sample.labels, sample.value);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_metric_is_described_once() {
+        let sample = |labels: &str, value| Sample {
+            name: "provost_calls_total",
+            labels: labels.to_owned(),
+            help: "Calls.",
+            is_counter: true,
+            value,
+        };
+        let text = render(&[sample("{status=\"ok\"}", 3.0), sample("{status=\"denied\"}", 1.0)]);
+        assert_eq!(
+            text,
+            "# HELP provost_calls_total Calls.\n# TYPE provost_calls_total counter\n\
+             provost_calls_total{status=\"ok\"} 3\nprovost_calls_total{status=\"denied\"} 1\n"
+        );
+    }
+}

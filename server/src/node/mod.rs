@@ -1,0 +1,263 @@
+//! Roles composed into one process.
+//!
+//! Purpose: open the parts in the order in which they need each other (audit log, control plane,
+//! GPU node, plugins, front ends) and close them in reverse.
+//! Invariants: nothing is served before the first revision is compiled; at the end no call is cut
+//! off and the audit log is signed last.
+
+mod activation;
+mod adapters;
+mod keys;
+mod metrics;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use provost_audit_store::{AuditLog, AuditLogConfig};
+use provost_control_api::{AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
+use provost_data_serve::{
+    Frontend, FrontendConfig,
+    node::{Compiled, Node as DataNode, NodePorts},
+};
+use provost_data_tools::{Toolbox, ToolboxDeps};
+use provost_gpu_serve::{GpuConfig, GpuNode};
+use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::failure::Failure;
+
+/// A change made by this process waits this long for its own data plane to run it.
+const ACTIVATION_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a node is told.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Agents connect here.
+    pub http: SocketAddr,
+    /// Admin gRPC.
+    pub admin: SocketAddr,
+    /// Prometheus metrics.
+    pub metrics: SocketAddr,
+    /// Models.
+    pub models_dir: Option<PathBuf>,
+    /// Serve calls without a token as this tenant's `anonymous`.
+    pub anonymous: Option<PrincipalRef>,
+    /// Everything on disk.
+    pub data_dir: PathBuf,
+    /// This node.
+    pub node_name: String,
+    /// The cluster.
+    pub cluster: String,
+}
+
+/// Where a running node listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Agents.
+    pub http: SocketAddr,
+    /// Admin gRPC.
+    pub admin: SocketAddr,
+    /// Metrics.
+    pub metrics: SocketAddr,
+}
+
+/// The listeners, bound before anything else is opened: a taken port is said at once.
+struct Listeners {
+    http: TcpListener,
+    admin: TcpListener,
+    metrics: TcpListener,
+}
+
+/// A running node with every role.
+pub struct Node {
+    control: ControlNode,
+    audit: AuditLog,
+    data: Arc<DataNode>,
+    toolbox: Arc<Toolbox>,
+    addresses: Addresses,
+    admin_token: String,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// Opens everything and serves.
+    pub async fn start(config: NodeConfig) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(&config).await?;
+        let keys = config.data_dir.join("keys");
+        keys::make_private_dir(&keys)?;
+        let audit_config = AuditLogConfig {
+            cluster: config.cluster.clone(),
+            ..AuditLogConfig::new(&config.data_dir, config.node_name.clone())
+        };
+        let audit = provost_audit_store::open(audit_config).await?;
+        let sink: Arc<dyn AuditSink> = Arc::new(audit.clone());
+
+        let control_config =
+            ControlConfig::new(&config.data_dir, config.cluster.clone(), config.node_name.clone());
+        let admission = Arc::new(adapters::PolicyAdmission);
+        let control = ControlNode::open(control_config, admission, sink.clone()).await?;
+
+        let gpu = GpuConfig { models_dir: config.models_dir.clone(), ..GpuConfig::default() };
+        let inference = GpuNode::start(gpu)?;
+        let toolbox = Toolbox::new(ToolboxDeps {
+            secrets: Arc::new(adapters::ControlSecrets(control.secrets())),
+            inference: inference.clone(),
+            data_dir: config.data_dir.clone(),
+            limits: provost_data_tools::Limits::default(),
+        });
+        let first = control.snapshots().borrow().clone();
+        let ports = NodePorts {
+            audit: sink,
+            toolbox: toolbox.clone(),
+            inference,
+            anonymous: config.anonymous.clone(),
+        };
+        let data = Arc::new(DataNode::new(ports, Compiled::new(first)?));
+
+        let addresses = listeners.addresses()?;
+        let admin_token = keys::admin_token(&keys.join("admin-token"))?;
+        let node = Self {
+            control,
+            audit,
+            data,
+            toolbox,
+            addresses,
+            admin_token,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        node.serve(listeners, keys::session_key(&keys.join("session.key"))?)?;
+        Ok(node)
+    }
+
+    fn serve(&self, listeners: Listeners, session_key: [u8; 32]) -> anyhow::Result<()> {
+        let stop = || self.stop.clone().cancelled_owned();
+        let following = activation::follow(self.control.snapshots(), self.data.clone());
+        let stopped = stop();
+        self.tasks.spawn(async move {
+            tokio::select! { () = following => (), () = stopped => () }
+        });
+
+        let config = FrontendConfig::new(session_key);
+        let frontend = Frontend::new(self.data.clone(), config)?.with_schemas(self.data.clone());
+        let frontend = Arc::new(frontend);
+        let shutdown = self.stop.clone();
+        self.tasks.spawn(async move {
+            if let Err(cause) = frontend.serve(listeners.http, shutdown).await {
+                tracing::error!(%cause, "the HTTP front end ended");
+            }
+        });
+
+        let control = self.control.clone();
+        let admins = vec![AdminToken::of("admin", &self.admin_token)];
+        let stopped = stop();
+        self.tasks.spawn(async move {
+            if let Err(cause) = control.serve(listeners.admin, admins, stopped).await {
+                tracing::error!(%cause, "the admin API ended");
+            }
+        });
+
+        let sampler = metrics::sampler(self.data.clone(), self.audit.clone());
+        self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
+        self.tasks.close();
+        Ok(())
+    }
+
+    /// Applies resources as this process and waits until its data plane runs them.
+    pub async fn apply(&self, documents: Vec<SourceFile>, message: &str) -> anyhow::Result<()> {
+        let report = self
+            .control
+            .apply(&Caller::internal("provost dev"), &documents, message, false)
+            .await?;
+        self.wait_active(report.revision).await
+    }
+
+    /// Makes a token for a principal, without an end.
+    pub async fn create_token(&self, tenant: &Name, principal: &Name) -> anyhow::Result<String> {
+        let caller = Caller::internal("provost dev");
+        let made = self.control.token_create(&caller, tenant, principal, None, "").await?;
+        self.wait_active(made.revision).await?;
+        Ok(made.token.expose_secret().to_owned())
+    }
+
+    /// Whether the token authenticates somebody now.
+    pub fn knows_token(&self, token: &str) -> bool {
+        self.data.knows_token(token)
+    }
+
+    async fn wait_active(&self, revision: Revision) -> anyhow::Result<()> {
+        let active = async {
+            while self.data.active_revision() < revision {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(ACTIVATION_LIMIT, active).await.map_err(|_| {
+            let text = format!("revision {revision} did not become active");
+            anyhow::Error::new(Failure::new("PV-NODE-ACTIVATION", text, "see the log above"))
+        })
+    }
+
+    /// The state that this node runs.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.control.snapshots().borrow().clone()
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The token for the admin API.
+    pub fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
+    /// Stops: no new calls, those in flight finish, then the parts close in reverse order.
+    pub async fn shutdown(self, drain: Duration) -> anyhow::Result<()> {
+        self.stop.cancel();
+        if tokio::time::timeout(drain, self.tasks.wait()).await.is_err() {
+            tracing::warn!("calls still ran after {drain:?}; recovery will record them as unknown");
+        }
+        self.toolbox.stop();
+        self.control.shutdown().await?;
+        self.audit.close().await?;
+        Ok(())
+    }
+}
+
+impl Listeners {
+    async fn bind(config: &NodeConfig) -> anyhow::Result<Self> {
+        Ok(Self {
+            http: bind(config.http, "--http").await?,
+            admin: bind(config.admin, "the admin API").await?,
+            metrics: bind(config.metrics, "the metrics").await?,
+        })
+    }
+
+    fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            http: self.http.local_addr()?,
+            admin: self.admin.local_addr()?,
+            metrics: self.metrics.local_addr()?,
+        })
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|cause| {
+        Failure::new(
+            "PV-NODE-LISTEN",
+            format!("cannot listen on {address} for {what}: {cause}"),
+            "is another server running there? choose another port with --http",
+        )
+        .into()
+    })
+}
+

@@ -1,0 +1,3 @@
+//! Black-box tests of the binary and the fixtures they use.
+
+pub mod everything;

@@ -1,0 +1,40 @@
+//! Foreign clients: the official Python and TypeScript SDKs list, call, stream, cancel and elicit.
+
+use std::process::Command;
+
+use crate::harness::{Dev, Process, root, upstream_yaml};
+
+fn run_client(script: &str, upstream_era: &str) {
+    let upstream = Process::everything(upstream_era);
+    let dev = Dev::start(Some(&upstream_yaml(&upstream.url)), &[]);
+    let output = Command::new("bash")
+        .arg(root().join("tests/clients/run.sh"))
+        .arg(script)
+        .env("URL", format!("{}/up", dev.mcp()))
+        .env("TOKEN", dev.token())
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script} against a {upstream_era} upstream:\n{text}");
+    println!("{text}");
+}
+
+#[test]
+fn python_sdk_legacy_upstream() {
+    run_client("python", "legacy");
+}
+
+#[test]
+fn python_sdk_modern_upstream() {
+    run_client("python", "modern");
+}
+
+#[test]
+fn typescript_sdk_legacy_upstream() {
+    run_client("typescript", "legacy");
+}
+
+#[test]
+fn typescript_sdk_modern_upstream() {
+    run_client("typescript", "modern");
+}

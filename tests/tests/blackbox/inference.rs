@@ -1,0 +1,83 @@
+//! Models on the CPU, by the OpenAI-compatible API and as MCP tools.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Dev, call_tool, post_raw, root};
+
+fn models_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = root().join("gpu-node/infer/tests/fixtures/tiny-chat");
+    let model = dir.path().join("tiny-chat");
+    std::fs::create_dir(&model).unwrap();
+    for entry in std::fs::read_dir(fixture).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+        }
+    }
+    dir
+}
+
+const YAML: &str = "apiVersion: provost/v1\nkind: Tenant\nmetadata: { name: acme }\nspec: {}\n---\n\
+apiVersion: provost/v1\nkind: Principal\nmetadata: { name: bot, tenant: acme }\nspec: {}\n---\n\
+apiVersion: provost/v1\nkind: Role\nmetadata: { name: ai, tenant: acme }\n\
+spec: { rules: [ { tools: ['ai.*'], models: ['tiny-chat'] } ] }\n---\n\
+apiVersion: provost/v1\nkind: RoleBinding\nmetadata: { name: ai, tenant: acme }\n\
+spec: { role: ai, principals: [bot] }\n---\n\
+apiVersion: provost/v1\nkind: Plugin\nmetadata: { name: ai, tenant: acme }\n\
+spec: { source: { builtin: { name: inference } } }\n";
+
+fn openai(dev: &Dev, path: &str, body: &Value) -> (u16, Value) {
+    let headers = [("authorization".to_owned(), format!("Bearer {}", dev.token()))];
+    post_raw(&format!("{}/v1/{path}", dev.base()), &headers, body.to_string().into_bytes())
+}
+
+#[test]
+fn chat_answers_streams_and_is_governed() {
+    let models = models_dir();
+    let dev = Dev::start(Some(YAML), &["--models", models.path().to_str().unwrap()]);
+    let ask = |model: &str| {
+        json!({ "model": model, "max_tokens": 8, "temperature": 0, "seed": 1,
+                "messages": [{ "role": "user", "content": "hello" }] })
+    };
+    let (status, answer) = openai(&dev, "chat/completions", &ask("tiny-chat"));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["object"], "chat.completion");
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() > 0, "{answer}");
+    let whole = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+
+    let mut streamed = ask("tiny-chat");
+    streamed["stream"] = json!(true);
+    let (status, text) = openai_text(&dev, "chat/completions", &streamed);
+    assert_eq!(status, 200, "{text}");
+    let parts: String = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("data: "))
+        .filter(|l| *l != "[DONE]")
+        .filter_map(|l| serde_json::from_str::<Value>(l).ok())
+        .filter_map(|v| v["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(parts, whole, "the stream says something else than the whole answer");
+    assert!(text.trim_end().ends_with("data: [DONE]"), "{text}");
+
+    // Default deny: a model outside the grant.
+    let (status, answer) = openai(&dev, "chat/completions", &ask("other"));
+    assert!(status == 403 || status == 404, "{status} {answer}");
+    assert!(answer["error"]["message"].is_string(), "{answer}");
+
+    let tool = call_tool(&dev, "ai.chat", ask("tiny-chat"));
+    assert!(tool["result"]["content"][0]["text"].is_string(), "{tool}");
+    let audit = dev.cli(&["audit", "query", "--json"]);
+    let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
+    assert!(audit.contains("inference/chat"), "{audit}");
+}
+
+fn openai_text(dev: &Dev, path: &str, body: &Value) -> (u16, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let response =
+            client.post(format!("{}/v1/{path}", dev.base())).bearer_auth(dev.token()).json(body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    })
+}

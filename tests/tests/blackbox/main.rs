@@ -1,0 +1,12 @@
+//! Black-box tests: they start the real binary and talk to it as its users do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
+mod bad_input;
+mod clients;
+mod conformance;
+mod crash;
+mod harness;
+mod inference;
+mod quickstart;
+mod resources;
+mod upstreams;

@@ -1,0 +1,86 @@
+//! What upstreams say between calls.
+
+use std::{sync::Arc, time::Duration};
+
+use provost_data_pipeline::{ClientFacts, Operation};
+use provost_data_tools::{ListenEnd, ListenFilter, Plugin};
+use provost_mcp::RawJson;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::bench::*;
+
+fn listen(
+    plugin: &Arc<Plugin>,
+    filter: ListenFilter,
+    client: &ClientFacts,
+    link: &Arc<TestLink>,
+) -> JoinHandle<ListenEnd> {
+    let (plugin, client, link) = (plugin.clone(), client.clone(), link.clone());
+    tokio::spawn(async move {
+        let principal = principal();
+        let request = request(Operation::Listen, json!({}), &client, &principal, Duration::from_secs(60));
+        plugin.listen(&filter, &request, &*link).await.unwrap()
+    })
+}
+
+#[tokio::test]
+async fn a_listener_hears_what_it_asked_for() {
+    for way in Way::ALL {
+        let up = up(way).await;
+        let client = modern_client();
+        let params = RawJson::from(json!({"notifications": {
+            "toolsListChanged": true, "resourceSubscriptions": ["test://watched-resource"]}}));
+        let link = Arc::new(TestLink::default());
+        let listening = listen(&up.plugin, ListenFilter::from_params(&params), &client, &link);
+        // The stream needs a moment to open: say it again until it is heard.
+        eventually(&format!("{way:?}: the change is heard"), async || {
+            call(&up.plugin, "test_trigger_tool_change", json!({})).await;
+            call(&up.plugin, "test_trigger_prompt_change", json!({})).await;
+            call(&up.plugin, "touch_resource", json!({"uri": "test://watched-resource"})).await;
+            call(&up.plugin, "touch_resource", json!({"uri": "test://static-text"})).await;
+            !link.of("notifications/tools/list_changed").is_empty()
+                && !link.of("notifications/resources/updated").is_empty()
+        })
+        .await;
+        assert!(link.of("notifications/prompts/list_changed").is_empty(), "{way:?}: not asked for");
+        let updated = link.of("notifications/resources/updated");
+        assert!(updated.iter().all(|u| u["uri"] == "test://watched-resource"), "{way:?}: {updated:?}");
+        assert!(updated.iter().all(|u| u["_meta"].is_null()), "{way:?}: {updated:?}");
+        link.cancel.cancel();
+        assert_eq!(listening.await.unwrap(), ListenEnd::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn legacy_subscriptions_work_on_every_upstream() {
+    for way in Way::ALL {
+        let up = up(way).await;
+        let client = legacy_client("s1");
+        let link = Arc::new(TestLink::default());
+        let listening = listen(&up.plugin, ListenFilter::legacy(), &client, &link);
+        let uri = "test://watched-resource";
+        let run =
+            async |operation| execute(&up.plugin, operation, json!({"uri": uri}), &client, &TestLink::default()).await;
+        body(&run(Operation::Subscribe(uri.into())).await);
+        let touch = async || {
+            let params = json!({"name": "x", "arguments": {"uri": uri}});
+            let operation = Operation::CallTool("touch_resource".into());
+            execute(&up.plugin, operation, params, &client, &TestLink::default()).await
+        };
+        eventually(&format!("{way:?}: the update is heard"), async || {
+            touch().await;
+            !link.of("notifications/resources/updated").is_empty()
+        })
+        .await;
+        body(&run(Operation::Unsubscribe(uri.into())).await);
+        // What was under way before may still come; after that there is silence.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = link.of("notifications/resources/updated").len();
+        touch().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(link.of("notifications/resources/updated").len(), before, "{way:?}");
+        link.cancel.cancel();
+        assert_eq!(listening.await.unwrap(), ListenEnd::Cancelled);
+    }
+}

@@ -1,0 +1,12 @@
+//! Plugins against real upstreams of both eras, over HTTP and stdio, and against broken ones.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod asking;
+mod bench;
+mod broken_http;
+mod broken_stdio;
+mod eras;
+mod listening;
+mod lists;
+mod npm_everything;
+mod toolbox;

@@ -1,0 +1,13 @@
+//! Repository chores that are checks: which crate may depend on which, and what a pure crate may touch.
+//!
+//! The rules live in [`arrows`] as data; [`graph`] reads the facts from cargo. Both are a library so
+//! that `cargo test` runs the same check as `cargo xtask arrows`. What cargo-deny does better
+//! (licences, advisories, registries) is left to `deny.toml`.
+
+mod arrows;
+mod graph;
+mod purity;
+
+pub use arrows::{BANNED, PURE, check, check_banned};
+pub use graph::{Crate, Graph, built_packages};
+pub use purity::{SourceTouch, impure_touches};

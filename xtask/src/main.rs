@@ -1,0 +1,44 @@
+//! `cargo xtask COMMAND`: repository chores. See `cargo xtask help`.
+#![allow(clippy::print_stdout, reason = "a command line tool prints")]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use xtask::{Graph, built_packages, check, check_banned, impure_touches};
+
+const USAGE: &str = "cargo xtask arrows   fail on a dependency or a clock, file, … where the architecture forbids it";
+
+fn main() -> Result<ExitCode> {
+    match std::env::args().nth(1).as_deref() {
+        Some("arrows") => arrows(),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn arrows() -> Result<ExitCode> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let graph = Graph::read(here)?;
+    let mut broken = check(&graph);
+    broken.extend(check_banned(&built_packages(here)?));
+    broken.extend(
+        impure_touches(&graph)?
+            .into_iter()
+            .map(|t| format!("{}:{}: {} in a pure crate", t.file.display(), t.line, t.what)),
+    );
+    if broken.is_empty() {
+        println!("arrows: {} crates, none forbidden", graph.members.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in &broken {
+        eprintln!("forbidden: {line}");
+    }
+    Ok(ExitCode::FAILURE)
+}
