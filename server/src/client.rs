@@ -122,17 +122,12 @@ fn outcome(mut message: Value) -> anyhow::Result<Value> {
         let code = error["data"]["code"].as_str().unwrap_or("PV-RPC");
         let text = error["message"].as_str().unwrap_or("the server gave no message");
         let hint = match code {
-            "PV-POLICY-DENIED" => {
-                Some("`provost audit query --status denied` shows the record".to_owned())
-            }
+            "PV-POLICY-DENIED" => Some("`provost audit query --status denied` shows the record".to_owned()),
             _ => None,
         };
-        return Err(Failure {
-            code: code.to_owned(),
-            message: format!("{text} (JSON-RPC {})", error["code"]),
-            hint,
-        }
-        .into());
+        return Err(
+            Failure { code: code.to_owned(), message: format!("{text} (JSON-RPC {})", error["code"]), hint }.into()
+        );
     }
     Ok(message["result"].take())
 }

@@ -42,7 +42,6 @@ fn init_tracing(args: &cli::Cli) {
     let default = if args.is_server() { "info" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
     if args.log_json() { builder.json().init() } else { builder.init() }
 }

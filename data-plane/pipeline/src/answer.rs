@@ -50,11 +50,7 @@ impl Execution {
 
     /// An MRTR result.
     pub fn input_required(body: RawJson) -> Self {
-        Self {
-            reply: Reply::InputRequired(body),
-            status: CallStatus::InputRequired,
-            usage: Usage::default(),
-        }
+        Self { reply: Reply::InputRequired(body), status: CallStatus::InputRequired, usage: Usage::default() }
     }
 
     /// An error; its status follows from its code.

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use provost_mcp::RawJson;
-use provost_types::{
-    AuditEvent, CallStatus, Effect, Impact, Phase, Revision, What, Who, Why,
-};
+use provost_types::{AuditEvent, CallStatus, Effect, Impact, Phase, Revision, What, Who, Why};
 
 use crate::{
-    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded,
-    Intended, Limited, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved,
-    Target, Usage, Validated,
+    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded, Intended, Limited, Plane,
+    Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
 };
 
 /// Runs one call from arrival to its durable end.
@@ -46,8 +43,7 @@ async fn admit<P: Plane>(
 
     let target = Arc::new(plane.resolve(snapshot, &call).await?);
     facts.target = Some(target.clone());
-    let call: Call<Resolved> =
-        call.into_stage(|s| Resolved { caller: s.caller, target });
+    let call: Call<Resolved> = call.into_stage(|s| Resolved { caller: s.caller, target });
 
     let decision = plane.authorise(snapshot, &call);
     facts.note(&decision);
@@ -68,11 +64,7 @@ async fn admit<P: Plane>(
 }
 
 /// No durable intent, no execution.
-async fn intend<P: Plane>(
-    plane: &P,
-    call: Call<Guarded>,
-    facts: &Facts,
-) -> Result<Call<Intended>, Rejection> {
+async fn intend<P: Plane>(plane: &P, call: Call<Guarded>, facts: &Facts) -> Result<Call<Intended>, Rejection> {
     let mut event = facts.event(Phase::Intent, facts.request.arrived_ns);
     event.body_sha256 = Some(plane.digest(facts.request.params.as_bytes()));
     match plane.record(event).await {
@@ -99,20 +91,13 @@ async fn finish<P: Plane>(
     match plane.record(event).await {
         Ok(receipt) => Answer { outcome: Ok(reply), receipt: Some(receipt) },
         // The effect may stand, but an answer without a durable outcome must not leave.
-        Err(cause) => Answer {
-            outcome: Err(audit_unavailable(&cause.to_string())),
-            receipt: Some(call.stage.intended.receipt),
-        },
+        Err(cause) => {
+            Answer { outcome: Err(audit_unavailable(&cause.to_string())), receipt: Some(call.stage.intended.receipt) }
+        }
     }
 }
 
-fn outcome<P: Plane>(
-    plane: &P,
-    facts: &Facts,
-    reply: &Reply,
-    status: CallStatus,
-    usage: Usage,
-) -> AuditEvent {
+fn outcome<P: Plane>(plane: &P, facts: &Facts, reply: &Reply, status: CallStatus, usage: Usage) -> AuditEvent {
     let now = plane.now_ns();
     let mut event = facts.event(Phase::Outcome, now);
     event.status = Some(status);
@@ -148,9 +133,7 @@ async fn refuse<P: Plane>(plane: &P, rejection: Rejection, facts: &Facts) -> Ans
     event.impact.duration_us = now.saturating_sub(facts.request.arrived_ns) / 1_000;
     match plane.record(event).await {
         Ok(receipt) => Answer { outcome: Err(rejection), receipt: Some(receipt) },
-        Err(cause) => {
-            Answer { outcome: Err(audit_unavailable(&cause.to_string())), receipt: None }
-        }
+        Err(cause) => Answer { outcome: Err(audit_unavailable(&cause.to_string())), receipt: None },
     }
 }
 
@@ -204,9 +187,7 @@ impl Facts {
                 principal: caller.map(|c| c.principal.name.to_string()).unwrap_or_default(),
                 agent: client.info.as_ref().and_then(agent_name),
                 client_address: client.address.clone(),
-                authenticated_by: caller
-                    .map(|c| c.authenticated_by.clone())
-                    .unwrap_or_default(),
+                authenticated_by: caller.map(|c| c.authenticated_by.clone()).unwrap_or_default(),
             },
             what: What {
                 method: request.operation.method().to_owned(),
@@ -215,9 +196,7 @@ impl Facts {
                     _ => request.operation.target().map(str::to_owned),
                 },
                 plugin: target.and_then(|t| t.plugin.as_ref()).map(ToString::to_string),
-                plugin_digest: target
-                    .and_then(|t| t.plugin_digest.as_deref())
-                    .map(str::to_owned),
+                plugin_digest: target.and_then(|t| t.plugin_digest.as_deref()).map(str::to_owned),
                 request_id: trace.request_id.clone(),
                 protocol_version: Some(client.protocol_version.to_string()),
                 transport: client.transport.to_owned(),
@@ -236,10 +215,7 @@ impl Facts {
             error: None,
             reason: None,
             body_sha256: None,
-            impact: Impact {
-                bytes_in: request.params.as_bytes().len() as u64,
-                ..Impact::default()
-            },
+            impact: Impact { bytes_in: request.params.as_bytes().len() as u64, ..Impact::default() },
         }
     }
 }

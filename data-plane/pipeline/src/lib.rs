@@ -16,8 +16,8 @@ mod ports;
 
 pub use answer::{Answer, Execution, Rejection, RejectionKind, Reply, Usage};
 pub use call::{
-    Admitted, Authenticated, Call, Caller, ClientFacts, Credential, Executed, Guarded, Intended,
-    Limited, Operation, Received, Request, Resolved, Route, Target, TraceFacts, Validated,
+    Admitted, Authenticated, Call, Caller, ClientFacts, Credential, Executed, Guarded, Intended, Limited, Operation,
+    Received, Request, Resolved, Route, Target, TraceFacts, Validated,
 };
 pub use drive::drive;
 pub use ports::{AskError, ClientLink, Hold, Plane, Reservation};

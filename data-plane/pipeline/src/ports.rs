@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use provost_mcp::RawJson;
-use provost_types::{
-    AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, Revision,
-};
+use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, Revision};
 
 use crate::{
-    Admitted, Authenticated, Call, Caller, Execution, Intended, Limited, Received, Rejection,
-    Reply, Resolved, Target, Usage, Validated,
+    Admitted, Authenticated, Call, Caller, Execution, Intended, Limited, Received, Rejection, Reply, Resolved, Target,
+    Usage, Validated,
 };
 
 /// Units held for a call. Dropping a hold gives back what was not settled, so that every early
@@ -55,10 +53,7 @@ pub trait ClientLink: Send + Sync {
     /// For clients that can be asked during a call (legacy eras): takes `inputRequests` (an object
     /// of key → `{method, params}`) and returns `inputResponses` (an object of key → result).
     /// `None`: this client gets the MRTR result instead.
-    fn ask<'a>(
-        &'a self,
-        input_requests: &'a RawJson,
-    ) -> Option<BoxFuture<'a, Result<RawJson, AskError>>>;
+    fn ask<'a>(&'a self, input_requests: &'a RawJson) -> Option<BoxFuture<'a, Result<RawJson, AskError>>>;
 
     /// Resolves when the caller cancels or, where that means the same, disconnects.
     fn cancelled(&self) -> BoxFuture<'_, ()>;
@@ -78,11 +73,7 @@ pub trait Plane: Send + Sync {
     fn now_ns(&self) -> u64;
 
     /// Who calls?
-    fn authenticate(
-        &self,
-        snapshot: &Self::Snapshot,
-        call: &Call<Received>,
-    ) -> Result<Arc<Caller>, Rejection>;
+    fn authenticate(&self, snapshot: &Self::Snapshot, call: &Call<Received>) -> Result<Arc<Caller>, Rejection>;
     /// What does it touch? May wait for an upstream's list.
     fn resolve(
         &self,
@@ -92,19 +83,11 @@ pub trait Plane: Send + Sync {
     /// May it?
     fn authorise(&self, snapshot: &Self::Snapshot, call: &Call<Resolved>) -> Decision;
     /// Is there enough left?
-    fn limit(
-        &self,
-        snapshot: &Self::Snapshot,
-        call: &Call<Admitted>,
-    ) -> Result<Reservation, Rejection>;
+    fn limit(&self, snapshot: &Self::Snapshot, call: &Call<Admitted>) -> Result<Reservation, Rejection>;
     /// Do the arguments fit the schema?
     fn validate(&self, snapshot: &Self::Snapshot, call: &Call<Limited>) -> Result<(), Rejection>;
     /// May these parameters go out? Returns them as they may.
-    fn guard_in(
-        &self,
-        snapshot: &Self::Snapshot,
-        call: &Call<Validated>,
-    ) -> Result<RawJson, Rejection>;
+    fn guard_in(&self, snapshot: &Self::Snapshot, call: &Call<Validated>) -> Result<RawJson, Rejection>;
     /// Runs it, with credentials, deadline, breaker and caps.
     fn execute(
         &self,
@@ -115,10 +98,7 @@ pub trait Plane: Send + Sync {
     /// May this answer go back? Returns it as it may.
     fn guard_out(&self, snapshot: &Self::Snapshot, call: &Call<Intended>, reply: Reply) -> Reply;
     /// Makes one record durable.
-    fn record(
-        &self,
-        event: AuditEvent,
-    ) -> impl Future<Output = Result<AuditReceipt, AuditUnavailable>> + Send;
+    fn record(&self, event: AuditEvent) -> impl Future<Output = Result<AuditReceipt, AuditUnavailable>> + Send;
     /// SHA-256.
     fn digest(&self, bytes: &[u8]) -> [u8; 32];
 }

@@ -10,8 +10,8 @@ use futures::executor::block_on;
 use provost_data_pipeline::*;
 use provost_mcp::{ProtocolVersion, RawJson, RpcError};
 use provost_types::{
-    Action, AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, CallId, CallStatus, Decision,
-    Effect, Name, Phase, PrincipalRef, Revision,
+    Action, AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, CallId, CallStatus, Decision, Effect, Name, Phase,
+    PrincipalRef, Revision,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,18 +88,11 @@ impl Plane for FakePlane {
         self.step("authenticate");
         self.refused(Refuse::Authenticate, RejectionKind::Unauthenticated)?;
         Ok(Arc::new(Caller {
-            principal: PrincipalRef {
-                tenant: Name::new("acme").unwrap(),
-                name: Name::new("ana").unwrap(),
-            },
+            principal: PrincipalRef { tenant: Name::new("acme").unwrap(), name: Name::new("ana").unwrap() },
             authenticated_by: "api_key:k".into(),
         }))
     }
-    async fn resolve(
-        &self,
-        _: &Arc<Revision>,
-        call: &Call<Authenticated>,
-    ) -> Result<Target, Rejection> {
+    async fn resolve(&self, _: &Arc<Revision>, call: &Call<Authenticated>) -> Result<Target, Rejection> {
         self.step("resolve");
         self.refused(Refuse::Resolve, RejectionKind::NotFound)?;
         Ok(Target {
@@ -136,12 +129,7 @@ impl Plane for FakePlane {
         self.refused(Refuse::Guard, RejectionKind::Guarded)?;
         Ok(call.request().params.clone())
     }
-    async fn execute(
-        &self,
-        _: &Arc<Revision>,
-        call: &Call<Intended>,
-        _: &dyn ClientLink,
-    ) -> Execution {
+    async fn execute(&self, _: &Arc<Revision>, call: &Call<Intended>, _: &dyn ClientLink) -> Execution {
         self.step("execute");
         assert_eq!(call.intent().index, 0, "the intent is durable before execution");
         let mut execution = Execution::result(RawJson::from(serde_json::json!({"a":1})), false);

@@ -15,25 +15,23 @@ mod snapshot;
 mod spec;
 
 pub use audit::{
-    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject,
-    What, Who, Why,
+    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
 };
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use inference::{
-    ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference,
-    InferenceError, InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
+    ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference, InferenceError,
+    InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
 };
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::Snapshot;
 pub use spec::{
-    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, PluginSource, PluginSpec, PolicySpec,
-    PrincipalSpec, PrincipalType, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule,
-    RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
+    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, PluginSource, PluginSpec, PolicySpec, PrincipalSpec, PrincipalType,
+    QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec,
+    StdioPlugin, TenantSpec,
 };
 
 /// A boxed future, the form in which ports that are trait objects return their work.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A boxed stream, the form in which ports return sequences.
-pub type BoxStream<'a, T> =
-    std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send + 'a>>;
+pub type BoxStream<'a, T> = std::pin::Pin<Box<dyn futures_core::Stream<Item = T> + Send + 'a>>;

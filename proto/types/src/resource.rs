@@ -85,9 +85,7 @@ impl FromStr for Kind {
             .into_iter()
             .find(|k| {
                 let name = k.as_str().to_ascii_lowercase();
-                lower == name
-                    || lower == format!("{name}s")
-                    || (*k == Kind::Policy && lower == "policies")
+                lower == name || lower == format!("{name}s") || (*k == Kind::Policy && lower == "policies")
             })
             .ok_or_else(|| UnknownKind(text.to_owned()))
     }
@@ -143,10 +141,6 @@ pub struct Resource {
 impl Resource {
     /// Its key.
     pub fn key(&self) -> ResourceKey {
-        ResourceKey {
-            kind: self.spec.kind(),
-            tenant: self.metadata.tenant.clone(),
-            name: self.metadata.name.clone(),
-        }
+        ResourceKey { kind: self.spec.kind(), tenant: self.metadata.tenant.clone(), name: self.metadata.name.clone() }
     }
 }

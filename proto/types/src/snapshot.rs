@@ -27,11 +27,7 @@ impl Snapshot {
     }
 
     /// The resources of one kind and tenant, in order of name.
-    pub fn of_tenant<'a>(
-        &'a self,
-        kind: Kind,
-        tenant: &'a Name,
-    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+    pub fn of_tenant<'a>(&'a self, kind: Kind, tenant: &'a Name) -> impl Iterator<Item = &'a Arc<Resource>> {
         self.of_kind(kind).filter(move |r| r.metadata.tenant.as_ref() == Some(tenant))
     }
 }

@@ -33,9 +33,8 @@ pub type Client = AdminClient<InterceptedService<Channel, Bearer>>;
 pub async fn connect(args: &AdminArgs) -> anyhow::Result<(Client, AdminContext)> {
     let context = args.resolve()?;
     let token = format!("Bearer {}", context.token);
-    let mut bearer: MetadataValue<Ascii> = token
-        .parse()
-        .context("PV-CLI-ADMIN-TOKEN: the admin token holds characters that a token cannot have")?;
+    let mut bearer: MetadataValue<Ascii> =
+        token.parse().context("PV-CLI-ADMIN-TOKEN: the admin token holds characters that a token cannot have")?;
     bearer.set_sensitive(true);
     let channel = Endpoint::from_shared(context.endpoint.clone())
         .with_context(|| format!("PV-CLI-ADMIN: {} is not an address", context.endpoint))?
@@ -59,8 +58,7 @@ pub async fn tenant(client: &mut Client, given: Option<&str>) -> anyhow::Result<
     if let Some(tenant) = given {
         return Ok(tenant.to_owned());
     }
-    let request =
-        admin::GetRequest { kind: "Tenant".to_owned(), name: String::new(), tenant: String::new() };
+    let request = admin::GetRequest { kind: "Tenant".to_owned(), name: String::new(), tenant: String::new() };
     let mut tenants = client.get(request).await.map_err(failed)?.into_inner().resources;
     match (tenants.pop(), tenants.is_empty()) {
         (Some(only), true) => Ok(only.name),
@@ -81,10 +79,5 @@ pub fn failed(status: Status) -> anyhow::Error {
         message.push_str("\n  ");
         message.push_str(&problem.to_string());
     }
-    Failure {
-        code: failure.code,
-        message,
-        hint: Some(failure.hint).filter(|hint| !hint.is_empty()),
-    }
-    .into()
+    Failure { code: failure.code, message, hint: Some(failure.hint).filter(|hint| !hint.is_empty()) }.into()
 }

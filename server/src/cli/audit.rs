@@ -141,10 +141,8 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn parse_status(text: &str) -> Result<CallStatus, String> {
-    serde_json::from_value(Value::from(text)).map_err(|_| {
-        "use ok, tool_error, rpc_error, timeout, cancelled, denied, input_required or unknown"
-            .to_owned()
-    })
+    serde_json::from_value(Value::from(text))
+        .map_err(|_| "use ok, tool_error, rpc_error, timeout, cancelled, denied, input_required or unknown".to_owned())
 }
 
 /// A moment in nanoseconds since the Unix epoch.
@@ -152,8 +150,8 @@ fn parse_moment(text: &str) -> Result<u64, String> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return u64::try_from(time.unix_timestamp_nanos()).map_err(|_| "before 1970".to_owned());
     }
-    let ago = parse_duration(text)
-        .map_err(|_| format!("`{text}` is neither RFC 3339 nor a duration such as 15m or 24h"))?;
+    let ago =
+        parse_duration(text).map_err(|_| format!("`{text}` is neither RFC 3339 nor a duration such as 15m or 24h"))?;
     let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
     Ok(now_ns().saturating_sub(ago))
 }
@@ -176,9 +174,8 @@ fn log_id(tenant: &str) -> anyhow::Result<LogId> {
     if tenant == "cluster" {
         return Ok(LogId::CLUSTER);
     }
-    let name = Name::new(tenant).map_err(|cause| {
-        Failure::new("PV-CLI-TENANT", cause.to_string(), "name a tenant, or `cluster`")
-    })?;
+    let name = Name::new(tenant)
+        .map_err(|cause| Failure::new("PV-CLI-TENANT", cause.to_string(), "name a tenant, or `cluster`"))?;
     Ok(LogId(Some(name)))
 }
 
@@ -210,8 +207,7 @@ fn run_query(args: &QueryArgs) -> anyhow::Result<ExitCode> {
         out.flush()?;
     } else {
         let rows: Vec<Vec<String>> = found.iter().map(row).collect();
-        let headings =
-            ["LOG", "INDEX", "TIME", "PRINCIPAL", "PHASE", "STATUS", "WHAT", "POLICIES", "WHY"];
+        let headings = ["LOG", "INDEX", "TIME", "PRINCIPAL", "PHASE", "STATUS", "WHAT", "POLICIES", "WHY"];
         table::print(&headings, &rows);
     }
     Ok(ExitCode::SUCCESS)
@@ -274,10 +270,8 @@ fn run_show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn only_tenant(dir: &Path) -> anyhow::Result<LogId> {
-    let mut tenants: Vec<LogId> = provost_audit_verify::list_logs(dir)?
-        .into_iter()
-        .filter(|log| *log != LogId::CLUSTER)
-        .collect();
+    let mut tenants: Vec<LogId> =
+        provost_audit_verify::list_logs(dir)?.into_iter().filter(|log| *log != LogId::CLUSTER).collect();
     match (tenants.pop(), tenants.is_empty()) {
         (Some(only), true) => Ok(only),
         _ => Err(Failure::new(
@@ -292,8 +286,7 @@ fn only_tenant(dir: &Path) -> anyhow::Result<LogId> {
 fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let path = match &args.path {
         Some(path) => path.clone(),
-        None => Place { dir: None, data_dir: std::env::var_os("PROVOST_DATA_DIR").map(PathBuf::from) }
-            .resolve()?,
+        None => Place { dir: None, data_dir: std::env::var_os("PROVOST_DATA_DIR").map(PathBuf::from) }.resolve()?,
     };
     let options = VerifyOptions {
         against: args.against.clone(),

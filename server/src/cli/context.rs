@@ -104,8 +104,7 @@ impl AdminArgs {
                 (dev.admin, token.clone().unwrap_or(dev.admin_token))
             }
         };
-        let endpoint =
-            if admin.contains("://") { admin } else { format!("http://{admin}") };
+        let endpoint = if admin.contains("://") { admin } else { format!("http://{admin}") };
         Ok(AdminContext { endpoint, token, tenant: self.tenant.clone() })
     }
 }

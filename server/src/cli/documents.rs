@@ -54,10 +54,7 @@ fn collect(path: &Path, files: &mut Vec<(String, String)>, named: bool) -> anyho
         }
         return Ok(());
     }
-    let is_document = path
-        .extension()
-        .and_then(|e| e.to_str())
-        .is_some_and(|e| matches!(e, "yaml" | "yml" | "json"));
+    let is_document = path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"));
     if !named && !is_document {
         return Ok(());
     }

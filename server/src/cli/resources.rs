@@ -4,9 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use provost_wire::admin::{
-    self, ApplyRequest, ApplyResponse, ChangeKind, DeleteRequest, DiffRequest, Document,
-    ExplainRequest, GetRequest, HistoryRequest, ResourceChange, ResourceView, RollbackRequest,
-    SchemaRequest,
+    self, ApplyRequest, ApplyResponse, ChangeKind, DeleteRequest, DiffRequest, Document, ExplainRequest, GetRequest,
+    HistoryRequest, ResourceChange, ResourceView, RollbackRequest, SchemaRequest,
 };
 use serde_json::{Value, json};
 
@@ -153,11 +152,8 @@ fn verb(kind: ChangeKind) -> &'static str {
 }
 
 fn change_json(change: &ResourceChange) -> Value {
-    let fields: Vec<Value> = change
-        .fields
-        .iter()
-        .map(|f| json!({ "field": f.field, "old": f.old, "new": f.new }))
-        .collect();
+    let fields: Vec<Value> =
+        change.fields.iter().map(|f| json!({ "field": f.field, "old": f.old, "new": f.new })).collect();
     json!({ "resource": change.resource, "change": verb(change.kind()), "fields": fields })
 }
 
@@ -278,13 +274,8 @@ pub async fn delete(args: DeleteArgs) -> anyhow::Result<ExitCode> {
     } else {
         tenant(&mut client, context.tenant.as_deref()).await?
     };
-    let request = DeleteRequest {
-        kind: args.kind,
-        tenant,
-        name: args.name,
-        message: args.message,
-        dry_run: args.dry_run,
-    };
+    let request =
+        DeleteRequest { kind: args.kind, tenant, name: args.name, message: args.message, dry_run: args.dry_run };
     let response = client.delete(request).await.map_err(failed)?.into_inner();
     print_applied(&response, false)?;
     Ok(ExitCode::SUCCESS)
@@ -294,8 +285,7 @@ fn print_history(entries: &[admin::HistoryEntry]) {
     let rows: Vec<Vec<String>> = entries
         .iter()
         .map(|e| {
-            let changes: Vec<String> =
-                e.changes.iter().map(|c| format!("{} {}", verb(c.kind()), c.resource)).collect();
+            let changes: Vec<String> = e.changes.iter().map(|c| format!("{} {}", verb(c.kind()), c.resource)).collect();
             let what = match changes.len() {
                 0..=3 => changes.join(", "),
                 n => format!("{}, … ({n} in all)", changes[..2].join(", ")),
@@ -341,8 +331,7 @@ pub async fn history(args: HistoryArgs) -> anyhow::Result<ExitCode> {
 
 pub async fn rollback(args: RollbackArgs) -> anyhow::Result<ExitCode> {
     let (mut client, _) = connect(&args.admin).await?;
-    let request =
-        RollbackRequest { to: args.to, message: args.message, dry_run: args.dry_run };
+    let request = RollbackRequest { to: args.to, message: args.message, dry_run: args.dry_run };
     let response = client.rollback(request).await.map_err(failed)?.into_inner();
     print_applied(&response, false)?;
     Ok(ExitCode::SUCCESS)
@@ -350,8 +339,7 @@ pub async fn rollback(args: RollbackArgs) -> anyhow::Result<ExitCode> {
 
 pub async fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let (mut client, _) = connect(&args.admin).await?;
-    let response =
-        client.explain(ExplainRequest { path: args.path }).await.map_err(failed)?.into_inner();
+    let response = client.explain(ExplainRequest { path: args.path }).await.map_err(failed)?.into_inner();
     println!("{}\n  {}\n", response.kind, response.doc.replace('\n', "\n  "));
     for field in response.fields {
         let required = if field.required { ", required" } else { "" };

@@ -109,12 +109,9 @@ fn arguments(args: &CallArgs) -> anyhow::Result<Value> {
     let mut object = Map::new();
     for pair in &args.args {
         let Some((key, value)) = pair.split_once('=') else {
-            return Err(Failure::new(
-                "PV-CLI-ARGUMENTS",
-                format!("--arg {pair} has no `=`"),
-                "write --arg name=value",
-            )
-            .into());
+            return Err(
+                Failure::new("PV-CLI-ARGUMENTS", format!("--arg {pair} has no `=`"), "write --arg name=value").into()
+            );
         };
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         object.insert(key.to_owned(), value);

@@ -45,10 +45,8 @@ pub async fn apply_config(node: &Node, paths: &[PathBuf], data_dir: &Path) -> an
             QUICKSTART.map(|(path, text)| SourceFile { path: path.to_owned(), text: text.to_owned() }).to_vec();
         return node.apply(documents, "provost dev: quickstart").await;
     }
-    let documents = crate::cli::documents::read(paths)?
-        .into_iter()
-        .map(|(path, text)| SourceFile { path, text })
-        .collect();
+    let documents =
+        crate::cli::documents::read(paths)?.into_iter().map(|(path, text)| SourceFile { path, text }).collect();
     node.apply(documents, "provost dev --config").await
 }
 
@@ -79,9 +77,7 @@ pub async fn grant_anonymous(node: &Node, tenant: &Name) -> anyhow::Result<()> {
         )
         .into());
     }
-    let exists = snapshot
-        .of_tenant(Kind::Principal, tenant)
-        .any(|r| r.metadata.name.as_str() == ANONYMOUS);
+    let exists = snapshot.of_tenant(Kind::Principal, tenant).any(|r| r.metadata.name.as_str() == ANONYMOUS);
     if exists {
         return Ok(());
     }
@@ -102,11 +98,7 @@ pub async fn grant_anonymous(node: &Node, tenant: &Name) -> anyhow::Result<()> {
 }
 
 /// The token to show: the one shown before if its principal is still there, else a new one.
-pub async fn caller_token(
-    node: &Node,
-    snapshot: &Snapshot,
-    data_dir: &Path,
-) -> anyhow::Result<Option<CallerToken>> {
+pub async fn caller_token(node: &Node, snapshot: &Snapshot, data_dir: &Path) -> anyhow::Result<Option<CallerToken>> {
     let path = data_dir.join("keys").join("dev-token.json");
     if let Ok(text) = std::fs::read(&path)
         && let Ok(token) = serde_json::from_slice::<CallerToken>(&text)

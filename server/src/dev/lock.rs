@@ -14,8 +14,7 @@ pub struct DirLock {
 impl DirLock {
     /// Makes the directory if needed and takes it.
     pub fn take(dir: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("PV-DEV-IO: {} cannot be made", dir.display()))?;
+        std::fs::create_dir_all(dir).with_context(|| format!("PV-DEV-IO: {} cannot be made", dir.display()))?;
         let path = dir.join("lock");
         let file = File::options()
             .create(true)

@@ -178,8 +178,7 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 struct TemporaryDir(PathBuf);
 
 fn temporary_dir() -> anyhow::Result<TemporaryDir> {
-    let path = std::env::temp_dir()
-        .join(format!("provost-dev-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+    let path = std::env::temp_dir().join(format!("provost-dev-{}-{:08x}", std::process::id(), rand::random::<u32>()));
     std::fs::create_dir_all(&path)?;
     Ok(TemporaryDir(path))
 }
@@ -194,9 +193,7 @@ impl Drop for TemporaryDir {
 /// is made for.
 pub fn first_caller(snapshot: &Snapshot) -> Option<(Name, Name)> {
     let bound = snapshot.of_kind(Kind::RoleBinding).filter_map(|r| match &r.spec {
-        provost_types::Spec::RoleBinding(b) => {
-            Some((r.metadata.tenant.clone()?, b.principals.clone()))
-        }
+        provost_types::Spec::RoleBinding(b) => Some((r.metadata.tenant.clone()?, b.principals.clone())),
         _ => None,
     });
     bound
@@ -209,4 +206,3 @@ pub fn first_caller(snapshot: &Snapshot) -> Option<(Name, Name)> {
                 .and_then(|r| Some((r.metadata.tenant.clone()?, r.metadata.name.clone())))
         })
 }
-

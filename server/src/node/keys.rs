@@ -20,23 +20,17 @@ pub fn make_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Reads a file, or makes it with what `make` returns, durably and with mode 0600.
-fn read_or_make(
-    path: &Path,
-    make: impl FnOnce() -> anyhow::Result<Vec<u8>>,
-) -> anyhow::Result<Vec<u8>> {
+fn read_or_make(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => Ok(bytes),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
             let bytes = make()?;
-            let mut file =
-                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             Ok(bytes)
         }
-        Err(cause) => {
-            Err(cause).with_context(|| format!("PV-NODE-KEY: {} cannot be read", path.display()))
-        }
+        Err(cause) => Err(cause).with_context(|| format!("PV-NODE-KEY: {} cannot be read", path.display())),
     }
 }
 
@@ -61,7 +55,6 @@ pub fn admin_token(path: &Path) -> anyhow::Result<String> {
         let (token, _) = AdminToken::generate("admin")?;
         Ok(token.expose_secret().as_bytes().to_vec())
     })?;
-    let token = String::from_utf8(bytes)
-        .with_context(|| format!("PV-NODE-KEY: {} is not text", path.display()))?;
+    let token = String::from_utf8(bytes).with_context(|| format!("PV-NODE-KEY: {} is not text", path.display()))?;
     Ok(token.trim().to_owned())
 }

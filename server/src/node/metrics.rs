@@ -53,13 +53,7 @@ pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationTo
 /// What this process can say of itself.
 pub fn sampler(node: Arc<Node>, audit: AuditLog) -> Sampler {
     Arc::new(move || {
-        let plain = |name, help, value| Sample {
-            name,
-            labels: String::new(),
-            help,
-            is_counter: false,
-            value,
-        };
+        let plain = |name, help, value| Sample { name, labels: String::new(), help, is_counter: false, value };
         #[allow(clippy::cast_precision_loss, reason = "metrics are floats (Prometheus text format)")]
         let float = |n: u64| n as f64;
         let mut samples = vec![plain(

@@ -10,12 +10,7 @@ mod adapters;
 mod keys;
 mod metrics;
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
@@ -99,8 +94,7 @@ impl Node {
         let audit = provost_audit_store::open(audit_config).await?;
         let sink: Arc<dyn AuditSink> = Arc::new(audit.clone());
 
-        let control_config =
-            ControlConfig::new(&config.data_dir, config.cluster.clone(), config.node_name.clone());
+        let control_config = ControlConfig::new(&config.data_dir, config.cluster.clone(), config.node_name.clone());
         let admission = Arc::new(adapters::PolicyAdmission);
         let control = ControlNode::open(control_config, admission, sink.clone()).await?;
 
@@ -113,12 +107,7 @@ impl Node {
             limits: provost_data_tools::Limits::default(),
         });
         let first = control.snapshots().borrow().clone();
-        let ports = NodePorts {
-            audit: sink,
-            toolbox: toolbox.clone(),
-            inference,
-            anonymous: config.anonymous.clone(),
-        };
+        let ports = NodePorts { audit: sink, toolbox: toolbox.clone(), inference, anonymous: config.anonymous.clone() };
         let data = Arc::new(DataNode::new(ports, Compiled::new(first)?));
 
         let addresses = listeners.addresses()?;
@@ -172,10 +161,7 @@ impl Node {
 
     /// Applies resources as this process and waits until its data plane runs them.
     pub async fn apply(&self, documents: Vec<SourceFile>, message: &str) -> anyhow::Result<()> {
-        let report = self
-            .control
-            .apply(&Caller::internal("provost dev"), &documents, message, false)
-            .await?;
+        let report = self.control.apply(&Caller::internal("provost dev"), &documents, message, false).await?;
         self.wait_active(report.revision).await
     }
 
@@ -260,4 +246,3 @@ async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
         .into()
     })
 }
-

@@ -36,11 +36,8 @@ impl ApiKeys {
                 Some(Some(time)) => Some(time),
                 Some(None) => Some(0),
             };
-            let principal_key = ResourceKey {
-                kind: Kind::Principal,
-                tenant: Some(tenant.clone()),
-                name: key.principal.clone(),
-            };
+            let principal_key =
+                ResourceKey { kind: Kind::Principal, tenant: Some(tenant.clone()), name: key.principal.clone() };
             let disabled = match snapshot.get(&principal_key).map(|r| &r.spec) {
                 Some(Spec::Principal(principal)) => principal.disabled,
                 _ => true,
@@ -56,27 +53,16 @@ impl ApiKeys {
 
     /// Whose token it is, at `now_ns`.
     pub fn authenticate(&self, token: &str, now_ns: u64) -> Result<Arc<Caller>, Rejection> {
-        let refused = |code, message: String| {
-            Err(Rejection::new(RejectionKind::Unauthenticated, code, message))
-        };
+        let refused = |code, message: String| Err(Rejection::new(RejectionKind::Unauthenticated, code, message));
         let hash = blake3::hash(token.as_bytes());
         let Some(key) = self.by_hash.get(hash.as_bytes()) else {
-            return refused(
-                "PV-AUTH-UNKNOWN-KEY",
-                "the bearer token is not known here; ask for a new one".to_owned(),
-            );
+            return refused("PV-AUTH-UNKNOWN-KEY", "the bearer token is not known here; ask for a new one".to_owned());
         };
         if key.expires_ns.is_some_and(|end| now_ns >= end) {
-            return refused(
-                "PV-AUTH-EXPIRED-KEY",
-                "the bearer token has expired; ask for a new one".to_owned(),
-            );
+            return refused("PV-AUTH-EXPIRED-KEY", "the bearer token has expired; ask for a new one".to_owned());
         }
         if key.disabled {
-            return refused(
-                "PV-AUTH-DISABLED",
-                format!("principal {} is disabled", key.caller.principal),
-            );
+            return refused("PV-AUTH-DISABLED", format!("principal {} is disabled", key.caller.principal));
         }
         Ok(key.caller.clone())
     }

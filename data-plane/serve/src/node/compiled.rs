@@ -35,8 +35,7 @@ impl Compiled {
     /// Compiles a snapshot; all problems at once.
     pub fn new(snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
         let revision = snapshot.revision;
-        let engine = PolicyEngine::compile(&snapshot)
-            .map_err(|problems| CompileError { revision, problems })?;
+        let engine = PolicyEngine::compile(&snapshot).map_err(|problems| CompileError { revision, problems })?;
         let keys = ApiKeys::compile(&snapshot);
         let plugin_digests = snapshot
             .of_kind(Kind::Plugin)

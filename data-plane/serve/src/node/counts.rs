@@ -4,16 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use provost_types::CallStatus;
 
-const NAMES: [&str; 8] = [
-    "ok",
-    "tool_error",
-    "rpc_error",
-    "timeout",
-    "cancelled",
-    "denied",
-    "input_required",
-    "unknown",
-];
+const NAMES: [&str; 8] =
+    ["ok", "tool_error", "rpc_error", "timeout", "cancelled", "denied", "input_required", "unknown"];
 
 #[derive(Debug, Default)]
 pub(super) struct Counts([AtomicU64; NAMES.len()]);

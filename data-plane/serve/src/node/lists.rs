@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use provost_data_pipeline::{
-    Call, Caller, ClientLink, Execution, Intended, Operation, Route,
-};
+use provost_data_pipeline::{Call, Caller, ClientLink, Execution, Intended, Operation, Route};
 use provost_data_tools::{
     Definition, Definitions, ListenEnd, ListenFilter, Plugin, ServerFacts, UpstreamError,
     names::{self, ResourceIndex},
@@ -80,16 +78,11 @@ impl List {
 
 /// Whether the operation is answered from lists rather than by one plugin.
 pub(super) fn is_list(operation: &Operation) -> bool {
-    List::of(operation).is_some()
-        || matches!(operation, Operation::Discover | Operation::ListModels)
+    List::of(operation).is_some() || matches!(operation, Operation::Discover | Operation::ListModels)
 }
 
 /// Answers a list.
-pub(super) async fn answer(
-    node: &Node,
-    compiled: &Arc<Compiled>,
-    call: &Call<Intended>,
-) -> Execution {
+pub(super) async fn answer(node: &Node, compiled: &Arc<Compiled>, call: &Call<Intended>) -> Execution {
     let view = View { node, compiled, caller: call.caller(), route: &call.request().route };
     let outcome = match &call.request().operation {
         Operation::Discover => view.discover().await,
@@ -113,20 +106,12 @@ struct View<'a> {
 }
 
 /// The plugins behind a route, in order of name.
-pub(super) fn plugins(
-    node: &Node,
-    compiled: &Compiled,
-    tenant: &Name,
-    route: &Route,
-) -> Vec<(Name, Arc<Plugin>)> {
+pub(super) fn plugins(node: &Node, compiled: &Compiled, tenant: &Name, route: &Route) -> Vec<(Name, Arc<Plugin>)> {
     let names = match route {
         Route::Merged => compiled.plugins(tenant),
         Route::Plugin(plugin) => vec![plugin.clone()],
     };
-    names
-        .into_iter()
-        .filter_map(|name| Some((name.clone(), node.toolbox.plugin(tenant, name.as_str())?)))
-        .collect()
+    names.into_iter().filter_map(|name| Some((name.clone(), node.toolbox.plugin(tenant, name.as_str())?))).collect()
 }
 
 /// Which plugin each URI belongs to. A plugin that cannot be reached has none.
@@ -152,9 +137,7 @@ impl View<'_> {
         let plugins = self.plugins();
         let fetched = join_all(plugins.iter().map(|(_, plugin)| list.fetch(plugin))).await;
         let index = match list {
-            List::Resources | List::Templates if self.is_merged() => {
-                Some(resource_index(&plugins).await)
-            }
+            List::Resources | List::Templates if self.is_merged() => Some(resource_index(&plugins).await),
             _ => None,
         };
         let mut items = Vec::new();
@@ -227,10 +210,7 @@ impl View<'_> {
             return match found.into_iter().next() {
                 Some(Ok(facts)) => Ok(introduction(&facts)),
                 Some(Err(cause)) => Err(cause.to_rpc(name.as_str())),
-                None => Err(RpcError::new(
-                    RpcError::INVALID_PARAMS,
-                    format!("there is no plugin {name} here"),
-                )),
+                None => Err(RpcError::new(RpcError::INVALID_PARAMS, format!("there is no plugin {name} here"))),
             };
         }
         let mut capabilities = Map::new();
@@ -315,12 +295,7 @@ pub(super) async fn listen(
 impl View<'_> {
     /// The part of a filter that concerns one plugin: its own URIs, and of those what the caller
     /// may read.
-    fn filter_for(
-        &self,
-        plugin: &Name,
-        wanted: &ListenFilter,
-        index: Option<&ResourceIndex>,
-    ) -> ListenFilter {
+    fn filter_for(&self, plugin: &Name, wanted: &ListenFilter, index: Option<&ResourceIndex>) -> ListenFilter {
         let uris = wanted
             .uris
             .iter()
@@ -330,22 +305,14 @@ impl View<'_> {
             })
             .filter_map(|uri| match index {
                 None => Some(uri.clone()),
-                Some(index) => {
-                    index.route(uri).filter(|(owner, _)| owner == plugin).map(|(_, own)| own)
-                }
+                Some(index) => index.route(uri).filter(|(owner, _)| owner == plugin).map(|(_, own)| own),
             })
             .collect();
         ListenFilter { uris, ..wanted.clone() }
     }
 }
 
-async fn listen_to(
-    node: &Node,
-    name: Name,
-    filter: ListenFilter,
-    call: &Call<Intended>,
-    link: &dyn ClientLink,
-) {
+async fn listen_to(node: &Node, name: Name, filter: ListenFilter, call: &Call<Intended>, link: &dyn ClientLink) {
     let tenant = &call.caller().principal.tenant;
     let request = execute_request(call, Operation::Listen, call.params().clone());
     while let Some(plugin) = node.toolbox.plugin(tenant, name.as_str()) {

@@ -15,5 +15,5 @@ mod plane;
 mod schemas;
 mod target;
 
-pub use compiled::{Compiled, CompileError};
+pub use compiled::{CompileError, Compiled};
 pub use plane::{Node, NodePorts};

@@ -6,8 +6,7 @@ use futures::StreamExt;
 use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Usage};
 use provost_mcp::{RawJson, RpcError};
 use provost_types::{
-    ChatEvent, ChatMessage, ChatRequest, EmbedRequest, FinishReason, InferenceError,
-    InferenceErrorKind, TokenUsage,
+    ChatEvent, ChatMessage, ChatRequest, EmbedRequest, FinishReason, InferenceError, InferenceErrorKind, TokenUsage,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -115,9 +114,7 @@ fn chat_request(model: &str, body: &ChatBody) -> Result<ChatRequest, RpcError> {
         .messages
         .iter()
         .map(|m| match &m.content {
-            Content::Text(text) => {
-                Ok(ChatMessage { role: m.role.clone(), content: text.clone() })
-            }
+            Content::Text(text) => Ok(ChatMessage { role: m.role.clone(), content: text.clone() }),
             Content::Parts(parts) => {
                 let texts: Result<Vec<&str>, RpcError> = parts
                     .iter()
@@ -190,12 +187,7 @@ fn usage_json(usage: TokenUsage) -> Value {
     })
 }
 
-async fn chat(
-    node: &Node,
-    model: &str,
-    call: &Call<Intended>,
-    link: &dyn ClientLink,
-) -> Result<Execution, RpcError> {
+async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn ClientLink) -> Result<Execution, RpcError> {
     let body: ChatBody = call.params().parse().map_err(invalid)?;
     let request = chat_request(model, &body)?;
     let frame = Frame {

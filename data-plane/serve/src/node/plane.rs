@@ -8,16 +8,14 @@ use std::{
 
 use arc_swap::ArcSwap;
 use provost_data_pipeline::{
-    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited,
-    Operation, Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target,
-    Validated,
+    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation, Plane,
+    Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name,
-    PrincipalRef, Revision,
+    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
 };
 
 use super::{compiled::Compiled, counts::Counts, lists};
@@ -55,9 +53,8 @@ impl Node {
     pub fn new(ports: NodePorts, first: Compiled) -> Self {
         let NodePorts { audit, toolbox, inference, anonymous } = ports;
         toolbox.reconcile(&first.snapshot);
-        let anonymous = anonymous.map(|principal| {
-            Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() })
-        });
+        let anonymous =
+            anonymous.map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() }));
         let current = ArcSwap::from_pointee(first);
         Self { current, audit, toolbox, inference, anonymous, counts: Counts::default() }
     }
@@ -88,11 +85,7 @@ impl Node {
     }
 
     /// Who the credential says that calls.
-    pub(super) fn caller(
-        &self,
-        compiled: &Compiled,
-        credential: &Credential,
-    ) -> Result<Arc<Caller>, Rejection> {
+    pub(super) fn caller(&self, compiled: &Compiled, credential: &Credential) -> Result<Arc<Caller>, Rejection> {
         match (credential, &self.anonymous) {
             (Credential::Bearer(token), _) => compiled.keys.authenticate(token, self.now_ns()),
             (Credential::Anonymous, Some(caller)) => Ok(caller.clone()),
@@ -128,12 +121,7 @@ impl Node {
         plugin.sql()?.facts(&target.local, &arguments).ok()?
     }
 
-    async fn run(
-        &self,
-        compiled: &Arc<Compiled>,
-        call: &Call<Intended>,
-        link: &dyn ClientLink,
-    ) -> Execution {
+    async fn run(&self, compiled: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         let operation = &call.request().operation;
         if lists::is_list(operation) {
             return lists::answer(self, compiled, call).await;
@@ -184,11 +172,7 @@ impl Node {
 }
 
 /// The call as a plugin takes it.
-pub(super) fn execute_request(
-    call: &Call<Intended>,
-    operation: Operation,
-    params: RawJson,
-) -> ExecuteRequest<'_> {
+pub(super) fn execute_request(call: &Call<Intended>, operation: Operation, params: RawJson) -> ExecuteRequest<'_> {
     ExecuteRequest {
         operation,
         params,
@@ -208,9 +192,7 @@ fn local_operation(operation: &Operation, local: &str) -> Operation {
         Operation::ReadResource(_) => Operation::ReadResource(local),
         Operation::Subscribe(_) => Operation::Subscribe(local),
         Operation::Unsubscribe(_) => Operation::Unsubscribe(local),
-        Operation::Complete { is_prompt, .. } => {
-            Operation::Complete { is_prompt: *is_prompt, target: local }
-        }
+        Operation::Complete { is_prompt, .. } => Operation::Complete { is_prompt: *is_prompt, target: local },
         Operation::Task { method, .. } => Operation::Task { method: method.clone(), task: local },
         other => other.clone(),
     }
@@ -266,19 +248,11 @@ impl Plane for Node {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn authenticate(
-        &self,
-        snapshot: &Compiled,
-        call: &Call<Received>,
-    ) -> Result<Arc<Caller>, Rejection> {
+    fn authenticate(&self, snapshot: &Compiled, call: &Call<Received>) -> Result<Arc<Caller>, Rejection> {
         self.caller(snapshot, &call.request().credential)
     }
 
-    async fn resolve(
-        &self,
-        snapshot: &Arc<Compiled>,
-        call: &Call<Authenticated>,
-    ) -> Result<Target, Rejection> {
+    async fn resolve(&self, snapshot: &Arc<Compiled>, call: &Call<Authenticated>) -> Result<Target, Rejection> {
         super::target::resolve(self, snapshot, call).await
     }
 
@@ -321,8 +295,7 @@ impl Plane for Node {
         let Operation::CallTool(_) = &call.request().operation else { return Ok(()) };
         let target = call.target();
         let tenant = &call.caller().principal.tenant;
-        let Some(plugin) = target.plugin.as_ref().and_then(|p| self.toolbox.plugin(tenant, p.as_str()))
-        else {
+        let Some(plugin) = target.plugin.as_ref().and_then(|p| self.toolbox.plugin(tenant, p.as_str())) else {
             return Ok(());
         };
         let arguments = arguments(&call.request().params).unwrap_or(RawJson::EMPTY_OBJECT);
@@ -339,12 +312,7 @@ impl Plane for Node {
         Ok(call.request().params.clone())
     }
 
-    async fn execute(
-        &self,
-        snapshot: &Arc<Compiled>,
-        call: &Call<Intended>,
-        link: &dyn ClientLink,
-    ) -> Execution {
+    async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         self.run(snapshot, call, link).await
     }
 
@@ -371,7 +339,5 @@ impl Plane for Node {
 
 /// An address with or without a port.
 fn address(text: &str) -> Option<IpAddr> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
+    text.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_data_pipeline::{
-    Authenticated, Call, Caller, Operation, Rejection, RejectionKind, Route, Target,
-};
+use provost_data_pipeline::{Authenticated, Call, Caller, Operation, Rejection, RejectionKind, Route, Target};
 use provost_data_tools::{Plugin, names};
 use provost_types::{Action, Name};
 
@@ -20,9 +18,7 @@ pub(super) async fn resolve(
     let finder = Finder { node, compiled, caller: call.caller(), route: &request.route };
     match &request.operation {
         Operation::CallTool(name) => finder.tool(name).await,
-        Operation::GetPrompt(name) | Operation::Complete { is_prompt: true, target: name } => {
-            finder.prompt(name).await
-        }
+        Operation::GetPrompt(name) | Operation::Complete { is_prompt: true, target: name } => finder.prompt(name).await,
         Operation::ReadResource(uri)
         | Operation::Subscribe(uri)
         | Operation::Unsubscribe(uri)
@@ -61,9 +57,7 @@ impl Finder<'_> {
         let (plugin, local) = match self.route {
             Route::Plugin(plugin) => (plugin.clone(), name),
             Route::Merged => {
-                let exists = |text: &str| {
-                    Name::new(text).is_ok_and(|plugin| self.plugin(&plugin).is_some())
-                };
+                let exists = |text: &str| Name::new(text).is_ok_and(|plugin| self.plugin(&plugin).is_some());
                 let (plugin, local) = names::split(name, exists)?;
                 (Name::new(plugin).ok()?, local)
             }
@@ -134,22 +128,12 @@ impl Finder<'_> {
         }
         let (_, plugin, local) = self.split(task).ok_or_else(unknown)?;
         let digest = self.compiled.plugin_digest(self.tenant(), &plugin);
-        Ok(Target {
-            plugin: Some(plugin),
-            local,
-            full: task.to_owned(),
-            action: None,
-            plugin_digest: digest,
-        })
+        Ok(Target { plugin: Some(plugin), local, full: task.to_owned(), action: None, plugin_digest: digest })
     }
 
     fn model(&self, model: &str) -> Result<Target, Rejection> {
-        let unknown = || {
-            not_found(
-                "PV-MODEL-UNKNOWN",
-                format!("Unknown model: {model}; /v1/models lists those you may use"),
-            )
-        };
+        let unknown =
+            || not_found("PV-MODEL-UNKNOWN", format!("Unknown model: {model}; /v1/models lists those you may use"));
         let target = Target {
             plugin: None,
             local: model.to_owned(),
@@ -168,21 +152,12 @@ impl Finder<'_> {
             Route::Merged => None,
             Route::Plugin(plugin) => {
                 if self.plugin(plugin).is_none() {
-                    return Err(not_found(
-                        "PV-PLUGIN-UNKNOWN",
-                        format!("there is no plugin {plugin} here"),
-                    ));
+                    return Err(not_found("PV-PLUGIN-UNKNOWN", format!("there is no plugin {plugin} here")));
                 }
                 Some(plugin.clone())
             }
         };
-        Ok(Target {
-            plugin,
-            local: String::new(),
-            full: String::new(),
-            action: None,
-            plugin_digest: None,
-        })
+        Ok(Target { plugin, local: String::new(), full: String::new(), action: None, plugin_digest: None })
     }
 }
 
