@@ -10,7 +10,7 @@ mod dev;
 mod failure;
 mod node;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 
@@ -39,9 +39,10 @@ fn main() -> ExitCode {
 
 /// Logs go to stderr; `PROVOST_LOG` filters them (`info`, `provost_data_tools=debug`, …).
 fn init_tracing(args: &cli::Cli) {
-    let default = if args.is_server() { "info" } else { "warn" };
+    // openraft narrates its engine at `info`; its warnings are what an operator can act on.
+    let default = if args.is_server() { "info,openraft=warn" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(true);
     if args.log_json() { builder.json().init() } else { builder.init() }
 }

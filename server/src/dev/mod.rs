@@ -63,11 +63,15 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     };
     let _lock = lock::DirLock::take(&data_dir)?;
 
+    let models_dir = match &args.models {
+        Some(dir) => dir.clone(),
+        None => made_dir(data_dir.join("models"))?,
+    };
     let config = NodeConfig {
         http: args.http,
         admin: beside(args.http, ADMIN_OFFSET)?,
         metrics: beside(args.http, METRICS_OFFSET)?,
-        models_dir: Some(args.models.clone().unwrap_or_else(|| data_dir.join("models"))),
+        models_dir: Some(models_dir),
         anonymous: anonymous.clone().map(first_start::anonymous).transpose()?,
         data_dir: data_dir.clone(),
         node_name: "dev".to_owned(),
@@ -99,6 +103,12 @@ async fn serve_until(
     welcome::print(&file, token.as_ref(), &snapshot, anonymous, data_dir);
     stop.await;
     Ok(())
+}
+
+/// The place where people put models, there from the start so that they find it.
+fn made_dir(dir: PathBuf) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(&dir).with_context(|| format!("PV-DEV-IO: {} cannot be made", dir.display()))?;
+    Ok(dir)
 }
 
 fn anonymous_tenant(args: &DevArgs) -> anyhow::Result<Option<Name>> {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use provost_data_policy::{PolicyEngine, PolicyProblem};
-use provost_types::{Kind, Name, Revision, Snapshot};
+use provost_types::{Kind, Name, PluginSource, ResourceKey, Revision, Snapshot, Spec};
 
 use super::api_keys::ApiKeys;
 
@@ -56,6 +56,17 @@ impl Compiled {
 
     pub(super) fn plugin_digest(&self, tenant: &Name, plugin: &Name) -> Option<Arc<str>> {
         self.plugin_digests.get(&(tenant.clone(), plugin.clone())).cloned()
+    }
+
+    /// Whether the plugin is the `inference` built-in, behind whose tools stand models.
+    pub(super) fn is_inference(&self, tenant: &Name, plugin: &Name) -> bool {
+        let key = ResourceKey { kind: Kind::Plugin, tenant: Some(tenant.clone()), name: plugin.clone() };
+        match self.snapshot.get(&key).map(|r| &r.spec) {
+            Some(Spec::Plugin(spec)) => {
+                matches!(&spec.source, PluginSource::Builtin(builtin) if builtin.name == "inference")
+            }
+            _ => false,
+        }
     }
 
     /// The tenant's plugins in order of name.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use provost_data_pipeline::{
     Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation, Plane,
     Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Validated,
@@ -15,7 +16,7 @@ use provost_data_policy::{AccessRequest, Facts, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
+    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
 };
 
 use super::{compiled::Compiled, counts::Counts, lists};
@@ -25,6 +26,8 @@ use super::{compiled::Compiled, counts::Counts, lists};
 const MAX_INPUT_ROUNDS: usize = 32;
 /// The longest a call may run whatever its plugin allows.
 const MAX_CALL_TIME: Duration = Duration::from_secs(3_600);
+/// The longest wait for upstreams to take a log level.
+const LOG_LEVEL_TIME: Duration = Duration::from_secs(2);
 
 /// What the node is composed of.
 pub struct NodePorts {
@@ -130,8 +133,7 @@ impl Node {
             return lists::listen(self, compiled, call, link).await;
         }
         if matches!(operation, Operation::SetLogLevel) {
-            // The level is the client's own affair: the front end filters by it.
-            return Execution::result(RawJson::EMPTY_OBJECT, false);
+            return self.set_log_level(compiled, call, link).await;
         }
         let target = call.target();
         let tenant = &call.caller().principal.tenant;
@@ -140,6 +142,24 @@ impl Node {
             Some(plugin) => self.run_on(&plugin, call, link).await,
             None => super::models::run(self, call, link).await,
         }
+    }
+
+    /// Tells the upstreams of the route. The front end filters by the level too, so one that cannot
+    /// be told in time costs nothing but messages.
+    async fn set_log_level(
+        &self,
+        compiled: &Arc<Compiled>,
+        call: &Call<Intended>,
+        link: &dyn ClientLink,
+    ) -> Execution {
+        let tenant = &call.caller().principal.tenant;
+        let plugins = lists::plugins(self, compiled, tenant, &call.request().route);
+        let request = ExecuteRequest {
+            deadline: Instant::now() + LOG_LEVEL_TIME,
+            ..execute_request(call, Operation::SetLogLevel, call.params().clone())
+        };
+        join_all(plugins.iter().map(|(_, plugin)| plugin.execute(&request, link))).await;
+        Execution::result(RawJson::EMPTY_OBJECT, false)
     }
 
     /// Runs on one plugin. A legacy client is asked for input while its call waits; any other gets
@@ -284,7 +304,20 @@ impl Plane for Node {
             target: &target.full,
             facts: &facts,
         };
-        snapshot.engine.decide(&access, self.now_ns())
+        let decision = snapshot.engine.decide(&access, self.now_ns());
+        // A model behind a tool is the same model: both the tool and the model must be permitted.
+        let model = match &target.plugin {
+            Some(plugin) if snapshot.is_inference(tenant, plugin) => arguments.as_ref().and_then(model_argument),
+            _ => None,
+        };
+        match model {
+            Some(model) if decision.is_allow() => {
+                let access = AccessRequest { action: Action::UseModel, plugin: None, target: &model, ..access };
+                let of_model = snapshot.engine.decide(&access, self.now_ns());
+                if of_model.is_allow() { join(decision, of_model) } else { of_model }
+            }
+            _ => decision,
+        }
     }
 
     fn limit(&self, _: &Compiled, _: &Call<Admitted>) -> Result<Reservation, Rejection> {
@@ -335,6 +368,22 @@ impl Plane for Node {
         out.copy_from_slice(digest.as_ref());
         out
     }
+}
+
+/// The `model` that a tool of the `inference` built-in is asked to run.
+fn model_argument(arguments: &RawJson) -> Option<String> {
+    RawObject::parse(arguments).ok()?.get_text("model")
+}
+
+/// Both decisions allow: what made each so.
+fn join(mut tool: Decision, model: Decision) -> Decision {
+    for id in model.policies {
+        if !tool.policies.contains(&id) {
+            tool.policies.push(id);
+        }
+    }
+    tool.observed.extend(model.observed);
+    tool
 }
 
 /// An address with or without a port.

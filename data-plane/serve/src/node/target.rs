@@ -126,7 +126,12 @@ impl Finder<'_> {
         if task.is_empty() {
             return self.whole_route();
         }
-        let (_, plugin, local) = self.split(task).ok_or_else(unknown)?;
+        // A handle carries its plugin on every route: `plugin.ID`.
+        let bare = match self.route {
+            Route::Plugin(plugin) => task.strip_prefix(plugin.as_str()).and_then(|rest| rest.strip_prefix('.')),
+            Route::Merged => Some(task),
+        };
+        let (_, plugin, local) = bare.and_then(|bare| self.split(bare)).ok_or_else(unknown)?;
         let digest = self.compiled.plugin_digest(self.tenant(), &plugin);
         Ok(Target { plugin: Some(plugin), local, full: task.to_owned(), action: None, plugin_digest: digest })
     }
