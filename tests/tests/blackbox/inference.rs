@@ -65,8 +65,15 @@ fn chat_answers_streams_and_is_governed() {
     assert!(status == 403 || status == 404, "{status} {answer}");
     assert!(answer["error"]["message"].is_string(), "{answer}");
 
-    let tool = call_tool(&dev, "ai.chat", ask("tiny-chat"));
+    let by_tool = |model: &str| {
+        json!({ "model": model, "maxTokens": 8, "temperature": 0, "seed": 1,
+                "messages": [{ "role": "user", "content": "hello" }] })
+    };
+    let tool = call_tool(&dev, "ai.chat", by_tool("tiny-chat"));
     assert!(tool["result"]["content"][0]["text"].is_string(), "{tool}");
+    // The tool is granted, the model is not.
+    let other = call_tool(&dev, "ai.chat", by_tool("other"));
+    assert_eq!(other["error"]["code"], 4031, "{other}");
     let audit = dev.cli(&["audit", "query", "--json"]);
     let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
     assert!(audit.contains("inference/chat"), "{audit}");

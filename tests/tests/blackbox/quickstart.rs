@@ -128,10 +128,12 @@ fn lists_show_only_what_the_caller_may_use() {
         text(&output)
     };
     let analyst = tools(dev.token());
-    assert!(analyst.contains("sql.query"), "{analyst}");
+    assert!(analyst.contains("sql.schema") && analyst.contains("ai.chat"), "{analyst}");
     let made = dev.cli(&["token", "create", "--principal", "sam", "--json"]);
     assert!(made.status.success(), "{}", text(&made));
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
     let support = tools(made["token"].as_str().unwrap());
-    assert!(!support.contains("sql.query"), "support sees sql: {support}");
+    assert!(support.contains("sql.query"), "{support}");
+    assert!(!support.contains("sql.schema"), "support sees what it may not call: {support}");
+    assert!(!support.contains("ai."), "support sees models: {support}");
 }
