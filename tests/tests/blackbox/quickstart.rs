@@ -65,39 +65,23 @@ fn one_flipped_byte_is_found_and_placed() {
     }
     assert!(dev.terminate().1);
     let audit = dev.data.join("audit");
-    let victim = largest_segment(&audit);
+    // The newest records stand in the tail, as they are.
+    let victim = audit.join("tenants/acme/tail-00000000000000000000.raw");
     let mut bytes = std::fs::read(&victim).unwrap();
-    // Inside the first block's payload: past its header, before the preallocated tail.
-    bytes[200] ^= 0x40;
+    let place = bytes.windows(9).position(|w| w == b"sql.query").expect("no record of the call");
+    bytes[place] ^= 0x40;
     std::fs::write(&victim, bytes).unwrap();
     let verify = dev.cli(&["audit", "verify", audit.to_str().unwrap(), "--json"]);
     assert_eq!(verify.status.code(), Some(1), "{}", text(&verify));
     let report: Value = serde_json::from_slice(&verify.stdout).unwrap();
-    let found = report.to_string();
-    let name = victim.file_name().unwrap().to_str().unwrap();
-    assert!(found.contains(name), "the file is not named: {found}");
-    assert!(found.contains("offset"), "no place: {found}");
-}
-
-fn largest_segment(audit: &std::path::Path) -> std::path::PathBuf {
-    let mut stack = vec![audit.to_owned()];
-    let mut best: Option<(u64, std::path::PathBuf)> = None;
-    while let Some(dir) = stack.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                stack.push(path);
-                continue;
-            }
-            let is_segment = path.extension().is_some_and(|e| e == "seg");
-            let is_tenant = path.to_string_lossy().contains("acme");
-            let len = path.metadata().unwrap().len();
-            if is_segment && is_tenant && best.as_ref().is_none_or(|(l, _)| len > *l) {
-                best = Some((len, path));
-            }
-        }
-    }
-    best.expect("no segment of tenant acme").1
+    let logs = report["logs"].as_array().unwrap();
+    let acme = logs.iter().find(|l| l["origin"] == "dev/acme").unwrap();
+    let failure = &acme["failure"];
+    assert!(failure["file"].as_str().unwrap().ends_with("tail-00000000000000000000.raw"), "{failure}");
+    // The first record that names the tool is the first intent.
+    let offset = usize::try_from(failure["offset"].as_u64().unwrap()).unwrap();
+    assert!(offset <= place, "the place is after the change: {failure}");
+    assert!(failure["expected"] != failure["actual"], "{failure}");
 }
 
 #[test]
