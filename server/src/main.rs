@@ -1,4 +1,5 @@
 //! The `provost` binary: parses the command line, runs the command, turns errors into exit codes.
+#![allow(clippy::print_stdout, reason = "what commands print is their result")]
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,10 +40,14 @@ fn main() -> ExitCode {
 
 /// Logs go to stderr; `PROVOST_LOG` filters them (`info`, `provost_data_tools=debug`, …).
 fn init_tracing(args: &cli::Cli) {
-    // openraft narrates its engine at `info`; its warnings are what an operator can act on.
-    let default = if args.is_server() { "info,openraft=warn" } else { "warn" };
+    // openraft narrates its engine at `info`, and warns of stale messages at each start.
+    let default = if args.is_server() { "info,openraft=warn,openraft::core::raft_core=error" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(true);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(true);
     if args.log_json() { builder.json().init() } else { builder.init() }
 }

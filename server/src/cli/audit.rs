@@ -302,7 +302,7 @@ fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             if args.json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {
-                print!("{report}");
+                println!("{}", report.to_string().trim_end());
             }
             Ok(ExitCode::from(report.exit_code()))
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use axum::serve::ListenerExt;
 use rmcp::{
     ServiceExt,
     transport::{
@@ -50,6 +51,10 @@ pub async fn serve_http(server: Everything, address: SocketAddr) -> anyhow::Resu
     let router = axum::Router::new().nest_service("/mcp", service);
     let listener = tokio::net::TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
+    // Small answers leave at once: with Nagle's algorithm each would wait for a delayed ACK.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
     let task = tokio::spawn(async move {
         if let Err(cause) = axum::serve(listener, router).await {
             tracing::error!(%cause, "the fixture's server ended");

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Dev, call_tool, modern, post, post_raw, upstream_yaml};
 
+/// What is wrong, the status to expect, the body, the headers.
+type Case = (&'static str, u16, String, Vec<(String, String)>);
+
 fn headers(dev: &Dev, more: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut all = vec![
         ("authorization".to_owned(), format!("Bearer {}", dev.token())),
@@ -34,7 +37,7 @@ fn each_kind_of_bad_request_gets_its_own_clear_error_and_the_node_goes_on() {
     let duplicate = good.replacen("\"text\":\"hi\"", "\"text\":\"hi\",\"text\":\"ho\"", 1);
     assert_ne!(duplicate, good);
     let oversized = echo(&"x".repeat(64 << 20)).to_string();
-    let cases: Vec<(&str, u16, String, Vec<(String, String)>)> = vec![
+    let cases: Vec<Case> = vec![
         ("not JSON", 400, "{oops".into(), headers(&dev, &[])),
         ("deep JSON", 400, deep, headers(&dev, &[])),
         ("duplicate keys", 400, duplicate, headers(&dev, &[])),

@@ -50,7 +50,7 @@ fn apply_diff_get_history_rollback_delete_tell_one_story() {
     let path = write(dir.path(), "kim.yaml", kim);
     let revision = |dev: &Dev| -> u64 {
         let output = dev.cli(&["history", "--json", "--limit", "1"]);
-        let value: Value = serde_json::from_slice(&output.stdout).expect(&text(&output));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
         value[0]["revision"].as_u64().unwrap()
     };
     let start = revision(&dev);

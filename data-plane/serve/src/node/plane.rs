@@ -16,7 +16,8 @@ use provost_data_policy::{AccessRequest, Facts, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
+    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef,
+    Revision,
 };
 
 use super::{compiled::Compiled, counts::Counts, lists};
@@ -146,12 +147,7 @@ impl Node {
 
     /// Tells the upstreams of the route. The front end filters by the level too, so one that cannot
     /// be told in time costs nothing but messages.
-    async fn set_log_level(
-        &self,
-        compiled: &Arc<Compiled>,
-        call: &Call<Intended>,
-        link: &dyn ClientLink,
-    ) -> Execution {
+    async fn set_log_level(&self, compiled: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         let tenant = &call.caller().principal.tenant;
         let plugins = lists::plugins(self, compiled, tenant, &call.request().route);
         let request = ExecuteRequest {
