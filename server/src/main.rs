@@ -1,4 +1,6 @@
 //! The `provost` binary: parses the command line, runs the command, turns errors into exit codes.
+// The future of a call nests every stage and executor: laying it out passes the default depth of 128.
+#![recursion_limit = "512"]
 #![allow(clippy::print_stdout, reason = "what commands print is their result")]
 
 #[global_allocator]
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     // One provider for TLS in the whole process. The only error is that one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     init_tracing(&args);
+    end_quietly_with_the_reader();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => {
@@ -36,6 +39,19 @@ fn main() -> ExitCode {
     };
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     code
+}
+
+/// `provost get all | head` closes our stdout while we print: that is no failure of ours, and what
+/// the command did stands. Other panics are reported as ever.
+fn end_quietly_with_the_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        report(panic);
+    }));
 }
 
 /// Logs go to stderr; `PROVOST_LOG` filters them (`info`, `provost_data_tools=debug`, …).

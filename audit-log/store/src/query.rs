@@ -156,7 +156,10 @@ pub fn show(audit_dir: &Path, log: &LogId, index: u64) -> Result<Shown, QueryErr
         found = hit.map(|(at, leaf)| decode(log, at, leaf)).transpose()?;
     }
     let Some(found) = found else {
-        return Err(QueryError::NoRecord { log: log.clone(), index, size: reader.position() });
+        // A reader that began behind the end knows nothing of it: count from the start.
+        let mut whole = LogReader::new(layout).with_filter(Box::new(|_| false));
+        while whole.next()?.is_some() {}
+        return Err(QueryError::NoRecord { log: log.clone(), index, size: whole.position() });
     };
     let path = layout.dir.join(CHECKPOINT_FILE);
     let note = match fs::read_to_string(&path) {

@@ -42,15 +42,23 @@ impl fmt::Display for LogReport {
             writeln!(f, "  note: {note}")?;
         }
         if let Some(proof) = &self.proof {
-            let word = if proof.holds { "is" } else { "is NOT" };
-            writeln!(
-                f,
-                "  record {} ({}) {word} covered by the checkpoint of {} records; path of {} hashes",
-                proof.index,
-                proof.leaf_hash,
-                proof.size,
-                proof.path.len()
-            )?;
+            if proof.is_covered() {
+                let word = if proof.holds { "is" } else { "is NOT" };
+                writeln!(
+                    f,
+                    "  record {} ({}) {word} covered by the checkpoint of {} records; path of {} hashes",
+                    proof.index,
+                    proof.leaf_hash,
+                    proof.size,
+                    proof.path.len()
+                )?;
+            } else {
+                writeln!(
+                    f,
+                    "  record {} is not covered yet: the latest checkpoint is of {} records",
+                    proof.index, proof.size
+                )?;
+            }
             for hash in &proof.path {
                 writeln!(f, "    {hash}")?;
             }

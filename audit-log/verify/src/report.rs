@@ -126,6 +126,13 @@ pub struct ProofReport {
     pub holds: bool,
 }
 
+impl ProofReport {
+    /// Whether the checkpoint reaches the record at all; if not, nothing can be proven of it yet.
+    pub fn is_covered(&self) -> bool {
+        self.index < self.size
+    }
+}
+
 /// One log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LogReport {
@@ -179,8 +186,11 @@ impl LogReport {
     /// The exit code of this log alone.
     pub fn exit(&self) -> Exit {
         let worst = self.verdicts().iter().fold(Exit::Proven, |e, (_, v)| e.worse(v.state.exit()));
-        let proven = self.proof.as_ref().is_none_or(|proof| proof.holds);
-        if proven { worst } else { Exit::Tampered }
+        match &self.proof {
+            Some(proof) if !proof.holds && !proof.is_covered() => worst.worse(Exit::Incomplete),
+            Some(proof) if !proof.holds => Exit::Tampered,
+            _ => worst,
+        }
     }
 }
 

@@ -49,6 +49,14 @@ struct Place {
 impl Place {
     fn resolve(&self) -> anyhow::Result<PathBuf> {
         if let Some(dir) = &self.dir {
+            if !dir.is_dir() {
+                return Err(Failure::new(
+                    "PV-CLI-AUDIT-DIR",
+                    format!("{} is no directory, so it holds no audit log", dir.display()),
+                    "name the audit directory of a node, or a copy of one",
+                )
+                .into());
+            }
             return Ok(dir.clone());
         }
         let data_dir = self.data_dir.clone().unwrap_or_else(super::context::default_data_dir);

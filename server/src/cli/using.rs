@@ -114,7 +114,14 @@ fn arguments(args: &CallArgs) -> anyhow::Result<Value> {
             );
         };
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-        object.insert(key.to_owned(), value);
+        if object.insert(key.to_owned(), value).is_some() {
+            return Err(Failure::new(
+                "PV-CLI-ARGUMENTS",
+                format!("--arg {key} is given twice"),
+                "give each argument once; a list is one argument: --arg 'names=[\"a\",\"b\"]'",
+            )
+            .into());
+        }
     }
     Ok(Value::Object(object))
 }

@@ -29,7 +29,7 @@ pub struct DevArgs {
     #[arg(long, env = "PROVOST_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Keep everything in a temporary directory that is removed at the end.
-    #[arg(long, conflicts_with = "data_dir")]
+    #[arg(long)]
     ephemeral: bool,
     /// Where agents connect; the admin API and the metrics take the two ports after it. Port 0
     /// takes free ports everywhere.

@@ -57,6 +57,9 @@ pub(crate) enum BodyFault {
     Broken,
 }
 
+/// The longest wait for a request's body: a client that drips it holds memory and a connection.
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// Reads a body of at most `max_bytes`.
 pub(crate) async fn collect<B>(body: B, max_bytes: usize) -> Result<Bytes, BodyFault>
 where
@@ -64,7 +67,10 @@ where
     B::Data: Buf,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    match Limited::new(body, max_bytes).collect().await {
+    let Ok(collected) = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max_bytes).collect()).await else {
+        return Err(BodyFault::Broken);
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(cause) if cause.is::<LengthLimitError>() => Err(BodyFault::TooLong),
         Err(_) => Err(BodyFault::Broken),

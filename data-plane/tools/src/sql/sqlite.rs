@@ -70,8 +70,8 @@ impl SqliteSource {
 
     /// A connection whose queries end at the time limit, or when `stop` is set.
     async fn connect(&self, stop: Arc<AtomicBool>) -> Result<PoolConnection<Sqlite>, SqlError> {
-        let mut connection = self.pool.acquire().await.map_err(|e| cannot_open(&e))?;
         let deadline = Instant::now() + self.timeout;
+        let mut connection = self.pool.acquire().await.map_err(|e| cannot_open(&e))?;
         let keep_on = move || !stop.load(Ordering::Relaxed) && Instant::now() < deadline;
         let mut handle = connection.lock_handle().await.map_err(|e| SqlError::from_driver(&e))?;
         handle.set_progress_handler(STEPS_PER_CHECK, keep_on);
@@ -103,13 +103,19 @@ impl SqliteSource {
                 Param::Text(s) => query.bind(s.clone()),
             };
         }
-        let mut stream = query.fetch(&mut **connection);
-        while let Some(row) = stream.try_next().await? {
-            if !rows.push(cells(&row)?)? {
-                break;
+        // The driver's worker thread can die of a value too large for the heap limit, and a stream
+        // of rows alone then looks as if it had ended. Only the count after the last row ends it.
+        #[allow(deprecated, reason = "one statement; the only stream that says how it ended")]
+        let mut stream = query.fetch_many(&mut **connection);
+        while let Some(step) = stream.try_next().await? {
+            match step {
+                Either::Left(_) => return Ok(rows),
+                Either::Right(row) if !rows.push(cells(&row)?)? => return Ok(rows),
+                Either::Right(_) => {}
             }
         }
-        Ok(rows)
+        let cause = "the query ended without an end: it most likely ran out of memory; ask for less";
+        Err(SqlError::Database(cause.to_owned()).into())
     }
 
     fn explain(&self, failure: Failure) -> SqlError {
