@@ -111,7 +111,7 @@ pub struct HistoryArgs {
 #[derive(Args)]
 pub struct RollbackArgs {
     /// The revision whose state to restore.
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
     to: u64,
     /// Check and say what would change, without changing it.
     #[arg(long)]
