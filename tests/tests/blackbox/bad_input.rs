@@ -36,7 +36,9 @@ fn each_kind_of_bad_request_gets_its_own_clear_error_and_the_node_goes_on() {
     );
     let duplicate = good.replacen("\"text\":\"hi\"", "\"text\":\"hi\",\"text\":\"ho\"", 1);
     assert_ne!(duplicate, good);
-    let oversized = echo(&"x".repeat(64 << 20)).to_string();
+    // Just over the bound: of a much larger one the server stops reading, and a client that is still
+    // writing then may see a broken pipe instead of the answer.
+    let oversized = echo(&"x".repeat(4 << 20)).to_string();
     let cases: Vec<Case> = vec![
         ("not JSON", 400, "{oops".into(), headers(&dev, &[])),
         ("deep JSON", 400, deep, headers(&dev, &[])),
