@@ -62,12 +62,11 @@ const ACTING: [&str; 20] = [
 ];
 
 /// (engine, its owners). Direct dependencies only: that is where code can name the engine.
-const ENGINES: [(&str, &[&str]); 8] = [
+const ENGINES: [(&str, &[&str]); 7] = [
     ("openraft", &["provost-control-raft"]),
     ("rocksdb", &["provost-control-raft", "provost-control-api"]),
     ("candle-core", &["provost-gpu-infer"]),
     ("candle-nn", &["provost-gpu-infer"]),
-    ("candle-transformers", &["provost-gpu-infer"]),
     ("sqlx", &["provost-data-tools"]),
     ("cedar-policy", &["provost-data-policy"]),
     ("rmcp", &["provost-tests"]),

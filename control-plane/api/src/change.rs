@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use provost_control_state::{ChangeKind, Event, Problem, Rejected, State, Transaction};
+use provost_control_state::{ChangeKind, Draft, Event, Problem, Rejected, State, Transaction};
 use provost_types::{ResourceKey, Revision};
 use provost_wire::admin::Problem as LocatedProblem;
 
@@ -10,6 +10,7 @@ use crate::{
     Caller, ControlError, ControlNode, ErrorKind, Origin, ResourceDiff, Scope,
     commit::Committed,
     diff,
+    documents::Unread,
     record::{Record, now_ns},
 };
 
@@ -18,6 +19,8 @@ const MAX_ATTEMPTS: u32 = 8;
 
 /// The code of a change that somebody else's came before.
 const CONFLICT: &str = "PV-CTL-CONFLICT";
+/// The code of a reference to what does not exist.
+const REFERENCE: &str = "PV-RES-REFERENCE";
 
 /// What a change did, or would do.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) dry_run: bool,
     /// Where each resource was written, for the places of problems.
     pub(crate) origins: BTreeMap<ResourceKey, Origin>,
+    /// Documents that could not be read: nothing is changed, but the others are checked too.
+    pub(crate) unread: Unread,
 }
 
 impl Wanted<'_> {
@@ -72,9 +77,20 @@ impl Wanted<'_> {
     }
 
     fn located(&self, problems: Vec<Problem>) -> ControlError {
-        let mut located: Vec<_> = problems.into_iter().map(|p| self.locate(p)).collect();
+        let mut located = self.unread.problems.clone();
+        located.extend(problems.into_iter().map(|p| self.locate(p)));
         located.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         ControlError::problems(located)
+    }
+
+    /// Whether a problem is a reference to what may stand in a document that could not be read.
+    fn awaits_unread(&self, problem: &Problem, transaction: &Transaction) -> bool {
+        if problem.code != REFERENCE {
+            return false;
+        }
+        let draft = transaction.puts.iter().find(|d| Some(d.key()) == problem.key);
+        let mut targets = draft.into_iter().flat_map(Draft::references);
+        targets.any(|(field, target)| field == problem.field && self.unread.may_hold(&target))
     }
 
     fn check_scope(&self, transaction: &Transaction) -> Result<(), ControlError> {
@@ -153,6 +169,8 @@ impl ControlNode {
                 Vec::new()
             }
         };
-        if problems.is_empty() { Ok(report) } else { Err(wanted.located(problems)) }
+        problems.retain(|p| !wanted.awaits_unread(p, transaction));
+        let sound = problems.is_empty() && wanted.unread.problems.is_empty();
+        if sound { Ok(report) } else { Err(wanted.located(problems)) }
     }
 }

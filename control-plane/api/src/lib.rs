@@ -30,7 +30,7 @@ pub use admission::{Admission, NoAdmission};
 pub use auth::{AdminToken, Caller, Scope};
 pub use change::ChangeReport;
 pub use diff::{FieldDiff, ResourceDiff, diff_text};
-pub use documents::{Origin, ParsedDraft, SourceFile, parse};
+pub use documents::{Documents, Origin, ParsedDraft, SourceFile, Unread, read as read_documents};
 pub use error::{ControlError, ErrorKind};
 pub use explain::{Explained, ExplainedField, explain, schema};
 pub use node::{ControlConfig, ControlNode, NodeStatus};

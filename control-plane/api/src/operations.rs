@@ -8,8 +8,8 @@ use secrecy::SecretString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    Caller, ChangeReport, ControlError, ControlNode, ErrorKind, ResourceDiff, Scope, SourceFile, change::Wanted, diff,
-    documents, secrets, tokens,
+    Caller, ChangeReport, ControlError, ControlNode, Documents, ErrorKind, ResourceDiff, Scope, SourceFile, Unread,
+    change::Wanted, diff, documents, secrets, tokens,
 };
 
 /// History entries returned when no number is asked for.
@@ -59,10 +59,10 @@ impl ControlNode {
         message: &str,
         dry_run: bool,
     ) -> Result<ChangeReport, ControlError> {
-        let parsed = documents::parse(files).map_err(ControlError::problems)?;
+        let Documents { drafts: parsed, unread } = documents::read(files);
         let origins = parsed.iter().map(|p| (p.draft.key(), p.origin.clone())).collect();
         let drafts: Vec<Draft> = parsed.into_iter().map(|p| p.draft).collect();
-        let wanted = Wanted { caller, event: Event::Apply, message, dry_run, origins };
+        let wanted = Wanted { caller, event: Event::Apply, message, dry_run, origins, unread };
         let mut empty = wanted.transaction();
         empty.puts = drafts;
         self.change(wanted, |state| {
@@ -113,7 +113,7 @@ impl ControlNode {
         dry_run: bool,
     ) -> Result<ChangeReport, ControlError> {
         let origins = BTreeMap::new();
-        let wanted = Wanted { caller, event: Event::Delete, message, dry_run, origins };
+        let wanted = Wanted { caller, event: Event::Delete, message, dry_run, origins, unread: Unread::default() };
         let mut transaction = wanted.transaction();
         transaction.deletes = keys.to_vec();
         self.change(wanted, |_| Ok(transaction.clone())).await
@@ -163,7 +163,8 @@ impl ControlNode {
         }
         let message = if message.is_empty() { format!("rollback to {to}") } else { message.to_owned() };
         let origins = BTreeMap::new();
-        let wanted = Wanted { caller, event: Event::Rollback, message: &message, dry_run, origins };
+        let wanted =
+            Wanted { caller, event: Event::Rollback, message: &message, dry_run, origins, unread: Unread::default() };
         let empty = wanted.transaction();
         self.change(wanted, |state| {
             let mut transaction = empty.clone();
@@ -187,7 +188,8 @@ impl ControlNode {
         check_value(value)?;
         let key = ResourceKey { kind: Kind::Secret, tenant: Some(tenant.clone()), name: name.clone() };
         let origins = BTreeMap::new();
-        let wanted = Wanted { caller, event: Event::SecretSet, message, dry_run: false, origins };
+        let wanted =
+            Wanted { caller, event: Event::SecretSet, message, dry_run: false, origins, unread: Unread::default() };
         let empty = wanted.transaction();
         self.change(wanted, |state| {
             let (metadata, mut spec) = match state.resources().get(&key).map(|r| (&r.metadata, &r.spec)) {
@@ -223,7 +225,8 @@ impl ControlNode {
         let spec =
             ApiKeySpec { principal: principal.clone(), hash: made.hash.to_hex().to_string(), expires: expires.clone() };
         let origins = BTreeMap::new();
-        let wanted = Wanted { caller, event: Event::TokenCreate, message, dry_run: false, origins };
+        let wanted =
+            Wanted { caller, event: Event::TokenCreate, message, dry_run: false, origins, unread: Unread::default() };
         let mut transaction = wanted.transaction();
         transaction.puts = vec![Draft { metadata: metadata_of(&key), spec: Spec::ApiKey(spec) }];
         let report = self.change(wanted, |_| Ok(transaction.clone())).await?;

@@ -4,13 +4,19 @@
 mod common;
 
 use common::file;
-use provost_control_api::parse;
+use provost_control_api::{ParsedDraft, SourceFile, read_documents};
 use provost_types::{Kind, Spec};
+use provost_wire::admin::Problem;
+
+fn parsed(files: &[SourceFile]) -> Result<Vec<ParsedDraft>, Vec<Problem>> {
+    let documents = read_documents(files);
+    if documents.unread.problems.is_empty() { Ok(documents.drafts) } else { Err(documents.unread.problems) }
+}
 
 /// `file:line code field` of each problem.
 fn problems(files: &[(&str, &str)]) -> Vec<String> {
     let files: Vec<_> = files.iter().map(|(path, text)| file(path, text)).collect();
-    match parse(&files) {
+    match parsed(&files) {
         Ok(drafts) => panic!("{} drafts, no problem", drafts.len()),
         Err(problems) => problems.iter().map(|p| format!("{}:{} {} {}", p.file, p.line, p.code, p.field)).collect(),
     }
@@ -95,7 +101,7 @@ fn yaml_and_json_give_the_same_drafts() {
     }"#;
     let list = format!("[{json}]");
     let read = |text: &str| {
-        let drafts = parse(&[file("a", text)]).unwrap();
+        let drafts = parsed(&[file("a", text)]).unwrap();
         assert_eq!(drafts.len(), 1);
         drafts[0].draft.clone()
     };
@@ -120,7 +126,7 @@ fn every_kind_can_be_written() {
             "apiVersion: provost/v1\nkind: {kind}\nmetadata: {{name: x{tenant}, labels: {{a: b}}}}\nspec: {}\n",
             spec(kind)
         );
-        let drafts = parse(&[file("a", &text)]).unwrap_or_else(|p| panic!("{kind}: {p:?}"));
+        let drafts = parsed(&[file("a", &text)]).unwrap_or_else(|p| panic!("{kind}: {p:?}"));
         assert_eq!(drafts[0].draft.spec.kind(), kind);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use common::{ACME, admin, file, name, open};
 use provost_control_api::{
-    Admission, Caller, ControlConfig, ControlNode, ErrorKind, ResourceFilter, diff_text, document_yaml,
+    Admission, Caller, ControlConfig, ControlNode, ErrorKind, ResourceFilter, SourceFile, diff_text, document_yaml,
 };
 use provost_control_state::{ChangeKind, Problem};
 use provost_types::{Kind, Resource, ResourceKey, Revision, SecretRef, Snapshot, Spec};
@@ -81,6 +81,41 @@ spec:
             "b.yaml:7 PV-RES-FIELD spec.expires",
         ]
     );
+    assert!(keys(&node).await.is_empty());
+    assert!(recorder.take().is_empty());
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_that_do_not_parse_hide_no_problem_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, recorder) = open(dir.path()).await;
+    let role = "apiVersion: provost/v1\nkind: Role\nmetadata: {name: r, tenant: acme}\nspec: {colour: red}\n";
+    let binding = "\
+apiVersion: provost/v1
+kind: RoleBinding
+metadata: {name: b, tenant: acme}
+spec:
+  role: r
+  principals: [ann, zoe]
+";
+    let found = async |files: &[SourceFile]| {
+        let error = node.apply(&admin(), files, "", false).await.unwrap_err();
+        let text = |p: &provost_wire::admin::Problem| format!("{}:{} {} {}", p.file, p.line, p.code, p.field);
+        error.failure.problems.iter().map(text).collect::<Vec<_>>()
+    };
+    // The role stands in a document of its own, broken but named: only zoe is missing.
+    assert_eq!(
+        found(&[file("a.yaml", ACME), file("b.yaml", binding), file("c.yaml", role)]).await,
+        ["b.yaml:6 PV-RES-REFERENCE spec.principals[1]", "c.yaml:4 PV-DOC-UNKNOWN spec.colour"]
+    );
+    // A file that is not YAML may hold anything: no reference is called missing.
+    assert_eq!(
+        found(&[file("a.yaml", ACME), file("b.yaml", binding), file("c.yaml", "a: [\n")]).await.len(),
+        1,
+        "one syntax error"
+    );
+    assert_eq!(found(&[file("a.yaml", "# nothing\n")]).await, [":0 PV-DOC-EMPTY "]);
     assert!(keys(&node).await.is_empty());
     assert!(recorder.take().is_empty());
     node.shutdown().await.unwrap();

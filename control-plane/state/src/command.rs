@@ -3,6 +3,8 @@
 use provost_types::{Metadata, ResourceKey, Revision, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::references;
+
 /// Puts and deletes of one transaction.
 pub const MAX_TRANSACTION_CHANGES: usize = 10_000;
 /// Bytes of a transaction's message.
@@ -21,6 +23,11 @@ impl Draft {
     /// Its key.
     pub fn key(&self) -> ResourceKey {
         ResourceKey { kind: self.spec.kind(), tenant: self.metadata.tenant.clone(), name: self.metadata.name.clone() }
+    }
+
+    /// The fields that name another resource, with what they name.
+    pub fn references(&self) -> Vec<(String, ResourceKey)> {
+        references::of(&self.metadata, &self.spec)
     }
 }
 

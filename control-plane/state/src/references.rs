@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use provost_types::{Kind, Name, PluginSource, Resource, ResourceKey, Spec};
+use provost_types::{Kind, Metadata, Name, PluginSource, Resource, ResourceKey, Spec};
 
 use crate::{Problem, Resources};
 
 /// The fields of a resource that name another, with what they name.
-pub(crate) fn of(resource: &Resource) -> Vec<(String, ResourceKey)> {
-    let tenant = resource.metadata.tenant.as_ref();
+pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)> {
+    let tenant = metadata.tenant.as_ref();
     let mut found = Vec::new();
     if let Some(tenant) = tenant {
         let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: tenant.clone() };
@@ -17,7 +17,7 @@ pub(crate) fn of(resource: &Resource) -> Vec<(String, ResourceKey)> {
     let mut sibling = |field: String, kind: Kind, name: &Name| {
         found.push((field, ResourceKey { kind, tenant: tenant.cloned(), name: name.clone() }));
     };
-    match &resource.spec {
+    match spec {
         Spec::ApiKey(spec) => sibling("spec.principal".to_owned(), Kind::Principal, &spec.principal),
         Spec::RoleBinding(spec) => {
             sibling("spec.role".to_owned(), Kind::Role, &spec.role);
@@ -52,7 +52,7 @@ pub(crate) fn of(resource: &Resource) -> Vec<(String, ResourceKey)> {
 
 /// Everything that a resource names must exist.
 pub(crate) fn check_targets(resource: &Resource, all: &Resources, problems: &mut Vec<Problem>) {
-    for (field, target) in of(resource) {
+    for (field, target) in of(&resource.metadata, &resource.spec) {
         if !all.contains_key(&target) {
             let hint = match target.kind {
                 Kind::Secret => format!("set it first: `provost secret set {}`", target.name),
@@ -72,7 +72,7 @@ pub(crate) fn check_unused(deleted: &BTreeSet<&ResourceKey>, all: &Resources, pr
         return;
     }
     for resource in all.values() {
-        for (field, target) in of(resource) {
+        for (field, target) in of(&resource.metadata, &resource.spec) {
             if deleted.contains(&target) {
                 let text = format!("is still used by {} ({field})", resource.key());
                 problems.push(

@@ -72,7 +72,7 @@ impl State {
                     then.sealed = now.sealed.clone();
                 }
                 (Spec::ApiKey(_), None) => {
-                    let keep = references::of(now).iter().all(|(_, k)| target.contains_key(k));
+                    let keep = references::of(&now.metadata, &now.spec).iter().all(|(_, k)| target.contains_key(k));
                     if keep {
                         target.insert(key.clone(), (**now).clone());
                     }

@@ -8,11 +8,11 @@ mod collect;
 mod origin;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, Kind, Metadata, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec,
+    ApiKeySpec, Kind, Metadata, Name, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec,
     RoleSpec, SecretSpec, Spec, TenantSpec,
 };
 use provost_wire::admin::Problem;
@@ -46,54 +46,118 @@ pub struct ParsedDraft {
     pub origin: Origin,
 }
 
-/// Reads all documents of all files. On `Err`: every problem, in order of file and place.
-pub fn parse(files: &[SourceFile]) -> Result<Vec<ParsedDraft>, Vec<Problem>> {
-    let mut problems = Vec::new();
+/// All documents of all files: those that could be read, and what was wrong with the others.
+#[derive(Debug, Default)]
+pub struct Documents {
+    /// What could be read, in the order written.
+    pub drafts: Vec<ParsedDraft>,
+    /// What could not; empty when all is well.
+    pub unread: Unread,
+}
+
+/// The documents that could not be read.
+#[derive(Clone, Debug, Default)]
+pub struct Unread {
+    /// Every problem, in order of file and place.
+    pub problems: Vec<Problem>,
+    /// The resources that they would have been, as far as they could be named.
+    named: BTreeSet<ResourceKey>,
+    /// Whether there is one that could not be named: it may be any resource.
+    unnamed: bool,
+}
+
+impl Unread {
+    /// Whether one of them may be this resource.
+    pub fn may_hold(&self, key: &ResourceKey) -> bool {
+        self.unnamed || self.named.contains(key)
+    }
+
+    fn note(&mut self, key: Option<ResourceKey>) {
+        match key {
+            Some(key) => drop(self.named.insert(key)),
+            None => self.unnamed = true,
+        }
+    }
+}
+
+/// Reads all documents of all files.
+pub fn read(files: &[SourceFile]) -> Documents {
     let mut drafts = Vec::new();
+    let mut unread = Unread::default();
     let total: usize = files.iter().map(|f| f.text.len()).sum();
     if total > MAX_TOTAL_BYTES {
         let text = format!("the documents have {total} bytes; at most {MAX_TOTAL_BYTES} at once");
-        return Err(vec![origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts")]);
+        unread.problems.push(origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts"));
+        unread.note(None);
+        return Documents { drafts, unread };
     }
     for file in files {
         match tree::read(&file.text) {
             Ok(documents) => {
                 for document in documents {
-                    drafts.extend(draft(&file.path, document, &mut problems));
+                    drafts.extend(draft(&file.path, document, &mut unread));
                 }
             }
             Err((place, message)) => {
                 let hint = "mend the syntax; the rest of this file was not read";
-                problems.push(origin::problem(&file.path, place, "PV-DOC-SYNTAX", message, hint));
+                unread.problems.push(origin::problem(&file.path, place, "PV-DOC-SYNTAX", message, hint));
+                unread.note(None);
             }
         }
     }
+    if drafts.is_empty() && unread.problems.is_empty() {
+        let hint = "a document has apiVersion, kind, metadata and spec; `provost explain` shows each kind";
+        unread.problems.push(origin::problem("", (0, 0), "PV-DOC-EMPTY", "there is no document in it", hint));
+    }
     if drafts.len() > MAX_DOCUMENTS {
         let text = format!("more than {MAX_DOCUMENTS} documents");
-        problems.push(origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts"));
+        unread.problems.push(origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts"));
     }
-    find_duplicates(&drafts, &mut problems);
+    leave_out_duplicates(&mut drafts, &mut unread.problems);
     let order: BTreeMap<&str, usize> = files.iter().enumerate().map(|(i, f)| (f.path.as_str(), i)).collect();
-    problems.sort_by_key(|p| (order.get(p.file.as_str()).copied(), p.line, p.column));
-    if problems.is_empty() { Ok(drafts) } else { Err(problems) }
+    unread.problems.sort_by_key(|p| (order.get(p.file.as_str()).copied(), p.line, p.column));
+    Documents { drafts, unread }
 }
 
-fn find_duplicates(drafts: &[ParsedDraft], problems: &mut Vec<Problem>) {
-    let mut first: BTreeMap<ResourceKey, &Origin> = BTreeMap::new();
-    for parsed in drafts {
+/// Keeps the first of each resource.
+fn leave_out_duplicates(drafts: &mut Vec<ParsedDraft>, problems: &mut Vec<Problem>) {
+    let mut first: BTreeMap<ResourceKey, String> = BTreeMap::new();
+    drafts.retain(|parsed| {
         let key = parsed.draft.key();
-        if let Some(other) = first.get(&key) {
-            let text = format!("is in {}:{} already", other.file, other.place.0);
-            let hint = "keep one of them";
-            problems.push(parsed.origin.problem(&key, "", "PV-DOC-DUPLICATE", text, hint));
-        } else {
-            first.insert(key, &parsed.origin);
-        }
-    }
+        let Some(place) = first.get(&key) else {
+            first.insert(key, format!("{}:{}", parsed.origin.file, parsed.origin.place.0));
+            return true;
+        };
+        let text = format!("is in {place} already");
+        problems.push(parsed.origin.problem(&key, "", "PV-DOC-DUPLICATE", text, "keep one of them"));
+        false
+    });
 }
 
-/// One document. What is wrong goes to `problems`, and then there is no draft.
-fn draft(file: &str, document: Node, problems: &mut Vec<Problem>) -> Option<ParsedDraft> {
+/// One document. What is wrong goes to `unread`, and then there is no draft.
+fn draft(file: &str, document: Node, unread: &mut Unread) -> Option<ParsedDraft> {
+    let key = key_of(&document);
+    let read = typed(file, document, &mut unread.problems);
+    if read.is_none() {
+        unread.note(key);
+    }
+    read
+}
+
+/// The resource that a document is about, whatever else is wrong with it.
+fn key_of(document: &Node) -> Option<ResourceKey> {
+    let text = |node: &Node| match &node.value {
+        Value::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    let kind = text(document.field("kind")?)?;
+    let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind)?;
+    let metadata = document.field("metadata")?;
+    let name = |field: &str| text(metadata.field(field)?)?.parse::<Name>().ok();
+    Some(ResourceKey { kind, tenant: name("tenant").filter(|_| kind.is_tenanted()), name: name("name")? })
+}
+
+fn typed(file: &str, document: Node, problems: &mut Vec<Problem>) -> Option<ParsedDraft> {
     let before = problems.len();
     let origin = Origin::of(file, &document);
     let Value::Map(fields) = document.value else {

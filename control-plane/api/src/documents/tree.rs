@@ -59,6 +59,12 @@ impl Node {
         Node { value: Value::Map(Vec::new()), place, removed: false }
     }
 
+    /// The first field of that name, if this is a map that has it.
+    pub(crate) fn field(&self, name: &str) -> Option<&Node> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
+    }
+
     /// The tree without what was removed.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {
