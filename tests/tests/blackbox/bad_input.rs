@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, call_tool, modern, post, post_raw, upstream_yaml};
+use crate::harness::{Dev, call_tool, modern, post, post_raw, text, upstream_yaml};
 
 /// What is wrong, the status to expect, the body, the headers.
 type Case = (&'static str, u16, String, Vec<(String, String)>);
@@ -84,9 +84,13 @@ fn an_expired_key_is_refused_and_says_so() {
 fn arguments_that_do_not_fit_the_schema_never_reach_the_tool() {
     let dev = Dev::start(None, &[]);
     let answer = call_tool(&dev, "echo.echo", json!({ "text": 7 }));
-    let text = answer.to_string();
-    assert!(text.contains("text"), "the field is not named: {text}");
-    assert!(answer["result"]["content"].is_null() || answer["result"]["isError"] == true, "{text}");
+    let shown = answer.to_string();
+    // The tool's answer, not the protocol's: so the model reads it and calls again.
+    assert_eq!(answer["result"]["isError"], true, "{shown}");
+    let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
+    assert!(said.contains("PV-ARGS-SCHEMA") && said.contains("text"), "the field is not named: {shown}");
+    let denied = text(&dev.cli(&["audit", "query", "--json", "--tool", "echo.echo"]));
+    assert!(denied.contains("PV-ARGS-SCHEMA"), "{denied}");
     let unknown = call_tool(&dev, "echo.nothing", json!({}));
     assert_eq!(unknown["error"]["code"], -32602, "{unknown}");
 }

@@ -7,7 +7,7 @@ use crate::harness::{Dev, Process, upstream_yaml};
 const SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";
 
 /// Runs the scored scenarios of one revision and returns the output of a failed run.
-fn run_suite(url: &str, requirements: &str) -> Result<(), String> {
+pub(crate) fn run_suite(url: &str, requirements: &str) -> Result<(), String> {
     let out = tempfile::tempdir().unwrap();
     let output = Command::new("npx")
         .args(["-y", "-p", "node@22", "-p", SUITE, "conformance", "server", "--url", url])

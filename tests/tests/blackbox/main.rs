@@ -4,6 +4,7 @@
 mod bad_input;
 mod clients;
 mod conformance;
+mod conformance_npm;
 mod crash;
 mod harness;
 mod inference;

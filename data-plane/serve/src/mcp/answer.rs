@@ -82,6 +82,19 @@ fn rejection_error(rejection: &Rejection, operation: &Operation) -> RpcError {
     RpcError::with_code(RpcError::INVALID_PARAMS, rejection.code, format!("Unknown {what}: {name}"))
 }
 
+/// Arguments that do not fit are the tool's answer, not the protocol's: so the model reads what is
+/// wrong and calls again (SEP-1303). `None` for every other refusal.
+fn refused_arguments(rejection: &Rejection, operation: &Operation) -> Option<RawJson> {
+    if rejection.kind != RejectionKind::Invalid || !matches!(operation, Operation::CallTool(_)) {
+        return None;
+    }
+    let text = format!("{}: {}", rejection.code, rejection.error.message);
+    Some(RawJson::from(serde_json::json!({
+        "content": [{ "type": "text", "text": text }],
+        "isError": true,
+    })))
+}
+
 /// An error that Provost made tells where its record stands.
 fn with_receipt(mut error: RpcError, receipt: Option<&RawJson>) -> RpcError {
     if let Some(receipt) = receipt {
@@ -135,6 +148,9 @@ impl Context {
 
     /// A refusal for a modern client.
     pub(super) fn modern_rejection(&self, rejection: &Rejection, receipt: Option<&RawJson>) -> Final {
+        if let Some(body) = refused_arguments(rejection, &self.operation) {
+            return self.modern_result(&body, receipt.cloned());
+        }
         let error = with_receipt(rejection_error(rejection, &self.operation), receipt);
         let mut end = self.modern_error(error);
         if rejection_status(rejection.kind) != StatusCode::OK {
@@ -168,6 +184,10 @@ impl Context {
     }
 
     pub(super) fn legacy_rejection(&self, rejection: &Rejection, receipt: Option<&RawJson>) -> Final {
+        if let Some(body) = refused_arguments(rejection, &self.operation) {
+            let result = bridge::legacy_result(&body, receipt.cloned());
+            return Final::json(StatusCode::OK, result_message(&self.id, &result));
+        }
         let mut error = rejection_error(rejection, &self.operation);
         if let (RejectionKind::NotFound, Some(uri)) = (rejection.kind, resource(&self.operation)) {
             // Tells the bridge that it is the resource which is missing.

@@ -193,6 +193,7 @@ impl Running {
         }
         self.asked += 1;
         let params = params.unwrap_or(RawJson::EMPTY_OBJECT);
+        let params = without_progress_token(&params).unwrap_or(params);
         let (key, params) = match named_key(&params) {
             Some((key, rest)) if self.questions.iter().all(|q| q.key != key) => (key, rest),
             _ => (format!("{capability}-{}", self.asked), params),
@@ -236,6 +237,20 @@ fn wants_message(around: &Surroundings<'_>, params: &RawJson) -> bool {
     let Some(wanted) = around.log_level else { return false };
     let level = RawObject::parse(params).ok().and_then(|p| p.get_text("level")).unwrap_or_default();
     level_reaches(&level, wanted)
+}
+
+/// The parameters without the server's progress token, if there is one: nobody passes on the
+/// progress of an answer, so no client should report it.
+fn without_progress_token(params: &RawJson) -> Option<RawJson> {
+    let mut object = RawObject::parse(params).ok()?;
+    let mut meta = object.get_object("_meta")?;
+    meta.remove("progressToken")?;
+    if meta.is_empty() {
+        object.remove("_meta");
+    } else {
+        object.set("_meta", meta.finish());
+    }
+    Some(object.finish())
 }
 
 /// The key that the server gave the input, and the parameters without it.
