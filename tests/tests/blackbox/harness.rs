@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// How long anything may take to come up on a busy machine.
@@ -128,7 +129,7 @@ impl Dev {
     /// SIGTERM, then waits; returns how long it took and whether it ended well.
     pub fn terminate(&mut self) -> (Duration, bool) {
         let began = Instant::now();
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        signal(self.child.id(), Signal::TERM);
         let status = self.child.wait().unwrap();
         (began.elapsed(), status.success())
     }
@@ -146,6 +147,22 @@ impl Drop for Dev {
             eprintln!("--- provost dev stderr ---\n{}", self.stderr());
         }
     }
+}
+
+/// Sends a signal; panics if there is no such process.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// The processes that a process started and that still run, by what `/proc` says.
+pub fn children(parent: u32) -> Vec<u32> {
+    let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `pid (name) state ppid …`; the name may hold spaces and parentheses.
+    let parent_of = |pid: u32| stat(pid).rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+    let names = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
+    let pids = names.filter_map(|name| name.to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
 }
 
 fn read(path: &Path) -> String {

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, Process, binary, call_tool, modern, post, upstream_yaml};
+use crate::harness::{Dev, Process, binary, call_tool, children, modern, post, signal, upstream_yaml};
 
 /// An HTTP server that misbehaves in one way.
 pub struct Broken {
@@ -115,11 +116,9 @@ fn a_stdio_upstream_that_is_killed_comes_back() {
         answer["result"]["content"][0]["text"].is_string()
     };
     assert!(works());
-    let children = std::process::Command::new("pkill")
-        .args(["-9", "-P", &dev.child.id().to_string(), "everything"])
-        .status()
-        .unwrap();
-    assert!(children.success(), "no child to kill");
+    let upstreams = children(dev.child.id());
+    assert!(!upstreams.is_empty(), "no child to kill");
+    upstreams.into_iter().for_each(|pid| signal(pid, Signal::KILL));
     let came_back = (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(100));
         works()
