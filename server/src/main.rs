@@ -9,9 +9,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod bench;
 mod cli;
 mod client;
+mod config;
 mod dev;
 mod failure;
 mod node;
+mod roles;
 
 use std::{io::IsTerminal, process::ExitCode};
 

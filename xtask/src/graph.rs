@@ -113,6 +113,10 @@ impl Graph {
     }
 }
 
+/// Crates of traits whose engine is an optional dependency: cargo knows one feature set a workspace,
+/// so whoever switches it on seems to do so for all. A user of the traits alone reaches nothing.
+const SWITCHED_ON_BY_OTHERS: [&str; 1] = ["rand_core"];
+
 /// Everything reachable from `start` over normal edges, with a printable path to each.
 fn reach(start: &str, names: &BTreeMap<&str, &str>, edges: &BTreeMap<&str, &Vec<Edge>>) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -126,6 +130,9 @@ fn reach(start: &str, names: &BTreeMap<&str, &str>, edges: &BTreeMap<&str, &Vec<
         let path = if path.is_empty() { name.to_owned() } else { format!("{path} -> {name}") };
         if id != start {
             found.entry(name.to_owned()).or_insert_with(|| path.clone());
+        }
+        if SWITCHED_ON_BY_OTHERS.contains(&name) {
+            continue;
         }
         let deps = edges.get(id.as_str()).into_iter().flat_map(|d| d.iter());
         queue.extend(deps.filter(|e| e.is_normal()).map(|e| (e.pkg.clone(), path.clone())));

@@ -254,6 +254,7 @@ impl Sequencer {
                 e @ (GroupError::NotLeader { .. }
                 | GroupError::OutcomeUnknown
                 | GroupError::NoQuorum(_)
+                | GroupError::Busy(_)
                 | GroupError::Timeout { .. }),
             ) if self.failed.is_none() => {
                 tracing::warn!(error = %e, "an audit batch is sent again");

@@ -11,6 +11,7 @@ use crate::{
     commit::Committed,
     diff,
     documents::Unread,
+    reach::{Reach, Turn},
     record::{Record, now_ns},
 };
 
@@ -115,18 +116,39 @@ impl ControlNode {
         wanted: Wanted<'_>,
         build: impl Fn(&State) -> Result<Transaction, ControlError>,
     ) -> Result<ChangeReport, ControlError> {
-        // One writer at a time on this node: fewer lost tries, and records in order.
-        let mut turn = self.inner.writing.clone().lock_owned().await;
+        // What others apply meanwhile is found out when this is applied: the state need not be
+        // asked for at the leader first, unless nothing would be proposed or something is missing.
+        let mut fresh = wanted.dry_run;
+        let mut turn = Turn::take(&self.inner.writing, Reach::Keys).await;
         for _ in 0..MAX_ATTEMPTS {
-            self.inner.group.read_barrier().await?;
+            if fresh {
+                self.inner.group.read_barrier().await?;
+            }
             let state = self.inner.published.state.load_full();
             let mut transaction = build(&state)?;
-            transaction.expect_revision = Some(state.revision());
+            let reach = Reach::of(&transaction);
+            if !turn.covers(reach) {
+                drop(turn);
+                turn = Turn::take(&self.inner.writing, reach).await;
+                continue;
+            }
+            reach.expect(&mut transaction, &state);
             wanted.check_scope(&transaction)?;
-            let diffs = self.admit(&wanted, &state, &transaction).await?;
+            let diffs = match self.admit(&wanted, &state, &transaction).await {
+                Ok(diffs) => diffs,
+                Err(_) if !fresh => {
+                    fresh = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let touched = diffs.iter().filter(|d| d.kind != ChangeKind::Unchanged);
             let changed: Vec<ResourceKey> = touched.map(|d| d.key.clone()).collect();
             if wanted.dry_run || changed.is_empty() {
+                if !fresh {
+                    fresh = true;
+                    continue;
+                }
                 let (revision, dry_run) = (state.revision(), wanted.dry_run);
                 return Ok(ChangeReport { revision, dry_run, diffs });
             }
@@ -135,7 +157,7 @@ impl ControlNode {
             (turn, result) = self.commit(turn, record, transaction).await?;
             match result? {
                 Committed::At(revision) => return Ok(ChangeReport { revision, dry_run: false, diffs }),
-                Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => {}
+                Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => fresh = true,
                 Committed::Not(problems) => return Err(wanted.located(problems)),
             }
         }

@@ -6,11 +6,11 @@
 
 use provost_control_state::{Problem, StoredCommand, Transaction};
 use provost_types::{AuditEvent, Revision};
-use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     ControlError, ControlNode, ErrorKind,
     machine::Reply,
+    reach::Turn,
     record::{Outcome, Record},
 };
 
@@ -21,9 +21,6 @@ pub(crate) enum Committed {
     /// It was rejected as it was applied, and changed nothing.
     Not(Vec<Problem>),
 }
-
-/// The right to change something, held by one change at a time.
-pub(crate) type Turn = OwnedMutexGuard<()>;
 
 impl ControlNode {
     /// Gives the turn back with the result. The outer error is a panic of the task.
@@ -70,11 +67,17 @@ impl ControlNode {
     }
 
     async fn propose(&self, transaction: Transaction) -> Result<Committed, ControlError> {
-        let command = StoredCommand::V1(transaction).encode().map_err(ControlError::internal)?;
-        let proposed = self.inner.group.propose(command).await?;
-        match serde_json::from_slice(&proposed.reply).map_err(ControlError::internal)? {
+        match self.propose_command(&StoredCommand::V1(transaction)).await? {
             Reply::Applied { revision, .. } => Ok(Committed::At(revision)),
             Reply::Rejected { problems } => Ok(Committed::Not(problems)),
+            other => Err(ControlError::internal(format!("a transaction was answered by {other:?}"))),
         }
+    }
+
+    /// Proposes any command and returns what the machine replied.
+    pub(crate) async fn propose_command(&self, command: &StoredCommand) -> Result<Reply, ControlError> {
+        let command = command.encode().map_err(ControlError::internal)?;
+        let proposed = self.inner.group.propose(command).await?;
+        serde_json::from_slice(&proposed.reply).map_err(ControlError::internal)
     }
 }

@@ -68,7 +68,9 @@ impl From<GroupError> for ControlError {
             | GroupError::OutcomeUnknown
             | GroupError::NoQuorum(_)
             | GroupError::Timeout { .. }
+            | GroupError::Busy(_)
             | GroupError::Stopped => ErrorKind::Unavailable,
+            GroupError::Membership(_) => ErrorKind::Refused,
             GroupError::TooLarge { .. } => ErrorKind::Invalid,
             _ => ErrorKind::Internal,
         };

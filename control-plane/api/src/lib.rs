@@ -10,33 +10,57 @@
 
 mod admission;
 mod auth;
+mod backup;
+mod bootstrap;
 mod change;
+mod cluster_api;
 mod commit;
 mod diff;
 mod documents;
 mod error;
 mod explain;
+pub mod identity;
 mod machine;
+mod members;
 mod node;
 mod operations;
+pub mod push;
+mod quota;
+mod reach;
+mod reconcile;
 mod record;
 mod render;
 mod secrets;
 mod service;
 mod store;
 mod tokens;
+mod watch;
 
 pub use admission::{Admission, NoAdmission};
 pub use auth::{AdminToken, Caller, Scope};
+pub use backup::{
+    BackupError, BackupHeader, BackupParts, BackupSummary, RestoreTarget, Restored, RestoredNode, restore_backup,
+    verify_backup,
+};
+pub use bootstrap::{Bootstrap, Bootstrapped};
 pub use change::ChangeReport;
+pub use cluster_api::{ClusterApi, peer_transport};
 pub use diff::{FieldDiff, ResourceDiff, diff_text};
 pub use documents::{Documents, Origin, ParsedDraft, SourceFile, Unread, read as read_documents};
 pub use error::{ControlError, ErrorKind};
 pub use explain::{Explained, ExplainedField, explain, schema};
-pub use node::{ControlConfig, ControlNode, NodeStatus};
+pub use members::{ClusterStatus, MemberStatus, NoSubscribers, NodeFacts, SubscriberStatus, Subscribers};
+pub use node::{ControlConfig, ControlNode, MemberConfig, NodeStatus};
 pub use operations::{HistoryItem, NewToken, ResourceFilter};
+/// What a member's replica is told; see `provost-control-raft`.
+pub use provost_control_raft::{Dial, GrpcTransport, NoPeers, Peer, PeerService, Promotion, Timings, Transport};
+pub use quota::{QuotaAuthorise, QuotaService};
 pub use render::{document_json, document_yaml, summary};
-pub use secrets::{KeyProvider, LocalFileKey, SecretError, Secrets};
+pub use secrets::{
+    KeyProvider, KeyRotation, LocalFileKey, SealedSource, SecretError, Secrets, VaultConfig, VaultToken, VaultTransit,
+};
+pub use service::AdminApi;
+pub use watch::{WatchEvent, WatchedChange};
 
 /// One thing that is wrong, with its place in the documents; the form that crosses the wire.
 pub use provost_wire::admin::Problem as LocatedProblem;

@@ -1,6 +1,7 @@
 //! The control group's replicated state machine: the pure state, persisted and published.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read},
     path::Path,
     sync::Arc,
@@ -8,7 +9,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
-use provost_control_state::{ChangeKind, Problem, State, StoredCommand};
+use provost_control_state::{
+    ChangeKind, ClusterReply, HistoryEntry, LedgerReply, LedgerRowKey, Problem, State, StoredCommand,
+};
 use provost_types::{ResourceKey, Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -20,6 +23,8 @@ use crate::store::{StateStore, StoredState};
 pub(crate) enum Reply {
     Applied { revision: Revision, changes: Vec<(ResourceKey, ChangeKind)> },
     Rejected { problems: Vec<Problem> },
+    Cluster { reply: ClusterReply },
+    Ledger { reply: LedgerReply },
 }
 
 /// What the node reads: replaced as a whole, never changed in place.
@@ -54,6 +59,53 @@ impl ControlMachine {
     }
 }
 
+/// What a batch of entries changed.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// Transactions over resources.
+    pub(crate) entries: Vec<Arc<HistoryEntry>>,
+    /// The ring of data keys.
+    pub(crate) key_ring: bool,
+    /// The cluster's own facts.
+    pub(crate) cluster: bool,
+    /// Rows of the ledger.
+    pub(crate) ledger: BTreeSet<LedgerRowKey>,
+}
+
+impl Changes {
+    /// Whether what nodes and readers see has changed: not by the ledger alone.
+    fn published(&self) -> bool {
+        !self.entries.is_empty() || self.key_ring || self.cluster
+    }
+}
+
+impl ControlMachine {
+    fn apply_one(&mut self, revision: Revision, command: StoredCommand, done: &mut Changes) -> Reply {
+        match command {
+            StoredCommand::V1(transaction) => match self.state.apply(revision, &transaction) {
+                Ok(applied) => {
+                    done.key_ring |= transaction.sealing_key.is_some();
+                    done.entries.extend(applied.entry);
+                    Reply::Applied { revision: applied.revision, changes: applied.changes }
+                }
+                Err(rejected) => Reply::Rejected { problems: rejected.problems },
+            },
+            StoredCommand::Cluster1 { command } => match self.state.apply_cluster(revision, command) {
+                Ok(reply) => {
+                    done.cluster = true;
+                    Reply::Cluster { reply }
+                }
+                Err(rejected) => Reply::Rejected { problems: rejected.problems },
+            },
+            StoredCommand::Ledger1 { command } => {
+                let reply = self.state.apply_ledger(revision, command);
+                done.ledger.extend(self.state.ledger().touched().cloned());
+                Reply::Ledger { reply }
+            }
+        }
+    }
+}
+
 impl Machine for ControlMachine {
     fn last_applied(&self) -> io::Result<Option<AppliedState>> {
         self.store.applied()
@@ -62,8 +114,7 @@ impl Machine for ControlMachine {
     fn apply(&mut self, batch: Vec<Entry>) -> io::Result<Vec<Vec<u8>>> {
         let compacted_before = self.state.compacted();
         let mut replies = Vec::with_capacity(batch.len());
-        let mut changed = Vec::new();
-        let mut dirty = false;
+        let mut done = Changes::default();
         let mut last = None;
         for entry in batch {
             let reply = match entry.payload {
@@ -71,15 +122,7 @@ impl Machine for ControlMachine {
                 Some(bytes) => {
                     // Unreadable: written by a later release. Going on without it would diverge.
                     let command = StoredCommand::decode(&bytes).map_err(io::Error::other)?;
-                    let transaction = command.into_transaction();
-                    let reply = match self.state.apply(Revision(entry.index), &transaction) {
-                        Ok(applied) => {
-                            dirty |= applied.entry.is_some() || transaction.sealing_key.is_some();
-                            changed.extend(applied.entry);
-                            Reply::Applied { revision: applied.revision, changes: applied.changes }
-                        }
-                        Err(rejected) => Reply::Rejected { problems: rejected.problems },
-                    };
+                    let reply = self.apply_one(Revision(entry.index), command, &mut done);
                     serde_json::to_vec(&reply).map_err(io::Error::other)?
                 }
             };
@@ -87,10 +130,13 @@ impl Machine for ControlMachine {
             last = Some(entry.applied);
         }
         if let Some(applied) = last {
-            self.store.write(&changed, &self.state, compacted_before, &applied)?;
+            self.store.write(&done, &self.state, compacted_before, &applied)?;
         }
-        if dirty {
+        if done.published() {
             self.published.set(&self.state);
+        } else if !done.ledger.is_empty() {
+            // Readers see it, and nobody who waits for a revision is woken.
+            self.published.state.store(Arc::new(self.state.clone()));
         }
         Ok(replies)
     }
@@ -115,8 +161,10 @@ impl Machine for ControlMachine {
 mod tests {
     use std::fs;
 
-    use provost_control_state::{Draft, Event, SealingKey, Transaction};
-    use provost_types::{Kind, Metadata, Name, Spec, TenantSpec};
+    use provost_control_state::{
+        ClockReading, Draft, Event, LeaseReport, LeaseWant, LedgerCommand, SealingKey, Transaction,
+    };
+    use provost_types::{Kind, Metadata, Name, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, Spec, TenantSpec};
 
     use super::*;
 
@@ -169,7 +217,7 @@ mod tests {
         let installed = published.state.load_full();
         let names: Vec<_> = installed.resources().keys().map(|k| k.to_string()).collect();
         assert_eq!(names, ["Tenant/a", "Tenant/b"]);
-        assert_eq!(installed.key_ring().len(), 2);
+        assert_eq!(installed.key_ring().len(), 1);
         assert_eq!(published.snapshots.borrow().of_kind(Kind::Tenant).count(), 2);
         assert_eq!(original.state.load().revision(), Revision(3));
         drop(target);
@@ -177,6 +225,78 @@ mod tests {
         assert_eq!(*published.state.load_full(), *installed);
         assert_eq!(target.last_applied().unwrap().unwrap().as_bytes(), [7]);
         assert!(!to.path().join("state-1").exists() && to.path().join("state-2").exists());
+    }
+
+    fn quota_entry(index: u64) -> Entry {
+        let mut entry = entry(index, "acme");
+        let Some(StoredCommand::V1(mut transaction)) = entry.payload.map(|p| StoredCommand::decode(&p).unwrap()) else {
+            panic!("not a transaction");
+        };
+        let metadata = Metadata {
+            name: Name::new("daily").unwrap(),
+            tenant: Some(Name::new("acme").unwrap()),
+            labels: Default::default(),
+        };
+        let spec = Spec::Quota(QuotaSpec {
+            limit: 100,
+            unit: QuotaUnit::Calls,
+            per: QuotaPer::Principal,
+            window: Some(QuotaWindow::Day),
+            principals: Default::default(),
+            tools: Default::default(),
+        });
+        transaction.puts.push(Draft { metadata, spec });
+        entry.payload = Some(StoredCommand::V1(transaction).encode().unwrap().into());
+        entry
+    }
+
+    fn exchange_entry(index: u64, seq: u64, subject: &str, reports: Vec<LeaseReport>) -> Entry {
+        let command = LedgerCommand::Exchange {
+            node: "dp-1".into(),
+            epoch: 1,
+            seq,
+            now_ns: 1_795_219_200_000_000_000,
+            clock: ClockReading { source: 1, up_ns: seq },
+            reports,
+            wants: vec![LeaseWant { account: format!("acme/daily#{subject}"), units: 5 }],
+        };
+        let payload = StoredCommand::Ledger1 { command }.encode().unwrap().into();
+        Entry { index, applied: AppliedState::from_bytes(index.to_be_bytes().to_vec()), payload: Some(payload) }
+    }
+
+    #[test]
+    fn the_ledger_is_stored_by_rows_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut machine, published) = ControlMachine::open(dir.path()).unwrap();
+        let mut snapshots = published.snapshots.subscribe();
+        machine.apply(vec![quota_entry(1)]).unwrap();
+        snapshots.mark_unchanged();
+        let batch = vec![exchange_entry(2, 1, "ana", vec![]), exchange_entry(3, 2, "bob", vec![])];
+        let replies = machine.apply(batch).unwrap();
+        let Reply::Ledger { reply: LedgerReply::Exchanged { grants } } = serde_json::from_slice(&replies[0]).unwrap()
+        else {
+            panic!("no grant");
+        };
+        assert!(grants[0].units >= 5 && grants[0].limit == 100);
+        assert!(!snapshots.has_changed().unwrap(), "nodes are not woken by exchanges");
+        // One lease ends and one changes: a row that is gone, rows that are new, rows as before.
+        let report = LeaseReport { lease: grants[0].lease, settled: 2, returned: 3, closed: true };
+        machine.apply(vec![exchange_entry(4, 3, "bob", vec![report])]).unwrap();
+        let before = published.state.load_full();
+        assert_eq!((before.ledger().accounts().count(), before.ledger().leases().count()), (2, 1));
+        drop(machine);
+        let (machine, published) = ControlMachine::open(dir.path()).unwrap();
+        assert_eq!(*published.state.load_full(), *before);
+        // And through a snapshot.
+        let mut bytes = Vec::new();
+        machine.snapshot().unwrap()(&mut bytes).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let (mut target, installed) = ControlMachine::open(other.path()).unwrap();
+        target.install(AppliedState::from_bytes(vec![7]), &mut bytes.as_slice()).unwrap();
+        assert_eq!(*installed.state.load_full(), *before);
+        drop(target);
+        let (_, reopened) = ControlMachine::open(other.path()).unwrap();
+        assert_eq!(*reopened.state.load_full(), *before);
     }
 
     #[test]

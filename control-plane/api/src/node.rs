@@ -1,21 +1,31 @@
 //! One control-plane node: its replica of the control group, and what runs around it.
 
-use std::{fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use provost_control_raft::{Group, GroupConfig, GroupMetrics};
+use provost_control_raft::{Group, GroupConfig, GroupMetrics, Promotion, Timings, Transport};
 use provost_types::{AuditSink, Revision, Snapshot};
-use tokio::sync::{Mutex, watch};
+use provost_wire::tls::Role;
+use tokio::{
+    sync::{RwLock, watch},
+    task::AbortHandle,
+};
 
 use crate::{
     AdminToken, Admission, ControlError, KeyProvider, LocalFileKey, Secrets,
     auth::Authenticator,
     machine::{ControlMachine, Published},
+    reconcile,
 };
 
 /// The name of the control group.
-const GROUP: &str = "control";
+pub(crate) const GROUP: &str = "control";
 /// The longest wait for a leader at start.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a node is told when it is opened.
 #[derive(Clone)]
@@ -30,6 +40,23 @@ pub struct ControlConfig {
     pub node_id: u64,
     /// Wraps the data keys of secrets; `None`: the file `secrets.key` in the data folder.
     pub key_provider: Option<Arc<dyn KeyProvider>>,
+    /// How this node reaches its peers; `None`: a group of one, made at the first start.
+    pub member: Option<MemberConfig>,
+}
+
+/// A node that belongs to a cluster, or is about to.
+#[derive(Clone)]
+pub struct MemberConfig {
+    /// Where peers reach this node, `HOST:PORT`.
+    pub address: String,
+    /// Carries Raft's messages.
+    pub transport: Arc<dyn Transport>,
+    /// Raft's clocks.
+    pub timings: Timings,
+    /// Whether this node had a log before: without it, it must not come back under its id.
+    pub expect_existing: bool,
+    /// When a learner becomes a voter by itself.
+    pub promotion: Promotion,
 }
 
 impl ControlConfig {
@@ -41,6 +68,7 @@ impl ControlConfig {
             node_name: node_name.into(),
             node_id: 1,
             key_provider: None,
+            member: None,
         }
     }
 }
@@ -82,13 +110,16 @@ pub(crate) struct Inner {
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) secrets: Arc<Secrets>,
-    /// Held by the change being made.
-    pub(crate) writing: Arc<Mutex<()>>,
+    /// Held by changes while they are made: shared by those that may be made side by side.
+    pub(crate) writing: Arc<RwLock<()>>,
+    /// The task that keeps the group's replicas as the member list has them.
+    following: Mutex<Option<AbortHandle>>,
 }
 
 impl ControlNode {
-    /// Opens the node, makes a pristine one a group of one, and waits until it can serve: all
-    /// that was acknowledged before is applied again.
+    /// Opens the node. One without peers becomes a group of one and is ready when this returns:
+    /// all that was acknowledged before is applied again. A member of a cluster begins to take
+    /// part once its messages are carried to it ([`ControlNode::group`]).
     pub async fn open(
         config: ControlConfig,
         admission: Arc<dyn Admission>,
@@ -105,14 +136,44 @@ impl ControlNode {
             None => local_key(&config)?,
         };
         let (machine, published) = ControlMachine::open(&dir).map_err(storage)?;
-        let group_config = GroupConfig::new(config.node_id, config.cluster.clone(), GROUP);
-        let group = Group::open(&dir, group_config, machine).await?;
-        group.initialize_single().await?;
-        group.wait_ready(START_LIMIT).await?;
+        let mut group_config = GroupConfig::new(config.node_id, config.cluster.clone(), GROUP);
+        let group = match &config.member {
+            // A member serves what it has applied while it waits for the others.
+            Some(member) => {
+                group_config.address = member.address.clone();
+                group_config.timings = member.timings;
+                group_config.expect_existing = member.expect_existing;
+                group_config.membership.promotion = Some(member.promotion);
+                Group::open_with(&dir, group_config, machine, member.transport.clone()).await?
+            }
+            None => {
+                let group = Group::open(&dir, group_config, machine).await?;
+                group.initialize_single().await?;
+                group.wait_ready(START_LIMIT).await?;
+                group
+            }
+        };
         let secrets = Arc::new(Secrets::new(provider, published.clone()));
         let writing = Arc::default();
-        let inner = Inner { config, group, published, admission, audit, secrets, writing };
-        Ok(Self { inner: Arc::new(inner) })
+        let is_member = config.member.is_some();
+        let following = Mutex::new(None);
+        let inner = Inner { config, group, published, admission, audit, secrets, writing, following };
+        let node = Self { inner: Arc::new(inner) };
+        if is_member {
+            let following = tokio::spawn(reconcile::follow_members(node.clone())).abort_handle();
+            *node.inner.following.lock().unwrap_or_else(PoisonError::into_inner) = Some(following);
+        }
+        Ok(node)
+    }
+
+    /// This node's replica, for the service that receives its peers' messages.
+    pub fn group(&self) -> &Group {
+        &self.inner.group
+    }
+
+    /// Waits until a leader is known and all that was acknowledged before is applied here.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<(), ControlError> {
+        Ok(self.inner.group.wait_ready(limit).await?)
     }
 
     /// The snapshots that nodes run on: the present one at once, then each as it is applied.
@@ -135,13 +196,24 @@ impl ControlNode {
         }
     }
 
+    /// The members that keep the audit log: name and address of each.
+    pub fn audit_nodes(&self) -> Vec<(String, String)> {
+        let state = self.inner.published.state.load();
+        let members = state.cluster().members().values();
+        let members = members.filter(|m| m.has(Role::AuditLog.as_str()) && !m.address.is_empty());
+        members.map(|m| (m.name.to_string(), m.address.clone())).collect()
+    }
+
     pub(crate) fn authenticator(&self, admins: Vec<AdminToken>) -> Authenticator {
         Authenticator { admins: admins.into(), published: self.inner.published.clone() }
     }
 
     /// Stops the node after the change being made. When it returns, its files are closed.
     pub async fn shutdown(&self) -> Result<(), ControlError> {
-        let _turn = self.inner.writing.lock().await;
+        let _turn = self.inner.writing.write().await;
+        if let Some(task) = self.inner.following.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
         Ok(self.inner.group.shutdown().await?)
     }
 }

@@ -197,7 +197,8 @@ impl ControlNode {
                 _ => (metadata_of(&key), SecretSpec::default()),
             };
             let version = spec.sealed.as_ref().map_or(0, |s| s.version) + 1;
-            let sealed = self.inner.secrets.seal(state, tenant, name, version, value);
+            let cluster = &self.inner.config.cluster;
+            let sealed = self.inner.secrets.seal(cluster, state, tenant, name, version, value);
             let (sealed, new_key) =
                 sealed.map_err(|e| ControlError::new(ErrorKind::Internal, e.code(), e.to_string(), ""))?;
             spec.sealed = Some(sealed);

@@ -14,19 +14,24 @@ use std::{
 };
 
 use provost_control_raft::AppliedState;
-use provost_control_state::{HistoryEntry, State};
+use provost_control_state::{Cluster, HistoryEntry, Ledger, LedgerRow, State};
 use provost_types::{Resource, Revision};
 use rocksdb::{ColumnFamilyDescriptor, DB, DBRecoveryMode, IteratorMode, LogLevel, Options, WriteBatch};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::machine::Changes;
 
 /// Resources by `Kind/tenant/name`.
 const RESOURCES: &str = "resources";
 /// History entries by big-endian revision.
 const HISTORY: &str = "history";
+/// Rows of the quota ledger by their names: an exchange writes those that it touched.
+const LEDGER: &str = "ledger";
 /// Applied state and counters.
 const META: &str = "meta";
 const APPLIED_KEY: &[u8] = b"applied";
 const COUNTERS_KEY: &[u8] = b"counters";
+const CLUSTER_KEY: &[u8] = b"cluster";
 const POINTER: &str = "state-current";
 
 /// What is not a resource or a history entry.
@@ -39,6 +44,7 @@ struct Counters {
 
 /// The whole state as written into snapshots. Tagged from outside: an inner tag would make serde
 /// lose that the key ring's keys are numbers.
+#[allow(clippy::large_enum_variant, reason = "made once a snapshot, never kept")]
 #[derive(Serialize, Deserialize)]
 pub(crate) enum StoredState {
     /// The first form.
@@ -49,16 +55,28 @@ pub(crate) enum StoredState {
         resources: Vec<Resource>,
         history: Vec<HistoryEntry>,
     },
+    /// With the cluster's own facts and the ledger.
+    V2 {
+        revision: Revision,
+        compacted: Revision,
+        key_ring: BTreeMap<u64, String>,
+        resources: Vec<Resource>,
+        history: Vec<HistoryEntry>,
+        cluster: Cluster,
+        ledger: Box<Ledger>,
+    },
 }
 
 impl StoredState {
     pub(crate) fn of(state: &State) -> Self {
-        StoredState::V1 {
+        StoredState::V2 {
             revision: state.revision(),
             compacted: state.compacted(),
             key_ring: state.key_ring().clone(),
             resources: state.resources().values().map(|r| (**r).clone()).collect(),
             history: state.history().iter().map(|e| (**e).clone()).collect(),
+            cluster: (**state.cluster()).clone(),
+            ledger: Box::new((**state.ledger()).clone()),
         }
     }
 
@@ -66,6 +84,9 @@ impl StoredState {
         match self {
             StoredState::V1 { revision, compacted, key_ring, resources, history } => {
                 State::from_parts(revision, resources, history, compacted, key_ring)
+            }
+            StoredState::V2 { revision, compacted, key_ring, resources, history, cluster, ledger } => {
+                State::from_parts(revision, resources, history, compacted, key_ring).with(cluster, *ledger)
             }
         }
     }
@@ -97,7 +118,10 @@ impl StateStore {
         let resources: Vec<Resource> = self.read_all(RESOURCES)?;
         let history: Vec<HistoryEntry> = self.read_all(HISTORY)?;
         let Counters { revision, compacted, key_ring } = counters;
-        Ok(State::from_parts(revision, resources, history, compacted, key_ring))
+        let state = State::from_parts(revision, resources, history, compacted, key_ring);
+        let cluster = self.read_meta(CLUSTER_KEY)?.unwrap_or_default();
+        let rows: Vec<LedgerRow> = self.read_all(LEDGER)?;
+        Ok(state.with(cluster, Ledger::from_rows(rows)))
     }
 
     pub(crate) fn applied(&self) -> io::Result<Option<AppliedState>> {
@@ -108,14 +132,14 @@ impl StateStore {
     /// Writes what entries changed, atomically with `applied`. `state` is the state after them.
     pub(crate) fn write(
         &self,
-        entries: &[std::sync::Arc<HistoryEntry>],
+        changes: &Changes,
         state: &State,
         compacted_before: Revision,
         applied: &AppliedState,
     ) -> io::Result<()> {
         let mut batch = WriteBatch::default();
         let (resources, history) = (family(&self.db, RESOURCES)?, family(&self.db, HISTORY)?);
-        for entry in entries {
+        for entry in &changes.entries {
             for change in &entry.changes {
                 let key = change.key.to_string();
                 match &change.new {
@@ -132,6 +156,16 @@ impl StateStore {
         }
         let meta = family(&self.db, META)?;
         batch.put_cf(&meta, COUNTERS_KEY, encode(&counters(state))?);
+        if changes.cluster {
+            batch.put_cf(&meta, CLUSTER_KEY, encode(&**state.cluster())?);
+        }
+        let ledger = family(&self.db, LEDGER)?;
+        for key in &changes.ledger {
+            match state.ledger().row(key) {
+                Some(row) => batch.put_cf(&ledger, key.to_string(), encode(&row)?),
+                None => batch.delete_cf(&ledger, key.to_string()),
+            }
+        }
         batch.put_cf(&meta, APPLIED_KEY, applied.as_bytes());
         self.db.write(batch).map_err(io::Error::other)
     }
@@ -155,6 +189,11 @@ impl StateStore {
             }
             let meta = family(&db, META)?;
             batch.put_cf(&meta, COUNTERS_KEY, encode(&counters(state))?);
+            batch.put_cf(&meta, CLUSTER_KEY, encode(&**state.cluster())?);
+            let ledger = family(&db, LEDGER)?;
+            for (key, row) in state.ledger().rows() {
+                batch.put_cf(&ledger, key.to_string(), encode(&row)?);
+            }
             batch.put_cf(&meta, APPLIED_KEY, applied.as_bytes());
         }
         db.write(batch).map_err(io::Error::other)?;
@@ -217,7 +256,7 @@ fn open_db(path: &Path) -> io::Result<DB> {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(2);
-    let families = [RESOURCES, HISTORY, META].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
+    let families = [RESOURCES, HISTORY, LEDGER, META].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
     DB::open_cf_descriptors(&options, path, families).map_err(io::Error::other)
 }
 

@@ -78,6 +78,11 @@ fn lock(machine: &SharedMachine) -> MutexGuard<'_, Box<dyn Machine>> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    // A thread's progress would not follow the simulated clock.
+    #[cfg(test)]
+    if crate::sim::is_simulated() {
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(e) if e.is_panic() => fatal("the state machine", &e),

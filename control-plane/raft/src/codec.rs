@@ -6,8 +6,8 @@ use std::io;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Version of every record that this build writes.
-const VERSION: u8 = 1;
+/// Version of every record that this build writes. Version 1 had leader ids of term and node.
+const VERSION: u8 = 2;
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     postcard::to_extend(value, vec![VERSION]).map_err(io::Error::other)

@@ -1,10 +1,10 @@
 //! What a group is told when it is opened.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use openraft::{Config, SnapshotPolicy};
 
-use crate::GroupError;
+use crate::{GroupError, MAX_INFLIGHT_PROPOSALS, MAX_PROPOSAL_BYTES};
 
 /// Who this node is and how its group behaves.
 #[derive(Clone, Debug)]
@@ -21,10 +21,20 @@ pub struct GroupConfig {
     pub timings: Timings,
     /// How much log is kept.
     pub retention: Retention,
+    /// How long callers wait for a leader and for a commit.
+    pub forwarding: Forwarding,
+    /// How much work is taken at once.
+    pub admission: Admission,
+    /// Who may be a voter, and when.
+    pub membership: MembershipPolicy,
+    /// Whether this node has run before, as something other than its log knows (its certificate,
+    /// its configuration). An empty store is then refused: a voter that forgot its votes and
+    /// entries would let a quorum lose what it acknowledged.
+    pub expect_existing: bool,
 }
 
 impl GroupConfig {
-    /// A configuration with default timings and retention.
+    /// A configuration with default timings, retention and bounds.
     pub fn new(node_id: u64, cluster: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             node_id,
@@ -33,7 +43,87 @@ impl GroupConfig {
             address: String::new(),
             timings: Timings::default(),
             retention: Retention::default(),
+            forwarding: Forwarding::default(),
+            admission: Admission::default(),
+            membership: MembershipPolicy::default(),
+            expect_existing: false,
         }
+    }
+}
+
+/// How long a caller of [`crate::Group::propose`] or [`crate::Group::read_barrier`] waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarding {
+    /// For a leader that takes the call. Nothing has been logged when this ends.
+    pub leader_wait_ms: u64,
+    /// For the commit and the local apply once a leader took the command. When this ends the
+    /// command's fate is unknown.
+    pub commit_wait_ms: u64,
+}
+
+impl Default for Forwarding {
+    fn default() -> Self {
+        Self { leader_wait_ms: 5_000, commit_wait_ms: 8_000 }
+    }
+}
+
+impl Forwarding {
+    pub(crate) fn leader_wait(&self) -> Duration {
+        Duration::from_millis(self.leader_wait_ms)
+    }
+    pub(crate) fn commit_wait(&self) -> Duration {
+        Duration::from_millis(self.commit_wait_ms)
+    }
+}
+
+/// How much work a replica takes at once; more is made to wait, then refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    /// Proposals in flight.
+    pub max_proposals: usize,
+    /// Bytes of the proposals in flight.
+    pub max_bytes: usize,
+    /// Committed entries that may wait for the state machine.
+    pub max_apply_lag: u64,
+    /// How long a proposal waits for a place before it is refused.
+    pub wait_ms: u64,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { max_proposals: MAX_INFLIGHT_PROPOSALS, max_bytes: 64 << 20, max_apply_lag: 10_000, wait_ms: 2_000 }
+    }
+}
+
+/// Who may be a voter, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct MembershipPolicy {
+    /// Voters that must remain after a removal.
+    pub min_voters: usize,
+    /// Makes learners voters by themselves; `None`: only on request.
+    pub promotion: Option<Promotion>,
+    /// How long one change may take to commit. When this ends its fate is unknown.
+    pub change_wait_ms: u64,
+}
+
+impl Default for MembershipPolicy {
+    fn default() -> Self {
+        Self { min_voters: 1, promotion: None, change_wait_ms: 10_000 }
+    }
+}
+
+/// When a learner becomes a voter by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Promotion {
+    /// Entries that it may be behind the leader.
+    pub max_lag: u64,
+    /// How long it must have been no further behind, and answering.
+    pub stable_ms: u64,
+}
+
+impl Default for Promotion {
+    fn default() -> Self {
+        Self { max_lag: 250, stable_ms: 10_000 }
     }
 }
 
@@ -86,8 +176,24 @@ const MAX_ENTRIES_PER_RPC: u64 = 1_000;
 /// Entries removed from the log in one batch.
 const PURGE_BATCH_ENTRIES: u64 = 1_000;
 
+impl Timings {
+    /// A peer that answered within this time counts as alive: two of the longest elections.
+    pub(crate) fn live_window(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms * 2)
+    }
+    /// A peer that leaves entries unanswered for this long is tried again from the start. Longer
+    /// than a heartbeat, because the answer waits for the peer's disk.
+    pub(crate) fn append_limit(&self) -> Duration {
+        Duration::from_millis(self.election_min_ms)
+    }
+}
+
 pub(crate) fn raft_config(config: &GroupConfig) -> Result<Arc<Config>, GroupError> {
-    let GroupConfig { timings, retention, .. } = config;
+    let GroupConfig { timings, retention, admission, .. } = config;
+    if admission.max_bytes < MAX_PROPOSAL_BYTES || admission.max_proposals == 0 {
+        let text = format!("admission must have room for one proposal of {MAX_PROPOSAL_BYTES} bytes");
+        return Err(GroupError::Config(text));
+    }
     let raft = Config {
         cluster_name: format!("{}/{}", config.cluster, config.name),
         heartbeat_interval: timings.heartbeat_ms,

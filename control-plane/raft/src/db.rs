@@ -14,6 +14,8 @@ pub(crate) const LOG: &str = "log";
 /// Vote, purge marker, committed log id, identity.
 pub(crate) const META: &str = "meta";
 const IDENTITY_KEY: &[u8] = b"identity";
+/// RocksDB's pointer to its manifest: the file that every database has.
+const CURRENT_FILE: &str = "CURRENT";
 /// The write-ahead log is cut at this size by flushing the column family that holds it back.
 const MAX_TOTAL_WAL_BYTES: u64 = 256 << 20;
 /// RocksDB's own text logs that are kept.
@@ -33,6 +35,11 @@ impl Identity {
 }
 
 pub(crate) fn open(path: &Path, config: &GroupConfig) -> Result<Arc<DB>, GroupError> {
+    // Before anything is created: a refused start must leave what it found, so that the next one
+    // is refused too.
+    if config.expect_existing && !path.join(CURRENT_FILE).exists() {
+        return Err(wiped(path, config));
+    }
     std::fs::create_dir_all(path)?;
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -48,6 +55,10 @@ pub(crate) fn open(path: &Path, config: &GroupConfig) -> Result<Arc<DB>, GroupEr
     let db = Arc::new(db);
     check_identity(&db, path, config)?;
     Ok(db)
+}
+
+fn wiped(path: &Path, config: &GroupConfig) -> GroupError {
+    GroupError::Wiped { path: path.display().to_string(), node_id: config.node_id }
 }
 
 /// First start: the identity is written and synced before anything else. A crash before that
@@ -67,6 +78,7 @@ fn check_identity(db: &DB, path: &Path, config: &GroupConfig) -> Result<(), Grou
                 expected: expected.text(),
             })
         }
+        None if config.expect_existing => Err(wiped(path, config)),
         None if db.iterator_cf(&family(db, LOG)?, IteratorMode::Start).next().is_some() => Err(GroupError::Identity {
             path: path.display().to_string(),
             found: "an unknown node (the store has a log but no identity)".to_owned(),

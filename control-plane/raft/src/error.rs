@@ -19,6 +19,18 @@ pub enum GroupError {
         /// `cluster/group/node` as configured.
         expected: String,
     },
+    /// The store is empty although this node has run before.
+    #[error(
+        "this node has run before and its Raft log is gone ({path}): it forgot what it promised to the others. \
+         Never restart it under its id: remove node {node_id} from the cluster, and let this server join with a new \
+         token under a new id"
+    )]
+    Wiped {
+        /// The store's folder.
+        path: String,
+        /// This node.
+        node_id: u64,
+    },
     /// The configuration cannot work.
     #[error("the Raft configuration of this group cannot work: {0}")]
     Config(String),
@@ -33,9 +45,16 @@ pub enum GroupError {
         /// The leader, if one is known.
         leader: Option<u64>,
     },
-    /// Leadership changed after the command was logged: it may or may not take effect.
-    #[error("leadership changed while the command was in flight: it may or may not take effect; read before retrying")]
+    /// The command was handed to a leader and its commit was not seen: it may or may not take
+    /// effect, now or later.
+    #[error(
+        "the leader or the way to it was lost while the command was in flight: it may or may not take effect; \
+         read before retrying"
+    )]
     OutcomeUnknown,
+    /// Too much is in flight; the command was not logged.
+    #[error("the group takes no more work now: {0}; retry after a pause")]
+    Busy(String),
     /// A quorum did not confirm in time.
     #[error("no quorum of the group answers: {0}")]
     NoQuorum(String),
@@ -71,10 +90,12 @@ impl GroupError {
     pub fn code(&self) -> &'static str {
         match self {
             GroupError::Identity { .. } => "PV-RAFT-IDENTITY",
+            GroupError::Wiped { .. } => "PV-RAFT-WIPED",
             GroupError::Config(_) => "PV-RAFT-CONFIG",
             GroupError::Storage(_) => "PV-RAFT-STORAGE",
             GroupError::NotLeader { .. } => "PV-RAFT-NOT-LEADER",
             GroupError::OutcomeUnknown => "PV-RAFT-OUTCOME-UNKNOWN",
+            GroupError::Busy(_) => "PV-RAFT-BUSY",
             GroupError::NoQuorum(_) => "PV-RAFT-NO-QUORUM",
             GroupError::TooLarge { .. } => "PV-RAFT-TOO-LARGE",
             GroupError::Timeout { .. } => "PV-RAFT-TIMEOUT",
@@ -82,5 +103,10 @@ impl GroupError {
             GroupError::Wire(_) => "PV-RAFT-WIRE",
             GroupError::Stopped => "PV-RAFT-STOPPED",
         }
+    }
+
+    /// Whether the command that was answered so is certainly in no log, and never will be.
+    pub fn not_logged(&self) -> bool {
+        !matches!(self, GroupError::OutcomeUnknown | GroupError::Timeout { .. } | GroupError::Storage(_))
     }
 }

@@ -1,34 +1,34 @@
-//! One replica of one group.
+//! One replica of one group: how it is opened, asked and closed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use bytes::Bytes;
 use openraft::{
-    BasicNode, ReadPolicy, ServerState,
+    BasicNode,
     async_runtime::watch::WatchReceiver,
-    errors::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError},
+    errors::{Fatal, InitializeError, RaftError},
+    storage::RaftLogStorage,
 };
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, watch};
 
 use crate::{
-    GroupConfig, GroupError, Machine, NoPeers, RpcKind, Transport,
+    GroupConfig, GroupError, GroupMetrics, Machine, NoPeers, RpcKind, Transport,
     adapter::MachineAdapter,
+    admission::Gate,
     config, db,
-    log_store::{LogStore, fatal},
+    log_store::{LogStore, Open, fatal},
     network::Network,
-    raft_types::{Command, Raft, Types},
+    raft_types::{MetricsReceiver, Raft, Types},
+    recovery,
+    serve::Receiving,
     snapshot_file::SnapshotDir,
+    steward,
 };
-
-/// Proposals in flight in one group; more wait for a place.
-pub const MAX_INFLIGHT_PROPOSALS: usize = 8_192;
-/// Bytes of one proposal.
-pub const MAX_PROPOSAL_BYTES: usize = 8 << 20;
 
 /// The longest wait for tasks to let go of the files at shutdown.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
@@ -42,46 +42,6 @@ pub struct Proposed {
     pub reply: Vec<u8>,
 }
 
-/// What a node is in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Leads.
-    Leader,
-    /// Follows a leader and votes.
-    Follower,
-    /// Asks for votes.
-    Candidate,
-    /// Receives the log and does not vote.
-    Learner,
-    /// Ending.
-    Stopped,
-}
-
-/// Where a group stands, as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupMetrics {
-    /// This node.
-    pub node_id: u64,
-    /// What this node is.
-    pub role: Role,
-    /// The current term.
-    pub term: u64,
-    /// The leader, if one is known.
-    pub leader: Option<u64>,
-    /// Index of the last entry in this node's log.
-    pub last_log: Option<u64>,
-    /// Index of the last entry applied here.
-    pub applied: Option<u64>,
-    /// Index of the last entry that a snapshot here covers.
-    pub snapshot: Option<u64>,
-    /// Index of the last entry removed from the log here.
-    pub purged: Option<u64>,
-    /// The voters.
-    pub voters: BTreeSet<u64>,
-    /// The learners.
-    pub learners: BTreeSet<u64>,
-}
-
 /// One replica of one group; clones share it.
 #[derive(Clone)]
 pub struct Group {
@@ -89,34 +49,48 @@ pub struct Group {
 }
 
 pub(crate) struct GroupCore {
-    raft: Raft,
-    config: GroupConfig,
-    snapshots: SnapshotDir,
-    places: Semaphore,
-    /// Bytes received of the snapshot being received.
-    receiving: Mutex<u64>,
+    pub(crate) raft: Raft,
+    pub(crate) config: GroupConfig,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) metrics: MetricsReceiver,
+    pub(crate) snapshots: SnapshotDir,
+    pub(crate) gate: Gate,
+    /// The snapshot being received.
+    pub(crate) receiving: Mutex<Option<Receiving>>,
     /// Held during a membership change: they are made one at a time.
-    membership: Mutex<()>,
+    pub(crate) membership: Mutex<()>,
     /// Closes when log and machine have been dropped.
     closed: watch::Receiver<()>,
 }
 
 impl GroupCore {
-    pub(crate) fn raft(&self) -> &Raft {
-        &self.raft
-    }
     pub(crate) fn node_id(&self) -> u64 {
         self.config.node_id
     }
     pub(crate) fn name(&self) -> &str {
         &self.config.name
     }
-    pub(crate) fn snapshots(&self) -> &SnapshotDir {
-        &self.snapshots
+    pub(crate) fn metrics(&self) -> GroupMetrics {
+        // Cloned at once: a held guard would block Raft's core.
+        let metrics = self.metrics.borrow_watched().clone();
+        GroupMetrics::new(&metrics)
     }
-    pub(crate) fn receiving(&self) -> &Mutex<u64> {
-        &self.receiving
+    /// Committed entries that wait for the machine.
+    pub(crate) fn apply_lag(&self) -> u64 {
+        let metrics = self.metrics.borrow_watched();
+        let entries = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        let committed = entries(metrics.local_committed.as_ref().map(|id| id.index));
+        committed.saturating_sub(entries(metrics.last_applied.as_ref().map(|id| id.index)))
     }
+}
+
+/// What a replica keeps on its disk.
+pub(crate) struct Stores<L> {
+    pub(crate) log: L,
+    pub(crate) snapshots: SnapshotDir,
+    /// Dropped by all who keep files open when they are done; `closed` then ends.
+    pub(crate) open: Open,
+    pub(crate) closed: watch::Receiver<()>,
 }
 
 impl Group {
@@ -133,25 +107,47 @@ impl Group {
         machine: M,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, GroupError> {
-        let raft_config = config::raft_config(&config)?;
         let (open, closed) = watch::channel(());
         let db = db::open(&dir.join("raft"), &config)?;
         let log = LogStore::new(db, &config.name, open.clone())?;
         let snapshots = SnapshotDir::open(dir.join("snapshots"))?;
-        let adapter = MachineAdapter::new(Box::new(machine), snapshots.clone(), open)?;
-        let network = Network { transport, node_id: config.node_id, group: config.name.clone() };
-        let raft = Raft::new(config.node_id, raft_config, network, log, adapter).await.map_err(from_fatal)?;
-        tokio::spawn(end_process_on_fatal(raft.clone(), config.name.clone()));
+        Self::start(config, machine, transport, Stores { log, snapshots, open, closed }).await
+    }
+
+    /// Generic over the log so that a simulation can bring one that forgets what was not synced.
+    pub(crate) async fn start<M: Machine, L: RaftLogStorage<Types>>(
+        config: GroupConfig,
+        machine: M,
+        transport: Arc<dyn Transport>,
+        stores: Stores<L>,
+    ) -> Result<Self, GroupError> {
+        let raft_config = config::raft_config(&config)?;
+        let Stores { mut log, snapshots, open, closed } = stores;
+        let mut adapter = MachineAdapter::new(Box::new(machine), snapshots.clone(), open)?;
+        recovery::reconcile(&mut log, &mut adapter).await?;
+        let members = Arc::new(OnceLock::new());
+        let network = Network::new(transport.clone(), &config, members.clone());
+        let starting = Raft::new(config.node_id, raft_config, network, log, adapter);
+        #[cfg(test)]
+        let starting = crate::sim::seeded(starting);
+        let raft = starting.await.map_err(from_fatal)?;
+        let metrics = raft.metrics();
+        // Set once: nobody else has the cell yet.
+        let _ = members.set(metrics.clone());
+        tokio::spawn(end_process_on_fatal(metrics.clone(), config.name.clone()));
         let core = GroupCore {
             raft,
+            gate: Gate::new(config.admission),
             config,
+            transport,
+            metrics,
             snapshots,
-            places: Semaphore::new(MAX_INFLIGHT_PROPOSALS),
-            receiving: Mutex::new(0),
+            receiving: Mutex::new(None),
             membership: Mutex::new(()),
             closed,
         };
         let group = Self { core: Arc::new(core) };
+        tokio::spawn(steward::run(Arc::downgrade(&group.core)));
         group.elect_if_alone().await?;
         Ok(group)
     }
@@ -183,38 +179,25 @@ impl Group {
         }
     }
 
-    /// Logs a command and waits until it is durable on a quorum and applied here. Concurrent
-    /// proposals share fsyncs. Waits for a place when [`MAX_INFLIGHT_PROPOSALS`] are in flight.
+    /// Has a command logged, wherever the leader is, and waits until it is durable on a quorum
+    /// and applied here: the caller reads its own write. Concurrent proposals share fsyncs.
+    ///
+    /// Waits for a place while too much is in flight ([`GroupError::Busy`]), then for a leader
+    /// ([`GroupError::NoQuorum`]), both within the bounds of the configuration; nothing has been
+    /// logged when one of them ends. [`GroupError::OutcomeUnknown`] when a leader got the command
+    /// and its answer did not come: it is never sent twice. [`GroupError::Timeout`] when it is
+    /// committed and this node is slow to apply it.
     ///
     /// Dropping the future does not withdraw the command.
     pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Proposed, GroupError> {
-        let command = command.into();
-        if command.len() > MAX_PROPOSAL_BYTES {
-            return Err(GroupError::TooLarge { bytes: command.len(), limit: MAX_PROPOSAL_BYTES });
-        }
-        let _place = self.core.places.acquire().await.map_err(|_| GroupError::Stopped)?;
-        match self.core.raft.client_write(Command(command)).await {
-            Ok(done) => Ok(Proposed { index: done.log_id.index, reply: done.data }),
-            Err(e) => Err(from_write(e)),
-        }
+        self.core.propose(command.into()).await
     }
 
     /// Returns once everything committed before this call is applied here, confirmed by a quorum
-    /// (ReadIndex; no trust in clocks). Only on the leader. Returns the index read from.
+    /// (ReadIndex; no trust in clocks). Any replica answers; the leader is asked for the index.
+    /// Returns the index read from.
     pub async fn read_barrier(&self) -> Result<u64, GroupError> {
-        let raft = &self.core.raft;
-        let read = match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(read) => read,
-            Err(RaftError::Fatal(e)) => return Err(from_fatal(e)),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(e))) => {
-                return Err(GroupError::NotLeader { leader: e.leader_id });
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => {
-                return Err(GroupError::NoQuorum(e.to_string()));
-            }
-        };
-        let state = read.await_ready(raft).await.map_err(from_fatal)?;
-        Ok(state.read_log_id().index())
+        self.core.read_barrier().await
     }
 
     /// Whether this node leads, as far as it knows.
@@ -224,7 +207,7 @@ impl Group {
 
     /// The leader, as far as this node knows.
     pub fn leader(&self) -> Option<u64> {
-        self.core.raft.metrics().borrow_watched().current_leader
+        self.core.metrics.borrow_watched().current_leader
     }
 
     /// Waits until a leader is known that has committed in its term, and everything that this
@@ -238,41 +221,7 @@ impl Group {
 
     /// Where the group stands.
     pub fn metrics(&self) -> GroupMetrics {
-        // Cloned at once: a held guard would block Raft's core.
-        let metrics = self.core.raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        GroupMetrics {
-            node_id: metrics.id,
-            role: match metrics.state {
-                ServerState::Leader => Role::Leader,
-                ServerState::Follower => Role::Follower,
-                ServerState::Candidate => Role::Candidate,
-                ServerState::Learner => Role::Learner,
-                ServerState::Shutdown => Role::Stopped,
-            },
-            term: metrics.current_term,
-            leader: metrics.current_leader,
-            last_log: metrics.last_log_index,
-            applied: metrics.last_applied.map(|id| id.index),
-            snapshot: metrics.snapshot.map(|id| id.index),
-            purged: metrics.purged.map(|id| id.index),
-            voters: membership.voter_ids().collect(),
-            learners: membership.learner_ids().collect(),
-        }
-    }
-
-    /// Adds a node that receives the log and does not vote; waits until it has caught up.
-    pub async fn add_learner(&self, id: u64, address: String) -> Result<(), GroupError> {
-        let _one_at_a_time = self.core.membership.lock().await;
-        let added = self.core.raft.add_learner(id, BasicNode::new(address), true).await;
-        added.map(drop).map_err(from_write)
-    }
-
-    /// Sets the voters; each must be a voter or learner already. Former voters leave the group.
-    pub async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), GroupError> {
-        let _one_at_a_time = self.core.membership.lock().await;
-        let changed = self.core.raft.change_membership(voters, false).await;
-        changed.map(drop).map_err(from_write)
+        self.core.metrics()
     }
 
     /// Takes a snapshot soon, whatever the retention says.
@@ -288,7 +237,7 @@ impl Group {
     /// Stops the replica; what was acknowledged stays. When it returns, the log is closed and the
     /// machine dropped: the folder can be opened again.
     pub async fn shutdown(&self) -> Result<(), GroupError> {
-        self.core.places.close();
+        self.core.gate.close();
         let stopped = self.core.raft.shutdown().await;
         stopped.map_err(|e| GroupError::Storage(std::io::Error::other(e)))?;
         let mut closed = self.core.closed.clone();
@@ -303,37 +252,36 @@ impl Group {
     }
 }
 
+/// How long a core that vanished may be the runtime's own end.
+const END_OF_RUNTIME: Duration = Duration::from_millis(200);
+
 /// openraft stops its core on a storage error or a panic and leaves the process running, which
 /// would then refuse everything for ever. Ending it lets the supervisor start it afresh.
-async fn end_process_on_fatal(raft: Raft, group: String) {
-    let mut metrics = raft.metrics();
-    // Only the channel is kept: this task must not hold the replica open.
-    drop(raft);
+async fn end_process_on_fatal(mut metrics: MetricsReceiver, group: String) {
+    let what = format!("the Raft core of group {group}");
     loop {
         let state = metrics.borrow_watched().running_state.clone();
         match state {
             Ok(()) => {}
             Err(Fatal::Stopped) => return,
-            Err(e) => fatal(&format!("the Raft core of group {group}"), &e),
+            Err(e) => fatal(&what, &e),
         }
         if metrics.changed().await.is_err() {
-            return;
+            break;
         }
+    }
+    // A core that is stopped says so first. One that vanishes has panicked, unless all tasks are
+    // being dropped: then this one does not wake up again.
+    let last = metrics.borrow_watched().running_state.clone();
+    if last.is_ok() {
+        tokio::time::sleep(END_OF_RUNTIME).await;
+        fatal(&what, &Fatal::<Types>::Panicked);
     }
 }
 
-fn from_fatal(error: Fatal<Types>) -> GroupError {
+pub(crate) fn from_fatal(error: Fatal<Types>) -> GroupError {
     match error {
         Fatal::Stopped | Fatal::Panicked => GroupError::Stopped,
         Fatal::StorageError(e) => GroupError::Storage(std::io::Error::other(e.to_string())),
-    }
-}
-
-fn from_write(error: RaftError<Types, ClientWriteError<Types>>) -> GroupError {
-    match error {
-        RaftError::Fatal(e) => from_fatal(e),
-        RaftError::APIError(ClientWriteError::ForwardToLeader(e)) => GroupError::NotLeader { leader: e.leader_id },
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => GroupError::OutcomeUnknown,
-        RaftError::APIError(e) => GroupError::Membership(e.to_string()),
     }
 }

@@ -35,6 +35,11 @@ const MAX_READ_BYTES: usize = 4 << 20;
 /// Ends the process. What a failed write or sync left on disk is unknown, and going on could
 /// acknowledge what a restart then loses; a restart reads what is really there.
 pub(crate) fn fatal(what: &str, error: &dyn std::fmt::Display) -> ! {
+    #[cfg(test)]
+    if crate::sim::is_simulated() {
+        crate::sim::note_fatal(format!("{what} failed: {error}"));
+        panic!("the simulated process ends: {what}: {error}");
+    }
     tracing::error!(code = "PV-RAFT-FATAL", %error, "{what} failed; the process ends so that nothing unsafe is acknowledged");
     std::process::abort()
 }

@@ -1,28 +1,37 @@
 //! openraft's network over a [`Transport`].
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, Stream, StreamExt, future, stream};
 use openraft::{
     BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    async_runtime::watch::WatchReceiver,
+    base::{BoxFuture, BoxStream},
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{RPCOption, RPCTypes},
     raft::{
-        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-        VoteRequest, VoteResponse,
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Peer, RpcKind, Transport, TransportError, codec,
-    raft_types::{Snapshot, Types, Vote},
+    GroupConfig, Peer, RpcKind, Transport, TransportError, codec,
+    raft_types::{LogId, MetricsReceiver, Snapshot, Types, Vote},
     snapshot_file::SnapshotFile,
 };
 
 /// Bytes of a snapshot in one message.
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Messages with entries that one follower may have in flight: they hide the network's round trip
+/// and the follower's fsync.
+const MAX_PIPELINED_APPENDS: usize = 16;
 
 /// A part of a snapshot file.
 #[derive(Serialize, Deserialize)]
@@ -36,18 +45,41 @@ pub(crate) struct SnapshotChunk {
     pub(crate) data: Bytes,
 }
 
+/// Empty until the replica runs; then it knows where every member listens now.
+pub(crate) type Members = Arc<OnceLock<MetricsReceiver>>;
+
+/// Where `id` listens according to the membership that this node knows.
+pub(crate) fn address_of(metrics: &MetricsReceiver, id: u64) -> Option<String> {
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().get_node(&id).map(|node| node.addr.clone())
+}
+
 pub(crate) struct Network {
-    pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) node_id: u64,
-    pub(crate) group: String,
+    transport: Arc<dyn Transport>,
+    node_id: u64,
+    group: String,
+    append_limit: Duration,
+    members: Members,
+}
+
+impl Network {
+    pub(crate) fn new(transport: Arc<dyn Transport>, config: &GroupConfig, members: Members) -> Self {
+        let append_limit = config.timings.append_limit();
+        Self { transport, node_id: config.node_id, group: config.name.clone(), append_limit, members }
+    }
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Link {
-        let peer = Peer { id: target, address: node.addr.clone(), group: self.group.clone() };
-        Link { transport: self.transport.clone(), from: self.node_id, peer }
+        Link {
+            transport: self.transport.clone(),
+            from: self.node_id,
+            peer: Peer { id: target, address: node.addr.clone(), group: self.group.clone() },
+            append_limit: self.append_limit,
+            members: self.members.clone(),
+        }
     }
 }
 
@@ -55,26 +87,60 @@ impl RaftNetworkFactory<Types> for Network {
 pub(crate) struct Link {
     transport: Arc<dyn Transport>,
     from: u64,
+    /// As it was when this link was made.
     peer: Peer,
+    append_limit: Duration,
+    members: Members,
 }
 
 impl Link {
-    async fn call<Q: Serialize, A: DeserializeOwned>(
+    /// The peer at its current address: openraft keeps a link when only the address changes.
+    fn peer(&self) -> Peer {
+        let mut peer = self.peer.clone();
+        if let Some(address) = self.members.get().and_then(|members| address_of(members, peer.id)) {
+            peer.address = address;
+        }
+        peer
+    }
+
+    /// Sends now, before the future is polled: the order of calls is the order on the wire.
+    fn call<Q: Serialize, A: DeserializeOwned>(
         &self,
         kind: RpcKind,
         action: RPCTypes,
         request: &Q,
         timeout: Duration,
-    ) -> Result<A, RPCError<Types>> {
-        let body = Bytes::from(codec::encode(request).map_err(|e| failed(&e))?);
-        let call = self.transport.call(self.peer.clone(), kind, body, timeout);
-        match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(answer)) => codec::decode(&answer).map_err(|e| failed(&e)),
-            Ok(Err(e @ TransportError::Unreachable(_))) => Err(RPCError::Unreachable(Unreachable::new(&e))),
-            Ok(Err(e)) => Err(RPCError::Network(NetworkError::new(&e))),
-            Err(_) => {
-                let (id, target) = (self.from, self.peer.id);
-                Err(RPCError::Timeout(Timeout { action, id, target, timeout }))
+    ) -> impl Future<Output = Result<A, RPCError<Types>>> + Send + use<Q, A> {
+        let (id, target) = (self.from, self.peer.id);
+        let body = codec::encode(request).map(Bytes::from);
+        let sent =
+            body.map(|body| tokio::time::timeout(timeout, self.transport.call(self.peer(), kind, body, timeout)));
+        async move {
+            match sent.map_err(|e| failed(&e))?.await {
+                Ok(Ok(answer)) => codec::decode(&answer).map_err(|e| failed(&e)),
+                Ok(Err(e @ TransportError::Unreachable(_))) => Err(RPCError::Unreachable(Unreachable::new(&e))),
+                Ok(Err(e)) => Err(RPCError::Network(NetworkError::new(&e))),
+                Err(_) => Err(RPCError::Timeout(Timeout { action, id, target, timeout })),
+            }
+        }
+    }
+
+    /// One message of a stream of appends. The answer says how far the follower's log is the same
+    /// as this leader's.
+    fn append(
+        &self,
+        rpc: &AppendEntriesRequest<Types>,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<StreamAppendResult<Types>, RPCError<Types>>> + Send + use<> {
+        let previous: Option<LogId> = rpc.prev_log_id;
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(previous);
+        let answer = self.call(RpcKind::AppendEntries, RPCTypes::AppendEntries, rpc, timeout);
+        async move {
+            match answer.await? {
+                // A follower takes all or nothing, and the start of the log conflicts with nothing.
+                AppendEntriesResponse::PartialSuccess(_) => Err(failed(&nonsense("part of the entries taken"))),
+                AppendEntriesResponse::Conflict if previous.is_none() => Err(failed(&nonsense("no conflict possible"))),
+                whole => Ok(whole.into_stream_result(previous, last)),
             }
         }
     }
@@ -102,8 +168,27 @@ impl Link {
     }
 }
 
+/// A conflict at or before what the follower acknowledged in the same stream is no conflict: the
+/// append overtook the one before it. openraft would take it for a follower that lost its log,
+/// which it cannot cope with; as a failed message it is sent again.
+fn refute(
+    answer: Result<StreamAppendResult<Types>, RPCError<Types>>,
+    acknowledged: Option<LogId>,
+) -> Result<StreamAppendResult<Types>, RPCError<Types>> {
+    match answer {
+        Ok(Err(StreamAppendError::Conflict(at))) if Some(at) <= acknowledged => {
+            Err(failed(&io::Error::other(format!("an append behind {at} overtook the one that ends there"))))
+        }
+        other => other,
+    }
+}
+
 fn failed(error: &io::Error) -> RPCError<Types> {
     RPCError::Network(NetworkError::new(error))
+}
+
+fn nonsense(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("impossible answer to an append: {what}"))
 }
 
 impl RaftNetworkV2<Types> for Link {
@@ -114,8 +199,34 @@ impl RaftNetworkV2<Types> for Link {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let action = RPCTypes::AppendEntries;
-        self.call(RpcKind::AppendEntries, action, &rpc, option.soft_ttl()).await
+        self.call(RpcKind::AppendEntries, RPCTypes::AppendEntries, &rpc, option.soft_ttl()).await
+    }
+
+    /// Several appends in flight, answers in the order of the requests, the end after the first
+    /// that is not a plain success: what was sent behind it is refused by the follower anyway.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let link: &'s Link = self;
+        let timeout = option.soft_ttl().max(self.append_limit);
+        let answers = input.map(move |rpc| link.append(&rpc, timeout)).buffered(MAX_PIPELINED_APPENDS);
+        let start = (Box::pin(answers), None);
+        let answers = stream::unfold(Some(start), |state| async move {
+            let (mut answers, acknowledged) = state?;
+            let answer = refute(answers.next().await?, acknowledged);
+            let next = match &answer {
+                Ok(Ok(matched)) => Some((answers, acknowledged.max(*matched))),
+                _ => None,
+            };
+            Some((answer, next))
+        });
+        let answers: BoxStream<'s, _> = Box::pin(answers);
+        Box::pin(future::ready(Ok(answers)))
     }
 
     async fn vote(
@@ -153,7 +264,6 @@ impl RaftNetworkV2<Types> for Link {
         req: TransferLeaderRequest<Types>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        let action = RPCTypes::TransferLeader;
-        self.call(RpcKind::TransferLeader, action, &req, option.soft_ttl()).await
+        self.call(RpcKind::TransferLeader, RPCTypes::TransferLeader, &req, option.soft_ttl()).await
     }
 }

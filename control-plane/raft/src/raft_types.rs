@@ -24,14 +24,25 @@ impl fmt::Display for Command {
     }
 }
 
+/// Where openraft's tasks run and its random numbers come from.
+#[cfg(not(test))]
+#[allow(deprecated, reason = "the new name is in a crate that is no dependency of ours")]
+pub(crate) type Runtime = openraft::TokioRuntime;
+/// The same, with random numbers from the seed of a simulation.
+#[cfg(test)]
+pub(crate) type Runtime = crate::sim::SeededRuntime;
+
 openraft::declare_raft_types!(
-    /// Provost's instantiation of openraft.
+    /// Provost's instantiation of openraft. Leader ids are the standard ones: at most one leader
+    /// a term, so that a term names a leadership wherever it is used as a fence. openraft's
+    /// default lets a node of a higher id take over within the term.
     pub(crate) Types:
         D = Command,
         R = Vec<u8>,
         NodeId = u64,
         Node = openraft::BasicNode,
-        AsyncRuntime = openraft::TokioRuntime,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = crate::raft_types::Runtime,
 );
 
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
@@ -41,3 +52,5 @@ pub(crate) type Membership = openraft::type_config::alias::StoredMembershipOf<Ty
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>;
 pub(crate) type Raft = openraft::Raft<Types, crate::adapter::MachineAdapter>;
+/// Where openraft publishes what it knows; a borrowed value must be let go at once.
+pub(crate) type MetricsReceiver = openraft::type_config::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>;

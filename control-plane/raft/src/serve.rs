@@ -1,4 +1,4 @@
-//! The receiving side of Raft's messages.
+//! The receiving side of a group's messages.
 
 use std::{fs::OpenOptions, io, os::unix::fs::FileExt};
 
@@ -10,20 +10,39 @@ use crate::{
     GroupError, RpcKind, codec,
     group::GroupCore,
     network::SnapshotChunk,
-    raft_types::{Snapshot, Types},
+    raft_types::{Snapshot, Types, Vote},
+    route::Refusal,
     snapshot_file::SnapshotFile,
 };
 
+/// Where the snapshot that is being received stands.
+pub(crate) struct Receiving {
+    vote: Vote,
+    total: u64,
+    /// Bytes received.
+    next: u64,
+}
+
 impl GroupCore {
-    /// Answers one message of a peer.
+    /// Answers one message of a peer. The first poll hands a message of Raft to its core, so that
+    /// whoever polls in the order of arrival keeps that order.
+    ///
+    /// Forwarded calls are answered by this node or refused; refusals are answers too, because
+    /// the asker must know whether a command was logged.
     pub(crate) async fn handle(&self, kind: RpcKind, body: Bytes) -> Result<Bytes, GroupError> {
-        let raft = self.raft();
+        let raft = &self.raft;
         match kind {
             RpcKind::AppendEntries => answer(raft.append_entries(decode(&body)?).await),
             RpcKind::Vote => answer(raft.vote(decode(&body)?).await),
             RpcKind::PreVote => answer(raft.pre_vote(decode(&body)?).await),
             RpcKind::TransferLeader => answer(raft.handle_transfer_leader(decode(&body)?).await),
             RpcKind::SnapshotChunk => self.receive_chunk(decode(&body)?).await,
+            RpcKind::Propose => encode(&self.propose_for_peer(body).await.map_err(Refusal::from)),
+            RpcKind::ReadIndex => encode(&self.read_index().await.map_err(Refusal::from)),
+            RpcKind::Membership => {
+                let change = decode(&body)?;
+                encode(&self.change_here(change).await.map_err(Refusal::from))
+            }
         }
     }
 
@@ -31,23 +50,27 @@ impl GroupCore {
     /// it to Raft. A crash or a new leader in between leaves a temporary file that the next
     /// transfer or the next start removes.
     async fn receive_chunk(&self, chunk: SnapshotChunk) -> Result<Bytes, GroupError> {
-        let mut received = self.receiving().lock().await;
-        if chunk.offset != 0 && chunk.offset != *received {
-            let text = format!("snapshot part at {} where {} was expected", chunk.offset, *received);
-            return Err(GroupError::Wire(text));
+        let mut receiving = self.receiving.lock().await;
+        if chunk.offset == 0 {
+            *receiving = Some(Receiving { vote: chunk.vote, total: chunk.total, next: 0 });
         }
-        let path = self.snapshots().temporary("receiving");
+        // Of another leader or another snapshot: its sender starts again.
+        let known = receiving.as_mut().filter(|r| r.vote == chunk.vote && r.total == chunk.total);
+        let Some(known) = known.filter(|r| r.next == chunk.offset) else {
+            return Err(GroupError::Wire(format!("snapshot part at {} was not expected", chunk.offset)));
+        };
+        let path = self.snapshots.temporary("receiving");
         let file = OpenOptions::new().create(true).write(true).truncate(chunk.offset == 0).open(&path)?;
         file.write_all_at(&chunk.data, chunk.offset)?;
-        *received = chunk.offset + chunk.data.len() as u64;
-        if *received < chunk.total {
+        known.next += chunk.data.len() as u64;
+        if known.next < chunk.total {
             return encode(&SnapshotResponse::<Types>::new(chunk.vote));
         }
-        *received = 0;
+        *receiving = None;
         let (meta, snapshot) = SnapshotFile::open(&path)?;
         snapshot.verify()?;
         let snapshot = Snapshot { meta, snapshot };
-        answer(self.raft().install_full_snapshot(chunk.vote, snapshot).await)
+        answer(self.raft.install_full_snapshot(chunk.vote, snapshot).await)
     }
 }
 

@@ -4,13 +4,16 @@
 //! data, BLAKE3 of everything before it. A crash while writing leaves a `*.tmp` file that is
 //! removed on the next start; a crash after the rename leaves an older file too, and the newer
 //! one wins.
+//!
+//! A snapshot of this node may be written while one of the leader is installed. The older of the
+//! two never takes the place of the newer: the log may already be purged up to that one.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{codec, raft_types::SnapshotMeta};
@@ -128,9 +131,13 @@ impl<W: Write> Write for Tee<W> {
     }
 }
 
-/// The folder of a group's snapshots.
+/// The folder of a group's snapshots; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct SnapshotDir(PathBuf);
+pub(crate) struct SnapshotDir {
+    path: PathBuf,
+    /// Held while the folder is listed or changed.
+    listing: Arc<Mutex<()>>,
+}
 
 impl SnapshotDir {
     /// Opens the folder and removes what interrupted writes left.
@@ -142,18 +149,27 @@ impl SnapshotDir {
                 fs::remove_file(file)?;
             }
         }
-        Ok(Self(path))
+        Ok(Self { path, listing: Arc::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A name for a file being written or received.
     pub(crate) fn temporary(&self, name: &str) -> PathBuf {
-        self.0.join(format!("{name}.tmp"))
+        self.path.join(format!("{name}.tmp"))
     }
 
     /// The newest snapshot that is whole.
     pub(crate) fn current(&self) -> io::Result<Option<(SnapshotMeta, SnapshotFile)>> {
+        let _listing = self.lock();
+        self.newest()
+    }
+
+    fn newest(&self) -> io::Result<Option<(SnapshotMeta, SnapshotFile)>> {
         let mut paths: Vec<PathBuf> =
-            fs::read_dir(&self.0)?.map(|entry| entry.map(|e| e.path())).collect::<io::Result<_>>()?;
+            fs::read_dir(&self.path)?.map(|entry| entry.map(|e| e.path())).collect::<io::Result<_>>()?;
         paths.retain(|p| p.extension().is_some_and(|e| e == SUFFIX));
         paths.sort();
         paths.last().map(|path| SnapshotFile::open(path)).transpose()
@@ -179,18 +195,24 @@ impl SnapshotDir {
         Ok(self.adopt(&temporary)?.1)
     }
 
-    /// Makes a complete temporary file (or the current one, which stays) the current snapshot.
+    /// Makes a complete temporary file (or the current one, which stays) the current snapshot. One
+    /// that is older than the current one is removed; its handle still reads it.
     pub(crate) fn adopt(&self, path: &Path) -> io::Result<(SnapshotMeta, SnapshotFile)> {
-        let (meta, _) = SnapshotFile::open(path)?;
+        let (meta, file) = SnapshotFile::open(path)?;
         let index = meta.last_log_id.as_ref().map_or(0, |id| id.index);
         // Twenty digits: the order of names is the order of indexes.
-        let target = self.0.join(format!("{index:020}.{SUFFIX}"));
+        let target = self.path.join(format!("{index:020}.{SUFFIX}"));
+        let _listing = self.lock();
+        if self.newest()?.is_some_and(|(newest, _)| newest.last_log_id > meta.last_log_id) {
+            fs::remove_file(path)?;
+            return Ok((meta, file));
+        }
         if path != target {
             OpenOptions::new().read(true).open(path)?.sync_all()?;
             fs::rename(path, &target)?;
         }
-        File::open(&self.0)?.sync_all()?;
-        for entry in fs::read_dir(&self.0)? {
+        File::open(&self.path)?.sync_all()?;
+        for entry in fs::read_dir(&self.path)? {
             let other = entry?.path();
             if other != target && other.extension().is_some_and(|e| e == SUFFIX) {
                 fs::remove_file(other)?;

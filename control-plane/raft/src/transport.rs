@@ -1,20 +1,13 @@
 //! How messages reach peers. A transport moves opaque bytes: it knows nothing of Raft.
 
-use std::{
-    collections::HashMap,
-    pin::Pin,
-    sync::{Arc, PoisonError, RwLock, Weak},
-    time::Duration,
-};
+use std::{pin::Pin, time::Duration};
 
 use bytes::Bytes;
-
-use crate::{Group, GroupError, group::GroupCore};
 
 /// A boxed future of a transport.
 pub type TransportFuture = Pin<Box<dyn Future<Output = Result<Bytes, TransportError>> + Send>>;
 
-/// Which of Raft's messages.
+/// Which of a group's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RpcKind {
     /// Log entries or a heartbeat.
@@ -27,10 +20,40 @@ pub enum RpcKind {
     SnapshotChunk,
     /// The leader asks the receiver to take over.
     TransferLeader,
+    /// A command for the leader to log.
+    Propose,
+    /// A question to the leader from which index a read is linearizable.
+    ReadIndex,
+    /// A change of the membership for the leader to make.
+    Membership,
+}
+
+impl RpcKind {
+    /// Every kind, with its number on the wire. Numbers are never reused.
+    const CODES: [(RpcKind, u32); 8] = [
+        (RpcKind::AppendEntries, 1),
+        (RpcKind::Vote, 2),
+        (RpcKind::PreVote, 3),
+        (RpcKind::SnapshotChunk, 4),
+        (RpcKind::TransferLeader, 5),
+        (RpcKind::Propose, 6),
+        (RpcKind::ReadIndex, 7),
+        (RpcKind::Membership, 8),
+    ];
+
+    /// The stable number on the wire.
+    pub fn code(self) -> u32 {
+        Self::CODES.iter().find(|(kind, _)| *kind == self).map_or(0, |(_, code)| *code)
+    }
+
+    /// The kind of a number on the wire.
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::CODES.iter().find(|(_, known)| *known == code).map(|(kind, _)| *kind)
+    }
 }
 
 /// Who a message is for. A transport must make sure that the peer it reaches has this id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     /// Node id.
     pub id: u64,
@@ -40,21 +63,25 @@ pub struct Peer {
     pub group: String,
 }
 
-/// Why a message got no answer.
+/// Why a message got no answer. The difference decides whether a command may be sent again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// The peer cannot be reached; wait before the next try.
+    /// The peer's group certainly did not get the message; wait before the next try.
     #[error("unreachable: {0}")]
     Unreachable(String),
-    /// The peer was reached and the exchange failed; the next try may be at once.
+    /// The message was sent and not answered: the peer may have done what it says.
     #[error("{0}")]
     Failed(String),
 }
 
 /// Carries messages to peers and their answers back.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends one message; the receiver passes it to [`Group::handle`]. `timeout` is a hint: the
-    /// caller gives up by itself.
+    /// Sends one message; the receiver passes it to [`crate::Group::handle`]. `timeout` is a hint:
+    /// the caller gives up by itself.
+    ///
+    /// Messages of one kind to one peer should arrive in the order of the calls (not of the
+    /// polls): several appends are in flight at once, and one that overtakes another is refused
+    /// and sent again. Nothing worse comes of it.
     fn call(&self, peer: Peer, kind: RpcKind, body: Bytes, timeout: Duration) -> TransportFuture;
 }
 
@@ -68,75 +95,16 @@ impl Transport for NoPeers {
     }
 }
 
-/// Connects groups in one process, for tests and simulation. Links can be cut.
-#[derive(Clone, Default)]
-pub struct Loopback {
-    network: Arc<RwLock<LoopbackNetwork>>,
-    /// The node that sends through this handle.
-    from: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Default)]
-struct LoopbackNetwork {
-    groups: HashMap<(u64, String), Weak<GroupCore>>,
-    cut: std::collections::HashSet<u64>,
-}
-
-impl Loopback {
-    /// A network without nodes.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The transport of one node.
-    pub fn of_node(&self, id: u64) -> Self {
-        Self { network: self.network.clone(), from: id }
-    }
-
-    /// Makes a group reachable.
-    pub fn attach(&self, group: &Group) {
-        let core = group.core();
-        let key = (core.node_id(), core.name().to_owned());
-        self.write().groups.insert(key, Arc::downgrade(core));
-    }
-
-    /// Cuts a node off from all others, both ways.
-    pub fn isolate(&self, id: u64) {
-        self.write().cut.insert(id);
-    }
-
-    /// Undoes [`Loopback::isolate`].
-    pub fn heal(&self, id: u64) {
-        self.write().cut.remove(&id);
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, LoopbackNetwork> {
-        self.network.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn target(&self, peer: &Peer) -> Option<Arc<GroupCore>> {
-        let network = self.network.read().unwrap_or_else(PoisonError::into_inner);
-        if network.cut.contains(&peer.id) || network.cut.contains(&self.from) {
-            return None;
+    #[test]
+    fn every_kind_has_one_number() {
+        for (position, (kind, code)) in RpcKind::CODES.into_iter().enumerate() {
+            assert_eq!(code, position as u32 + 1, "numbers are never reused or moved");
+            assert_eq!((kind.code(), RpcKind::from_code(code)), (code, Some(kind)));
         }
-        network.groups.get(&(peer.id, peer.group.clone()))?.upgrade()
-    }
-}
-
-impl Transport for Loopback {
-    fn call(&self, peer: Peer, kind: RpcKind, body: Bytes, _: Duration) -> TransportFuture {
-        let target = self.target(&peer);
-        let network = self.clone();
-        Box::pin(async move {
-            let unreachable = || TransportError::Unreachable(format!("node {} is cut off", peer.id));
-            let core = target.ok_or_else(unreachable)?;
-            let answer = core.handle(kind, body).await.map_err(|e| match e {
-                GroupError::Stopped => TransportError::Unreachable(e.to_string()),
-                other => TransportError::Failed(other.to_string()),
-            })?;
-            // The link may have been cut while the peer worked: the answer is then lost.
-            network.target(&peer).ok_or_else(unreachable)?;
-            Ok(answer)
-        })
+        assert_eq!((RpcKind::from_code(0), RpcKind::from_code(9)), (None, None));
     }
 }

@@ -3,7 +3,7 @@
 use provost_types::{Metadata, ResourceKey, Revision, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::references;
+use crate::{ClusterCommand, LedgerCommand, references};
 
 /// Puts and deletes of one transaction.
 pub const MAX_TRANSACTION_CHANGES: usize = 10_000;
@@ -110,9 +110,21 @@ pub struct Transaction {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "version")]
 pub enum StoredCommand {
-    /// The first form.
+    /// A transaction over resources, first form.
     #[serde(rename = "1")]
     V1(Transaction),
+    /// A change of the cluster's own facts, first form.
+    #[serde(rename = "cluster-1")]
+    Cluster1 {
+        /// The change.
+        command: ClusterCommand,
+    },
+    /// A change of the quota ledger, first form.
+    #[serde(rename = "ledger-1")]
+    Ledger1 {
+        /// The change.
+        command: LedgerCommand,
+    },
 }
 
 /// A command that this build cannot read or write.
@@ -129,12 +141,5 @@ impl StoredCommand {
     /// Decodes.
     pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
         Ok(serde_json::from_slice(bytes)?)
-    }
-
-    /// The transaction in today's form.
-    pub fn into_transaction(self) -> Transaction {
-        match self {
-            StoredCommand::V1(transaction) => transaction,
-        }
     }
 }

@@ -4,22 +4,36 @@
 //! set of resources sound, the history that makes changes explainable, and rollback.
 //! Invariants: same state and same transaction give the same result on every node; a rejected
 //! transaction changes nothing; every stored reference points at something that exists.
+//! Beside the resources the state holds the cluster's own facts ([`Cluster`]) and the quota ledger
+//! ([`Ledger`]); each has commands of its own.
 //! Left out: storage and replication (`provost-control-api`, `provost-control-raft`), the meaning
-//! of Cedar text (an admission check outside), the quota ledger.
+//! of Cedar text (an admission check outside).
 
+mod cluster;
 mod command;
 mod fields;
 mod history;
+mod key_ring;
+mod ledger;
 mod problem;
 mod references;
 mod rollback;
 mod state;
 
+pub use cluster::{
+    AdminTokenHash, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken, MAX_ADMIN_TOKENS,
+    MAX_JOIN_TOKEN_LIFE_NS, MAX_JOIN_TOKENS, MAX_MEMBERS, MAX_REMOVED, Member, RemovedMember, Rotation, TokenUse,
+};
 pub use command::{
     CommandError, Draft, Event, Expectation, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, SealingKey, StoredCommand,
     Transaction,
 };
 pub use history::{ChangeKind, HistoryEntry, KeyChange, MAX_HISTORY};
+pub use ledger::{
+    AccountKey, AccountView, ClockReading, LeaseGrant, LeaseReport, LeaseView, LeaseWant, Ledger, LedgerCommand,
+    LedgerReply, LedgerRow, LedgerRowKey, MAX_REPORTS, MAX_WANTS, QuotaId, Span,
+};
 pub use problem::{Problem, Rejected};
+pub use provost_types::Resources;
 pub use rollback::RollbackError;
-pub use state::{Applied, Resources, State};
+pub use state::{Applied, State};

@@ -5,15 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use provost_types::{Kind, Resource, ResourceKey, Revision, Snapshot};
+use provost_types::{Kind, Resource, ResourceKey, Resources, Revision, Snapshot};
 
 use crate::{
-    ChangeKind, HistoryEntry, KeyChange, MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected,
-    Transaction, fields, references,
+    ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
+    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Transaction, fields, references,
 };
-
-/// Resources by key, shared with snapshots.
-pub type Resources = BTreeMap<ResourceKey, Arc<Resource>>;
 
 /// What a transaction does to each resource it names, in key order.
 type Report = Vec<(ResourceKey, ChangeKind)>;
@@ -26,6 +23,8 @@ pub struct State {
     history: VecDeque<Arc<HistoryEntry>>,
     compacted: Revision,
     key_ring: BTreeMap<u64, String>,
+    cluster: Arc<Cluster>,
+    ledger: Arc<Ledger>,
 }
 
 /// What a transaction did.
@@ -54,7 +53,34 @@ impl State {
             history: history.into_iter().map(Arc::new).collect(),
             compacted,
             key_ring,
+            cluster: Arc::default(),
+            ledger: Arc::default(),
         }
+    }
+
+    /// The same with the cluster's own facts and the ledger.
+    pub fn with(self, cluster: Cluster, ledger: Ledger) -> Self {
+        Self { cluster: Arc::new(cluster), ledger: Arc::new(ledger), ..self }
+    }
+
+    /// The cluster's own facts.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The quota ledger.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Changes the cluster's own facts. On `Err` nothing has changed.
+    pub fn apply_cluster(&mut self, revision: Revision, command: ClusterCommand) -> Result<ClusterReply, Rejected> {
+        Arc::make_mut(&mut self.cluster).apply(revision, command)
+    }
+
+    /// Changes the ledger.
+    pub fn apply_ledger(&mut self, revision: Revision, command: LedgerCommand) -> LedgerReply {
+        Arc::make_mut(&mut self.ledger).apply(revision, &self.resources, command)
     }
 
     /// The revision of the last transaction that changed anything.
@@ -104,6 +130,11 @@ impl State {
                 self.compacted = dropped.revision;
             }
         }
+        if let Some(key) = &transaction.sealing_key {
+            // A new key is the occasion to let go of those that nothing needs any more.
+            let used = self.used_key_terms();
+            self.key_ring.retain(|term, _| *term == key.term || used.contains(term));
+        }
         Ok(applied)
     }
 
@@ -111,6 +142,7 @@ impl State {
     pub fn plan(&self, revision: Revision, transaction: &Transaction) -> Result<(Resources, Applied), Rejected> {
         let mut problems = self.check_shape(transaction);
         problems.extend(self.check_expectations(transaction));
+        problems.extend(self.check_key_terms(transaction));
         let (candidate, report) = self.candidate(revision, transaction, &mut problems);
         for (key, kind) in &report {
             if matches!(kind, ChangeKind::Created | ChangeKind::Updated)

@@ -100,7 +100,10 @@ proptest! {
             .iter()
             .map(|t| {
                 let bytes = StoredCommand::V1(t.clone()).encode().unwrap();
-                StoredCommand::decode(&bytes).unwrap().into_transaction()
+                match StoredCommand::decode(&bytes).unwrap() {
+                    StoredCommand::V1(transaction) => transaction,
+                    other => panic!("{other:?}"),
+                }
             })
             .collect();
         prop_assert_eq!(&first, &replay(&decoded));

@@ -1,7 +1,7 @@
 //! What comes back: from the executor, and to the transport.
 
 use provost_mcp::{RawJson, RpcError};
-use provost_types::{AuditReceipt, CallStatus};
+use provost_types::{AuditReceipt, CallStatus, QuotaUnit};
 
 /// What an executor answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub enum RejectionKind {
     Denied,
     /// A limit is used up: 429.
     Limited,
+    /// Whether a limit is used up cannot be known now: 503.
+    LimitUnknown,
     /// The parameters are wrong.
     Invalid,
     /// A guard refused.
@@ -106,6 +108,23 @@ pub struct Rejection {
     pub error: RpcError,
     /// For limits: when to try again.
     pub retry_after_ms: Option<u64>,
+    /// For limits: what is left of the one that refused.
+    pub limit: Option<Box<LimitState>>,
+}
+
+/// What is left of a limit that a call counts in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitState {
+    /// `TENANT/QUOTA`.
+    pub quota: String,
+    /// What it counts.
+    pub unit: QuotaUnit,
+    /// The most in one window.
+    pub limit: u64,
+    /// What is left, as far as this node can know.
+    pub remaining: u64,
+    /// Milliseconds until the window ends; `None`: it has no end.
+    pub reset_ms: Option<u64>,
 }
 
 impl Rejection {
@@ -115,10 +134,10 @@ impl Rejection {
             RejectionKind::Unauthenticated => RpcError::UNAUTHENTICATED,
             RejectionKind::NotFound | RejectionKind::Invalid => RpcError::INVALID_PARAMS,
             RejectionKind::Denied | RejectionKind::Guarded => RpcError::POLICY_DENIED,
-            RejectionKind::Limited => RpcError::LIMIT_EXCEEDED,
+            RejectionKind::Limited | RejectionKind::LimitUnknown => RpcError::LIMIT_EXCEEDED,
             RejectionKind::AuditUnavailable => RpcError::AUDIT_UNAVAILABLE,
         };
-        Self { kind, code, error: RpcError::with_code(number, code, message), retry_after_ms: None }
+        Self { kind, code, error: RpcError::with_code(number, code, message), retry_after_ms: None, limit: None }
     }
 }
 
@@ -129,4 +148,12 @@ pub struct Answer {
     pub outcome: Result<Reply, Rejection>,
     /// Where the last record of the call stands; `None` when nothing could be recorded.
     pub receipt: Option<AuditReceipt>,
+    /// What is left of the limits that the call counts in; a refusal carries its own.
+    pub limits: Vec<LimitState>,
+}
+
+impl Answer {
+    pub(crate) fn refused(rejection: Rejection, receipt: Option<AuditReceipt>) -> Self {
+        Self { outcome: Err(rejection), receipt, limits: Vec::new() }
+    }
 }

@@ -22,7 +22,7 @@ pub async fn drive<P: Plane>(plane: &P, call: Call<Received>, link: &dyn ClientL
         Ok(call) => {
             let call = match intend(plane, call, &facts).await {
                 Ok(call) => call,
-                Err(rejection) => return Answer { outcome: Err(rejection), receipt: None },
+                Err(rejection) => return Answer::refused(rejection, None),
             };
             finish(plane, &snapshot, call, link, &facts).await
         }
@@ -30,7 +30,8 @@ pub async fn drive<P: Plane>(plane: &P, call: Call<Received>, link: &dyn ClientL
     }
 }
 
-/// Everything up to the intent. Pure decisions but for `resolve`, which may ask an upstream.
+/// Everything up to the intent. Pure decisions but for `resolve`, which may ask an upstream, and
+/// `limit`, which may wait for units.
 async fn admit<P: Plane>(
     plane: &P,
     snapshot: &Arc<P::Snapshot>,
@@ -53,7 +54,7 @@ async fn admit<P: Plane>(
     }
     let call: Call<Admitted> = call.into_stage(|resolved| Admitted { resolved, decision });
 
-    let reservation = plane.limit(snapshot, &call)?;
+    let reservation = plane.limit(snapshot, &call).await?;
     let call: Call<Limited> = call.into_stage(|admitted| Limited { admitted, reservation });
 
     plane.validate(snapshot, &call)?;
@@ -82,18 +83,18 @@ async fn finish<P: Plane>(
     link: &dyn ClientLink,
     facts: &Facts,
 ) -> Answer {
+    call.reservation().begin();
     let Execution { reply, status, usage } = plane.execute(snapshot, &call, link).await;
     let reply = plane.guard_out(snapshot, &call, reply);
     call.reservation().settle(&usage);
+    let limits = call.reservation().limits();
     let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
 
     let event = outcome(plane, facts, &reply, status, usage);
     match plane.record(event).await {
-        Ok(receipt) => Answer { outcome: Ok(reply), receipt: Some(receipt) },
+        Ok(receipt) => Answer { outcome: Ok(reply), receipt: Some(receipt), limits },
         // The effect may stand, but an answer without a durable outcome must not leave.
-        Err(cause) => {
-            Answer { outcome: Err(audit_unavailable(&cause.to_string())), receipt: Some(call.stage.intended.receipt) }
-        }
+        Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), Some(call.stage.intended.receipt)),
     }
 }
 
@@ -132,8 +133,8 @@ async fn refuse<P: Plane>(plane: &P, rejection: Rejection, facts: &Facts) -> Ans
     event.body_sha256 = Some(plane.digest(facts.request.params.as_bytes()));
     event.impact.duration_us = now.saturating_sub(facts.request.arrived_ns) / 1_000;
     match plane.record(event).await {
-        Ok(receipt) => Answer { outcome: Err(rejection), receipt: Some(receipt) },
-        Err(cause) => Answer { outcome: Err(audit_unavailable(&cause.to_string())), receipt: None },
+        Ok(receipt) => Answer::refused(rejection, Some(receipt)),
+        Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), None),
     }
 }
 

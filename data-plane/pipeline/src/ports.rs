@@ -6,15 +6,24 @@ use provost_mcp::RawJson;
 use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, Revision};
 
 use crate::{
-    Admitted, Authenticated, Call, Caller, Execution, Intended, Limited, Received, Rejection, Reply, Resolved, Target,
-    Usage, Validated,
+    Admitted, Authenticated, Call, Caller, Execution, Intended, LimitState, Limited, Received, Rejection, Reply,
+    Resolved, Target, Usage, Validated,
 };
 
-/// Units held for a call. Dropping a hold gives back what was not settled, so that every early
-/// return of the pipeline frees what it took.
+/// Units held for a call. A hold that is dropped before its call begins gives everything back, so
+/// that every early return of the pipeline frees what it took. Dropped after that without being
+/// settled, all of it counts as used: the call may have run.
 pub trait Hold: std::fmt::Debug + Send + Sync {
+    /// The call begins to run.
+    fn begin(&self);
+
     /// Charges what the call used; at most what is held.
     fn settle(&self, usage: &Usage);
+
+    /// What is left of the limits that the call counts in, for the answer.
+    fn limits(&self) -> Vec<LimitState> {
+        Vec::new()
+    }
 }
 
 /// The holds of one call: none when no quota applies.
@@ -22,6 +31,16 @@ pub trait Hold: std::fmt::Debug + Send + Sync {
 pub struct Reservation(pub Vec<Box<dyn Hold>>);
 
 impl Reservation {
+    pub(crate) fn begin(&self) {
+        for hold in &self.0 {
+            hold.begin();
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Vec<LimitState> {
+        self.0.iter().flat_map(|hold| hold.limits()).collect()
+    }
+
     pub(crate) fn settle(&self, usage: &Usage) {
         for hold in &self.0 {
             hold.settle(usage);
@@ -82,8 +101,12 @@ pub trait Plane: Send + Sync {
     ) -> impl Future<Output = Result<Target, Rejection>> + Send;
     /// May it?
     fn authorise(&self, snapshot: &Self::Snapshot, call: &Call<Resolved>) -> Decision;
-    /// Is there enough left?
-    fn limit(&self, snapshot: &Self::Snapshot, call: &Call<Admitted>) -> Result<Reservation, Rejection>;
+    /// Is there enough left? May wait a bounded time for more.
+    fn limit(
+        &self,
+        snapshot: &Self::Snapshot,
+        call: &Call<Admitted>,
+    ) -> impl Future<Output = Result<Reservation, Rejection>> + Send;
     /// Do the arguments fit the schema?
     fn validate(&self, snapshot: &Self::Snapshot, call: &Call<Limited>) -> Result<(), Rejection>;
     /// May these parameters go out? Returns them as they may.

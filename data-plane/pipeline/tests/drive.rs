@@ -31,17 +31,22 @@ struct FakePlane {
     refuse: Refuse,
     trace: Mutex<Vec<String>>,
     records: Mutex<Vec<AuditEvent>>,
+    begun: Arc<AtomicU64>,
     settled: Arc<AtomicU64>,
     freed: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 struct FakeHold {
+    begun: Arc<AtomicU64>,
     settled: Arc<AtomicU64>,
     freed: Arc<AtomicU64>,
 }
 
 impl Hold for FakeHold {
+    fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
     fn settle(&self, usage: &Usage) {
         self.settled.fetch_add(usage.rows, Ordering::SeqCst);
     }
@@ -59,6 +64,7 @@ impl FakePlane {
             refuse,
             trace: Mutex::default(),
             records: Mutex::default(),
+            begun: Arc::default(),
             settled: Arc::default(),
             freed: Arc::default(),
         }
@@ -114,10 +120,10 @@ impl Plane for FakePlane {
             revision: *snapshot,
         }
     }
-    fn limit(&self, _: &Revision, _: &Call<Admitted>) -> Result<Reservation, Rejection> {
+    async fn limit(&self, _: &Revision, _: &Call<Admitted>) -> Result<Reservation, Rejection> {
         self.step("limit");
         self.refused(Refuse::Limit, RejectionKind::Limited)?;
-        let hold = FakeHold { settled: self.settled.clone(), freed: self.freed.clone() };
+        let hold = FakeHold { begun: self.begun.clone(), settled: self.settled.clone(), freed: self.freed.clone() };
         Ok(Reservation(vec![Box::new(hold)]))
     }
     fn validate(&self, _: &Revision, _: &Call<Limited>) -> Result<(), Rejection> {
@@ -132,6 +138,7 @@ impl Plane for FakePlane {
     async fn execute(&self, _: &Arc<Revision>, call: &Call<Intended>, _: &dyn ClientLink) -> Execution {
         self.step("execute");
         assert_eq!(call.intent().index, 0, "the intent is durable before execution");
+        assert_eq!(self.begun.load(Ordering::SeqCst), 1, "what is held counts before execution");
         let mut execution = Execution::result(RawJson::from(serde_json::json!({"a":1})), false);
         execution.usage.rows = 3;
         execution
@@ -237,6 +244,7 @@ fn a_refusal_at_any_stage_is_recorded_once_never_executed_and_holds_nothing() {
         assert_eq!(records[0].status, Some(CallStatus::Denied), "{at:?}");
         assert!(records[0].reason.is_some(), "{at:?}");
         assert_eq!(plane.freed.load(Ordering::SeqCst), freed, "{at:?} kept its reservation");
+        assert_eq!(plane.begun.load(Ordering::SeqCst), 0, "{at:?} counts");
     }
 }
 
@@ -250,6 +258,7 @@ fn without_a_durable_intent_nothing_runs() {
     assert!(answer.receipt.is_none());
     assert!(!plane.trace.lock().unwrap().iter().any(|s| s == "execute"));
     assert_eq!(plane.freed.load(Ordering::SeqCst), 1);
+    assert_eq!(plane.begun.load(Ordering::SeqCst), 0);
 }
 
 #[test]

@@ -1,12 +1,9 @@
 //! Decisions.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use cedar_policy::{Authorizer, Context, Entities, Entity, Request, RestrictedExpression, Validator};
-use provost_types::{Action, Decision, Effect, Kind, Name, Revision, Snapshot};
+use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot};
 use time::OffsetDateTime;
 
 use crate::{
@@ -15,7 +12,7 @@ use crate::{
     entities::{self, PrincipalState},
     policy_slice::Verdict,
     schema::{Vocabulary, action_index},
-    tenant::{TenantState, by_tenant},
+    tenant::{TenantState, changed, sources},
     visibility::ContextNeeds,
 };
 
@@ -38,16 +35,17 @@ pub struct AccessRequest<'a> {
 
 /// The policy of every tenant at one revision. Immutable; share it behind an `Arc`.
 pub struct PolicyEngine {
-    revision: Revision,
+    /// What this was compiled from; shared with it.
+    compiled: Snapshot,
     vocabulary: &'static Vocabulary,
     authorizer: Authorizer,
-    tenants: HashMap<Name, Arc<TenantState>>,
+    tenants: imbl::HashMap<Name, Arc<TenantState>>,
 }
 
 impl std::fmt::Debug for PolicyEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PolicyEngine")
-            .field("revision", &self.revision)
+            .field("revision", &self.compiled.revision)
             .field("tenants", &self.tenants.keys().collect::<BTreeSet<_>>())
             .finish_non_exhaustive()
     }
@@ -66,47 +64,42 @@ impl PolicyEngine {
     /// Compiles a snapshot. On failure every problem of every tenant is returned, in key order and
     /// then in order of place.
     pub fn compile(snapshot: &Snapshot) -> Result<Self, Vec<PolicyProblem>> {
-        Self::build(snapshot, &HashMap::new())
+        let vocabulary = Vocabulary::get().map_err(|message| {
+            let keys = snapshot.resources.keys().take(1).cloned();
+            keys.map(|k| PolicyProblem::new(k, message.to_owned(), None)).collect::<Vec<_>>()
+        })?;
+        let nothing = Snapshot::default();
+        Self { compiled: nothing, vocabulary, authorizer: Authorizer::new(), tenants: imbl::HashMap::new() }
+            .recompile(snapshot)
     }
 
     /// Compiles a later snapshot. Tenants whose principals, roles, bindings and policies are as
-    /// they were are taken over, so that a change costs no more than the tenants it touches.
+    /// they were are taken over: a change costs no more than the tenants it touches.
     pub fn recompile(&self, snapshot: &Snapshot) -> Result<Self, Vec<PolicyProblem>> {
-        Self::build(snapshot, &self.tenants)
-    }
-
-    fn build(snapshot: &Snapshot, known: &HashMap<Name, Arc<TenantState>>) -> Result<Self, Vec<PolicyProblem>> {
-        let vocabulary = match Vocabulary::get() {
-            Ok(vocabulary) => vocabulary,
-            Err(message) => {
-                let keys = snapshot.resources.keys().take(1).cloned();
-                return Err(keys.map(|k| PolicyProblem::new(k, message.to_owned(), None)).collect());
-            }
-        };
+        let vocabulary = self.vocabulary;
         let validator = Validator::new(vocabulary.schema.clone());
-        let sources = by_tenant(snapshot);
         let mut problems = Vec::new();
-        let mut tenants = HashMap::new();
-        for resource in snapshot.of_kind(Kind::Tenant) {
-            let name = &resource.metadata.name;
-            let own = sources.get(name).map_or(&[][..], Vec::as_slice);
-            let state = match known.get(name).filter(|t| t.is_current(own)) {
-                Some(same) => same.clone(),
-                None => Arc::new(TenantState::compile(name, own, vocabulary, &validator, &mut problems)),
-            };
-            tenants.insert(name.clone(), state);
+        let mut tenants = self.tenants.clone();
+        for name in changed(&self.compiled.resources, &snapshot.resources) {
+            let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: name.clone() };
+            if snapshot.get(&key).is_some() {
+                let sources = sources(snapshot, &name);
+                let state = TenantState::compile(&name, &sources, vocabulary, &validator, &mut problems);
+                tenants.insert(name, Arc::new(state));
+            } else {
+                tenants.remove(&name);
+            }
         }
-        if !problems.is_empty() {
-            problems.sort_by(|a, b| a.key.cmp(&b.key));
-            return Err(problems);
+        if problems.is_empty() {
+            return Ok(Self { compiled: snapshot.clone(), vocabulary, authorizer: Authorizer::new(), tenants });
         }
-        let authorizer = Authorizer::new();
-        Ok(Self { revision: snapshot.revision, vocabulary, authorizer, tenants })
+        problems.sort_by(|a, b| a.key.cmp(&b.key));
+        Err(problems)
     }
 
     /// The revision of the snapshot that this was compiled from.
     pub fn revision(&self) -> Revision {
-        self.revision
+        self.compiled.revision
     }
 
     /// Whether the call may run at `now_ns` (nanoseconds since the Unix epoch), and why.
@@ -175,7 +168,13 @@ impl PolicyEngine {
     }
 
     fn deny(&self, reason: String) -> Decision {
-        Decision { effect: Effect::Deny, policies: Vec::new(), observed: Vec::new(), reason, revision: self.revision }
+        Decision {
+            effect: Effect::Deny,
+            policies: Vec::new(),
+            observed: Vec::new(),
+            reason,
+            revision: self.compiled.revision,
+        }
     }
 
     /// A forbid wins; else a grant or permit allows; else the default denies.

@@ -14,7 +14,9 @@
 //! Role grants are data, looked up by name; only the policies that people write are evaluated by
 //! Cedar, sliced by tenant and action. `docs/policy.md` is the guide for those who write them.
 //!
-//! Left out: authentication, rates and quotas, the reading of YAML.
+//! [`quota`] finds the quotas that cover a call and keeps this node's share of each.
+//!
+//! Left out: authentication, the reading of YAML.
 //!
 //! [`Snapshot`]: provost_types::Snapshot
 
@@ -26,6 +28,7 @@ mod facts;
 mod grants;
 mod policy_slice;
 mod problem;
+pub mod quota;
 mod schema;
 mod tenant;
 mod visibility;

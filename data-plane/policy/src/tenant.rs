@@ -1,9 +1,13 @@
 //! One tenant, compiled: its principals, roles, grants and policies.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use cedar_policy::{EntityUid, Validator};
-use provost_types::{Kind, Name, Resource, ResourceKey, RoleSpec, Snapshot, Spec};
+use imbl::ordmap::DiffItem;
+use provost_types::{Kind, Name, Resource, ResourceKey, Resources, RoleSpec, Snapshot, Spec};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -19,8 +23,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct TenantState {
     pub(crate) name: Name,
-    /// All that this was compiled from.
-    sources: Vec<Arc<Resource>>,
     pub(crate) principals: HashMap<Name, PrincipalState>,
     /// Role names by index.
     pub(crate) roles: Vec<Name>,
@@ -42,7 +44,6 @@ impl TenantState {
     ) -> Self {
         let mut tenant = Self {
             name: name.clone(),
-            sources: sources.iter().map(|r| Arc::clone(r)).collect(),
             principals: principals(sources),
             roles: Vec::new(),
             grants: Default::default(),
@@ -57,16 +58,6 @@ impl TenantState {
         }
         tenant.slices = ACTIONS.map(|a| PolicySlice::new(&rules, vocabulary.action(a)));
         tenant
-    }
-
-    /// Whether compiling the tenant from these resources would give the same.
-    pub(crate) fn is_current(&self, sources: &[&Arc<Resource>]) -> bool {
-        self.sources.len() == sources.len()
-            && self
-                .sources
-                .iter()
-                .zip(sources)
-                .all(|(a, b)| Arc::ptr_eq(a, b) || (a.metadata == b.metadata && a.spec == b.spec))
     }
 
     fn add_roles(&mut self, sources: &[&Arc<Resource>], problems: &mut Vec<PolicyProblem>) -> HashMap<Name, RoleIndex> {
@@ -123,16 +114,20 @@ impl TenantState {
     }
 }
 
-/// The resources that decisions depend on, by tenant, in key order.
-pub(crate) fn by_tenant(snapshot: &Snapshot) -> HashMap<&Name, Vec<&Arc<Resource>>> {
-    const KINDS: [Kind; 4] = [Kind::Principal, Kind::Role, Kind::RoleBinding, Kind::Policy];
-    let mut tenants: HashMap<&Name, Vec<&Arc<Resource>>> = HashMap::new();
-    for (key, resource) in &snapshot.resources {
-        if let Some(tenant) = key.tenant.as_ref().filter(|_| KINDS.contains(&key.kind)) {
-            tenants.entry(tenant).or_default().push(resource);
-        }
-    }
-    tenants
+/// The kinds that decisions depend on.
+const KINDS: [Kind; 5] = [Kind::Tenant, Kind::Principal, Kind::Role, Kind::RoleBinding, Kind::Policy];
+
+/// The resources that decisions on a tenant's calls depend on, in key order.
+pub(crate) fn sources<'a>(snapshot: &'a Snapshot, tenant: &'a Name) -> Vec<&'a Arc<Resource>> {
+    KINDS.into_iter().flat_map(|kind| snapshot.of_tenant(kind, tenant)).collect()
+}
+
+/// The tenants whose decisions may differ between two versions, in order of name.
+pub(crate) fn changed(old: &Resources, new: &Resources) -> BTreeSet<Name> {
+    let keys = old.diff(new).map(|item| match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
+    });
+    keys.filter(|k| KINDS.contains(&k.kind)).map(|k| k.tenant.as_ref().unwrap_or(&k.name).clone()).collect()
 }
 
 fn principals(sources: &[&Arc<Resource>]) -> HashMap<Name, PrincipalState> {

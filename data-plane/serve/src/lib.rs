@@ -14,6 +14,8 @@ mod listen;
 mod mcp;
 pub mod node;
 mod openai;
+pub mod push;
+pub mod quota;
 mod routes;
 mod seal;
 

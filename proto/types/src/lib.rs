@@ -24,11 +24,11 @@ pub use inference::{
 };
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
-pub use snapshot::Snapshot;
+pub use snapshot::{Resources, Snapshot};
 pub use spec::{
     ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, PluginSource, PluginSpec, PolicySpec, PrincipalSpec, PrincipalType,
-    QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec,
-    StdioPlugin, TenantSpec,
+    QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec, SealedSecret, SecretRef,
+    SecretSpec, Spec, StdioPlugin, TenantSpec,
 };
 
 /// A boxed future, the form in which ports that are trait objects return their work.

@@ -33,6 +33,11 @@ impl Name {
         if good { Ok(Self(Arc::from(text))) } else { Err(NameError(text.to_owned())) }
     }
 
+    /// The name that comes before every other: where a range over names begins.
+    pub fn smallest() -> Self {
+        Self(Arc::from("0"))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

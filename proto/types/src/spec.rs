@@ -271,24 +271,53 @@ pub struct SealedSecret {
 }
 
 /// What a quota counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum QuotaUnit {
     /// Calls of tools, prompts, resources and models.
     Calls,
     /// Model tokens, in and out.
     Tokens,
-    /// Money in millionths of the tenant's currency.
+    /// Money in millionths of the tenant's currency. Counted where a model has a price; what has
+    /// none costs nothing.
     CostMicro,
     /// Calls running at once.
     Concurrent,
 }
 
-/// The calendar window that a quota is counted in (UTC).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+impl QuotaUnit {
+    /// The name as in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QuotaUnit::Calls => "calls",
+            QuotaUnit::Tokens => "tokens",
+            QuotaUnit::CostMicro => "cost-micro",
+            QuotaUnit::Concurrent => "concurrent",
+        }
+    }
+}
+
+/// For whom a quota counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum QuotaPer {
+    /// One count for all whom the quota covers together.
+    #[default]
+    Tenant,
+    /// A count of its own for each principal.
+    Principal,
+    /// A count of its own for each conversation (workflow id) of each principal. Calls without a
+    /// workflow id share one count for their principal.
+    Workflow,
+}
+
+/// The window that a quota is counted in. All but `second` are calendar windows (UTC).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum QuotaWindow {
+    /// A rate: never more than the limit in any second, wherever that second begins. Calls are
+    /// spread over it, with small bursts.
     Second,
     Minute,
     Hour,
@@ -296,7 +325,23 @@ pub enum QuotaWindow {
     Month,
 }
 
-/// A limit on use. Stored and validated; nodes enforce it from the release that ships the ledger.
+impl QuotaWindow {
+    /// The name as in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QuotaWindow::Second => "second",
+            QuotaWindow::Minute => "minute",
+            QuotaWindow::Hour => "hour",
+            QuotaWindow::Day => "day",
+            QuotaWindow::Month => "month",
+        }
+    }
+}
+
+/// A limit on use that is never exceeded, whatever fails: nodes spend units that the control plane
+/// has leased to them, and deny when they have none. A call counts under every quota that covers
+/// it. Lists are not counted. Deleting a quota and applying it again begins its counts anew;
+/// changing its limit does not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct QuotaSpec {
@@ -304,13 +349,17 @@ pub struct QuotaSpec {
     pub limit: u64,
     /// What is counted.
     pub unit: QuotaUnit,
-    /// The window; none for `concurrent`.
+    /// For whom: `tenant` (all together), `principal` (each for itself) or `workflow`.
+    #[serde(default)]
+    pub per: QuotaPer,
+    /// The window; none for `concurrent`, which counts calls running now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<QuotaWindow>,
     /// Only calls by these principals; empty: all.
     #[serde(default)]
     pub principals: BTreeSet<Name>,
-    /// Only calls of these tools or models (`*` ends a prefix); empty: all.
+    /// Only calls of these tools or models (`*` ends a prefix); empty: all, and prompts and
+    /// resources too.
     #[serde(default)]
     pub tools: BTreeSet<String>,
 }

@@ -13,6 +13,8 @@ use crate::{AdminClient, admin::Failure};
 
 /// The longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Probes find a server that is gone while a watch is quiet.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// Bytes of one answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -32,6 +34,18 @@ impl fmt::Debug for BearerToken {
     }
 }
 
+impl BearerToken {
+    /// A token as it was handed out.
+    pub fn new(token: &str) -> Result<Self, Failure> {
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
+            let hint = "a token is one word, as `provost token create` prints it";
+            Failure::new("PV-ADMIN-BAD-TOKEN", "the token has characters that none has", hint)
+        })?;
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
+
 impl Interceptor for BearerToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("authorization", self.0.clone());
@@ -39,22 +53,25 @@ impl Interceptor for BearerToken {
     }
 }
 
-/// Connects to a node's admin address (`host:port`) with a token.
+/// Connects to a node's admin address (`host:port`) with a token, without TLS.
 pub async fn connect_admin(address: &str, token: &str) -> Result<AdminConnection, Failure> {
-    let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| {
-        let hint = "a token is one word, as `provost token create` prints it";
-        Failure::new("PV-ADMIN-BAD-TOKEN", "the token has characters that none has", hint)
-    })?;
-    value.set_sensitive(true);
+    let token = BearerToken::new(token)?;
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| {
         let hint = "write it as host:port";
         Failure::new("PV-ADMIN-ADDRESS", format!("`{address}` is not an address: {e}"), hint)
     })?;
-    let endpoint = endpoint.connect_timeout(CONNECT_LIMIT).http2_max_header_list_size(MAX_FAILURE_BYTES);
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_LIMIT)
+        .http2_max_header_list_size(MAX_FAILURE_BYTES)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL);
     let channel = endpoint.connect().await.map_err(|_| {
         let hint = "is `provost dev` or the server running, and is the address right?";
         Failure::new("PV-ADMIN-UNREACHABLE", format!("no control plane answers at {address}"), hint)
     })?;
-    let client = AdminClient::with_interceptor(channel, BearerToken(value));
-    Ok(client.max_decoding_message_size(MAX_ANSWER_BYTES))
+    Ok(admin_over(channel, token))
+}
+
+/// The client over a connection that was made elsewhere, such as one with TLS.
+pub fn admin_over(channel: Channel, token: BearerToken) -> AdminConnection {
+    AdminClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
 }

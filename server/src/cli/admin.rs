@@ -1,56 +1,82 @@
 //! The connection to the admin API, and how its failures become ours.
 
 use anyhow::Context;
-use provost_wire::{AdminClient, admin};
-use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
-};
+use provost_wire::{AdminConnection, BearerToken, admin, admin_over, connect_admin, tls};
+use tonic::Status;
 
 use super::{AdminArgs, context::AdminContext};
 use crate::failure::Failure;
 
-/// Largest message either way: a large apply, or a listing of everything.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// A client of the admin API.
+pub type Client = AdminConnection;
 
-/// Puts the token on each request.
-#[derive(Clone)]
-pub struct Bearer(MetadataValue<Ascii>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
+/// Connects to the first address that answers.
+pub async fn connect(args: &AdminArgs) -> anyhow::Result<(Client, AdminContext)> {
+    let context = args.resolve()?;
+    let ca = args.authority()?;
+    let token = BearerToken::new(&context.token).map_err(ours)?;
+    let mut unanswered = Vec::new();
+    // As given: without a scheme it is for the CA to say whether this is TLS.
+    let list = args.admin.clone().unwrap_or_else(|| context.endpoint.clone());
+    for address in addresses(&list) {
+        match open(address, &context.token, token.clone(), ca.as_deref()).await {
+            Ok(client) => return Ok((client, context)),
+            Err(cause) => unanswered.push(cause),
+        }
+    }
+    match (unanswered.pop(), unanswered.is_empty()) {
+        (Some(only), true) => Err(only.into()),
+        (Some(last), false) => {
+            let causes: Vec<String> = unanswered.into_iter().chain([last]).map(|f| f.message).collect();
+            let hint = "is one of them running, and are the addresses right?";
+            let text = format!("no control-plane node could be reached: {}", causes.join("; "));
+            Err(Failure::new("PV-ADMIN-UNREACHABLE", text, hint).into())
+        }
+        (None, _) => {
+            Err(Failure::new("PV-ADMIN-ADDRESS", "the admin address is empty", "write it as HOST:PORT").into())
+        }
     }
 }
 
-/// A client of the admin API.
-pub type Client = AdminClient<InterceptedService<Channel, Bearer>>;
+/// The addresses of a list, in order.
+fn addresses(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|address| !address.is_empty())
+}
 
-/// Connects.
-pub async fn connect(args: &AdminArgs) -> anyhow::Result<(Client, AdminContext)> {
-    let context = args.resolve()?;
-    let token = format!("Bearer {}", context.token);
-    let mut bearer: MetadataValue<Ascii> =
-        token.parse().context("PV-CLI-ADMIN-TOKEN: the admin token holds characters that a token cannot have")?;
-    bearer.set_sensitive(true);
-    let channel = Endpoint::from_shared(context.endpoint.clone())
-        .with_context(|| format!("PV-CLI-ADMIN: {} is not an address", context.endpoint))?
-        .connect()
-        .await
-        .map_err(|cause| {
-            Failure::new(
-                "PV-CLI-UNREACHABLE",
-                format!("the admin API at {} cannot be reached: {cause}", context.endpoint),
-                "is the server running? `provost dev` starts one",
-            )
-        })?;
-    let client = AdminClient::with_interceptor(channel, Bearer(bearer))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    Ok((client, context))
+async fn open(address: &str, token_text: &str, token: BearerToken, ca: Option<&str>) -> Result<Client, Failure> {
+    // Without a scheme a CA means TLS.
+    let (address, secure) = match (address.strip_prefix("https://"), address.strip_prefix("http://")) {
+        (Some(address), _) => (address, true),
+        (None, Some(address)) => (address, false),
+        (None, None) => (address, ca.is_some()),
+    };
+    let address = address.trim_end_matches('/');
+    match (secure, ca) {
+        (false, _) => connect_admin(address, token_text).await.map_err(ours),
+        (true, Some(ca)) => match tls::admin_channel(address, ca).await {
+            Ok(channel) => Ok(admin_over(channel, token)),
+            Err(cause) => {
+                let hint = "is this the cluster's CA, and the address of its control plane?";
+                Err(Failure::new(cause.code(), cause.to_string(), hint))
+            }
+        },
+        (true, None) => Err(Failure::new(
+            "PV-ADMIN-CA",
+            format!("https://{address} needs the cluster's CA to be checked"),
+            "give --admin-ca FILE or set PROVOST_ADMIN_CA",
+        )),
+    }
+}
+
+impl AdminArgs {
+    /// The CA to trust, as PEM.
+    fn authority(&self) -> anyhow::Result<Option<String>> {
+        let read = |path: &std::path::PathBuf| {
+            std::fs::read_to_string(path)
+                .with_context(|| format!("PV-ADMIN-CA: the CA in {} cannot be read", path.display()))
+        };
+        self.admin_ca.as_ref().map(read).transpose()
+    }
 }
 
 /// The tenant to use: the one given, else the only one that the caller can see.
@@ -73,11 +99,41 @@ pub async fn tenant(client: &mut Client, given: Option<&str>) -> anyhow::Result<
 
 /// A failed call as an error for people: every problem on its own line.
 pub fn failed(status: Status) -> anyhow::Error {
-    let failure = admin::Failure::of(&status);
-    let mut message = failure.message.clone();
+    ours(admin::Failure::of(&status)).into()
+}
+
+fn ours(failure: admin::Failure) -> Failure {
+    let mut message = failure.message;
     for problem in &failure.problems {
         message.push_str("\n  ");
         message.push_str(&problem.to_string());
     }
-    Failure { code: failure.code, message, hint: Some(failure.hint).filter(|hint| !hint.is_empty()) }.into()
+    Failure { code: failure.code, message, hint: Some(failure.hint).filter(|hint| !hint.is_empty()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_tried_in_order() {
+        let list = |text| addresses(text).collect::<Vec<_>>();
+        assert_eq!(list("http://a:1,b:2"), ["http://a:1", "b:2"]);
+        assert_eq!(list("https://a:1, https://b:2,"), ["https://a:1", "https://b:2"]);
+        assert!(list(" , ").is_empty());
+    }
+
+    #[tokio::test]
+    async fn without_an_answer_each_address_is_named() {
+        let args = AdminArgs {
+            admin: Some("127.0.0.1:1,https://127.0.0.1:1".into()),
+            admin_token: Some("t".into()),
+            admin_ca: None,
+            data_dir: None,
+            tenant: None,
+        };
+        let error = format!("{:#}", connect(&args).await.err().expect("nothing listens there"));
+        assert!(error.starts_with("PV-ADMIN-UNREACHABLE"), "{error}");
+        assert!(error.contains("127.0.0.1:1;") && error.contains("CA"), "{error}");
+    }
 }

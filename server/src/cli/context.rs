@@ -37,6 +37,26 @@ pub struct DevFile {
     pub audit_dir: PathBuf,
     /// The process.
     pub pid: u32,
+    /// The voters of `--nodes 3`, each a process of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<DevNode>,
+}
+
+/// A voter of `provost dev --nodes 3`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DevNode {
+    /// Its number in the group.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// The process; 0 while it is being started again.
+    pub pid: u32,
+    /// Its own admin API.
+    pub admin: String,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Everything it keeps, with its log.
+    pub data_dir: PathBuf,
 }
 
 impl DevFile {

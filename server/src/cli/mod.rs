@@ -1,19 +1,21 @@
 //! The command line: one file a family of commands.
 
-mod admin;
+pub mod admin;
 mod audit;
+mod cluster;
 pub mod context;
 pub mod documents;
 mod resources;
 mod secrets;
 mod table;
 mod using;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, dev};
+use crate::{bench, dev, roles::run};
 
 /// Provost runs an organisation's MCP: one policy, one quota ledger and one provable record for
 /// every call to a tool or a model.
@@ -32,6 +34,9 @@ enum Command {
     /// Run every role on this machine, on embedded storage.
     #[command(after_help = "Example: provost dev --data-dir ./data --http 127.0.0.1:8420")]
     Dev(dev::DevArgs),
+    /// Run the roles that a configuration file names.
+    #[command(after_help = "Example: provost server --config /etc/provost/provost.toml")]
+    Server(run::ServerArgs),
 
     /// Apply resources: all of them at one revision, or nothing.
     #[command(after_help = "Example: provost apply -f examples/quickstart --dry-run")]
@@ -54,6 +59,9 @@ enum Command {
     /// Make the state what it was at a revision, as a new revision.
     #[command(after_help = "Example: provost rollback --to 42")]
     Rollback(resources::RollbackArgs),
+    /// Print changes as they happen.
+    #[command(after_help = "Example: provost watch Plugin --from 42 --json")]
+    Watch(watch::WatchArgs),
     /// Explain the fields of a kind.
     #[command(after_help = "Example: provost explain Plugin")]
     Explain(resources::ExplainArgs),
@@ -67,6 +75,10 @@ enum Command {
     /// Set secrets.
     #[command(subcommand)]
     Secret(secrets::SecretCommand),
+
+    /// Manage the cluster's nodes, keys and backups.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
 
     /// List the tools that a token may call.
     #[command(after_help = "Example: provost tools --json")]
@@ -87,7 +99,7 @@ enum Command {
 impl Cli {
     /// Whether the command is a long-running server, which logs more.
     pub fn is_server(&self) -> bool {
-        matches!(self.command, Command::Dev(_))
+        matches!(self.command, Command::Dev(_) | Command::Server(_))
     }
 
     /// Whether logs are JSON.
@@ -99,9 +111,13 @@ impl Cli {
 /// Which admin API to talk to.
 #[derive(Args, Clone)]
 pub struct AdminArgs {
-    /// Address of the admin API, `HOST:PORT`. Default: the running `provost dev`.
+    /// Addresses of the admin API, `HOST:PORT` or `https://HOST:PORT`, separated by commas: the
+    /// first that answers is used. Default: the running `provost dev`.
     #[arg(long, env = "PROVOST_ADMIN")]
     admin: Option<String>,
+    /// The cluster's CA, PEM, for an admin API behind TLS.
+    #[arg(long, value_name = "FILE", env = "PROVOST_ADMIN_CA")]
+    admin_ca: Option<PathBuf>,
     /// Admin token. Better given by the environment than here.
     #[arg(long, env = "PROVOST_ADMIN_TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
@@ -131,6 +147,7 @@ pub struct EndpointArgs {
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Server(args) => run::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Apply(args) => resources::apply(args).await,
         Command::Diff(args) => resources::diff(args).await,
         Command::Get(args) => resources::get(args).await,
@@ -138,10 +155,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Delete(args) => resources::delete(args).await,
         Command::History(args) => resources::history(args).await,
         Command::Rollback(args) => resources::rollback(args).await,
+        Command::Watch(args) => watch::run(args).await,
         Command::Explain(args) => resources::explain(args).await,
         Command::Schema(args) => resources::schema(args).await,
         Command::Token(command) => secrets::token(command).await,
         Command::Secret(command) => secrets::secret(command).await,
+        Command::Cluster(command) => cluster::run(command).await,
         Command::Tools(args) => using::tools(args).await,
         Command::Call(args) => using::call(args).await,
         Command::Audit(command) => audit::run(command).await,

@@ -7,7 +7,8 @@ use provost_control_api::SourceFile;
 use provost_types::{Kind, Name, PrincipalRef, ResourceKey, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, node::Node};
+use super::governed::Governed;
+use crate::failure::Failure;
 
 /// The principal that `--anonymous` calls run as.
 pub const ANONYMOUS: &str = "anonymous";
@@ -34,7 +35,7 @@ pub struct CallerToken {
 
 /// Applies the resources named by `--config`. Without any, the quickstart is applied to a store
 /// that has no tenant yet; later starts leave what people made of it alone.
-pub async fn apply_config(node: &Node, paths: &[PathBuf], data_dir: &Path) -> anyhow::Result<()> {
+pub async fn apply_config(node: &impl Governed, paths: &[PathBuf], data_dir: &Path) -> anyhow::Result<()> {
     if paths.is_empty() {
         let is_new = node.snapshot().of_kind(Kind::Tenant).next().is_none();
         if !is_new {
@@ -66,7 +67,7 @@ async fn make_quickstart_data(data_dir: &Path) -> anyhow::Result<()> {
 
 /// Lets `anonymous` use everything of the tenant, unless the tenant has such a principal already:
 /// then what people gave it holds.
-pub async fn grant_anonymous(node: &Node, tenant: &Name) -> anyhow::Result<()> {
+pub async fn grant_anonymous(node: &impl Governed, tenant: &Name) -> anyhow::Result<()> {
     let snapshot = node.snapshot();
     let tenant_key = ResourceKey { kind: Kind::Tenant, tenant: None, name: tenant.clone() };
     if snapshot.get(&tenant_key).is_none() {
@@ -98,7 +99,11 @@ pub async fn grant_anonymous(node: &Node, tenant: &Name) -> anyhow::Result<()> {
 }
 
 /// The token to show: the one shown before if its principal is still there, else a new one.
-pub async fn caller_token(node: &Node, snapshot: &Snapshot, data_dir: &Path) -> anyhow::Result<Option<CallerToken>> {
+pub async fn caller_token(
+    node: &impl Governed,
+    snapshot: &Snapshot,
+    data_dir: &Path,
+) -> anyhow::Result<Option<CallerToken>> {
     let path = data_dir.join("keys").join("dev-token.json");
     if let Ok(text) = std::fs::read(&path)
         && let Ok(token) = serde_json::from_slice::<CallerToken>(&text)

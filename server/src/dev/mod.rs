@@ -1,14 +1,23 @@
 //! `provost dev`: every role on this machine, on embedded storage.
 
+mod children;
 mod first_start;
-mod lock;
+mod governed;
+pub mod lock;
+mod relay;
+mod three;
 mod welcome;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Args;
-use provost_types::{Kind, Name, Snapshot};
+use provost_types::{Kind, Name, PrincipalRef, Snapshot};
 
 use crate::{
     cli::context::{DevFile, default_data_dir},
@@ -41,8 +50,8 @@ pub struct DevArgs {
     /// Serve `/mcp` without a token as this tenant's principal `anonymous`. Loopback only.
     #[arg(long, value_name = "TENANT")]
     anonymous: Option<String>,
-    /// Voters of the control plane.
-    #[arg(long, default_value = "1", value_parser = ["1"])]
+    /// Voters of the control plane: one in this process, or three in processes of their own.
+    #[arg(long, default_value = "1", value_parser = ["1", "3"])]
     nodes: String,
     /// Where models run.
     #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
@@ -67,38 +76,97 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         Some(dir) => dir.clone(),
         None => made_dir(data_dir.join("models"))?,
     };
-    let config = NodeConfig {
+    let stop = stop_signal()?;
+    let principal = anonymous.clone().map(first_start::anonymous).transpose()?;
+    let start = Start { args: &args, data_dir: &data_dir, anonymous: anonymous.as_ref() };
+    if args.nodes == "3" {
+        return run_three(start, principal, models_dir, stop).await;
+    }
+    if data_dir.join("cluster.json").exists() {
+        let text = format!("{} holds a cluster of three", data_dir.display());
+        return Err(Failure::new("PV-DEV-NODES", text, "start with --nodes 3, or choose another --data-dir").into());
+    }
+    let node = Node::start(NodeConfig {
         http: args.http,
         admin: beside(args.http, ADMIN_OFFSET)?,
         metrics: beside(args.http, METRICS_OFFSET)?,
         models_dir: Some(models_dir),
-        anonymous: anonymous.clone().map(first_start::anonymous).transpose()?,
+        anonymous: principal,
         data_dir: data_dir.clone(),
         node_name: "dev".to_owned(),
         cluster: "dev".to_owned(),
-    };
-    let stop = stop_signal()?;
-    let node = Node::start(config).await?;
-    let outcome = serve_until(stop, &node, &args, &data_dir, anonymous.as_ref()).await;
+    })
+    .await?;
+    let outcome = serve_until(stop, &node, start, |token| dev_file(&node, &data_dir, token)).await;
     let _ = std::fs::remove_file(DevFile::path(&data_dir));
     node.shutdown(DRAIN_LIMIT).await?;
     outcome
 }
 
-async fn serve_until(
+/// What both kinds of start need to know.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    args: &'a DevArgs,
+    data_dir: &'a Path,
+    anonymous: Option<&'a Name>,
+}
+
+async fn run_three(
+    start: Start<'_>,
+    principal: Option<PrincipalRef>,
+    models_dir: PathBuf,
     stop: impl Future<Output = ()>,
-    node: &Node,
-    args: &DevArgs,
-    data_dir: &std::path::Path,
-    anonymous: Option<&Name>,
 ) -> anyhow::Result<()> {
+    let restarted = Arc::new(tokio::sync::Notify::new());
+    let notify = restarted.clone();
+    let changed = move || notify.notify_one();
+    tokio::pin!(stop);
+    let starting = three::Three::start(start.data_dir, start.args.http, Some(models_dir), principal, changed);
+    let three = tokio::select! {
+        three = starting => three?,
+        () = &mut stop => return Ok(()),
+    };
+    let path = DevFile::path(start.data_dir);
+    // The token is known once the resources are there.
+    let token = std::cell::RefCell::new(String::new());
+    let rewriting = async {
+        loop {
+            restarted.notified().await;
+            let file = three_file(&three, &token.borrow());
+            if let Err(cause) =
+                serde_json::to_vec_pretty(&file).map_err(Into::into).and_then(|b| write_private(&path, &b))
+            {
+                tracing::warn!(%cause, "dev.json does not name the new process");
+            }
+        }
+    };
+    let serving = serve_until(stop, &three, start, |given| {
+        given.clone_into(&mut token.borrow_mut());
+        three_file(&three, given)
+    });
+    let outcome = tokio::select! {
+        outcome = serving => outcome,
+        () = rewriting => Ok(()),
+    };
+    let _ = std::fs::remove_file(&path);
+    three.shutdown(DRAIN_LIMIT).await?;
+    outcome
+}
+
+async fn serve_until<G: governed::Governed>(
+    stop: impl Future<Output = ()>,
+    node: &G,
+    start: Start<'_>,
+    describe: impl FnOnce(&str) -> DevFile,
+) -> anyhow::Result<()> {
+    let Start { args, data_dir, anonymous } = start;
     first_start::apply_config(node, &args.config, data_dir).await?;
     if let Some(tenant) = anonymous {
         first_start::grant_anonymous(node, tenant).await?;
     }
     let snapshot = node.snapshot();
     let token = first_start::caller_token(node, &snapshot, data_dir).await?;
-    let file = dev_file(node, data_dir, token.as_ref().map_or("", |t| &t.token));
+    let file = describe(token.as_ref().map_or("", |t| &t.token));
     write_private(&DevFile::path(data_dir), &serde_json::to_vec_pretty(&file)?)?;
     welcome::print(&file, token.as_ref(), &snapshot, anonymous, data_dir);
     stop.await;
@@ -154,6 +222,27 @@ fn dev_file(node: &Node, data_dir: &std::path::Path, token: &str) -> DevFile {
         admin_token: node.admin_token().to_owned(),
         audit_dir: data_dir.join("audit"),
         pid: std::process::id(),
+        nodes: Vec::new(),
+    }
+}
+
+fn three_file(three: &three::Three, token: &str) -> DevFile {
+    let server = three.server();
+    let base = format!("http://{}", server.http().map(|a| a.to_string()).unwrap_or_default());
+    DevFile {
+        mcp: format!("{base}/mcp"),
+        ws: None,
+        h3: None,
+        quic: None,
+        openai: format!("{base}/v1"),
+        admin: three.admin().to_string(),
+        metrics: format!("http://{}/metrics", server.metrics()),
+        console: format!("{base}/"),
+        token: token.to_owned(),
+        admin_token: three.admin_token().to_owned(),
+        audit_dir: three.audit_dir(),
+        pid: std::process::id(),
+        nodes: three.nodes(),
     }
 }
 
@@ -175,7 +264,7 @@ pub fn write_private(path: &std::path::Path, bytes: &[u8]) -> anyhow::Result<()>
 }
 
 /// A future that ends at SIGINT or SIGTERM; the handlers stand from now on.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use provost_data_serve::node::{Compiled, Node};
+use provost_data_serve::node::{CompileError, Node};
 use provost_types::Snapshot;
 use tokio::sync::watch;
 
-/// Follows the snapshots for as long as there is a control plane. A revision that does not compile
-/// is left out with an error in the log: the node goes on with the last good one. Admission
-/// compiles with the same code, so this means a bug or a newer writer.
+/// Follows the snapshots of a control plane in this process for as long as there is one.
 pub async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, node: Arc<Node>) {
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         if snapshot.revision > node.active_revision() {
-            activate(snapshot, &node).await;
+            let _ = activate(snapshot, &node).await;
         }
         if snapshots.changed().await.is_err() {
             return;
@@ -21,15 +19,26 @@ pub async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, node: Arc<Nod
     }
 }
 
-async fn activate(snapshot: Arc<Snapshot>, node: &Node) {
+/// Makes a revision active. One that does not compile is left out with an error in the log: the
+/// node goes on with the last good one. Admission compiles with the same code, so this means a
+/// bug or a newer writer.
+pub async fn activate(snapshot: Arc<Snapshot>, node: &Node) -> Result<(), CompileError> {
     let revision = snapshot.revision;
+    let before = node.compiled();
     // Compiling many policies takes a while: not on a thread that serves calls.
-    match tokio::task::spawn_blocking(move || Compiled::new(snapshot)).await {
+    match tokio::task::spawn_blocking(move || before.next(snapshot)).await {
         Ok(Ok(compiled)) => {
             node.activate(compiled);
             tracing::info!(%revision, "active");
+            Ok(())
         }
-        Ok(Err(cause)) => tracing::error!(%cause, "revision left out"),
-        Err(cause) => tracing::error!(%revision, %cause, "compiling ended early; revision left out"),
+        Ok(Err(cause)) => {
+            tracing::error!(%cause, "revision left out");
+            Err(cause)
+        }
+        Err(cause) => {
+            tracing::error!(%revision, %cause, "compiling ended early; revision left out");
+            Err(CompileError { revision, problems: Vec::new() })
+        }
     }
 }

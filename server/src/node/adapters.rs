@@ -2,20 +2,32 @@
 
 use std::sync::Arc;
 
-use provost_control_api::{Admission, Secrets};
+use arc_swap::ArcSwapOption;
+use provost_control_api::{Admission, ControlNode, Secrets};
 use provost_control_state::Problem;
 use provost_data_policy::{PolicyEngine, PolicyProblem};
+use provost_data_serve::quota::{LeasePort, LeaseUnavailable};
 use provost_data_tools::SecretSource;
-use provost_types::{Kind, Name, SecretRef, Snapshot};
+use provost_types::{BoxFuture, Kind, Name, SecretRef, Snapshot};
+use provost_wire::node::{LeaseRequest, LeaseResponse};
 use secrecy::SecretString;
 
-/// Admission by the same compiler that nodes run: what is admitted can be run.
-pub struct PolicyAdmission;
+/// Admission by the same compiler that nodes run: what is admitted can be run. It starts from the
+/// last candidate that was sound, so that a check costs what changed since.
+#[derive(Default)]
+pub struct PolicyAdmission(ArcSwapOption<PolicyEngine>);
 
 impl Admission for PolicyAdmission {
     fn check(&self, candidate: &Snapshot) -> Vec<Problem> {
-        match PolicyEngine::compile(candidate) {
-            Ok(_) => Vec::new(),
+        let compiled = match &*self.0.load() {
+            Some(engine) => engine.recompile(candidate),
+            None => PolicyEngine::compile(candidate),
+        };
+        match compiled {
+            Ok(engine) => {
+                self.0.store(Some(Arc::new(engine)));
+                Vec::new()
+            }
             Err(problems) => problems.into_iter().map(problem).collect(),
         }
     }
@@ -36,6 +48,15 @@ fn problem(problem: PolicyProblem) -> Problem {
     match problem.hint {
         Some(hint) => made.hint(hint),
         None => made,
+    }
+}
+
+/// The ledger of a control plane in this process.
+pub struct LocalLeases(pub ControlNode);
+
+impl LeasePort for LocalLeases {
+    fn exchange(&self, request: LeaseRequest) -> BoxFuture<'_, Result<LeaseResponse, LeaseUnavailable>> {
+        Box::pin(async move { self.0.lease(request).await.map_err(|e| LeaseUnavailable(e.to_string())) })
     }
 }
 

@@ -50,41 +50,58 @@ pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationTo
     }
 }
 
-/// What this process can say of itself.
-pub fn sampler(node: Arc<Node>, audit: AuditLog) -> Sampler {
+/// What this process can say of itself, by the roles that it runs.
+pub fn sampler(node: Option<Arc<Node>>, audit: Option<AuditLog>) -> Sampler {
     Arc::new(move || {
-        let plain = |name, help, value| Sample { name, labels: String::new(), help, is_counter: false, value };
-        #[allow(clippy::cast_precision_loss, reason = "metrics are floats (Prometheus text format)")]
-        let float = |n: u64| n as f64;
-        let mut samples = vec![plain(
-            "provost_active_revision",
-            "The control-plane revision that calls run under.",
-            float(node.active_revision().0),
-        )];
-        samples.extend(node.counts().into_iter().map(|(outcome, count)| Sample {
-            name: "provost_calls_total",
-            labels: format!("{{outcome=\"{outcome}\"}}"),
-            help: "Calls by how they ended.",
-            is_counter: true,
-            value: float(count),
-        }));
-        let status = audit.status();
-        samples.extend(status.iter().map(|log| Sample {
+        let mut samples = node.as_deref().map(of_data_plane).unwrap_or_default();
+        samples.extend(audit.iter().flat_map(of_audit_log));
+        samples
+    })
+}
+
+#[allow(clippy::cast_precision_loss, reason = "metrics are floats (Prometheus text format)")]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+fn of_data_plane(node: &Node) -> Vec<Sample> {
+    let mut samples = vec![Sample {
+        name: "provost_active_revision",
+        labels: String::new(),
+        help: "The control-plane revision that calls run under.",
+        is_counter: false,
+        value: float(node.active_revision().0),
+    }];
+    samples.extend(node.counts().into_iter().map(|(outcome, count)| Sample {
+        name: "provost_calls_total",
+        labels: format!("{{outcome=\"{outcome}\"}}"),
+        help: "Calls by how they ended.",
+        is_counter: true,
+        value: float(count),
+    }));
+    samples
+}
+
+fn of_audit_log(audit: &AuditLog) -> Vec<Sample> {
+    let status = audit.status();
+    let mut samples: Vec<Sample> = status
+        .iter()
+        .map(|log| Sample {
             name: "provost_audit_records",
             labels: format!("{{log=\"{}\"}}", log.origin),
             help: "Records in each audit log.",
             is_counter: false,
             value: float(log.size),
-        }));
-        samples.extend(status.iter().map(|log| Sample {
-            name: "provost_audit_signed_records",
-            labels: format!("{{log=\"{}\"}}", log.origin),
-            help: "Records of each audit log that a checkpoint covers.",
-            is_counter: false,
-            value: float(log.signed_size),
-        }));
-        samples
-    })
+        })
+        .collect();
+    samples.extend(status.iter().map(|log| Sample {
+        name: "provost_audit_signed_records",
+        labels: format!("{{log=\"{}\"}}", log.origin),
+        help: "Records of each audit log that a checkpoint covers.",
+        is_counter: false,
+        value: float(log.signed_size),
+    }));
+    samples
 }
 
 fn respond(path: &str, sampler: &Sampler) -> Response<Full<Bytes>> {

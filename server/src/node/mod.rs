@@ -5,20 +5,17 @@
 //! Invariants: nothing is served before the first revision is compiled; at the end no call is cut
 //! off and the audit log is signed last.
 
-mod activation;
-mod adapters;
-mod keys;
-mod metrics;
+pub mod activation;
+pub mod adapters;
+pub mod data_plane;
+pub mod keys;
+pub mod metrics;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
-use provost_data_serve::{
-    Frontend, FrontendConfig,
-    node::{Compiled, Node as DataNode, NodePorts},
-};
-use provost_data_tools::{Toolbox, ToolboxDeps};
+use provost_data_serve::quota::Quotas;
 use provost_gpu_serve::{GpuConfig, GpuNode};
 use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
 use secrecy::ExposeSecret;
@@ -26,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::failure::Failure;
+use data_plane::{DataPlane, DataPlaneParts};
 
 /// A change made by this process waits this long for its own data plane to run it.
 const ACTIVATION_LIMIT: Duration = Duration::from_secs(20);
@@ -73,8 +71,7 @@ struct Listeners {
 pub struct Node {
     control: ControlNode,
     audit: AuditLog,
-    data: Arc<DataNode>,
-    toolbox: Arc<Toolbox>,
+    data: DataPlane,
     addresses: Addresses,
     admin_token: String,
     tasks: TaskTracker,
@@ -95,20 +92,23 @@ impl Node {
         let sink: Arc<dyn AuditSink> = Arc::new(audit.clone());
 
         let control_config = ControlConfig::new(&config.data_dir, config.cluster.clone(), config.node_name.clone());
-        let admission = Arc::new(adapters::PolicyAdmission);
+        let admission = Arc::new(adapters::PolicyAdmission::default());
         let control = ControlNode::open(control_config, admission, sink.clone()).await?;
 
         let gpu = GpuConfig { models_dir: config.models_dir.clone(), ..GpuConfig::default() };
         let inference = GpuNode::start(gpu)?;
-        let toolbox = Toolbox::new(ToolboxDeps {
+        let epoch = crate::roles::epoch::next(&config.data_dir.join("epoch"))?;
+        let quotas = Quotas::start(Arc::new(adapters::LocalLeases(control.clone())), config.node_name.clone(), epoch);
+        let data = DataPlane::new(DataPlaneParts {
+            first: control.snapshots().borrow().clone(),
             secrets: Arc::new(adapters::ControlSecrets(control.secrets())),
-            inference: inference.clone(),
+            audit: sink,
+            inference,
+            anonymous: config.anonymous.clone(),
+            staleness: None,
+            quotas,
             data_dir: config.data_dir.clone(),
-            limits: provost_data_tools::Limits::default(),
-        });
-        let first = control.snapshots().borrow().clone();
-        let ports = NodePorts { audit: sink, toolbox: toolbox.clone(), inference, anonymous: config.anonymous.clone() };
-        let data = Arc::new(DataNode::new(ports, Compiled::new(first)?));
+        })?;
 
         let addresses = listeners.addresses()?;
         let admin_token = keys::admin_token(&keys.join("admin-token"))?;
@@ -116,7 +116,6 @@ impl Node {
             control,
             audit,
             data,
-            toolbox,
             addresses,
             admin_token,
             tasks: TaskTracker::new(),
@@ -127,33 +126,23 @@ impl Node {
     }
 
     fn serve(&self, listeners: Listeners, session_key: [u8; 32]) -> anyhow::Result<()> {
-        let stop = || self.stop.clone().cancelled_owned();
-        let following = activation::follow(self.control.snapshots(), self.data.clone());
-        let stopped = stop();
+        self.data.serve(listeners.http, session_key, &self.tasks, &self.stop)?;
+        let following = activation::follow(self.control.snapshots(), self.data.node().clone());
+        let stopped = self.stop.clone();
         self.tasks.spawn(async move {
-            tokio::select! { () = following => (), () = stopped => () }
-        });
-
-        let config = FrontendConfig::new(session_key);
-        let frontend = Frontend::new(self.data.clone(), config)?.with_schemas(self.data.clone());
-        let frontend = Arc::new(frontend);
-        let shutdown = self.stop.clone();
-        self.tasks.spawn(async move {
-            if let Err(cause) = frontend.serve(listeners.http, shutdown).await {
-                tracing::error!(%cause, "the HTTP front end ended");
-            }
+            tokio::select! { () = following => (), () = stopped.cancelled() => () }
         });
 
         let control = self.control.clone();
         let admins = vec![AdminToken::of("admin", &self.admin_token)];
-        let stopped = stop();
+        let stopped = self.stop.clone().cancelled_owned();
         self.tasks.spawn(async move {
             if let Err(cause) = control.serve(listeners.admin, admins, stopped).await {
                 tracing::error!(%cause, "the admin API ended");
             }
         });
 
-        let sampler = metrics::sampler(self.data.clone(), self.audit.clone());
+        let sampler = metrics::sampler(Some(self.data.node().clone()), Some(self.audit.clone()));
         self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
         self.tasks.close();
         Ok(())
@@ -175,12 +164,12 @@ impl Node {
 
     /// Whether the token authenticates somebody now.
     pub fn knows_token(&self, token: &str) -> bool {
-        self.data.knows_token(token)
+        self.data.node().knows_token(token)
     }
 
     async fn wait_active(&self, revision: Revision) -> anyhow::Result<()> {
         let active = async {
-            while self.data.active_revision() < revision {
+            while self.data.node().active_revision() < revision {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -211,7 +200,7 @@ impl Node {
         if tokio::time::timeout(drain, self.tasks.wait()).await.is_err() {
             tracing::warn!("calls still ran after {drain:?}; recovery will record them as unknown");
         }
-        self.toolbox.stop();
+        self.data.stop().await;
         self.control.shutdown().await?;
         self.audit.close().await?;
         Ok(())

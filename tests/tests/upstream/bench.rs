@@ -79,7 +79,7 @@ pub fn snapshot(plugins: &[(&str, PluginSpec)]) -> Snapshot {
             (resource.key(), Arc::new(resource))
         })
         .collect();
-    Snapshot { revision: Revision(1), resources }
+    Snapshot { revision: Revision(1), resources: resources.into() }
 }
 
 pub fn spec(source: PluginSource) -> PluginSpec {

@@ -12,7 +12,7 @@ pub(super) fn rejection_status(kind: RejectionKind) -> StatusCode {
     match kind {
         RejectionKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         RejectionKind::Limited => StatusCode::TOO_MANY_REQUESTS,
-        RejectionKind::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        RejectionKind::LimitUnknown | RejectionKind::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         RejectionKind::NotFound | RejectionKind::Denied | RejectionKind::Invalid | RejectionKind::Guarded => {
             StatusCode::OK
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use provost_data_policy::{PolicyEngine, PolicyProblem};
+use provost_data_policy::{PolicyEngine, PolicyProblem, quota::QuotaIndex};
 use provost_types::{Kind, Name, PluginSource, ResourceKey, Revision, Snapshot, Spec};
 
 use super::api_keys::ApiKeys;
@@ -27,6 +27,7 @@ pub struct Compiled {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) engine: PolicyEngine,
     pub(super) keys: ApiKeys,
+    pub(super) quotas: QuotaIndex,
     /// SHA-256 of each plugin's spec, by tenant and name.
     plugin_digests: HashMap<(Name, Name), Arc<str>>,
 }
@@ -34,9 +35,21 @@ pub struct Compiled {
 impl Compiled {
     /// Compiles a snapshot; all problems at once.
     pub fn new(snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
+        let engine = PolicyEngine::compile(&snapshot);
+        Self::with(engine, snapshot)
+    }
+
+    /// Compiles a later snapshot; tenants that did not change are taken over.
+    pub fn next(&self, snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
+        let engine = self.engine.recompile(&snapshot);
+        Self::with(engine, snapshot)
+    }
+
+    fn with(engine: Result<PolicyEngine, Vec<PolicyProblem>>, snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
         let revision = snapshot.revision;
-        let engine = PolicyEngine::compile(&snapshot).map_err(|problems| CompileError { revision, problems })?;
+        let engine = engine.map_err(|problems| CompileError { revision, problems })?;
         let keys = ApiKeys::compile(&snapshot);
+        let quotas = QuotaIndex::compile(&snapshot);
         let plugin_digests = snapshot
             .of_kind(Kind::Plugin)
             .filter_map(|plugin| {
@@ -46,7 +59,12 @@ impl Compiled {
                 Some(((tenant, plugin.metadata.name.clone()), hex(digest.as_ref()).into()))
             })
             .collect();
-        Ok(Self { snapshot, engine, keys, plugin_digests })
+        Ok(Self { snapshot, engine, keys, quotas, plugin_digests })
+    }
+
+    /// What this was compiled from.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.clone()
     }
 
     /// The revision.

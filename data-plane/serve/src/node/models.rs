@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::plane::Node;
 
 /// Tokens of an answer where the caller names no bound.
-const DEFAULT_MAX_TOKENS: u32 = 512;
+pub(super) const DEFAULT_MAX_TOKENS: u32 = 512;
 /// The notification under which chunks of a streamed answer reach the front end.
 pub(crate) const CHUNK: &str = "provost/chunk";
 

@@ -21,6 +21,10 @@ use provost_types::{
 };
 
 use super::{compiled::Compiled, counts::Counts, lists};
+use crate::{
+    push::{Freshness, StalenessLimits, StalenessReader},
+    quota::Quotas,
+};
 
 /// Rounds of questions to one legacy client within one call: an upstream that never has enough
 /// is cut off.
@@ -50,6 +54,8 @@ pub struct Node {
     pub(super) inference: Arc<dyn Inference>,
     anonymous: Option<Arc<Caller>>,
     counts: Counts,
+    pub(super) quotas: Option<Arc<Quotas>>,
+    staleness: Option<(StalenessReader, StalenessLimits)>,
 }
 
 impl Node {
@@ -60,7 +66,26 @@ impl Node {
         let anonymous =
             anonymous.map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() }));
         let current = ArcSwap::from_pointee(first);
-        Self { current, audit, toolbox, inference, anonymous, counts: Counts::default() }
+        Self { current, audit, toolbox, inference, anonymous, counts: Counts::default(), quotas: None, staleness: None }
+    }
+
+    /// With leases of quotas; a node without denies what a quota covers.
+    #[must_use]
+    pub fn with_quotas(mut self, quotas: Arc<Quotas>) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
+    /// For a node whose control plane is elsewhere: from some age of its state on, grants may have
+    /// been taken away since, and calls that need one are denied.
+    #[must_use]
+    pub fn with_staleness(mut self, reader: StalenessReader, limits: StalenessLimits) -> Self {
+        self.staleness = Some((reader, limits));
+        self
+    }
+
+    fn grants_expired(&self) -> bool {
+        self.staleness.as_ref().is_some_and(|(reader, limits)| reader.freshness(limits) == Freshness::GrantsExpired)
     }
 
     /// Replaces the state at once for every call that arrives from now on.
@@ -84,7 +109,8 @@ impl Node {
         self.counts.read()
     }
 
-    pub(super) fn compiled(&self) -> Arc<Compiled> {
+    /// The state that calls run under now: the next one is compiled from it.
+    pub fn compiled(&self) -> Arc<Compiled> {
         self.current.load_full()
     }
 
@@ -283,6 +309,17 @@ impl Plane for Node {
                 revision: snapshot.revision(),
             };
         };
+        if self.grants_expired() {
+            let reason = "the control plane has not confirmed this node's state for too long: grants may have been \
+                          taken away since";
+            return Decision {
+                effect: Effect::Deny,
+                policies: Vec::new(),
+                observed: Vec::new(),
+                reason: reason.to_owned(),
+                revision: snapshot.revision(),
+            };
+        }
         let arguments = arguments(&request.params);
         let sql = self.sql_facts(call);
         let facts = Facts {
@@ -316,8 +353,8 @@ impl Plane for Node {
         }
     }
 
-    fn limit(&self, _: &Compiled, _: &Call<Admitted>) -> Result<Reservation, Rejection> {
-        Ok(Reservation::default())
+    async fn limit(&self, snapshot: &Compiled, call: &Call<Admitted>) -> Result<Reservation, Rejection> {
+        super::limit::reserve(self, snapshot, call).await
     }
 
     fn validate(&self, _: &Compiled, call: &Call<Limited>) -> Result<(), Rejection> {

@@ -101,6 +101,8 @@ async fn refusals() {
 
     let limited = world.modern("tools/call", call("limited")).await;
     assert_eq!((limited.status.as_u16(), limited.header("retry-after")), (429, "2"));
+    let unknown = world.modern("tools/call", call("limit unknown")).await;
+    assert_eq!((unknown.status.as_u16(), unknown.pv()), (503, "PV-QUOTA-UNREACHABLE".into()));
 
     let panicked = world.modern("tools/call", call("panic")).await;
     assert_eq!(panicked.pv(), "PV-INTERNAL");

@@ -55,6 +55,7 @@ async fn errors_in_openais_shape() {
         (CHAT, vec![], chat("absent"), 404, "PV-TARGET-UNKNOWN"),
         (CHAT, vec![], chat("denied"), 403, "PV-POLICY-DENIED"),
         (CHAT, vec![], chat("limited"), 429, "PV-QUOTA"),
+        (CHAT, vec![], chat("limit unknown"), 503, "PV-QUOTA-UNREACHABLE"),
         ("/v1/embeddings", vec![], r#"{"model":"tiny","input":"x"}"#.to_owned(), 500, "PV-INTERNAL"),
     ];
     for (path, headers, body, status, code) in table {
@@ -64,4 +65,22 @@ async fn errors_in_openais_shape() {
         assert!(said.json()["error"]["message"].is_string());
         assert!(!said.text.contains("secret"), "what has no code of ours stays inside");
     }
+}
+
+#[tokio::test]
+async fn limits_stand_in_openais_headers() {
+    let world = World::new();
+    let table = [("limited", StatusCode::TOO_MANY_REQUESTS, "0"), ("counted", StatusCode::OK, "12")];
+    for (model, status, remaining) in table {
+        let said = post(&world, CHAT, &[], &format!(r#"{{"model":"{model}","messages":[]}}"#)).await;
+        assert_eq!(said.status, status);
+        assert_eq!(said.header("x-ratelimit-limit-requests"), "100");
+        assert_eq!(said.header("x-ratelimit-remaining-requests"), remaining, "the limit that is nearest");
+        assert_eq!(said.header("x-ratelimit-reset-requests"), "1m1s");
+        assert_eq!(said.header("x-ratelimit-limit-tokens"), "");
+    }
+    let limited = post(&world, CHAT, &[], r#"{"model":"limited","messages":[]}"#).await;
+    assert_eq!(limited.header("retry-after"), "2");
+    let free = post(&world, CHAT, &[], r#"{"model":"tiny","messages":[]}"#).await;
+    assert_eq!(free.header("x-ratelimit-limit-requests"), "");
 }

@@ -7,12 +7,14 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use provost_data_pipeline::{
-    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation,
-    Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Usage, Validated,
+    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, Hold, Intended, LimitState,
+    Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Usage,
+    Validated,
 };
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    AuditEvent, AuditReceipt, AuditUnavailable, CallStatus, Decision, Effect, Name, Phase, PrincipalRef, Revision,
+    AuditEvent, AuditReceipt, AuditUnavailable, CallStatus, Decision, Effect, Name, Phase, PrincipalRef, QuotaUnit,
+    Revision,
 };
 use serde_json::{Value, json};
 
@@ -87,6 +89,23 @@ fn tool(name: &str) -> Value {
     json!({ "name": name, "description": name, "inputSchema": { "type": "object" } })
 }
 
+/// 100 requests a minute, of which so many are left.
+fn requests_left(remaining: u64) -> LimitState {
+    let (quota, unit) = ("acme/minute".to_owned(), QuotaUnit::Calls);
+    LimitState { quota, unit, limit: 100, remaining, reset_ms: Some(61_500) }
+}
+
+#[derive(Debug)]
+struct Counted;
+
+impl Hold for Counted {
+    fn begin(&self) {}
+    fn settle(&self, _: &Usage) {}
+    fn limits(&self) -> Vec<LimitState> {
+        vec![requests_left(70), requests_left(12)]
+    }
+}
+
 impl Plane for FakePlane {
     type Snapshot = ();
 
@@ -142,11 +161,19 @@ impl Plane for FakePlane {
         }
     }
 
-    fn limit(&self, (): &(), call: &Call<Admitted>) -> Result<Reservation, Rejection> {
+    async fn limit(&self, (): &(), call: &Call<Admitted>) -> Result<Reservation, Rejection> {
         if call.target().full == "limited" {
             let mut rejection = Rejection::new(RejectionKind::Limited, "PV-QUOTA", "100 calls a minute are used");
             rejection.retry_after_ms = Some(1_500);
+            rejection.limit = Some(Box::new(requests_left(0)));
             return Err(rejection);
+        }
+        if call.target().full == "limit unknown" {
+            let text = "the control plane cannot be reached";
+            return Err(Rejection::new(RejectionKind::LimitUnknown, "PV-QUOTA-UNREACHABLE", text));
+        }
+        if call.target().full == "counted" {
+            return Ok(Reservation(vec![Box::new(Counted)]));
         }
         Ok(Reservation::default())
     }

@@ -1,0 +1,123 @@
+//! The services of a control-plane node for the other nodes of its cluster, behind mutual TLS.
+//!
+//! Every service but Join lets in members only, of the roles it is for; Join lets in whoever shows
+//! a join token. The routes are put together here and served by the caller, who may add services
+//! of other roles of the same process.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use provost_control_raft::{GrpcTransport, PeerService};
+use provost_wire::{
+    node::{identity_server::IdentityServer, join_server::JoinServer, quota_server::QuotaServer},
+    tls::Role,
+};
+use tokio::{sync::watch, task::AbortHandle};
+use tonic::service::{Routes, interceptor::InterceptedService};
+
+use crate::{
+    ControlError, ControlNode, QuotaService,
+    identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry},
+    push::{HubConfig, PushHub, Staging},
+    record::now_ns,
+};
+
+/// Between two questions to the quorum whether this node's state is still the newest.
+const CONFIRM_EVERY: Duration = Duration::from_millis(1_000);
+/// Roles that take configuration.
+const SUBSCRIBERS: &[Role] = &[Role::DataPlane, Role::GpuNode, Role::AuditLog];
+
+/// The services of one node.
+pub struct ClusterApi {
+    node: ControlNode,
+    certifier: Arc<Certifier>,
+    hub: PushHub,
+    peers: PeerService,
+    confirming: AbortHandle,
+}
+
+impl ClusterApi {
+    /// Starts what the services share. `certificate_life` is that of the certificates it signs.
+    pub fn start(node: &ControlNode, certificate_life: Duration) -> Result<Self, ControlError> {
+        let registry: Arc<dyn Registry> = Arc::new(node.clone());
+        let sealer: Arc<dyn KeySealer> = node.secrets();
+        let certifier = Arc::new(Certifier::new(registry, sealer, certificate_life));
+        let confirmed = Arc::new(AtomicU64::new(0));
+        let confirming = tokio::spawn(confirm(node.clone(), confirmed.clone())).abort_handle();
+        let hub = PushHub::start(
+            &node.inner.published,
+            HubConfig {
+                authorise: Arc::new(caller),
+                confirmed_ns: Arc::new(move || confirmed.load(Ordering::Relaxed)),
+                staging: watch::channel(Staging::default()).1,
+            },
+        )
+        .map_err(ControlError::internal)?;
+        // The interceptor has verified who calls; Raft insists that it is the node it says it is.
+        let peers = PeerService::new(Arc::new(|extensions, from| {
+            extensions.get::<CallingNode>().is_some_and(|caller| caller.name.node_id() == Some(from))
+        }));
+        peers.add(&node.inner.group);
+        Ok(Self { node: node.clone(), certifier, hub, peers, confirming })
+    }
+
+    /// Signs certificates from this node's state.
+    pub fn certifier(&self) -> &Arc<Certifier> {
+        &self.certifier
+    }
+
+    /// Who takes configuration from this node.
+    pub fn hub(&self) -> &PushHub {
+        &self.hub
+    }
+
+    /// Every service.
+    pub fn routes(&self) -> Routes {
+        let registry: Arc<dyn Registry> = Arc::new(self.node.clone());
+        let only = |roles| MembersOnly::new(registry.clone(), roles);
+        let identity = IdentityServer::new(IdentityService::new(self.certifier.clone()));
+        let quota = QuotaService::new(self.node.clone(), Arc::new(caller));
+        Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
+            .add_service(InterceptedService::new(self.peers.clone().into_server(), only(&[Role::ControlPlane])))
+            .add_service(InterceptedService::new(identity, only(&Role::ALL)))
+            .add_service(InterceptedService::new(self.hub.service(), only(SUBSCRIBERS)))
+            .add_service(InterceptedService::new(QuotaServer::new(quota), only(&[Role::DataPlane])))
+    }
+
+    /// Ends the streams: without it a server waits for them for ever.
+    pub fn stop(&self) {
+        self.confirming.abort();
+        self.hub.stop();
+    }
+}
+
+/// Who sent a request, as the interceptor verified it: name or number, and roles.
+fn caller(extensions: &tonic::Extensions) -> Option<(String, String)> {
+    let caller = extensions.get::<CallingNode>()?;
+    Some((caller.name.id().to_owned(), caller.name.roles().to_string()))
+}
+
+/// Asks again and again whether the applied state holds everything acknowledged. While the node is
+/// cut off nothing is noted, and the nodes that it serves see how old their state may be.
+async fn confirm(node: ControlNode, confirmed: Arc<AtomicU64>) {
+    let mut last = 0;
+    loop {
+        // A clock that is set back must not make nodes look stale.
+        let asked = now_ns().max(last + 1);
+        if node.inner.group.read_barrier().await.is_ok() {
+            confirmed.store(asked, Ordering::Relaxed);
+            last = asked;
+        }
+        tokio::time::sleep(CONFIRM_EVERY).await;
+    }
+}
+
+/// Raft's messages of node `node_id` over channels that `dial` makes.
+pub fn peer_transport(node_id: u64, dial: provost_control_raft::Dial) -> Arc<GrpcTransport> {
+    Arc::new(GrpcTransport::new(node_id, dial))
+}

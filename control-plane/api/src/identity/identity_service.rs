@@ -1,0 +1,53 @@
+//! New certificates for members.
+
+use std::{sync::Arc, time::SystemTime};
+
+use provost_wire::{
+    node::{RenewRequest, RenewResponse, identity_server::Identity},
+    tls::{Certified, certified_of},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Certifier, NodeKey, NodeRecord, NotMember, standing};
+use crate::{ControlError, ErrorKind};
+
+/// The `Identity` service.
+#[derive(Debug)]
+pub struct IdentityService {
+    certifier: Arc<Certifier>,
+}
+
+impl IdentityService {
+    /// Renews with certificates of this certifier.
+    pub fn new(certifier: Arc<Certifier>) -> Self {
+        Self { certifier }
+    }
+
+    async fn renew_for(&self, caller: &Certified, request: RenewRequest) -> Result<RenewResponse, ControlError> {
+        let now = SystemTime::now();
+        // Connections outlive certificates; the right to a new one does not.
+        if caller.not_after <= now {
+            let text = "the certificate of this connection has ended";
+            let hint = "connect with the present one, or join again";
+            return Err(ControlError::new(ErrorKind::Unauthenticated, "PV-TLS-EXPIRED", text, hint));
+        }
+        let key = NodeKey::of_request(&request.csr)?;
+        let cluster = self.certifier.registry().confirmed().await?;
+        let node_id = standing(&cluster, caller)?.ok_or(NotMember::Unknown)?;
+        let member = cluster.members().get(&node_id).ok_or(NotMember::Unknown)?;
+        let issued = self.certifier.certify(&NodeRecord::of(node_id, member)?, &key, now)?;
+        Ok(RenewResponse {
+            certificate: issued.certificate,
+            bundle: issued.bundle,
+            control_plane: issued.control_plane.into_iter().collect(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Identity for IdentityService {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let caller = certified_of(&request).cloned().ok_or(NotMember::NoCertificate).map_err(ControlError::from)?;
+        Ok(Response::new(self.renew_for(&caller, request.into_inner()).await?))
+    }
+}

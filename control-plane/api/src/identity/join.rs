@@ -1,0 +1,100 @@
+//! A node's side of joining.
+
+use std::time::Duration;
+
+use provost_types::Name;
+use provost_wire::{
+    WIRE_VERSION,
+    admin::Failure,
+    node::{JoinRequest, JoinResponse, join_client::JoinClient},
+    tls::{Certified, Identity, Material, NodeName, Roles, certificate_hash, certificates, join_channel},
+};
+use secrecy::ExposeSecret;
+use tonic::Code;
+
+use super::{IdentityError, JoinSecret, KeyRequest};
+
+/// How often the same key shows the same token when no answer comes.
+const ATTEMPTS: u32 = 5;
+/// The pause between them.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest wait for one answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// A node that was taken in. Store the material before anything else: without it the node is lost.
+#[derive(Debug)]
+pub struct Joined {
+    /// Certificate, key and bundle.
+    pub material: Material,
+    /// What the certificate says.
+    pub certified: Certified,
+    /// The node's number.
+    pub node_id: u64,
+    /// The node's name.
+    pub name: Name,
+    /// The whole answer: among others, the control-plane nodes.
+    pub response: JoinResponse,
+}
+
+/// Joins by way of a control-plane node at `address` (`host:port`). `own_address` is where peers
+/// reach this node; empty: nowhere.
+pub async fn join(address: &str, token: &str, own_address: &str) -> Result<Joined, IdentityError> {
+    let secret = JoinSecret::parse(token)?;
+    let key = KeyRequest::make()?;
+    let request = JoinRequest {
+        token: secret.text().expose_secret().to_owned(),
+        csr: key.request.clone().into(),
+        address: own_address.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        wire_version: WIRE_VERSION,
+    };
+    let response = ask(address, &secret, request).await?;
+    let material =
+        Material { certificate: response.certificate.clone(), key: key.key, bundle: response.bundle.clone() };
+    let (certified, name) = check(&secret, &response, &material)?;
+    Ok(Joined { material, certified, node_id: response.node_id, name, response })
+}
+
+async fn ask(address: &str, secret: &JoinSecret, request: JoinRequest) -> Result<JoinResponse, IdentityError> {
+    let mut attempt = 1;
+    loop {
+        let channel = join_channel(address, secret.ca_hash()).await?;
+        let mut call = tonic::Request::new(request.clone());
+        call.set_timeout(ANSWER_LIMIT);
+        match JoinClient::new(channel).join(call).await {
+            Ok(response) => return Ok(response.into_inner()),
+            // The token may have been used all the same: only this key can use it again.
+            Err(status)
+                if attempt < ATTEMPTS
+                    && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) =>
+            {
+                attempt += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(status) => return Err(IdentityError::Refused(Failure::of(&status))),
+        }
+    }
+}
+
+/// The answer must fit together and come from the CA of the token.
+fn check(
+    secret: &JoinSecret,
+    response: &JoinResponse,
+    material: &Material,
+) -> Result<(Certified, Name), IdentityError> {
+    let answer = |cause: &str| IdentityError::Answer(cause.to_owned());
+    let certified = Identity::new(material)?.certified();
+    let bundle = certificates("the bundle", &response.bundle)?;
+    if !bundle.iter().any(|ca| certificate_hash(ca) == secret.ca_hash()) {
+        return Err(answer("the bundle has not the CA that the token names"));
+    }
+    let name = Name::new(&response.node).map_err(|e| IdentityError::Answer(e.to_string()))?;
+    let cluster = Name::new(&response.cluster).map_err(|e| IdentityError::Answer(e.to_string()))?;
+    let roles: Roles = response.role.parse().map_err(|_| answer("it gives roles that this build does not know"))?;
+    let expected = NodeName::of_member(cluster, roles, response.node_id, name.clone())
+        .map_err(|e| IdentityError::Answer(e.to_string()))?;
+    if certified.name != expected {
+        return Err(IdentityError::Answer(format!("its certificate is for {}, not {expected}", certified.name)));
+    }
+    Ok((certified, name))
+}

@@ -1,0 +1,96 @@
+//! Taking new nodes in. The one service that callers without a certificate may use.
+
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+use provost_control_state::{ClusterCommand, ClusterReply};
+use provost_wire::{
+    WIRE_VERSIONS,
+    node::{JoinRequest, JoinResponse, join_server::Join},
+    tls::{Role, remote_of},
+};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use super::{Certifier, JoinSecret, Joining, NodeKey, NodeRecord, registry::rejected, token::unix_ns};
+use crate::{ControlError, ErrorKind};
+
+/// Nodes that join at once: strangers must not fill the group with reads.
+const MAX_JOINING: usize = 16;
+
+/// The `Join` service.
+#[derive(Debug)]
+pub struct JoinService {
+    certifier: Arc<Certifier>,
+    places: Semaphore,
+}
+
+impl JoinService {
+    /// Takes nodes in with certificates of this certifier.
+    pub fn new(certifier: Arc<Certifier>) -> Self {
+        Self { certifier, places: Semaphore::new(MAX_JOINING) }
+    }
+
+    async fn take_in(&self, request: JoinRequest, remote: Option<SocketAddr>) -> Result<JoinResponse, ControlError> {
+        check_version(request.wire_version)?;
+        let secret = JoinSecret::parse(&request.token)?;
+        let key = NodeKey::of_request(&request.csr)?;
+        let _place = self.places.try_acquire().map_err(|_| {
+            let text = "many nodes are joining";
+            ControlError::new(ErrorKind::Unavailable, "PV-JOIN-BUSY", text, "try again in a moment")
+        })?;
+        let (hash, key_hash) = (secret.hash(), key.hash());
+        let now_ns = unix_ns(SystemTime::now());
+        let cluster = self.certifier.registry().confirmed().await?;
+        // Guesses end here: only what may succeed is proposed.
+        let token = cluster.check_token(&hash, &key_hash, now_ns).map_err(|e| rejected(e.problems))?;
+        if token.roles.iter().any(|r| r.as_str() == Role::ControlPlane.as_str()) && request.address.is_empty() {
+            let text = "a control-plane node must say where its peers reach it";
+            return Err(ControlError::new(ErrorKind::Invalid, "PV-JOIN-ADDRESS", text, "name its address"));
+        }
+        // The certificate cannot be issued without: look before the token is used.
+        drop(self.certifier.signing()?);
+        let command = ClusterCommand::TokenUsed { hash, key: key_hash, address: request.address, now_ns };
+        let joining = Joining {
+            node: token.node.clone(),
+            roles: token.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", "),
+            token: token.id.clone(),
+            remote,
+        };
+        let (node_id, name, roles) = match self.certifier.registry().join(joining, command).await? {
+            ClusterReply::Joined { node_id, name, roles } => (node_id, name, roles),
+            other => return Err(ControlError::internal(format!("a join was answered by {other:?}"))),
+        };
+        let node = NodeRecord::of_parts(node_id, name, &roles)?;
+        let issued = self.certifier.certify(&node, &key, SystemTime::now())?;
+        tracing::info!(node = %node.name, node_id, roles = %node.roles, token = secret.id(), "a node joined");
+        Ok(JoinResponse {
+            cluster: cluster.name().map_or(String::new(), |n| n.to_string()),
+            role: node.roles.to_string(),
+            node: node.name.to_string(),
+            node_id,
+            certificate: issued.certificate,
+            bundle: issued.bundle,
+            control_plane: issued.control_plane.into_iter().collect(),
+        })
+    }
+}
+
+fn check_version(version: u32) -> Result<(), ControlError> {
+    if WIRE_VERSIONS.contains(&version) {
+        return Ok(());
+    }
+    let text = format!(
+        "the node speaks version {version}; this one understands {} to {}",
+        WIRE_VERSIONS.start(),
+        WIRE_VERSIONS.end()
+    );
+    Err(ControlError::new(ErrorKind::Refused, "PV-JOIN-VERSION", text, "use builds at most one version apart"))
+}
+
+#[tonic::async_trait]
+impl Join for JoinService {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let remote = remote_of(&request);
+        Ok(Response::new(self.take_in(request.into_inner(), remote).await?))
+    }
+}

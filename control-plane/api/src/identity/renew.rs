@@ -1,0 +1,257 @@
+//! Keeping a certificate fresh.
+//!
+//! Each renewal makes a new key. The new pair is durable before it is used, so a restart finds what
+//! the peers have seen last.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::rand;
+use provost_wire::{
+    admin::Failure,
+    node::{RenewRequest, identity_client::IdentityClient},
+    tls::{BACKDATE, Certified, Expect, Identity, Material, Role, TlsError, channel},
+};
+use tokio::sync::{Notify, watch};
+
+use super::{Certifier, IdentityError, Issued, KeyRequest, NodeKey, NodeRecord, NotMember, Registry, standing};
+use crate::ControlError;
+
+/// Renewal comes when this share of the life has passed, or up to [`JITTER`] of the life before, so
+/// that nodes that joined together do not come together.
+const RENEW_AT: f64 = 2.0 / 3.0;
+const JITTER: f64 = 0.1;
+/// After a failure: a share of what is left, within bounds.
+const RETRY_SHARE: u32 = 20;
+const RETRY_LEAST: Duration = Duration::from_millis(200);
+const RETRY_MOST: Duration = Duration::from_secs(60);
+/// The longest wait for an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Gets a certificate for a key.
+#[tonic::async_trait]
+pub trait Renewer: Send + Sync {
+    /// `request` is PKCS #10, DER.
+    async fn renew(&self, request: Vec<u8>) -> Result<Issued, IdentityError>;
+}
+
+/// Asks the control plane, over a new connection each time: the right to renew is shown by the present
+/// certificate, and a connection shows the one that it was made with. After a failure another node is
+/// asked.
+pub struct RemoteRenewer {
+    identity: Arc<Identity>,
+    /// What this node was told at its start: what the control plane says of itself may not be
+    /// reachable from here.
+    configured: Vec<String>,
+    /// Those and what the control plane said; the next to ask is the first.
+    addresses: Mutex<VecDeque<String>>,
+}
+
+impl RemoteRenewer {
+    /// By control-plane nodes at these addresses, `host:port`; at least one.
+    pub fn new(identity: Arc<Identity>, control_plane: &[String]) -> Result<Self, TlsError> {
+        if control_plane.is_empty() {
+            return Err(TlsError::Address(String::new()));
+        }
+        for address in control_plane {
+            // Makes no connection yet.
+            channel(identity.clone(), address, Expect::role(Role::ControlPlane))?;
+        }
+        let addresses = Mutex::new(control_plane.iter().cloned().collect());
+        Ok(Self { identity, configured: control_plane.to_vec(), addresses })
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(&self, address: &str, request: Vec<u8>) -> Result<Issued, IdentityError> {
+        let channel = channel(self.identity.clone(), address, Expect::role(Role::ControlPlane))?;
+        let mut call = tonic::Request::new(RenewRequest { csr: request.into() });
+        call.set_timeout(ANSWER_LIMIT);
+        let answer = IdentityClient::new(channel).renew(call).await;
+        let answer = answer.map_err(|status| IdentityError::Refused(Failure::of(&status)))?.into_inner();
+        let control_plane = answer.control_plane.into_iter().collect();
+        Ok(Issued { certificate: answer.certificate, bundle: answer.bundle, control_plane })
+    }
+
+    fn learn(&self, control_plane: &BTreeMap<String, String>) {
+        let mut addresses = self.addresses();
+        let said = |a: &String| control_plane.values().any(|s| s == a);
+        addresses.retain(|a| said(a) || self.configured.contains(a));
+        for new in control_plane.values().filter(|a| !a.is_empty()) {
+            if !addresses.contains(new) {
+                addresses.push_back(new.clone());
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Renewer for RemoteRenewer {
+    async fn renew(&self, request: Vec<u8>) -> Result<Issued, IdentityError> {
+        let address = self.addresses().front().cloned().unwrap_or_default();
+        let asked = self.ask(&address, request).await;
+        match &asked {
+            Ok(issued) => self.learn(&issued.control_plane),
+            Err(_) => self.addresses().rotate_left(1),
+        }
+        asked
+    }
+}
+
+/// A control-plane node certifies itself from its own state: it needs no peer and no quorum, so a
+/// cluster that was off for longer than a certificate lives comes back by itself.
+pub struct LocalRenewer {
+    identity: Arc<Identity>,
+    certifier: Arc<Certifier>,
+}
+
+impl LocalRenewer {
+    /// For this node, from its own state.
+    pub fn new(identity: Arc<Identity>, certifier: Arc<Certifier>) -> Self {
+        Self { identity, certifier }
+    }
+}
+
+#[tonic::async_trait]
+impl Renewer for LocalRenewer {
+    async fn renew(&self, request: Vec<u8>) -> Result<Issued, IdentityError> {
+        let cluster = self.certifier.registry().cluster();
+        let unknown = || ControlError::from(NotMember::Unknown);
+        let node_id = standing(&cluster, &self.identity.certified()).map_err(ControlError::from)?;
+        let node_id = node_id.ok_or_else(unknown)?;
+        let member = cluster.members().get(&node_id).ok_or_else(unknown)?;
+        let key = NodeKey::of_request(&request)?;
+        Ok(self.certifier.certify(&NodeRecord::of(node_id, member)?, &key, SystemTime::now())?)
+    }
+}
+
+/// Renews now: asks, checks, stores in `dir`, uses. On `Err` the identity is what it was.
+pub async fn renew_once(identity: &Identity, dir: &Path, renewer: &dyn Renewer) -> Result<Issued, IdentityError> {
+    let key = KeyRequest::make()?;
+    let issued = renewer.renew(key.request).await?;
+    let material = Material { certificate: issued.certificate.clone(), key: key.key, bundle: issued.bundle.clone() };
+    let new = Identity::new(&material)?.certified();
+    if new.name != identity.name() {
+        return Err(IdentityError::Answer(format!("its certificate is for {}, not {}", new.name, identity.name())));
+    }
+    let (stored, at) = (material.clone(), dir.to_owned());
+    tokio::task::spawn_blocking(move || stored.store(&at))
+        .await
+        .map_err(|e| IdentityError::Answer(format!("it could not be stored: {e}")))??;
+    identity.replace(&material)?;
+    Ok(issued)
+}
+
+/// Renews at two thirds of each certificate's life, earlier each time `now` is notified (when the
+/// authorities have changed). Failures are logged and tried again. Runs until it is dropped.
+pub async fn renew_loop(identity: Arc<Identity>, dir: PathBuf, renewer: Arc<dyn Renewer>, now: Arc<Notify>) {
+    let mut wait = until_renewal(&identity.certified(), SystemTime::now(), jitter());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = now.notified() => {}
+        }
+        wait = match renew_once(&identity, &dir, &*renewer).await {
+            Ok(_) => {
+                tracing::info!(node = %identity.name(), "the certificate was renewed");
+                until_renewal(&identity.certified(), SystemTime::now(), jitter())
+            }
+            Err(e) => {
+                let left = identity.expires().duration_since(SystemTime::now()).unwrap_or_default();
+                let left_s = left.as_secs();
+                if left.is_zero() {
+                    tracing::error!(code = "PV-TLS-EXPIRED", cause = e.code(), error = %e, "the certificate has ended");
+                } else {
+                    tracing::warn!(code = "PV-TLS-RENEW", cause = e.code(), error = %e, left_s, "not renewed yet");
+                }
+                until_retry(left, jitter())
+            }
+        };
+    }
+}
+
+/// Notifies `now` each time the authorities change, so that a control-plane node that certifies
+/// itself knows a new one, and has a certificate of it, before nodes ask for it. Ends when the
+/// node does.
+pub async fn renew_on_authority_change<T>(
+    mut changes: watch::Receiver<T>,
+    registry: Arc<dyn Registry>,
+    now: Arc<Notify>,
+) {
+    let mut known = registry.cluster().bundle();
+    while changes.changed().await.is_ok() {
+        // The signing one is first in it: a commit changes it, too.
+        let bundle = registry.cluster().bundle();
+        if bundle != known {
+            known = bundle;
+            now.notify_one();
+        }
+    }
+}
+
+/// `jitter` is from 0 to 1.
+fn until_renewal(certified: &Certified, now: SystemTime, jitter: f64) -> Duration {
+    let issued = certified.not_before + BACKDATE;
+    let life = certified.not_after.duration_since(issued).unwrap_or_default();
+    let at = issued + life.mul_f64(RENEW_AT - JITTER * jitter);
+    at.duration_since(now).unwrap_or_default()
+}
+
+fn until_retry(left: Duration, jitter: f64) -> Duration {
+    let wait = if left.is_zero() { RETRY_MOST } else { left / RETRY_SHARE };
+    wait.clamp(RETRY_LEAST, RETRY_MOST).mul_f64(1.0 - jitter / 2.0)
+}
+
+/// From 0 to 1. Without randomness there is none: renewal matters more.
+fn jitter() -> f64 {
+    let mut bytes = [0; 4];
+    if rand::fill(&mut bytes).is_err() {
+        return 0.0;
+    }
+    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod schedule {
+    use super::*;
+
+    fn certified(life: Duration) -> (Certified, SystemTime) {
+        let issued = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let certified = Certified {
+            name: "spiffe://acme/data-plane/dp-1".parse().unwrap(),
+            dns: Vec::new(),
+            serial_node_id: None,
+            not_before: issued - BACKDATE,
+            not_after: issued + life,
+        };
+        (certified, issued)
+    }
+
+    #[test]
+    fn renewal_is_at_two_thirds_or_a_little_before() {
+        let day = Duration::from_secs(86_400);
+        let (certified, issued) = certified(day);
+        let hours =
+            |now: SystemTime, jitter| (until_renewal(&certified, now, jitter).as_secs_f64() / 360.0).round() / 10.0;
+        assert_eq!((hours(issued, 0.0), hours(issued, 1.0)), (16.0, 13.6));
+        assert_eq!(hours(issued + day / 2, 0.0), 4.0);
+        assert_eq!(hours(issued + day, 0.0), 0.0);
+    }
+
+    #[test]
+    fn retries_come_often_enough_and_not_too_often() {
+        for (left_s, most_s) in [(28_800, 60.0), (600, 30.0), (10, 0.5), (1, 0.2), (0, 60.0)] {
+            let left = Duration::from_secs(left_s);
+            assert_eq!(until_retry(left, 0.0).as_secs_f64(), most_s, "{left_s}");
+            assert_eq!(until_retry(left, 1.0).as_secs_f64(), most_s / 2.0, "{left_s}");
+        }
+        assert!((0..100).map(|_| jitter()).all(|j| (0.0..=1.0).contains(&j)));
+    }
+}

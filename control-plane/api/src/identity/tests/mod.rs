@@ -1,0 +1,7 @@
+//! Joining, renewal and membership over real TLS, with the replicated facts in memory.
+
+mod certificates;
+mod joining;
+mod membership;
+mod renewal;
+mod world;

@@ -1,0 +1,151 @@
+//! Certificates of seconds, renewed under load.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::{StreamExt, stream};
+use provost_wire::{
+    node::{PeerRequest, RenewRequest, identity_client::IdentityClient, peer_client::PeerClient},
+    tls::{Identity, Role},
+};
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    membership::call,
+    world::{certify, name, start},
+};
+use crate::identity::{
+    KeyRequest, LocalRenewer, NodeRecord, RemoteRenewer, Renewer, RotationStep, renew_loop, renew_on_authority_change,
+    renew_once,
+};
+
+/// Life of a certificate, and of the test.
+const LIFE: Duration = Duration::from_secs(4);
+const TEST: Duration = Duration::from_secs(12);
+
+fn renewing(identity: &Arc<Identity>, renewer: Arc<dyn Renewer>) -> (tempfile::TempDir, Arc<Notify>) {
+    let (dir, now) = (tempfile::tempdir().unwrap(), Arc::new(Notify::new()));
+    tokio::spawn(renew_loop(identity.clone(), dir.path().to_owned(), renewer, now.clone()));
+    (dir, now)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_while_everybody_renews_and_the_ca_changes() {
+    let world = start(LIFE).await;
+    let node = Arc::new(Identity::new(&world.join("dp-1", Role::DataPlane).await.material).unwrap());
+    let local = LocalRenewer::new(world.server.clone(), world.certifier.clone());
+    let (_server_dir, server_now) = renewing(&world.server, Arc::new(local));
+    tokio::spawn(renew_on_authority_change(world.memory.changes.subscribe(), world.memory.clone(), server_now));
+    let channel = world.connect(&node);
+    let (node_dir, _) = renewing(&node, Arc::new(world.renewer(&node)));
+
+    let (up, requests) = mpsc::channel::<PeerRequest>(4);
+    let requests = stream::unfold(requests, |mut r| async move { Some((r.recv().await?, r)) }).boxed();
+    let mut down = PeerClient::new(channel).exchange(requests).await.unwrap().into_inner();
+    let busy = tokio::spawn(async move {
+        let (began, mut id) = (Instant::now(), 0);
+        while began.elapsed() < TEST {
+            id += 1;
+            up.send(PeerRequest { id, ..Default::default() }).await.expect("the stream is open");
+            assert_eq!(down.message().await.expect("no failed call").expect("an answer").id, id);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        id
+    });
+
+    let began = Instant::now();
+    let mut steps = vec![
+        (Duration::from_millis(9_500), RotationStep::Finish { force: false }),
+        (Duration::from_millis(5_200), RotationStep::Commit { force: false }),
+        (Duration::from_millis(900), RotationStep::Begin),
+    ];
+    let first = node.expires();
+    while began.elapsed() < TEST {
+        if let Some((at, step)) = steps.last()
+            && began.elapsed() >= *at
+        {
+            world.certifier.rotate(*step, SystemTime::now()).await.unwrap();
+            steps.pop();
+        }
+        // New connections, all the time.
+        call(&world, &node).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(steps.is_empty());
+    let calls = busy.await.unwrap();
+    assert!(calls > 1_000, "{calls}");
+    assert!(node.expires() > first + Duration::from_secs(6));
+    // What is used is what is stored.
+    assert_eq!(Identity::load(node_dir.path()).unwrap().certified(), node.certified());
+}
+
+#[tokio::test]
+async fn failures_change_nothing_and_are_tried_again() {
+    let world = start(Duration::from_secs(60)).await;
+    let node = Arc::new(Identity::new(&world.join("dp-1", Role::DataPlane).await.material).unwrap());
+    let remote = world.renewer(&node);
+    let dir = tempfile::tempdir().unwrap();
+    let before = node.certified();
+    world.memory.no_quorum.store(true, Ordering::SeqCst);
+    let failed = renew_once(&node, dir.path(), &remote).await.unwrap_err();
+    assert_eq!(failed.code(), "PV-RAFT-NO-QUORUM");
+    assert_eq!(node.certified(), before);
+    assert!(!dir.path().join("cert.pem").exists());
+    world.memory.no_quorum.store(false, Ordering::SeqCst);
+    renew_once(&node, dir.path(), &remote).await.unwrap();
+    assert!(node.expires() >= before.not_after);
+    assert_eq!(Identity::load(dir.path()).unwrap().certified(), node.certified());
+    // A folder that cannot be written to: the old certificate stays in use.
+    let (renewed, file) = (node.certified(), dir.path().join("file"));
+    std::fs::write(&file, "x").unwrap();
+    assert_eq!(renew_once(&node, &file.join("x"), &remote).await.unwrap_err().code(), "PV-TLS-FILE");
+    assert_eq!(node.certified(), renewed);
+}
+
+/// After a failure another of the control plane is asked.
+#[tokio::test]
+async fn a_control_plane_node_that_is_gone_does_not_stop_renewal() {
+    let world = start(Duration::from_secs(60)).await;
+    let node = Arc::new(Identity::new(&world.join("dp-1", Role::DataPlane).await.material).unwrap());
+    let gone = "127.0.0.1:1".to_owned();
+    let renewer = RemoteRenewer::new(node.clone(), &[gone, world.address.clone()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut good = 0;
+    for _ in 0..4 {
+        good += u32::from(renew_once(&node, dir.path(), &renewer).await.is_ok());
+    }
+    assert!(good == 3, "{good}");
+    assert_eq!(RemoteRenewer::new(node.clone(), &[]).map(drop).unwrap_err().code(), "PV-TLS-ADDRESS");
+    assert_eq!(RemoteRenewer::new(node, &["x".to_owned()]).map(drop).unwrap_err().code(), "PV-TLS-ADDRESS");
+}
+
+/// A whole cluster that was off for longer than a certificate lives.
+#[tokio::test]
+async fn a_control_plane_node_with_an_ended_certificate_comes_back_by_itself() {
+    let world = start(Duration::from_secs(60)).await;
+    world.memory.no_quorum.store(true, Ordering::SeqCst);
+    let record = NodeRecord { node_id: 1, name: name("cp-1"), roles: Role::ControlPlane.into() };
+    let shorter =
+        crate::identity::Certifier::new(world.memory.clone(), Arc::new(super::world::Upside), Duration::from_secs(1));
+    let identity = Arc::new(Identity::new(&certify(&shorter, &record)).unwrap());
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(identity.expires() <= SystemTime::now());
+    let dir = tempfile::tempdir().unwrap();
+    let local = LocalRenewer::new(identity.clone(), world.certifier.clone());
+    renew_once(&identity, dir.path(), &local).await.unwrap();
+    assert!(identity.expires() > SystemTime::now() + Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn an_ended_certificate_gets_no_new_one_over_an_old_connection() {
+    let world = start(Duration::from_secs(1)).await;
+    let node = Arc::new(Identity::new(&world.join("dp-1", Role::DataPlane).await.material).unwrap());
+    let before = IdentityClient::new(world.connect(&node));
+    let renew = || RenewRequest { csr: KeyRequest::make().unwrap().request.into() };
+    before.clone().renew(renew()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    let refused = before.clone().renew(renew()).await.unwrap_err();
+    assert!(refused.message().contains("PV-TLS-EXPIRED"), "{refused}");
+}

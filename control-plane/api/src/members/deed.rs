@@ -1,0 +1,80 @@
+//! Changes of the cluster itself in the audit log: recorded before they are tried, and with their
+//! outcome before they are answered, as changes of resources are.
+
+use provost_control_state::Event;
+use provost_types::{AuditEvent, Subject};
+
+use crate::{
+    Caller, ControlError, ControlNode, ErrorKind, Scope,
+    record::{Outcome, Record},
+};
+
+/// What somebody is about to do to the cluster.
+pub(crate) struct Deed {
+    event: &'static str,
+    objects: Vec<String>,
+    detail: String,
+}
+
+impl Deed {
+    /// `event` such as `node.remove`; `objects` are what it concerns.
+    pub(crate) fn new(event: &'static str, objects: Vec<String>, detail: impl Into<String>) -> Self {
+        Self { event, objects, detail: detail.into() }
+    }
+
+    fn describe(&self, mut event: AuditEvent) -> AuditEvent {
+        event.what.method = format!("admin/{}", self.event);
+        let (objects, detail) = (self.objects.clone(), self.detail.clone());
+        event.what.subject = Some(Subject { event: self.event.to_owned(), objects, detail });
+        event
+    }
+}
+
+impl Caller {
+    /// Refuses a tenant's administrator. `what` is what was asked for.
+    pub(crate) fn needs_cluster(&self, what: &str) -> Result<(), ControlError> {
+        let Scope::Tenant(own) = &self.scope else { return Ok(()) };
+        let text = format!("{what}: {} administers tenant {own} only", self.name);
+        Err(ControlError::new(ErrorKind::Forbidden, "PV-ADMIN-SCOPE", text, "ask a cluster administrator"))
+    }
+}
+
+impl ControlNode {
+    /// Does something with a record before and after. It runs in a task of its own: a caller that
+    /// disconnects loses the answer, not the outcome's record. If the process ends in between, the
+    /// log has an attempt without outcome.
+    pub(crate) async fn recorded<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        deed: Deed,
+        act: impl Future<Output = Result<T, ControlError>> + Send + 'static,
+    ) -> Result<T, ControlError> {
+        let revision = self.inner.published.state.load().revision();
+        // The record's own event names changes of resources; `describe` puts the deed in its place.
+        let record = Record::new(caller, Event::Apply, &[], "", revision);
+        let node = self.clone();
+        let task = tokio::spawn(async move {
+            node.record_of(deed.describe(record.attempt()), "nothing was done").await?;
+            let result = act.await;
+            let outcome = match &result {
+                Ok(_) => Outcome::Changed(node.inner.published.state.load().revision()),
+                Err(error) => Outcome::Failed(error),
+            };
+            let recorded = node.record_of(deed.describe(record.outcome(outcome)), "but it was done").await;
+            match (&result, recorded) {
+                (Ok(_), Err(unrecorded)) => Err(unrecorded),
+                _ => result,
+            }
+        });
+        task.await.map_err(ControlError::internal)?
+    }
+
+    async fn record_of(&self, event: AuditEvent, so: &str) -> Result<(), ControlError> {
+        let recorded = self.inner.audit.record(event).await;
+        recorded.map(drop).map_err(|e| {
+            tracing::error!(code = "PV-ADMIN-AUDIT", error = %e, "an administrative change could not be recorded");
+            let hint = "administrative changes are refused until they can be recorded";
+            ControlError::new(ErrorKind::Unavailable, "PV-ADMIN-AUDIT", format!("{e}; {so}"), hint)
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! The cluster's nodes: who they are, how they stand, and changing that.
+//!
+//! A control-plane node is two things: a member, known by its certificate, and a replica of the
+//! control group. It leaves in that order reversed: the replica first, so that no quorum waits for
+//! a node that is no longer let in.
+//!
+//! Left out: joining and certificates (`identity`), promotion of learners by themselves (the Raft
+//! crate).
+
+mod deed;
+mod joining;
+mod status;
+
+pub(crate) use deed::Deed;
+pub use status::{ClusterStatus, MemberStatus, NoSubscribers, NodeFacts, SubscriberStatus, Subscribers};
+
+use provost_control_state::ClusterCommand;
+
+use crate::{Caller, ControlError, ControlNode, ErrorKind, identity::Registry, record::now_ns};
+
+impl ControlNode {
+    /// Takes a node out for good. `node` is its name or id.
+    pub async fn remove_node(&self, caller: &Caller, node: &str) -> Result<(), ControlError> {
+        let id = self.resolve(caller, node).await?;
+        let this = self.clone();
+        self.recorded(caller, Deed::new("node.remove", vec![node.to_owned()], format!("node {id}")), async move {
+            let metrics = this.inner.group.metrics();
+            if metrics.voters.contains(&id) || metrics.learners.contains(&id) {
+                this.inner.group.remove(id).await?;
+            }
+            // A crash here leaves a member without a replica: removing it again ends it.
+            if this.inner.published.state.load().cluster().members().contains_key(&id) {
+                Registry::change(&this, ClusterCommand::NodeRemoved { node_id: id, time_ns: now_ns() }).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes a learner a voter now.
+    pub async fn promote_node(&self, caller: &Caller, node: &str) -> Result<(), ControlError> {
+        let id = self.resolve(caller, node).await?;
+        let this = self.clone();
+        let deed = Deed::new("node.promote", vec![node.to_owned()], format!("node {id}"));
+        self.recorded(caller, deed, async move { Ok(this.inner.group.promote(id).await?) }).await
+    }
+
+    /// Moves the lead of the control group to a voter.
+    pub async fn transfer_leader(&self, caller: &Caller, node: &str) -> Result<(), ControlError> {
+        let id = self.resolve(caller, node).await?;
+        let this = self.clone();
+        let deed = Deed::new("leader.transfer", vec![node.to_owned()], format!("node {id}"));
+        self.recorded(caller, deed, async move { Ok(this.inner.group.transfer_leader(id).await?) }).await
+    }
+
+    /// The id of a node given by name or id, for one who may change the cluster.
+    async fn resolve(&self, caller: &Caller, node: &str) -> Result<u64, ControlError> {
+        caller.needs_cluster("the cluster's nodes")?;
+        self.inner.group.read_barrier().await?;
+        let state = self.inner.published.state.load_full();
+        if let Some((id, _)) = state.cluster().member_named(node) {
+            return Ok(id);
+        }
+        if node == self.inner.config.node_name {
+            return Ok(self.inner.config.node_id);
+        }
+        let metrics = self.inner.group.metrics();
+        let known = |id: &u64| {
+            metrics.voters.contains(id) || metrics.learners.contains(id) || state.cluster().members().contains_key(id)
+        };
+        node.parse().ok().filter(known).ok_or_else(|| {
+            let text = format!("no node has the name or id `{node}`");
+            let hint = "`provost cluster status` lists the members";
+            ControlError::new(ErrorKind::NotFound, "PV-CLUSTER-NO-NODE", text, hint)
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! `provost cluster init`: a new cluster, offline, in the data folder of its first node.
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+use provost_types::Name;
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use crate::{dev::lock::DirLock, roles};
+
+#[derive(Args)]
+pub struct InitArgs {
+    /// The first node's configuration, as for `provost server`.
+    #[arg(long, value_name = "FILE", env = "PROVOST_CONFIG")]
+    config: PathBuf,
+    /// The cluster's name; it never changes.
+    #[arg(long)]
+    cluster: String,
+    /// Also make a join token, good for 15 minutes: `NODE=ROLE[+ROLE…]`. May be repeated.
+    #[arg(long, value_name = "NODE=ROLES", value_parser = joining)]
+    join: Vec<(Name, String)>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn joining(text: &str) -> Result<(Name, String), String> {
+    let (node, roles) = text.split_once('=').ok_or("write it as NODE=ROLE, such as cp-2=control-plane")?;
+    Ok((Name::new(node).map_err(|e| e.to_string())?, roles.to_owned()))
+}
+
+/// Makes the cluster and prints what is shown only once.
+pub async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
+    let config = roles::run::load(&args.config)?;
+    let cluster = Name::new(&args.cluster).context("PV-CLUSTER-INIT: --cluster")?;
+    let _lock = DirLock::take(&config.data_dir)?;
+    let join: BTreeMap<Name, String> = args.join.into_iter().collect();
+    let made = roles::init::init(&config, &cluster, &join).await?;
+    let ca = config.data_dir.join("ca.pem");
+    std::fs::write(&ca, &made.ca).with_context(|| format!("PV-CLUSTER-INIT: {}", ca.display()))?;
+    let tokens: BTreeMap<String, &str> =
+        made.join_tokens.iter().map(|(node, token)| (node.to_string(), token.expose_secret())).collect();
+    if args.json {
+        let made = json!({
+            "cluster": cluster.as_str(), "admin_token": made.admin_token.expose_secret(),
+            "ca": ca, "join_tokens": tokens,
+        });
+        println!("{made}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("Cluster {cluster} is made. Its CA: {}", ca.display());
+    println!("\nThe administrator's token, shown this once:\n  {}", made.admin_token.expose_secret());
+    for (node, token) in &tokens {
+        println!("\nJoin token of {node}, good for 15 minutes:\n  {token}");
+    }
+    println!("\nNext: provost server --config {}", args.config.display());
+    Ok(ExitCode::SUCCESS)
+}

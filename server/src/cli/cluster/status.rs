@@ -1,0 +1,130 @@
+//! `provost cluster status`.
+
+use clap::Args;
+use provost_wire::admin::{ClusterStatusRequest, ClusterStatusResponse};
+use serde_json::{Value, json};
+
+use super::super::{
+    AdminArgs,
+    admin::{connect, failed},
+    table,
+};
+
+#[derive(Args)]
+pub struct StatusArgs {
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
+    let (mut client, _) = connect(&args.admin).await?;
+    let status = client.cluster_status(ClusterStatusRequest {}).await.map_err(failed)?.into_inner();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&value(&status))?);
+        return Ok(());
+    }
+    println!("cluster {}, revision {}, term {}", status.cluster, status.revision, status.term);
+    if !status.confirmed {
+        println!("no quorum confirmed this: it is what node {} knows", status.node_id);
+    }
+    println!();
+    table::print(
+        &["ID", "NODE", "ADDRESS", "MEMBER", "ROLE", "APPLIED", "LAG", "VERSION", "CERTIFICATE UNTIL"],
+        &members(&status),
+    );
+    if !status.subscribers.is_empty() {
+        println!();
+        table::print(&["NODE", "ROLE", "REVISION", "LAG", "HEARD", "VERSION", "VIA", "PROBLEM"], &subscribers(&status));
+    }
+    Ok(())
+}
+
+fn known(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn members(status: &ClusterStatusResponse) -> Vec<Vec<String>> {
+    let row = |m: &provost_wire::admin::ClusterMember| {
+        // Only the leader knows how far the others are.
+        let measured = m.applied > 0 || m.id == status.node_id;
+        let number = |n: u64| if measured { n.to_string() } else { "-".to_owned() };
+        vec![
+            m.id.to_string(),
+            known(&m.name),
+            known(&m.address),
+            m.membership.clone(),
+            known(&m.role),
+            number(m.applied),
+            number(m.lag),
+            known(&m.version),
+            known(&m.certificate_expires),
+        ]
+    };
+    status.members.iter().map(row).collect()
+}
+
+fn subscribers(status: &ClusterStatusResponse) -> Vec<Vec<String>> {
+    let row = |s: &provost_wire::admin::Subscriber| {
+        vec![
+            s.node.clone(),
+            s.role.clone(),
+            s.revision.to_string(),
+            s.lag.to_string(),
+            format!("{:.1}s ago", s.silent_ms as f64 / 1_000.0),
+            known(&s.version),
+            known(&s.via),
+            s.problems.first().map_or(String::new(), |p| p.to_string()),
+        ]
+    };
+    status.subscribers.iter().map(row).collect()
+}
+
+fn value(status: &ClusterStatusResponse) -> Value {
+    let member = |m: &provost_wire::admin::ClusterMember| {
+        json!({
+            "id": m.id, "name": m.name, "address": m.address, "membership": m.membership, "role": m.role,
+            "applied": m.applied, "lag": m.lag, "version": m.version,
+            "certificate_expires": m.certificate_expires,
+        })
+    };
+    let subscriber = |s: &provost_wire::admin::Subscriber| {
+        let problems: Vec<String> = s.problems.iter().map(|p| p.to_string()).collect();
+        json!({
+            "node": s.node, "role": s.role, "revision": s.revision, "lag": s.lag, "silent_ms": s.silent_ms,
+            "problems": problems, "version": s.version, "via": s.via,
+        })
+    };
+    json!({
+        "cluster": status.cluster,
+        "revision": status.revision,
+        "node_id": status.node_id,
+        "leader_id": status.leader_id,
+        "term": status.term,
+        "confirmed": status.confirmed,
+        "members": status.members.iter().map(member).collect::<Vec<_>>(),
+        "subscribers": status.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use provost_wire::admin::ClusterMember;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_shown_as_zero() {
+        let member = |id, applied| ClusterMember { id, applied, membership: "voter".into(), ..Default::default() };
+        let status = ClusterStatusResponse {
+            node_id: 1,
+            members: vec![member(1, 0), member(2, 0), member(3, 7)],
+            ..Default::default()
+        };
+        let applied: Vec<_> = members(&status).into_iter().map(|row| row[5].clone()).collect();
+        assert_eq!(applied, ["0", "-", "7"]);
+        assert_eq!(value(&status)["members"][2]["applied"], 7);
+    }
+}

@@ -1,0 +1,232 @@
+//! From what was written to what can be run: defaults, environment, and every problem at once.
+
+use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{JoinConfig, KeySource, Role, ServerConfig, ServerFile};
+
+/// Shortest life of a certificate: renewal at two thirds must leave time to retry.
+const MIN_CERTIFICATE_SECONDS: u64 = 60;
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// The key, such as `listen.http`.
+    pub key: &'static str,
+    /// What is wrong and what to write.
+    pub message: String,
+}
+
+/// Reads `PROVOST_…` over the file; `get` is the environment.
+pub fn with_environment(
+    mut file: ServerFile,
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<ServerFile, Vec<ConfigProblem>> {
+    let mut problems = Vec::new();
+    if let Some(node) = get("PROVOST_NODE") {
+        file.node = Some(node);
+    }
+    if let Some(dir) = get("PROVOST_DATA_DIR") {
+        file.data_dir = Some(PathBuf::from(dir));
+    }
+    if let Some(advertise) = get("PROVOST_ADVERTISE") {
+        file.advertise = Some(advertise);
+    }
+    if let Some(list) = get("PROVOST_CONTROL_PLANE") {
+        file.control_plane = list.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
+    }
+    if let Some(path) = get("PROVOST_JOIN_TOKEN_FILE") {
+        file.join.token_file = Some(PathBuf::from(path));
+    }
+    let listeners = [
+        ("listen.http", "PROVOST_HTTP", &mut file.listen.http),
+        ("listen.admin", "PROVOST_ADMIN_LISTEN", &mut file.listen.admin),
+        ("listen.metrics", "PROVOST_METRICS", &mut file.listen.metrics),
+        ("listen.peer", "PROVOST_PEER", &mut file.listen.peer),
+    ];
+    for (key, variable, slot) in listeners {
+        let Some(text) = get(variable) else { continue };
+        match text.parse::<SocketAddr>() {
+            Ok(address) => *slot = Some(address),
+            Err(_) => {
+                let message = format!("{variable}=`{text}` is not an address: write IP:PORT");
+                problems.push(ConfigProblem { key, message });
+            }
+        }
+    }
+    if problems.is_empty() { Ok(file) } else { Err(problems) }
+}
+
+/// The file with the process's environment over it, complete; or every problem.
+pub fn check(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
+    let file = with_environment(file, |name| env::var(name).ok())?;
+    complete(file)
+}
+
+fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
+    let mut problems = Vec::new();
+    let mut say = |key: &'static str, message: String| problems.push(ConfigProblem { key, message });
+    let mut roles = file.roles.clone();
+    roles.sort_unstable();
+    roles.dedup();
+    if roles.is_empty() {
+        let text = "is empty: write roles = [\"control-plane\"], or any of audit-log, data-plane, gpu-node";
+        say("roles", text.to_owned());
+    }
+    let node = file.node.clone().unwrap_or_default();
+    if provost_types::Name::new(&node).is_err() {
+        say("node", format!("`{node}` is not a name: lower-case letters, digits and dashes, such as node = \"cp-1\""));
+    }
+    let data_dir = file.data_dir.clone().unwrap_or_default();
+    if data_dir.as_os_str().is_empty() {
+        say("data_dir", "is missing: write data_dir = \"/var/lib/provost\"".to_owned());
+    }
+    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let peer = file.listen.peer.unwrap_or(any(8423));
+    let advertise = match &file.advertise {
+        Some(address) if address.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok()) => {
+            address.clone()
+        }
+        Some(address) => {
+            say("advertise", format!("`{address}` is not HOST:PORT"));
+            String::new()
+        }
+        None if peer.ip().is_unspecified() => {
+            say("advertise", "is missing: others cannot reach 0.0.0.0; write advertise = \"HOST:PORT\"".to_owned());
+            String::new()
+        }
+        None => peer.to_string(),
+    };
+    let needs_control_plane = !roles.contains(&Role::ControlPlane) || file.join.token_file.is_some();
+    if needs_control_plane && file.control_plane.is_empty() {
+        say(
+            "control_plane",
+            "is missing: write control_plane = [\"HOST:8423\", …], the nodes to connect to".to_owned(),
+        );
+    }
+    if roles.contains(&Role::DataPlane) && !roles.contains(&Role::AuditLog) {
+        let text = "has data-plane without audit-log: a data-plane node keeps the audit log in the same process";
+        say("roles", text.to_owned());
+    }
+    let timings = &file.timings;
+    let heartbeat_ms = timings.heartbeat_ms.unwrap_or(200);
+    let election_min_ms = timings.election_min_ms.unwrap_or(1_000);
+    let election_max_ms = timings.election_max_ms.unwrap_or(2_000);
+    if !(heartbeat_ms * 2 < election_min_ms && election_min_ms < election_max_ms) {
+        say("timings", "must have 2 * heartbeat_ms < election_min_ms < election_max_ms".to_owned());
+    }
+    let certificate_seconds = timings.certificate_ttl_seconds.unwrap_or(DAY_SECONDS);
+    if certificate_seconds < MIN_CERTIFICATE_SECONDS {
+        say("timings.certificate_ttl_seconds", format!("is below {MIN_CERTIFICATE_SECONDS}"));
+    }
+    let keys = keys(&file, &data_dir, &mut say);
+    let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(ServerConfig {
+        node,
+        roles,
+        data_dir,
+        http: file.listen.http.unwrap_or(any(8420)),
+        admin: file.listen.admin.unwrap_or(local(8421)),
+        peer,
+        metrics: file.listen.metrics.unwrap_or(local(8422)),
+        advertise,
+        control_plane: file.control_plane,
+        join,
+        keys,
+        models: file.models,
+        heartbeat_ms,
+        election_min_ms,
+        election_max_ms,
+        promote_after_ms: timings.promote_after_ms.unwrap_or(10_000),
+        certificate_ttl: Duration::from_secs(certificate_seconds),
+    })
+}
+
+fn keys(file: &ServerFile, data_dir: &std::path::Path, say: &mut impl FnMut(&'static str, String)) -> KeySource {
+    let keys = &file.keys;
+    match keys.provider.as_deref().unwrap_or("file") {
+        "vault" => {
+            if keys.address.is_none() || keys.key.is_none() || keys.token_file.is_none() {
+                say("keys", "with provider = \"vault\" needs address, key and token_file".to_owned());
+            }
+            KeySource::Vault {
+                address: keys.address.clone().unwrap_or_default(),
+                key: keys.key.clone().unwrap_or_default(),
+                token_file: keys.token_file.clone().unwrap_or_default(),
+                ca: keys.ca.clone(),
+            }
+        }
+        other => {
+            if other != "file" {
+                say("keys.provider", format!("`{other}` is not a provider: write file or vault"));
+            }
+            KeySource::File { path: keys.path.clone().unwrap_or_else(|| data_dir.join("secrets.key")) }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ServerConfig, Vec<&'static str>> {
+        let file: ServerFile = toml::from_str(text).unwrap();
+        complete(file).map_err(|problems| problems.into_iter().map(|p| p.key).collect())
+    }
+
+    const GOOD: &str = "node = 'cp-1'\nroles = ['control-plane']\ndata_dir = '/d'\nadvertise = 'cp-1:8423'\n";
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = read(GOOD).unwrap();
+        assert_eq!((config.http.port(), config.admin.to_string().as_str()), (8420, "127.0.0.1:8421"));
+        assert_eq!(config.role_names(), "control-plane");
+        assert_eq!(config.certificate_ttl, Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn every_problem_is_named() {
+        let problems = read(
+            "node = 'Bad Name'\n[timings]\nheartbeat_ms = 900\ncertificate_ttl_seconds = 5\n[keys]\nprovider = 'paper'\n",
+        );
+        assert_eq!(
+            problems.unwrap_err(),
+            [
+                "roles",
+                "node",
+                "data_dir",
+                "advertise",
+                "control_plane",
+                "timings",
+                "timings.certificate_ttl_seconds",
+                "keys.provider"
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let error = toml::from_str::<ServerFile>("nodes = 'x'\n").unwrap_err().to_string();
+        assert!(error.contains("unknown field `nodes`"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let file: ServerFile = toml::from_str(GOOD).unwrap();
+        let set = |name: &str| match name {
+            "PROVOST_NODE" => Some("cp-2".to_owned()),
+            "PROVOST_CONTROL_PLANE" => Some("a:1, b:2".to_owned()),
+            "PROVOST_PEER" => Some("127.0.0.1:9".to_owned()),
+            _ => None,
+        };
+        let config = complete(with_environment(file, set).unwrap()).unwrap();
+        assert_eq!((config.node.as_str(), config.control_plane.len(), config.peer.port()), ("cp-2", 2, 9));
+        let bad = with_environment(ServerFile::default(), |n| (n == "PROVOST_PEER").then(|| "x".to_owned()));
+        assert_eq!(bad.unwrap_err()[0].key, "listen.peer");
+    }
+}

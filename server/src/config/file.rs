@@ -1,0 +1,89 @@
+//! The configuration file as people write it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::Role;
+
+/// `provost.toml`. Every key is optional here; [`super::check`] says what is missing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerFile {
+    /// This node's name. Change it never: certificates carry it.
+    pub node: Option<String>,
+    /// What this process runs.
+    pub roles: Vec<Role>,
+    /// Where everything is kept.
+    pub data_dir: Option<PathBuf>,
+    /// Where other nodes reach this one, `HOST:PORT`. Default: the peer listener's address.
+    pub advertise: Option<String>,
+    /// Control-plane nodes, `HOST:PORT` of their peer listeners.
+    pub control_plane: Vec<String>,
+    /// Models: each sub-directory or `.gguf` file is one.
+    pub models: Option<PathBuf>,
+    /// Listeners.
+    pub listen: ListenFile,
+    /// How to join; needed once.
+    pub join: JoinFile,
+    /// The key that wraps data keys.
+    pub keys: KeysFile,
+    /// Clocks; change them for slow disks or distant nodes.
+    pub timings: TimingsFile,
+}
+
+/// `[listen]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenFile {
+    /// Agents. Default `0.0.0.0:8420`.
+    pub http: Option<SocketAddr>,
+    /// Admin gRPC. Default `127.0.0.1:8421`.
+    pub admin: Option<SocketAddr>,
+    /// Metrics. Default `127.0.0.1:8422`.
+    pub metrics: Option<SocketAddr>,
+    /// Other nodes. Default `0.0.0.0:8423`.
+    pub peer: Option<SocketAddr>,
+}
+
+/// `[join]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JoinFile {
+    /// A file with the token of `provost cluster join-token`.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[keys]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysFile {
+    /// `file` (default) or `vault`.
+    pub provider: Option<String>,
+    /// `file`: default `DATA/secrets.key`.
+    pub path: Option<PathBuf>,
+    /// `vault`: `https://vault:8200`.
+    pub address: Option<String>,
+    /// `vault`: the transit key's name.
+    pub key: Option<String>,
+    /// `vault`: a file with the token.
+    pub token_file: Option<PathBuf>,
+    /// `vault`: a PEM file to trust.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[timings]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimingsFile {
+    /// Between two heartbeats. Default 200.
+    pub heartbeat_ms: Option<u64>,
+    /// Shortest silence before an election. Default 1000.
+    pub election_min_ms: Option<u64>,
+    /// Longest silence before an election. Default 2000.
+    pub election_max_ms: Option<u64>,
+    /// A learner that has kept up for so long becomes a voter. Default 10000.
+    pub promote_after_ms: Option<u64>,
+    /// Life of certificates. Default 86400 (24 h).
+    pub certificate_ttl_seconds: Option<u64>,
+}

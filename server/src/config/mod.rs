@@ -1,0 +1,122 @@
+//! What `provost server` is told: defaults < file (TOML) < environment (`PROVOST_…`) < flags.
+//!
+//! Purpose: [`ServerFile`] is what people write, with every key optional; [`ServerConfig`] is what
+//! the roles get, complete and checked. Unknown keys are errors.
+//! Left out: resources (they are applied, not configured), secrets (they come from files that only
+//! the server's user can read, never from this one).
+
+mod check;
+mod file;
+
+pub use check::check;
+pub use file::ServerFile;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::Serialize;
+
+/// A part of Provost that this process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Holds the resources: a voter or learner of the control group.
+    ControlPlane,
+    /// Keeps the audit log.
+    AuditLog,
+    /// Serves calls.
+    DataPlane,
+    /// Runs models.
+    GpuNode,
+}
+
+impl Role {
+    /// As written in configuration and certificates.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::ControlPlane => "control-plane",
+            Role::AuditLog => "audit-log",
+            Role::DataPlane => "data-plane",
+            Role::GpuNode => "gpu-node",
+        }
+    }
+}
+
+/// Where keys that wrap data keys are kept.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "provider")]
+pub enum KeySource {
+    /// A file that only the server's user can read.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// HashiCorp Vault's transit engine.
+    Vault {
+        /// `https://vault:8200`.
+        address: String,
+        /// The key's name.
+        key: String,
+        /// A file with the token.
+        token_file: PathBuf,
+        /// A PEM file to trust instead of the system's authorities.
+        ca: Option<PathBuf>,
+    },
+}
+
+/// How a node without an identity gets one.
+#[derive(Clone, Debug, Serialize)]
+pub struct JoinConfig {
+    /// A file with the token of `provost cluster join-token`.
+    pub token_file: PathBuf,
+}
+
+/// Everything that a server needs to know, complete and checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerConfig {
+    /// This node's name.
+    pub node: String,
+    /// What it runs.
+    pub roles: Vec<Role>,
+    /// Everything on disk.
+    pub data_dir: PathBuf,
+    /// Agents connect here (data plane).
+    pub http: SocketAddr,
+    /// Admin gRPC (control plane).
+    pub admin: SocketAddr,
+    /// Other nodes connect here.
+    pub peer: SocketAddr,
+    /// Prometheus metrics.
+    pub metrics: SocketAddr,
+    /// Where other nodes reach this one, `HOST:PORT`.
+    pub advertise: String,
+    /// Control-plane nodes to join or to take configuration from, `HOST:PORT`.
+    pub control_plane: Vec<String>,
+    /// How to join; needed once.
+    pub join: Option<JoinConfig>,
+    /// The key that wraps data keys.
+    pub keys: KeySource,
+    /// Models.
+    pub models: Option<PathBuf>,
+    /// Raft's clocks, milliseconds: heartbeat, shortest and longest election timeout.
+    pub heartbeat_ms: u64,
+    /// Shortest silence before an election.
+    pub election_min_ms: u64,
+    /// Longest silence before an election.
+    pub election_max_ms: u64,
+    /// A learner that has kept up for so long becomes a voter.
+    pub promote_after_ms: u64,
+    /// Life of the certificates that this control plane signs.
+    pub certificate_ttl: Duration,
+}
+
+impl ServerConfig {
+    /// Whether this process runs a role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// The roles as certificates name them: `audit-log+data-plane`.
+    pub fn role_names(&self) -> String {
+        self.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>().join("+")
+    }
+}

@@ -1,0 +1,351 @@
+//! `provost dev --nodes 3`: three voters as child processes, everything else in this one.
+//!
+//! The parts are those of production: the first voter is made by what `provost cluster init` does,
+//! the others and this process join with tokens, and all talk over mutual TLS. Only the ports are
+//! chosen here, once, and kept in `DATA/cluster.json`.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener as StdListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use provost_data_serve::node::Node as DataNode;
+use provost_types::{Name, PrincipalRef};
+use provost_wire::{
+    AdminConnection,
+    admin::{Failure as AdminFailure, StatusRequest},
+    connect_admin,
+};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    children::{ChildSpec, Supervised},
+    relay,
+};
+use crate::{
+    cli::context::DevNode,
+    failure::Failure,
+    roles::{self, Server, run},
+};
+
+/// Voters.
+const VOTERS: u64 = 3;
+/// The longest wait for the voters to elect a leader and for all three to vote.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+const CLUSTER: &str = "dev";
+
+/// What stays the same from start to start: `DATA/cluster.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Plan {
+    admin_token: String,
+    http: SocketAddr,
+    admin: SocketAddr,
+    metrics: SocketAddr,
+    peer: SocketAddr,
+    voters: Vec<VoterPlan>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct VoterPlan {
+    name: String,
+    admin: SocketAddr,
+    metrics: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// The running cluster.
+pub struct Three {
+    plan: Plan,
+    data_dir: PathBuf,
+    voters: Vec<Supervised>,
+    server: Server,
+    data: Arc<DataNode>,
+    stop: CancellationToken,
+}
+
+impl Three {
+    /// Starts it; the first time it is made. `changed` is called when a voter's process is another.
+    pub async fn start(
+        data_dir: &Path,
+        http: SocketAddr,
+        models: Option<PathBuf>,
+        anonymous: Option<PrincipalRef>,
+        changed: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        crate::node::keys::make_private_dir(&data_dir.join("keys"))?;
+        let plan = match Plan::read(data_dir)? {
+            Some(plan) => plan,
+            None => Plan::make(data_dir, http, models.as_deref()).await?,
+        };
+        let stop = CancellationToken::new();
+        let mut voters = Vec::new();
+        for voter in &plan.voters {
+            let dir = data_dir.join(&voter.name);
+            let spec = ChildSpec { name: voter.name.clone(), config: dir.join("provost.toml"), dir };
+            voters.push(Supervised::start(spec, changed.clone())?);
+        }
+        let relay = TcpListener::bind(plan.admin).await.map_err(|cause| taken(plan.admin, &cause))?;
+        let admins = plan.voters.iter().map(|v| v.admin).collect();
+        tokio::spawn(relay::serve(relay, admins, probe(&plan.admin_token), stop.clone()));
+        let config = run::load(&data_dir.join("dev").join("provost.toml"))?;
+        let server = Server::start(&config, anonymous).await?;
+        let data = server.data().context("PV-DEV-NODES: this process has no data plane")?.node().clone();
+        let three = Self { plan, data_dir: data_dir.to_owned(), voters, server, data, stop };
+        three.wait_for_voters().await?;
+        Ok(three)
+    }
+
+    /// All three vote: from now on one may be lost.
+    async fn wait_for_voters(&self) -> anyhow::Result<()> {
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < READY_LIMIT {
+            if let Ok(mut connection) = self.connect().await
+                && let Ok(status) = connection.status(StatusRequest {}).await
+                && status.get_ref().voters.len() as u64 == VOTERS
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(Failure::new(
+            "PV-DEV-VOTERS",
+            format!("the three voters were not ready after {READY_LIMIT:?}"),
+            format!("see {}/node-1/log and its neighbours", self.data_dir.display()),
+        )
+        .into())
+    }
+
+    /// A connection to a voter that answers, as the administrator.
+    pub async fn connect(&self) -> Result<AdminConnection, AdminFailure> {
+        connect_admin(&self.plan.admin.to_string(), &self.plan.admin_token).await
+    }
+
+    /// The stages of calls here.
+    pub fn data_node(&self) -> &Arc<DataNode> {
+        &self.data
+    }
+
+    /// The administrator's token.
+    pub fn admin_token(&self) -> &str {
+        &self.plan.admin_token
+    }
+
+    /// The relay's address.
+    pub fn admin(&self) -> SocketAddr {
+        self.plan.admin
+    }
+
+    /// The process's own roles.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Where the audit log lies.
+    pub fn audit_dir(&self) -> PathBuf {
+        self.data_dir.join("dev").join("audit")
+    }
+
+    /// Stops agents' calls first, then the voters.
+    pub async fn shutdown(self, drain: Duration) -> anyhow::Result<()> {
+        let stopped = self.server.shutdown(drain).await;
+        self.stop.cancel();
+        let mut ends = tokio::task::JoinSet::new();
+        self.voters.into_iter().for_each(|voter| drop(ends.spawn(voter.shutdown())));
+        ends.join_all().await;
+        stopped
+    }
+
+    /// The voters as `dev.json` names them, for those who want to kill one.
+    pub fn nodes(&self) -> Vec<DevNode> {
+        let each = self.plan.voters.iter().zip(&self.voters);
+        // Numbers are given in the order of joining, which is not that of the names.
+        let id = |name: &str| {
+            let text = std::fs::read_to_string(self.data_dir.join(name).join("identity").join("replica"));
+            text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or_default()
+        };
+        each.map(|(plan, running)| DevNode {
+            id: id(&plan.name),
+            name: plan.name.clone(),
+            pid: running.pid(),
+            admin: plan.admin.to_string(),
+            peer: plan.peer.to_string(),
+            data_dir: self.data_dir.join(&plan.name),
+        })
+        .collect()
+    }
+}
+
+impl Plan {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("cluster.json")
+    }
+
+    fn read(data_dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = Self::path(data_dir);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("PV-DEV-PLAN: {}", path.display()))?))
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("PV-DEV-IO: {}", path.display())),
+        }
+    }
+
+    /// Chooses ports, makes the cluster and the configuration of every node.
+    async fn make(data_dir: &Path, http: SocketAddr, models: Option<&Path>) -> anyhow::Result<Self> {
+        if data_dir.join("control").exists() {
+            return Err(Failure::new(
+                "PV-DEV-NODES",
+                format!("{} holds a cluster of one voter", data_dir.display()),
+                "choose another --data-dir, or start with --nodes 1",
+            )
+            .into());
+        }
+        let mut ports = Ports::after(http)?;
+        let voters = (1..=VOTERS)
+            .map(|id| {
+                let name = format!("node-{id}");
+                Ok(VoterPlan { name, peer: ports.next()?, admin: ports.next()?, metrics: ports.next()? })
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut plan = Self {
+            admin_token: String::new(),
+            http: ports.http,
+            admin: ports.admin,
+            metrics: ports.metrics,
+            peer: ports.next()?,
+            voters,
+        };
+        let keys = data_dir.join("secrets.key");
+        let join = |name: &str| data_dir.join(name).join("join-token");
+        for (voter, id) in plan.voters.iter().zip(1..) {
+            let token = (id > 1).then(|| join(&voter.name));
+            write_config(&data_dir.join(&voter.name), &voter_config(&plan, voter, data_dir, &keys, token.as_deref()))?;
+        }
+        write_config(&data_dir.join("dev"), &own_config(&plan, data_dir, &keys, &join("dev"), models))?;
+
+        let first = run::load(&data_dir.join("node-1").join("provost.toml"))?;
+        let mut joining: BTreeMap<Name, String> = BTreeMap::new();
+        for voter in &plan.voters[1..] {
+            joining.insert(Name::new(&voter.name)?, "control-plane".to_owned());
+        }
+        joining.insert(Name::new("dev")?, "data-plane+gpu-node+audit-log".to_owned());
+        let made = roles::init::init(&first, &Name::new(CLUSTER)?, &joining).await?;
+        for (name, token) in &made.join_tokens {
+            super::write_private(&join(name.as_str()), token.expose_secret().as_bytes())?;
+        }
+        plan.admin_token = made.admin_token.expose_secret().to_owned();
+        super::write_private(&data_dir.join("ca.pem"), made.ca.as_bytes())?;
+        // Last: without it the next start makes a new cluster in a new folder.
+        super::write_private(&Self::path(data_dir), &serde_json::to_vec_pretty(&plan)?)?;
+        Ok(plan)
+    }
+}
+
+/// Where the listeners are. With port 0 each is a free port; else they follow the HTTP port.
+struct Ports {
+    http: SocketAddr,
+    admin: SocketAddr,
+    metrics: SocketAddr,
+    /// The last that was given; `None`: any.
+    last: Option<u16>,
+    /// Held until all are chosen, so that none is chosen twice.
+    held: Vec<StdListener>,
+}
+
+impl Ports {
+    fn after(http: SocketAddr) -> anyhow::Result<Self> {
+        let last = (http.port() != 0).then_some(http.port());
+        let mut ports = Self { http, admin: http, metrics: http, last, held: Vec::new() };
+        if last.is_none() {
+            ports.http = ports.next()?;
+        }
+        (ports.admin, ports.metrics) = (ports.next()?, ports.next()?);
+        ports.http.set_ip(http.ip());
+        Ok(ports)
+    }
+
+    fn next(&mut self) -> anyhow::Result<SocketAddr> {
+        let port = match self.last {
+            None => 0,
+            Some(last) => last.checked_add(1).context("PV-DEV-PORT: the HTTP port leaves no room for the others")?,
+        };
+        let listener =
+            StdListener::bind(("127.0.0.1", port)).map_err(|cause| taken(([127, 0, 0, 1], port).into(), &cause))?;
+        let address = listener.local_addr()?;
+        self.last = self.last.map(|_| address.port());
+        self.held.push(listener);
+        Ok(address)
+    }
+}
+
+fn taken(address: SocketAddr, cause: &std::io::Error) -> anyhow::Error {
+    let text = format!("cannot listen on {address}: {cause}");
+    Failure::new("PV-NODE-LISTEN", text, "is another server running there? choose another port with --http").into()
+}
+
+fn write_config(dir: &Path, text: &str) -> anyhow::Result<()> {
+    crate::node::keys::make_private_dir(dir)?;
+    super::write_private(&dir.join("provost.toml"), text.as_bytes())
+}
+
+fn quoted(path: &Path) -> toml::Value {
+    toml::Value::String(path.display().to_string())
+}
+
+/// Clocks for one machine: an election is over before people notice.
+const TIMINGS: &str =
+    "[timings]\nheartbeat_ms = 100\nelection_min_ms = 500\nelection_max_ms = 1000\npromote_after_ms = 200\n";
+
+fn voter_config(plan: &Plan, voter: &VoterPlan, data_dir: &Path, keys: &Path, token: Option<&Path>) -> String {
+    let dir = quoted(&data_dir.join(&voter.name));
+    let others: Vec<String> =
+        plan.voters.iter().filter(|v| v.name != voter.name).map(|v| format!("\"{}\"", v.peer)).collect();
+    let join = token.map(|t| format!("[join]\ntoken_file = {}\n", quoted(t))).unwrap_or_default();
+    format!(
+        "node = \"{}\"\nroles = [\"control-plane\"]\ndata_dir = {dir}\ncontrol_plane = [{}]\n\n[listen]\npeer = \
+         \"{}\"\nadmin = \"{}\"\nmetrics = \"{}\"\n\n[keys]\npath = {}\n\n{join}\n{TIMINGS}",
+        voter.name,
+        others.join(", "),
+        voter.peer,
+        voter.admin,
+        voter.metrics,
+        quoted(keys),
+    )
+}
+
+fn own_config(plan: &Plan, data_dir: &Path, keys: &Path, token: &Path, models: Option<&Path>) -> String {
+    let voters: Vec<String> = plan.voters.iter().map(|v| format!("\"{}\"", v.peer)).collect();
+    let models = models.map(|m| format!("models = {}\n", quoted(m))).unwrap_or_default();
+    format!(
+        "node = \"dev\"\nroles = [\"audit-log\", \"data-plane\", \"gpu-node\"]\ndata_dir = {}\n{models}control_plane = \
+         [{}]\n\n[listen]\nhttp = \"{}\"\npeer = \"{}\"\nmetrics = \"{}\"\n\n[keys]\npath = {}\n\n[join]\ntoken_file = \
+         {}\n",
+        quoted(&data_dir.join("dev")),
+        voters.join(", "),
+        plan.http,
+        plan.peer,
+        plan.metrics,
+        quoted(keys),
+        quoted(token),
+    )
+}
+
+/// A voter can be used if it answers and knows who leads.
+fn probe(token: &str) -> relay::Probe {
+    let token: Arc<str> = token.into();
+    Arc::new(move |address| {
+        let token = token.clone();
+        Box::pin(async move {
+            let Ok(mut connection) = connect_admin(&address.to_string(), &token).await else { return false };
+            connection.status(StatusRequest {}).await.is_ok_and(|s| s.get_ref().leader_id != 0)
+        })
+    })
+}

@@ -1,0 +1,173 @@
+//! The role control-plane: a replica of the control group, its admin API and its services for nodes.
+
+use std::{fs::File, io::Write, path::Path, sync::Arc};
+
+use provost_control_api::{
+    AdminApi, ClusterApi, ControlConfig, ControlNode, KeyProvider, LocalFileKey, MemberConfig, NoPeers, Peer,
+    Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, peer_transport,
+};
+use provost_types::AuditSink;
+use provost_wire::tls::{self, Expect, Identity};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    config::{KeySource, ServerConfig},
+    node::adapters::PolicyAdmission,
+};
+
+use super::remote_audit::RemoteAudit;
+
+/// The role, running.
+pub struct ControlRole {
+    /// The replica and what is around it.
+    pub node: ControlNode,
+    /// Its services for other nodes.
+    pub api: ClusterApi,
+}
+
+impl ControlRole {
+    /// Opens the replica. It serves what it has applied at once, and waits for the others to take
+    /// part.
+    pub async fn open(
+        config: &ServerConfig,
+        identity: &Arc<Identity>,
+        audit: Arc<dyn AuditSink>,
+    ) -> anyhow::Result<Self> {
+        let name = identity.name();
+        let node_id = name.node_id().unwrap_or_default();
+        let dialling = identity.clone();
+        let transport = peer_transport(node_id, Arc::new(move |peer: &Peer| dial(&dialling, peer)));
+        let marker = config.data_dir.join("identity").join("replica");
+        let node = open(config, name.cluster().as_str(), node_id, transport, marker.exists(), audit).await?;
+        mark(&marker, node_id)?;
+        let api = ClusterApi::start(&node, config.certificate_ttl)?;
+        Ok(Self { node, api })
+    }
+
+    /// Serves the admin API: plain on loopback, else TLS with the node's certificate.
+    pub fn serve_admin(
+        &self,
+        listener: TcpListener,
+        identity: &Arc<Identity>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let api = AdminApi::new(&self.node, Vec::new())
+            .with_subscribers(Arc::new(self.api.hub().clone()))
+            .with_certifier(self.api.certifier().clone());
+        let stopped = stop.clone().cancelled_owned();
+        let plain = listener.local_addr()?.ip().is_loopback();
+        let identity = identity.clone();
+        tasks.spawn(async move {
+            let served = if plain {
+                api.serve(listener, stopped).await
+            } else {
+                let incoming = tls::incoming(listener, identity, tls::Limits::default(), None);
+                api.serve_incoming(incoming, stopped).await
+            };
+            if let Err(cause) = served {
+                tracing::error!(%cause, "the admin API ended");
+            }
+        });
+        Ok(())
+    }
+
+    /// Keeps a remote audit sink pointed at the members that have the role.
+    pub async fn follow_audit_nodes(node: ControlNode, identity: Arc<Identity>, audit: Arc<RemoteAudit>) {
+        let mut changes = node.snapshots();
+        let mut known = Vec::new();
+        loop {
+            let members = node.audit_nodes();
+            if members != known {
+                let channel = |(name, address): &(String, String)| {
+                    let expect = Expect::role(tls::Role::AuditLog).id(name);
+                    tls::channel(identity.clone(), address, expect).ok()
+                };
+                audit.set(members.iter().filter_map(channel).collect());
+                known = members;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Opens a replica that nobody reaches: to make a cluster on it.
+pub async fn open_alone(
+    config: &ServerConfig,
+    cluster: &str,
+    node_id: u64,
+    audit: Arc<dyn AuditSink>,
+) -> anyhow::Result<ControlNode> {
+    open(config, cluster, node_id, Arc::new(NoPeers), false, audit).await
+}
+
+async fn open(
+    config: &ServerConfig,
+    cluster: &str,
+    node_id: u64,
+    transport: Arc<dyn Transport>,
+    expect_existing: bool,
+    audit: Arc<dyn AuditSink>,
+) -> anyhow::Result<ControlNode> {
+    let control = ControlConfig {
+        node_id,
+        key_provider: Some(key_provider(&config.keys)?),
+        member: Some(MemberConfig {
+            address: config.advertise.clone(),
+            transport,
+            timings: Timings {
+                heartbeat_ms: config.heartbeat_ms,
+                election_min_ms: config.election_min_ms,
+                election_max_ms: config.election_max_ms,
+                quorum_loss_probe_ms: (config.election_max_ms * 2).max(1_000),
+                ..Timings::default()
+            },
+            expect_existing,
+            promotion: Promotion { stable_ms: config.promote_after_ms, ..Promotion::default() },
+        }),
+        ..ControlConfig::new(&config.data_dir, cluster, config.node.clone())
+    };
+    Ok(ControlNode::open(control, Arc::new(PolicyAdmission::default()), audit).await?)
+}
+
+pub fn key_provider(keys: &KeySource) -> anyhow::Result<Arc<dyn KeyProvider>> {
+    Ok(match keys {
+        KeySource::File { path } => Arc::new(LocalFileKey::open(path)?),
+        KeySource::Vault { address, key, token_file, ca } => Arc::new(VaultTransit::new(VaultConfig {
+            address: address.clone(),
+            mount: "transit".to_owned(),
+            key_name: key.clone(),
+            namespace: None,
+            token: VaultToken::File(token_file.clone()),
+            ca: ca.clone(),
+        })?),
+    })
+}
+
+/// A channel to a peer's replica. An address that is none leads nowhere, and Raft tries again.
+fn dial(identity: &Arc<Identity>, peer: &Peer) -> Channel {
+    tls::channel(identity.clone(), &peer.address, Expect::control_plane(peer.id)).unwrap_or_else(|cause| {
+        tracing::warn!(node = peer.id, address = %peer.address, %cause, "the peer's address cannot be used");
+        Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+    })
+}
+
+/// Notes, durably, that this node has had a log: without it, it must not come back under its id.
+pub fn mark(path: &Path, node_id: u64) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    writeln!(file, "{node_id}")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,203 @@
+//! The role data-plane: configuration by push, secrets opened here, calls served.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use provost_control_api::{SealedSource, Secrets};
+use provost_data_serve::{
+    node::Node,
+    push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed},
+    quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
+};
+use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey};
+use provost_wire::{
+    node::{LeaseRequest, LeaseResponse},
+    tls::{self, Expect, Identity},
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Channel;
+
+use super::{control::key_provider, epoch, until};
+use crate::{
+    config::ServerConfig,
+    node::{
+        activation,
+        adapters::ControlSecrets,
+        data_plane::{DataPlane, DataPlaneParts},
+        keys,
+    },
+};
+
+/// The longest wait for the first state of a node that never had one.
+const FIRST_STATE_LIMIT: Duration = Duration::from_secs(120);
+
+/// One control-plane node gets so long to answer an exchange before another is asked.
+const EXCHANGE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the role is started with.
+pub struct DataParts<'a> {
+    pub config: &'a ServerConfig,
+    pub identity: &'a Arc<Identity>,
+    pub audit: Arc<dyn AuditSink>,
+    pub inference: Arc<dyn Inference>,
+    pub anonymous: Option<PrincipalRef>,
+}
+
+/// The role, running.
+pub struct DataRole {
+    /// What serves calls.
+    pub plane: DataPlane,
+}
+
+impl DataRole {
+    /// Waits for a state (the last good one on disk, or the first that is pushed), then serves.
+    pub async fn start(
+        parts: DataParts<'_>,
+        http: TcpListener,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let DataParts { config, identity, audit, inference, anonymous } = parts;
+        let epoch = epoch::next(&config.data_dir.join("epoch")).context("PV-SERVER-EPOCH")?;
+        let counted: Arc<std::sync::OnceLock<Arc<Node>>> = Arc::default();
+        let counts = counted.clone();
+        let mut push = PushConfig::new(config.node.clone(), identity.name().cluster().as_str(), epoch);
+        push.store = Some(config.data_dir.join("push"));
+        push.counts = Arc::new(move || counts.get().map(|node| health(node)).unwrap_or_default());
+        let dial = Arc::new(ControlPlane { identity: identity.clone(), nodes: config.control_plane.clone() });
+        let leases = Arc::new(ClusterLeases::new(&dial));
+        let client = PushClient::start(push, dial)?;
+        let mut states = client.pushed();
+        let first = tokio::time::timeout(FIRST_STATE_LIMIT, states.wait_for(Option::is_some)).await;
+        let first = first.context("PV-SERVER-NO-STATE: no control-plane node sent a state; is one running?")??.clone();
+        let Some(first) = first else { anyhow::bail!("PV-SERVER-NO-STATE: the control plane sent nothing") };
+        let source = Arc::new(PushedSource(client.pushed()));
+        let secrets = Arc::new(Secrets::new(key_provider(&config.keys)?, source));
+        let plane = DataPlane::new(DataPlaneParts {
+            first: first.snapshot.clone(),
+            secrets: Arc::new(ControlSecrets(secrets)),
+            audit,
+            inference,
+            anonymous,
+            staleness: Some(client.staleness_reader()),
+            quotas: Quotas::start(leases, config.node.clone(), epoch),
+            data_dir: config.data_dir.clone(),
+        })?;
+        let _ = counted.set(plane.node().clone());
+        let session_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;
+        plane.serve(http, session_key, tasks, stop)?;
+        let (activation, node) = (client.activation(), plane.node().clone());
+        until(async move { activation.drive(&Activator { node }).await }, tasks, stop);
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            stopped.cancelled().await;
+            client.stop().await;
+        });
+        Ok(Self { plane })
+    }
+}
+
+fn health(node: &Node) -> HealthCounts {
+    let mut health = HealthCounts::default();
+    for (outcome, count) in node.counts() {
+        health.calls += count;
+        match outcome {
+            "ok" => {}
+            "denied" => health.denials += count,
+            _ => health.errors += count,
+        }
+    }
+    health
+}
+
+/// Makes pushed states the node's own.
+struct Activator {
+    node: Arc<Node>,
+}
+
+impl Activate for Activator {
+    fn activate(&self, pushed: Arc<Pushed>) -> BoxFuture<'_, Result<(), Vec<NackProblem>>> {
+        Box::pin(async move {
+            if pushed.snapshot.revision <= self.node.active_revision() {
+                return Ok(());
+            }
+            activation::activate(pushed.snapshot.clone(), &self.node).await.map_err(|cause| {
+                let problem = |p: &provost_data_policy::PolicyProblem| NackProblem {
+                    kind: p.key.kind.to_string(),
+                    resource: p.key.to_string(),
+                    code: "PV-POLICY-INVALID".to_owned(),
+                    message: p.message.clone(),
+                };
+                cause.problems.iter().map(problem).collect()
+            })
+        })
+    }
+}
+
+/// Reaches the control plane as this node.
+struct ControlPlane {
+    identity: Arc<Identity>,
+    nodes: Vec<String>,
+}
+
+impl Dial for ControlPlane {
+    fn endpoints(&self) -> Vec<String> {
+        self.nodes.clone()
+    }
+
+    fn dial<'a>(&'a self, endpoint: &'a str) -> BoxFuture<'a, Result<Channel, DialError>> {
+        let channel = tls::channel(self.identity.clone(), endpoint, Expect::role(tls::Role::ControlPlane));
+        Box::pin(std::future::ready(channel.map_err(DialError::from)))
+    }
+}
+
+/// Exchanges leases with whichever control-plane node answers; a channel reconnects by itself.
+struct ClusterLeases {
+    nodes: Vec<GrpcLeases>,
+    at: AtomicUsize,
+}
+
+impl ClusterLeases {
+    fn new(control: &ControlPlane) -> Self {
+        let channel = |address: &String| {
+            tls::channel(control.identity.clone(), address, Expect::role(tls::Role::ControlPlane)).ok()
+        };
+        let nodes = control.nodes.iter().filter_map(channel).map(GrpcLeases::new).collect();
+        Self { nodes, at: AtomicUsize::new(0) }
+    }
+}
+
+impl LeasePort for ClusterLeases {
+    fn exchange(&self, request: LeaseRequest) -> BoxFuture<'_, Result<LeaseResponse, LeaseUnavailable>> {
+        Box::pin(async move {
+            let at = self.at.load(Ordering::Relaxed);
+            let Some(node) = self.nodes.get(at % self.nodes.len().max(1)) else {
+                return Err(LeaseUnavailable("no control-plane node is known".to_owned()));
+            };
+            let answer = tokio::time::timeout(EXCHANGE_LIMIT, node.exchange(request)).await;
+            let answer = answer.unwrap_or_else(|_| Err(LeaseUnavailable(format!("no answer in {EXCHANGE_LIMIT:?}"))));
+            // The same exchange is repeated by the caller, then at the next node.
+            answer.inspect_err(|_| self.at.store(at + 1, Ordering::Relaxed))
+        })
+    }
+}
+
+/// Sealed values as they were pushed.
+struct PushedSource(watch::Receiver<Option<Arc<Pushed>>>);
+
+impl SealedSource for PushedSource {
+    fn sealed(&self, key: &ResourceKey) -> Option<Arc<Resource>> {
+        self.0.borrow().as_ref()?.snapshot.get(key).cloned()
+    }
+
+    fn wrapped_key(&self, term: u64) -> Option<String> {
+        self.0.borrow().as_ref()?.key_ring.get(&term).cloned()
+    }
+}

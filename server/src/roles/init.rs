@@ -1,0 +1,63 @@
+//! `provost cluster init`: the first node of a new cluster, made offline in its data folder.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context;
+use provost_control_api::{Bootstrap, Bootstrapped, RestoredNode};
+use provost_types::{AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, Name};
+use provost_wire::tls::Roles;
+
+use super::control;
+use crate::config::{Role, ServerConfig};
+
+/// The first node is made before there is a log: nothing that must be recorded happens here.
+struct NoLogYet;
+
+impl AuditSink for NoLogYet {
+    fn record(&self, _: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        Box::pin(std::future::ready(Err(AuditUnavailable("the cluster is being made".to_owned()))))
+    }
+}
+
+/// Makes the cluster, with join tokens for the nodes that are to follow at once (name to roles,
+/// joined by `+`).
+pub async fn init(
+    config: &ServerConfig,
+    cluster: &Name,
+    joining: &BTreeMap<Name, String>,
+) -> anyhow::Result<Bootstrapped> {
+    if !config.has(Role::ControlPlane) {
+        anyhow::bail!("PV-CLUSTER-INIT: the first node needs the role control-plane");
+    }
+    crate::node::keys::make_private_dir(&config.data_dir)?;
+    let identity = config.data_dir.join("identity");
+    let node_id = first_id(config, cluster)?;
+    let node = control::open_alone(config, cluster.as_str(), node_id, Arc::new(NoLogYet)).await?;
+    let roles = |text: &str| text.parse::<Roles>().with_context(|| format!("PV-CLUSTER-INIT: `{text}`"));
+    let wanted = Bootstrap {
+        cluster: cluster.clone(),
+        node: Name::new(&config.node)?,
+        roles: roles(&config.role_names())?,
+        address: config.advertise.clone(),
+        certificate_life: config.certificate_ttl,
+        joining: joining.iter().map(|(n, r)| Ok((n.clone(), roles(r)?))).collect::<anyhow::Result<_>>()?,
+    };
+    let made = node.bootstrap(wanted, &identity).await;
+    node.shutdown().await?;
+    let made = made?;
+    control::mark(&identity.join("replica"), node_id)?;
+    Ok(made)
+}
+
+/// 1, but in a folder that a backup was restored into: ids of the old cluster are not given again.
+fn first_id(config: &ServerConfig, cluster: &Name) -> anyhow::Result<u64> {
+    match RestoredNode::read(&config.data_dir)? {
+        None => Ok(1),
+        Some(restored) if restored.cluster == cluster.as_str() => Ok(restored.node_id),
+        Some(restored) => anyhow::bail!(
+            "PV-CLUSTER-INIT: {} was restored as cluster {}, not {cluster}",
+            config.data_dir.display(),
+            restored.cluster
+        ),
+    }
+}

@@ -1,0 +1,230 @@
+//! `provost server`: the roles that one process runs, as its configuration names them.
+//!
+//! Purpose: give the process an identity, open its parts in the order in which they need each
+//! other, serve, and close in reverse.
+//! Invariants: nothing is served to other nodes without a certificate of the cluster; a data plane
+//! serves before any control plane answers, if it has run before; at the end no call is cut off
+//! and the audit log is signed last.
+
+mod audit_service;
+mod control;
+mod data;
+pub mod epoch;
+mod identity;
+pub mod init;
+mod remote_audit;
+pub mod run;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use provost_audit_store::{AuditLog, AuditLogConfig};
+use provost_control_api::identity::{
+    Certifier, LocalRenewer, Registry, RemoteRenewer, Renewer, admit, cut_former_members, renew_loop,
+    renew_on_authority_change,
+};
+use provost_gpu_serve::{GpuConfig, GpuNode};
+use provost_types::{AuditSink, PrincipalRef};
+use provost_wire::{
+    node::audit_server::AuditServer,
+    tls::{self, Identity},
+};
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{service::Routes, transport::Server as GrpcServer};
+
+use crate::{
+    config::{Role, ServerConfig},
+    failure::Failure,
+    node::{data_plane::DataPlane, keys, metrics},
+};
+use audit_service::AuditService;
+use control::ControlRole;
+use data::DataRole;
+use remote_audit::RemoteAudit;
+
+/// A running process.
+pub struct Server {
+    identity: Arc<Identity>,
+    control: Option<ControlRole>,
+    audit: Option<AuditLog>,
+    data: Option<DataRole>,
+    http: Option<SocketAddr>,
+    metrics: SocketAddr,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Opens the roles and serves. `anonymous`: whom the data plane takes callers without a token
+    /// for; `provost dev` only.
+    pub async fn start(config: &ServerConfig, anonymous: Option<PrincipalRef>) -> anyhow::Result<Self> {
+        keys::make_private_dir(&config.data_dir.join("keys"))?;
+        // Before the listeners: a port that nobody serves yet would keep peers waiting.
+        let identity = identity::obtain(config).await?;
+        let peer = bind(config.peer, "listen.peer").await?;
+        let metrics = bind(config.metrics, "listen.metrics").await?;
+        let http = match config.has(Role::DataPlane) {
+            true => Some(bind(config.http, "listen.http").await?),
+            false => None,
+        };
+        let admin = match config.has(Role::ControlPlane) {
+            true => Some(bind(config.admin, "listen.admin").await?),
+            false => None,
+        };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+
+        let audit = match config.has(Role::AuditLog) {
+            true => Some(open_audit(config, &identity).await?),
+            false => None,
+        };
+        let remote = Arc::new(RemoteAudit::default());
+        let sink: Arc<dyn AuditSink> = match &audit {
+            Some(log) => Arc::new(log.clone()),
+            None => remote.clone(),
+        };
+        let control = match admin {
+            Some(admin) => {
+                let control = ControlRole::open(config, &identity, sink.clone()).await?;
+                control.serve_admin(admin, &identity, &tasks, &stop)?;
+                if audit.is_none() {
+                    let following =
+                        ControlRole::follow_audit_nodes(control.node.clone(), identity.clone(), remote.clone());
+                    until(following, &tasks, &stop);
+                }
+                Some(control)
+            }
+            None => None,
+        };
+        let mut server = Self {
+            identity,
+            control,
+            audit,
+            data: None,
+            http: http.as_ref().map(TcpListener::local_addr).transpose()?,
+            metrics: metrics.local_addr()?,
+            tasks,
+            stop,
+        };
+        server.serve_peers(peer, &sink);
+        server.keep_certificate(config)?;
+        if let Some(http) = http {
+            let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
+            let inference = GpuNode::start(gpu)?;
+            let parts = data::DataParts { config, identity: &server.identity, audit: sink, inference, anonymous };
+            let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
+            server.data = Some(data);
+        }
+        let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.clone());
+        server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
+        server.tasks.close();
+        Ok(server)
+    }
+
+    /// The services for other nodes of every role here, on one listener.
+    fn serve_peers(&self, listener: TcpListener, sink: &Arc<dyn AuditSink>) {
+        let mut routes = Routes::default();
+        let mut door = None;
+        if let Some(control) = &self.control {
+            let registry: Arc<dyn Registry> = Arc::new(control.node.clone());
+            routes = control.api.routes();
+            door = Some(admit(registry));
+        }
+        if self.audit.is_some() {
+            routes = routes.add_service(AuditServer::new(AuditService { sink: sink.clone() }));
+        }
+        let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
+        if let Some(control) = &self.control {
+            let registry: Arc<dyn Registry> = Arc::new(control.node.clone());
+            let cutting = cut_former_members(control.node.snapshots(), registry, incoming.connections());
+            until(cutting, &self.tasks, &self.stop);
+        }
+        let stopped = self.stop.clone().cancelled_owned();
+        self.tasks.spawn(async move {
+            let server = GrpcServer::builder()
+                .http2_keepalive_interval(Some(tls::KEEPALIVE_INTERVAL))
+                .http2_keepalive_timeout(Some(tls::KEEPALIVE_TIMEOUT))
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, stopped);
+            if let Err(cause) = server.await {
+                tracing::error!(%cause, "the services for other nodes ended");
+            }
+        });
+    }
+
+    /// Renews the certificate: from this node's own state, or by a control-plane node.
+    fn keep_certificate(&self, config: &ServerConfig) -> anyhow::Result<()> {
+        let dir = config.data_dir.join("identity");
+        let renewer: Arc<dyn Renewer> = match &self.control {
+            Some(control) => {
+                let certifier: Arc<Certifier> = control.api.certifier().clone();
+                Arc::new(LocalRenewer::new(self.identity.clone(), certifier))
+            }
+            None => Arc::new(RemoteRenewer::new(self.identity.clone(), &config.control_plane)?),
+        };
+        let now = Arc::new(Notify::new());
+        if let Some(control) = &self.control {
+            let registry: Arc<dyn Registry> = Arc::new(control.node.clone());
+            let following = renew_on_authority_change(control.node.snapshots(), registry, now.clone());
+            until(following, &self.tasks, &self.stop);
+        }
+        until(renew_loop(self.identity.clone(), dir, renewer, now), &self.tasks, &self.stop);
+        Ok(())
+    }
+
+    /// The data plane, if this process has one.
+    pub fn data(&self) -> Option<&DataPlane> {
+        self.data.as_ref().map(|d| &d.plane)
+    }
+
+    /// Where agents connect, if they can.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Where metrics are.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// Stops: no new calls, those in flight finish, then the parts close in reverse order.
+    pub async fn shutdown(self, drain: Duration) -> anyhow::Result<()> {
+        if let Some(control) = &self.control {
+            control.api.stop();
+        }
+        self.stop.cancel();
+        if tokio::time::timeout(drain, self.tasks.wait()).await.is_err() {
+            tracing::warn!("work still ran after {drain:?}; recovery will record open calls as unknown");
+        }
+        if let Some(data) = self.data {
+            data.plane.stop().await;
+        }
+        if let Some(control) = self.control {
+            control.node.shutdown().await?;
+        }
+        if let Some(audit) = self.audit {
+            audit.close().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a task that has no end of its own.
+fn until(task: impl Future<Output = ()> + Send + 'static, tasks: &TaskTracker, stop: &CancellationToken) {
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! { () = task => (), () = stopped.cancelled() => () }
+    });
+}
+
+async fn open_audit(config: &ServerConfig, identity: &Identity) -> anyhow::Result<AuditLog> {
+    let cluster = identity.name().cluster().to_string();
+    let audit = AuditLogConfig { cluster, ..AuditLogConfig::new(&config.data_dir, config.node.clone()) };
+    Ok(provost_audit_store::open(audit).await?)
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|cause| {
+        let text = format!("cannot listen on {address} ({key}): {cause}");
+        Failure::new("PV-NODE-LISTEN", text, "is another server running there? choose another port").into()
+    })
+}

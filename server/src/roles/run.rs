@@ -1,0 +1,76 @@
+//! The command `provost server`.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::io::AsyncReadExt;
+
+use super::Server;
+use crate::{
+    config::{self, ServerConfig, ServerFile},
+    dev::stop_signal,
+    failure::Failure,
+};
+
+/// Calls in flight get this long to finish.
+const DRAIN_LIMIT: Duration = Duration::from_millis(3_500);
+
+/// What `provost server` is told.
+#[derive(Args, Clone)]
+pub struct ServerArgs {
+    /// The configuration (TOML).
+    #[arg(long, value_name = "FILE", env = "PROVOST_CONFIG")]
+    config: PathBuf,
+    /// Print the configuration as it will be used, with defaults and environment, and end.
+    #[arg(long)]
+    print_config: bool,
+    /// End when stdin closes: for a parent that wants its children gone with it.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// Reads and checks a configuration file.
+pub fn load(path: &std::path::Path) -> anyhow::Result<ServerConfig> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("PV-CONFIG-READ: {} cannot be read", path.display()))?;
+    let file: ServerFile = toml::from_str(&text).map_err(|cause| {
+        let text = format!("{}: {}", path.display(), cause.to_string().trim_end());
+        Failure::new("PV-CONFIG-SYNTAX", text, "`provost server --help` names a documented example")
+    })?;
+    config::check(file).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(|p| format!("\n  {} {}", p.key, p.message)).collect();
+        let text = format!("{} cannot be used:{}", path.display(), lines.concat());
+        Failure::new("PV-CONFIG-INVALID", text, "change these keys and start again").into()
+    })
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
+    let config = load(&args.config)?;
+    if args.print_config {
+        println!("{}", toml::to_string_pretty(&config)?);
+        return Ok(());
+    }
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("PV-SERVER-DATA: {} cannot be made", config.data_dir.display()))?;
+    let _lock = crate::dev::lock::DirLock::take(&config.data_dir)?;
+    let stop = stop_signal()?;
+    let server = tokio::select! {
+        started = Server::start(&config, None) => started?,
+        () = parent_ended(args.until_stdin_closes) => return Ok(()),
+    };
+    tracing::info!(node = config.node, roles = config.role_names(), peer = %config.advertise, "ready");
+    tokio::select! { () = stop => (), () = parent_ended(args.until_stdin_closes) => () }
+    server.shutdown(DRAIN_LIMIT).await
+}
+
+/// Resolves when the parent closes our stdin, however it ends.
+async fn parent_ended(watch: bool) {
+    if !watch {
+        return std::future::pending().await;
+    }
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while matches!(stdin.read(&mut buffer).await, Ok(read) if read > 0) {}
+}

@@ -1,0 +1,28 @@
+//! Black-box tests of a control plane of three voters: real processes, real signals, histories
+//! checked for linearizability.
+//!
+//! Every test starts `provost dev --nodes 3` and hurts it. What clients saw is recorded and judged
+//! afterwards by [`verdict`]; the judges themselves are tested beside their code. A binary whose
+//! `dev --nodes` takes no 3 is skipped with one printed line.
+//!
+//! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds, `TMPDIR` chooses
+//! the disk.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
+
+mod admin;
+mod cluster;
+mod followers;
+#[path = "../blackbox/harness.rs"]
+#[allow(dead_code, reason = "the other target uses the rest")]
+mod harness;
+mod history;
+mod leader_faults;
+mod linearizable;
+mod linearizable_tests;
+mod minority;
+mod revisions;
+mod tool_calls;
+mod verdict;
+mod wiped;
+mod witness;
+mod workload;
