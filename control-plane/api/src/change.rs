@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use provost_control_state::{ChangeKind, Draft, Event, Problem, Rejected, State, Transaction};
-use provost_types::{ResourceKey, Revision};
+use provost_types::{ResourceKey, Revision, Snapshot};
 use provost_wire::admin::Problem as LocatedProblem;
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
 
 /// Tries against other writers; each loses only to a change that was made meanwhile.
 const MAX_ATTEMPTS: u32 = 8;
+
+/// Changes in a transaction that is checked where it is asked for: another thread would cost more.
+const MAX_INLINE_CHANGES: usize = 8;
 
 /// The code of a change that somebody else's came before.
 const CONFLICT: &str = "PV-CTL-CONFLICT";
@@ -134,7 +137,7 @@ impl ControlNode {
             }
             reach.expect(&mut transaction, &state);
             wanted.check_scope(&transaction)?;
-            let diffs = match self.admit(&wanted, &state, &transaction).await {
+            let diffs = match self.admit(&wanted, &state, &transaction, reach).await {
                 Ok(diffs) => diffs,
                 Err(_) if !fresh => {
                     fresh = true;
@@ -171,13 +174,22 @@ impl ControlNode {
         wanted: &Wanted<'_>,
         state: &State,
         transaction: &Transaction,
+        reach: Reach,
     ) -> Result<Vec<ResourceDiff>, ControlError> {
         let next = Revision(state.revision().0 + 1);
         let planned = state.plan(next, transaction);
-        let candidate = state.preview(next, transaction);
+        let candidate = match &planned {
+            Ok((after, _)) => Snapshot { revision: next, resources: after.clone() },
+            Err(_) => state.preview(next, transaction),
+        };
         let admission = self.inner.admission.clone();
-        let checked = tokio::task::spawn_blocking(move || admission.check(&candidate)).await;
-        let mut problems = checked.map_err(ControlError::internal)?;
+        let small = transaction.puts.len() + transaction.deletes.len() <= MAX_INLINE_CHANGES;
+        let mut problems = if small && reach == Reach::Keys {
+            admission.check(&candidate)
+        } else {
+            let checked = tokio::task::spawn_blocking(move || admission.check(&candidate)).await;
+            checked.map_err(ControlError::internal)?
+        };
         let report = match planned {
             Ok((after, applied)) => {
                 let diff = |(key, kind): &(ResourceKey, _)| {

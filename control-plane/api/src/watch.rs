@@ -6,7 +6,7 @@
 //!
 //! Left out: reconnecting (a client resumes from its last bookmark).
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use futures::{Stream, stream};
 use provost_control_state::{HistoryEntry, State};
@@ -153,8 +153,11 @@ impl Watcher {
             let (revision, deletes) = (initial.revision(), Vec::new());
             return Some(WatchEvent::Change(WatchedChange { revision, puts, deletes, initial: true }));
         }
-        let first = state.history().partition_point(|entry| entry.revision <= self.given);
-        for entry in state.history().range(first..) {
+        let given = |entry: &Arc<HistoryEntry>| {
+            if entry.revision <= self.given { Ordering::Less } else { Ordering::Greater }
+        };
+        let first = state.history().binary_search_by(given).unwrap_or_else(|at| at);
+        for entry in &state.history().skip(first) {
             self.given = entry.revision;
             self.owes_bookmark = true;
             if let Some(change) = self.seen(entry) {

@@ -29,6 +29,8 @@ pub(crate) struct MachineAdapter {
     snapshots: SnapshotDir,
     applied: Option<LogId>,
     membership: Membership,
+    /// The membership as it is stored with every entry.
+    stored_membership: Vec<u8>,
     /// Last: dropping it tells that the machine is gone.
     _open: Open,
 }
@@ -40,11 +42,21 @@ impl MachineAdapter {
             None => (None, Membership::default()),
         };
         let machine = Arc::new(Mutex::new(machine));
-        Ok(Self { machine, snapshots, applied, membership, _open: open })
+        let stored_membership = codec::encode_part(&membership)?;
+        Ok(Self { machine, snapshots, applied, membership, stored_membership, _open: open })
     }
 
+    fn set_membership(&mut self, membership: Membership) -> io::Result<()> {
+        self.stored_membership = codec::encode_part(&membership)?;
+        self.membership = membership;
+        Ok(())
+    }
+
+    /// The log id and the membership, as a pair: the second is encoded once, and not per entry.
     fn applied_bytes(&self) -> io::Result<AppliedState> {
-        codec::encode(&(&self.applied, &self.membership)).map(AppliedState::from_bytes)
+        let mut bytes = codec::encode(&self.applied)?;
+        bytes.extend_from_slice(&self.stored_membership);
+        Ok(AppliedState::from_bytes(bytes))
     }
 
     async fn apply_batch(
@@ -112,7 +124,7 @@ impl RaftStateMachine<Types> for MachineAdapter {
                 EntryPayload::Normal(command) => Some(command.0),
                 EntryPayload::Blank => None,
                 EntryPayload::Membership(membership) => {
-                    self.membership = Membership::new(self.applied, membership);
+                    self.set_membership(Membership::new(self.applied, membership))?;
                     None
                 }
             };
@@ -139,7 +151,7 @@ impl RaftStateMachine<Types> for MachineAdapter {
     /// finds a snapshot ahead of the machine and installs it again.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotFile) -> io::Result<()> {
         self.applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
+        self.set_membership(meta.last_membership.clone())?;
         let applied = self.applied_bytes()?;
         let (machine, snapshots) = (self.machine.clone(), self.snapshots.clone());
         blocking(move || {

@@ -46,14 +46,23 @@ impl Gate {
         self.bytes.close();
     }
 
-    /// Waits for a place for `size` bytes. `lag` tells how many committed entries wait for the
+    /// Waits for places for `proposals` of together `size` bytes; more than there are take all.
+    /// `lag` tells how many committed entries wait for the
     /// state machine.
-    pub(crate) async fn enter(&self, size: usize, lag: impl Fn() -> u64) -> Result<Place<'_>, GroupError> {
+    pub(crate) async fn enter(
+        &self,
+        proposals: usize,
+        size: usize,
+        lag: impl Fn() -> u64,
+    ) -> Result<Place<'_>, GroupError> {
         let deadline = Instant::now() + Duration::from_millis(self.limits.wait_ms);
-        let place = before(deadline, self.places.acquire(), || format!("{} proposals wait", self.limits.max_proposals));
+        let places = u32::try_from(proposals.min(self.limits.max_proposals)).unwrap_or(u32::MAX);
+        let place = before(deadline, self.places.acquire_many(places), || {
+            format!("{} proposals wait", self.limits.max_proposals)
+        });
         let place = place.await?;
         // The configuration is refused when it has no room for the largest proposal.
-        let wanted = u32::try_from(size.max(1)).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(size.clamp(1, self.limits.max_bytes)).unwrap_or(u32::MAX);
         let bytes = self.bytes.acquire_many(wanted);
         let bytes = before(deadline, bytes, || format!("proposals of {} bytes wait", self.limits.max_bytes)).await?;
         while lag() > self.limits.max_apply_lag {
@@ -91,18 +100,18 @@ mod tests {
     }
 
     async fn code(gate: &Gate, size: usize, lag: u64) -> &'static str {
-        gate.enter(size, || lag).await.err().map_or("in", |e| e.code())
+        gate.enter(1, size, || lag).await.err().map_or("in", |e| e.code())
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_finds_no_room_is_refused_after_the_bound() {
         let gate = gate(2, 100);
         let start = Instant::now();
-        let _first = gate.enter(90, || 0).await.unwrap();
+        let _first = gate.enter(1, 90, || 0).await.unwrap();
         assert_eq!(start.elapsed(), Duration::ZERO, "an empty group takes work at once");
         assert_eq!(code(&gate, 11, 0).await, "PV-RAFT-BUSY");
         assert!(start.elapsed() >= Duration::from_millis(200) && start.elapsed() < Duration::from_millis(300));
-        let second = gate.enter(10, || 0).await.unwrap();
+        let second = gate.enter(1, 10, || 0).await.unwrap();
         assert_eq!(code(&gate, 0, 0).await, "PV-RAFT-BUSY");
         drop(second);
         assert_eq!(code(&gate, 10, 0).await, "in");
@@ -115,15 +124,15 @@ mod tests {
         assert_eq!(code(&gate, 1, 10).await, "in");
         let left = Cell::new(14_u64);
         let start = Instant::now();
-        gate.enter(1, || left.replace(left.get() - 1)).await.unwrap();
+        gate.enter(1, 1, || left.replace(left.get() - 1)).await.unwrap();
         assert!(start.elapsed() >= LAG_POLL * 3, "it waited until the machine had caught up");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_gate_lets_nobody_in() {
         let gate = gate(1, 100);
-        let _held = gate.enter(1, || 0).await.unwrap();
-        let wait = gate.enter(1, || 0);
+        let _held = gate.enter(1, 1, || 0).await.unwrap();
+        let wait = gate.enter(1, 1, || 0);
         tokio::pin!(wait);
         assert!(futures::poll!(wait.as_mut()).is_pending());
         gate.close();

@@ -13,6 +13,11 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     postcard::to_extend(value, vec![VERSION]).map_err(io::Error::other)
 }
 
+/// The part of a record that comes after another: postcard writes a tuple as its parts in a row.
+pub(crate) fn encode_part<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(io::Error::other)
+}
+
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     match bytes.split_first() {
         Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),

@@ -20,6 +20,7 @@ use crate::{
     GroupConfig, GroupError, GroupMetrics, Machine, NoPeers, RpcKind, Transport,
     adapter::MachineAdapter,
     admission::Gate,
+    batch::Batches,
     config, db,
     log_store::{LogStore, Open, fatal},
     network::Network,
@@ -55,6 +56,7 @@ pub(crate) struct GroupCore {
     pub(crate) metrics: MetricsReceiver,
     pub(crate) snapshots: SnapshotDir,
     pub(crate) gate: Gate,
+    pub(crate) batches: Batches,
     /// The snapshot being received.
     pub(crate) receiving: Mutex<Option<Receiving>>,
     /// Held during a membership change: they are made one at a time.
@@ -138,6 +140,7 @@ impl Group {
         let core = GroupCore {
             raft,
             gate: Gate::new(config.admission),
+            batches: Batches::default(),
             config,
             transport,
             metrics,

@@ -11,6 +11,7 @@
 
 mod adapter;
 mod admission;
+mod batch;
 mod codec;
 mod config;
 mod db;

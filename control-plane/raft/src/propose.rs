@@ -2,22 +2,26 @@
 //!
 //! A command is sent to a leader at most once with unknown fate: it is repeated only when it is
 //! certain that the one before it was not logged (the leader could not be reached, or refused).
-//! A read has no effect and is repeated after any failure.
+//! A read has no effect and is repeated after any failure. Commands travel in batches; see
+//! [`crate::batch`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use openraft::{
     ReadPolicy,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
+    raft::WriteResponse,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
-    GroupError, MAX_PROPOSAL_BYTES, Proposed, RpcKind,
+    GroupError, MAX_PROPOSAL_BYTES, Peer, Proposed, RpcKind, codec,
     group::{GroupCore, from_fatal},
     raft_types::{Command, Types},
-    route::{Leader, Route},
+    route::{Leader, Refusal, Route},
 };
 
 /// The leader's answer to a forwarded command.
@@ -27,49 +31,78 @@ pub(crate) struct Applied {
     pub(crate) reply: Vec<u8>,
 }
 
+/// The leader's answers to a forwarded batch, in its order.
+pub(crate) type Answers = Vec<Result<Applied, Refusal>>;
+
 impl GroupCore {
-    pub(crate) async fn propose(&self, command: Bytes) -> Result<Proposed, GroupError> {
+    pub(crate) async fn propose(self: &Arc<Self>, command: Bytes) -> Result<Proposed, GroupError> {
         check_size(&command)?;
-        let _place = self.gate.enter(command.len(), || self.apply_lag()).await?;
+        let _place = self.gate.enter(1, command.len(), || self.apply_lag()).await?;
         let mut route = Route::new(self);
         loop {
-            let done = match route.leader().await? {
-                Leader::Here => self.log_here(command.clone()).await,
-                Leader::There(peer) => {
-                    let limit =
-                        self.config.forwarding.commit_wait() + Duration::from_millis(self.config.admission.wait_ms);
-                    match self.ask::<Applied>(peer, RpcKind::Propose, command.clone(), limit).await {
-                        Ok(Applied { index, reply }) => {
-                            self.wait_applied(index).await?;
-                            Ok(Proposed { index, reply })
-                        }
-                        Err(e) => Err(e),
-                    }
-                }
-            };
-            match done {
+            let leader = route.leader().await?;
+            match self.join_batch(leader, command.clone()).await {
                 Err(e) => route.again(e).await?,
                 done => return done,
             }
         }
     }
 
-    /// Answers a command that another replica forwarded: here or not at all.
-    pub(crate) async fn propose_for_peer(&self, command: Bytes) -> Result<Applied, GroupError> {
-        check_size(&command)?;
-        let _place = self.gate.enter(command.len(), || self.apply_lag()).await?;
-        let Proposed { index, reply } = self.log_here(command).await?;
-        Ok(Applied { index, reply })
+    /// Answers commands that another replica forwarded: here or not at all.
+    pub(crate) async fn propose_for_peer(&self, commands: Vec<Bytes>) -> Result<Answers, Refusal> {
+        commands.iter().try_for_each(check_size)?;
+        let bytes = commands.iter().map(Bytes::len).sum();
+        let _place = self.gate.enter(commands.len(), bytes, || self.apply_lag()).await?;
+        let answer = |Proposed { index, reply }| Applied { index, reply };
+        let done = self.log_here(commands).await;
+        Ok(done.into_iter().map(|done| done.map(answer).map_err(Refusal::from)).collect())
     }
 
-    async fn log_here(&self, command: Bytes) -> Result<Proposed, GroupError> {
-        let write = self.raft.client_write(Command(command));
-        match tokio::time::timeout(self.config.forwarding.commit_wait(), write).await {
-            Ok(Ok(done)) => Ok(Proposed { index: done.log_id.index, reply: done.data }),
-            Ok(Err(e)) => Err(from_write(e)),
-            // It stays in the log, and commits if a quorum comes back.
-            Err(_) => Err(GroupError::OutcomeUnknown),
+    /// Has the leader log commands. One outcome each, in their order.
+    pub(crate) async fn forward(&self, peer: Peer, commands: Vec<Bytes>) -> Vec<Result<Proposed, GroupError>> {
+        let sent = commands.len();
+        let limit = self.config.forwarding.commit_wait() + Duration::from_millis(self.config.admission.wait_ms);
+        let answers = match codec::encode(&commands) {
+            Ok(body) => self.ask::<Answers>(peer, RpcKind::Propose, body.into(), limit).await,
+            Err(e) => Err(e.into()),
+        };
+        let mut done = Vec::with_capacity(sent);
+        match answers {
+            Ok(answers) => {
+                let deadline = Instant::now() + self.config.forwarding.commit_wait();
+                for answer in answers.into_iter().take(sent) {
+                    done.push(match answer {
+                        Ok(Applied { index, reply }) => {
+                            self.wait_applied(index, deadline).await.map(|()| Proposed { index, reply })
+                        }
+                        Err(refusal) => Err(refusal.into()),
+                    });
+                }
+            }
+            Err(e) => {
+                let refusal = Refusal::from(e);
+                done.resize_with(sent, || Err(refusal.clone().into()));
+            }
         }
+        done.resize_with(sent, || Err(GroupError::OutcomeUnknown));
+        done
+    }
+
+    /// Appends commands to the log of this leader. One outcome each, in their order.
+    pub(crate) async fn log_here(&self, commands: Vec<Bytes>) -> Vec<Result<Proposed, GroupError>> {
+        let sent = commands.len();
+        let deadline = Instant::now() + self.config.forwarding.commit_wait();
+        let mut done = Vec::with_capacity(sent);
+        let write = self.raft.client_write_many(commands.into_iter().map(Command));
+        if let Ok(Ok(mut written)) = tokio::time::timeout_at(deadline, write).await {
+            while let Ok(Some(Ok(one))) = tokio::time::timeout_at(deadline, written.next()).await {
+                let proposed = |w: WriteResponse<Types>| Proposed { index: w.log_id.index, reply: w.response };
+                done.push(one.map(proposed).map_err(from_refused_write));
+            }
+        }
+        // They stay in the log, and commit if a quorum comes back.
+        done.resize_with(sent, || Err(GroupError::OutcomeUnknown));
+        done
     }
 
     pub(crate) async fn read_barrier(&self) -> Result<u64, GroupError> {
@@ -87,7 +120,7 @@ impl GroupCore {
             };
             match index {
                 Ok(index) => {
-                    self.wait_applied(index).await?;
+                    self.wait_applied(index, Instant::now() + self.config.forwarding.commit_wait()).await?;
                     return Ok(index);
                 }
                 Err(e) => route.again(e).await?,
@@ -111,11 +144,11 @@ impl GroupCore {
     }
 
     /// Waits until this node's machine has applied the committed entry `index`.
-    async fn wait_applied(&self, index: u64) -> Result<(), GroupError> {
+    async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), GroupError> {
         let mut applied = self.raft.watch_apply_progress();
         let reached = applied.wait_until(move |at| at.as_ref().is_some_and(|id| id.index >= index));
         let after = self.config.forwarding.commit_wait();
-        match tokio::time::timeout(after, reached).await {
+        match tokio::time::timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),
             // The command is committed all the same.
             Ok(Err(_)) => Err(GroupError::Timeout { what: "applying a committed entry on this stopping node", after }),
@@ -136,10 +169,16 @@ pub(crate) fn from_write(error: RaftError<Types, ClientWriteError<Types>>) -> Gr
     match error {
         // Raft's core ended with the entry in its hands.
         RaftError::Fatal(_) => GroupError::OutcomeUnknown,
+        RaftError::APIError(e) => from_refused_write(e),
+    }
+}
+
+fn from_refused_write(error: ClientWriteError<Types>) -> GroupError {
+    match error {
         // Refused before it was appended: not the leader, handing over, or without a quorum's
         // recent answer (then without a leader to go to).
-        RaftError::APIError(ClientWriteError::ForwardToLeader(e)) => GroupError::NotLeader { leader: e.leader_id },
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => GroupError::OutcomeUnknown,
-        RaftError::APIError(e) => GroupError::Membership(e.to_string()),
+        ClientWriteError::ForwardToLeader(e) => GroupError::NotLeader { leader: e.leader_id },
+        ClientWriteError::LogEntryDiscarded(_) => GroupError::OutcomeUnknown,
+        e => GroupError::Membership(e.to_string()),
     }
 }

@@ -18,6 +18,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// Who to ask.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Leader {
     /// This node.
     Here,

@@ -37,7 +37,7 @@ impl GroupCore {
             RpcKind::PreVote => answer(raft.pre_vote(decode(&body)?).await),
             RpcKind::TransferLeader => answer(raft.handle_transfer_leader(decode(&body)?).await),
             RpcKind::SnapshotChunk => self.receive_chunk(decode(&body)?).await,
-            RpcKind::Propose => encode(&self.propose_for_peer(body).await.map_err(Refusal::from)),
+            RpcKind::Propose => encode(&self.propose_for_peer(decode(&body)?).await),
             RpcKind::ReadIndex => encode(&self.read_index().await.map_err(Refusal::from)),
             RpcKind::Membership => {
                 let change = decode(&body)?;

@@ -20,7 +20,7 @@ pub enum RpcKind {
     SnapshotChunk,
     /// The leader asks the receiver to take over.
     TransferLeader,
-    /// A command for the leader to log.
+    /// Commands for the leader to log.
     Propose,
     /// A question to the leader from which index a read is linearizable.
     ReadIndex,

@@ -1,10 +1,11 @@
 //! The state and the one function that changes it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+use imbl::Vector;
 use provost_types::{Kind, Resource, ResourceKey, Resources, Revision, Snapshot};
 
 use crate::{
@@ -20,7 +21,7 @@ type Report = Vec<(ResourceKey, ChangeKind)>;
 pub struct State {
     revision: Revision,
     resources: Resources,
-    history: VecDeque<Arc<HistoryEntry>>,
+    history: Vector<Arc<HistoryEntry>>,
     compacted: Revision,
     key_ring: BTreeMap<u64, String>,
     cluster: Arc<Cluster>,
@@ -94,7 +95,7 @@ impl State {
     }
 
     /// Past transactions, oldest first.
-    pub fn history(&self) -> &VecDeque<Arc<HistoryEntry>> {
+    pub fn history(&self) -> &Vector<Arc<HistoryEntry>> {
         &self.history
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use cedar_policy::{Authorizer, Context, Entities, Entity, Request, RestrictedExpression, Validator};
+use cedar_policy::{Authorizer, Context, Entities, Entity, Request, RestrictedExpression};
 use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot};
 use time::OffsetDateTime;
 
@@ -77,14 +77,13 @@ impl PolicyEngine {
     /// they were are taken over: a change costs no more than the tenants it touches.
     pub fn recompile(&self, snapshot: &Snapshot) -> Result<Self, Vec<PolicyProblem>> {
         let vocabulary = self.vocabulary;
-        let validator = Validator::new(vocabulary.schema.clone());
         let mut problems = Vec::new();
         let mut tenants = self.tenants.clone();
         for name in changed(&self.compiled.resources, &snapshot.resources) {
             let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: name.clone() };
             if snapshot.get(&key).is_some() {
                 let sources = sources(snapshot, &name);
-                let state = TenantState::compile(&name, &sources, vocabulary, &validator, &mut problems);
+                let state = TenantState::compile(&name, &sources, vocabulary, &mut problems);
                 tenants.insert(name, Arc::new(state));
             } else {
                 tenants.remove(&name);

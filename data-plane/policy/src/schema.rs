@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema};
+use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema, Validator};
 use provost_types::Action;
 
 /// The schema in Cedar's own syntax, for people, editors and analysis tools.
@@ -10,7 +10,8 @@ pub const SCHEMA_TEXT: &str = include_str!("schema.cedarschema");
 
 /// The parsed schema and the type names, parsed once so that requests only clone them.
 pub(crate) struct Vocabulary {
-    pub(crate) schema: Schema,
+    /// Made once: making one copies the schema.
+    pub(crate) validator: Validator,
     pub(crate) principal: EntityTypeName,
     pub(crate) role: EntityTypeName,
     pub(crate) attributes: EntityTypeName,
@@ -54,7 +55,7 @@ impl Vocabulary {
         let action_type = name("Action")?;
         let action = |a: Action| EntityUid::from_type_name_and_id(action_type.clone(), EntityId::new(a.as_str()));
         Ok(Self {
-            schema,
+            validator: Validator::new(schema),
             principal: name("Principal")?,
             role: name("Role")?,
             attributes: name("Attributes")?,

@@ -39,7 +39,6 @@ impl TenantState {
         name: &Name,
         sources: &[&Arc<Resource>],
         vocabulary: &Vocabulary,
-        validator: &Validator,
         problems: &mut Vec<PolicyProblem>,
     ) -> Self {
         let mut tenant = Self {
@@ -51,7 +50,7 @@ impl TenantState {
         };
         let indices = tenant.add_roles(sources, problems);
         tenant.bind_roles(sources, &indices, problems);
-        let rules = rules(sources, validator, problems);
+        let rules = rules(sources, &vocabulary.validator, problems);
         let named = named_roles(&rules, &indices, vocabulary);
         for principal in tenant.principals.values_mut() {
             principal.seal(&named);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use provost_types::{AuditEvent, AuditSink};
 use provost_wire::{
-    node::{RecordRequest, RecordResponse, audit_server::Audit},
+    node::{RecordRequest, RecordResponse, Recorded, audit_server::Audit, recorded},
     tls,
 };
 use tonic::{Request, Response, Status};
@@ -21,10 +22,20 @@ impl Audit for AuditService {
         if tls::peer_of(&request).is_none() {
             return Err(Status::unauthenticated("PV-AUDIT-PEER: only nodes of the cluster may record"));
         }
-        let event: AuditEvent = serde_json::from_slice(&request.get_ref().event)
-            .map_err(|cause| Status::invalid_argument(format!("PV-AUDIT-EVENT: {cause}")))?;
-        let receipt = self.sink.record(event).await.map_err(|cause| Status::unavailable(cause.to_string()))?;
-        let receipt = serde_json::to_vec(&receipt).map_err(|cause| Status::internal(cause.to_string()))?;
-        Ok(Response::new(RecordResponse { receipt: receipt.into() }))
+        let parse = |event: &bytes::Bytes| serde_json::from_slice::<AuditEvent>(event);
+        let events: Result<Vec<_>, _> = request.get_ref().events.iter().map(parse).collect();
+        let events = events.map_err(|cause| Status::invalid_argument(format!("PV-AUDIT-EVENT: {cause}")))?;
+        // Together: they share the log's syncs, in the order in which they came.
+        let receipts = join_all(events.into_iter().map(|event| self.sink.record(event))).await;
+        let recorded = receipts.into_iter().map(|receipt| {
+            let receipt = receipt.map_err(|cause| cause.to_string());
+            let receipt = receipt.and_then(|r| serde_json::to_vec(&r).map_err(|cause| cause.to_string()));
+            let result = match receipt {
+                Ok(receipt) => recorded::Result::Receipt(receipt.into()),
+                Err(failure) => recorded::Result::Failure(failure),
+            };
+            Recorded { result: Some(result) }
+        });
+        Ok(Response::new(RecordResponse { recorded: recorded.collect() }))
     }
 }

@@ -40,7 +40,7 @@ use crate::{
 use audit_service::AuditService;
 use control::ControlRole;
 use data::DataRole;
-use remote_audit::RemoteAudit;
+use remote_audit::{MAX_RECORD_MESSAGE_BYTES, RemoteAudit};
 
 /// A running process.
 pub struct Server {
@@ -77,7 +77,7 @@ impl Server {
             true => Some(open_audit(config, &identity).await?),
             false => None,
         };
-        let remote = Arc::new(RemoteAudit::default());
+        let remote = RemoteAudit::start();
         let sink: Arc<dyn AuditSink> = match &audit {
             Some(log) => Arc::new(log.clone()),
             None => remote.clone(),
@@ -130,7 +130,8 @@ impl Server {
             door = Some(admit(registry));
         }
         if self.audit.is_some() {
-            routes = routes.add_service(AuditServer::new(AuditService { sink: sink.clone() }));
+            let service = AuditServer::new(AuditService { sink: sink.clone() });
+            routes = routes.add_service(service.max_decoding_message_size(MAX_RECORD_MESSAGE_BYTES));
         }
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
         if let Some(control) = &self.control {

@@ -1,12 +1,15 @@
 //! The hub: follows the published state and wakes the streams.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use provost_control_state::{Cluster, State};
 use provost_types::{Revision, Snapshot};
 use provost_wire::node::push_server::PushServer;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     MAX_DOWN_BYTES, MAX_UP_BYTES, PushService, Staging, Subscriber, image::EncodeError, lock, messages::Refusal,
@@ -146,7 +149,11 @@ impl Inner {
     }
 }
 
-/// Bursts of changes become one delta: what was published while one was encoded is taken at once.
+/// The shortest time between two deltas: under a flood of changes nodes compile less often.
+const DELTA_GAP: Duration = Duration::from_millis(5);
+
+/// Bursts of changes become one delta: what was published while one was encoded, and until the
+/// gap after it is over, is taken at once.
 async fn follow(
     inner: Arc<Inner>,
     published: Arc<Published>,
@@ -156,6 +163,7 @@ async fn follow(
     let mut cluster = published.state.load().cluster().clone();
     loop {
         snapshots.mark_unchanged();
+        let next = Instant::now() + DELTA_GAP;
         let (state, stage) = (published.state.load_full(), staging.borrow_and_update().clone());
         cut_off_removed(&inner.registry, &cluster, state.cluster());
         cluster = state.cluster().clone();
@@ -166,6 +174,7 @@ async fn follow(
             // The runtime is ending, or the encoder panicked, which the runtime has reported.
             Err(_) => return,
         }
+        tokio::time::sleep_until(next).await;
         tokio::select! {
             changed = snapshots.changed() => if changed.is_err() { return },
             () = next_stage(&mut staging) => {}

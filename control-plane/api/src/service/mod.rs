@@ -18,12 +18,11 @@ use tokio::{
     net::TcpListener,
     sync::watch,
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Status,
     transport::{
         Server,
-        server::{Connected, TcpConnectInfo},
+        server::{Connected, TcpConnectInfo, TcpIncoming},
     },
 };
 
@@ -66,7 +65,7 @@ impl AdminApi {
 
     /// Serves plain HTTP/2 until `stop` resolves; calls under way are finished first.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), ControlError> {
-        self.serve_incoming(TcpListenerStream::new(listener), stop).await
+        self.serve_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)), stop).await
     }
 
     /// Serves connections that were accepted elsewhere, such as those of TLS.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{Journal, PATIENCE, cluster::Cluster, numbers, quick, until};
 use crate::{
-    Group, GroupError, Loopback, Peer, RpcKind, Transport, TransportError, codec, propose::Applied, route::Refusal,
+    Group, GroupError, Loopback, Peer, RpcKind, Transport, TransportError, codec, propose::Answers, route::Refusal,
     transport::TransportFuture,
 };
 
@@ -72,9 +72,11 @@ async fn a_forwarded_message_is_never_forwarded_again() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader_other_than(0).await;
     let follower = cluster.group(cluster.follower(leader));
-    let answer = follower.handle(RpcKind::Propose, Bytes::from_static(b"no")).await.unwrap();
-    let answer: Result<Applied, Refusal> = codec::decode(&answer).unwrap();
-    assert_eq!(answer, Err(Refusal::NotLeader { leader: Some(leader) }));
+    let commands = codec::encode(&vec![Bytes::from_static(b"no"), Bytes::from_static(b"nor this")]).unwrap();
+    let answer = follower.handle(RpcKind::Propose, commands.into()).await.unwrap();
+    let answer: Result<Answers, Refusal> = codec::decode(&answer).unwrap();
+    let refused = || Err(Refusal::NotLeader { leader: Some(leader) });
+    assert_eq!(answer, Ok(vec![refused(), refused()]));
     let answer = follower.handle(RpcKind::ReadIndex, Bytes::new()).await.unwrap();
     let answer: Result<u64, Refusal> = codec::decode(&answer).unwrap();
     assert_eq!(answer, Err(Refusal::NotLeader { leader: Some(leader) }));

@@ -134,8 +134,9 @@ async fn what_did_not_reach_the_group_is_certain() {
         Err(TransportError::Unreachable(text)) => assert!(text.contains(why), "{text}"),
         other => panic!("{why}: {other:?}"),
     };
+    let commands = Bytes::from(codec::encode(&vec![Bytes::from_static(b"x")]).unwrap());
     let propose =
-        |transport: &GrpcTransport, peer: Peer| transport.call(peer, RpcKind::Propose, Bytes::from_static(b"x"), LIMIT);
+        |transport: &GrpcTransport, peer: Peer| transport.call(peer, RpcKind::Propose, commands.clone(), LIMIT);
 
     // Nobody listens.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
