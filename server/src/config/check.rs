@@ -6,6 +6,8 @@ use super::{JoinConfig, KeySource, Role, ServerConfig, ServerFile};
 
 /// Shortest life of a certificate: renewal at two thirds must leave time to retry.
 const MIN_CERTIFICATE_SECONDS: u64 = 60;
+/// Shortest time that grants hold unconfirmed: an election and a reconnection must fit into it.
+const MIN_GRANTS_SECONDS: u64 = 5;
 const DAY_SECONDS: u64 = 24 * 3600;
 
 /// One thing that is wrong with the configuration.
@@ -34,6 +36,15 @@ pub fn with_environment(
     }
     if let Some(list) = get("PROVOST_CONTROL_PLANE") {
         file.control_plane = list.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
+    }
+    if let Some(text) = get("PROVOST_GRANTS_MAX_AGE_SECONDS") {
+        match text.parse() {
+            Ok(seconds) => file.timings.grants_max_age_seconds = Some(seconds),
+            Err(_) => {
+                let message = format!("PROVOST_GRANTS_MAX_AGE_SECONDS=`{text}` is no number of seconds");
+                problems.push(ConfigProblem { key: "timings.grants_max_age_seconds", message });
+            }
+        }
     }
     if let Some(path) = get("PROVOST_JOIN_TOKEN_FILE") {
         file.join.token_file = Some(PathBuf::from(path));
@@ -116,6 +127,11 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     if !(heartbeat_ms * 2 < election_min_ms && election_min_ms < election_max_ms) {
         say("timings", "must have 2 * heartbeat_ms < election_min_ms < election_max_ms".to_owned());
     }
+    let grants_seconds = timings.grants_max_age_seconds.unwrap_or(DAY_SECONDS);
+    if (1..MIN_GRANTS_SECONDS).contains(&grants_seconds) {
+        let text = format!("is below {MIN_GRANTS_SECONDS}: a change of leader would deny calls; 0 is for ever");
+        say("timings.grants_max_age_seconds", text);
+    }
     let certificate_seconds = timings.certificate_ttl_seconds.unwrap_or(DAY_SECONDS);
     if certificate_seconds < MIN_CERTIFICATE_SECONDS {
         say("timings.certificate_ttl_seconds", format!("is below {MIN_CERTIFICATE_SECONDS}"));
@@ -143,6 +159,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         election_max_ms,
         promote_after_ms: timings.promote_after_ms.unwrap_or(10_000),
         certificate_ttl: Duration::from_secs(certificate_seconds),
+        grants_max_age: (grants_seconds > 0).then(|| Duration::from_secs(grants_seconds)),
     })
 }
 
@@ -187,6 +204,11 @@ mod tests {
         assert_eq!((config.http.port(), config.admin.to_string().as_str()), (8420, "127.0.0.1:8421"));
         assert_eq!(config.role_names(), "control-plane");
         assert_eq!(config.certificate_ttl, Duration::from_secs(86_400));
+        assert_eq!(config.grants_max_age, Some(Duration::from_secs(86_400)));
+        let of = |seconds: u64| read(&format!("{GOOD}[timings]\ngrants_max_age_seconds = {seconds}\n"));
+        assert_eq!(of(0).unwrap().grants_max_age, None);
+        assert_eq!(of(90).unwrap().grants_max_age, Some(Duration::from_secs(90)));
+        assert_eq!(of(4).unwrap_err(), ["timings.grants_max_age_seconds"]);
     }
 
     #[test]

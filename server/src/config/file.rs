@@ -86,4 +86,8 @@ pub struct TimingsFile {
     pub promote_after_ms: Option<u64>,
     /// Life of certificates. Default 86400 (24 h).
     pub certificate_ttl_seconds: Option<u64>,
+    /// Data plane: how long grants hold while no control-plane node confirms them. Then calls are
+    /// denied (`PV-NODE-STALE`). Shorter: a grant that was taken away lives shorter on a node that is
+    /// cut off. Default 86400 (24 h); 0: for ever.
+    pub grants_max_age_seconds: Option<u64>,
 }

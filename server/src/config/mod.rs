@@ -107,6 +107,8 @@ pub struct ServerConfig {
     pub promote_after_ms: u64,
     /// Life of the certificates that this control plane signs.
     pub certificate_ttl: Duration,
+    /// How long grants hold while no control-plane node confirms them; `None`: for ever.
+    pub grants_max_age: Option<Duration>,
 }
 
 impl ServerConfig {

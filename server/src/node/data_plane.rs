@@ -25,8 +25,8 @@ pub struct DataPlaneParts {
     pub inference: Arc<dyn Inference>,
     /// Whether, and as whom, calls without a token are served.
     pub anonymous: Option<PrincipalRef>,
-    /// How old the state is, where the control plane is elsewhere.
-    pub staleness: Option<StalenessReader>,
+    /// How old the state is and may be, where the control plane is elsewhere.
+    pub staleness: Option<(StalenessReader, StalenessLimits)>,
     /// Leases of quotas.
     pub quotas: Arc<Quotas>,
     /// Where relative `sqlite:` paths begin.
@@ -49,7 +49,7 @@ impl DataPlane {
         let ports = NodePorts { audit, toolbox: toolbox.clone(), inference, anonymous };
         let node = Node::new(ports, Compiled::new(first)?).with_quotas(quotas.clone());
         let node = match staleness {
-            Some(reader) => node.with_staleness(reader, StalenessLimits::default()),
+            Some((reader, limits)) => node.with_staleness(reader, limits),
             None => node,
         };
         Ok(Self { node: Arc::new(node), toolbox, quotas })

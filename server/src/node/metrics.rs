@@ -72,6 +72,13 @@ fn of_data_plane(node: &Node) -> Vec<Sample> {
         is_counter: false,
         value: float(node.active_revision().0),
     }];
+    samples.extend(node.state_age().flatten().map(|age| Sample {
+        name: "provost_state_age_seconds",
+        labels: String::new(),
+        help: "Since a quorum of the control plane confirmed the state that calls run under.",
+        is_counter: false,
+        value: age.as_secs_f64(),
+    }));
     samples.extend(node.counts().into_iter().map(|(outcome, count)| Sample {
         name: "provost_calls_total",
         labels: format!("{{outcome=\"{outcome}\"}}"),

@@ -12,7 +12,7 @@ use anyhow::Context;
 use provost_control_api::{SealedSource, Secrets};
 use provost_data_serve::{
     node::Node,
-    push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed},
+    push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits},
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
 };
 use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey};
@@ -69,6 +69,8 @@ impl DataRole {
         let counted: Arc<std::sync::OnceLock<Arc<Node>>> = Arc::default();
         let counts = counted.clone();
         let mut push = PushConfig::new(config.node.clone(), identity.name().cluster().as_str(), epoch);
+        let limits = StalenessLimits { grants_max_age: config.grants_max_age, ..StalenessLimits::default() };
+        push.grants_max_age = limits.grants_max_age;
         push.store = Some(config.data_dir.join("push"));
         push.counts = Arc::new(move || counts.get().map(|node| health(node)).unwrap_or_default());
         let dial = Arc::new(ControlPlane { identity: identity.clone(), nodes: config.control_plane.clone() });
@@ -86,9 +88,7 @@ impl DataRole {
             audit,
             inference,
             anonymous,
-            // Not enforced yet: a node that has just started knows no age, and would deny everything
-            // until the first confirmation comes.
-            staleness: None,
+            staleness: Some((client.staleness_reader(), limits)),
             quotas: Quotas::start(leases, config.node.clone(), epoch),
             data_dir: config.data_dir.clone(),
         })?;

@@ -50,7 +50,13 @@ impl Dev {
 
     /// Starts in a directory that outlives the process.
     pub fn start_in(data: &Path, yaml: Option<&str>, flags: &[&str]) -> Self {
+        Self::start_env(data, yaml, flags, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_env(data: &Path, yaml: Option<&str>, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary("provost"));
+        command.envs(env.iter().copied());
         command.args(["dev", "--http", "127.0.0.1:0", "--data-dir"]).arg(data).args(flags);
         if let Some(yaml) = yaml {
             let config = data.parent().unwrap().join("config");

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -80,19 +80,24 @@ impl Cluster {
     /// Starts three nodes and waits until they agree on a leader. `None`, with a printed line, if
     /// the binary cannot run three.
     pub async fn start() -> Option<Self> {
-        let cluster = Self::launch()?;
+        Self::start_env(&[]).await
+    }
+
+    /// The same with variables in the environment of every process.
+    pub async fn start_env(env: &[(&str, &str)]) -> Option<Self> {
+        let cluster = Self::launch(env)?;
         cluster.agreed(START_LIMIT).await;
         Some(cluster)
     }
 
-    fn launch() -> Option<Self> {
+    fn launch(env: &[(&str, &str)]) -> Option<Self> {
         if !runs_three_nodes() {
             println!("cluster: SKIPPED, `provost dev --nodes` takes no 3 in this build");
             return None;
         }
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
-        let dev = Dev::start_in(&dir.path().join("data"), None, &["--nodes", "3"]);
+        let dev = Dev::start_env(&dir.path().join("data"), None, &["--nodes", "3"], env);
         let place = Place {
             data: dev.data.clone(),
             mcp: dev.mcp().to_owned(),
@@ -144,6 +149,11 @@ impl Cluster {
             assert!(began.elapsed() < limit, "the nodes do not agree: {answers:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Runs a `provost` command against the cluster.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        self.dev.cli(args)
     }
 
     pub fn kill(&self, member: &Member) {

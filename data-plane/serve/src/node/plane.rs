@@ -84,8 +84,20 @@ impl Node {
         self
     }
 
-    fn grants_expired(&self) -> bool {
-        self.staleness.as_ref().is_some_and(|(reader, limits)| reader.freshness(limits) == Freshness::GrantsExpired)
+    /// The age of the state that calls run under: outer `None`, the control plane is in this process;
+    /// inner `None`, nobody knows.
+    pub fn state_age(&self) -> Option<Option<Duration>> {
+        self.staleness.as_ref().map(|(reader, _)| reader.age())
+    }
+
+    /// Whether what the state grants may still be used.
+    fn check_grants(&self) -> Result<(), Rejection> {
+        match &self.staleness {
+            Some((reader, limits)) if reader.freshness(limits) == Freshness::GrantsExpired => {
+                Err(grants_expired(reader.age(), limits.grants_max_age.unwrap_or_default()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Replaces the state at once for every call that arrives from now on.
@@ -213,6 +225,20 @@ impl Node {
     }
 }
 
+/// The denial of a call that needs a grant, under a state that is too old to be believed.
+fn grants_expired(age: Option<Duration>, max: Duration) -> Rejection {
+    let age = match age {
+        Some(age) => format!("for {} s", age.as_secs()),
+        None => "since a time that this node does not know".to_owned(),
+    };
+    let message = format!(
+        "no control-plane node has confirmed this node's state {age}, and grants hold for {} s without: they may have \
+         been taken away; connect the node to its control plane and call again",
+        max.as_secs()
+    );
+    Rejection::new(RejectionKind::Denied, "PV-NODE-STALE", message)
+}
+
 /// The call as a plugin takes it.
 pub(super) fn execute_request(call: &Call<Intended>, operation: Operation, params: RawJson) -> ExecuteRequest<'_> {
     ExecuteRequest {
@@ -309,17 +335,6 @@ impl Plane for Node {
                 revision: snapshot.revision(),
             };
         };
-        if self.grants_expired() {
-            let reason = "the control plane has not confirmed this node's state for too long: grants may have been \
-                          taken away since";
-            return Decision {
-                effect: Effect::Deny,
-                policies: Vec::new(),
-                observed: Vec::new(),
-                reason: reason.to_owned(),
-                revision: snapshot.revision(),
-            };
-        }
         let arguments = arguments(&request.params);
         let sql = self.sql_facts(call);
         let facts = Facts {
@@ -354,6 +369,10 @@ impl Plane for Node {
     }
 
     async fn limit(&self, snapshot: &Compiled, call: &Call<Admitted>) -> Result<Reservation, Rejection> {
+        // After policy: who may not do it anyway is told that, and not how the node stands.
+        if call.target().action.is_some() {
+            self.check_grants()?;
+        }
         super::limit::reserve(self, snapshot, call).await
     }
 

@@ -70,7 +70,7 @@ impl PushClient {
             counts: config.counts.clone(),
             counts_before: Mutex::default(),
         });
-        let keep = store.map(|store| tokio::spawn(Keeper::new(store, shared.clone(), config.timings).run()));
+        let keep = store.map(|store| tokio::spawn(Keeper::new(store, shared.clone(), &config).run()));
         let run = tokio::spawn(run(shared.clone(), config, dial, mirror));
         Ok(Self { shared, run, keep })
     }

@@ -2,6 +2,14 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use super::StalenessLimits;
+
+/// Notes of the last confirmation within one maximum age of grants: after a crash a state counts as
+/// older than it is by at most this share of it.
+const STAMPS_AN_AGE: u32 = 10;
+/// Two notes are at least this far apart: each costs an fsync.
+const MIN_STAMP: Duration = Duration::from_secs(1);
+
 /// What the node has done since it started; only differences are reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthCounts {
@@ -28,6 +36,9 @@ pub struct PushConfig {
     pub version: String,
     /// The folder of the last good state; `None`: nothing is kept, and a start needs a control plane.
     pub store: Option<PathBuf>,
+    /// From which age of its state the node denies what needs a grant; `None`: never. The age on disk
+    /// is noted the more often the shorter this is.
+    pub grants_max_age: Option<Duration>,
     /// What the node has done since it started.
     pub counts: Arc<dyn Fn() -> HealthCounts + Send + Sync>,
     pub(crate) timings: Timings,
@@ -43,9 +54,18 @@ impl PushConfig {
             group: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store: None,
+            grants_max_age: StalenessLimits::default().grants_max_age,
             counts: Arc::new(HealthCounts::default),
             timings: Timings::default(),
         }
+    }
+}
+
+impl PushConfig {
+    /// Between two notes of when the state was last confirmed.
+    pub(crate) fn stamp_every(&self) -> Duration {
+        let most = self.timings.stamp;
+        self.grants_max_age.map_or(most, |max| most.min((max / STAMPS_AN_AGE).max(MIN_STAMP)))
     }
 }
 
@@ -80,7 +100,7 @@ pub(crate) struct Timings {
     pub(crate) save_gap: Duration,
     /// Before a failed write is tried again.
     pub(crate) save_retry: Duration,
-    /// Between two notes of when the state was last confirmed.
+    /// The longest time between two notes of when the state was last confirmed.
     pub(crate) stamp: Duration,
 }
 

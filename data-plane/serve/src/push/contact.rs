@@ -4,6 +4,10 @@
 //! bookmarks, but the time in them stands still. So only a bookmark whose time has moved since the
 //! one before it, on the same stream, confirms the state, and it counts from the moment of the one
 //! before it. No two clocks are compared.
+//!
+//! A node that never had a state counts the first one that it is sent as confirmed when it came:
+//! there is nothing older to compare with, and the confirmation proper is two bookmarks away. A
+//! node that had one does not: what it knows of its age is better than a guess.
 
 use std::{
     sync::Arc,
@@ -82,6 +86,12 @@ impl Contact {
         self.0.lock().heard = Some(Moment::now());
     }
 
+    /// A state came from a control-plane node; counts where nothing is known.
+    pub(crate) fn received(&self) {
+        let mut inner = self.0.lock();
+        inner.confirmed = inner.confirmed.or_else(|| Some(Moment::now()));
+    }
+
     /// `is_current`: the node runs what the control-plane node has.
     pub(crate) fn bookmark(&self, time_ns: u64, is_current: bool) {
         let mut inner = self.0.lock();
@@ -124,6 +134,11 @@ pub struct StalenessReader {
 impl StalenessReader {
     /// What the age of the state allows now.
     pub fn freshness(&self, limits: &StalenessLimits) -> Freshness {
-        verdict(self.contact.confirmed_ago(), limits)
+        verdict(self.age(), limits)
+    }
+
+    /// Since a quorum confirmed that the node's state is the newest; `None`: unknown.
+    pub fn age(&self) -> Option<Duration> {
+        self.contact.confirmed_ago()
     }
 }

@@ -4,7 +4,10 @@
 //! what is on disk is never further behind than that and one write. A failed write is reported and
 //! tried again; the node goes on, since what it runs does not depend on it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::watch,
@@ -13,7 +16,7 @@ use tokio::{
 
 use super::{
     client::Shared,
-    config::Timings,
+    config::{PushConfig, Timings},
     last_good::{LastGood, StoreError},
     mirror::Pushed,
 };
@@ -22,22 +25,24 @@ pub(crate) struct Keeper {
     store: Arc<LastGood>,
     shared: Arc<Shared>,
     timings: Timings,
+    stamp_every: Duration,
     states: watch::Receiver<Option<Arc<Pushed>>>,
     /// The last note of when the state was confirmed.
     stamped: Option<SystemTime>,
 }
 
 impl Keeper {
-    pub(crate) fn new(store: LastGood, shared: Arc<Shared>, timings: Timings) -> Self {
+    pub(crate) fn new(store: LastGood, shared: Arc<Shared>, config: &PushConfig) -> Self {
         // Subscribed before the client is handed out: no state becomes active unseen.
         let states = shared.active.subscribe();
-        Self { store: Arc::new(store), shared, timings, states, stamped: None }
+        let (timings, stamp_every) = (config.timings, config.stamp_every());
+        Self { store: Arc::new(store), shared, timings, stamp_every, states, stamped: None }
     }
 
     /// Until the client stops; the newest state is written then.
     pub(crate) async fn run(mut self) {
         let shared = self.shared.clone();
-        let mut stamps = interval(self.timings.stamp);
+        let mut stamps = interval(self.stamp_every);
         stamps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

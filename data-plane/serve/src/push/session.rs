@@ -177,6 +177,7 @@ impl Talk<'_> {
     fn publish(&self, pushed: Arc<Pushed>) {
         let revision = pushed.snapshot.revision;
         tracing::debug!(%revision, "received");
+        self.session.shared.contact.received();
         self.session.shared.pushed.send_replace(Some(pushed));
     }
 

@@ -29,14 +29,14 @@ pub struct StalenessLimits {
     /// From this age on the node says that it is stale. Change it when alerts come too early or
     /// too late; nothing else depends on it.
     pub stale_after: Duration,
-    /// From this age on privileged calls fail closed. Shorter: a grant that was taken away lives
-    /// shorter on a node that is cut off. Longer: such a node works longer.
-    pub grants_max_age: Duration,
+    /// From this age on privileged calls fail closed; `None`: never. Shorter: a grant that was taken
+    /// away lives shorter on a node that is cut off. Longer: such a node works longer.
+    pub grants_max_age: Option<Duration>,
 }
 
 impl Default for StalenessLimits {
     fn default() -> Self {
-        Self { stale_after: Duration::from_secs(30), grants_max_age: Duration::from_secs(3_600) }
+        Self { stale_after: Duration::from_secs(30), grants_max_age: Some(Duration::from_secs(24 * 3_600)) }
     }
 }
 
@@ -53,9 +53,11 @@ pub enum Freshness {
 
 /// What a state of this age allows; `None`: nobody knows how old it is.
 pub fn verdict(age: Option<Duration>, limits: &StalenessLimits) -> Freshness {
-    match age {
-        Some(age) if age < limits.stale_after.min(limits.grants_max_age) => Freshness::Fresh,
-        Some(age) if age < limits.grants_max_age => Freshness::Stale,
-        _ => Freshness::GrantsExpired,
+    match (age, limits.grants_max_age) {
+        (None, None) => Freshness::Stale,
+        (None, Some(_)) => Freshness::GrantsExpired,
+        (Some(age), Some(max)) if age >= max => Freshness::GrantsExpired,
+        (Some(age), _) if age < limits.stale_after => Freshness::Fresh,
+        (Some(_), _) => Freshness::Stale,
     }
 }
