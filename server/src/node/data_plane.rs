@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use provost_data_serve::{
     Frontend, FrontendConfig,
-    node::{Compiled, Node, NodePorts},
+    node::{CompileError, Compiled, Node, NodePorts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -33,6 +33,17 @@ pub struct DataPlaneParts {
     pub data_dir: PathBuf,
 }
 
+/// What calls run under at the start: the state, or none at all.
+fn first_state(first: Arc<Snapshot>) -> Result<Compiled, CompileError> {
+    Compiled::new(first).or_else(|cause| {
+        tracing::error!(
+            code = "PV-NODE-REVISION",
+            "{cause}; the node refuses the state it was to start with, denies every call, and waits for the next one"
+        );
+        Compiled::new(Arc::default())
+    })
+}
+
 /// A data plane that can be asked to serve.
 pub struct DataPlane {
     node: Arc<Node>,
@@ -41,13 +52,15 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// Compiles the first state.
+    /// Compiles the first state. One that does not compile (a damaged disk, or a build that reads it
+    /// otherwise than the one that ran it) stops no start: without grants everything is denied until a
+    /// state comes that compiles.
     pub fn new(parts: DataPlaneParts) -> anyhow::Result<Self> {
         let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir } = parts;
         let limits = provost_data_tools::Limits::default();
         let toolbox = Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits });
         let ports = NodePorts { audit, toolbox: toolbox.clone(), inference, anonymous };
-        let node = Node::new(ports, Compiled::new(first)?).with_quotas(quotas.clone());
+        let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone());
         let node = match staleness {
             Some((reader, limits)) => node.with_staleness(reader, limits),
             None => node,
@@ -83,5 +96,34 @@ impl DataPlane {
     pub async fn stop(&self) {
         self.toolbox.stop();
         self.quotas.close().await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_types::{Kind, Metadata, Name, PolicySpec, Resource, Revision, Spec, TenantSpec};
+
+    use super::*;
+
+    fn state(cedar: &str) -> Arc<Snapshot> {
+        let policy = PolicySpec { description: String::new(), cedar: cedar.to_owned(), mode: Default::default() };
+        let specs = [("acme", Spec::Tenant(TenantSpec::default())), ("p", Spec::Policy(policy))];
+        let resource = |(name, spec): (&str, Spec)| {
+            let tenant = (spec.kind() != Kind::Tenant).then(|| Name::new("acme").unwrap());
+            let metadata = Metadata { name: Name::new(name).unwrap(), tenant, labels: Default::default() };
+            let resource = Resource { metadata, spec, created: Revision(7), modified: Revision(7) };
+            (resource.key(), Arc::new(resource))
+        };
+        Arc::new(Snapshot { revision: Revision(7), resources: specs.into_iter().map(resource).collect() })
+    }
+
+    #[test]
+    fn a_first_state_that_does_not_compile_grants_nothing_and_does_not_count_as_run() {
+        let good = first_state(state("forbid (principal, action, resource);")).unwrap();
+        assert_eq!((good.revision(), good.snapshot().resources.len()), (Revision(7), 2));
+        let bad = first_state(state("forbid (principal, action")).unwrap();
+        // Revision 0: the same state is tried, refused and reported once the control plane is asked.
+        assert_eq!((bad.revision(), bad.snapshot().resources.len()), (Revision(0), 0));
     }
 }

@@ -2,10 +2,11 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use provost_wire::node::push_down::Down;
+use provost_types::BoxFuture;
+use provost_wire::node::{push_down::Down, push_up::Up};
 
-use super::{Doors, Fake, World, config, received, saved};
-use crate::push::{Freshness, PushClient, PushConfig, StalenessLimits};
+use super::{Doors, Fake, SOON, World, config, received, saved};
+use crate::push::{Activate, Freshness, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits};
 
 fn stored(dir: &std::path::Path) -> PushConfig {
     PushConfig { store: Some(dir.to_owned()), ..config() }
@@ -121,5 +122,41 @@ async fn a_damaged_state_is_not_run() {
     assert!(dir.path().join("last-good.aside").exists());
     assert_eq!(client.staleness_reader().freshness(&StalenessLimits::default()), Freshness::GrantsExpired);
     assert_eq!(fake.stream().await.hello.revision, 0);
+    client.stop().await;
+}
+
+/// A node whose build cannot run what an earlier one ran.
+struct Picky;
+
+impl Activate for Picky {
+    fn activate(&self, pushed: Arc<Pushed>) -> BoxFuture<'_, Result<(), Vec<NackProblem>>> {
+        let problem = NackProblem { code: "PV-POLICY-INVALID".to_owned(), ..NackProblem::default() };
+        let ends = if pushed.snapshot.revision.0 > 1 { Ok(()) } else { Err(vec![problem]) };
+        Box::pin(std::future::ready(ends))
+    }
+}
+
+#[tokio::test]
+async fn a_stored_state_that_cannot_be_run_is_reported_and_replaced_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new();
+    let mut fake = Fake::start().await;
+    let client = PushClient::start(stored(dir.path()), Arc::new(Doors::to(&[&fake]))).unwrap();
+    let first = fake.stream().await;
+    first.send(Down::Whole(world.whole())).await;
+    client.activation().active(&received(&client, 1).await);
+    saved(&client, 1).await;
+    client.stop().await;
+
+    let client = PushClient::start(stored(dir.path()), Arc::new(Doors::to(&[&fake]))).unwrap();
+    let activation = client.activation();
+    tokio::spawn(async move { activation.drive(&Picky).await });
+    let mut stream = fake.stream().await;
+    let Up::Nack(nack) = stream.answer().await else { panic!("the refusal was not reported") };
+    assert_eq!((nack.revision, nack.problems[0].code.as_str()), (1, "PV-POLICY-INVALID"));
+    assert_eq!(client.staleness().active, None, "it runs what it refused");
+    stream.send(Down::Delta(world.change(&[("ann", "mended")], &[]))).await;
+    tokio::time::timeout(SOON, stream.acked(&world)).await.expect("the next state was not run");
+    saved(&client, 2).await;
     client.stop().await;
 }
