@@ -24,6 +24,7 @@ pub const WIRE_VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
 mod client;
 pub mod convert;
 mod failure;
+pub mod state_hash;
 pub mod tls;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};

@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use imbl::ordmap::DiffItem;
 use provost_control_state::State;
 use provost_types::{Resource, ResourceKey};
+use provost_wire::state_hash::{Element, Sum};
 use tonic::codegen::Bytes;
 
-use super::{
-    batch::{Batch, Point},
-    state_hash::{Element, Sum},
-};
+use super::batch::{Batch, Point};
 
 /// A resource as JSON, made once when it changed.
 struct Document {

@@ -21,7 +21,6 @@ mod registry;
 mod ring;
 mod service;
 mod staging;
-mod state_hash;
 mod stream;
 mod subscriber;
 mod track;

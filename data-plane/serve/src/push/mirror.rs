@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use provost_types::{Kind, Name, Resource, ResourceKey, Resources, Revision, Snapshot};
-use provost_wire::node::{Delta, Whole};
+use provost_wire::{
+    node::{Delta, Whole},
+    state_hash::{Element, Sum},
+};
 use tonic::codegen::Bytes;
 
-use super::{
-    state_hash::{Element, Sum},
-    whole::WholeParts,
-};
+use super::whole::WholeParts;
 
 /// Bytes of a state or delta that travels in parts.
 const MAX_STATE_BYTES: usize = 1 << 30;

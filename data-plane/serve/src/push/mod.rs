@@ -25,7 +25,6 @@ mod last_good;
 mod mirror;
 mod session;
 mod staleness;
-mod state_hash;
 mod whole;
 
 pub use activation::{Activate, Activation};

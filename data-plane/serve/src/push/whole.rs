@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use provost_types::{ResourceKey, Resources};
-use provost_wire::node::Whole;
-
-use super::{
-    mirror::{Held, MirrorError, read},
+use provost_wire::{
+    node::Whole,
     state_hash::{Element, Sum},
 };
+
+use super::mirror::{Held, MirrorError, read};
 
 /// What has come of it.
 pub(crate) struct WholeParts {

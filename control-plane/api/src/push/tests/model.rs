@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use provost_types::Resource;
-use provost_wire::node::{Hello, PushDown, push_down::Down};
+use provost_wire::{
+    node::{Hello, PushDown, push_down::Down},
+    state_hash::{Element, Sum},
+};
 use tonic::codegen::Bytes;
-
-use crate::push::state_hash::{Element, Sum};
 
 /// What a node holds, rebuilt and hashed from nothing at each step.
 #[derive(Default)]

@@ -1,13 +1,13 @@
 //! Laws of the mirror: it has what the control plane has, or what it had before.
 
 use proptest::prelude::*;
-use provost_wire::node::{Delta, Whole};
+use provost_wire::{
+    node::{Delta, Whole},
+    state_hash::{Element, Sum},
+};
 
 use super::{World, key, resource};
-use crate::push::{
-    mirror::{Mirror, MirrorError},
-    state_hash::Element,
-};
+use crate::push::mirror::{Mirror, MirrorError};
 
 /// The same change in parts of one document each.
 fn delta_parts(delta: Delta) -> Vec<Delta> {
@@ -71,7 +71,6 @@ proptest! {
 
     #[test]
     fn the_sum_knows_no_order(texts in proptest::collection::vec("[a-z]{0,9}", 0..12), turn in any::<usize>()) {
-        use crate::push::state_hash::Sum;
         let elements: Vec<_> = texts.iter().map(|t| Element::of_document(t.as_bytes())).collect();
         let (mut one, mut other) = (Sum::default(), Sum::default());
         elements.iter().for_each(|e| one.add(*e));

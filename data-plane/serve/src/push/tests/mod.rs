@@ -12,11 +12,14 @@ use parking_lot::Mutex;
 use provost_types::{
     BoxFuture, BoxStream, Metadata, Name, Resource, ResourceKey, Revision, RoleSpec, Spec, TenantSpec,
 };
-use provost_wire::node::{
-    Bookmark, Delta, Hello, PushDown, PushUp, Whole,
-    push_down::Down,
-    push_server::{Push, PushServer},
-    push_up::Up,
+use provost_wire::{
+    node::{
+        Bookmark, Delta, Hello, PushDown, PushUp, Whole,
+        push_down::Down,
+        push_server::{Push, PushServer},
+        push_up::Up,
+    },
+    state_hash::{Element, Sum},
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -25,11 +28,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-use super::{
-    Dial, DialError, PushClient, PushConfig, Pushed,
-    config::Timings,
-    state_hash::{Element, Sum},
-};
+use super::{Dial, DialError, PushClient, PushConfig, Pushed, config::Timings};
 
 /// What a test waits for something that must come.
 const SOON: Duration = Duration::from_secs(20);

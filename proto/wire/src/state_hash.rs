@@ -1,10 +1,10 @@
-//! The hash that a control-plane node and a data-plane node compare.
+//! The hash of a pushed state, which a control-plane node and a data-plane node compare.
 //!
 //! Each document and each data key is an element of 256 bits (keyed BLAKE3);
 //! a state's sum is the sum of its elements modulo 2^256, so that a change costs what changed;
 //! the hash is BLAKE3 over revision and sum. It finds mistakes, not forgers: the stream is
 //! authenticated, and sums of this size do not resist somebody who may choose many documents.
-//! `data-plane/serve/src/push/state_hash.rs` is the other side; the table below is in both.
+//! It is part of the wire: two builds that define it differently take each other's states for wrong.
 
 /// Public keys that keep the three uses of the hash apart.
 const RESOURCE: &[u8; 32] = b"provost push 1 resource         ";
@@ -13,16 +13,16 @@ const STATE: &[u8; 32] = b"provost push 1 state            ";
 
 /// One document or data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Element([u8; 32]);
+pub struct Element([u8; 32]);
 
 impl Element {
     /// Of a resource's document, byte for byte as it is sent.
-    pub(crate) fn of_document(json: &[u8]) -> Self {
+    pub fn of_document(json: &[u8]) -> Self {
         Self(*blake3::keyed_hash(RESOURCE, json).as_bytes())
     }
 
     /// Of a wrapped data key.
-    pub(crate) fn of_key(term: u64, wrapped: &str) -> Self {
+    pub fn of_key(term: u64, wrapped: &str) -> Self {
         let mut hasher = blake3::Hasher::new_keyed(KEY);
         Self(*hasher.update(&term.to_le_bytes()).update(wrapped.as_bytes()).finalize().as_bytes())
     }
@@ -38,10 +38,11 @@ impl Element {
 
 /// The sum of a state's elements, in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sum([u64; 4]);
+pub struct Sum([u64; 4]);
 
 impl Sum {
-    pub(crate) fn add(&mut self, element: Element) {
+    /// Adds an element.
+    pub fn add(&mut self, element: Element) {
         let mut carry = false;
         for (limb, other) in self.0.iter_mut().zip(element.limbs()) {
             let (sum, over) = limb.overflowing_add(other);
@@ -50,7 +51,8 @@ impl Sum {
         }
     }
 
-    pub(crate) fn remove(&mut self, element: Element) {
+    /// Takes an element away that was added.
+    pub fn remove(&mut self, element: Element) {
         let mut borrow = false;
         for (limb, other) in self.0.iter_mut().zip(element.limbs()) {
             let (rest, under) = limb.overflowing_sub(other);
@@ -60,7 +62,7 @@ impl Sum {
     }
 
     /// The hash of the state that these elements are at a revision.
-    pub(crate) fn hash(&self, revision: u64) -> [u8; 32] {
+    pub fn hash(&self, revision: u64) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(STATE);
         hasher.update(&revision.to_le_bytes());
         for limb in self.0 {
@@ -99,9 +101,9 @@ mod tests {
         }
     }
 
-    /// The same table stands on the other side: a change of the definition breaks both or neither.
+    /// Nodes of other builds have these values: a change of the definition is a change of the wire.
     #[test]
-    fn both_sides_mean_the_same_hash() {
+    fn the_definition_stays_as_it_is() {
         let mut sum = Sum::default();
         let mut hashes = vec![hex(&sum.hash(0))];
         sum.add(Element::of_document(br#"{"a":1}"#));
