@@ -12,18 +12,19 @@ use std::{
     time::Duration,
 };
 
-use provost_control_raft::{GrpcTransport, PeerService};
+use provost_control_raft::{Dial, GrpcTransport, PeerService};
 use provost_wire::{
     node::{identity_server::IdentityServer, join_server::JoinServer, quota_server::QuotaServer},
     tls::Role,
 };
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::task::AbortHandle;
 use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
-    ControlError, ControlNode, QuotaService,
+    ControlError, ControlNode, QuotaService, Subscribers,
     identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry},
-    push::{HubConfig, PushHub, Staging},
+    members::{Standings, decide_releases},
+    push::{HubConfig, PushHub},
     record::now_ns,
 };
 
@@ -37,13 +38,16 @@ pub struct ClusterApi {
     node: ControlNode,
     certifier: Arc<Certifier>,
     hub: PushHub,
+    standings: Standings,
     peers: PeerService,
     confirming: AbortHandle,
+    deciding: AbortHandle,
 }
 
 impl ClusterApi {
-    /// Starts what the services share. `certificate_life` is that of the certificates it signs.
-    pub fn start(node: &ControlNode, certificate_life: Duration) -> Result<Self, ControlError> {
+    /// Starts what the services share. `certificate_life` is that of the certificates it signs; `dial`
+    /// reaches the services of other control-plane nodes.
+    pub fn start(node: &ControlNode, certificate_life: Duration, dial: Dial) -> Result<Self, ControlError> {
         let registry: Arc<dyn Registry> = Arc::new(node.clone());
         let sealer: Arc<dyn KeySealer> = node.secrets();
         let certifier = Arc::new(Certifier::new(registry, sealer, certificate_life));
@@ -54,7 +58,6 @@ impl ClusterApi {
             HubConfig {
                 authorise: Arc::new(caller),
                 confirmed_ns: Arc::new(move || confirmed.load(Ordering::Relaxed)),
-                staging: watch::channel(Staging::default()).1,
             },
         )
         .map_err(ControlError::internal)?;
@@ -63,7 +66,9 @@ impl ClusterApi {
             extensions.get::<CallingNode>().is_some_and(|caller| caller.name.node_id() == Some(from))
         }));
         peers.add(&node.inner.group);
-        Ok(Self { node: node.clone(), certifier, hub, peers, confirming })
+        let standings = Standings::new(node.clone(), hub.clone(), dial);
+        let deciding = tokio::spawn(decide_releases(node.clone(), standings.clone())).abort_handle();
+        Ok(Self { node: node.clone(), certifier, hub, standings, peers, confirming, deciding })
     }
 
     /// Signs certificates from this node's state.
@@ -76,6 +81,11 @@ impl ClusterApi {
         &self.hub
     }
 
+    /// What all control-plane nodes know of other nodes, for the admin service.
+    pub fn subscribers(&self) -> Arc<dyn Subscribers> {
+        Arc::new(self.standings.clone())
+    }
+
     /// Every service.
     pub fn routes(&self) -> Routes {
         let registry: Arc<dyn Registry> = Arc::new(self.node.clone());
@@ -84,6 +94,7 @@ impl ClusterApi {
         let quota = QuotaService::new(self.node.clone(), Arc::new(caller));
         Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
             .add_service(InterceptedService::new(self.peers.clone().into_server(), only(&[Role::ControlPlane])))
+            .add_service(InterceptedService::new(self.standings.service(), only(&[Role::ControlPlane])))
             .add_service(InterceptedService::new(identity, only(&Role::ALL)))
             .add_service(InterceptedService::new(self.hub.service(), only(SUBSCRIBERS)))
             .add_service(InterceptedService::new(QuotaServer::new(quota), only(&[Role::DataPlane])))
@@ -92,6 +103,7 @@ impl ClusterApi {
     /// Ends the streams: without it a server waits for them for ever.
     pub fn stop(&self) {
         self.confirming.abort();
+        self.deciding.abort();
         self.hub.stop();
     }
 }

@@ -1,7 +1,7 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, Kind, Metadata, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec,
+    ApiKeySpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec,
     SecretSpec, TenantSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
@@ -47,6 +47,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::Plugin => generator.subschema_for::<PluginSpec>(),
         Kind::Secret => generator.subschema_for::<SecretSpec>(),
         Kind::Quota => generator.subschema_for::<QuotaSpec>(),
+        Kind::NodeGroup => generator.subschema_for::<NodeGroupSpec>(),
     };
     schema.to_value()
 }

@@ -49,7 +49,9 @@ pub use diff::{FieldDiff, ResourceDiff, diff_text};
 pub use documents::{Documents, Origin, ParsedDraft, SourceFile, Unread, read as read_documents};
 pub use error::{ControlError, ErrorKind};
 pub use explain::{Explained, ExplainedField, explain, schema};
-pub use members::{ClusterStatus, MemberStatus, NoSubscribers, NodeFacts, SubscriberStatus, Subscribers};
+pub use members::{
+    ClusterStatus, Gathered, MemberStatus, NoSubscribers, NodeFacts, ReplicaStanding, SubscriberStatus, Subscribers,
+};
 pub use node::{ControlConfig, ControlNode, MemberConfig, NodeStatus};
 pub use operations::{HistoryItem, NewToken, ResourceFilter};
 /// What a member's replica is told; see `provost-control-raft`.

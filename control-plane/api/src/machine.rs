@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_control_state::{
-    ChangeKind, ClusterReply, HistoryEntry, LedgerReply, LedgerRowKey, Problem, State, StoredCommand,
+    ChangeKind, ClusterReply, HistoryEntry, LedgerReply, LedgerRowKey, Problem, ReleaseReply, State, StoredCommand,
 };
 use provost_types::{ResourceKey, Revision, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,7 @@ pub(crate) enum Reply {
     Rejected { problems: Vec<Problem> },
     Cluster { reply: ClusterReply },
     Ledger { reply: LedgerReply },
+    Release { reply: ReleaseReply },
 }
 
 /// What the node reads: replaced as a whole, never changed in place.
@@ -70,12 +71,14 @@ pub(crate) struct Changes {
     pub(crate) cluster: bool,
     /// Rows of the ledger.
     pub(crate) ledger: BTreeSet<LedgerRowKey>,
+    /// How far changes are released.
+    pub(crate) release: bool,
 }
 
 impl Changes {
     /// Whether what nodes and readers see has changed: not by the ledger alone.
     fn published(&self) -> bool {
-        !self.entries.is_empty() || self.key_ring || self.cluster
+        !self.entries.is_empty() || self.key_ring || self.cluster || self.release
     }
 }
 
@@ -101,6 +104,11 @@ impl ControlMachine {
                 let reply = self.state.apply_ledger(revision, command);
                 done.ledger.extend(self.state.ledger().touched().cloned());
                 Reply::Ledger { reply }
+            }
+            StoredCommand::Release1 { command } => {
+                let reply = self.state.apply_release(command);
+                done.release |= reply == ReleaseReply::Done;
+                Reply::Release { reply }
             }
         }
     }

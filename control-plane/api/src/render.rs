@@ -51,6 +51,7 @@ fn spec_json(spec: &Spec) -> Value {
             serde_json::to_value(shown)
         }
         Spec::Quota(s) => serde_json::to_value(s),
+        Spec::NodeGroup(s) => serde_json::to_value(s),
     };
     // Maps with text keys and plain scalars only: this cannot fail.
     value.unwrap_or_default()
@@ -87,5 +88,9 @@ pub fn summary(resource: &Resource) -> String {
             None => "no value".to_owned(),
         },
         Spec::Quota(s) => format!("{} {:?}", s.limit, s.unit).to_lowercase(),
+        Spec::NodeGroup(s) => {
+            let names: Vec<&str> = s.nodes.iter().chain(&s.roles).map(String::as_str).collect();
+            format!("{} first, for {} s", names.join(", "), s.hold_s)
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use provost_control_raft::AppliedState;
-use provost_control_state::{Cluster, HistoryEntry, Ledger, LedgerRow, State};
+use provost_control_state::{Cluster, HistoryEntry, Ledger, LedgerRow, Release, State};
 use provost_types::{Resource, Revision};
 use rocksdb::{ColumnFamilyDescriptor, DB, DBRecoveryMode, IteratorMode, LogLevel, Options, WriteBatch};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -40,6 +40,8 @@ struct Counters {
     revision: Revision,
     compacted: Revision,
     key_ring: BTreeMap<u64, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    release: Option<Release>,
 }
 
 /// The whole state as written into snapshots. Tagged from outside: an inner tag would make serde
@@ -64,6 +66,9 @@ pub(crate) enum StoredState {
         history: Vec<HistoryEntry>,
         cluster: Cluster,
         ledger: Box<Ledger>,
+        /// Only where there is a node group.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<Release>,
     },
 }
 
@@ -77,6 +82,7 @@ impl StoredState {
             history: state.history().iter().map(|e| (**e).clone()).collect(),
             cluster: (**state.cluster()).clone(),
             ledger: Box::new((**state.ledger()).clone()),
+            release: state.release().map(|r| (**r).clone()),
         }
     }
 
@@ -85,8 +91,9 @@ impl StoredState {
             StoredState::V1 { revision, compacted, key_ring, resources, history } => {
                 State::from_parts(revision, resources, history, compacted, key_ring)
             }
-            StoredState::V2 { revision, compacted, key_ring, resources, history, cluster, ledger } => {
-                State::from_parts(revision, resources, history, compacted, key_ring).with(cluster, *ledger)
+            StoredState::V2 { revision, compacted, key_ring, resources, history, cluster, ledger, release } => {
+                let state = State::from_parts(revision, resources, history, compacted, key_ring);
+                state.with(cluster, *ledger).with_release(release)
             }
         }
     }
@@ -117,11 +124,11 @@ impl StateStore {
         let counters: Counters = self.read_meta(COUNTERS_KEY)?.unwrap_or_default();
         let resources: Vec<Resource> = self.read_all(RESOURCES)?;
         let history: Vec<HistoryEntry> = self.read_all(HISTORY)?;
-        let Counters { revision, compacted, key_ring } = counters;
+        let Counters { revision, compacted, key_ring, release } = counters;
         let state = State::from_parts(revision, resources, history, compacted, key_ring);
         let cluster = self.read_meta(CLUSTER_KEY)?.unwrap_or_default();
         let rows: Vec<LedgerRow> = self.read_all(LEDGER)?;
-        Ok(state.with(cluster, Ledger::from_rows(rows)))
+        Ok(state.with(cluster, Ledger::from_rows(rows)).with_release(release))
     }
 
     pub(crate) fn applied(&self) -> io::Result<Option<AppliedState>> {
@@ -234,7 +241,8 @@ impl StateStore {
 }
 
 fn counters(state: &State) -> Counters {
-    Counters { revision: state.revision(), compacted: state.compacted(), key_ring: state.key_ring().clone() }
+    let release = state.release().map(|r| (**r).clone());
+    Counters { revision: state.revision(), compacted: state.compacted(), key_ring: state.key_ring().clone(), release }
 }
 
 fn path(dir: &Path, generation: u64) -> PathBuf {

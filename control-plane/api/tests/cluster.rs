@@ -35,6 +35,7 @@ impl Subscribers for Known {
             silent: Duration::from_millis(250),
             problems: vec![LocatedProblem { code: "PV-POLICY-INVALID".into(), ..Default::default() }],
             version: "0.1.0".into(),
+            part: Default::default(),
         }]
     }
     fn facts(&self, node_id: u64, _: &str) -> NodeFacts {

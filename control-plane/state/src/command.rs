@@ -3,7 +3,7 @@
 use provost_types::{Metadata, ResourceKey, Revision, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterCommand, LedgerCommand, references};
+use crate::{ClusterCommand, LedgerCommand, ReleaseCommand, references};
 
 /// Puts and deletes of one transaction.
 pub const MAX_TRANSACTION_CHANGES: usize = 10_000;
@@ -124,6 +124,12 @@ pub enum StoredCommand {
     Ledger1 {
         /// The change.
         command: LedgerCommand,
+    },
+    /// A decision on a staged change, first form.
+    #[serde(rename = "release-1")]
+    Release1 {
+        /// The decision.
+        command: ReleaseCommand,
     },
 }
 

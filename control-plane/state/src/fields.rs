@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use provost_types::{
-    ApiKeySpec, BuiltinPlugin, HttpPlugin, Kind, PluginSource, PluginSpec, PolicySpec, QuotaSpec, QuotaUnit, Resource,
+    ApiKeySpec, BuiltinPlugin, HttpPlugin, Kind, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, QuotaSpec, QuotaUnit, Resource,
     ResourceKey, RoleSpec, Spec, StdioPlugin,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -22,6 +22,8 @@ const MAX_CEDAR_BYTES: usize = 256 << 10;
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 /// The most calls at once on one node of a plugin.
 const MAX_CONCURRENCY: u32 = 65_536;
+/// The longest hold of a staged change.
+const MAX_HOLD_S: u64 = 7 * 24 * 3_600;
 /// Headers that the gateway writes itself.
 const RESERVED_HEADERS: [&str; 9] = [
     "host",
@@ -79,6 +81,7 @@ pub(crate) fn check(resource: &Resource, problems: &mut Vec<Problem>) {
         Spec::Policy(spec) => policy(&mut check, spec),
         Spec::Plugin(spec) => plugin(&mut check, spec),
         Spec::Quota(spec) => quota(&mut check, spec),
+        Spec::NodeGroup(spec) => node_group(&mut check, spec),
         Spec::Tenant(_) | Spec::Principal(_) | Spec::Secret(_) => {}
     }
 }
@@ -143,6 +146,30 @@ fn quota(check: &mut Check<'_>, spec: &QuotaSpec) {
         _ => {}
     }
     check.patterns("spec.tools", &spec.tools);
+}
+
+fn node_group(check: &mut Check<'_>, spec: &NodeGroupSpec) {
+    let selects = !spec.nodes.is_empty() || !spec.roles.is_empty();
+    check.require(selects, "spec.nodes", || "selects no node: name nodes, or roles in `roles`".into());
+    check.patterns("spec.nodes", &spec.nodes);
+    check.require(spec.hold_s <= MAX_HOLD_S, "spec.holdS", || format!("is more than {MAX_HOLD_S} (a week)"));
+    for (field, share) in [
+        ("spec.maxDenialRisePermille", spec.max_denial_rise_permille),
+        ("spec.maxErrorRisePermille", spec.max_error_rise_permille),
+    ] {
+        check.require(share <= 1_000, field, || "is in thousandths, at most 1000".into());
+    }
+}
+
+/// Changes wait for one group; a second one would be a second opinion on what is released.
+pub(crate) fn check_one_group(all: &Resources, problems: &mut Vec<Problem>) {
+    let mut groups = all.keys().filter(|key| key.kind == Kind::NodeGroup);
+    let first = groups.next();
+    let Some(first) = first else { return };
+    for key in groups {
+        let text = format!("{first} exists already; a cluster has one NodeGroup");
+        problems.push(Problem::of_field(key, "metadata.name", CODE, text).hint("change or delete that one"));
+    }
 }
 
 fn plugin(check: &mut Check<'_>, spec: &PluginSpec) {

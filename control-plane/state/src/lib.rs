@@ -5,7 +5,8 @@
 //! Invariants: same state and same transaction give the same result on every node; a rejected
 //! transaction changes nothing; every stored reference points at something that exists.
 //! Beside the resources the state holds the cluster's own facts ([`Cluster`]) and the quota ledger
-//! ([`Ledger`]); each has commands of its own.
+//! ([`Ledger`]); each has commands of its own. With a `NodeGroup` it also holds how far changes are
+//! released ([`Release`]).
 //! Left out: storage and replication (`provost-control-api`, `provost-control-raft`), the meaning
 //! of Cedar text (an admission check outside).
 
@@ -17,6 +18,7 @@ mod key_ring;
 mod ledger;
 mod problem;
 mod references;
+mod release;
 mod rollback;
 mod state;
 
@@ -35,5 +37,6 @@ pub use ledger::{
 };
 pub use problem::{Problem, Rejected};
 pub use provost_types::Resources;
+pub use release::{Halt, MAX_HALT_REASON_BYTES, MAX_HALT_REASONS, Release, ReleaseCommand, ReleaseReply};
 pub use rollback::RollbackError;
 pub use state::{Applied, State};

@@ -45,7 +45,12 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
             }
             PluginSource::Builtin(_) => {}
         },
-        Spec::Tenant(_) | Spec::Principal(_) | Spec::Role(_) | Spec::Policy(_) | Spec::Secret(_) => {}
+        Spec::Tenant(_)
+        | Spec::Principal(_)
+        | Spec::Role(_)
+        | Spec::Policy(_)
+        | Spec::Secret(_)
+        | Spec::NodeGroup(_) => {}
     }
     found
 }

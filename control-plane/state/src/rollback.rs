@@ -2,7 +2,8 @@
 //!
 //! Credentials do not go back. A key that was revoked since must not work again and a key made
 //! since must not stop, so API keys stay as they are unless what they belong to goes; a secret
-//! that exists then and now keeps its present value.
+//! that exists then and now keeps its present value. The node group stays too: how a change is
+//! released does not depend on what is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +66,7 @@ impl State {
     /// The puts and deletes that restore the state at `to`.
     pub fn rollback(&self, to: Revision) -> Result<(Vec<Draft>, Vec<ResourceKey>), RollbackError> {
         let mut target = self.at(to)?;
-        target.retain(|key, _| key.kind != Kind::ApiKey);
+        target.retain(|key, _| !matches!(key.kind, Kind::ApiKey | Kind::NodeGroup));
         for (key, now) in self.resources() {
             match (&now.spec, target.get_mut(key)) {
                 (Spec::Secret(now), Some(Resource { spec: Spec::Secret(then), .. })) => {
@@ -77,6 +78,7 @@ impl State {
                         target.insert(key.clone(), (**now).clone());
                     }
                 }
+                (Spec::NodeGroup(_), _) => drop(target.insert(key.clone(), (**now).clone())),
                 _ => {}
             }
         }

@@ -27,7 +27,7 @@ pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};
 pub use spec::{
     ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, PluginSource, PluginSpec, PolicySpec, PrincipalSpec, PrincipalType,
-    QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec, SealedSecret, SecretRef,
+    NodeGroupSpec, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec, SealedSecret, SecretRef,
     SecretSpec, Spec, StdioPlugin, TenantSpec,
 };
 

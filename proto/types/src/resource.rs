@@ -28,11 +28,13 @@ pub enum Kind {
     Secret,
     /// A limit on use.
     Quota,
+    /// Data-plane nodes that take each change first.
+    NodeGroup,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -42,6 +44,7 @@ impl Kind {
         Kind::Plugin,
         Kind::Secret,
         Kind::Quota,
+        Kind::NodeGroup,
     ];
 
     /// The kind as written in YAML.
@@ -56,12 +59,14 @@ impl Kind {
             Kind::Plugin => "Plugin",
             Kind::Secret => "Secret",
             Kind::Quota => "Quota",
+            Kind::NodeGroup => "NodeGroup",
         }
     }
 
-    /// Whether resources of this kind belong to a tenant (`metadata.tenant`); only `Tenant` does not.
+    /// Whether resources of this kind belong to a tenant (`metadata.tenant`); `Tenant` and
+    /// `NodeGroup` do not.
     pub fn is_tenanted(self) -> bool {
-        self != Kind::Tenant
+        !matches!(self, Kind::Tenant | Kind::NodeGroup)
     }
 }
 
@@ -73,7 +78,10 @@ impl fmt::Display for Kind {
 
 /// A text that names no kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota")]
+#[error(
+    "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
+     NodeGroup"
+)]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {
@@ -117,7 +125,7 @@ impl fmt::Display for ResourceKey {
 pub struct Metadata {
     /// The name, unique within kind and tenant.
     pub name: Name,
-    /// The tenant; required by every kind but `Tenant`.
+    /// The tenant; required by every kind but `Tenant` and `NodeGroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Name>,
     /// Free labels for people and selectors.

@@ -21,6 +21,7 @@ pub enum Spec {
     Plugin(PluginSpec),
     Secret(SecretSpec),
     Quota(QuotaSpec),
+    NodeGroup(NodeGroupSpec),
 }
 
 impl Spec {
@@ -36,6 +37,7 @@ impl Spec {
             Spec::Plugin(_) => Kind::Plugin,
             Spec::Secret(_) => Kind::Secret,
             Spec::Quota(_) => Kind::Quota,
+            Spec::NodeGroup(_) => Kind::NodeGroup,
         }
     }
 }
@@ -362,4 +364,54 @@ pub struct QuotaSpec {
     /// resources too.
     #[serde(default)]
     pub tools: BTreeSet<String>,
+}
+
+/// The canary: data-plane nodes that take each change first. The other nodes get it once these have
+/// run it for a while without refusing it and without a rise of denied or failed calls; otherwise
+/// it is halted, and these nodes go back to what the others run. There is at most one; without one
+/// every node gets every change at once. It delays every change, also those that take access away
+/// while something else is held back; `provost cluster release` ends the wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct NodeGroupSpec {
+    /// What the group is for.
+    pub description: String,
+    /// Names of nodes; `*` ends a prefix (`canary-*`).
+    pub nodes: BTreeSet<String>,
+    /// Also the nodes that have one of these roles, such as `gpu-node`.
+    pub roles: BTreeSet<String>,
+    /// Seconds for which all connected nodes of the group must run a change well before the others
+    /// get it.
+    pub hold_s: u64,
+    /// How much the share of denied calls may grow, in thousandths of all calls.
+    pub max_denial_rise_permille: u64,
+    /// How much the share of failed calls may grow, in thousandths of all calls.
+    pub max_error_rise_permille: u64,
+    /// Calls before and after a change below which shares say nothing.
+    pub min_calls: u64,
+}
+
+impl Default for NodeGroupSpec {
+    fn default() -> Self {
+        Self {
+            description: String::new(),
+            nodes: BTreeSet::new(),
+            roles: BTreeSet::new(),
+            hold_s: 60,
+            max_denial_rise_permille: 50,
+            max_error_rise_permille: 20,
+            min_calls: 100,
+        }
+    }
+}
+
+impl NodeGroupSpec {
+    /// Whether a node belongs to the group. `roles` as its certificate names them: `a+b`.
+    pub fn selects(&self, node: &str, roles: &str) -> bool {
+        let named = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => node.starts_with(prefix),
+            None => node == pattern,
+        };
+        self.nodes.iter().any(named) || roles.split('+').any(|role| self.roles.contains(role))
+    }
 }

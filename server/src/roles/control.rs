@@ -42,7 +42,9 @@ impl ControlRole {
         let marker = config.data_dir.join("identity").join("replica");
         let node = open(config, name.cluster().as_str(), node_id, transport, marker.exists(), audit).await?;
         mark(&marker, node_id)?;
-        let api = ClusterApi::start(&node, config.certificate_ttl)?;
+        let dialling = identity.clone();
+        let dialled = Arc::new(move |peer: &Peer| dial(&dialling, peer));
+        let api = ClusterApi::start(&node, config.certificate_ttl, dialled)?;
         Ok(Self { node, api })
     }
 
@@ -55,7 +57,7 @@ impl ControlRole {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let api = AdminApi::new(&self.node, Vec::new())
-            .with_subscribers(Arc::new(self.api.hub().clone()))
+            .with_subscribers(self.api.subscribers())
             .with_certifier(self.api.certifier().clone());
         let stopped = stop.clone().cancelled_owned();
         let plain = listener.local_addr()?.ip().is_loopback();

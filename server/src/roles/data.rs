@@ -127,7 +127,8 @@ struct Activator {
 impl Activate for Activator {
     fn activate(&self, pushed: Arc<Pushed>) -> BoxFuture<'_, Result<(), Vec<NackProblem>>> {
         Box::pin(async move {
-            if pushed.snapshot.revision <= self.node.active_revision() {
+            // An older one is a change taken back: the client lets no other through.
+            if pushed.snapshot.revision == self.node.active_revision() {
                 return Ok(());
             }
             activation::activate(pushed.snapshot.clone(), &self.node).await.map_err(|cause| {

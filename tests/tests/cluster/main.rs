@@ -21,6 +21,7 @@ mod linearizable;
 mod linearizable_tests;
 mod minority;
 mod revisions;
+mod staged;
 mod stale;
 mod tool_calls;
 mod verdict;

@@ -9,9 +9,14 @@
 
 mod deed;
 mod joining;
+mod release;
+mod standing;
 mod status;
 
 pub(crate) use deed::Deed;
+pub(crate) use release::decide_releases;
+pub(crate) use standing::Standings;
+pub use standing::{Gathered, ReplicaStanding};
 pub use status::{ClusterStatus, MemberStatus, NoSubscribers, NodeFacts, SubscriberStatus, Subscribers};
 
 use provost_control_state::ClusterCommand;

@@ -3,10 +3,15 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use provost_control_raft::{GroupMetrics, Role};
-use provost_types::Revision;
+use provost_control_state::Release;
+use provost_types::{BoxFuture, Revision};
 use tokio::time::timeout;
 
-use crate::{Caller, ControlError, ControlNode, LocatedProblem, push};
+use super::Gathered;
+use crate::{
+    Caller, ControlError, ControlNode, LocatedProblem,
+    push::{self, Part},
+};
 
 /// How long a status waits for a quorum before it says what this node knows by itself.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(2);
@@ -30,6 +35,12 @@ pub struct ClusterStatus {
     pub confirmed: bool,
     /// Every member with its replica, by id.
     pub members: Vec<MemberStatus>,
+    /// Who takes configuration, each with the control-plane node that it takes it from.
+    pub subscribers: Vec<(String, SubscriberStatus)>,
+    /// How far changes are released; `None`: there is no node group.
+    pub release: Option<Release>,
+    /// What a held change waits for, by the leader's word; empty: nothing is held, or it is unknown.
+    pub waits_for: String,
 }
 
 /// One member.
@@ -79,12 +90,19 @@ pub struct SubscriberStatus {
     pub problems: Vec<LocatedProblem>,
     /// Its build.
     pub version: String,
+    /// Its part in a staged release.
+    pub part: Part,
 }
 
 /// What the process around the node knows of other nodes.
 pub trait Subscribers: Send + Sync {
     /// Who takes configuration from here.
     fn subscribers(&self) -> Vec<SubscriberStatus>;
+
+    /// What all control-plane nodes know; `None`: nobody else is asked.
+    fn gather(&self) -> BoxFuture<'_, Option<Gathered>> {
+        Box::pin(std::future::ready(None))
+    }
 
     /// What is known of a member from its connections.
     fn facts(&self, _node_id: u64, _name: &str) -> NodeFacts {
@@ -123,6 +141,7 @@ impl From<push::Subscriber> for SubscriberStatus {
             silent: Duration::from_millis(node.silent_ms),
             problems: node.problems.into_iter().map(problem).collect(),
             version: node.version,
+            part: node.part,
         }
     }
 }
@@ -136,6 +155,13 @@ impl ControlNode {
     ) -> Result<ClusterStatus, ControlError> {
         caller.needs_cluster("the cluster's nodes")?;
         let confirmed = timeout(CONFIRM_LIMIT, self.inner.group.read_barrier()).await.is_ok_and(|read| read.is_ok());
+        let gathered = nodes.gather().await;
+        let subscribers = match &gathered {
+            Some(gathered) => gathered.nodes.iter().map(|(via, n)| (via.clone(), n.clone().into())).collect(),
+            None => nodes.subscribers().into_iter().map(|n| (self.inner.config.node_name.clone(), n)).collect(),
+        };
+        let Gathered { replicas: words, waits_for, .. } = gathered.unwrap_or_default();
+        let last_log = words.values().map(|r| r.last_log).max().unwrap_or(0);
         let state = self.inner.published.state.load_full();
         let metrics = self.inner.group.metrics();
         let members = state.cluster().members();
@@ -151,7 +177,20 @@ impl ControlNode {
             };
             let address = known.map(|m| m.address.clone()).filter(|a| !a.is_empty());
             let facts = nodes.facts(id, &name);
-            let replica = Replica::of(&metrics, id);
+            let mut replica = Replica::of(&metrics, id);
+            let mut facts = facts;
+            if let Some(word) = words.get(&id)
+                && !own
+            {
+                // A follower knows nothing of the others; they do.
+                facts.version = word.version.clone();
+                (replica.applied, replica.lag) = (word.applied, last_log.saturating_sub(word.applied));
+                if replica.role.is_empty() {
+                    replica.role = word.role;
+                }
+            } else if !own && !words.is_empty() && !replica.membership.is_empty() && replica.role != "leader" {
+                replica.role = "unreachable";
+            }
             MemberStatus {
                 id,
                 name,
@@ -171,6 +210,9 @@ impl ControlNode {
             term: metrics.term,
             confirmed,
             members: ids.into_iter().map(member).collect(),
+            subscribers,
+            release: state.release().map(|release| (**release).clone()),
+            waits_for,
         })
     }
 }
@@ -221,7 +263,7 @@ impl Replica {
     }
 }
 
-fn role(role: Role) -> &'static str {
+pub(super) fn role(role: Role) -> &'static str {
     match role {
         Role::Leader => "leader",
         Role::Follower => "follower",

@@ -36,7 +36,7 @@ impl Batch {
         let last = chunks.len() - 1;
         let part = |(i, chunk): (usize, Chunk)| {
             let (hash, key_ring) = if i == last { (to.hash.clone(), wire(key_ring)) } else { Default::default() };
-            Down::Whole(Whole { revision: to.revision, hash, resources: chunk.puts, key_ring })
+            Down::Whole(Whole { revision: to.revision, hash, resources: chunk.puts, key_ring, back_from: 0 })
         };
         let parts = chunks.into_iter().enumerate().map(part).map(message).collect();
         Self { from: None, to, parts, bytes }

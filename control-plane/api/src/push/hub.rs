@@ -1,9 +1,6 @@
 //! The hub: follows the published state and wakes the streams.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use provost_control_state::{Cluster, State};
@@ -12,8 +9,13 @@ use provost_wire::node::push_server::PushServer;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    MAX_DOWN_BYTES, MAX_UP_BYTES, PushService, Staging, Subscriber, image::EncodeError, lock, messages::Refusal,
-    registry::Registry, staging::Kept, track::Track,
+    MAX_DOWN_BYTES, MAX_UP_BYTES, PushService, Subscriber,
+    image::EncodeError,
+    messages::Refusal,
+    registry::Registry,
+    staging::{Part, Place, Stage},
+    subscriber::Subscription,
+    track::Track,
 };
 use crate::machine::Published;
 
@@ -30,8 +32,6 @@ pub struct HubConfig {
     /// hold everything acknowledged: a read index that was answered by a quorum and is applied. It
     /// stands still while the node is cut off, and nodes see by that how old their state may be.
     pub confirmed_ns: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// Which groups go first, and how far the others may go.
-    pub staging: watch::Receiver<Staging>,
 }
 
 /// What the streams share.
@@ -41,13 +41,10 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     /// Grows with each change of any track.
     pub(crate) woken: watch::Sender<u64>,
-    staging: watch::Receiver<Staging>,
     /// Everybody, or those who do not go first.
     rest: Arc<Track>,
-    /// Those who go first; `None`: nobody does.
-    first: ArcSwapOption<Track>,
-    /// Used by the hub's task only.
-    kept: Mutex<Kept>,
+    /// Who goes first; `None`: there is no node group.
+    stage: ArcSwapOption<Stage>,
 }
 
 /// A running hub; clones share it, the last one ends it.
@@ -70,18 +67,17 @@ impl PushHub {
     pub(crate) fn start(published: &Arc<Published>, config: HubConfig) -> Result<Self, EncodeError> {
         // Subscribed before reading: what is published between the two is seen again.
         let snapshots = published.snapshots.subscribe();
-        let rest = Track::new(published.state.load_full())?;
+        let state = published.state.load_full();
+        let rest = Track::new(state.released().map_or(state, Arc::new))?;
         let inner = Arc::new(Inner {
             authorise: config.authorise,
             confirmed_ns: config.confirmed_ns,
             registry: Registry::default(),
             woken: watch::Sender::new(0),
-            staging: config.staging.clone(),
             rest: Arc::new(rest),
-            first: ArcSwapOption::empty(),
-            kept: Mutex::default(),
+            stage: ArcSwapOption::empty(),
         });
-        let task = tokio::spawn(follow(inner.clone(), published.clone(), snapshots, config.staging));
+        let task = tokio::spawn(follow(inner.clone(), published.clone(), snapshots));
         Ok(Self { inner, _task: Arc::new(Task(task)) })
     }
 
@@ -95,13 +91,14 @@ impl PushHub {
     /// The nodes that are connected here, by name.
     pub fn subscribers(&self) -> Vec<Subscriber> {
         let all = self.inner.registry.all();
-        all.iter().map(|s| s.report(self.inner.track(&s.group).head_revision())).collect()
+        all.iter().map(|s| s.report(&self.inner.place(s))).collect()
     }
 
     /// The newest revision that any group gets from here.
     pub fn revision(&self) -> Revision {
-        let first = self.inner.first.load();
-        Revision(first.as_deref().unwrap_or(&self.inner.rest).head_revision())
+        let stage = self.inner.stage.load();
+        let first = stage.as_deref().and_then(|stage| stage.first.as_deref());
+        Revision(first.unwrap_or(&self.inner.rest).head_revision())
     }
 
     /// Ends all streams and takes no more: without it a server waits for them for ever.
@@ -111,41 +108,51 @@ impl PushHub {
 }
 
 impl Inner {
-    /// The track of a group.
-    pub(crate) fn track(&self, group: &str) -> Arc<Track> {
-        if self.staging.borrow().first.contains(group)
-            && let Some(first) = self.first.load_full()
-        {
-            return first;
+    /// Where a node's stream goes.
+    pub(crate) fn place(&self, subscription: &Subscription) -> Place {
+        let rest = |part, back| Place { track: self.rest.clone(), part, back };
+        let Some(stage) = self.stage.load_full() else { return rest(Part::All, None) };
+        if !stage.group.selects(&subscription.node, &subscription.role) {
+            return rest(if stage.holds { Part::Held } else { Part::All }, None);
         }
-        self.rest.clone()
+        match &stage.first {
+            Some(first) => Place { track: first.clone(), part: Part::Canary, back: None },
+            None => rest(Part::Returned, stage.halted),
+        }
     }
 
-    /// Takes a published state, under what staging says. Blocks while it compares and encodes.
-    fn take(&self, state: Arc<State>, staging: &Staging) -> Result<(), EncodeError> {
-        let mut kept = lock(&self.kept);
-        if staging.first.is_empty() {
-            kept.clear();
-            self.first.store(None);
-            self.rest.advance(state)?;
-        } else {
-            let first = match self.first.load_full() {
-                Some(first) => first,
-                None => {
-                    let first = Arc::new(Track::new(self.rest.state())?);
-                    self.first.store(Some(first.clone()));
-                    first
-                }
-            };
-            kept.push(state.clone());
-            first.advance(state)?;
-            if let Some(released) = kept.release(staging.released) {
-                self.rest.advance(released)?;
+    /// Takes a published state. Blocks while it compares and encodes.
+    fn take(&self, state: Arc<State>) -> Result<(), EncodeError> {
+        let released = state.released().map(Arc::new);
+        let holds = released.is_some();
+        let stage = match (state.node_group(), state.release()) {
+            (Some(group), Some(release)) => {
+                let halted = release.halted.as_ref().map(|halt| halt.revision.0);
+                // A halted change is on no track: the next one leads on from what is released.
+                let first = match halted {
+                    Some(_) => None,
+                    None => Some(self.first_track(&state)?),
+                };
+                Some(Arc::new(Stage { group: group.clone(), holds, halted, first }))
             }
-        }
-        // Also when no track moved: a group may have another track now.
+            _ => None,
+        };
+        self.rest.advance(released.unwrap_or(state))?;
+        self.stage.store(stage);
+        // Also when no track moved: a node may have another track now.
         self.woken.send_modify(|n| *n += 1);
         Ok(())
+    }
+
+    /// The track of those who go first, at the state.
+    fn first_track(&self, state: &Arc<State>) -> Result<Arc<Track>, EncodeError> {
+        let before = self.stage.load_full().and_then(|stage| stage.first.clone());
+        let first = match before {
+            Some(first) => first,
+            None => Arc::new(Track::new(self.rest.state())?),
+        };
+        first.advance(state.clone())?;
+        Ok(first)
     }
 }
 
@@ -158,26 +165,24 @@ async fn follow(
     inner: Arc<Inner>,
     published: Arc<Published>,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    mut staging: watch::Receiver<Staging>,
 ) {
     let mut cluster = published.state.load().cluster().clone();
     loop {
         snapshots.mark_unchanged();
         let next = Instant::now() + DELTA_GAP;
-        let (state, stage) = (published.state.load_full(), staging.borrow_and_update().clone());
+        let state = published.state.load_full();
         cut_off_removed(&inner.registry, &cluster, state.cluster());
         cluster = state.cluster().clone();
         let hub = inner.clone();
-        match tokio::task::spawn_blocking(move || hub.take(state, &stage)).await {
+        match tokio::task::spawn_blocking(move || hub.take(state)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::error!(code = "PV-PUSH-ENCODE", "nodes keep what they have: {e}"),
             // The runtime is ending, or the encoder panicked, which the runtime has reported.
             Err(_) => return,
         }
         tokio::time::sleep_until(next).await;
-        tokio::select! {
-            changed = snapshots.changed() => if changed.is_err() { return },
-            () = next_stage(&mut staging) => {}
+        if snapshots.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -190,11 +195,4 @@ fn cut_off_removed(registry: &Registry, before: &Arc<Cluster>, now: &Arc<Cluster
     }
     let removed = before.members().iter().filter(|(id, _)| !now.members().contains_key(id));
     removed.for_each(|(_, member)| registry.end(member.name.as_str(), Refusal::Removed));
-}
-
-/// Never, once nobody can change it.
-async fn next_stage(staging: &mut watch::Receiver<Staging>) {
-    if staging.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

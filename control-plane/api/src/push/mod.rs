@@ -7,8 +7,7 @@
 //! result; a delta begins exactly where the node is; what waits for a slow node is a place in a
 //! shared ring, never a copy; nothing is done once a stream that can be done once a revision.
 //! Left out: who may subscribe ([`Authorise`] says), transport and TLS, whether a revision is good
-//! (nodes answer, [`judge`] weighs the answers), agreement between control-plane nodes on what is
-//! released ([`Staging`] comes in as data).
+//! (nodes answer, [`judge`] weighs the answers, and what is released is in the state).
 //!
 //! Messages are bounded: a state or delta larger than [`PART_BYTES`] travels in parts. Every part
 //! but the last has an empty hash; a receiver acts on the last one.
@@ -28,7 +27,7 @@ mod track;
 pub use hub::{Authorise, HubConfig, PushHub};
 pub use messages::Health;
 pub use service::PushService;
-pub use staging::{StageRules, StageVerdict, Staging, judge};
+pub use staging::{Before, Part, StageVerdict, judge};
 pub use subscriber::Subscriber;
 
 use std::{
@@ -46,8 +45,6 @@ const MAX_UP_BYTES: usize = 256 << 10;
 const RING_BATCHES: usize = 1_024;
 /// Bytes of them.
 const RING_BYTES: usize = 64 << 20;
-/// States kept while they wait to be released to all groups.
-const KEPT_STATES: usize = 16;
 /// Streams at a time.
 const MAX_SUBSCRIBERS: usize = 10_000;
 /// The longest wait for the first message of a stream.

@@ -1,135 +1,139 @@
-//! Staged release: some node groups take a revision first.
+//! Staged release: the nodes of a group run a change first.
 //!
-//! What is released is data that comes in from outside, so that all control-plane nodes can agree
-//! on it (it belongs in the replicated state). A halt stops there: nodes that run the revision keep
-//! it until a later one, such as a rollback, replaces it; the others never see it.
+//! What is released is in the replicated state ([`provost_control_state::Release`]), so every
+//! control-plane node pushes the same, and goes on with it after a change of leader. Here is where a
+//! node's stream goes by it, and what is made of the answers of the group. A halted change is taken
+//! back: the group gets the released state again, marked so that nodes take it although it is older.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use provost_control_state::State;
-use provost_types::Revision;
+use provost_types::{NodeGroupSpec, Revision};
 
-use super::{KEPT_STATES, Subscriber};
+use super::{Health, Subscriber, track::Track};
 
-/// Who goes first, and how far the others may go. The default stages nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Staging {
-    /// Node groups that take each revision at once; empty: all do.
-    pub first: BTreeSet<String>,
-    /// The newest revision that the others may take. One that this node did not keep is passed
-    /// over for the newest kept before it; what nodes have is never taken back.
-    pub released: Revision,
+/// What streams need to know of the release.
+pub(crate) struct Stage {
+    pub(crate) group: NodeGroupSpec,
+    /// Whether something is not released.
+    pub(crate) holds: bool,
+    /// The revision that was found bad.
+    pub(crate) halted: Option<u64>,
+    /// What the group gets; `None`: what all get.
+    pub(crate) first: Option<Arc<Track>>,
 }
 
-impl Staging {
-    /// A receiver that stages nothing, ever.
-    pub fn none() -> tokio::sync::watch::Receiver<Self> {
-        tokio::sync::watch::channel(Self::default()).1
-    }
-
-    /// Whether a group may take a revision.
-    pub fn allows(&self, group: &str, revision: Revision) -> bool {
-        self.first.is_empty() || self.first.contains(group) || revision <= self.released
-    }
+/// Where a stream goes.
+pub(crate) struct Place {
+    pub(crate) track: Arc<Track>,
+    pub(crate) part: Part,
+    /// A node at this revision or below goes back to the track.
+    pub(crate) back: Option<u64>,
 }
 
-/// States that wait for their release, oldest first.
-#[derive(Default)]
-pub(crate) struct Kept(VecDeque<Arc<State>>);
+/// A node's part in a staged release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// It runs what everybody runs.
+    #[default]
+    All,
+    /// It takes changes first.
+    Canary,
+    /// It takes changes first, and the newest was halted.
+    Returned,
+    /// A newer revision waits for its release.
+    Held,
+}
 
-impl Kept {
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    pub(crate) fn push(&mut self, state: Arc<State>) {
-        if self.0.back().is_some_and(|last| Arc::ptr_eq(last, &state)) {
-            return;
+impl Part {
+    /// As on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Part::All => "",
+            Part::Canary => "canary",
+            Part::Returned => "returned",
+            Part::Held => "held",
         }
-        if self.0.len() == KEPT_STATES {
-            self.0.pop_front();
-        }
-        self.0.push_back(state);
     }
 
-    /// The newest released state; those before it are forgotten.
-    pub(crate) fn release(&mut self, released: Revision) -> Option<Arc<State>> {
-        let count = self.0.partition_point(|s| s.revision() <= released);
-        self.0.drain(..count).next_back()
+    /// From the wire; what a later release says is taken for [`Part::All`].
+    pub fn read(text: &str) -> Self {
+        [Part::Canary, Part::Returned, Part::Held].into_iter().find(|p| p.as_str() == text).unwrap_or_default()
+    }
+
+    fn is_first(self) -> bool {
+        matches!(self, Part::Canary | Part::Returned)
     }
 }
 
-/// When a revision is good enough for everybody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StageRules {
-    /// How long the first groups run it before the others get it.
-    pub soak: Duration,
-    /// Calls below which rates say nothing.
-    pub min_calls: u64,
-    /// How much the share of denied calls may grow, in thousandths of all calls.
-    pub max_denial_rise_permille: u64,
-    /// How much the share of failed calls may grow, in thousandths of all calls.
-    pub max_error_rise_permille: u64,
-}
+/// What the group did before the change, by node: rates are compared with it.
+#[derive(Clone, Debug, Default)]
+pub struct Before(BTreeMap<String, Health>);
 
-impl Default for StageRules {
-    fn default() -> Self {
-        Self {
-            soak: Duration::from_secs(60),
-            min_calls: 100,
-            max_denial_rise_permille: 50,
-            max_error_rise_permille: 20,
+impl Before {
+    /// Notes what nodes of the group do while nothing is held. Nodes that are away keep their note.
+    pub fn note(&mut self, released: Revision, nodes: &[Subscriber]) {
+        for node in nodes.iter().filter(|n| n.part.is_first()) {
+            if let Some(health) = node.health.filter(|h| h.calls > 0 && Revision(h.revision) <= released) {
+                self.0.insert(node.node.clone(), health);
+            }
         }
     }
 }
 
-/// What becomes of a staged revision.
+/// What becomes of a held change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StageVerdict {
-    /// Too early to say.
+    /// The group does not run it yet.
     Wait {
         /// What is missing.
         why: String,
     },
-    /// The others may have it.
+    /// The group runs it, and not for long enough.
+    Hold {
+        /// How long, and of how long.
+        why: String,
+    },
+    /// Every node may have it.
     Release,
-    /// The others must not have it.
+    /// No node may have it.
     Halt {
         /// Everything that speaks against it.
         reasons: Vec<String>,
     },
 }
 
-/// Weighs what nodes said of `candidate`, which the first groups got `age` ago. `nodes` must be
-/// those of all control-plane nodes: each knows only its own.
+/// Weighs what nodes said of `candidate`, which the whole group has run for `ran`. What is wrong is
+/// wrong of `head`, the newest revision: the group runs that or is about to. `nodes` must be those
+/// of all control-plane nodes: each knows only its own.
 pub fn judge(
-    rules: &StageRules,
-    staging: &Staging,
-    candidate: Revision,
-    age: Duration,
+    group: &NodeGroupSpec,
+    (candidate, head): (Revision, Revision),
+    ran: Option<Duration>,
+    before: &Before,
     nodes: &[Subscriber],
 ) -> StageVerdict {
-    let (first, rest): (Vec<_>, Vec<_>) = nodes.iter().partition(|n| staging.first.contains(&n.group));
-    let mut reasons: Vec<_> = first.iter().filter(|n| n.nacked == Some(candidate)).map(|n| refusal(n)).collect();
-    let on_candidate: Vec<_> = first.iter().copied().filter(|n| n.active >= Some(candidate)).collect();
-    let (now, before) = (Rates::of(&on_candidate), Rates::of(&rest));
-    if now.calls >= rules.min_calls && before.calls >= rules.min_calls {
-        reasons.extend(rise("denied", now.denials, before.denials, rules.max_denial_rise_permille));
-        reasons.extend(rise("failed", now.errors, before.errors, rules.max_error_rise_permille));
+    let (first, rest): (Vec<_>, Vec<_>) = nodes.iter().partition(|n| group.selects(&n.node, &n.role));
+    let mut reasons: Vec<_> = first.iter().filter(|n| n.nacked == Some(head)).map(|n| refusal(n)).collect();
+    let current = |n: &&Subscriber| n.health.filter(|h| Some(Revision(h.revision)) == n.active);
+    let now = Rates::of(first.iter().filter(|n| n.active >= Some(candidate)).filter_map(current));
+    let earlier = Rates::of(rest.iter().filter_map(current).chain(before.0.values().copied()));
+    let least = group.min_calls.max(1);
+    if now.calls >= least && earlier.calls >= least {
+        reasons.extend(rise("denied", now.denials, earlier.denials, group.max_denial_rise_permille));
+        reasons.extend(rise("failed", now.errors, earlier.errors, group.max_error_rise_permille));
     }
     if !reasons.is_empty() {
         return StageVerdict::Halt { reasons };
     }
-    let wait = |why: String| StageVerdict::Wait { why };
-    match first.len() - on_candidate.len() {
-        _ if first.is_empty() => wait("no node of the first groups is connected".to_owned()),
-        0 if age < rules.soak => wait(format!("it runs since {} s of {} s", age.as_secs(), rules.soak.as_secs())),
-        0 => StageVerdict::Release,
-        missing => wait(format!("{missing} of {} nodes do not run it yet", first.len())),
+    let missing = first.iter().filter(|n| n.active < Some(candidate)).count();
+    let (ran, hold) = (ran.unwrap_or_default(), Duration::from_secs(group.hold_s));
+    match first.len() {
+        0 => StageVerdict::Wait { why: "no node of the group is connected".to_owned() },
+        all if missing > 0 => StageVerdict::Wait { why: format!("{missing} of {all} nodes do not run it yet") },
+        _ if ran < hold => {
+            StageVerdict::Hold { why: format!("the group has run it for {} s of {} s", ran.as_secs(), hold.as_secs()) }
+        }
+        _ => StageVerdict::Release,
     }
 }
 
@@ -146,11 +150,9 @@ struct Rates {
 }
 
 impl Rates {
-    /// Counts that a node sent before it ran its present revision say nothing of that.
-    fn of(nodes: &[&Subscriber]) -> Self {
+    fn of(health: impl Iterator<Item = Health>) -> Self {
         let mut sums = [0_u64; 3];
-        for node in nodes {
-            let Some(health) = node.health.filter(|h| Some(Revision(h.revision)) == node.active) else { continue };
+        for health in health {
             for (sum, n) in sums.iter_mut().zip([health.calls, health.denials, health.errors]) {
                 *sum = sum.saturating_add(n);
             }
@@ -162,6 +164,6 @@ impl Rates {
 }
 
 fn rise(what: &str, now: u64, before: u64, limit: u64) -> Option<String> {
-    let text = || format!("{now} of 1000 calls were {what} under it, {before} elsewhere");
+    let text = || format!("{now} of 1000 calls were {what} under it, {before} elsewhere and before");
     (now.saturating_sub(before) > limit).then(text)
 }

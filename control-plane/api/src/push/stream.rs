@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::{Stream, stream};
-use provost_wire::node::PushDown;
+use provost_wire::node::{self, PushDown};
 use tokio::{
     sync::watch,
     task::AbortHandle,
@@ -32,6 +32,8 @@ pub(crate) struct Down {
     at: Option<Point>,
     /// Being sent, and which part is next.
     sending: Option<(Arc<Batch>, usize)>,
+    /// Up to which revision a node goes back to what is being sent.
+    back_from: Option<u64>,
     woken: watch::Receiver<u64>,
     ended: watch::Receiver<Option<End>>,
     bookmarks: Interval,
@@ -49,7 +51,8 @@ impl Down {
         let mut bookmarks = interval(BOOKMARK_EVERY);
         // A node that reads late needs one bookmark, not all that it missed.
         bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { hub, subscription, reader, at, sending: None, woken, ended, bookmarks, finished: false }
+        let (sending, back_from) = (None, None);
+        Self { hub, subscription, reader, at, sending, back_from, woken, ended, bookmarks, finished: false }
     }
 
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<PushDown, Status>> + Send {
@@ -74,9 +77,10 @@ impl Down {
             }
             // Marked as seen before looking: what comes after the look wakes again.
             self.woken.mark_unchanged();
-            let track = self.hub.track(&self.subscription.group);
-            if let Some(batch) = track.next(self.at.as_ref()) {
+            let place = self.hub.place(&self.subscription);
+            if let Some(batch) = place.track.next(self.at.as_ref(), place.back) {
                 self.sending = Some((batch, 0));
+                self.back_from = place.back;
                 continue;
             }
             tokio::select! {
@@ -84,7 +88,7 @@ impl Down {
                 _ = self.ended.changed() => {}
                 _ = self.woken.changed() => {}
                 _ = self.bookmarks.tick() => {
-                    return Some(bookmark(track.head_revision(), (self.hub.confirmed_ns)()));
+                    return Some(bookmark(place.track.head_revision(), (self.hub.confirmed_ns)()));
                 }
             }
         }
@@ -92,7 +96,10 @@ impl Down {
 
     fn next_part(&mut self) -> Option<PushDown> {
         let (batch, index) = self.sending.as_mut()?;
-        let part = batch.parts.get(*index).cloned();
+        let mut part = batch.parts.get(*index).cloned();
+        if let (Some(PushDown { down: Some(node::push_down::Down::Whole(whole)) }), Some(back)) = (&mut part, self.back_from) {
+            whole.back_from = back;
+        }
         *index += 1;
         if *index >= batch.parts.len() {
             let to = batch.to.clone();

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{
     lock,
     messages::{Health, Refusal, bounded},
+    staging::{Part, Place},
 };
 
 /// A connected node, as cluster status shows it.
@@ -28,7 +29,7 @@ pub struct Subscriber {
     pub sent: Revision,
     /// What it runs; `None`: it has not said.
     pub active: Option<Revision>,
-    /// How far `active` is behind the newest revision for its group, in revisions.
+    /// How far `active` is behind the newest revision that it may run, in revisions.
     pub lag: u64,
     /// Since it last said anything.
     pub silent_ms: u64,
@@ -38,6 +39,8 @@ pub struct Subscriber {
     pub problems: Vec<NackProblem>,
     /// What it did under its revision.
     pub health: Option<Health>,
+    /// Its part in a staged release.
+    pub part: Part,
 }
 
 /// What changes while a stream lives.
@@ -125,8 +128,8 @@ impl Subscription {
         }
     }
 
-    /// `head`: the newest revision for its group.
-    pub(crate) fn report(&self, head: u64) -> Subscriber {
+    pub(crate) fn report(&self, place: &Place) -> Subscriber {
+        let head = place.track.head_revision();
         let said = lock(&self.said);
         let (nacked, problems) = said.nacked.clone().unzip();
         Subscriber {
@@ -142,6 +145,7 @@ impl Subscription {
             nacked: nacked.map(Revision),
             problems: problems.unwrap_or_default(),
             health: said.health,
+            part: place.part,
         }
     }
 }

@@ -37,9 +37,14 @@ impl Track {
         Ok(())
     }
 
-    /// What a stream at `at` is sent next; `None`: nothing yet.
-    pub(crate) fn next(&self, at: Option<&Point>) -> Option<Arc<Batch>> {
-        let after = at.map(|at| lock(&self.ring).after(at));
+    /// What a stream at `at` is sent next; `None`: nothing yet. One that is ahead, and no further than
+    /// `back`, goes back to this track.
+    pub(crate) fn next(&self, at: Option<&Point>, back: Option<u64>) -> Option<Arc<Batch>> {
+        let after = at.map(|at| {
+            let ring = lock(&self.ring);
+            let is_ahead = at.revision > ring.head().revision && Some(at.revision) <= back;
+            if is_ahead { After::Whole } else { ring.after(at) }
+        });
         match after {
             Some(After::Delta(batch)) => Some(batch),
             Some(After::Nothing) => None,

@@ -198,6 +198,11 @@ impl Admin for Service {
         Ok(Response::new(self.backup_parts(&caller).await?))
     }
 
+    async fn release(&self, request: Request<wire::ReleaseRequest>) -> Answer<wire::ReleaseResponse> {
+        let revision = self.node.release_now(&caller(&request)?).await?;
+        Ok(Response::new(wire::ReleaseResponse { revision: revision.0 }))
+    }
+
     async fn rotate_keys(&self, request: Request<wire::RotateKeysRequest>) -> Answer<wire::RotateKeysResponse> {
         let caller = caller(&request)?;
         let done = self.node.rotate_keys(&caller).await?;

@@ -19,8 +19,7 @@ use crate::{
 impl Service {
     pub(super) async fn cluster(&self, caller: &Caller) -> Result<wire::ClusterStatusResponse, Status> {
         let status = self.node.cluster_status(caller, &*self.subscribers).await?;
-        let via = self.node.status().node;
-        let subscriber = |s: SubscriberStatus| wire::Subscriber {
+        let subscriber = |(via, s): (String, SubscriberStatus)| wire::Subscriber {
             node: s.node,
             role: s.role,
             revision: s.revision.0,
@@ -28,8 +27,14 @@ impl Service {
             silent_ms: u64::try_from(s.silent.as_millis()).unwrap_or(u64::MAX),
             problems: s.problems,
             version: s.version,
-            via: via.clone(),
+            via,
+            stage: s.part.as_str().to_owned(),
         };
+        let waits_for = status.waits_for;
+        let release = status.release.map(|release| {
+            let halt = release.halted.unwrap_or_default();
+            wire::ReleaseStatus { released: release.released.0, halted: halt.revision.0, reasons: halt.reasons, waits_for }
+        });
         Ok(wire::ClusterStatusResponse {
             cluster: status.cluster,
             revision: status.revision.0,
@@ -37,8 +42,9 @@ impl Service {
             leader_id: status.leader.unwrap_or(0),
             term: status.term,
             members: status.members.into_iter().map(member).collect(),
-            subscribers: self.subscribers.subscribers().into_iter().map(subscriber).collect(),
+            subscribers: status.subscribers.into_iter().map(subscriber).collect(),
             confirmed: status.confirmed,
+            release,
         })
     }
 

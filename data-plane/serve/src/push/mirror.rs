@@ -125,7 +125,9 @@ impl Mirror {
     /// Takes a whole state or a part of one; the state once it is complete.
     pub(crate) fn whole(&mut self, part: Whole) -> Result<Option<Arc<Pushed>>, MirrorError> {
         let (revision, hash, held) = (part.revision, part.hash.clone(), self.revision());
-        if revision < held {
+        // What was halted is taken back; a control-plane node that knows of nothing later than that
+        // cannot undo more.
+        if revision < held && held > part.back_from {
             return Err(MirrorError::Older { offered: revision, held });
         }
         let mut parts = match self.pending.take() {

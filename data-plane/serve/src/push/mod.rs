@@ -5,9 +5,9 @@
 //! and keeps the last state that the node ran on disk.
 //! Invariants: a state is published whole and checked, or not at all; only a state that the node
 //! made active is kept, so a start without a control plane runs what ran before; a state older
-//! than the one at hand is never taken, whichever control-plane node offers it; how old the state
-//! may be ([`Staleness`]) counts from the last moment at which a quorum confirmed it *and* the node
-//! ran it, never from a mere sign of life.
+//! than the one at hand is never taken, whichever control-plane node offers it, but for one that
+//! takes back a change that was halted; how old the state may be ([`Staleness`]) counts from the
+//! last moment at which a quorum confirmed it *and* the node ran it, never from a mere sign of life.
 //! Left out: how to reach a control-plane node ([`Dial`]), making a state active ([`Activate`]),
 //! opening secrets.
 //!

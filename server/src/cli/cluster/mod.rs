@@ -48,6 +48,10 @@ pub enum ClusterCommand {
     /// CA are not taken over.
     #[command(after_help = "Example: provost cluster restore monday.pvb --data-dir /var/lib/provost --cluster prod-2")]
     Restore(restore::RestoreArgs),
+    /// Let every node run the newest revision now, also where a NodeGroup holds it back or it was
+    /// halted.
+    #[command(after_help = "Example: provost cluster release")]
+    Release(PlainArgs),
     /// Make a new data key and seal every secret again under it.
     #[command(after_help = "Example: provost cluster rotate-keys")]
     RotateKeys(PlainArgs),
@@ -144,6 +148,7 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         }
         ClusterCommand::Backup(args) => backup::run(args).await?,
         ClusterCommand::Restore(args) => restore::run(args).await?,
+        ClusterCommand::Release(args) => release(args).await?,
         ClusterCommand::RotateKeys(args) => rotate_keys(args).await?,
         ClusterCommand::RotateCa(args) => rotate_ca(args).await?,
     }
@@ -177,6 +182,12 @@ async fn join_token(args: JoinTokenArgs) -> anyhow::Result<()> {
     }
     let sentence = || made.token.clone();
     tell(args.plain.json, sentence, json!({ "token": made.token, "expires": made.expires }))
+}
+
+async fn release(args: PlainArgs) -> anyhow::Result<()> {
+    let (mut client, _) = connect(&args.admin).await?;
+    let revision = client.release(admin::ReleaseRequest {}).await.map_err(failed)?.into_inner().revision;
+    tell(args.json, || format!("every node may run revision {revision}"), json!({ "revision": revision }))
 }
 
 async fn rotate_keys(args: PlainArgs) -> anyhow::Result<()> {

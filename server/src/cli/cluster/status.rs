@@ -30,6 +30,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     if !status.confirmed {
         println!("no quorum confirmed this: it is what node {} knows", status.node_id);
     }
+    if let Some(text) = release(&status) {
+        println!("{text}");
+    }
     println!();
     table::print(
         &["ID", "NODE", "ADDRESS", "MEMBER", "ROLE", "APPLIED", "LAG", "VERSION", "CERTIFICATE UNTIL"],
@@ -37,7 +40,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     );
     if !status.subscribers.is_empty() {
         println!();
-        table::print(&["NODE", "ROLE", "REVISION", "LAG", "HEARD", "VERSION", "VIA", "PROBLEM"], &subscribers(&status));
+        table::print(&["NODE", "ROLE", "REVISION", "LAG", "STAGE", "HEARD", "VERSION", "VIA", "PROBLEM"], &subscribers(&status));
     }
     Ok(())
 }
@@ -46,9 +49,25 @@ fn known(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
+/// What is held back, in a sentence; `None`: nothing is.
+fn release(status: &ClusterStatusResponse) -> Option<String> {
+    let release = status.release.as_ref()?;
+    let (released, head) = (release.released, status.revision);
+    match (release.halted, release.waits_for.as_str()) {
+        _ if released >= head => None,
+        (0, "") => Some(format!("revision {head} is held back; nodes outside the group run {released}")),
+        (0, why) => Some(format!("revision {head} is held back: {why}; nodes outside the group run {released}")),
+        (halted, _) => Some(format!(
+            "revision {halted} was halted, every node runs {released}: {}\napply a better one, or `provost cluster \
+             release` to let it through",
+            release.reasons.join("; ")
+        )),
+    }
+}
+
 fn members(status: &ClusterStatusResponse) -> Vec<Vec<String>> {
     let row = |m: &provost_wire::admin::ClusterMember| {
-        // Only the leader knows how far the others are.
+        // A member that did not answer, and is not known by the leader's word either.
         let measured = m.applied > 0 || m.id == status.node_id;
         let number = |n: u64| if measured { n.to_string() } else { "-".to_owned() };
         vec![
@@ -73,6 +92,7 @@ fn subscribers(status: &ClusterStatusResponse) -> Vec<Vec<String>> {
             s.role.clone(),
             s.revision.to_string(),
             s.lag.to_string(),
+            known(&s.stage),
             format!("{:.1}s ago", s.silent_ms as f64 / 1_000.0),
             known(&s.version),
             known(&s.via),
@@ -94,7 +114,7 @@ fn value(status: &ClusterStatusResponse) -> Value {
         let problems: Vec<String> = s.problems.iter().map(|p| p.to_string()).collect();
         json!({
             "node": s.node, "role": s.role, "revision": s.revision, "lag": s.lag, "silent_ms": s.silent_ms,
-            "problems": problems, "version": s.version, "via": s.via,
+            "problems": problems, "version": s.version, "via": s.via, "stage": s.stage,
         })
     };
     json!({
@@ -104,6 +124,9 @@ fn value(status: &ClusterStatusResponse) -> Value {
         "leader_id": status.leader_id,
         "term": status.term,
         "confirmed": status.confirmed,
+        "release": status.release.as_ref().map(|r| json!({
+            "released": r.released, "halted": r.halted, "reasons": r.reasons, "waits_for": r.waits_for,
+        })),
         "members": status.members.iter().map(member).collect::<Vec<_>>(),
         "subscribers": status.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
     })

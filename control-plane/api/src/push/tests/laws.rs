@@ -25,7 +25,7 @@ fn any_transaction() -> impl Strategy<Value = Transaction> {
 fn catch_up(track: &Track, model: &mut Model) {
     loop {
         let at = (!model.hash.is_empty()).then(|| Point { revision: model.revision, hash: model.hash.clone() });
-        let Some(batch) = track.next(at.as_ref()) else { return };
+        let Some(batch) = track.next(at.as_ref(), None) else { return };
         for (i, part) in batch.parts.iter().enumerate() {
             assert_eq!(model.take(part.clone()), i + 1 == batch.parts.len());
         }
@@ -112,7 +112,7 @@ fn a_large_state_travels_in_parts_that_count_as_one() {
     world.put(many);
     track.advance(world.published.state.load_full()).unwrap();
     let at = Point { revision: model.revision, hash: model.hash.clone() };
-    let (delta, whole) = (track.next(Some(&at)).unwrap(), track.next(None).unwrap());
+    let (delta, whole) = (track.next(Some(&at), None).unwrap(), track.next(None, None).unwrap());
     assert_eq!((delta.parts.len(), whole.parts.len()), (4, 4));
     for part in delta.parts.iter().chain(&whole.parts) {
         assert!(document_bytes(part) <= super::super::PART_BYTES);
@@ -157,15 +157,15 @@ fn a_node_beyond_the_ring_gets_a_whole_state_and_one_within_it_deltas() {
 fn a_node_that_is_ahead_waits_and_one_with_another_hash_starts_anew() {
     let mut world = World::new();
     let track = Track::new(world.published.state.load_full()).unwrap();
-    let here = track.next(None).unwrap().to.clone();
+    let here = track.next(None, None).unwrap().to.clone();
     let ahead = Point { revision: here.revision + 5, hash: here.hash.clone() };
-    assert!(track.next(Some(&ahead)).is_none());
+    assert!(track.next(Some(&ahead), None).is_none());
     let other = Point { revision: here.revision, hash: vec![1; 32].into() };
-    assert!(track.next(Some(&other)).unwrap().from.is_none());
+    assert!(track.next(Some(&other), None).unwrap().from.is_none());
     // This node passes over what the other was at, without having been there.
     world.next = 10;
     world.put(vec![role("ann", "")]);
     track.advance(world.published.state.load_full()).unwrap();
-    assert!(track.next(Some(&ahead)).unwrap().from.is_none());
-    assert!(track.next(Some(&here)).unwrap().from.is_some());
+    assert!(track.next(Some(&ahead), None).unwrap().from.is_none());
+    assert!(track.next(Some(&here), None).unwrap().from.is_some());
 }

@@ -21,7 +21,7 @@ use tonic::{
 };
 
 use self::model::Model;
-use super::{HubConfig, PushHub, Staging};
+use super::{HubConfig, PushHub};
 use crate::machine::Published;
 
 /// What a test waits for something that must come.
@@ -116,11 +116,10 @@ struct Served {
     _server: JoinHandle<()>,
 }
 
-async fn serve(world: &World, staging: tokio::sync::watch::Receiver<Staging>) -> Served {
+async fn serve(world: &World) -> Served {
     let config = HubConfig {
         authorise: Arc::new(|extensions| extensions.get::<(String, String)>().cloned()),
         confirmed_ns: Arc::new(|| 77),
-        staging,
     };
     let hub = PushHub::start(&world.published, config).unwrap();
     let service = hub.service();

@@ -20,6 +20,8 @@ pub(super) struct Model {
     /// Whole states and deltas taken.
     pub(super) wholes: usize,
     pub(super) deltas: usize,
+    /// Of the last whole state.
+    pub(super) back_from: u64,
     /// Leaves the hash to [`Model::check`].
     pub(super) lazy: bool,
 }
@@ -48,6 +50,7 @@ impl Model {
         for part in parts {
             match part.down.unwrap() {
                 Down::Whole(whole) => {
+                    self.back_from = whole.back_from;
                     self.revision = whole.revision;
                     whole.resources.into_iter().for_each(|json| self.put(json));
                     self.key_ring.extend(whole.key_ring);

@@ -9,7 +9,7 @@ use std::{
 use provost_types::Revision;
 use tokio::task::JoinSet;
 
-use super::{Model, Staging, TestNode, World, lock_times, role, serve};
+use super::{Model, TestNode, World, lock_times, role, serve};
 
 const REVISIONS: usize = 50;
 const DOCUMENTS: usize = 200;
@@ -19,7 +19,7 @@ async fn push_scale() {
     let streams = if std::env::var_os("PROVOST_SCALE").is_some_and(|v| v == "1") { 1_000 } else { 50 };
     let mut world = World::new();
     world.put((0..DOCUMENTS).map(|i| role(&format!("r{i}"), "a role of a usual length, more or less")).collect());
-    let served = serve(&world, Staging::none()).await;
+    let served = serve(&world).await;
     let target = world.state.revision().0 + REVISIONS as u64;
     let began: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let taken: Arc<Mutex<Vec<Duration>>> = Arc::default();

@@ -6,12 +6,12 @@ use provost_types::Revision;
 use provost_wire::node::{Hello, Nack, NackProblem, push_client::PushClient, push_down::Down, push_up::Up};
 use tonic::Code;
 
-use super::{super::RING_BYTES, Model, SOON, Served, Staging, TestNode, World, channel, role, serve, transaction, up};
+use super::{super::RING_BYTES, Model, SOON, Served, TestNode, World, channel, role, serve, transaction, up};
 
 async fn start() -> (World, Served) {
     let mut world = World::new();
     world.put(vec![role("ann", "1"), role("bob", "1")]);
-    let served = serve(&world, Staging::none()).await;
+    let served = serve(&world).await;
     (world, served)
 }
 
@@ -130,7 +130,7 @@ async fn a_removed_node_is_cut_off_and_nobody_else() {
     let mut world = World::new();
     world.members(&[(4, "n1"), (5, "n2")]);
     let base = world.put(vec![role("ann", "1")]);
-    let served = serve(&world, Staging::none()).await;
+    let served = serve(&world).await;
     let mut removed = TestNode::connect(&served.address, "n1", Model::default()).await;
     let mut other = TestNode::connect(&served.address, "n2", Model::default()).await;
     removed.reach(base).await;

@@ -175,3 +175,24 @@ fn a_distrusted_copy_takes_a_whole_state_and_shares_what_is_the_same() {
     assert_eq!((is_shared("t-acme"), is_shared("ann")), (true, false));
     assert_eq!(**after.snapshot.get(&key("ann")).unwrap(), resource("ann", "second", 2));
 }
+
+#[test]
+fn a_halted_change_goes_back_and_nothing_that_came_after_it() {
+    let mut world = World::new();
+    let base = world.whole();
+    let mut mirror = Mirror::default();
+    mirror.whole(base.clone()).unwrap();
+    mirror.delta(world.change(&[("ann", "bad")], &[])).unwrap();
+    for (back_from, expect) in [(0, false), (1, false), (2, true)] {
+        let mut mirror = Mirror::of(&world.pushed());
+        let taken = mirror.whole(Whole { back_from, ..base.clone() });
+        assert_eq!(taken.is_ok(), expect, "back from {back_from}: {taken:?}");
+        assert_eq!(mirror.revision(), if expect { 1 } else { 2 });
+        if expect {
+            // And deltas lead on from there.
+            let mut again = World::new();
+            mirror.delta(again.change(&[("ann", "good")], &[])).unwrap();
+            again.assert_is(&again.pushed());
+        }
+    }
+}

@@ -79,6 +79,7 @@ impl World {
             hash: self.hash().to_vec().into(),
             resources: self.resources.values().map(|r| json(r).into()).collect(),
             key_ring: self.key_ring.clone().into_iter().collect(),
+            back_from: 0,
         }
     }
 
@@ -100,6 +101,11 @@ impl World {
         delta.puts = changed.map(|r| json(r).into()).collect();
         delta.hash = self.hash().to_vec().into();
         delta
+    }
+
+    /// As a node has it.
+    fn pushed(&self) -> Arc<Pushed> {
+        super::mirror::Mirror::default().whole(self.whole()).unwrap().unwrap()
     }
 
     fn assert_is(&self, pushed: &Pushed) {
