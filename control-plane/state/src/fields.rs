@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use provost_types::{
-    ApiKeySpec, BuiltinPlugin, HttpPlugin, Kind, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, QuotaSpec, QuotaUnit, Resource,
-    ResourceKey, RoleSpec, Spec, StdioPlugin,
+    ApiKeySpec, BuiltinPlugin, HttpPlugin, Kind, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, QuotaSpec,
+    QuotaUnit, Resource, ResourceKey, RoleSpec, Spec, StdioPlugin,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::{Host, Url};

@@ -50,7 +50,17 @@ impl World {
     fn transaction(puts: Vec<Draft>, deletes: Vec<ResourceKey>) -> Transaction {
         let (author, message, expect) = Default::default();
         let (expect_revision, sealing_key) = (None, None);
-        Transaction { event: Event::Apply, time_ns: 0, author, message, expect_revision, expect, puts, deletes, sealing_key }
+        Transaction {
+            event: Event::Apply,
+            time_ns: 0,
+            author,
+            message,
+            expect_revision,
+            expect,
+            puts,
+            deletes,
+            sealing_key,
+        }
     }
 
     fn change(&mut self, puts: Vec<Draft>, deletes: Vec<ResourceKey>) -> u64 {
@@ -143,7 +153,12 @@ fn what_only_takes_access_away_waits_for_nothing_but_what_is_held() {
         ("a principal is disabled", vec![disabled.clone()], vec![], true),
         ("both", vec![disabled.clone()], binding(), true),
         ("a binding and a role", vec![role("other", "1")], binding(), false),
-        ("a changed binding", vec![draft("RoleBinding", "readers", json!({ "role": "reader", "principals": [] }))], vec![], false),
+        (
+            "a changed binding",
+            vec![draft("RoleBinding", "readers", json!({ "role": "reader", "principals": [] }))],
+            vec![],
+            false,
+        ),
     ] {
         let mut world = World::new();
         let made = world.change(vec![group("canary")], vec![]);

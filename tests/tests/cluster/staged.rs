@@ -36,21 +36,24 @@ fn apply(cluster: &Cluster, text_of: &str) {
 
 fn group(nodes: &str) -> String {
     format!(
-        "apiVersion: provost/v1\nkind: NodeGroup\nmetadata: {{ name: canary }}\n         spec: {{ nodes: ['{nodes}'], holdS: 3600, minCalls: 20 }}\n"
+        "apiVersion: provost/v1\nkind: NodeGroup\nmetadata: {{ name: canary }}\n\
+         spec: {{ nodes: ['{nodes}'], holdS: 3600, minCalls: 20 }}\n"
     )
 }
 
 /// A policy that denies the tool.
 fn ban(tool: &str) -> String {
     format!(
-        "apiVersion: provost/v1\nkind: Policy\nmetadata: {{ name: ban-{}, tenant: acme }}\n         spec:\n  cedar: 'forbid (principal, action, resource == Provost::Tool::\"{tool}\");'\n",
+        "apiVersion: provost/v1\nkind: Policy\nmetadata: {{ name: ban-{}, tenant: acme }}\n\
+         spec:\n  cedar: 'forbid (principal, action, resource == Provost::Tool::\"{tool}\");'\n",
         tool.replace('.', "-")
     )
 }
 
 fn is_allowed(cluster: &Cluster, tool: &str) -> bool {
     let place = &cluster.place;
-    let body = modern("tools/call", json!({ "name": tool, "arguments": { "text": "x" } }));
+    let arguments = if tool == "echo.echo" { json!({ "text": "x" }) } else { json!({}) };
+    let body = modern("tools/call", json!({ "name": tool, "arguments": arguments }));
     let answer = tokio::task::block_in_place(|| post(&place.mcp, &place.token, &body)).1;
     answer["result"]["content"].is_array() && answer["result"]["isError"] != true
 }
@@ -76,6 +79,8 @@ fn status(cluster: &Cluster, admin: Option<&str>) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_held_for_others_and_halted_by_what_it_does_to_the_group() {
     let Some(cluster) = Cluster::start().await else { return };
+
+    assert!(is_allowed(&cluster, "time.now") && is_allowed(&cluster, "echo.echo"));
 
     // The only node is none of the group: it waits until somebody lets the change through.
     apply(&cluster, &group("nobody"));

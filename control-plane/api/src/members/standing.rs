@@ -168,12 +168,8 @@ fn merge(answers: impl Iterator<Item = StandingResponse>) -> Gathered {
 }
 
 fn to_wire(node: Subscriber) -> NodeStanding {
-    let health = node.health.map(|h| Health {
-        revision: h.revision,
-        calls: h.calls,
-        denials: h.denials,
-        errors: h.errors,
-    });
+    let health =
+        node.health.map(|h| Health { revision: h.revision, calls: h.calls, denials: h.denials, errors: h.errors });
     NodeStanding {
         node: node.node,
         role: node.role,

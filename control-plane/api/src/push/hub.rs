@@ -161,11 +161,7 @@ const DELTA_GAP: Duration = Duration::from_millis(5);
 
 /// Bursts of changes become one delta: what was published while one was encoded, and until the
 /// gap after it is over, is taken at once.
-async fn follow(
-    inner: Arc<Inner>,
-    published: Arc<Published>,
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
-) {
+async fn follow(inner: Arc<Inner>, published: Arc<Published>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
     let mut cluster = published.state.load().cluster().clone();
     loop {
         snapshots.mark_unchanged();

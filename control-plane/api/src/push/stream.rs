@@ -97,7 +97,9 @@ impl Down {
     fn next_part(&mut self) -> Option<PushDown> {
         let (batch, index) = self.sending.as_mut()?;
         let mut part = batch.parts.get(*index).cloned();
-        if let (Some(PushDown { down: Some(node::push_down::Down::Whole(whole)) }), Some(back)) = (&mut part, self.back_from) {
+        if let (Some(PushDown { down: Some(node::push_down::Down::Whole(whole)) }), Some(back)) =
+            (&mut part, self.back_from)
+        {
             whole.back_from = back;
         }
         *index += 1;

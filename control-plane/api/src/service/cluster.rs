@@ -33,7 +33,12 @@ impl Service {
         let waits_for = status.waits_for;
         let release = status.release.map(|release| {
             let halt = release.halted.unwrap_or_default();
-            wire::ReleaseStatus { released: release.released.0, halted: halt.revision.0, reasons: halt.reasons, waits_for }
+            wire::ReleaseStatus {
+                released: release.released.0,
+                halted: halt.revision.0,
+                reasons: halt.reasons,
+                waits_for,
+            }
         });
         Ok(wire::ClusterStatusResponse {
             cluster: status.cluster,

@@ -40,7 +40,10 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     );
     if !status.subscribers.is_empty() {
         println!();
-        table::print(&["NODE", "ROLE", "REVISION", "LAG", "STAGE", "HEARD", "VERSION", "VIA", "PROBLEM"], &subscribers(&status));
+        table::print(
+            &["NODE", "ROLE", "REVISION", "LAG", "STAGE", "HEARD", "VERSION", "VIA", "PROBLEM"],
+            &subscribers(&status),
+        );
     }
     Ok(())
 }
