@@ -88,7 +88,7 @@ async fn a_node_leases_only_in_its_own_name() {
     type Case = (Option<(&'static str, &'static str)>, Result<u64, Code>);
     let table: [Case; 4] = [
         (Some(("dp-1", "data-plane")), Ok(50)),
-        (Some(("dp-2", "control-plane+data-plane")), Err(Code::PermissionDenied)),
+        (Some(("dp-2", "control-plane.data-plane")), Err(Code::PermissionDenied)),
         (Some(("dp-1", "gpu-node")), Err(Code::PermissionDenied)),
         (None, Err(Code::Unauthenticated)),
     ];

@@ -13,6 +13,7 @@ pub use file::ServerFile;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use provost_wire::tls::{self, NameError, Roles};
 use serde::Serialize;
 
 /// A part of Provost that this process runs.
@@ -117,8 +118,13 @@ impl ServerConfig {
         self.roles.contains(&role)
     }
 
-    /// The roles as certificates name them: `audit-log+data-plane`.
+    /// The roles for people: `audit-log, data-plane`.
     pub fn role_names(&self) -> String {
-        self.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>().join("+")
+        self.roles.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The roles as certificates name them.
+    pub fn certified_roles(&self) -> Result<Roles, NameError> {
+        Roles::new(self.roles.iter().map(|r| r.as_str().parse()).collect::<Result<Vec<tls::Role>, _>>()?)
     }
 }

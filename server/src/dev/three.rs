@@ -19,6 +19,7 @@ use provost_wire::{
     AdminConnection,
     admin::{Failure as AdminFailure, StatusRequest},
     connect_admin,
+    tls::{Role, Roles},
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -232,12 +233,12 @@ impl Plan {
         write_config(&data_dir.join("dev"), &own_config(&plan, data_dir, &keys, &join("dev"), models))?;
 
         let first = run::load(&data_dir.join("node-1").join("provost.toml"))?;
-        let mut joining: BTreeMap<Name, String> = BTreeMap::new();
+        let mut joining: BTreeMap<Name, Roles> = BTreeMap::new();
         for voter in &plan.voters[1..] {
-            joining.insert(Name::new(&voter.name)?, "control-plane".to_owned());
+            joining.insert(Name::new(&voter.name)?, Role::ControlPlane.into());
         }
-        joining.insert(Name::new("dev")?, "data-plane+gpu-node+audit-log".to_owned());
-        let made = roles::init::init(&first, &Name::new(CLUSTER)?, &joining).await?;
+        joining.insert(Name::new("dev")?, Roles::new([Role::DataPlane, Role::GpuNode, Role::AuditLog])?);
+        let made = roles::init::init(&first, &Name::new(CLUSTER)?, joining).await?;
         for (name, token) in &made.join_tokens {
             super::write_private(&join(name.as_str()), token.expose_secret().as_bytes())?;
         }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use anyhow::Context;
 use provost_control_api::{Bootstrap, Bootstrapped, RestoredNode};
 use provost_types::{AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, Name};
 use provost_wire::tls::Roles;
@@ -19,12 +18,11 @@ impl AuditSink for NoLogYet {
     }
 }
 
-/// Makes the cluster, with join tokens for the nodes that are to follow at once (name to roles,
-/// joined by `+`).
+/// Makes the cluster, with join tokens for the nodes that are to follow at once.
 pub async fn init(
     config: &ServerConfig,
     cluster: &Name,
-    joining: &BTreeMap<Name, String>,
+    joining: BTreeMap<Name, Roles>,
 ) -> anyhow::Result<Bootstrapped> {
     if !config.has(Role::ControlPlane) {
         anyhow::bail!("PV-CLUSTER-INIT: the first node needs the role control-plane");
@@ -33,14 +31,13 @@ pub async fn init(
     let identity = config.data_dir.join("identity");
     let node_id = first_id(config, cluster)?;
     let node = control::open_alone(config, cluster.as_str(), node_id, Arc::new(NoLogYet)).await?;
-    let roles = |text: &str| text.parse::<Roles>().with_context(|| format!("PV-CLUSTER-INIT: `{text}`"));
     let wanted = Bootstrap {
         cluster: cluster.clone(),
         node: Name::new(&config.node)?,
-        roles: roles(&config.role_names())?,
+        roles: config.certified_roles()?,
         address: config.advertise.clone(),
         certificate_life: config.certificate_ttl,
-        joining: joining.iter().map(|(n, r)| Ok((n.clone(), roles(r)?))).collect::<anyhow::Result<_>>()?,
+        joining: joining.into_iter().collect(),
     };
     let made = node.bootstrap(wanted, &identity).await;
     node.shutdown().await?;

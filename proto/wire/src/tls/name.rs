@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use provost_types::Name;
 
-/// Stands between the roles of one node in its SPIFFE path.
-pub const ROLE_SEPARATOR: char = '+';
+/// Stands between the roles of one node in its SPIFFE path. A segment of such a path has letters,
+/// digits, dots, dashes and underscores only (SPIFFE-ID, section 2.2), and no role has a dot.
+pub const ROLE_SEPARATOR: char = '.';
 const SCHEME: &str = "spiffe://";
 
 /// What a node does in the cluster.
@@ -201,10 +202,10 @@ mod tests {
     fn only_the_exact_form_is_read() {
         for good in [
             "spiffe://acme/control-plane/1",
-            "spiffe://acme/control-plane+data-plane/18446744073709551615",
+            "spiffe://acme/control-plane.data-plane/18446744073709551615",
             "spiffe://acme.example/data-plane/eu-1",
             "spiffe://acme/gpu-node/7",
-            "spiffe://acme/data-plane+gpu-node+audit-log/all",
+            "spiffe://acme/data-plane.gpu-node.audit-log/all",
         ] {
             assert_eq!(good.parse::<NodeName>().map(|n| n.to_string()), Ok(good.to_owned()));
         }
@@ -222,9 +223,11 @@ mod tests {
             "spiffe://acme/data-plane/%61",
             "spiffe://acme/dataplane/a",
             "spiffe://acme//a",
-            "spiffe://acme/data-plane+/a",
-            "spiffe://acme/data-plane+data-plane/a",
-            "spiffe://acme/data-plane+control-plane/1",
+            "spiffe://acme/data-plane./a",
+            "spiffe://acme/data-plane.data-plane/a",
+            "spiffe://acme/data-plane.control-plane/1",
+            "spiffe://acme/data-plane+gpu-node/a",
+            "spiffe://acme/data-plane,gpu-node/a",
             "spiffe://acme/control-plane/one",
             "spiffe://acme/control-plane/0",
             "spiffe://acme/control-plane/01",
@@ -232,6 +235,17 @@ mod tests {
             " spiffe://acme/data-plane/a",
         ] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad} was taken");
+        }
+    }
+
+    #[test]
+    fn every_set_of_roles_makes_a_legal_path_segment() {
+        for bits in 1..1_u32 << Role::ALL.len() {
+            let chosen = Role::ALL.into_iter().enumerate().filter(|(i, _)| bits & (1 << i) != 0).map(|(_, r)| r);
+            let written = Roles::new(chosen).map(|r| r.to_string()).unwrap_or_default();
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            assert!(!written.is_empty() && written.bytes().all(legal), "{written}");
+            assert_eq!(written.parse::<Roles>().map(|r| r.to_string()), Ok(written));
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     server::{Running, start, who_am_i},
 };
 
-const SERVER: &str = "spiffe://acme/control-plane+data-plane/1";
+const SERVER: &str = "spiffe://acme/control-plane.data-plane/1";
 const CLIENT: &str = "spiffe://acme/data-plane/dp-1";
 
 async fn call(running: &Running, material: &Material, expect: Expect) -> Result<String, String> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::Args;
 use provost_types::Name;
+use provost_wire::tls::{Role, Roles};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -18,17 +19,20 @@ pub struct InitArgs {
     /// The cluster's name; it never changes.
     #[arg(long)]
     cluster: String,
-    /// Also make a join token, good for 15 minutes: `NODE=ROLE[+ROLE…]`. May be repeated.
+    /// Also make a join token, good for 15 minutes: `NODE=ROLE[,ROLE…]`. May be repeated.
     #[arg(long, value_name = "NODE=ROLES", value_parser = joining)]
-    join: Vec<(Name, String)>,
+    join: Vec<(Name, Roles)>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-fn joining(text: &str) -> Result<(Name, String), String> {
+/// `+` separates roles too: so they were once written.
+fn joining(text: &str) -> Result<(Name, Roles), String> {
     let (node, roles) = text.split_once('=').ok_or("write it as NODE=ROLE, such as cp-2=control-plane")?;
-    Ok((Name::new(node).map_err(|e| e.to_string())?, roles.to_owned()))
+    let roles: Result<Vec<Role>, _> = roles.split([',', '+']).map(str::parse).collect();
+    let roles = roles.and_then(Roles::new).map_err(|e| e.to_string())?;
+    Ok((Name::new(node).map_err(|e| e.to_string())?, roles))
 }
 
 /// Makes the cluster and prints what is shown only once.
@@ -36,8 +40,8 @@ pub async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
     let config = roles::run::load(&args.config)?;
     let cluster = Name::new(&args.cluster).context("PV-CLUSTER-INIT: --cluster")?;
     let _lock = DirLock::take(&config.data_dir)?;
-    let join: BTreeMap<Name, String> = args.join.into_iter().collect();
-    let made = roles::init::init(&config, &cluster, &join).await?;
+    let join: BTreeMap<Name, Roles> = args.join.into_iter().collect();
+    let made = roles::init::init(&config, &cluster, join).await?;
     let ca = config.data_dir.join("ca.pem");
     std::fs::write(&ca, &made.ca).with_context(|| format!("PV-CLUSTER-INIT: {}", ca.display()))?;
     let tokens: BTreeMap<String, &str> =
