@@ -224,6 +224,31 @@ async fn keys_are_rotated_and_a_backup_comes_in_parts() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_of_keys_seals_the_keys_of_every_ca_anew_and_they_open() {
+    let server = Server::start(true).await;
+    let mut root = server.root.clone();
+    server.node.secret_set(&admin(), &name("acme"), &name("api"), b"v", "").await.unwrap();
+    root.rotate_ca(wire::RotateCaRequest { step: "begin".into() }).await.unwrap();
+    let sealed = || -> Vec<String> {
+        server.node.cluster().authorities().values().map(|authority| authority.sealed_key.clone()).collect()
+    };
+    let before = sealed();
+    root.rotate_keys(wire::RotateKeysRequest {}).await.unwrap();
+    let after = sealed();
+    assert_eq!((before.len(), after.len()), (2, 2));
+    assert!(before.iter().all(|old| !after.contains(old)), "a CA's key is sealed as it was");
+    // What was sealed anew signs: of the old CA and of the new one.
+    for step in ["commit:force", "finish:force"] {
+        let token = wire::JoinTokenRequest { role: "data-plane".into(), node: step[..4].into(), ttl_seconds: 0 };
+        root.join_token(token).await.unwrap();
+        root.rotate_ca(wire::RotateCaRequest { step: step.into() }).await.unwrap();
+    }
+    let history = root.history(wire::HistoryRequest { limit: 10, ..Default::default() }).await.unwrap().into_inner();
+    assert_eq!(history.entries.iter().filter(|e| e.event == "keys.rotate").count(), 1, "{history:?}");
+    server.stop().await;
+}
+
 async fn next(events: &mut tonic::Streaming<wire::WatchResponse>) -> Event {
     let message = tokio::time::timeout(Duration::from_secs(5), events.message()).await.unwrap();
     message.unwrap().unwrap().event.unwrap()

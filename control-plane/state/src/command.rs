@@ -49,6 +49,9 @@ pub enum Event {
     /// A token made.
     #[serde(rename = "token.create")]
     TokenCreate,
+    /// A new data key, or values sealed again under it.
+    #[serde(rename = "keys.rotate")]
+    KeysRotate,
 }
 
 impl Event {
@@ -60,6 +63,7 @@ impl Event {
             Event::Rollback => "rollback",
             Event::SecretSet => "secret.set",
             Event::TokenCreate => "token.create",
+            Event::KeysRotate => "keys.rotate",
         }
     }
 }

@@ -260,7 +260,8 @@ pub struct SecretSpec {
     pub sealed: Option<SealedSecret>,
 }
 
-/// An AEAD-sealed value (AES-256-GCM). AAD = `kind|tenant|name|version`.
+/// An AEAD-sealed value (AES-256-GCM). AAD = `CLUSTER|Secret|TENANT|NAME|VERSION|TERM`; of values
+/// sealed before data keys named their cluster, `Secret|TENANT|NAME|VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SealedSecret {

@@ -154,6 +154,18 @@ fn open(sealer: &dyn KeySealer, cluster: &Name, authority: &Authority) -> Result
     Ca::open(&authority.certificate, &key)
 }
 
+/// The key of an authority sealed anew; opens with the same provider.
+pub(crate) fn resealed_key(
+    sealer: &dyn KeySealer,
+    cluster: &Name,
+    authority: &Authority,
+) -> Result<String, IdentityError> {
+    let context = context(cluster, &hash_of(&authority.certificate)?);
+    let sealed = STANDARD.decode(&authority.sealed_key).map_err(ca)?;
+    let key = sealer.open(&context, &sealed)?;
+    Ok(STANDARD.encode(sealer.seal(&context, &key)?))
+}
+
 pub(super) fn hash_of(certificate: &str) -> Result<[u8; 32], IdentityError> {
     let ders = certificates("the CA's certificate", certificate)?;
     ders.first().map(certificate_hash).ok_or_else(|| ca("it has no certificate"))

@@ -31,6 +31,7 @@ mod token;
 mod tests;
 
 pub use ca::Ca;
+pub(crate) use certifier::resealed_key;
 pub use certifier::{Certifier, DEFAULT_LIFE, Issued, MIN_LIFE, NodeRecord};
 pub use csr::{KeyRequest, NodeKey};
 pub use error::IdentityError;

@@ -1,16 +1,23 @@
-//! A new data key, and every secret sealed again under it.
+//! A new data key, every secret sealed again under it, and the keys of the CAs sealed anew.
 //!
 //! The key is proposed first; from then on new values are sealed with it. Then the secrets are
 //! taken in batches, each a transaction that holds only if none of its secrets was changed
 //! meanwhile: a batch that lost is read again. A crash in between leaves some secrets under older
-//! keys, which the ring still holds; the next rotation takes them too.
+//! keys, which the ring still holds; the next rotation takes them too. The CA's keys are no secrets
+//! of a tenant and need no ring: each is sealed under a key of its own, which the provider wraps with
+//! what it wraps with now (Vault: the newest version of the transit key).
 
-use provost_control_state::{Draft, Event, Expectation, Problem, SealingKey, State, StoredCommand, Transaction};
+use std::collections::BTreeSet;
+
+use provost_control_state::{
+    ClusterCommand, Draft, Event, Expectation, Problem, SealingKey, State, StoredCommand, Transaction,
+};
 use provost_types::{Kind, Resource, Spec};
 
 use super::{SecretError, ring};
 use crate::{
     Caller, ControlError, ControlNode, ErrorKind,
+    identity::{Registry, resealed_key},
     machine::Reply,
     members::Deed,
     reach::{Reach, Turn},
@@ -73,7 +80,29 @@ impl ControlNode {
                 }
             }
         }
+        self.reseal_authorities().await?;
         if unopened.is_empty() { Ok(KeyRotation { term, sealed }) } else { Err(not_opened(term, sealed, unopened)) }
+    }
+
+    async fn reseal_authorities(&self) -> Result<(), ControlError> {
+        let mut lost = 0;
+        let mut done = BTreeSet::new();
+        loop {
+            let cluster = Registry::confirmed(self).await?;
+            let next = cluster.authorities().iter().find(|(id, _)| !done.contains(*id));
+            let (Some(name), Some((&id, authority))) = (cluster.name().cloned(), next) else { return Ok(()) };
+            let (secrets, authority) = (self.inner.secrets.clone(), authority.clone());
+            let old = authority.sealed_key.clone();
+            // Asks the key provider: not on the runtime's threads.
+            let made = tokio::task::spawn_blocking(move || resealed_key(&*secrets, &name, &authority)).await;
+            let new = made.map_err(ControlError::internal)??;
+            match Registry::change(self, ClusterCommand::CaResealed { id, old, new }).await {
+                Ok(_) => drop(done.insert(id)),
+                // A change of the CA, or another rotation, came first.
+                Err(error) if error.code() == CONFLICT && lost < MAX_LOST => lost += 1,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn propose_key(&self, author: &str) -> Result<u64, ControlError> {
@@ -107,7 +136,7 @@ impl ControlNode {
     ) -> Result<bool, ControlError> {
         let (puts, expect) = puts.into_iter().unzip();
         let transaction = Transaction {
-            event: Event::SecretSet,
+            event: Event::KeysRotate,
             time_ns: now_ns(),
             author: author.to_owned(),
             message,
