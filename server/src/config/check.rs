@@ -2,13 +2,16 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
+use provost_control_api::identity::{DEFAULT_LIFE, MIN_LIFE};
+
 use super::{JoinConfig, KeySource, Role, ServerConfig, ServerFile};
 
-/// Shortest life of a certificate: renewal at two thirds must leave time to retry.
-const MIN_CERTIFICATE_SECONDS: u64 = 60;
 /// Shortest time that grants hold unconfirmed: an election and a reconnection must fit into it.
 const MIN_GRANTS_SECONDS: u64 = 5;
+/// How long grants hold unconfirmed unless configured.
 const DAY_SECONDS: u64 = 24 * 3600;
+/// The life of certificates, from the environment. `provost dev --nodes 3` hands it to its voters.
+pub const CERTIFICATE_TTL_VARIABLE: &str = "PROVOST_CERTIFICATE_TTL_SECONDS";
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,15 @@ pub fn with_environment(
                 let message = format!("PROVOST_GRANTS_MAX_AGE_SECONDS=`{text}` is no number of seconds");
                 problems.push(ConfigProblem { key: "timings.grants_max_age_seconds", message });
             }
+        }
+    }
+    if let Some(text) = get(CERTIFICATE_TTL_VARIABLE) {
+        match text.parse() {
+            Ok(seconds) => file.timings.certificate_ttl_seconds = Some(seconds),
+            Err(_) => problems.push(ConfigProblem {
+                key: "timings.certificate_ttl_seconds",
+                message: format!("{CERTIFICATE_TTL_VARIABLE}=`{text}` is not a number of seconds"),
+            }),
         }
     }
     if let Some(path) = get("PROVOST_JOIN_TOKEN_FILE") {
@@ -132,9 +144,10 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         let text = format!("is below {MIN_GRANTS_SECONDS}: a change of leader would deny calls; 0 is for ever");
         say("timings.grants_max_age_seconds", text);
     }
-    let certificate_seconds = timings.certificate_ttl_seconds.unwrap_or(DAY_SECONDS);
-    if certificate_seconds < MIN_CERTIFICATE_SECONDS {
-        say("timings.certificate_ttl_seconds", format!("is below {MIN_CERTIFICATE_SECONDS}"));
+    let certificate_ttl = timings.certificate_ttl_seconds.map_or(DEFAULT_LIFE, Duration::from_secs);
+    if certificate_ttl < MIN_LIFE {
+        let text = format!("is below {}: nodes must have time to renew, and to try again", MIN_LIFE.as_secs());
+        say("timings.certificate_ttl_seconds", text);
     }
     let keys = keys(&file, &data_dir, &mut say);
     let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
@@ -158,7 +171,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         election_min_ms,
         election_max_ms,
         promote_after_ms: timings.promote_after_ms.unwrap_or(10_000),
-        certificate_ttl: Duration::from_secs(certificate_seconds),
+        certificate_ttl,
         grants_max_age: (grants_seconds > 0).then(|| Duration::from_secs(grants_seconds)),
     })
 }
@@ -244,10 +257,14 @@ mod tests {
             "PROVOST_NODE" => Some("cp-2".to_owned()),
             "PROVOST_CONTROL_PLANE" => Some("a:1, b:2".to_owned()),
             "PROVOST_PEER" => Some("127.0.0.1:9".to_owned()),
+            CERTIFICATE_TTL_VARIABLE => Some("30".to_owned()),
             _ => None,
         };
         let config = complete(with_environment(file, set).unwrap()).unwrap();
         assert_eq!((config.node.as_str(), config.control_plane.len(), config.peer.port()), ("cp-2", 2, 9));
+        assert_eq!(config.certificate_ttl, MIN_LIFE);
+        let bad = with_environment(ServerFile::default(), |n| (n == CERTIFICATE_TTL_VARIABLE).then(|| "1h".to_owned()));
+        assert_eq!(bad.unwrap_err()[0].key, "timings.certificate_ttl_seconds");
         let bad = with_environment(ServerFile::default(), |n| (n == "PROVOST_PEER").then(|| "x".to_owned()));
         assert_eq!(bad.unwrap_err()[0].key, "listen.peer");
     }

@@ -8,7 +8,7 @@
 mod check;
 mod file;
 
-pub use check::check;
+pub use check::{CERTIFICATE_TTL_VARIABLE, check};
 pub use file::ServerFile;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};

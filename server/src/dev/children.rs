@@ -17,6 +17,8 @@ use anyhow::Context;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::CERTIFICATE_TTL_VARIABLE;
+
 /// Between the end of a child and its next start: long enough not to spin on a bad configuration.
 const RESTART_DELAY: Duration = Duration::from_millis(700);
 /// A child that was told to stop gets this long before it is killed.
@@ -108,9 +110,10 @@ fn spawn(spec: &ChildSpec) -> anyhow::Result<(Child, Option<ChildStdin>)> {
     let log = open_log(&spec.dir.join("log"))?;
     let mut command = Command::new(program);
     command.args(["server", "--until-stdin-closes", "--config"]).arg(&spec.config);
-    // What this process was told by its environment is not meant for its voters.
+    // What this process was told by its environment is not meant for its voters, but for this.
+    let meant = ["PROVOST_LOG", CERTIFICATE_TTL_VARIABLE];
     for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("PROVOST_")) {
-        if name != "PROVOST_LOG" {
+        if !meant.iter().any(|known| name == *known) {
             command.env_remove(name);
         }
     }

@@ -1,6 +1,7 @@
 //! Three control-plane processes under one `provost dev`: finds them, hurts them, ends them.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -51,6 +52,21 @@ impl Place {
     /// The relay that reaches a live node.
     pub fn relay(&self) -> Option<String> {
         Some(self.now()?["admin"].as_str()?.to_owned())
+    }
+
+    /// Where every node of the cluster listens for the others: the voters, and the process itself.
+    pub fn peers(&self) -> Vec<(String, SocketAddr)> {
+        let now = self.now().unwrap_or_default();
+        let peer = |node: &Value| Some((node["name"].as_str()?.to_owned(), node["peer"].as_str()?.parse().ok()?));
+        let mut peers: Vec<_> = now["nodes"].as_array().into_iter().flatten().filter_map(peer).collect();
+        let plan: Value = serde_json::from_slice(&std::fs::read(self.data.join("cluster.json")).unwrap()).unwrap();
+        peers.push(("dev".to_owned(), plan["peer"].as_str().unwrap().parse().unwrap()));
+        peers
+    }
+
+    /// The certificates to trust.
+    pub fn ca(&self) -> String {
+        std::fs::read_to_string(self.data.join("ca.pem")).unwrap()
     }
 
     pub fn members(&self) -> Vec<Member> {

@@ -5,11 +5,13 @@
 //! afterwards by [`verdict`]; the judges themselves are tested beside their code. A binary whose
 //! `dev --nodes` takes no 3 is skipped with one printed line.
 //!
-//! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds, `TMPDIR` chooses
+//! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds and, from 140 on, lets
+//! certificates live for a minute instead of half of one; `TMPDIR` chooses
 //! the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod certificates;
 mod cluster;
 mod followers;
 #[path = "../blackbox/harness.rs"]

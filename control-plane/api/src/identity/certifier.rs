@@ -17,8 +17,9 @@ use crate::{ControlError, ErrorKind};
 
 /// The life of a node's certificate unless told otherwise.
 pub const DEFAULT_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// The shortest life that a deployment may choose.
-pub const MIN_LIFE: Duration = Duration::from_secs(60);
+/// The shortest life that a deployment may choose: a third of it is left when renewal begins, and an
+/// election with some tries after it must fit in there.
+pub const MIN_LIFE: Duration = Duration::from_secs(30);
 
 /// A node as the state knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

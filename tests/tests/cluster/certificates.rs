@@ -1,0 +1,227 @@
+//! Certificates that live for seconds: they end and are replaced under load, and nothing is lost by it.
+//!
+//! What a node shows is read from handshakes of our own, made all the time: each must be answered,
+//! and with a certificate that holds.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use provost_wire::tls::{BACKDATE, Certified, certificate_hash, certificates, read_certificate};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    cluster::{Cluster, HEAL_LIMIT},
+    tool_calls::ToolCalls,
+    workload::Scene,
+};
+
+/// How the server is told how long certificates live.
+const LIFE_VARIABLE: &str = "PROVOST_CERTIFICATE_TTL_SECONDS";
+/// The shortest life that a server takes.
+const SHORT: Duration = Duration::from_secs(30);
+/// The life if the run is long enough for it: `PROVOST_CLUSTER_SECONDS` of 140 or more.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Each certificate must be replaced at least so often in a run.
+const REPLACED: usize = 2;
+/// Between two looks at every node.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// A handshake on a busy machine.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A write's patience: elections of a busy machine are no fault of a certificate.
+const WRITE_LIMIT: Duration = Duration::from_secs(15);
+const WRITE_PERIOD: Duration = Duration::from_millis(50);
+
+/// How long certificates live and how long the load runs.
+fn plan() -> (Duration, Duration) {
+    let wanted = std::env::var("PROVOST_CLUSTER_SECONDS").ok().and_then(|n| n.parse().ok());
+    let wanted = Duration::from_secs(wanted.unwrap_or(0));
+    let runs_for = |life: Duration| life * 2 + Duration::from_secs(8);
+    let life = if wanted >= runs_for(MINUTE) { MINUTE } else { SHORT };
+    (life, wanted.max(runs_for(life)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_end_and_are_replaced_under_load_and_no_call_is_lost() {
+    let (life, run) = plan();
+    let seconds = life.as_secs().to_string();
+    let Some(cluster) = Cluster::start_env(&[(LIFE_VARIABLE, &seconds)]).await else { return };
+    let scene = Scene::set(&cluster).await;
+    let calls = ToolCalls::start(&cluster.place);
+    let writers = Writers::start(&scene, &cluster);
+    let config = look_config(&cluster);
+
+    let began = Instant::now();
+    let mut seen: BTreeMap<String, Vec<(Shown, SystemTime)>> = BTreeMap::new();
+    while began.elapsed() < run {
+        for (node, address) in cluster.place.peers() {
+            let shown = look(&config, &node, address).await;
+            let issued = shown.certified.not_before + BACKDATE;
+            assert_eq!(shown.certified.not_after.duration_since(issued).unwrap(), life, "{node}: {shown:?}");
+            let of_node = seen.entry(node).or_default();
+            if of_node.last().is_none_or(|(last, _)| last.hash != shown.hash) {
+                of_node.push((shown, SystemTime::now()));
+            }
+        }
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+    let writes = writers.stop().await;
+
+    // Every certificate of the beginning has ended by now: connections are made with later ones only.
+    let leader = cluster.leader().await;
+    let follower = cluster.place.members().into_iter().find(|m| m.id != leader.id).unwrap();
+    cluster.kill(&follower);
+    cluster.agreed(HEAL_LIMIT).await;
+    scene.writable_everywhere(&cluster).await;
+    calls.stop().await.expect_no_failure();
+
+    println!("certificates of {life:?} for {run:?}: {writes} writes, none failed");
+    assert_eq!(seen.len(), 4, "three voters and the data plane's node: {:?}", seen.keys());
+    for (node, shown) in &seen {
+        let changes: Vec<_> = shown.iter().map(|(s, _)| &s.hash[..4]).collect();
+        println!("{node}: {} certificates", changes.len());
+        assert!(changes.len() > REPLACED, "{node} showed only {changes:02x?} in {run:?}");
+        // The same node each time, and each one taken into use before the last had ended.
+        for pair in shown.windows(2) {
+            let ((old, _), (new, at)) = (&pair[0], &pair[1]);
+            assert_eq!(old.certified.name, new.certified.name);
+            assert_eq!(old.certified.serial_node_id, new.certified.serial_node_id);
+            assert!(*at < old.certified.not_after, "{node} showed an ended certificate");
+        }
+    }
+    for member in cluster.place.members() {
+        let log = cluster.log(&member);
+        let line = log.lines().find(|l| l.contains("PV-TLS-EXPIRED"));
+        assert_eq!(line, None, "node {} met an ended certificate", member.id);
+    }
+}
+
+/// Writers that keep to their node, and may not fail.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<u64>,
+}
+
+impl Writers {
+    fn start(scene: &Arc<Scene>, cluster: &Cluster) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        for member in cluster.place.members() {
+            let (scene, stop) = (scene.clone(), stop.clone());
+            tasks.spawn(async move {
+                let (key, mut writes) = (format!("reg-{}", member.id), 0);
+                while !stop.load(Ordering::SeqCst) {
+                    let written = scene.write(member.id, &key, WRITE_LIMIT).await;
+                    written.unwrap_or_else(|e| panic!("write {writes} through node {} failed: {e:?}", member.id));
+                    writes += 1;
+                    tokio::time::sleep(WRITE_PERIOD).await;
+                }
+                writes
+            });
+        }
+        Self { stop, tasks }
+    }
+
+    async fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        self.tasks.join_all().await.into_iter().sum()
+    }
+}
+
+/// What a node showed in a handshake.
+#[derive(Clone, Debug)]
+struct Shown {
+    certified: Certified,
+    hash: [u8; 32],
+}
+
+/// A handshake without a certificate of our own. The node's must be the cluster's and hold now.
+async fn look(config: &Arc<ClientConfig>, node: &str, address: SocketAddr) -> Shown {
+    let config = config.clone();
+    let shown = tokio::task::spawn_blocking(move || handshake(config, address)).await.unwrap();
+    shown.unwrap_or_else(|why| panic!("{node} at {address} refused a handshake: {why}"))
+}
+
+fn handshake(config: Arc<ClientConfig>, address: SocketAddr) -> Result<Shown, Box<dyn std::error::Error + Send + Sync>> {
+    let mut tcp = TcpStream::connect_timeout(&address, HANDSHAKE_LIMIT)?;
+    tcp.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
+    let mut tls = ClientConnection::new(config, ServerName::IpAddress(address.ip().into()))?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut tcp)?;
+    }
+    let leaf = tls.peer_certificates().and_then(|chain| chain.first()).ok_or("no certificate")?;
+    Ok(Shown { certified: read_certificate(leaf)?, hash: certificate_hash(leaf) })
+}
+
+fn look_config(cluster: &Cluster) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for ca in certificates("the CA", &cluster.place.ca()).unwrap() {
+        roots.add(ca).unwrap();
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let of_cluster = OfCluster { roots, provider: provider.clone() };
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let config = config.unwrap().dangerous().with_custom_certificate_verifier(Arc::new(of_cluster));
+    Arc::new(config.with_no_client_auth())
+}
+
+/// Any node of the cluster, whatever its name.
+#[derive(Debug)]
+struct OfCluster {
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for OfCluster {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
