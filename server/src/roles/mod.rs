@@ -7,6 +7,7 @@
 //! and the audit log is signed last.
 
 mod audit_service;
+mod certificate;
 mod control;
 mod data;
 pub mod epoch;
@@ -18,17 +19,14 @@ pub mod run;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
-use provost_control_api::identity::{
-    Certifier, LocalRenewer, Registry, RemoteRenewer, Renewer, admit, cut_former_members, renew_loop,
-    renew_on_authority_change,
-};
+use provost_control_api::identity::{Registry, admit, cut_former_members};
 use provost_gpu_serve::{GpuConfig, GpuNode};
 use provost_types::{AuditSink, PrincipalRef};
 use provost_wire::{
     node::audit_server::AuditServer,
     tls::{self, Identity},
 };
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server as GrpcServer};
 
@@ -38,6 +36,7 @@ use crate::{
     node::{data_plane::DataPlane, keys, metrics},
 };
 use audit_service::AuditService;
+use certificate::Keeper;
 use control::ControlRole;
 use data::DataRole;
 use remote_audit::{MAX_RECORD_MESSAGE_BYTES, RemoteAudit};
@@ -105,8 +104,10 @@ impl Server {
             tasks,
             stop,
         };
+        let keeper = Keeper::new(config, &server.identity, server.control.as_ref())?;
+        keeper.come_back().await?;
         server.serve_peers(peer, &sink);
-        server.keep_certificate(config)?;
+        keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         if let Some(http) = http {
             let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
             let inference = GpuNode::start(gpu)?;
@@ -150,26 +151,6 @@ impl Server {
                 tracing::error!(%cause, "the services for other nodes ended");
             }
         });
-    }
-
-    /// Renews the certificate: from this node's own state, or by a control-plane node.
-    fn keep_certificate(&self, config: &ServerConfig) -> anyhow::Result<()> {
-        let dir = config.data_dir.join("identity");
-        let renewer: Arc<dyn Renewer> = match &self.control {
-            Some(control) => {
-                let certifier: Arc<Certifier> = control.api.certifier().clone();
-                Arc::new(LocalRenewer::new(self.identity.clone(), certifier))
-            }
-            None => Arc::new(RemoteRenewer::new(self.identity.clone(), &config.control_plane)?),
-        };
-        let now = Arc::new(Notify::new());
-        if let Some(control) = &self.control {
-            let registry: Arc<dyn Registry> = Arc::new(control.node.clone());
-            let following = renew_on_authority_change(control.node.snapshots(), registry, now.clone());
-            until(following, &self.tasks, &self.stop);
-        }
-        until(renew_loop(self.identity.clone(), dir, renewer, now), &self.tasks, &self.stop);
-        Ok(())
     }
 
     /// The data plane, if this process has one.

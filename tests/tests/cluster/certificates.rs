@@ -1,10 +1,11 @@
-//! Certificates that live for seconds: they end and are replaced under load, and nothing is lost by it.
+//! Certificates that live for seconds: they end and are replaced under load, nothing is lost by it,
+//! and a cluster that was off for longer than they live comes back.
 //!
 //! What a node shows is read from handshakes of our own, made all the time: each must be answered,
 //! and with a certificate that holds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -27,7 +28,9 @@ use rustls::{
 use tokio::task::JoinSet;
 
 use crate::{
+    admin::Admin,
     cluster::{Cluster, HEAL_LIMIT},
+    history::Recorder,
     tool_calls::ToolCalls,
     workload::Scene,
 };
@@ -107,9 +110,43 @@ async fn certificates_end_and_are_replaced_under_load_and_no_call_is_lost() {
     }
     for member in cluster.place.members() {
         let log = cluster.log(&member);
-        let line = log.lines().find(|l| l.contains("PV-TLS-EXPIRED"));
-        assert_eq!(line, None, "node {} met an ended certificate", member.id);
+        for code in ["PV-TLS-EXPIRED", "not a member"] {
+            let line = log.lines().find(|l| l.contains(code));
+            assert_eq!(line, None, "node {} met {code}", member.id);
+        }
     }
+}
+
+/// Everything was off, and every certificate ended: the voters certify themselves, the data plane's
+/// node, which also keeps the audit log, shows that it has its key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_was_off_for_longer_than_its_certificates_live_comes_back() {
+    let seconds = SHORT.as_secs().to_string();
+    let env = [(LIFE_VARIABLE, seconds.as_str())];
+    let Some(mut cluster) = Cluster::start_with(&env).await else { return };
+    let scene = Scene::set(&cluster).await;
+    let kept = scene.write(0, "reg-0", WRITE_LIMIT).await.unwrap();
+    let config = look_config(&cluster);
+    let mut before = BTreeMap::new();
+    for (node, address) in cluster.place.peers() {
+        before.insert(node.clone(), look(&config, &node, address).await);
+    }
+
+    cluster.off_for(SHORT + Duration::from_secs(2), &env).await;
+
+    for (node, address) in cluster.place.peers() {
+        let shown = look_until(&config, &node, address).await;
+        let old = &before[&node];
+        assert!(old.certified.not_after < SystemTime::now(), "{node}: the test was too quick");
+        assert_eq!((&shown.certified.name, shown.certified.serial_node_id), (&old.certified.name, old.certified.serial_node_id));
+    }
+    // Reads need a quorum, writes also the audit log on the data plane's node.
+    let scene = Scene { admin: Admin::new(cluster.place.clone()), recorder: Recorder::new(), initial: HashMap::new() };
+    assert_eq!(scene.read(0, "reg-0", HEAL_LIMIT).await.unwrap(), Some(kept));
+    scene.writable_everywhere(&cluster).await;
+    let calls = ToolCalls::start(&cluster.place);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    calls.stop().await.expect_no_failure();
 }
 
 /// Writers that keep to their node, and may not fail.
@@ -156,6 +193,19 @@ async fn look(config: &Arc<ClientConfig>, node: &str, address: SocketAddr) -> Sh
     let config = config.clone();
     let shown = tokio::task::spawn_blocking(move || handshake(config, address)).await.unwrap();
     shown.unwrap_or_else(|why| panic!("{node} at {address} refused a handshake: {why}"))
+}
+
+/// The first good certificate of a node that is coming back.
+async fn look_until(config: &Arc<ClientConfig>, node: &str, address: SocketAddr) -> Shown {
+    let began = Instant::now();
+    loop {
+        let config = config.clone();
+        match tokio::task::spawn_blocking(move || handshake(config, address)).await.unwrap() {
+            Ok(shown) => return shown,
+            Err(why) => assert!(began.elapsed() < HEAL_LIMIT, "{node} does not come back: {why}"),
+        }
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
 }
 
 fn handshake(config: Arc<ClientConfig>, address: SocketAddr) -> Result<Shown, Box<dyn std::error::Error + Send + Sync>> {

@@ -54,6 +54,11 @@ impl Place {
         Some(self.now()?["admin"].as_str()?.to_owned())
     }
 
+    /// The data directory of the whole.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Where every node of the cluster listens for the others: the voters, and the process itself.
     pub fn peers(&self) -> Vec<(String, SocketAddr)> {
         let now = self.now().unwrap_or_default();
@@ -104,6 +109,27 @@ impl Cluster {
         let cluster = Self::launch(env)?;
         cluster.agreed(START_LIMIT).await;
         Some(cluster)
+    }
+
+    /// The process that the voters are children of.
+    pub fn pid(&self) -> u32 {
+        self.dev.child.id()
+    }
+
+    /// Stops everything; its files stay until the value ends.
+    pub fn stopped(mut self) -> Self {
+        let (took, ended_well) = self.dev.terminate();
+        assert!(ended_well, "`provost dev` did not end well ({took:?})");
+        self
+    }
+
+    /// Stops everything, waits, and starts it again.
+    pub async fn off_for(&mut self, time: Duration, env: &[(&str, &str)]) {
+        let (took, ended_well) = self.dev.terminate();
+        assert!(ended_well, "`provost dev` did not end well ({took:?}): {}", self.dev.stderr());
+        tokio::time::sleep(time).await;
+        self.dev = Dev::start_with(&self.place.data.clone(), None, &["--nodes", "3"], env);
+        self.agreed(START_LIMIT).await;
     }
 
     fn launch(env: &[(&str, &str)]) -> Option<Self> {

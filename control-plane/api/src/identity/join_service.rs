@@ -5,13 +5,15 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 use provost_control_state::{ClusterCommand, ClusterReply};
 use provost_wire::{
     WIRE_VERSIONS,
-    node::{JoinRequest, JoinResponse, join_server::Join},
+    node::{JoinRequest, JoinResponse, ReadmitRequest, RenewResponse, join_server::Join},
     tls::{Role, remote_of},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
 
-use super::{Certifier, JoinSecret, Joining, NodeKey, NodeRecord, registry::rejected, token::unix_ns};
+use super::{
+    Certifier, JoinSecret, Joining, NodeKey, NodeRecord, readmit::readmit, registry::rejected, token::unix_ns,
+};
 use crate::{ControlError, ErrorKind};
 
 /// Nodes that join at once: strangers must not fill the group with reads.
@@ -30,14 +32,18 @@ impl JoinService {
         Self { certifier, places: Semaphore::new(MAX_JOINING) }
     }
 
+    fn place(&self) -> Result<SemaphorePermit<'_>, ControlError> {
+        self.places.try_acquire().map_err(|_| {
+            let text = "many nodes are joining";
+            ControlError::new(ErrorKind::Unavailable, "PV-JOIN-BUSY", text, "try again in a moment")
+        })
+    }
+
     async fn take_in(&self, request: JoinRequest, remote: Option<SocketAddr>) -> Result<JoinResponse, ControlError> {
         check_version(request.wire_version)?;
         let secret = JoinSecret::parse(&request.token)?;
         let key = NodeKey::of_request(&request.csr)?;
-        let _place = self.places.try_acquire().map_err(|_| {
-            let text = "many nodes are joining";
-            ControlError::new(ErrorKind::Unavailable, "PV-JOIN-BUSY", text, "try again in a moment")
-        })?;
+        let _place = self.place()?;
         let (hash, key_hash) = (secret.hash(), key.hash());
         let now_ns = unix_ns(SystemTime::now());
         let cluster = self.certifier.registry().confirmed().await?;
@@ -92,5 +98,10 @@ impl Join for JoinService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let remote = remote_of(&request);
         Ok(Response::new(self.take_in(request.into_inner(), remote).await?))
+    }
+
+    async fn readmit(&self, request: Request<ReadmitRequest>) -> Result<Response<RenewResponse>, Status> {
+        let _place = self.place()?;
+        Ok(Response::new(readmit(&self.certifier, request.into_inner(), SystemTime::now()).await?))
     }
 }

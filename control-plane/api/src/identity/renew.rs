@@ -13,12 +13,14 @@ use std::{
 use aws_lc_rs::rand;
 use provost_wire::{
     admin::Failure,
-    node::{RenewRequest, identity_client::IdentityClient},
-    tls::{BACKDATE, Certified, Expect, Identity, Material, Role, TlsError, channel},
+    node::{RenewRequest, identity_client::IdentityClient, join_client::JoinClient},
+    tls::{BACKDATE, Certified, Expect, Identity, Material, Role, TlsError, channel, readmit_channel},
 };
 use tokio::sync::{Notify, watch};
 
-use super::{Certifier, IdentityError, Issued, KeyRequest, NodeKey, NodeRecord, NotMember, Registry, standing};
+use super::{
+    Certifier, IdentityError, Issued, KeyRequest, NodeKey, NodeRecord, NotMember, Registry, readmit, standing,
+};
 use crate::ControlError;
 
 /// Renewal comes when this share of the life has passed, or up to [`JITTER`] of the life before, so
@@ -29,6 +31,8 @@ const JITTER: f64 = 0.1;
 const RETRY_SHARE: u32 = 20;
 const RETRY_LEAST: Duration = Duration::from_millis(200);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// After a failure once the certificate has ended: peers refuse the node until it has a new one.
+const RETRY_ENDED: Duration = Duration::from_secs(10);
 /// The longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
@@ -41,7 +45,7 @@ pub trait Renewer: Send + Sync {
 
 /// Asks the control plane, over a new connection each time: the right to renew is shown by the present
 /// certificate, and a connection shows the one that it was made with. After a failure another node is
-/// asked.
+/// asked. A certificate that has ended is shown in the request instead (see `Readmit`).
 pub struct RemoteRenewer {
     identity: Arc<Identity>,
     /// What this node was told at its start: what the control plane says of itself may not be
@@ -70,10 +74,16 @@ impl RemoteRenewer {
     }
 
     async fn ask(&self, address: &str, request: Vec<u8>) -> Result<Issued, IdentityError> {
-        let channel = channel(self.identity.clone(), address, Expect::role(Role::ControlPlane))?;
-        let mut call = tonic::Request::new(RenewRequest { csr: request.into() });
-        call.set_timeout(ANSWER_LIMIT);
-        let answer = IdentityClient::new(channel).renew(call).await;
+        let answer = if self.identity.expires() > SystemTime::now() {
+            let channel = channel(self.identity.clone(), address, Expect::role(Role::ControlPlane))?;
+            let mut call = tonic::Request::new(RenewRequest { csr: request.into() });
+            call.set_timeout(ANSWER_LIMIT);
+            IdentityClient::new(channel).renew(call).await
+        } else {
+            let mut call = tonic::Request::new(readmit::request(&self.identity, request)?);
+            call.set_timeout(ANSWER_LIMIT);
+            JoinClient::new(readmit_channel(&self.identity, address).await?).readmit(call).await
+        };
         let answer = answer.map_err(|status| IdentityError::Refused(Failure::of(&status)))?.into_inner();
         let control_plane = answer.control_plane.into_iter().collect();
         Ok(Issued { certificate: answer.certificate, bundle: answer.bundle, control_plane })
@@ -179,16 +189,22 @@ pub async fn renew_loop(identity: Arc<Identity>, dir: PathBuf, renewer: Arc<dyn 
 /// Notifies `now` each time the authorities change, so that a control-plane node that certifies
 /// itself knows a new one, and has a certificate of it, before nodes ask for it. Ends when the
 /// node does.
+///
+/// A node that has just joined learns of the CA before it learns of its own membership: until then
+/// its state could not certify it, and its first certificate is new anyway.
 pub async fn renew_on_authority_change<T>(
     mut changes: watch::Receiver<T>,
     registry: Arc<dyn Registry>,
+    identity: Arc<Identity>,
     now: Arc<Notify>,
 ) {
     let mut known = registry.cluster().bundle();
     while changes.changed().await.is_ok() {
+        let cluster = registry.cluster();
         // The signing one is first in it: a commit changes it, too.
-        let bundle = registry.cluster().bundle();
-        if bundle != known {
+        let bundle = cluster.bundle();
+        let is_member = matches!(standing(&cluster, &identity.certified()), Ok(Some(_)));
+        if bundle != known && is_member {
             known = bundle;
             now.notify_one();
         }
@@ -204,7 +220,7 @@ fn until_renewal(certified: &Certified, now: SystemTime, jitter: f64) -> Duratio
 }
 
 fn until_retry(left: Duration, jitter: f64) -> Duration {
-    let wait = if left.is_zero() { RETRY_MOST } else { left / RETRY_SHARE };
+    let wait = if left.is_zero() { RETRY_ENDED } else { left / RETRY_SHARE };
     wait.clamp(RETRY_LEAST, RETRY_MOST).mul_f64(1.0 - jitter / 2.0)
 }
 
@@ -247,7 +263,7 @@ mod schedule {
 
     #[test]
     fn retries_come_often_enough_and_not_too_often() {
-        for (left_s, most_s) in [(28_800, 60.0), (600, 30.0), (10, 0.5), (1, 0.2), (0, 60.0)] {
+        for (left_s, most_s) in [(28_800, 60.0), (600, 30.0), (10, 0.5), (1, 0.2), (0, 10.0)] {
             let left = Duration::from_secs(left_s);
             assert_eq!(until_retry(left, 0.0).as_secs_f64(), most_s, "{left_s}");
             assert_eq!(until_retry(left, 1.0).as_secs_f64(), most_s / 2.0, "{left_s}");

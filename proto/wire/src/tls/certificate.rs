@@ -3,10 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
-use rustls::pki_types::CertificateDer;
+use rustls::{
+    client::verify_server_cert_signed_by_trust_anchor,
+    crypto::aws_lc_rs::default_provider as aws_lc_rs_provider,
+    pki_types::{CertificateDer, UnixTime},
+    server::ParsedCertificate,
+};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-use crate::tls::{NodeName, TlsError};
+use crate::tls::{NodeName, TlsError, identity::roots};
 
 /// Certificates begin this long before they are issued: clocks of nodes differ.
 pub const BACKDATE: Duration = Duration::from_secs(300);
@@ -53,6 +58,25 @@ pub fn read_certificate(der: &CertificateDer<'_>) -> Result<Certified, TlsError>
         not_before: at(validity.not_before.timestamp()),
         not_after: at(validity.not_after.timestamp()),
     })
+}
+
+/// What a certificate said while it held: its chain is verified for its last moment. For nodes that
+/// come back after their certificate has ended; the caller decides how long ago that may be.
+pub fn read_ended(leaf: &CertificateDer<'_>, bundle: &str) -> Result<Certified, TlsError> {
+    let certified = read_certificate(leaf)?;
+    let since_epoch = certified.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let parsed = ParsedCertificate::try_from(leaf)?;
+    let algorithms = aws_lc_rs_provider().signature_verification_algorithms.all;
+    let roots = roots(bundle)?;
+    verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], UnixTime::since_unix_epoch(since_epoch), algorithms)
+        .map_err(|e| TlsError::certificate("the certificate", e))?;
+    Ok(certified)
+}
+
+/// The public key of a certificate, as it stands in it.
+pub fn public_key_of(leaf: &CertificateDer<'_>) -> Result<Vec<u8>, TlsError> {
+    let (_, certificate) = parse_x509_certificate(leaf).map_err(|e| TlsError::certificate("the certificate", e))?;
+    Ok(certificate.public_key().subject_public_key.data.to_vec())
 }
 
 /// SHA-256 of a certificate.

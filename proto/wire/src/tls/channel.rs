@@ -42,18 +42,25 @@ pub fn channel(identity: Arc<Identity>, address: &str, expect: Expect) -> Result
 /// A connection without a certificate to a control-plane node, trusting exactly the CA whose
 /// certificate has this SHA-256: for a node that joins.
 pub async fn join_channel(address: &str, ca_hash: [u8; 32]) -> Result<Channel, TlsError> {
-    anonymous(address, Trust::CaHash(ca_hash)).await
+    let config = anonymous_config(Trust::CaHash(ca_hash), Expect::role(Role::ControlPlane))?;
+    anonymous(address, config).await
+}
+
+/// A connection without a certificate to a control-plane node of this node's cluster: for a node
+/// whose certificate has ended.
+pub async fn readmit_channel(identity: &Identity, address: &str) -> Result<Channel, TlsError> {
+    anonymous(address, identity.nameless_config(Expect::role(Role::ControlPlane))?).await
 }
 
 /// A connection without a certificate to a control-plane node of the cluster whose CA is given, as
 /// PEM: for administrators.
 pub async fn admin_channel(address: &str, ca_pem: &str) -> Result<Channel, TlsError> {
-    anonymous(address, Trust::Bundle(roots(ca_pem)?)).await
+    let config = anonymous_config(Trust::Bundle(roots(ca_pem)?), Expect::role(Role::ControlPlane))?;
+    anonymous(address, config).await
 }
 
 /// Connects at once, here and not in the channel, which would hide the cause of a failure.
-async fn anonymous(address: &str, trust: Trust) -> Result<Channel, TlsError> {
-    let config = anonymous_config(trust, Expect::role(Role::ControlPlane))?;
+async fn anonymous(address: &str, config: Arc<ClientConfig>) -> Result<Channel, TlsError> {
     let connector = Connector::new(address, AsWhom::Nobody(config))?;
     let endpoint = endpoint(address)?;
     let first = connector.clone().connect().await?;

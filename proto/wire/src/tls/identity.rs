@@ -9,9 +9,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
     client::Resumption,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, sign as crypto},
+    },
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::TLS13,
@@ -81,6 +84,28 @@ impl Identity {
     /// When the present certificate ends.
     pub fn expires(&self) -> SystemTime {
         self.loaded.load().certified.not_after
+    }
+
+    /// The certificate itself.
+    pub fn leaf(&self) -> Result<CertificateDer<'static>, TlsError> {
+        let leaf = self.loaded.load().chain.first().cloned();
+        leaf.ok_or_else(|| TlsError::certificate("the certificate", "is missing"))
+    }
+
+    /// Signs with the certificate's key: ECDSA on P-256 with SHA-256, ASN.1. Another kind of key is
+    /// refused. It shows that this node has the key where TLS cannot.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, TlsError> {
+        let key = crypto::any_supported_type(&self.loaded.load().key)?;
+        let signer = key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]);
+        let signer = signer.ok_or_else(|| TlsError::certificate("the private key", "is not ECDSA on P-256"))?;
+        Ok(signer.sign(message)?)
+    }
+
+    /// For one connection as nobody to a server of this node's cluster.
+    pub(crate) fn nameless_config(&self, expect: Expect) -> Result<Arc<ClientConfig>, TlsError> {
+        let loaded = self.loaded.load_full();
+        let expect = expect.in_cluster(loaded.certified.name.cluster());
+        anonymous_config(Trust::Bundle(loaded.roots.clone()), expect)
     }
 
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {

@@ -23,8 +23,8 @@ mod name;
 mod pem;
 mod verify;
 
-pub use certificate::{BACKDATE, Certified, certificate_hash, read_certificate};
-pub use channel::{admin_channel, channel, join_channel};
+pub use certificate::{BACKDATE, Certified, certificate_hash, public_key_of, read_certificate, read_ended};
+pub use channel::{admin_channel, channel, join_channel, readmit_channel};
 pub use connections::{Connections, PeerInfo, PeerStream, certified_of, peer_of, remote_of};
 pub use error::TlsError;
 pub use identity::{Identity, follow_operator};

@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use provost_wire::{
-    node::{PeerRequest, RenewRequest, identity_client::IdentityClient, peer_client::PeerClient},
+    node::{PeerRequest, ReadmitRequest, RenewRequest, identity_client::IdentityClient, peer_client::PeerClient},
     tls::{Identity, Role},
 };
 use tokio::sync::{Notify, mpsc};
@@ -17,8 +17,8 @@ use super::{
     world::{certify, name, start},
 };
 use crate::identity::{
-    KeyRequest, LocalRenewer, NodeRecord, RemoteRenewer, Renewer, RotationStep, renew_loop, renew_on_authority_change,
-    renew_once,
+    KeyRequest, LocalRenewer, NodeRecord, RemoteRenewer, Renewer, RotationStep, readmit, renew_loop,
+    renew_on_authority_change, renew_once,
 };
 
 /// Life of a certificate, and of the test.
@@ -37,7 +37,12 @@ async fn no_call_fails_while_everybody_renews_and_the_ca_changes() {
     let node = Arc::new(Identity::new(&world.join("dp-1", Role::DataPlane).await.material).unwrap());
     let local = LocalRenewer::new(world.server.clone(), world.certifier.clone());
     let (_server_dir, server_now) = renewing(&world.server, Arc::new(local));
-    tokio::spawn(renew_on_authority_change(world.memory.changes.subscribe(), world.memory.clone(), server_now));
+    tokio::spawn(renew_on_authority_change(
+        world.memory.changes.subscribe(),
+        world.memory.clone(),
+        world.server.clone(),
+        server_now,
+    ));
     let channel = world.connect(&node);
     let (node_dir, _) = renewing(&node, Arc::new(world.renewer(&node)));
 
@@ -148,4 +153,66 @@ async fn an_ended_certificate_gets_no_new_one_over_an_old_connection() {
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     let refused = before.clone().renew(renew()).await.unwrap_err();
     assert!(refused.message().contains("PV-TLS-EXPIRED"), "{refused}");
+}
+
+/// A node that was off for longer than its certificate lives, and what it may not do.
+#[tokio::test]
+async fn a_member_comes_back_with_an_ended_certificate_and_its_key_and_nobody_else_does() {
+    let world = start(Duration::from_secs(60)).await;
+    let shorter =
+        crate::identity::Certifier::new(world.memory.clone(), Arc::new(super::world::Upside), Duration::from_secs(1));
+    let joined = world.join("dp-1", Role::DataPlane).await;
+    let record = NodeRecord { node_id: joined.node_id, name: name("dp-1"), roles: Role::DataPlane.into() };
+    let node = Arc::new(Identity::new(&certify(&shorter, &record)).unwrap());
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert!(call(&world, &node).await.is_err(), "TLS took an ended certificate");
+
+    // What is asked for is bound to the certificate and the new key.
+    let csr = || KeyRequest::make().unwrap().request;
+    let good = readmit::request(&node, csr()).unwrap();
+    let now = SystemTime::now();
+    let other = Arc::new(Identity::new(&certify(&shorter, &record)).unwrap());
+    let of_other = readmit::request(&other, good.csr.to_vec()).unwrap();
+    let foreign = start(Duration::from_secs(60)).await;
+    let stranger = Identity::new(&certify(&foreign.certifier, &record)).unwrap();
+    let late = now + readmit::MAX_ABSENCE + Duration::from_secs(5);
+    let cases = [
+        ("another key asked for", ReadmitRequest { csr: csr().into(), ..good.clone() }, now),
+        ("another certificate's proof", ReadmitRequest { proof: of_other.proof, ..good.clone() }, now),
+        ("no proof", ReadmitRequest { proof: Vec::new().into(), ..good.clone() }, now),
+        ("no certificate", ReadmitRequest { certificate: vec![1, 2].into(), ..good.clone() }, now),
+        ("another cluster's CA", readmit::request(&stranger, csr()).unwrap(), now),
+        ("too late", good.clone(), late),
+    ];
+    for (what, request, at) in cases {
+        let refused = readmit::readmit(&world.certifier, request, at).await.map(drop).unwrap_err();
+        assert_eq!(refused.code(), "PV-TLS-EXPIRED", "{what}: {refused}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    renew_once(&node, dir.path(), &world.renewer(&node)).await.unwrap();
+    assert!(node.expires() > SystemTime::now() + Duration::from_secs(30));
+    call(&world, &node).await.unwrap();
+
+    // Membership is what counts.
+    world.remove(joined.node_id).await;
+    let removed = readmit::readmit(&world.certifier, good, SystemTime::now()).await.map(drop).unwrap_err();
+    assert_eq!(removed.code(), "PV-TLS-MEMBER");
+}
+
+/// A node that has just joined hears of the CA before it hears of itself.
+#[tokio::test]
+async fn a_new_voter_waits_for_its_membership_before_it_certifies_itself() {
+    let world = start(Duration::from_secs(60)).await;
+    let joined = world.join("cp-2", Role::ControlPlane).await;
+    let identity = Arc::new(Identity::new(&joined.material).unwrap());
+    let fresh = Arc::new(super::world::Memory::default());
+    let now = Arc::new(Notify::new());
+    tokio::spawn(renew_on_authority_change(fresh.changes.subscribe(), fresh.clone(), identity, now.clone()));
+    tokio::task::yield_now().await;
+    fresh.replay(&world.memory, 1);
+    let early = tokio::time::timeout(Duration::from_millis(200), now.notified()).await;
+    assert!(early.is_err(), "it renewed before it was a member");
+    fresh.replay(&world.memory, usize::MAX);
+    tokio::time::timeout(Duration::from_secs(5), now.notified()).await.expect("it never learned of the CA");
 }

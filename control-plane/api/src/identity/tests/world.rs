@@ -53,10 +53,27 @@ pub(super) fn name(text: &str) -> Name {
 #[derive(Default)]
 pub(super) struct Memory {
     state: Mutex<(u64, Cluster)>,
+    /// Every command that took effect.
+    log: Mutex<Vec<ClusterCommand>>,
     pub(super) changes: watch::Sender<()>,
     /// Changes take effect and their answers are lost, this often.
     pub(super) lose_answers: AtomicU32,
     pub(super) no_quorum: AtomicBool,
+}
+
+impl Memory {
+    /// Learns up to `count` commands of another that it does not know yet.
+    pub(super) fn replay(&self, from: &Memory, count: usize) {
+        let commands = from.log.lock().clone();
+        let known = self.state.lock().0 as usize;
+        for command in commands.into_iter().skip(known).take(count) {
+            let mut state = self.state.lock();
+            state.0 += 1;
+            let revision = Revision(state.0);
+            state.1.apply(revision, command).unwrap();
+        }
+        self.changes.send_replace(());
+    }
 }
 
 #[tonic::async_trait]
@@ -77,7 +94,9 @@ impl Registry for Memory {
             let mut state = self.state.lock();
             state.0 += 1;
             let revision = Revision(state.0);
-            state.1.apply(revision, command).map_err(|e| rejected(e.problems))?
+            let reply = state.1.apply(revision, command.clone()).map_err(|e| rejected(e.problems))?;
+            self.log.lock().push(command);
+            reply
         };
         self.changes.send_replace(());
         let lose = self.lose_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
