@@ -25,6 +25,7 @@ mod minority;
 mod revisions;
 mod staged;
 mod stale;
+mod secret_canary;
 mod tool_calls;
 mod verdict;
 mod wiped;
