@@ -1,4 +1,7 @@
-//! Takes records from nodes that have no audit log of their own.
+//! Takes records from control-plane nodes, which have no audit log of their own.
+//!
+//! Invariant: only members that have the role may record: not a node that was removed and still has
+//! its certificate, and not one that keeps its log itself.
 
 use std::sync::Arc;
 
@@ -10,18 +13,27 @@ use provost_wire::{
 };
 use tonic::{Request, Response, Status};
 
+use super::standing::Standing;
+
 /// The service.
 pub struct AuditService {
     /// Where records go.
     pub sink: Arc<dyn AuditSink>,
+    /// Who says whether a caller is a member.
+    pub standing: Standing,
 }
 
 #[tonic::async_trait]
 impl Audit for AuditService {
     async fn record(&self, request: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {
-        if tls::peer_of(&request).is_none() {
+        let Some(caller) = tls::certified_of(&request) else {
             return Err(Status::unauthenticated("PV-AUDIT-PEER: only nodes of the cluster may record"));
+        };
+        if !caller.name.has(tls::Role::ControlPlane) {
+            let text = format!("PV-AUDIT-PEER: {} is no control-plane node: it records at home", caller.name);
+            return Err(Status::permission_denied(text));
         }
+        self.standing.check(caller).await?;
         let parse = |event: &bytes::Bytes| serde_json::from_slice::<AuditEvent>(event);
         let events: Result<Vec<_>, _> = request.get_ref().events.iter().map(parse).collect();
         let events = events.map_err(|cause| Status::invalid_argument(format!("PV-AUDIT-EVENT: {cause}")))?;

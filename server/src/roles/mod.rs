@@ -15,6 +15,7 @@ mod identity;
 pub mod init;
 mod remote_audit;
 pub mod run;
+mod standing;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -40,6 +41,7 @@ use certificate::Keeper;
 use control::ControlRole;
 use data::DataRole;
 use remote_audit::{MAX_RECORD_MESSAGE_BYTES, RemoteAudit};
+use standing::{Asking, Standing};
 
 /// A running process.
 pub struct Server {
@@ -106,7 +108,7 @@ impl Server {
         };
         let keeper = Keeper::new(config, &server.identity, server.control.as_ref())?;
         keeper.come_back().await?;
-        server.serve_peers(peer, &sink);
+        server.serve_peers(config, peer, &sink);
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         if let Some(http) = http {
             let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
@@ -122,7 +124,7 @@ impl Server {
     }
 
     /// The services for other nodes of every role here, on one listener.
-    fn serve_peers(&self, listener: TcpListener, sink: &Arc<dyn AuditSink>) {
+    fn serve_peers(&self, config: &ServerConfig, listener: TcpListener, sink: &Arc<dyn AuditSink>) {
         let mut routes = Routes::default();
         let mut door = None;
         if let Some(control) = &self.control {
@@ -131,7 +133,11 @@ impl Server {
             door = Some(admit(registry));
         }
         if self.audit.is_some() {
-            let service = AuditServer::new(AuditService { sink: sink.clone() });
+            let standing = match &self.control {
+                Some(control) => Standing::Here(Arc::new(control.node.clone())),
+                None => Standing::Ask(Asking::new(&self.identity, &config.control_plane)),
+            };
+            let service = AuditServer::new(AuditService { sink: sink.clone(), standing });
             routes = routes.add_service(service.max_decoding_message_size(MAX_RECORD_MESSAGE_BYTES));
         }
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod audit_members;
 mod certificates;
 mod cluster;
 mod followers;
@@ -26,6 +27,7 @@ mod revisions;
 mod staged;
 mod stale;
 mod secret_canary;
+mod servers;
 mod tool_calls;
 mod verdict;
 mod wiped;

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use provost_wire::{
-    node::{RenewRequest, RenewResponse, identity_server::Identity},
-    tls::{Certified, certified_of},
+    node::{RenewRequest, RenewResponse, StandingRequest, StandingResponse, identity_server::Identity},
+    tls::{Certified, NameError, certified_of},
 };
 use tonic::{Request, Response, Status};
 
@@ -49,5 +49,17 @@ impl Identity for IdentityService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let caller = certified_of(&request).cloned().ok_or(NotMember::NoCertificate).map_err(ControlError::from)?;
         Ok(Response::new(self.renew_for(&caller, request.into_inner()).await?))
+    }
+
+    /// By what this node knows: it answers without a quorum too.
+    async fn standing(&self, request: Request<StandingRequest>) -> Result<Response<StandingResponse>, Status> {
+        let StandingRequest { name, serial_node_id } = request.into_inner();
+        let name = name.parse().map_err(|e: NameError| Status::invalid_argument(e.to_string()))?;
+        let serial_node_id = (serial_node_id > 0).then_some(serial_node_id);
+        let (not_before, not_after) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
+        let asked = Certified { name, dns: Vec::new(), serial_node_id, not_before, not_after };
+        let stands = standing(&self.certifier.registry().cluster(), &asked);
+        let refusal = stands.err().map_or(String::new(), |e| format!("{}: {e}", e.code()));
+        Ok(Response::new(StandingResponse { refusal }))
     }
 }

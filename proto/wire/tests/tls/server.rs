@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt};
 use provost_wire::{
     node::{
-        PeerRequest, PeerResponse, RenewRequest, RenewResponse,
+        PeerRequest, PeerResponse, RenewRequest, RenewResponse, StandingRequest, StandingResponse,
         identity_client::IdentityClient,
         identity_server::{Identity as IdentityApi, IdentityServer},
         peer_server::{Peer, PeerServer},
@@ -26,6 +26,10 @@ impl IdentityApi for Says {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let certificate = peer_of(&request).map_or("nobody".to_owned(), |n| n.to_string());
         Ok(Response::new(RenewResponse { certificate, ..Default::default() }))
+    }
+
+    async fn standing(&self, _: Request<StandingRequest>) -> Result<Response<StandingResponse>, Status> {
+        Ok(Response::new(StandingResponse::default()))
     }
 }
 
