@@ -31,6 +31,9 @@ pub struct Bootstrap {
     pub roles: Roles,
     /// Where peers reach it, `HOST:PORT`.
     pub address: String,
+    /// The operator's authorities, PEM, if nodes bring certificates of their own: the cluster then has
+    /// no CA. `None`: it makes one.
+    pub operator_ca: Option<String>,
     /// How long certificates live.
     pub certificate_life: std::time::Duration,
     /// Nodes to make join tokens for at once.
@@ -44,7 +47,7 @@ pub struct Bootstrapped {
     pub admin_token: SecretString,
     /// A join token for each node of [`Bootstrap::joining`]; good for 15 minutes.
     pub join_tokens: BTreeMap<Name, SecretString>,
-    /// The CA's certificate, PEM: what administrators' programs trust.
+    /// The CA's certificate (or the operator's), PEM: what administrators' programs trust.
     pub ca: String,
 }
 
@@ -60,17 +63,24 @@ impl ControlNode {
             return Err(ControlError::new(ErrorKind::Refused, "PV-CLUSTER-INITIALIZED", text, hint));
         }
         let now = SystemTime::now();
-        let (authority, _) = Certifier::make_authority(&*self.inner.secrets, &wanted.cluster, now)?;
-        let ca = authority.certificate.clone();
+        let (authority, ca) = match &wanted.operator_ca {
+            Some(bundle) => (None, bundle.clone()),
+            None => {
+                let (authority, _) = Certifier::make_authority(&*self.inner.secrets, &wanted.cluster, now)?;
+                let ca = authority.certificate.clone();
+                (Some(authority), ca)
+            }
+        };
         let roles = wanted.roles.iter().filter_map(|r| Name::new(r.as_str()).ok()).collect();
         let (cluster, node, address) = (wanted.cluster.clone(), wanted.node.clone(), wanted.address.clone());
-        let authority = Some(authority);
         Registry::change(self, ClusterCommand::Init { cluster, node_id, node, roles, address, authority }).await?;
         let admin_token = self.add_admin_token(FIRST_ADMIN).await?;
 
         let sealer: Arc<dyn KeySealer> = self.inner.secrets.clone();
         let certifier = Certifier::new(Arc::new(self.clone()), sealer, wanted.certificate_life);
-        self.certify_first(&certifier, &wanted, identity_dir)?;
+        if wanted.operator_ca.is_none() {
+            self.certify_first(&certifier, &wanted, identity_dir)?;
+        }
         let mut join_tokens = BTreeMap::new();
         for (name, roles) in &wanted.joining {
             let (token, _) =

@@ -13,6 +13,7 @@ use std::{
 };
 
 use provost_control_raft::{Dial, GrpcTransport, PeerService};
+use provost_control_state::Cluster;
 use provost_wire::{
     node::{identity_server::IdentityServer, join_server::JoinServer, quota_server::QuotaServer},
     tls::Role,
@@ -22,7 +23,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     ControlError, ControlNode, QuotaService, Subscribers,
-    identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry},
+    identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator},
     members::{Standings, decide_releases},
     push::{HubConfig, PushHub},
     record::now_ns,
@@ -62,8 +63,9 @@ impl ClusterApi {
         )
         .map_err(ControlError::internal)?;
         // The interceptor has verified who calls; Raft insists that it is the node it says it is.
-        let peers = PeerService::new(Arc::new(|extensions, from| {
-            extensions.get::<CallingNode>().is_some_and(|caller| caller.name.node_id() == Some(from))
+        let of_peers: Arc<dyn Registry> = Arc::new(node.clone());
+        let peers = PeerService::new(Arc::new(move |extensions, from| {
+            extensions.get::<CallingNode>().is_some_and(|caller| is_replica(&of_peers.cluster(), caller, from))
         }));
         peers.add(&node.inner.group);
         let standings = Standings::new(node.clone(), hub.clone(), dial);
@@ -93,7 +95,10 @@ impl ClusterApi {
         let identity = IdentityServer::new(IdentityService::new(self.certifier.clone()));
         let quota = QuotaService::new(self.node.clone(), Arc::new(caller));
         Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
-            .add_service(InterceptedService::new(self.peers.clone().into_server(), only(&[Role::ControlPlane])))
+            .add_service(InterceptedService::new(
+                self.peers.clone().into_server(),
+                only(&[Role::ControlPlane]).or_unlisted(),
+            ))
             .add_service(InterceptedService::new(self.standings.service(), only(&[Role::ControlPlane])))
             .add_service(InterceptedService::new(identity, only(&Role::ALL)))
             .add_service(InterceptedService::new(self.hub.service(), only(SUBSCRIBERS)))
@@ -112,6 +117,19 @@ impl ClusterApi {
 fn caller(extensions: &tonic::Extensions) -> Option<(String, String)> {
     let caller = extensions.get::<CallingNode>()?;
     Some((caller.name.id().to_owned(), caller.name.roles().to_string()))
+}
+
+/// Whether a caller is the replica that it says it is. The cluster's own CA writes the number into the
+/// certificate. An operator's certificate has a name: it is the listed member's of that number, or
+/// the number is not listed here yet.
+fn is_replica(cluster: &Cluster, caller: &CallingNode, from: u64) -> bool {
+    match caller.node_id {
+        Some(id) => id == from,
+        None if caller.name.node_id() == Some(from) => !by_operator(cluster),
+        None if caller.name.node_id().is_some() => false,
+        // A stream that began before the list came is judged by the list as it is now.
+        None => cluster.members().get(&from).is_none_or(|member| member.name.as_str() == caller.name.id()),
+    }
 }
 
 /// Asks again and again whether the applied state holds everything acknowledged. While the node is

@@ -58,6 +58,9 @@ pub fn with_environment(
             }),
         }
     }
+    if let Some(dir) = get("PROVOST_TLS_DIR") {
+        file.tls.dir = Some(PathBuf::from(dir));
+    }
     if let Some(path) = get("PROVOST_JOIN_TOKEN_FILE") {
         file.join.token_file = Some(PathBuf::from(path));
     }
@@ -165,6 +168,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         advertise,
         control_plane: file.control_plane,
         join,
+        tls_dir: file.tls.dir,
         keys,
         models: file.models,
         heartbeat_ms,
@@ -258,11 +262,12 @@ mod tests {
             "PROVOST_CONTROL_PLANE" => Some("a:1, b:2".to_owned()),
             "PROVOST_PEER" => Some("127.0.0.1:9".to_owned()),
             CERTIFICATE_TTL_VARIABLE => Some("30".to_owned()),
+            "PROVOST_TLS_DIR" => Some("/pki".to_owned()),
             _ => None,
         };
         let config = complete(with_environment(file, set).unwrap()).unwrap();
         assert_eq!((config.node.as_str(), config.control_plane.len(), config.peer.port()), ("cp-2", 2, 9));
-        assert_eq!(config.certificate_ttl, MIN_LIFE);
+        assert_eq!((config.certificate_ttl, config.tls_dir), (MIN_LIFE, Some(PathBuf::from("/pki"))));
         let bad = with_environment(ServerFile::default(), |n| (n == CERTIFICATE_TTL_VARIABLE).then(|| "1h".to_owned()));
         assert_eq!(bad.unwrap_err()[0].key, "timings.certificate_ttl_seconds");
         let bad = with_environment(ServerFile::default(), |n| (n == "PROVOST_PEER").then(|| "x".to_owned()));

@@ -26,6 +26,8 @@ pub struct ServerFile {
     pub listen: ListenFile,
     /// How to join; needed once.
     pub join: JoinFile,
+    /// Certificates of your own.
+    pub tls: TlsFile,
     /// The key that wraps data keys.
     pub keys: KeysFile,
     /// Clocks; change them for slow disks or distant nodes.
@@ -52,6 +54,14 @@ pub struct ListenFile {
 pub struct JoinFile {
     /// A file with the token of `provost cluster join-token`.
     pub token_file: Option<PathBuf>,
+}
+
+/// `[tls]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsFile {
+    /// A folder with `cert.pem`, `key.pem` and `ca.pem`. Default: the cluster's own CA certifies the node.
+    pub dir: Option<PathBuf>,
 }
 
 /// `[keys]`.

@@ -94,6 +94,8 @@ pub struct ServerConfig {
     pub control_plane: Vec<String>,
     /// How to join; needed once.
     pub join: Option<JoinConfig>,
+    /// A folder with the operator's own `cert.pem`, `key.pem` and `ca.pem`; `None`: the cluster has a CA.
+    pub tls_dir: Option<PathBuf>,
     /// The key that wraps data keys.
     pub keys: KeySource,
     /// Models.

@@ -4,18 +4,24 @@
 //! served with it; where that cannot be, the log says so with what to do, and a data plane serves
 //! its last state all the same. A node that may not come back does not start.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use provost_control_api::identity::{
     IdentityError, LocalRenewer, Registry, RemoteRenewer, Renewer, renew_loop, renew_on_authority_change, renew_once,
 };
-use provost_wire::tls::Identity;
+use provost_wire::tls::{Identity, follow_operator};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{control::ControlRole, until};
 use crate::{config::ServerConfig, failure::Failure};
 
+/// Between two looks at an operator's files.
+const OPERATOR_LOOK: Duration = Duration::from_secs(5);
 /// What the node is told, and what people are.
 const EXPIRED: &str = "PV-TLS-EXPIRED";
 const EXPIRED_HINT: &str = "start a control-plane node that this one can reach; a node that is no longer let in is \
@@ -29,25 +35,27 @@ pub struct Keeper {
     renewers: Vec<Arc<dyn Renewer>>,
     /// How many control-plane nodes may be asked.
     known: usize,
+    /// Where the operator puts certificates; nobody is asked then.
+    operator: Option<PathBuf>,
 }
 
 impl Keeper {
     /// A control-plane node certifies itself, and asks others only where its own state does not
     /// know it yet.
-    pub fn new(
-        config: &ServerConfig,
-        identity: &Arc<Identity>,
-        control: Option<&ControlRole>,
-    ) -> anyhow::Result<Self> {
+    pub fn new(config: &ServerConfig, identity: &Arc<Identity>, control: Option<&ControlRole>) -> anyhow::Result<Self> {
         let mut renewers: Vec<Arc<dyn Renewer>> = Vec::new();
+        let dir = config.data_dir.join("identity");
+        let operator = config.tls_dir.clone();
+        if operator.is_some() {
+            return Ok(Self { identity: identity.clone(), dir, renewers, known: 0, operator });
+        }
         if let Some(control) = control {
             renewers.push(Arc::new(LocalRenewer::new(identity.clone(), control.api.certifier().clone())));
         }
         if control.is_none() || !config.control_plane.is_empty() {
             renewers.push(Arc::new(RemoteRenewer::new(identity.clone(), &config.control_plane)?));
         }
-        let dir = config.data_dir.join("identity");
-        Ok(Self { identity: identity.clone(), dir, renewers, known: config.control_plane.len() })
+        Ok(Self { identity: identity.clone(), dir, renewers, known: config.control_plane.len(), operator })
     }
 
     /// Replaces a certificate that has ended. Fails only where the node may not come back.
@@ -84,6 +92,9 @@ impl Keeper {
 
     /// Renews from now on, until `stop`.
     pub fn start(self, control: Option<&ControlRole>, tasks: &TaskTracker, stop: &CancellationToken) {
+        if let Some(operator) = self.operator {
+            return until(follow_operator(self.identity, operator, OPERATOR_LOOK), tasks, stop);
+        }
         let now = Arc::new(Notify::new());
         if let Some(control) = control {
             let registry: Arc<dyn Registry> = Arc::new(control.node.clone());

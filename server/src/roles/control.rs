@@ -1,10 +1,15 @@
 //! The role control-plane: a replica of the control group, its admin API and its services for nodes.
 
-use std::{fs::File, io::Write, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::Write,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use provost_control_api::{
     AdminApi, ClusterApi, ControlConfig, ControlNode, KeyProvider, LocalFileKey, MemberConfig, NoPeers, Peer,
-    Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, peer_transport,
+    Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry, peer_transport,
 };
 use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity};
@@ -17,7 +22,7 @@ use crate::{
     node::adapters::PolicyAdmission,
 };
 
-use super::remote_audit::RemoteAudit;
+use super::{identity, remote_audit::RemoteAudit};
 
 /// The role, running.
 pub struct ControlRole {
@@ -36,11 +41,13 @@ impl ControlRole {
         audit: Arc<dyn AuditSink>,
     ) -> anyhow::Result<Self> {
         let name = identity.name();
-        let node_id = name.node_id().unwrap_or_default();
-        let dialling = identity.clone();
-        let transport = peer_transport(node_id, Arc::new(move |peer: &Peer| dial(&dialling, peer)));
+        let node_id = identity::number(config, identity)?;
+        let names = Names { by_name: config.tls_dir.is_some(), node: Arc::default() };
+        let (dialling, known) = (identity.clone(), names.clone());
+        let transport = peer_transport(node_id, Arc::new(move |peer: &Peer| dial(&dialling, peer, &known)));
         let marker = config.data_dir.join("identity").join("replica");
         let node = open(config, name.cluster().as_str(), node_id, transport, marker.exists(), audit).await?;
+        let _ = names.node.set(node.clone());
         mark(&marker, node_id)?;
         let dialling = identity.clone();
         let dialled = Arc::new(move |peer: &Peer| dial(&dialling, peer));
@@ -150,9 +157,34 @@ pub fn key_provider(keys: &KeySource) -> anyhow::Result<Arc<dyn KeyProvider>> {
     })
 }
 
+/// How peers are called in their certificates.
+#[derive(Clone)]
+struct Names {
+    /// An operator certifies nodes by name, the cluster's CA replicas by number.
+    by_name: bool,
+    /// Knows the member list once it is open.
+    node: Arc<OnceLock<ControlNode>>,
+}
+
+impl Names {
+    /// A replica whose name is not known yet is any control-plane node: messages carry the number of
+    /// the one that they are for, and another refuses them.
+    fn expect(&self, id: u64) -> Expect {
+        if !self.by_name {
+            return Expect::control_plane(id);
+        }
+        let any = Expect::role(tls::Role::ControlPlane);
+        let name = self.node.get().and_then(|node| Some(node.cluster().members().get(&id)?.name.clone()));
+        match name {
+            Some(name) => any.id(name.as_str()),
+            None => any,
+        }
+    }
+}
+
 /// A channel to a peer's replica. An address that is none leads nowhere, and Raft tries again.
-fn dial(identity: &Arc<Identity>, peer: &Peer) -> Channel {
-    tls::channel(identity.clone(), &peer.address, Expect::control_plane(peer.id)).unwrap_or_else(|cause| {
+fn dial(identity: &Arc<Identity>, peer: &Peer, names: &Names) -> Channel {
+    tls::channel(identity.clone(), &peer.address, names.expect(peer.id)).unwrap_or_else(|cause| {
         tracing::warn!(node = peer.id, address = %peer.address, %cause, "the peer's address cannot be used");
         Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
     })

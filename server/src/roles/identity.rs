@@ -1,13 +1,19 @@
-//! Where a node's identity comes from: its data folder, or a join token, once.
+//! Where a node's identity comes from: its data folder, or a join token, once. With certificates of an
+//! operator the folder holds only the node's number, and the certificate is read where it lies.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
-use provost_control_api::identity::{IdentityError, join};
+use provost_control_api::identity::{IdentityError, join, join_certified};
 use provost_wire::tls::{Identity, Role};
 
+use super::control::mark;
 use crate::{
-    config::{self, ServerConfig},
+    config::{self, JoinConfig, ServerConfig},
     failure::Failure,
 };
 
@@ -16,19 +22,86 @@ const JOIN_LIMIT: Duration = Duration::from_secs(120);
 /// Between two tries.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 
+/// The number of a node that its operator certifies, below its data folder: its certificate has none.
+fn number_file(config: &ServerConfig) -> PathBuf {
+    config.data_dir.join("identity").join("number")
+}
+
 /// The identity of this node. The file `replica` in the folder says that the node has had a log.
 pub async fn obtain(config: &ServerConfig) -> anyhow::Result<Arc<Identity>> {
     let dir = config.data_dir.join("identity");
-    if !dir.join("cert.pem").exists() {
-        join_cluster(config, &dir).await?;
-    }
-    let identity = Identity::load(&dir)?;
+    let identity = match &config.tls_dir {
+        None => {
+            if !dir.join("cert.pem").exists() {
+                join_cluster(config, &dir, |address, token| async move {
+                    let joined = join(&address, &token, &config.advertise).await?;
+                    joined.material.store(&config.data_dir.join("identity"))?;
+                    Ok(joined.node_id)
+                })
+                .await?;
+            }
+            Arc::new(Identity::load(&dir)?)
+        }
+        Some(_) => {
+            let identity = Arc::new(operator_identity(config)?);
+            if !number_file(config).exists() {
+                let own = &identity;
+                let number = join_cluster(config, &dir, |address, token| async move {
+                    join_certified(&address, &token, &config.advertise, own).await
+                })
+                .await?;
+                keep_number(config, number)?;
+            }
+            identity
+        }
+    };
     check(config, &identity)?;
-    Ok(Arc::new(identity))
+    Ok(identity)
 }
 
-async fn join_cluster(config: &ServerConfig, dir: &Path) -> anyhow::Result<()> {
-    let Some(joining) = &config.join else {
+/// The operator's files, which must name the node of the configuration.
+pub fn operator_identity(config: &ServerConfig) -> anyhow::Result<Identity> {
+    let dir = config.tls_dir.as_deref().context("PV-TLS-FILE: there is no tls.dir")?;
+    if config.data_dir.join("identity").join("cert.pem").exists() {
+        let text = format!("{} holds a certificate of the cluster's own CA", config.data_dir.display());
+        let hint = "leave out tls.dir; a cluster begins with certificates of its operator or never has them";
+        return Err(Failure::new("PV-SERVER-NODE", text, hint).into());
+    }
+    let identity = Identity::load_operator(dir).map_err(|cause| {
+        let hint = "it needs cert.pem (the node's certificate, then those up to its CA), key.pem and ca.pem, valid \
+                    now, with one URI name: spiffe://CLUSTER/ROLES/NODE, roles in order with dots between";
+        Failure::new(cause.code(), format!("{}: {cause}", dir.display()), hint)
+    })?;
+    check(config, &identity)?;
+    Ok(identity)
+}
+
+/// Notes, durably, which number the cluster gave to a node that its operator certifies.
+pub fn keep_number(config: &ServerConfig, number: u64) -> anyhow::Result<()> {
+    let path = number_file(config);
+    crate::node::keys::make_private_dir(&config.data_dir.join("identity"))?;
+    mark(&path, number).with_context(|| format!("PV-SERVER-DATA: {}", path.display()))
+}
+
+/// This node's number in the control group; only for control-plane nodes.
+pub fn number(config: &ServerConfig, identity: &Identity) -> anyhow::Result<u64> {
+    if config.tls_dir.is_none() {
+        return identity.name().node_id().context("PV-SERVER-NODE: the certificate has no number");
+    }
+    let path = number_file(config);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("PV-SERVER-DATA: {}", path.display()))?;
+    text.trim().parse().with_context(|| format!("PV-SERVER-DATA: {} holds no number", path.display()))
+}
+
+async fn join_cluster<F>(
+    config: &ServerConfig,
+    dir: &Path,
+    attempt: impl Fn(String, String) -> F,
+) -> anyhow::Result<u64>
+where
+    F: Future<Output = Result<u64, IdentityError>>,
+{
+    let Some(JoinConfig { token_file }) = &config.join else {
         return Err(Failure::new(
             "PV-SERVER-NO-IDENTITY",
             format!("{} holds no identity: this node belongs to no cluster, or its disk was lost", dir.display()),
@@ -38,21 +111,18 @@ async fn join_cluster(config: &ServerConfig, dir: &Path) -> anyhow::Result<()> {
         )
         .into());
     };
-    let token = std::fs::read_to_string(&joining.token_file)
-        .with_context(|| format!("PV-SERVER-JOIN: {} cannot be read", joining.token_file.display()))?;
+    let token = std::fs::read_to_string(token_file)
+        .with_context(|| format!("PV-SERVER-JOIN: {} cannot be read", token_file.display()))?;
     let began = tokio::time::Instant::now();
     let mut last = None;
     while began.elapsed() < JOIN_LIMIT {
         for address in &config.control_plane {
-            match join(address, token.trim(), &config.advertise).await {
-                Ok(joined) => {
-                    joined.material.store(dir)?;
-                    tracing::info!(node = %joined.name, id = joined.node_id, "joined");
-                    return Ok(());
+            match attempt(address.clone(), token.trim().to_owned()).await {
+                Ok(id) => {
+                    tracing::info!(node = config.node, id, "joined");
+                    return Ok(id);
                 }
-                Err(IdentityError::Refused(refusal)) if refusal.code.starts_with("PV-JOIN") => {
-                    return Err(IdentityError::Refused(refusal).into());
-                }
+                Err(error) if is_final(&error) => return Err(error.into()),
                 Err(error) => {
                     tracing::info!(%address, code = error.code(), %error, "cannot join yet");
                     last = Some(error);
@@ -62,6 +132,15 @@ async fn join_cluster(config: &ServerConfig, dir: &Path) -> anyhow::Result<()> {
         tokio::time::sleep(JOIN_PAUSE).await;
     }
     Err(last.map_or_else(|| anyhow::anyhow!("PV-SERVER-JOIN: no control-plane node to join by"), Into::into))
+}
+
+/// Whether asking again cannot help.
+fn is_final(error: &IdentityError) -> bool {
+    match error {
+        IdentityError::Refused(refusal) => refusal.code.starts_with("PV-JOIN") || refusal.code == "PV-TLS-NAME",
+        IdentityError::Token(_) => true,
+        _ => false,
+    }
 }
 
 /// The configuration and the certificate must speak of the same node.
@@ -78,7 +157,9 @@ fn check(config: &ServerConfig, identity: &Identity) -> anyhow::Result<()> {
         )
         .into());
     }
-    if name.node_id().is_none() && name.id() != config.node {
+    // The cluster's own CA writes the number of a control-plane node, not its name.
+    let has_number = config.tls_dir.is_none() && name.node_id().is_some();
+    if !has_number && name.id() != config.node {
         return Err(Failure::new(
             "PV-SERVER-NODE",
             format!("the certificate is that of {}, the configuration says node = {:?}", name.id(), config.node),

@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use provost_control_api::{Bootstrap, Bootstrapped, RestoredNode};
 use provost_types::{AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, Name};
-use provost_wire::tls::Roles;
+use provost_wire::tls::{NodeName, Roles};
 
 use super::control;
-use crate::config::{Role, ServerConfig};
+use crate::{
+    config::{Role, ServerConfig},
+    failure::Failure,
+};
 
 /// The first node is made before there is a log: nothing that must be recorded happens here.
 struct NoLogYet;
@@ -29,6 +32,10 @@ pub async fn init(
     }
     crate::node::keys::make_private_dir(&config.data_dir)?;
     let identity = config.data_dir.join("identity");
+    let operator_ca = match &config.tls_dir {
+        None => None,
+        Some(_) => Some(operator_ca(config, cluster)?),
+    };
     let node_id = first_id(config, cluster)?;
     let node = control::open_alone(config, cluster.as_str(), node_id, Arc::new(NoLogYet)).await?;
     let wanted = Bootstrap {
@@ -36,14 +43,29 @@ pub async fn init(
         node: Name::new(&config.node)?,
         roles: config.certified_roles()?,
         address: config.advertise.clone(),
+        operator_ca: operator_ca.clone(),
         certificate_life: config.certificate_ttl,
         joining: joining.into_iter().collect(),
     };
     let made = node.bootstrap(wanted, &identity).await;
     node.shutdown().await?;
     let made = made?;
+    if operator_ca.is_some() {
+        super::identity::keep_number(config, node_id)?;
+    }
     control::mark(&identity.join("replica"), node_id)?;
     Ok(made)
+}
+
+/// The operator's authorities; its certificate must be for the first node of this cluster.
+fn operator_ca(config: &ServerConfig, cluster: &Name) -> anyhow::Result<String> {
+    let identity = super::identity::operator_identity(config)?;
+    let wanted = NodeName::new(cluster.clone(), config.certified_roles()?, Name::new(&config.node)?);
+    if identity.name() != wanted {
+        let text = format!("the certificate is for {}, this is to be {wanted}", identity.name());
+        return Err(Failure::new("PV-TLS-NAME", text, "certify the node under that name").into());
+    }
+    Ok(identity.bundle())
 }
 
 /// 1, but in a folder that a backup was restored into: ids of the old cluster are not given again.

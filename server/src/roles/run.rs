@@ -22,6 +22,9 @@ pub struct ServerArgs {
     /// The configuration (TOML).
     #[arg(long, value_name = "FILE", env = "PROVOST_CONFIG")]
     config: PathBuf,
+    /// Certificates of your own: a folder with cert.pem, key.pem and ca.pem (instead of `tls.dir`).
+    #[arg(long, value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
     /// Print the configuration as it will be used, with defaults and environment, and end.
     #[arg(long)]
     print_config: bool,
@@ -47,7 +50,8 @@ pub fn load(path: &std::path::Path) -> anyhow::Result<ServerConfig> {
 
 /// Runs until Ctrl-C or SIGTERM.
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
-    let config = load(&args.config)?;
+    let mut config = load(&args.config)?;
+    config.tls_dir = args.tls_dir.or(config.tls_dir);
     if args.print_config {
         println!("{}", toml::to_string_pretty(&config)?);
         return Ok(());

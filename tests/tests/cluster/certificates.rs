@@ -25,11 +25,13 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::{
     admin::Admin,
-    cluster::{Cluster, HEAL_LIMIT},
+    cluster::{Cluster, HEAL_LIMIT, Place},
+    harness::{Dev, START_LIMIT},
     history::Recorder,
     tool_calls::ToolCalls,
     workload::Scene,
@@ -68,12 +70,12 @@ async fn certificates_end_and_are_replaced_under_load_and_no_call_is_lost() {
     let scene = Scene::set(&cluster).await;
     let calls = ToolCalls::start(&cluster.place);
     let writers = Writers::start(&scene, &cluster);
-    let config = look_config(&cluster);
+    let config = look_config(&ca(&cluster.place));
 
     let began = Instant::now();
     let mut seen: BTreeMap<String, Vec<(Shown, SystemTime)>> = BTreeMap::new();
     while began.elapsed() < run {
-        for (node, address) in cluster.place.peers() {
+        for (node, address) in peers(&cluster.place) {
             let shown = look(&config, &node, address).await;
             let issued = shown.certified.not_before + BACKDATE;
             assert_eq!(shown.certified.not_after.duration_since(issued).unwrap(), life, "{node}: {shown:?}");
@@ -126,19 +128,22 @@ async fn a_cluster_that_was_off_for_longer_than_its_certificates_live_comes_back
     let Some(mut cluster) = Cluster::start_with(&env).await else { return };
     let scene = Scene::set(&cluster).await;
     let kept = scene.write(0, "reg-0", WRITE_LIMIT).await.unwrap();
-    let config = look_config(&cluster);
+    let config = look_config(&ca(&cluster.place));
     let mut before = BTreeMap::new();
-    for (node, address) in cluster.place.peers() {
+    for (node, address) in peers(&cluster.place) {
         before.insert(node.clone(), look(&config, &node, address).await);
     }
 
-    cluster.off_for(SHORT + Duration::from_secs(2), &env).await;
+    off_for(&mut cluster, SHORT + Duration::from_secs(2), &env).await;
 
-    for (node, address) in cluster.place.peers() {
+    for (node, address) in peers(&cluster.place) {
         let shown = look_until(&config, &node, address).await;
         let old = &before[&node];
         assert!(old.certified.not_after < SystemTime::now(), "{node}: the test was too quick");
-        assert_eq!((&shown.certified.name, shown.certified.serial_node_id), (&old.certified.name, old.certified.serial_node_id));
+        assert_eq!(
+            (&shown.certified.name, shown.certified.serial_node_id),
+            (&old.certified.name, old.certified.serial_node_id)
+        );
     }
     // Reads need a quorum, writes also the audit log on the data plane's node.
     let scene = Scene { admin: Admin::new(cluster.place.clone()), recorder: Recorder::new(), initial: HashMap::new() };
@@ -147,6 +152,30 @@ async fn a_cluster_that_was_off_for_longer_than_its_certificates_live_comes_back
     let calls = ToolCalls::start(&cluster.place);
     tokio::time::sleep(Duration::from_secs(2)).await;
     calls.stop().await.expect_no_failure();
+}
+
+/// Where every node of the cluster listens for the others: the voters, and the process itself.
+fn peers(place: &Place) -> Vec<(String, SocketAddr)> {
+    let now = place.now().unwrap_or_default();
+    let peer = |node: &Value| Some((node["name"].as_str()?.to_owned(), node["peer"].as_str()?.parse().ok()?));
+    let mut peers: Vec<_> = now["nodes"].as_array().into_iter().flatten().filter_map(peer).collect();
+    let plan: Value = serde_json::from_slice(&std::fs::read(place.data.join("cluster.json")).unwrap()).unwrap();
+    peers.push(("dev".to_owned(), plan["peer"].as_str().unwrap().parse().unwrap()));
+    peers
+}
+
+/// The certificates to trust.
+fn ca(place: &Place) -> String {
+    std::fs::read_to_string(place.data.join("ca.pem")).unwrap()
+}
+
+/// Stops everything, waits, and starts it again.
+async fn off_for(cluster: &mut Cluster, time: Duration, env: &[(&str, &str)]) {
+    let (took, ended_well) = cluster.dev.terminate();
+    assert!(ended_well, "`provost dev` did not end well ({took:?}): {}", cluster.dev.stderr());
+    tokio::time::sleep(time).await;
+    cluster.dev = Dev::start_with(&cluster.place.data, None, &["--nodes", "3"], env);
+    cluster.agreed(START_LIMIT).await;
 }
 
 /// Writers that keep to their node, and may not fail.
@@ -183,13 +212,13 @@ impl Writers {
 
 /// What a node showed in a handshake.
 #[derive(Clone, Debug)]
-struct Shown {
-    certified: Certified,
-    hash: [u8; 32],
+pub struct Shown {
+    pub certified: Certified,
+    pub hash: [u8; 32],
 }
 
 /// A handshake without a certificate of our own. The node's must be the cluster's and hold now.
-async fn look(config: &Arc<ClientConfig>, node: &str, address: SocketAddr) -> Shown {
+pub async fn look(config: &Arc<ClientConfig>, node: &str, address: SocketAddr) -> Shown {
     let config = config.clone();
     let shown = tokio::task::spawn_blocking(move || handshake(config, address)).await.unwrap();
     shown.unwrap_or_else(|why| panic!("{node} at {address} refused a handshake: {why}"))
@@ -208,7 +237,10 @@ async fn look_until(config: &Arc<ClientConfig>, node: &str, address: SocketAddr)
     }
 }
 
-fn handshake(config: Arc<ClientConfig>, address: SocketAddr) -> Result<Shown, Box<dyn std::error::Error + Send + Sync>> {
+fn handshake(
+    config: Arc<ClientConfig>,
+    address: SocketAddr,
+) -> Result<Shown, Box<dyn std::error::Error + Send + Sync>> {
     let mut tcp = TcpStream::connect_timeout(&address, HANDSHAKE_LIMIT)?;
     tcp.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
     let mut tls = ClientConnection::new(config, ServerName::IpAddress(address.ip().into()))?;
@@ -219,9 +251,9 @@ fn handshake(config: Arc<ClientConfig>, address: SocketAddr) -> Result<Shown, Bo
     Ok(Shown { certified: read_certificate(leaf)?, hash: certificate_hash(leaf) })
 }
 
-fn look_config(cluster: &Cluster) -> Arc<ClientConfig> {
+pub fn look_config(ca: &str) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    for ca in certificates("the CA", &cluster.place.ca()).unwrap() {
+    for ca in certificates("the CA", ca).unwrap() {
         roots.add(ca).unwrap();
     }
     let provider = Arc::new(aws_lc_rs::default_provider());

@@ -1,7 +1,6 @@
 //! Three control-plane processes under one `provost dev`: finds them, hurts them, ends them.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -37,7 +36,7 @@ pub struct Member {
 /// Where a cluster is described; enough for tasks that only talk to it.
 #[derive(Clone, Debug)]
 pub struct Place {
-    data: PathBuf,
+    pub data: PathBuf,
     pub mcp: String,
     pub token: String,
     pub admin_token: String,
@@ -45,33 +44,13 @@ pub struct Place {
 
 impl Place {
     /// `dev.json` as it is now: addresses and pids change when a process is restarted.
-    fn now(&self) -> Option<Value> {
+    pub fn now(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.data.join("dev.json")).ok()?).ok()
     }
 
     /// The relay that reaches a live node.
     pub fn relay(&self) -> Option<String> {
         Some(self.now()?["admin"].as_str()?.to_owned())
-    }
-
-    /// The data directory of the whole.
-    pub fn data(&self) -> &Path {
-        &self.data
-    }
-
-    /// Where every node of the cluster listens for the others: the voters, and the process itself.
-    pub fn peers(&self) -> Vec<(String, SocketAddr)> {
-        let now = self.now().unwrap_or_default();
-        let peer = |node: &Value| Some((node["name"].as_str()?.to_owned(), node["peer"].as_str()?.parse().ok()?));
-        let mut peers: Vec<_> = now["nodes"].as_array().into_iter().flatten().filter_map(peer).collect();
-        let plan: Value = serde_json::from_slice(&std::fs::read(self.data.join("cluster.json")).unwrap()).unwrap();
-        peers.push(("dev".to_owned(), plan["peer"].as_str().unwrap().parse().unwrap()));
-        peers
-    }
-
-    /// The certificates to trust.
-    pub fn ca(&self) -> String {
-        std::fs::read_to_string(self.data.join("ca.pem")).unwrap()
     }
 
     pub fn members(&self) -> Vec<Member> {
@@ -92,7 +71,7 @@ impl Place {
 pub struct Cluster {
     pub place: Place,
     // Fields drop in this order: the process before its directory, the turn last.
-    dev: Dev,
+    pub dev: Dev,
     _dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -109,27 +88,6 @@ impl Cluster {
         let cluster = Self::launch(env)?;
         cluster.agreed(START_LIMIT).await;
         Some(cluster)
-    }
-
-    /// The process that the voters are children of.
-    pub fn pid(&self) -> u32 {
-        self.dev.child.id()
-    }
-
-    /// Stops everything; its files stay until the value ends.
-    pub fn stopped(mut self) -> Self {
-        let (took, ended_well) = self.dev.terminate();
-        assert!(ended_well, "`provost dev` did not end well ({took:?})");
-        self
-    }
-
-    /// Stops everything, waits, and starts it again.
-    pub async fn off_for(&mut self, time: Duration, env: &[(&str, &str)]) {
-        let (took, ended_well) = self.dev.terminate();
-        assert!(ended_well, "`provost dev` did not end well ({took:?}): {}", self.dev.stderr());
-        tokio::time::sleep(time).await;
-        self.dev = Dev::start_with(&self.place.data.clone(), None, &["--nodes", "3"], env);
-        self.agreed(START_LIMIT).await;
     }
 
     fn launch(env: &[(&str, &str)]) -> Option<Self> {

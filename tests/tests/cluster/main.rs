@@ -23,6 +23,7 @@ mod leader_faults;
 mod linearizable;
 mod linearizable_tests;
 mod minority;
+mod operator_pki;
 mod revisions;
 mod staged;
 mod stale;

@@ -30,10 +30,10 @@ const SECRET: &str = "canary";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secrets_value_is_nowhere_but_in_the_request_it_is_for() {
-    let Some(cluster) = Cluster::start_with(&[LOG]).await else { return };
+    let Some(mut cluster) = Cluster::start_with(&[LOG]).await else { return };
     let canary = canary();
     let upstream = Upstream::listen(canary.clone());
-    let (data, outside) = (cluster.place.data().to_owned(), tempfile::tempdir().unwrap());
+    let (data, outside) = (cluster.place.data.clone(), tempfile::tempdir().unwrap());
 
     // Written, but not ended: while the command waits for more, everybody can see its arguments.
     let mut set = spawn(&data, &["secret", "set", SECRET], Stdio::piped());
@@ -84,7 +84,7 @@ async fn a_secrets_value_is_nowhere_but_in_the_request_it_is_for() {
         ],
     ));
 
-    let parent = cluster.pid();
+    let parent = cluster.dev.child.id();
     let processes: Vec<u32> = std::iter::once(parent).chain(children(parent)).collect();
     assert!(processes.len() > 3, "three voters and their parent: {processes:?}");
     arguments.extend(processes.into_iter().map(command_line));
@@ -94,7 +94,7 @@ async fn a_secrets_value_is_nowhere_but_in_the_request_it_is_for() {
 
     // With everything stopped, what was only in memory has been written too.
     let root = data.parent().unwrap().to_owned();
-    let cluster = cluster.stopped();
+    assert!(cluster.dev.terminate().1, "`provost dev` did not end well");
     let mut files = 0;
     for dir in [root.as_path(), outside.path()] {
         let (searched, found) = search(dir, &canary);
@@ -238,7 +238,8 @@ impl Upstream {
                 if request.windows(canary.len()).any(|w| w == canary.as_bytes()) {
                     *noted.lock().unwrap() = true;
                 }
-                let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                let _ = stream
+                    .write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             }
         });
         Self { address, asked }

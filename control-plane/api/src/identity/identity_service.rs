@@ -8,7 +8,7 @@ use provost_wire::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Certifier, NodeKey, NodeRecord, NotMember, standing};
+use super::{Certifier, NodeKey, NodeRecord, NotMember, by_operator, standing};
 use crate::{ControlError, ErrorKind};
 
 /// The `Identity` service.
@@ -58,7 +58,11 @@ impl Identity for IdentityService {
         let serial_node_id = (serial_node_id > 0).then_some(serial_node_id);
         let (not_before, not_after) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
         let asked = Certified { name, dns: Vec::new(), serial_node_id, not_before, not_after };
-        let stands = standing(&self.certifier.registry().cluster(), &asked);
+        let cluster = self.certifier.registry().cluster();
+        let stands = match standing(&cluster, &asked) {
+            Ok(None) if by_operator(&cluster) => Err(NotMember::Unknown),
+            other => other,
+        };
         let refusal = stands.err().map_or(String::new(), |e| format!("{}: {e}", e.code()));
         Ok(Response::new(StandingResponse { refusal }))
     }

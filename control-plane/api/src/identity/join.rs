@@ -1,16 +1,19 @@
 //! A node's side of joining.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use provost_types::Name;
 use provost_wire::{
     WIRE_VERSION,
     admin::Failure,
     node::{JoinRequest, JoinResponse, join_client::JoinClient},
-    tls::{Certified, Identity, Material, NodeName, Roles, certificate_hash, certificates, join_channel},
+    tls::{
+        Certified, Expect, Identity, Material, NodeName, Role, Roles, TlsError, certificate_hash, certificates,
+        channel, join_channel,
+    },
 };
 use secrecy::ExposeSecret;
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
 use super::{IdentityError, JoinSecret, KeyRequest};
 
@@ -40,6 +43,9 @@ pub struct Joined {
 /// reach this node; empty: nowhere.
 pub async fn join(address: &str, token: &str, own_address: &str) -> Result<Joined, IdentityError> {
     let secret = JoinSecret::parse(token)?;
+    if secret.is_by_operator() {
+        return Err(IdentityError::Token("its cluster has no CA: set tls.dir to certificates of your own"));
+    }
     let key = KeyRequest::make()?;
     let request = JoinRequest {
         token: secret.text().expose_secret().to_owned(),
@@ -48,17 +54,62 @@ pub async fn join(address: &str, token: &str, own_address: &str) -> Result<Joine
         version: env!("CARGO_PKG_VERSION").to_owned(),
         wire_version: WIRE_VERSION,
     };
-    let response = ask(address, &secret, request).await?;
+    let response = ask(request, address, Trusted::Ca(secret.ca_hash())).await?;
     let material =
         Material { certificate: response.certificate.clone(), key: key.key, bundle: response.bundle.clone() };
     let (certified, name) = check(&secret, &response, &material)?;
     Ok(Joined { material, certified, node_id: response.node_id, name, response })
 }
 
-async fn ask(address: &str, secret: &JoinSecret, request: JoinRequest) -> Result<JoinResponse, IdentityError> {
+/// Joins as a node that its operator certified. Gives the node's number: store it before anything
+/// else, without it the node is lost. The key that is sent certifies nothing: it lets the token be
+/// shown again after a lost answer, and not by a later node on an empty disk.
+pub async fn join_certified(
+    address: &str,
+    token: &str,
+    own_address: &str,
+    identity: &Arc<Identity>,
+) -> Result<u64, IdentityError> {
+    let secret = JoinSecret::parse(token)?;
+    if !secret.is_by_operator() {
+        return Err(IdentityError::Token("its cluster has a CA of its own: leave out tls.dir"));
+    }
+    let request = JoinRequest {
+        token: secret.text().expose_secret().to_owned(),
+        csr: KeyRequest::make()?.request.into(),
+        address: own_address.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        wire_version: WIRE_VERSION,
+    };
+    let response = ask(request, address, Trusted::Bundle(identity)).await?;
+    if response.node_id == 0 || response.node != identity.name().id() {
+        let text = format!("it is for node {} ({}), not {}", response.node, response.node_id, identity.name());
+        return Err(IdentityError::Answer(text));
+    }
+    Ok(response.node_id)
+}
+
+/// How the node that joins knows the control plane.
+enum Trusted<'a> {
+    /// By the CA that the token names; it has no certificate itself.
+    Ca([u8; 32]),
+    /// By its operator's authorities; it shows its certificate.
+    Bundle(&'a Arc<Identity>),
+}
+
+impl Trusted<'_> {
+    async fn connect(&self, address: &str) -> Result<Channel, TlsError> {
+        match self {
+            Self::Ca(hash) => join_channel(address, *hash).await,
+            Self::Bundle(identity) => channel(Arc::clone(identity), address, Expect::role(Role::ControlPlane)),
+        }
+    }
+}
+
+async fn ask(request: JoinRequest, address: &str, trusted: Trusted<'_>) -> Result<JoinResponse, IdentityError> {
     let mut attempt = 1;
     loop {
-        let channel = join_channel(address, secret.ca_hash()).await?;
+        let channel = trusted.connect(address).await?;
         let mut call = tonic::Request::new(request.clone());
         call.set_timeout(ANSWER_LIMIT);
         match JoinClient::new(channel).join(call).await {

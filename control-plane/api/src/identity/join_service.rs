@@ -2,17 +2,18 @@
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
-use provost_control_state::{ClusterCommand, ClusterReply};
+use provost_control_state::{Cluster, ClusterCommand, ClusterReply, JoinToken};
 use provost_wire::{
     WIRE_VERSIONS,
     node::{JoinRequest, JoinResponse, ReadmitRequest, RenewResponse, join_server::Join},
-    tls::{Role, remote_of},
+    tls::{NodeName, Role, Roles, peer_of, remote_of},
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
 
 use super::{
-    Certifier, JoinSecret, Joining, NodeKey, NodeRecord, readmit::readmit, registry::rejected, token::unix_ns,
+    Certifier, JoinSecret, Joining, NodeKey, NodeRecord, NotMember, by_operator, readmit::readmit, registry::rejected,
+    token::unix_ns,
 };
 use crate::{ControlError, ErrorKind};
 
@@ -39,10 +40,17 @@ impl JoinService {
         })
     }
 
-    async fn take_in(&self, request: JoinRequest, remote: Option<SocketAddr>) -> Result<JoinResponse, ControlError> {
+    async fn take_in(
+        &self,
+        request: JoinRequest,
+        remote: Option<SocketAddr>,
+        caller: Option<NodeName>,
+    ) -> Result<JoinResponse, ControlError> {
         check_version(request.wire_version)?;
         let secret = JoinSecret::parse(&request.token)?;
+        // With an operator's certificate too: the key tells this start of the node from one on an empty disk.
         let key = NodeKey::of_request(&request.csr)?;
+        let operator = by_operator(&self.certifier.registry().cluster());
         let _place = self.place()?;
         let (hash, key_hash) = (secret.hash(), key.hash());
         let now_ns = unix_ns(SystemTime::now());
@@ -53,8 +61,12 @@ impl JoinService {
             let text = "a control-plane node must say where its peers reach it";
             return Err(ControlError::new(ErrorKind::Invalid, "PV-JOIN-ADDRESS", text, "name its address"));
         }
-        // The certificate cannot be issued without: look before the token is used.
-        drop(self.certifier.signing()?);
+        if operator {
+            check_certificate(&caller.ok_or(NotMember::NoCertificate)?, &cluster, token)?;
+        } else {
+            // The certificate cannot be issued without: look before the token is used.
+            drop(self.certifier.signing()?);
+        }
         let command = ClusterCommand::TokenUsed { hash, key: key_hash, address: request.address, now_ns };
         let joining = Joining {
             node: token.node.clone(),
@@ -67,7 +79,10 @@ impl JoinService {
             other => return Err(ControlError::internal(format!("a join was answered by {other:?}"))),
         };
         let node = NodeRecord::of_parts(node_id, name, &roles)?;
-        let issued = self.certifier.certify(&node, &key, SystemTime::now())?;
+        let issued = match operator {
+            true => self.certifier.nothing_issued(),
+            false => self.certifier.certify(&node, &key, SystemTime::now())?,
+        };
         tracing::info!(node = %node.name, node_id, roles = %node.roles, token = secret.id(), "a node joined");
         Ok(JoinResponse {
             cluster: cluster.name().map_or(String::new(), |n| n.to_string()),
@@ -79,6 +94,20 @@ impl JoinService {
             control_plane: issued.control_plane.into_iter().collect(),
         })
     }
+}
+
+/// The token says whom the administrator wants, the certificate whom the operator vouches for.
+fn check_certificate(shown: &NodeName, cluster: &Cluster, token: &JoinToken) -> Result<(), ControlError> {
+    let roles: Result<Vec<Role>, _> = token.roles.iter().map(|r| r.as_str().parse()).collect();
+    let roles = roles.and_then(Roles::new).map_err(ControlError::internal)?;
+    let name = cluster.name().ok_or_else(|| ControlError::internal("the cluster has no name"))?;
+    let wanted = NodeName::new(name.clone(), roles, token.node.clone());
+    if *shown == wanted {
+        return Ok(());
+    }
+    let text = format!("the certificate is for {shown}, the join token for {wanted}");
+    let hint = "certify the node under that name, or make a token for its own";
+    Err(ControlError::new(ErrorKind::Forbidden, "PV-TLS-NAME", text, hint))
 }
 
 fn check_version(version: u32) -> Result<(), ControlError> {
@@ -96,8 +125,8 @@ fn check_version(version: u32) -> Result<(), ControlError> {
 #[tonic::async_trait]
 impl Join for JoinService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        let remote = remote_of(&request);
-        Ok(Response::new(self.take_in(request.into_inner(), remote).await?))
+        let (remote, caller) = (remote_of(&request), peer_of(&request).cloned());
+        Ok(Response::new(self.take_in(request.into_inner(), remote, caller).await?))
     }
 
     async fn readmit(&self, request: Request<ReadmitRequest>) -> Result<Response<RenewResponse>, Status> {

@@ -71,19 +71,24 @@ pub fn standing(cluster: &Cluster, certified: &Certified) -> Result<Option<u64>,
         return Err(NotMember::OtherCluster);
     }
     let has_ca = cluster.signing().is_some();
+    let is_new = cluster.name().is_none();
     let node_id = match (name.node_id(), certified.serial_node_id) {
         (Some(id), Some(serial)) if has_ca && id != serial => return Err(NotMember::NotTheSame(id)),
-        (Some(id), _) => id,
+        (Some(id), _) if has_ca || is_new => id,
         (None, Some(serial)) if has_ca => serial,
         // Not from our CA: it has no number, only a name.
-        (None, _) => match cluster.member_named(name.id()) {
+        _ => match cluster.member_named(name.id()) {
             Some((id, _)) => id,
-            None => return Ok(None),
+            // A name may be given again, a certificate without a number cannot be told from the next.
+            None => match cluster.removed().find(|gone| gone.name.as_str() == name.id()) {
+                Some(gone) => return Err(NotMember::Removed(gone.node_id)),
+                None => return Ok(None),
+            },
         },
     };
     match cluster.members().get(&node_id) {
         Some(member) => {
-            let same_name = name.node_id().is_some() || member.name.as_str() == name.id();
+            let same_name = has_ca && name.node_id().is_some() || member.name.as_str() == name.id();
             let roles: BTreeSet<&str> = name.roles().iter().map(Role::as_str).collect();
             let same_roles = roles == member.roles.iter().map(|r| r.as_str()).collect();
             if same_name && same_roles { Ok(Some(node_id)) } else { Err(NotMember::NotTheSame(node_id)) }
@@ -94,8 +99,23 @@ pub fn standing(cluster: &Cluster, certified: &Certified) -> Result<Option<u64>,
 }
 
 /// For `incoming`: turns away former members at the door.
+///
+/// With an operator's CA the certificate of a former member is also that of a node that joins again
+/// under its name: the door lets it in, and every service but Join refuses it.
 pub fn admit(registry: Arc<dyn Registry>) -> Admit {
-    Arc::new(move |certified| standing(&registry.cluster(), certified).is_ok())
+    Arc::new(move |certified| {
+        let cluster = registry.cluster();
+        match standing(&cluster, certified) {
+            Ok(_) => true,
+            Err(NotMember::Removed(_)) => by_operator(&cluster),
+            Err(_) => false,
+        }
+    })
+}
+
+/// Whether certificates of this cluster come from its operator.
+pub(crate) fn by_operator(cluster: &Cluster) -> bool {
+    cluster.name().is_some() && cluster.signing().is_none()
 }
 
 /// Cuts connections of former members each time the state changes. Ends when the node does.
@@ -128,23 +148,38 @@ pub fn calling_node<T>(request: &Request<T>) -> Option<&CallingNode> {
 }
 
 /// Lets in only members that have one of some roles. Put it before every service for nodes.
+///
+/// A certificate of the cluster's own CA with a number that is not known yet is a newer member's. An
+/// operator's certificate says nothing of membership: with it a node must be in the list, but for
+/// the service that brings the list.
 #[derive(Clone)]
 pub struct MembersOnly {
     registry: Arc<dyn Registry>,
     roles: &'static [Role],
+    unlisted: bool,
 }
 
 impl MembersOnly {
     /// Of these roles; a member needs one of them.
     pub fn new(registry: Arc<dyn Registry>, roles: &'static [Role]) -> Self {
-        Self { registry, roles }
+        Self { registry, roles, unlisted: false }
+    }
+
+    /// Also those that an operator certified and this node has not heard of: it may be behind.
+    pub fn or_unlisted(mut self) -> Self {
+        self.unlisted = true;
+        self
     }
 }
 
 impl Interceptor for MembersOnly {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let certified = certified_of(&request).ok_or(NotMember::NoCertificate).map_err(ControlError::from)?;
-        let node_id = standing(&self.registry.cluster(), certified).map_err(ControlError::from)?;
+        let cluster = self.registry.cluster();
+        let node_id = standing(&cluster, certified).map_err(ControlError::from)?;
+        if node_id.is_none() && by_operator(&cluster) && !self.unlisted {
+            return Err(ControlError::from(NotMember::Unknown).into());
+        }
         let name = certified.name.clone();
         if !self.roles.iter().any(|role| name.has(*role)) {
             return Err(ControlError::from(NotMember::Role(name)).into());

@@ -60,7 +60,8 @@ pub(super) async fn readmit(
         return Err(refused("the cluster's operator issues certificates; put a new one in place"));
     }
     // Strangers end here: before this costs the group anything.
-    let caller = read_ended(&leaf, &known.bundle()).map_err(|e| refused(format!("{e}; no CA of today vouches for it")))?;
+    let caller =
+        read_ended(&leaf, &known.bundle()).map_err(|e| refused(format!("{e}; no CA of today vouches for it")))?;
     let public = public_key_of(&leaf).map_err(IdentityError::from)?;
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &public)
         .verify(&proven(&leaf, &request.csr), &request.proof)

@@ -11,13 +11,15 @@ use provost_wire::tls::Roles;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::{Certifier, IdentityError, certifier::role_names};
+use super::{Certifier, IdentityError, by_operator, certifier::role_names};
 use crate::ControlError;
 
 const FORM: &str = "pv1";
 const HASH_BYTES: usize = 32;
 const SECRET_BYTES: usize = 32;
 const ID_BYTES: usize = 6;
+/// In place of a CA's hash where the operator certifies nodes: they know whom to trust.
+const NO_CA: [u8; HASH_BYTES] = [0; HASH_BYTES];
 
 /// A join token as its holder has it.
 pub struct JoinSecret {
@@ -70,6 +72,11 @@ impl JoinSecret {
         self.ca_hash
     }
 
+    /// Whether nodes of the cluster bring certificates of their operator.
+    pub fn is_by_operator(&self) -> bool {
+        self.ca_hash == NO_CA
+    }
+
     /// The token's name; not secret.
     pub fn id(&self) -> &str {
         &self.id
@@ -96,7 +103,11 @@ pub async fn make_join_token(
     now: SystemTime,
 ) -> Result<(SecretString, SystemTime), ControlError> {
     let life = if life.is_zero() { Duration::from_nanos(MAX_JOIN_TOKEN_LIFE_NS) } else { life };
-    let secret = JoinSecret::make(certifier.signing()?.hash())?;
+    let ca_hash = match by_operator(&certifier.registry().cluster()) {
+        true => NO_CA,
+        false => certifier.signing()?.hash(),
+    };
+    let secret = JoinSecret::make(ca_hash)?;
     let token = JoinToken {
         id: secret.id().to_owned(),
         node: node.clone(),

@@ -68,8 +68,14 @@ pub fn read_ended(leaf: &CertificateDer<'_>, bundle: &str) -> Result<Certified, 
     let parsed = ParsedCertificate::try_from(leaf)?;
     let algorithms = aws_lc_rs_provider().signature_verification_algorithms.all;
     let roots = roots(bundle)?;
-    verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], UnixTime::since_unix_epoch(since_epoch), algorithms)
-        .map_err(|e| TlsError::certificate("the certificate", e))?;
+    verify_server_cert_signed_by_trust_anchor(
+        &parsed,
+        &roots,
+        &[],
+        UnixTime::since_unix_epoch(since_epoch),
+        algorithms,
+    )
+    .map_err(|e| TlsError::certificate("the certificate", e))?;
     Ok(certified)
 }
 

@@ -42,6 +42,16 @@ pub enum TlsError {
         /// The certificate's.
         found: String,
     },
+    /// An operator's certificate has ended, or has not begun.
+    #[error("the certificate of {node} holds from {from} until {until}, and not now")]
+    NotNow {
+        /// Whose.
+        node: String,
+        /// From when.
+        from: String,
+        /// Until when.
+        until: String,
+    },
     /// Not `host:port`.
     #[error("`{0}` is not an address: write it as host:port")]
     Address(String),
@@ -74,6 +84,7 @@ impl TlsError {
             TlsError::KeyMode { .. } => "PV-TLS-KEY-MODE",
             TlsError::Certificate { .. } | TlsError::Setup(_) => "PV-TLS-CERTIFICATE",
             TlsError::Name(_) | TlsError::OtherNode { .. } => "PV-TLS-NAME",
+            TlsError::NotNow { .. } => "PV-TLS-EXPIRED",
             TlsError::Address(_) => "PV-TLS-ADDRESS",
             TlsError::Unreachable { .. } => "PV-TLS-UNREACHABLE",
             TlsError::Peer { .. } => "PV-TLS-PEER",

@@ -10,13 +10,13 @@ use std::{
 use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
-    client::Resumption,
+    client::{Resumption, verify_server_cert_signed_by_trust_anchor},
     crypto::{
         CryptoProvider,
         aws_lc_rs::{self, sign as crypto},
     },
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
     version::TLS13,
 };
 
@@ -25,6 +25,8 @@ use crate::tls::{
     verify::{ClientVerifier, ServerVerifier, Trust},
 };
 
+/// An operator hears of it when so little of a certificate's life is left, or a tenth of it.
+const OPERATOR_WARNING: Duration = Duration::from_secs(3600);
 /// HTTP/2, the only protocol spoken.
 const ALPN: &[u8] = b"h2";
 
@@ -38,6 +40,8 @@ struct Loaded {
     certified: Certified,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    /// As PEM.
+    bundle: String,
     roots: Arc<RootCertStore>,
     server: Arc<ServerConfig>,
 }
@@ -54,15 +58,34 @@ impl Identity {
         Self::new(&Material::load(dir)?)
     }
 
-    /// An operator's own `tls.crt`, `tls.key` and `ca.crt`. The certificate must name the node by
-    /// a SPIFFE URI, too.
+    /// An operator's own `cert.pem`, `key.pem` and `ca.pem`. The certificate must name the node by
+    /// a SPIFFE URI, too, hold now, and be signed by what `ca.pem` trusts: peers would refuse others.
     pub fn load_operator(dir: &Path) -> Result<Self, TlsError> {
-        Self::new(&Material::load_operator(dir)?)
+        let loaded = Loaded::new(&Material::load_operator(dir)?)?;
+        loaded.check_now()?;
+        Ok(Self { loaded: ArcSwap::from_pointee(loaded) })
+    }
+
+    /// Uses an operator's files as they are now for new connections. Says whether they differ from
+    /// those in use.
+    pub fn reload_operator(&self, dir: &Path) -> Result<bool, TlsError> {
+        let material = Material::load_operator(dir)?;
+        let new = Loaded::new(&material)?;
+        let present = self.loaded.load();
+        if new.chain == present.chain && new.bundle == present.bundle {
+            return Ok(false);
+        }
+        new.check_now()?;
+        self.take(new)?;
+        Ok(true)
     }
 
     /// Uses new material for new connections. It must be for the same node.
     pub fn replace(&self, material: &Material) -> Result<(), TlsError> {
-        let new = Loaded::new(material)?;
+        self.take(Loaded::new(material)?)
+    }
+
+    fn take(&self, new: Loaded) -> Result<(), TlsError> {
         let own = self.name();
         if new.certified.name != own {
             return Err(TlsError::OtherNode { own: own.to_string(), found: new.certified.name.to_string() });
@@ -84,6 +107,11 @@ impl Identity {
     /// When the present certificate ends.
     pub fn expires(&self) -> SystemTime {
         self.loaded.load().certified.not_after
+    }
+
+    /// Every authority that is trusted, PEM.
+    pub fn bundle(&self) -> String {
+        self.loaded.load().bundle.clone()
     }
 
     /// The certificate itself.
@@ -157,7 +185,24 @@ impl Loaded {
         // A resumed session would skip the checks of names and of ended certificates.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { certified, chain, key, roots, server: Arc::new(server) })
+        let bundle = material.bundle.clone();
+        Ok(Self { certified, chain, key, bundle, roots, server: Arc::new(server) })
+    }
+
+    /// Whether peers that trust the same would take it now.
+    fn check_now(&self) -> Result<(), TlsError> {
+        let Certified { name, not_before, not_after, .. } = &self.certified;
+        let now = SystemTime::now();
+        if now < *not_before || *not_after <= now {
+            let (node, from, until) = (name.to_string(), rfc3339(*not_before), rfc3339(*not_after));
+            return Err(TlsError::NotNow { node, from, until });
+        }
+        let (leaf, above) =
+            self.chain.split_first().ok_or_else(|| TlsError::certificate("the certificate", "is missing"))?;
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let algorithms = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, above, UnixTime::now(), algorithms)
+            .map_err(|e| TlsError::certificate("the certificate is not one that ca.pem vouches for", e))
     }
 }
 
@@ -194,28 +239,30 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+/// RFC 3339, to the second.
+fn rfc3339(at: SystemTime) -> String {
+    let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let at = x509_parser::time::ASN1Time::from_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX));
+    at.map_or_else(|_| format!("{seconds} s after 1970"), |at| at.to_string())
+}
+
 /// Takes over an operator's files as they change, looking each `interval`. What cannot be used is
 /// logged, and the identity stays what it was. Runs until it is dropped.
 pub async fn follow_operator(identity: Arc<Identity>, dir: PathBuf, interval: Duration) {
-    let mut last = String::new();
     loop {
         tokio::time::sleep(interval).await;
-        let from = dir.clone();
-        let read = tokio::task::spawn_blocking(move || Material::load_operator(&from)).await;
-        let Ok(read) = read else { continue };
-        let replaced = read.and_then(|material| {
-            let both = format!("{}{}", material.certificate, material.bundle);
-            if both == last {
-                return Ok(false);
-            }
-            identity.replace(&material)?;
-            last = both;
-            Ok(true)
-        });
+        let (own, from) = (identity.clone(), dir.clone());
+        let replaced = tokio::task::spawn_blocking(move || own.reload_operator(&from)).await;
         match replaced {
-            Ok(true) => tracing::info!(node = %identity.name(), "the operator's certificate is in use"),
-            Ok(false) => {}
-            Err(e) => tracing::error!(code = e.code(), error = %e, "the operator's certificate cannot be used"),
+            Ok(Ok(true)) => tracing::info!(node = %identity.name(), "the operator's new certificate is in use"),
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(e)) => tracing::error!(code = e.code(), error = %e, "the operator's certificate cannot be used"),
+        }
+        let Certified { not_before, not_after, .. } = identity.certified();
+        let life = not_after.duration_since(not_before).unwrap_or_default();
+        let left = not_after.duration_since(SystemTime::now()).unwrap_or_default();
+        if left < OPERATOR_WARNING.min(life / 10) {
+            tracing::warn!(code = "PV-TLS-EXPIRED", left_s = left.as_secs(), "put a new certificate in place");
         }
     }
 }

@@ -20,6 +20,8 @@ const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 const NEXT_KEY: &str = "key.next";
 const BUNDLE: &str = "bundle.pem";
+/// The authorities, where an operator puts the files.
+const OPERATOR_CA: &str = "ca.pem";
 /// Only the owner may read a key that a node made.
 const OWNER_ONLY: u32 = 0o077;
 /// An operator's key may also be read by its group: mounted secrets are.
@@ -66,12 +68,12 @@ impl Material {
         Ok(Self { certificate, key, bundle })
     }
 
-    /// Reads an operator's own `tls.crt`, `tls.key` and `ca.crt`.
+    /// Reads an operator's own `cert.pem`, `key.pem` and `ca.pem`.
     pub fn load_operator(dir: &Path) -> Result<Self, TlsError> {
         Ok(Self {
-            certificate: files::read(&dir.join("tls.crt"))?.to_string(),
-            key: files::read_key(&dir.join("tls.key"), OWNER_AND_GROUP)?,
-            bundle: files::read(&dir.join("ca.crt"))?.to_string(),
+            certificate: files::read(&dir.join(CERTIFICATE))?.to_string(),
+            key: files::read_key(&dir.join(KEY), OWNER_AND_GROUP)?,
+            bundle: files::read(&dir.join(OPERATOR_CA))?.to_string(),
         })
     }
 

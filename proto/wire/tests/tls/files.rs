@@ -100,7 +100,7 @@ fn keys_that_others_can_read_are_refused() {
     let operator = tempfile::tempdir().unwrap();
     write_operator(operator.path(), &material);
     for (bits, good) in [(0o600, true), (0o640, true), (0o644, false)] {
-        fs::set_permissions(operator.path().join("tls.key"), Permissions::from_mode(bits)).unwrap();
+        fs::set_permissions(operator.path().join("key.pem"), Permissions::from_mode(bits)).unwrap();
         let loaded = Identity::load_operator(operator.path());
         assert_eq!(
             loaded.map(drop).map_err(|e| e.code()),
@@ -111,10 +111,10 @@ fn keys_that_others_can_read_are_refused() {
 }
 
 fn write_operator(dir: &Path, material: &Material) {
-    fs::write(dir.join("tls.key"), material.key.as_bytes()).unwrap();
-    fs::set_permissions(dir.join("tls.key"), Permissions::from_mode(0o600)).unwrap();
-    fs::write(dir.join("tls.crt"), &material.certificate).unwrap();
-    fs::write(dir.join("ca.crt"), &material.bundle).unwrap();
+    fs::write(dir.join("key.pem"), material.key.as_bytes()).unwrap();
+    fs::set_permissions(dir.join("key.pem"), Permissions::from_mode(0o600)).unwrap();
+    fs::write(dir.join("cert.pem"), &material.certificate).unwrap();
+    fs::write(dir.join("ca.pem"), &material.bundle).unwrap();
 }
 
 #[test]
@@ -127,8 +127,23 @@ fn an_operators_files_must_name_a_node() {
     assert_eq!(error.code(), "PV-TLS-NAME");
     assert!(error.to_string().contains("spiffe://CLUSTER/ROLES/ID"), "{error}");
     write_operator(dir.path(), &ca.issue(&leaf(NODE)));
-    fs::write(dir.path().join("ca.crt"), "nothing").unwrap();
-    assert_eq!(Identity::load_operator(dir.path()).unwrap_err().code(), "PV-TLS-CERTIFICATE");
+    Identity::load_operator(dir.path()).unwrap();
+    let refused = || Identity::load_operator(dir.path()).unwrap_err();
+    fs::write(dir.path().join("ca.pem"), &Authority::new("other").pem).unwrap();
+    assert_eq!(refused().code(), "PV-TLS-CERTIFICATE");
+    assert!(refused().to_string().contains("ca.pem"), "{}", refused());
+    fs::write(dir.path().join("ca.pem"), "nothing").unwrap();
+    assert_eq!(refused().code(), "PV-TLS-CERTIFICATE");
+    fs::remove_file(dir.path().join("ca.pem")).unwrap();
+    assert_eq!(refused().code(), "PV-TLS-FILE");
+    for not_now in [leaf(NODE).ended(), leaf(NODE).not_begun()] {
+        write_operator(dir.path(), &ca.issue(&not_now));
+        assert_eq!(refused().code(), "PV-TLS-EXPIRED");
+    }
+    let mut mixed = ca.issue(&leaf(NODE));
+    mixed.key = ca.issue(&leaf(NODE)).key;
+    write_operator(dir.path(), &mixed);
+    assert_eq!(refused().code(), "PV-TLS-CERTIFICATE");
 }
 
 #[tokio::test]

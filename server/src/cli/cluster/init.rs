@@ -19,6 +19,10 @@ pub struct InitArgs {
     /// The cluster's name; it never changes.
     #[arg(long)]
     cluster: String,
+    /// Certificates of your own: a folder with cert.pem, key.pem and ca.pem (instead of `tls.dir`). The
+    /// cluster then has no CA, and every node needs such a folder.
+    #[arg(long, value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
     /// Also make a join token, good for 15 minutes: `NODE=ROLE[,ROLE…]`. May be repeated.
     #[arg(long, value_name = "NODE=ROLES", value_parser = joining)]
     join: Vec<(Name, Roles)>,
@@ -37,7 +41,8 @@ fn joining(text: &str) -> Result<(Name, Roles), String> {
 
 /// Makes the cluster and prints what is shown only once.
 pub async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
-    let config = roles::run::load(&args.config)?;
+    let mut config = roles::run::load(&args.config)?;
+    config.tls_dir = args.tls_dir.clone().or(config.tls_dir);
     let cluster = Name::new(&args.cluster).context("PV-CLUSTER-INIT: --cluster")?;
     let _lock = DirLock::take(&config.data_dir)?;
     let join: BTreeMap<Name, Roles> = args.join.into_iter().collect();
@@ -54,7 +59,12 @@ pub async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
         println!("{made}");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("Cluster {cluster} is made. Its CA: {}", ca.display());
+    match &config.tls_dir {
+        None => println!("Cluster {cluster} is made. Its CA: {}", ca.display()),
+        Some(dir) => {
+            println!("Cluster {cluster} is made, with certificates of {}. Its CA: {}", dir.display(), ca.display())
+        }
+    }
     println!("\nThe administrator's token, shown this once:\n  {}", made.admin_token.expose_secret());
     for (node, token) in &tokens {
         println!("\nJoin token of {node}, good for 15 minutes:\n  {token}");

@@ -3,17 +3,22 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
+use provost_control_state::ClusterCommand;
 use provost_wire::{
     node::{
         PeerRequest, PeerResponse, PushDown, PushUp, RenewRequest, identity_client::IdentityClient,
         peer_client::PeerClient, peer_server::Peer, push_client::PushClient, push_server::Push,
     },
-    tls::{Identity, Role, join_channel},
+    tls::{Certified, Identity, PeerInfo, Role, join_channel},
 };
-use tonic::{Request, Response, Status, Streaming};
+use secrecy::ExposeSecret;
+use tonic::{Request, Response, Status, Streaming, service::Interceptor};
 
 use super::world::{World, certify, name, start};
-use crate::identity::{DEFAULT_LIFE, KeyRequest, NodeRecord, Registry, calling_node, standing};
+use crate::identity::{
+    Certifier, DEFAULT_LIFE, JoinSecret, KeyRequest, MembersOnly, NodeRecord, Registry, calling_node, make_join_token,
+    standing,
+};
 
 /// Sends back what it gets, to callers that [`crate::identity::MembersOnly`] let through.
 pub(super) struct Echo;
@@ -124,4 +129,66 @@ async fn standing_tells_the_removed_from_the_new() {
     // A node that knows nothing yet trusts what the CA signed.
     let blank = provost_control_state::Cluster::default();
     assert_eq!(standing(&blank, &certified(2, "dp-1", Role::DataPlane)), Ok(None));
+}
+
+/// An operator's certificate has a name and no number, and says nothing of membership.
+#[tokio::test]
+async fn with_an_operators_ca_the_list_decides_by_name() {
+    let memory = Arc::new(super::world::Memory::default());
+    let roles = |role: &str| std::collections::BTreeSet::from([name(role)]);
+    let init = ClusterCommand::Init {
+        cluster: name("acme"),
+        node_id: 1,
+        node: name("cp-1"),
+        roles: roles("control-plane"),
+        address: "cp-1:1".to_owned(),
+        authority: None,
+    };
+    memory.change(init).await.unwrap();
+    let certifier = Certifier::new(memory.clone(), Arc::new(super::world::Upside), DEFAULT_LIFE);
+    let now = std::time::SystemTime::now();
+    for (node, role) in [("cp-2", Role::ControlPlane), ("dp-1", Role::DataPlane)] {
+        let (token, _) = make_join_token(&certifier, &name(node), &role.into(), Duration::ZERO, now).await.unwrap();
+        let secret = JoinSecret::parse(token.expose_secret()).unwrap();
+        assert!(secret.is_by_operator());
+        let (hash, key) = (secret.hash(), "0".repeat(64));
+        let used = ClusterCommand::TokenUsed { hash, key, address: "x:1".to_owned(), now_ns: 1 };
+        memory.change(used).await.unwrap();
+    }
+    memory.change(ClusterCommand::NodeRemoved { node_id: 3, time_ns: 0 }).await.unwrap();
+    let cluster = memory.cluster();
+    let certified = |spiffe: &str, serial_node_id| Certified {
+        name: spiffe.parse().unwrap(),
+        dns: Vec::new(),
+        serial_node_id,
+        not_before: now,
+        not_after: now,
+    };
+    let standing_of = |spiffe, serial| standing(&cluster, &certified(spiffe, serial)).map_err(|e| e.code());
+    for (spiffe, serial, expect) in [
+        ("spiffe://acme/control-plane/cp-2", None, Ok(Some(2))),
+        // A number in the serial is chance, and one in the name is a name.
+        ("spiffe://acme/control-plane/cp-2", Some(1), Ok(Some(2))),
+        ("spiffe://acme/control-plane/2", None, Ok(None)),
+        ("spiffe://acme/data-plane/cp-2", None, Err("PV-TLS-MEMBER")),
+        ("spiffe://acme/data-plane/dp-1", None, Err("PV-TLS-MEMBER")),
+        ("spiffe://acme/data-plane/dp-9", None, Ok(None)),
+        ("spiffe://umbra/control-plane/cp-2", None, Err("PV-TLS-MEMBER")),
+    ] {
+        assert_eq!(standing_of(spiffe, serial), expect, "{spiffe} {serial:?}");
+    }
+    // Not in the list: only for the service that brings it.
+    let ask = |mut members: MembersOnly, spiffe: &str| {
+        let mut request = tonic::Request::new(());
+        let remote = "127.0.0.1:1".parse().unwrap();
+        let certified = Some(Arc::new(certified(spiffe, None)));
+        request.extensions_mut().insert(PeerInfo { remote, certified });
+        members.call(request).map(drop).map_err(|e| provost_wire::admin::Failure::of(&e).code)
+    };
+    let members = MembersOnly::new(memory.clone(), &Role::ALL);
+    let refused = Err("PV-TLS-MEMBER".to_owned());
+    assert_eq!(ask(members.clone(), "spiffe://acme/control-plane/cp-2"), Ok(()));
+    assert_eq!(ask(members.clone(), "spiffe://acme/data-plane/dp-9"), refused);
+    assert_eq!(ask(members.clone().or_unlisted(), "spiffe://acme/control-plane/cp-9"), Ok(()));
+    assert_eq!(ask(members.or_unlisted(), "spiffe://acme/data-plane/dp-1"), refused);
 }
