@@ -53,6 +53,18 @@ impl Place {
         Some(self.now()?["admin"].as_str()?.to_owned())
     }
 
+    /// Where the voters are reached by other nodes.
+    pub fn peers(&self) -> Vec<String> {
+        let now = self.now().unwrap_or_default();
+        let peer = |node: &Value| Some(node["peer"].as_str()?.to_owned());
+        now["nodes"].as_array().map(|nodes| nodes.iter().filter_map(peer).collect()).unwrap_or_default()
+    }
+
+    /// What wraps the keys of secrets: the same file for all nodes.
+    pub fn secrets_key(&self) -> PathBuf {
+        self.data.join("secrets.key")
+    }
+
     pub fn members(&self) -> Vec<Member> {
         let now = self.now().unwrap_or_default();
         let member = |node: &Value| {
@@ -187,7 +199,10 @@ impl Cluster {
         let mut text = String::new();
         for file in files(&member.data_dir, 2) {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // RocksDB's own LOG is of no interest.
+            // RocksDB's own LOG is of no interest, nor are its write-ahead logs: they are binary.
+            if name.trim_end_matches(".log").bytes().all(|b| b.is_ascii_digit()) {
+                continue;
+            }
             let in_log_dir = file.parent().is_some_and(|p| p.ends_with("log") || p.ends_with("logs"));
             if name == "log" || name == "stderr" || name.ends_with(".log") && name != "LOG" || in_log_dir {
                 text.push_str(&String::from_utf8_lossy(&std::fs::read(&file).unwrap_or_default()));

@@ -5,15 +5,19 @@
 //! afterwards by [`verdict`]; the judges themselves are tested beside their code. A binary whose
 //! `dev --nodes` takes no 3 is skipped with one printed line.
 //!
+//! [`quota_flood`] adds five data-plane nodes, processes too, that join with tokens.
+//!
 //! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds and, from 140 on, lets
-//! certificates live for a minute instead of half of one; `TMPDIR` chooses
-//! the disk.
+//! certificates live for a minute instead of half of one; `PROVOST_QUOTA_LIMIT` and `PROVOST_QUOTA_RUNS`
+//! make the quota floods larger and more; `TMPDIR` chooses the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
 mod audit_members;
 mod certificates;
 mod cluster;
+mod fleet;
+mod flood;
 mod followers;
 #[path = "../blackbox/harness.rs"]
 #[allow(dead_code, reason = "the other target uses the rest")]
@@ -24,6 +28,7 @@ mod linearizable;
 mod linearizable_tests;
 mod minority;
 mod operator_pki;
+mod quota_flood;
 mod revisions;
 mod staged;
 mod stale;
