@@ -72,7 +72,7 @@ pub(super) struct Lease {
     pub(super) epoch: u64,
     /// Held and not yet reported as used or returned.
     pub(super) units: u64,
-    /// When the node last reported, in elapsed time: the base of its pace.
+    /// When the node last reported, by the proposer's wall clock: the base of its pace.
     pub(super) since_ns: u64,
     /// Units a second that it used lately; for a rate: what it could use.
     pub(super) pace: u64,

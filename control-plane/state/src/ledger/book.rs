@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::{AccountKey, Ledger, LedgerRowKey, MAX_ACCOUNTS_PER_QUOTA, account::Account, account::Lease};
+use super::{
+    AccountKey, Ledger, LedgerRowKey, MAX_ACCOUNTS_PER_QUOTA, account::Account, account::Lease, exchange::Exchange,
+};
 
 /// Ways to find leases and accounts; follows from them.
 #[derive(Clone, Debug, Default)]
@@ -64,15 +66,15 @@ impl Ledger {
         self.touch(LedgerRowKey::Account(key.clone()));
     }
 
-    pub(super) fn new_lease(&mut self, account: &Arc<AccountKey>, node: &Arc<str>, epoch: u64) -> u64 {
+    pub(super) fn new_lease(&mut self, account: &Arc<AccountKey>, ex: &Exchange) -> u64 {
         self.last_lease += 1;
         let id = self.last_lease;
         let lease = Lease {
             account: account.clone(),
-            node: node.clone(),
-            epoch,
+            node: ex.node.clone(),
+            epoch: ex.epoch,
             units: 0,
-            since_ns: self.elapsed.now_ns(),
+            since_ns: ex.now_ns,
             pace: 0,
             expires_ns: 0,
             orphan: false,

@@ -46,7 +46,7 @@ impl Ledger {
         self.elapsed.advance(ex.clock);
         self.touch(LedgerRowKey::Meta);
         for report in &ex.reports {
-            self.book(resources, &ex.node, ex.epoch, report);
+            self.book(resources, &ex, report);
         }
         self.sweep(resources, ex.now_ns);
         let mut grants = Vec::with_capacity(ex.wants.len());
@@ -77,10 +77,10 @@ impl Ledger {
     }
 
     /// A report counts only for a lease of this very epoch; others are closed already.
-    fn book(&mut self, resources: &Resources, node: &Arc<str>, epoch: u64, report: &LeaseReport) {
+    fn book(&mut self, resources: &Resources, ex: &Exchange, report: &LeaseReport) {
         let id = report.lease;
         let Some(lease) = self.leases.get(&id) else { return };
-        if lease.node != *node || lease.epoch != epoch || lease.orphan {
+        if lease.node != ex.node || lease.epoch != ex.epoch || lease.orphan {
             return;
         }
         let key = lease.account.clone();
@@ -88,7 +88,7 @@ impl Ledger {
         let is_window = matches!(span, Span::Window { .. });
         if is_window {
             self.take_units(id, report.settled, true);
-            self.note_pace(id, report.settled);
+            self.note_pace(id, report.settled, ex.now_ns);
         }
         self.take_units(id, report.returned, false);
         match (report.closed, span) {
@@ -117,18 +117,21 @@ impl Ledger {
         self.set_expiry(id, self.elapsed.now_ns().saturating_add(silence));
     }
 
-    /// Half what it was, half what it is.
-    fn note_pace(&mut self, id: u64, settled: u64) {
-        let now = self.elapsed.now_ns();
+    /// Half what it was, half what it is. By the wall clock: a wrong pace makes a lease larger or
+    /// smaller than need be, and nothing else.
+    fn note_pace(&mut self, id: u64, settled: u64, now_ns: u64) {
         let Some(lease) = self.leases.get_mut(&id) else { return };
-        let passed = now.saturating_sub(lease.since_ns);
+        let passed = now_ns.saturating_sub(lease.since_ns);
         if passed < MIN_PACE_NS && lease.pace > 0 {
+            // Of a clock that was set back.
+            lease.since_ns = lease.since_ns.min(now_ns);
+            self.touch(LedgerRowKey::Lease(id));
             return;
         }
         let a_second = u128::from(settled) * u128::from(SECOND_NS) / u128::from(passed.max(MIN_PACE_NS));
         let a_second = u64::try_from(a_second).unwrap_or(u64::MAX);
         lease.pace = lease.pace / 2 + a_second / 2 + (lease.pace & a_second & 1);
-        lease.since_ns = now;
+        lease.since_ns = now_ns;
         self.touch(LedgerRowKey::Lease(id));
     }
 

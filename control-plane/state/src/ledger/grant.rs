@@ -70,7 +70,7 @@ impl Ledger {
         if !self.open_account(key) {
             return None;
         }
-        let id = if lease == 0 { self.new_lease(key, &ex.node, ex.epoch) } else { lease };
+        let id = if lease == 0 { self.new_lease(key, ex) } else { lease };
         self.add_units(id, units);
         Some(id)
     }

@@ -16,7 +16,7 @@
 //! Time comes in with each command, twice. Windows follow the wall clock, per quota, and never go
 //! back: if a clock was far ahead, the quota stays in that window until time gets there, or until
 //! it is deleted and made anew. Waiting for a share follows the proposers' monotonic clocks, so
-//! that a clock that is set cannot free a share that is still used.
+//! that a clock that is set cannot free a share that is still used; see [`clock`].
 //! Left out: the proposer's clock and certificates (`provost-control-api`), spending
 //! (`provost-data-policy`).
 
@@ -57,10 +57,10 @@ pub const MAX_ACCOUNTS_PER_QUOTA: usize = 65_536;
 /// Nodes that are remembered.
 pub const MAX_NODES: usize = 10_000;
 /// How long a holder may use a share after it sent the exchange that renewed it.
-pub const SHARE_TTL_MS: u64 = 10_000;
-/// How long a share stays with a node that is silent: its TTL, and twice as much again for
-/// proposals that were long on their way and clocks that drift.
-pub const SHARE_REUSE_NS: u64 = 30_000_000_000;
+pub const SHARE_TTL_MS: u64 = 5_000;
+/// How long a share stays with a node that is silent: its TTL, and twice as much again for what
+/// [`clock`] may count too much, proposals that were long on their way and clocks that drift.
+pub const SHARE_REUSE_NS: u64 = 15_000_000_000;
 /// The longest a call runs: its slot stays taken as long.
 pub const LONGEST_CALL_NS: u64 = 3_600_000_000_000;
 

@@ -10,8 +10,10 @@ const MS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000 * MS;
 /// Units used are reported at least this often.
 const REPORT_NS: u64 = 2 * SECOND_NS;
-/// Shares are renewed this often: a third of the time to live that the ledger gives them.
-const RENEW_NS: u64 = 3 * SECOND_NS;
+/// Shares are renewed this often: after their time to live, by this.
+const RENEWALS_PER_TTL: u64 = 3;
+/// Demand for a rate is what was tried since the last exchange, of at most so long ago.
+const LONGEST_LOOK_NS: u64 = 3 * SECOND_NS;
 /// An account that is not used for so long gives back what it has; sooner where the ledger has no
 /// more, since others wait for it.
 const IDLE_NS: u64 = 5 * SECOND_NS;
@@ -35,7 +37,7 @@ impl Slot {
         }
         let since = now_ns.saturating_sub(cold.exchanged_ns);
         if is_closing || self.is_rate() || self.unit() == QuotaUnit::Concurrent {
-            return is_closing || since >= RENEW_NS || self.can_return_rate(&cold, now_ns);
+            return is_closing || since >= cold.renew_ns || self.can_return_rate(&cold, now_ns);
         }
         let ended = now_ns >= self.balance().expires_ns();
         let has_news = self.balance().has_spent() || self.balance().free() > 0 || cold.booked == 0;
@@ -103,7 +105,7 @@ impl Slot {
             let returned = match (is_idle, is_slots) {
                 (true, _) => balance.withdraw(|free| free),
                 // Slots that are free at a renewal are worth more where calls wait.
-                (false, true) if need == 0 && now_ns.saturating_sub(cold.exchanged_ns) >= RENEW_NS => {
+                (false, true) if need == 0 && now_ns.saturating_sub(cold.exchanged_ns) >= cold.renew_ns => {
                     balance.withdraw(|free| free / 2)
                 }
                 _ => 0,
@@ -130,7 +132,7 @@ impl Slot {
     fn compose_rate(self: &Arc<Self>, cold: &mut Cold, now_ns: u64, exchange: &mut LeaseExchange) {
         let need = self.need.load(Ordering::Acquire);
         let attempts = self.attempts.swap(0, Ordering::AcqRel);
-        let passed = now_ns.saturating_sub(cold.exchanged_ns).clamp(100 * MS, RENEW_NS);
+        let passed = now_ns.saturating_sub(cold.exchanged_ns).clamp(100 * MS, LONGEST_LOOK_NS);
         if attempts > 0 || need > 0 {
             cold.used_ns = now_ns;
         }
@@ -169,6 +171,7 @@ impl Slot {
             cold.limit = grant.limit;
             cold.remaining = grant.remaining;
             cold.window_end_ns = grant.window_end_ns;
+            cold.renew_ns = grant.ttl_ms.saturating_mul(MS) / RENEWALS_PER_TTL;
             let expires_ns = sent_ns.saturating_add(grant.ttl_ms.saturating_mul(MS));
             if self.is_rate() {
                 self.granted_rate(&mut cold, grant, expires_ns, now_ns);

@@ -53,6 +53,8 @@ pub(super) struct Cold {
     pub(super) limit: u64,
     pub(super) remaining: u64,
     pub(super) window_end_ns: u64,
+    /// Shares: when to renew, after the last exchange.
+    pub(super) renew_ns: u64,
     /// Units that the ledger has booked to the lease.
     pub(super) booked: u64,
     /// Rates: the share as it is kept to.

@@ -165,3 +165,18 @@ fn a_fenced_node_stops_at_once() {
     let _waiting = slot.wait(1);
     assert_eq!(book.next(5 * SECOND), None);
 }
+
+#[test]
+fn shares_are_renewed_at_a_third_of_the_life_that_the_ledger_gives_them() {
+    for (unit, window) in [("calls", Some("second")), ("concurrent", None)] {
+        for ttl_s in [3, 6, 12] {
+            let lease = LeaseGrant { rate_milli: 40_000, burst: 10, ttl_ms: ttl_s * 1_000, ..grant(1, 50, 50) };
+            let (book, slot) = supplied(unit, window, lease);
+            let _running = slot.take(1, SECOND).unwrap();
+            let first = (11..200).find(|tenth| book.next(tenth * SECOND / 10).is_some()).unwrap();
+            let after = first * SECOND / 10 - SECOND;
+            let due = ttl_s * SECOND / 3;
+            assert!((due..=due + SECOND / 2).contains(&after), "{unit} with {ttl_s} s: after {after} ns");
+        }
+    }
+}
