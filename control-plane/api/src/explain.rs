@@ -1,8 +1,7 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, RoleBindingSpec,
-    RoleSpec, SecretSpec, TenantSpec,
+    ApiKeySpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec, PriceSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -48,6 +47,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::Secret => generator.subschema_for::<SecretSpec>(),
         Kind::Quota => generator.subschema_for::<QuotaSpec>(),
         Kind::NodeGroup => generator.subschema_for::<NodeGroupSpec>(),
+        Kind::Price => generator.subschema_for::<PriceSpec>(),
     };
     schema.to_value()
 }

@@ -52,6 +52,7 @@ fn spec_json(spec: &Spec) -> Value {
         }
         Spec::Quota(s) => serde_json::to_value(s),
         Spec::NodeGroup(s) => serde_json::to_value(s),
+        Spec::Price(s) => serde_json::to_value(s),
     };
     // Maps with text keys and plain scalars only: this cannot fail.
     value.unwrap_or_default()
@@ -91,6 +92,10 @@ pub fn summary(resource: &Resource) -> String {
         Spec::NodeGroup(s) => {
             let names: Vec<&str> = s.nodes.iter().chain(&s.roles).map(String::as_str).collect();
             format!("{} first, for {} s", names.join(", "), s.hold_s)
+        }
+        Spec::Price(s) => {
+            let names: Vec<&str> = s.tools.iter().chain(&s.models).map(String::as_str).collect();
+            format!("{} for {}", s.currency, names.join(", "))
         }
     }
 }

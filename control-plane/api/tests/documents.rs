@@ -119,6 +119,7 @@ fn every_kind_can_be_written() {
         Kind::Plugin => "{source: {mcp-stdio: {command: npx, secretEnv: {T: {secret: s}}}}, timeoutMs: 5}",
         Kind::Quota => "{limit: 5, unit: cost-micro, window: month}",
         Kind::NodeGroup => "{nodes: ['canary-*'], holdS: 5}",
+        Kind::Price => "{currency: EUR, models: ['*'], perMillionOutputTokensMicro: 500000}",
         _ => "{}",
     };
     for kind in Kind::ALL {

@@ -37,13 +37,13 @@ const RESERVED_HEADERS: [&str; 9] = [
     "upgrade",
 ];
 
-struct Check<'a> {
+pub(crate) struct Check<'a> {
     key: ResourceKey,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn require(&mut self, holds: bool, field: &str, message: impl FnOnce() -> String) {
+    pub(crate) fn require(&mut self, holds: bool, field: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.problems.push(Problem::of_field(&self.key, field, CODE, message()));
         }
@@ -59,7 +59,7 @@ impl Check<'_> {
     }
 
     /// `*` matches any rest, so it stands only at the end.
-    fn patterns<'p>(&mut self, field: &str, patterns: impl IntoIterator<Item = &'p String>) {
+    pub(crate) fn patterns<'p>(&mut self, field: &str, patterns: impl IntoIterator<Item = &'p String>) {
         for pattern in patterns {
             self.require(!pattern.is_empty(), field, || "an empty pattern matches nothing".into());
             let inner = pattern.strip_suffix('*').unwrap_or(pattern);
@@ -82,6 +82,7 @@ pub(crate) fn check(resource: &Resource, problems: &mut Vec<Problem>) {
         Spec::Plugin(spec) => plugin(&mut check, spec),
         Spec::Quota(spec) => quota(&mut check, spec),
         Spec::NodeGroup(spec) => node_group(&mut check, spec),
+        Spec::Price(spec) => crate::prices::check(&mut check, spec),
         Spec::Tenant(_) | Spec::Principal(_) | Spec::Secret(_) => {}
     }
 }

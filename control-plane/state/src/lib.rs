@@ -16,6 +16,7 @@ mod fields;
 mod history;
 mod key_ring;
 mod ledger;
+mod prices;
 mod problem;
 mod references;
 mod release;

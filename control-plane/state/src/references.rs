@@ -50,7 +50,8 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
         | Spec::Role(_)
         | Spec::Policy(_)
         | Spec::Secret(_)
-        | Spec::NodeGroup(_) => {}
+        | Spec::NodeGroup(_)
+        | Spec::Price(_) => {}
     }
     found
 }

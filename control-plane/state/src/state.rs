@@ -11,7 +11,7 @@ use provost_types::{Kind, Name, NodeGroupSpec, Resource, ResourceKey, Resources,
 use crate::{
     ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
     MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, ReleaseCommand, ReleaseReply,
-    Transaction, fields, references,
+    Transaction, fields, prices, references,
 };
 
 /// What a transaction does to each resource it names, in key order.
@@ -209,6 +209,9 @@ impl State {
         }
         if report.iter().any(|(k, _)| k.kind == Kind::NodeGroup) {
             fields::check_one_group(&candidate, &mut problems);
+        }
+        if report.iter().any(|(k, _)| k.kind == Kind::Price) {
+            prices::check_together(&candidate, &mut problems);
         }
         if !problems.is_empty() {
             return Err(Rejected { problems });

@@ -138,6 +138,19 @@ fn each_broken_rule_is_reported_with_its_field() {
         (acme("Quota", "x", json!({"limit": 1, "unit": "calls"})), "PV-RES-FIELD", "spec.window"),
         (acme("Quota", "x", json!({"limit": 1, "unit": "concurrent", "window": "day"})), "PV-RES-FIELD", "spec.window"),
         (acme("Quota", "x", json!({"limit": 0, "unit": "calls", "window": "day"})), "PV-RES-FIELD", "spec.limit"),
+        (acme("Price", "x", json!({"currency": "eur", "tools": ["*"]})), "PV-RES-FIELD", "spec.currency"),
+        (acme("Price", "x", json!({"currency": "EUR"})), "PV-RES-FIELD", "spec"),
+        (acme("Price", "x", json!({"currency": "EUR", "tools": ["a*b"]})), "PV-RES-FIELD", "spec.tools"),
+        (
+            acme("Price", "x", json!({"currency": "EUR", "tools": ["*"], "perMillionInputTokensMicro": 1})),
+            "PV-RES-FIELD",
+            "spec.perMillionInputTokensMicro",
+        ),
+        (
+            acme("Price", "x", json!({"currency": "EUR", "tools": ["*"], "perCallMicro": 2_000_000_000_000_u64})),
+            "PV-RES-FIELD",
+            "spec.perCallMicro",
+        ),
     ];
     for (bad, code, field) in cases {
         let mut state = base();
@@ -160,6 +173,7 @@ fn good_resources_are_taken() {
             json!({"source": {"builtin": {"name": "sql", "config": {"url": "sqlite:a.db", "maxRows": "10"}}}}),
         ),
         acme("Quota", "x", json!({"limit": 1, "unit": "concurrent"})),
+        acme("Price", "x", json!({"currency": "EUR", "tools": ["sql.*"], "models": ["*"], "perCallMicro": 5})),
         acme("Role", "x", json!({"rules": [{"tools": ["*", "sql.*", "echo.say"]}]})),
         acme(
             "RoleBinding",
@@ -232,4 +246,27 @@ fn deleting_what_is_not_there_and_naming_twice_are_errors() {
     let twice = acme("Role", "twice", json!({}));
     let rejected = base().apply(Revision(2), &transaction(vec![twice.clone(), twice], vec![])).unwrap_err();
     assert_eq!(rejected.problems[0].code, "PV-RES-DUPLICATE");
+}
+
+#[test]
+fn the_prices_of_a_tenant_have_one_currency_and_a_pattern_has_one_price() {
+    let price = |name: &str, currency: &str, tool: &str| {
+        acme("Price", name, json!({"currency": currency, "tools": [tool], "perCallMicro": 5}))
+    };
+    let mut state = base();
+    state.apply(Revision(2), &transaction(vec![price("a", "EUR", "sql.*"), price("b", "EUR", "*")], vec![])).unwrap();
+    let before = state.clone();
+    for (other, field, said) in [
+        (price("c", "USD", "echo.*"), "spec.currency", "is USD, and Price/acme/a is in EUR"),
+        (price("c", "EUR", "sql.*"), "spec.tools", "`sql.*` has a price in Price/acme/a already"),
+    ] {
+        let rejected = state.apply(Revision(3), &transaction(vec![other], vec![])).unwrap_err();
+        let [problem] = rejected.problems.as_slice() else { panic!("{rejected}") };
+        assert_eq!((&*problem.code, problem.field.as_str()), ("PV-RES-FIELD", field));
+        assert!(problem.message.contains(said), "{}", problem.message);
+        assert_eq!(state, before);
+    }
+    // All of them at once is a change of currency.
+    let dollars = vec![price("a", "USD", "sql.*"), price("b", "USD", "*")];
+    state.apply(Revision(4), &transaction(dollars, vec![])).unwrap();
 }

@@ -28,6 +28,8 @@ pub struct Usage {
     pub tokens_in: u64,
     /// Model tokens made.
     pub tokens_out: u64,
+    /// What it cost, in millionths of the tenant's currency; 0 where nothing has a price.
+    pub cost_micro: u64,
 }
 
 /// How an execution ended.
@@ -112,11 +114,35 @@ pub struct Rejection {
     pub limit: Option<Box<LimitState>>,
 }
 
+/// How what is used of a limit comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitKind {
+    /// When its window ends.
+    Consumable,
+    /// By time, steadily.
+    Rate,
+    /// When calls that run end.
+    Concurrency,
+}
+
+impl LimitKind {
+    /// The name as errors carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LimitKind::Consumable => "consumable",
+            LimitKind::Rate => "rate",
+            LimitKind::Concurrency => "concurrency",
+        }
+    }
+}
+
 /// What is left of a limit that a call counts in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitState {
     /// `TENANT/QUOTA`.
     pub quota: String,
+    /// How it comes back.
+    pub kind: LimitKind,
     /// What it counts.
     pub unit: QuotaUnit,
     /// The most in one window.

@@ -115,6 +115,7 @@ fn outcome<P: Plane>(plane: &P, facts: &Facts, reply: &Reply, status: CallStatus
         rows: usage.rows,
         tokens_in: usage.tokens_in,
         tokens_out: usage.tokens_out,
+        cost_micro: usage.cost_micro,
         duration_us: now.saturating_sub(facts.request.arrived_ns) / 1_000,
         ..event.impact
     };

@@ -14,7 +14,7 @@ mod call;
 mod drive;
 mod ports;
 
-pub use answer::{Answer, Execution, LimitState, Rejection, RejectionKind, Reply, Usage};
+pub use answer::{Answer, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, Usage};
 pub use call::{
     Admitted, Authenticated, Call, Caller, ClientFacts, Credential, Executed, Guarded, Intended, Limited, Operation,
     Received, Request, Resolved, Route, Target, TraceFacts, Validated,

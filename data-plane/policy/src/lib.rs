@@ -14,7 +14,8 @@
 //! Role grants are data, looked up by name; only the policies that people write are evaluated by
 //! Cedar, sliced by tenant and action. `docs/policy.md` is the guide for those who write them.
 //!
-//! [`quota`] finds the quotas that cover a call and keeps this node's share of each.
+//! [`quota`] finds the quotas that cover a call and keeps this node's share of each; [`PriceIndex`]
+//! says what a call costs.
 //!
 //! Left out: authentication, the reading of YAML.
 //!
@@ -27,6 +28,7 @@ mod entities;
 mod facts;
 mod grants;
 mod policy_slice;
+mod price;
 mod problem;
 pub mod quota;
 mod schema;
@@ -35,5 +37,6 @@ mod visibility;
 
 pub use engine::{AccessRequest, PolicyEngine};
 pub use facts::{Facts, SqlFacts};
+pub use price::{CallPrice, PriceIndex};
 pub use problem::PolicyProblem;
 pub use schema::SCHEMA_TEXT;

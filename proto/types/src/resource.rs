@@ -30,6 +30,8 @@ pub enum Kind {
     Quota,
     /// Data-plane nodes that take each change first.
     NodeGroup,
+    /// What use costs.
+    Price,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
         Kind::Secret,
         Kind::Quota,
         Kind::NodeGroup,
+        Kind::Price,
     ];
 
     /// The kind as written in YAML.
@@ -60,6 +63,7 @@ impl Kind {
             Kind::Secret => "Secret",
             Kind::Quota => "Quota",
             Kind::NodeGroup => "NodeGroup",
+            Kind::Price => "Price",
         }
     }
 
@@ -80,7 +84,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup"
+     NodeGroup, Price"
 )]
 pub struct UnknownKind(pub String);
 

@@ -22,6 +22,7 @@ pub enum Spec {
     Secret(SecretSpec),
     Quota(QuotaSpec),
     NodeGroup(NodeGroupSpec),
+    Price(PriceSpec),
 }
 
 impl Spec {
@@ -38,6 +39,7 @@ impl Spec {
             Spec::Secret(_) => Kind::Secret,
             Spec::Quota(_) => Kind::Quota,
             Spec::NodeGroup(_) => Kind::NodeGroup,
+            Spec::Price(_) => Kind::Price,
         }
     }
 }
@@ -281,8 +283,8 @@ pub enum QuotaUnit {
     Calls,
     /// Model tokens, in and out.
     Tokens,
-    /// Money in millionths of the tenant's currency. Counted where a model has a price; what has
-    /// none costs nothing.
+    /// Money in millionths of the currency of the tenant's prices. Counted where a `Price` names the
+    /// tool or the model; what has none costs nothing.
     CostMicro,
     /// Calls running at once.
     Concurrent,
@@ -407,12 +409,36 @@ impl Default for NodeGroupSpec {
 }
 
 impl NodeGroupSpec {
-    /// Whether a node belongs to the group. `roles` as its certificate names them: `a+b`.
+    /// Whether a node belongs to the group. `roles` as its certificate names them: `a.b`.
     pub fn selects(&self, node: &str, roles: &str) -> bool {
         let named = |pattern: &String| match pattern.strip_suffix('*') {
             Some(prefix) => node.starts_with(prefix),
             None => node == pattern,
         };
-        self.nodes.iter().any(named) || roles.split('+').any(|role| self.roles.contains(role))
+        self.nodes.iter().any(named) || roles.split('.').any(|role| self.roles.contains(role))
     }
+/// What calls of tools and models cost, in millionths of a currency: quotas of the unit `cost-micro`
+/// count it, and the audit log records it. A call costs what its tool costs and what the model costs
+/// that runs for it. Of several prices the one that names the tool or model exactly holds, else the one
+/// with the longest prefix; one pattern has one price. What no price names costs nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PriceSpec {
+    /// The currency, three letters of ISO 4217 such as `EUR`. All prices of a tenant have the same.
+    pub currency: String,
+    /// Tool names as clients see them (`plugin.tool`); `*` ends a prefix (`sql.*`, `*`).
+    #[serde(default)]
+    pub tools: BTreeSet<String>,
+    /// Model names, likewise.
+    #[serde(default)]
+    pub models: BTreeSet<String>,
+    /// For each call that runs, however it ends, in millionths. 0: calls themselves are free.
+    #[serde(default)]
+    pub per_call_micro: u64,
+    /// For a million tokens that a model reads, in millionths.
+    #[serde(default)]
+    pub per_million_input_tokens_micro: u64,
+    /// For a million tokens that a model makes, in millionths.
+    #[serde(default)]
+    pub per_million_output_tokens_micro: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use provost_data_policy::{PolicyEngine, PolicyProblem, quota::QuotaIndex};
+use provost_data_policy::{PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
 use provost_types::{Kind, Name, PluginSource, ResourceKey, Revision, Snapshot, Spec};
 
 use super::api_keys::ApiKeys;
@@ -28,6 +28,7 @@ pub struct Compiled {
     pub(super) engine: PolicyEngine,
     pub(super) keys: ApiKeys,
     pub(super) quotas: QuotaIndex,
+    pub(super) prices: PriceIndex,
     /// SHA-256 of each plugin's spec, by tenant and name.
     plugin_digests: HashMap<(Name, Name), Arc<str>>,
 }
@@ -50,6 +51,7 @@ impl Compiled {
         let engine = engine.map_err(|problems| CompileError { revision, problems })?;
         let keys = ApiKeys::compile(&snapshot);
         let quotas = QuotaIndex::compile(&snapshot);
+        let prices = PriceIndex::compile(&snapshot);
         let plugin_digests = snapshot
             .of_kind(Kind::Plugin)
             .filter_map(|plugin| {
@@ -59,7 +61,7 @@ impl Compiled {
                 Some(((tenant, plugin.metadata.name.clone()), hex(digest.as_ref()).into()))
             })
             .collect();
-        Ok(Self { snapshot, engine, keys, quotas, plugin_digests })
+        Ok(Self { snapshot, engine, keys, quotas, prices, plugin_digests })
     }
 
     /// What this was compiled from.

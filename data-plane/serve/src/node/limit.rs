@@ -3,10 +3,14 @@
 //! Counted are calls of tools, prompts, resources and models; lists, completions, subscriptions
 //! and the polling of tasks are not. A question to the client inside one call (legacy eras) is part
 //! of it; an answer by a call of its own (MRTR) counts as a call.
+//!
+//! Tokens and money are reserved for the worst case: what can be read is bounded by the bytes of the
+//! parameters, what can be made by the bound that the caller gives or the default.
 
-use provost_data_pipeline::{Admitted, Call, Operation, Rejection, Reservation};
-use provost_data_policy::quota::QuotaCall;
+use provost_data_pipeline::{Admitted, Call, Intended, Operation, Rejection, Request, Reservation, Target};
+use provost_data_policy::{CallPrice, quota::QuotaCall};
 use provost_mcp::{RawJson, RawObject};
+use provost_types::Name;
 
 use super::{compiled::Compiled, models, plane::Node};
 use crate::quota::no_client;
@@ -24,16 +28,17 @@ pub(super) async fn reserve(node: &Node, compiled: &Compiled, call: &Call<Admitt
     if !compiled.quotas.has_any(&principal.tenant) {
         return Ok(Reservation::default());
     }
-    let Some(facts) = CallFacts::of(compiled, call) else { return Ok(Reservation::default()) };
+    let facts = CallFacts::of(compiled, &principal.tenant, call.request(), call.target());
+    let Some(facts) = facts else { return Ok(Reservation::default()) };
+    let price = compiled.prices.of(&principal.tenant, facts.tool, facts.model.as_deref());
     let quota_call = QuotaCall {
         tenant: &principal.tenant,
         principal: &principal.name,
         tool: facts.tool,
         model: facts.model.as_deref(),
         workflow: &facts.workflow,
-        tokens: facts.tokens,
-        // Until models have prices.
-        cost_micro: 0,
+        tokens: facts.tokens_in.saturating_add(facts.tokens_out),
+        cost_micro: price.cost_micro(facts.tokens_in, facts.tokens_out),
     };
     match &node.quotas {
         Some(quotas) => quotas.reserve(&compiled.quotas, &quota_call).await,
@@ -44,44 +49,60 @@ pub(super) async fn reserve(node: &Node, compiled: &Compiled, call: &Call<Admitt
     }
 }
 
-/// What quotas look at.
+/// What a call that runs costs; nothing if it is not counted.
+pub(super) fn price(compiled: &Compiled, call: &Call<Intended>) -> CallPrice {
+    let tenant = &call.caller().principal.tenant;
+    if !compiled.prices.has_any(tenant) {
+        return CallPrice::default();
+    }
+    let facts = CallFacts::of(compiled, tenant, call.request(), call.target());
+    facts.map(|f| compiled.prices.of(tenant, f.tool, f.model.as_deref())).unwrap_or_default()
+}
+
+/// What quotas and prices look at.
 struct CallFacts<'a> {
     tool: Option<&'a str>,
     model: Option<String>,
     workflow: String,
-    tokens: u64,
+    /// Tokens that are read, at most.
+    tokens_in: u64,
+    /// Tokens that are made, at most.
+    tokens_out: u64,
 }
 
 impl<'a> CallFacts<'a> {
     /// `None`: the operation is not counted.
-    fn of(compiled: &Compiled, call: &'a Call<Admitted>) -> Option<Self> {
-        let (request, target) = (call.request(), call.target());
-        let mut facts = Self { tool: None, model: None, workflow: workflow(call), tokens: 0 };
+    fn of(compiled: &Compiled, tenant: &Name, request: &'a Request, target: &'a Target) -> Option<Self> {
+        let workflow = workflow(request);
+        let mut facts = Self { tool: None, model: None, workflow, tokens_in: 0, tokens_out: 0 };
+        let params = &request.params;
         match &request.operation {
             Operation::CallTool(_) => {
                 facts.tool = Some(&target.full);
-                let tenant = &call.caller().principal.tenant;
                 if target.plugin.as_ref().is_some_and(|plugin| compiled.is_inference(tenant, plugin)) {
-                    let arguments = RawObject::parse(&request.params).ok().and_then(|p| p.get("arguments"));
+                    let arguments = RawObject::parse(params).ok().and_then(|p| p.get("arguments"));
                     let arguments = arguments.as_ref().and_then(|a| RawObject::parse(a).ok()).unwrap_or_default();
                     facts.model = arguments.get_text("model");
-                    facts.tokens = match &*target.local {
-                        "chat" => worst_case(&request.params, &arguments, &["maxTokens"], TOOL_MAX_TOKENS),
-                        "embed" => read_at_most(&request.params),
-                        _ => 0,
-                    };
+                    let makes = &*target.local == "chat";
+                    if makes || &*target.local == "embed" {
+                        facts.tokens_in = read_at_most(params);
+                    }
+                    if makes {
+                        facts.tokens_out = made_at_most(&arguments, &["maxTokens"], TOOL_MAX_TOKENS);
+                    }
                 }
             }
             Operation::Chat(_) => {
                 facts.model = Some(target.full.clone());
-                let body = RawObject::parse(&request.params).unwrap_or_default();
+                let body = RawObject::parse(params).unwrap_or_default();
                 // The first that is given holds, as in the request to the model.
                 let bounds = ["max_completion_tokens", "max_tokens"];
-                facts.tokens = worst_case(&request.params, &body, &bounds, u64::from(models::DEFAULT_MAX_TOKENS));
+                facts.tokens_in = read_at_most(params);
+                facts.tokens_out = made_at_most(&body, &bounds, u64::from(models::DEFAULT_MAX_TOKENS));
             }
             Operation::Embed(_) => {
                 facts.model = Some(target.full.clone());
-                facts.tokens = read_at_most(&request.params);
+                facts.tokens_in = read_at_most(params);
             }
             Operation::GetPrompt(_) | Operation::ReadResource(_) => {}
             _ => return None,
@@ -91,8 +112,8 @@ impl<'a> CallFacts<'a> {
 }
 
 /// A conversation's id is the client's own text, of any length.
-fn workflow(call: &Call<Admitted>) -> String {
-    match call.request().trace.workflow.as_deref() {
+fn workflow(request: &Request) -> String {
+    match request.trace.workflow.as_deref() {
         None | Some("") => String::new(),
         Some(id) => {
             let mut digits = blake3::hash(id.as_bytes()).to_hex().to_string();
@@ -103,12 +124,11 @@ fn workflow(call: &Call<Admitted>) -> String {
 }
 
 /// A token stands for at least one byte of the text, and the text is part of the parameters.
-fn read_at_most(params: &RawJson) -> u64 {
+pub(super) fn read_at_most(params: &RawJson) -> u64 {
     TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64)
 }
 
-/// Tokens read and made, at most.
-fn worst_case(params: &RawJson, object: &RawObject, bounds: &[&str], default: u64) -> u64 {
-    let bound = bounds.iter().find_map(|name| object.get(name)?.parse::<u64>().ok());
-    read_at_most(params).saturating_add(bound.unwrap_or(default))
+/// The bound that the caller gives, under the first of these names that is there.
+fn made_at_most(object: &RawObject, bounds: &[&str], default: u64) -> u64 {
+    bounds.iter().find_map(|name| object.get(name)?.parse::<u64>().ok()).unwrap_or(default)
 }

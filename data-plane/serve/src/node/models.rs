@@ -11,7 +11,7 @@ use provost_types::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plane::Node;
+use super::{limit::read_at_most, plane::Node};
 
 /// Tokens of an answer where the caller names no bound.
 pub(super) const DEFAULT_MAX_TOKENS: u32 = 512;
@@ -206,7 +206,13 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         let event = match futures::future::select(events.next(), &mut cancelled).await {
             futures::future::Either::Left((event, _)) => event,
             // Dropping the stream stops the generation.
-            futures::future::Either::Right(((), _)) => return Ok(Execution::cancelled()),
+            futures::future::Either::Right(((), _)) => {
+                let mut execution = Execution::cancelled();
+                // Nobody counted what was read and made until now, and it is not free: upper bounds.
+                let (tokens_in, tokens_out) = (read_at_most(call.params()), text.len() as u64);
+                execution.usage = Usage { tokens_in, tokens_out, ..Usage::default() };
+                return Ok(execution);
+            }
         };
         match event {
             Some(Ok(ChatEvent::Delta(delta))) => {
@@ -243,7 +249,7 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
 }
 
 fn used(usage: TokenUsage) -> Usage {
-    Usage { rows: 0, tokens_in: usage.prompt, tokens_out: usage.completion }
+    Usage { tokens_in: usage.prompt, tokens_out: usage.completion, ..Usage::default() }
 }
 
 async fn embed(node: &Node, model: &str, params: &RawJson) -> Result<Execution, RpcError> {

@@ -398,7 +398,10 @@ impl Plane for Node {
     }
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
-        self.run(snapshot, call, link).await
+        let mut execution = self.run(snapshot, call, link).await;
+        let usage = &mut execution.usage;
+        usage.cost_micro = super::limit::price(snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
+        execution
     }
 
     fn guard_out(&self, _: &Compiled, _: &Call<Intended>, reply: Reply) -> Reply {

@@ -6,7 +6,7 @@ use provost_mcp::{RawJson, RpcError};
 use provost_types::{QuotaUnit, QuotaWindow};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::hold::{state, wall_ns};
+use super::hold::{kind, state, wall_ns};
 
 const EXCEEDED: &str = "PV-QUOTA-EXCEEDED";
 const UNREACHABLE: &str = "PV-QUOTA-UNREACHABLE";
@@ -40,8 +40,10 @@ fn reject(kind: RejectionKind, code: &'static str, message: String, limit: Limit
         data: Some(RawJson::from(serde_json::json!({
             "code": code,
             "quota": limit.quota,
+            "kind": limit.kind.as_str(),
             "unit": limit.unit.as_str(),
             "limit": limit.limit,
+            "remaining": limit.remaining,
             "window": window,
             "resetsAt": resets_at,
         }))),
@@ -110,6 +112,7 @@ pub(super) fn too_large(quota: &CompiledQuota, slot: &Slot, units: u64) -> Rejec
 pub(super) fn unreachable(quota: &CompiledQuota, slot: Option<&Slot>, cause: &str) -> Rejection {
     let limit = LimitState {
         quota: quota.name.to_string(),
+        kind: kind(quota.unit, quota.is_rate()),
         unit: quota.unit,
         limit: quota.limit,
         remaining: slot.map_or(0, |s| s.facts().remaining),

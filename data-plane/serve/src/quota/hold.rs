@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use provost_data_pipeline::{Hold, LimitState, Usage};
+use provost_data_pipeline::{Hold, LimitKind, LimitState, Usage};
 use provost_data_policy::quota::{Actual, Held, Slot};
 use provost_types::QuotaUnit;
 
@@ -18,7 +18,7 @@ impl Hold for CallHold {
     fn settle(&self, usage: &Usage) {
         let tokens = usage.tokens_in.saturating_add(usage.tokens_out);
         for held in &self.0 {
-            held.settle(&Actual { tokens, cost_micro: 0 });
+            held.settle(&Actual { tokens, cost_micro: usage.cost_micro });
         }
     }
 
@@ -38,10 +38,20 @@ pub(super) fn state(slot: &Slot) -> LimitState {
     };
     LimitState {
         quota: account.split('#').next().unwrap_or(account).to_owned(),
+        kind: kind(slot.unit(), slot.is_rate()),
         unit: slot.unit(),
         limit: facts.limit,
         remaining: facts.remaining,
         reset_ms,
+    }
+}
+
+/// How what is used of a quota comes back.
+pub(super) fn kind(unit: QuotaUnit, is_rate: bool) -> LimitKind {
+    match (unit, is_rate) {
+        (QuotaUnit::Concurrent, _) => LimitKind::Concurrency,
+        (_, true) => LimitKind::Rate,
+        (_, false) => LimitKind::Consumable,
     }
 }
 

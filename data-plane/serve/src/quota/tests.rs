@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::StreamExt;
 use parking_lot::Mutex;
 use provost_data_pipeline::{
     Answer, AskError, Call, ClientFacts, ClientLink, Credential, Operation, Rejection, RejectionKind, Reply, Request,
@@ -17,8 +18,8 @@ use provost_mcp::{ProtocolVersion, RawJson, RawObject};
 use provost_types::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, BoxStream, CallId, ChatEvent, ChatRequest,
     EmbedRequest, EmbedResponse, Inference, InferenceError, InferenceErrorKind, Metadata, ModelInfo, ModelKind, Name,
-    Phase, PluginSource, PrincipalRef, PrincipalSpec, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, Resource, Revision,
-    RoleBindingSpec, RoleRule, RoleSpec, Snapshot, Spec, TenantSpec, TokenUsage,
+    Phase, PluginSource, PriceSpec, PrincipalRef, PrincipalSpec, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, Resource,
+    Revision, RoleBindingSpec, RoleRule, RoleSpec, Snapshot, Spec, TenantSpec, TokenUsage,
 };
 use provost_wire::node::{LeaseGrant, LeaseRequest, LeaseResponse};
 use secrecy::SecretString;
@@ -28,6 +29,8 @@ use super::{LeasePort, LeaseUnavailable, Quotas};
 use crate::node::{Compiled, Node, NodePorts};
 
 const HOUR_MS: u64 = 3_600_000;
+/// Asked for so many tokens, the model never ends.
+const ENDLESS: u32 = 77;
 
 /// Gives what is wanted until nothing is left.
 #[derive(Default)]
@@ -143,6 +146,15 @@ fn snapshot(quotas: &[(&str, QuotaSpec)]) -> Arc<Snapshot> {
         max_concurrency: 0,
     };
     add(&mut all, Some("acme"), "echo", Spec::Plugin(plugin));
+    let price = PriceSpec {
+        currency: "EUR".into(),
+        tools: BTreeSet::from(["echo.*".to_owned()]),
+        models: BTreeSet::from(["tiny".to_owned()]),
+        per_call_micro: 100,
+        per_million_input_tokens_micro: 3_000_000,
+        per_million_output_tokens_micro: 9_000_000,
+    };
+    add(&mut all, Some("acme"), "prices", Spec::Price(price));
     for (own, spec) in quotas {
         add(&mut all, Some("acme"), own, Spec::Quota(spec.clone()));
     }
@@ -186,10 +198,27 @@ impl Inference for World {
     }
     fn chat(
         &self,
-        _: ChatRequest,
+        request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
+        if request.max_tokens == ENDLESS {
+            let said = futures::stream::iter([Ok(ChatEvent::Delta("abcde".into()))]);
+            let endless: BoxStream<'static, _> = Box::pin(said.chain(futures::stream::pending()));
+            return Box::pin(std::future::ready(Ok(endless)));
+        }
         let error = InferenceError { kind: InferenceErrorKind::Failed, message: "no".into(), retry_after_ms: None };
         Box::pin(std::future::ready(Err(error)))
+    }
+}
+
+/// A client that cancels after so long.
+struct CancelLink(Duration);
+impl ClientLink for CancelLink {
+    fn notify(&self, _: &str, _: RawJson) {}
+    fn ask<'a>(&'a self, _: &'a RawJson) -> Option<BoxFuture<'a, Result<RawJson, AskError>>> {
+        None
+    }
+    fn cancelled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(tokio::time::sleep(self.0))
     }
 }
 
@@ -232,6 +261,10 @@ impl Setup {
     }
 
     async fn call(&self, operation: Operation, params: serde_json::Value) -> Answer {
+        self.call_by(operation, params, &NoLink).await
+    }
+
+    async fn call_by(&self, operation: Operation, params: serde_json::Value, link: &dyn ClientLink) -> Answer {
         let request = Request {
             call_id: CallId(1),
             arrived_ns: now_ns(),
@@ -249,7 +282,7 @@ impl Setup {
             },
             trace: TraceFacts::default(),
         };
-        Box::pin(drive(&self.node, Call::received(request), &NoLink)).await
+        Box::pin(drive(&self.node, Call::received(request), link)).await
     }
 
     async fn echo(&self) -> Result<Reply, Rejection> {
@@ -280,6 +313,8 @@ async fn calls_are_admitted_up_to_the_limit_and_the_denial_says_why() {
     assert!((HOUR_MS - 60_000..=HOUR_MS).contains(&retry_ms), "{retry_ms}");
     let data = RawObject::parse(denied.error.data.as_ref().unwrap()).unwrap();
     assert_eq!(data.get_text("quota").as_deref(), Some("acme/hourly"));
+    assert_eq!(data.get_text("kind").as_deref(), Some("consumable"));
+    assert_eq!(data.get("remaining").unwrap().as_str(), "0");
     assert_eq!(data.get_text("code").as_deref(), Some("PV-QUOTA-EXCEEDED"));
     assert_eq!(data.get("limit").unwrap().as_str(), "5");
     assert_eq!(data.get("retryAfterMs").unwrap().as_str(), retry_ms.to_string());
@@ -436,4 +471,73 @@ async fn many_calls_at_once_are_admitted_exactly_as_often_as_there_are_units() {
         admitted += u64::from(call.await.unwrap());
     }
     assert_eq!(admitted, 100);
+}
+
+#[tokio::test]
+async fn money_is_reserved_for_the_worst_case_settled_by_use_and_recorded() {
+    let port = Port::with(10_000);
+    let setup = Setup::new(&[("money", quota(QuotaUnit::CostMicro, 10_000))], Some(&port));
+    setup.echo().await.unwrap();
+    // A call and seven tokens, though hundreds were reserved.
+    let embed = setup.call(Operation::Embed("tiny".into()), json!({"model": "tiny", "input": "x"})).await;
+    assert!(embed.outcome.is_ok(), "{:?}", embed.outcome);
+    let costs = |setup: &Setup| -> Vec<u64> {
+        let records = setup.world.records.lock();
+        records.iter().filter(|r| r.phase == Phase::Outcome).map(|r| r.impact.cost_micro).collect()
+    };
+    assert_eq!(costs(&setup), [100, 100 + 7 * 3]);
+    // What a model cannot do is not charged but for the call.
+    let chat = json!({"model": "tiny", "messages": [], "max_tokens": 5});
+    setup.call(Operation::Chat("tiny".into()), chat).await;
+    assert_eq!(costs(&setup)[2], 100);
+    setup.quotas.as_ref().unwrap().close().await;
+    assert_eq!(port.left("acme/money"), 10_000 - 100 - 121 - 100);
+    // Of what costs more than the quota ever has, none runs; what is used up is used up.
+    let setup = Setup::new(&[("money", quota(QuotaUnit::CostMicro, 250))], Some(&Port::with(250)));
+    let dear = setup.call(Operation::Embed("tiny".into()), json!({"model": "tiny", "input": "x"})).await;
+    assert_eq!(dear.outcome.unwrap_err().retry_after_ms, None);
+    setup.echo().await.unwrap();
+    setup.echo().await.unwrap();
+    let denied = setup.echo().await.unwrap_err();
+    assert_eq!(denied.code, "PV-QUOTA-EXCEEDED");
+    let said = "quota acme/money: this call may use 100, and of 250 millionths an hour at most 50 are left; it begins \
+                anew at ";
+    assert!(denied.error.message.starts_with(said), "{}", denied.error.message);
+}
+
+#[tokio::test]
+async fn a_slot_is_free_again_after_a_call_that_fails_is_refused_later_or_is_cancelled() {
+    let slots = quota(QuotaUnit::Concurrent, 1);
+    let tokens = quota(QuotaUnit::Tokens, 10_000);
+    let port = Port::with(10_000);
+    port.0.lock().left.insert("acme/slots".into(), 1);
+    let setup = Setup::new(&[("slots", slots), ("tokens", tokens)], Some(&port));
+    let chat =
+        |bound: u32| json!({"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": bound});
+    let wrong = json!({"name": "echo.echo", "arguments": {"text": 5}});
+    for round in 0..3 {
+        setup.call(Operation::Chat("tiny".into()), chat(5)).await.outcome.unwrap();
+        setup.call(Operation::CallTool("echo.echo".into()), wrong.clone()).await.outcome.unwrap_err();
+        // While one runs, there is no slot for another.
+        let link = CancelLink(Duration::from_millis(200));
+        let endless = setup.call_by(Operation::Chat("tiny".into()), chat(ENDLESS), &link);
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            setup.echo().await
+        };
+        let (cancelled, refused) = tokio::join!(endless, meanwhile);
+        assert!(matches!(cancelled.outcome, Ok(Reply::Error(_))), "{:?}", cancelled.outcome);
+        let refused = refused.unwrap_err();
+        assert!(refused.error.message.contains("1 calls at once run already"), "{}", refused.error.message);
+        let data = RawObject::parse(refused.error.data.as_ref().unwrap()).unwrap();
+        assert_eq!(data.get_text("kind").as_deref(), Some("concurrency"));
+        assert!(setup.echo().await.is_ok(), "round {round}: the slot came back");
+        // A call whose task is lost gives its slot back too.
+        let lost = setup.call_by(Operation::Chat("tiny".into()), chat(ENDLESS), &NoLink);
+        assert!(tokio::time::timeout(Duration::from_millis(50), lost).await.is_err());
+        assert!(setup.echo().await.is_ok(), "round {round}: the slot of a lost call came back");
+    }
+    // What was cancelled is charged by upper bounds, what was lost by all that it held; not nothing.
+    setup.quotas.as_ref().unwrap().close().await;
+    assert!(port.left("acme/tokens") < 10_000 - 3 * (256 + 5), "{}", port.left("acme/tokens"));
 }

@@ -7,9 +7,9 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use provost_data_pipeline::{
-    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, Hold, Intended, LimitState,
-    Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Usage,
-    Validated,
+    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, Hold, Intended, LimitKind,
+    LimitState, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target,
+    Usage, Validated,
 };
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
@@ -92,7 +92,7 @@ fn tool(name: &str) -> Value {
 /// 100 requests a minute, of which so many are left.
 fn requests_left(remaining: u64) -> LimitState {
     let (quota, unit) = ("acme/minute".to_owned(), QuotaUnit::Calls);
-    LimitState { quota, unit, limit: 100, remaining, reset_ms: Some(61_500) }
+    LimitState { quota, kind: LimitKind::Consumable, unit, limit: 100, remaining, reset_ms: Some(61_500) }
 }
 
 #[derive(Debug)]

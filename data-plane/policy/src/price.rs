@@ -1,0 +1,193 @@
+//! What a call costs, from the prices of one snapshot.
+//!
+//! Invariants: the name itself wins over every prefix, a longer prefix over a shorter one; nothing
+//! depends on the order of resources. A cost is rounded up, and never more than the worst case that was
+//! reserved for it.
+//! Left out: currencies (admission sees to it that a tenant has one), and who pays.
+
+use std::collections::HashMap;
+
+use provost_types::{Kind, Name, PriceSpec, Snapshot, Spec};
+
+/// Tokens that prices are given for.
+const PRICED_TOKENS: u128 = 1_000_000;
+
+/// The price of one call: of its tool and of the model that runs for it, together. In millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallPrice {
+    per_call: u64,
+    per_million_input: u64,
+    per_million_output: u64,
+}
+
+impl CallPrice {
+    fn of(spec: &PriceSpec) -> Self {
+        Self {
+            per_call: spec.per_call_micro,
+            per_million_input: spec.per_million_input_tokens_micro,
+            per_million_output: spec.per_million_output_tokens_micro,
+        }
+    }
+
+    /// What a call costs that used so many tokens, rounded up.
+    pub fn cost_micro(&self, tokens_in: u64, tokens_out: u64) -> u64 {
+        let read = u128::from(tokens_in) * u128::from(self.per_million_input);
+        let made = u128::from(tokens_out) * u128::from(self.per_million_output);
+        let tokens = read.saturating_add(made);
+        u64::try_from(tokens.div_ceil(PRICED_TOKENS)).unwrap_or(u64::MAX).saturating_add(self.per_call)
+    }
+
+    /// Whether nothing of it costs anything.
+    pub fn is_free(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Prices by pattern.
+#[derive(Debug, Default)]
+struct Prices {
+    exact: HashMap<Box<str>, CallPrice>,
+    /// Longest first.
+    prefixes: Vec<(Box<str>, CallPrice)>,
+}
+
+impl Prices {
+    fn add(&mut self, pattern: &str, price: CallPrice) {
+        match pattern.strip_suffix('*') {
+            // Admission refuses a second price of a pattern; were it here, the first would hold.
+            None => drop(self.exact.entry(pattern.into()).or_insert(price)),
+            Some(prefix) => self.prefixes.push((prefix.into(), price)),
+        }
+    }
+
+    fn of(&self, name: &str) -> CallPrice {
+        let longest = || self.prefixes.iter().find(|(prefix, _)| name.starts_with(&**prefix)).map(|(_, price)| *price);
+        self.exact.get(name).copied().or_else(longest).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default)]
+struct TenantPrices {
+    tools: Prices,
+    models: Prices,
+}
+
+/// All prices of one revision by tenant: one that has none is not in it.
+#[derive(Debug, Default)]
+pub struct PriceIndex {
+    tenants: HashMap<Name, TenantPrices>,
+}
+
+impl PriceIndex {
+    /// Compiles the prices of a snapshot.
+    pub fn compile(snapshot: &Snapshot) -> Self {
+        let mut index = Self::default();
+        for resource in snapshot.of_kind(Kind::Price) {
+            let (Some(tenant), Spec::Price(spec)) = (&resource.metadata.tenant, &resource.spec) else { continue };
+            let of_tenant = index.tenants.entry(tenant.clone()).or_default();
+            spec.tools.iter().for_each(|pattern| of_tenant.tools.add(pattern, CallPrice::of(spec)));
+            spec.models.iter().for_each(|pattern| of_tenant.models.add(pattern, CallPrice::of(spec)));
+        }
+        for prices in index.tenants.values_mut().flat_map(|t| [&mut t.tools, &mut t.models]) {
+            // Stable: of equals the first stays first.
+            prices.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        }
+        index
+    }
+
+    /// Whether the tenant has any price.
+    pub fn has_any(&self, tenant: &Name) -> bool {
+        !self.tenants.is_empty() && self.tenants.contains_key(tenant)
+    }
+
+    /// The price of a call of a tool, of a model, or of a tool that runs a model.
+    pub fn of(&self, tenant: &Name, tool: Option<&str>, model: Option<&str>) -> CallPrice {
+        let Some(prices) = self.tenants.get(tenant) else { return CallPrice::default() };
+        let tool = tool.map(|name| prices.tools.of(name)).unwrap_or_default();
+        let model = model.map(|name| prices.models.of(name)).unwrap_or_default();
+        CallPrice {
+            per_call: tool.per_call.saturating_add(model.per_call),
+            // Tokens are the model's.
+            ..model
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use proptest::prelude::*;
+    use provost_types::{Metadata, Resource, Revision};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn index(prices: &[(&str, Value)]) -> PriceIndex {
+        let mut snapshot = Snapshot::default();
+        for (own, spec) in prices {
+            let metadata = Metadata { name: name(own), tenant: Some(name("acme")), labels: BTreeMap::new() };
+            let mut spec = spec.clone();
+            spec["currency"] = json!("EUR");
+            let spec = Spec::Price(serde_json::from_value(spec).unwrap());
+            let price = Resource { metadata, spec, created: Revision(1), modified: Revision(1) };
+            snapshot.resources.insert(price.key(), Arc::new(price));
+        }
+        PriceIndex::compile(&snapshot)
+    }
+
+    #[test]
+    fn the_name_itself_wins_then_the_longest_prefix() {
+        let index = index(&[
+            ("a", json!({"tools": ["*"], "perCallMicro": 1})),
+            ("b", json!({"tools": ["sql.*"], "perCallMicro": 10})),
+            ("c", json!({"tools": ["sql.query*"], "perCallMicro": 100})),
+            ("d", json!({"tools": ["sql.query"], "perCallMicro": 0})),
+            (
+                "m",
+                json!({"models": ["tiny"], "perCallMicro": 7, "perMillionInputTokensMicro": 500_000,
+                "perMillionOutputTokensMicro": 2_000_000}),
+            ),
+        ]);
+        let acme = name("acme");
+        // Tool, model, tokens in and out, cost.
+        let table = [
+            (Some("echo.echo"), None, (0, 0), 1),
+            (Some("sql.tables"), None, (0, 0), 10),
+            (Some("sql.query2"), None, (0, 0), 100),
+            (Some("sql.query"), None, (0, 0), 0),
+            // Tokens that no model used cost nothing.
+            (Some("echo.echo"), None, (1_000, 1_000), 1),
+            (None, Some("tiny"), (0, 0), 7),
+            (None, Some("tiny"), (10, 10), 7 + 5 + 20),
+            // Rounded up.
+            (None, Some("tiny"), (1, 0), 8),
+            (Some("ai.chat"), Some("tiny"), (10, 10), 1 + 7 + 5 + 20),
+            (None, Some("large"), (1_000, 1_000), 0),
+            (None, None, (1_000, 1_000), 0),
+        ];
+        for (tool, model, (tokens_in, tokens_out), cost) in table {
+            let price = index.of(&acme, tool, model);
+            assert_eq!(price.cost_micro(tokens_in, tokens_out), cost, "{tool:?} {model:?}");
+        }
+        assert!(index.of(&name("umbra"), Some("sql.query"), Some("tiny")).is_free());
+    }
+
+    proptest! {
+        /// What was reserved covers what is charged.
+        #[test]
+        fn fewer_tokens_never_cost_more(
+            price in (any::<u64>(), any::<u64>(), any::<u64>()),
+            used in (any::<u64>(), any::<u64>()),
+            bound in (any::<u64>(), any::<u64>()),
+        ) {
+            let price = CallPrice { per_call: price.0, per_million_input: price.1, per_million_output: price.2 };
+            let at_most = price.cost_micro(used.0.max(bound.0), used.1.max(bound.1));
+            prop_assert!(price.cost_micro(used.0, used.1) <= at_most);
+        }
+    }
+}
