@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use provost_data_pipeline::{
-    Answer, AskError, Call, ClientFacts, ClientLink, LimitState, Operation, Plane, Rejection, RejectionKind, Reply,
-    Request, drive,
+    Answer, AskError, Call, ClientFacts, ClientLink, LimitKind, LimitState, Operation, Plane, Rejection, RejectionKind,
+    Reply, Request, drive,
 };
 use provost_mcp::{JsonLimits, ProtocolVersion, RawJson, RawObject, RpcError, array_items};
 use provost_types::{BoxFuture, QuotaUnit};
@@ -57,11 +57,34 @@ fn rejected(rejection: &Rejection, metadata_url: &str) -> Final {
         RejectionKind::Invalid => StatusCode::BAD_REQUEST,
         RejectionKind::LimitUnknown | RejectionKind::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = error_body(status, rejection.code, &rejection.error.message);
+    let body = match rejection.limit.as_deref() {
+        Some(limit) if rejection.kind == RejectionKind::Limited => limited_body(rejection, limit),
+        _ => error_body(status, rejection.code, &rejection.error.message),
+    };
     let mut end = Final::json(status, body);
     end.headers = rejection_headers(rejection, metadata_url);
     add_limits(&mut end.headers, rejection.limit.as_deref().into_iter());
     end
+}
+
+/// OpenAI tells a limit that comes back by waiting a little from one that is used up for good or for
+/// long: clients retry the first. `limit` has the facts that MCP's error data has.
+fn limited_body(rejection: &Rejection, limit: &LimitState) -> Bytes {
+    let kind = match limit.kind {
+        LimitKind::Consumable => "insufficient_quota",
+        LimitKind::Rate | LimitKind::Concurrency => "rate_limit_exceeded",
+    };
+    let facts = rejection.error.data.as_ref().and_then(|data| data.parse::<serde_json::Value>().ok());
+    let body = serde_json::json!({
+        "error": {
+            "message": rejection.error.message,
+            "type": kind,
+            "param": null,
+            "code": rejection.code,
+            "limit": facts,
+        }
+    });
+    body.to_string().into()
 }
 
 /// OpenAI's headers of rate limits: of requests and of tokens, each the limit that is nearest. A

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Dev, call_tool, post_raw, root};
 
-fn models_dir() -> tempfile::TempDir {
+pub fn models_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let fixture = root().join("gpu-node/infer/tests/fixtures/tiny-chat");
     let model = dir.path().join("tiny-chat");

@@ -9,5 +9,6 @@ mod crash;
 mod harness;
 mod inference;
 mod quickstart;
+mod quotas;
 mod resources;
 mod upstreams;

@@ -81,6 +81,8 @@ async fn limits_stand_in_openais_headers() {
     }
     let limited = post(&world, CHAT, &[], r#"{"model":"limited","messages":[]}"#).await;
     assert_eq!(limited.header("retry-after"), "2");
+    assert_eq!(limited.json()["error"]["type"], json!("insufficient_quota"));
+    assert_eq!(limited.json()["error"]["limit"]["code"], json!("PV-QUOTA"));
     let free = post(&world, CHAT, &[], r#"{"model":"tiny","messages":[]}"#).await;
     assert_eq!(free.header("x-ratelimit-limit-requests"), "");
 }
