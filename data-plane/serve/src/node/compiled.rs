@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use provost_data_policy::{PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
-use provost_types::{Kind, Name, PluginSource, ResourceKey, Revision, Snapshot, Spec};
+use provost_types::{Kind, Name, PluginSource, Revision, Snapshot, Spec};
 
 use super::api_keys::ApiKeys;
 
@@ -29,6 +29,8 @@ pub struct Compiled {
     pub(super) keys: ApiKeys,
     pub(super) quotas: QuotaIndex,
     pub(super) prices: PriceIndex,
+    /// The plugins behind whose tools stand models, by tenant: seldom more than one.
+    inference: HashMap<Name, Vec<Name>>,
     /// SHA-256 of each plugin's spec, by tenant and name.
     plugin_digests: HashMap<(Name, Name), Arc<str>>,
 }
@@ -61,7 +63,8 @@ impl Compiled {
                 Some(((tenant, plugin.metadata.name.clone()), hex(digest.as_ref()).into()))
             })
             .collect();
-        Ok(Self { snapshot, engine, keys, quotas, prices, plugin_digests })
+        let inference = inference_plugins(&snapshot);
+        Ok(Self { snapshot, engine, keys, quotas, prices, inference, plugin_digests })
     }
 
     /// What this was compiled from.
@@ -80,19 +83,25 @@ impl Compiled {
 
     /// Whether the plugin is the `inference` built-in, behind whose tools stand models.
     pub(super) fn is_inference(&self, tenant: &Name, plugin: &Name) -> bool {
-        let key = ResourceKey { kind: Kind::Plugin, tenant: Some(tenant.clone()), name: plugin.clone() };
-        match self.snapshot.get(&key).map(|r| &r.spec) {
-            Some(Spec::Plugin(spec)) => {
-                matches!(&spec.source, PluginSource::Builtin(builtin) if builtin.name == "inference")
-            }
-            _ => false,
-        }
+        self.inference.get(tenant).is_some_and(|plugins| plugins.contains(plugin))
     }
 
     /// The tenant's plugins in order of name.
     pub(super) fn plugins(&self, tenant: &Name) -> Vec<Name> {
         self.snapshot.of_tenant(Kind::Plugin, tenant).map(|p| p.metadata.name.clone()).collect()
     }
+}
+
+fn inference_plugins(snapshot: &Snapshot) -> HashMap<Name, Vec<Name>> {
+    let mut by_tenant: HashMap<Name, Vec<Name>> = HashMap::new();
+    for resource in snapshot.of_kind(Kind::Plugin) {
+        if let (Some(tenant), Spec::Plugin(spec)) = (&resource.metadata.tenant, &resource.spec)
+            && matches!(&spec.source, PluginSource::Builtin(builtin) if builtin.name == "inference")
+        {
+            by_tenant.entry(tenant.clone()).or_default().push(resource.metadata.name.clone());
+        }
+    }
+    by_tenant
 }
 
 fn hex(bytes: &[u8]) -> String {
