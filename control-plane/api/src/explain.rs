@@ -1,7 +1,8 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec, PriceSpec,
+    ApiKeySpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec,
+    RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};

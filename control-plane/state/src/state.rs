@@ -97,7 +97,7 @@ impl State {
                 None => resources.remove(&change.key),
             };
         }
-        let (history, release) = (VecDeque::new(), None);
+        let (history, release) = (Vector::new(), None);
         Some(Self { revision: released, resources, history, compacted: released, release, ..self.clone() })
     }
 

@@ -417,6 +417,8 @@ impl NodeGroupSpec {
         };
         self.nodes.iter().any(named) || roles.split('.').any(|role| self.roles.contains(role))
     }
+}
+
 /// What calls of tools and models cost, in millionths of a currency: quotas of the unit `cost-micro`
 /// count it, and the audit log records it. A call costs what its tool costs and what the model costs
 /// that runs for it. Of several prices the one that names the tool or model exactly holds, else the one

@@ -8,7 +8,7 @@ use std::{
 };
 
 use provost_control_api::{
-    AdminApi, ClusterApi, ControlConfig, ControlNode, KeyProvider, LocalFileKey, MemberConfig, NoPeers, Peer,
+    AdminApi, ClusterApi, ControlConfig, ControlNode, Dial, KeyProvider, LocalFileKey, MemberConfig, NoPeers, Peer,
     Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry, peer_transport,
 };
 use provost_types::AuditSink;
@@ -44,13 +44,12 @@ impl ControlRole {
         let node_id = identity::number(config, identity)?;
         let names = Names { by_name: config.tls_dir.is_some(), node: Arc::default() };
         let (dialling, known) = (identity.clone(), names.clone());
-        let transport = peer_transport(node_id, Arc::new(move |peer: &Peer| dial(&dialling, peer, &known)));
+        let dialled: Dial = Arc::new(move |peer: &Peer| dial(&dialling, peer, &known));
+        let transport = peer_transport(node_id, dialled.clone());
         let marker = config.data_dir.join("identity").join("replica");
         let node = open(config, name.cluster().as_str(), node_id, transport, marker.exists(), audit).await?;
         let _ = names.node.set(node.clone());
         mark(&marker, node_id)?;
-        let dialling = identity.clone();
-        let dialled = Arc::new(move |peer: &Peer| dial(&dialling, peer));
         let api = ClusterApi::start(&node, config.certificate_ttl, dialled)?;
         Ok(Self { node, api })
     }

@@ -64,6 +64,6 @@ async fn a_removed_voter_can_append_nothing_to_an_audit_log_with_its_old_certifi
 /// A record that is none, and how it is refused.
 async fn record(identity: &Arc<Identity>, address: &str) -> Status {
     let channel = channel(identity.clone(), address, Expect::role(Role::AuditLog)).unwrap();
-    let request = RecordRequest { event: b"no event".to_vec().into() };
+    let request = RecordRequest { events: vec![b"no event".to_vec().into()] };
     AuditClient::new(channel).record(request).await.map(drop).unwrap_err()
 }

@@ -125,7 +125,7 @@ async fn certificates_end_and_are_replaced_under_load_and_no_call_is_lost() {
 async fn a_cluster_that_was_off_for_longer_than_its_certificates_live_comes_back() {
     let seconds = SHORT.as_secs().to_string();
     let env = [(LIFE_VARIABLE, seconds.as_str())];
-    let Some(mut cluster) = Cluster::start_with(&env).await else { return };
+    let Some(mut cluster) = Cluster::start_env(&env).await else { return };
     let scene = Scene::set(&cluster).await;
     let kept = scene.write(0, "reg-0", WRITE_LIMIT).await.unwrap();
     let config = look_config(&ca(&cluster.place));
@@ -174,7 +174,7 @@ async fn off_for(cluster: &mut Cluster, time: Duration, env: &[(&str, &str)]) {
     let (took, ended_well) = cluster.dev.terminate();
     assert!(ended_well, "`provost dev` did not end well ({took:?}): {}", cluster.dev.stderr());
     tokio::time::sleep(time).await;
-    cluster.dev = Dev::start_with(&cluster.place.data, None, &["--nodes", "3"], env);
+    cluster.dev = Dev::start_env(&cluster.place.data, None, &["--nodes", "3"], env);
     cluster.agreed(START_LIMIT).await;
 }
 

@@ -30,7 +30,7 @@ const SECRET: &str = "canary";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secrets_value_is_nowhere_but_in_the_request_it_is_for() {
-    let Some(mut cluster) = Cluster::start_with(&[LOG]).await else { return };
+    let Some(mut cluster) = Cluster::start_env(&[LOG]).await else { return };
     let canary = canary();
     let upstream = Upstream::listen(canary.clone());
     let (data, outside) = (cluster.place.data.clone(), tempfile::tempdir().unwrap());

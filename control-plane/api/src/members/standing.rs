@@ -14,7 +14,7 @@ use futures::future::join_all;
 use provost_control_raft::{Dial, Peer};
 use provost_types::{BoxFuture, Revision};
 use provost_wire::node::{
-    Health, NodeStanding, StandingRequest, StandingResponse,
+    Health, NodeStanding, ReportRequest, ReportResponse,
     standing_client::StandingClient,
     standing_server::{Standing, StandingServer},
 };
@@ -85,10 +85,10 @@ impl Standings {
         *self.inner.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = waits_for;
     }
 
-    fn own(&self) -> StandingResponse {
+    fn own(&self) -> ReportResponse {
         let Inner { node, hub, waits_for, .. } = &*self.inner;
         let status = node.status();
-        StandingResponse {
+        ReportResponse {
             node_id: status.group.node_id,
             node: status.node,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -108,9 +108,9 @@ impl Standings {
         merge(std::iter::once(self.own()).chain(asked.into_iter().flatten()))
     }
 
-    async fn ask(&self, id: u64, address: &str) -> Option<StandingResponse> {
+    async fn ask(&self, id: u64, address: &str) -> Option<ReportResponse> {
         let mut client = StandingClient::new(self.channel(id, address));
-        let answer = timeout(ASK_LIMIT, client.report(StandingRequest {})).await;
+        let answer = timeout(ASK_LIMIT, client.report(ReportRequest {})).await;
         Some(answer.ok()?.ok()?.into_inner()).filter(|answer| answer.node_id == id)
     }
 
@@ -135,14 +135,14 @@ impl Subscribers for Standings {
 
 #[tonic::async_trait]
 impl Standing for Standings {
-    async fn report(&self, _: Request<StandingRequest>) -> Result<Response<StandingResponse>, Status> {
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
         Ok(Response::new(self.own()))
     }
 }
 
 /// A node that has just gone from one control-plane node to another is known to both: its latest
 /// start counts, then who heard it last.
-fn merge(answers: impl Iterator<Item = StandingResponse>) -> Gathered {
+fn merge(answers: impl Iterator<Item = ReportResponse>) -> Gathered {
     let mut gathered = Gathered::default();
     let mut nodes: BTreeMap<String, (String, Subscriber)> = BTreeMap::new();
     for answer in answers {
@@ -208,7 +208,7 @@ fn from_wire(node: NodeStanding) -> Subscriber {
 mod tests {
     use super::*;
 
-    fn answer(id: u64, role: &str, nodes: Vec<(&str, u64, u64)>) -> StandingResponse {
+    fn answer(id: u64, role: &str, nodes: Vec<(&str, u64, u64)>) -> ReportResponse {
         let node = |(node, epoch, silent_ms): (&str, u64, u64)| NodeStanding {
             node: node.to_owned(),
             epoch,
@@ -217,13 +217,13 @@ mod tests {
             stage: "held".to_owned(),
             ..NodeStanding::default()
         };
-        StandingResponse {
+        ReportResponse {
             node_id: id,
             node: format!("cp-{id}"),
             role: role.to_owned(),
             waits_for: format!("by {id}"),
             nodes: nodes.into_iter().map(node).collect(),
-            ..StandingResponse::default()
+            ..ReportResponse::default()
         }
     }
 
