@@ -56,10 +56,7 @@ impl ClusterApi {
         let confirming = tokio::spawn(confirm(node.clone(), confirmed.clone())).abort_handle();
         let hub = PushHub::start(
             &node.inner.published,
-            HubConfig {
-                authorise: Arc::new(caller),
-                confirmed_ns: Arc::new(move || confirmed.load(Ordering::Relaxed)),
-            },
+            HubConfig { authorise: callers(node), confirmed_ns: Arc::new(move || confirmed.load(Ordering::Relaxed)) },
         )
         .map_err(ControlError::internal)?;
         // The interceptor has verified who calls; Raft insists that it is the node it says it is.
@@ -93,7 +90,7 @@ impl ClusterApi {
         let registry: Arc<dyn Registry> = Arc::new(self.node.clone());
         let only = |roles| MembersOnly::new(registry.clone(), roles);
         let identity = IdentityServer::new(IdentityService::new(self.certifier.clone()));
-        let quota = QuotaService::new(self.node.clone(), Arc::new(caller));
+        let quota = QuotaService::new(self.node.clone(), callers(&self.node));
         Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
             .add_service(InterceptedService::new(
                 self.peers.clone().into_server(),
@@ -113,10 +110,17 @@ impl ClusterApi {
     }
 }
 
-/// Who sent a request, as the interceptor verified it: name or number, and roles.
-fn caller(extensions: &tonic::Extensions) -> Option<(String, String)> {
-    let caller = extensions.get::<CallingNode>()?;
-    Some((caller.name.id().to_owned(), caller.name.roles().to_string()))
+/// Who sent a request, as the interceptor verified it: name and roles. The certificate of a node
+/// with the role control-plane has its number, so its name comes from the member list.
+fn callers(node: &ControlNode) -> Arc<dyn Fn(&tonic::Extensions) -> Option<(String, String)> + Send + Sync> {
+    let node = node.clone();
+    Arc::new(move |extensions| {
+        let caller = extensions.get::<CallingNode>()?;
+        let cluster = node.cluster();
+        let member = caller.name.node_id().and_then(|id| cluster.members().get(&id));
+        let name = member.map_or_else(|| caller.name.id().to_owned(), |member| member.name.to_string());
+        Some((name, caller.name.roles().to_string()))
+    })
 }
 
 /// Whether a caller is the replica that it says it is. The cluster's own CA writes the number into the

@@ -12,6 +12,7 @@ use crate::{
     machine::Reply,
     reach::Turn,
     record::{Outcome, Record},
+    versions,
 };
 
 /// How a proposal ended that was answered by a quorum.
@@ -76,6 +77,7 @@ impl ControlNode {
 
     /// Proposes any command and returns what the machine replied.
     pub(crate) async fn propose_command(&self, command: &StoredCommand) -> Result<Reply, ControlError> {
+        versions::gate(command.version(), self.inner.published.state.load().cluster().version())?;
         let command = command.encode().map_err(ControlError::internal)?;
         let proposed = self.inner.group.propose(command).await?;
         serde_json::from_slice(&proposed.reply).map_err(ControlError::internal)

@@ -34,6 +34,7 @@ mod secrets;
 mod service;
 mod store;
 mod tokens;
+mod versions;
 mod watch;
 
 pub use admission::{Admission, NoAdmission};

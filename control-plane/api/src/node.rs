@@ -8,6 +8,7 @@ use std::{
 };
 
 use provost_control_raft::{Group, GroupConfig, GroupMetrics, Promotion, Timings, Transport};
+use provost_control_state::Member;
 use provost_types::{AuditSink, Revision, Snapshot};
 use provost_wire::tls::Role;
 use tokio::{
@@ -19,7 +20,7 @@ use crate::{
     AdminToken, Admission, ControlError, KeyProvider, LocalFileKey, Secrets,
     auth::Authenticator,
     machine::{ControlMachine, Published},
-    reconcile,
+    members, reconcile, versions,
 };
 
 /// The name of the control group.
@@ -57,6 +58,10 @@ pub struct MemberConfig {
     pub expect_existing: bool,
     /// When a learner becomes a voter by itself.
     pub promotion: Promotion,
+    /// Voters that must remain after a removal.
+    pub min_voters: usize,
+    /// A voter that has not answered for so long is removed; `None`: never.
+    pub remove_dead_after: Option<Duration>,
 }
 
 impl ControlConfig {
@@ -112,7 +117,7 @@ pub(crate) struct Inner {
     pub(crate) secrets: Arc<Secrets>,
     /// Held by changes while they are made: shared by those that may be made side by side.
     pub(crate) writing: Arc<RwLock<()>>,
-    /// The task that keeps the group's replicas as the member list has them.
+    /// The task that keeps the group's replicas as the member list has them, and members alive.
     following: Mutex<Option<AbortHandle>>,
 }
 
@@ -136,6 +141,7 @@ impl ControlNode {
             None => local_key(&config)?,
         };
         let (machine, published) = ControlMachine::open(&dir).map_err(storage)?;
+        versions::check_own(published.state.load().cluster(), config.node_id)?;
         let mut group_config = GroupConfig::new(config.node_id, config.cluster.clone(), GROUP);
         let group = match &config.member {
             // A member serves what it has applied while it waits for the others.
@@ -144,6 +150,7 @@ impl ControlNode {
                 group_config.timings = member.timings;
                 group_config.expect_existing = member.expect_existing;
                 group_config.membership.promotion = Some(member.promotion);
+                group_config.membership.min_voters = member.min_voters;
                 Group::open_with(&dir, group_config, machine, member.transport.clone()).await?
             }
             None => {
@@ -160,7 +167,7 @@ impl ControlNode {
         let inner = Inner { config, group, published, admission, audit, secrets, writing, following };
         let node = Self { inner: Arc::new(inner) };
         if is_member {
-            let following = tokio::spawn(reconcile::follow_members(node.clone())).abort_handle();
+            let following = tokio::spawn(steward(node.clone())).abort_handle();
             *node.inner.following.lock().unwrap_or_else(PoisonError::into_inner) = Some(following);
         }
         Ok(node)
@@ -196,12 +203,16 @@ impl ControlNode {
         }
     }
 
-    /// The members that keep the audit log: name and address of each.
+    /// The members that keep the audit log: for each the id in its certificate and its address.
     pub fn audit_nodes(&self) -> Vec<(String, String)> {
         let state = self.inner.published.state.load();
-        let members = state.cluster().members().values();
-        let members = members.filter(|m| m.has(Role::AuditLog.as_str()) && !m.address.is_empty());
-        members.map(|m| (m.name.to_string(), m.address.clone())).collect()
+        let members = state.cluster().members().iter();
+        let members = members.filter(|(_, m)| m.has(Role::AuditLog.as_str()) && !m.address.is_empty());
+        // The certificate of a node with the role control-plane has its number.
+        let id = |id: &u64, m: &Member| {
+            if m.has(Role::ControlPlane.as_str()) { id.to_string() } else { m.name.to_string() }
+        };
+        members.map(|(number, m)| (id(number, m), m.address.clone())).collect()
     }
 
     pub(crate) fn authenticator(&self, admins: Vec<AdminToken>) -> Authenticator {
@@ -216,6 +227,11 @@ impl ControlNode {
         }
         Ok(self.inner.group.shutdown().await?)
     }
+}
+
+/// What the leader does by itself about members.
+async fn steward(node: ControlNode) {
+    tokio::join!(reconcile::follow_members(node.clone()), members::remove_dead(node.clone()), versions::announce(node));
 }
 
 fn local_key(config: &ControlConfig) -> Result<Arc<dyn KeyProvider>, ControlError> {

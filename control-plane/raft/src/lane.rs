@@ -52,7 +52,7 @@ impl LaneKind {
         match kind {
             RpcKind::AppendEntries | RpcKind::Vote | RpcKind::PreVote | RpcKind::TransferLeader => LaneKind::Raft,
             RpcKind::SnapshotChunk => LaneKind::Bulk,
-            RpcKind::Propose | RpcKind::ReadIndex | RpcKind::Membership => LaneKind::Forward,
+            RpcKind::Propose | RpcKind::ReadIndex | RpcKind::Membership | RpcKind::Followers => LaneKind::Forward,
         }
     }
 

@@ -17,6 +17,7 @@ mod config;
 mod db;
 mod error;
 mod flusher;
+mod followers;
 mod group;
 mod grpc;
 mod lane;

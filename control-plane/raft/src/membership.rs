@@ -146,26 +146,28 @@ impl GroupCore {
         made.map_err(|_| GroupError::OutcomeUnknown)?.map(|()| None)
     }
 
-    /// What the leader knows, once it has heard from everybody or waited for that as long as a
-    /// follower waits for a leader: one that was just elected has heard from nobody.
-    async fn informed(&self) -> GroupMetrics {
-        let deadline = Instant::now() + Duration::from_millis(self.config.timings.election_min_ms);
+    /// What the leader knows, once everybody has answered a message sent after this call, or none
+    /// did for as long as the longest election. Also how long that took: who has not answered
+    /// within it is not counted on. A member that died a moment ago still looks alive by its last
+    /// answer, and a change that needs it would never commit.
+    async fn informed(&self) -> (GroupMetrics, Duration) {
+        let began = Instant::now();
+        let limit = Duration::from_millis(self.config.timings.election_max_ms);
         loop {
-            let now = self.metrics();
-            let heard = now.followers.values().all(|f| f.acked_ago.is_some());
-            if now.role != Role::Leader || heard || Instant::now() >= deadline {
-                return now;
+            let (now, since) = (self.metrics(), began.elapsed());
+            let heard = now.followers.values().all(|f| f.acked_ago.is_some_and(|ago| ago <= since));
+            if now.role != Role::Leader || heard || since >= limit {
+                return (now, since);
             }
             tokio::time::sleep(Duration::from_millis(self.config.timings.heartbeat_ms)).await;
         }
     }
 
     async fn make(&self, change: Change) -> Result<(), GroupError> {
-        let now = self.informed().await;
+        let (now, window) = self.informed().await;
         if now.role != Role::Leader {
             return Err(GroupError::NotLeader { leader: now.leader });
         }
-        let window = self.config.timings.live_window();
         let nodes = |id, address| BTreeMap::from([(id, BasicNode::new(address))]);
         let refused = |why: Option<String>| why.map_or(Ok(()), |why| Err(GroupError::Membership(why)));
         let members = match change {

@@ -43,6 +43,7 @@ impl GroupCore {
                 let change = decode(&body)?;
                 encode(&self.change_here(change).await.map_err(Refusal::from))
             }
+            RpcKind::Followers => encode(&self.followers_here().map_err(Refusal::from)),
         }
     }
 

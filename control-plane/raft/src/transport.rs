@@ -26,11 +26,13 @@ pub enum RpcKind {
     ReadIndex,
     /// A change of the membership for the leader to make.
     Membership,
+    /// A question to the leader how far the members are.
+    Followers,
 }
 
 impl RpcKind {
     /// Every kind, with its number on the wire. Numbers are never reused.
-    const CODES: [(RpcKind, u32); 8] = [
+    const CODES: [(RpcKind, u32); 9] = [
         (RpcKind::AppendEntries, 1),
         (RpcKind::Vote, 2),
         (RpcKind::PreVote, 3),
@@ -39,6 +41,7 @@ impl RpcKind {
         (RpcKind::Propose, 6),
         (RpcKind::ReadIndex, 7),
         (RpcKind::Membership, 8),
+        (RpcKind::Followers, 9),
     ];
 
     /// The stable number on the wire.
@@ -105,6 +108,6 @@ mod tests {
             assert_eq!(code, position as u32 + 1, "numbers are never reused or moved");
             assert_eq!((kind.code(), RpcKind::from_code(code)), (code, Some(kind)));
         }
-        assert_eq!((RpcKind::from_code(0), RpcKind::from_code(9)), (None, None));
+        assert_eq!((RpcKind::from_code(0), RpcKind::from_code(10)), (None, None));
     }
 }

@@ -110,9 +110,9 @@ pub struct Transaction {
     pub sealing_key: Option<SealingKey>,
 }
 
-/// The stored form of commands: a later release reads every earlier version.
+/// The stored form of commands: a later release reads every earlier version. Tagged from outside: an
+/// inner tag would have every command buffered before it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "version")]
 pub enum StoredCommand {
     /// A transaction over resources, first form.
     #[serde(rename = "1")]
@@ -143,6 +143,17 @@ pub enum StoredCommand {
 pub struct CommandError(#[from] serde_json::Error);
 
 impl StoredCommand {
+    /// The first wire version whose builds read this form. A form that is added names its own: it is
+    /// proposed only when every control-plane node can read it.
+    pub fn version(&self) -> u32 {
+        match self {
+            StoredCommand::V1(_)
+            | StoredCommand::Cluster1 { .. }
+            | StoredCommand::Ledger1 { .. }
+            | StoredCommand::Release1 { .. } => 1,
+        }
+    }
+
     /// Encodes as JSON: specs skip empty fields, which formats without field names cannot.
     pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
         Ok(serde_json::to_vec(self)?)

@@ -3,7 +3,7 @@
 //! Purpose: what crosses a socket between Provost's own programs. Wire forms are separate from
 //! domain types: [`convert`] maps what both have.
 //! Invariants: field numbers are never reused; every message can gain fields.
-//! Nodes of two adjacent wire versions understand each other ([`WIRE_VERSIONS`]).
+//! Nodes of two adjacent wire versions understand each other ([`understands`]).
 //! Left out: MCP (`provost-mcp`), stored forms (`provost-control-state`), what the calls mean.
 
 /// The admin service, version 1. The documentation of each message is in `proto/admin.proto`.
@@ -16,16 +16,13 @@ pub mod admin {
 pub mod node {
     tonic::include_proto!("provost.node.v1");
 }
-/// The version of what nodes say to each other.
-pub const WIRE_VERSION: u32 = 1;
-/// The versions that this build understands: its own and the one before.
-pub const WIRE_VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
-
 mod client;
 pub mod convert;
 mod failure;
 pub mod state_hash;
 pub mod tls;
+mod version;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
 pub use client::{AdminConnection, BearerToken, admin_over, connect_admin};
+pub use version::{WIRE_VERSION, understands, wire_version};

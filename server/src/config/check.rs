@@ -135,6 +135,11 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         let text = "has data-plane without audit-log: a data-plane node keeps the audit log in the same process";
         say("roles", text.to_owned());
     }
+    let mut control_plane = file.control_plane.clone();
+    if roles.contains(&Role::ControlPlane) && roles.contains(&Role::DataPlane) && !control_plane.contains(&advertise) {
+        // The data plane here is served by the control plane here, like any other.
+        control_plane.insert(0, advertise.clone());
+    }
     let timings = &file.timings;
     let heartbeat_ms = timings.heartbeat_ms.unwrap_or(200);
     let election_min_ms = timings.election_min_ms.unwrap_or(1_000);
@@ -146,6 +151,15 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     if (1..MIN_GRANTS_SECONDS).contains(&grants_seconds) {
         let text = format!("is below {MIN_GRANTS_SECONDS}: a change of leader would deny calls; 0 is for ever");
         say("timings.grants_max_age_seconds", text);
+    }
+    let min_voters = file.membership.min_voters.unwrap_or(1);
+    if min_voters == 0 {
+        say("membership.min_voters", "is 0: write at least 1".to_owned());
+    }
+    let remove_dead_after = file.membership.remove_dead_after_seconds.map(Duration::from_secs);
+    if remove_dead_after.is_some_and(|after| after < Duration::from_millis(election_max_ms * 2)) {
+        let text = "is shorter than two elections (2 * timings.election_max_ms): a restart would be taken for a death";
+        say("membership.remove_dead_after_seconds", text.to_owned());
     }
     let certificate_ttl = timings.certificate_ttl_seconds.map_or(DEFAULT_LIFE, Duration::from_secs);
     if certificate_ttl < MIN_LIFE {
@@ -166,7 +180,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         peer,
         metrics: file.listen.metrics.unwrap_or(local(8422)),
         advertise,
-        control_plane: file.control_plane,
+        control_plane,
         join,
         tls_dir: file.tls.dir,
         keys,
@@ -175,6 +189,8 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         election_min_ms,
         election_max_ms,
         promote_after_ms: timings.promote_after_ms.unwrap_or(10_000),
+        min_voters,
+        remove_dead_after,
         certificate_ttl,
         grants_max_age: (grants_seconds > 0).then(|| Duration::from_secs(grants_seconds)),
     })
@@ -184,13 +200,15 @@ fn keys(file: &ServerFile, data_dir: &std::path::Path, say: &mut impl FnMut(&'st
     let keys = &file.keys;
     match keys.provider.as_deref().unwrap_or("file") {
         "vault" => {
-            if keys.address.is_none() || keys.key.is_none() || keys.token_file.is_none() {
-                say("keys", "with provider = \"vault\" needs address, key and token_file".to_owned());
+            if keys.address.is_none() || keys.key.is_none() {
+                say("keys", "with provider = \"vault\" needs address and key".to_owned());
             }
             KeySource::Vault {
                 address: keys.address.clone().unwrap_or_default(),
                 key: keys.key.clone().unwrap_or_default(),
-                token_file: keys.token_file.clone().unwrap_or_default(),
+                mount: keys.mount.clone().unwrap_or_else(|| "transit".to_owned()),
+                namespace: keys.namespace.clone(),
+                token_file: keys.token_file.clone(),
                 ca: keys.ca.clone(),
             }
         }
@@ -231,7 +249,7 @@ mod tests {
     #[test]
     fn every_problem_is_named() {
         let problems = read(
-            "node = 'Bad Name'\n[timings]\nheartbeat_ms = 900\ncertificate_ttl_seconds = 5\n[keys]\nprovider = 'paper'\n",
+            "node = 'Bad Name'\n[membership]\nmin_voters = 0\nremove_dead_after_seconds = 3\n[timings]\nheartbeat_ms = 900\ncertificate_ttl_seconds = 5\n[keys]\nprovider = 'paper'\n",
         );
         assert_eq!(
             problems.unwrap_err(),
@@ -242,6 +260,8 @@ mod tests {
                 "advertise",
                 "control_plane",
                 "timings",
+                "membership.min_voters",
+                "membership.remove_dead_after_seconds",
                 "timings.certificate_ttl_seconds",
                 "keys.provider"
             ]

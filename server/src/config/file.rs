@@ -32,6 +32,8 @@ pub struct ServerFile {
     pub keys: KeysFile,
     /// Clocks; change them for slow disks or distant nodes.
     pub timings: TimingsFile,
+    /// How many voters there must be.
+    pub membership: MembershipFile,
 }
 
 /// `[listen]`.
@@ -76,10 +78,24 @@ pub struct KeysFile {
     pub address: Option<String>,
     /// `vault`: the transit key's name.
     pub key: Option<String>,
-    /// `vault`: a file with the token.
+    /// `vault`: where the transit engine is mounted. Default `transit`.
+    pub mount: Option<String>,
+    /// `vault`: the namespace, where Vault has them.
+    pub namespace: Option<String>,
+    /// `vault`: a file with the token. Default: the environment's `VAULT_TOKEN`.
     pub token_file: Option<PathBuf>,
     /// `vault`: a PEM file to trust.
     pub ca: Option<PathBuf>,
+}
+
+/// `[membership]`. The same on all control-plane nodes: whoever leads goes by its own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MembershipFile {
+    /// Voters that must remain after a removal. Default 1.
+    pub min_voters: Option<usize>,
+    /// A voter that has been dead for so long is removed. Default: never.
+    pub remove_dead_after_seconds: Option<u64>,
 }
 
 /// `[timings]`.

@@ -57,8 +57,14 @@ pub enum KeySource {
         address: String,
         /// The key's name.
         key: String,
-        /// A file with the token.
-        token_file: PathBuf,
+        /// Where the transit engine is mounted.
+        mount: String,
+        /// The namespace, where Vault has them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        /// A file with the token; `None`: the environment's `VAULT_TOKEN`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token_file: Option<PathBuf>,
         /// A PEM file to trust instead of the system's authorities.
         ca: Option<PathBuf>,
     },
@@ -108,6 +114,11 @@ pub struct ServerConfig {
     pub election_max_ms: u64,
     /// A learner that has kept up for so long becomes a voter.
     pub promote_after_ms: u64,
+    /// Voters that must remain after a removal.
+    pub min_voters: usize,
+    /// A voter that has been dead for so long is removed; `None`: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove_dead_after: Option<Duration>,
     /// Life of the certificates that this control plane signs.
     pub certificate_ttl: Duration,
     /// How long grants hold while no control-plane node confirms them; `None`: for ever.

@@ -135,6 +135,8 @@ async fn open(
                 ..Timings::default()
             },
             expect_existing,
+            min_voters: config.min_voters,
+            remove_dead_after: config.remove_dead_after,
             promotion: Promotion { stable_ms: config.promote_after_ms, ..Promotion::default() },
         }),
         ..ControlConfig::new(&config.data_dir, cluster, config.node.clone())
@@ -145,14 +147,19 @@ async fn open(
 pub fn key_provider(keys: &KeySource) -> anyhow::Result<Arc<dyn KeyProvider>> {
     Ok(match keys {
         KeySource::File { path } => Arc::new(LocalFileKey::open(path)?),
-        KeySource::Vault { address, key, token_file, ca } => Arc::new(VaultTransit::new(VaultConfig {
-            address: address.clone(),
-            mount: "transit".to_owned(),
-            key_name: key.clone(),
-            namespace: None,
-            token: VaultToken::File(token_file.clone()),
-            ca: ca.clone(),
-        })?),
+        KeySource::Vault { address, key, mount, namespace, token_file, ca } => {
+            Arc::new(VaultTransit::new(VaultConfig {
+                address: address.clone(),
+                mount: mount.clone(),
+                key_name: key.clone(),
+                namespace: namespace.clone(),
+                token: match token_file {
+                    Some(path) => VaultToken::File(path.clone()),
+                    None => VaultToken::Env("VAULT_TOKEN".to_owned()),
+                },
+                ca: ca.clone(),
+            })?)
+        }
     })
 }
 

@@ -11,7 +11,7 @@ use anyhow::Context;
 use provost_control_api::identity::{IdentityError, join, join_certified};
 use provost_wire::tls::{Identity, Role};
 
-use super::control::mark;
+use super::{control::mark, removed};
 use crate::{
     config::{self, JoinConfig, ServerConfig},
     failure::Failure,
@@ -30,6 +30,7 @@ fn number_file(config: &ServerConfig) -> PathBuf {
 /// The identity of this node. The file `replica` in the folder says that the node has had a log.
 pub async fn obtain(config: &ServerConfig) -> anyhow::Result<Arc<Identity>> {
     let dir = config.data_dir.join("identity");
+    removed::check(&dir)?;
     let identity = match &config.tls_dir {
         None => {
             if !dir.join("cert.pem").exists() {

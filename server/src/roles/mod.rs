@@ -14,6 +14,7 @@ pub mod epoch;
 mod identity;
 pub mod init;
 mod remote_audit;
+mod removed;
 pub mod run;
 mod standing;
 
@@ -53,6 +54,8 @@ pub struct Server {
     metrics: SocketAddr,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled when this node learns that it was removed from the cluster.
+    removed: CancellationToken,
 }
 
 impl Server {
@@ -105,11 +108,13 @@ impl Server {
             metrics: metrics.local_addr()?,
             tasks,
             stop,
+            removed: CancellationToken::new(),
         };
         let keeper = Keeper::new(config, &server.identity, server.control.as_ref())?;
         keeper.come_back().await?;
         server.serve_peers(config, peer, &sink);
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
+        server.watch_removal(config);
         if let Some(http) = http {
             let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
             let inference = GpuNode::start(gpu)?;
@@ -157,6 +162,18 @@ impl Server {
                 tracing::error!(%cause, "the services for other nodes ended");
             }
         });
+    }
+
+    fn watch_removal(&self, config: &ServerConfig) {
+        let (identity, dir) = (self.identity.clone(), config.data_dir.join("identity"));
+        let control = self.control.as_ref().map(|c| c.node.clone());
+        let watching = removed::watch(identity, dir, config.control_plane.clone(), control, self.removed.clone());
+        until(watching, &self.tasks, &self.stop);
+    }
+
+    /// Cancelled when this node learns that it was removed from the cluster.
+    pub fn removed(&self) -> CancellationToken {
+        self.removed.clone()
     }
 
     /// The data plane, if this process has one.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::io::AsyncReadExt;
 
-use super::Server;
+use super::{Server, removed};
 use crate::{
     config::{self, ServerConfig, ServerFile},
     dev::stop_signal,
@@ -65,8 +65,14 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         () = parent_ended(args.until_stdin_closes) => return Ok(()),
     };
     tracing::info!(node = config.node, roles = config.role_names(), peer = %config.advertise, "ready");
-    tokio::select! { () = stop => (), () = parent_ended(args.until_stdin_closes) => () }
-    server.shutdown(DRAIN_LIMIT).await
+    let removed = server.removed();
+    tokio::select! {
+        () = stop => (),
+        () = parent_ended(args.until_stdin_closes) => (),
+        () = removed.cancelled() => (),
+    }
+    server.shutdown(DRAIN_LIMIT).await?;
+    if removed.is_cancelled() { Err(removed::failure(&config.data_dir.join("identity")).into()) } else { Ok(()) }
 }
 
 /// Resolves when the parent closes our stdin, however it ends.

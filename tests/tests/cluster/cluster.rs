@@ -22,7 +22,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const LOG_LINES: usize = 60;
 
 /// Clusters of one process run one after the other, or they measure each other.
-static TURN: Mutex<()> = Mutex::new(());
+pub static TURN: Mutex<()> = Mutex::new(());
 
 /// One control-plane process, as `dev.json` describes it.
 #[derive(Clone, Debug)]

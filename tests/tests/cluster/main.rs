@@ -5,6 +5,7 @@
 //! afterwards by [`verdict`]; the judges themselves are tested beside their code. A binary whose
 //! `dev --nodes` takes no 3 is skipped with one printed line.
 //!
+//! What operators do is tested on `provost server` processes ([`processes`]).
 //! [`quota_flood`] adds five data-plane nodes, processes too, that join with tokens.
 //!
 //! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds and, from 140 on, lets
@@ -28,10 +29,15 @@ mod linearizable;
 mod linearizable_tests;
 mod minority;
 mod operator_pki;
+mod operators;
+mod processes;
 mod quota_flood;
+mod restore;
 mod revisions;
+mod rolling;
 mod secret_canary;
 mod servers;
+mod signals;
 mod staged;
 mod stale;
 mod tool_calls;

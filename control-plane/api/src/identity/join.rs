@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use provost_types::Name;
 use provost_wire::{
-    WIRE_VERSION,
     admin::Failure,
     node::{JoinRequest, JoinResponse, join_client::JoinClient},
     tls::{
         Certified, Expect, Identity, Material, NodeName, Role, Roles, TlsError, certificate_hash, certificates,
         channel, join_channel,
     },
+    wire_version,
 };
 use secrecy::ExposeSecret;
 use tonic::{Code, transport::Channel};
@@ -52,7 +52,7 @@ pub async fn join(address: &str, token: &str, own_address: &str) -> Result<Joine
         csr: key.request.clone().into(),
         address: own_address.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        wire_version: WIRE_VERSION,
+        wire_version: wire_version(),
     };
     let response = ask(request, address, Trusted::Ca(secret.ca_hash())).await?;
     let material =
@@ -79,7 +79,7 @@ pub async fn join_certified(
         csr: KeyRequest::make()?.request.into(),
         address: own_address.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        wire_version: WIRE_VERSION,
+        wire_version: wire_version(),
     };
     let response = ask(request, address, Trusted::Bundle(identity)).await?;
     if response.node_id == 0 || response.node != identity.name().id() {

@@ -4,9 +4,11 @@ use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use provost_control_state::{Cluster, ClusterCommand, ClusterReply, JoinToken};
 use provost_wire::{
-    WIRE_VERSIONS,
-    node::{JoinRequest, JoinResponse, ReadmitRequest, RenewResponse, join_server::Join},
+    node::{
+        JoinRequest, JoinResponse, ReadmitRequest, RemovedRequest, RemovedResponse, RenewResponse, join_server::Join,
+    },
     tls::{NodeName, Role, Roles, peer_of, remote_of},
+    understands, wire_version,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
@@ -56,6 +58,7 @@ impl JoinService {
         let now_ns = unix_ns(SystemTime::now());
         let cluster = self.certifier.registry().confirmed().await?;
         // Guesses end here: only what may succeed is proposed.
+        check_cluster(request.wire_version, cluster.version())?;
         let token = cluster.check_token(&hash, &key_hash, now_ns).map_err(|e| rejected(e.problems))?;
         if token.roles.iter().any(|r| r.as_str() == Role::ControlPlane.as_str()) && request.address.is_empty() {
             let text = "a control-plane node must say where its peers reach it";
@@ -111,15 +114,21 @@ fn check_certificate(shown: &NodeName, cluster: &Cluster, token: &JoinToken) -> 
 }
 
 fn check_version(version: u32) -> Result<(), ControlError> {
-    if WIRE_VERSIONS.contains(&version) {
+    if understands(version) {
         return Ok(());
     }
-    let text = format!(
-        "the node speaks version {version}; this one understands {} to {}",
-        WIRE_VERSIONS.start(),
-        WIRE_VERSIONS.end()
-    );
+    let own = wire_version();
+    let text = format!("the node speaks version {version} and the cluster version {own}");
     Err(ControlError::new(ErrorKind::Refused, "PV-JOIN-VERSION", text, "use builds at most one version apart"))
+}
+
+/// A node that is older than what the cluster stores by now could not read it.
+fn check_cluster(version: u32, cluster: u32) -> Result<(), ControlError> {
+    if version >= cluster {
+        return Ok(());
+    }
+    let text = format!("the node speaks version {version}, and the cluster stores records of version {cluster}");
+    Err(ControlError::new(ErrorKind::Refused, "PV-JOIN-VERSION", text, "join with the build that the cluster runs"))
 }
 
 #[tonic::async_trait]
@@ -132,5 +141,11 @@ impl Join for JoinService {
     async fn readmit(&self, request: Request<ReadmitRequest>) -> Result<Response<RenewResponse>, Status> {
         let _place = self.place()?;
         Ok(Response::new(readmit(&self.certifier, request.into_inner(), SystemTime::now()).await?))
+    }
+
+    async fn removed(&self, request: Request<RemovedRequest>) -> Result<Response<RemovedResponse>, Status> {
+        let (id, cluster) = (request.get_ref().node_id, self.certifier.registry().cluster());
+        let removed = id > 0 && id <= cluster.last_node_id() && !cluster.members().contains_key(&id);
+        Ok(Response::new(RemovedResponse { removed: removed && cluster.name().is_some() }))
     }
 }

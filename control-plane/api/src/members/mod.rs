@@ -7,12 +7,14 @@
 //! Left out: joining and certificates (`identity`), promotion of learners by themselves (the Raft
 //! crate).
 
+mod dead;
 mod deed;
 mod joining;
 mod release;
 mod standing;
 mod status;
 
+pub(crate) use dead::remove_dead;
 pub(crate) use deed::Deed;
 pub(crate) use release::decide_releases;
 pub(crate) use standing::Standings;
@@ -21,7 +23,11 @@ pub use status::{ClusterStatus, MemberStatus, NoSubscribers, NodeFacts, Subscrib
 
 use provost_control_state::ClusterCommand;
 
-use crate::{Caller, ControlError, ControlNode, ErrorKind, identity::Registry, record::now_ns};
+use crate::{
+    Caller, ControlError, ControlNode, ErrorKind,
+    identity::{Registry, rejected},
+    record::now_ns,
+};
 
 impl ControlNode {
     /// Takes a node out for good. `node` is its name or id.
@@ -29,6 +35,11 @@ impl ControlNode {
         let id = self.resolve(caller, node).await?;
         let this = self.clone();
         self.recorded(caller, Deed::new("node.remove", vec![node.to_owned()], format!("node {id}")), async move {
+            let state = this.inner.published.state.load_full();
+            if state.cluster().members().contains_key(&id) {
+                // Before its replica goes: it would come back by itself.
+                state.cluster().check_not_last(id).map_err(|e| rejected(e.problems))?;
+            }
             let metrics = this.inner.group.metrics();
             if metrics.voters.contains(&id) || metrics.learners.contains(&id) {
                 this.inner.group.remove(id).await?;

@@ -33,6 +33,8 @@ pub struct ClusterStatus {
     pub term: u64,
     /// Whether a quorum confirmed that this is the present state.
     pub confirmed: bool,
+    /// The version that every control-plane node can read.
+    pub wire_version: u32,
     /// Every member with its replica, by id.
     pub members: Vec<MemberStatus>,
     /// Who takes configuration, each with the control-plane node that it takes it from.
@@ -62,6 +64,8 @@ pub struct MemberStatus {
     pub lag: u64,
     /// What is known from outside the group.
     pub facts: NodeFacts,
+    /// The version that it speaks, by its last word; 0: unknown, or no replica.
+    pub wire_version: u32,
 }
 
 /// What is known of a node from its connection.
@@ -163,7 +167,7 @@ impl ControlNode {
         let Gathered { replicas: words, waits_for, .. } = gathered.unwrap_or_default();
         let last_log = words.values().map(|r| r.last_log).max().unwrap_or(0);
         let state = self.inner.published.state.load_full();
-        let metrics = self.inner.group.metrics();
+        let metrics = self.group_metrics().await;
         let members = state.cluster().members();
         let replicas = metrics.voters.iter().chain(&metrics.learners);
         let ids: BTreeSet<u64> = replicas.chain(members.keys()).copied().collect();
@@ -176,9 +180,8 @@ impl ControlNode {
                 None => String::new(),
             };
             let address = known.map(|m| m.address.clone()).filter(|a| !a.is_empty());
-            let facts = nodes.facts(id, &name);
+            let mut facts = nodes.facts(id, &name);
             let mut replica = Replica::of(&metrics, id);
-            let mut facts = facts;
             if let Some(word) = words.get(&id)
                 && !own
             {
@@ -191,6 +194,9 @@ impl ControlNode {
             } else if !own && !words.is_empty() && !replica.membership.is_empty() && replica.role != "leader" {
                 replica.role = "unreachable";
             }
+            if let Some(member) = known.filter(|_| facts.version.is_empty()) {
+                facts.version = member.version.build.clone();
+            }
             MemberStatus {
                 id,
                 name,
@@ -200,6 +206,7 @@ impl ControlNode {
                 applied: replica.applied,
                 lag: replica.lag,
                 facts: if own { facts.or_own_version() } else { facts },
+                wire_version: known.filter(|_| !replica.membership.is_empty()).map_or(0, |m| m.version.wire),
             }
         };
         Ok(ClusterStatus {
@@ -209,11 +216,26 @@ impl ControlNode {
             leader: metrics.leader,
             term: metrics.term,
             confirmed,
+            wire_version: state.cluster().version(),
             members: ids.into_iter().map(member).collect(),
             subscribers,
             release: state.release().map(|release| (**release).clone()),
             waits_for,
         })
+    }
+}
+
+impl ControlNode {
+    /// The group as this node sees it, with what the leader says of the members: every node then
+    /// tells the same. Without a leader it is what this node knows by itself.
+    async fn group_metrics(&self) -> GroupMetrics {
+        let mut metrics = self.inner.group.metrics();
+        if metrics.role != Role::Leader
+            && let Ok(Ok(followers)) = timeout(CONFIRM_LIMIT, self.inner.group.followers()).await
+        {
+            metrics.followers = followers;
+        }
+        metrics
     }
 }
 
@@ -251,6 +273,7 @@ impl Replica {
             Some(follower) => {
                 let silent = follower.acked_ago.is_none_or(|ago| ago > SILENT_LIMIT);
                 let role = match (silent, membership) {
+                    _ if metrics.leader == Some(id) => "leader",
                     (true, _) => "unreachable",
                     (false, "learner") => "learner",
                     (false, _) => "follower",

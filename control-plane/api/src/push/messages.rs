@@ -55,7 +55,7 @@ pub(crate) enum Refusal {
     Hello,
     #[error("the certificate is of node `{certificate}`, hello names `{hello}`")]
     Identity { certificate: String, hello: String },
-    #[error("wire version {0} is not understood here")]
+    #[error("the node speaks version {0}, this one version {own}: at most one apart is understood", own = provost_wire::wire_version())]
     Version(u32),
     #[error("a later start of this node (epoch {0}) is connected")]
     Epoch(u64),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use provost_types::BoxStream;
 use provost_wire::{
-    WIRE_VERSIONS,
     node::{Hello, PushDown, PushUp, push_server::Push, push_up::Up},
+    understands,
 };
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -49,7 +49,7 @@ impl Push for PushService {
 
 impl PushService {
     fn open(&self, node: String, role: String, hello: &Hello, up: Streaming<PushUp>) -> Result<Down, Refusal> {
-        if !WIRE_VERSIONS.contains(&hello.wire_version) {
+        if !understands(hello.wire_version) {
             return Err(Refusal::Version(hello.wire_version));
         }
         if hello.node != node {

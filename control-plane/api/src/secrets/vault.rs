@@ -171,6 +171,11 @@ impl VaultTransit {
             return serde_json::from_slice::<Envelope>(&bytes).map(|e| e.data).map_err(not_it);
         }
         let said = serde_json::from_slice::<Errors>(&bytes).map(|e| e.errors.join("; ")).unwrap_or_default();
+        if status.is_redirection() {
+            // The token goes to nobody but the one that the configuration names.
+            let text = format!("{status}, a standby that sends clients on: name the active node or a load balancer");
+            return Err(self.lasting(operation, text));
+        }
         Err(self.refused(operation, status, &said))
     }
 
@@ -180,13 +185,25 @@ impl VaultTransit {
             412 | 429 | 472 | 473 | 500..=599 => {
                 Trouble::Passing(format!("{} answered {status} to {operation}: {said}", self.base))
             }
+            // Other meanings of 400, by the texts that Vault gives them.
+            400 if said.contains("missing client token") => self.lasting(operation, format!("{status}: {said}")),
+            400 if said.contains("encryption key not found") => {
+                self.lasting(operation, format!("{status}: {said}: transit has no key {}", self.config.key_name))
+            }
+            400 if said.contains("too old") => {
+                let hint = "lower the key's min_decryption_version, then `provost cluster rotate-keys`";
+                self.lasting(operation, format!("{status}: {said}; {hint}"))
+            }
             // What Vault cannot decrypt it answers with 400 and no more detail than this.
             400 if operation == DECRYPT => {
                 tracing::warn!(cause = said, "Vault could not decrypt the cluster's data key");
                 Trouble::Lasting(SecretError::does_not_open("the cluster's data key (wrapped by Vault)"))
             }
             403 => self.lasting(operation, format!("{status}: {said}; is the token valid, and may it {operation}?")),
-            404 => self.lasting(operation, format!("{status}: is the transit engine mounted there?")),
+            404 => {
+                let place = format!("at {}, in this namespace", self.config.mount);
+                self.lasting(operation, format!("{status}: {said}; is the transit engine mounted {place}?"))
+            }
             _ => self.lasting(operation, format!("{status}: {said}")),
         }
     }

@@ -200,3 +200,47 @@ fn a_wrong_configuration_is_refused_at_once() {
     let error = VaultTransit::new(good).unwrap().wrap(&[1; 32]).unwrap_err().to_string();
     assert!(error.contains("PROVOST_TEST_NO_SUCH_VARIABLE"), "{error}");
 }
+
+/// Statuses and texts as Vault 1.x and OpenBao 2.x give them: recorded from their documentation and
+/// source, not from a running Vault.
+#[test]
+fn each_answer_of_vault_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Transit::start();
+    let vault = VaultTransit::new(server.with_token(dir.path())).unwrap();
+    let old = b"vault:v7:AAAA";
+    let denied = "1 error occurred:\n\t* permission denied\n\n";
+    let no_route = "no handler for route \"transit/encrypt/provost\". route entry not found.";
+    let too_old = "ciphertext or signature version is disallowed by policy (too old)";
+    const PROVIDER: &str = "PV-SECRET-PROVIDER";
+    for (decrypts, status, said, code, part, tries) in [
+        (false, 403, denied, PROVIDER, "may it encrypt?", 1),
+        (true, 403, denied, PROVIDER, "may it decrypt?", 1),
+        (false, 400, "missing client token", PROVIDER, "missing client token", 1),
+        (true, 400, "missing client token", PROVIDER, "missing client token", 1),
+        (false, 404, no_route, PROVIDER, "mounted at transit", 1),
+        (true, 400, "encryption key not found", PROVIDER, "no key provost", 1),
+        (true, 400, too_old, PROVIDER, "min_decryption_version", 1),
+        (true, 400, "cipher: message authentication failed", "PV-SECRET-KEY", "does not open", 1),
+        (true, 400, "invalid ciphertext: no prefix", "PV-SECRET-KEY", "does not open", 1),
+        (false, 307, "", PROVIDER, "active node", 1),
+        (true, 503, "Vault is sealed", PROVIDER, "Vault is sealed", MAX_TRIES as usize),
+        (false, 500, "internal error", PROVIDER, "internal error", MAX_TRIES as usize),
+    ] {
+        server.seen.lock().unwrap().clear();
+        *server.first.lock().unwrap() = vec![(status, said); tries];
+        let error = if decrypts { vault.unwrap(old).map(drop) } else { vault.wrap(&[1; 32]).map(drop) };
+        let error = error.unwrap_err();
+        assert!(error.code() == code && error.to_string().contains(part), "{status} {said}: {error}");
+        let seen = server.seen.lock().unwrap();
+        assert_eq!(seen.len(), tries, "{status} {said}");
+        // A key of whatever version goes back to Vault as it came from it.
+        assert!(!decrypts || seen[0].3["ciphertext"] == "vault:v7:AAAA");
+        assert!(!error.to_string().contains(TOKEN), "the token is in the error: {error}");
+    }
+    // Nobody there: a bound, and the address.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = VaultConfig { address: format!("http://{nobody}"), ..server.with_token(dir.path()) };
+    let error = VaultTransit::new(config).unwrap().wrap(&[1; 32]).unwrap_err();
+    assert!(error.code() == PROVIDER && error.to_string().contains("does not answer"), "{error}");
+}

@@ -50,6 +50,7 @@ impl Service {
             subscribers: status.subscribers.into_iter().map(subscriber).collect(),
             confirmed: status.confirmed,
             release,
+            wire_version: status.wire_version,
         })
     }
 
@@ -116,5 +117,6 @@ fn member(member: MemberStatus) -> wire::ClusterMember {
         lag: member.lag,
         version: member.facts.version,
         certificate_expires: member.facts.certificate_expires,
+        wire_version: member.wire_version,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use provost_types::Name;
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, CaStep, JoinToken};
+use super::{Authority, CaStep, JoinToken, NodeVersion};
 
 /// A change of the cluster's own facts. Times are the proposer's clock, nanoseconds since the
 /// Unix epoch.
@@ -107,6 +107,13 @@ pub enum ClusterCommand {
     AdminTokenRemoved {
         /// Its name.
         name: String,
+    },
+    /// A control-plane node says which version it speaks.
+    NodeVersion {
+        /// Which.
+        node_id: u64,
+        /// What it speaks.
+        version: NodeVersion,
     },
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use provost_types::{Name, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, ClusterReply, Member, is_hash, members::check_roles, reject};
+use super::{Cluster, ClusterReply, Member, NodeVersion, is_hash, members::check_roles, reject};
 use crate::Rejected;
 
 /// Tokens at once.
@@ -114,7 +114,14 @@ impl Cluster {
         if let Some(used) = &token.used {
             return Ok(joined(used.node_id));
         }
-        let member = Member { name: token.node.clone(), roles: token.roles.clone(), address, joined: revision };
+        let member = Member {
+            name: token.node.clone(),
+            roles: token.roles.clone(),
+            address,
+            joined: revision,
+            // It says more when it has started; who is older is not let in.
+            version: NodeVersion { wire: self.version(), build: String::new() },
+        };
         let node_id = self.member_added(member)?;
         if let Some(stored) = self.join_tokens.get_mut(hash) {
             stored.used = Some(TokenUse { key: key.to_owned(), node_id });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use provost_types::{Name, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, ClusterReply, reject};
+use super::{Cluster, ClusterReply, NodeVersion, reject};
 use crate::Rejected;
 
 /// Members of one cluster.
@@ -17,7 +17,9 @@ const MAX_ADDRESS_BYTES: usize = 300;
 /// Roles of one node.
 const MAX_ROLES: usize = 16;
 /// The role of those that hold a replica: the last of them cannot be removed.
-const CONTROL_PLANE: &str = "control-plane";
+pub(super) const CONTROL_PLANE: &str = "control-plane";
+/// The role of those that record changes: nor can the last of them.
+const AUDIT_LOG: &str = "audit-log";
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub struct Member {
     pub address: String,
     /// The log index at which it became a member.
     pub joined: Revision,
+    /// What it said of itself.
+    #[serde(default)]
+    pub version: NodeVersion,
 }
 
 impl Member {
@@ -107,25 +112,36 @@ impl Cluster {
         node_id: u64,
         time_ns: u64,
     ) -> Result<ClusterReply, Rejected> {
-        let controls = |m: &Member| m.has(CONTROL_PLANE);
-        let is_controlling = controls(self.member_mut(node_id)?);
-        if is_controlling && self.members.values().filter(|m| controls(m)).count() == 1 {
-            let text = format!("node {node_id} is the last of the control plane");
-            return Err(reject("PV-CLUSTER-LAST", text, "add another one first"));
-        }
+        self.check_not_last(node_id)?;
         if let Some(member) = self.members.remove(&node_id) {
             self.removed.push_back(RemovedMember { node_id, name: member.name, removed: revision, time_ns });
         }
+        self.raise_version();
         while self.removed.len() > MAX_REMOVED {
             self.removed.pop_front();
         }
         Ok(ClusterReply::Done)
     }
 
-    fn member_mut(&mut self, node_id: u64) -> Result<&mut Member, Rejected> {
-        self.members.get_mut(&node_id).ok_or_else(|| {
-            let text = format!("node {node_id} is not a member");
-            reject("PV-CLUSTER-NO-NODE", text, "`provost cluster status` lists the members")
-        })
+    /// Why a member cannot be removed: it is the last with a role that the cluster cannot be
+    /// without. Without an audit log no change can be made any more, not even to add one.
+    pub fn check_not_last(&self, node_id: u64) -> Result<(), Rejected> {
+        let Some(member) = self.members.get(&node_id) else { return Err(not_a_member(node_id)) };
+        for (role, what) in [(CONTROL_PLANE, "of the control plane"), (AUDIT_LOG, "that keeps the audit log")] {
+            if member.has(role) && self.members.values().filter(|m| m.has(role)).count() == 1 {
+                let text = format!("node {node_id} is the last {what}");
+                return Err(reject("PV-CLUSTER-LAST", text, "add another one first"));
+            }
+        }
+        Ok(())
     }
+
+    pub(super) fn member_mut(&mut self, node_id: u64) -> Result<&mut Member, Rejected> {
+        self.members.get_mut(&node_id).ok_or_else(|| not_a_member(node_id))
+    }
+}
+
+fn not_a_member(node_id: u64) -> Rejected {
+    let text = format!("node {node_id} is not a member");
+    reject("PV-CLUSTER-NO-NODE", text, "`provost cluster status` lists the members")
 }

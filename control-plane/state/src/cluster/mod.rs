@@ -14,6 +14,7 @@ mod authority;
 mod command;
 mod join;
 mod members;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,6 +26,7 @@ pub use authority::{Authority, CaStep, Rotation};
 pub use command::{ClusterCommand, ClusterReply};
 pub use join::{JoinToken, MAX_JOIN_TOKEN_LIFE_NS, MAX_JOIN_TOKENS, TokenUse};
 pub use members::{MAX_MEMBERS, MAX_REMOVED, Member, RemovedMember};
+pub use versions::NodeVersion;
 
 use crate::{Problem, Rejected};
 
@@ -46,6 +48,8 @@ pub struct Cluster {
     rotation: Option<Rotation>,
     /// By name.
     admin_tokens: BTreeMap<String, AdminTokenHash>,
+    /// 0: as 1.
+    version: u32,
 }
 
 fn reject(code: &'static str, message: impl Into<String>, hint: &str) -> Rejected {
@@ -119,7 +123,8 @@ impl Cluster {
     /// authority, token or administrator of the old one works in it, and no id of the old one is
     /// given again.
     pub fn for_restore(&self) -> Self {
-        Self { last_node_id: self.last_node_id, ..Self::default() }
+        // What was stored stays readable only for who could read it.
+        Self { last_node_id: self.last_node_id, version: self.version, ..Self::default() }
     }
 
     /// Applies a command at a log index. On `Err` nothing has changed.
@@ -146,6 +151,7 @@ impl Cluster {
             ClusterCommand::CaResealed { id, old, new } => self.ca_resealed(id, &old, new),
             ClusterCommand::AdminTokenAdded { name, hash, time_ns } => self.admin_token_added(name, hash, time_ns),
             ClusterCommand::AdminTokenRemoved { name } => self.admin_token_removed(&name),
+            ClusterCommand::NodeVersion { node_id, version } => self.node_version(node_id, version),
         }
     }
 
@@ -169,7 +175,8 @@ impl Cluster {
         }
         self.name = Some(cluster);
         self.last_node_id = node_id;
-        self.members.insert(node_id, Member { name, roles, address, joined: revision });
+        self.members
+            .insert(node_id, Member { name, roles, address, joined: revision, version: NodeVersion::default() });
         if let Some(authority) = authority {
             self.authorities.insert(revision.0, authority);
             self.signing = revision.0;

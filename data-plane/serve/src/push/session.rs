@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use provost_wire::{
-    WIRE_VERSION,
     node::{Hello, NackProblem, PushDown, PushUp, Refused, push_client::PushClient, push_down::Down, push_up::Up},
+    wire_version,
 };
 use tokio::{
     sync::mpsc,
@@ -106,7 +106,7 @@ impl Session<'_> {
             epoch: config.epoch,
             revision,
             hash,
-            wire_version: WIRE_VERSION,
+            wire_version: wire_version(),
             version: config.version.clone(),
             group: config.group.clone(),
         }

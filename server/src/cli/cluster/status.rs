@@ -110,7 +110,7 @@ fn value(status: &ClusterStatusResponse) -> Value {
         json!({
             "id": m.id, "name": m.name, "address": m.address, "membership": m.membership, "role": m.role,
             "applied": m.applied, "lag": m.lag, "version": m.version,
-            "certificate_expires": m.certificate_expires,
+            "certificate_expires": m.certificate_expires, "wire_version": m.wire_version,
         })
     };
     let subscriber = |s: &provost_wire::admin::Subscriber| {
@@ -130,6 +130,7 @@ fn value(status: &ClusterStatusResponse) -> Value {
         "release": status.release.as_ref().map(|r| json!({
             "released": r.released, "halted": r.halted, "reasons": r.reasons, "waits_for": r.waits_for,
         })),
+        "wire_version": status.wire_version,
         "members": status.members.iter().map(member).collect::<Vec<_>>(),
         "subscribers": status.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
     })

@@ -99,7 +99,7 @@ async fn nodes_of_a_distant_version_stay_out() {
     let token = world.token("dp-1", Role::DataPlane).await;
     let secret = JoinSecret::parse(&token).unwrap();
     let channel = join_channel(&world.address, secret.ca_hash()).await.unwrap();
-    for wire_version in [0, provost_wire::WIRE_VERSION + 1] {
+    for wire_version in [0, provost_wire::WIRE_VERSION + 2] {
         let csr = KeyRequest::make().unwrap().request.into();
         let request = JoinRequest { token: token.clone(), csr, wire_version, ..Default::default() };
         let refused = JoinClient::new(channel.clone()).join(request).await.unwrap_err();
