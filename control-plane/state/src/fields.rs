@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use provost_types::{
-    ApiKeySpec, BuiltinPlugin, HttpPlugin, Kind, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, QuotaSpec,
+    ApiKeySpec, BuiltinPlugin, HttpPlugin, Kind, Name, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, QuotaSpec,
     QuotaUnit, Resource, ResourceKey, RoleSpec, Spec, StdioPlugin,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -164,7 +164,8 @@ fn node_group(check: &mut Check<'_>, spec: &NodeGroupSpec) {
 
 /// Changes wait for one group; a second one would be a second opinion on what is released.
 pub(crate) fn check_one_group(all: &Resources, problems: &mut Vec<Problem>) {
-    let mut groups = all.keys().filter(|key| key.kind == Kind::NodeGroup);
+    let from = ResourceKey { kind: Kind::NodeGroup, tenant: None, name: Name::smallest() };
+    let mut groups = all.range(from..).map(|(key, _)| key).filter(|key| key.kind == Kind::NodeGroup);
     let first = groups.next();
     let Some(first) = first else { return };
     for key in groups {

@@ -1,17 +1,19 @@
 //! The state and the one function that changes it.
 
+mod released;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use imbl::Vector;
-use provost_types::{Kind, Name, NodeGroupSpec, Resource, ResourceKey, Resources, Revision, Snapshot, Spec};
+use provost_types::{Kind, Resource, ResourceKey, Resources, Revision, Snapshot};
 
 use crate::{
     ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
-    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, ReleaseCommand, ReleaseReply,
-    Transaction, fields, prices, references,
+    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, Transaction, fields, prices,
+    references,
 };
 
 /// What a transaction does to each resource it names, in key order.
@@ -66,48 +68,6 @@ impl State {
     /// The same with the cluster's own facts and the ledger.
     pub fn with(self, cluster: Cluster, ledger: Ledger) -> Self {
         Self { cluster: Arc::new(cluster), ledger: Arc::new(ledger), ..self }
-    }
-
-    /// The same with how far changes are released.
-    pub fn with_release(self, release: Option<Release>) -> Self {
-        Self { release: release.map(Arc::new), ..self }
-    }
-
-    /// How far changes are released; `None`: there is no node group, and all are.
-    pub fn release(&self) -> Option<&Arc<Release>> {
-        self.release.as_ref()
-    }
-
-    /// Applies a decision on a staged change.
-    pub fn apply_release(&mut self, command: ReleaseCommand) -> ReleaseReply {
-        let now = self.revision;
-        self.release.as_mut().map_or(ReleaseReply::Stale, |release| Arc::make_mut(release).apply(now, command))
-    }
-
-    /// The state that nodes outside the group run; `None`: the present one.
-    pub fn released(&self) -> Option<Self> {
-        let released = self.release.as_ref()?.released;
-        if released >= self.revision {
-            return None;
-        }
-        let mut resources = self.resources.clone();
-        for change in self.history.iter().rev().take_while(|e| e.revision > released).flat_map(|e| &e.changes) {
-            match &change.old {
-                Some(old) => resources.insert(change.key.clone(), Arc::new(old.clone())),
-                None => resources.remove(&change.key),
-            };
-        }
-        let (history, release) = (Vector::new(), None);
-        Some(Self { revision: released, resources, history, compacted: released, release, ..self.clone() })
-    }
-
-    /// The group of nodes that take changes first.
-    pub fn node_group(&self) -> Option<&NodeGroupSpec> {
-        let from = ResourceKey { kind: Kind::NodeGroup, tenant: None, name: Name::smallest() };
-        match &self.resources.range(from..).next()?.1.spec {
-            Spec::NodeGroup(spec) => Some(spec),
-            _ => None,
-        }
     }
 
     /// The cluster's own facts.
@@ -176,9 +136,7 @@ impl State {
             {
                 self.compacted = dropped.revision;
             }
-            let release = self.release.take().map(Arc::unwrap_or_clone);
-            let grouped = self.node_group().is_some();
-            self.release = grouped.then(|| Arc::new(Release::after(release, before, entry, self.compacted)));
+            self.follow_release(before, entry);
         }
         if let Some(key) = &transaction.sealing_key {
             // A new key is the occasion to let go of those that nothing needs any more.
@@ -207,9 +165,7 @@ impl State {
         if report.iter().any(|(k, _)| k.kind == Kind::ApiKey) {
             fields::check_unique_hashes(&candidate, &mut problems);
         }
-        if report.iter().any(|(k, _)| k.kind == Kind::NodeGroup) {
-            fields::check_one_group(&candidate, &mut problems);
-        }
+        fields::check_one_group(&candidate, &mut problems);
         if report.iter().any(|(k, _)| k.kind == Kind::Price) {
             prices::check_together(&candidate, &mut problems);
         }

@@ -9,6 +9,7 @@
 mod api_keys;
 mod compiled;
 mod counts;
+mod grants;
 mod limit;
 mod lists;
 mod models;

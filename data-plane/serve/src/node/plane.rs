@@ -22,7 +22,7 @@ use provost_types::{
 
 use super::{compiled::Compiled, counts::Counts, lists};
 use crate::{
-    push::{Freshness, StalenessLimits, StalenessReader},
+    push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
 
@@ -55,7 +55,7 @@ pub struct Node {
     anonymous: Option<Arc<Caller>>,
     counts: Counts,
     pub(super) quotas: Option<Arc<Quotas>>,
-    staleness: Option<(StalenessReader, StalenessLimits)>,
+    pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
 }
 
 impl Node {
@@ -82,22 +82,6 @@ impl Node {
     pub fn with_staleness(mut self, reader: StalenessReader, limits: StalenessLimits) -> Self {
         self.staleness = Some((reader, limits));
         self
-    }
-
-    /// The age of the state that calls run under: outer `None`, the control plane is in this process;
-    /// inner `None`, nobody knows.
-    pub fn state_age(&self) -> Option<Option<Duration>> {
-        self.staleness.as_ref().map(|(reader, _)| reader.age())
-    }
-
-    /// Whether what the state grants may still be used.
-    fn check_grants(&self) -> Result<(), Rejection> {
-        match &self.staleness {
-            Some((reader, limits)) if reader.freshness(limits) == Freshness::GrantsExpired => {
-                Err(grants_expired(reader.age(), limits.grants_max_age.unwrap_or_default()))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Replaces the state at once for every call that arrives from now on.
@@ -223,20 +207,6 @@ impl Node {
             format!("the upstream asked for input more than {MAX_INPUT_ROUNDS} times in one call"),
         ))
     }
-}
-
-/// The denial of a call that needs a grant, under a state that is too old to be believed.
-fn grants_expired(age: Option<Duration>, max: Duration) -> Rejection {
-    let age = match age {
-        Some(age) => format!("for {} s", age.as_secs()),
-        None => "since a time that this node does not know".to_owned(),
-    };
-    let message = format!(
-        "no control-plane node has confirmed this node's state {age}, and grants hold for {} s without: they may have \
-         been taken away; connect the node to its control plane and call again",
-        max.as_secs()
-    );
-    Rejection::new(RejectionKind::Denied, "PV-NODE-STALE", message)
 }
 
 /// The call as a plugin takes it.
