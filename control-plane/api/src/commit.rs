@@ -77,7 +77,7 @@ impl ControlNode {
 
     /// Proposes any command and returns what the machine replied.
     pub(crate) async fn propose_command(&self, command: &StoredCommand) -> Result<Reply, ControlError> {
-        versions::gate(command.version(), self.inner.published.state.load().cluster().version())?;
+        versions::gate(command.version(), self.inner.published.state.load().cluster())?;
         let command = command.encode().map_err(ControlError::internal)?;
         let proposed = self.inner.group.propose(command).await?;
         serde_json::from_slice(&proposed.reply).map_err(ControlError::internal)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use provost_control_state::{ClusterCommand, JoinToken};
+use provost_control_state::{ClusterCommand, JoinToken, NodeVersion};
 
 use crate::{MINUTE, SECOND, T0, World, authority, hash, init, name, node_of, removed, roles, used};
 
@@ -13,6 +13,9 @@ fn any_command() -> impl Strategy<Value = ClusterCommand> {
     let time = T0 - SECOND..T0 + 2 * MINUTE;
     prop_oneof![
         1 => Just(init()),
+        2 => (0..6_u64, 0..4_u32).prop_map(|(node_id, wire)| {
+            ClusterCommand::NodeVersion { node_id, version: NodeVersion { wire, build: String::new() } }
+        }),
         6 => (0..6_u64, node, any::<bool>(), 0..2 * MINUTE).prop_map(|(n, node, controls, life)| {
             let roles = if controls { roles(&["control-plane"]) } else { roles(&["data-plane"]) };
             let token = JoinToken { id: format!("t{n}"), node: name(node), roles, expires_ns: T0 + life, used: None };
@@ -31,7 +34,7 @@ fn any_command() -> impl Strategy<Value = ClusterCommand> {
 
 proptest! {
     /// Ids are never given twice, a token makes one member, names are unique, what signs is
-    /// trusted; and the same commands, stored and read again in between, give the same.
+    /// trusted, no replica is older than what is stored; and the same commands, stored and read again in between, give the same.
     #[test]
     fn laws_hold_under_any_commands(commands in proptest::collection::vec(any_command(), 0..80)) {
         let mut world = World::started();
@@ -46,6 +49,7 @@ proptest! {
             if let ClusterCommand::TokenMade { hash, .. } = &command {
                 prop_assert!(!world.cluster.join_tokens().contains_key(hash) || world.clone().apply(command.clone()).is_err());
             }
+            let version_before = world.cluster.version();
             let last_before = world.cluster.last_node_id();
             let stored: ClusterCommand = serde_json::from_slice(&serde_json::to_vec(&command).unwrap()).unwrap();
             let result = world.apply(command);
@@ -69,6 +73,9 @@ proptest! {
             prop_assert_eq!(names.len(), world.cluster.members().len());
             prop_assert!(world.cluster.members().values().any(|m| m.has("control-plane")));
             prop_assert!(world.cluster.members().keys().all(|id| *id <= world.cluster.last_node_id()));
+            let replicas = world.cluster.members().values().filter(|m| m.has("control-plane"));
+            prop_assert!(replicas.map(|m| m.version.wire).min() >= Some(world.cluster.version()));
+            prop_assert!(world.cluster.version() >= version_before);
             prop_assert!(world.cluster.signing().is_some());
             prop_assert_eq!(world.cluster.authorities().len(), 1 + usize::from(world.cluster.rotation().is_some()));
         }

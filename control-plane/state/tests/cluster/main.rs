@@ -4,6 +4,7 @@
 mod facts;
 mod laws;
 mod tokens;
+mod versions;
 
 use std::collections::BTreeSet;
 
