@@ -79,9 +79,15 @@ impl Governed for Three {
     }
 }
 
+/// A connection that breaks in the middle of a call is `Unknown` or `Cancelled` on this side.
+fn may_be_tried_again(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled)
+}
+
 impl Three {
-    /// Asks a voter again while none can answer; nothing is repeated whose fate is unknown, but for
-    /// what does the same when it is done twice.
+    /// Asks a voter again while none can answer, and where the connection was lost before the answer:
+    /// the relay cuts off a voter that is slow for a moment. What is asked here may happen twice:
+    /// resources are then as they were, and a token that nobody saw is of use to nobody.
     async fn settle<T, F: Future<Output = Result<T, tonic::Status>>>(
         &self,
         ask: impl Fn(AdminConnection) -> F,
@@ -94,7 +100,7 @@ impl Three {
             };
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(status) if status.code() == Code::Unavailable && began.elapsed() < SETTLE_LIMIT => {
+                Err(status) if may_be_tried_again(status.code()) && began.elapsed() < SETTLE_LIMIT => {
                     tokio::time::sleep(SETTLE_PAUSE).await;
                 }
                 Err(status) => return Err(failed(status)),
