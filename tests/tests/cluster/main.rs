@@ -17,6 +17,7 @@ mod admin;
 mod audit_members;
 mod certificates;
 mod cluster;
+mod expired;
 mod fleet;
 mod flood;
 mod followers;

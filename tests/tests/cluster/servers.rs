@@ -35,6 +35,8 @@ pub struct Plan {
     pub config: PathBuf,
     pub admin: SocketAddr,
     pub peer: SocketAddr,
+    /// Environment variables of its processes.
+    pub env: Vec<(&'static str, String)>,
 }
 
 /// A running node; ends with the value.
@@ -75,13 +77,14 @@ impl Site {
         );
         let config = dir.join("provost.toml");
         std::fs::write(&config, text).unwrap();
-        Plan { name: name.to_owned(), dir, config, admin, peer }
+        Plan { name: name.to_owned(), dir, config, admin, peer, env: Vec::new() }
     }
 
     /// `provost cluster init` on the first node; `join` as the command takes it.
     pub fn init(&mut self, first: &Plan, cluster: &str, join: &[&str], flags: &[&str]) -> Output {
         let mut command = Command::new(binary("provost"));
         command.args(["cluster", "init", "--json", "--cluster", cluster, "--config"]).arg(&first.config);
+        command.envs(first.env.iter().cloned());
         command.args(flags).args(join.iter().flat_map(|j| ["--join", j]));
         std::fs::create_dir_all(first.dir.join("data")).unwrap();
         let output = command.stdin(Stdio::null()).output().unwrap();
@@ -125,7 +128,7 @@ impl Plan {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary("provost"));
-        command.args(["server", "--config"]).arg(&self.config);
+        command.args(["server", "--config"]).arg(&self.config).envs(self.env.iter().cloned());
         let log = File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command
