@@ -26,6 +26,7 @@ use crate::{
     identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator},
     members::{Standings, decide_releases},
     push::{HubConfig, PushHub},
+    quota::QuotaAuthorise,
     record::now_ns,
 };
 
@@ -112,7 +113,7 @@ impl ClusterApi {
 
 /// Who sent a request, as the interceptor verified it: name and roles. The certificate of a node
 /// with the role control-plane has its number, so its name comes from the member list.
-fn callers(node: &ControlNode) -> Arc<dyn Fn(&tonic::Extensions) -> Option<(String, String)> + Send + Sync> {
+fn callers(node: &ControlNode) -> QuotaAuthorise {
     let node = node.clone();
     Arc::new(move |extensions| {
         let caller = extensions.get::<CallingNode>()?;

@@ -37,6 +37,7 @@ mod restore;
 mod revisions;
 mod rolling;
 mod secret_canary;
+mod server_process;
 mod servers;
 mod signals;
 mod staged;

@@ -206,7 +206,7 @@ fn scene(cluster: &str, up: &Process) -> (Fleet, String) {
 
 async fn judge(fleet: &Fleet, load: Load) {
     let seen = load.stop().await;
-    let seen = seen.lock().unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
     println!("{} calls ({} elsewhere), {} writes acknowledged", seen.calls, seen.elsewhere, seen.written.len());
     assert!(seen.failures.is_empty(), "calls failed: {:#?}", &seen.failures[..seen.failures.len().min(5)]);
     assert!(seen.calls > 50 && seen.written.len() > 20, "too little was done");
