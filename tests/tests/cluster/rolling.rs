@@ -22,8 +22,9 @@ use crate::{
     restore::apply,
 };
 
-/// How long one tool call takes: some are always in flight.
-const CALL_MS: u64 = 200;
+/// How long one tool call takes: some are always in flight, and most of those that a SIGTERM meets began
+/// more than [`ON_ITS_WAY`] before it, and must finish.
+const CALL_MS: u64 = 900;
 /// Patience with one call, and with one write.
 const LIMIT: Duration = Duration::from_secs(10);
 /// A call that begins so shortly before SIGTERM may still be on its way to the process.
