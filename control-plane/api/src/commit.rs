@@ -1,11 +1,12 @@
 //! The part of a change that must not be cut off: record, propose, record the outcome.
 //!
-//! It runs in a task of its own. A caller that disconnects meanwhile loses the answer, not the
-//! outcome's record. If the process ends after the first record, the log has an attempt without
+//! It runs beside its caller, in a cohort. A caller that disconnects meanwhile loses the answer, not
+//! the outcome's record. If the process ends after the first record, the log has an attempt without
 //! outcome, and the state says whether it took effect.
 
 use provost_control_state::{Problem, StoredCommand, Transaction};
 use provost_types::{AuditEvent, Revision};
+use tokio::sync::oneshot;
 
 use crate::{
     ControlError, ControlNode, ErrorKind,
@@ -24,16 +25,24 @@ pub(crate) enum Committed {
 }
 
 impl ControlNode {
-    /// Gives the turn back with the result. The outer error is a panic of the task.
+    /// Gives the turn back with the result. The outer error is a panic on the way.
     pub(crate) async fn commit(
         &self,
         turn: Turn,
         record: Record,
         transaction: Transaction,
     ) -> Result<(Turn, Result<Committed, ControlError>), ControlError> {
-        let node = self.clone();
-        let task = tokio::spawn(async move { (turn, node.commit_recorded(record, transaction).await) });
-        task.await.map_err(ControlError::internal)
+        let (node, (answer, answered)) = (self.clone(), oneshot::channel());
+        let change = async move {
+            let result = node.commit_recorded(record, transaction).await;
+            // Without its caller the turn ends here.
+            let _ = answer.send((turn, result));
+        };
+        if self.inner.cohorts.push(Box::pin(change)) {
+            let node = self.clone();
+            tokio::spawn(async move { node.inner.cohorts.run().await });
+        }
+        answered.await.map_err(ControlError::internal)
     }
 
     async fn commit_recorded(&self, record: Record, transaction: Transaction) -> Result<Committed, ControlError> {

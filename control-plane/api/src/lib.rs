@@ -14,6 +14,7 @@ mod backup;
 mod bootstrap;
 mod change;
 mod cluster_api;
+mod cohort;
 mod commit;
 mod diff;
 mod documents;

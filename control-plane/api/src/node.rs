@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     AdminToken, Admission, ControlError, KeyProvider, LocalFileKey, Secrets,
     auth::Authenticator,
+    cohort::Cohorts,
     machine::{ControlMachine, Published},
     members, reconcile, versions,
 };
@@ -117,6 +118,8 @@ pub(crate) struct Inner {
     pub(crate) secrets: Arc<Secrets>,
     /// Held by changes while they are made: shared by those that may be made side by side.
     pub(crate) writing: Arc<RwLock<()>>,
+    /// Changes on their way.
+    pub(crate) cohorts: Cohorts,
     /// The task that keeps the group's replicas as the member list has them, and members alive.
     following: Mutex<Option<AbortHandle>>,
 }
@@ -164,7 +167,8 @@ impl ControlNode {
         let writing = Arc::default();
         let is_member = config.member.is_some();
         let following = Mutex::new(None);
-        let inner = Inner { config, group, published, admission, audit, secrets, writing, following };
+        let cohorts = Cohorts::default();
+        let inner = Inner { config, group, published, admission, audit, secrets, writing, cohorts, following };
         let node = Self { inner: Arc::new(inner) };
         if is_member {
             let following = tokio::spawn(steward(node.clone())).abort_handle();

@@ -255,6 +255,8 @@ impl Group {
     }
 }
 
+/// Between two looks at whether the core still runs.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// How long a core that vanished may be the runtime's own end.
 const END_OF_RUNTIME: Duration = Duration::from_millis(200);
 
@@ -269,6 +271,8 @@ async fn end_process_on_fatal(mut metrics: MetricsReceiver, group: String) {
             Err(Fatal::Stopped) => return,
             Err(e) => fatal(&what, &e),
         }
+        // The metrics change with every entry; this need not be known at once.
+        tokio::time::sleep(LOOK_PAUSE).await;
         if metrics.changed().await.is_err() {
             break;
         }

@@ -11,8 +11,8 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    processes::SOON,
     harness::{self, binary},
+    processes::SOON,
 };
 
 /// Lines of each process's log that a failed test shows.
