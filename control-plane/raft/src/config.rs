@@ -133,9 +133,10 @@ impl Default for Promotion {
 pub struct Timings {
     /// Between two heartbeats.
     pub heartbeat_ms: u64,
-    /// Shortest silence before an election.
+    /// A follower that hears nothing waits for the leader's lease (`election_max_ms`) and then for a
+    /// time between `election_min_ms` and `election_max_ms` before it asks for an election.
     pub election_min_ms: u64,
-    /// Longest silence before an election.
+    /// See `election_min_ms`.
     pub election_max_ms: u64,
     /// For sending and installing one snapshot chunk.
     pub install_snapshot_ms: u64,
@@ -146,9 +147,9 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            heartbeat_ms: 200,
-            election_min_ms: 1_000,
-            election_max_ms: 2_000,
+            heartbeat_ms: 150,
+            election_min_ms: 500,
+            election_max_ms: 1_000,
             install_snapshot_ms: 60_000,
             quorum_loss_probe_ms: 4_000,
         }

@@ -141,9 +141,9 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         control_plane.insert(0, advertise.clone());
     }
     let timings = &file.timings;
-    let heartbeat_ms = timings.heartbeat_ms.unwrap_or(200);
-    let election_min_ms = timings.election_min_ms.unwrap_or(1_000);
-    let election_max_ms = timings.election_max_ms.unwrap_or(2_000);
+    let heartbeat_ms = timings.heartbeat_ms.unwrap_or(150);
+    let election_min_ms = timings.election_min_ms.unwrap_or(500);
+    let election_max_ms = timings.election_max_ms.unwrap_or(1_000);
     if !(heartbeat_ms * 2 < election_min_ms && election_min_ms < election_max_ms) {
         say("timings", "must have 2 * heartbeat_ms < election_min_ms < election_max_ms".to_owned());
     }

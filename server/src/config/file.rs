@@ -102,11 +102,12 @@ pub struct MembershipFile {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimingsFile {
-    /// Between two heartbeats. Default 200.
+    /// Between two heartbeats. Default 150.
     pub heartbeat_ms: Option<u64>,
-    /// Shortest silence before an election. Default 1000.
+    /// A follower that hears nothing waits for `election_max_ms`, and then for a time between this
+    /// and `election_max_ms`, before it asks for an election. Default 500.
     pub election_min_ms: Option<u64>,
-    /// Longest silence before an election. Default 2000.
+    /// See `election_min_ms`. Default 1000: a dead leader is replaced within two seconds.
     pub election_max_ms: Option<u64>,
     /// A learner that has kept up for so long becomes a voter. Default 10000.
     pub promote_after_ms: Option<u64>,

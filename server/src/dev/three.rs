@@ -303,7 +303,7 @@ fn quoted(path: &Path) -> toml::Value {
 
 /// Clocks for one machine: an election is over before people notice.
 const TIMINGS: &str =
-    "[timings]\nheartbeat_ms = 100\nelection_min_ms = 500\nelection_max_ms = 1000\npromote_after_ms = 200\n";
+    "[timings]\nheartbeat_ms = 100\nelection_min_ms = 300\nelection_max_ms = 650\npromote_after_ms = 200\n";
 
 fn voter_config(plan: &Plan, voter: &VoterPlan, data_dir: &Path, keys: &Path, token: Option<&Path>) -> String {
     let dir = quoted(&data_dir.join(&voter.name));

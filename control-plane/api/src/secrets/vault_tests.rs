@@ -201,7 +201,7 @@ fn a_wrong_configuration_is_refused_at_once() {
     assert!(error.contains("PROVOST_TEST_NO_SUCH_VARIABLE"), "{error}");
 }
 
-/// Statuses and texts as Vault 1.x and OpenBao 2.x give them: recorded from their documentation and
+/// Statuses and texts as Vault 1.x and OpenBao 2.x give them: written down from their documentation and
 /// source, not from a running Vault.
 #[test]
 fn each_answer_of_vault_says_what_to_do() {
