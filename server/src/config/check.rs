@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn every_problem_is_named() {
         let problems = read(
-            "node = 'Bad Name'\n[membership]\nmin_voters = 0\nremove_dead_after_seconds = 3\n[timings]\nheartbeat_ms = 900\ncertificate_ttl_seconds = 5\n[keys]\nprovider = 'paper'\n",
+            "node = 'Bad Name'\n[membership]\nmin_voters = 0\nremove_dead_after_seconds = 1\n[timings]\nheartbeat_ms = 900\ncertificate_ttl_seconds = 5\n[keys]\nprovider = 'paper'\n",
         );
         assert_eq!(
             problems.unwrap_err(),
