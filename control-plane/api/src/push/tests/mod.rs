@@ -14,10 +14,10 @@ use provost_types::{Metadata, Name, Resource, ResourceKey, Revision, RoleSpec, S
 use provost_wire::node::{Ack, Hello, PushDown, PushUp, push_client::PushClient, push_down::Down, push_up::Up};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Streaming,
-    transport::{Channel, Endpoint, Server},
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
 
 use self::model::Model;
@@ -132,7 +132,8 @@ async fn serve(world: &World) -> Served {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let server = Server::builder().add_service(named).serve_with_incoming(TcpListenerStream::new(listener));
+    let server =
+        Server::builder().add_service(named).serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let server = tokio::spawn(async move { drop(server.await) });
     Served { hub, address, _server: server }
 }
