@@ -103,10 +103,10 @@ impl Default for LeaseBook {
 }
 
 impl LeaseBook {
-    /// The account under a name; made if it is new. `making` tells apart what counts anew under
-    /// the same name. `None`: the node keeps as many as it can.
-    pub(super) fn slot(&self, account: &str, making: &str, unit: QuotaUnit, is_rate: bool) -> Option<Arc<Slot>> {
-        let key = [account, making].concat();
+    /// The account under a key; made if it is new. The first `named` bytes of the key are the
+    /// account's name, the rest tells apart what counts anew under the same name. `None`: the node
+    /// keeps as many as it can.
+    pub(super) fn slot(&self, key: String, named: usize, unit: QuotaUnit, is_rate: bool) -> Option<Arc<Slot>> {
         let shard = self.shard(&key);
         if let Some(slot) = shard.read().unwrap_or_else(PoisonError::into_inner).get(&*key) {
             return Some(slot.clone());
@@ -115,6 +115,7 @@ impl LeaseBook {
         if let Some(slot) = slots.get(&*key) {
             return Some(slot.clone());
         }
+        let account = key.get(..named)?;
         if !self.count_in(account) {
             return None;
         }

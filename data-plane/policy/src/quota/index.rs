@@ -10,7 +10,9 @@ use provost_types::{Kind, Name, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, Res
 use super::{LeaseBook, Slot};
 
 /// Divides the principal from the conversation in an account's name.
-const WORKFLOW_MARK: char = '~';
+const WORKFLOW_MARK: &str = "~";
+/// Divides the quota from what it counts by, in an account's name.
+const SUBJECT_MARK: &str = "#";
 
 /// A call as quotas see it.
 #[derive(Clone, Copy, Debug)]
@@ -111,20 +113,25 @@ impl CompiledQuota {
 
     /// The account that the call counts in; `None`: the node keeps as many as it can.
     pub fn slot(&self, book: &LeaseBook, call: &QuotaCall<'_>) -> Option<Arc<Slot>> {
-        let find = |subject: &str| {
-            let account = if subject.is_empty() { self.name.to_string() } else { format!("{}#{subject}", self.name) };
-            book.slot(&account, &self.making, self.unit, self.is_rate())
+        // On the way of every call: one allocation for the account's name and the key that begins with it.
+        let find = |subject: &[&str]| {
+            let account = self.name.len() + subject.iter().map(|part| part.len()).sum::<usize>();
+            let mut key = String::with_capacity(account + self.making.len());
+            key.push_str(&self.name);
+            subject.iter().for_each(|part| key.push_str(part));
+            key.push_str(&self.making);
+            book.slot(key, account, self.unit, self.is_rate())
         };
         match self.per {
             QuotaPer::Tenant => {
                 if let Some(slot) = self.slot.get() {
                     return Some(slot.clone());
                 }
-                let slot = find("")?;
+                let slot = find(&[])?;
                 Some(self.slot.get_or_init(|| slot).clone())
             }
-            QuotaPer::Principal => find(call.principal.as_str()),
-            QuotaPer::Workflow => find(&format!("{}{WORKFLOW_MARK}{}", call.principal, call.workflow)),
+            QuotaPer::Principal => find(&[SUBJECT_MARK, call.principal.as_str()]),
+            QuotaPer::Workflow => find(&[SUBJECT_MARK, call.principal.as_str(), WORKFLOW_MARK, call.workflow]),
         }
     }
 }
