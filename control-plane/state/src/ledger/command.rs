@@ -46,7 +46,7 @@ pub struct LeaseReport {
 pub struct LeaseWant {
     /// `TENANT/QUOTA`, with `#SUBJECT` where the quota counts each for itself.
     pub account: String,
-    /// Units that calls wait for now; 0: none waits, and the balance is low. How much is granted
+    /// Units that waiting calls need; 0: none waits, and the balance is low. How much is granted
     /// ahead is decided here. For a rate: units a second that the node could use.
     pub units: u64,
 }

@@ -29,7 +29,7 @@ pub struct LeaseReport {
 pub struct LeaseWant {
     /// `TENANT/QUOTA`, with `#SUBJECT` where the quota counts each for itself.
     pub account: String,
-    /// Units that calls wait for now; for a rate: units a second that could be used.
+    /// Units that waiting calls need; for a rate: units a second that could be used.
     pub units: u64,
 }
 
