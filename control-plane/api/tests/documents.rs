@@ -156,3 +156,15 @@ fn explain_and_schema_know_every_kind() {
     let schema = provost_control_api::schema();
     assert_eq!(schema["oneOf"].as_array().unwrap().len(), Kind::ALL.len());
 }
+
+#[test]
+fn a_number_that_does_not_fit_is_refused_in_words() {
+    for (limit, found) in [("-3", "integer `-3`"), ("'many'", "string \"many\""), ("1.5", "floating point `1.5`")] {
+        let text = format!(
+            "apiVersion: provost/v1\nkind: Quota\nmetadata: {{name: q, tenant: acme}}\nspec: {{limit: {limit}, unit: calls, window: day}}\n"
+        );
+        let problems = parsed(&[file("a.yaml", &text)]).unwrap_err();
+        let message = &problems[0].message;
+        assert!(message.contains(found) && message.ends_with("expected a whole number, 0 or more"), "{message}");
+    }
+}

@@ -60,7 +60,7 @@ pub(crate) fn collect<T: DeserializeOwned>(
             }
         }
         let code = if unknown.is_some() { "PV-DOC-UNKNOWN" } else { "PV-DOC-VALUE" };
-        problems.push(origin.field_problem(&field, code, message, ""));
+        problems.push(origin.field_problem(&field, code, in_words(message), ""));
         found += 1;
         if found >= MAX_PROBLEMS || !remove(&mut tree, &steps) {
             return None;
@@ -74,6 +74,15 @@ fn step(segment: &Segment) -> Option<Step> {
         Segment::Enum { variant } => Some(Step::Field(variant.clone())),
         Segment::Seq { index } => Some(Step::Item(*index)),
         Segment::Unknown => None,
+    }
+}
+
+/// serde names Rust's types; whoever writes a document need not know them.
+fn in_words(message: String) -> String {
+    match message.rsplit_once("expected ") {
+        Some((found, "u64" | "u32" | "usize")) => format!("{found}expected a whole number, 0 or more"),
+        Some((found, "i64" | "i32")) => format!("{found}expected a whole number"),
+        _ => message,
     }
 }
 
