@@ -195,6 +195,44 @@ def blocks(folder):
         at, skip = at + 36 + size, skip - 1
 
 
+class Bodies:
+    """The sealed bodies of one log, read in the order of the records that name them."""
+
+    def __init__(self, folder, origin):
+        self.folder, self.origin, self.first, self.missing = folder, sha(origin.encode()), None, 0
+        self.kept, self.erased = {}, set()
+
+    def frame(self):
+        size = struct.unpack_from("<QI", self.data, self.at) if self.at + 12 <= len(self.data) else None
+        if size and size[1] > (256 << 10) + 65535:
+            raise Tampered("a body is longer than one may be")
+        return size
+
+    def observe(self, index, record):
+        if record["phase"] == "event" and record.get("event") == "audit.erase":
+            self.erased |= {name[4:] for name in record.get("event.objects", []) if name.startswith("key:")}
+        if self.first != index - index % SEGMENT:
+            self.first = index - index % SEGMENT
+            path = self.folder / "segments" / f"{self.first:020}.body"
+            self.data, self.at = path.read_bytes() if path.exists() else b"", 48
+            if len(self.data) >= 48 and self.data[:48] != b"PVBODY\0\1" + struct.pack("<Q", self.first) + self.origin:
+                raise Tampered(f"{path}: header")
+        frame, named = self.frame(), record.get("body.sealed")
+        if frame and frame[0] <= index and (frame[0] < index or not named):
+            raise Tampered(f"a body that record {index} does not name")
+        if not named:
+            return
+        end = self.at + 12 + frame[1] if frame else 0
+        if not frame or frame[0] != index or end > len(self.data):
+            self.missing += 1
+            self.at = len(self.data) if frame and frame[0] == index else self.at
+        elif sha(self.data[self.at + 12 : end]).hex() != named:
+            raise Tampered(f"the body of record {index}")
+        else:
+            self.kept[record["body.key"]] = self.kept.get(record["body.key"], 0) + 1
+            self.at = end
+
+
 def check_log(folder, log, top, anchor):
     origin, key = vkey(folder / "audit.pub")
     if origin.rsplit("/", 1)[-1] != (log or "_cluster"):
@@ -208,7 +246,7 @@ def check_log(folder, log, top, anchor):
         if wanted.setdefault(size, (root, chain)) != (root, chain):
             raise Tampered("two checkpoints of one size differ")
     stack, size, chain = [], 0, sha(b"provost audit chain 1\n" + origin.encode())
-    writers, intents, problems, starts = {}, {}, 0, {0: chain}
+    writers, intents, problems, starts, bodies = {}, {}, 0, {0: chain}, Bodies(folder, origin)
     for records, hashes, chain_in, chain_out, times_, segment in blocks(folder):
         if segment and size % SEGMENT == 0 and (segment[0] != sha(origin.encode()) or segment[1] != chain):
             raise Tampered(f"segment header at record {size}")
@@ -226,6 +264,7 @@ def check_log(folder, log, top, anchor):
             if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() != leaf:
                 raise Tampered(f"record {size} is not canonical")
             seen.append(int(record["time_ns"]))
+            bodies.observe(size, record)
             chain, size, count = sha(b"\2" + chain + node), size + 1, size
             stack.append(node)
             while count & 1:
@@ -255,7 +294,10 @@ def check_log(folder, log, top, anchor):
     problems += sum(writers[writer][0] > epoch for writer, epoch in intents.values())
     if problems:
         raise Tampered(f"{problems} breaches of completeness")
-    return {"origin": origin, "records": size, "signed": max(wanted, default=0), "anchored": bool(outside)}
+    if bodies.missing:
+        raise Incomplete(f"{bodies.missing} bodies are not here")
+    erased = sum(count for key, count in bodies.kept.items() if key in bodies.erased)
+    return {"bodies": sum(bodies.kept.values()), "erased": erased, "origin": origin, "records": size, "signed": max(wanted, default=0), "anchored": bool(outside)}
 
 
 def main(args):

@@ -91,6 +91,7 @@ pub fn event(call: u128) -> AuditEvent {
             request_id: Some("42".into()),
             protocol_version: Some("2026-07-28".into()),
             transport: "http".into(),
+            secrets: Vec::new(),
             subject: None,
         },
         why: Why { attempt: 1, ..Why::default() },
@@ -100,7 +101,13 @@ pub fn event(call: u128) -> AuditEvent {
         status: Some(provost_types::CallStatus::Ok),
         error: None,
         reason: None,
-        body_sha256: Some([7; 32]),
+        body: Some(provost_types::Body {
+            commit: [7; 32],
+            key: provost_types::KeyId([7; 16]),
+            len: 900,
+            redaction: None,
+            kept: provost_types::KeptBody::CommitmentOnly,
+        }),
         impact: Impact { bytes_in: 60, bytes_out: 900, rows: 20, duration_us: 850, ..Impact::default() },
     }
 }

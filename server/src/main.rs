@@ -6,12 +6,14 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod audit_admin;
 mod bench;
 mod cli;
 mod client;
 mod config;
 mod dev;
 mod failure;
+mod logins;
 mod node;
 mod roles;
 

@@ -8,6 +8,7 @@
 //! (`provost-audit-verify`), and key material (signing goes through [`NoteSigner`]).
 
 mod block;
+mod body_file;
 mod checkpoint;
 mod hash;
 mod log_id;
@@ -22,6 +23,7 @@ pub use block::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, TAIL_HEADER_LEN,
     TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
 };
+pub use body_file::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyFileError, BodyHeader, BodyPrefix, MAX_STORED_BODY};
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};
 pub use log_id::{CLUSTER_DIR, LogId, TENANTS_DIR};

@@ -4,12 +4,12 @@
 //! (a test compares with a canonicaliser); numbers stay within the 53 bits that RFC 8785 can
 //! carry, times are text; absent values are absent keys. Names follow OpenTelemetry's GenAI and
 //! MCP conventions where they exist.
-//! Left out: the index (it is the place in the log, not a claim inside it) and bodies (only their
-//! SHA-256 is kept).
+//! Left out: the index (it is the place in the log, not a claim inside it) and bodies (a keyed
+//! commitment and the hash of the sealed bytes stand for them).
 
 use std::borrow::Cow;
 
-use provost_types::{AuditEvent, CallId, CallStatus, Effect, Impact, Phase};
+use provost_types::{AuditEvent, Body, CallId, CallStatus, Effect, Impact, KeptBody, KeyId, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::hash::Hash;
@@ -63,8 +63,16 @@ pub struct Record<'a> {
     pub attempt: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticated_by: Text<'a>,
-    #[serde(default, rename = "body.sha256", skip_serializing_if = "Option::is_none")]
-    pub body_sha256: Option<Hash>,
+    #[serde(default, rename = "body.commit", skip_serializing_if = "Option::is_none")]
+    pub body_commit: Option<Hash>,
+    #[serde(default, rename = "body.key", skip_serializing_if = "Option::is_none")]
+    pub body_key: Option<KeyId>,
+    #[serde(default, rename = "body.len", skip_serializing_if = "is_zero")]
+    pub body_len: u64,
+    #[serde(default, rename = "body.omitted", skip_serializing_if = "Option::is_none")]
+    pub body_omitted: Text<'a>,
+    #[serde(default, rename = "body.sealed", skip_serializing_if = "Option::is_none")]
+    pub body_sealed: Option<Hash>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bytes_in: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -122,10 +130,14 @@ pub struct Record<'a> {
     pub principal: Text<'a>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Text<'a>,
+    #[serde(default, rename = "redaction.policy", skip_serializing_if = "Option::is_none")]
+    pub redaction: Option<Hash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_call_id: Option<CallId>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rows: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Cow<'a, str>>,
     pub seq: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<CallStatus>,
@@ -155,14 +167,18 @@ impl<'a> Record<'a> {
     /// The record of `event` at `place`. Over-long texts are cut, see the constants above.
     pub fn new(event: &'a AuditEvent, place: &Place<'a>) -> Self {
         let (who, what, why, impact) = (&event.who, &event.what, &event.why, &event.impact);
-        let subject = what.subject.as_ref();
+        let (subject, body) = (what.subject.as_ref(), event.body.as_ref());
         let target = Target::of(&what.method, what.target.as_deref());
         let Impact { bytes_in, bytes_out, rows, tokens_in, tokens_out, cost_micro, duration_us } = *impact;
         Self {
             agent: text(who.agent.as_deref()),
             attempt: u64::from(why.attempt),
             authenticated_by: text(Some(&who.authenticated_by)),
-            body_sha256: event.body_sha256.map(Hash),
+            body_commit: body.map(|b| Hash(b.commit)),
+            body_key: body.map(|b| b.key),
+            body_len: safe(body.map_or(0, |b| b.len)),
+            body_omitted: body.and_then(omitted).map(Cow::Borrowed),
+            body_sealed: body.and_then(sealed),
             bytes_in: safe(bytes_in),
             bytes_out: safe(bytes_out),
             call_id: event.call_id,
@@ -193,8 +209,10 @@ impl<'a> Record<'a> {
             revision: safe(event.revision.0),
             principal: text(Some(&who.principal)),
             reason: text(event.reason.as_deref()),
+            redaction: body.and_then(|b| b.redaction).map(Hash),
             root_call_id: why.root_call,
             rows: safe(rows),
+            secrets: items(&what.secrets),
             seq: safe(place.seq),
             status: event.status,
             target: target.other,
@@ -218,6 +236,23 @@ impl<'a> Record<'a> {
 pub fn encode_record(event: &AuditEvent, place: &Place<'_>) -> Result<Vec<u8>, RecordError> {
     let leaf = serde_json::to_vec(&Record::new(event, place))?;
     if leaf.len() > MAX_LEAF { Err(RecordError::TooLong(leaf.len())) } else { Ok(leaf) }
+}
+
+/// Why nothing is stored for a body.
+fn omitted(body: &Body) -> Option<&'static str> {
+    match body.kept {
+        KeptBody::Sealed(_) => None,
+        KeptBody::TooLong => Some("too_long"),
+        KeptBody::CommitmentOnly => Some("not_kept"),
+    }
+}
+
+/// The hash of what is stored for a body.
+fn sealed(body: &Body) -> Option<Hash> {
+    match &body.kept {
+        KeptBody::Sealed(sealed) => Some(Hash(sealed.sha256)),
+        KeptBody::TooLong | KeptBody::CommitmentOnly => None,
+    }
 }
 
 /// Under which key the target of a call is kept: OpenTelemetry has one for each kind.
@@ -334,6 +369,7 @@ mod tests {
                 request_id: own(),
                 protocol_version: own(),
                 transport: text.to_owned(),
+                secrets: vec![text.to_owned()],
                 subject: Some(subject),
             },
             why: Why { workflow: own(), traceparent: own(), root_call: Some(CallId(u128::MAX)), attempt: 2 },
@@ -343,7 +379,13 @@ mod tests {
             status: Some(CallStatus::ToolError),
             error: own(),
             reason: own(),
-            body_sha256: Some([9; 32]),
+            body: Some(Body {
+                commit: [9; 32],
+                key: KeyId([8; 16]),
+                len: 3,
+                redaction: Some([7; 32]),
+                kept: KeptBody::TooLong,
+            }),
             impact: Impact {
                 bytes_in: 1,
                 bytes_out: u64::MAX,
@@ -380,7 +422,7 @@ mod tests {
         let event = AuditEvent { what: What::default(), ..full("") };
         let leaf = encode_record(&event, &place()).unwrap();
         let text = String::from_utf8(leaf).unwrap();
-        assert!(text.starts_with(r#"{"attempt":2,"body.sha256":"0909"#), "{text}");
+        assert!(text.starts_with(r#"{"attempt":2,"body.commit":"0909"#), "{text}");
         assert!(text.contains(r#""bytes_out":9007199254740991,"#), "saturates: {text}");
         assert!(text.contains(r#""time_ns":"18446744073709551615""#), "{text}");
         assert!(text.ends_with(&format!(r#""v":1,"writer_id":"node-1","writer_prev":"{}"}}"#, "01".repeat(32))));

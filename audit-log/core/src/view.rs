@@ -33,6 +33,10 @@ pub struct RecordView<'a> {
     pub tenant: Option<&'a str>,
     /// Nanoseconds since the Unix epoch.
     pub time_ns: u64,
+    /// SHA-256 of the sealed body that is stored beside the log, if one is.
+    pub body_sealed: Option<Hash>,
+    /// The key that the body is sealed under, as written.
+    pub body_key: Option<&'a str>,
     /// The name of the event, for `phase` event.
     pub event: Option<&'a str>,
     /// The node that wrote it.
@@ -85,6 +89,8 @@ struct Found<'a> {
     status: Option<&'a str>,
     tenant: Option<&'a str>,
     time_ns: Option<u64>,
+    body_sealed: Option<Hash>,
+    body_key: Option<&'a str>,
     event: Option<&'a str>,
     writer_id: Option<&'a str>,
     epoch: Option<u64>,
@@ -106,13 +112,9 @@ impl<'a> Found<'a> {
             "epoch" => self.epoch = Some(scan.number()?),
             "seq" => self.seq = Some(scan.number()?),
             "v" => self.version = Some(scan.number()?),
-            "writer_prev" => {
-                let at = scan.at;
-                let text = scan.text()?;
-                let hash =
-                    Hash::parse(text.as_bytes()).map_err(|_| ViewError { at, what: "writer_prev is not a hash" })?;
-                self.prev = Some(hash);
-            }
+            "body.key" => self.body_key = Some(scan.text()?),
+            "body.sealed" => self.body_sealed = Some(scan.hash("body.sealed is not a hash")?),
+            "writer_prev" => self.prev = Some(scan.hash("writer_prev is not a hash")?),
             _ => scan.skip()?,
         }
         Ok(())
@@ -129,6 +131,8 @@ impl<'a> Found<'a> {
             status: self.status,
             tenant: self.tenant,
             time_ns: self.time_ns.ok_or(missing("`time_ns` is missing"))?,
+            body_sealed: self.body_sealed,
+            body_key: self.body_key,
             event: self.event,
             writer_id: self.writer_id.ok_or(missing("`writer_id` is missing"))?,
             epoch: self.epoch.ok_or(missing("`epoch` is missing"))?,
@@ -176,6 +180,11 @@ impl<'a> Scan<'a> {
             }
             self.at += 2;
         }
+    }
+
+    fn hash(&mut self, what: &'static str) -> Result<Hash, ViewError> {
+        let at = self.at;
+        Hash::parse(self.text()?.as_bytes()).map_err(|_| ViewError { at, what })
     }
 
     fn number(&mut self) -> Result<u64, ViewError> {

@@ -7,24 +7,27 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use provost_audit_core::{LogId, NoteSigner, VerifierKey};
 use provost_audit_verify::KEY_FILE;
 use provost_control_raft::{Group, GroupConfig};
 use provost_types::{
-    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, CallId, Impact, Phase, Revision, Subject, What,
-    Who, Why,
+    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, CallId, Impact, Phase, Revision, Subject,
+    SubjectKeys, What, Who, Why,
 };
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use crate::{
     checkpointer::{self, Checkpointer},
     config::AuditLogConfig,
+    erase::HoldCheck,
     error::AuditError,
     key::CheckpointKey,
     machine::{AuditMachine, SharedMachine, disk_checkpoint},
     recovery::orphan_outcomes,
     sequencer::{Answer, Message, QUEUE, Sequencer},
+    subject_keys::LocalSubjectKeys,
 };
 
 /// How long a start waits for the audit group to elect and to apply what it holds.
@@ -35,12 +38,18 @@ const GROUP: &str = "audit";
 /// The audit log of this node; clones share it.
 #[derive(Clone)]
 pub struct AuditLog {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     queue: mpsc::Sender<Message>,
-    checkpointer: Arc<Checkpointer>,
+    pub(crate) checkpointer: Arc<Checkpointer>,
+    /// Where keys of bodies come from.
+    keys: Arc<LocalSubjectKeys>,
+    /// Who may say that a subject's bodies must be kept.
+    pub(crate) holds: RwLock<Vec<HoldCheck>>,
+    /// One erasure at a time: each one first finishes what others left.
+    pub(crate) erase_turn: tokio::sync::Mutex<()>,
     config: AuditLogConfig,
     epoch: u64,
 }
@@ -63,7 +72,12 @@ pub struct AuditStatus {
 /// Must be called within a tokio runtime.
 pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
     let key = CheckpointKey::open(&config.key_file)?;
-    let machine = AuditMachine::open(&config.audit_dir, &config.cluster, key.public_key())?;
+    let machine = AuditMachine::open_with_keys(
+        &config.audit_dir,
+        &config.cluster,
+        key.public_key(),
+        config.subject_keys.clone(),
+    )?;
     write_public_key(&config, &key)?;
     let machine = SharedMachine(Arc::new(Mutex::new(machine)));
     let group_config = GroupConfig::new(config.node_id, config.cluster.clone(), GROUP);
@@ -86,8 +100,11 @@ pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
         turn: tokio::sync::Mutex::default(),
     });
     let every = config.checkpoint_interval;
-    let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, config, epoch }) };
+    let local = LocalSubjectKeys::new(checkpointer.machine.clone(), checkpointer.group.clone(), config.deadline);
+    let (keys, holds, erase_turn) = (Arc::new(local), RwLock::default(), tokio::sync::Mutex::default());
+    let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, keys, holds, erase_turn, config, epoch }) };
     log.begin_epoch().await?;
+    log.finish_erasures().await.map_err(|e| AuditError::Unavailable(e.0))?;
     tokio::spawn(checkpointer::run(Arc::downgrade(&log.inner.checkpointer), every));
     Ok(log)
 }
@@ -101,6 +118,18 @@ impl AuditLog {
     /// This start's epoch.
     pub fn epoch(&self) -> u64 {
         self.inner.epoch
+    }
+
+    /// Keys of bodies, for writers in this process.
+    pub fn subject_keys(&self) -> Arc<dyn SubjectKeys> {
+        self.inner.keys.clone()
+    }
+
+    /// The keys of bodies as bytes, for a node that joins the audit log: to be sent over mutual TLS
+    /// and given to [`crate::adopt_keys`] there.
+    pub fn export_keys(&self) -> Result<Zeroizing<Vec<u8>>, AuditError> {
+        let machine = self.inner.checkpointer.machine.0.lock();
+        machine.keys.plain().map_err(|e| AuditError::Unavailable(e.to_string()))
     }
 
     /// The public key that signs a log's checkpoints.
@@ -178,7 +207,7 @@ impl AuditLog {
             status: None,
             error: None,
             reason: None,
-            body_sha256: None,
+            body: None,
             impact: Impact::default(),
         }
     }
@@ -217,7 +246,7 @@ pub(crate) fn now_ns() -> u64 {
 }
 
 /// A UUID version 7 (RFC 9562): 48 bits of milliseconds, then randomness.
-fn event_id(now_ns: u64) -> CallId {
+pub(crate) fn event_id(now_ns: u64) -> CallId {
     let millis = u128::from(now_ns / 1_000_000) & 0xffff_ffff_ffff;
     let random: u128 = rand::random();
     let body = random & 0x0000_0000_0000_0fff_3fff_ffff_ffff_ffff;

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use crate::subject_file::SubjectPaths;
+
 /// Where the log lives and how it behaves.
 #[derive(Clone, Debug)]
 pub struct AuditLogConfig {
@@ -14,6 +16,8 @@ pub struct AuditLogConfig {
     pub raft_dir: PathBuf,
     /// The private checkpoint key (PKCS#8); made, readable by its owner only, when absent.
     pub key_file: PathBuf,
+    /// The keys of bodies; never in the directory that auditors copy.
+    pub subject_keys: SubjectPaths,
     /// This node's name: the `writer_id` of its records.
     pub node_name: String,
     /// This node's Raft id: unique in the cluster and never reused.
@@ -34,6 +38,7 @@ impl AuditLogConfig {
             audit_dir: data_dir.join("audit"),
             raft_dir: data_dir.join("audit-raft"),
             key_file: data_dir.join("keys").join("audit-checkpoint.key"),
+            subject_keys: SubjectPaths::below(data_dir),
             node_name: node_name.into(),
             node_id: 1,
             cluster: "provost".to_owned(),

@@ -4,8 +4,11 @@
 //! behind their length.
 
 use bytes::Bytes;
-use provost_audit_core::{Hash, LogId, MAX_CHECKPOINT_BYTES, MAX_LEAF};
+use provost_audit_core::{Hash, LogId, MAX_CHECKPOINT_BYTES, MAX_LEAF, MAX_STORED_BODY};
 use provost_types::Name;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::subject_entry::{KeyCommand, KeyReply};
 
 /// Records in one entry.
 pub(crate) const MAX_BATCH_RECORDS: usize = 1_024;
@@ -16,6 +19,10 @@ pub(crate) const MAX_HEADS: usize = 4_096;
 /// The longest writer id, bytes.
 const MAX_WRITER: usize = 255;
 const VERSION: u8 = 1;
+/// The kind of entries and replies about keys.
+pub(crate) const KEYS_KIND: u8 = 16;
+/// The longest entry or reply about keys, bytes: an erasure names all keys of one subject.
+const MAX_KEYS_ENTRY: usize = 64 << 10;
 
 /// An entry or a reply does not have its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +36,15 @@ pub struct AppendRecord {
     pub log: LogId,
     /// The exact bytes to be stored.
     pub leaf: Bytes,
+    /// The sealed body that is stored beside it, where the record names one.
+    pub body: Option<Bytes>,
+}
+
+impl AppendRecord {
+    /// About how long it is in an entry.
+    pub(crate) fn encoded_len(&self) -> usize {
+        self.leaf.len() + self.body.as_ref().map_or(0, Bytes::len) + 80
+    }
 }
 
 /// A batch of leaves of one writer.
@@ -54,6 +70,8 @@ pub enum Command {
     Seal,
     /// Take these signed heads as the consensus copy.
     Signed(Vec<String>),
+    /// Make or destroy keys of bodies.
+    Keys(KeyCommand),
 }
 
 /// The head of one log.
@@ -90,6 +108,8 @@ pub enum Reply {
     Sealed(Vec<Head>),
     /// Checkpoints taken.
     Taken(u32),
+    /// What became of keys.
+    Keys(KeyReply),
 }
 
 impl Command {
@@ -98,7 +118,7 @@ impl Command {
         let mut out = vec![VERSION];
         match self {
             Command::Append(append) => {
-                let leaves: usize = append.records.iter().map(|r| r.leaf.len() + 70).sum();
+                let leaves: usize = append.records.iter().map(AppendRecord::encoded_len).sum();
                 out.reserve(leaves + 64);
                 out.push(0);
                 put_bytes(&mut out, append.writer.as_bytes());
@@ -108,6 +128,7 @@ impl Command {
                 for record in &append.records {
                     put_bytes(&mut out, record.log.tenant().as_bytes());
                     put_bytes(&mut out, &record.leaf);
+                    put_bytes(&mut out, record.body.as_deref().unwrap_or_default());
                 }
             }
             Command::Seal => out.push(1),
@@ -115,6 +136,10 @@ impl Command {
                 out.push(2);
                 out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
                 notes.iter().for_each(|note| put_bytes(&mut out, note.as_bytes()));
+            }
+            Command::Keys(command) => {
+                out.push(KEYS_KIND);
+                put_postcard(&mut out, command);
             }
         }
         out
@@ -135,7 +160,11 @@ impl Command {
                 for _ in 0..count {
                     let log = take.log()?;
                     let range = take.range(MAX_LEAF)?;
-                    records.push(AppendRecord { log, leaf: bytes.slice(range) });
+                    let leaf = bytes.slice(range);
+                    let range = take.range(MAX_STORED_BODY)?;
+                    // An empty one is none: a sealed body is longer than its tag.
+                    let body = (!range.is_empty()).then(|| bytes.slice(range));
+                    records.push(AppendRecord { log, leaf, body });
                 }
                 Command::Append(Append { writer, epoch, batch, records })
             }
@@ -145,6 +174,7 @@ impl Command {
                 let note = |_| take.text(MAX_CHECKPOINT_BYTES);
                 Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
             }
+            KEYS_KIND => Command::Keys(take.postcard()?),
             _ => return Err(EntryError("unknown kind")),
         };
         take.end()?;
@@ -191,6 +221,10 @@ impl Reply {
                 out.push(5);
                 out.extend_from_slice(&count.to_le_bytes());
             }
+            Reply::Keys(reply) => {
+                out.push(KEYS_KIND);
+                put_postcard(&mut out, reply);
+            }
         }
         out
     }
@@ -219,11 +253,17 @@ impl Reply {
                 Reply::Sealed((0..count).map(head).collect::<Result<_, EntryError>>()?)
             }
             5 => Reply::Taken(take.u32()?),
+            KEYS_KIND => Reply::Keys(take.postcard()?),
             _ => return Err(EntryError("unknown kind")),
         };
         take.end()?;
         Ok(reply)
     }
+}
+
+/// Plain data always serialises; an empty form would be refused when read.
+fn put_postcard(out: &mut Vec<u8>, value: &impl Serialize) {
+    put_bytes(out, &postcard::to_stdvec(value).unwrap_or_default());
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -281,6 +321,12 @@ impl Take<'_> {
         String::from_utf8(bytes.to_vec()).map_err(|_| EntryError("a text is not UTF-8"))
     }
 
+    fn postcard<T: DeserializeOwned>(&mut self) -> Result<T, EntryError> {
+        let range = self.range(MAX_KEYS_ENTRY)?;
+        let bytes = self.bytes.get(range).unwrap_or_default();
+        postcard::from_bytes(bytes).map_err(|_| EntryError("an entry about keys cannot be read"))
+    }
+
     fn log(&mut self) -> Result<LogId, EntryError> {
         let name = self.text(Name::MAX_LEN)?;
         if name.is_empty() {
@@ -304,15 +350,16 @@ mod tests {
     fn example() -> Command {
         let acme = LogId(Some(Name::new("acme").unwrap()));
         let records = vec![
-            AppendRecord { log: acme, leaf: Bytes::from_static(b"{}") },
-            AppendRecord { log: LogId::CLUSTER, leaf: Bytes::from_static(b"") },
+            AppendRecord { log: acme, leaf: Bytes::from_static(b"{}"), body: Some(Bytes::from_static(b"sealed")) },
+            AppendRecord { log: LogId::CLUSTER, leaf: Bytes::from_static(b""), body: None },
         ];
         Command::Append(Append { writer: "n1".to_owned(), epoch: 3, batch: 9, records })
     }
 
     #[test]
     fn round_trips() {
-        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()])] {
+        let keys = Command::Keys(KeyCommand::Recorded(7));
+        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()]), keys] {
             let bytes = Bytes::from(command.encode());
             assert_eq!(Command::decode(&bytes), Ok(command));
             for cut in 0..bytes.len() {
@@ -327,6 +374,7 @@ mod tests {
             Reply::Invalid("why".to_owned()),
             Reply::Sealed(vec![head]),
             Reply::Taken(2),
+            Reply::Keys(KeyReply::Stale { generation: 3 }),
         ] {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }

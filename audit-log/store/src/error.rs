@@ -57,6 +57,16 @@ pub enum AuditError {
         /// What is wrong.
         why: String,
     },
+    /// The keys of bodies cannot be used.
+    #[error(
+        "PV-AUDIT-KEYS: {path}: {why}; restore DATA/audit-keys and DATA/keys of this node, or take them from another node of the audit log"
+    )]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The audit Raft group failed.
     #[error("PV-AUDIT-GROUP: the audit group: {0}")]
     Group(#[from] GroupError),
@@ -74,6 +84,7 @@ impl AuditError {
             AuditError::Differs { .. } => "PV-AUDIT-DIFFERS",
             AuditError::RolledBack { .. } => "PV-AUDIT-ROLLED-BACK",
             AuditError::Key { .. } => "PV-AUDIT-KEY",
+            AuditError::Keys { .. } => "PV-AUDIT-KEYS",
             AuditError::Group(_) => "PV-AUDIT-GROUP",
             AuditError::Unavailable(_) => "PV-AUDIT-UNAVAILABLE",
         }

@@ -7,26 +7,43 @@
 //! the files are derived from the Raft log and can be made again from the last persisted state
 //! on; a checkpoint never covers records whose files are not fsynced; any failed write ends the
 //! writing, it is never retried.
-//! Left out: proving (`provost-audit-verify`), witnesses, sealed bodies, retention.
+//! the keys of bodies are never in a Raft log as they are, nor in the directory that is copied.
+//! Left out: proving (`provost-audit-verify`), witnesses, retention.
 
 mod audit_log;
+mod body_files;
 mod checkpointer;
 mod config;
 mod entry;
+mod erase;
+#[cfg(test)]
+mod erase_tests;
 mod error;
 mod key;
 mod log_files;
 mod machine;
+mod open_body;
 mod persist;
 mod query;
 mod recovery;
 mod sequencer;
 mod state;
+mod subject_entry;
+mod subject_file;
+mod subject_keys;
+mod subject_secret;
+mod subject_state;
+mod subject_store;
 
 pub use audit_log::{AuditLog, AuditStatus, open};
 pub use config::AuditLogConfig;
 pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
+pub use erase::{ERASE_EVENT, EraseError, EraseOrder, Erased, HoldCheck};
 pub use error::AuditError;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
+pub use open_body::{BodyError, BodyShown, BodyState};
 pub use query::{Found, Query, QueryError, Shown, query, show};
+pub use subject_entry::{Erasure, KeyCommand, KeyReply, Pseudonym, Slot};
+pub use subject_file::SubjectPaths;
+pub use subject_store::adopt_keys;

@@ -21,7 +21,7 @@ use provost_audit_core::{
 };
 use provost_audit_verify::{KEY_FILE, LogLayout};
 
-use crate::{error::AuditError, state::LogHead};
+use crate::{body_files::BodyFiles, error::AuditError, state::LogHead};
 
 /// Blocks that a tail goes on for: fewer files are made, and at most this much is kept twice.
 const TAIL_BLOCKS: u64 = 16;
@@ -38,6 +38,7 @@ pub(crate) struct LogFiles {
     segment_tree: Frontier,
     segment: Option<SegmentFiles>,
     tail: Arc<File>,
+    bodies: BodyFiles,
     /// Frames that are not written yet.
     pending: Vec<u8>,
     dirty: Dirty,
@@ -100,6 +101,7 @@ impl LogFiles {
             segment_tree: Frontier::default(),
             segment: None,
             tail,
+            bodies: BodyFiles::default(),
             pending: Vec::new(),
             dirty,
             layout,
@@ -121,8 +123,15 @@ impl LogFiles {
         Ok(index)
     }
 
+    /// Puts the sealed body of record `index` beside the log; written with the next flush.
+    pub(crate) fn append_body(&mut self, index: u64, body: &[u8]) -> io::Result<()> {
+        let Self { bodies, layout, origin, head, dirty, .. } = self;
+        bodies.append(layout, origin, &mut head.bodies, dirty, (index, body))
+    }
+
     /// Writes what was appended.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.bodies.flush(&mut self.head.bodies, &mut self.dirty)?;
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -222,6 +231,7 @@ impl LogFiles {
         } else {
             None
         };
+        let bodies = BodyFiles::reopen(&layout, &head, &differs)?;
         let block = read_open_block(&layout, segment_first, first, &head, &differs)?;
         Ok(Self {
             layout,
@@ -231,6 +241,7 @@ impl LogFiles {
             segment_tree,
             segment,
             tail,
+            bodies,
             pending: Vec::new(),
             dirty: Dirty::default(),
         })
@@ -238,7 +249,7 @@ impl LogFiles {
 }
 
 impl Dirty {
-    fn add(&mut self, file: &Arc<File>) {
+    pub(crate) fn add(&mut self, file: &Arc<File>) {
         if !self.files.iter().any(|known| Arc::ptr_eq(known, file)) {
             self.files.push(file.clone());
         }
@@ -253,9 +264,9 @@ impl Dirty {
     }
 }
 
-type Differs<'a> = &'a dyn Fn(String) -> AuditError;
+pub(crate) type Differs<'a> = &'a dyn Fn(String) -> AuditError;
 
-fn create(path: PathBuf) -> io::Result<File> {
+pub(crate) fn create(path: PathBuf) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
 }
 
@@ -305,7 +316,7 @@ fn cut_tails(layout: &LogLayout, head: &LogHead, differs: Differs<'_>) -> Result
     cut(layout.tail(head.tail_first), head.tail_len, differs)
 }
 
-fn cut(path: PathBuf, len: u64, differs: Differs<'_>) -> Result<Arc<File>, AuditError> {
+pub(crate) fn cut(path: PathBuf, len: u64, differs: Differs<'_>) -> Result<Arc<File>, AuditError> {
     let name = path.display();
     let file = match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(file) => file,

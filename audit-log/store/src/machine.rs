@@ -27,6 +27,8 @@ use crate::{
     state::{
         LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
     },
+    subject_file::SubjectPaths,
+    subject_store::SubjectStore,
 };
 
 /// The machine: its state, its files, and the thread that makes them durable.
@@ -35,6 +37,7 @@ pub struct AuditMachine {
     public_key: [u8; 32],
     state: MachineState,
     logs: BTreeMap<LogId, LogFiles>,
+    pub(crate) keys: SubjectStore,
     persister: Persister,
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
@@ -48,7 +51,20 @@ impl AuditMachine {
     ///
     /// Files that reach beyond the last persisted state are cut back; files that hold less, or
     /// other bytes, are refused.
+    ///
+    /// The keys of bodies are kept beside the directory, as in a data directory.
     pub fn open(dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
+        let data_dir = dir.parent().unwrap_or(Path::new("."));
+        Self::open_with_keys(dir, cluster, public_key, SubjectPaths::below(data_dir))
+    }
+
+    /// Like [`AuditMachine::open`], with the keys of bodies in these files.
+    pub fn open_with_keys(
+        dir: &Path,
+        cluster: &str,
+        public_key: [u8; 32],
+        keys: SubjectPaths,
+    ) -> Result<Self, AuditError> {
         fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
         let path = dir.join(STATE_FILE);
         let state = match MachineState::read(&path)? {
@@ -60,6 +76,7 @@ impl AuditMachine {
             return Err(AuditError::State { path, why });
         }
         refuse_rollback(dir, &state)?;
+        let keys = SubjectStore::open(keys, state.keys)?;
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
@@ -80,6 +97,7 @@ impl AuditMachine {
             public_key,
             state,
             logs,
+            keys,
             persister,
             persist_due: false,
             published,
@@ -109,6 +127,10 @@ impl AuditMachine {
             Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
             Ok(Command::Seal) => self.seal(),
             Ok(Command::Signed(notes)) => self.take_signed(notes),
+            Ok(Command::Keys(command)) => {
+                self.state.keys = Some(index);
+                Reply::Keys(self.keys.apply(index, command))
+            }
             Err(e) => Reply::Invalid(e.to_string()),
         };
         Ok(reply.encode())
@@ -126,8 +148,13 @@ impl AuditMachine {
         for files in self.logs.values_mut() {
             files.flush().inspect_err(|_| self.broken = true)?;
         }
-        if std::mem::take(&mut self.persist_due) {
+        let destroyed = self.keys.destroyed();
+        if std::mem::take(&mut self.persist_due) || destroyed {
             self.persist()?;
+        }
+        if destroyed {
+            // Whoever is told that keys are gone must not find them here after a power cut.
+            wait_persisted(&mut self.progress(), self.state.applied)?;
         }
         let published = std::mem::take(&mut self.published);
         if published.is_empty() { Ok(()) } else { self.publish(&published) }
@@ -146,6 +173,7 @@ impl AuditMachine {
             files: dirty.files,
             dirs: dirty.dirs,
             state: self.state.encode()?,
+            keys: self.keys.take_job()?,
             remove: dirty.remove,
         };
         self.persister.send(Job::Persist(job))
@@ -223,6 +251,9 @@ impl AuditMachine {
         for (record, checked) in append.records.iter().zip(&checked) {
             let files = self.log(&record.log)?;
             let index = files.append(&record.leaf, checked.hash, checked.time_ns)?;
+            if let Some(body) = &record.body {
+                files.append_body(index, body)?;
+            }
             if !places.iter().any(|(log, _)| *log == record.log) {
                 places.push((record.log.clone(), index));
             }
@@ -348,6 +379,10 @@ fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>,
         ];
         if let Some((_, field)) = wrong.iter().find(|(wrong, _)| *wrong) {
             return Err(format!("record {n}: `{field}` does not continue the writer's chain"));
+        }
+        // Beside the record stands the body that it names, or none.
+        if record.body.as_deref().map(|body| Hash(provost_sealed::sha256(body))) != view.body_sealed {
+            return Err(format!("record {n}: `body.sealed` is not the body that came with it"));
         }
         let hash = leaf_hash(&record.leaf);
         moved.insert(&record.log, WriterChain { epoch: append.epoch, seq: view.seq, prev: hash });

@@ -18,6 +18,8 @@ use std::{
 
 use tokio::sync::watch;
 
+use crate::subject_store::KeysJob;
+
 /// Makes one point in the log durable.
 pub(crate) struct PersistJob {
     /// Index of the last entry that `state` holds.
@@ -25,6 +27,8 @@ pub(crate) struct PersistJob {
     pub files: Vec<Arc<File>>,
     pub dirs: Vec<PathBuf>,
     pub state: Vec<u8>,
+    /// Keys of bodies that changed; in place before the state that knows of them.
+    pub keys: Option<KeysJob>,
     pub remove: Vec<PathBuf>,
 }
 
@@ -120,6 +124,9 @@ fn persist(audit_dir: &Path, job: PersistJob) -> io::Result<()> {
     }
     for dir in &job.dirs {
         sync_dir(dir)?;
+    }
+    if let Some(keys) = &job.keys {
+        keys.run()?;
     }
     replace(&audit_dir.join(crate::state::STATE_FILE), &job.state)?;
     // The older state must not come back: it needs the tails removed next, and a checkpoint

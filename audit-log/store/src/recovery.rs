@@ -62,6 +62,7 @@ fn unknown_outcome(log: &LogId, call_id: CallId, intent: &Record<'_>, now_ns: u6
             request_id: own(&intent.request_id),
             protocol_version: own(&intent.protocol_version),
             transport: own(&intent.transport).unwrap_or_default(),
+            secrets: intent.secrets.iter().map(|s| s.clone().into_owned()).collect(),
             subject: None,
         },
         why: Why {
@@ -76,7 +77,7 @@ fn unknown_outcome(log: &LogId, call_id: CallId, intent: &Record<'_>, now_ns: u6
         status: Some(CallStatus::Unknown),
         error: None,
         reason: Some("the process ended between intent and outcome".to_owned()),
-        body_sha256: None,
+        body: None,
         impact: Impact::default(),
     }
 }

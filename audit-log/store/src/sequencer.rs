@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use provost_audit_core::{Hash, LogId, Place, encode_record, leaf_hash};
 use provost_control_raft::{Group, GroupError, Proposed};
-use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, CallStatus, Phase};
+use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, CallStatus, KeptBody, Phase};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -175,7 +175,7 @@ impl Sequencer {
     }
 
     /// Makes the leaf and takes the writer's next place in its log.
-    fn add(&mut self, build: &mut Build, event: Box<AuditEvent>, reply: Option<oneshot::Sender<Answer>>) {
+    fn add(&mut self, build: &mut Build, mut event: Box<AuditEvent>, reply: Option<oneshot::Sender<Answer>>) {
         let refuse = |reply: Option<oneshot::Sender<Answer>>, why: String| {
             if let Some(reply) = reply {
                 let _ = reply.send(Err(AuditUnavailable(why)));
@@ -194,8 +194,13 @@ impl Sequencer {
         };
         let hash = leaf_hash(&leaf);
         *chain = WriterChain { epoch: self.epoch, seq, prev: hash };
-        build.bytes += leaf.len();
-        build.records.push(AppendRecord { log: log.clone(), leaf: Bytes::from(leaf) });
+        let body = match event.body.take().map(|body| body.kept) {
+            Some(KeptBody::Sealed(sealed)) => Some(sealed.bytes),
+            _ => None,
+        };
+        let record = AppendRecord { log: log.clone(), leaf: Bytes::from(leaf), body };
+        build.bytes += record.encoded_len();
+        build.records.push(record);
         let intent = (event.phase == Phase::Intent).then_some(event);
         build.slots.push(Slot { log, hash, intent, reply });
     }
@@ -302,7 +307,7 @@ impl Sequencer {
             reason: Some(
                 "the intent became durable after the caller had stopped waiting; the call did not run".to_owned(),
             ),
-            body_sha256: None,
+            body: None,
             ..intent
         });
     }

@@ -16,7 +16,7 @@ use crate::error::AuditError;
 
 /// File name below the audit directory.
 pub(crate) const STATE_FILE: &str = "state";
-const MAGIC: &[u8; 8] = b"PVSTATE\x01";
+const MAGIC: &[u8; 8] = b"PVSTATE\x02";
 /// Batches of a writer that can be answered again. More than it ever has in flight.
 pub(crate) const REMEMBERED_BATCHES: usize = 16;
 
@@ -30,11 +30,28 @@ pub(crate) struct LogHead {
     /// First leaf of the tail that is written to.
     pub tail_first: u64,
     pub tail_len: u64,
+    pub bodies: BodyHead,
+}
+
+/// How far the sealed bodies of a log reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BodyHead {
+    /// First leaf of the segment whose body file was written to last.
+    pub first: u64,
+    /// Its bytes; 0 when there is none.
+    pub len: u64,
 }
 
 impl LogHead {
     pub(crate) fn empty(origin: &str) -> Self {
-        Self { frontier: Frontier::default(), chain: chain_start(origin), segment_len: 0, tail_first: 0, tail_len: 0 }
+        Self {
+            frontier: Frontier::default(),
+            chain: chain_start(origin),
+            segment_len: 0,
+            tail_first: 0,
+            tail_len: 0,
+            bodies: BodyHead::default(),
+        }
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -104,6 +121,8 @@ pub(crate) struct MachineState {
     pub intents: BTreeMap<(LogId, u128), OpenIntent>,
     pub sealed: BTreeMap<LogId, SealedHead>,
     pub checkpoints: BTreeMap<LogId, Signed>,
+    /// Index of the last entry about keys of bodies: the file of keys must know it too.
+    pub keys: Option<u64>,
 }
 
 impl MachineState {

@@ -50,6 +50,16 @@ impl LogLayout {
         self.segments().join(format!("{first:0DIGITS$}.leaf"))
     }
 
+    /// The sealed bodies of that segment's records.
+    pub fn bodies(&self, first: u64) -> PathBuf {
+        self.segments().join(format!("{first:0DIGITS$}.body"))
+    }
+
+    /// First indices of the segments that have bodies, ascending.
+    pub fn list_bodies(&self) -> io::Result<Vec<u64>> {
+        numbered(&self.segments(), "", ".body")
+    }
+
     /// The tail that begins with leaf `first`.
     pub fn tail(&self, first: u64) -> PathBuf {
         self.dir.join(tail_name(first))

@@ -8,6 +8,7 @@
 //! Left out: writing anything.
 
 mod anchor;
+mod bodies;
 mod completeness;
 mod ed25519;
 mod layout;

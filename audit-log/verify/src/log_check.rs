@@ -12,6 +12,7 @@ use provost_audit_core::{
 
 use crate::{
     anchor::{Checkpoints, Known, Refused},
+    bodies::{Bodies, BodyFault},
     completeness::Completeness,
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
@@ -47,6 +48,7 @@ struct Pass {
     tree: Frontier,
     segment: Frontier,
     completeness: Completeness,
+    bodies: Bodies,
     known: std::vec::IntoIter<Known>,
     next: Option<Known>,
     /// Checkpoints at smaller sizes are not compared: their records were taken by their roots.
@@ -107,6 +109,7 @@ impl LogCheck<'_> {
             tree,
             segment: Frontier::default(),
             completeness: Completeness::new(self.log.tenant(), start > 0),
+            bodies: Bodies::new(self.layout.clone(), origin),
             known,
             next,
             start,
@@ -201,7 +204,7 @@ impl LogCheck<'_> {
             integrity: integrity(holds, records, anchored),
             authenticity: self.authenticity(holds, signed, &pass),
             completeness: completeness(holds, &pass.completeness, open_intents),
-            retention: retention(holds, records, pass.start),
+            retention: retention(holds, records, pass.start, &pass.bodies),
             failure: None,
             violations: pass.completeness.violations,
             notes,
@@ -289,11 +292,19 @@ fn completeness(holds: State, found: &Completeness, open: u64) -> Verdict {
     verdict(holds, text)
 }
 
-fn retention(holds: State, records: u64, start: u64) -> Verdict {
+fn retention(holds: State, records: u64, start: u64, bodies: &Bodies) -> Verdict {
     let text = match start {
         0 => format!("all {records} records since the first are present"),
         n => format!("records before {n} were taken by their roots (--since); none is pruned"),
     };
+    let text = match bodies.counts() {
+        (0, _) => text,
+        (kept, 0) => format!("{text}; {kept} sealed bodies"),
+        (kept, erased) => format!("{text}; {kept} sealed bodies, {erased} of them erased: their keys were destroyed"),
+    };
+    if bodies.missing > 0 {
+        return verdict(State::Incomplete, format!("{text}; {} bodies that records name are not here", bodies.missing));
+    }
     verdict(holds, text)
 }
 
@@ -356,6 +367,7 @@ impl Pass {
                 self.segment.append(hash);
             }
             self.completeness.observe(index, &view, hash);
+            self.bodies.observe(index, &view, leaf).map_err(|fault| self.wrong_body(index, fault))?;
             self.compare_checkpoint()?;
         }
         if let Some(header) = &chunk.header {
@@ -490,6 +502,18 @@ impl Pass {
             offset: fault.offset,
             expected: None,
             actual: None,
+            last_good_checkpoint: self.good.as_ref().map_or(0, |k| k.checkpoint.size),
+        }))
+    }
+
+    fn wrong_body(&self, index: u64, fault: BodyFault) -> Stop {
+        Stop::Tampered(Box::new(Failure {
+            attack: fault.what,
+            index,
+            file: fault.file,
+            offset: fault.offset,
+            expected: fault.hashes.map(|h| h.0),
+            actual: fault.hashes.map(|h| h.1),
             last_good_checkpoint: self.good.as_ref().map_or(0, |k| k.checkpoint.size),
         }))
     }

@@ -79,6 +79,22 @@ impl Caller {
     }
 }
 
+/// Hears of every attempt to use the admin API. Called for each request: it must be quick.
+pub trait Logins: Send + Sync {
+    /// A request was let in.
+    fn accepted(&self, caller: &Caller);
+    /// A request was refused, with this code; the peer's address.
+    fn refused(&self, code: &str, address: Option<&str>);
+}
+
+/// Nobody is told.
+pub(crate) struct NoLogins;
+
+impl Logins for NoLogins {
+    fn accepted(&self, _: &Caller) {}
+    fn refused(&self, _: &str, _: Option<&str>) {}
+}
+
 /// Checks the tokens of requests.
 #[derive(Clone)]
 pub(crate) struct Authenticator {

@@ -39,7 +39,8 @@ mod versions;
 mod watch;
 
 pub use admission::{Admission, NoAdmission};
-pub use auth::{AdminToken, Caller, Scope};
+pub(crate) use auth::NoLogins;
+pub use auth::{AdminToken, Caller, Logins, Scope};
 pub use backup::{
     BackupError, BackupHeader, BackupParts, BackupSummary, RestoreTarget, Restored, RestoredNode, restore_backup,
     verify_backup,

@@ -77,7 +77,7 @@ impl Record {
             status: None,
             error: None,
             reason: None,
-            body_sha256: None,
+            body: None,
             impact: Impact::default(),
         };
         Self { event }

@@ -196,6 +196,8 @@ pub struct Target {
     pub action: Option<Action>,
     /// SHA-256 of the plugin's spec, hexadecimal.
     pub plugin_digest: Option<Arc<str>>,
+    /// Names of the secrets that the plugin is given, for the record.
+    pub secrets: Arc<[String]>,
 }
 
 /// A call at stage `S`. Only this crate moves a call from stage to stage.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use provost_mcp::RawJson;
-use provost_types::{AuditEvent, CallStatus, Effect, Impact, Phase, Revision, What, Who, Why};
+use provost_types::{
+    AuditEvent, AuditReceipt, AuditUnavailable, CallStatus, Effect, Impact, Phase, Revision, What, Who, Why,
+};
 
 use crate::{
-    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded, Intended, Limited, Plane,
+    Admitted, Answer, Authenticated, Call, CallBody, Caller, ClientLink, Executed, Execution, Guarded, Intended, Limited, Plane,
     Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
 };
 
@@ -66,9 +68,8 @@ async fn admit<P: Plane>(
 
 /// No durable intent, no execution.
 async fn intend<P: Plane>(plane: &P, call: Call<Guarded>, facts: &Facts) -> Result<Call<Intended>, Rejection> {
-    let mut event = facts.event(Phase::Intent, facts.request.arrived_ns);
-    event.body_sha256 = Some(plane.digest(facts.request.params.as_bytes()));
-    match plane.record(event).await {
+    let event = facts.event(Phase::Intent, facts.request.arrived_ns);
+    match record_with(plane, facts, event, Some(&facts.request.params)).await {
         Ok(receipt) => Ok(call.into_stage(|guarded| Intended { guarded, receipt })),
         Err(cause) => Err(audit_unavailable(&cause.to_string())),
     }
@@ -91,7 +92,7 @@ async fn finish<P: Plane>(
     let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
 
     let event = outcome(plane, facts, &reply, status, usage);
-    match plane.record(event).await {
+    match record_with(plane, facts, event, body_of(&reply)).await {
         Ok(receipt) => Answer { outcome: Ok(reply), receipt: Some(receipt), limits },
         // The effect may stand, but an answer without a durable outcome must not leave.
         Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), Some(call.stage.intended.receipt)),
@@ -102,16 +103,11 @@ fn outcome<P: Plane>(plane: &P, facts: &Facts, reply: &Reply, status: CallStatus
     let now = plane.now_ns();
     let mut event = facts.event(Phase::Outcome, now);
     event.status = Some(status);
-    let body: Option<&RawJson> = match reply {
-        Reply::Result { body, .. } | Reply::InputRequired(body) => Some(body),
-        Reply::Error(error) => {
-            event.error = Some(error.code.to_string());
-            None
-        }
-    };
-    event.body_sha256 = body.map(|b| plane.digest(b.as_bytes()));
+    if let Reply::Error(error) = reply {
+        event.error = Some(error.code.to_string());
+    }
     event.impact = Impact {
-        bytes_out: body.map_or(0, |b| b.as_bytes().len() as u64),
+        bytes_out: body_of(reply).map_or(0, |b| b.as_bytes().len() as u64),
         rows: usage.rows,
         tokens_in: usage.tokens_in,
         tokens_out: usage.tokens_out,
@@ -131,12 +127,41 @@ async fn refuse<P: Plane>(plane: &P, rejection: Rejection, facts: &Facts) -> Ans
     event.status = Some(CallStatus::Denied);
     event.error = Some(rejection.code.to_owned());
     event.reason = Some(rejection.error.message.clone());
-    event.body_sha256 = Some(plane.digest(facts.request.params.as_bytes()));
     event.impact.duration_us = now.saturating_sub(facts.request.arrived_ns) / 1_000;
-    match plane.record(event).await {
+    match record_with(plane, facts, event, Some(&facts.request.params)).await {
         Ok(receipt) => Answer::refused(rejection, Some(receipt)),
         Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), None),
     }
+}
+
+/// The answer's body, where it has one.
+fn body_of(reply: &Reply) -> Option<&RawJson> {
+    match reply {
+        Reply::Result { body, .. } | Reply::InputRequired(body) => Some(body),
+        Reply::Error(_) => None,
+    }
+}
+
+/// Records an event with what is to be kept of its body. Nothing is kept of an unknown caller's:
+/// there is nobody under whose key.
+async fn record_with<P: Plane>(
+    plane: &P,
+    facts: &Facts,
+    mut event: AuditEvent,
+    body: Option<&RawJson>,
+) -> Result<AuditReceipt, AuditUnavailable> {
+    if let (Some(caller), Some(body)) = (&facts.caller, body) {
+        let body = CallBody {
+            principal: &caller.principal,
+            call_id: event.call_id,
+            phase: event.phase,
+            time_ns: event.time_ns,
+            target: event.what.target.as_deref(),
+            bytes: body.as_bytes(),
+        };
+        event.body = plane.keep_body(body).await?;
+    }
+    plane.record(event).await
 }
 
 fn audit_unavailable(cause: &str) -> Rejection {
@@ -202,6 +227,7 @@ impl Facts {
                 request_id: trace.request_id.clone(),
                 protocol_version: Some(client.protocol_version.to_string()),
                 transport: client.transport.to_owned(),
+                secrets: target.map(|t| t.secrets.to_vec()).unwrap_or_default(),
                 subject: None,
             },
             why: Why {
@@ -216,7 +242,7 @@ impl Facts {
             status: None,
             error: None,
             reason: None,
-            body_sha256: None,
+            body: None,
             impact: Impact { bytes_in: request.params.as_bytes().len() as u64, ..Impact::default() },
         }
     }

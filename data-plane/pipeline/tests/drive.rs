@@ -10,8 +10,8 @@ use futures::executor::block_on;
 use provost_data_pipeline::*;
 use provost_mcp::{ProtocolVersion, RawJson, RpcError};
 use provost_types::{
-    Action, AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, CallId, CallStatus, Decision, Effect, Name, Phase,
-    PrincipalRef, Revision,
+    Action, AuditEvent, AuditReceipt, AuditUnavailable, Body, BoxFuture, CallId, CallStatus, Decision, Effect,
+    KeptBody, KeyId, Name, Phase, PrincipalRef, Revision,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ enum Refuse {
     Limit,
     Schema,
     Guard,
+    Body,
     IntentRecord,
     OutcomeRecord,
 }
@@ -107,6 +108,7 @@ impl Plane for FakePlane {
             full: call.request().operation.target().unwrap().to_owned(),
             action: Some(Action::CallTool),
             plugin_digest: None,
+            secrets: ["db-password".to_owned()].into(),
         })
     }
     fn authorise(&self, snapshot: &Revision, _: &Call<Resolved>) -> Decision {
@@ -162,8 +164,13 @@ impl Plane for FakePlane {
         records.push(event);
         Ok(AuditReceipt { log: "provost/acme".into(), index, leaf_hash: [0; 32] })
     }
-    fn digest(&self, bytes: &[u8]) -> [u8; 32] {
-        [u8::try_from(bytes.len()).unwrap(); 32]
+    async fn keep_body(&self, body: CallBody<'_>) -> Result<Option<Body>, AuditUnavailable> {
+        if self.refuse == Refuse::Body {
+            return Err(AuditUnavailable("no key".into()));
+        }
+        let commit = [u8::try_from(body.bytes.len()).unwrap(); 32];
+        let (key, len) = (KeyId([1; 16]), body.bytes.len() as u64);
+        Ok(Some(Body { commit, key, len, redaction: None, kept: KeptBody::CommitmentOnly }))
     }
 }
 
@@ -215,6 +222,9 @@ fn a_call_takes_every_stage_in_order_and_is_recorded_twice() {
     assert_eq!(outcome.status, Some(CallStatus::Ok));
     assert_eq!(outcome.impact.rows, 3);
     assert_eq!(outcome.impact.duration_us, 4);
+    let kept = |event: &AuditEvent| event.body.as_ref().map(|b| b.len);
+    assert_eq!((kept(intent), kept(outcome)), (Some(2), Some(7)), "arguments and answer");
+    assert_eq!((&intent.what.secrets, &outcome.what.secrets), (&vec!["db-password".to_owned()], &intent.what.secrets));
     assert_eq!(outcome.revision, Revision(7));
     assert_eq!(plane.settled.load(Ordering::SeqCst), 3);
     assert_eq!(plane.freed.load(Ordering::SeqCst), 1);
@@ -243,6 +253,7 @@ fn a_refusal_at_any_stage_is_recorded_once_never_executed_and_holds_nothing() {
         assert_eq!(records[0].tenant.as_ref().map(Name::as_str), tenant, "{at:?}");
         assert_eq!(records[0].status, Some(CallStatus::Denied), "{at:?}");
         assert!(records[0].reason.is_some(), "{at:?}");
+        assert_eq!(records[0].body.is_some(), tenant.is_some(), "{at:?}: nothing is kept of an unknown caller");
         assert_eq!(plane.freed.load(Ordering::SeqCst), freed, "{at:?} kept its reservation");
         assert_eq!(plane.begun.load(Ordering::SeqCst), 0, "{at:?} counts");
     }
@@ -250,7 +261,13 @@ fn a_refusal_at_any_stage_is_recorded_once_never_executed_and_holds_nothing() {
 
 #[test]
 fn without_a_durable_intent_nothing_runs() {
-    let plane = FakePlane::new(Refuse::IntentRecord);
+    for at in [Refuse::IntentRecord, Refuse::Body] {
+        nothing_runs(at);
+    }
+}
+
+fn nothing_runs(at: Refuse) {
+    let plane = FakePlane::new(at);
     let answer = block_on(drive(&plane, call(), &NoLink));
     let rejection = answer.outcome.unwrap_err();
     assert_eq!(rejection.kind, RejectionKind::AuditUnavailable);

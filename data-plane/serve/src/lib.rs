@@ -7,6 +7,7 @@
 //! Left out: decisions (the [`provost_data_pipeline::Plane`] makes them), TLS and other transports
 //! (they call [`Frontend::respond`]).
 
+pub mod bodies;
 mod config;
 mod frontend;
 mod http;

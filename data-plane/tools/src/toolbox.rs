@@ -233,7 +233,8 @@ fn fingerprint(snapshot: &Snapshot, tenant: &Name, spec: &PluginSpec) -> [u8; 32
     hash.finalize().into()
 }
 
-fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
+/// The secrets that a plugin is given, by name.
+pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
     match &spec.source {
         PluginSource::McpHttp(http) => http.secret_headers.values().map(|r| r.secret.clone()).collect(),
         PluginSource::McpStdio(stdio) => stdio.secret_env.values().map(|r| r.secret.clone()).collect(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxFuture, CallId, Effect, Name, Revision};
+use crate::{Body, BoxFuture, CallId, Effect, Name, Revision};
 
 /// Where in a call's life a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,6 +82,8 @@ pub struct What {
     pub protocol_version: Option<String>,
     /// `http`, `ws`, `h3`, `quic`, `stdio`, `admin`.
     pub transport: String,
+    /// Names of the secrets that the plugin is given for this call; never their values.
+    pub secrets: Vec<String>,
     /// Not a call: what happened.
     pub subject: Option<Subject>,
 }
@@ -147,8 +149,9 @@ pub struct AuditEvent {
     pub error: Option<String>,
     /// One sentence on why it was refused or failed; never contents.
     pub reason: Option<String>,
-    /// SHA-256 of the arguments as received, for intents and denials; of the answer for outcomes.
-    pub body_sha256: Option<[u8; 32]>,
+    /// The arguments as received, for intents and denials; the answer, for outcomes. `None` for
+    /// what has none, and for callers who are not known: there is nobody's key to keep it under.
+    pub body: Option<Body>,
     /// Sizes, tokens, cost, duration.
     pub impact: Impact,
 }

@@ -7,6 +7,7 @@
 //! policy (`provost-data-policy`).
 
 mod audit;
+mod body;
 mod decision;
 mod inference;
 mod name;
@@ -16,6 +17,9 @@ mod spec;
 
 pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
+};
+pub use body::{
+    Body, KeptBody, KeyId, MAX_BODY_BYTES, Month, NotAKeyId, NotAMonth, SealedBytes, SubjectKey, SubjectKeys,
 };
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use inference::{

@@ -3,8 +3,10 @@
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
 use provost_control_api::identity::{DEFAULT_LIFE, MIN_LIFE};
+use provost_data_serve::bodies::RedactionPolicy;
+use provost_sealed::Keep;
 
-use super::{JoinConfig, KeySource, Role, ServerConfig, ServerFile};
+use super::{AuditFile, AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile};
 
 /// Shortest time that grants hold unconfirmed: an election and a reconnection must fit into it.
 const MIN_GRANTS_SECONDS: u64 = 5;
@@ -36,6 +38,9 @@ pub fn with_environment(
     }
     if let Some(advertise) = get("PROVOST_ADVERTISE") {
         file.advertise = Some(advertise);
+    }
+    if let Some(bodies) = get("PROVOST_AUDIT_BODIES") {
+        file.audit.bodies = Some(bodies);
     }
     if let Some(list) = get("PROVOST_CONTROL_PLANE") {
         file.control_plane = list.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
@@ -167,6 +172,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         say("timings.certificate_ttl_seconds", text);
     }
     let keys = keys(&file, &data_dir, &mut say);
+    let audit = audit(&file.audit, &mut say);
     let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
     if !problems.is_empty() {
         return Err(problems);
@@ -193,7 +199,24 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         remove_dead_after,
         certificate_ttl,
         grants_max_age: (grants_seconds > 0).then(|| Duration::from_secs(grants_seconds)),
+        audit,
     })
+}
+
+fn audit(file: &AuditFile, say: &mut impl FnMut(&'static str, String)) -> AuditSettings {
+    let keep = match file.bodies.as_deref() {
+        None | Some("sealed") => Keep::Sealed,
+        Some("commitments") => Keep::Commitment,
+        Some(other) => {
+            say("audit.bodies", format!("`{other}` is neither sealed nor commitments"));
+            Keep::Sealed
+        }
+    };
+    let redact = RedactionPolicy::new(file.redact.clone()).unwrap_or_else(|problem| {
+        say("audit.redact", problem.to_string());
+        RedactionPolicy::default()
+    });
+    AuditSettings { keep, redact }
 }
 
 fn keys(file: &ServerFile, data_dir: &std::path::Path, say: &mut impl FnMut(&'static str, String)) -> KeySource {
@@ -266,6 +289,20 @@ mod tests {
                 "keys.provider"
             ]
         );
+    }
+
+    #[test]
+    fn bodies_are_sealed_unless_the_file_says_otherwise() {
+        assert_eq!(read(GOOD).unwrap().audit.keep, Keep::Sealed);
+        let text = format!(
+            "{GOOD}[audit]\nbodies = 'commitments'\n[[audit.redact]]\ntool = 'sql.*'\nfields = ['ssn']\npointers = ['/a/*']\n"
+        );
+        let config = read(&text).unwrap();
+        assert_eq!((config.audit.keep, config.audit.redact.rules().len()), (Keep::Commitment, 1));
+        let printed = toml::to_string(&config.audit).unwrap();
+        assert!(printed.contains("bodies = \"commitments\"") && printed.contains("ssn"), "{printed}");
+        let text = format!("{GOOD}[audit]\nbodies = 'plain'\n[[audit.redact]]\npointers = ['a']\n");
+        assert_eq!(read(&text).unwrap_err(), ["audit.bodies", "audit.redact"]);
     }
 
     #[test]

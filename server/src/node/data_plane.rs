@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use provost_data_serve::{
     Frontend, FrontendConfig,
+    bodies::BodyKeeper,
     node::{CompileError, Compiled, Node, NodePorts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
@@ -31,6 +32,8 @@ pub struct DataPlaneParts {
     pub quotas: Arc<Quotas>,
     /// Where relative `sqlite:` paths begin.
     pub data_dir: PathBuf,
+    /// Keeps bodies for the log; `None`: nothing is kept of them.
+    pub bodies: Option<BodyKeeper>,
 }
 
 /// What calls run under at the start: the state, or none at all.
@@ -56,11 +59,15 @@ impl DataPlane {
     /// otherwise than the one that ran it) stops no start: without grants everything is denied until a
     /// state comes that compiles.
     pub fn new(parts: DataPlaneParts) -> anyhow::Result<Self> {
-        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir } = parts;
+        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir, bodies } = parts;
         let limits = provost_data_tools::Limits::default();
         let toolbox = Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits });
         let ports = NodePorts { audit, toolbox: toolbox.clone(), inference, anonymous };
         let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone());
+        let node = match bodies {
+            Some(bodies) => node.with_bodies(bodies),
+            None => node,
+        };
         let node = match staleness {
             Some((reader, limits)) => node.with_staleness(reader, limits),
             None => node,

@@ -8,14 +8,17 @@ use std::{
 };
 
 use provost_control_api::{
-    AdminApi, ClusterApi, ControlConfig, ControlNode, Dial, KeyProvider, LocalFileKey, MemberConfig, NoPeers, Peer,
+    AdminApi, ClusterApi, ControlConfig, ControlNode, Dial, KeyProvider, LocalFileKey, Logins, MemberConfig, NoPeers, Peer,
     Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry, peer_transport,
 };
 use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    service::Routes,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     config::{KeySource, ServerConfig},
@@ -59,10 +62,13 @@ impl ControlRole {
         &self,
         listener: TcpListener,
         identity: &Arc<Identity>,
+        (beside, logins): (Routes, Arc<dyn Logins>),
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let api = AdminApi::new(&self.node, Vec::new())
+            .with_routes(beside)
+            .with_logins(logins)
             .with_subscribers(self.api.subscribers())
             .with_certifier(self.api.certifier().clone());
         let stopped = stop.clone().cancelled_owned();

@@ -11,11 +11,12 @@ use std::{
 use anyhow::Context;
 use provost_control_api::{SealedSource, Secrets};
 use provost_data_serve::{
+    bodies::BodyKeeper,
     node::Node,
     push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits},
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
 };
-use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey};
+use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey, SubjectKeys};
 use provost_wire::{
     node::{LeaseRequest, LeaseResponse},
     tls::{self, Expect, Identity},
@@ -48,6 +49,8 @@ pub struct DataParts<'a> {
     pub audit: Arc<dyn AuditSink>,
     pub inference: Arc<dyn Inference>,
     pub anonymous: Option<PrincipalRef>,
+    /// Keys of bodies; `None`: nothing is kept of them.
+    pub keys: Option<Arc<dyn SubjectKeys>>,
 }
 
 /// The role, running.
@@ -64,7 +67,7 @@ impl DataRole {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let DataParts { config, identity, audit, inference, anonymous } = parts;
+        let DataParts { config, identity, audit, inference, anonymous, keys } = parts;
         let epoch = epoch::next(&config.data_dir.join("epoch")).context("PV-SERVER-EPOCH")?;
         let counted: Arc<std::sync::OnceLock<Arc<Node>>> = Arc::default();
         let counts = counted.clone();
@@ -91,6 +94,7 @@ impl DataRole {
             staleness: Some((client.staleness_reader(), limits)),
             quotas: Quotas::start(leases, config.node.clone(), epoch),
             data_dir: config.data_dir.clone(),
+            bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.keep, config.audit.redact.clone())),
         })?;
         let _ = counted.set(plane.node().clone());
         let session_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;

@@ -33,8 +33,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server as GrpcServer};
 
 use crate::{
+    audit_admin,
     config::{Role, ServerConfig},
     failure::Failure,
+    logins::LoginRecorder,
     node::{data_plane::DataPlane, keys, metrics},
 };
 use audit_service::AuditService;
@@ -89,7 +91,8 @@ impl Server {
         let control = match admin {
             Some(admin) => {
                 let control = ControlRole::open(config, &identity, sink.clone()).await?;
-                control.serve_admin(admin, &identity, &tasks, &stop)?;
+                let logins = LoginRecorder::start(sink.clone(), stop.clone());
+                control.serve_admin(admin, &identity, (audit_admin::routes(audit.as_ref()), logins), &tasks, &stop)?;
                 if audit.is_none() {
                     let following =
                         ControlRole::follow_audit_nodes(control.node.clone(), identity.clone(), remote.clone());
@@ -118,7 +121,9 @@ impl Server {
         if let Some(http) = http {
             let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
             let inference = GpuNode::start(gpu)?;
-            let parts = data::DataParts { config, identity: &server.identity, audit: sink, inference, anonymous };
+            let keys = server.audit.as_ref().map(AuditLog::subject_keys);
+            let identity = &server.identity;
+            let parts = data::DataParts { config, identity, audit: sink, inference, anonymous, keys };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
         }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use provost_audit_core::{Checkpoint, Hash, LogId, NoteSigner, Place, encode_record, leaf_hash};
 use provost_audit_store::{Append, AppendRecord, AuditMachine, CheckpointKey, Command, Reply};
 use provost_audit_verify::{Report, VerifyOptions, verify};
-use provost_types::{AuditEvent, CallId, CallStatus, Effect, Impact, Name, Phase, Revision, What, Who, Why};
+use provost_types::{
+    AuditEvent, Body, CallId, CallStatus, Effect, Impact, KeptBody, KeyId, Name, Phase, Revision, What, Who, Why,
+};
 
 pub const START_NS: u64 = 1_763_000_000_000_000_000;
 
@@ -42,7 +44,13 @@ pub fn event(log: &LogId, phase: Phase, call: u128, time_ns: u64) -> AuditEvent 
         status: (phase == Phase::Outcome).then_some(CallStatus::Ok),
         error: None,
         reason: None,
-        body_sha256: Some(Hash::of(&call.to_le_bytes()).0),
+        body: Some(Body {
+            commit: Hash::of(&call.to_le_bytes()).0,
+            key: KeyId([7; 16]),
+            len: 16,
+            redaction: None,
+            kept: KeptBody::CommitmentOnly,
+        }),
         impact: Impact { bytes_out: 120, duration_us: 900, ..Impact::default() },
     }
 }
@@ -74,7 +82,11 @@ impl Writer {
         let place = Place { writer_id: &self.name, epoch: self.epoch, seq: *seq, prev: *prev };
         let leaf = encode_record(event, &place).unwrap();
         *prev = leaf_hash(&leaf);
-        AppendRecord { log, leaf: Bytes::from(leaf) }
+        let body = match event.body.as_ref().map(|body| &body.kept) {
+            Some(KeptBody::Sealed(sealed)) => Some(sealed.bytes.clone()),
+            _ => None,
+        };
+        AppendRecord { log, leaf: Bytes::from(leaf), body }
     }
 }
 

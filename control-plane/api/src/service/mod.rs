@@ -20,6 +20,7 @@ use tokio::{
 };
 use tonic::{
     Request, Status,
+    service::{InterceptorLayer, Routes},
     transport::{
         Server,
         server::{Connected, TcpConnectInfo, TcpIncoming},
@@ -27,7 +28,7 @@ use tonic::{
 };
 
 use crate::{
-    AdminToken, Caller, ControlError, ControlNode, ErrorKind, NoSubscribers, Subscribers, identity::Certifier,
+    AdminToken, Caller, ControlError, ControlNode, ErrorKind, Logins, NoLogins, NoSubscribers, Subscribers, identity::Certifier,
 };
 
 /// Bytes of one request.
@@ -45,12 +46,32 @@ pub struct AdminApi {
     admins: Vec<AdminToken>,
     subscribers: Arc<dyn Subscribers>,
     certifier: Option<Arc<Certifier>>,
+    beside: Routes,
+    logins: Arc<dyn Logins>,
 }
 
 impl AdminApi {
     /// The service for holders of these tokens and for administrators of tenants.
     pub fn new(node: &ControlNode, admins: Vec<AdminToken>) -> Self {
-        Self { node: node.clone(), admins, subscribers: Arc::new(NoSubscribers), certifier: None }
+        let beside = Routes::default();
+        Self {
+            node: node.clone(),
+            admins,
+            subscribers: Arc::new(NoSubscribers),
+            certifier: None,
+            beside,
+            logins: Arc::new(NoLogins),
+        }
+    }
+
+    /// Also serves these, to the same callers: each request carries its [`Caller`].
+    pub fn with_routes(self, beside: Routes) -> Self {
+        Self { beside, ..self }
+    }
+
+    /// Also tells who was let in and who was not.
+    pub fn with_logins(self, logins: Arc<dyn Logins>) -> Self {
+        Self { logins, ..self }
     }
 
     /// Also tells who takes configuration from this node.
@@ -75,21 +96,27 @@ impl AdminApi {
         IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         let authenticator = self.node.authenticator(self.admins);
+        let logins = self.logins;
         let authenticate = move |mut request: Request<()>| {
             let header = request.metadata().get("authorization").and_then(|v| v.to_str().ok());
-            let caller = authenticator.authenticate(header, peer(&request))?;
+            let peer = peer(&request);
+            let caller = authenticator
+                .authenticate(header, peer)
+                .inspect(|caller| logins.accepted(caller))
+                .inspect_err(|error| logins.refused(error.code(), peer.map(|p| p.to_string()).as_deref()))?;
             request.extensions_mut().insert(caller);
             Ok::<_, Status>(request)
         };
         let (stopping, stopped) = watch::channel(());
         let service = Service { node: self.node, subscribers: self.subscribers, certifier: self.certifier, stopped };
         let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let service = tonic::service::interceptor::InterceptedService::new(service, authenticate);
+        let routes = self.beside.add_service(service);
         Server::builder()
+            .layer(InterceptorLayer::new(authenticate))
             .timeout(CALL_LIMIT)
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE))
-            .add_service(service)
+            .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move {
                 stop.await;
                 // Open streams would hold the connections for ever.

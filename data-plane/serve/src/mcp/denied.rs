@@ -64,6 +64,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 request_id: None,
                 protocol_version: Some(ProtocolVersion::LATEST.to_string()),
                 transport: inbound.peer.transport.to_owned(),
+                secrets: Vec::new(),
                 subject: None,
             },
             why: Why { workflow: trace.workflow, traceparent: trace.traceparent, root_call: None, attempt: 1 },
@@ -73,7 +74,7 @@ impl<P: Plane + 'static> Frontend<P> {
             status: Some(CallStatus::Denied),
             error: Some(denied.code.to_owned()),
             reason: Some(denied.reason),
-            body_sha256: None,
+            body: None,
             impact: Impact::default(),
         }
     }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use provost_data_policy::{PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
+use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, Revision, Snapshot, Spec};
 
 use super::api_keys::ApiKeys;
@@ -31,8 +32,17 @@ pub struct Compiled {
     pub(super) prices: PriceIndex,
     /// The plugins behind whose tools stand models, by tenant: seldom more than one.
     inference: HashMap<Name, Vec<Name>>,
-    /// SHA-256 of each plugin's spec, by tenant and name.
-    plugin_digests: HashMap<(Name, Name), Arc<str>>,
+    /// What records say of each plugin, by tenant and name.
+    plugin_facts: HashMap<(Name, Name), PluginFacts>,
+}
+
+/// What records say of a plugin.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PluginFacts {
+    /// SHA-256 of its spec, hexadecimal.
+    pub digest: Option<Arc<str>>,
+    /// Names of the secrets that it is given.
+    pub secrets: Arc<[String]>,
 }
 
 impl Compiled {
@@ -54,17 +64,22 @@ impl Compiled {
         let keys = ApiKeys::compile(&snapshot);
         let quotas = QuotaIndex::compile(&snapshot);
         let prices = PriceIndex::compile(&snapshot);
-        let plugin_digests = snapshot
+        let plugin_facts = snapshot
             .of_kind(Kind::Plugin)
             .filter_map(|plugin| {
                 let tenant = plugin.metadata.tenant.clone()?;
                 let spec = serde_json::to_vec(&plugin.spec).ok()?;
                 let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spec);
-                Some(((tenant, plugin.metadata.name.clone()), hex(digest.as_ref()).into()))
+                let digest = Some(hex(digest.as_ref()).into());
+                let secrets = match &plugin.spec {
+                    Spec::Plugin(spec) => secrets_of(spec).iter().map(ToString::to_string).collect(),
+                    _ => Arc::default(),
+                };
+                Some(((tenant, plugin.metadata.name.clone()), PluginFacts { digest, secrets }))
             })
             .collect();
         let inference = inference_plugins(&snapshot);
-        Ok(Self { snapshot, engine, keys, quotas, prices, inference, plugin_digests })
+        Ok(Self { snapshot, engine, keys, quotas, prices, inference, plugin_facts })
     }
 
     /// What this was compiled from.
@@ -77,8 +92,8 @@ impl Compiled {
         self.snapshot.revision
     }
 
-    pub(super) fn plugin_digest(&self, tenant: &Name, plugin: &Name) -> Option<Arc<str>> {
-        self.plugin_digests.get(&(tenant.clone(), plugin.clone())).cloned()
+    pub(super) fn plugin_facts(&self, tenant: &Name, plugin: &Name) -> PluginFacts {
+        self.plugin_facts.get(&(tenant.clone(), plugin.clone())).cloned().unwrap_or_default()
     }
 
     /// Whether the plugin is the `inference` built-in, behind whose tools stand models.

@@ -9,19 +9,20 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use provost_data_pipeline::{
-    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation, Plane,
+    Admitted, Authenticated, Call, CallBody, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation, Plane,
     Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef,
+    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Body, Decision, Effect, Inference, Name, PrincipalRef,
     Revision,
 };
 
 use super::{compiled::Compiled, counts::Counts, lists};
 use crate::{
+    bodies::BodyKeeper,
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -56,6 +57,7 @@ pub struct Node {
     counts: Counts,
     pub(super) quotas: Option<Arc<Quotas>>,
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
+    bodies: Option<BodyKeeper>,
 }
 
 impl Node {
@@ -66,7 +68,15 @@ impl Node {
         let anonymous =
             anonymous.map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() }));
         let current = ArcSwap::from_pointee(first);
-        Self { current, audit, toolbox, inference, anonymous, counts: Counts::default(), quotas: None, staleness: None }
+        let counts = Counts::default();
+        Self { current, audit, toolbox, inference, anonymous, counts, quotas: None, staleness: None, bodies: None }
+    }
+
+    /// With keys to keep bodies under; a node without records calls and nothing of their bodies.
+    #[must_use]
+    pub fn with_bodies(mut self, bodies: BodyKeeper) -> Self {
+        self.bodies = Some(bodies);
+        self
     }
 
     /// With leases of quotas; a node without denies what a quota covers.
@@ -387,11 +397,11 @@ impl Plane for Node {
         Ok(receipt)
     }
 
-    fn digest(&self, bytes: &[u8]) -> [u8; 32] {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        let mut out = [0; 32];
-        out.copy_from_slice(digest.as_ref());
-        out
+    async fn keep_body(&self, body: CallBody<'_>) -> Result<Option<Body>, AuditUnavailable> {
+        match &self.bodies {
+            Some(bodies) => bodies.keep(body).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 

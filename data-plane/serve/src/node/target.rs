@@ -6,7 +6,11 @@ use provost_data_pipeline::{Authenticated, Call, Caller, Operation, Rejection, R
 use provost_data_tools::{Plugin, names};
 use provost_types::{Action, Name};
 
-use super::{compiled::Compiled, lists, plane::Node};
+use super::{
+    compiled::{Compiled, PluginFacts},
+    lists,
+    plane::Node,
+};
 
 /// Finds what an operation touches. What the caller may not see is not found.
 pub(super) async fn resolve(
@@ -67,8 +71,8 @@ impl Finder<'_> {
     }
 
     fn target(&self, plugin: Name, local: String, full: String, action: Action) -> Target {
-        let digest = self.compiled.plugin_digest(self.tenant(), &plugin);
-        Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest: digest }
+        let PluginFacts { digest, secrets } = self.compiled.plugin_facts(self.tenant(), &plugin);
+        Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest: digest, secrets }
     }
 
     /// Invisible is the same as absent, in words and code.
@@ -132,8 +136,8 @@ impl Finder<'_> {
             Route::Merged => Some(task),
         };
         let (_, plugin, local) = bare.and_then(|bare| self.split(bare)).ok_or_else(unknown)?;
-        let digest = self.compiled.plugin_digest(self.tenant(), &plugin);
-        Ok(Target { plugin: Some(plugin), local, full: task.to_owned(), action: None, plugin_digest: digest })
+        let PluginFacts { digest, secrets } = self.compiled.plugin_facts(self.tenant(), &plugin);
+        Ok(Target { plugin: Some(plugin), local, full: task.to_owned(), action: None, plugin_digest: digest, secrets })
     }
 
     fn model(&self, model: &str) -> Result<Target, Rejection> {
@@ -145,6 +149,7 @@ impl Finder<'_> {
             full: model.to_owned(),
             action: Some(Action::UseModel),
             plugin_digest: None,
+            secrets: Arc::default(),
         };
         let target = self.check_visible(target, unknown())?;
         let exists = self.node.inference.models().iter().any(|m| m.name == model);
@@ -162,7 +167,8 @@ impl Finder<'_> {
                 Some(plugin.clone())
             }
         };
-        Ok(Target { plugin, local: String::new(), full: String::new(), action: None, plugin_digest: None })
+        let (local, full) = (String::new(), String::new());
+        Ok(Target { plugin, local, full, action: None, plugin_digest: None, secrets: Arc::default() })
     }
 }
 

@@ -1,6 +1,9 @@
 //! `provost audit`: query, show, verify. All three read files, so they work on a copy as well as
 //! on the directory of a running node.
 
+mod body;
+mod erase;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -34,6 +37,10 @@ pub enum AuditCommand {
     /// 3 stale, 4 incomplete input, 5 usage.
     #[command(after_help = "Example: provost audit verify ./data/audit --against checkpoint.txt")]
     Verify(VerifyArgs),
+    /// Destroy the keys of a subject's bodies: nobody can read them from then on, and the log still
+    /// verifies. Records stay; the erasure is one.
+    #[command(after_help = "Example: provost audit erase --tenant acme --subject ana --reason 'request 4711'")]
+    Erase(erase::EraseArgs),
 }
 
 #[derive(Args)]
@@ -100,6 +107,15 @@ pub struct QueryArgs {
     json: bool,
 }
 
+impl QueryArgs {
+    /// What is asked for, as the record of the read says it.
+    fn filter_text(&self) -> String {
+        let parts = [("principal", &self.principal), ("tool", &self.tool), ("event", &self.event)];
+        let parts = parts.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_deref()?)));
+        parts.collect::<Vec<_>>().join(" ")
+    }
+}
+
 #[derive(Args)]
 pub struct ShowArgs {
     /// The record's index in its log.
@@ -107,8 +123,14 @@ pub struct ShowArgs {
     /// The tenant whose log it is; `cluster` is the cluster's own. Default: the only tenant.
     #[arg(long)]
     tenant: Option<String>,
+    /// Also open the call's arguments or answer: asks the node, which holds the key and records
+    /// that they were read.
+    #[arg(long)]
+    body: bool,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    admin: body::ReadArgs,
 }
 
 #[derive(Args)]
@@ -139,11 +161,23 @@ pub struct VerifyArgs {
 }
 
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
+    match &command {
+        AuditCommand::Erase(args) => return erase::run(args).await,
+        AuditCommand::Show(args) if args.body => return body::run(args).await,
+        AuditCommand::Query(args) => {
+            body::note_read("query", &args.place, args.tenant.as_deref(), args.filter_text()).await;
+        }
+        AuditCommand::Show(args) => {
+            body::note_read("show", &args.place, args.tenant.as_deref(), format!("record={}", args.index)).await;
+        }
+        AuditCommand::Verify(_) => {}
+    }
     // Reading files blocks: it has a thread of its own.
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => run_query(&args),
         AuditCommand::Show(args) => run_show(&args),
         AuditCommand::Verify(args) => run_verify(&args),
+        AuditCommand::Erase(_) => Ok(ExitCode::SUCCESS),
     })
     .await?
 }

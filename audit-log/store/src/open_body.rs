@@ -1,0 +1,129 @@
+//! Opens the body of a record, on a node that holds its key.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use provost_audit_core::{
+    BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyHeader, BodyPrefix, Hash, LogId, MAX_STORED_BODY, SEGMENT_LEAVES,
+};
+use provost_audit_verify::LogLayout;
+use provost_sealed::{BodyKey, OpenError, Place};
+use provost_types::Month;
+use zeroize::Zeroizing;
+
+use crate::{AuditLog, Found, QueryError, show, subject_state::Lookup};
+
+/// A record and what became of its body.
+#[derive(Debug)]
+pub struct BodyShown {
+    /// The record.
+    pub found: Found,
+    /// The body.
+    pub body: BodyState,
+}
+
+/// What became of a record's body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BodyState {
+    /// Opened, and the one that the record commits to.
+    Opened(Zeroizing<Vec<u8>>),
+    /// Its key was destroyed at this time, nanoseconds since the Unix epoch: nobody can read it.
+    Erased(u64),
+    /// Nothing was stored; the record says why.
+    Omitted(String),
+    /// The record has none.
+    None,
+}
+
+/// Why a body cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The record cannot be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The key is neither here nor known to be destroyed.
+    #[error("PV-AUDIT-KEYS: this node does not hold the key of record {0}; ask another node of the audit log")]
+    NoKey(u64),
+    /// What is stored is not the body.
+    #[error("PV-AUDIT-BODY: the body of record {index} in {file}: {why}; run `provost audit verify`", file = .file.display())]
+    Damaged {
+        /// The record.
+        index: u64,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl AuditLog {
+    /// Opens the body of record `index`. Blocking: reads files. The caller records that it was read.
+    pub fn open_body(&self, log: &LogId, index: u64) -> Result<BodyShown, BodyError> {
+        let found = show(self.dir(), log, index)?.found;
+        let record = &found.record;
+        let (Some(commit), Some(id)) = (record.body_commit, record.body_key) else {
+            return Ok(BodyShown { found, body: BodyState::None });
+        };
+        let looked_up = self.inner.checkpointer.machine.0.lock().keys.state.lookup(id);
+        let (key, subject) = match looked_up {
+            Lookup::Here(key, subject) => (key, subject),
+            Lookup::Erased(time_ns) => return Ok(BodyShown { found, body: BodyState::Erased(time_ns) }),
+            Lookup::NotHere => return Err(BodyError::NoKey(index)),
+        };
+        let Some(expected) = record.body_sealed else {
+            let why = record.body_omitted.as_deref().unwrap_or_default().to_owned();
+            return Ok(BodyShown { found, body: BodyState::Omitted(why) });
+        };
+        let file = LogLayout::new(self.dir().join(log.folder())).bodies(index - index % SEGMENT_LEAVES);
+        let damaged = |why: String| BodyError::Damaged { index, file: file.clone(), why };
+        let stored = read_body(&file, index).map_err(|e| damaged(e.to_string()))?;
+        let stored = stored.ok_or_else(|| damaged("it is not there".to_owned()))?;
+        if Hash(provost_sealed::sha256(&stored)) != expected {
+            return Err(damaged("it was changed".to_owned()));
+        }
+        let place = Place {
+            tenant: log.tenant(),
+            subject: &subject,
+            month: Month::of_ns(record.time_ns),
+            call_id: record.call_id,
+            phase: record.phase,
+        };
+        let opened = BodyKey::new(&key, &place).open(&stored, &commit.0);
+        let body = opened.map_err(|e: OpenError| damaged(e.to_string()))?;
+        Ok(BodyShown { found, body: BodyState::Opened(body) })
+    }
+}
+
+/// The sealed body of a record; `None` when the file has none for it.
+pub(crate) fn read_body(path: &Path, index: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let len = file.metadata()?.len();
+    let mut header = [0; BODY_HEADER_LEN];
+    file.read_exact_at(&mut header, 0)?;
+    BodyHeader::decode(&header).map_err(io::Error::other)?;
+    let mut at = BODY_HEADER_LEN as u64;
+    let mut prefix = [0; BODY_PREFIX_LEN];
+    while at + BODY_PREFIX_LEN as u64 <= len {
+        file.read_exact_at(&mut prefix, at)?;
+        let found = BodyPrefix::decode(&prefix).map_err(io::Error::other)?;
+        at += BODY_PREFIX_LEN as u64;
+        if found.index == index {
+            let mut body = vec![0; (found.len as usize).min(MAX_STORED_BODY)];
+            file.read_exact_at(&mut body, at)?;
+            return Ok(Some(body));
+        }
+        if found.index > index {
+            return Ok(None);
+        }
+        at += u64::from(found.len);
+    }
+    Ok(None)
+}

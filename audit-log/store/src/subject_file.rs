@@ -1,0 +1,289 @@
+//! Where a node keeps subjects' keys: a sealed file, and beside other keys the one that opens it.
+//!
+//! `DATA/audit-keys/keys` holds the state under a key-encryption key, `DATA/keys/audit-keys.kek`
+//! holds that key. Neither is in the directory that an auditor copies. Both are replaced as a
+//! whole. When keys were destroyed the key-encryption key is replaced too, and what the old files
+//! held is written over, so that an older copy of the state that a disk still has somewhere can no
+//! longer be opened with what is on that disk.
+//!
+//! If the process dies during a replacement: the key file names the old and the new key until the
+//! state under the new one is in place, so that whichever state is there opens. Temporary files of
+//! a replacement that was cut off are written over and removed at the next start.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    error::AuditError,
+    persist::sync_dir,
+    subject_secret::{KEY_BYTES, Secret},
+    subject_state::SubjectState,
+};
+
+const MAGIC: &[u8; 8] = b"PVKEYS\0\x01";
+/// Bytes that are written over at a time.
+const WIPE_CHUNK: usize = 64 << 10;
+
+/// Where the two files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectPaths {
+    /// The sealed state.
+    pub keys: PathBuf,
+    /// The key that it is sealed under.
+    pub kek: PathBuf,
+}
+
+impl SubjectPaths {
+    /// Below a data directory.
+    pub fn below(data_dir: &Path) -> Self {
+        Self { keys: data_dir.join("audit-keys").join("keys"), kek: data_dir.join("keys").join("audit-keys.kek") }
+    }
+}
+
+/// The two files.
+#[derive(Clone, Debug)]
+pub(crate) struct SubjectFile {
+    paths: SubjectPaths,
+    /// Tests only: how many steps of a replacement are left before the process dies.
+    #[cfg(test)]
+    pub steps_left: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl SubjectFile {
+    pub(crate) fn new(paths: SubjectPaths) -> Self {
+        Self {
+            paths,
+            #[cfg(test)]
+            steps_left: std::sync::Arc::new(usize::MAX.into()),
+        }
+    }
+
+    /// Reads the state; `None` when there is none.
+    pub(crate) fn read(&self) -> Result<Option<SubjectState>, AuditError> {
+        for path in [&self.paths.keys, &self.paths.kek] {
+            wipe_file(&temporary(path)).map_err(AuditError::io(path))?;
+        }
+        let path = &self.paths.keys;
+        let wrong = |why: &str| AuditError::Keys { path: path.clone(), why: why.to_owned() };
+        let sealed = match fs::read(path) {
+            Ok(sealed) => sealed,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(AuditError::io(path)(e)),
+        };
+        let body = sealed.strip_prefix(MAGIC).ok_or_else(|| wrong("it does not begin with its mark"))?;
+        let keks = self.read_kek()?;
+        let plain = keks.iter().find_map(|kek| kek.open(MAGIC, body));
+        let plain = plain.ok_or_else(|| wrong("the key beside it does not open it"))?;
+        postcard::from_bytes(&plain).map(Some).map_err(|_| wrong("its contents cannot be read"))
+    }
+
+    /// The keys that may have sealed the state: one, or two during a replacement.
+    fn read_kek(&self) -> Result<Vec<Secret>, AuditError> {
+        let path = &self.paths.kek;
+        let wrong = |why: String| AuditError::Keys { path: path.clone(), why };
+        let bytes = match fs::read(path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(wrong("it is missing".to_owned())),
+            Err(e) => return Err(AuditError::io(path)(e)),
+        };
+        let mode = fs::metadata(path).map_err(AuditError::io(path))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(wrong(format!("mode {:o} lets others read it; set 600", mode & 0o777)));
+        }
+        let keys: Vec<Secret> = bytes.chunks(KEY_BYTES).filter_map(Secret::from_slice).collect();
+        if keys.is_empty() || bytes.len() % KEY_BYTES != 0 || keys.len() > 2 {
+            return Err(wrong(format!("it holds {} bytes; one or two keys of {KEY_BYTES} are expected", bytes.len())));
+        }
+        Ok(keys)
+    }
+
+    /// Puts a state in place, durably. `renew`: under a new key, and nothing leads to older states
+    /// any more when this returns.
+    pub(crate) fn write(&self, plain: &[u8], renew: bool) -> io::Result<()> {
+        for path in [&self.paths.keys, &self.paths.kek] {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        let kek = match self.read_kek() {
+            Ok(mut keys) => keys.pop(),
+            Err(_) if !self.paths.kek.exists() && !self.paths.keys.exists() => None,
+            Err(e) => return Err(e.into()),
+        };
+        let (old, new) = match kek {
+            Some(kek) if !renew => return self.replace(&self.paths.keys, &sealed(&kek, plain)?).map(drop),
+            Some(kek) => (Some(kek), Secret::random()?),
+            None => (None, Secret::random()?),
+        };
+        let mut gone = Vec::new();
+        let both = Zeroizing::new([old.as_ref().map_or(&[][..], |k| k.bytes()), new.bytes()].concat());
+        gone.extend(self.replace(&self.paths.kek, &both)?);
+        gone.extend(self.replace(&self.paths.keys, &sealed(&new, plain)?)?);
+        if old.is_some() {
+            gone.extend(self.replace(&self.paths.kek, new.bytes())?);
+        }
+        for file in gone {
+            self.step()?;
+            wipe(&file)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a file as a whole; gives the old one, which has no name any more.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<Option<File>> {
+        let old = match OpenOptions::new().write(true).open(path) {
+            Ok(file) => Some(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        let temporary = temporary(path);
+        self.step()?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.step()?;
+        fs::rename(&temporary, path)?;
+        self.step()?;
+        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(old)
+    }
+
+    /// Where a test lets the process die.
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
+    fn step(&self) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            use std::sync::atomic::Ordering;
+            let left = self.steps_left.fetch_sub(1, Ordering::SeqCst);
+            if left == 0 {
+                return Err(io::Error::other("the process died here"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+fn sealed(kek: &Secret, plain: &[u8]) -> io::Result<Vec<u8>> {
+    Ok([MAGIC.as_slice(), &kek.seal(MAGIC, plain)?].concat())
+}
+
+/// Writes over what a file holds. A disk that writes elsewhere than it was told keeps the old bytes
+/// for a while all the same: `docs/audit-privacy.md` says what that means.
+fn wipe(file: &File) -> io::Result<()> {
+    let (len, zeros) = (file.metadata()?.len(), vec![0; WIPE_CHUNK]);
+    let mut at = 0;
+    while at < len {
+        let now = (len - at).min(WIPE_CHUNK as u64);
+        file.write_all_at(zeros.get(..now as usize).unwrap_or_default(), at)?;
+        at += now;
+    }
+    file.sync_data()
+}
+
+/// Writes over a file and removes it, if it is there.
+fn wipe_file(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).open(path) {
+        Ok(file) => wipe(&file).and_then(|()| fs::remove_file(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    fn state(applied: u64) -> SubjectState {
+        let mut state = SubjectState::default();
+        (state.applied, state.log_key) = (Some(applied), Secret::random().ok());
+        state
+    }
+
+    fn bytes(state: &SubjectState) -> Vec<u8> {
+        postcard::to_stdvec(state).unwrap()
+    }
+
+    /// A process that dies at any step of a replacement leaves the old state or the new one.
+    #[test]
+    fn a_replacement_that_is_cut_off_leaves_a_state_that_opens() {
+        for renew in [false, true] {
+            for died_at in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let file = SubjectFile::new(SubjectPaths::below(dir.path()));
+                let (old, new) = (state(1), state(2));
+                file.write(&bytes(&old), false).unwrap();
+                file.steps_left.store(died_at, Ordering::SeqCst);
+                let done = file.write(&bytes(&new), renew).is_ok();
+                let file = SubjectFile::new(SubjectPaths::below(dir.path()));
+                let found = file.read().unwrap().unwrap();
+                assert!(found == old || found == new, "renew {renew}, step {died_at}");
+                assert!(!done || found == new, "renew {renew}, step {died_at}: done and not there");
+                // And the next replacement works.
+                file.write(&bytes(&state(3)), true).unwrap();
+                assert_eq!(file.read().unwrap().unwrap().applied, Some(3));
+                if done {
+                    assert!(died_at >= 3, "there are steps to die at");
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_renewal_no_file_opens_the_old_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = SubjectPaths::below(dir.path());
+        let file = SubjectFile::new(paths.clone());
+        file.write(&bytes(&state(1)), false).unwrap();
+        let (old_kek, old_keys) = (fs::read(&paths.kek).unwrap(), fs::read(&paths.keys).unwrap());
+        // The blocks of the old files, as somebody sees them who still has them open.
+        let held: Vec<File> = [&paths.kek, &paths.keys].iter().map(|p| File::open(p).unwrap()).collect();
+        file.write(&bytes(&state(2)), true).unwrap();
+        for file in held {
+            let mut left = vec![1; 32];
+            file.read_exact_at(&mut left, 0).unwrap();
+            assert!(left.iter().all(|b| *b == 0), "the old bytes were written over");
+        }
+        let now = fs::read(&paths.kek).unwrap();
+        assert_eq!(now.len(), KEY_BYTES);
+        assert_ne!(now, old_kek);
+        let kek = Secret::from_slice(&now).unwrap();
+        assert!(kek.open(MAGIC, &old_keys[MAGIC.len()..]).is_none());
+        for path in [&paths.kek, &paths.keys] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn keys_that_others_may_read_or_that_do_not_fit_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = SubjectPaths::below(dir.path());
+        let file = SubjectFile::new(paths.clone());
+        assert!(file.read().unwrap().is_none());
+        file.write(&bytes(&state(1)), false).unwrap();
+        let code = |file: &SubjectFile| file.read().err().map(|e| (e.code(), e.to_string()));
+        fs::set_permissions(&paths.kek, fs::Permissions::from_mode(0o640)).unwrap();
+        let (found, text) = code(&file).unwrap();
+        assert!(found == "PV-AUDIT-KEYS" && text.contains("640"), "{text}");
+        fs::set_permissions(&paths.kek, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&paths.kek, [9; KEY_BYTES]).unwrap();
+        assert_eq!(code(&file).map(|c| c.0), Some("PV-AUDIT-KEYS"));
+        fs::remove_file(&paths.kek).unwrap();
+        assert_eq!(code(&file).map(|c| c.0), Some("PV-AUDIT-KEYS"));
+        assert!(file.write(&bytes(&state(2)), false).is_err(), "no second key is made over a state");
+    }
+}

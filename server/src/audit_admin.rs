@@ -1,0 +1,195 @@
+//! What administrators ask of the audit log: bodies, erasures, and that a read be recorded.
+//!
+//! Invariant: nothing is answered that is not in the log first. A body that was opened and whose
+//! reading cannot be recorded is not handed out.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use provost_audit_core::LogId;
+use provost_audit_store::{AuditLog, BodyError, BodyState, EraseError, EraseOrder};
+use provost_control_api::{Caller, Scope};
+use provost_types::{
+    AuditEvent, AuditSink, AuditUnavailable, CallId, CallStatus, Impact, Month, Name, Phase, Revision, Subject, What,
+    Who, Why,
+};
+use provost_wire::admin::{
+    EraseRequest, EraseResponse, Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest, ShowBodyResponse,
+    audit_admin_server::{AuditAdmin, AuditAdminServer},
+};
+use tonic::{Code, Request, Response, Status, service::Routes};
+
+/// The longest text that a reader may have recorded of what it asks for.
+const MAX_FILTER_CHARS: usize = 512;
+
+/// The service over this node's log.
+pub struct AuditAdminService {
+    log: AuditLog,
+}
+
+/// The routes for the admin listener; none where this process keeps no log.
+pub fn routes(log: Option<&AuditLog>) -> Routes {
+    let service = log.map(|log| AuditAdminServer::new(AuditAdminService { log: log.clone() }));
+    service.map(Routes::new).unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl AuditAdmin for AuditAdminService {
+    async fn show_body(&self, request: Request<ShowBodyRequest>) -> Result<Response<ShowBodyResponse>, Status> {
+        let (caller, ShowBodyRequest { tenant, index }) = taken(request)?;
+        let log = permitted(&caller, &tenant)?;
+        let (audit, asked) = (self.log.clone(), log.clone());
+        let shown = tokio::task::spawn_blocking(move || audit.open_body(&asked, index)).await;
+        let shown = shown.map_err(|e| Status::internal(e.to_string()))?.map_err(body_failed)?;
+        let key = shown.found.record.body_key.map(|key| format!("key:{key}"));
+        let objects = std::iter::once(format!("record:{index}")).chain(key).collect();
+        let (state, body, detail) = match shown.body {
+            BodyState::Opened(body) => ("opened", body.to_vec(), String::new()),
+            BodyState::Erased(time_ns) => ("erased", Vec::new(), time_ns.to_string()),
+            BodyState::Omitted(why) => ("omitted", Vec::new(), why),
+            BodyState::None => ("none", Vec::new(), String::new()),
+        };
+        self.record(&caller, &log, ("audit.read", objects, format!("body: {state}"))).await?;
+        let (record, leaf_hash) = (shown.found.leaf, shown.found.leaf_hash.to_string());
+        Ok(Response::new(ShowBodyResponse { record, leaf_hash, state: state.to_owned(), body, detail }))
+    }
+
+    async fn erase(&self, request: Request<EraseRequest>) -> Result<Response<EraseResponse>, Status> {
+        let (caller, EraseRequest { tenant, subject, before, reason }) = taken(request)?;
+        let LogId(Some(tenant)) = permitted(&caller, &tenant)? else {
+            return Err(invalid("PV-CLI-TENANT", "bodies belong to a tenant", "give --tenant NAME"));
+        };
+        let before = match before.as_str() {
+            "" => None,
+            text => Some(text.parse::<Month>().map_err(|e| invalid("PV-AUDIT-ERASE", e, "write --before 2026-11"))?),
+        };
+        let order = EraseOrder { tenant, subject, before, reason, by: who(&caller) };
+        let erased = self.log.erase(order).await.map_err(|cause| erase_failed(&cause))?;
+        let keys = erased.keys.iter().map(ToString::to_string).collect();
+        let pseudonym = erased.pseudonym.map(|p| p.to_string()).unwrap_or_default();
+        Ok(Response::new(EraseResponse { pseudonym, keys }))
+    }
+
+    async fn note_read(&self, request: Request<NoteReadRequest>) -> Result<Response<NoteReadResponse>, Status> {
+        let (caller, NoteReadRequest { command, tenant, filter }) = taken(request)?;
+        let log = permitted(&caller, &tenant)?;
+        if !["query", "show", "export", "tail"].contains(&command.as_str()) {
+            return Err(invalid("PV-ADMIN-REQUEST", format!("`{command}` is no command that reads"), ""));
+        }
+        let filter = filter.chars().take(MAX_FILTER_CHARS).collect();
+        self.record(&caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
+        Ok(Response::new(NoteReadResponse {}))
+    }
+}
+
+impl AuditAdminService {
+    async fn record(
+        &self,
+        caller: &Caller,
+        log: &LogId,
+        (event, objects, detail): (&str, Vec<String>, String),
+    ) -> Result<(), Status> {
+        let subject = Subject { event: event.to_owned(), objects, detail };
+        let event = admin_event(log.0.clone(), who(caller), subject, Some(CallStatus::Ok));
+        self.log.record(event).await.map(drop).map_err(|cause| unavailable(&cause))
+    }
+}
+
+/// An event of the admin API.
+pub fn admin_event(tenant: Option<Name>, who: Who, subject: Subject, status: Option<CallStatus>) -> AuditEvent {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    // UUID version 7 (RFC 9562): milliseconds, then randomness.
+    let random = rand::random::<u128>() & 0x0000_0000_0000_0fff_3fff_ffff_ffff_ffff;
+    let call_id = CallId((u128::from(time_ns / 1_000_000) << 80) | (7 << 76) | (2 << 62) | random);
+    AuditEvent {
+        phase: Phase::Event,
+        call_id,
+        tenant,
+        time_ns,
+        who,
+        what: What {
+            method: format!("admin/{}", subject.event),
+            transport: "admin".to_owned(),
+            subject: Some(subject),
+            ..What::default()
+        },
+        why: Why { attempt: 1, ..Why::default() },
+        decision: None,
+        policies: Vec::new(),
+        revision: Revision::default(),
+        status,
+        error: None,
+        reason: None,
+        body: None,
+        impact: Impact::default(),
+    }
+}
+
+/// The caller as records name it.
+pub fn who(caller: &Caller) -> Who {
+    Who {
+        principal: caller.name.clone(),
+        agent: None,
+        client_address: caller.address.clone(),
+        authenticated_by: caller.authenticated_by.clone(),
+    }
+}
+
+/// The caller that the listener authenticated, and the message.
+fn taken<T>(request: Request<T>) -> Result<(Caller, T), Status> {
+    let caller = request.extensions().get::<Caller>().cloned().ok_or_else(|| {
+        let hint = "give one with `--admin-token` or PROVOST_ADMIN_TOKEN";
+        Failure::new("PV-ADMIN-NO-TOKEN", "the request was not authenticated", hint).into_status(Code::Unauthenticated)
+    })?;
+    Ok((caller, request.into_inner()))
+}
+
+/// The log that is meant, if the caller may ask of it.
+fn permitted(caller: &Caller, tenant: &str) -> Result<LogId, Status> {
+    let log = match tenant {
+        "" => LogId::CLUSTER,
+        name => LogId(Some(Name::new(name).map_err(|e| invalid("PV-CLI-TENANT", e, "name a tenant"))?)),
+    };
+    match &caller.scope {
+        Scope::Cluster => Ok(log),
+        Scope::Tenant(own) if log.0.as_ref() == Some(own) => Ok(log),
+        Scope::Tenant(own) => {
+            let text = format!("{} administers the tenant {own} only", caller.name);
+            Err(Failure::new("PV-ADMIN-SCOPE", text, "ask a cluster administrator").into_status(Code::PermissionDenied))
+        }
+    }
+}
+
+fn invalid(code: &str, cause: impl ToString, hint: &str) -> Status {
+    Failure::new(code, cause.to_string(), hint).into_status(Code::InvalidArgument)
+}
+
+fn unavailable(cause: &AuditUnavailable) -> Status {
+    let text = format!("{cause}; nothing is shown that is not recorded");
+    Failure::new("PV-AUDIT-UNAVAILABLE", text, "try again").into_status(Code::Unavailable)
+}
+
+/// Errors carry `CODE: text; what to do`.
+fn split(text: &str) -> Failure {
+    let (code, rest) = text.split_once(": ").unwrap_or(("PV-AUDIT-READ", text));
+    let (message, hint) = rest.rsplit_once("; ").unwrap_or((rest, ""));
+    Failure::new(code, message, hint)
+}
+
+fn body_failed(cause: BodyError) -> Status {
+    let code = match &cause {
+        BodyError::Query(_) => Code::NotFound,
+        BodyError::NoKey(_) => Code::FailedPrecondition,
+        BodyError::Damaged { .. } => Code::DataLoss,
+    };
+    split(&cause.to_string()).into_status(code)
+}
+
+fn erase_failed(cause: &EraseError) -> Status {
+    let code = match cause {
+        EraseError::Held(_) => Code::FailedPrecondition,
+        EraseError::Reason => Code::InvalidArgument,
+        EraseError::Unavailable(_) => Code::Unavailable,
+    };
+    split(&cause.to_string()).into_status(code)
+}
