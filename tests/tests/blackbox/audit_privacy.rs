@@ -1,0 +1,157 @@
+//! What the audit log keeps of calls, who can read it, and what is left after an erasure.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Dev, Process, call_tool, root, text, upstream_yaml};
+
+const CANARY: &str = "canary-5105-1051-0510-5100";
+
+fn records(dev: &Dev, args: &[&str]) -> Vec<Value> {
+    let output = dev.cli(&[&["audit", "query", "--json"], args].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn body_of(dev: &Dev, index: u64) -> Value {
+    let index = index.to_string();
+    let output = dev.cli(&["audit", "show", &index, "--tenant", "acme", "--body"]);
+    assert!(output.status.success(), "{}", text(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Files below `dir` that hold `needle`.
+fn holding(dir: &Path, needle: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(holding(&path, needle));
+        } else if let Ok(bytes) = fs::read(&path)
+            && bytes.windows(needle.len()).any(|w| w == needle.as_bytes())
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn python(audit: &Path) -> (Option<i32>, Value) {
+    let output = Command::new("python3").arg(root().join("tests/audit_verify.py")).arg(audit).output().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[test]
+fn bodies_can_be_read_through_the_node_until_they_are_erased() {
+    let mut dev = Dev::start(None, &[]);
+    let answer = call_tool(&dev, "echo.echo", json!({ "text": CANARY }));
+    assert!(answer.to_string().contains(CANARY), "{answer}");
+    let calls = records(&dev, &["--tool", "echo.echo"]);
+    let index = |phase: &str| {
+        let found = calls.iter().find(|r| r["record"]["phase"] == phase).unwrap();
+        found["index"].as_u64().unwrap()
+    };
+    let (intent, outcome) = (index("intent"), index("outcome"));
+    let principal = calls[0]["record"]["principal"].as_str().unwrap().to_owned();
+
+    let shown = body_of(&dev, intent);
+    assert_eq!(shown["body"]["state"], "opened", "{shown}");
+    assert_eq!(shown["body"]["content"]["arguments"]["text"], CANARY, "{shown}");
+    assert!(body_of(&dev, outcome)["body"]["content"].to_string().contains(CANARY));
+    let reads = records(&dev, &["--tenant", "acme", "--event", "audit.read"]);
+    let objects: Vec<String> = reads.iter().map(|r| r["record"]["event.objects"].to_string()).collect();
+    assert!(objects.iter().any(|o| o.contains(&format!("record:{intent}")) && o.contains("key:")), "{objects:?}");
+    assert_eq!(holding(&dev.data, CANARY), Vec::<PathBuf>::new(), "nothing on disk holds it in clear");
+
+    let refused = dev.cli(&["audit", "erase", "--tenant", "acme", "--subject", &principal, "--reason", " "]);
+    assert!(text(&refused).contains("PV-AUDIT-ERASE"), "{}", text(&refused));
+    let erased = dev.cli(&["audit", "erase", "--tenant", "acme", "--subject", &principal, "--reason", "request 4711"]);
+    assert!(erased.status.success() && text(&erased).contains("1 keys"), "{}", text(&erased));
+    let shown = body_of(&dev, intent);
+    assert_eq!(shown["body"]["state"], "erased", "{shown}");
+    assert!(shown["body"]["content"].is_null() && shown["record"]["principal"] == *principal, "{shown}");
+    let erasures = records(&dev, &["--tenant", "acme", "--event", "audit.erase"]);
+    assert_eq!(erasures.len(), 1);
+    assert_eq!(erasures[0]["record"]["event.detail"], "request 4711");
+    // A new key for what comes after.
+    call_tool(&dev, "echo.echo", json!({ "text": "after" }));
+    let last = records(&dev, &["--tool", "echo.echo"]).pop().unwrap();
+    assert_eq!(body_of(&dev, last["index"].as_u64().unwrap())["body"]["state"], "opened");
+
+    assert!(dev.terminate().1, "{}", dev.stderr());
+    let audit = dev.data.join("audit");
+    let verify = dev.cli(&["audit", "verify", audit.to_str().unwrap()]);
+    assert_eq!(verify.status.code(), Some(2), "{}", text(&verify));
+    assert!(text(&verify).contains("of them erased: their keys were destroyed"), "{}", text(&verify));
+    let (code, report) = python(&audit);
+    assert_eq!(code, Some(2), "{report}");
+    let acme = report["logs"].as_array().unwrap().iter().find(|l| l["origin"] == "dev/acme").unwrap();
+    assert!(acme["erased"].as_u64().unwrap() >= 2 && acme["bodies"].as_u64() > acme["erased"].as_u64(), "{report}");
+
+    // A body that was replaced is found without any key.
+    let body = audit.join("tenants/acme/segments/00000000000000000000.body");
+    let mut bytes = fs::read(&body).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&body, &bytes).unwrap();
+    let verify = dev.cli(&["audit", "verify", audit.to_str().unwrap()]);
+    assert_eq!((verify.status.code(), python(&audit).0), (Some(1), Some(1)), "{}", text(&verify));
+    fs::remove_file(&body).unwrap();
+    let verify = dev.cli(&["audit", "verify", audit.to_str().unwrap()]);
+    assert_eq!((verify.status.code(), python(&audit).0), (Some(4), Some(4)), "{}", text(&verify));
+}
+
+#[test]
+fn logins_and_refused_tokens_are_recorded_and_no_token_is() {
+    let dev = Dev::start(None, &[]);
+    for _ in 0..3 {
+        assert!(dev.cli(&["get", "Tenant"]).status.success());
+    }
+    const GUESS: &str = "guess-canary-token";
+    for _ in 0..30 {
+        let output = dev.cli(&["get", "Tenant", "--admin-token", GUESS]);
+        assert!(text(&output).contains("PV-ADMIN-BAD-TOKEN"), "{}", text(&output));
+    }
+    let logins = records(&dev, &["--tenant", "cluster", "--event", "login"]);
+    assert_eq!(logins.len(), 1, "one session: {logins:?}");
+    assert_eq!(logins[0]["record"]["principal"], "admin");
+    let refused = records(&dev, &["--tenant", "cluster", "--event", "login.refused"]);
+    assert!((1..=20).contains(&refused.len()), "bounded: {}", refused.len());
+    assert_eq!(refused[0]["record"]["error.type"], "PV-ADMIN-BAD-TOKEN");
+    assert_eq!(holding(&dev.data, GUESS), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_record_names_the_secrets_that_a_call_used_and_never_their_values() {
+    const VALUE: &str = "secret-canary-value";
+    let upstream = Process::everything("modern");
+    let plain = upstream_yaml(&upstream.url);
+    let with_secret = format!("url: '{}', secretHeaders: {{ x-key: {{ secret: upstream-key }} }}", upstream.url);
+    let yaml = plain.replace(&format!("url: '{}'", upstream.url), &with_secret);
+    assert_ne!(yaml, plain);
+    let secret = "apiVersion: provost/v1\nkind: Secret\nmetadata: { name: upstream-key, tenant: acme }\nspec: {}\n";
+    let dev = Dev::start(Some(&format!("{yaml}---\n{secret}")), &[]);
+    let set = dev.cli_stdin(&["secret", "set", "upstream-key"], VALUE);
+    assert!(set.status.success(), "{}", text(&set));
+    call_tool(&dev, "up.test_simple_text", json!({}));
+    let calls = records(&dev, &["--tool", "up.test_simple_text"]);
+    assert!(!calls.is_empty());
+    for call in &calls {
+        assert_eq!(call["record"]["secrets"], json!(["upstream-key"]), "{call}");
+    }
+    assert_eq!(holding(&dev.data, VALUE), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn reads_of_the_log_through_the_commands_of_a_running_node_are_recorded() {
+    let dev = Dev::start(None, &[]);
+    records(&dev, &["--tenant", "acme", "--principal", "nobody"]);
+    let reads = records(&dev, &["--tenant", "acme", "--event", "audit.read"]);
+    let filters: Vec<&str> = reads.iter().filter_map(|r| r["record"]["event.detail"].as_str()).collect();
+    assert!(filters.iter().any(|f| f.contains("principal=nobody")), "{filters:?}");
+}
