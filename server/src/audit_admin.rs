@@ -13,13 +13,16 @@ use provost_types::{
     Who, Why,
 };
 use provost_wire::admin::{
-    EraseRequest, EraseResponse, Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest, ShowBodyResponse,
+    AuditIdentity, EraseRequest, EraseResponse, Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest,
+    ShowBodyResponse,
     audit_admin_server::{AuditAdmin, AuditAdminServer},
 };
 use tonic::{Code, Request, Response, Status, service::Routes};
 
 /// The longest text that a reader may have recorded of what it asks for.
 const MAX_FILTER_CHARS: usize = 512;
+/// Names that one answer resolves.
+const MAX_IDENTITIES: usize = 100_000;
 
 /// The service over this node's log.
 pub struct AuditAdminService {
@@ -77,7 +80,9 @@ impl AuditAdmin for AuditAdminService {
         }
         let filter = filter.chars().take(MAX_FILTER_CHARS).collect();
         self.record(&caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
-        Ok(Response::new(NoteReadResponse {}))
+        let known = self.log.identities(&log).into_iter().take(MAX_IDENTITIES);
+        let known = known.map(|known| AuditIdentity { pseudonym: known.pseudonym.to_string(), name: known.name });
+        Ok(Response::new(NoteReadResponse { identities: known.collect() }))
     }
 }
 

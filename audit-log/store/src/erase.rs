@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use provost_audit_core::LogId;
 use provost_types::{
-    AuditEvent, AuditSink, AuditUnavailable, CallId, Impact, KeyId, Month, Name, Phase, Revision, Subject, What, Who,
-    Why,
+    AuditEvent, AuditSink, AuditUnavailable, CallId, Impact, KeyId, Month, Name, Phase, Pseudonym, Revision, Subject,
+    What, Who, Why,
 };
 
 use crate::{
     AuditLog,
     audit_log::{event_id, now_ns},
-    subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON, Pseudonym},
+    subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON},
     subject_keys::propose,
 };
 

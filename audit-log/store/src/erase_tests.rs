@@ -11,8 +11,8 @@ use bytes::Bytes;
 use provost_audit_core::{LogId, Place as RecordPlace, encode_record, leaf_hash};
 use provost_sealed::{BodyKey, Keep, Place, keep};
 use provost_types::{
-    AuditEvent, AuditSink, CallId, Impact, KeptBody, KeyId, Month, Name, Phase, Revision, SubjectKey,
-    What, Who, Why,
+    AuditEvent, AuditSink, CallId, Impact, KeptBody, KeyId, Month, Name, Phase, Pseudonym, Revision, SubjectKey, What,
+    Who, Why,
 };
 
 use crate::{
@@ -38,8 +38,7 @@ fn month() -> Month {
 }
 
 fn event(subject: &str, call: u128, key: &SubjectKey, body: &[u8]) -> AuditEvent {
-    let place =
-        Place { tenant: "acme", subject, month: month(), call_id: CallId(call), phase: Phase::Denied };
+    let place = Place { tenant: "acme", subject, month: month(), call_id: CallId(call), phase: Phase::Denied };
     AuditEvent {
         phase: Phase::Denied,
         call_id: CallId(call),
@@ -142,7 +141,7 @@ impl Replica {
     }
 }
 
-fn erasure(id: u128, subject: crate::Pseudonym) -> Erasure {
+fn erasure(id: u128, subject: Pseudonym) -> Erasure {
     let by = ("admin".to_owned(), "admin_token".to_owned(), None);
     Erasure { id, log: acme(), subject, before: None, reason: "asked to".to_owned(), by, time_ns: NOVEMBER }
 }
@@ -173,7 +172,7 @@ fn try_to_read(dir: &Path, sealed: &[u8], commit: &[u8; 32], call: u128, subject
             if window.iter().collect::<BTreeSet<_>>().len() < 12 || !tried.insert(candidate) {
                 continue;
             }
-            let own = BodyKey::new(&SubjectKey::new(KeyId([0; 16]), candidate), &place);
+            let own = BodyKey::new(&SubjectKey::new(KeyId([0; 16]), Pseudonym([0; 16]), candidate), &place);
             if let Ok(body) = own.open(sealed, commit) {
                 return Some(body.to_vec());
             }
@@ -253,6 +252,9 @@ fn nothing_on_any_replicas_disk_opens_what_was_erased() {
         // Durable already: the process dies without another persist.
         drop(replica.machine.take());
         assert_eq!(try_to_read(dir, &sealed, &commit, 1, "ana"), None, "something on disk opens it");
+        let names = crate::stored_identities(SubjectPaths::below(dir)).unwrap();
+        let names: Vec<&str> = names.iter().map(|known| known.name.as_str()).collect();
+        assert_eq!(names, ["sue"], "nor is it known any more whose pseudonym it was");
         let (sealed, commit) = sealed_of(&of_sue);
         let read = try_to_read(dir, &sealed, &commit, 2, "sue");
         assert_eq!(read.as_deref(), Some(b"sue's own".as_slice()), "what was not erased stays");

@@ -5,21 +5,11 @@
 //! destroyed. Old entries then hold nothing that anybody can open.
 
 use provost_audit_core::LogId;
-use provost_types::KeyId;
+use provost_types::{KeyId, Pseudonym};
 use serde::{Deserialize, Serialize};
 
 /// The longest reason that an erasure carries, bytes.
 pub(crate) const MAX_REASON: usize = 1_024;
-
-/// A subject as records and keys name it: it follows from the name and the tenant's own key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Pseudonym(pub [u8; 16]);
-
-impl std::fmt::Display for Pseudonym {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "p-{:032x}", u128::from_be_bytes(self.0))
-    }
-}
 
 /// Whose key for which month.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -69,6 +69,11 @@ impl SubjectFile {
         for path in [&self.paths.keys, &self.paths.kek] {
             wipe_file(&temporary(path)).map_err(AuditError::io(path))?;
         }
+        self.peek()
+    }
+
+    /// Reads the state beside a process that may be writing it.
+    pub(crate) fn peek(&self) -> Result<Option<SubjectState>, AuditError> {
         let path = &self.paths.keys;
         let wrong = |why: &str| AuditError::Keys { path: path.clone(), why: why.to_owned() };
         let sealed = match fs::read(path) {

@@ -9,12 +9,13 @@
 use std::collections::BTreeMap;
 
 use provost_audit_core::LogId;
-use provost_types::{KeyId, Month, SubjectKey};
+use provost_types::{KeyId, Month, Pseudonym, SubjectKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON, Pseudonym, Slot},
+    subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON, Slot},
+    subject_names::Identity,
     subject_secret::Secret,
 };
 
@@ -164,7 +165,7 @@ impl SubjectState {
         let slot = Slot { log: log.clone(), subject: pseudonym, month: month.number() };
         match self.slots.get(&slot) {
             None => Found::Absent(Some(slot)),
-            Some(Held { id, open: Some(open) }) => Found::Key(SubjectKey::new(*id, *open.key.bytes())),
+            Some(Held { id, open: Some(open) }) => Found::Key(SubjectKey::new(*id, pseudonym, *open.key.bytes())),
             Some(_) => Found::NotHere,
         }
     }
@@ -174,11 +175,25 @@ impl SubjectState {
         if let Some(time_ns) = self.erased.get(&id) {
             return Lookup::Erased(*time_ns);
         }
-        let open = self.slots.values().find(|held| held.id == id).and_then(|held| held.open.as_ref());
-        match open {
-            Some(open) => Lookup::Here(SubjectKey::new(id, *open.key.bytes()), open.subject.clone()),
+        let found = self.slots.iter().find(|(_, held)| held.id == id);
+        match found.and_then(|(slot, held)| Some((slot, held.open.as_ref()?))) {
+            Some((slot, open)) => {
+                Lookup::Here(SubjectKey::new(id, slot.subject, *open.key.bytes()), open.subject.clone())
+            }
             None => Lookup::NotHere,
         }
+    }
+
+    /// Whom pseudonyms stand for, as far as keys of theirs are held.
+    pub(crate) fn identities(&self) -> Vec<Identity> {
+        let known = self.slots.iter().filter_map(|(slot, held)| {
+            let name = held.open.as_ref()?.subject.clone();
+            Some(Identity { log: slot.log.clone(), pseudonym: slot.subject, name })
+        });
+        let mut known: Vec<Identity> = known.collect();
+        // Slots are in the order of log and subject: the months of one stand together.
+        known.dedup();
+        known
     }
 
     /// The entry that makes a tenant's key of pseudonyms.

@@ -108,6 +108,7 @@ pub fn adopt_keys(paths: SubjectPaths, exported: &[u8]) -> Result<(), AuditError
     if file.read()?.is_some() {
         return Err(wrong("there are keys here already"));
     }
-    let _: SubjectState = postcard::from_bytes(exported).map_err(|_| wrong("what another node gave is no key state"))?;
+    let _: SubjectState =
+        postcard::from_bytes(exported).map_err(|_| wrong("what another node gave is no key state"))?;
     file.write(exported, false).map_err(AuditError::io(&path))
 }

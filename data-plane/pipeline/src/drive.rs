@@ -8,7 +8,7 @@ use provost_types::{
 };
 
 use crate::{
-    Admitted, Answer, Authenticated, Call, CallBody, Caller, ClientLink, Executed, Execution, Guarded, Intended, Limited, Plane,
+    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded, Intended, Limited, Plane,
     Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
 };
 
@@ -150,16 +150,8 @@ async fn record_with<P: Plane>(
     mut event: AuditEvent,
     body: Option<&RawJson>,
 ) -> Result<AuditReceipt, AuditUnavailable> {
-    if let (Some(caller), Some(body)) = (&facts.caller, body) {
-        let body = CallBody {
-            principal: &caller.principal,
-            call_id: event.call_id,
-            phase: event.phase,
-            time_ns: event.time_ns,
-            target: event.what.target.as_deref(),
-            bytes: body.as_bytes(),
-        };
-        event.body = plane.keep_body(body).await?;
+    if let Some(caller) = &facts.caller {
+        plane.protect(&caller.principal, &mut event, body.map(RawJson::as_bytes)).await?;
     }
     plane.record(event).await
 }

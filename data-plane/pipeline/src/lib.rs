@@ -20,4 +20,4 @@ pub use call::{
     Received, Request, Resolved, Route, Target, TraceFacts, Validated,
 };
 pub use drive::drive;
-pub use ports::{CallBody, AskError, ClientLink, Hold, Plane, Reservation};
+pub use ports::{AskError, ClientLink, Hold, Plane, Reservation};

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use provost_mcp::RawJson;
-use provost_types::{
-    AuditEvent, AuditReceipt, AuditUnavailable, Body, BoxFuture, CallId, Decision, Phase, PrincipalRef, Revision,
-};
+use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, PrincipalRef, Revision};
 
 use crate::{
     Admitted, Authenticated, Call, Caller, Execution, Intended, LimitState, Limited, Received, Rejection, Reply,
@@ -80,23 +78,6 @@ pub trait ClientLink: Send + Sync {
     fn cancelled(&self) -> BoxFuture<'_, ()>;
 }
 
-/// The arguments or the answer of a call, on their way to the audit log.
-#[derive(Clone, Copy, Debug)]
-pub struct CallBody<'a> {
-    /// Whose call.
-    pub principal: &'a PrincipalRef,
-    /// The call.
-    pub call_id: CallId,
-    /// Which of its records.
-    pub phase: Phase,
-    /// The record's time.
-    pub time_ns: u64,
-    /// Tool, prompt, resource or model, as the record names it.
-    pub target: Option<&'a str>,
-    /// JSON.
-    pub bytes: &'a [u8],
-}
-
 /// The node: its snapshot and its decisions. Each method is one stage and gets the call in the
 /// only form in which that stage may see it.
 pub trait Plane: Send + Sync {
@@ -141,7 +122,12 @@ pub trait Plane: Send + Sync {
     fn guard_out(&self, snapshot: &Self::Snapshot, call: &Call<Intended>, reply: Reply) -> Reply;
     /// Makes one record durable.
     fn record(&self, event: AuditEvent) -> impl Future<Output = Result<AuditReceipt, AuditUnavailable>> + Send;
-    /// What the log is to hold of a body; `None` where this node keeps nothing of bodies. A body
-    /// that cannot be kept as it must be is refused like a record that cannot be written.
-    fn keep_body(&self, body: CallBody<'_>) -> impl Future<Output = Result<Option<Body>, AuditUnavailable>> + Send;
+    /// Makes an event of a known caller fit for the log: seals its body, and names the caller as the
+    /// node is configured to. An event that cannot be is refused like one that cannot be written.
+    fn protect(
+        &self,
+        principal: &PrincipalRef,
+        event: &mut AuditEvent,
+        body: Option<&[u8]>,
+    ) -> impl Future<Output = Result<(), AuditUnavailable>> + Send;
 }

@@ -164,13 +164,22 @@ impl Plane for FakePlane {
         records.push(event);
         Ok(AuditReceipt { log: "provost/acme".into(), index, leaf_hash: [0; 32] })
     }
-    async fn keep_body(&self, body: CallBody<'_>) -> Result<Option<Body>, AuditUnavailable> {
+    async fn protect(
+        &self,
+        principal: &PrincipalRef,
+        event: &mut AuditEvent,
+        body: Option<&[u8]>,
+    ) -> Result<(), AuditUnavailable> {
         if self.refuse == Refuse::Body {
             return Err(AuditUnavailable("no key".into()));
         }
-        let commit = [u8::try_from(body.bytes.len()).unwrap(); 32];
-        let (key, len) = (KeyId([1; 16]), body.bytes.len() as u64);
-        Ok(Some(Body { commit, key, len, redaction: None, kept: KeptBody::CommitmentOnly }))
+        assert_eq!(event.who.principal, principal.name.as_str());
+        event.who.principal = "p-ana".to_owned();
+        let Some(body) = body else { return Ok(()) };
+        let commit = [u8::try_from(body.len()).unwrap(); 32];
+        let (key, len) = (KeyId([1; 16]), body.len() as u64);
+        event.body = Some(Body { commit, key, len, redaction: None, kept: KeptBody::CommitmentOnly });
+        Ok(())
     }
 }
 
@@ -224,6 +233,7 @@ fn a_call_takes_every_stage_in_order_and_is_recorded_twice() {
     assert_eq!(outcome.impact.duration_us, 4);
     let kept = |event: &AuditEvent| event.body.as_ref().map(|b| b.len);
     assert_eq!((kept(intent), kept(outcome)), (Some(2), Some(7)), "arguments and answer");
+    assert_eq!((intent.who.principal.as_str(), outcome.who.principal.as_str()), ("p-ana", "p-ana"));
     assert_eq!((&intent.what.secrets, &outcome.what.secrets), (&vec!["db-password".to_owned()], &intent.what.secrets));
     assert_eq!(outcome.revision, Revision(7));
     assert_eq!(plane.settled.load(Ordering::SeqCst), 3);

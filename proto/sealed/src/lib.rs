@@ -193,12 +193,12 @@ fn context(place: &Place<'_>) -> Vec<u8> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
-    use provost_types::KeyId;
+    use provost_types::{KeyId, Pseudonym};
 
     use super::*;
 
     fn key(n: u8) -> SubjectKey {
-        SubjectKey::new(KeyId([n; 16]), [n; 32])
+        SubjectKey::new(KeyId([n; 16]), Pseudonym([n; 16]), [n; 32])
     }
 
     const PLACE: Place<'static> =

@@ -58,6 +58,18 @@ impl<'de> Deserialize<'de> for KeyId {
     }
 }
 
+/// A subject as records may name it instead of by its name: it follows from the name and a key of
+/// the tenant's, so it is the same throughout the tenant and says nothing to anybody without that
+/// key. Written `p-` and 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pseudonym(pub [u8; 16]);
+
+impl fmt::Display for Pseudonym {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p-{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
 /// A calendar month in UTC, written `2026-11`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Month {
@@ -168,13 +180,15 @@ pub struct SealedBytes {
 pub struct SubjectKey {
     /// Its name.
     pub id: KeyId,
+    /// The subject's pseudonym.
+    pub subject: Pseudonym,
     secret: Zeroizing<[u8; 32]>,
 }
 
 impl SubjectKey {
-    /// A key and its name.
-    pub fn new(id: KeyId, secret: [u8; 32]) -> Self {
-        Self { id, secret: Zeroizing::new(secret) }
+    /// A key, its name and whose it is.
+    pub fn new(id: KeyId, subject: Pseudonym, secret: [u8; 32]) -> Self {
+        Self { id, subject, secret: Zeroizing::new(secret) }
     }
 
     /// The key itself.

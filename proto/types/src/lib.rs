@@ -19,7 +19,7 @@ pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
 };
 pub use body::{
-    Body, KeptBody, KeyId, MAX_BODY_BYTES, Month, NotAKeyId, NotAMonth, SealedBytes, SubjectKey, SubjectKeys,
+    Body, KeptBody, KeyId, MAX_BODY_BYTES, Month, NotAKeyId, NotAMonth, Pseudonym, SealedBytes, SubjectKey, SubjectKeys,
 };
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use inference::{

@@ -1,9 +1,7 @@
 //! The connection to the admin API, and how its failures become ours.
 
 use anyhow::Context;
-use provost_wire::{
-    AdminConnection, AuditConnection, BearerToken, admin, admin_over, audit_over, connect_plain, tls,
-};
+use provost_wire::{AdminConnection, AuditConnection, BearerToken, admin, admin_over, audit_over, connect_plain, tls};
 use tonic::{Status, transport::Channel};
 
 use super::{AdminArgs, context::AdminContext};

@@ -3,7 +3,7 @@
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
 use provost_control_api::identity::{DEFAULT_LIFE, MIN_LIFE};
-use provost_data_serve::bodies::RedactionPolicy;
+use provost_data_serve::bodies::{Identities, Privacy, RedactionPolicy};
 use provost_sealed::Keep;
 
 use super::{AuditFile, AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile};
@@ -41,6 +41,9 @@ pub fn with_environment(
     }
     if let Some(bodies) = get("PROVOST_AUDIT_BODIES") {
         file.audit.bodies = Some(bodies);
+    }
+    if let Some(identities) = get("PROVOST_AUDIT_IDENTITIES") {
+        file.audit.identities = Some(identities);
     }
     if let Some(list) = get("PROVOST_CONTROL_PLANE") {
         file.control_plane = list.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
@@ -212,11 +215,30 @@ fn audit(file: &AuditFile, say: &mut impl FnMut(&'static str, String)) -> AuditS
             Keep::Sealed
         }
     };
+    let identities = match file.identities.as_deref() {
+        None | Some("names") => Identities::Names,
+        Some("pseudonyms") => Identities::Pseudonyms,
+        Some(other) => {
+            say("audit.identities", format!("`{other}` is neither names nor pseudonyms"));
+            Identities::Names
+        }
+    };
     let redact = RedactionPolicy::new(file.redact.clone()).unwrap_or_else(|problem| {
         say("audit.redact", problem.to_string());
         RedactionPolicy::default()
     });
-    AuditSettings { keep, redact }
+    AuditSettings(Privacy { keep, identities, redact })
+}
+
+/// What is kept of calls by a node that has no file, such as `provost dev`: the environment, else
+/// the defaults.
+pub fn audit_of_environment() -> Result<AuditSettings, ConfigProblem> {
+    let get = |name: &str| env::var(name).ok();
+    let (bodies, identities) = (get("PROVOST_AUDIT_BODIES"), get("PROVOST_AUDIT_IDENTITIES"));
+    let mut problem = None;
+    let file = AuditFile { bodies, identities, redact: Vec::new() };
+    let settings = audit(&file, &mut |key, message| problem = Some(ConfigProblem { key, message }));
+    problem.map_or(Ok(settings), Err)
 }
 
 fn keys(file: &ServerFile, data_dir: &std::path::Path, say: &mut impl FnMut(&'static str, String)) -> KeySource {
@@ -293,16 +315,19 @@ mod tests {
 
     #[test]
     fn bodies_are_sealed_unless_the_file_says_otherwise() {
-        assert_eq!(read(GOOD).unwrap().audit.keep, Keep::Sealed);
+        let privacy = read(GOOD).unwrap().audit.0;
+        assert_eq!((privacy.keep, privacy.identities), (Keep::Sealed, Identities::Names));
         let text = format!(
-            "{GOOD}[audit]\nbodies = 'commitments'\n[[audit.redact]]\ntool = 'sql.*'\nfields = ['ssn']\npointers = ['/a/*']\n"
+            "{GOOD}[audit]\nbodies = 'commitments'\nidentities = 'pseudonyms'\n[[audit.redact]]\ntool = 'sql.*'\nfields = ['ssn']\npointers = ['/a/*']\n"
         );
         let config = read(&text).unwrap();
-        assert_eq!((config.audit.keep, config.audit.redact.rules().len()), (Keep::Commitment, 1));
+        let privacy = &config.audit.0;
+        assert_eq!((privacy.keep, privacy.identities), (Keep::Commitment, Identities::Pseudonyms));
+        assert_eq!(privacy.redact.rules().len(), 1);
         let printed = toml::to_string(&config.audit).unwrap();
         assert!(printed.contains("bodies = \"commitments\"") && printed.contains("ssn"), "{printed}");
-        let text = format!("{GOOD}[audit]\nbodies = 'plain'\n[[audit.redact]]\npointers = ['a']\n");
-        assert_eq!(read(&text).unwrap_err(), ["audit.bodies", "audit.redact"]);
+        let text = format!("{GOOD}[audit]\nbodies = 'plain'\nidentities = 'x'\n[[audit.redact]]\npointers = ['a']\n");
+        assert_eq!(read(&text).unwrap_err(), ["audit.bodies", "audit.identities", "audit.redact"]);
     }
 
     #[test]

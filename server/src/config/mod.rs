@@ -8,12 +8,12 @@
 mod check;
 mod file;
 
-pub use check::{CERTIFICATE_TTL_VARIABLE, check};
+pub use check::{CERTIFICATE_TTL_VARIABLE, audit_of_environment, check};
 pub use file::{AuditFile, ServerFile};
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use provost_data_serve::bodies::RedactionPolicy;
+use provost_data_serve::bodies::{Identities, Privacy};
 use provost_sealed::Keep;
 use provost_wire::tls::{self, NameError, Roles};
 use serde::Serialize;
@@ -125,30 +125,28 @@ pub struct ServerConfig {
     pub certificate_ttl: Duration,
     /// How long grants hold while no control-plane node confirms them; `None`: for ever.
     pub grants_max_age: Option<Duration>,
-    /// What is kept of the bodies of calls.
+    /// What is kept of calls.
     pub audit: AuditSettings,
 }
 
-/// What is kept of the bodies of calls.
+/// What is kept of calls.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct AuditSettings {
-    /// Sealed, or a commitment only.
-    #[serde(rename = "bodies", serialize_with = "keep_text")]
-    pub keep: Keep,
-    /// What is taken out before.
-    #[serde(serialize_with = "rules_of")]
-    pub redact: RedactionPolicy,
-}
+#[serde(into = "AuditFile")]
+pub struct AuditSettings(pub Privacy);
 
-fn keep_text<S: serde::Serializer>(keep: &Keep, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(match keep {
-        Keep::Sealed => "sealed",
-        Keep::Commitment => "commitments",
-    })
-}
-
-fn rules_of<S: serde::Serializer>(policy: &RedactionPolicy, s: S) -> Result<S::Ok, S::Error> {
-    policy.rules().serialize(s)
+impl From<AuditSettings> for AuditFile {
+    fn from(AuditSettings(privacy): AuditSettings) -> Self {
+        let bodies = match privacy.keep {
+            Keep::Sealed => "sealed",
+            Keep::Commitment => "commitments",
+        };
+        let identities = match privacy.identities {
+            Identities::Names => "names",
+            Identities::Pseudonyms => "pseudonyms",
+        };
+        let redact = privacy.redact.rules().to_vec();
+        Self { bodies: Some(bodies.to_owned()), identities: Some(identities.to_owned()), redact }
+    }
 }
 
 impl ServerConfig {

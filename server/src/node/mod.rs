@@ -15,18 +15,19 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminApi, AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
-use provost_data_serve::{
-    bodies::{BodyKeeper, RedactionPolicy},
-    quota::Quotas,
-};
+use provost_data_serve::{bodies::BodyKeeper, quota::Quotas};
 use provost_gpu_serve::{GpuConfig, GpuNode};
-use provost_sealed::Keep;
 use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{audit_admin, failure::Failure, logins::LoginRecorder};
+use crate::{
+    audit_admin,
+    config::{self, AuditSettings},
+    failure::Failure,
+    logins::LoginRecorder,
+};
 use data_plane::{DataPlane, DataPlaneParts};
 
 /// A change made by this process waits this long for its own data plane to run it.
@@ -85,6 +86,10 @@ pub struct Node {
 impl Node {
     /// Opens everything and serves.
     pub async fn start(config: NodeConfig) -> anyhow::Result<Self> {
+        let AuditSettings(privacy) = config::audit_of_environment().map_err(|problem| {
+            let text = format!("{} {}", problem.key, problem.message);
+            Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_AUDIT_BODIES or PROVOST_AUDIT_IDENTITIES")
+        })?;
         let listeners = Listeners::bind(&config).await?;
         let keys = config.data_dir.join("keys");
         keys::make_private_dir(&keys)?;
@@ -112,7 +117,7 @@ impl Node {
             staleness: None,
             quotas,
             data_dir: config.data_dir.clone(),
-            bodies: Some(BodyKeeper::new(audit.subject_keys(), Keep::Sealed, RedactionPolicy::default())),
+            bodies: Some(BodyKeeper::new(audit.subject_keys(), privacy)),
         })?;
 
         let addresses = listeners.addresses()?;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use provost_control_api::{
-    AdminApi, ClusterApi, ControlConfig, ControlNode, Dial, KeyProvider, LocalFileKey, Logins, MemberConfig, NoPeers, Peer,
-    Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry, peer_transport,
+    AdminApi, ClusterApi, ControlConfig, ControlNode, Dial, KeyProvider, LocalFileKey, Logins, MemberConfig, NoPeers,
+    Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry, peer_transport,
 };
 use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity};

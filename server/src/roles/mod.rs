@@ -6,6 +6,7 @@
 //! serves before any control plane answers, if it has run before; at the end no call is cut off
 //! and the audit log is signed last.
 
+mod audit_keys;
 mod audit_service;
 mod certificate;
 mod control;
@@ -23,9 +24,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::identity::{Registry, admit, cut_former_members};
 use provost_gpu_serve::{GpuConfig, GpuNode};
-use provost_types::{AuditSink, PrincipalRef};
+use provost_types::{AuditSink, PrincipalRef, SubjectKeys};
 use provost_wire::{
-    node::audit_server::AuditServer,
+    node::{audit_keys_server::AuditKeysServer, audit_server::AuditServer},
     tls::{self, Identity},
 };
 use tokio::net::TcpListener;
@@ -39,6 +40,7 @@ use crate::{
     logins::LoginRecorder,
     node::{data_plane::DataPlane, keys, metrics},
 };
+use audit_keys::{AuditKeysService, MAX_EXPORT_BYTES, RemoteSubjectKeys};
 use audit_service::AuditService;
 use certificate::Keeper;
 use control::ControlRole;
@@ -121,7 +123,11 @@ impl Server {
         if let Some(http) = http {
             let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
             let inference = GpuNode::start(gpu)?;
-            let keys = server.audit.as_ref().map(AuditLog::subject_keys);
+            let keys: Arc<dyn SubjectKeys> = match &server.audit {
+                Some(log) => log.subject_keys(),
+                None => RemoteSubjectKeys::new(),
+            };
+            let keys = Some(keys);
             let identity = &server.identity;
             let parts = data::DataParts { config, identity, audit: sink, inference, anonymous, keys };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
@@ -142,13 +148,15 @@ impl Server {
             routes = control.api.routes();
             door = Some(admit(registry));
         }
-        if self.audit.is_some() {
-            let standing = match &self.control {
+        if let Some(log) = &self.audit {
+            let standing = || match &self.control {
                 Some(control) => Standing::Here(Arc::new(control.node.clone())),
                 None => Standing::Ask(Asking::new(&self.identity, &config.control_plane)),
             };
-            let service = AuditServer::new(AuditService { sink: sink.clone(), standing });
+            let service = AuditServer::new(AuditService { sink: sink.clone(), standing: standing() });
             routes = routes.add_service(service.max_decoding_message_size(MAX_RECORD_MESSAGE_BYTES));
+            let keys = AuditKeysServer::new(AuditKeysService { log: log.clone(), standing: standing() });
+            routes = routes.add_service(keys.max_encoding_message_size(MAX_EXPORT_BYTES));
         }
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
         if let Some(control) = &self.control {

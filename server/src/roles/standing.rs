@@ -74,6 +74,12 @@ impl Asking {
         Self { nodes, at: AtomicUsize::new(0), members: Mutex::default() }
     }
 
+    /// Of nobody.
+    #[cfg(test)]
+    pub fn without_nodes() -> Self {
+        Self { nodes: Vec::new(), at: AtomicUsize::new(0), members: Mutex::default() }
+    }
+
     fn members(&self) -> MutexGuard<'_, HashMap<Caller, Instant>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -155,3 +155,29 @@ fn reads_of_the_log_through_the_commands_of_a_running_node_are_recorded() {
     let filters: Vec<&str> = reads.iter().filter_map(|r| r["record"]["event.detail"].as_str()).collect();
     assert!(filters.iter().any(|f| f.contains("principal=nobody")), "{filters:?}");
 }
+
+#[test]
+fn pseudonyms_hide_the_caller_from_a_copy_and_not_from_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut dev = Dev::start_env(&data, None, &[], &[("PROVOST_AUDIT_IDENTITIES", "pseudonyms")]);
+    call_tool(&dev, "echo.echo", json!({ "text": "hi" }));
+    let calls = records(&dev, &["--tool", "echo.echo"]);
+    let name = calls[0]["principal"].as_str().expect("the node knows the name").to_owned();
+    for call in &calls {
+        let principal = call["record"]["principal"].as_str().unwrap();
+        assert!(principal.starts_with("p-") && principal.len() == 34, "{call}");
+        assert!(
+            call["record"]["client.address"].is_null() && call["record"]["authenticated_by"] == "api_key",
+            "{call}"
+        );
+        assert_eq!(body_of(&dev, call["index"].as_u64().unwrap())["body"]["state"], "opened");
+    }
+    assert_eq!(records(&dev, &["--tool", "echo.echo", "--principal", &name]).len(), calls.len());
+    assert!(dev.terminate().1, "{}", dev.stderr());
+    assert_eq!(records(&dev, &["--tool", "echo.echo", "--principal", &name]).len(), calls.len(), "by its key files");
+    let copy = dir.path().join("copy");
+    assert!(Command::new("cp").arg("-r").arg(data.join("audit")).arg(&copy).status().unwrap().success());
+    let of_copy = dev.cli(&["audit", "query", "--dir", copy.to_str().unwrap(), "--tool", "echo.echo", "--json"]);
+    assert!(of_copy.status.success() && !text(&of_copy).contains(&format!("\"{name}\"")), "{}", text(&of_copy));
+}

@@ -28,7 +28,8 @@ use tonic::{
 };
 
 use crate::{
-    AdminToken, Caller, ControlError, ControlNode, ErrorKind, Logins, NoLogins, NoSubscribers, Subscribers, identity::Certifier,
+    AdminToken, Caller, ControlError, ControlNode, ErrorKind, Logins, NoLogins, NoSubscribers, Subscribers,
+    identity::Certifier,
 };
 
 /// Bytes of one request.

@@ -17,9 +17,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use provost_data_pipeline::CallBody;
 use provost_sealed::{Keep, Place, keep};
-use provost_types::{AuditUnavailable, Body, Month, PrincipalRef, SubjectKey, SubjectKeys};
+use provost_types::{AuditEvent, AuditUnavailable, Body, Month, PrincipalRef, SubjectKey, SubjectKeys};
 
 pub use redact::{RedactionPolicy, RedactionProblem, RedactionRule};
 
@@ -29,11 +28,31 @@ const KEY_LIFE: Duration = Duration::from_secs(60);
 /// Keys that are remembered; at one more all are asked for again.
 const MAX_KEYS: usize = 16_384;
 
-/// Keeps bodies as the node is configured to.
+/// How records name the callers of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identities {
+    /// By their names, with address and the name of their key.
+    #[default]
+    Names,
+    /// By pseudonyms of the tenant's; without address and name of the key.
+    Pseudonyms,
+}
+
+/// What a node keeps of calls, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Privacy {
+    /// Whether bodies are stored.
+    pub keep: Keep,
+    /// How callers are named.
+    pub identities: Identities,
+    /// What is taken out of bodies before.
+    pub redact: RedactionPolicy,
+}
+
+/// Keeps bodies and names callers as the node is configured to.
 pub struct BodyKeeper {
     keys: Arc<dyn SubjectKeys>,
-    keep: Keep,
-    redaction: RedactionPolicy,
+    privacy: Privacy,
     held: Mutex<Held>,
 }
 
@@ -51,30 +70,59 @@ struct Entry {
 
 impl BodyKeeper {
     /// Takes keys from `keys`.
-    pub fn new(keys: Arc<dyn SubjectKeys>, keep: Keep, redaction: RedactionPolicy) -> Self {
-        Self { keys, keep, redaction, held: Mutex::default() }
+    pub fn new(keys: Arc<dyn SubjectKeys>, privacy: Privacy) -> Self {
+        Self { keys, privacy, held: Mutex::default() }
     }
 
-    /// What the log is to hold of `body`.
-    pub async fn keep(&self, body: CallBody<'_>) -> Result<Body, AuditUnavailable> {
-        let month = Month::of_ns(body.time_ns);
-        let key = match self.held_key(body.principal, month) {
+    /// Seals the body of an event and names its caller.
+    pub async fn protect(
+        &self,
+        principal: &PrincipalRef,
+        event: &mut AuditEvent,
+        body: Option<&[u8]>,
+    ) -> Result<(), AuditUnavailable> {
+        if body.is_none() && self.privacy.identities == Identities::Names {
+            return Ok(());
+        }
+        let month = Month::of_ns(event.time_ns);
+        let key = match self.held_key(principal, month) {
             Some(key) => key,
-            None => self.fetch(body.principal, month).await?,
+            None => self.fetch(principal, month).await?,
         };
+        if let Some(body) = body {
+            event.body = Some(self.keep(&key, principal, month, event, body)?);
+        }
+        if self.privacy.identities == Identities::Pseudonyms {
+            let who = &mut event.who;
+            who.principal = key.subject.to_string();
+            who.client_address = None;
+            // `api_key:NAME`: a key is often named after whom it was made for.
+            who.authenticated_by.truncate(who.authenticated_by.find(':').unwrap_or(who.authenticated_by.len()));
+        }
+        Ok(())
+    }
+
+    fn keep(
+        &self,
+        key: &SubjectKey,
+        principal: &PrincipalRef,
+        month: Month,
+        event: &AuditEvent,
+        body: &[u8],
+    ) -> Result<Body, AuditUnavailable> {
         let place = Place {
-            tenant: body.principal.tenant.as_str(),
-            subject: body.principal.name.as_str(),
+            tenant: principal.tenant.as_str(),
+            subject: principal.name.as_str(),
             month,
-            call_id: body.call_id,
-            phase: body.phase,
+            call_id: event.call_id,
+            phase: event.phase,
         };
-        let redacted = self.redaction.apply(&body.principal.tenant, body.target, body.bytes);
+        let redacted = self.privacy.redact.apply(&principal.tenant, event.what.target.as_deref(), body);
         let (bytes, policy) = match &redacted {
-            Some(redacted) => (redacted.bytes.as_ref(), Some(self.redaction.hash())),
-            None => (body.bytes, None),
+            Some(redacted) => (redacted.bytes.as_ref(), Some(self.privacy.redact.hash())),
+            None => (body, None),
         };
-        keep(&key, &place, bytes, policy, self.keep).map_err(|e| AuditUnavailable(e.to_string()))
+        keep(key, &place, bytes, policy, self.privacy.keep).map_err(|e| AuditUnavailable(e.to_string()))
     }
 
     fn held_key(&self, principal: &PrincipalRef, month: Month) -> Option<SubjectKey> {
@@ -108,7 +156,7 @@ impl BodyKeeper {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use provost_types::{BoxFuture, CallId, KeptBody, KeyId, Name, Phase};
+    use provost_types::{BoxFuture, CallId, Impact, KeptBody, KeyId, Name, Phase, Pseudonym, Revision, What, Who, Why};
 
     use super::*;
 
@@ -129,7 +177,7 @@ mod tests {
             let n = self.asked.fetch_add(1, Ordering::SeqCst) as u8;
             let known = subject != "nobody";
             Box::pin(async move {
-                let key = SubjectKey::new(KeyId([n; 16]), [n; 32]);
+                let key = SubjectKey::new(KeyId([n; 16]), Pseudonym([n; 16]), [n; 32]);
                 known.then_some(key).ok_or(AuditUnavailable("no quorum".to_owned()))
             })
         }
@@ -142,8 +190,41 @@ mod tests {
         PrincipalRef { tenant: Name::new("acme").unwrap(), name: Name::new(name).unwrap() }
     }
 
-    fn body<'a>(principal: &'a PrincipalRef, time_ns: u64, bytes: &'a [u8]) -> CallBody<'a> {
-        CallBody { principal, call_id: CallId(1), phase: Phase::Intent, time_ns, target: Some("sql.query"), bytes }
+    fn event(who: &PrincipalRef, time_ns: u64) -> AuditEvent {
+        AuditEvent {
+            phase: Phase::Intent,
+            call_id: CallId(1),
+            tenant: Some(who.tenant.clone()),
+            time_ns,
+            who: Who {
+                principal: who.name.to_string(),
+                agent: None,
+                client_address: Some("10.0.0.7:1".to_owned()),
+                authenticated_by: "api_key:ana-laptop".to_owned(),
+            },
+            what: What { target: Some("sql.query".to_owned()), ..What::default() },
+            why: Why::default(),
+            decision: None,
+            policies: Vec::new(),
+            revision: Revision(1),
+            status: None,
+            error: None,
+            reason: None,
+            body: None,
+            impact: Impact::default(),
+        }
+    }
+
+    async fn kept(
+        keeper: &BodyKeeper,
+        who: &PrincipalRef,
+        time_ns: u64,
+        body: &[u8],
+    ) -> Result<Body, AuditUnavailable> {
+        let mut event = event(who, time_ns);
+        keeper.protect(who, &mut event, Some(body)).await?;
+        assert_eq!(event.who.principal, who.name.as_str(), "names stay unless configured otherwise");
+        Ok(event.body.unwrap())
     }
 
     const NOVEMBER: u64 = 1_795_000_000_000_000_000;
@@ -152,18 +233,18 @@ mod tests {
     #[tokio::test]
     async fn keys_are_asked_for_once_a_month_and_again_after_keys_were_destroyed() {
         let keys = Arc::new(Counting::default());
-        let keeper = BodyKeeper::new(keys.clone(), Keep::Sealed, RedactionPolicy::default());
+        let keeper = BodyKeeper::new(keys.clone(), Privacy::default());
         let (ana, sue) = (principal("ana"), principal("sue"));
         let mut seen = Vec::new();
         for (who, time) in
             [(&ana, NOVEMBER), (&ana, NOVEMBER), (&sue, NOVEMBER), (&ana, NOVEMBER), (&ana, DECEMBER), (&ana, DECEMBER)]
         {
-            seen.push(keeper.keep(body(who, time, b"{}")).await.unwrap().key.0[0]);
+            seen.push(kept(&keeper, who, time, b"{}").await.unwrap().key.0[0]);
         }
         assert_eq!(seen, [0, 0, 1, 0, 2, 2]);
         keys.generation.store(1, Ordering::SeqCst);
-        assert_eq!(keeper.keep(body(&ana, DECEMBER, b"{}")).await.unwrap().key.0[0], 3);
-        assert!(keeper.keep(body(&principal("nobody"), NOVEMBER, b"{}")).await.is_err(), "no key, no record");
+        assert_eq!(kept(&keeper, &ana, DECEMBER, b"{}").await.unwrap().key.0[0], 3);
+        assert!(kept(&keeper, &principal("nobody"), NOVEMBER, b"{}").await.is_err(), "no key, no record");
     }
 
     #[tokio::test]
@@ -172,7 +253,7 @@ mod tests {
         let policy = RedactionPolicy::new(vec![rule]).unwrap();
         let hash = policy.hash();
         let keys = Arc::new(Counting::default());
-        let keeper = BodyKeeper::new(keys, Keep::Commitment, policy);
+        let keeper = BodyKeeper::new(keys, Privacy { keep: Keep::Commitment, redact: policy, ..Privacy::default() });
         let ana = principal("ana");
         let place = Place {
             tenant: "acme",
@@ -181,10 +262,24 @@ mod tests {
             call_id: CallId(1),
             phase: Phase::Intent,
         };
-        let own = provost_sealed::BodyKey::new(&SubjectKey::new(KeyId([0; 16]), [0; 32]), &place);
-        let kept = keeper.keep(body(&ana, NOVEMBER, br#"{"password":"tiger","user":"scott"}"#)).await.unwrap();
-        assert_eq!(kept.redaction, Some(hash));
-        assert_eq!(kept.kept, KeptBody::CommitmentOnly);
-        assert_eq!(own.check(br#"{"password":"[redacted]","user":"scott"}"#, &kept.commit), Ok(()));
+        let own = provost_sealed::BodyKey::new(&SubjectKey::new(KeyId([0; 16]), Pseudonym([0; 16]), [0; 32]), &place);
+        let body = kept(&keeper, &ana, NOVEMBER, br#"{"password":"tiger","user":"scott"}"#).await.unwrap();
+        assert_eq!(body.redaction, Some(hash));
+        assert_eq!(body.kept, KeptBody::CommitmentOnly);
+        assert_eq!(own.check(br#"{"password":"[redacted]","user":"scott"}"#, &body.commit), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn pseudonyms_leave_nothing_that_names_the_caller() {
+        let keys = Arc::new(Counting::default());
+        let keeper = BodyKeeper::new(keys, Privacy { identities: Identities::Pseudonyms, ..Privacy::default() });
+        let ana = principal("ana");
+        for body in [Some(b"{}".as_slice()), None] {
+            let mut event = event(&ana, NOVEMBER);
+            keeper.protect(&ana, &mut event, body).await.unwrap();
+            assert_eq!(event.who.principal, format!("p-{}", "0".repeat(32)));
+            assert_eq!((event.who.client_address, event.who.authenticated_by.as_str()), (None, "api_key"));
+            assert_eq!(event.body.is_some(), body.is_some());
+        }
     }
 }

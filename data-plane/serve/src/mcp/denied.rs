@@ -32,10 +32,17 @@ impl<P: Plane + 'static> Frontend<P> {
     /// Records a refusal. The answer, which gives nothing away, does not wait for it; a record
     /// that fails is logged, since there is no call that could be refused for it.
     pub(super) fn record_denied(&self, inbound: &Inbound, denied: Denied<'_>) {
-        let event = self.denied_event(inbound, denied);
+        let principal = denied.caller.map(|caller| caller.principal.clone());
+        let mut event = self.denied_event(inbound, denied);
         let plane = self.plane.clone();
         self.calls.spawn(async move {
-            if let Err(cause) = plane.record(event).await {
+            let recorded = async {
+                if let Some(principal) = &principal {
+                    plane.protect(principal, &mut event, None).await?;
+                }
+                plane.record(event).await
+            };
+            if let Err(cause) = recorded.await {
                 tracing::error!(%cause, "PV-AUDIT-UNAVAILABLE: a refusal was not recorded");
             }
         });

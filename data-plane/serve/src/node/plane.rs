@@ -9,14 +9,14 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use provost_data_pipeline::{
-    Admitted, Authenticated, Call, CallBody, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation, Plane,
+    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation, Plane,
     Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Body, Decision, Effect, Inference, Name, PrincipalRef,
+    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef,
     Revision,
 };
 
@@ -397,10 +397,15 @@ impl Plane for Node {
         Ok(receipt)
     }
 
-    async fn keep_body(&self, body: CallBody<'_>) -> Result<Option<Body>, AuditUnavailable> {
+    async fn protect(
+        &self,
+        principal: &PrincipalRef,
+        event: &mut AuditEvent,
+        body: Option<&[u8]>,
+    ) -> Result<(), AuditUnavailable> {
         match &self.bodies {
-            Some(bodies) => bodies.keep(body).await.map(Some),
-            None => Ok(None),
+            Some(bodies) => bodies.protect(principal, event, body).await,
+            None => Ok(()),
         }
     }
 }

@@ -7,13 +7,13 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use provost_data_pipeline::{
-    Admitted, AskError, Authenticated, Call, CallBody, Caller, ClientLink, Credential, Execution, Hold, Intended, LimitKind,
+    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, Hold, Intended, LimitKind,
     LimitState, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target,
     Usage, Validated,
 };
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    AuditEvent, AuditReceipt, AuditUnavailable, Body, CallStatus, Decision, Effect, Name, Phase, PrincipalRef, QuotaUnit,
+    AuditEvent, AuditReceipt, AuditUnavailable, CallStatus, Decision, Effect, Name, Phase, PrincipalRef, QuotaUnit,
     Revision,
 };
 use serde_json::{Value, json};
@@ -147,7 +147,14 @@ impl Plane for FakePlane {
             let why = if full == "hidden" { "not visible to you" } else { "not there" };
             return Err(Rejection::new(RejectionKind::NotFound, "PV-TARGET-UNKNOWN", why));
         }
-        Ok(Target { plugin: None, local: full.clone(), full, action: None, plugin_digest: None, secrets: Arc::default() })
+        Ok(Target {
+            plugin: None,
+            local: full.clone(),
+            full,
+            action: None,
+            plugin_digest: None,
+            secrets: Arc::default(),
+        })
     }
 
     fn authorise(&self, (): &(), call: &Call<Resolved>) -> Decision {
@@ -250,8 +257,8 @@ impl Plane for FakePlane {
         Ok(AuditReceipt { log: "provost/acme".to_owned(), index: events.len() as u64 - 1, leaf_hash: [0xAB; 32] })
     }
 
-    async fn keep_body(&self, _: CallBody<'_>) -> Result<Option<Body>, AuditUnavailable> {
-        Ok(None)
+    async fn protect(&self, _: &PrincipalRef, _: &mut AuditEvent, _: Option<&[u8]>) -> Result<(), AuditUnavailable> {
+        Ok(())
     }
 }
 

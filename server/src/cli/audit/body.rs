@@ -1,8 +1,9 @@
 //! `provost audit show INDEX --body`: asks the node, which holds the key.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::HashMap, process::ExitCode, time::Duration};
 
 use clap::Args;
+use provost_audit_store::{SubjectPaths, stored_identities};
 use provost_wire::admin::{NoteReadRequest, ShowBodyRequest};
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use super::{Place, ShowArgs, time_text};
 use crate::cli::{
     AdminArgs,
     admin::{connect, connect_audit, failed, tenant},
+    context::default_data_dir,
 };
 
 /// The longest wait for a node to record that its files are read.
@@ -60,24 +62,48 @@ pub async fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says to the node whose files are about to be read that they are, so that it is in the log. The
-/// files of a stopped node and copies are read without: there is nobody to tell.
-pub async fn note_read(command: &str, place: &Place, tenant: Option<&str>, filter: String) {
+/// Whom pseudonyms stand for.
+#[derive(Default)]
+pub struct Names(HashMap<String, String>);
+
+impl Names {
+    /// The name behind what a record calls a principal.
+    pub fn of<'a>(&'a self, principal: &'a str) -> &'a str {
+        self.0.get(principal).map_or(principal, String::as_str)
+    }
+
+    /// Whether any pseudonym stands for this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.values().any(|known| known == name)
+    }
+}
+
+/// Says to the node whose files are about to be read that they are, so that it is in the log, and
+/// learns whom pseudonyms stand for. The files of a stopped node and copies are read without a
+/// record: there is nobody to tell.
+pub async fn note_read(command: &str, place: &Place, tenant: Option<&str>, filter: String) -> Names {
     if place.dir.is_some() {
-        return;
+        return Names::default();
     }
     let data_dir = place.data_dir.clone();
-    let api = AdminArgs { admin: None, admin_ca: None, admin_token: None, data_dir, tenant: None };
+    let api = AdminArgs { admin: None, admin_ca: None, admin_token: None, data_dir: data_dir.clone(), tenant: None };
     let noting = async {
         let tenant = tenant.filter(|t| *t != "cluster").unwrap_or_default().to_owned();
         let request = NoteReadRequest { command: command.to_owned(), tenant, filter };
         connect_audit(&api).await?.note_read(request).await.map_err(failed)
     };
     match tokio::time::timeout(NOTE_LIMIT, noting).await {
-        Ok(Ok(_)) => {}
+        Ok(Ok(answer)) => {
+            let known = answer.into_inner().identities;
+            return Names(known.into_iter().map(|known| (known.pseudonym, known.name)).collect());
+        }
         Ok(Err(cause)) => tracing::debug!(%cause, "the read is not recorded"),
         Err(_) => tracing::debug!("the read is not recorded: the node does not answer"),
     }
+    // A stopped node: whoever may read its keys may resolve.
+    let paths = SubjectPaths::below(&data_dir.unwrap_or_else(default_data_dir));
+    let known = stored_identities(paths).unwrap_or_default();
+    Names(known.into_iter().map(|known| (known.pseudonym.to_string(), known.name)).collect())
 }
 
 /// Bodies are JSON; other bytes are printed as text.

@@ -161,21 +161,22 @@ pub struct VerifyArgs {
 }
 
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
-    match &command {
+    let names = match &command {
         AuditCommand::Erase(args) => return erase::run(args).await,
         AuditCommand::Show(args) if args.body => return body::run(args).await,
         AuditCommand::Query(args) => {
-            body::note_read("query", &args.place, args.tenant.as_deref(), args.filter_text()).await;
+            body::note_read("query", &args.place, args.tenant.as_deref(), args.filter_text()).await
         }
         AuditCommand::Show(args) => {
-            body::note_read("show", &args.place, args.tenant.as_deref(), format!("record={}", args.index)).await;
+            let filter = format!("record={}", args.index);
+            body::note_read("show", &args.place, args.tenant.as_deref(), filter).await
         }
-        AuditCommand::Verify(_) => {}
-    }
+        AuditCommand::Verify(_) => body::Names::default(),
+    };
     // Reading files blocks: it has a thread of its own.
     tokio::task::spawn_blocking(move || match command {
-        AuditCommand::Query(args) => run_query(&args),
-        AuditCommand::Show(args) => run_show(&args),
+        AuditCommand::Query(args) => run_query(&args, &names),
+        AuditCommand::Show(args) => run_show(&args, &names),
         AuditCommand::Verify(args) => run_verify(&args),
         AuditCommand::Erase(_) => Ok(ExitCode::SUCCESS),
     })
@@ -221,21 +222,24 @@ fn log_id(tenant: &str) -> anyhow::Result<LogId> {
     Ok(LogId(Some(name)))
 }
 
-fn run_query(args: &QueryArgs) -> anyhow::Result<ExitCode> {
+fn run_query(args: &QueryArgs, names: &body::Names) -> anyhow::Result<ExitCode> {
     let dir = args.place.resolve()?;
     let filter = Query {
         log: args.tenant.as_deref().map(log_id).transpose()?,
-        principal: args.principal.clone(),
+        // A name behind pseudonyms is looked for among the records below.
+        principal: args.principal.clone().filter(|name| !names.has(name)),
         tool: args.tool.clone(),
         status: args.status,
         since_ns: args.since,
         until_ns: args.until,
-        limit: args.event.is_none().then_some(args.limit),
+        limit: (args.event.is_none() && args.principal.is_none()).then_some(args.limit),
     };
     let mut found = Vec::new();
     for record in query(&dir, filter)? {
         let record = record?;
-        if args.event.is_none() || record.record.event.as_deref() == args.event.as_deref() {
+        let by = record.record.principal.as_deref().map(|principal| names.of(principal));
+        let event = args.event.is_none() || record.record.event.as_deref() == args.event.as_deref();
+        if event && (args.principal.is_none() || by == args.principal.as_deref()) {
             found.push(record);
         }
     }
@@ -244,27 +248,34 @@ fn run_query(args: &QueryArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         for record in found {
-            writeln!(out, "{}", record_json(record)?)?;
+            writeln!(out, "{}", record_json(record, names)?)?;
         }
         out.flush()?;
     } else {
-        let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = found.iter().map(|record| row(record, names)).collect();
         let headings = ["LOG", "INDEX", "TIME", "PRINCIPAL", "PHASE", "STATUS", "WHAT", "POLICIES", "WHY"];
         table::print(&headings, &rows);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn record_json(found: &Found) -> anyhow::Result<Value> {
-    Ok(json!({
+fn record_json(found: &Found, names: &body::Names) -> anyhow::Result<Value> {
+    let mut value = json!({
         "log": found.log.0.as_ref().map_or("cluster", Name::as_str),
         "index": found.index,
         "leaf_hash": found.leaf_hash.to_string(),
         "record": serde_json::from_str::<Value>(&found.leaf)?,
-    }))
+    });
+    // Beside the record, which stays as it is stored.
+    if let Some(principal) = found.record.principal.as_deref()
+        && names.of(principal) != principal
+    {
+        value["principal"] = Value::from(names.of(principal));
+    }
+    Ok(value)
 }
 
-fn row(found: &Found) -> Vec<String> {
+fn row(found: &Found, names: &body::Names) -> Vec<String> {
     let record = &found.record;
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let name = |value: Value| value.as_str().unwrap_or_default().to_owned();
@@ -277,7 +288,7 @@ fn row(found: &Found) -> Vec<String> {
         found.log.0.as_ref().map_or("cluster", Name::as_str).to_owned(),
         found.index.to_string(),
         time_text(record.time_ns),
-        text(record.principal.as_deref()),
+        text(record.principal.as_deref().map(|principal| names.of(principal))),
         name(json!(record.phase)),
         record.status.map(|s| name(json!(s))).unwrap_or_default(),
         cut(&what),
@@ -295,14 +306,14 @@ fn cut(text: &str) -> String {
     short
 }
 
-fn run_show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+fn run_show(args: &ShowArgs, names: &body::Names) -> anyhow::Result<ExitCode> {
     let dir = args.place.resolve()?;
     let log = match &args.tenant {
         Some(tenant) => log_id(tenant)?,
         None => only_tenant(&dir)?,
     };
     let shown = show(&dir, &log, args.index)?;
-    let mut value = record_json(&shown.found)?;
+    let mut value = record_json(&shown.found, names)?;
     value["inclusion"] = json!({
         "checkpoint": shown.checkpoint,
         "path": shown.proof.iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -1,0 +1,36 @@
+//! Whom pseudonyms stand for: known where keys are held, and no longer than they are.
+
+use provost_audit_core::LogId;
+use provost_types::Pseudonym;
+
+use crate::{
+    AuditLog,
+    error::AuditError,
+    subject_file::{SubjectFile, SubjectPaths},
+};
+
+/// A pseudonym and whom it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The tenant's log.
+    pub log: LogId,
+    /// As records name the subject.
+    pub pseudonym: Pseudonym,
+    /// The principal's name.
+    pub name: String,
+}
+
+impl AuditLog {
+    /// Whom the pseudonyms in a log stand for, as far as keys of theirs are held here; for the
+    /// cluster's log, those of all tenants.
+    pub fn identities(&self, log: &LogId) -> Vec<Identity> {
+        let known = self.inner.checkpointer.machine.0.lock().keys.state.identities();
+        known.into_iter().filter(|known| known.log == *log || *log == LogId::CLUSTER).collect()
+    }
+}
+
+/// The same of a stopped node, from its files.
+pub fn stored_identities(paths: SubjectPaths) -> Result<Vec<Identity>, AuditError> {
+    let state = SubjectFile::new(paths).peek()?;
+    Ok(state.map(|state| state.identities()).unwrap_or_default())
+}
