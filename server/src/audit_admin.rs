@@ -198,3 +198,42 @@ fn erase_failed(cause: &EraseError) -> Status {
     };
     split(&cause.to_string()).into_status(code)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn caller(scope: Scope) -> Caller {
+        Caller { scope, ..Caller::internal("x") }
+    }
+
+    #[test]
+    fn a_tenants_administrator_reads_and_erases_there_only() {
+        let own = caller(Scope::Tenant(Name::new("acme").unwrap()));
+        let all = caller(Scope::Cluster);
+        assert!(permitted(&own, "acme").is_ok());
+        for log in ["", "rival"] {
+            let refused = permitted(&own, log).unwrap_err();
+            assert_eq!(
+                (refused.code(), Failure::of(&refused).code.as_str()),
+                (Code::PermissionDenied, "PV-ADMIN-SCOPE")
+            );
+            assert!(permitted(&all, log).is_ok());
+        }
+        assert_eq!(permitted(&all, "No Name").unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_request_that_nobody_authenticated_is_refused() {
+        let refused = taken(Request::new(())).unwrap_err();
+        assert_eq!((refused.code(), Failure::of(&refused).code.as_str()), (Code::Unauthenticated, "PV-ADMIN-NO-TOKEN"));
+    }
+
+    #[test]
+    fn errors_keep_their_code_cause_and_hint() {
+        let failure = Failure::of(&erase_failed(&EraseError::Held("case 7".to_owned())));
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("PV-AUDIT-HELD", "case 7"));
+        assert!(failure.hint.starts_with("release the hold"), "{}", failure.hint);
+    }
+}

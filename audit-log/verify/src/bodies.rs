@@ -58,7 +58,7 @@ impl Bodies {
     }
 
     /// The next record. Its body, if it names one, must stand next in the file.
-    pub(crate) fn observe(&mut self, index: u64, view: &RecordView<'_>, leaf: &[u8]) -> Result<(), BodyFault> {
+    pub(crate) fn observe(&mut self, index: u64, view: &RecordView<'_>, leaf: &[u8]) -> Result<(), Box<BodyFault>> {
         if view.phase == Phase::Event && view.event == Some(ERASE_EVENT) {
             self.note_erasure(leaf);
         }
@@ -91,7 +91,7 @@ impl Bodies {
         self.erased.extend(keys.map(str::to_owned));
     }
 
-    fn compare(&mut self, expected: Hash, next: BodyPrefix, view: &RecordView<'_>) -> Result<(), BodyFault> {
+    fn compare(&mut self, expected: Hash, next: BodyPrefix, view: &RecordView<'_>) -> Result<(), Box<BodyFault>> {
         let mut body = vec![0; next.len as usize];
         let whole = match self.open.as_mut().and_then(|open| open.file.as_mut()) {
             Some(file) => read_whole(file, &mut body).map_err(|e| self.fault(&e.to_string()))?,
@@ -107,8 +107,9 @@ impl Bodies {
         }
         let actual = Hash::of(&body);
         if actual != expected {
-            let fault = self.fault("the body is not the one that the record names: it was changed or replaced");
-            return Err(BodyFault { hashes: Some((expected, actual)), ..fault });
+            let mut fault = self.fault("the body is not the one that the record names: it was changed or replaced");
+            fault.hashes = Some((expected, actual));
+            return Err(fault);
         }
         *self.kept.entry(view.body_key.unwrap_or_default().to_owned()).or_default() += 1;
         if let Some(open) = &mut self.open {
@@ -117,7 +118,7 @@ impl Bodies {
         self.advance()
     }
 
-    fn begin(&mut self, first: u64) -> Result<(), BodyFault> {
+    fn begin(&mut self, first: u64) -> Result<(), Box<BodyFault>> {
         let path = self.layout.bodies(first);
         self.open = Some(Open { first, file: None, at: 0, next: None });
         let file = match File::open(&path) {
@@ -141,7 +142,7 @@ impl Bodies {
     }
 
     /// Reads what stands before the next body.
-    fn advance(&mut self) -> Result<(), BodyFault> {
+    fn advance(&mut self) -> Result<(), Box<BodyFault>> {
         let mut prefix = [0; BODY_PREFIX_LEN];
         let Some(Open { file: Some(file), next, .. }) = &mut self.open else { return Ok(()) };
         let read = match read_whole(file, &mut prefix) {
@@ -158,9 +159,9 @@ impl Bodies {
         }
     }
 
-    fn fault(&self, what: &str) -> BodyFault {
+    fn fault(&self, what: &str) -> Box<BodyFault> {
         let (first, offset) = self.open.as_ref().map_or((0, 0), |open| (open.first, open.at));
-        BodyFault { file: self.layout.bodies(first), offset, what: what.to_owned(), hashes: None }
+        Box::new(BodyFault { file: self.layout.bodies(first), offset, what: what.to_owned(), hashes: None })
     }
 }
 

@@ -367,7 +367,7 @@ impl Pass {
                 self.segment.append(hash);
             }
             self.completeness.observe(index, &view, hash);
-            self.bodies.observe(index, &view, leaf).map_err(|fault| self.wrong_body(index, fault))?;
+            self.bodies.observe(index, &view, leaf).map_err(|fault| self.wrong_body(index, *fault))?;
             self.compare_checkpoint()?;
         }
         if let Some(header) = &chunk.header {

@@ -191,4 +191,60 @@ mod tests {
         assert_eq!((key.code(), all.code()), (tonic::Code::Unauthenticated, tonic::Code::Unauthenticated));
         log.close().await.unwrap();
     }
+
+    /// A node of the audit log that knows one subject.
+    struct Fake {
+        generation: Arc<AtomicU64>,
+    }
+
+    #[tonic::async_trait]
+    impl AuditKeys for Fake {
+        async fn key(&self, request: Request<AuditKeyRequest>) -> Result<Response<AuditKeyResponse>, Status> {
+            let AuditKeyRequest { tenant, subject, month } = request.into_inner();
+            if (tenant.as_str(), subject.as_str(), month.as_str()) != ("acme", "ana", "1970-01") {
+                return Err(Status::unavailable("no quorum"));
+            }
+            let generation = self.generation.load(Ordering::SeqCst);
+            let part = |n, len| Bytes::from(vec![n; len]);
+            Ok(Response::new(AuditKeyResponse {
+                id: part(1, 16),
+                pseudonym: part(2, 16),
+                secret: part(3, 32),
+                generation,
+            }))
+        }
+        async fn export(
+            &self,
+            _: Request<AuditKeysExportRequest>,
+        ) -> Result<Response<AuditKeysExportResponse>, Status> {
+            Ok(Response::new(AuditKeysExportResponse { keys: Bytes::from_static(b"all") }))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_node_that_answers_is_enough_and_tells_of_destroyed_keys() {
+        use provost_wire::node::audit_keys_server::AuditKeysServer;
+        use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+
+        let generation = Arc::new(AtomicU64::new(4));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = AuditKeysServer::new(Fake { generation: generation.clone() });
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
+        let channel = |address: String| Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        let nodes = vec![channel("127.0.0.1:1".to_owned()), channel(address.to_string())];
+
+        let (acme, keys) = (Name::new("acme").unwrap(), RemoteSubjectKeys::new());
+        assert!(keys.key(&acme, "ana", Month::EPOCH).await.is_err(), "nobody to ask");
+        keys.set(nodes.clone());
+        let key = keys.key(&acme, "ana", Month::EPOCH).await.unwrap();
+        assert_eq!((key.id, key.subject, key.secret()), (KeyId([1; 16]), Pseudonym([2; 16]), &[3; 32]));
+        assert_eq!(keys.generation(), 4);
+        generation.store(5, Ordering::SeqCst);
+        keys.key(&acme, "ana", Month::EPOCH).await.unwrap();
+        assert_eq!(keys.generation(), 5, "writers forget what they hold");
+        let refused = keys.key(&acme, "sue", Month::EPOCH).await.unwrap_err();
+        assert!(refused.0.contains("no quorum"), "{refused}");
+        assert_eq!(fetch_all(&nodes).await.unwrap().as_slice(), b"all");
+    }
 }
