@@ -181,3 +181,39 @@ fn pseudonyms_hide_the_caller_from_a_copy_and_not_from_the_node() {
     let of_copy = dev.cli(&["audit", "query", "--dir", copy.to_str().unwrap(), "--tool", "echo.echo", "--json"]);
     assert!(of_copy.status.success() && !text(&of_copy).contains(&format!("\"{name}\"")), "{}", text(&of_copy));
 }
+
+/// An erasure that was answered outlives `kill -9`, and so does everything that was not erased.
+#[test]
+fn an_erasure_outlives_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut dev = Dev::start_in(&data, None, &[]);
+    let made = dev.cli(&["token", "create", "--principal", "sam", "--json"]);
+    let token = serde_json::from_slice::<Value>(&made.stdout).unwrap()["token"].as_str().unwrap().to_owned();
+    call_tool(&dev, "echo.echo", json!({ "text": CANARY }));
+    let sql = ["call", "sql.query", "--arg", "sql=SELECT name FROM customers WHERE id = 1", "--url"];
+    let by_sam = dev.cli(&[&sql[..], &[dev.mcp(), "--token", &token]].concat());
+    let first = |dev: &Dev, tool: &str| {
+        let found = records(dev, &["--tool", tool]).into_iter().next();
+        let found = found.unwrap_or_else(|| panic!("no record of {tool}: {}", text(&by_sam)));
+        (found["index"].as_u64().unwrap(), found["record"]["principal"].as_str().unwrap().to_owned())
+    };
+    let ((index, principal), (of_sam, sam)) = (first(&dev, "echo.echo"), first(&dev, "sql.query"));
+    assert_eq!(sam, "sam");
+    let erase = ["audit", "erase", "--tenant", "acme", "--subject", &principal, "--reason", "asked to"];
+    let erased = dev.cli(&erase);
+    assert!(erased.status.success(), "{}", text(&erased));
+    dev.kill_9();
+    drop(dev);
+
+    let mut dev = Dev::start_in(&data, None, &[]);
+    assert_eq!(body_of(&dev, index)["body"]["state"], "erased");
+    assert_eq!(body_of(&dev, of_sam)["body"]["state"], "opened");
+    let again = dev.cli(&erase);
+    assert!(again.status.success() && text(&again).contains("nothing to erase"), "{}", text(&again));
+    assert_eq!(records(&dev, &["--tenant", "acme", "--event", "audit.erase"]).len(), 1);
+    call_tool(&dev, "echo.echo", json!({ "text": "after" }));
+    assert!(dev.terminate().1, "{}", dev.stderr());
+    let verify = dev.cli(&["audit", "verify", data.join("audit").to_str().unwrap()]);
+    assert_eq!(verify.status.code(), Some(2), "{}", text(&verify));
+}
