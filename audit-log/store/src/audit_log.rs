@@ -100,7 +100,8 @@ pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
         turn: tokio::sync::Mutex::default(),
     });
     let every = config.checkpoint_interval;
-    let local = LocalSubjectKeys::new(checkpointer.machine.clone(), checkpointer.group.clone(), config.deadline);
+    let (shared, group) = (checkpointer.machine.clone(), checkpointer.group.clone());
+    let local = LocalSubjectKeys::new(shared, group, config.deadline, config.begins_keys);
     let (keys, holds, erase_turn) = (Arc::new(local), RwLock::default(), tokio::sync::Mutex::default());
     let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, keys, holds, erase_turn, config, epoch }) };
     log.begin_epoch().await?;
@@ -128,7 +129,10 @@ impl AuditLog {
     /// The keys of bodies as bytes, for a node that joins the audit log: to be sent over mutual TLS
     /// and given to [`crate::adopt_keys`] there.
     pub fn export_keys(&self) -> Result<Zeroizing<Vec<u8>>, AuditError> {
-        let machine = self.inner.checkpointer.machine.0.lock();
+        let mut machine = self.inner.checkpointer.machine.0.lock();
+        if self.inner.config.begins_keys {
+            machine.keys.begin().map_err(|e| AuditError::Unavailable(e.to_string()))?;
+        }
         machine.keys.plain().map_err(|e| AuditError::Unavailable(e.to_string()))
     }
 

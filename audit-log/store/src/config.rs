@@ -18,6 +18,9 @@ pub struct AuditLogConfig {
     pub key_file: PathBuf,
     /// The keys of bodies; never in the directory that auditors copy.
     pub subject_keys: SubjectPaths,
+    /// Whether this node may make the log key of a cluster that has none: true for the node that
+    /// begins the audit group, false for those that join it and adopt the keys of another.
+    pub begins_keys: bool,
     /// This node's name: the `writer_id` of its records.
     pub node_name: String,
     /// This node's Raft id: unique in the cluster and never reused.
@@ -39,6 +42,7 @@ impl AuditLogConfig {
             raft_dir: data_dir.join("audit-raft"),
             key_file: data_dir.join("keys").join("audit-checkpoint.key"),
             subject_keys: SubjectPaths::below(data_dir),
+            begins_keys: true,
             node_name: node_name.into(),
             node_id: 1,
             cluster: "provost".to_owned(),

@@ -442,3 +442,24 @@ fn pseudonyms_are_a_tenants_own() {
     assert_ne!(of(&acme(), "ana"), of(&other, "ana"));
     assert_ne!(of(&acme(), "ana"), of(&acme(), "sue"));
 }
+
+/// In a group one node makes the log key, and the others take it from there: two would each open
+/// half of what is wrapped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_takes_keys_from_another_and_makes_none() {
+    let (first, joins) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tenant = Name::new("acme").unwrap();
+    let began = started(first.path()).await;
+    let config = AuditLogConfig { begins_keys: false, ..AuditLogConfig::new(joins.path(), "m") };
+    let log = crate::open(config.clone()).await.unwrap();
+    let refused = log.subject_keys().key(&tenant, "ana", month()).await.unwrap_err();
+    assert!(refused.0.contains("PV-AUDIT-KEYS"), "{refused}");
+    let nothing = log.export_keys().unwrap();
+    log.close().await.unwrap();
+    assert!(adopt_keys(SubjectPaths::below(joins.path()), &nothing).is_err(), "no keys are no keys to adopt");
+    adopt_keys(SubjectPaths::below(joins.path()), &began.export_keys().unwrap()).unwrap();
+    let log = crate::open(config).await.unwrap();
+    assert!(log.subject_keys().key(&tenant, "ana", month()).await.is_ok());
+    log.close().await.unwrap();
+    began.close().await.unwrap();
+}

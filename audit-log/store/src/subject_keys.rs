@@ -31,15 +31,17 @@ pub(crate) struct LocalSubjectKeys {
     machine: SharedMachine,
     group: Group,
     deadline: Duration,
+    /// Whether this node may make the log key: see [`crate::AuditLogConfig::begins_keys`].
+    begins: bool,
     generation: Arc<AtomicU64>,
     /// One proposal at a time: many callers want the same key when a month begins.
     turn: Mutex<()>,
 }
 
 impl LocalSubjectKeys {
-    pub(crate) fn new(machine: SharedMachine, group: Group, deadline: Duration) -> Self {
+    pub(crate) fn new(machine: SharedMachine, group: Group, deadline: Duration, begins: bool) -> Self {
         let generation = machine.0.lock().keys.generation();
-        Self { machine, group, deadline, generation, turn: Mutex::default() }
+        Self { machine, group, deadline, begins, generation, turn: Mutex::default() }
     }
 
     async fn find_or_make(&self, log: &LogId, subject: &str, month: Month) -> Result<SubjectKey, AuditUnavailable> {
@@ -51,7 +53,13 @@ impl LocalSubjectKeys {
             let unavailable = |e: std::io::Error| AuditUnavailable(e.to_string());
             let command = {
                 let mut machine = self.machine.0.lock();
-                machine.keys.begin().map_err(unavailable)?;
+                if self.begins {
+                    machine.keys.begin().map_err(unavailable)?;
+                }
+                // Two log keys in one group would each open half of what is wrapped.
+                if machine.keys.state.log_key.is_none() {
+                    return Err(not_here());
+                }
                 match machine.keys.state.find(log, subject, month) {
                     Found::Key(key) => return Ok(key),
                     Found::NotHere => return Err(not_here()),

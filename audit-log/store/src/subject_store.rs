@@ -108,7 +108,10 @@ pub fn adopt_keys(paths: SubjectPaths, exported: &[u8]) -> Result<(), AuditError
     if file.read()?.is_some() {
         return Err(wrong("there are keys here already"));
     }
-    let _: SubjectState =
-        postcard::from_bytes(exported).map_err(|_| wrong("what another node gave is no key state"))?;
+    let state = postcard::from_bytes::<SubjectState>(exported);
+    let state = state.map_err(|_| wrong("what another node gave is no key state"))?;
+    if state.log_key.is_none() {
+        return Err(wrong("the other node has no keys itself"));
+    }
     file.write(exported, false).map_err(AuditError::io(&path))
 }
