@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Voters.
-const VOTERS: u64 = 3;
+pub(super) const VOTERS: u64 = 3;
 /// The longest wait for the voters to elect a leader and for all three to vote.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "dev";
