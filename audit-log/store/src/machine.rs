@@ -25,7 +25,8 @@ use crate::{
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
     state::{
-        LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
+        Applied, LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer,
+        WriterChain,
     },
 };
 
@@ -206,9 +207,13 @@ impl AuditMachine {
             return Ok(Reply::OutOfOrder { next });
         }
         if append.batch < next {
-            let known = writer.and_then(|w| w.recent.iter().find(|(b, _)| *b == append.batch));
+            let known = writer.and_then(|w| w.recent.iter().find(|known| known.batch == append.batch));
             return Ok(match known {
-                Some((_, places)) => Reply::Appended(places.clone()),
+                Some(known) if append.records.last().map(|r| leaf_hash(&r.leaf)) == Some(known.last) => {
+                    Reply::Appended(known.places.clone())
+                }
+                // Two processes took the same epoch; this one came second.
+                Some(_) => Reply::Fenced { epoch },
                 None => Reply::Invalid("the batch was applied too long ago".to_owned()),
             });
         }
@@ -228,6 +233,7 @@ impl AuditMachine {
             }
             self.note_intent(append, &record.log, checked, index);
         }
+        let last = checked.last().map(|c| c.hash).unwrap_or(Hash::ZERO);
         let writer = self.state.writers.entry(append.writer.clone()).or_default();
         if append.epoch > writer.epoch {
             writer.epoch = append.epoch;
@@ -241,7 +247,7 @@ impl AuditMachine {
         if writer.recent.len() == REMEMBERED_BATCHES {
             writer.recent.pop_front();
         }
-        writer.recent.push_back((append.batch, places.clone()));
+        writer.recent.push_back(Applied { batch: append.batch, last, places: places.clone() });
         Ok(Reply::Appended(places))
     }
 
