@@ -157,7 +157,7 @@ pub async fn fetch_key(channel: Channel) -> Result<Vec<u8>, Status> {
     Ok(answer.into_inner().pkcs8.to_vec())
 }
 
-fn client(channel: Channel) -> AuditLogClient<Channel> {
+pub(crate) fn client(channel: Channel) -> AuditLogClient<Channel> {
     AuditLogClient::new(channel)
         .max_decoding_message_size(MAX_AUDIT_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_AUDIT_MESSAGE_BYTES)
@@ -178,7 +178,7 @@ impl<T, F: Future<Output = Result<tonic::Response<T>, Status>>> IntoAnswer<T> fo
     }
 }
 
-fn log_of(tenant: &str) -> Result<LogId, ProposeError> {
+pub(crate) fn log_of(tenant: &str) -> Result<LogId, ProposeError> {
     if tenant.is_empty() {
         return Ok(LogId::CLUSTER);
     }

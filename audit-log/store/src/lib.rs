@@ -12,6 +12,7 @@
 
 mod audit_log;
 mod batch;
+mod catch_up;
 mod checkpointer;
 mod client;
 mod config;
@@ -32,6 +33,7 @@ mod state;
 mod writer;
 
 pub use audit_log::{AuditLog, open};
+pub use catch_up::{LeafSource, Replicas, TakeLeaf};
 pub use client::{AuditClient, AuditEndpoint, fetch_key};
 pub use config::AuditLogConfig;
 pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
@@ -41,7 +43,7 @@ pub use machine::{AuditMachine, SharedMachine};
 pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
 pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
 /// What carries Raft's messages; see `provost-control-raft`.
-pub use provost_control_raft::{Authorise, Dial, GrpcTransport, Peer, PeerService, Promotion, Timings, Transport};
+pub use provost_control_raft::{Authorise, Dial, GrpcTransport, Peer, PeerService, Promotion, Retention, Timings, Transport};
 pub use query::{Found, Query, QueryError, Shown, query, show};
 pub use recovery::OpenCall;
 pub use service::{AuditCallers, AuditService, MAX_AUDIT_MESSAGE_BYTES};

@@ -15,11 +15,12 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, LogLayout, list_logs};
+use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, LogLayout, list_logs};
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_types::{CallId, Phase};
 
 use crate::{
+    catch_up::{LeafSource, earlier_checkpoints},
     entry::{Append, Command, Head, Reply},
     error::AuditError,
     log_files::{Dirty, LogFiles},
@@ -40,6 +41,8 @@ pub struct AuditMachine {
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,
+    /// Where records are had that the Raft log does not hold any more.
+    source: Option<Arc<dyn LeafSource>>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
 }
@@ -84,8 +87,57 @@ impl AuditMachine {
             persister,
             persist_due: false,
             published,
+            source: None,
             broken: false,
         })
+    }
+
+    /// Gives the machine other replicas' records, for a snapshot that is ahead of it.
+    pub fn with_source(mut self, source: Arc<dyn LeafSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Brings every log to the manifest's head and takes its state. Files that were grown are beyond
+    /// the stored state until the state is replaced: a crash or an error in between leaves what the
+    /// next start cuts off.
+    fn catch_up(&mut self, manifest: MachineState) -> io::Result<()> {
+        let Some(source) = self.source.clone() else {
+            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft log, and \
+                        knows no other";
+            return Err(io::Error::other(text));
+        };
+        if manifest.cluster != self.state.cluster {
+            return Err(io::Error::other(format!("the snapshot is of cluster {}", manifest.cluster)));
+        }
+        self.broken = true;
+        for (log, head) in &manifest.logs {
+            let files = self.log(log)?;
+            let have = files.head.size();
+            tracing::info!(%log, from = have, to = head.size(), "takes records from another replica");
+            if have < head.size() {
+                source.leaves(log, have, head.size(), &mut |leaf| {
+                    let view = RecordView::read(leaf).map_err(|e| io::Error::other(e.to_string()))?;
+                    files.append(leaf, leaf_hash(leaf), view.time_ns).map(drop)
+                })?;
+            }
+            files.flush()?;
+            if (files.head.size(), files.head.chain) != (head.size(), head.chain)
+                || files.head.frontier.root() != head.frontier.root()
+            {
+                let text = format!("PV-AUDIT-BEHIND: the records of {log} are not those that the group agreed on");
+                return Err(io::Error::other(text));
+            }
+        }
+        for (log, signed) in &manifest.checkpoints {
+            let dir = self.dir.join(log.folder());
+            let history = earlier_checkpoints(&source.checkpoints(log)?, &log.origin(&manifest.cluster), signed.head.size);
+            crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
+        }
+        self.state = manifest;
+        self.broken = false;
+        self.published = self.state.checkpoints.keys().cloned().collect();
+        Ok(())
     }
 
     /// Index of the last applied entry.
@@ -440,20 +492,19 @@ impl Machine for SharedMachine {
         }))
     }
 
-    /// Only a replica whose files already hold what the manifest describes can take it.
+    /// Takes what the manifest describes from another replica, unless it is here already.
     fn install(&mut self, applied: AppliedState, data: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         data.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes)?;
         let manifest = MachineState::decode(&bytes).map_err(io::Error::other)?;
         let mut machine = self.0.lock();
         if machine.state.applied < manifest.applied {
-            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft \
-                        log; copy the audit directory of another replica while it is stopped, \
-                        then start again";
-            return Err(io::Error::other(text));
+            machine.catch_up(manifest)?;
         }
         machine.state.raft = Some(applied.as_bytes().to_vec());
-        machine.persist()
+        machine.persist()?;
+        // After the state: a checkpoint on disk is never ahead of it.
+        machine.finish()
     }
 }
 

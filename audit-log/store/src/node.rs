@@ -19,7 +19,10 @@ use provost_control_raft::{
     Forwarding, Group, GroupConfig, GroupError, GroupMetrics, NoPeers, Promotion, Retention, Role, Timings, Transport,
 };
 
+use tokio::runtime::Handle;
+
 use crate::{
+    catch_up::{PeerLeaves, Replicas},
     checkpointer::{self, Checkpointer},
     error::AuditError,
     key::CheckpointKey,
@@ -32,11 +35,10 @@ pub const AUDIT_GROUP: &str = "audit";
 /// Waits of a replica for a leader and for a commit. Shorter than a caller's deadline: repeating is
 /// safe here, and another replica may know better.
 const FORWARDING: Forwarding = Forwarding { leader_wait_ms: 1_500, commit_wait_ms: 2_500 };
-/// Entries are batches of records. A replica that is further behind than this takes a snapshot and
-/// the records from another one.
-const RETENTION: Retention = Retention { snapshot_every_entries: 20_000, keep_entries: 50_000 };
 /// A replica that was taken out is not added again for so long: the member list follows.
 const AWAY: Duration = Duration::from_secs(20);
+/// A look at the machine waits so long for it.
+const STATUS_LIMIT: Duration = Duration::from_millis(100);
 /// How long a clean end may wait for a last checkpoint.
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_500);
 
@@ -68,6 +70,10 @@ pub struct AuditPeers {
     pub transport: Arc<dyn Transport>,
     /// Raft's clocks.
     pub timings: Timings,
+    /// How much log is kept; who is further behind takes a snapshot and the records from another.
+    pub retention: Retention,
+    /// How other replicas' services are reached.
+    pub replicas: Replicas,
     /// When a learner becomes a voter by itself.
     pub promotion: Promotion,
     /// Whether this node had a log before: without it, it must not come back under its id.
@@ -101,16 +107,20 @@ impl AuditNode {
     /// Opens the replica: cuts the files back to what was made durable and lets the Raft log bring
     /// the rest. It takes part at once; [`AuditNode::check_and_sign`] must follow.
     pub async fn open(config: AuditNodeConfig, key: CheckpointKey) -> Result<Self, AuditError> {
-        let machine = AuditMachine::open(&config.audit_dir, &config.cluster, key.public_key())?;
+        let mut machine = AuditMachine::open(&config.audit_dir, &config.cluster, key.public_key())?;
         write_public_key(&config, &key)?;
+        if let Some(peers) = &config.peers {
+            let replicas = peers.replicas.clone();
+            machine = machine.with_source(Arc::new(PeerLeaves { replicas, runtime: Handle::current() }));
+        }
         let machine = SharedMachine(Arc::new(Mutex::new(machine)));
         let mut group_config = GroupConfig::new(config.node_id, config.cluster.clone(), AUDIT_GROUP);
-        group_config.retention = RETENTION;
         let transport: Arc<dyn Transport> = match &config.peers {
             None => Arc::new(NoPeers),
             Some(peers) => {
                 group_config.address = peers.address.clone();
                 group_config.timings = peers.timings;
+                group_config.retention = peers.retention;
                 group_config.forwarding = FORWARDING;
                 group_config.membership.promotion = Some(peers.promotion);
                 group_config.expect_existing = peers.expect_existing;
@@ -171,9 +181,9 @@ impl AuditNode {
         self.group().metrics()
     }
 
-    /// Where each log stands here.
+    /// Where each log stands here; nothing while the replica takes a snapshot.
     pub fn status(&self) -> Vec<AuditStatus> {
-        let machine = self.inner.checkpointer.machine.0.lock();
+        let Some(machine) = self.inner.checkpointer.machine.0.try_lock_for(STATUS_LIMIT) else { return Vec::new() };
         let status = |head: crate::entry::Head| AuditStatus {
             origin: head.log.origin(&self.inner.config.cluster),
             size: head.size,

@@ -6,6 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use provost_audit_verify::LogLayout;
 use provost_types::BoxFuture;
 use provost_wire::audit::{
     AppendRequest, AppendResponse, CheckpointsRequest, CheckpointsResponse, GroupRequest, GroupResponse, KeyRequest,
@@ -17,6 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
 use crate::{
+    catch_up::{send_checkpoints, send_leaves},
+    client::log_of,
     entry::Command,
     node::AuditNode,
     proposer::{ProposeError, Proposer},
@@ -53,6 +56,12 @@ impl AuditService {
     fn node(&self) -> Result<&AuditNode, Status> {
         let starting = || Status::unavailable("PV-AUDIT-UNAVAILABLE: this audit node is starting");
         self.node.get().ok_or_else(starting)
+    }
+
+    /// Where a log lies here.
+    fn layout(&self, tenant: &str) -> Result<LogLayout, Status> {
+        let log = log_of(tenant).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        Ok(LogLayout::new(self.node()?.dir().join(log.folder())))
     }
 
     fn proposer(&self) -> Result<Arc<dyn Proposer>, Status> {
@@ -151,7 +160,12 @@ impl AuditLog for AuditService {
 
     async fn leaves(&self, request: Request<LeavesRequest>) -> Result<Response<Self::LeavesStream>, Status> {
         self.callers.replica(request.extensions()).await?;
-        Err(Status::unimplemented("PV-AUDIT-BEHIND: this build gives no records to other replicas"))
+        let LeavesRequest { log, from, to } = request.into_inner();
+        let layout = self.layout(&log)?;
+        if from >= to {
+            return Err(Status::invalid_argument("PV-AUDIT-BEHIND: no records were asked for"));
+        }
+        Ok(Response::new(ReceiverStream::new(send_leaves(layout, from, to))))
     }
 
     async fn checkpoints(
@@ -159,6 +173,7 @@ impl AuditLog for AuditService {
         request: Request<CheckpointsRequest>,
     ) -> Result<Response<Self::CheckpointsStream>, Status> {
         self.callers.replica(request.extensions()).await?;
-        Err(Status::unimplemented("PV-AUDIT-BEHIND: this build gives no checkpoints to other replicas"))
+        let layout = self.layout(&request.get_ref().log)?;
+        Ok(Response::new(ReceiverStream::new(send_checkpoints(layout))))
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use provost_audit_store::{
     AuditError, AuditNode, AuditNodeConfig, AuditPeers, CheckpointKey, Dial, GrpcTransport, Peer, PeerService,
-    Promotion, Timings, fetch_key,
+    Promotion, Retention, Timings, fetch_key,
 };
 use provost_wire::tls::{self, Expect, Identity, Role};
 use tonic::transport::{Channel, Endpoint};
@@ -54,7 +54,10 @@ impl Opening {
             quorum_loss_probe_ms: (config.election_max_ms * 2).max(1_000),
             ..Timings::default()
         };
+        let (calling, known) = (identity.clone(), rosters.clone());
         let peers = AuditPeers {
+            retention: retention(),
+            replicas: Arc::new(move || others(&calling, &known.borrow(), node_id)),
             address: config.advertise.clone(),
             transport: Arc::new(GrpcTransport::new(node_id, dialled)),
             timings,
@@ -126,6 +129,23 @@ impl Opening {
             let _ = tokio::time::timeout(PAUSE, rosters.changed()).await;
         }
     }
+}
+
+/// Entries are batches of records: a new replica of a long log takes a snapshot and the records. Builds
+/// with debug assertions, and no others, keep fewer by `PROVOST_TEST_AUDIT_KEEP`, so that tests need
+/// no long log.
+fn retention() -> Retention {
+    #[cfg(debug_assertions)]
+    if let Some(keep) = std::env::var("PROVOST_TEST_AUDIT_KEEP").ok().and_then(|text| text.parse().ok()) {
+        return Retention { snapshot_every_entries: keep, keep_entries: keep };
+    }
+    Retention { snapshot_every_entries: 20_000, keep_entries: 50_000 }
+}
+
+/// The services of the other replicas.
+fn others(identity: &Arc<Identity>, roster: &Roster, own: u64) -> Vec<(String, Channel)> {
+    let others = roster.keepers.iter().filter(|(id, _)| **id != own);
+    others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(identity, keeper)?))).collect()
 }
 
 /// Takes part in the group until the process ends.
