@@ -15,17 +15,19 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, LogLayout, list_logs};
+use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, LogLayout, list_logs};
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_types::{CallId, Phase};
 
 use crate::{
+    catch_up::{LeafSource, earlier_checkpoints},
     entry::{Append, Command, Head, Reply},
     error::AuditError,
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
     state::{
-        LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
+        Applied, LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer,
+        WriterChain,
     },
 };
 
@@ -39,6 +41,8 @@ pub struct AuditMachine {
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,
+    /// Where records are had that the Raft log does not hold any more.
+    source: Option<Arc<dyn LeafSource>>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
 }
@@ -83,8 +87,57 @@ impl AuditMachine {
             persister,
             persist_due: false,
             published,
+            source: None,
             broken: false,
         })
+    }
+
+    /// Gives the machine other replicas' records, for a snapshot that is ahead of it.
+    pub fn with_source(mut self, source: Arc<dyn LeafSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Brings every log to the manifest's head and takes its state. Files that were grown are beyond
+    /// the stored state until the state is replaced: a crash or an error in between leaves what the
+    /// next start cuts off.
+    fn catch_up(&mut self, manifest: MachineState) -> io::Result<()> {
+        let Some(source) = self.source.clone() else {
+            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft log, and \
+                        knows no other";
+            return Err(io::Error::other(text));
+        };
+        if manifest.cluster != self.state.cluster {
+            return Err(io::Error::other(format!("the snapshot is of cluster {}", manifest.cluster)));
+        }
+        self.broken = true;
+        for (log, head) in &manifest.logs {
+            let files = self.log(log)?;
+            let have = files.head.size();
+            tracing::info!(%log, from = have, to = head.size(), "takes records from another replica");
+            if have < head.size() {
+                source.leaves(log, have, head.size(), &mut |leaf| {
+                    let view = RecordView::read(leaf).map_err(|e| io::Error::other(e.to_string()))?;
+                    files.append(leaf, leaf_hash(leaf), view.time_ns).map(drop)
+                })?;
+            }
+            files.flush()?;
+            if (files.head.size(), files.head.chain) != (head.size(), head.chain)
+                || files.head.frontier.root() != head.frontier.root()
+            {
+                let text = format!("PV-AUDIT-BEHIND: the records of {log} are not those that the group agreed on");
+                return Err(io::Error::other(text));
+            }
+        }
+        for (log, signed) in &manifest.checkpoints {
+            let dir = self.dir.join(log.folder());
+            let history = earlier_checkpoints(&source.checkpoints(log)?, &log.origin(&manifest.cluster), signed.head.size);
+            crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
+        }
+        self.state = manifest;
+        self.broken = false;
+        self.published = self.state.checkpoints.keys().cloned().collect();
+        Ok(())
     }
 
     /// Index of the last applied entry.
@@ -206,9 +259,13 @@ impl AuditMachine {
             return Ok(Reply::OutOfOrder { next });
         }
         if append.batch < next {
-            let known = writer.and_then(|w| w.recent.iter().find(|(b, _)| *b == append.batch));
+            let known = writer.and_then(|w| w.recent.iter().find(|known| known.batch == append.batch));
             return Ok(match known {
-                Some((_, places)) => Reply::Appended(places.clone()),
+                Some(known) if append.records.last().map(|r| leaf_hash(&r.leaf)) == Some(known.last) => {
+                    Reply::Appended(known.places.clone())
+                }
+                // Two processes took the same epoch; this one came second.
+                Some(_) => Reply::Fenced { epoch },
                 None => Reply::Invalid("the batch was applied too long ago".to_owned()),
             });
         }
@@ -228,6 +285,7 @@ impl AuditMachine {
             }
             self.note_intent(append, &record.log, checked, index);
         }
+        let last = checked.last().map(|c| c.hash).unwrap_or(Hash::ZERO);
         let writer = self.state.writers.entry(append.writer.clone()).or_default();
         if append.epoch > writer.epoch {
             writer.epoch = append.epoch;
@@ -241,7 +299,7 @@ impl AuditMachine {
         if writer.recent.len() == REMEMBERED_BATCHES {
             writer.recent.pop_front();
         }
-        writer.recent.push_back((append.batch, places.clone()));
+        writer.recent.push_back(Applied { batch: append.batch, last, places: places.clone() });
         Ok(Reply::Appended(places))
     }
 
@@ -434,20 +492,19 @@ impl Machine for SharedMachine {
         }))
     }
 
-    /// Only a replica whose files already hold what the manifest describes can take it.
+    /// Takes what the manifest describes from another replica, unless it is here already.
     fn install(&mut self, applied: AppliedState, data: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         data.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes)?;
         let manifest = MachineState::decode(&bytes).map_err(io::Error::other)?;
         let mut machine = self.0.lock();
         if machine.state.applied < manifest.applied {
-            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft \
-                        log; copy the audit directory of another replica while it is stopped, \
-                        then start again";
-            return Err(io::Error::other(text));
+            machine.catch_up(manifest)?;
         }
         machine.state.raft = Some(applied.as_bytes().to_vec());
-        machine.persist()
+        machine.persist()?;
+        // After the state: a checkpoint on disk is never ahead of it.
+        machine.finish()
     }
 }
 

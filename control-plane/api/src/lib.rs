@@ -55,7 +55,7 @@ pub use explain::{Explained, ExplainedField, explain, schema};
 pub use members::{
     ClusterStatus, Gathered, MemberStatus, NoSubscribers, NodeFacts, ReplicaStanding, SubscriberStatus, Subscribers,
 };
-pub use node::{ControlConfig, ControlNode, MemberConfig, NodeStatus};
+pub use node::{ControlConfig, ControlNode, Departures, MemberConfig, NodeStatus};
 pub use operations::{HistoryItem, NewToken, ResourceFilter};
 /// What a member's replica is told; see `provost-control-raft`.
 pub use provost_control_raft::{Dial, GrpcTransport, NoPeers, Peer, PeerService, Promotion, Timings, Transport};

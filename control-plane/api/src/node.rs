@@ -9,7 +9,7 @@ use std::{
 
 use provost_control_raft::{Group, GroupConfig, GroupMetrics, Promotion, Role, Timings, Transport};
 use provost_control_state::Member;
-use provost_types::{AuditSink, Revision, Snapshot};
+use provost_types::{AuditSink, BoxFuture, Revision, Snapshot};
 use provost_wire::tls;
 use tokio::{
     sync::{RwLock, watch},
@@ -46,6 +46,15 @@ pub struct ControlConfig {
     pub key_provider: Option<Arc<dyn KeyProvider>>,
     /// How this node reaches its peers; `None`: a group of one, made at the first start.
     pub member: Option<MemberConfig>,
+    /// The audit group, where a member that is removed may have a replica.
+    pub departures: Option<Arc<dyn Departures>>,
+}
+
+/// A group other than the control group whose replicas are members of the cluster.
+pub trait Departures: Send + Sync {
+    /// Takes a node out of the group before it is no longer let in, so that no quorum waits for it.
+    /// The sentence says why that cannot be.
+    fn leave(&self, node_id: u64) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// A node that belongs to a cluster, or is about to.
@@ -77,6 +86,7 @@ impl ControlConfig {
             node_id: 1,
             key_provider: None,
             member: None,
+            departures: None,
         }
     }
 }

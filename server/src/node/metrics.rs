@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use provost_audit_store::AuditLog;
+use provost_audit_store::AuditStatus;
 use provost_data_serve::node::Node;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -51,10 +51,10 @@ pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationTo
 }
 
 /// What this process can say of itself, by the roles that it runs.
-pub fn sampler(node: Option<Arc<Node>>, audit: Option<AuditLog>) -> Sampler {
+pub fn sampler(node: Option<Arc<Node>>, audit: impl Fn() -> Vec<AuditStatus> + Send + Sync + 'static) -> Sampler {
     Arc::new(move || {
         let mut samples = node.as_deref().map(of_data_plane).unwrap_or_default();
-        samples.extend(audit.iter().flat_map(of_audit_log));
+        samples.extend(of_audit_log(&audit()));
         samples
     })
 }
@@ -89,8 +89,7 @@ fn of_data_plane(node: &Node) -> Vec<Sample> {
     samples
 }
 
-fn of_audit_log(audit: &AuditLog) -> Vec<Sample> {
-    let status = audit.status();
+fn of_audit_log(status: &[AuditStatus]) -> Vec<Sample> {
     let mut samples: Vec<Sample> = status
         .iter()
         .map(|log| Sample {

@@ -142,7 +142,10 @@ impl Node {
             }
         });
 
-        let sampler = metrics::sampler(Some(self.data.node().clone()), Some(self.audit.clone()));
+        let sampler = {
+            let audit = self.audit.clone();
+            metrics::sampler(Some(self.data.node().clone()), move || audit.status())
+        };
         self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
         self.tasks.close();
         Ok(())
