@@ -3,7 +3,8 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
 };
 
 use provost_audit_core::{Checkpoint, CheckpointError, split_notes};
@@ -22,13 +23,15 @@ pub(crate) struct Known {
     pub checkpoint: Checkpoint,
     /// Whether it came from outside of the directory.
     pub external: bool,
-    pub file: PathBuf,
+    pub file: Arc<Path>,
+    /// Where its note stands in the file.
+    pub offset: u64,
 }
 
 /// A checkpoint that cannot be accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
-    pub file: PathBuf,
+    pub file: Arc<Path>,
     pub offset: u64,
     pub why: String,
 }
@@ -80,7 +83,7 @@ impl Checkpoints {
         origin: &str,
         key: &[u8; 32],
     ) -> io::Result<()> {
-        let history = log_dir.join(HISTORY_FILE);
+        let history: Arc<Path> = Arc::from(log_dir.join(HISTORY_FILE));
         for note in read_notes(&history)? {
             let cut = note.last && !note.text.ends_with('\n');
             if cut {
@@ -90,7 +93,7 @@ impl Checkpoints {
             }
             self.take(&history, &note, origin, key, false);
         }
-        let latest = log_dir.join(CHECKPOINT_FILE);
+        let latest: Arc<Path> = Arc::from(log_dir.join(CHECKPOINT_FILE));
         for note in read_notes(&latest)? {
             self.take(&latest, &note, origin, key, false);
         }
@@ -108,10 +111,11 @@ impl Checkpoints {
         key: &[u8; 32],
         external: bool,
     ) -> io::Result<()> {
+        let file: Arc<Path> = Arc::from(path);
         for note in read_notes(path)? {
             let first = note.text.lines().next().unwrap_or_default();
             if first == origin {
-                self.take(path, &note, origin, key, external);
+                self.take(&file, &note, origin, key, external);
             }
         }
         Ok(())
@@ -126,7 +130,7 @@ impl Checkpoints {
             if a.size == b.size && (a.root != b.root || a.chain != b.chain) {
                 fork.get_or_insert(Refused {
                     file: later.file.clone(),
-                    offset: 0,
+                    offset: later.offset,
                     why: format!("two signed checkpoints of {} records differ: a split view", a.size),
                 });
             }
@@ -137,10 +141,10 @@ impl Checkpoints {
         }
     }
 
-    fn take(&mut self, file: &Path, note: &Note, origin: &str, key: &[u8; 32], external: bool) {
+    fn take(&mut self, file: &Arc<Path>, note: &Note, origin: &str, key: &[u8; 32], external: bool) {
         match Checkpoint::parse_signed(&note.text, key, &Ed25519) {
             Ok(checkpoint) if checkpoint.origin == origin => {
-                self.known.push(Known { checkpoint, external, file: file.to_owned() });
+                self.known.push(Known { checkpoint, external, file: file.clone(), offset: note.offset });
             }
             Ok(checkpoint) => {
                 self.refuse(file, note, format!("it is of another log, {}", checkpoint.origin));
@@ -150,9 +154,9 @@ impl Checkpoints {
         }
     }
 
-    fn refuse(&mut self, file: &Path, note: &Note, why: String) {
+    fn refuse(&mut self, file: &Arc<Path>, note: &Note, why: String) {
         if self.refused.is_none() {
-            self.refused = Some(Refused { file: file.to_owned(), offset: note.offset, why });
+            self.refused = Some(Refused { file: file.clone(), offset: note.offset, why });
         }
     }
 }
