@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use provost_audit_core::{Checkpoint, CheckpointError, split_notes};
+use provost_audit_core::{Checkpoint, CheckpointError};
 
 use crate::{
     ed25519::Ed25519,
@@ -61,16 +61,27 @@ pub(crate) fn read_notes(path: &Path) -> io::Result<Vec<Note>> {
     };
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let pieces = split_notes(&text);
-    let count = pieces.len();
-    let mut offset = 0;
-    let mut notes = Vec::with_capacity(count);
-    for (n, piece) in pieces.into_iter().enumerate() {
-        notes.push(Note { text: piece.to_owned(), offset, last: n + 1 == count });
-        offset += piece.len() as u64 + 1;
+    let mut notes: Vec<Note> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        // By bytes, so that offsets are right where a file holds anything but text.
+        let rest = bytes.get(at..).unwrap_or_default();
+        let body = memchr::memmem::find(rest, b"\n\n").map(|body| body + 2);
+        let end = body.and_then(|body| Some(body + memchr::memmem::find(rest.get(body..)?, b"\n\n")? + 1));
+        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let text = String::from_utf8_lossy(piece).into_owned();
+        notes.push(Note { text, offset: at as u64, last: false });
+        at += piece.len() + 1;
+    }
+    if let Some(last) = notes.last_mut() {
+        last.last = true;
     }
     Ok(notes)
+}
+
+/// Whether a crash may have cut it: it has no whole signature line.
+fn is_cut(note: &str) -> bool {
+    note.split_once("\n\n").is_none_or(|(_, signatures)| !signatures.ends_with('\n'))
 }
 
 impl Checkpoints {
@@ -85,7 +96,7 @@ impl Checkpoints {
     ) -> io::Result<()> {
         let history: Arc<Path> = Arc::from(log_dir.join(HISTORY_FILE));
         for note in read_notes(&history)? {
-            let cut = note.last && !note.text.ends_with('\n');
+            let cut = note.last && is_cut(&note.text);
             if cut {
                 let text = "the history of checkpoints ends in a cut one (a crash while it was written)";
                 self.notes.push(text.to_owned());

@@ -20,7 +20,7 @@ use crate::{
     read::segment_footer,
     report::{Failure, LogReport, ProofReport, State},
     tail::TailRun,
-    verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict},
+    verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
     walk::{BlockPlace, Part, ReadFault, SegmentFile, Walk},
 };
 
@@ -47,7 +47,7 @@ impl LogCheck<'_> {
     pub(crate) fn run(self) -> LogReport {
         let (origin, key) = match self.identity() {
             Ok(found) => found,
-            Err(why) => return unjudged(&self.log, &why),
+            Err((why, missing)) => return without_key(&self.log, &self.layout.dir.join(KEY_FILE), &why, missing),
         };
         let mut checkpoints = Checkpoints::default();
         let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &key).and_then(|()| {
@@ -72,13 +72,13 @@ impl LogCheck<'_> {
         self.conclude(pass, stop, start, checkpoints.refused, checkpoints.notes, proof)
     }
 
-    /// The log's origin, and the key that must have signed it.
-    fn identity(&self) -> Result<(String, [u8; 32]), String> {
-        let path = self.layout.dir.join(KEY_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let own = VerifierKey::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    /// The log's origin, and the key that must have signed it; otherwise why not, and whether the
+    /// file is missing.
+    fn identity(&self) -> Result<(String, [u8; 32]), (String, bool)> {
+        let text = std::fs::read(self.layout.dir.join(KEY_FILE)).map_err(|e| (e.to_string(), true))?;
+        let own = VerifierKey::parse(&String::from_utf8_lossy(&text)).map_err(|e| (e.to_string(), false))?;
         if LogId::from_origin(&own.name) != Some(self.log.clone()) {
-            return Err(format!("the key beside the log is of another log, {}", own.name));
+            return Err((format!("the key beside the log is of another log, {}", own.name), false));
         }
         Ok((own.name, self.trusted.unwrap_or(own.public_key)))
     }

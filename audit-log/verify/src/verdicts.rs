@@ -1,12 +1,14 @@
 //! The four verdicts on one log, from what the pass over it found.
 
+use std::path::Path;
+
 use provost_audit_core::{Hash, LogId};
 
 use crate::{
     completeness::Completeness,
     options::VerifyOptions,
     pass::Pass,
-    report::{LogReport, State, Verdict},
+    report::{Failure, LogReport, State, Verdict},
 };
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -66,6 +68,24 @@ pub(crate) fn retention(holds: State, records: u64, start: u64) -> Verdict {
         n => format!("records before {n} were taken by their roots (--since); none is pruned"),
     };
     verdict(holds, text)
+}
+
+/// A log whose key is missing, or is none: nothing can be judged by it.
+pub(crate) fn without_key(log: &LogId, file: &Path, why: &str, missing: bool) -> LogReport {
+    let mut report = unjudged(log, &format!("{}: {why}", file.display()));
+    if !missing {
+        report.authenticity = verdict(State::Failed, format!("{} was changed: {why}", file.display()));
+    }
+    report.failure = Some(Failure {
+        attack: if missing { format!("input is missing: {why}") } else { format!("the key was changed: {why}") },
+        index: 0,
+        file: file.to_owned(),
+        offset: 0,
+        expected: None,
+        actual: None,
+        last_good_checkpoint: 0,
+    });
+    report
 }
 
 /// A log that cannot be judged at all.
