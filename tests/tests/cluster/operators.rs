@@ -16,6 +16,7 @@ pub fn three(cluster: &str, more: &str) -> Fleet {
         fleet.start(name);
     }
     fleet.agreed(&["cp-1", "cp-2", "cp-3"]);
+    fleet.until_audit_voters("cp-1", 3);
     fleet
 }
 
@@ -84,7 +85,7 @@ fn a_wiped_voter_refuses_and_is_replaced_under_a_new_id() {
     assert!(!fleet.get("cp-2").ended(SOON).success());
     assert!(fleet.get("cp-2").log().contains("PV-JOIN-USED"));
     // One of three is gone: the others must stay.
-    let removed = fleet.refused("cp-1", &["cluster", "remove", "cp-3"], "PV-RAFT-MEMBERSHIP");
+    let removed = fleet.refused("cp-1", &["cluster", "remove", "cp-3"], "PV-AUDIT-LEAVE");
     assert!(removed.contains("would remain"), "{removed}");
 
     // As docs/cluster.md says.
