@@ -12,6 +12,7 @@
 
 mod audit_log;
 mod batch;
+mod begin;
 mod catch_up;
 mod checkpointer;
 mod client;
