@@ -59,6 +59,11 @@ impl Numbering {
         self.chains = state.chains;
     }
 
+    /// The chains as they stand after this epoch's first record.
+    pub(crate) fn take_chains(&mut self, state: WriterState) {
+        self.chains = state.chains;
+    }
+
     /// Makes the leaf and takes the writer's next place in its log.
     pub(crate) fn add(&mut self, build: &mut Build, event: Box<AuditEvent>, reply: Option<ReplyTo>) {
         let log = LogId(event.tenant.clone());

@@ -12,6 +12,7 @@
 
 mod audit_log;
 mod batch;
+mod begin;
 mod catch_up;
 mod checkpointer;
 mod client;
@@ -43,7 +44,9 @@ pub use machine::{AuditMachine, SharedMachine};
 pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
 pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
 /// What carries Raft's messages; see `provost-control-raft`.
-pub use provost_control_raft::{Authorise, Dial, GrpcTransport, Peer, PeerService, Promotion, Retention, Timings, Transport};
+pub use provost_control_raft::{
+    Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention, Timings, Transport,
+};
 pub use query::{Found, Query, QueryError, Shown, query, show};
 pub use recovery::OpenCall;
 pub use service::{AuditCallers, AuditService, MAX_AUDIT_MESSAGE_BYTES};

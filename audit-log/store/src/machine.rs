@@ -131,7 +131,8 @@ impl AuditMachine {
         }
         for (log, signed) in &manifest.checkpoints {
             let dir = self.dir.join(log.folder());
-            let history = earlier_checkpoints(&source.checkpoints(log)?, &log.origin(&manifest.cluster), signed.head.size);
+            let history =
+                earlier_checkpoints(&source.checkpoints(log)?, &log.origin(&manifest.cluster), signed.head.size);
             crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
         }
         self.state = manifest;

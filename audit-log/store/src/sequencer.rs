@@ -20,8 +20,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     batch::{Batch, Build, Numbering, ReplyTo},
+    begin::fenced,
     entry::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Reply},
-    own_events::own_event,
     proposer::{ProposeError, Proposer},
     state::REMEMBERED_BATCHES,
 };
@@ -33,7 +33,7 @@ const _: () = assert!(MAX_PIPELINE < REMEMBERED_BATCHES);
 pub(crate) const QUEUE: usize = 16_384;
 /// First and longest pause before something is sent again. Another replica is asked each time, so
 /// the longest is short: a caller waits for seconds.
-const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+pub(crate) const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 /// Outcomes of the task's own that one batch takes along.
 const MAX_OWN: usize = 128;
 
@@ -70,13 +70,13 @@ type Sent = (Batch, Result<Reply, ProposeError>);
 
 /// The task's state.
 pub(crate) struct Sequencer {
-    proposer: Arc<dyn Proposer>,
+    pub(crate) proposer: Arc<dyn Proposer>,
     cluster: String,
-    numbering: Numbering,
+    pub(crate) numbering: Numbering,
     in_flight: FuturesOrdered<BoxFuture<'static, Sent>>,
     /// Outcomes that the task itself has to add.
     own: VecDeque<AuditEvent>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Why nothing can be recorded any more.
     failed: Option<String>,
 }
@@ -125,62 +125,6 @@ impl Sequencer {
         if let Some(done) = closing {
             let _ = done.send(());
         }
-    }
-
-    /// Takes the next epoch; false when everybody has gone before that.
-    async fn begin(&mut self, queue: &mpsc::Receiver<Message>) -> bool {
-        let mut pause = RETRY.0;
-        loop {
-            match self.try_begin().await {
-                Ok(true) => {
-                    let epoch = self.numbering.epoch;
-                    self.shared.cause.lock().take();
-                    self.shared.stage.send_replace(Stage::Writing { epoch });
-                    tracing::info!(writer = self.numbering.writer, epoch, "the audit log takes this node's records");
-                    return true;
-                }
-                Ok(false) => {}
-                Err(ProposeError::Again(why)) => {
-                    tracing::debug!(%why, "the audit log is not reached yet");
-                    *self.shared.cause.lock() = Some(why);
-                }
-                Err(ProposeError::Refused(why)) => {
-                    self.fail(why);
-                    return true;
-                }
-            }
-            if queue.is_closed() {
-                return false;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY.1);
-        }
-    }
-
-    /// One attempt. False: another process took the epoch first; the next attempt takes a later one,
-    /// because whoever started last is the one that writes.
-    async fn try_begin(&mut self) -> Result<bool, ProposeError> {
-        let state = self.proposer.clone().writer_state(self.numbering.writer.clone()).await?;
-        self.numbering.begin(state);
-        let mut build = Build::default();
-        let start = own_event(&self.numbering.writer, "log.start", self.numbering.epoch);
-        self.numbering.add(&mut build, Box::new(start), None);
-        let Some(batch) = self.numbering.batch(build) else {
-            return Err(ProposeError::Refused("the first record cannot be made".to_owned()));
-        };
-        let mut last = ProposeError::Again(String::new());
-        // The same bytes each time, so that it is recorded once.
-        for _ in 0..START_ATTEMPTS {
-            match self.proposer.clone().propose(batch.bytes.clone()).await {
-                Ok(Reply::Appended(_)) => return Ok(true),
-                Ok(Reply::Fenced { .. }) => return Ok(false),
-                Ok(other) => return Err(ProposeError::Refused(format!("the audit machine refused: {other:?}"))),
-                Err(error @ ProposeError::Again(_)) => last = error,
-                Err(refused) => return Err(refused),
-            }
-            tokio::time::sleep(RETRY.1).await;
-        }
-        Err(last)
     }
 
     /// Starts a batch with `event` and whatever else waits.
@@ -271,10 +215,7 @@ impl Sequencer {
                 return None;
             }
             Ok(Reply::OutOfOrder { .. }) if self.failed.is_none() => return Some(batch),
-            Ok(Reply::Fenced { epoch }) => {
-                let writer = &self.numbering.writer;
-                format!("PV-AUDIT-FENCED: a later process writes as {writer} (epoch {epoch}); this one must end")
-            }
+            Ok(Reply::Fenced { epoch }) => fenced(&self.numbering.writer, epoch),
             Ok(other) => format!("the audit machine refused a batch: {other:?}"),
             Err(ProposeError::Again(why)) if self.failed.is_none() => {
                 tracing::warn!(%why, "an audit batch is sent again");
@@ -288,7 +229,7 @@ impl Sequencer {
     }
 
     /// Nothing is recorded from now on; gives the first reason.
-    fn fail(&mut self, why: String) -> String {
+    pub(crate) fn fail(&mut self, why: String) -> String {
         if self.failed.is_none() {
             tracing::error!(%why, "PV-AUDIT-UNAVAILABLE: nothing can be recorded any more");
             self.shared.stage.send_replace(Stage::Failed(why.clone()));
@@ -296,6 +237,3 @@ impl Sequencer {
         self.failed.get_or_insert(why).clone()
     }
 }
-
-/// How often the same first batch is sent before everything is asked anew.
-const START_ATTEMPTS: u32 = 20;

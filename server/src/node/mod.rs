@@ -144,7 +144,7 @@ impl Node {
 
         let sampler = {
             let audit = self.audit.clone();
-            metrics::sampler(Some(self.data.node().clone()), move || audit.status())
+            metrics::sampler(Some(self.data.node().clone()), move || Some(audit.node().clone()))
         };
         self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
         self.tasks.close();

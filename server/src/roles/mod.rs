@@ -107,7 +107,7 @@ impl Server {
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
         }
-        let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.status());
+        let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.replica());
         server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
         server.tasks.close();
         Ok(server)

@@ -35,7 +35,8 @@ impl ControlNode {
     pub async fn remove_node(&self, caller: &Caller, node: &str) -> Result<(), ControlError> {
         let id = self.resolve(caller, node).await?;
         let this = self.clone();
-        self.recorded(caller, Deed::new("node.remove", vec![node.to_owned()], format!("node {id}")), async move {
+        let deed = Deed::new("node.remove", vec![node.to_owned()], format!("node {id}"));
+        self.recorded(caller, deed.last(id == self.inner.config.node_id), async move {
             let state = this.inner.published.state.load_full();
             if state.cluster().members().contains_key(&id) {
                 // Before its replica goes: it would come back by itself.

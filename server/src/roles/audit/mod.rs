@@ -19,7 +19,7 @@ use std::{
 };
 
 use provost_audit_store::{
-    AuditClient, AuditEndpoint, AuditNode, AuditService, AuditStatus, AuditWriter, AuditWriterConfig, PeerService,
+    AuditClient, AuditEndpoint, AuditNode, AuditService, AuditWriter, AuditWriterConfig, PeerService,
 };
 use provost_control_api::Departures;
 use provost_types::{AuditSink, BoxFuture};
@@ -107,10 +107,10 @@ impl AuditRole {
         self.fatal.clone()
     }
 
-    /// What a scrape asks: where each log stands in the replica here.
-    pub fn status(&self) -> impl Fn() -> Vec<AuditStatus> + Send + Sync + 'static {
+    /// The replica here, once it is open, for a scrape.
+    pub fn replica(&self) -> impl Fn() -> Option<AuditNode> + Send + Sync + 'static {
         let node = self.node.clone();
-        move || node.get().map(AuditNode::status).unwrap_or_default()
+        move || node.get().cloned()
     }
 
     /// Finds the replicas from now on, and opens the one here.
