@@ -12,8 +12,10 @@
 mod audit_log;
 mod checkpointer;
 mod config;
+mod disk;
 mod entry;
 mod error;
+mod history;
 mod key;
 mod log_files;
 mod machine;
@@ -25,6 +27,7 @@ mod state;
 
 pub use audit_log::{AuditLog, AuditStatus, open};
 pub use config::AuditLogConfig;
+pub use disk::{DiskOperation, DiskWatch};
 pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
 pub use error::AuditError;
 pub use key::CheckpointKey;
