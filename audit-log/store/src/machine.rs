@@ -21,6 +21,7 @@ use provost_types::{CallId, Phase};
 
 use crate::{
     catch_up::{LeafSource, earlier_checkpoints},
+    disk::{Disk, DiskWatch},
     entry::{Append, Command, Head, Reply},
     error::AuditError,
     log_files::{Dirty, LogFiles},
@@ -34,6 +35,7 @@ use crate::{
 /// The machine: its state, its files, and the thread that makes them durable.
 pub struct AuditMachine {
     dir: PathBuf,
+    disk: Disk,
     public_key: [u8; 32],
     state: MachineState,
     logs: BTreeMap<LogId, LogFiles>,
@@ -53,11 +55,25 @@ impl AuditMachine {
     /// Files that reach beyond the last persisted state are cut back; files that hold less, or
     /// other bytes, are refused.
     pub fn open(dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
+        Self::open_on(Disk::default(), dir, cluster, public_key)
+    }
+
+    /// As [`AuditMachine::open`], with somebody who is asked before each change of the files.
+    pub fn open_watched(
+        watch: Arc<dyn DiskWatch>,
+        dir: &Path,
+        cluster: &str,
+        public_key: [u8; 32],
+    ) -> Result<Self, AuditError> {
+        Self::open_on(Disk::watched(watch), dir, cluster, public_key)
+    }
+
+    fn open_on(disk: Disk, dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
         fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
         let path = dir.join(STATE_FILE);
         let state = match MachineState::read(&path)? {
             Some(state) => state,
-            None => first_state(dir, &path, cluster)?,
+            None => first_state(&disk, dir, &path, cluster)?,
         };
         if state.cluster != cluster {
             let why = format!("it belongs to cluster {}, not to {cluster}", state.cluster);
@@ -67,7 +83,7 @@ impl AuditMachine {
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
-            let files = LogFiles::reopen(log, layout, &log.origin(cluster), head.clone())?;
+            let files = LogFiles::reopen(&disk, log, layout, &log.origin(cluster), head.clone())?;
             logs.insert(log.clone(), files);
         }
         for log in list_logs(dir).map_err(AuditError::io(dir))? {
@@ -77,10 +93,11 @@ impl AuditMachine {
                 fs::remove_dir_all(&folder).map_err(AuditError::io(&folder))?;
             }
         }
-        let persister = Persister::start(dir.to_owned(), state.applied).map_err(AuditError::io(dir))?;
+        let persister = Persister::start(dir.to_owned(), state.applied, disk.clone()).map_err(AuditError::io(dir))?;
         let published = BTreeSet::new();
         Ok(Self {
             dir: dir.to_owned(),
+            disk,
             public_key,
             state,
             logs,
@@ -323,7 +340,7 @@ impl AuditMachine {
             let origin = log.origin(&self.state.cluster);
             let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
             let layout = LogLayout::new(self.dir.join(log.folder()));
-            let files = LogFiles::create(layout, &origin, &key.to_text())?;
+            let files = LogFiles::create(&self.disk, layout, &origin, &key.to_text())?;
             self.logs.insert(log.clone(), files);
         }
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
@@ -416,7 +433,7 @@ fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>,
 }
 
 /// The state of a directory that was never used; one that holds logs but no state is refused.
-fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
+fn first_state(disk: &Disk, dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
     let logs = list_logs(dir).map_err(AuditError::io(dir))?;
     if !logs.is_empty() {
         let why = format!("it is missing, but {} logs are there", logs.len());
@@ -424,8 +441,8 @@ fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, A
     }
     let state = MachineState { cluster: cluster.to_owned(), ..MachineState::default() };
     let write = || {
-        crate::persist::replace(path, &state.encode()?)?;
-        crate::persist::sync_dir(dir)
+        disk.replace(path, &state.encode()?)?;
+        disk.sync_dir(dir)
     };
     write().map_err(AuditError::io(path))?;
     Ok(state)

@@ -12,6 +12,7 @@ mod block_check;
 mod completeness;
 mod ed25519;
 mod facts;
+mod html;
 mod layout;
 mod leaf_hashes;
 mod log_check;
@@ -27,6 +28,7 @@ mod verify;
 mod walk;
 
 pub use ed25519::Ed25519;
+pub use html::HtmlContext;
 pub use layout::{CHECKPOINT_FILE, HISTORY_FILE, KEY_FILE, LogLayout, SEGMENTS_DIR, list_logs, tail_name};
 pub use leaf_hashes::LeafHashes;
 pub use options::VerifyOptions;

@@ -6,6 +6,8 @@ mod case;
 mod checkpoints;
 #[path = "../common/mod.rs"]
 mod common;
+mod disk;
+mod faults;
 mod fields;
 mod forgery;
 mod list;
