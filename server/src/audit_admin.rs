@@ -3,13 +3,17 @@
 //! Invariant: nothing is answered that is not in the log first. A body that was opened and whose
 //! reading cannot be recorded is not handed out.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use prost::Message;
 use provost_audit_core::LogId;
-use provost_audit_store::{AuditLog, BodyError, BodyState, EraseError, EraseOrder};
+use provost_audit_store::{AuditNode, BodyError, BodyState, EraseError, EraseOrder};
 use provost_control_api::{Caller, Scope};
 use provost_types::{
-    AuditEvent, AuditSink, AuditUnavailable, CallId, CallStatus, Impact, Month, Name, Phase, Revision, Subject, What,
+    AuditEvent, AuditSink, AuditUnavailable, BoxFuture, CallId, CallStatus, Impact, Month, Name, Phase, Revision, Subject, What,
     Who, Why,
 };
 use provost_wire::admin::{
@@ -24,24 +28,99 @@ const MAX_FILTER_CHARS: usize = 512;
 /// Names that one answer resolves.
 const MAX_IDENTITIES: usize = 100_000;
 
-/// The service over this node's log.
-pub struct AuditAdminService {
-    log: AuditLog,
+/// The audit log as the admin API reaches it.
+#[derive(Clone)]
+pub struct AuditAccess {
+    /// Where this process records.
+    pub sink: Arc<dyn AuditSink>,
+    /// The replica here, once it is open.
+    pub node: Arc<OnceLock<AuditNode>>,
+    /// Who is asked while there is none.
+    pub elsewhere: Arc<dyn Elsewhere>,
 }
 
-/// The routes for the admin listener; none where this process keeps no log.
-pub fn routes(log: Option<&AuditLog>) -> Routes {
-    let service = log.map(|log| AuditAdminServer::new(AuditAdminService { log: log.clone() }));
-    service.map(Routes::new).unwrap_or_default()
+/// What an administrator asks.
+pub enum Question {
+    ShowBody(ShowBodyRequest),
+    Erase(EraseRequest),
+    NoteRead(NoteReadRequest),
+}
+
+/// Other processes that keep the log.
+pub trait Elsewhere: Send + Sync + 'static {
+    /// Has a question answered by one of them; gives the response's bytes.
+    fn ask(&self, caller: Caller, question: Question) -> BoxFuture<'_, Result<Vec<u8>, Status>>;
+}
+
+/// There are none.
+pub struct Nowhere;
+
+impl Elsewhere for Nowhere {
+    fn ask(&self, _: Caller, _: Question) -> BoxFuture<'_, Result<Vec<u8>, Status>> {
+        Box::pin(std::future::ready(Err(starting())))
+    }
+}
+
+fn starting() -> Status {
+    Failure::new("PV-AUDIT-UNAVAILABLE", "the audit log is starting", "try again").into_status(Code::Unavailable)
+}
+
+/// The service for the admin listener.
+struct AuditAdminService(AuditAccess);
+
+/// The routes for the admin listener.
+pub fn routes(access: AuditAccess) -> Routes {
+    Routes::new(AuditAdminServer::new(AuditAdminService(access)))
+}
+
+impl AuditAdminService {
+    async fn answer<T: Message + Default>(&self, caller: Caller, question: Question) -> Result<Response<T>, Status> {
+        let answer = match self.0.node.get() {
+            Some(_) => self.0.answer_here(&caller, question).await?,
+            None => self.0.elsewhere.ask(caller, question).await?,
+        };
+        T::decode(answer.as_slice()).map(Response::new).map_err(|e| Status::internal(e.to_string()))
+    }
 }
 
 #[tonic::async_trait]
 impl AuditAdmin for AuditAdminService {
     async fn show_body(&self, request: Request<ShowBodyRequest>) -> Result<Response<ShowBodyResponse>, Status> {
-        let (caller, ShowBodyRequest { tenant, index }) = taken(request)?;
-        let log = permitted(&caller, &tenant)?;
-        let (audit, asked) = (self.log.clone(), log.clone());
-        let shown = tokio::task::spawn_blocking(move || audit.open_body(&asked, index)).await;
+        let (caller, asked) = taken(request)?;
+        self.answer(caller, Question::ShowBody(asked)).await
+    }
+
+    async fn erase(&self, request: Request<EraseRequest>) -> Result<Response<EraseResponse>, Status> {
+        let (caller, asked) = taken(request)?;
+        self.answer(caller, Question::Erase(asked)).await
+    }
+
+    async fn note_read(&self, request: Request<NoteReadRequest>) -> Result<Response<NoteReadResponse>, Status> {
+        let (caller, asked) = taken(request)?;
+        self.answer(caller, Question::NoteRead(asked)).await
+    }
+}
+
+impl AuditAccess {
+    /// Answers with the replica of this process.
+    pub async fn answer_here(&self, caller: &Caller, question: Question) -> Result<Vec<u8>, Status> {
+        let node = self.node.get().ok_or_else(starting)?;
+        match question {
+            Question::ShowBody(asked) => self.show_body(node, caller, asked).await.map(|a| a.encode_to_vec()),
+            Question::Erase(asked) => self.erase(node, caller, asked).await.map(|a| a.encode_to_vec()),
+            Question::NoteRead(asked) => self.note_read(node, caller, asked).await.map(|a| a.encode_to_vec()),
+        }
+    }
+
+    async fn show_body(
+        &self,
+        node: &AuditNode,
+        caller: &Caller,
+        ShowBodyRequest { tenant, index }: ShowBodyRequest,
+    ) -> Result<ShowBodyResponse, Status> {
+        let log = permitted(caller, &tenant)?;
+        let (node, asked) = (node.clone(), log.clone());
+        let shown = tokio::task::spawn_blocking(move || node.open_body(&asked, index)).await;
         let shown = shown.map_err(|e| Status::internal(e.to_string()))?.map_err(body_failed)?;
         let key = shown.found.record.body_key.map(|key| format!("key:{key}"));
         let objects = std::iter::once(format!("record:{index}")).chain(key).collect();
@@ -51,42 +130,48 @@ impl AuditAdmin for AuditAdminService {
             BodyState::Omitted(why) => ("omitted", Vec::new(), why),
             BodyState::None => ("none", Vec::new(), String::new()),
         };
-        self.record(&caller, &log, ("audit.read", objects, format!("body: {state}"))).await?;
+        self.record(caller, &log, ("audit.read", objects, format!("body: {state}"))).await?;
         let (record, leaf_hash) = (shown.found.leaf, shown.found.leaf_hash.to_string());
-        Ok(Response::new(ShowBodyResponse { record, leaf_hash, state: state.to_owned(), body, detail }))
+        Ok(ShowBodyResponse { record, leaf_hash, state: state.to_owned(), body, detail })
     }
 
-    async fn erase(&self, request: Request<EraseRequest>) -> Result<Response<EraseResponse>, Status> {
-        let (caller, EraseRequest { tenant, subject, before, reason }) = taken(request)?;
-        let LogId(Some(tenant)) = permitted(&caller, &tenant)? else {
+    async fn erase(
+        &self,
+        node: &AuditNode,
+        caller: &Caller,
+        EraseRequest { tenant, subject, before, reason }: EraseRequest,
+    ) -> Result<EraseResponse, Status> {
+        let LogId(Some(tenant)) = permitted(caller, &tenant)? else {
             return Err(invalid("PV-CLI-TENANT", "bodies belong to a tenant", "give --tenant NAME"));
         };
         let before = match before.as_str() {
             "" => None,
             text => Some(text.parse::<Month>().map_err(|e| invalid("PV-AUDIT-ERASE", e, "write --before 2026-11"))?),
         };
-        let order = EraseOrder { tenant, subject, before, reason, by: who(&caller) };
-        let erased = self.log.erase(order).await.map_err(|cause| erase_failed(&cause))?;
+        let order = EraseOrder { tenant, subject, before, reason, by: who(caller) };
+        let erased = node.erase(&*self.sink, order).await.map_err(|cause| erase_failed(&cause))?;
         let keys = erased.keys.iter().map(ToString::to_string).collect();
         let pseudonym = erased.pseudonym.map(|p| p.to_string()).unwrap_or_default();
-        Ok(Response::new(EraseResponse { pseudonym, keys }))
+        Ok(EraseResponse { pseudonym, keys })
     }
 
-    async fn note_read(&self, request: Request<NoteReadRequest>) -> Result<Response<NoteReadResponse>, Status> {
-        let (caller, NoteReadRequest { command, tenant, filter }) = taken(request)?;
-        let log = permitted(&caller, &tenant)?;
+    async fn note_read(
+        &self,
+        node: &AuditNode,
+        caller: &Caller,
+        NoteReadRequest { command, tenant, filter }: NoteReadRequest,
+    ) -> Result<NoteReadResponse, Status> {
+        let log = permitted(caller, &tenant)?;
         if !["query", "show", "export", "tail"].contains(&command.as_str()) {
             return Err(invalid("PV-ADMIN-REQUEST", format!("`{command}` is no command that reads"), ""));
         }
         let filter = filter.chars().take(MAX_FILTER_CHARS).collect();
-        self.record(&caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
-        let known = self.log.identities(&log).into_iter().take(MAX_IDENTITIES);
+        self.record(caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
+        let known = node.identities(&log).into_iter().take(MAX_IDENTITIES);
         let known = known.map(|known| AuditIdentity { pseudonym: known.pseudonym.to_string(), name: known.name });
-        Ok(Response::new(NoteReadResponse { identities: known.collect() }))
+        Ok(NoteReadResponse { identities: known.collect() })
     }
-}
 
-impl AuditAdminService {
     async fn record(
         &self,
         caller: &Caller,
@@ -95,7 +180,7 @@ impl AuditAdminService {
     ) -> Result<(), Status> {
         let subject = Subject { event: event.to_owned(), objects, detail };
         let event = admin_event(log.0.clone(), who(caller), subject, Some(CallStatus::Ok));
-        self.log.record(event).await.map(drop).map_err(|cause| unavailable(&cause))
+        self.sink.record(event).await.map(drop).map_err(|cause| unavailable(&cause))
     }
 }
 

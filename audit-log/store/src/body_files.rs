@@ -5,21 +5,22 @@
 //! still in the tail. Nothing here is fsynced; [`crate::persist`] does that, before the state that
 //! describes the file. If the process dies, the next start cuts the file back like the others.
 
-use std::{fs, fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{io, sync::Arc};
 
 use provost_audit_core::{BODY_HEADER_LEN, BodyHeader, BodyPrefix, Hash, SEGMENT_LEAVES};
 use provost_audit_verify::LogLayout;
 
 use crate::{
+    disk::{Disk, StoreFile},
     error::AuditError,
-    log_files::{Differs, Dirty, create, cut},
+    log_files::{Differs, Dirty, cut},
     state::{BodyHead, LogHead},
 };
 
 /// The body file that is written to.
 #[derive(Default)]
 pub(crate) struct BodyFiles {
-    file: Option<Arc<File>>,
+    file: Option<Arc<StoreFile>>,
     /// Frames that are not written yet.
     pending: Vec<u8>,
 }
@@ -31,8 +32,7 @@ impl BodyFiles {
     /// Appends the body of a record.
     pub(crate) fn append(
         &mut self,
-        layout: &LogLayout,
-        origin: &str,
+        (disk, layout, origin): (&Disk, &LogLayout, &str),
         head: &mut BodyHead,
         dirty: &mut Dirty,
         (index, body): (u64, &[u8]),
@@ -40,7 +40,7 @@ impl BodyFiles {
         let first = index - index % SEGMENT_LEAVES;
         if self.file.is_none() || head.first != first {
             self.flush(head, dirty)?;
-            let file = Arc::new(create(layout.bodies(first))?);
+            let file = disk.create(&layout.bodies(first))?;
             let header = BodyHeader { first_index: first, origin: Hash::of(origin.as_bytes()) };
             file.write_all_at(&header.encode(), 0)?;
             dirty.dirs.push(layout.segments());
@@ -64,17 +64,22 @@ impl BodyFiles {
     }
 
     /// Opens the files as `head` describes them: what reaches further is cut off.
-    pub(crate) fn reopen(layout: &LogLayout, head: &LogHead, differs: Differs<'_>) -> Result<Self, AuditError> {
+    pub(crate) fn reopen(
+        disk: &Disk,
+        layout: &LogLayout,
+        head: &LogHead,
+        differs: Differs<'_>,
+    ) -> Result<Self, AuditError> {
         let bodies = head.bodies;
         for first in layout.list_bodies().map_err(AuditError::io(&layout.dir))? {
             if first > bodies.first || bodies.len == 0 {
                 let path = layout.bodies(first);
-                fs::remove_file(&path).map_err(AuditError::io(&path))?;
+                disk.remove(&path).map_err(AuditError::io(&path))?;
             }
         }
         let file = match bodies.len {
             0 => None,
-            len => Some(cut(layout.bodies(bodies.first), len, differs)?),
+            len => Some(cut(disk, layout.bodies(bodies.first), len, differs)?),
         };
         Ok(Self { file, pending: Vec::new() })
     }

@@ -20,7 +20,7 @@ pub(crate) const MAX_HEADS: usize = 4_096;
 const MAX_WRITER: usize = 255;
 const VERSION: u8 = 1;
 /// The kind of entries and replies about keys.
-pub(crate) const KEYS_KIND: u8 = 16;
+pub(crate) const KEYS_KIND: u8 = 40;
 /// The longest entry or reply about keys, bytes: an erasure names all keys of one subject.
 const MAX_KEYS_ENTRY: usize = 64 << 10;
 
@@ -113,6 +113,14 @@ pub enum Reply {
 }
 
 impl Command {
+    /// Whose command it is; `None`: a replica's own.
+    pub fn writer(&self) -> Option<&str> {
+        match self {
+            Command::Append(append) => Some(&append.writer),
+            Command::Seal | Command::Signed(_) | Command::Keys(_) => None,
+        }
+    }
+
     /// The bytes to propose.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];

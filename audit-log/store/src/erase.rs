@@ -2,11 +2,11 @@
 //!
 //! The order that destroys the keys is an entry of the audit group; applying it removes the keys
 //! on every replica, durably, before it is answered. The erasure then waits in the replicated
-//! state until its record is in the tenant's log. If the process dies before that, the next start
-//! writes the record; if it dies between the record and the note that it is there, the record is
-//! written twice, under one call id.
+//! state until its record is in the tenant's log. If the process dies before that, the leader of
+//! the group writes the record a moment later; if it dies between the record and the note that it is
+//! there, the record is written twice, under one call id.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use provost_audit_core::LogId;
 use provost_types::{
@@ -15,8 +15,8 @@ use provost_types::{
 };
 
 use crate::{
-    AuditLog,
-    audit_log::{event_id, now_ns},
+    AuditNode,
+    own_events::{event_id, now_ns},
     subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON},
     subject_keys::propose,
 };
@@ -73,25 +73,27 @@ impl From<AuditUnavailable> for EraseError {
 /// Says why a subject's bodies must be kept, if they must.
 pub type HoldCheck = Arc<dyn Fn(&LogId, &str) -> Option<String> + Send + Sync>;
 
-impl AuditLog {
+impl AuditNode {
     /// Every erasure asks this too.
     pub fn add_hold_check(&self, check: HoldCheck) {
         self.inner.holds.write().push(check);
     }
 
-    /// Destroys the keys under which a subject's bodies are sealed.
-    pub async fn erase(&self, order: EraseOrder) -> Result<Erased, EraseError> {
+    /// Destroys the keys under which a subject's bodies are sealed, on every replica; a replica that
+    /// is away does it when it applies the order. The erasure is recorded through `sink`.
+    pub async fn erase(&self, sink: &dyn AuditSink, order: EraseOrder) -> Result<Erased, EraseError> {
         if order.reason.trim().is_empty() || order.reason.len() > MAX_REASON {
             return Err(EraseError::Reason);
         }
         let _turn = self.inner.erase_turn.lock().await;
         // What an earlier call ordered and could not record.
-        self.finish_erasures().await?;
+        self.finish_erasures(sink, Duration::ZERO).await?;
         let log = LogId(Some(order.tenant));
         let held = self.inner.holds.read().iter().find_map(|check| check(&log, &order.subject));
         if let Some(why) = held {
             return Err(EraseError::Held(why));
         }
+        self.group().read_barrier().await.map_err(|e| EraseError::Unavailable(e.to_string()))?;
         let pseudonym = self.inner.checkpointer.machine.0.lock().keys.state.pseudonym(&log, &order.subject);
         let Some(subject) = pseudonym else { return Ok(Erased { pseudonym, keys: Vec::new() }) };
         let time_ns = now_ns();
@@ -109,24 +111,33 @@ impl AuditLog {
             other => return Err(EraseError::Unavailable(format!("the audit machine answered {other:?}"))),
         };
         if !keys.is_empty() {
-            self.record_erasure(&erasure, &keys).await?;
+            self.record_erasure(sink, &erasure, &keys).await?;
         }
         Ok(Erased { pseudonym, keys })
     }
 
-    /// Records of erasures that were ordered before the process ended.
-    pub(crate) async fn finish_erasures(&self) -> Result<(), AuditUnavailable> {
-        let pending: Vec<(Erasure, Vec<KeyId>)> =
-            self.inner.checkpointer.machine.0.lock().keys.state.pending.values().cloned().collect();
+    /// Records erasures that were ordered at least `age` ago and whose record is not in the log.
+    pub async fn finish_erasures(&self, sink: &dyn AuditSink, age: Duration) -> Result<(), AuditUnavailable> {
+        let before = now_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        let pending: Vec<(Erasure, Vec<KeyId>)> = {
+            let machine = self.inner.checkpointer.machine.0.lock();
+            let pending = machine.keys.state.pending.values();
+            pending.filter(|(erasure, _)| erasure.time_ns <= before).cloned().collect()
+        };
         for (erasure, keys) in pending {
-            self.record_erasure(&erasure, &keys).await?;
+            self.record_erasure(sink, &erasure, &keys).await?;
         }
         Ok(())
     }
 
-    async fn record_erasure(&self, erasure: &Erasure, keys: &[KeyId]) -> Result<(), AuditUnavailable> {
+    async fn record_erasure(
+        &self,
+        sink: &dyn AuditSink,
+        erasure: &Erasure,
+        keys: &[KeyId],
+    ) -> Result<(), AuditUnavailable> {
         for part in keys.chunks(KEYS_PER_RECORD) {
-            self.record(erasure_event(erasure, part)).await?;
+            sink.record(erasure_event(erasure, part)).await?;
         }
         propose(&self.inner.checkpointer.group, KeyCommand::Recorded(erasure.id)).await.map(drop)
     }

@@ -340,7 +340,7 @@ async fn bodies_open_until_they_are_erased_and_the_log_verifies_throughout() {
     assert_eq!(keys.key(&tenant, "ana", month()).await.unwrap().id, ana.id);
     assert_eq!(log.record(event("ana", 1, &ana, CANARY.as_bytes())).await.unwrap().index, 0);
     assert_eq!(log.record(event("sue", 2, &sue, b"{}")).await.unwrap().index, 1);
-    let opened = |log: &AuditLog, index| log.open_body(&acme(), index).unwrap().body;
+    let opened = |log: &AuditLog, index| log.node().open_body(&acme(), index).unwrap().body;
     let canary = BodyState::Opened(CANARY.as_bytes().to_vec().into());
     assert_eq!(opened(&log, 0), canary);
     log.close().await.unwrap();
@@ -348,7 +348,7 @@ async fn bodies_open_until_they_are_erased_and_the_log_verifies_throughout() {
     let log = started(dir.path()).await;
     assert_eq!(opened(&log, 0), canary, "after a restart");
     assert!(matches!(log.erase(order("ana", " ")).await, Err(EraseError::Reason)));
-    log.add_hold_check(std::sync::Arc::new(|_, subject| (subject == "sue").then(|| "case 7".to_owned())));
+    log.node().add_hold_check(std::sync::Arc::new(|_, subject| (subject == "sue").then(|| "case 7".to_owned())));
     assert!(matches!(log.erase(order("sue", "asked to")).await, Err(EraseError::Held(_))));
     assert_eq!(log.erase(order("nobody", "asked to")).await.unwrap().keys, []);
     let generation = log.subject_keys().generation();
@@ -382,7 +382,7 @@ async fn an_erasure_without_its_record_gets_it_at_the_next_start() {
     let log = started(dir.path()).await;
     let tenant = Name::new("acme").unwrap();
     log.subject_keys().key(&tenant, "ana", month()).await.unwrap();
-    let inner = &log.inner.checkpointer;
+    let inner = &log.node().inner.checkpointer;
     let subject = inner.machine.0.lock().keys.state.pseudonym(&acme(), "ana").unwrap();
     // The process dies between the order and its record.
     let reply = propose(&inner.group, KeyCommand::Erase(erasure(5, subject))).await.unwrap();
@@ -391,7 +391,7 @@ async fn an_erasure_without_its_record_gets_it_at_the_next_start() {
     log.close().await.unwrap();
     let log = started(dir.path()).await;
     assert_eq!(erase_records(&log).len(), 1);
-    assert!(log.inner.checkpointer.machine.0.lock().keys.state.pending.is_empty());
+    assert!(log.node().inner.checkpointer.machine.0.lock().keys.state.pending.is_empty());
     log.close().await.unwrap();
     let log = started(dir.path()).await;
     assert_eq!(erase_records(&log).len(), 1, "and not again");
@@ -454,10 +454,10 @@ async fn a_node_that_joins_takes_keys_from_another_and_makes_none() {
     let log = crate::open(config.clone()).await.unwrap();
     let refused = log.subject_keys().key(&tenant, "ana", month()).await.unwrap_err();
     assert!(refused.0.contains("PV-AUDIT-KEYS"), "{refused}");
-    let nothing = log.export_keys().unwrap();
+    let nothing = log.node().export_keys().unwrap();
     log.close().await.unwrap();
     assert!(adopt_keys(SubjectPaths::below(joins.path()), &nothing).is_err(), "no keys are no keys to adopt");
-    adopt_keys(SubjectPaths::below(joins.path()), &began.export_keys().unwrap()).unwrap();
+    adopt_keys(SubjectPaths::below(joins.path()), &began.node().export_keys().unwrap()).unwrap();
     let log = crate::open(config).await.unwrap();
     assert!(log.subject_keys().key(&tenant, "ana", month()).await.is_ok());
     log.close().await.unwrap();

@@ -15,17 +15,20 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, LogLayout, list_logs};
+use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, LogLayout, list_logs};
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_types::{CallId, Phase};
 
 use crate::{
+    catch_up::{LeafSource, earlier_checkpoints},
+    disk::{Disk, DiskWatch},
     entry::{Append, Command, Head, Reply},
     error::AuditError,
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
     state::{
-        LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
+        Applied, LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer,
+        WriterChain,
     },
     subject_file::SubjectPaths,
     subject_store::SubjectStore,
@@ -34,6 +37,7 @@ use crate::{
 /// The machine: its state, its files, and the thread that makes them durable.
 pub struct AuditMachine {
     dir: PathBuf,
+    disk: Disk,
     public_key: [u8; 32],
     state: MachineState,
     logs: BTreeMap<LogId, LogFiles>,
@@ -42,6 +46,8 @@ pub struct AuditMachine {
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,
+    /// Where records are had that the Raft log does not hold any more.
+    source: Option<Arc<dyn LeafSource>>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
 }
@@ -54,8 +60,7 @@ impl AuditMachine {
     ///
     /// The keys of bodies are kept beside the directory, as in a data directory.
     pub fn open(dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
-        let data_dir = dir.parent().unwrap_or(Path::new("."));
-        Self::open_with_keys(dir, cluster, public_key, SubjectPaths::below(data_dir))
+        Self::open_with_keys(dir, cluster, public_key, keys_beside(dir))
     }
 
     /// Like [`AuditMachine::open`], with the keys of bodies in these files.
@@ -65,11 +70,31 @@ impl AuditMachine {
         public_key: [u8; 32],
         keys: SubjectPaths,
     ) -> Result<Self, AuditError> {
+        Self::open_on(Disk::default(), dir, cluster, public_key, keys)
+    }
+
+    /// As [`AuditMachine::open`], with somebody who is asked before each change of the files.
+    pub fn open_watched(
+        watch: Arc<dyn DiskWatch>,
+        dir: &Path,
+        cluster: &str,
+        public_key: [u8; 32],
+    ) -> Result<Self, AuditError> {
+        Self::open_on(Disk::watched(watch), dir, cluster, public_key, keys_beside(dir))
+    }
+
+    fn open_on(
+        disk: Disk,
+        dir: &Path,
+        cluster: &str,
+        public_key: [u8; 32],
+        keys: SubjectPaths,
+    ) -> Result<Self, AuditError> {
         fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
         let path = dir.join(STATE_FILE);
         let state = match MachineState::read(&path)? {
             Some(state) => state,
-            None => first_state(dir, &path, cluster)?,
+            None => first_state(&disk, dir, &path, cluster)?,
         };
         if state.cluster != cluster {
             let why = format!("it belongs to cluster {}, not to {cluster}", state.cluster);
@@ -80,7 +105,7 @@ impl AuditMachine {
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
-            let files = LogFiles::reopen(log, layout, &log.origin(cluster), head.clone())?;
+            let files = LogFiles::reopen(&disk, log, layout, &log.origin(cluster), head.clone())?;
             logs.insert(log.clone(), files);
         }
         for log in list_logs(dir).map_err(AuditError::io(dir))? {
@@ -90,10 +115,11 @@ impl AuditMachine {
                 fs::remove_dir_all(&folder).map_err(AuditError::io(&folder))?;
             }
         }
-        let persister = Persister::start(dir.to_owned(), state.applied).map_err(AuditError::io(dir))?;
+        let persister = Persister::start(dir.to_owned(), state.applied, disk.clone()).map_err(AuditError::io(dir))?;
         let published = BTreeSet::new();
         Ok(Self {
             dir: dir.to_owned(),
+            disk,
             public_key,
             state,
             logs,
@@ -101,8 +127,68 @@ impl AuditMachine {
             persister,
             persist_due: false,
             published,
+            source: None,
             broken: false,
         })
+    }
+
+    /// Gives the machine other replicas' records, for a snapshot that is ahead of it.
+    pub fn with_source(mut self, source: Arc<dyn LeafSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Brings every log to the manifest's head and takes its state. Files that were grown are beyond
+    /// the stored state until the state is replaced: a crash or an error in between leaves what the
+    /// next start cuts off.
+    fn catch_up(&mut self, manifest: MachineState) -> io::Result<()> {
+        let Some(source) = self.source.clone() else {
+            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft log, and \
+                        knows no other";
+            return Err(io::Error::other(text));
+        };
+        if manifest.cluster != self.state.cluster {
+            return Err(io::Error::other(format!("the snapshot is of cluster {}", manifest.cluster)));
+        }
+        self.broken = true;
+        if self.keys.state.applied < manifest.keys {
+            // Before the records: whatever fails behind this, keys that are newer do no harm.
+            let exported = source.keys(manifest.keys)?;
+            self.keys.adopt(&exported, manifest.keys)?;
+        }
+        for (log, head) in &manifest.logs {
+            let files = self.log(log)?;
+            let have = files.head.size();
+            tracing::info!(%log, from = have, to = head.size(), "takes records from another replica");
+            if have < head.size() {
+                source.leaves(log, have, head.size(), &mut |leaf, body| {
+                    let view = RecordView::read(leaf).map_err(|e| io::Error::other(e.to_string()))?;
+                    if body.map(|body| Hash(provost_sealed::sha256(body))) != view.body_sealed {
+                        let text = format!("PV-AUDIT-BEHIND: a body of {log} is not the one that its record names");
+                        return Err(io::Error::other(text));
+                    }
+                    let index = files.append(leaf, leaf_hash(leaf), view.time_ns)?;
+                    body.map_or(Ok(()), |body| files.append_body(index, body))
+                })?;
+            }
+            files.flush()?;
+            if (files.head.size(), files.head.chain) != (head.size(), head.chain)
+                || files.head.frontier.root() != head.frontier.root()
+            {
+                let text = format!("PV-AUDIT-BEHIND: the records of {log} are not those that the group agreed on");
+                return Err(io::Error::other(text));
+            }
+        }
+        for (log, signed) in &manifest.checkpoints {
+            let dir = self.dir.join(log.folder());
+            let history =
+                earlier_checkpoints(&source.checkpoints(log)?, &log.origin(&manifest.cluster), signed.head.size);
+            crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
+        }
+        self.state = manifest;
+        self.broken = false;
+        self.published = self.state.checkpoints.keys().cloned().collect();
+        Ok(())
     }
 
     /// Index of the last applied entry.
@@ -234,9 +320,13 @@ impl AuditMachine {
             return Ok(Reply::OutOfOrder { next });
         }
         if append.batch < next {
-            let known = writer.and_then(|w| w.recent.iter().find(|(b, _)| *b == append.batch));
+            let known = writer.and_then(|w| w.recent.iter().find(|known| known.batch == append.batch));
             return Ok(match known {
-                Some((_, places)) => Reply::Appended(places.clone()),
+                Some(known) if append.records.last().map(|r| leaf_hash(&r.leaf)) == Some(known.last) => {
+                    Reply::Appended(known.places.clone())
+                }
+                // Two processes took the same epoch; this one came second.
+                Some(_) => Reply::Fenced { epoch },
                 None => Reply::Invalid("the batch was applied too long ago".to_owned()),
             });
         }
@@ -259,6 +349,7 @@ impl AuditMachine {
             }
             self.note_intent(append, &record.log, checked, index);
         }
+        let last = checked.last().map(|c| c.hash).unwrap_or(Hash::ZERO);
         let writer = self.state.writers.entry(append.writer.clone()).or_default();
         if append.epoch > writer.epoch {
             writer.epoch = append.epoch;
@@ -272,7 +363,7 @@ impl AuditMachine {
         if writer.recent.len() == REMEMBERED_BATCHES {
             writer.recent.pop_front();
         }
-        writer.recent.push_back((append.batch, places.clone()));
+        writer.recent.push_back(Applied { batch: append.batch, last, places: places.clone() });
         Ok(Reply::Appended(places))
     }
 
@@ -295,7 +386,7 @@ impl AuditMachine {
             let origin = log.origin(&self.state.cluster);
             let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
             let layout = LogLayout::new(self.dir.join(log.folder()));
-            let files = LogFiles::create(layout, &origin, &key.to_text())?;
+            let files = LogFiles::create(&self.disk, layout, &origin, &key.to_text())?;
             self.logs.insert(log.clone(), files);
         }
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
@@ -391,8 +482,13 @@ fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>,
     Ok(checked)
 }
 
+/// Where a data directory has the keys of bodies.
+fn keys_beside(dir: &Path) -> SubjectPaths {
+    SubjectPaths::below(dir.parent().unwrap_or(Path::new(".")))
+}
+
 /// The state of a directory that was never used; one that holds logs but no state is refused.
-fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
+fn first_state(disk: &Disk, dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
     let logs = list_logs(dir).map_err(AuditError::io(dir))?;
     if !logs.is_empty() {
         let why = format!("it is missing, but {} logs are there", logs.len());
@@ -400,8 +496,8 @@ fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, A
     }
     let state = MachineState { cluster: cluster.to_owned(), ..MachineState::default() };
     let write = || {
-        crate::persist::replace(path, &state.encode()?)?;
-        crate::persist::sync_dir(dir)
+        disk.replace(path, &state.encode()?)?;
+        disk.sync_dir(dir)
     };
     write().map_err(AuditError::io(path))?;
     Ok(state)
@@ -469,20 +565,19 @@ impl Machine for SharedMachine {
         }))
     }
 
-    /// Only a replica whose files already hold what the manifest describes can take it.
+    /// Takes what the manifest describes from another replica, unless it is here already.
     fn install(&mut self, applied: AppliedState, data: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         data.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes)?;
         let manifest = MachineState::decode(&bytes).map_err(io::Error::other)?;
         let mut machine = self.0.lock();
         if machine.state.applied < manifest.applied {
-            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft \
-                        log; copy the audit directory of another replica while it is stopped, \
-                        then start again";
-            return Err(io::Error::other(text));
+            machine.catch_up(manifest)?;
         }
         machine.state.raft = Some(applied.as_bytes().to_vec());
-        machine.persist()
+        machine.persist()?;
+        // After the state: a checkpoint on disk is never ahead of it.
+        machine.finish()
     }
 }
 

@@ -15,7 +15,7 @@ use provost_sealed::{BodyKey, OpenError, Place};
 use provost_types::Month;
 use zeroize::Zeroizing;
 
-use crate::{AuditLog, Found, QueryError, show, subject_state::Lookup};
+use crate::{AuditNode, Found, QueryError, show, subject_state::Lookup};
 
 /// A record and what became of its body.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub enum BodyError {
     },
 }
 
-impl AuditLog {
+impl AuditNode {
     /// Opens the body of record `index`. Blocking: reads files. The caller records that it was read.
     pub fn open_body(&self, log: &LogId, index: u64) -> Result<BodyShown, BodyError> {
         let found = show(self.dir(), log, index)?.found;
@@ -99,31 +99,51 @@ impl AuditLog {
 }
 
 /// The sealed body of a record; `None` when the file has none for it.
-pub(crate) fn read_body(path: &Path, index: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let len = file.metadata()?.len();
-    let mut header = [0; BODY_HEADER_LEN];
-    file.read_exact_at(&mut header, 0)?;
-    BodyHeader::decode(&header).map_err(io::Error::other)?;
-    let mut at = BODY_HEADER_LEN as u64;
-    let mut prefix = [0; BODY_PREFIX_LEN];
-    while at + BODY_PREFIX_LEN as u64 <= len {
-        file.read_exact_at(&mut prefix, at)?;
-        let found = BodyPrefix::decode(&prefix).map_err(io::Error::other)?;
-        at += BODY_PREFIX_LEN as u64;
-        if found.index == index {
-            let mut body = vec![0; (found.len as usize).min(MAX_STORED_BODY)];
-            file.read_exact_at(&mut body, at)?;
-            return Ok(Some(body));
-        }
-        if found.index > index {
-            return Ok(None);
-        }
-        at += u64::from(found.len);
+fn read_body(path: &Path, index: u64) -> io::Result<Option<Vec<u8>>> {
+    match BodyReader::open(path)? {
+        Some(mut reader) => reader.find(index),
+        None => Ok(None),
     }
-    Ok(None)
+}
+
+/// Reads one file of bodies forward.
+pub(crate) struct BodyReader {
+    file: File,
+    at: u64,
+}
+
+impl BodyReader {
+    /// `None`: there is no such file.
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let mut header = [0; BODY_HEADER_LEN];
+        file.read_exact_at(&mut header, 0)?;
+        BodyHeader::decode(&header).map_err(io::Error::other)?;
+        Ok(Some(Self { file, at: BODY_HEADER_LEN as u64 }))
+    }
+
+    /// The sealed body of a record; later calls ask for later ones.
+    pub(crate) fn find(&mut self, index: u64) -> io::Result<Option<Vec<u8>>> {
+        let len = self.file.metadata()?.len();
+        let mut prefix = [0; BODY_PREFIX_LEN];
+        while self.at + BODY_PREFIX_LEN as u64 <= len {
+            self.file.read_exact_at(&mut prefix, self.at)?;
+            let found = BodyPrefix::decode(&prefix).map_err(io::Error::other)?;
+            if found.index > index {
+                return Ok(None);
+            }
+            let at = self.at + BODY_PREFIX_LEN as u64;
+            self.at = at + u64::from(found.len);
+            if found.index == index {
+                let mut body = vec![0; (found.len as usize).min(MAX_STORED_BODY)];
+                self.file.read_exact_at(&mut body, at)?;
+                return Ok(Some(body));
+            }
+        }
+        Ok(None)
+    }
 }

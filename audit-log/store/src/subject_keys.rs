@@ -31,7 +31,7 @@ pub(crate) struct LocalSubjectKeys {
     machine: SharedMachine,
     group: Group,
     deadline: Duration,
-    /// Whether this node may make the log key: see [`crate::AuditLogConfig::begins_keys`].
+    /// Whether this node may make the log key: see [`crate::AuditNodeConfig::begins_keys`].
     begins: bool,
     generation: Arc<AtomicU64>,
     /// One proposal at a time: many callers want the same key when a month begins.
@@ -73,6 +73,8 @@ impl LocalSubjectKeys {
                 // Stale: keys were destroyed meanwhile; it is wrapped again.
                 KeyReply::Done | KeyReply::Key(_) | KeyReply::Stale { .. } | KeyReply::Erased(_) => {}
             }
+            // Another replica may have made it meanwhile, and this one be a moment behind.
+            self.group.read_barrier().await.map_err(|e| AuditUnavailable(e.to_string()))?;
         }
         Err(AuditUnavailable("the key of the body could not be made".to_owned()))
     }

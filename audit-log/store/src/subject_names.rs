@@ -4,7 +4,7 @@ use provost_audit_core::LogId;
 use provost_types::Pseudonym;
 
 use crate::{
-    AuditLog,
+    AuditNode,
     error::AuditError,
     subject_file::{SubjectFile, SubjectPaths},
 };
@@ -20,7 +20,7 @@ pub struct Identity {
     pub name: String,
 }
 
-impl AuditLog {
+impl AuditNode {
     /// Whom the pseudonyms in a log stand for, as far as keys of theirs are held here; for the
     /// cluster's log, those of all tenants.
     pub fn identities(&self, log: &LogId) -> Vec<Identity> {

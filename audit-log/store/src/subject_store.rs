@@ -89,6 +89,20 @@ impl SubjectStore {
         postcard::to_stdvec(&self.state).map(Zeroizing::new).map_err(io::Error::other)
     }
 
+    /// Takes another replica's keys in place of these, which are too old to go on from. Durable with
+    /// the next persist; keys that were destroyed meanwhile are destroyed here by it.
+    pub(crate) fn adopt(&mut self, exported: &[u8], at_least: Option<u64>) -> io::Result<()> {
+        if applied_of(exported)? < at_least {
+            return Err(io::Error::other("PV-AUDIT-KEYS: the other node's keys are too old as well"));
+        }
+        let state: SubjectState = postcard::from_bytes(exported).map_err(io::Error::other)?;
+        self.destroyed |= state.generation != self.state.generation;
+        self.dirty = true;
+        self.state = state;
+        self.generation.store(self.state.generation, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Makes the log key of a cluster that has none. It is durable before anything is wrapped
     /// under it, because what is can be opened with nothing else.
     pub(crate) fn begin(&mut self) -> io::Result<()> {
@@ -97,6 +111,22 @@ impl SubjectStore {
         }
         self.state.log_key = Some(Secret::random()?);
         self.file.write(&self.plain()?, false)
+    }
+}
+
+/// Makes the log key of a cluster that has none, durably; nothing happens when it is there.
+pub fn begin_keys(paths: SubjectPaths) -> Result<(), AuditError> {
+    let path = paths.keys.clone();
+    SubjectStore::open(paths, None)?.begin().map_err(AuditError::io(&path))
+}
+
+/// Index of the last entry about keys that an export holds.
+pub(crate) fn applied_of(exported: &[u8]) -> io::Result<Option<u64>> {
+    let state = postcard::from_bytes::<SubjectState>(exported);
+    let state = state.map_err(|_| io::Error::other("PV-AUDIT-KEYS: what another node gave is no key state"))?;
+    match state.log_key {
+        Some(_) => Ok(state.applied),
+        None => Err(io::Error::other("PV-AUDIT-KEYS: the other node has no keys itself")),
     }
 }
 

@@ -10,15 +10,12 @@ use std::{
     path::PathBuf,
 };
 
-use provost_audit_core::{
-    BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyHeader, BodyPrefix, Hash, Record, RecordView, SEGMENT_LEAVES,
-};
-use provost_types::Phase;
+use provost_audit_core::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyHeader, BodyPrefix, Hash, SEGMENT_LEAVES};
+use provost_types::KeyId;
 
-use crate::layout::LogLayout;
+use crate::{facts::BodyFact, layout::LogLayout};
 
-/// The event that destroys keys.
-const ERASE_EVENT: &str = "audit.erase";
+const NOBODYS: &str = "a body stands here that no record names";
 
 /// A body is not the one that its record names.
 pub(crate) struct BodyFault {
@@ -35,9 +32,9 @@ pub(crate) struct Bodies {
     origin: Hash,
     open: Option<Open>,
     /// By key: bodies that are kept.
-    kept: HashMap<String, u64>,
+    kept: HashMap<Option<KeyId>, u64>,
     /// Keys that an erasure names.
-    erased: HashSet<String>,
+    erased: HashSet<KeyId>,
     /// Bodies that records name and that are not there.
     pub missing: u64,
 }
@@ -57,41 +54,61 @@ impl Bodies {
         Self { layout, origin, open: None, kept: HashMap::new(), erased: HashSet::new(), missing: 0 }
     }
 
-    /// The next record. Its body, if it names one, must stand next in the file.
-    pub(crate) fn observe(&mut self, index: u64, view: &RecordView<'_>, leaf: &[u8]) -> Result<(), Box<BodyFault>> {
-        if view.phase == Phase::Event && view.event == Some(ERASE_EVENT) {
-            self.note_erasure(leaf);
-        }
-        let first = index - index % SEGMENT_LEAVES;
-        if self.open.as_ref().is_none_or(|open| open.first != first) {
-            self.begin(first)?;
-        }
-        let stands = self.open.as_ref().and_then(|open| open.next).filter(|next| next.index <= index);
-        match (view.body_sealed, stands) {
-            (None, None) => Ok(()),
-            (_, Some(next)) if next.index < index => Err(self.fault("a body stands here that no record names")),
-            (None, Some(_)) => Err(self.fault("a body stands here whose record names none")),
-            (Some(_), None) => {
-                self.missing += 1;
-                Ok(())
+    /// The records `from..to`, which come next; `facts` are those of them that name bodies. Each body
+    /// must stand next in the file. The index of a fault is the record at which it shows.
+    pub(crate) fn take(&mut self, from: u64, to: u64, facts: &[BodyFact]) -> Result<(), (u64, Box<BodyFault>)> {
+        let mut at = from;
+        let mut facts = facts.iter().peekable();
+        while at < to {
+            let first = at - at % SEGMENT_LEAVES;
+            let end = to.min(first + SEGMENT_LEAVES);
+            if self.open.as_ref().is_none_or(|open| open.first != first) {
+                self.begin(first).map_err(|fault| (at, fault))?;
             }
-            (Some(expected), Some(next)) => self.compare(expected, next, view),
+            while let Some(fact) = facts.next_if(|fact| fact.index < end) {
+                self.nothing_before(at, fact.index)?;
+                match self.stands().filter(|next| next.index == fact.index) {
+                    None if self.stands().is_some_and(|next| next.index < fact.index) => {
+                        return Err((fact.index, self.fault(NOBODYS)));
+                    }
+                    None => self.missing += 1,
+                    Some(next) => self.compare(fact, next).map_err(|fault| (fact.index, fault))?,
+                }
+                at = fact.index + 1;
+            }
+            self.nothing_before(at, end)?;
+            at = end;
         }
+        Ok(())
+    }
+
+    fn stands(&self) -> Option<BodyPrefix> {
+        self.open.as_ref().and_then(|open| open.next)
+    }
+
+    /// The records `at..to` name no body: none of theirs, or of earlier ones, may stand here.
+    fn nothing_before(&self, at: u64, to: u64) -> Result<(), (u64, Box<BodyFault>)> {
+        match self.stands() {
+            Some(next) if at < to && next.index < at => Err((at, self.fault(NOBODYS))),
+            Some(next) if at < to && next.index < to => {
+                Err((next.index, self.fault("a body stands here whose record names none")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keys that an erasure names.
+    pub(crate) fn note_erased(&mut self, keys: Vec<KeyId>) {
+        self.erased.extend(keys);
     }
 
     /// Bodies that are kept, and how many of them nobody can open any more.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let gone = self.kept.iter().filter(|(key, _)| self.erased.contains(*key)).map(|(_, count)| count);
+        let gone = self.kept.iter().filter(|(key, _)| key.is_some_and(|key| self.erased.contains(&key))).map(|(_, count)| count);
         (self.kept.values().sum(), gone.sum())
     }
 
-    fn note_erasure(&mut self, leaf: &[u8]) {
-        let Ok(record) = Record::decode(leaf) else { return };
-        let keys = record.event_objects.iter().filter_map(|object| object.strip_prefix("key:"));
-        self.erased.extend(keys.map(str::to_owned));
-    }
-
-    fn compare(&mut self, expected: Hash, next: BodyPrefix, view: &RecordView<'_>) -> Result<(), Box<BodyFault>> {
+    fn compare(&mut self, fact: &BodyFact, next: BodyPrefix) -> Result<(), Box<BodyFault>> {
         let mut body = vec![0; next.len as usize];
         let whole = match self.open.as_mut().and_then(|open| open.file.as_mut()) {
             Some(file) => read_whole(file, &mut body).map_err(|e| self.fault(&e.to_string()))?,
@@ -106,12 +123,12 @@ impl Bodies {
             return Ok(());
         }
         let actual = Hash::of(&body);
-        if actual != expected {
+        if actual != fact.sealed {
             let mut fault = self.fault("the body is not the one that the record names: it was changed or replaced");
-            fault.hashes = Some((expected, actual));
+            fault.hashes = Some((fact.sealed, actual));
             return Err(fault);
         }
-        *self.kept.entry(view.body_key.unwrap_or_default().to_owned()).or_default() += 1;
+        *self.kept.entry(fact.key).or_default() += 1;
         if let Some(open) = &mut self.open {
             open.at += (BODY_PREFIX_LEN + body.len()) as u64;
         }

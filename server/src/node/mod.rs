@@ -11,7 +11,12 @@ pub mod data_plane;
 pub mod keys;
 pub mod metrics;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminApi, AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
@@ -23,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    audit_admin,
+    audit_admin::{self, AuditAccess, Nowhere},
     config::{self, AuditSettings},
     failure::Failure,
     logins::LoginRecorder,
@@ -146,8 +151,13 @@ impl Node {
         let control = self.control.clone();
         let admins = vec![AdminToken::of("admin", &self.admin_token)];
         let stopped = self.stop.clone().cancelled_owned();
+        let access = AuditAccess {
+            sink: Arc::new(self.audit.clone()),
+            node: Arc::new(OnceLock::from(self.audit.node().clone())),
+            elsewhere: Arc::new(Nowhere),
+        };
         let api = AdminApi::new(&control, admins)
-            .with_routes(audit_admin::routes(Some(&self.audit)))
+            .with_routes(audit_admin::routes(access))
             .with_logins(LoginRecorder::start(Arc::new(self.audit.clone()), self.stop.clone()));
         self.tasks.spawn(async move {
             if let Err(cause) = api.serve(listeners.admin, stopped).await {
@@ -155,7 +165,10 @@ impl Node {
             }
         });
 
-        let sampler = metrics::sampler(Some(self.data.node().clone()), Some(self.audit.clone()));
+        let sampler = {
+            let audit = self.audit.clone();
+            metrics::sampler(Some(self.data.node().clone()), move || Some(audit.node().clone()))
+        };
         self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
         self.tasks.close();
         Ok(())

@@ -3,6 +3,7 @@
 
 mod body;
 mod erase;
+mod verify;
 
 use std::{
     io::Write,
@@ -14,7 +15,6 @@ use std::{
 use clap::{Args, Subcommand};
 use provost_audit_core::LogId;
 use provost_audit_store::{Found, Query, query, show};
-use provost_audit_verify::{Exit, VerifyOptions, verify};
 use provost_types::{CallStatus, Name};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -36,7 +36,7 @@ pub enum AuditCommand {
     /// Verify a log offline. Exit codes: 0 proven, 1 tampered, 2 consistent but unanchored,
     /// 3 stale, 4 incomplete input, 5 usage.
     #[command(after_help = "Example: provost audit verify ./data/audit --against checkpoint.txt")]
-    Verify(VerifyArgs),
+    Verify(verify::VerifyArgs),
     /// Destroy the keys of a subject's bodies: nobody can read them from then on, and the log still
     /// verifies. Records stay; the erasure is one.
     #[command(after_help = "Example: provost audit erase --tenant acme --subject ana --reason 'request 4711'")]
@@ -133,33 +133,6 @@ pub struct ShowArgs {
     admin: body::ReadArgs,
 }
 
-#[derive(Args)]
-pub struct VerifyArgs {
-    /// The audit directory. Default: that of the running `provost dev`.
-    path: Option<PathBuf>,
-    /// A checkpoint that you kept or got from elsewhere: what makes a proof of it.
-    #[arg(long, value_name = "CHECKPOINT")]
-    against: Option<PathBuf>,
-    /// The verifier key (C2SP vkey) that checkpoints must be signed with, got from elsewhere.
-    #[arg(long, value_name = "VKEY")]
-    key: Option<String>,
-    /// Read only records from this time on in full: RFC 3339, or how long ago.
-    #[arg(long, value_parser = parse_moment)]
-    since: Option<u64>,
-    /// Only this tenant's log; `cluster` is the cluster's own.
-    #[arg(long)]
-    tenant: Option<String>,
-    /// Also prove that this record is covered by the latest checkpoint.
-    #[arg(long, value_name = "INDEX")]
-    proof: Option<u64>,
-    /// The newest checkpoint must not be older than this (`15m`, `24h`).
-    #[arg(long, value_parser = parse_duration)]
-    max_age: Option<std::time::Duration>,
-    /// Print the report as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let names = match &command {
         AuditCommand::Erase(args) => return erase::run(args).await,
@@ -177,7 +150,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => run_query(&args, &names),
         AuditCommand::Show(args) => run_show(&args, &names),
-        AuditCommand::Verify(args) => run_verify(&args),
+        AuditCommand::Verify(args) => verify::run(&args),
         AuditCommand::Erase(_) => Ok(ExitCode::SUCCESS),
     })
     .await?
@@ -333,35 +306,5 @@ fn only_tenant(dir: &Path) -> anyhow::Result<LogId> {
             "give --tenant NAME, or --tenant cluster",
         )
         .into()),
-    }
-}
-
-fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let path = match &args.path {
-        Some(path) => path.clone(),
-        None => Place { dir: None, data_dir: std::env::var_os("PROVOST_DATA_DIR").map(PathBuf::from) }.resolve()?,
-    };
-    let options = VerifyOptions {
-        against: args.against.clone(),
-        since_ns: args.since,
-        log: args.tenant.as_deref().map(log_id).transpose()?,
-        proof: args.proof,
-        trusted_key: args.key.clone(),
-        max_age_ns: args.max_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
-        now_ns: Some(now_ns()),
-    };
-    match verify(&path, &options) {
-        Ok(report) => {
-            if args.json {
-                println!("{}", serde_json::to_string_pretty(&report)?);
-            } else {
-                println!("{}", report.to_string().trim_end());
-            }
-            Ok(ExitCode::from(report.exit_code()))
-        }
-        Err(usage) => {
-            eprintln!("error: {usage}");
-            Ok(ExitCode::from(Exit::Usage.code()))
-        }
     }
 }

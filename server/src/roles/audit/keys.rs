@@ -1,13 +1,14 @@
 //! Keys of sealed bodies between nodes.
 //!
-//! Purpose: a node of the audit log hands them out; a data-plane node without a log of its own
-//! asks for them.
+//! Purpose: a node of the audit log hands them out; a process that serves calls gets them from the
+//! replica in it, or asks others.
 //! Invariants: only members with the right role are answered: data planes get one key at a time,
-//! nodes of the audit log get all; a key is never logged and never part of an error.
+//! nodes of the audit log get all; a key is never logged and never part of an error; a key that
+//! cannot be had within [`KEY_DEADLINE`] is an error, and never another way to record.
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use provost_audit_store::AuditLog;
+use provost_audit_store::AuditNode;
 use provost_types::{AuditUnavailable, BoxFuture, KeyId, Month, Name, Pseudonym, SubjectKey, SubjectKeys};
 use provost_wire::{
     node::{
@@ -25,43 +26,37 @@ use provost_wire::{
     tls,
 };
 use tonic::{Request, Response, Status, transport::Channel};
-use zeroize::Zeroizing;
 
-use super::standing::Standing;
+use super::callers::Callers;
 
+/// A call waits so long for a key that this process does not hold yet.
+const KEY_DEADLINE: Duration = Duration::from_secs(4);
 /// One audit node gets so long before the next one is asked.
 const KEY_LIMIT: Duration = Duration::from_secs(2);
-/// Bytes of all keys in one answer.
-pub const MAX_EXPORT_BYTES: usize = 256 << 20;
+/// Between two rounds of the audit nodes: while they elect a leader none can make a key.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Hands keys out.
 pub struct AuditKeysService {
-    pub log: AuditLog,
-    pub standing: Standing,
+    pub node: Arc<OnceLock<AuditNode>>,
+    pub callers: Callers,
 }
 
 impl AuditKeysService {
-    /// The caller is a member and has the role.
-    async fn check<T>(&self, request: &Request<T>, role: tls::Role) -> Result<(), Status> {
-        let Some(caller) = tls::certified_of(request) else {
-            return Err(Status::unauthenticated("PV-AUDIT-PEER: only nodes of the cluster get keys"));
-        };
-        if !caller.name.has(role) {
-            let text = format!("PV-AUDIT-PEER: {} has not the role for these keys", caller.name);
-            return Err(Status::permission_denied(text));
-        }
-        self.standing.check(caller).await
+    fn node(&self) -> Result<&AuditNode, Status> {
+        let starting = || Status::unavailable("PV-AUDIT-UNAVAILABLE: this audit node is starting");
+        self.node.get().ok_or_else(starting)
     }
 }
 
 #[tonic::async_trait]
 impl AuditKeys for AuditKeysService {
     async fn key(&self, request: Request<AuditKeyRequest>) -> Result<Response<AuditKeyResponse>, Status> {
-        self.check(&request, tls::Role::DataPlane).await?;
+        self.callers.with_role(request.extensions(), tls::Role::DataPlane).await?;
         let AuditKeyRequest { tenant, subject, month } = request.into_inner();
         let tenant = Name::new(&tenant).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let month: Month = month.parse().map_err(|e| Status::invalid_argument(format!("{e}")))?;
-        let keys = self.log.subject_keys();
+        let keys = self.node()?.subject_keys();
         // Before the key: what is destroyed meanwhile is asked for again.
         let generation = keys.generation();
         let key = keys.key(&tenant, &subject, month).await.map_err(|e| Status::unavailable(e.to_string()))?;
@@ -77,60 +72,81 @@ impl AuditKeys for AuditKeysService {
         &self,
         request: Request<AuditKeysExportRequest>,
     ) -> Result<Response<AuditKeysExportResponse>, Status> {
-        self.check(&request, tls::Role::AuditLog).await?;
-        let keys = self.log.export_keys().map_err(|e| Status::unavailable(e.to_string()))?;
+        self.callers.with_role(request.extensions(), tls::Role::AuditLog).await?;
+        let keys = self.node()?.export_keys().map_err(|e| Status::unavailable(e.to_string()))?;
+        tracing::info!("another audit node got the keys of bodies");
         Ok(Response::new(AuditKeysExportResponse { keys: Bytes::copy_from_slice(&keys) }))
     }
 }
 
-/// All keys, from the first node that gives them: what a node that joins the audit log adopts.
-#[allow(dead_code, reason = "called by a node that joins an audit log of several nodes")]
-pub async fn fetch_all(nodes: &[Channel]) -> Result<Zeroizing<Vec<u8>>, AuditUnavailable> {
-    let mut last = AuditUnavailable("no node of the audit log is known".to_owned());
-    for node in nodes {
-        let mut client = AuditKeysClient::new(node.clone()).max_decoding_message_size(MAX_EXPORT_BYTES);
-        match client.export(AuditKeysExportRequest {}).await {
-            Ok(answer) => return Ok(Zeroizing::new(answer.into_inner().keys.to_vec())),
-            Err(status) => last = AuditUnavailable(status.message().to_owned()),
-        }
-    }
-    Err(last)
-}
-
-/// Asks nodes of the audit log for keys.
-pub struct RemoteSubjectKeys {
+/// Keys as a process that serves calls gets them: from the replica here, else from other nodes of
+/// the audit log.
+pub struct GroupKeys {
+    here: Arc<OnceLock<AuditNode>>,
     nodes: ArcSwap<Vec<Channel>>,
-    /// The newest that any of them told.
+    /// The newest that any other node told.
     generation: AtomicU64,
 }
 
-impl RemoteSubjectKeys {
-    /// Without nodes nothing is sealed, and so nothing is called.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { nodes: ArcSwap::default(), generation: AtomicU64::new(0) })
+impl GroupKeys {
+    /// Knows no other node yet.
+    pub fn new(here: Arc<OnceLock<AuditNode>>) -> Arc<Self> {
+        Arc::new(Self { here, nodes: ArcSwap::default(), generation: AtomicU64::new(0) })
     }
 
-    /// Replaces the nodes to ask.
-    #[allow(dead_code, reason = "called where the audit log is elsewhere")]
+    /// Replaces the other nodes to ask.
     pub fn set(&self, nodes: Vec<Channel>) {
         self.nodes.store(Arc::new(nodes));
     }
 
-    async fn ask(&self, request: AuditKeyRequest) -> Result<SubjectKey, AuditUnavailable> {
-        let mut last = "no node of the audit log is known".to_owned();
-        for node in self.nodes.load_full().iter() {
-            let mut client = AuditKeysClient::new(node.clone());
-            match tokio::time::timeout(KEY_LIMIT, client.key(request.clone())).await {
-                Ok(Ok(answer)) => {
-                    let answer = answer.into_inner();
-                    self.generation.fetch_max(answer.generation, Ordering::SeqCst);
-                    return key_of(answer);
-                }
-                Ok(Err(status)) => status.message().clone_into(&mut last),
-                Err(_) => last = format!("no key within {KEY_LIMIT:?}"),
+    async fn get(&self, tenant: &Name, subject: &str, month: Month) -> Result<SubjectKey, AuditUnavailable> {
+        let deadline = tokio::time::Instant::now() + KEY_DEADLINE;
+        let mut last = AuditUnavailable("no node of the audit log is known".to_owned());
+        loop {
+            match tokio::time::timeout_at(deadline, self.ask_each(tenant, subject, month, &mut last)).await {
+                Ok(Some(key)) => return Ok(key),
+                Ok(None) if tokio::time::Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
+                _ => return Err(AuditUnavailable(format!("no key of the body within {KEY_DEADLINE:?}: {last}"))),
             }
         }
-        Err(AuditUnavailable(last))
+    }
+
+    /// One round; `last` says why nobody gave a key.
+    async fn ask_each(
+        &self,
+        tenant: &Name,
+        subject: &str,
+        month: Month,
+        last: &mut AuditUnavailable,
+    ) -> Option<SubjectKey> {
+        if let Some(node) = self.here.get() {
+            match node.subject_keys().key(tenant, subject, month).await {
+                Ok(key) => return Some(key),
+                Err(cause) => *last = cause,
+            }
+        }
+        for node in self.nodes.load_full().iter() {
+            let mut client = AuditKeysClient::new(node.clone());
+            let (tenant, subject, month) = (tenant.to_string(), subject.to_owned(), month.to_string());
+            let asked = client.key(AuditKeyRequest { tenant, subject, month });
+            let answer = match tokio::time::timeout(KEY_LIMIT, asked).await {
+                Ok(Ok(answer)) => answer.into_inner(),
+                Ok(Err(status)) => {
+                    *last = AuditUnavailable(status.message().to_owned());
+                    continue;
+                }
+                Err(_) => {
+                    *last = AuditUnavailable("a node of the audit log does not answer".to_owned());
+                    continue;
+                }
+            };
+            self.generation.fetch_max(answer.generation, Ordering::SeqCst);
+            match key_of(answer) {
+                Ok(key) => return Some(key),
+                Err(cause) => *last = cause,
+            }
+        }
+        None
     }
 }
 
@@ -143,19 +159,19 @@ fn key_of(answer: AuditKeyResponse) -> Result<SubjectKey, AuditUnavailable> {
     Ok(SubjectKey::new(KeyId(id), Pseudonym(pseudonym), secret))
 }
 
-impl SubjectKeys for RemoteSubjectKeys {
+impl SubjectKeys for GroupKeys {
     fn key<'a>(
         &'a self,
         tenant: &'a Name,
         subject: &'a str,
         month: Month,
     ) -> BoxFuture<'a, Result<SubjectKey, AuditUnavailable>> {
-        let (tenant, subject, month) = (tenant.to_string(), subject.to_owned(), month.to_string());
-        Box::pin(self.ask(AuditKeyRequest { tenant, subject, month }))
+        Box::pin(self.get(tenant, subject, month))
     }
 
     fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+        let here = self.here.get().map_or(0, |node| node.subject_keys().generation());
+        here.max(self.generation.load(Ordering::SeqCst))
     }
 }
 
@@ -165,7 +181,7 @@ mod tests {
     use provost_audit_store::AuditLogConfig;
 
     use super::*;
-    use crate::roles::standing::Asking;
+    use crate::roles::audit::standing::{Asking, Standing};
 
     #[test]
     fn what_is_no_key_is_refused() {
@@ -185,7 +201,9 @@ mod tests {
     async fn a_caller_without_a_certificate_gets_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let log = provost_audit_store::open(AuditLogConfig::new(dir.path(), "n")).await.unwrap();
-        let service = AuditKeysService { log: log.clone(), standing: Standing::Ask(Asking::without_nodes()) };
+        let node = Arc::new(OnceLock::from(log.node().clone()));
+        let callers = Callers(Arc::new(Standing::Ask(Asking::without_nodes())));
+        let service = AuditKeysService { node, callers };
         let key = service.key(Request::new(AuditKeyRequest::default())).await.unwrap_err();
         let all = service.export(Request::new(AuditKeysExportRequest {})).await.unwrap_err();
         assert_eq!((key.code(), all.code()), (tonic::Code::Unauthenticated, tonic::Code::Unauthenticated));
@@ -221,6 +239,15 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn without_anybody_to_ask_a_call_is_refused_in_time() {
+        let keys = GroupKeys::new(Arc::default());
+        let began = tokio::time::Instant::now();
+        let refused = keys.key(&Name::new("acme").unwrap(), "ana", Month::EPOCH).await.unwrap_err();
+        assert!(refused.0.contains("no node of the audit log is known"), "{refused}");
+        assert!(began.elapsed() <= KEY_DEADLINE);
+    }
+
     #[tokio::test]
     async fn the_first_node_that_answers_is_enough_and_tells_of_destroyed_keys() {
         use provost_wire::node::audit_keys_server::AuditKeysServer;
@@ -234,8 +261,7 @@ mod tests {
         let channel = |address: String| Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         let nodes = vec![channel("127.0.0.1:1".to_owned()), channel(address.to_string())];
 
-        let (acme, keys) = (Name::new("acme").unwrap(), RemoteSubjectKeys::new());
-        assert!(keys.key(&acme, "ana", Month::EPOCH).await.is_err(), "nobody to ask");
+        let (acme, keys) = (Name::new("acme").unwrap(), GroupKeys::new(Arc::default()));
         keys.set(nodes.clone());
         let key = keys.key(&acme, "ana", Month::EPOCH).await.unwrap();
         assert_eq!((key.id, key.subject, key.secret()), (KeyId([1; 16]), Pseudonym([2; 16]), &[3; 32]));
@@ -245,6 +271,7 @@ mod tests {
         assert_eq!(keys.generation(), 5, "writers forget what they hold");
         let refused = keys.key(&acme, "sue", Month::EPOCH).await.unwrap_err();
         assert!(refused.0.contains("no quorum"), "{refused}");
-        assert_eq!(fetch_all(&nodes).await.unwrap().as_slice(), b"all");
+        let all = provost_audit_store::fetch_keys(channel(address.to_string())).await.unwrap();
+        assert_eq!(all.as_slice(), b"all");
     }
 }
