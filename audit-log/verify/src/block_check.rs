@@ -14,7 +14,8 @@ use provost_audit_core::{
 
 use crate::{
     facts::{Collector, Facts},
-    walk::{BlockPlace, ReadFault},
+    segment_file::BlockPlace,
+    walk::ReadFault,
 };
 
 /// What a run is asked for.

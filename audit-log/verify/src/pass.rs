@@ -14,8 +14,9 @@ use crate::{
     block_check::{Ask, LeafFault, Seen, check_leaves},
     completeness::{Completeness, Where},
     report::Failure,
+    segment_file::{BlockPlace, SegmentFile},
     tail::TailRun,
-    walk::{BlockPlace, ReadFault, SegmentFile},
+    walk::ReadFault,
 };
 
 /// Why the pass over the records ended before the end.
