@@ -3,6 +3,8 @@
 
 mod verify;
 
+pub use verify::is_asked_for as is_audit_verify;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -117,7 +119,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => run_query(&args),
         AuditCommand::Show(args) => run_show(&args),
-        AuditCommand::Verify(args) => verify::run(&args),
+        AuditCommand::Verify(args) => Ok(verify::run(&args)),
     })
     .await?
 }
