@@ -11,10 +11,12 @@ mod block;
 mod body_file;
 mod checkpoint;
 mod hash;
+mod keys;
 mod log_id;
 mod note;
 mod proof;
 mod record;
+mod scan;
 mod tree;
 mod view;
 
@@ -31,4 +33,4 @@ pub use note::{MAX_SIGNATURES, NoteError, NoteSigner, NoteVerifier, SignedNote, 
 pub use proof::{ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency, verify_inclusion};
 pub use record::{MAX_LEAF, Place, Record, RecordError, encode_record};
 pub use tree::Frontier;
-pub use view::{RecordView, ViewError};
+pub use view::{RecordReader, RecordView, ViewError};

@@ -23,6 +23,7 @@ mod pool;
 mod read;
 mod render;
 mod report;
+mod segment_file;
 mod tail;
 mod verdicts;
 mod verify;

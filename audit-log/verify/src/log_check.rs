@@ -19,9 +19,10 @@ use crate::{
     pool::{Pending, Pool},
     read::segment_footer,
     report::{Failure, LogReport, ProofReport, State},
+    segment_file::{BlockPlace, SegmentFile},
     tail::TailRun,
     verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
-    walk::{BlockPlace, Part, ReadFault, SegmentFile, Walk},
+    walk::{Part, ReadFault, Walk},
 };
 
 /// A log and what it is compared with.

@@ -5,6 +5,8 @@ mod body;
 mod erase;
 mod verify;
 
+pub use verify::is_asked_for as is_audit_verify;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -150,7 +152,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => run_query(&args, &names),
         AuditCommand::Show(args) => run_show(&args, &names),
-        AuditCommand::Verify(args) => verify::run(&args),
+        AuditCommand::Verify(args) => Ok(verify::run(&args)),
         AuditCommand::Erase(_) => Ok(ExitCode::SUCCESS),
     })
     .await?
