@@ -6,7 +6,7 @@ mod common;
 use std::{fs, path::Path};
 
 use bytes::Bytes;
-use common::{Lab, START_NS, copy_dir, event, tenant, verify_both};
+use common::{Lab, START_NS, copy_dir, event, matrix, tenant, verify_both};
 use provost_audit_core::Hash;
 use provost_audit_store::Reply;
 use provost_audit_verify::LogLayout;
@@ -99,6 +99,14 @@ fn changed_bodies_are_found_and_missing_ones_are_missed() {
         assert_eq!(failure.map(|f| f.index), index, "{what}: {report}");
         if let Some(failure) = failure {
             assert!(failure.file.to_string_lossy().ends_with(".body"), "{what}: {report}");
+        }
+        let place = failure.map_or_else(|| "-".to_owned(), |f| format!("record {} at {}", f.index, f.offset));
+        match what {
+            "a body" => matrix::row("body blob replaced", "INTEGRITY failed", "1", &place),
+            "a body dropped" => {
+                matrix::row("body removed without an erasure record", "RETENTION incomplete", "4", &place);
+            }
+            _ => {}
         }
         fs::remove_dir_all(&case).unwrap();
     }

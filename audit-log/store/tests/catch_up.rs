@@ -1,5 +1,5 @@
 //! A replica that takes a snapshot and the records that it describes from another one.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
@@ -10,12 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use common::{Lab, open_machine, tenant, verify_both};
+use bytes::Bytes;
+use common::{Lab, START_NS, event, open_machine, tenant, verify_both};
 use parking_lot::Mutex;
-use provost_audit_core::LogId;
-use provost_audit_store::{AuditMachine, CheckpointKey, LeafSource, SharedMachine, TakeLeaf};
+use provost_audit_core::{Hash, LogId};
+use provost_audit_store::{AuditMachine, CheckpointKey, Command, LeafSource, Reply, SharedMachine, TakeLeaf};
 use provost_audit_verify::{Exit, LogLayout, LogReader};
 use provost_control_raft::{AppliedState, Machine};
+use provost_types::{Body, KeptBody, KeyId, Phase, SealedBytes};
 use tempfile::tempdir;
 use zeroize::Zeroizing;
 
@@ -148,4 +150,60 @@ fn records_other_than_agreed_on_are_not_used() {
     let dir = tempdir().unwrap();
     let refused = shared(open_machine(dir.path(), &none)).install(applied(), &mut bytes.as_slice()).unwrap_err();
     assert!(refused.to_string().contains("knows no other"), "{refused}");
+}
+
+/// One record and what is said to be its body.
+struct OneBody {
+    leaf: Vec<u8>,
+    body: Option<&'static [u8]>,
+}
+
+impl LeafSource for OneBody {
+    fn leaves(&self, _: &LogId, _: u64, _: u64, take: TakeLeaf<'_>) -> io::Result<()> {
+        take(&self.leaf, self.body)
+    }
+
+    fn checkpoints(&self, _: &LogId) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    fn keys(&self, _: Option<u64>) -> io::Result<Zeroizing<Vec<u8>>> {
+        Err(io::Error::other("nothing was sealed"))
+    }
+}
+
+#[test]
+fn bodies_come_with_their_records_or_nothing_does() {
+    const BODY: &[u8] = b"a sealed body, and its tag";
+    let of_leader = tempdir().unwrap();
+    let mut lab = Lab::open(of_leader.path());
+    let mut event = event(&tenant("acme"), Phase::Denied, 1, START_NS);
+    let kept = KeptBody::Sealed(SealedBytes { sha256: Hash::of(BODY).0, bytes: Bytes::from_static(BODY) });
+    event.body = Some(Body { commit: [1; 32], key: KeyId([2; 16]), len: 1, redaction: None, kept });
+    let entry = lab.writer.entry(&[event]);
+    let Command::Append(append) = Command::decode(&entry).unwrap() else { panic!("not a batch") };
+    let leaf = append.records[0].leaf.to_vec();
+    assert!(matches!(lab.apply(entry), Reply::Appended(_)));
+    lab.checkpoint();
+    let Lab { machine, key, .. } = lab;
+    let bytes = manifest(&shared(machine));
+    let stored = |dir: &Path| fs::read(LogLayout::new(dir.join("audit/tenants/acme")).bodies(0)).ok();
+    let cases: [(&str, Option<&'static [u8]>, bool); 4] = [
+        ("its own", Some(BODY), true),
+        ("none", None, false),
+        ("another one", Some(b"another"), false),
+        ("an empty one", Some(b""), false),
+    ];
+    for (what, body, taken) in cases {
+        let dir = tempdir().unwrap();
+        let source = OneBody { leaf: leaf.clone(), body };
+        let mut replica = shared(open_machine(dir.path(), &key).with_source(Arc::new(source)));
+        let installed = replica.install(applied(), &mut bytes.as_slice());
+        assert_eq!(installed.is_ok(), taken, "{what}: {installed:?}");
+        if taken {
+            assert_eq!(stored(dir.path()), stored(of_leader.path()));
+        } else {
+            assert!(installed.unwrap_err().to_string().contains("PV-AUDIT-BEHIND"), "{what}");
+        }
+    }
 }

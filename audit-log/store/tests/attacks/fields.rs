@@ -8,11 +8,14 @@ use crate::{
 };
 
 /// Every key of the record that is attacked: an outcome.
-const RECORD_FIELDS: [&str; 26] = [
+const RECORD_FIELDS: [&str; 29] = [
     "agent",
     "attempt",
     "authenticated_by",
-    "body.sha256",
+    "body.commit",
+    "body.key",
+    "body.len",
+    "body.omitted",
     "bytes_out",
     "call_id",
     "client.address",
