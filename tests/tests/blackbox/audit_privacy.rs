@@ -106,6 +106,28 @@ fn bodies_can_be_read_through_the_node_until_they_are_erased() {
     assert_eq!((verify.status.code(), python(&audit).0), (Some(4), Some(4)), "{}", text(&verify));
 }
 
+/// With three voters the admin API is theirs, and the audit log is in another process.
+#[test]
+fn an_admin_api_that_keeps_no_log_hands_the_question_to_one_that_does() {
+    let mut dev = Dev::start(None, &["--nodes", "3"]);
+    call_tool(&dev, "echo.echo", json!({ "text": CANARY }));
+    let calls = records(&dev, &["--tool", "echo.echo"]);
+    let intent = calls.iter().find(|r| r["record"]["phase"] == "intent").unwrap();
+    let (index, principal) = (intent["index"].as_u64().unwrap(), intent["record"]["principal"].as_str().unwrap());
+    let shown = body_of(&dev, index);
+    assert_eq!(shown["body"]["content"]["arguments"]["text"], CANARY, "{shown}");
+    let reads = records(&dev, &["--tenant", "acme", "--event", "audit.read"]);
+    assert!(reads.iter().any(|r| r["record"]["event.objects"].to_string().contains(&format!("record:{index}"))));
+    let refused = dev.cli(&["audit", "erase", "--tenant", "acme", "--subject", principal, "--reason", " "]);
+    assert!(text(&refused).contains("PV-AUDIT-ERASE"), "its code comes back: {}", text(&refused));
+    let erased = dev.cli(&["audit", "erase", "--tenant", "acme", "--subject", principal, "--reason", "request 4711"]);
+    assert!(erased.status.success() && text(&erased).contains("1 keys"), "{}", text(&erased));
+    assert_eq!(body_of(&dev, index)["body"]["state"], "erased");
+    assert_eq!(records(&dev, &["--tenant", "acme", "--event", "audit.erase"]).len(), 1);
+    call_tool(&dev, "echo.echo", json!({ "text": "after" }));
+    assert!(dev.terminate().1, "{}", dev.stderr());
+}
+
 #[test]
 fn logins_and_refused_tokens_are_recorded_and_no_token_is() {
     let dev = Dev::start(None, &[]);
