@@ -10,6 +10,7 @@
 mod block;
 mod checkpoint;
 mod hash;
+mod index;
 mod log_id;
 mod note;
 mod proof;
@@ -24,6 +25,10 @@ pub use block::{
 };
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};
+pub use index::{
+    BlockPlace, BlockSet, IndexBuilder, IndexError, IndexField, MAX_INDEX_BYTES, SegmentIndex, block_first, index_key,
+    index_keys, status_word,
+};
 pub use log_id::{CLUSTER_DIR, LogId, TENANTS_DIR};
 pub use note::{MAX_SIGNATURES, NoteError, NoteSigner, NoteVerifier, SignedNote, VerifierKey, split_notes};
 pub use proof::{ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency, verify_inclusion};

@@ -89,6 +89,7 @@ pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
     let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, config, epoch }) };
     log.begin_epoch().await?;
     tokio::spawn(checkpointer::run(Arc::downgrade(&log.inner.checkpointer), every));
+    tokio::spawn(crate::indexer::run(Arc::downgrade(&log.inner), log.dir().to_owned()));
     Ok(log)
 }
 

@@ -10,6 +10,7 @@
 mod anchor;
 mod completeness;
 mod ed25519;
+mod index_check;
 mod layout;
 mod leaf_hashes;
 mod log_check;
@@ -17,12 +18,15 @@ mod options;
 mod read;
 mod render;
 mod report;
+mod segment_file;
 mod verify;
 
 pub use ed25519::Ed25519;
+pub use index_check::{IndexCheck, IndexFault, check_indexes};
 pub use layout::{CHECKPOINT_FILE, HISTORY_FILE, KEY_FILE, LogLayout, SEGMENTS_DIR, list_logs, tail_name};
 pub use leaf_hashes::LeafHashes;
 pub use options::VerifyOptions;
 pub use read::{BlockFilter, Chunk, LogReader, ReadFault};
 pub use report::{Exit, Failure, LogReport, ProofReport, Report, State, Verdict, Violation};
+pub use segment_file::{SegmentFile, after};
 pub use verify::{UsageError, verify};
