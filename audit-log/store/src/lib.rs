@@ -14,6 +14,9 @@ mod checkpointer;
 mod config;
 mod entry;
 mod error;
+mod export;
+mod follow;
+mod forward;
 mod indexer;
 mod key;
 mod log_files;
@@ -30,6 +33,11 @@ pub use audit_log::{AuditLog, AuditStatus, open};
 pub use config::AuditLogConfig;
 pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
 pub use error::AuditError;
+pub use export::{ExportError, ExportFormat, OCSF_VERSION, export, ocsf_event};
+pub use follow::Follower;
+pub use forward::{
+    ForwardConfig, ForwardError, ForwardHandle, ForwardStatus, ForwardTarget, Forwarder, OtlpTarget, SyslogTarget,
+};
 pub use indexer::build_indexes;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};

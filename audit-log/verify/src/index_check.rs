@@ -8,8 +8,8 @@ use std::{fs, io, path::PathBuf};
 use provost_audit_core::{Record, SEGMENT_BLOCKS, SEGMENT_HEADER_LEN, SegmentIndex, index_keys};
 
 use crate::{
+    ReadFault,
     layout::LogLayout,
-    read::ReadFault,
     segment_file::{SegmentFile, after},
 };
 

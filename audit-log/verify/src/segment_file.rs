@@ -16,7 +16,7 @@ use provost_audit_core::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, block_first, decode_body,
 };
 
-use crate::{layout::LogLayout, read::ReadFault};
+use crate::{ReadFault, layout::LogLayout};
 
 /// A segment, open for reading.
 pub struct SegmentFile {

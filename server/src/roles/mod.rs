@@ -6,6 +6,7 @@
 //! serves before any control plane answers, if it has run before; at the end no call is cut off
 //! and the audit log is signed last.
 
+mod audit_forward;
 mod audit_service;
 mod certificate;
 mod control;
@@ -123,6 +124,10 @@ impl Server {
             server.data = Some(data);
         }
         let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.clone());
+        let sampler = match &server.audit {
+            Some(log) => audit_forward::start(config, log, sampler, &server.tasks, &server.stop)?,
+            None => sampler,
+        };
         server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
         server.tasks.close();
         Ok(server)

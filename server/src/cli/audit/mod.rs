@@ -1,12 +1,14 @@
 //! `provost audit`: all of it reads files, so it works on a copy as well as on the directory of a
 //! running node. One file a command; `place`, `filter` and `render` are what they share.
 
+mod export;
 mod filter;
 mod index;
 mod place;
 mod query;
 mod render;
 mod show;
+mod tail;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -26,6 +28,12 @@ pub enum AuditCommand {
     /// Print one record with its proof of inclusion.
     #[command(after_help = "Example: provost audit show 12 --tenant acme")]
     Show(show::ShowArgs),
+    /// Print the newest records, and go on as they come.
+    #[command(after_help = "Example: provost audit tail --follow --tenant acme --status denied")]
+    Tail(tail::TailArgs),
+    /// Write records for other programs.
+    #[command(after_help = "Example: provost audit export --format ocsf --since 24h -o audit.ocsf.jsonl")]
+    Export(export::ExportArgs),
     /// Make the indexes that queries of a copy go by, or check them against the records.
     #[command(after_help = "Example: provost audit index ./copy --check")]
     Index(index::IndexArgs),
@@ -67,6 +75,8 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => query::run(&args),
         AuditCommand::Show(args) => show::run(&args),
+        AuditCommand::Tail(args) => tail::run(&args),
+        AuditCommand::Export(args) => export::run(&args),
         AuditCommand::Index(args) => index::run(&args),
         AuditCommand::Verify(args) => run_verify(&args),
     })
