@@ -135,9 +135,29 @@ def checkpoint(note, origin, key):
     return int(lines[1]), base64.b64decode(lines[2]), base64.b64decode(lines[3][6:])
 
 
-def blocks(folder):
+def pruned(folder, origin):
+    """Whole segments that went from the front: (records, their roots, chain after them, record that says so)."""
+    size, roots, record, chain = 0, [], 0, sha(b"provost audit chain 1\n" + origin.encode())
+    for path in sorted((folder / "segments").glob("*.pruned")):
+        data, first = path.read_bytes(), int(path.stem)
+        if first != size:
+            raise Incomplete(f"neither segment {size} nor what stays of it is there")
+        if len(data) != 208 or data[:8] != b"PVPRUNE\1" or sha(data[:176]) != data[176:]:
+            raise Tampered(f"{path}: form")
+        header, footer = data[8:88], data[88:168]
+        start, end = struct.unpack_from("<Q", header, 8)[0], struct.unpack_from("<Q", footer, 8)[0]
+        if header[:8] != b"PVSEG\0\0\1" or footer[:4] != b"PVF1" or start != first or end != first:
+            raise Tampered(f"{path}: parts")
+        if header[16:48] != sha(origin.encode()) or header[48:80] != chain:
+            raise Tampered(f"{path}: origin or chain")
+        roots.append(footer[16:48])
+        chain, size, record = footer[48:80], size + SEGMENT, struct.unpack_from("<Q", data, 168)[0]
+    return size, roots, chain, record
+
+
+def blocks(folder, start=0):
     """Yields (records, stored hashes, chain_in or None, chain_out or None) in order."""
-    index, first = 0, 0
+    index, first = start, start
     segments = sorted((folder / "segments").glob("*.seg"))
     while True:
         path = folder / "segments" / f"{first:020}.seg"
@@ -195,6 +215,14 @@ def blocks(folder):
         at, skip = at + 36 + size, skip - 1
 
 
+def fold(stack):
+    """The root over a compact range."""
+    root = stack[-1]
+    for left in reversed(stack[:-1]):
+        root = sha(b"\1" + left + root)
+    return root
+
+
 def check_log(folder, log, top, anchor):
     origin, key = vkey(folder / "audit.pub")
     if origin.rsplit("/", 1)[-1] != (log or "_cluster"):
@@ -207,9 +235,16 @@ def check_log(folder, log, top, anchor):
         size, root, chain = checkpoint(note, origin, key)
         if wanted.setdefault(size, (root, chain)) != (root, chain):
             raise Tampered("two checkpoints of one size differ")
-    stack, size, chain = [], 0, sha(b"provost audit chain 1\n" + origin.encode())
-    writers, intents, problems, starts = {}, {}, 0, {0: chain}
-    for records, hashes, chain_in, chain_out, times_, segment in blocks(folder):
+    kept, roots, chain, prune_record = pruned(folder, origin)
+    stack, size, prunes = [], kept, {}
+    for count, root in enumerate(roots):
+        stack.append(root)
+        while count & 1:
+            right, left, count = stack.pop(), stack.pop(), count >> 1
+            stack.append(sha(b"\1" + left + right))
+    prune = [f"to:{kept}", f"root:{fold(stack).hex()}", f"chain:{chain.hex()}"] if kept else None
+    writers, intents, problems, starts = {}, {}, 0, {size: chain}
+    for records, hashes, chain_in, chain_out, times_, segment in blocks(folder, kept):
         if segment and size % SEGMENT == 0 and (segment[0] != sha(origin.encode()) or segment[1] != chain):
             raise Tampered(f"segment header at record {size}")
         if chain_in is not None and chain_in != chain:
@@ -232,24 +267,26 @@ def check_log(folder, log, top, anchor):
                 right, left, count = stack.pop(), stack.pop(), count >> 1
                 stack.append(sha(b"\1" + left + right))
             epoch, seq, last = writers.get(record["writer_id"], (record["epoch"], 0, "0" * 64))
-            follows = (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
-            problems += (not follows) + (record["writer_prev"] != last) + (record.get("tenant", "") != log)
+            if record.get("event") == "log.prune":
+                prunes[size - 1] = record.get("event.objects", [])[:3]
+            known = not kept or record["writer_id"] in writers
+            follows = not known or (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
+            problems += (not follows) + (known and record["writer_prev"] != last) + (record.get("tenant", "") != log)
             writers[record["writer_id"]] = (record["epoch"], record["seq"], sha(b"\0" + leaf).hex())
             if record["phase"] == "intent":
                 problems += record["call_id"] in intents
                 intents[record["call_id"]] = (record["writer_id"], record["epoch"])
             elif record["phase"] == "outcome":
-                problems += intents.pop(record["call_id"], None) is None
+                problems += intents.pop(record["call_id"], None) is None and not kept
             if size in wanted:
-                root = stack[-1]
-                for left in reversed(stack[:-1]):
-                    root = sha(b"\1" + left + root)
-                if wanted[size] != (root, chain):
+                if wanted[size] != (fold(stack), chain):
                     raise Tampered(f"checkpoint of {size} records")
         if chain_out is not None and (chain_out != chain or times_ != (min(seen), max(seen))):
             raise Tampered(f"block before record {size}")
         if segment and segment[2] and (len(segment[2]) < 80 or segment[2][16:48] != stack[-1] and size == SEGMENT):
             raise Tampered("segment footer")
+    if prune and (prunes.get(prune_record) != prune or prune_record >= max(wanted, default=0)):
+        raise Tampered(f"records before {kept} are gone and no signed record says that they were to go")
     if wanted and max(wanted) > size:
         raise Tampered(f"{size} records are left of {max(wanted)}")
     problems += sum(writers[writer][0] > epoch for writer, epoch in intents.values())

@@ -14,6 +14,7 @@ mod index;
 mod log_id;
 mod note;
 mod proof;
+mod pruned;
 mod record;
 mod tree;
 mod view;
@@ -32,6 +33,7 @@ pub use index::{
 pub use log_id::{CLUSTER_DIR, LogId, TENANTS_DIR};
 pub use note::{MAX_SIGNATURES, NoteError, NoteSigner, NoteVerifier, SignedNote, VerifierKey, split_notes};
 pub use proof::{ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency, verify_inclusion};
+pub use pruned::{HOLD_EVENT, PRUNE_EVENT, PRUNED_LEN, PruneNote, PrunedSegment, RELEASE_EVENT};
 pub use record::{MAX_LEAF, Place, Record, RecordError, encode_record};
 pub use tree::Frontier;
 pub use view::{RecordView, ViewError};

@@ -12,8 +12,8 @@ use provost_audit_core::{LogId, NoteSigner, VerifierKey};
 use provost_audit_verify::KEY_FILE;
 use provost_control_raft::{Group, GroupConfig};
 use provost_types::{
-    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, CallId, Impact, Phase, Revision, Subject, What,
-    Who, Why,
+    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, CallId, Impact, Name, Phase, Revision, Subject,
+    What, Who, Why,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +24,7 @@ use crate::{
     key::CheckpointKey,
     machine::{AuditMachine, SharedMachine, disk_checkpoint},
     recovery::orphan_outcomes,
+    retention::Retention,
     sequencer::{Answer, Message, QUEUE, Sequencer},
 };
 
@@ -165,23 +166,12 @@ impl AuditLog {
         let node = self.inner.config.node_name.clone();
         let subject = Subject { event: name.to_owned(), objects: vec![node], detail };
         let who = Who { authenticated_by: "internal".to_owned(), ..Who::default() };
-        AuditEvent {
-            phase: Phase::Event,
-            call_id: event_id(now_ns()),
-            tenant: None,
-            time_ns: now_ns(),
-            who,
-            what: What { subject: Some(subject), ..What::default() },
-            why: Why::default(),
-            decision: None,
-            policies: Vec::new(),
-            revision: Revision::default(),
-            status: None,
-            error: None,
-            reason: None,
-            body_sha256: None,
-            impact: Impact::default(),
-        }
+        event_of(None, subject, who)
+    }
+
+    /// Keeps and prunes records.
+    pub fn retention(&self) -> Retention {
+        Retention::new(self.inner.checkpointer.clone(), Arc::new(self.clone()), self.dir())
     }
 
     async fn submit(&self, event: AuditEvent) -> Answer {
@@ -215,6 +205,28 @@ impl AuditSink for AuditLog {
 pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An event that is no call.
+pub(crate) fn event_of(tenant: Option<Name>, subject: Subject, who: Who) -> AuditEvent {
+    let time_ns = now_ns();
+    AuditEvent {
+        phase: Phase::Event,
+        call_id: event_id(time_ns),
+        tenant,
+        time_ns,
+        who,
+        what: What { subject: Some(subject), ..What::default() },
+        why: Why::default(),
+        decision: None,
+        policies: Vec::new(),
+        revision: Revision::default(),
+        status: None,
+        error: None,
+        reason: None,
+        body_sha256: None,
+        impact: Impact::default(),
+    }
 }
 
 /// A UUID version 7 (RFC 9562): 48 bits of milliseconds, then randomness.

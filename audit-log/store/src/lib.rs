@@ -7,7 +7,7 @@
 //! the files are derived from the Raft log and can be made again from the last persisted state
 //! on; a checkpoint never covers records whose files are not fsynced; any failed write ends the
 //! writing, it is never retried.
-//! Left out: proving (`provost-audit-verify`), witnesses, sealed bodies, retention.
+//! Left out: proving (`provost-audit-verify`), witnesses, sealed bodies.
 
 mod audit_log;
 mod checkpointer;
@@ -23,8 +23,11 @@ mod log_files;
 mod machine;
 mod merge;
 mod persist;
+mod prune_files;
 mod query;
 mod recovery;
+mod retention;
+mod retention_state;
 mod scan;
 mod sequencer;
 mod state;
@@ -42,4 +45,6 @@ pub use indexer::build_indexes;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
 pub use query::{Found, Prover, Query, QueryError, Results, Shown, query, show};
+pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
+pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};
 pub use scan::QueryStats;

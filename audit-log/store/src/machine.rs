@@ -24,6 +24,8 @@ use crate::{
     error::AuditError,
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
+    prune_files::PruneFiles,
+    retention_state::{LogFacts, RetentionCommand, RetentionReply, RetentionState},
     state::{
         LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
     },
@@ -39,6 +41,8 @@ pub struct AuditMachine {
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,
+    /// Logs whose pruned segments the next persist removes.
+    prune_due: BTreeSet<LogId>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
 }
@@ -60,6 +64,12 @@ impl AuditMachine {
             return Err(AuditError::State { path, why });
         }
         refuse_rollback(dir, &state)?;
+        // A prune that the last start did not finish.
+        for (log, pruned) in &state.retention.pruned {
+            let layout = LogLayout::new(dir.join(log.folder()));
+            let files = PruneFiles { layout, to: pruned.to, record: pruned.record };
+            files.keep().and_then(|()| files.remove()).map_err(AuditError::io(&files.layout.segments()))?;
+        }
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
@@ -83,6 +93,7 @@ impl AuditMachine {
             persister,
             persist_due: false,
             published,
+            prune_due: BTreeSet::new(),
             broken: false,
         })
     }
@@ -109,6 +120,7 @@ impl AuditMachine {
             Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
             Ok(Command::Seal) => self.seal(),
             Ok(Command::Signed(notes)) => self.take_signed(notes),
+            Ok(Command::Retention(command)) => self.retain(command),
             Err(e) => Reply::Invalid(e.to_string()),
         };
         Ok(reply.encode())
@@ -147,6 +159,7 @@ impl AuditMachine {
             dirs: dirty.dirs,
             state: self.state.encode()?,
             remove: dirty.remove,
+            prune: std::mem::take(&mut self.prune_due).iter().filter_map(|log| self.prune_files(log)).collect(),
         };
         self.persister.send(Job::Persist(job))
     }
@@ -268,6 +281,38 @@ impl AuditMachine {
             self.logs.insert(log.clone(), files);
         }
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
+    }
+
+    /// What was pruned and what is held.
+    pub(crate) fn retention(&self) -> &RetentionState {
+        &self.state.retention
+    }
+
+    /// What a prune of a log must respect.
+    pub(crate) fn facts(&self, log: &LogId) -> LogFacts {
+        let intents = self.state.intents.range((log.clone(), 0)..=(log.clone(), u128::MAX));
+        LogFacts {
+            signed: self.signed_size(log),
+            tail_first: self.logs.get(log).map_or(0, |files| files.head.tail_first),
+            oldest_intent: intents.map(|(_, intent)| intent.index).min(),
+        }
+    }
+
+    fn retain(&mut self, command: RetentionCommand) -> Reply {
+        let (log, facts) = (command.log().clone(), self.facts(command.log()));
+        let prunes = matches!(command, RetentionCommand::Prune(_));
+        let reply = self.state.retention.apply(command, facts);
+        if prunes && reply == RetentionReply::Done {
+            self.prune_due.insert(log);
+            self.persist_due = true;
+        }
+        Reply::Retention(reply)
+    }
+
+    fn prune_files(&self, log: &LogId) -> Option<PruneFiles> {
+        let pruned = self.state.retention.pruned.get(log)?;
+        let layout = LogLayout::new(self.dir.join(log.folder()));
+        Some(PruneFiles { layout, to: pruned.to, record: pruned.record })
     }
 
     fn seal(&mut self) -> Reply {

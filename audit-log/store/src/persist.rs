@@ -18,6 +18,8 @@ use std::{
 
 use tokio::sync::watch;
 
+use crate::prune_files::PruneFiles;
+
 /// Makes one point in the log durable.
 pub(crate) struct PersistJob {
     /// Index of the last entry that `state` holds.
@@ -26,6 +28,8 @@ pub(crate) struct PersistJob {
     pub dirs: Vec<PathBuf>,
     pub state: Vec<u8>,
     pub remove: Vec<PathBuf>,
+    /// Segments that the state no longer has.
+    pub prune: Vec<PruneFiles>,
 }
 
 /// Puts a signed checkpoint of one log beside it.
@@ -121,6 +125,8 @@ fn persist(audit_dir: &Path, job: PersistJob) -> io::Result<()> {
     for dir in &job.dirs {
         sync_dir(dir)?;
     }
+    // What stays of pruned segments, before the state that says that they are gone.
+    job.prune.iter().try_for_each(PruneFiles::keep)?;
     replace(&audit_dir.join(crate::state::STATE_FILE), &job.state)?;
     // The older state must not come back: it needs the tails removed next, and a checkpoint
     // written after this must never be ahead of the state.
@@ -131,7 +137,7 @@ fn persist(audit_dir: &Path, job: PersistJob) -> io::Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    job.prune.iter().try_for_each(PruneFiles::remove)
 }
 
 fn publish(audit_dir: &Path, jobs: &[PublishJob], all: &str) -> io::Result<()> {

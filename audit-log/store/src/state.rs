@@ -12,11 +12,11 @@ use std::{
 use provost_audit_core::{Frontier, Hash, LogId, chain_start};
 use serde::{Deserialize, Serialize};
 
-use crate::error::AuditError;
+use crate::{error::AuditError, retention_state::RetentionState};
 
 /// File name below the audit directory.
 pub(crate) const STATE_FILE: &str = "state";
-const MAGIC: &[u8; 8] = b"PVSTATE\x01";
+const MAGIC: &[u8; 8] = b"PVSTATE\x02";
 /// Batches of a writer that can be answered again. More than it ever has in flight.
 pub(crate) const REMEMBERED_BATCHES: usize = 16;
 
@@ -104,6 +104,8 @@ pub(crate) struct MachineState {
     pub intents: BTreeMap<(LogId, u128), OpenIntent>,
     pub sealed: BTreeMap<LogId, SealedHead>,
     pub checkpoints: BTreeMap<LogId, Signed>,
+    /// What was pruned, and what must not be.
+    pub retention: RetentionState,
 }
 
 impl MachineState {

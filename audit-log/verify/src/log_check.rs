@@ -16,6 +16,7 @@ use crate::{
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
     options::VerifyOptions,
+    pruned,
     read::{Chunk, LogReader, ReadFault, segment_footer},
     report::{Failure, LogReport, ProofReport, State, Verdict},
 };
@@ -51,6 +52,7 @@ struct Pass {
     next: Option<Known>,
     /// Checkpoints at smaller sizes are not compared: their records were taken by their roots.
     start: u64,
+    pruned: Option<pruned::Prefix>,
     good: Option<Known>,
     anchored: Option<u64>,
     origin: String,
@@ -78,6 +80,7 @@ impl LogCheck<'_> {
         let newest = checkpoints.known.last().map(|k| k.checkpoint.clone());
         let mut pass = match self.begin(&origin, &checkpoints) {
             Ok(pass) => pass,
+            Err(fault) if !fault.missing => return changed_start(&self.log, &origin, &fault),
             Err(e) => return without_key(&self.log, e.to_string()),
         };
         let stop = self.read_all(&mut pass).err().or_else(|| pass.behind(newest.as_ref()));
@@ -98,7 +101,11 @@ impl LogCheck<'_> {
 
     fn begin(&self, origin: &str, checkpoints: &Checkpoints) -> Result<Pass, ReadFault> {
         let newest = checkpoints.known.last().map_or(0, |k| k.checkpoint.size);
-        let (start, chain, tree) = self.skip_old(newest)?.unwrap_or((0, chain_start(origin), Frontier::default()));
+        let pruned = pruned::prefix(&self.layout, origin)?;
+        let kept = pruned.as_ref().map_or(0, |p| p.kept);
+        let skipped = self.skip_old(newest)?.filter(|(start, ..)| *start > kept);
+        let skipped = skipped.or_else(|| pruned.as_ref().map(|p| (p.kept, p.chain, p.tree.clone())));
+        let (start, chain, tree) = skipped.unwrap_or((0, chain_start(origin), Frontier::default()));
         let mut known = checkpoints.known.clone().into_iter();
         let next = known.find(|k| k.checkpoint.size > start);
         Ok(Pass {
@@ -110,6 +117,7 @@ impl LogCheck<'_> {
             known,
             next,
             start,
+            pruned,
             good: None,
             anchored: None,
             origin: origin.to_owned(),
@@ -201,7 +209,10 @@ impl LogCheck<'_> {
             integrity: integrity(holds, records, anchored),
             authenticity: self.authenticity(holds, signed, &pass),
             completeness: completeness(holds, &pass.completeness, open_intents),
-            retention: retention(holds, records, pass.start),
+            retention: match &pass.pruned {
+                Some(prefix) => pruned::retention(&self.layout, prefix, records, signed, holds),
+                None => retention(holds, records, pass.start),
+            },
             failure: None,
             violations: pass.completeness.violations,
             notes,
@@ -295,6 +306,24 @@ fn retention(holds: State, records: u64, start: u64) -> Verdict {
         n => format!("records before {n} were taken by their roots (--since); none is pruned"),
     };
     verdict(holds, text)
+}
+
+/// A log whose pruned part is not what it was.
+fn changed_start(log: &LogId, origin: &str, fault: &ReadFault) -> LogReport {
+    let attack = format!("what stays of pruned records was changed: {}", fault.what);
+    let mut report = without_key(log, "not judged: what stays of pruned records is not intact".to_owned());
+    report.origin = origin.to_owned();
+    report.integrity = verdict(State::Failed, attack.clone());
+    report.failure = Some(Failure {
+        attack,
+        index: fault.index,
+        file: fault.file.clone(),
+        offset: fault.offset,
+        expected: None,
+        actual: None,
+        last_good_checkpoint: 0,
+    });
+    report
 }
 
 /// A log that cannot be judged at all.

@@ -86,12 +86,12 @@ impl AuditConfig {
         self.forward.iter().filter_map(|file| forward(file).ok()).collect()
     }
 
-    /// How long the records of a log are kept; `None`: for ever.
-    pub fn keep(&self, log: &LogId) -> Option<Duration> {
+    /// How long the records of a log are kept, and the rule that says so; `None`: for ever.
+    pub fn keep(&self, log: &LogId) -> Option<(Duration, String)> {
         let name = if *log == LogId::CLUSTER { "cluster" } else { log.tenant() };
         let of = |wanted: &str| self.retention.iter().find(|rule| rule.tenant == wanted);
         let rule = of(name).or_else(|| of(EVERY_TENANT).filter(|_| *log != LogId::CLUSTER))?;
-        parse_duration(&rule.keep).ok()
+        Some((parse_duration(&rule.keep).ok()?, format!("keep {} for {}", rule.keep, rule.tenant)))
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         let forwards = config.forwards();
         assert_eq!((forwards.len(), forwards[0].logs.len(), forwards[1].from_now), (2, 2, true));
-        let of = |name: &str| config.keep(&log_of(name).unwrap()).map(|keep| keep.as_secs() / 86_400);
+        let of = |name: &str| config.keep(&log_of(name).unwrap()).map(|(keep, _)| keep.as_secs() / 86_400);
         assert_eq!((of("acme"), of("other"), of("cluster")), (Some(2), Some(400), None));
         assert!(toml::to_string(&config).unwrap().contains("address = \"siem:6514\""));
     }

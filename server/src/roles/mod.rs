@@ -21,6 +21,7 @@ mod standing;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use provost_audit_core::LogId;
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::identity::{Registry, admit, cut_former_members};
 use provost_gpu_serve::{GpuConfig, GpuNode};
@@ -34,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server as GrpcServer};
 
 use crate::{
+    audit_retention,
     config::{Role, ServerConfig},
     failure::Failure,
     node::{data_plane::DataPlane, keys, metrics},
@@ -90,7 +92,7 @@ impl Server {
         let control = match admin {
             Some(admin) => {
                 let control = ControlRole::open(config, &identity, sink.clone()).await?;
-                control.serve_admin(admin, &identity, &tasks, &stop)?;
+                control.serve_admin(admin, &identity, audit_retention::routes(audit.as_ref()), &tasks, &stop)?;
                 if audit.is_none() {
                     let following =
                         ControlRole::follow_audit_nodes(control.node.clone(), identity.clone(), remote.clone());
@@ -125,7 +127,12 @@ impl Server {
         }
         let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.clone());
         let sampler = match &server.audit {
-            Some(log) => audit_forward::start(config, log, sampler, &server.tasks, &server.stop)?,
+            Some(log) => {
+                let rules = config.audit.clone();
+                let rule = Arc::new(move |log: &LogId| rules.keep(log));
+                until(log.retention().run(rule, audit_retention::EVERY), &server.tasks, &server.stop);
+                audit_forward::start(config, log, sampler, &server.tasks, &server.stop)?
+            }
             None => sampler,
         };
         server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
