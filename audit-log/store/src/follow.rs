@@ -57,6 +57,18 @@ impl Follower {
         self.pruned
     }
 
+    /// Logs that are shorter than what was read of them, with that.
+    pub(crate) fn ahead(&self) -> Result<Vec<(LogId, u64)>, QueryError> {
+        let mut found = Vec::new();
+        for (log, followed) in self.logs.iter().filter(|(_, followed)| followed.next > 0) {
+            let layout = LogLayout::new(self.audit_dir.join(log.folder()));
+            if !layout.exists() || size_of(&layout)? < followed.next {
+                found.push((log.clone(), followed.next));
+            }
+        }
+        Ok(found)
+    }
+
     /// Passes over everything that is there now, in logs that are not set.
     pub fn skip_to_end(&mut self) -> Result<(), QueryError> {
         for log in self.wanted()? {

@@ -169,6 +169,13 @@ impl Forwarder {
             None => {}
         }
         let positions = follower.positions();
+        for (log, next) in follower.ahead().map_err(|e| wrong(e.to_string()))? {
+            tracing::error!(
+                forward = name, %log, next,
+                "PV-AUDIT-FORWARD: the cursor is ahead of the log: the log was rolled back or replaced, and what it \
+                 holds below the cursor is not sent again; run `provost audit verify`"
+            );
+        }
         let status = Arc::new(Mutex::new(ForwardStatus { positions, ..ForwardStatus::default() }));
         Ok(Self { name, audit_dir: audit_dir.to_owned(), receiver, follower, cursor, status })
     }
