@@ -14,6 +14,7 @@ use provost_types::CallStatus;
 
 use crate::{
     block::{BLOCK_HEADER_LEN, BLOCK_RECORDS, SEGMENT_BLOCKS, SEGMENT_HEADER_LEN, SEGMENT_LEAVES},
+    block_set::BlockSet,
     hash::Hash,
     record::Record,
 };
@@ -84,50 +85,6 @@ pub fn status_word(status: CallStatus) -> &'static str {
         CallStatus::Denied => "denied",
         CallStatus::InputRequired => "input_required",
         CallStatus::Unknown => "unknown",
-    }
-}
-
-/// Some of a segment's 256 blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BlockSet([u64; 4]);
-
-impl BlockSet {
-    /// Every block.
-    pub const ALL: BlockSet = BlockSet([u64::MAX; 4]);
-
-    /// Adds block `n`.
-    pub fn insert(&mut self, n: u8) {
-        if let Some(word) = self.0.get_mut(usize::from(n / 64)) {
-            *word |= 1 << (n % 64);
-        }
-    }
-
-    /// Whether block `n` is in it.
-    pub fn contains(&self, n: u8) -> bool {
-        self.0.get(usize::from(n / 64)).is_some_and(|word| word >> (n % 64) & 1 == 1)
-    }
-
-    /// The blocks that are in both.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
-        Self([a & e, b & f, c & g, d & h])
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0 == [0; 4]
-    }
-
-    /// The blocks, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = u8> {
-        let set = *self;
-        (0..=u8::MAX).filter(move |n| set.contains(*n))
     }
 }
 
@@ -208,7 +165,7 @@ fn push_blocks(lists: &mut Vec<u8>, blocks: &BlockSet) {
         lists.extend(blocks.iter());
     } else {
         lists.push(AS_BITS);
-        blocks.0.iter().for_each(|word| lists.extend_from_slice(&word.to_le_bytes()));
+        lists.extend_from_slice(&blocks.to_bytes());
     }
 }
 
@@ -289,9 +246,7 @@ impl SegmentIndex {
         let (count, rest) = list.split_first()?;
         let mut blocks = BlockSet::default();
         if *count == AS_BITS {
-            for (word, bytes) in blocks.0.iter_mut().zip(rest.get(..32)?.chunks_exact(8)) {
-                *word = u64::from_le_bytes(*bytes.first_chunk()?);
-            }
+            blocks = BlockSet::from_bytes(rest.first_chunk()?);
         } else {
             rest.get(..usize::from(*count))?.iter().for_each(|n| blocks.insert(*n));
         }

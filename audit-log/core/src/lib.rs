@@ -8,6 +8,7 @@
 //! (`provost-audit-verify`), and key material (signing goes through [`NoteSigner`]).
 
 mod block;
+mod block_set;
 mod checkpoint;
 mod hash;
 mod index;
@@ -24,10 +25,11 @@ pub use block::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, TAIL_HEADER_LEN,
     TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
 };
+pub use block_set::BlockSet;
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};
 pub use index::{
-    BlockPlace, BlockSet, IndexBuilder, IndexError, IndexField, MAX_INDEX_BYTES, SegmentIndex, block_first, index_key,
+    BlockPlace, IndexBuilder, IndexError, IndexField, MAX_INDEX_BYTES, SegmentIndex, block_first, index_key,
     index_keys, status_word,
 };
 pub use log_id::{CLUSTER_DIR, LogId, TENANTS_DIR};

@@ -23,6 +23,8 @@ mod log_files;
 mod machine;
 mod merge;
 mod persist;
+mod prover;
+mod prune_choice;
 mod prune_files;
 mod query;
 mod recovery;
@@ -44,7 +46,8 @@ pub use forward::{
 pub use indexer::build_indexes;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
-pub use query::{Found, Prover, Query, QueryError, Results, Shown, query, show};
+pub use prover::Prover;
+pub use query::{Found, Query, QueryError, Results, Shown, query, show};
 pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
 pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};
 pub use scan::QueryStats;

@@ -1,23 +1,23 @@
 //! Reads records back: from the files, of a live log or of a copy.
 //!
 //! A reader sees a consistent prefix: whole records in order, up to some moment during the read.
-//! Nothing is proven here; `show` and [`Prover`] hand out the proof that a verifier checks.
+//! Nothing is proven here; `show` and [`crate::Prover`] hand out the proof that a verifier checks.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use provost_audit_core::{
-    BLOCK_RECORDS, Checkpoint, Hash, IndexField, LogId, Record, RecordError, SEGMENT_LEAVES, index_key, leaf_hash,
-    status_word,
+    BLOCK_RECORDS, Hash, IndexField, LogId, Record, RecordError, SEGMENT_LEAVES, index_key, leaf_hash, status_word,
 };
-use provost_audit_verify::{CHECKPOINT_FILE, LeafHashes, LogLayout, LogReader, ReadFault, list_logs};
+use provost_audit_verify::{LogLayout, LogReader, ReadFault, list_logs};
 use provost_types::{CallId, CallStatus};
 
 use crate::{
     merge::{Merge, newest},
+    prover::Prover,
     scan::{LogScan, QueryStats},
 };
 
@@ -227,44 +227,6 @@ pub(crate) fn records_from(
     Ok(LogScan::new(layout, log.clone(), Arc::default(), from, Arc::default())?)
 }
 
-/// Makes inclusion proofs against one log's latest checkpoint.
-pub struct Prover {
-    hashes: LeafHashes,
-    note: String,
-    size: u64,
-}
-
-impl Prover {
-    /// Of `log` as it is now; `None` when it has no checkpoint yet.
-    pub fn open(audit_dir: &Path, log: &LogId) -> Result<Option<Self>, QueryError> {
-        let layout = LogLayout::new(audit_dir.join(log.folder()));
-        let path = layout.dir.join(CHECKPOINT_FILE);
-        // Read before the records: they then reach at least as far as it.
-        let note = match fs::read_to_string(&path) {
-            Ok(note) => note,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(QueryError::Io { path, source }),
-        };
-        let Ok(checkpoint) = Checkpoint::parse_unchecked(&note) else { return Ok(None) };
-        let hashes = LeafHashes::open(layout).map_err(|e| QueryError::Proof(e.to_string()))?;
-        Ok(Some(Self { hashes, note, size: checkpoint.size }))
-    }
-
-    /// The checkpoint, a C2SP note.
-    pub fn checkpoint(&self) -> &str {
-        &self.note
-    }
-
-    /// The audit path of record `index`; `None` when the checkpoint does not cover it yet.
-    pub fn inclusion(&self, index: u64) -> Result<Option<Vec<Hash>>, QueryError> {
-        if index >= self.size {
-            return Ok(None);
-        }
-        let path = self.hashes.inclusion(index, self.size);
-        path.map(Some).map_err(|e| QueryError::Proof(e.to_string()))
-    }
-}
-
 /// Record `index` of a log, with the proof that the latest checkpoint covers it.
 pub fn show(audit_dir: &Path, log: &LogId, index: u64) -> Result<Shown, QueryError> {
     let layout = LogLayout::new(audit_dir.join(log.folder()));
@@ -292,7 +254,7 @@ pub fn show(audit_dir: &Path, log: &LogId, index: u64) -> Result<Shown, QueryErr
         return Ok(Shown { found, checkpoint: None, proof: Vec::new() });
     };
     let proof = prover.inclusion(index)?;
-    let checkpoint = proof.is_some().then(|| prover.note.clone());
+    let checkpoint = proof.is_some().then(|| prover.checkpoint().to_owned());
     Ok(Shown { found, checkpoint, proof: proof.unwrap_or_default() })
 }
 

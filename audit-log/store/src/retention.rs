@@ -13,16 +13,15 @@ use std::{
     time::Duration,
 };
 
-use provost_audit_core::{
-    HOLD_EVENT, LogId, PRUNE_EVENT, PruneNote, RELEASE_EVENT, SEGMENT_BLOCKS, SEGMENT_HEADER_LEN, SEGMENT_LEAVES,
-};
-use provost_audit_verify::{LeafHashes, LogLayout, SegmentFile, after, first_kept, list_logs};
+use provost_audit_core::{HOLD_EVENT, LogId, PRUNE_EVENT, PruneNote, RELEASE_EVENT};
+use provost_audit_verify::{LogLayout, list_logs};
 use provost_types::{AuditSink, Subject, Who};
 
 use crate::{
     audit_log::{event_of, now_ns},
     checkpointer::Checkpointer,
     entry::{Command, Reply},
+    prune_choice::choose,
     retention_state::{Hold, MAX_NAME, MAX_REASON, PruneOrder, RetentionCommand, RetentionReply},
 };
 
@@ -296,54 +295,4 @@ fn unexpected(reply: RetentionReply) -> RetentionError {
 fn name_of(who: &Who) -> String {
     let name = if who.principal.is_empty() { &who.authenticated_by } else { &who.principal };
     name.chars().take(MAX_NAME / 4).collect()
-}
-
-/// Segments that are old enough.
-struct Chosen {
-    from: u64,
-    to: u64,
-    times: (u64, u64),
-    root: provost_audit_core::Hash,
-    chain: provost_audit_core::Hash,
-}
-
-/// From the front, until one is not old enough or reaches beyond `limit`.
-fn choose(layout: &LogLayout, before_ns: u64, limit: u64) -> Result<Chosen, String> {
-    let text = |e: &dyn ToString| e.to_string();
-    let from = first_kept(layout).map_err(|e| text(&e))?;
-    let mut chosen = Chosen {
-        from,
-        to: from,
-        times: (u64::MAX, 0),
-        root: provost_audit_core::Hash::ZERO,
-        chain: provost_audit_core::Hash::ZERO,
-    };
-    while chosen.to + SEGMENT_LEAVES <= limit {
-        let Some(segment) = SegmentFile::open(layout, chosen.to).map_err(|e| text(&e))? else { break };
-        let Some(footer) = segment.footer().map_err(|e| text(&e))? else { break };
-        let times = times_of(&segment)?;
-        if times.1 >= before_ns {
-            break;
-        }
-        chosen.times = (chosen.times.0.min(times.0), chosen.times.1.max(times.1));
-        chosen.chain = footer.chain_out;
-        chosen.to += SEGMENT_LEAVES;
-    }
-    if chosen.to > chosen.from {
-        let hashes = LeafHashes::open(layout.clone()).map_err(|e| text(&e))?;
-        chosen.root = hashes.root(0..chosen.to).map_err(|e| text(&e))?;
-    }
-    Ok(chosen)
-}
-
-/// Earliest and latest time of a segment, from its blocks' headers.
-fn times_of(segment: &SegmentFile) -> Result<(u64, u64), String> {
-    let (mut times, mut offset) = ((u64::MAX, 0), SEGMENT_HEADER_LEN as u64);
-    for n in (0..SEGMENT_BLOCKS).filter_map(|n| u8::try_from(n).ok()) {
-        let header = segment.header(n, offset).map_err(|e| e.to_string())?;
-        let header = header.ok_or("a segment ends before its last block")?;
-        times = (times.0.min(header.min_time_ns), times.1.max(header.max_time_ns));
-        offset = after(offset, &header);
-    }
-    Ok(times)
 }

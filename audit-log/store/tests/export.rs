@@ -1,6 +1,6 @@
 //! Exports are read back: JSON Lines and OCSF as text, Parquet by a foreign reader where there is
 //! one (pyarrow), by the library that wrote it otherwise.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Forwarding to real receivers over TCP: killed in the middle and started again, nothing is lost,
 //! and what comes twice comes around the kill.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Queries by index: they give what a full read gives, read less, and an index that lies is found.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
 
