@@ -18,7 +18,7 @@ use provost_audit_store::{
     RetentionReply, build_indexes, open, query, show,
 };
 use provost_audit_verify::{LeafHashes, LogLayout, State};
-use provost_types::{Phase, Subject, What, Who};
+use provost_types::{AuditSink, Phase, Subject, What, Who};
 
 const FIRST: &str = "tenants/acme/segments/00000000000000000000";
 
@@ -291,4 +291,71 @@ async fn holds_are_recorded_and_a_young_log_is_not_pruned() {
     assert_eq!(added[0].record.principal.as_deref(), Some("admin"));
     assert_eq!(added[0].record.event_detail.as_deref(), Some("case 7"));
     log.close().await.unwrap();
+}
+
+/// The whole way: records through the group, a hold, the prune by a rule, a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_prunes_through_the_group_and_the_log_goes_on() {
+    const CALLS: u128 = 35_000;
+    let dir = tempfile::tempdir().unwrap();
+    let config = AuditLogConfig { deadline: Duration::from_secs(60), ..AuditLogConfig::new(dir.path(), "node-1") };
+    let log = open(config.clone()).await.unwrap();
+    let acme = tenant("acme");
+    let began = std::time::Instant::now();
+    for first in (0..CALLS).step_by(500) {
+        for phase in [Phase::Intent, Phase::Outcome] {
+            let records = (first..first + 500).map(|n| log.record(event(&acme, phase, n, common::START_NS + n as u64)));
+            futures::future::try_join_all(records).await.unwrap();
+        }
+    }
+    println!("70,000 records through the group in {:?}", began.elapsed());
+    log.checkpoint_now().await.unwrap();
+    let anchor = dir.path().join("kept");
+    fs::copy(log.dir().join("checkpoint"), &anchor).unwrap();
+
+    let retention = log.retention();
+    let by = Who { principal: "admin".to_owned(), ..Who::default() };
+    let day = Duration::from_secs(86_400);
+    let looked = retention.prune(&acme, day, "look", by.clone(), true).await.unwrap();
+    assert_eq!((looked.from, looked.to, looked.record), (0, SEGMENT_LEAVES, None));
+    let hold = HoldOrder {
+        id: "case-7".to_owned(),
+        log: acme.clone(),
+        principal: Some("ana".to_owned()),
+        since_ns: None,
+        until_ns: None,
+        reason: "case 7".to_owned(),
+    };
+    retention.hold(hold, by.clone()).await.unwrap();
+    let held = retention.prune(&acme, day, "x", by.clone(), false).await.unwrap_err();
+    assert!(matches!(held, RetentionError::Held { .. }), "{held}");
+    let segment = log.dir().join(format!("{FIRST}.seg"));
+    assert!(segment.exists());
+    retention.release(acme.clone(), "case-7".to_owned(), "closed".to_owned(), by).await.unwrap();
+
+    retention.apply_rules(&only_acme()).await;
+    // The files go behind the persisted state; closing waits for that.
+    log.close().await.unwrap();
+    drop((retention, log));
+    assert!(!segment.exists());
+    let audit = dir.path().join("audit");
+    let report = verify_both(&audit, Some(&anchor));
+    assert_eq!(report.exit_code(), 0, "{report}");
+    let pruned = query(&audit, Query { event: Some("log.prune".to_owned()), ..Query::default() }).unwrap();
+    let pruned: Vec<_> = pruned.map(Result::unwrap).collect();
+    assert_eq!(pruned.len(), 1, "what was held or only looked at is not recorded as pruned");
+    assert_eq!(PruneNote::of(&pruned[0].record).unwrap().to, SEGMENT_LEAVES);
+    assert!(pruned[0].index >= SEGMENT_LEAVES);
+
+    let log = open(config).await.unwrap();
+    log.record(event(&acme, Phase::Denied, 900_000, common::START_NS)).await.unwrap();
+    // Nothing more is old enough: the newest segment stays.
+    log.retention().apply_rules(&only_acme()).await;
+    log.close().await.unwrap();
+    assert_eq!(verify_both(&audit, Some(&anchor)).exit_code(), 0);
+}
+
+/// A rule for one tenant.
+fn only_acme() -> provost_audit_store::KeepRule {
+    Arc::new(|log| (*log == tenant("acme")).then(|| (Duration::from_secs(86_400), "keep 1d".to_owned())))
 }
