@@ -3,29 +3,34 @@
 
 Written from docs/audit-format.md alone; shares no code with the product. Needs Python 3.9 and
 libzstd (present on every Debian). Prints one JSON object and ends with the exit code of the format:
-0 proven, 1 tampered, 2 consistent but unanchored, 4 incomplete input, 5 usage.
+0 proven, 1 tampered, 2 consistent but unanchored, 4 incomplete input, 5 usage. The place of a
+failure is the one that the format defines: index, file, offset.
 """
 import base64
 import ctypes
 import ctypes.util
+import functools
 import hashlib
+import itertools
 import json
+import re
 import struct
 import sys
 from pathlib import Path
 
-BLOCK, SEGMENT, MAX_RAW = 256, 65536, 256 * (4 + 65535)
+BLOCK, SEGMENT, MAX_LEAF, MAX_RAW, U64 = 256, 65536, 65535, 256 * (4 + 65535), 1 << 64
+CLOCK_TOLERANCE_NS = 15 * 60 * 10**9
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, P - 2, P) % P
 
 
-class Tampered(Exception):
-    pass
+class Fault(Exception):
+    """The exit code that a log gets, and the place."""
 
-
-class Incomplete(Exception):
-    pass
+    def __init__(self, code, index, file, offset, what):
+        super().__init__(what)
+        self.result = {"exit": code, "index": index, "file": str(file), "offset": offset, "what": what}
 
 
 def sha(data):
@@ -59,240 +64,336 @@ def point(data):
         x = x * pow(2, (P - 1) // 4, P) % P
     if y >= P or (x * x - square) % P or (x == 0 and sign):
         raise ValueError("not a point")
-    return (P - x if x & 1 != sign else x), y, 1, (P - x if x & 1 != sign else x) * y % P
+    x = P - x if x & 1 != sign else x
+    return x, y, 1, x * y % P
 
 
 BASE = point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 
+@functools.lru_cache(maxsize=None)
 def signed_by(key, message, signature):
+    if len(signature) != 64 or int.from_bytes(signature[32:], "little") >= L:
+        return False
     try:
         a, r, s = point(key), point(signature[:32]), int.from_bytes(signature[32:], "little")
     except ValueError:
-        return False
-    if s >= L:
         return False
     k = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % L
     left, right = times(s, BASE), add(r, times(k, a))
     return not ((left[0] * right[2] - right[0] * left[2]) % P or (left[1] * right[2] - right[1] * left[2]) % P)
 
 
-def zstd_library():
+@functools.lru_cache(maxsize=None)
+def zstd():
     lib = ctypes.CDLL(ctypes.util.find_library("zstd") or "libzstd.so.1")
-    lib.ZSTD_decompress.restype = lib.ZSTD_isError.restype = ctypes.c_size_t
+    lib.ZSTD_decompress.restype = lib.ZSTD_isError.restype = lib.ZSTD_compressBound.restype = ctypes.c_size_t
     lib.ZSTD_decompress.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
-    lib.ZSTD_isError.argtypes = [ctypes.c_size_t]
+    lib.ZSTD_isError.argtypes = lib.ZSTD_compressBound.argtypes = [ctypes.c_size_t]
     return lib
 
 
-def decompress(data, size, library=[]):
-    if not library:
-        library.append(zstd_library())
+def decompress(data, size):
+    """Exactly `size` bytes, or nothing."""
     out = ctypes.create_string_buffer(max(size, 1))
-    got = library[0].ZSTD_decompress(out, size, data, len(data))
-    if library[0].ZSTD_isError(got) or got != size:
-        raise Tampered("a block does not decompress")
-    return out.raw[:size]
+    got = zstd().ZSTD_decompress(out, size, data, len(data))
+    return out.raw[:size] if not zstd().ZSTD_isError(got) and got == size else None
+
+
+def unbase64(text):
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data
 
 
 def vkey(path):
+    if not path.exists():
+        raise Fault(4, 0, path, 0, "the key is missing")
     try:
-        name, key_id, key = path.read_text().strip().split("+", 2)
-    except (OSError, ValueError) as error:
-        raise Incomplete(f"{path}: {error}")
-    key = base64.b64decode(key)
-    if len(key) != 33 or key[0] != 1 or sha(name.encode() + b"\n" + key)[:4].hex() != key_id:
-        raise Incomplete(f"{path}: not a verifier key")
-    return name, key
+        name, key_id, key = path.read_text().rstrip().split("+", 2)
+        key = unbase64(key)
+        if len(key) == 33 and key[0] == 1 and sha(name.encode() + b"\n" + key)[:4].hex() == key_id:
+            return name, key
+    except ValueError:
+        pass
+    raise Fault(1, 0, path, 0, "not a verifier key")
 
 
-def notes(path, whole=True):
-    """Checkpoint notes of a file: text, blank line, signature lines, blank line, next text."""
-    found, rest = [], path.read_text(errors="replace") if path.exists() else ""
-    while rest:
-        body = rest.find("\n\n")
-        end = rest.find("\n\n", body + 2) if body >= 0 else -1
-        piece, rest = (rest, "") if end < 0 else (rest[: end + 1], rest[end + 2 :])
-        if piece.endswith("\n") or whole:
-            found.append(piece)
+def notes(path):
+    """Notes of a file as (offset, text): text, blank line, signature lines, blank line, next text."""
+    found, data, at = [], path.read_bytes() if path.exists() else b"", 0
+    while at < len(data):
+        body = data.find(b"\n\n", at)
+        end = data.find(b"\n\n", body + 2) if body >= 0 else -1
+        end = len(data) if end < 0 else end + 1
+        found.append((at, data[at:end].decode(errors="replace")))
+        at = end + 1
     return found
 
 
+def is_cut(note):
+    """Whether a crash may have cut it: no whole signature line."""
+    signatures = note.partition("\n\n")[2]
+    return not signatures.endswith("\n")
+
+
 def checkpoint(note, origin, key):
-    text, _, signatures = note.partition("\n\n")
-    good = False
-    for line in signatures.splitlines():
-        try:
-            dash, name, blob = line.split(" ")
-            blob = base64.b64decode(blob, validate=True)
-        except ValueError:
-            raise Tampered("a signature line is malformed")
+    """(size, root, chain, time) of a note that the key signed; ValueError otherwise."""
+    text, blank, signatures = note.partition("\n\n")
+    lines, good = signatures.split("\n"), False
+    if not blank or lines.pop() != "" or not 1 <= len(lines) <= 64 or len(note.encode()) > 16384:
+        raise ValueError("not a signed note")
+    for line in lines:
+        dash, name, blob = line.split(" ")
+        blob = unbase64(blob)
+        if dash != "\u2014" or not name or "+" in name or len(blob) < 5:
+            raise ValueError("a signature line is malformed")
         if name == origin and blob[:4] == sha(origin.encode() + b"\n" + key)[:4]:
-            good = signed_by(key[1:], text.encode() + b"\n", blob[4:])
-    lines = text.split("\n")
-    if not good or len(lines) < 5 or lines[0] != origin:
-        raise Tampered("a checkpoint is not signed by the log's key")
-    return int(lines[1]), base64.b64decode(lines[2]), base64.b64decode(lines[3][6:])
+            if not signed_by(key[1:], text.encode() + b"\n", blob[4:]):
+                raise ValueError("a signature does not hold")
+            good = True
+    number, value = "(0|[1-9][0-9]*)", "([A-Za-z0-9+/]{43}=)"
+    form = re.match(f"([^\n]+)\n{number}\n{value}\nchain {value}\ntime {number}(\n|$)", text)
+    if not good or not form or form[1] != origin or int(form[2]) >= U64 or int(form[5]) >= U64:
+        raise ValueError("not a checkpoint that the log's key signed")
+    return int(form[2]), unbase64(form[3]), unbase64(form[4]), int(form[5])
+
+
+def read_record(leaf):
+    """The canonical record, or ValueError."""
+    record = json.loads(leaf.decode())
+    if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() != leaf:
+        raise ValueError("not canonical")
+    for key, value in record.items():
+        plain = key.isascii() and key.isprintable() and not set(key) & set('"\\')
+        texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
+        if not plain or not (isinstance(value, str) or texts or (type(value) is int and 0 <= value < U64)):
+            raise ValueError(f"the value of {key}")
+    forms = {"call_id": "[0-9a-f]{32}", "phase": "intent|outcome|denied|event", "time_ns": "0|[1-9][0-9]*",
+             "writer_id": "(?s:.*)", "writer_prev": "[0-9a-f]{64}"}
+    well = all(re.fullmatch(form, str(record[key])) and isinstance(record[key], str) for key, form in forms.items())
+    well = well and all(isinstance(record.get(key, ""), str) for key in ("status", "tenant", "event"))
+    if not well or record["v"] != 1 or int(record["time_ns"]) >= U64 or not all(type(record[k]) is int for k in ("epoch", "seq", "v")):
+        raise ValueError("a field is missing or of another kind")
+    return record
 
 
 def pruned(folder, origin):
     """Whole segments that went from the front: (records, their roots, chain after them, record that says so)."""
-    size, roots, record, chain = 0, [], 0, sha(b"provost audit chain 1\n" + origin.encode())
+    kept, roots, record, chain = 0, [], 0, sha(b"provost audit chain 1\n" + origin.encode())
     for path in sorted((folder / "segments").glob("*.pruned")):
         data, first = path.read_bytes(), int(path.stem)
-        if first != size:
-            raise Incomplete(f"neither segment {size} nor what stays of it is there")
-        if len(data) != 208 or data[:8] != b"PVPRUNE\1" or sha(data[:176]) != data[176:]:
-            raise Tampered(f"{path}: form")
+        if first != kept:
+            raise Fault(4, kept, folder / "segments" / f"{kept:020}.pruned", 0, "neither segment nor what stays of it")
         header, footer = data[8:88], data[88:168]
-        start, end = struct.unpack_from("<Q", header, 8)[0], struct.unpack_from("<Q", footer, 8)[0]
-        if header[:8] != b"PVSEG\0\0\1" or footer[:4] != b"PVF1" or start != first or end != first:
-            raise Tampered(f"{path}: parts")
+        well = len(data) == 208 and data[:8] == b"PVPRUNE\1" and sha(data[:176]) == data[176:]
+        well = well and header[:8] == b"PVSEG\0\0\1" and struct.unpack_from("<Q", header, 8)[0] == first
+        well = well and footer[:4] == b"PVF1" and struct.unpack_from("<IQ", footer, 4) == (SEGMENT, first)
+        if not well or struct.unpack_from("<Q", data, 168)[0] < first:
+            raise Fault(1, first, path, 0, "the form of what stays of a segment")
         if header[16:48] != sha(origin.encode()) or header[48:80] != chain:
-            raise Tampered(f"{path}: origin or chain")
+            raise Fault(1, first, path, 8, "what stays of a segment does not belong here")
         roots.append(footer[16:48])
-        chain, size, record = footer[48:80], size + SEGMENT, struct.unpack_from("<Q", data, 168)[0]
-    return size, roots, chain, record
+        chain, kept, record = footer[48:80], kept + SEGMENT, struct.unpack_from("<Q", data, 168)[0]
+    return kept, roots, chain, record
 
 
-def blocks(folder, start=0):
-    """Yields (records, stored hashes, chain_in or None, chain_out or None) in order."""
+def parts(folder, end, start=0):
+    """Yields the parts of a log in order; `end` is kept at the place of the next one."""
     index, first = start, start
-    segments = sorted((folder / "segments").glob("*.seg"))
-    while True:
-        path = folder / "segments" / f"{first:020}.seg"
-        if not path.exists():
-            if segments and int(segments[-1].stem) > first:
-                raise Incomplete(f"{path} is missing")
-            break
+    segments = sorted(int(path.stem) for path in (folder / "segments").glob("*.seg"))
+    while (path := folder / "segments" / f"{first:020}.seg").exists() and path.stat().st_size >= 80:
         data = path.read_bytes()
-        leaf_file = path.with_suffix(".leaf")
-        leaves = leaf_file.read_bytes() if leaf_file.exists() else b""
-        if len(data) >= 80 and (data[:8] != b"PVSEG\0\0\1" or struct.unpack_from("<Q", data, 8)[0] != first):
-            raise Tampered(f"{path}: header")
-        chain_in, at, origin = data[48:80], 80, data[16:48]
+        leaves = path.with_suffix(".leaf").read_bytes() if path.with_suffix(".leaf").exists() else b""
+        if data[:8] != b"PVSEG\0\0\1" or struct.unpack_from("<Q", data, 8)[0] != first:
+            raise Fault(1, index, path, 0, "segment header")
+        at, end[:] = 80, (path, 80)
+        yield "segment", path, 0, first, (data[16:48], data[48:80])
         while index < first + SEGMENT and at + 104 <= len(data):
             magic, count, start, raw_len, stored, low, high = struct.unpack_from("<4sIQIIQQ", data, at)
-            if magic != b"PVB1" or count != BLOCK or start != index or raw_len > MAX_RAW:
-                raise Tampered(f"{path}: block header at {at}")
-            block_in, block_out = data[at + 40 : at + 72], data[at + 72 : at + 104]
+            bounded = BLOCK * 4 <= raw_len <= MAX_RAW and stored <= zstd().ZSTD_compressBound(raw_len)
+            if magic != b"PVB1" or count != BLOCK or not bounded or start != index:
+                raise Fault(1, index, path, at, "block header")
             if at + 104 + stored > len(data):
                 break
-            raw, records, pos = decompress(data[at + 104 : at + 104 + stored], raw_len), [], 0
-            while pos < len(raw):
-                (size,) = struct.unpack_from("<I", raw.ljust(pos + 4, b"\0"), pos)
-                records.append(raw[pos + 4 : pos + 4 + size])
-                pos += 4 + size
-            if pos != len(raw) or len(records) != BLOCK:
-                raise Tampered(f"{path}: block at {at}")
-            offset = (index - first) * 32
-            hashes = [leaves[o : o + 32] for o in range(offset, offset + BLOCK * 32, 32)]
-            at, index = at + 104 + stored, index + BLOCK
-            footer = data[at : at + 80] if index == first + SEGMENT else b""
-            if footer and (footer[:4] != b"PVF1" or footer[48:80] != block_out):
-                raise Tampered(f"{path}: footer")
-            yield records, hashes, block_in, block_out, (low, high), (origin, chain_in, footer)
+            hashes = [leaves[o : o + 32] for o in range((index - first) * 32, (index - first + BLOCK) * 32, 32)]
+            body = data[at + 104 : at + 104 + stored], raw_len, hashes
+            end[1] = at + 104 + stored
+            yield "block", path, at, index, (data[at + 40 : at + 72], data[at + 72 : at + 104], (low, high), body)
+            at, index = end[1], index + BLOCK
         if index < first + SEGMENT:
             break
+        footer = data[at : at + 80]
+        if len(footer) == 80:
+            if footer[:4] != b"PVF1" or struct.unpack_from("<IQ", footer, 4) != (SEGMENT, first):
+                raise Fault(1, first, path, at, "segment footer")
+            end[1] = at + 80
+            yield "footer", path, at, first, (footer[16:48], footer[48:80])
+        elif (folder / "segments" / f"{first + SEGMENT:020}.seg").exists():
+            raise Fault(1, first, path, at, "the footer is missing")
         first += SEGMENT
-    tails = [int(path.name[5:-4]) for path in folder.glob("tail-*.raw")]
+    if not path.exists() and segments and segments[-1] > first:
+        raise Fault(4, index, path, 0, "the segment is missing")
+    tails = sorted(int(path.name[5:-4]) for path in folder.glob("tail-*.raw"))
     tail = max((start for start in tails if start <= index), default=None)
+    if tail is None and tails:
+        raise Fault(4, index, folder / f"tail-{tails[0]:020}.raw", 0, "records before the tail are missing")
     if tail is None:
-        if tails:
-            raise Incomplete("records between segments and tail are missing")
         return
-    data, at, skip = (folder / f"tail-{tail:020}.raw").read_bytes(), 48, index - tail
-    if len(data) >= 48 and (data[:8] != b"PVTAIL\0\1" or struct.unpack_from("<Q", data, 8)[0] != tail):
-        raise Tampered("tail header")
-    while at + 36 <= len(data):
+    path = folder / f"tail-{tail:020}.raw"
+    data, at, end[:] = path.read_bytes(), 48, (path, 0)
+    if len(data) < 48:
+        return
+    if data[:8] != b"PVTAIL\0\1" or struct.unpack_from("<Q", data, 8)[0] != tail or tail % BLOCK:
+        raise Fault(1, index, path, 0, "tail header")
+    end[1] = 48
+    for number in itertools.count(tail):
+        if number == index:
+            yield "tail", path, 0, tail, data[16:48]
+        if at + 36 > len(data):
+            return
         (size,) = struct.unpack_from("<I", data, at)
-        if size > 65535:
-            raise Tampered("tail frame")
+        if size > MAX_LEAF:
+            raise Fault(1, max(number, index), path, at, "tail frame")
         if at + 36 + size > len(data):
             return
-        if skip <= 0:
-            yield [data[at + 36 : at + 36 + size]], [data[at + 4 : at + 36]], None, None, (tail, data[16:48]), None
-        at, skip = at + 36 + size, skip - 1
-
-
-def fold(stack):
-    """The root over a compact range."""
-    root = stack[-1]
-    for left in reversed(stack[:-1]):
-        root = sha(b"\1" + left + root)
-    return root
+        start, at, end[1] = at, at + 36 + size, at + 36 + size
+        if number >= index:
+            yield "record", path, start, number, (data[start + 36 : at], data[start + 4 : start + 36])
 
 
 def check_log(folder, log, top, anchor):
     origin, key = vkey(folder / "audit.pub")
     if origin.rsplit("/", 1)[-1] != (log or "_cluster"):
-        raise Tampered("the key is of another log")
-    own = notes(folder / "checkpoints", whole=False) + notes(folder / "checkpoint")
-    own += [note for note in notes(top / "checkpoint") if note.split("\n", 1)[0] == origin]
-    outside = [note for note in (notes(anchor) if anchor else []) if note.split("\n", 1)[0] == origin]
+        raise Fault(1, 0, folder / "audit.pub", 0, "the key is of another log")
+    history = notes(folder / "checkpoints")
+    if history and is_cut(history[-1][1]):
+        history.pop()
+    own = [(folder / "checkpoints", note) for note in history]
+    own += [(folder / "checkpoint", note) for note in notes(folder / "checkpoint")]
+    matching = lambda path: [(path, note) for note in notes(path) if note[1].split("\n", 1)[0] == origin]
+    own += matching(top / "checkpoint")
+    outside = matching(anchor) if anchor else []
+    known, refused = [], None
+    for outer, file, (offset, note) in [(0, *n) for n in own] + [(1, *n) for n in outside]:
+        try:
+            known.append((checkpoint(note, origin, key), -outer, file, offset))
+        except ValueError as error:
+            refused = refused or (file, offset, str(error))
     wanted = {}
-    for note in own + outside:
-        size, root, chain = checkpoint(note, origin, key)
-        if wanted.setdefault(size, (root, chain)) != (root, chain):
-            raise Tampered("two checkpoints of one size differ")
+    for head, outer, file, offset in sorted(known, key=lambda k: (k[0][0], k[1])):
+        if wanted.setdefault(head[0], (head, outer, file, offset))[0][1:3] != head[1:3]:
+            refused = refused or (file, offset, "two checkpoints of one size differ")
+
     kept, roots, chain, prune_record = pruned(folder, origin)
-    stack, size, prunes = [], kept, {}
-    for count, root in enumerate(roots):
-        stack.append(root)
-        while count & 1:
-            right, left, count = stack.pop(), stack.pop(), count >> 1
-            stack.append(sha(b"\1" + left + right))
-    prune = [f"to:{kept}", f"root:{fold(stack).hex()}", f"chain:{chain.hex()}"] if kept else None
-    writers, intents, problems, starts = {}, {}, 0, {size: chain}
-    for records, hashes, chain_in, chain_out, times_, segment in blocks(folder, kept):
-        if segment and size % SEGMENT == 0 and (segment[0] != sha(origin.encode()) or segment[1] != chain):
-            raise Tampered(f"segment header at record {size}")
-        if chain_in is not None and chain_in != chain:
-            raise Tampered(f"chain before record {size}")
-        starts[size] = chain if size % BLOCK == 0 else starts.get(size)
-        if segment is None and starts.get(times_[0]) != times_[1]:
-            raise Tampered("the tail does not continue the chain")
-        seen = []
-        for leaf, stored in zip(records, hashes):
-            node = sha(b"\0" + leaf)
-            if stored and stored != node:
-                raise Tampered(f"record {size}")
-            record = json.loads(leaf)
-            if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() != leaf:
-                raise Tampered(f"record {size} is not canonical")
-            seen.append(int(record["time_ns"]))
-            chain, size, count = sha(b"\2" + chain + node), size + 1, size
-            stack.append(node)
-            while count & 1:
-                right, left, count = stack.pop(), stack.pop(), count >> 1
-                stack.append(sha(b"\1" + left + right))
-            epoch, seq, last = writers.get(record["writer_id"], (record["epoch"], 0, "0" * 64))
-            if record.get("event") == "log.prune":
-                prunes[size - 1] = record.get("event.objects", [])[:3]
-            known = not kept or record["writer_id"] in writers
-            follows = not known or (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
-            problems += (not follows) + (known and record["writer_prev"] != last) + (record.get("tenant", "") != log)
-            writers[record["writer_id"]] = (record["epoch"], record["seq"], sha(b"\0" + leaf).hex())
-            if record["phase"] == "intent":
-                problems += record["call_id"] in intents
-                intents[record["call_id"]] = (record["writer_id"], record["epoch"])
-            elif record["phase"] == "outcome":
-                problems += intents.pop(record["call_id"], None) is None and not kept
-            if size in wanted:
-                if wanted[size] != (fold(stack), chain):
-                    raise Tampered(f"checkpoint of {size} records")
-        if chain_out is not None and (chain_out != chain or times_ != (min(seen), max(seen))):
-            raise Tampered(f"block before record {size}")
-        if segment and segment[2] and (len(segment[2]) < 80 or segment[2][16:48] != stack[-1] and size == SEGMENT):
-            raise Tampered("segment footer")
-    if prune and (prunes.get(prune_record) != prune or prune_record >= max(wanted, default=0)):
-        raise Tampered(f"records before {kept} are gone and no signed record says that they were to go")
-    if wanted and max(wanted) > size:
-        raise Tampered(f"{size} records are left of {max(wanted)}")
-    problems += sum(writers[writer][0] > epoch for writer, epoch in intents.values())
-    if problems:
-        raise Tampered(f"{problems} breaches of completeness")
-    return {"origin": origin, "records": size, "signed": max(wanted, default=0), "anchored": bool(outside)}
+    stack, size, good, anchored, prunes = [], kept, 0, False, {}
+    for number, root in enumerate(roots):
+        push(stack, root, number)
+    prune = [f"to:{kept}", f"root:{join(stack).hex()}", f"chain:{chain.hex()}"] if kept else None
+    signed_ns = max((head[3] for head, *_ in wanted.values() if head[0] <= kept), default=0)
+    writers, intents, problems, suspicions, starts, segment, end = {}, {}, [], [], {kept: chain}, [], [folder, 0]
+
+    def take(leaf, stored, file, offset):
+        """One record: hash, form, chain, tree, rules, checkpoint."""
+        nonlocal chain, size, good, anchored, signed_ns
+        node = sha(b"\0" + leaf)
+        if len(stored) == 32 and stored != node:
+            raise Fault(1, size, file, offset, "the record is not what its stored hash says")
+        try:
+            record = read_record(leaf)
+        except (ValueError, KeyError, AttributeError, RecursionError) as error:
+            raise Fault(1, size, file, offset, f"not a record: {error}")
+        rules(record, node, file, offset)
+        chain, size, count = sha(b"\2" + chain + node), size + 1, size
+        push(stack, node, count)
+        push(segment, node, count % SEGMENT)
+        if size in wanted:
+            (_, root, signed_chain, time), outer, note_file, note_offset = wanted[size]
+            if (root, signed_chain) != (join(stack), chain):
+                raise Fault(1, good, note_file, note_offset, f"not the {size} records that were signed")
+            good, anchored, signed_ns = size, anchored or bool(outer), max(signed_ns, time)
+        return int(record["time_ns"])
+
+    def rules(record, node, file, offset):
+        place, writer, call = (size, file, offset), record["writer_id"], record["call_id"]
+        if record.get("tenant", "") != log:
+            problems.append(place)
+        epoch, seq, last = writers.get(writer, (record["epoch"], 0, "0" * 64))
+        follows = (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
+        # Of a log that was pruned, the first record of a writer here may follow one that is gone.
+        if (not kept or writer in writers) and (not follows or record["writer_prev"] != last):
+            problems.append(place)
+        writers[writer] = (record["epoch"], record["seq"], node.hex())
+        if record["phase"] == "intent":
+            if call in intents:
+                problems.append(place)
+            intents[call] = (writer, record["epoch"], place)
+        elif record["phase"] == "outcome" and intents.pop(call, None) is None and not kept:
+            problems.append(place)
+        if record.get("event") == "log.prune":
+            prunes[size] = record.get("event.objects", [])[:3]
+        if int(record["time_ns"]) + CLOCK_TOLERANCE_NS < signed_ns:
+            suspicions.append(place)
+
+    fault = None
+    try:
+        for kind, file, offset, index, content in parts(folder, end, kept):
+            if kind == "segment" and content != (sha(origin.encode()), chain):
+                raise Fault(1, index, file, 0, "the segment does not belong here")
+            elif kind == "block":
+                chain_in, chain_out, time_range, (body, raw_len, hashes) = content
+                raw, leaves, at = decompress(body, raw_len) if chain_in == chain else None, [], 0
+                starts[index] = chain
+                while raw is not None and at + 4 <= len(raw):
+                    (length,) = struct.unpack_from("<I", raw, at)
+                    leaves.append(raw[at + 4 : at + 4 + length])
+                    at += 4 + length
+                if raw is None or at != len(raw) or len(leaves) != BLOCK or max(map(len, leaves)) > MAX_LEAF:
+                    raise Fault(1, index, file, offset, "the block does not continue the chain, or its body is damaged")
+                seen = [take(leaf, stored, file, offset) for leaf, stored in zip(leaves, hashes)]
+                if (chain_out, time_range) != (chain, (min(seen), max(seen))):
+                    raise Fault(1, index, file, offset, "the block's header is not its records'")
+            elif kind == "footer":
+                if content != (join(segment), chain):
+                    raise Fault(1, index, file, offset, "the footer is not its segment's")
+                segment.clear()
+            elif kind == "tail" and starts.get(index, chain if index == size else content) != content:
+                raise Fault(1, index, file, 0, "the tail does not continue the chain")
+            elif kind == "record":
+                take(*content, file, offset)
+        if wanted and max(wanted) > size:
+            raise Fault(1, size, *end, f"{size} records are left of {max(wanted)}")
+    except Fault as stop:
+        fault = stop
+    if refused and (fault is None or fault.result["exit"] == 4):
+        fault = Fault(1, good, *refused)
+    if fault is None and prune and (prunes.get(prune_record) != prune or prune_record >= good):
+        place = folder / "segments" / f"{kept - SEGMENT:020}.pruned", 168
+        fault = Fault(1, kept, *place, "records are gone and no signed record says that they were to go")
+    if fault is None:
+        lost = [place for writer, epoch, place in intents.values() if writers[writer][0] > epoch]
+        problems += sorted(lost, key=lambda place: place[0])
+        if problems:
+            fault = Fault(1, *problems[0], f"{len(problems)} breaches of completeness")
+    if fault:
+        raise fault
+    return {"exit": 0 if anchored else 2, "origin": origin, "records": size, "signed": good, "back_dated": len(suspicions)}
+
+
+def push(stack, node, count):
+    """Appends a leaf hash to the subtree roots of `count` leaves (RFC 6962)."""
+    stack.append(node)
+    while count & 1:
+        right, left, count = stack.pop(), stack.pop(), count >> 1
+        stack.append(sha(b"\1" + left + right))
+
+
+def join(stack):
+    root = stack[-1]
+    for left in reversed(stack[:-1]):
+        root = sha(b"\1" + left + root)
+    return root
 
 
 def main(args):
@@ -302,22 +403,20 @@ def main(args):
     top, anchor = Path(args[0]), Path(args[2]) if len(args) == 3 else None
     folders = {"": top / "cluster"} if (top / "cluster").is_dir() else {}
     folders.update((path.name, path) for path in sorted((top / "tenants").glob("*")))
-    known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for note in (notes(anchor) if anchor else [])}
+    known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for _, note in (notes(anchor) if anchor else [])}
     if not folders and not known:
         return 5
     results, code = [], 0
-    for log in sorted(set(folders) | known):
+    for log in sorted(folders) + sorted(known - set(folders)):
         try:
             if log not in folders:
-                raise Tampered("the anchor knows this log and it is gone")
+                gone = top / "tenants" / log if log else top / "cluster"
+                raise Fault(1, 0, gone, 0, "the anchor knows this log and it is gone")
             result = check_log(folders[log], log, top, anchor)
-            exit_code = 0 if result["anchored"] else 2
-        except Incomplete as error:
-            result, exit_code = {"log": log, "incomplete": str(error)}, 4
-        except (Tampered, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            result, exit_code = {"log": log, "tampered": str(error)}, 1
-        results.append(result)
-        code = max(code, exit_code, key=[0, 2, 3, 4, 1].index)
+        except Fault as fault:
+            result = fault.result
+        results.append({"log": log, **result})
+        code = max(code, result["exit"], key=[0, 2, 3, 4, 1].index)
     print(json.dumps({"exit": code, "logs": results}))
     return code
 

@@ -2,10 +2,10 @@
 //!
 //! Invariant: who may administer one tenant only holds and prunes that tenant's records.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use provost_audit_core::LogId;
-use provost_audit_store::{AuditLog, Hold, HoldOrder, RetentionError};
+use provost_audit_store::{Hold, HoldOrder, Retention, RetentionError};
 use provost_control_api::{Caller, Scope};
 use provost_types::{Name, Who};
 use provost_wire::admin::{
@@ -17,17 +17,43 @@ use tonic::{Code, Request, Response, Status, service::Routes};
 
 /// How often the rules of `[[audit.retention]]` are applied. Whole segments go, days apart; this
 /// decides only how soon after their time.
-pub const EVERY: Duration = Duration::from_secs(600);
+const EVERY: Duration = Duration::from_secs(600);
 
-/// The service over this node's log.
+/// Between two looks at whether the replica here is open.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The service over this node's replica.
 struct RetentionService {
-    log: AuditLog,
+    replica: Arc<dyn Fn() -> Option<Retention> + Send + Sync>,
 }
 
-/// The routes for the admin listener; none where this process keeps no log.
-pub fn routes(log: Option<&AuditLog>) -> Routes {
-    let service = log.map(|log| AuditRetentionServer::new(RetentionService { log: log.clone() }));
-    service.map(Routes::new).unwrap_or_default()
+/// The routes for the admin listener of a process that keeps a log, once its replica is open.
+pub fn routes(replica: impl Fn() -> Option<Retention> + Send + Sync + 'static) -> Routes {
+    Routes::new(AuditRetentionServer::new(RetentionService { replica: Arc::new(replica) }))
+}
+
+/// Applies the rules from the moment on that the replica is open; only the leader does anything.
+pub async fn run(
+    replica: impl Fn() -> Option<Retention>,
+    rule: impl Fn(&LogId) -> Option<(Duration, String)> + Send + Sync + 'static,
+) {
+    let retention = loop {
+        match replica() {
+            Some(retention) => break retention,
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    };
+    retention.run(Arc::new(rule), EVERY).await;
+}
+
+impl RetentionService {
+    #[allow(clippy::result_large_err, reason = "tonic's handlers return its Status")]
+    fn open(&self) -> Result<Retention, Status> {
+        (self.replica)().ok_or_else(|| {
+            let text = "the replica of the audit log here is not open yet";
+            Failure::new("PV-AUDIT-UNAVAILABLE", text, "ask again in a moment").into_status(Code::Unavailable)
+        })
+    }
 }
 
 #[tonic::async_trait]
@@ -42,20 +68,20 @@ impl AuditRetention for RetentionService {
             until_ns: Some(asked.until_ns).filter(|t| *t > 0),
             reason: asked.reason,
         };
-        let hold = self.log.retention().hold(order, who(&caller)).await.map_err(failed)?;
+        let hold = self.open()?.hold(order, who(&caller)).await.map_err(failed)?;
         Ok(Response::new(HoldAddResponse { hold: Some(on_wire(hold)) }))
     }
 
     async fn hold_remove(&self, request: Request<HoldRemoveRequest>) -> Result<Response<HoldRemoveResponse>, Status> {
         let (caller, HoldRemoveRequest { tenant, id, reason }) = taken(request)?;
         let log = permitted(&caller, &tenant)?;
-        self.log.retention().release(log, id, reason, who(&caller)).await.map_err(failed)?;
+        self.open()?.release(log, id, reason, who(&caller)).await.map_err(failed)?;
         Ok(Response::new(HoldRemoveResponse {}))
     }
 
     async fn hold_list(&self, request: Request<HoldListRequest>) -> Result<Response<HoldListResponse>, Status> {
         let (caller, _) = taken(request)?;
-        let mut holds = self.log.retention().holds();
+        let mut holds = self.open()?.holds();
         holds.retain(|hold| match &caller.scope {
             Scope::Cluster => true,
             Scope::Tenant(own) => hold.log.0.as_ref() == Some(own),
@@ -68,7 +94,7 @@ impl AuditRetention for RetentionService {
         let log = permitted(&caller, &tenant)?;
         let policy = format!("keep {keep_seconds}s, by order of {}", caller.name);
         let keep = Duration::from_secs(keep_seconds);
-        let report = self.log.retention().prune(&log, keep, &policy, who(&caller), dry_run).await.map_err(failed)?;
+        let report = self.open()?.prune(&log, keep, &policy, who(&caller), dry_run).await.map_err(failed)?;
         Ok(Response::new(PruneResponse { from: report.from, to: report.to, record: report.record }))
     }
 }

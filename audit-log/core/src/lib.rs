@@ -21,9 +21,9 @@ mod tree;
 mod view;
 
 pub use block::{
-    BLOCK_HEADER_LEN, BLOCK_RECORDS, BlockError, BlockHeader, FRAME_PREFIX_LEN, Leaves, MAX_BLOCK_RAW, SEGMENT_BLOCKS,
-    SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, TAIL_HEADER_LEN,
-    TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
+    BLOCK_HEADER_LEN, BLOCK_RECORDS, BlockError, BlockHeader, BodyDecoder, FRAME_PREFIX_LEN, Leaves, MAX_BLOCK_RAW,
+    SEGMENT_BLOCKS, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader,
+    TAIL_HEADER_LEN, TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
 };
 pub use block_set::BlockSet;
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};

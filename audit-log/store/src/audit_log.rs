@@ -1,60 +1,28 @@
-//! The handle: opens everything, records, signs, closes.
+//! Replica and writer of a cluster of one process.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use provost_audit_core::{LogId, NoteSigner, VerifierKey};
-use provost_audit_verify::KEY_FILE;
-use provost_control_raft::{Group, GroupConfig};
-use provost_types::{
-    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, CallId, Impact, Name, Phase, Revision, Subject,
-    What, Who, Why,
-};
-use tokio::sync::{mpsc, oneshot};
+use provost_audit_core::{LogId, VerifierKey};
+use provost_types::{AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture};
 
 use crate::{
-    checkpointer::{self, Checkpointer},
     config::AuditLogConfig,
     error::AuditError,
     key::CheckpointKey,
-    machine::{AuditMachine, SharedMachine, disk_checkpoint},
-    recovery::orphan_outcomes,
+    node::{AuditNode, AuditNodeConfig, AuditStatus},
     retention::Retention,
-    sequencer::{Answer, Message, QUEUE, Sequencer},
+    writer::{AuditWriter, AuditWriterConfig},
 };
 
 /// How long a start waits for the audit group to elect and to apply what it holds.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Raft's name for the audit group.
-const GROUP: &str = "audit";
 
-/// The audit log of this node; clones share it.
+/// A group of one and the writer of this process; clones share it.
 #[derive(Clone)]
 pub struct AuditLog {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    queue: mpsc::Sender<Message>,
-    checkpointer: Arc<Checkpointer>,
-    config: AuditLogConfig,
-    epoch: u64,
-}
-
-/// Where one log stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditStatus {
-    /// The log's origin.
-    pub origin: String,
-    /// Records.
-    pub size: u64,
-    /// Records covered by the checkpoint held in consensus.
-    pub signed_size: u64,
+    node: AuditNode,
+    writer: AuditWriter,
+    deadline: Duration,
 }
 
 /// Opens the audit log: reads or makes the key, opens the group (a group of one when the
@@ -64,223 +32,72 @@ pub struct AuditStatus {
 /// Must be called within a tokio runtime.
 pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
     let key = CheckpointKey::open(&config.key_file)?;
-    let machine = AuditMachine::open(&config.audit_dir, &config.cluster, key.public_key())?;
-    write_public_key(&config, &key)?;
-    let machine = SharedMachine(Arc::new(Mutex::new(machine)));
-    let group_config = GroupConfig::new(config.node_id, config.cluster.clone(), GROUP);
-    let group = Group::open(&config.raft_dir, group_config, machine.clone()).await?;
-    group.initialize_single().await?;
-    group.wait_ready(READY_TIMEOUT).await?;
-    compare_with_consensus(&config, &machine)?;
-
-    let (last_epoch, chains) = machine.0.lock().writer(&config.node_name);
-    let epoch = last_epoch + 1;
-    let writer = config.node_name.clone();
-    let sequencer = Sequencer::new(group.clone(), config.cluster.clone(), writer, epoch, chains);
-    let (queue, messages) = mpsc::channel(QUEUE);
-    tokio::spawn(sequencer.run(messages));
-    let checkpointer = Arc::new(Checkpointer {
-        group,
-        machine,
-        key,
+    let node = AuditNodeConfig {
+        audit_dir: config.audit_dir,
+        raft_dir: config.raft_dir,
+        key_file: config.key_file,
+        node_id: config.node_id,
         cluster: config.cluster.clone(),
-        turn: tokio::sync::Mutex::default(),
-    });
-    let every = config.checkpoint_interval;
-    let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, config, epoch }) };
-    log.begin_epoch().await?;
-    tokio::spawn(checkpointer::run(Arc::downgrade(&log.inner.checkpointer), every));
-    tokio::spawn(crate::indexer::run(Arc::downgrade(&log.inner), log.dir().to_owned()));
-    Ok(log)
+        checkpoint_interval: config.checkpoint_interval,
+        peers: None,
+    };
+    let node = AuditNode::open(node, key).await?;
+    node.initialize().await?;
+    node.check_and_sign(READY_TIMEOUT).await?;
+    let deadline = config.deadline;
+    let writer = AuditWriterConfig { cluster: config.cluster, writer: config.node_name, deadline };
+    let writer = AuditWriter::start(writer, Arc::new(node.proposer()));
+    writer.ready().await?;
+    Ok(AuditLog { node, writer, deadline })
 }
 
 impl AuditLog {
     /// The directory that an auditor copies, and that [`crate::query`] reads.
     pub fn dir(&self) -> &Path {
-        &self.inner.config.audit_dir
+        self.node.dir()
+    }
+
+    /// The replica.
+    pub fn node(&self) -> &AuditNode {
+        &self.node
     }
 
     /// This start's epoch.
     pub fn epoch(&self) -> u64 {
-        self.inner.epoch
+        self.writer.epoch().unwrap_or_default()
     }
 
     /// The public key that signs a log's checkpoints.
     pub fn verifier_key(&self, log: &LogId) -> VerifierKey {
-        self.inner.checkpointer.key.verifier_key(&log.origin(&self.inner.config.cluster))
+        self.node.verifier_key(log)
+    }
+
+    /// Keeps and prunes records.
+    pub fn retention(&self) -> Retention {
+        self.node.retention(Arc::new(self.writer.clone()))
     }
 
     /// Where each log stands.
     pub fn status(&self) -> Vec<AuditStatus> {
-        let machine = self.inner.checkpointer.machine.0.lock();
-        let status = |head: crate::entry::Head| AuditStatus {
-            origin: head.log.origin(&self.inner.config.cluster),
-            size: head.size,
-            signed_size: machine.checkpoint(&head.log).map_or(0, |signed| signed.head.size),
-        };
-        machine.heads().into_iter().map(status).collect()
+        self.node.status()
     }
 
     /// Signs every log that grew, and waits until the checkpoints are on disk.
     pub async fn checkpoint_now(&self) -> Result<(), AuditError> {
-        self.inner.checkpointer.checkpoint().await?;
-        self.inner.checkpointer.flush().await
+        self.node.checkpoint_now().await
     }
 
     /// Stops cleanly: records `log.stop`, finishes what was handed in, signs, closes the group.
     /// Records handed in later are refused.
     pub async fn close(&self) -> Result<(), AuditError> {
-        let stop = self.event("log.stop", format!("epoch {}", self.inner.epoch));
-        self.record(stop).await.map_err(|e| AuditError::Unavailable(e.0))?;
-        let (done, closed) = oneshot::channel();
-        if self.inner.queue.send(Message::Close(done)).await.is_ok() {
-            let _ = closed.await;
-        }
-        self.checkpoint_now().await?;
-        self.inner.checkpointer.group.shutdown().await?;
-        Ok(())
-    }
-
-    /// The first record of an epoch fences earlier ones; then the orphans of earlier epochs end.
-    async fn begin_epoch(&self) -> Result<(), AuditError> {
-        let unavailable = |e: AuditUnavailable| AuditError::Unavailable(e.0);
-        let start = self.event("log.start", format!("epoch {}", self.inner.epoch));
-        self.record(start).await.map_err(unavailable)?;
-        let Inner { checkpointer, config, epoch, .. } = &*self.inner;
-        let orphans = checkpointer.machine.0.lock().orphans(&config.node_name, *epoch);
-        let dir = config.audit_dir.clone();
-        let outcomes = tokio::task::spawn_blocking(move || orphan_outcomes(&dir, orphans, now_ns()))
-            .await
-            .map_err(|e| AuditError::Unavailable(e.to_string()))??;
-        for part in outcomes.chunks(RECOVERED_AT_ONCE) {
-            let records = part.iter().map(|event| self.record(event.clone()));
-            futures::future::try_join_all(records).await.map_err(unavailable)?;
-        }
-        if !outcomes.is_empty() {
-            tracing::warn!(calls = outcomes.len(), "calls of an earlier start ended as unknown");
-        }
-        Ok(())
-    }
-
-    fn event(&self, name: &str, detail: String) -> AuditEvent {
-        let node = self.inner.config.node_name.clone();
-        let subject = Subject { event: name.to_owned(), objects: vec![node], detail };
-        let who = Who { authenticated_by: "internal".to_owned(), ..Who::default() };
-        event_of(None, subject, who)
-    }
-
-    /// Keeps and prunes records.
-    pub fn retention(&self) -> Retention {
-        Retention::new(self.inner.checkpointer.clone(), Arc::new(self.clone()), self.dir())
-    }
-
-    async fn submit(&self, event: AuditEvent) -> Answer {
-        let closed = || AuditUnavailable("the audit log is closed".to_owned());
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Record(Box::new(event), reply);
-        self.inner.queue.send(message).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        self.writer.close(self.deadline).await?;
+        self.node.checkpoint_now().await?;
+        self.node.close().await
     }
 }
-
-/// Outcomes of orphans that are in flight at once.
-const RECOVERED_AT_ONCE: usize = 512;
 
 impl AuditSink for AuditLog {
     fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
-        let deadline = self.inner.config.deadline;
-        Box::pin(async move {
-            match tokio::time::timeout(deadline, self.submit(event)).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    let text = format!("not durable within {} ms", deadline.as_millis());
-                    Err(AuditUnavailable(text))
-                }
-            }
-        })
+        self.writer.record(event)
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-pub(crate) fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// An event that is no call.
-pub(crate) fn event_of(tenant: Option<Name>, subject: Subject, who: Who) -> AuditEvent {
-    let time_ns = now_ns();
-    AuditEvent {
-        phase: Phase::Event,
-        call_id: event_id(time_ns),
-        tenant,
-        time_ns,
-        who,
-        what: What { subject: Some(subject), ..What::default() },
-        why: Why::default(),
-        decision: None,
-        policies: Vec::new(),
-        revision: Revision::default(),
-        status: None,
-        error: None,
-        reason: None,
-        body_sha256: None,
-        impact: Impact::default(),
-    }
-}
-
-/// A UUID version 7 (RFC 9562): 48 bits of milliseconds, then randomness.
-fn event_id(now_ns: u64) -> CallId {
-    let millis = u128::from(now_ns / 1_000_000) & 0xffff_ffff_ffff;
-    let random: u128 = rand::random();
-    let body = random & 0x0000_0000_0000_0fff_3fff_ffff_ffff_ffff;
-    CallId((millis << 80) | (7 << 76) | (2 << 62) | body)
-}
-
-/// The key at the top, under the cluster log's name, for people; each log has its own beside it.
-fn write_public_key(config: &AuditLogConfig, key: &CheckpointKey) -> Result<(), AuditError> {
-    let path: PathBuf = config.audit_dir.join(KEY_FILE);
-    let text = key.verifier_key(&LogId::CLUSTER.origin(&config.cluster)).to_text();
-    let wanted = format!("{text}\n");
-    match std::fs::read_to_string(&path) {
-        Ok(found) if found == wanted => Ok(()),
-        Ok(_) => {
-            let why = "audit.pub belongs to another key".to_owned();
-            Err(AuditError::Key { path: config.key_file.clone(), why })
-        }
-        Err(_) => crate::persist::replace(&path, wanted.as_bytes()).map_err(AuditError::io(&path)),
-    }
-}
-
-/// The checkpoints on disk are copies of the consensus's: an older or absent copy is written
-/// again; a newer or different one means that somebody rolled something back.
-fn compare_with_consensus(config: &AuditLogConfig, machine: &SharedMachine) -> Result<(), AuditError> {
-    let machine = machine.0.lock();
-    let mut stale = BTreeSet::new();
-    for head in machine.heads() {
-        let log = head.log;
-        let held = machine.checkpoint(&log).map(|signed| signed.head.clone());
-        let on_disk = disk_checkpoint(&config.audit_dir, &log)?;
-        let (held_size, disk_size) = (held.as_ref().map_or(0, |h| h.size), on_disk.as_ref().map_or(0, |c| c.size));
-        let rolled_back = |why: String| AuditError::RolledBack { log: log.clone(), why };
-        if disk_size > held_size {
-            return Err(rolled_back(format!(
-                "the checkpoint on disk covers {disk_size} records, the one in consensus {held_size}"
-            )));
-        }
-        if held_size > head.size {
-            return Err(rolled_back(format!("the consensus signed {held_size} records, the files hold {}", head.size)));
-        }
-        let differs = held
-            .as_ref()
-            .zip(on_disk.as_ref())
-            .is_some_and(|(held, disk)| held.size == disk.size && (held.root != disk.root || held.chain != disk.chain));
-        if differs {
-            return Err(rolled_back(format!("both cover {held_size} records, with other roots")));
-        }
-        if disk_size < held_size {
-            stale.insert(log.clone());
-        }
-    }
-    machine.republish(&stale).map_err(|e| AuditError::Unavailable(e.to_string()))
 }

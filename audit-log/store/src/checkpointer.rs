@@ -44,7 +44,7 @@ impl Checkpointer {
         }
         let progress = self.machine.0.lock().progress();
         persisted(progress, sealed.index).await?;
-        let time_ns = crate::audit_log::now_ns();
+        let time_ns = crate::own_events::now_ns();
         let sign = |head: crate::entry::Head| {
             let origin = head.log.origin(&self.cluster);
             let (size, root, chain) = (head.size, head.root, head.chain);

@@ -99,6 +99,14 @@ pub enum Reply {
 }
 
 impl Command {
+    /// Whose command it is; `None`: a replica's own.
+    pub fn writer(&self) -> Option<&str> {
+        match self {
+            Command::Append(append) => Some(&append.writer),
+            Command::Seal | Command::Signed(_) | Command::Retention(_) => None,
+        }
+    }
+
     /// The bytes to propose.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];

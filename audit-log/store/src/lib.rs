@@ -1,41 +1,56 @@
 //! Audit sequencer, segments on disk and the audit Raft group.
 //!
-//! Purpose: many callers hand in events; one task makes leaves of them and proposes them in
-//! batches to the audit group; the group's machine gives each its place, links the chains and
-//! writes the files.
+//! Purpose: in each process a writer makes leaves of events and proposes them in batches to the
+//! audit group, wherever its replicas run; the group's machine gives each record its place, links
+//! the chains and writes the files, the same on every replica.
 //! Invariants: a record is acknowledged only after its entry is fsynced on a quorum and applied;
 //! the files are derived from the Raft log and can be made again from the last persisted state
 //! on; a checkpoint never covers records whose files are not fsynced; any failed write ends the
 //! writing, it is never retried.
-//! Left out: proving (`provost-audit-verify`), witnesses, sealed bodies.
+//! Left out: proving (`provost-audit-verify`), who may connect (the server decides), witnesses,
+//! sealed bodies.
 
 mod audit_log;
+mod batch;
+mod begin;
+mod catch_up;
 mod checkpointer;
+mod client;
 mod config;
+mod disk;
 mod entry;
 mod error;
 mod export;
 mod follow;
 mod forward;
 mod indexer;
+mod history;
 mod key;
 mod log_files;
 mod machine;
 mod merge;
+mod node;
+mod own_events;
 mod persist;
 mod prover;
 mod prune_choice;
 mod prune_files;
+mod proposer;
 mod query;
 mod recovery;
 mod retention;
 mod retention_state;
 mod scan;
 mod sequencer;
+mod service;
 mod state;
+mod writer;
 
-pub use audit_log::{AuditLog, AuditStatus, open};
+pub use audit_log::{AuditLog, open};
+pub use catch_up::{LeafSource, Replicas, TakeLeaf};
+pub use client::{AuditClient, AuditEndpoint, fetch_key};
 pub use config::AuditLogConfig;
+pub use disk::{DiskOperation, DiskWatch};
 pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
 pub use error::AuditError;
 pub use export::{ExportError, ExportFormat, OCSF_VERSION, export, ocsf_event};
@@ -51,3 +66,14 @@ pub use query::{Found, Query, QueryError, Results, Shown, query, show};
 pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
 pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};
 pub use scan::QueryStats;
+pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
+pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
+/// What carries Raft's messages; see `provost-control-raft`.
+pub use provost_control_raft::{
+    Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention as RaftRetention, Timings,
+    Transport,
+};
+pub use recovery::OpenCall;
+pub use service::{AuditCallers, AuditService, MAX_AUDIT_MESSAGE_BYTES};
+pub use state::WriterChain;
+pub use writer::{AuditWriter, AuditWriterConfig};

@@ -15,25 +15,29 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, LogLayout, list_logs};
+use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, LogLayout, list_logs};
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_types::{CallId, Phase};
 
 use crate::{
+    catch_up::{LeafSource, earlier_checkpoints},
+    disk::{Disk, DiskWatch},
     entry::{Append, Command, Head, Reply},
     error::AuditError,
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
     prune_files::PruneFiles,
-    retention_state::{LogFacts, RetentionCommand, RetentionReply, RetentionState},
+    retention_state::{LogFacts, Pruned, RetentionCommand, RetentionReply, RetentionState},
     state::{
-        LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
+        Applied, LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer,
+        WriterChain,
     },
 };
 
 /// The machine: its state, its files, and the thread that makes them durable.
 pub struct AuditMachine {
     dir: PathBuf,
+    disk: Disk,
     public_key: [u8; 32],
     state: MachineState,
     logs: BTreeMap<LogId, LogFiles>,
@@ -43,6 +47,8 @@ pub struct AuditMachine {
     published: BTreeSet<LogId>,
     /// Logs whose pruned segments the next persist removes.
     prune_due: BTreeSet<LogId>,
+    /// Where records are had that the Raft log does not hold any more.
+    source: Option<Arc<dyn LeafSource>>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
 }
@@ -53,27 +59,50 @@ impl AuditMachine {
     /// Files that reach beyond the last persisted state are cut back; files that hold less, or
     /// other bytes, are refused.
     pub fn open(dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
+        Self::open_on(Disk::default(), dir, cluster, public_key)
+    }
+
+    /// As [`AuditMachine::open`], with somebody who is asked before each change of the files.
+    pub fn open_watched(
+        watch: Arc<dyn DiskWatch>,
+        dir: &Path,
+        cluster: &str,
+        public_key: [u8; 32],
+    ) -> Result<Self, AuditError> {
+        Self::open_on(Disk::watched(watch), dir, cluster, public_key)
+    }
+
+    fn open_on(disk: Disk, dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
         fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
         let path = dir.join(STATE_FILE);
         let state = match MachineState::read(&path)? {
             Some(state) => state,
-            None => first_state(dir, &path, cluster)?,
+            None => first_state(&disk, dir, &path, cluster)?,
         };
         if state.cluster != cluster {
             let why = format!("it belongs to cluster {}, not to {cluster}", state.cluster);
             return Err(AuditError::State { path, why });
         }
         refuse_rollback(dir, &state)?;
+        // What was written of a prune that the state does not know: it is written again.
+        for log in state.logs.keys() {
+            let layout = LogLayout::new(dir.join(log.folder()));
+            let known = state.retention.pruned.get(log).map_or(0, |pruned| pruned.to);
+            for first in layout.list_pruned().map_err(AuditError::io(&layout.dir))?.into_iter().filter(|f| *f >= known) {
+                let path = layout.pruned(first);
+                disk.remove(&path).map_err(AuditError::io(&path))?;
+            }
+        }
         // A prune that the last start did not finish.
         for (log, pruned) in &state.retention.pruned {
             let layout = LogLayout::new(dir.join(log.folder()));
-            let files = PruneFiles { layout, to: pruned.to, record: pruned.record };
+            let files = PruneFiles { disk: disk.clone(), layout, to: pruned.to, record: pruned.record };
             files.keep().and_then(|()| files.remove()).map_err(AuditError::io(&files.layout.segments()))?;
         }
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
-            let files = LogFiles::reopen(log, layout, &log.origin(cluster), head.clone())?;
+            let files = LogFiles::reopen(&disk, log, layout, &log.origin(cluster), head.clone())?;
             logs.insert(log.clone(), files);
         }
         for log in list_logs(dir).map_err(AuditError::io(dir))? {
@@ -83,10 +112,11 @@ impl AuditMachine {
                 fs::remove_dir_all(&folder).map_err(AuditError::io(&folder))?;
             }
         }
-        let persister = Persister::start(dir.to_owned(), state.applied).map_err(AuditError::io(dir))?;
+        let persister = Persister::start(dir.to_owned(), state.applied, disk.clone()).map_err(AuditError::io(dir))?;
         let published = BTreeSet::new();
         Ok(Self {
             dir: dir.to_owned(),
+            disk,
             public_key,
             state,
             logs,
@@ -94,8 +124,82 @@ impl AuditMachine {
             persist_due: false,
             published,
             prune_due: BTreeSet::new(),
+            source: None,
             broken: false,
         })
+    }
+
+    /// Gives the machine other replicas' records, for a snapshot that is ahead of it.
+    pub fn with_source(mut self, source: Arc<dyn LeafSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Brings every log to the manifest's head and takes its state. Files that were grown are beyond
+    /// the stored state until the state is replaced: a crash or an error in between leaves what the
+    /// next start cuts off.
+    fn catch_up(&mut self, manifest: MachineState) -> io::Result<()> {
+        let Some(source) = self.source.clone() else {
+            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft log, and \
+                        knows no other";
+            return Err(io::Error::other(text));
+        };
+        if manifest.cluster != self.state.cluster {
+            return Err(io::Error::other(format!("the snapshot is of cluster {}", manifest.cluster)));
+        }
+        self.broken = true;
+        for (log, head) in &manifest.logs {
+            if let Some(pruned) = manifest.retention.pruned.get(log) {
+                self.begin_after(log, pruned, &*source)?;
+            }
+            let files = self.log(log)?;
+            let have = files.head.size();
+            tracing::info!(%log, from = have, to = head.size(), "takes records from another replica");
+            if have < head.size() {
+                source.leaves(log, have, head.size(), &mut |leaf| {
+                    let view = RecordView::read(leaf).map_err(|e| io::Error::other(e.to_string()))?;
+                    files.append(leaf, leaf_hash(leaf), view.time_ns).map(drop)
+                })?;
+            }
+            files.flush()?;
+            if (files.head.size(), files.head.chain) != (head.size(), head.chain)
+                || files.head.frontier.root() != head.frontier.root()
+            {
+                let text = format!("PV-AUDIT-BEHIND: the records of {log} are not those that the group agreed on");
+                return Err(io::Error::other(text));
+            }
+        }
+        for (log, signed) in &manifest.checkpoints {
+            let dir = self.dir.join(log.folder());
+            let history =
+                earlier_checkpoints(&source.checkpoints(log)?, &log.origin(&manifest.cluster), signed.head.size);
+            crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
+        }
+        self.state = manifest;
+        self.prune_due.extend(self.state.retention.pruned.keys().cloned());
+        self.broken = false;
+        self.published = self.state.checkpoints.keys().cloned().collect();
+        Ok(())
+    }
+
+    /// Records before `pruned` are nowhere any more: what stays of them takes their place here.
+    fn begin_after(&mut self, log: &LogId, pruned: &Pruned, source: &dyn LeafSource) -> io::Result<()> {
+        let older = self.logs.get(log).map(|files| files.head.clone());
+        if older.as_ref().is_some_and(|head| head.size() >= pruned.to) {
+            return Ok(());
+        }
+        let origin = log.origin(&self.state.cluster);
+        let layout = LogLayout::new(self.dir.join(log.folder()));
+        self.disk.make_dir(&layout.segments())?;
+        let stays = PruneFiles { disk: self.disk.clone(), layout: layout.clone(), to: pruned.to, record: pruned.record };
+        let head = stays.take(&source.pruned(log, pruned.to)?, &origin)?;
+        let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
+        let mut files = LogFiles::begin(&self.disk, layout, &origin, &key.to_text(), head).map_err(io::Error::other)?;
+        if let Some(older) = &older {
+            files.replace(older);
+        }
+        self.logs.insert(log.clone(), files);
+        Ok(())
     }
 
     /// Index of the last applied entry.
@@ -219,9 +323,13 @@ impl AuditMachine {
             return Ok(Reply::OutOfOrder { next });
         }
         if append.batch < next {
-            let known = writer.and_then(|w| w.recent.iter().find(|(b, _)| *b == append.batch));
+            let known = writer.and_then(|w| w.recent.iter().find(|known| known.batch == append.batch));
             return Ok(match known {
-                Some((_, places)) => Reply::Appended(places.clone()),
+                Some(known) if append.records.last().map(|r| leaf_hash(&r.leaf)) == Some(known.last) => {
+                    Reply::Appended(known.places.clone())
+                }
+                // Two processes took the same epoch; this one came second.
+                Some(_) => Reply::Fenced { epoch },
                 None => Reply::Invalid("the batch was applied too long ago".to_owned()),
             });
         }
@@ -241,6 +349,7 @@ impl AuditMachine {
             }
             self.note_intent(append, &record.log, checked, index);
         }
+        let last = checked.last().map(|c| c.hash).unwrap_or(Hash::ZERO);
         let writer = self.state.writers.entry(append.writer.clone()).or_default();
         if append.epoch > writer.epoch {
             writer.epoch = append.epoch;
@@ -254,7 +363,7 @@ impl AuditMachine {
         if writer.recent.len() == REMEMBERED_BATCHES {
             writer.recent.pop_front();
         }
-        writer.recent.push_back((append.batch, places.clone()));
+        writer.recent.push_back(Applied { batch: append.batch, last, places: places.clone() });
         Ok(Reply::Appended(places))
     }
 
@@ -277,7 +386,7 @@ impl AuditMachine {
             let origin = log.origin(&self.state.cluster);
             let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
             let layout = LogLayout::new(self.dir.join(log.folder()));
-            let files = LogFiles::create(layout, &origin, &key.to_text())?;
+            let files = LogFiles::create(&self.disk, layout, &origin, &key.to_text())?;
             self.logs.insert(log.clone(), files);
         }
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
@@ -312,7 +421,7 @@ impl AuditMachine {
     fn prune_files(&self, log: &LogId) -> Option<PruneFiles> {
         let pruned = self.state.retention.pruned.get(log)?;
         let layout = LogLayout::new(self.dir.join(log.folder()));
-        Some(PruneFiles { layout, to: pruned.to, record: pruned.record })
+        Some(PruneFiles { disk: self.disk.clone(), layout, to: pruned.to, record: pruned.record })
     }
 
     fn seal(&mut self) -> Reply {
@@ -402,7 +511,7 @@ fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>,
 }
 
 /// The state of a directory that was never used; one that holds logs but no state is refused.
-fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
+fn first_state(disk: &Disk, dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
     let logs = list_logs(dir).map_err(AuditError::io(dir))?;
     if !logs.is_empty() {
         let why = format!("it is missing, but {} logs are there", logs.len());
@@ -410,8 +519,8 @@ fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, A
     }
     let state = MachineState { cluster: cluster.to_owned(), ..MachineState::default() };
     let write = || {
-        crate::persist::replace(path, &state.encode()?)?;
-        crate::persist::sync_dir(dir)
+        disk.replace(path, &state.encode()?)?;
+        disk.sync_dir(dir)
     };
     write().map_err(AuditError::io(path))?;
     Ok(state)
@@ -479,20 +588,19 @@ impl Machine for SharedMachine {
         }))
     }
 
-    /// Only a replica whose files already hold what the manifest describes can take it.
+    /// Takes what the manifest describes from another replica, unless it is here already.
     fn install(&mut self, applied: AppliedState, data: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         data.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes)?;
         let manifest = MachineState::decode(&bytes).map_err(io::Error::other)?;
         let mut machine = self.0.lock();
         if machine.state.applied < manifest.applied {
-            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft \
-                        log; copy the audit directory of another replica while it is stopped, \
-                        then start again";
-            return Err(io::Error::other(text));
+            machine.catch_up(manifest)?;
         }
         machine.state.raft = Some(applied.as_bytes().to_vec());
-        machine.persist()
+        machine.persist()?;
+        // After the state: a checkpoint on disk is never ahead of it.
+        machine.finish()
     }
 }
 

@@ -6,14 +6,17 @@
 
 use std::{fs, io};
 
-use provost_audit_core::{PrunedSegment, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentHeader};
+use provost_audit_core::{
+    Frontier, Hash, PRUNED_LEN, PrunedSegment, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentHeader, chain_start,
+};
 use provost_audit_verify::{LogLayout, SegmentFile};
 
-use crate::persist::{replace, sync_dir};
+use crate::{disk::Disk, state::LogHead};
 
 /// The prune of one log's files.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct PruneFiles {
+    pub disk: Disk,
     pub layout: LogLayout,
     /// The first record that is kept.
     pub to: u64,
@@ -31,10 +34,10 @@ impl PruneFiles {
                 continue;
             }
             let stays = self.what_stays(first)?;
-            replace(&path, &stays.encode())?;
+            self.disk.replace(&path, &stays.encode())?;
             written = true;
         }
-        if written { sync_dir(&self.layout.segments()) } else { Ok(()) }
+        if written { self.disk.sync_dir(&self.layout.segments()) } else { Ok(()) }
     }
 
     /// Removes what goes.
@@ -47,11 +50,36 @@ impl PruneFiles {
             let Some((number, kind)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
             let goes = number.len() == 20 && number.parse::<u64>().is_ok_and(|first| first < self.to);
             if goes && kind != "pruned" {
-                fs::remove_file(entry.path())?;
+                self.disk.remove(&entry.path())?;
                 removed = true;
             }
         }
-        if removed { sync_dir(&dir) } else { Ok(()) }
+        if removed { self.disk.sync_dir(&dir) } else { Ok(()) }
+    }
+
+    /// Takes what stays from another replica, as the files end to end, and writes it; gives the head of a
+    /// log of which nothing else is there. That head is right if the records after it lead to what the
+    /// group agreed on.
+    pub(crate) fn take(&self, bytes: &[u8], origin: &str) -> io::Result<LogHead> {
+        let wrong = |why: &str| io::Error::other(format!("PV-AUDIT-BEHIND: what stays of pruned records: {why}"));
+        let (mut tree, mut chain, mut record) = (Frontier::default(), chain_start(origin), None);
+        for part in bytes.chunks(PRUNED_LEN) {
+            let stays = PrunedSegment::decode(part).map_err(|e| wrong(&e.to_string()))?;
+            let SegmentHeader { first_index: first, origin: of, chain_in } = &stays.header;
+            if (*first, *of, *chain_in) != (tree.size(), Hash::of(origin.as_bytes()), chain) {
+                return Err(wrong("a part does not continue the one before"));
+            }
+            let path = self.layout.pruned(*first);
+            if !path.exists() {
+                self.disk.replace(&path, part)?;
+            }
+            tree.append_subtree(stays.footer.root, SEGMENT_LEAVES.trailing_zeros());
+            (chain, record) = (stays.footer.chain_out, Some(stays.record));
+        }
+        if (tree.size(), record) != (self.to, Some(self.record)) {
+            return Err(wrong("it is of another prune"));
+        }
+        Ok(LogHead { frontier: tree, chain, segment_len: 0, tail_first: self.to, tail_len: 0 })
     }
 
     fn segments(&self) -> io::Result<Vec<u64>> {

@@ -18,9 +18,9 @@ use provost_audit_verify::{LogLayout, list_logs};
 use provost_types::{AuditSink, Subject, Who};
 
 use crate::{
-    audit_log::{event_of, now_ns},
     checkpointer::Checkpointer,
     entry::{Command, Reply},
+    own_events::{event_of, now_ns},
     prune_choice::choose,
     retention_state::{Hold, MAX_NAME, MAX_REASON, PruneOrder, RetentionCommand, RetentionReply},
 };

@@ -3,10 +3,11 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
 };
 
-use provost_audit_core::{Checkpoint, CheckpointError, split_notes};
+use provost_audit_core::{Checkpoint, CheckpointError};
 
 use crate::{
     ed25519::Ed25519,
@@ -22,13 +23,15 @@ pub(crate) struct Known {
     pub checkpoint: Checkpoint,
     /// Whether it came from outside of the directory.
     pub external: bool,
-    pub file: PathBuf,
+    pub file: Arc<Path>,
+    /// Where its note stands in the file.
+    pub offset: u64,
 }
 
 /// A checkpoint that cannot be accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
-    pub file: PathBuf,
+    pub file: Arc<Path>,
     pub offset: u64,
     pub why: String,
 }
@@ -58,16 +61,27 @@ pub(crate) fn read_notes(path: &Path) -> io::Result<Vec<Note>> {
     };
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let pieces = split_notes(&text);
-    let count = pieces.len();
-    let mut offset = 0;
-    let mut notes = Vec::with_capacity(count);
-    for (n, piece) in pieces.into_iter().enumerate() {
-        notes.push(Note { text: piece.to_owned(), offset, last: n + 1 == count });
-        offset += piece.len() as u64 + 1;
+    let mut notes: Vec<Note> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        // By bytes, so that offsets are right where a file holds anything but text.
+        let rest = bytes.get(at..).unwrap_or_default();
+        let body = memchr::memmem::find(rest, b"\n\n").map(|body| body + 2);
+        let end = body.and_then(|body| Some(body + memchr::memmem::find(rest.get(body..)?, b"\n\n")? + 1));
+        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let text = String::from_utf8_lossy(piece).into_owned();
+        notes.push(Note { text, offset: at as u64, last: false });
+        at += piece.len() + 1;
+    }
+    if let Some(last) = notes.last_mut() {
+        last.last = true;
     }
     Ok(notes)
+}
+
+/// Whether a crash may have cut it: it has no whole signature line.
+fn is_cut(note: &str) -> bool {
+    note.split_once("\n\n").is_none_or(|(_, signatures)| !signatures.ends_with('\n'))
 }
 
 impl Checkpoints {
@@ -80,9 +94,9 @@ impl Checkpoints {
         origin: &str,
         key: &[u8; 32],
     ) -> io::Result<()> {
-        let history = log_dir.join(HISTORY_FILE);
+        let history: Arc<Path> = Arc::from(log_dir.join(HISTORY_FILE));
         for note in read_notes(&history)? {
-            let cut = note.last && !note.text.ends_with('\n');
+            let cut = note.last && is_cut(&note.text);
             if cut {
                 let text = "the history of checkpoints ends in a cut one (a crash while it was written)";
                 self.notes.push(text.to_owned());
@@ -90,7 +104,7 @@ impl Checkpoints {
             }
             self.take(&history, &note, origin, key, false);
         }
-        let latest = log_dir.join(CHECKPOINT_FILE);
+        let latest: Arc<Path> = Arc::from(log_dir.join(CHECKPOINT_FILE));
         for note in read_notes(&latest)? {
             self.take(&latest, &note, origin, key, false);
         }
@@ -108,10 +122,11 @@ impl Checkpoints {
         key: &[u8; 32],
         external: bool,
     ) -> io::Result<()> {
+        let file: Arc<Path> = Arc::from(path);
         for note in read_notes(path)? {
             let first = note.text.lines().next().unwrap_or_default();
             if first == origin {
-                self.take(path, &note, origin, key, external);
+                self.take(&file, &note, origin, key, external);
             }
         }
         Ok(())
@@ -126,7 +141,7 @@ impl Checkpoints {
             if a.size == b.size && (a.root != b.root || a.chain != b.chain) {
                 fork.get_or_insert(Refused {
                     file: later.file.clone(),
-                    offset: 0,
+                    offset: later.offset,
                     why: format!("two signed checkpoints of {} records differ: a split view", a.size),
                 });
             }
@@ -137,10 +152,10 @@ impl Checkpoints {
         }
     }
 
-    fn take(&mut self, file: &Path, note: &Note, origin: &str, key: &[u8; 32], external: bool) {
+    fn take(&mut self, file: &Arc<Path>, note: &Note, origin: &str, key: &[u8; 32], external: bool) {
         match Checkpoint::parse_signed(&note.text, key, &Ed25519) {
             Ok(checkpoint) if checkpoint.origin == origin => {
-                self.known.push(Known { checkpoint, external, file: file.to_owned() });
+                self.known.push(Known { checkpoint, external, file: file.clone(), offset: note.offset });
             }
             Ok(checkpoint) => {
                 self.refuse(file, note, format!("it is of another log, {}", checkpoint.origin));
@@ -150,9 +165,9 @@ impl Checkpoints {
         }
     }
 
-    fn refuse(&mut self, file: &Path, note: &Note, why: String) {
+    fn refuse(&mut self, file: &Arc<Path>, note: &Note, why: String) {
         if self.refused.is_none() {
-            self.refused = Some(Refused { file: file.to_owned(), offset: note.offset, why });
+            self.refused = Some(Refused { file: file.clone(), offset: note.offset, why });
         }
     }
 }

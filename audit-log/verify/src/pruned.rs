@@ -4,18 +4,22 @@
 //! that stay are not trusted: the tree over them must lead to the roots that are signed, and the
 //! chain of the first kept record must go on from theirs.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use provost_audit_core::{
-    BLOCK_RECORDS, Frontier, Hash, PruneNote, PrunedSegment, Record, SEGMENT_LEAVES, chain_start,
+    BLOCK_RECORDS, Frontier, Hash, LogId, PRUNED_LEN, PruneNote, PrunedSegment, Record, SEGMENT_LEAVES, chain_start,
 };
 
 use crate::{
     ReadFault,
     layout::LogLayout,
-    report::{State, Verdict},
+    report::{Failure, LogReport, State},
     segment_file::{SegmentFile, after},
+    verdicts::{unjudged, verdict},
 };
+
+/// Where what stays of a segment names the record that says so.
+const RECORD_OFFSET: u64 = PRUNED_LEN as u64 - 40;
 
 /// What was pruned from the front of a log.
 pub(crate) struct Prefix {
@@ -83,32 +87,64 @@ pub(crate) fn prefix(layout: &LogLayout, origin: &str) -> Result<Option<Prefix>,
     Ok(Some(found))
 }
 
-/// RETENTION of a log of which something was pruned: does a signed record cover exactly that?
-/// `holds` is what the other verdicts rest on; `signed` the records that a good checkpoint covers.
-pub(crate) fn retention(layout: &LogLayout, found: &Prefix, records: u64, signed: u64, holds: State) -> Verdict {
-    let kept = found.kept;
-    let failed = |why: &str| Verdict {
-        state: State::Failed,
-        text: format!("records 0 to {kept} are gone and the log does not say that they were to go: {why}"),
+/// A log whose pruned part is missing or is not what it was.
+pub(crate) fn unreadable(log: &LogId, origin: &str, fault: &ReadFault) -> LogReport {
+    let mut report = unjudged(log, &format!("what stays of pruned records: {}", fault.what));
+    report.origin = origin.to_owned();
+    let attack = match fault.missing {
+        true => format!("input is missing: {}", fault.what),
+        false => format!("what stays of pruned records was changed: {}", fault.what),
     };
-    if found.record < kept || found.record >= signed {
-        return failed("no signed record covers them");
+    if !fault.missing {
+        report.integrity = verdict(State::Failed, attack.clone());
     }
-    let note = match read_record(layout, found.record) {
-        Ok(Some(record)) => PruneNote::of(&record),
-        _ => None,
-    };
-    let Some(note) = note else { return failed(&format!("record {} is no log.prune record", found.record)) };
-    if note.to != kept || note.root != found.tree.root() || note.chain != found.chain {
-        return failed(&format!("record {} speaks of other records", found.record));
+    report.failure = Some(failure(attack, fault.index, &fault.file, fault.offset, 0));
+    report
+}
+
+fn failure(attack: String, index: u64, file: &Path, offset: u64, good: u64) -> Failure {
+    let file = file.to_owned();
+    Failure { attack, index, file, offset, expected: None, actual: None, last_good_checkpoint: good }
+}
+
+impl Prefix {
+    /// RETENTION of a log of which something was pruned and whose records hold: does a signed record
+    /// cover exactly what is gone?
+    pub(crate) fn judge(&self, layout: &LogLayout, report: &mut LogReport) {
+        let kept = self.kept;
+        match self.note(layout, report.signed) {
+            Ok(note) => {
+                report.retention.text = format!(
+                    "records 0 to {kept} were pruned ({}), as record {} says; all {} since are present",
+                    note.policy,
+                    self.record,
+                    report.records.saturating_sub(kept)
+                );
+            }
+            Err(why) => {
+                let text = format!("records 0 to {kept} are gone and the log does not say that they were to go: {why}");
+                report.retention = verdict(State::Failed, text.clone());
+                let file = layout.pruned(kept.saturating_sub(SEGMENT_LEAVES));
+                report.failure.get_or_insert(failure(text, kept, &file, RECORD_OFFSET, report.signed));
+            }
+        }
     }
-    let text = format!(
-        "records 0 to {kept} were pruned ({}), as record {} says; all {} since are present",
-        note.policy,
-        found.record,
-        records.saturating_sub(kept)
-    );
-    Verdict { state: holds, text }
+
+    fn note(&self, layout: &LogLayout, signed: u64) -> Result<PruneNote, String> {
+        let record = self.record;
+        if record < self.kept || record >= signed {
+            return Err("no signed record covers them".to_owned());
+        }
+        let note = match read_record(layout, record) {
+            Ok(Some(record)) => PruneNote::of(&record),
+            _ => None,
+        };
+        let note = note.ok_or_else(|| format!("record {record} is no log.prune record"))?;
+        if note.to != self.kept || note.root != self.tree.root() || note.chain != self.chain {
+            return Err(format!("record {record} speaks of other records"));
+        }
+        Ok(note)
+    }
 }
 
 /// One record, from its block or from the tail.

@@ -136,14 +136,19 @@ impl Node {
         let control = self.control.clone();
         let admins = vec![AdminToken::of("admin", &self.admin_token)];
         let stopped = self.stop.clone().cancelled_owned();
-        let api = AdminApi::new(&control, admins).with_routes(audit_retention::routes(Some(&self.audit)));
+        let audit = self.audit.clone();
+        let keeping = audit_retention::routes(move || Some(audit.retention()));
+        let api = AdminApi::new(&control, admins).with_routes(keeping);
         self.tasks.spawn(async move {
             if let Err(cause) = api.serve(listeners.admin, stopped).await {
                 tracing::error!(%cause, "the admin API ended");
             }
         });
 
-        let sampler = metrics::sampler(Some(self.data.node().clone()), Some(self.audit.clone()));
+        let sampler = {
+            let audit = self.audit.clone();
+            metrics::sampler(Some(self.data.node().clone()), move || Some(audit.node().clone()))
+        };
         self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
         self.tasks.close();
         Ok(())

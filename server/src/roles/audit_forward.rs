@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use provost_audit_core::LogId;
-use provost_audit_store::{AuditLog, ForwardHandle, Forwarder};
+use provost_audit_store::{AuditNode, ForwardHandle, Forwarder};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -14,29 +14,30 @@ use crate::{
 /// Folder of the cursors, below the data directory; no part of what an auditor copies.
 const CURSORS: &str = "audit-forward";
 
-/// Starts them; gives the sampler that also speaks of them.
+/// Starts them; gives the sampler that also speaks of them. They read files: what the replica here
+/// does not have yet is sent when it has it.
 pub fn start(
     config: &ServerConfig,
-    log: &AuditLog,
+    replica: impl Fn() -> Option<AuditNode> + Send + Sync + 'static,
     sampler: Sampler,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Sampler> {
-    let cursors = config.data_dir.join(CURSORS);
+    let (audit_dir, cursors) = (config.data_dir.join("audit"), config.data_dir.join(CURSORS));
     let mut handles = Vec::new();
     for forward in config.audit.forwards() {
         let only = forward.logs.clone();
-        let forwarder = Forwarder::open(forward, log.dir(), &cursors)?;
+        let forwarder = Forwarder::open(forward, &audit_dir, &cursors)?;
         handles.push((forwarder.handle(), only));
         super::until(forwarder.run(), tasks, stop);
     }
     if handles.is_empty() {
         return Ok(sampler);
     }
-    let log = log.clone();
     Ok(Arc::new(move || {
         let mut samples = sampler();
-        let sizes = log.status().into_iter().filter_map(|s| Some((LogId::from_origin(&s.origin)?, s.size)));
+        let status = replica().map(|node| node.status()).unwrap_or_default();
+        let sizes = status.into_iter().filter_map(|s| Some((LogId::from_origin(&s.origin)?, s.size)));
         samples.extend(of(&handles, &sizes.collect()));
         samples
     }))

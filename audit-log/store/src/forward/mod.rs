@@ -35,6 +35,10 @@ const MAX_BATCH_RECORDS: usize = 512;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 /// How often the files are looked at while nothing comes.
 const POLL: Duration = Duration::from_millis(200);
+/// A replica that starts has so long to bring what its cursor has seen.
+const AHEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How often it is looked at meanwhile.
+const AHEAD_POLL: Duration = Duration::from_millis(500);
 /// First and longest pause after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// A batch that is not taken by then has failed.
@@ -169,13 +173,6 @@ impl Forwarder {
             None => {}
         }
         let positions = follower.positions();
-        for (log, next) in follower.ahead().map_err(|e| wrong(e.to_string()))? {
-            tracing::error!(
-                forward = name, %log, next,
-                "PV-AUDIT-FORWARD: the cursor is ahead of the log: the log was rolled back or replaced, and what it \
-                 holds below the cursor is not sent again; run `provost audit verify`"
-            );
-        }
         let status = Arc::new(Mutex::new(ForwardStatus { positions, ..ForwardStatus::default() }));
         Ok(Self { name, audit_dir: audit_dir.to_owned(), receiver, follower, cursor, status })
     }
@@ -183,6 +180,32 @@ impl Forwarder {
     /// A look at it while it runs.
     pub fn handle(&self) -> ForwardHandle {
         ForwardHandle { name: self.name.clone(), status: self.status.clone() }
+    }
+
+    /// Says when the cursor is ahead of the log, and stays so: a replica that starts brings its last
+    /// records a moment later.
+    async fn compare(&mut self) {
+        let began = Instant::now();
+        loop {
+            let ahead = match self.follower.ahead() {
+                Ok(ahead) => ahead,
+                Err(cause) => return tracing::warn!(forward = self.name, %cause, "the log cannot be read yet"),
+            };
+            if ahead.is_empty() {
+                return;
+            }
+            if began.elapsed() >= AHEAD_LIMIT {
+                for (log, next) in ahead {
+                    tracing::error!(
+                        forward = self.name, %log, next,
+                        "PV-AUDIT-FORWARD: the cursor is ahead of the log: the log was rolled back or replaced, and \
+                         what it holds below the cursor is not sent again; run `provost audit verify`"
+                    );
+                }
+                return;
+            }
+            tokio::time::sleep(AHEAD_POLL).await;
+        }
     }
 
     /// Runs without end. May be dropped at any time: what was not confirmed is sent again by the
@@ -194,6 +217,7 @@ impl Forwarder {
             self.failed(&why);
             back_off(&mut pause, None).await;
         }
+        self.compare().await;
         loop {
             let batch = match self.next_batch().await {
                 Ok(batch) => batch,
