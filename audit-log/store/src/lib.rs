@@ -23,8 +23,8 @@ mod error;
 mod export;
 mod follow;
 mod forward;
-mod indexer;
 mod history;
+mod indexer;
 mod key;
 mod log_files;
 mod machine;
@@ -32,10 +32,10 @@ mod merge;
 mod node;
 mod own_events;
 mod persist;
+mod proposer;
 mod prover;
 mod prune_choice;
 mod prune_files;
-mod proposer;
 mod query;
 mod recovery;
 mod retention;
@@ -61,19 +61,19 @@ pub use forward::{
 pub use indexer::build_indexes;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
-pub use prover::Prover;
-pub use query::{Found, Query, QueryError, Results, Shown, query, show};
-pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
-pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};
-pub use scan::QueryStats;
 pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
 pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
+pub use prover::Prover;
 /// What carries Raft's messages; see `provost-control-raft`.
 pub use provost_control_raft::{
     Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention as RaftRetention, Timings,
     Transport,
 };
+pub use query::{Found, Query, QueryError, Results, Shown, query, show};
 pub use recovery::OpenCall;
+pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
+pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};
+pub use scan::QueryStats;
 pub use service::{AuditCallers, AuditService, MAX_AUDIT_MESSAGE_BYTES};
 pub use state::WriterChain;
 pub use writer::{AuditWriter, AuditWriterConfig};

@@ -88,7 +88,8 @@ impl AuditMachine {
         for log in state.logs.keys() {
             let layout = LogLayout::new(dir.join(log.folder()));
             let known = state.retention.pruned.get(log).map_or(0, |pruned| pruned.to);
-            for first in layout.list_pruned().map_err(AuditError::io(&layout.dir))?.into_iter().filter(|f| *f >= known) {
+            for first in layout.list_pruned().map_err(AuditError::io(&layout.dir))?.into_iter().filter(|f| *f >= known)
+            {
                 let path = layout.pruned(first);
                 disk.remove(&path).map_err(AuditError::io(&path))?;
             }
@@ -191,7 +192,8 @@ impl AuditMachine {
         let origin = log.origin(&self.state.cluster);
         let layout = LogLayout::new(self.dir.join(log.folder()));
         self.disk.make_dir(&layout.segments())?;
-        let stays = PruneFiles { disk: self.disk.clone(), layout: layout.clone(), to: pruned.to, record: pruned.record };
+        let stays =
+            PruneFiles { disk: self.disk.clone(), layout: layout.clone(), to: pruned.to, record: pruned.record };
         let head = stays.take(&source.pruned(log, pruned.to)?, &origin)?;
         let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
         let mut files = LogFiles::begin(&self.disk, layout, &origin, &key.to_text(), head).map_err(io::Error::other)?;

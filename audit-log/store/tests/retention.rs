@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
     time::Duration,
@@ -14,10 +14,11 @@ use std::{
 use common::{Lab, copy_dir, event, open_machine, tenant, verify_both};
 use provost_audit_core::{Checkpoint, LogId, PRUNE_EVENT, PruneNote, PrunedSegment, SEGMENT_LEAVES, verify_inclusion};
 use provost_audit_store::{
-    AuditLogConfig, CheckpointKey, Command, HoldOrder, PruneOrder, Query, Reply, RetentionCommand, RetentionError,
-    RetentionReply, build_indexes, open, query, show,
+    AuditLogConfig, CheckpointKey, Command, HoldOrder, LeafSource, PruneOrder, Query, Reply, RetentionCommand,
+    RetentionError, RetentionReply, SharedMachine, TakeLeaf, build_indexes, open, query, show,
 };
-use provost_audit_verify::{LeafHashes, LogLayout, State};
+use provost_audit_verify::{LeafHashes, LogLayout, LogReader, State};
+use provost_control_raft::{AppliedState, Machine};
 use provost_types::{AuditSink, Phase, Subject, What, Who};
 
 const FIRST: &str = "tenants/acme/segments/00000000000000000000";
@@ -124,6 +125,87 @@ fn what_remains_is_proven_and_the_log_says_what_went() {
     assert_eq!(ask(&mut machine, MADE.entries + 1, hold), RetentionReply::NoHold);
     drop(machine);
     assert_eq!(verify_both(&audit, Some(&anchor)).exit_code(), 0);
+}
+
+/// Another replica's records, by its directory.
+struct DirSource(PathBuf);
+
+impl DirSource {
+    fn layout(&self, log: &LogId) -> LogLayout {
+        LogLayout::new(self.0.join(log.folder()))
+    }
+}
+
+impl LeafSource for DirSource {
+    fn leaves(&self, log: &LogId, from: u64, to: u64, take: TakeLeaf<'_>) -> io::Result<()> {
+        let mut reader = LogReader::from_segment(self.layout(log), from - from % SEGMENT_LEAVES);
+        while let Some(chunk) = reader.next().map_err(io::Error::other)? {
+            chunk.iter().filter(|(index, _)| (from..to).contains(index)).try_for_each(|(_, leaf)| take(leaf))?;
+        }
+        Ok(())
+    }
+
+    fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>> {
+        fs::read(self.layout(log).dir.join("checkpoints"))
+    }
+
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>> {
+        let firsts = self.layout(log).list_pruned()?.into_iter().filter(|first| *first < to);
+        let parts: io::Result<Vec<Vec<u8>>> = firsts.map(|first| fs::read(self.layout(log).pruned(first))).collect();
+        Ok(parts?.concat())
+    }
+}
+
+fn shared(machine: provost_audit_store::AuditMachine) -> SharedMachine {
+    SharedMachine(Arc::new(parking_lot::Mutex::new(machine)))
+}
+
+/// A new replica, and one that has a part of what was pruned, take a snapshot.
+#[test]
+fn a_replica_that_missed_a_prune_takes_what_stays() {
+    let (dir, audit) = pruned();
+    let key = CheckpointKey::open(&dir.path().join("keys/audit-checkpoint.key")).unwrap();
+    let leads = shared(open_machine(dir.path(), &key));
+    let mut manifest = Vec::new();
+    leads.snapshot().unwrap()(&mut manifest).unwrap();
+    let heads = leads.0.lock().heads();
+
+    for has in [0, 40_000] {
+        let new = tempfile::tempdir().unwrap();
+        copy_dir(&dir.path().join("keys"), &new.path().join("keys"));
+        if has > 0 {
+            let mut lab = Lab::open(new.path());
+            lab.calls(&tenant("acme"), has / 2);
+            lab.machine.persist().unwrap();
+        }
+        // Meanwhile somebody spoils what is taken: nothing of it is used, and the next start goes on.
+        let spoilt = tempfile::tempdir().unwrap();
+        copy_dir(&audit, spoilt.path());
+        let stub = spoilt.path().join(format!("{FIRST}.pruned"));
+        let mut forged = PrunedSegment::decode(&fs::read(&stub).unwrap()).unwrap();
+        forged.footer.root.0[3] ^= 1;
+        fs::write(&stub, forged.encode()).unwrap();
+        let source = DirSource(spoilt.path().to_owned());
+        let mut replica = shared(open_machine(new.path(), &key).with_source(Arc::new(source)));
+        let before = replica.0.lock().heads();
+        let refused = replica.install(AppliedState::from_bytes(vec![7]), &mut manifest.as_slice()).unwrap_err();
+        assert!(refused.to_string().contains("PV-AUDIT-BEHIND"), "{refused}");
+        drop(replica);
+
+        let source = DirSource(audit.clone());
+        let mut replica = shared(open_machine(new.path(), &key).with_source(Arc::new(source)));
+        assert_eq!(replica.0.lock().heads(), before, "the old state stands");
+        replica.install(AppliedState::from_bytes(vec![7]), &mut manifest.as_slice()).unwrap();
+        assert_eq!(replica.0.lock().heads(), heads);
+        drop(replica);
+        let own = new.path().join("audit");
+        let same = |name: &str| assert_eq!(fs::read(own.join(name)).unwrap(), fs::read(audit.join(name)).unwrap());
+        same(&format!("{FIRST}.pruned"));
+        same("tenants/acme/checkpoint");
+        assert!(!there(&own, "seg") && !there(&own, "leaf"), "with {has} records before");
+        assert_eq!(verify_both(&own, Some(&audit.join("checkpoint"))).exit_code(), 0, "with {has} records before");
+        assert_eq!(open_machine(new.path(), &key).heads(), heads, "a restart finds it durable");
+    }
 }
 
 #[test]

@@ -16,8 +16,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
-mod audit_forward;
 mod audit_faults;
+mod audit_forward;
 mod audit_members;
 mod audit_scene;
 mod certificates;
