@@ -22,14 +22,22 @@ const EVERY: Duration = Duration::from_secs(600);
 /// Between two looks at whether the replica here is open.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+type Replica = Arc<dyn Fn() -> Option<Retention> + Send + Sync>;
+
 /// The service over this node's replica.
 struct RetentionService {
-    replica: Arc<dyn Fn() -> Option<Retention> + Send + Sync>,
+    /// `None`: this process keeps no log.
+    replica: Option<Replica>,
 }
 
-/// The routes for the admin listener of a process that keeps a log, once its replica is open.
+/// The routes for the admin listener of a process that keeps a log.
 pub fn routes(replica: impl Fn() -> Option<Retention> + Send + Sync + 'static) -> Routes {
-    Routes::new(AuditRetentionServer::new(RetentionService { replica: Arc::new(replica) }))
+    Routes::new(AuditRetentionServer::new(RetentionService { replica: Some(Arc::new(replica)) }))
+}
+
+/// The routes where no log is kept: they say so.
+pub fn elsewhere() -> Routes {
+    Routes::new(AuditRetentionServer::new(RetentionService { replica: None }))
 }
 
 /// Applies the rules from the moment on that the replica is open; only the leader does anything.
@@ -49,7 +57,12 @@ pub async fn run(
 impl RetentionService {
     #[allow(clippy::result_large_err, reason = "tonic's handlers return its Status")]
     fn open(&self) -> Result<Retention, Status> {
-        (self.replica)().ok_or_else(|| {
+        let Some(replica) = &self.replica else {
+            let hint = "ask the admin API of a node with the roles control-plane and audit-log";
+            return Err(Failure::new("PV-AUDIT-RETENTION", "this node keeps no audit log", hint)
+                .into_status(Code::FailedPrecondition));
+        };
+        replica().ok_or_else(|| {
             let text = "the replica of the audit log here is not open yet";
             Failure::new("PV-AUDIT-UNAVAILABLE", text, "ask again in a moment").into_status(Code::Unavailable)
         })

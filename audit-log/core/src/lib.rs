@@ -12,11 +12,13 @@ mod block_set;
 mod checkpoint;
 mod hash;
 mod index;
+mod keys;
 mod log_id;
 mod note;
 mod proof;
 mod pruned;
 mod record;
+mod scan;
 mod tree;
 mod view;
 
@@ -38,4 +40,4 @@ pub use proof::{ProofError, consistency_proof, inclusion_proof, root_of, verify_
 pub use pruned::{HOLD_EVENT, PRUNE_EVENT, PRUNED_LEN, PruneNote, PrunedSegment, RELEASE_EVENT};
 pub use record::{MAX_LEAF, Place, Record, RecordError, encode_record};
 pub use tree::Frontier;
-pub use view::{RecordView, ViewError};
+pub use view::{RecordReader, RecordView, ViewError};

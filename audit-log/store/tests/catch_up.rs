@@ -18,10 +18,13 @@ use provost_audit_verify::{Exit, LogLayout, LogReader};
 use provost_control_raft::{AppliedState, Machine};
 use tempfile::tempdir;
 
+/// What becomes of a record on its way; `None`: it is left out.
+type Spoil = fn(u64, &[u8]) -> Option<Vec<u8>>;
+
 /// The records of a directory; `spoil` changes one, and may leave some out.
 struct DirLeaves {
     audit: PathBuf,
-    spoil: Option<fn(u64, &[u8]) -> Option<Vec<u8>>>,
+    spoil: Option<Spoil>,
 }
 
 impl LeafSource for DirLeaves {
@@ -124,7 +127,7 @@ fn records_other_than_agreed_on_are_not_used() {
     let of_leader = tempdir().unwrap();
     let Lab { machine, key, .. } = leader(of_leader.path());
     let bytes = manifest(&shared(machine));
-    let spoils: [(&str, fn(u64, &[u8]) -> Option<Vec<u8>>); 3] = [
+    let spoils: [(&str, Spoil); 3] = [
         ("one is changed", |index, leaf| {
             let text = String::from_utf8(leaf.to_vec()).unwrap();
             Some(if index == 1_000 { text.replace("\"ok\"", "\"no\"").replace("allow", "deny") } else { text }.into())

@@ -10,7 +10,7 @@ use provost_audit_core::{Record, SEGMENT_BLOCKS, SEGMENT_HEADER_LEN, SegmentInde
 use crate::{
     ReadFault,
     layout::LogLayout,
-    segment_file::{SegmentFile, after},
+    segment_read::{SegmentFile, after},
 };
 
 /// An index that is not its segment's.

@@ -14,7 +14,7 @@ use crate::{
     ReadFault,
     layout::LogLayout,
     report::{Failure, LogReport, State},
-    segment_file::{SegmentFile, after},
+    segment_read::{SegmentFile, after},
     verdicts::{unjudged, verdict},
 };
 

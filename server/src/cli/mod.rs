@@ -11,6 +11,7 @@ mod table;
 mod using;
 mod watch;
 
+pub use audit::is_audit_verify;
 pub use secrets::parse_duration;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -79,7 +79,7 @@ impl Server {
                 let control = ControlRole::open(config, &identity, &audit).await?;
                 let beside = match config.has(Role::AuditLog) {
                     true => audit_retention::routes(audit.retention()),
-                    false => Routes::default(),
+                    false => audit_retention::elsewhere(),
                 };
                 control.serve_admin(admin, &identity, beside, &tasks, &stop)?;
                 Some(control)
