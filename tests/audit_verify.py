@@ -179,9 +179,29 @@ def read_record(leaf):
     return record
 
 
-def parts(folder, end):
+def pruned(folder, origin):
+    """Whole segments that went from the front: (records, their roots, chain after them, record that says so)."""
+    kept, roots, record, chain = 0, [], 0, sha(b"provost audit chain 1\n" + origin.encode())
+    for path in sorted((folder / "segments").glob("*.pruned")):
+        data, first = path.read_bytes(), int(path.stem)
+        if first != kept:
+            raise Fault(4, kept, folder / "segments" / f"{kept:020}.pruned", 0, "neither segment nor what stays of it")
+        header, footer = data[8:88], data[88:168]
+        well = len(data) == 208 and data[:8] == b"PVPRUNE\1" and sha(data[:176]) == data[176:]
+        well = well and header[:8] == b"PVSEG\0\0\1" and struct.unpack_from("<Q", header, 8)[0] == first
+        well = well and footer[:4] == b"PVF1" and struct.unpack_from("<IQ", footer, 4) == (SEGMENT, first)
+        if not well or struct.unpack_from("<Q", data, 168)[0] < first:
+            raise Fault(1, first, path, 0, "the form of what stays of a segment")
+        if header[16:48] != sha(origin.encode()) or header[48:80] != chain:
+            raise Fault(1, first, path, 8, "what stays of a segment does not belong here")
+        roots.append(footer[16:48])
+        chain, kept, record = footer[48:80], kept + SEGMENT, struct.unpack_from("<Q", data, 168)[0]
+    return kept, roots, chain, record
+
+
+def parts(folder, end, start=0):
     """Yields the parts of a log in order; `end` is kept at the place of the next one."""
-    index, first = 0, 0
+    index, first = start, start
     segments = sorted(int(path.stem) for path in (folder / "segments").glob("*.seg"))
     while (path := folder / "segments" / f"{first:020}.seg").exists() and path.stat().st_size >= 80:
         data = path.read_bytes()
@@ -266,8 +286,13 @@ def check_log(folder, log, top, anchor):
         if wanted.setdefault(head[0], (head, outer, file, offset))[0][1:3] != head[1:3]:
             refused = refused or (file, offset, "two checkpoints of one size differ")
 
-    stack, size, chain, good, anchored, signed_ns = [], 0, sha(b"provost audit chain 1\n" + origin.encode()), 0, False, 0
-    writers, intents, problems, suspicions, starts, segment, end = {}, {}, [], [], {0: chain}, [], [folder, 0]
+    kept, roots, chain, prune_record = pruned(folder, origin)
+    stack, size, good, anchored, prunes = [], kept, 0, False, {}
+    for number, root in enumerate(roots):
+        push(stack, root, number)
+    prune = [f"to:{kept}", f"root:{join(stack).hex()}", f"chain:{chain.hex()}"] if kept else None
+    signed_ns = max((head[3] for head, *_ in wanted.values() if head[0] <= kept), default=0)
+    writers, intents, problems, suspicions, starts, segment, end = {}, {}, [], [], {kept: chain}, [], [folder, 0]
 
     def take(leaf, stored, file, offset):
         """One record: hash, form, chain, tree, rules, checkpoint."""
@@ -296,21 +321,24 @@ def check_log(folder, log, top, anchor):
             problems.append(place)
         epoch, seq, last = writers.get(writer, (record["epoch"], 0, "0" * 64))
         follows = (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
-        if not follows or record["writer_prev"] != last:
+        # Of a log that was pruned, the first record of a writer here may follow one that is gone.
+        if (not kept or writer in writers) and (not follows or record["writer_prev"] != last):
             problems.append(place)
         writers[writer] = (record["epoch"], record["seq"], node.hex())
         if record["phase"] == "intent":
             if call in intents:
                 problems.append(place)
             intents[call] = (writer, record["epoch"], place)
-        elif record["phase"] == "outcome" and intents.pop(call, None) is None:
+        elif record["phase"] == "outcome" and intents.pop(call, None) is None and not kept:
             problems.append(place)
+        if record.get("event") == "log.prune":
+            prunes[size] = record.get("event.objects", [])[:3]
         if int(record["time_ns"]) + CLOCK_TOLERANCE_NS < signed_ns:
             suspicions.append(place)
 
     fault = None
     try:
-        for kind, file, offset, index, content in parts(folder, end):
+        for kind, file, offset, index, content in parts(folder, end, kept):
             if kind == "segment" and content != (sha(origin.encode()), chain):
                 raise Fault(1, index, file, 0, "the segment does not belong here")
             elif kind == "block":
@@ -340,6 +368,9 @@ def check_log(folder, log, top, anchor):
         fault = stop
     if refused and (fault is None or fault.result["exit"] == 4):
         fault = Fault(1, good, *refused)
+    if fault is None and prune and (prunes.get(prune_record) != prune or prune_record >= good):
+        place = folder / "segments" / f"{kept - SEGMENT:020}.pruned", 168
+        fault = Fault(1, kept, *place, "records are gone and no signed record says that they were to go")
     if fault is None:
         lost = [place for writer, epoch, place in intents.values() if writers[writer][0] > epoch]
         problems += sorted(lost, key=lambda place: place[0])

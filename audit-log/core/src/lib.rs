@@ -8,12 +8,15 @@
 //! (`provost-audit-verify`), and key material (signing goes through [`NoteSigner`]).
 
 mod block;
+mod block_set;
 mod checkpoint;
 mod hash;
+mod index;
 mod keys;
 mod log_id;
 mod note;
 mod proof;
+mod pruned;
 mod record;
 mod scan;
 mod tree;
@@ -24,11 +27,17 @@ pub use block::{
     SEGMENT_BLOCKS, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader,
     TAIL_HEADER_LEN, TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
 };
+pub use block_set::BlockSet;
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};
+pub use index::{
+    BlockPlace, IndexBuilder, IndexError, IndexField, MAX_INDEX_BYTES, SegmentIndex, block_first, index_key,
+    index_keys, status_word,
+};
 pub use log_id::{CLUSTER_DIR, LogId, TENANTS_DIR};
 pub use note::{MAX_SIGNATURES, NoteError, NoteSigner, NoteVerifier, SignedNote, VerifierKey, split_notes};
 pub use proof::{ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency, verify_inclusion};
+pub use pruned::{HOLD_EVENT, PRUNE_EVENT, PRUNED_LEN, PruneNote, PrunedSegment, RELEASE_EVENT};
 pub use record::{MAX_LEAF, Place, Record, RecordError, encode_record};
 pub use tree::Frontier;
 pub use view::{RecordReader, RecordView, ViewError};

@@ -10,6 +10,7 @@ use crate::{
     error::AuditError,
     key::CheckpointKey,
     node::{AuditNode, AuditNodeConfig, AuditStatus},
+    retention::Retention,
     writer::{AuditWriter, AuditWriterConfig},
 };
 
@@ -69,6 +70,11 @@ impl AuditLog {
     /// The public key that signs a log's checkpoints.
     pub fn verifier_key(&self, log: &LogId) -> VerifierKey {
         self.node.verifier_key(log)
+    }
+
+    /// Keeps and prunes records.
+    pub fn retention(&self) -> Retention {
+        self.node.retention(Arc::new(self.writer.clone()))
     }
 
     /// Where each log stands.

@@ -2,7 +2,8 @@
 //!
 //! A snapshot of the audit group is a manifest: the machine's state with the head of each log. The
 //! records themselves come from another replica, in order; the files are made of them as if they had
-//! been applied here, and the tree and the chain that result must be the manifest's. Whatever a
+//! been applied here, and the tree and the chain that result must be the manifest's. What was pruned
+//! is not there any more: what stays of it is taken instead, and leads to the same tree. Whatever a
 //! replica sends, nothing that differs from what the group agreed on is ever used.
 //! If the process dies meanwhile, or the records do not fit, the old state stands: the next start
 //! cuts the files back to it, and takes the snapshot again.
@@ -14,9 +15,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use provost_audit_core::{BLOCK_RECORDS, Checkpoint, LogId, SEGMENT_LEAVES, split_notes};
+use provost_audit_core::{BLOCK_RECORDS, Checkpoint, LogId, PRUNED_LEN, SEGMENT_LEAVES, split_notes};
 use provost_audit_verify::{HISTORY_FILE, LogLayout, LogReader};
-use provost_wire::audit::{CheckpointsRequest, CheckpointsResponse, LeavesRequest, LeavesResponse};
+use provost_wire::audit::{
+    CheckpointsRequest, CheckpointsResponse, LeavesRequest, LeavesResponse, PrunedRequest, PrunedResponse,
+};
 use tokio::{runtime::Handle, sync::mpsc};
 use tonic::{Status, transport::Channel};
 
@@ -31,6 +34,8 @@ pub trait LeafSource: Send + Sync + 'static {
     fn leaves(&self, log: &LogId, from: u64, to: u64, take: TakeLeaf<'_>) -> io::Result<()>;
     /// The checkpoints that were published of a log, as in its file.
     fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>>;
+    /// What stays of the segments before record `to`, end to end.
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>>;
 }
 
 /// How other replicas are reached now; the one of this process is not among them.
@@ -52,8 +57,8 @@ const PART_LIMIT: Duration = Duration::from_secs(20);
 const PART_BYTES: usize = 1 << 20;
 /// Messages that wait for the network.
 const PARTS_QUEUED: usize = 4;
-/// The largest history of checkpoints that is taken.
-const MAX_HISTORY_BYTES: usize = 256 << 20;
+/// The most that is taken as a whole: the history of checkpoints, what stays of pruned segments.
+const MAX_WHOLE_BYTES: usize = 256 << 20;
 
 impl LeafSource for PeerLeaves {
     fn leaves(&self, log: &LogId, from: u64, to: u64, take: TakeLeaf<'_>) -> io::Result<()> {
@@ -97,30 +102,61 @@ impl LeafSource for PeerLeaves {
     }
 
     fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>> {
+        self.whole(&format!("the checkpoints of {log}"), |channel| async move {
+            let request = CheckpointsRequest { log: log.tenant().to_owned() };
+            let mut stream = within(client(channel).checkpoints(request)).await?.into_inner();
+            let mut all = Vec::new();
+            while let Some(part) = within(stream.message()).await? {
+                all.extend_from_slice(&part.part);
+                bounded(&all)?;
+            }
+            Ok(all)
+        })
+    }
+
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>> {
+        self.whole(&format!("what stays of the pruned records of {log}"), |channel| async move {
+            let request = PrunedRequest { log: log.tenant().to_owned(), to };
+            let mut stream = within(client(channel).pruned(request)).await?.into_inner();
+            let mut all = Vec::new();
+            while let Some(part) = within(stream.message()).await? {
+                all.extend_from_slice(&part.part);
+                bounded(&all)?;
+            }
+            match all.len() as u64 / PRUNED_LEN as u64 * SEGMENT_LEAVES >= to {
+                true => Ok(all),
+                false => Err(Status::unavailable("it has not pruned them yet")),
+            }
+        })
+    }
+}
+
+impl PeerLeaves {
+    /// Something small enough to be taken whole, from whichever replica gives it.
+    fn whole<F: Future<Output = Result<Vec<u8>, Status>>>(
+        &self,
+        what: &str,
+        ask: impl Fn(Channel) -> F,
+    ) -> io::Result<Vec<u8>> {
         let began = Instant::now();
         let mut last = "no other audit node is known".to_owned();
         while began.elapsed() < PATIENCE {
             for (name, channel) in (self.replicas)() {
-                let request = CheckpointsRequest { log: log.tenant().to_owned() };
-                let fetched = self.runtime.block_on(async {
-                    let mut all = Vec::new();
-                    let mut stream = within(client(channel).checkpoints(request)).await?.into_inner();
-                    while let Some(part) = within(stream.message()).await? {
-                        all.extend_from_slice(&part.part);
-                        if all.len() > MAX_HISTORY_BYTES {
-                            return Err(Status::resource_exhausted("the history of checkpoints is too long"));
-                        }
-                    }
-                    Ok(all)
-                });
-                match fetched {
+                match self.runtime.block_on(ask(channel)) {
                     Ok(all) => return Ok(all),
                     Err(status) => last = format!("{name}: {}", status.message()),
                 }
             }
             std::thread::sleep(PAUSE);
         }
-        Err(io::Error::other(format!("PV-AUDIT-BEHIND: the checkpoints of {log} cannot be had: {last}")))
+        Err(io::Error::other(format!("PV-AUDIT-BEHIND: {what} cannot be had: {last}")))
+    }
+}
+
+fn bounded(all: &[u8]) -> Result<(), Status> {
+    match all.len() <= MAX_WHOLE_BYTES {
+        true => Ok(()),
+        false => Err(Status::resource_exhausted("it sends too much")),
     }
 }
 
@@ -194,6 +230,27 @@ pub(crate) fn send_checkpoints(layout: LogLayout) -> mpsc::Receiver<Result<Check
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => drop(parts.blocking_send(Err(Status::data_loss(e.to_string())))),
+    });
+    receiver
+}
+
+/// Reads what stays of pruned segments for another replica.
+pub(crate) fn send_pruned(layout: LogLayout, to: u64) -> mpsc::Receiver<Result<PrunedResponse, Status>> {
+    let (parts, receiver) = mpsc::channel(PARTS_QUEUED);
+    tokio::task::spawn_blocking(move || {
+        let read = |first: u64| std::fs::read(layout.pruned(first));
+        let firsts = layout.list_pruned().map(|firsts| firsts.into_iter().filter(|first| *first < to));
+        let all: io::Result<Vec<Vec<u8>>> = firsts.and_then(|firsts| firsts.map(read).collect());
+        match all.map(|all| all.concat()) {
+            Ok(all) => {
+                for part in all.chunks(PART_BYTES) {
+                    if parts.blocking_send(Ok(PrunedResponse { part: Bytes::copy_from_slice(part) })).is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(e) => drop(parts.blocking_send(Err(Status::data_loss(e.to_string())))),
+        }
     });
     receiver
 }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use provost_audit_core::{Hash, LogId, MAX_CHECKPOINT_BYTES, MAX_LEAF};
 use provost_types::Name;
 
+use crate::retention_state::{RetentionCommand, RetentionReply};
+
 /// Records in one entry.
 pub(crate) const MAX_BATCH_RECORDS: usize = 1_024;
 /// Bytes of leaves in one entry.
@@ -54,6 +56,8 @@ pub enum Command {
     Seal,
     /// Take these signed heads as the consensus copy.
     Signed(Vec<String>),
+    /// Keep or prune records.
+    Retention(RetentionCommand),
 }
 
 /// The head of one log.
@@ -90,6 +94,8 @@ pub enum Reply {
     Sealed(Vec<Head>),
     /// Checkpoints taken.
     Taken(u32),
+    /// The answer to an order about keeping records.
+    Retention(RetentionReply),
 }
 
 impl Command {
@@ -97,7 +103,7 @@ impl Command {
     pub fn writer(&self) -> Option<&str> {
         match self {
             Command::Append(append) => Some(&append.writer),
-            Command::Seal | Command::Signed(_) => None,
+            Command::Seal | Command::Signed(_) | Command::Retention(_) => None,
         }
     }
 
@@ -123,6 +129,10 @@ impl Command {
                 out.push(2);
                 out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
                 notes.iter().for_each(|note| put_bytes(&mut out, note.as_bytes()));
+            }
+            Command::Retention(command) => {
+                out.push(RETENTION);
+                put_postcard(&mut out, command);
             }
         }
         out
@@ -153,6 +163,7 @@ impl Command {
                 let note = |_| take.text(MAX_CHECKPOINT_BYTES);
                 Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
             }
+            RETENTION => Command::Retention(take.postcard()?),
             _ => return Err(EntryError("unknown kind")),
         };
         take.end()?;
@@ -199,6 +210,10 @@ impl Reply {
                 out.push(5);
                 out.extend_from_slice(&count.to_le_bytes());
             }
+            Reply::Retention(reply) => {
+                out.push(RETENTION);
+                put_postcard(&mut out, reply);
+            }
         }
         out
     }
@@ -227,11 +242,22 @@ impl Reply {
                 Reply::Sealed((0..count).map(head).collect::<Result<_, EntryError>>()?)
             }
             5 => Reply::Taken(take.u32()?),
+            RETENTION => Reply::Retention(take.postcard()?),
             _ => return Err(EntryError("unknown kind")),
         };
         take.end()?;
         Ok(reply)
     }
+}
+
+/// Kind of entries and replies about keeping records.
+const RETENTION: u8 = 32;
+/// The longest of them, bytes.
+const MAX_RETENTION: usize = 16 * 1024;
+
+/// The bytes of such an entry, behind their length. (Only allocation could fail.)
+fn put_postcard(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    put_bytes(out, &postcard::to_stdvec(value).unwrap_or_default());
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -289,6 +315,15 @@ impl Take<'_> {
         String::from_utf8(bytes.to_vec()).map_err(|_| EntryError("a text is not UTF-8"))
     }
 
+    fn postcard<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, EntryError> {
+        let range = self.range(MAX_RETENTION)?;
+        let bytes = self.bytes.get(range).unwrap_or_default();
+        match postcard::take_from_bytes(bytes) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(EntryError("an entry about keeping records cannot be read")),
+        }
+    }
+
     fn log(&mut self) -> Result<LogId, EntryError> {
         let name = self.text(Name::MAX_LEN)?;
         if name.is_empty() {
@@ -320,7 +355,8 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()])] {
+        let release = Command::Retention(RetentionCommand::Release(LogId::CLUSTER, "case-7".to_owned()));
+        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()]), release] {
             let bytes = Bytes::from(command.encode());
             assert_eq!(Command::decode(&bytes), Ok(command));
             for cut in 0..bytes.len() {
@@ -335,6 +371,7 @@ mod tests {
             Reply::Invalid("why".to_owned()),
             Reply::Sealed(vec![head]),
             Reply::Taken(2),
+            Reply::Retention(RetentionReply::Refused("why".to_owned())),
         ] {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }

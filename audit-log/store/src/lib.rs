@@ -8,7 +8,7 @@
 //! on; a checkpoint never covers records whose files are not fsynced; any failed write ends the
 //! writing, it is never retried.
 //! Left out: proving (`provost-audit-verify`), who may connect (the server decides), witnesses,
-//! sealed bodies, retention.
+//! sealed bodies.
 
 mod audit_log;
 mod batch;
@@ -20,16 +20,27 @@ mod config;
 mod disk;
 mod entry;
 mod error;
+mod export;
+mod follow;
+mod forward;
 mod history;
+mod indexer;
 mod key;
 mod log_files;
 mod machine;
+mod merge;
 mod node;
 mod own_events;
 mod persist;
 mod proposer;
+mod prover;
+mod prune_choice;
+mod prune_files;
 mod query;
 mod recovery;
+mod retention;
+mod retention_state;
+mod scan;
 mod sequencer;
 mod service;
 mod state;
@@ -42,16 +53,27 @@ pub use config::AuditLogConfig;
 pub use disk::{DiskOperation, DiskWatch};
 pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
 pub use error::AuditError;
+pub use export::{ExportError, ExportFormat, OCSF_VERSION, export, ocsf_event};
+pub use follow::Follower;
+pub use forward::{
+    ForwardConfig, ForwardError, ForwardHandle, ForwardStatus, ForwardTarget, Forwarder, OtlpTarget, SyslogTarget,
+};
+pub use indexer::build_indexes;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
 pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
 pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
+pub use prover::Prover;
 /// What carries Raft's messages; see `provost-control-raft`.
 pub use provost_control_raft::{
-    Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention, Timings, Transport,
+    Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention as RaftRetention, Timings,
+    Transport,
 };
-pub use query::{Found, Query, QueryError, Shown, query, show};
+pub use query::{Found, Query, QueryError, Results, Shown, query, show};
 pub use recovery::OpenCall;
+pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
+pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};
+pub use scan::QueryStats;
 pub use service::{AuditCallers, AuditService, MAX_AUDIT_MESSAGE_BYTES};
 pub use state::WriterChain;
 pub use writer::{AuditWriter, AuditWriterConfig};

@@ -26,6 +26,8 @@ use crate::{
     error::AuditError,
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
+    prune_files::PruneFiles,
+    retention_state::{LogFacts, Pruned, RetentionCommand, RetentionReply, RetentionState},
     state::{
         Applied, LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer,
         WriterChain,
@@ -43,6 +45,8 @@ pub struct AuditMachine {
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,
+    /// Logs whose pruned segments the next persist removes.
+    prune_due: BTreeSet<LogId>,
     /// Where records are had that the Raft log does not hold any more.
     source: Option<Arc<dyn LeafSource>>,
     /// A step failed half-way: memory is no state that may become durable.
@@ -80,6 +84,22 @@ impl AuditMachine {
             return Err(AuditError::State { path, why });
         }
         refuse_rollback(dir, &state)?;
+        // What was written of a prune that the state does not know: it is written again.
+        for log in state.logs.keys() {
+            let layout = LogLayout::new(dir.join(log.folder()));
+            let known = state.retention.pruned.get(log).map_or(0, |pruned| pruned.to);
+            for first in layout.list_pruned().map_err(AuditError::io(&layout.dir))?.into_iter().filter(|f| *f >= known)
+            {
+                let path = layout.pruned(first);
+                disk.remove(&path).map_err(AuditError::io(&path))?;
+            }
+        }
+        // A prune that the last start did not finish.
+        for (log, pruned) in &state.retention.pruned {
+            let layout = LogLayout::new(dir.join(log.folder()));
+            let files = PruneFiles { disk: disk.clone(), layout, to: pruned.to, record: pruned.record };
+            files.keep().and_then(|()| files.remove()).map_err(AuditError::io(&files.layout.segments()))?;
+        }
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
@@ -104,6 +124,7 @@ impl AuditMachine {
             persister,
             persist_due: false,
             published,
+            prune_due: BTreeSet::new(),
             source: None,
             broken: false,
         })
@@ -129,6 +150,9 @@ impl AuditMachine {
         }
         self.broken = true;
         for (log, head) in &manifest.logs {
+            if let Some(pruned) = manifest.retention.pruned.get(log) {
+                self.begin_after(log, pruned, &*source)?;
+            }
             let files = self.log(log)?;
             let have = files.head.size();
             tracing::info!(%log, from = have, to = head.size(), "takes records from another replica");
@@ -153,8 +177,30 @@ impl AuditMachine {
             crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
         }
         self.state = manifest;
+        self.prune_due.extend(self.state.retention.pruned.keys().cloned());
         self.broken = false;
         self.published = self.state.checkpoints.keys().cloned().collect();
+        Ok(())
+    }
+
+    /// Records before `pruned` are nowhere any more: what stays of them takes their place here.
+    fn begin_after(&mut self, log: &LogId, pruned: &Pruned, source: &dyn LeafSource) -> io::Result<()> {
+        let older = self.logs.get(log).map(|files| files.head.clone());
+        if older.as_ref().is_some_and(|head| head.size() >= pruned.to) {
+            return Ok(());
+        }
+        let origin = log.origin(&self.state.cluster);
+        let layout = LogLayout::new(self.dir.join(log.folder()));
+        self.disk.make_dir(&layout.segments())?;
+        let stays =
+            PruneFiles { disk: self.disk.clone(), layout: layout.clone(), to: pruned.to, record: pruned.record };
+        let head = stays.take(&source.pruned(log, pruned.to)?, &origin)?;
+        let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
+        let mut files = LogFiles::begin(&self.disk, layout, &origin, &key.to_text(), head).map_err(io::Error::other)?;
+        if let Some(older) = &older {
+            files.replace(older);
+        }
+        self.logs.insert(log.clone(), files);
         Ok(())
     }
 
@@ -180,6 +226,7 @@ impl AuditMachine {
             Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
             Ok(Command::Seal) => self.seal(),
             Ok(Command::Signed(notes)) => self.take_signed(notes),
+            Ok(Command::Retention(command)) => self.retain(command),
             Err(e) => Reply::Invalid(e.to_string()),
         };
         Ok(reply.encode())
@@ -218,6 +265,7 @@ impl AuditMachine {
             dirs: dirty.dirs,
             state: self.state.encode()?,
             remove: dirty.remove,
+            prune: std::mem::take(&mut self.prune_due).iter().filter_map(|log| self.prune_files(log)).collect(),
         };
         self.persister.send(Job::Persist(job))
     }
@@ -344,6 +392,38 @@ impl AuditMachine {
             self.logs.insert(log.clone(), files);
         }
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
+    }
+
+    /// What was pruned and what is held.
+    pub(crate) fn retention(&self) -> &RetentionState {
+        &self.state.retention
+    }
+
+    /// What a prune of a log must respect.
+    pub(crate) fn facts(&self, log: &LogId) -> LogFacts {
+        let intents = self.state.intents.range((log.clone(), 0)..=(log.clone(), u128::MAX));
+        LogFacts {
+            signed: self.signed_size(log),
+            tail_first: self.logs.get(log).map_or(0, |files| files.head.tail_first),
+            oldest_intent: intents.map(|(_, intent)| intent.index).min(),
+        }
+    }
+
+    fn retain(&mut self, command: RetentionCommand) -> Reply {
+        let (log, facts) = (command.log().clone(), self.facts(command.log()));
+        let prunes = matches!(command, RetentionCommand::Prune(_));
+        let reply = self.state.retention.apply(command, facts);
+        if prunes && reply == RetentionReply::Done {
+            self.prune_due.insert(log);
+            self.persist_due = true;
+        }
+        Reply::Retention(reply)
+    }
+
+    fn prune_files(&self, log: &LogId) -> Option<PruneFiles> {
+        let pruned = self.state.retention.pruned.get(log)?;
+        let layout = LogLayout::new(self.dir.join(log.folder()));
+        Some(PruneFiles { disk: self.disk.clone(), layout, to: pruned.to, record: pruned.record })
     }
 
     fn seal(&mut self) -> Reply {

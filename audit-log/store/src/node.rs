@@ -18,7 +18,7 @@ use provost_audit_verify::KEY_FILE;
 use provost_control_raft::{
     Forwarding, Group, GroupConfig, GroupError, GroupMetrics, NoPeers, Promotion, Retention, Role, Timings, Transport,
 };
-
+use provost_types::AuditSink;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     key::CheckpointKey,
     machine::{AuditMachine, SharedMachine, disk_checkpoint},
     proposer::{Departed, LocalProposer},
+    retention,
 };
 
 /// Raft's name for the audit group.
@@ -146,6 +147,7 @@ impl AuditNode {
         compare_with_consensus(&self.inner.config, &self.inner.checkpointer.machine)?;
         let every = self.inner.config.checkpoint_interval;
         tokio::spawn(checkpointer::run(Arc::downgrade(&self.inner.checkpointer), every));
+        tokio::spawn(crate::indexer::run(Arc::downgrade(&self.inner), self.dir().to_owned()));
         Ok(())
     }
 
@@ -159,6 +161,11 @@ impl AuditNode {
         let Checkpointer { group, machine, .. } = &*self.inner.checkpointer;
         let (dir, departed) = (self.inner.config.audit_dir.clone(), self.inner.departed.clone());
         LocalProposer { group: group.clone(), machine: machine.clone(), dir, departed }
+    }
+
+    /// Keeps and prunes records through this replica; what is done is recorded in `sink`.
+    pub fn retention(&self, sink: Arc<dyn AuditSink>) -> retention::Retention {
+        retention::Retention::new(self.inner.checkpointer.clone(), sink, self.dir())
     }
 
     /// The directory that an auditor copies, and that [`crate::query`] reads.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::{
     disk::{Disk, StoreFile},
     history::append_note,
+    prune_files::PruneFiles,
 };
 
 /// Makes one point in the log durable.
@@ -30,6 +31,8 @@ pub(crate) struct PersistJob {
     pub dirs: Vec<PathBuf>,
     pub state: Vec<u8>,
     pub remove: Vec<PathBuf>,
+    /// Segments that the state no longer has.
+    pub prune: Vec<PruneFiles>,
 }
 
 /// Puts a signed checkpoint of one log beside it.
@@ -125,6 +128,8 @@ fn persist(audit_dir: &Path, disk: &Disk, job: PersistJob) -> io::Result<()> {
     for dir in &job.dirs {
         disk.sync_dir(dir)?;
     }
+    // What stays of pruned segments, before the state that says that they are gone.
+    job.prune.iter().try_for_each(PruneFiles::keep)?;
     disk.replace(&audit_dir.join(crate::state::STATE_FILE), &job.state)?;
     // The older state must not come back: it needs the tails removed next, and a checkpoint
     // written after this must never be ahead of the state.
@@ -132,7 +137,7 @@ fn persist(audit_dir: &Path, disk: &Disk, job: PersistJob) -> io::Result<()> {
     for path in &job.remove {
         disk.remove(path)?;
     }
-    Ok(())
+    job.prune.iter().try_for_each(PruneFiles::remove)
 }
 
 fn publish(audit_dir: &Path, disk: &Disk, jobs: &[PublishJob], all: &str) -> io::Result<()> {

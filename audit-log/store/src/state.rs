@@ -12,7 +12,7 @@ use std::{
 use provost_audit_core::{Frontier, Hash, LogId, chain_start};
 use serde::{Deserialize, Serialize};
 
-use crate::error::AuditError;
+use crate::{error::AuditError, retention_state::RetentionState};
 
 /// File name below the audit directory.
 pub(crate) const STATE_FILE: &str = "state";
@@ -118,6 +118,8 @@ pub(crate) struct MachineState {
     pub intents: BTreeMap<(LogId, u128), OpenIntent>,
     pub sealed: BTreeMap<LogId, SealedHead>,
     pub checkpoints: BTreeMap<LogId, Signed>,
+    /// What was pruned, and what must not be.
+    pub retention: RetentionState,
 }
 
 impl MachineState {

@@ -44,6 +44,13 @@ impl LeafSource for DirLeaves {
     fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>> {
         fs::read(self.audit.join(log.folder()).join("checkpoints"))
     }
+
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>> {
+        let layout = LogLayout::new(self.audit.join(log.folder()));
+        let firsts = layout.list_pruned()?.into_iter().filter(|first| *first < to);
+        let parts: io::Result<Vec<Vec<u8>>> = firsts.map(|first| fs::read(layout.pruned(first))).collect();
+        Ok(parts?.concat())
+    }
 }
 
 fn shared(machine: AuditMachine) -> SharedMachine {

@@ -50,6 +50,16 @@ impl LogLayout {
         self.segments().join(format!("{first:0DIGITS$}.leaf"))
     }
 
+    /// The index of that segment: derived, and absent until it was made.
+    pub fn index(&self, first: u64) -> PathBuf {
+        self.segments().join(format!("{first:0DIGITS$}.idx"))
+    }
+
+    /// What stays of that segment once it was pruned.
+    pub fn pruned(&self, first: u64) -> PathBuf {
+        self.segments().join(format!("{first:0DIGITS$}.pruned"))
+    }
+
     /// The tail that begins with leaf `first`.
     pub fn tail(&self, first: u64) -> PathBuf {
         self.dir.join(tail_name(first))
@@ -58,6 +68,11 @@ impl LogLayout {
     /// First indices of the segments, ascending.
     pub fn list_segments(&self) -> io::Result<Vec<u64>> {
         numbered(&self.segments(), "", ".seg")
+    }
+
+    /// First indices of the pruned segments, ascending.
+    pub fn list_pruned(&self) -> io::Result<Vec<u64>> {
+        numbered(&self.segments(), "", ".pruned")
     }
 
     /// First indices of the tails, ascending. More than one stands there between a rotation and

@@ -40,7 +40,7 @@ pub enum LeafHashError {
 impl LeafHashes {
     /// Opens the log; what is appended later is not seen.
     pub fn open(layout: LogLayout) -> Result<Self, LeafHashError> {
-        let last = layout.list_segments()?.last().copied().unwrap_or_default();
+        let last = layout.list_segments()?.last().copied().unwrap_or_default().max(crate::first_kept(&layout)?);
         let mut tail = Vec::new();
         // Bodies of full blocks are not read: their hashes are in the file beside them.
         let mut reader = LogReader::from_segment(layout.clone(), last).with_filter(Box::new(|_| false));

@@ -17,6 +17,7 @@ use crate::{
     options::VerifyOptions,
     pass::{Pass, Stop},
     pool::{Pending, Pool},
+    pruned,
     read::segment_footer,
     report::{Failure, LogReport, ProofReport, State},
     segment_file::{BlockPlace, SegmentFile},
@@ -66,11 +67,25 @@ impl LogCheck<'_> {
             Ok(begin) => begin,
             Err(e) => return unjudged(&self.log, &e.to_string()),
         };
+        let pruned = match pruned::prefix(&self.layout, &origin) {
+            Ok(found) => found,
+            Err(fault) => return pruned::unreadable(&self.log, &origin, &fault),
+        };
+        let kept = pruned.as_ref().map_or(0, |p| p.kept);
+        let begin = begin.filter(|(_, tree)| tree.size() > kept);
+        let begin = begin.or_else(|| pruned.as_ref().map(|p| (p.chain, p.tree.clone())));
         let start = begin.as_ref().map_or(0, |(_, tree)| tree.size());
         let mut pass = Pass::new(&origin, begin, &checkpoints.known);
         let stop = self.read_all(&mut pass, start, &checkpoints.known).err();
         let proof = self.options.proof.map(|index| self.prove(index, &pass));
-        self.conclude(pass, stop, start, checkpoints.refused, checkpoints.notes, proof)
+        let judged = stop.is_none();
+        let mut report = self.conclude(pass, stop, start, checkpoints.refused, checkpoints.notes, proof);
+        match pruned {
+            Some(prefix) if judged => prefix.judge(&self.layout, &mut report),
+            Some(_) => report.retention = verdict(State::Incomplete, "not judged: the records do not hold"),
+            None => {}
+        }
+        report
     }
 
     /// The log's origin, and the key that must have signed it; otherwise why not, and whether the

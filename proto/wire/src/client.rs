@@ -56,6 +56,11 @@ impl Interceptor for BearerToken {
 /// Connects to a node's admin address (`host:port`) with a token, without TLS.
 pub async fn connect_admin(address: &str, token: &str) -> Result<AdminConnection, Failure> {
     let token = BearerToken::new(token)?;
+    Ok(admin_over(connect_plain(address).await?, token))
+}
+
+/// A connection to a node's admin address, without TLS.
+pub async fn connect_plain(address: &str) -> Result<Channel, Failure> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| {
         let hint = "write it as host:port";
         Failure::new("PV-ADMIN-ADDRESS", format!("`{address}` is not an address: {e}"), hint)
@@ -64,11 +69,10 @@ pub async fn connect_admin(address: &str, token: &str) -> Result<AdminConnection
         .connect_timeout(CONNECT_LIMIT)
         .http2_max_header_list_size(MAX_FAILURE_BYTES)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL);
-    let channel = endpoint.connect().await.map_err(|_| {
+    endpoint.connect().await.map_err(|_| {
         let hint = "is `provost dev` or the server running, and is the address right?";
         Failure::new("PV-ADMIN-UNREACHABLE", format!("no control plane answers at {address}"), hint)
-    })?;
-    Ok(admin_over(channel, token))
+    })
 }
 
 /// The client over a connection that was made elsewhere, such as one with TLS.

@@ -29,5 +29,5 @@ pub mod tls;
 mod version;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
-pub use client::{AdminConnection, BearerToken, admin_over, connect_admin};
+pub use client::{AdminConnection, BearerToken, admin_over, connect_admin, connect_plain};
 pub use version::{WIRE_VERSION, understands, wire_version};

@@ -1,8 +1,8 @@
 //! The connection to the admin API, and how its failures become ours.
 
 use anyhow::Context;
-use provost_wire::{AdminConnection, BearerToken, admin, admin_over, connect_admin, tls};
-use tonic::Status;
+use provost_wire::{AdminConnection, BearerToken, admin, admin_over, connect_plain, tls};
+use tonic::{Status, transport::Channel};
 
 use super::{AdminArgs, context::AdminContext};
 use crate::failure::Failure;
@@ -12,6 +12,12 @@ pub type Client = AdminConnection;
 
 /// Connects to the first address that answers.
 pub async fn connect(args: &AdminArgs) -> anyhow::Result<(Client, AdminContext)> {
+    let (channel, token, context) = dial(args).await?;
+    Ok((admin_over(channel, token), context))
+}
+
+/// The channel to the first address that answers, and the token to speak with: for other services there.
+pub async fn dial(args: &AdminArgs) -> anyhow::Result<(Channel, BearerToken, AdminContext)> {
     let context = args.resolve()?;
     let ca = args.authority()?;
     let token = BearerToken::new(&context.token).map_err(ours)?;
@@ -19,8 +25,8 @@ pub async fn connect(args: &AdminArgs) -> anyhow::Result<(Client, AdminContext)>
     // As given: without a scheme it is for the CA to say whether this is TLS.
     let list = args.admin.clone().unwrap_or_else(|| context.endpoint.clone());
     for address in addresses(&list) {
-        match open(address, &context.token, token.clone(), ca.as_deref()).await {
-            Ok(client) => return Ok((client, context)),
+        match open(address, ca.as_deref()).await {
+            Ok(channel) => return Ok((channel, token, context)),
             Err(cause) => unanswered.push(cause),
         }
     }
@@ -43,7 +49,7 @@ fn addresses(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|address| !address.is_empty())
 }
 
-async fn open(address: &str, token_text: &str, token: BearerToken, ca: Option<&str>) -> Result<Client, Failure> {
+async fn open(address: &str, ca: Option<&str>) -> Result<Channel, Failure> {
     // Without a scheme a CA means TLS.
     let (address, secure) = match (address.strip_prefix("https://"), address.strip_prefix("http://")) {
         (Some(address), _) => (address, true),
@@ -52,9 +58,9 @@ async fn open(address: &str, token_text: &str, token: BearerToken, ca: Option<&s
     };
     let address = address.trim_end_matches('/');
     match (secure, ca) {
-        (false, _) => connect_admin(address, token_text).await.map_err(ours),
+        (false, _) => connect_plain(address).await.map_err(ours),
         (true, Some(ca)) => match tls::admin_channel(address, ca).await {
-            Ok(channel) => Ok(admin_over(channel, token)),
+            Ok(channel) => Ok(channel),
             Err(cause) => {
                 let hint = "is this the cluster's CA, and the address of its control plane?";
                 Err(Failure::new(cause.code(), cause.to_string(), hint))

@@ -12,6 +12,7 @@ mod using;
 mod watch;
 
 pub use audit::is_audit_verify;
+pub use secrets::parse_duration;
 
 use std::{path::PathBuf, process::ExitCode};
 

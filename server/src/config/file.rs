@@ -34,6 +34,8 @@ pub struct ServerFile {
     pub timings: TimingsFile,
     /// How many voters there must be.
     pub membership: MembershipFile,
+    /// What happens to records once they are kept.
+    pub audit: super::audit::AuditFile,
 }
 
 /// `[listen]`.

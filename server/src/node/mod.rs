@@ -14,7 +14,7 @@ pub mod metrics;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
-use provost_control_api::{AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
+use provost_control_api::{AdminApi, AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
 use provost_data_serve::quota::Quotas;
 use provost_gpu_serve::{GpuConfig, GpuNode};
 use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
@@ -22,7 +22,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::failure::Failure;
+use crate::{audit_retention, failure::Failure};
 use data_plane::{DataPlane, DataPlaneParts};
 
 /// A change made by this process waits this long for its own data plane to run it.
@@ -136,8 +136,11 @@ impl Node {
         let control = self.control.clone();
         let admins = vec![AdminToken::of("admin", &self.admin_token)];
         let stopped = self.stop.clone().cancelled_owned();
+        let audit = self.audit.clone();
+        let keeping = audit_retention::routes(move || Some(audit.retention()));
+        let api = AdminApi::new(&control, admins).with_routes(keeping);
         self.tasks.spawn(async move {
-            if let Err(cause) = control.serve(listeners.admin, admins, stopped).await {
+            if let Err(cause) = api.serve(listeners.admin, stopped).await {
                 tracing::error!(%cause, "the admin API ended");
             }
         });

@@ -16,7 +16,10 @@ use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    service::Routes,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     config::{KeySource, ServerConfig},
@@ -58,10 +61,12 @@ impl ControlRole {
         &self,
         listener: TcpListener,
         identity: &Arc<Identity>,
+        beside: Routes,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let api = AdminApi::new(&self.node, Vec::new())
+            .with_routes(beside)
             .with_subscribers(self.api.subscribers())
             .with_certifier(self.api.certifier().clone());
         let stopped = stop.clone().cancelled_owned();

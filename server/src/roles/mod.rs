@@ -7,6 +7,7 @@
 //! and the audit log is signed last.
 
 pub mod audit;
+mod audit_forward;
 mod certificate;
 mod control;
 mod data;
@@ -28,6 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server as GrpcServer};
 
 use crate::{
+    audit_retention,
     config::{Role, ServerConfig},
     failure::Failure,
     node::{data_plane::DataPlane, keys, metrics},
@@ -75,7 +77,11 @@ impl Server {
         let control = match admin {
             Some(admin) => {
                 let control = ControlRole::open(config, &identity, &audit).await?;
-                control.serve_admin(admin, &identity, &tasks, &stop)?;
+                let beside = match config.has(Role::AuditLog) {
+                    true => audit_retention::routes(audit.retention()),
+                    false => audit_retention::elsewhere(),
+                };
+                control.serve_admin(admin, &identity, beside, &tasks, &stop)?;
                 Some(control)
             }
             None => None,
@@ -108,6 +114,16 @@ impl Server {
             server.data = Some(data);
         }
         let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.replica());
+        let sampler = match config.has(Role::AuditLog) {
+            true => {
+                let rules = config.audit.clone();
+                let keeping = audit_retention::run(server.audit.retention(), move |log| rules.keep(log));
+                until(keeping, &server.tasks, &server.stop);
+                let replica = server.audit.replica();
+                audit_forward::start(config, replica, sampler, &server.tasks, &server.stop)?
+            }
+            false => sampler,
+        };
         server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
         server.tasks.close();
         Ok(server)

@@ -20,6 +20,7 @@ use tokio::{
 };
 use tonic::{
     Request, Status,
+    service::{InterceptorLayer, Routes},
     transport::{
         Server,
         server::{Connected, TcpConnectInfo, TcpIncoming},
@@ -45,12 +46,19 @@ pub struct AdminApi {
     admins: Vec<AdminToken>,
     subscribers: Arc<dyn Subscribers>,
     certifier: Option<Arc<Certifier>>,
+    beside: Routes,
 }
 
 impl AdminApi {
     /// The service for holders of these tokens and for administrators of tenants.
     pub fn new(node: &ControlNode, admins: Vec<AdminToken>) -> Self {
-        Self { node: node.clone(), admins, subscribers: Arc::new(NoSubscribers), certifier: None }
+        let beside = Routes::default();
+        Self { node: node.clone(), admins, subscribers: Arc::new(NoSubscribers), certifier: None, beside }
+    }
+
+    /// Also serves these, to the same callers: each request carries its [`Caller`].
+    pub fn with_routes(self, beside: Routes) -> Self {
+        Self { beside, ..self }
     }
 
     /// Also tells who takes configuration from this node.
@@ -84,12 +92,13 @@ impl AdminApi {
         let (stopping, stopped) = watch::channel(());
         let service = Service { node: self.node, subscribers: self.subscribers, certifier: self.certifier, stopped };
         let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let service = tonic::service::interceptor::InterceptedService::new(service, authenticate);
+        let routes = self.beside.add_service(service);
         Server::builder()
+            .layer(InterceptorLayer::new(authenticate))
             .timeout(CALL_LIMIT)
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE))
-            .add_service(service)
+            .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move {
                 stop.await;
                 // Open streams would hold the connections for ever.

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use provost_audit_verify::{Exit, HtmlContext, Report, VerifyOptions, verify};
 
-use super::{Place, log_id, now_ns, parse_moment, time_text};
+use super::place::{Place, log_id, now_ns, parse_moment, time_text};
 use crate::{cli::secrets::parse_duration, failure::Failure};
 
 #[derive(Args)]

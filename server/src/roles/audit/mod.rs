@@ -19,7 +19,7 @@ use std::{
 };
 
 use provost_audit_store::{
-    AuditClient, AuditEndpoint, AuditNode, AuditService, AuditWriter, AuditWriterConfig, PeerService,
+    AuditClient, AuditEndpoint, AuditNode, AuditService, AuditWriter, AuditWriterConfig, PeerService, Retention,
 };
 use provost_control_api::Departures;
 use provost_types::{AuditSink, BoxFuture};
@@ -111,6 +111,12 @@ impl AuditRole {
     pub fn replica(&self) -> impl Fn() -> Option<AuditNode> + Send + Sync + 'static {
         let node = self.node.clone();
         move || node.get().cloned()
+    }
+
+    /// Keeps and prunes records through the replica here, once it is open.
+    pub fn retention(&self) -> impl Fn() -> Option<Retention> + Clone + Send + Sync + 'static {
+        let (node, sink) = (self.node.clone(), self.sink());
+        move || node.get().map(|node| node.retention(sink.clone()))
     }
 
     /// Finds the replicas from now on, and opens the one here.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use provost_audit_store::{
     AuditError, AuditNode, AuditNodeConfig, AuditPeers, CheckpointKey, Dial, GrpcTransport, Peer, PeerService,
-    Promotion, Retention, Timings, fetch_key,
+    Promotion, RaftRetention, Timings, fetch_key,
 };
 use provost_wire::tls::{self, Expect, Identity, Role};
 use tonic::transport::{Channel, Endpoint};
@@ -134,12 +134,12 @@ impl Opening {
 /// Entries are batches of records: a new replica of a long log takes a snapshot and the records. Builds
 /// with debug assertions, and no others, keep fewer by `PROVOST_TEST_AUDIT_KEEP`, so that tests need
 /// no long log.
-fn retention() -> Retention {
+fn retention() -> RaftRetention {
     #[cfg(debug_assertions)]
     if let Some(keep) = std::env::var("PROVOST_TEST_AUDIT_KEEP").ok().and_then(|text| text.parse().ok()) {
-        return Retention { snapshot_every_entries: keep, keep_entries: keep };
+        return RaftRetention { snapshot_every_entries: keep, keep_entries: keep };
     }
-    Retention { snapshot_every_entries: 20_000, keep_entries: 50_000 }
+    RaftRetention { snapshot_every_entries: 20_000, keep_entries: 50_000 }
 }
 
 /// The services of the other replicas.
