@@ -9,24 +9,34 @@
 
 mod block;
 mod checkpoint;
+mod cosignature;
 mod hash;
 mod log_id;
 mod note;
+mod policy;
 mod proof;
 mod record;
+mod tile;
+mod tlog_proof;
 mod tree;
 mod view;
+mod witness;
 
 pub use block::{
     BLOCK_HEADER_LEN, BLOCK_RECORDS, BlockError, BlockHeader, FRAME_PREFIX_LEN, Leaves, MAX_BLOCK_RAW, SEGMENT_BLOCKS,
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, TAIL_HEADER_LEN,
     TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
 };
-pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
+pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, TreeHead};
+pub use cosignature::CosignerKey;
 pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};
 pub use log_id::{CLUSTER_DIR, LogId, TENANTS_DIR};
 pub use note::{MAX_SIGNATURES, NoteError, NoteSigner, NoteVerifier, SignedNote, VerifierKey, split_notes};
+pub use policy::{Cosigned, MAX_POLICY_BYTES, PolicyError, PolicyLog, PolicyWitness, WitnessPolicy};
 pub use proof::{ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency, verify_inclusion};
 pub use record::{MAX_LEAF, Place, Record, RecordError, encode_record};
+pub use tile::{TILE_WIDTH, TileBuilder, TileKind, TileName, push_entry, tile_bytes};
+pub use tlog_proof::{MAX_TLOG_PROOF_BYTES, TlogConsistency, TlogProof, TlogProofError};
 pub use tree::Frontier;
 pub use view::{RecordView, ViewError};
+pub use witness::{AddCheckpoint, MAX_PROOF_HASHES, MAX_REQUEST_BYTES, Refusal};
