@@ -25,6 +25,7 @@ use crate::{
     machine::{AuditMachine, SharedMachine, disk_checkpoint},
     recovery::orphan_outcomes,
     sequencer::{Answer, Message, QUEUE, Sequencer},
+    tenant_heads::TenantHeads,
 };
 
 /// How long a start waits for the audit group to elect and to apply what it holds.
@@ -84,6 +85,7 @@ pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
         key,
         cluster: config.cluster.clone(),
         turn: tokio::sync::Mutex::default(),
+        tenants: TenantHeads::new(queue.clone(), &config),
     });
     let every = config.checkpoint_interval;
     let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, config, epoch }) };
@@ -119,22 +121,45 @@ impl AuditLog {
         machine.heads().into_iter().map(status).collect()
     }
 
-    /// Signs every log that grew, and waits until the checkpoints are on disk.
+    /// Signs every log that grew, notes the tenants' checkpoints in the cluster's log and signs that
+    /// too, and waits until the checkpoints are on disk.
     pub async fn checkpoint_now(&self) -> Result<(), AuditError> {
         self.inner.checkpointer.checkpoint().await?;
+        self.inner.checkpointer.sign().await?;
         self.inner.checkpointer.flush().await
+    }
+
+    /// Whether this node leads the audit group now.
+    pub fn is_leader(&self) -> bool {
+        self.inner.checkpointer.group.is_leader()
+    }
+
+    /// The latest checkpoint of each log that is held in the audit group, as signed notes.
+    pub fn checkpoints(&self) -> Vec<(LogId, String)> {
+        let machine = self.inner.checkpointer.machine.0.lock();
+        let note = |head: crate::entry::Head| Some((head.log.clone(), machine.checkpoint(&head.log)?.note.clone()));
+        machine.heads().into_iter().filter_map(note).collect()
+    }
+
+    /// Publishes a checkpoint that witnesses have cosigned, on every node of the group; the caller
+    /// has checked its signatures. False: a newer one is published already.
+    pub async fn publish_cosigned(&self, note: String) -> Result<bool, AuditError> {
+        self.inner.checkpointer.cosigned(note).await
     }
 
     /// Stops cleanly: records `log.stop`, finishes what was handed in, signs, closes the group.
     /// Records handed in later are refused.
     pub async fn close(&self) -> Result<(), AuditError> {
+        // While the cluster's log can still note the tenants' last checkpoints.
+        self.inner.checkpointer.checkpoint().await?;
         let stop = self.event("log.stop", format!("epoch {}", self.inner.epoch));
         self.record(stop).await.map_err(|e| AuditError::Unavailable(e.0))?;
         let (done, closed) = oneshot::channel();
         if self.inner.queue.send(Message::Close(done)).await.is_ok() {
             let _ = closed.await;
         }
-        self.checkpoint_now().await?;
+        self.inner.checkpointer.sign().await?;
+        self.inner.checkpointer.flush().await?;
         self.inner.checkpointer.group.shutdown().await?;
         Ok(())
     }
@@ -161,26 +186,7 @@ impl AuditLog {
     }
 
     fn event(&self, name: &str, detail: String) -> AuditEvent {
-        let node = self.inner.config.node_name.clone();
-        let subject = Subject { event: name.to_owned(), objects: vec![node], detail };
-        let who = Who { authenticated_by: "internal".to_owned(), ..Who::default() };
-        AuditEvent {
-            phase: Phase::Event,
-            call_id: event_id(now_ns()),
-            tenant: None,
-            time_ns: now_ns(),
-            who,
-            what: What { subject: Some(subject), ..What::default() },
-            why: Why::default(),
-            decision: None,
-            policies: Vec::new(),
-            revision: Revision::default(),
-            status: None,
-            error: None,
-            reason: None,
-            body_sha256: None,
-            impact: Impact::default(),
-        }
+        own_event(name, self.inner.config.node_name.clone(), detail)
     }
 
     async fn submit(&self, event: AuditEvent) -> Answer {
@@ -189,6 +195,29 @@ impl AuditLog {
         let message = Message::Record(Box::new(event), reply);
         self.inner.queue.send(message).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
+    }
+}
+
+/// An event of the log's own, for the cluster's log.
+pub(crate) fn own_event(name: &str, object: String, detail: String) -> AuditEvent {
+    let subject = Subject { event: name.to_owned(), objects: vec![object], detail };
+    let who = Who { authenticated_by: "internal".to_owned(), ..Who::default() };
+    AuditEvent {
+        phase: Phase::Event,
+        call_id: event_id(now_ns()),
+        tenant: None,
+        time_ns: now_ns(),
+        who,
+        what: What { subject: Some(subject), ..What::default() },
+        why: Why::default(),
+        decision: None,
+        policies: Vec::new(),
+        revision: Revision::default(),
+        status: None,
+        error: None,
+        reason: None,
+        body_sha256: None,
+        impact: Impact::default(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     key::CheckpointKey,
     machine::SharedMachine,
     persist::Progress,
+    tenant_heads::TenantHeads,
 };
 
 /// What signing needs.
@@ -26,11 +27,21 @@ pub(crate) struct Checkpointer {
     pub cluster: String,
     /// One at a time: a second seal would replace the first one's heads.
     pub turn: Mutex<()>,
+    /// Notes the tenants' checkpoints in the cluster's log.
+    pub tenants: TenantHeads,
 }
 
 impl Checkpointer {
-    /// Signs every log that grew since its last checkpoint; gives the number of signed heads.
+    /// Signs every log that grew since its last checkpoint, and notes the tenants' new checkpoints in
+    /// the cluster's log; gives the number of signed heads. The next call signs those records.
     pub(crate) async fn checkpoint(&self) -> Result<u32, AuditError> {
+        let signed = self.sign().await?;
+        self.tenants.note(&self.machine).await?;
+        Ok(signed)
+    }
+
+    /// Signs every log that grew since its last checkpoint.
+    pub(crate) async fn sign(&self) -> Result<u32, AuditError> {
         let _turn = self.turn.lock().await;
         if !self.machine.0.lock().is_dirty() {
             return Ok(0);
@@ -55,6 +66,15 @@ impl Checkpointer {
         match Reply::decode(&signed.reply) {
             Ok(Reply::Taken(count)) => Ok(count),
             _ => Err(AuditError::Unavailable("the audit machine took no checkpoint".to_owned())),
+        }
+    }
+
+    /// Publishes a checkpoint that witnesses have cosigned; whether it was newer than the last one.
+    pub(crate) async fn cosigned(&self, note: String) -> Result<bool, AuditError> {
+        let taken = self.group.propose(Command::Cosigned(note).encode()).await?;
+        match Reply::decode(&taken.reply) {
+            Ok(Reply::Taken(count)) => Ok(count > 0),
+            _ => Err(AuditError::Unavailable("the audit machine took no cosigned checkpoint".to_owned())),
         }
     }
 

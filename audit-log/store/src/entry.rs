@@ -16,6 +16,8 @@ pub(crate) const MAX_HEADS: usize = 4_096;
 /// The longest writer id, bytes.
 const MAX_WRITER: usize = 255;
 const VERSION: u8 = 1;
+/// Kind byte of [`Command::Cosigned`].
+const COSIGNED: u8 = 16;
 
 /// An entry or a reply does not have its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +56,8 @@ pub enum Command {
     Seal,
     /// Take these signed heads as the consensus copy.
     Signed(Vec<String>),
+    /// Publish this checkpoint, which witnesses have cosigned.
+    Cosigned(String),
 }
 
 /// The head of one log.
@@ -116,6 +120,10 @@ impl Command {
                 out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
                 notes.iter().for_each(|note| put_bytes(&mut out, note.as_bytes()));
             }
+            Command::Cosigned(note) => {
+                out.push(COSIGNED);
+                put_bytes(&mut out, note.as_bytes());
+            }
         }
         out
     }
@@ -145,6 +153,7 @@ impl Command {
                 let note = |_| take.text(MAX_CHECKPOINT_BYTES);
                 Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
             }
+            COSIGNED => Command::Cosigned(take.text(MAX_CHECKPOINT_BYTES)?),
             _ => return Err(EntryError("unknown kind")),
         };
         take.end()?;
@@ -312,7 +321,9 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()])] {
+        for command in
+            [example(), Command::Seal, Command::Signed(vec!["note".to_owned()]), Command::Cosigned("n".to_owned())]
+        {
             let bytes = Bytes::from(command.encode());
             assert_eq!(Command::decode(&bytes), Ok(command));
             for cut in 0..bytes.len() {

@@ -22,6 +22,7 @@ mod query;
 mod recovery;
 mod sequencer;
 mod state;
+mod tenant_heads;
 
 pub use audit_log::{AuditLog, AuditStatus, open};
 pub use config::AuditLogConfig;

@@ -109,6 +109,7 @@ impl AuditMachine {
             Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
             Ok(Command::Seal) => self.seal(),
             Ok(Command::Signed(notes)) => self.take_signed(notes),
+            Ok(Command::Cosigned(note)) => self.take_cosigned(note).inspect_err(|_| self.broken = true)?,
             Err(e) => Reply::Invalid(e.to_string()),
         };
         Ok(reply.encode())
@@ -296,6 +297,24 @@ impl AuditMachine {
             taken += 1;
         }
         Reply::Taken(taken)
+    }
+
+    /// Publishes a checkpoint with cosignatures. An older one than is published, or one beyond what was
+    /// signed here, is passed over. Whoever proposes has checked the signatures.
+    fn take_cosigned(&mut self, note: String) -> io::Result<Reply> {
+        let Ok(checkpoint) = Checkpoint::parse_unchecked(&note) else { return Ok(Reply::Taken(0)) };
+        let log = LogId::from_origin(&checkpoint.origin);
+        let Some(log) = log.filter(|log| log.origin(&self.state.cluster) == checkpoint.origin) else {
+            return Ok(Reply::Taken(0));
+        };
+        let published = self.state.cosigned.get(&log).map_or(0, |(size, _)| *size);
+        if checkpoint.size < published || checkpoint.size > self.signed_size(&log) {
+            return Ok(Reply::Taken(0));
+        }
+        self.state.cosigned.insert(log.clone(), (checkpoint.size, note.clone()));
+        let dir = self.dir.join(log.folder());
+        self.persister.send(Job::Cosigned(PublishJob { dir, note }))?;
+        Ok(Reply::Taken(1))
     }
 
     fn match_sealed(&self, note: &str) -> Result<Option<(LogId, SealedHead)>, CheckpointError> {

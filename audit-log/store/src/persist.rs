@@ -39,6 +39,8 @@ pub(crate) enum Job {
     Persist(PersistJob),
     /// Checkpoints, and the text of the file at the top that holds the latest of every log.
     Publish(Vec<PublishJob>, String),
+    /// Puts a cosigned checkpoint beside its log.
+    Cosigned(PublishJob),
     Stop,
 }
 
@@ -101,6 +103,10 @@ fn run(audit_dir: &Path, queue: &mpsc::Receiver<Job>, done: &watch::Sender<Resul
                 persist(audit_dir, job).map(|()| Some(applied))
             }
             Job::Publish(jobs, all) => publish(audit_dir, &jobs, &all).map(|()| None),
+            Job::Cosigned(job) => {
+                let path = job.dir.join(provost_audit_verify::COSIGNED_FILE);
+                replace(&path, job.note.as_bytes()).map(|()| None)
+            }
         };
         match result {
             Ok(None) => {}

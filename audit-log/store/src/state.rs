@@ -104,6 +104,8 @@ pub(crate) struct MachineState {
     pub intents: BTreeMap<(LogId, u128), OpenIntent>,
     pub sealed: BTreeMap<LogId, SealedHead>,
     pub checkpoints: BTreeMap<LogId, Signed>,
+    /// The latest checkpoint that witnesses cosigned, with its size.
+    pub cosigned: BTreeMap<LogId, (u64, String)>,
 }
 
 impl MachineState {

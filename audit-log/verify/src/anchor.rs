@@ -10,7 +10,8 @@ use provost_audit_core::{Checkpoint, CheckpointError, split_notes};
 
 use crate::{
     ed25519::Ed25519,
-    layout::{CHECKPOINT_FILE, HISTORY_FILE},
+    layout::{CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE},
+    witness::Witnesses,
 };
 
 /// The largest checkpoint file that is read.
@@ -35,7 +36,9 @@ pub(crate) struct Refused {
 
 /// All checkpoints of one log, by size.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Checkpoints {
+pub(crate) struct Checkpoints<'a> {
+    /// The auditor's policy, if there is one.
+    pub witnesses: Option<&'a Witnesses>,
     pub known: Vec<Known>,
     pub refused: Option<Refused>,
     pub notes: Vec<String>,
@@ -70,7 +73,7 @@ pub(crate) fn read_notes(path: &Path) -> io::Result<Vec<Note>> {
     Ok(notes)
 }
 
-impl Checkpoints {
+impl Checkpoints<'_> {
     /// Reads the log's own checkpoints: its history, its latest one, and its entry in the file
     /// at the top.
     pub(crate) fn read_own(
@@ -90,9 +93,10 @@ impl Checkpoints {
             }
             self.take(&history, &note, origin, key, false);
         }
-        let latest = log_dir.join(CHECKPOINT_FILE);
-        for note in read_notes(&latest)? {
-            self.take(&latest, &note, origin, key, false);
+        for latest in [CHECKPOINT_FILE, COSIGNED_FILE].map(|name| log_dir.join(name)) {
+            for note in read_notes(&latest)? {
+                self.take(&latest, &note, origin, key, false);
+            }
         }
         if let Some(top) = top {
             self.read_matching(&top.join(CHECKPOINT_FILE), origin, key, false)?;
@@ -140,6 +144,17 @@ impl Checkpoints {
     fn take(&mut self, file: &Path, note: &Note, origin: &str, key: &[u8; 32], external: bool) {
         match Checkpoint::parse_signed(&note.text, key, &Ed25519) {
             Ok(checkpoint) if checkpoint.origin == origin => {
+                let external = match self.witnesses.map(|witnesses| witnesses.judge(&note.text)) {
+                    None => external,
+                    Some(Ok((enough, by))) => {
+                        if !enough && !by.is_empty() {
+                            let text = "cosigned, by fewer witnesses than the policy asks for";
+                            self.notes.push(format!("{} records: {text} ({})", checkpoint.size, by.join(", ")));
+                        }
+                        external || enough
+                    }
+                    Some(Err(why)) => return self.refuse(file, note, why),
+                };
                 self.known.push(Known { checkpoint, external, file: file.to_owned() });
             }
             Ok(checkpoint) => {

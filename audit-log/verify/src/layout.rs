@@ -16,6 +16,8 @@ pub const SEGMENTS_DIR: &str = "segments";
 pub const CHECKPOINT_FILE: &str = "checkpoint";
 /// Every checkpoint ever signed for a log, one after the other.
 pub const HISTORY_FILE: &str = "checkpoints";
+/// The latest checkpoint of the cluster's log with the cosignatures of witnesses.
+pub const COSIGNED_FILE: &str = "checkpoint.cosigned";
 /// The verifier key, in C2SP form.
 pub const KEY_FILE: &str = "audit.pub";
 

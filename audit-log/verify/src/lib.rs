@@ -14,15 +14,26 @@ mod layout;
 mod leaf_hashes;
 mod log_check;
 mod options;
+mod prove;
 mod read;
+mod receipt;
 mod render;
 mod report;
+mod tenant_heads;
+mod tiles;
 mod verify;
+mod witness;
 
 pub use ed25519::Ed25519;
-pub use layout::{CHECKPOINT_FILE, HISTORY_FILE, KEY_FILE, LogLayout, SEGMENTS_DIR, list_logs, tail_name};
-pub use leaf_hashes::LeafHashes;
+pub use layout::{
+    CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE, KEY_FILE, LogLayout, SEGMENTS_DIR, list_logs, tail_name,
+};
+pub use leaf_hashes::{LeafHashError, LeafHashes};
 pub use options::VerifyOptions;
+pub use prove::{ProveError, prove_consistency, prove_inclusion};
 pub use read::{BlockFilter, Chunk, LogReader, ReadFault};
+pub use receipt::{Receipt, ReceiptReport};
 pub use report::{Exit, Failure, LogReport, ProofReport, Report, State, Verdict, Violation};
+pub use tenant_heads::TENANT_CHECKPOINT;
+pub use tiles::{LogTiles, TilesError};
 pub use verify::{UsageError, verify};

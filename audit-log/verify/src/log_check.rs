@@ -18,6 +18,7 @@ use crate::{
     options::VerifyOptions,
     read::{Chunk, LogReader, ReadFault, segment_footer},
     report::{Failure, LogReport, ProofReport, State, Verdict},
+    witness::Witnesses,
 };
 
 /// A log and what it is compared with.
@@ -27,6 +28,7 @@ pub(crate) struct LogCheck<'a> {
     /// The audit directory, when the log is one of several in it.
     pub top: Option<&'a Path>,
     pub trusted: Option<[u8; 32]>,
+    pub witnesses: Option<&'a Witnesses>,
     pub options: &'a VerifyOptions,
 }
 
@@ -64,7 +66,7 @@ impl LogCheck<'_> {
             Ok(found) => found,
             Err(why) => return without_key(&self.log, why),
         };
-        let mut checkpoints = Checkpoints::default();
+        let mut checkpoints = Checkpoints { witnesses: self.witnesses, ..Checkpoints::default() };
         let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &key).and_then(|()| {
             match &self.options.against {
                 Some(path) => checkpoints.read_matching(path, &origin, &key, true),
@@ -96,7 +98,7 @@ impl LogCheck<'_> {
         Ok((own.name, self.trusted.unwrap_or(own.public_key)))
     }
 
-    fn begin(&self, origin: &str, checkpoints: &Checkpoints) -> Result<Pass, ReadFault> {
+    fn begin(&self, origin: &str, checkpoints: &Checkpoints<'_>) -> Result<Pass, ReadFault> {
         let newest = checkpoints.known.last().map_or(0, |k| k.checkpoint.size);
         let (start, chain, tree) = self.skip_old(newest)?.unwrap_or((0, chain_start(origin), Frontier::default()));
         let mut known = checkpoints.known.clone().into_iter();
