@@ -1,6 +1,10 @@
 //! `provost audit`: query, show, verify. All three read files, so they work on a copy as well as
 //! on the directory of a running node.
 
+mod prove;
+mod receipt;
+mod tiles;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -34,6 +38,16 @@ pub enum AuditCommand {
     /// 3 stale, 4 incomplete input, 5 usage.
     #[command(after_help = "Example: provost audit verify ./data/audit --against checkpoint.txt")]
     Verify(VerifyArgs),
+    /// Write logs as C2SP tlog-tiles: files that tools of others read.
+    #[command(after_help = "Example: provost audit tiles ./tiles --tenant acme")]
+    Tiles(tiles::TilesArgs),
+    /// Print a proof file: that a record is in its log (C2SP tlog-proof), or that one signed size
+    /// extends another.
+    #[command(after_help = "Example: provost audit prove 12 --tenant acme > 12.tlog-proof")]
+    Prove(prove::ProveArgs),
+    /// Check a proof file offline.
+    #[command(after_help = "Example: provost audit check-proof 12.tlog-proof --key VKEY --receipt receipt.json")]
+    CheckProof(prove::CheckProofArgs),
 }
 
 #[derive(Args)]
@@ -133,6 +147,14 @@ pub struct VerifyArgs {
     /// The newest checkpoint must not be older than this (`15m`, `24h`).
     #[arg(long, value_parser = parse_duration)]
     max_age: Option<std::time::Duration>,
+    /// A witness policy (C2SP tlog-policy): checkpoints of the cluster's log that enough of its
+    /// witnesses cosigned make a proof of it.
+    #[arg(long, value_name = "FILE")]
+    witness_policy: Option<PathBuf>,
+    /// A caller's receipt, or a whole result with one in its `_meta`, as JSON (`-`: stdin): its record
+    /// must be in the log. May be given again.
+    #[arg(long, value_name = "FILE")]
+    receipt: Vec<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -144,6 +166,9 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Query(args) => run_query(&args),
         AuditCommand::Show(args) => run_show(&args),
         AuditCommand::Verify(args) => run_verify(&args),
+        AuditCommand::Tiles(args) => tiles::run(&args),
+        AuditCommand::Prove(args) => prove::run(&args),
+        AuditCommand::CheckProof(args) => prove::run_check(&args),
     })
     .await?
 }
@@ -304,6 +329,8 @@ fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         trusted_key: args.key.clone(),
         max_age_ns: args.max_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
         now_ns: Some(now_ns()),
+        witness_policy: args.witness_policy.clone(),
+        receipts: receipt::read_all(&args.receipt)?,
     };
     match verify(&path, &options) {
         Ok(report) => {
