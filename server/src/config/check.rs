@@ -167,6 +167,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         say("timings.certificate_ttl_seconds", text);
     }
     let keys = keys(&file, &data_dir, &mut say);
+    let audit = super::audit::check(&file.audit, &mut say);
     let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
     if !problems.is_empty() {
         return Err(problems);
@@ -193,6 +194,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         remove_dead_after,
         certificate_ttl,
         grants_max_age: (grants_seconds > 0).then(|| Duration::from_secs(grants_seconds)),
+        audit,
     })
 }
 

@@ -34,6 +34,8 @@ pub struct ServerFile {
     pub timings: TimingsFile,
     /// How many voters there must be.
     pub membership: MembershipFile,
+    /// What the audit log does beside keeping records.
+    pub audit: super::audit::AuditFile,
 }
 
 /// `[listen]`.

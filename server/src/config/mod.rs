@@ -5,6 +5,7 @@
 //! Left out: resources (they are applied, not configured), secrets (they come from files that only
 //! the server's user can read, never from this one).
 
+pub mod audit;
 mod check;
 mod file;
 
@@ -123,6 +124,8 @@ pub struct ServerConfig {
     pub certificate_ttl: Duration,
     /// How long grants hold while no control-plane node confirms them; `None`: for ever.
     pub grants_max_age: Option<Duration>,
+    /// What the audit log does beside keeping records.
+    pub audit: audit::AuditConfig,
 }
 
 impl ServerConfig {

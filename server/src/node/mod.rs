@@ -22,7 +22,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, witness::ask::WitnessAddress};
 use data_plane::{DataPlane, DataPlaneParts};
 
 /// A change made by this process waits this long for its own data plane to run it.
@@ -47,6 +47,8 @@ pub struct NodeConfig {
     pub node_name: String,
     /// The cluster.
     pub cluster: String,
+    /// Who is asked to cosign the cluster log's checkpoints.
+    pub witnesses: Vec<WitnessAddress>,
 }
 
 /// Where a running node listens.
@@ -74,6 +76,7 @@ pub struct Node {
     data: DataPlane,
     addresses: Addresses,
     admin_token: String,
+    witnesses: Vec<WitnessAddress>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -118,6 +121,7 @@ impl Node {
             data,
             addresses,
             admin_token,
+            witnesses: config.witnesses,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -140,6 +144,12 @@ impl Node {
             if let Err(cause) = control.serve(listeners.admin, admins, stopped).await {
                 tracing::error!(%cause, "the admin API ended");
             }
+        });
+
+        let asking = crate::witness::ask::run(self.audit.clone(), self.witnesses.clone());
+        let stopped = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! { () = asking => (), () = stopped.cancelled() => () }
         });
 
         let sampler = metrics::sampler(Some(self.data.node().clone()), Some(self.audit.clone()));

@@ -36,6 +36,7 @@ use crate::{
     config::{Role, ServerConfig},
     failure::Failure,
     node::{data_plane::DataPlane, keys, metrics},
+    witness,
 };
 use audit_service::AuditService;
 use certificate::Keeper;
@@ -121,6 +122,9 @@ impl Server {
             let parts = data::DataParts { config, identity: &server.identity, audit: sink, inference, anonymous };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
+        }
+        if let Some(log) = &server.audit {
+            until(witness::ask::run(log.clone(), config.audit.witness_addresses()), &server.tasks, &server.stop);
         }
         let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.clone());
         server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));

@@ -4,6 +4,7 @@
 mod prove;
 mod receipt;
 mod tiles;
+mod witness;
 
 use std::{
     io::Write,
@@ -48,6 +49,16 @@ pub enum AuditCommand {
     /// Check a proof file offline.
     #[command(after_help = "Example: provost audit check-proof 12.tlog-proof --key VKEY --receipt receipt.json")]
     CheckProof(prove::CheckProofArgs),
+    /// Run a witness: what an auditor has to trust nobody's copy but its own.
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
+}
+
+impl AuditCommand {
+    /// Whether the command is a long-running server, which logs more.
+    pub fn is_server(&self) -> bool {
+        matches!(self, AuditCommand::Witness(witness::WitnessCommand::Serve(_)))
+    }
 }
 
 #[derive(Args)]
@@ -161,6 +172,10 @@ pub struct VerifyArgs {
 }
 
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
+    let command = match command {
+        AuditCommand::Witness(command) => return witness::run(command).await,
+        other => other,
+    };
     // Reading files blocks: it has a thread of its own.
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => run_query(&args),
@@ -169,6 +184,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Tiles(args) => tiles::run(&args),
         AuditCommand::Prove(args) => prove::run(&args),
         AuditCommand::CheckProof(args) => prove::run_check(&args),
+        AuditCommand::Witness(_) => Ok(ExitCode::SUCCESS),
     })
     .await?
 }
