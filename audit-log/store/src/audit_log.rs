@@ -1,7 +1,7 @@
 //! The handle: opens everything, records, signs, closes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -36,14 +36,16 @@ const GROUP: &str = "audit";
 /// The audit log of this node; clones share it.
 #[derive(Clone)]
 pub struct AuditLog {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     queue: mpsc::Sender<Message>,
-    checkpointer: Arc<Checkpointer>,
+    pub checkpointer: Arc<Checkpointer>,
     config: AuditLogConfig,
     epoch: u64,
+    /// What the control plane is known to hold, for people.
+    pub held: Mutex<BTreeMap<LogId, u64>>,
 }
 
 /// Where one log stands.
@@ -55,6 +57,10 @@ pub struct AuditStatus {
     pub size: u64,
     /// Records covered by the checkpoint held in consensus.
     pub signed_size: u64,
+    /// Records covered by the latest checkpoint that witnesses cosigned.
+    pub cosigned_size: u64,
+    /// Records covered by the checkpoint that the control plane is known to hold.
+    pub held_size: u64,
 }
 
 /// Opens the audit log: reads or makes the key, opens the group (a group of one when the
@@ -63,8 +69,15 @@ pub struct AuditStatus {
 ///
 /// Must be called within a tokio runtime.
 pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
-    let key = CheckpointKey::open(&config.key_file)?;
+    let noted = AuditMachine::noted_key(&config.audit_dir)?;
+    let key = CheckpointKey::open_current(&config.key_file, noted)?;
     let machine = AuditMachine::open(&config.audit_dir, &config.cluster, key.public_key())?;
+    if noted.is_some() {
+        // A crash may have left older keys beside some logs.
+        for (path, text) in machine.key_files() {
+            crate::persist::replace(&path, text.as_bytes()).map_err(AuditError::io(&path))?;
+        }
+    }
     write_public_key(&config, &key)?;
     let machine = SharedMachine(Arc::new(Mutex::new(machine)));
     let group_config = GroupConfig::new(config.node_id, config.cluster.clone(), GROUP);
@@ -82,14 +95,16 @@ pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
     let checkpointer = Arc::new(Checkpointer {
         group,
         machine,
-        key,
+        key: parking_lot::RwLock::new(Arc::new(key)),
+        key_file: config.key_file.clone(),
         cluster: config.cluster.clone(),
         turn: tokio::sync::Mutex::default(),
-        tenants: TenantHeads::new(queue.clone(), &config),
+        tenants: TenantHeads::new(config.cluster.clone()),
     });
     let every = config.checkpoint_interval;
-    let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, config, epoch }) };
+    let log = AuditLog { inner: Arc::new(Inner { queue, checkpointer, config, epoch, held: Mutex::default() }) };
     log.begin_epoch().await?;
+    log.note_tenants(Arc::new(QueueSink { queue: log.inner.queue.clone(), deadline: log.inner.config.deadline }));
     tokio::spawn(checkpointer::run(Arc::downgrade(&log.inner.checkpointer), every));
     Ok(log)
 }
@@ -107,16 +122,19 @@ impl AuditLog {
 
     /// The public key that signs a log's checkpoints.
     pub fn verifier_key(&self, log: &LogId) -> VerifierKey {
-        self.inner.checkpointer.key.verifier_key(&log.origin(&self.inner.config.cluster))
+        self.inner.checkpointer.key.read().verifier_key(&log.origin(&self.inner.config.cluster))
     }
 
     /// Where each log stands.
     pub fn status(&self) -> Vec<AuditStatus> {
         let machine = self.inner.checkpointer.machine.0.lock();
+        let held = self.inner.held.lock();
         let status = |head: crate::entry::Head| AuditStatus {
             origin: head.log.origin(&self.inner.config.cluster),
             size: head.size,
             signed_size: machine.checkpoint(&head.log).map_or(0, |signed| signed.head.size),
+            cosigned_size: machine.cosigned_size(&head.log),
+            held_size: held.get(&head.log).copied().unwrap_or_default(),
         };
         machine.heads().into_iter().map(status).collect()
     }
@@ -127,24 +145,6 @@ impl AuditLog {
         self.inner.checkpointer.checkpoint().await?;
         self.inner.checkpointer.sign().await?;
         self.inner.checkpointer.flush().await
-    }
-
-    /// Whether this node leads the audit group now.
-    pub fn is_leader(&self) -> bool {
-        self.inner.checkpointer.group.is_leader()
-    }
-
-    /// The latest checkpoint of each log that is held in the audit group, as signed notes.
-    pub fn checkpoints(&self) -> Vec<(LogId, String)> {
-        let machine = self.inner.checkpointer.machine.0.lock();
-        let note = |head: crate::entry::Head| Some((head.log.clone(), machine.checkpoint(&head.log)?.note.clone()));
-        machine.heads().into_iter().filter_map(note).collect()
-    }
-
-    /// Publishes a checkpoint that witnesses have cosigned, on every node of the group; the caller
-    /// has checked its signatures. False: a newer one is published already.
-    pub async fn publish_cosigned(&self, note: String) -> Result<bool, AuditError> {
-        self.inner.checkpointer.cosigned(note).await
     }
 
     /// Stops cleanly: records `log.stop`, finishes what was handed in, signs, closes the group.
@@ -186,56 +186,62 @@ impl AuditLog {
     }
 
     fn event(&self, name: &str, detail: String) -> AuditEvent {
-        own_event(name, self.inner.config.node_name.clone(), detail)
-    }
-
-    async fn submit(&self, event: AuditEvent) -> Answer {
-        let closed = || AuditUnavailable("the audit log is closed".to_owned());
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Record(Box::new(event), reply);
-        self.inner.queue.send(message).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
-    }
-}
-
-/// An event of the log's own, for the cluster's log.
-pub(crate) fn own_event(name: &str, object: String, detail: String) -> AuditEvent {
-    let subject = Subject { event: name.to_owned(), objects: vec![object], detail };
-    let who = Who { authenticated_by: "internal".to_owned(), ..Who::default() };
-    AuditEvent {
-        phase: Phase::Event,
-        call_id: event_id(now_ns()),
-        tenant: None,
-        time_ns: now_ns(),
-        who,
-        what: What { subject: Some(subject), ..What::default() },
-        why: Why::default(),
-        decision: None,
-        policies: Vec::new(),
-        revision: Revision::default(),
-        status: None,
-        error: None,
-        reason: None,
-        body_sha256: None,
-        impact: Impact::default(),
+        let node = self.inner.config.node_name.clone();
+        let subject = Subject { event: name.to_owned(), objects: vec![node], detail };
+        let who = Who { authenticated_by: "internal".to_owned(), ..Who::default() };
+        AuditEvent {
+            phase: Phase::Event,
+            call_id: event_id(now_ns()),
+            tenant: None,
+            time_ns: now_ns(),
+            who,
+            what: What { subject: Some(subject), ..What::default() },
+            why: Why::default(),
+            decision: None,
+            policies: Vec::new(),
+            revision: Revision::default(),
+            status: None,
+            error: None,
+            reason: None,
+            body_sha256: None,
+            impact: Impact::default(),
+        }
     }
 }
 
 /// Outcomes of orphans that are in flight at once.
 const RECOVERED_AT_ONCE: usize = 512;
 
+/// The way into the log for what the log records of itself; it does not keep the log open.
+struct QueueSink {
+    queue: mpsc::Sender<Message>,
+    deadline: Duration,
+}
+
+impl AuditSink for QueueSink {
+    fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        Box::pin(record(&self.queue, self.deadline, event))
+    }
+}
+
+async fn submit(queue: &mpsc::Sender<Message>, event: AuditEvent) -> Answer {
+    let closed = || AuditUnavailable("the audit log is closed".to_owned());
+    let (reply, answer) = oneshot::channel();
+    let message = Message::Record(Box::new(event), reply);
+    queue.send(message).await.map_err(|_| closed())?;
+    answer.await.map_err(|_| closed())?
+}
+
+async fn record(queue: &mpsc::Sender<Message>, deadline: Duration, event: AuditEvent) -> Answer {
+    match tokio::time::timeout(deadline, submit(queue, event)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(AuditUnavailable(format!("not durable within {} ms", deadline.as_millis()))),
+    }
+}
+
 impl AuditSink for AuditLog {
     fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
-        let deadline = self.inner.config.deadline;
-        Box::pin(async move {
-            match tokio::time::timeout(deadline, self.submit(event)).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    let text = format!("not durable within {} ms", deadline.as_millis());
-                    Err(AuditUnavailable(text))
-                }
-            }
-        })
+        Box::pin(record(&self.inner.queue, self.inner.config.deadline, event))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use provost_audit_core::Checkpoint;
+use provost_audit_core::{Checkpoint, VerifierKey};
 use provost_control_raft::Group;
 use tokio::{sync::Mutex, time::MissedTickBehavior};
 
@@ -16,6 +16,7 @@ use crate::{
     key::CheckpointKey,
     machine::SharedMachine,
     persist::Progress,
+    rotation::rotate_if_asked,
     tenant_heads::TenantHeads,
 };
 
@@ -23,7 +24,9 @@ use crate::{
 pub(crate) struct Checkpointer {
     pub group: Group,
     pub machine: SharedMachine,
-    pub key: CheckpointKey,
+    pub key: parking_lot::RwLock<Arc<CheckpointKey>>,
+    /// Where the key is kept, and its successor beside it.
+    pub key_file: std::path::PathBuf,
     pub cluster: String,
     /// One at a time: a second seal would replace the first one's heads.
     pub turn: Mutex<()>,
@@ -46,7 +49,13 @@ impl Checkpointer {
         if !self.machine.0.lock().is_dirty() {
             return Ok(0);
         }
-        let sealed = self.group.propose(Command::Seal.encode()).await?;
+        let key = self.key.read().clone();
+        self.sign_with(Command::Seal, &[&key]).await
+    }
+
+    /// Seals by this command and signs with each of these keys. The caller has the turn.
+    pub(crate) async fn sign_with(&self, seal: Command, keys: &[&CheckpointKey]) -> Result<u32, AuditError> {
+        let sealed = self.group.propose(seal.encode()).await?;
         let Ok(Reply::Sealed(heads)) = Reply::decode(&sealed.reply) else {
             return Err(AuditError::Unavailable("the audit machine did not seal".to_owned()));
         };
@@ -59,7 +68,9 @@ impl Checkpointer {
         let sign = |head: crate::entry::Head| {
             let origin = head.log.origin(&self.cluster);
             let (size, root, chain) = (head.size, head.root, head.chain);
-            Checkpoint { origin, size, root, chain, time_ns }.sign(&self.key)
+            let text = Checkpoint { origin: origin.clone(), size, root, chain, time_ns }.to_text();
+            let lines: String = keys.iter().map(|key| VerifierKey::signature_line(&origin, &text, *key)).collect();
+            format!("{text}\n{lines}")
         };
         let notes = heads.into_iter().map(sign).collect();
         let signed = self.group.propose(Command::Signed(notes).encode()).await?;
@@ -119,5 +130,9 @@ pub(crate) async fn run(checkpointer: std::sync::Weak<Checkpointer>, every: Dura
 }
 
 async fn sign_if_leader(checkpointer: &Arc<Checkpointer>) -> Result<(), AuditError> {
-    if checkpointer.group.is_leader() { checkpointer.checkpoint().await.map(drop) } else { Ok(()) }
+    if !checkpointer.group.is_leader() {
+        return Ok(());
+    }
+    rotate_if_asked(checkpointer, &checkpointer.key_file).await?;
+    checkpointer.checkpoint().await.map(drop)
 }

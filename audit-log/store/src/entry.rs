@@ -18,6 +18,10 @@ const MAX_WRITER: usize = 255;
 const VERSION: u8 = 1;
 /// Kind byte of [`Command::Cosigned`].
 const COSIGNED: u8 = 16;
+/// Kind byte of [`Command::SealAll`].
+const SEAL_ALL: u8 = 17;
+/// Kind byte of [`Command::Rotated`].
+const ROTATED: u8 = 18;
 
 /// An entry or a reply does not have its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +62,15 @@ pub enum Command {
     Signed(Vec<String>),
     /// Publish this checkpoint, which witnesses have cosigned.
     Cosigned(String),
+    /// As [`Command::Seal`], for logs that did not grow too: their next checkpoint has other signatures.
+    SealAll,
+    /// Another key signs from now on.
+    Rotated {
+        /// The record in the cluster's log that names it.
+        record: u64,
+        /// The raw Ed25519 key.
+        public_key: [u8; 32],
+    },
 }
 
 /// The head of one log.
@@ -124,6 +137,12 @@ impl Command {
                 out.push(COSIGNED);
                 put_bytes(&mut out, note.as_bytes());
             }
+            Command::SealAll => out.push(SEAL_ALL),
+            Command::Rotated { record, public_key } => {
+                out.push(ROTATED);
+                out.extend_from_slice(&record.to_le_bytes());
+                out.extend_from_slice(public_key);
+            }
         }
         out
     }
@@ -153,6 +172,8 @@ impl Command {
                 let note = |_| take.text(MAX_CHECKPOINT_BYTES);
                 Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
             }
+            SEAL_ALL => Command::SealAll,
+            ROTATED => Command::Rotated { record: take.u64()?, public_key: take.array()? },
             COSIGNED => Command::Cosigned(take.text(MAX_CHECKPOINT_BYTES)?),
             _ => return Err(EntryError("unknown kind")),
         };

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, LogLayout, list_logs};
+use provost_audit_verify::{CHECKPOINT_FILE, KEY_FILE, KEYS_FILE, LogLayout, list_logs};
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_types::{CallId, Phase};
 
@@ -41,6 +41,8 @@ pub struct AuditMachine {
     published: BTreeSet<LogId>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
+    /// Why nothing is taken any more, though nothing failed.
+    refused: Option<String>,
 }
 
 impl AuditMachine {
@@ -84,6 +86,7 @@ impl AuditMachine {
             persist_due: false,
             published,
             broken: false,
+            refused: None,
         })
     }
 
@@ -107,7 +110,9 @@ impl AuditMachine {
         let Some(entry) = entry else { return Ok(Vec::new()) };
         let reply = match Command::decode(entry) {
             Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
-            Ok(Command::Seal) => self.seal(),
+            Ok(Command::Seal) => self.seal(false),
+            Ok(Command::SealAll) => self.seal(true),
+            Ok(Command::Rotated { record, public_key }) => self.rotated(record, public_key)?,
             Ok(Command::Signed(notes)) => self.take_signed(notes),
             Ok(Command::Cosigned(note)) => self.take_cosigned(note).inspect_err(|_| self.broken = true)?,
             Err(e) => Reply::Invalid(e.to_string()),
@@ -118,6 +123,9 @@ impl AuditMachine {
     fn check(&self) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other("an earlier write to the audit files failed"));
+        }
+        if let Some(why) = &self.refused {
+            return Err(io::Error::other(why.clone()));
         }
         self.persister.check()
     }
@@ -163,6 +171,15 @@ impl AuditMachine {
 
     fn signed_size(&self, log: &LogId) -> u64 {
         self.state.checkpoints.get(log).map_or(0, |signed| signed.head.size)
+    }
+
+    /// Takes nothing any more: the group's replica here ends with the next entry.
+    pub(crate) fn refuse(&mut self, why: String) {
+        self.refused.get_or_insert(why);
+    }
+
+    pub(crate) fn cosigned_size(&self, log: &LogId) -> u64 {
+        self.state.cosigned.get(log).map_or(0, |(size, _)| *size)
     }
 
     /// The checkpoint held in consensus.
@@ -271,10 +288,11 @@ impl AuditMachine {
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
     }
 
-    fn seal(&mut self) -> Reply {
+    fn seal(&mut self, all: bool) -> Reply {
         let mut grown = Vec::new();
         for head in self.heads() {
-            if head.size == self.signed_size(&head.log) || grown.len() == crate::entry::MAX_HEADS {
+            let same = !all && head.size == self.signed_size(&head.log);
+            if same || head.size == 0 || grown.len() == crate::entry::MAX_HEADS {
                 continue;
             }
             let sealed = SealedHead { size: head.size, root: head.root, chain: head.chain };
@@ -297,6 +315,44 @@ impl AuditMachine {
             taken += 1;
         }
         Reply::Taken(taken)
+    }
+
+    /// Notes the key that signs from now on, and writes it beside every log.
+    fn rotated(&mut self, record: u64, public_key: [u8; 32]) -> io::Result<Reply> {
+        if self.public_key != public_key {
+            if self.state.keys.is_empty() {
+                self.state.keys.push((None, self.public_key));
+            }
+            self.state.keys.push((Some(record), public_key));
+            self.public_key = public_key;
+        }
+        self.persister.send(Job::Keys(self.key_files()))?;
+        Ok(Reply::Taken(1))
+    }
+
+    /// `audit.pub` of every log and at the top, and `cluster/keys`.
+    pub(crate) fn key_files(&self) -> Vec<(PathBuf, String)> {
+        let vkey =
+            |log: &LogId, public_key| VerifierKey { name: log.origin(&self.state.cluster), public_key }.to_text();
+        let own =
+            |log: &LogId| (self.dir.join(log.folder()).join(KEY_FILE), format!("{}\n", vkey(log, self.public_key)));
+        let mut files: Vec<(PathBuf, String)> = self.logs.keys().map(own).collect();
+        files.push((self.dir.join(KEY_FILE), format!("{}\n", vkey(&LogId::CLUSTER, self.public_key))));
+        let line = |(record, key): &(Option<u64>, [u8; 32])| {
+            let record = record.map_or_else(|| "-".to_owned(), |record| record.to_string());
+            format!("{record} {}\n", vkey(&LogId::CLUSTER, *key))
+        };
+        let keys: String = self.state.keys.iter().map(line).collect();
+        if !keys.is_empty() && self.logs.contains_key(&LogId::CLUSTER) {
+            files.push((self.dir.join(LogId::CLUSTER.folder()).join(KEYS_FILE), keys));
+        }
+        files
+    }
+
+    /// The key that signs by what is stored here; `None`: the first one does.
+    pub(crate) fn noted_key(dir: &Path) -> Result<Option<[u8; 32]>, AuditError> {
+        let state = MachineState::read(&dir.join(STATE_FILE))?;
+        Ok(state.and_then(|state| state.keys.last().map(|(_, key)| *key)))
     }
 
     /// Publishes a checkpoint with cosignatures. An older one than is published, or one beyond what was

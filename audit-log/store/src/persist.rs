@@ -41,6 +41,8 @@ pub(crate) enum Job {
     Publish(Vec<PublishJob>, String),
     /// Puts a cosigned checkpoint beside its log.
     Cosigned(PublishJob),
+    /// Replaces public keys: each a path and its text.
+    Keys(Vec<(PathBuf, String)>),
     Stop,
 }
 
@@ -103,6 +105,7 @@ fn run(audit_dir: &Path, queue: &mpsc::Receiver<Job>, done: &watch::Sender<Resul
                 persist(audit_dir, job).map(|()| Some(applied))
             }
             Job::Publish(jobs, all) => publish(audit_dir, &jobs, &all).map(|()| None),
+            Job::Keys(files) => files.iter().try_for_each(|(path, text)| replace(path, text.as_bytes())).map(|()| None),
             Job::Cosigned(job) => {
                 let path = job.dir.join(provost_audit_verify::COSIGNED_FILE);
                 replace(&path, job.note.as_bytes()).map(|()| None)

@@ -106,6 +106,9 @@ pub(crate) struct MachineState {
     pub checkpoints: BTreeMap<LogId, Signed>,
     /// The latest checkpoint that witnesses cosigned, with its size.
     pub cosigned: BTreeMap<LogId, (u64, String)>,
+    /// Keys that signed, with the record of the cluster's log that named each; empty: the first still
+    /// does.
+    pub keys: Vec<(Option<u64>, [u8; 32])>,
 }
 
 impl MachineState {

@@ -7,38 +7,49 @@
 //! checkpoint, and none while the tenant's log does not grow. A crash between signature and record
 //! is made good at the next start: each log is then noted once more.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use provost_audit_core::{Hash, LogId};
 use provost_audit_verify::TENANT_CHECKPOINT;
-use tokio::sync::{mpsc, oneshot};
+use provost_types::{AuditEvent, AuditReceipt, AuditSink, CallId, Impact, Phase, Revision, Subject, What, Who, Why};
 
-use crate::{
-    audit_log::own_event, config::AuditLogConfig, error::AuditError, machine::SharedMachine, sequencer::Message,
-};
+use crate::{audit_log::now_ns, error::AuditError, machine::SharedMachine};
 
 /// Checkpoints that are recorded at once.
 const NOTED_AT_ONCE: usize = 512;
 
 /// What was noted since this node started.
 pub(crate) struct TenantHeads {
-    queue: mpsc::Sender<Message>,
     cluster: String,
-    deadline: Duration,
+    sink: Mutex<Option<Arc<dyn AuditSink>>>,
     noted: Mutex<BTreeMap<LogId, u64>>,
 }
 
 impl TenantHeads {
-    pub(crate) fn new(queue: mpsc::Sender<Message>, config: &AuditLogConfig) -> Self {
-        Self { queue, cluster: config.cluster.clone(), deadline: config.deadline, noted: Mutex::default() }
+    pub(crate) fn new(cluster: String) -> Self {
+        Self { cluster, sink: Mutex::default(), noted: Mutex::default() }
+    }
+
+    /// Records through this; until then nothing is noted.
+    pub(crate) fn attach(&self, sink: Arc<dyn AuditSink>) {
+        *self.sink.lock() = Some(sink);
+    }
+
+    /// The way that was attached.
+    pub(crate) fn sink(&self) -> Option<Arc<dyn AuditSink>> {
+        self.sink.lock().clone()
     }
 
     /// Records the checkpoints that are newer than what was noted, and waits until they are durable.
     pub(crate) async fn note(&self, machine: &SharedMachine) -> Result<(), AuditError> {
+        let Some(sink) = self.sink() else { return Ok(()) };
         let due = self.due(machine);
         for part in due.chunks(NOTED_AT_ONCE) {
-            let records = part.iter().map(|(log, size, root)| self.record(log, *size, root));
+            let event = |(log, size, root): &(LogId, u64, Hash)| {
+                event(TENANT_CHECKPOINT, log.origin(&self.cluster), format!("{size} {root}"))
+            };
+            let records = part.iter().map(|due| record(&*sink, event(due)));
             futures::future::try_join_all(records).await?;
             let mut noted = self.noted.lock();
             noted.extend(part.iter().map(|(log, size, _)| (log.clone(), *size)));
@@ -56,20 +67,35 @@ impl TenantHeads {
         };
         machine.heads().into_iter().filter_map(signed).collect()
     }
+}
 
-    async fn record(&self, log: &LogId, size: u64, root: &Hash) -> Result<(), AuditError> {
-        let unavailable = |why: &str| AuditError::Unavailable(format!("a tenant's checkpoint is not noted: {why}"));
-        let event = own_event(TENANT_CHECKPOINT, log.origin(&self.cluster), format!("{size} {root}"));
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Record(Box::new(event), reply);
-        let recorded = async {
-            self.queue.send(message).await.map_err(|_| unavailable("the audit log is closed"))?;
-            let answer = answer.await.map_err(|_| unavailable("the audit log is closed"))?;
-            answer.map(drop).map_err(|e| unavailable(&e.0))
-        };
-        match tokio::time::timeout(self.deadline, recorded).await {
-            Ok(recorded) => recorded,
-            Err(_) => Err(unavailable("not durable in time")),
-        }
+/// Records an event of the log's own.
+pub(crate) async fn record(sink: &dyn AuditSink, event: AuditEvent) -> Result<AuditReceipt, AuditError> {
+    let name = event.what.subject.as_ref().map(|s| s.event.clone()).unwrap_or_default();
+    let recorded = sink.record(event).await;
+    recorded.map_err(|e| AuditError::Unavailable(format!("the event {name} is not recorded: {}", e.0)))
+}
+
+/// An event of the log's own, for the cluster's log.
+pub(crate) fn event(name: &str, object: String, detail: String) -> AuditEvent {
+    let subject = Subject { event: name.to_owned(), objects: vec![object], detail };
+    let now_ns = now_ns();
+    AuditEvent {
+        phase: Phase::Event,
+        // A UUID version 8 (RFC 9562): ours, of randomness.
+        call_id: CallId((rand::random::<u128>() & !(0xf << 76) & !(0b11 << 62)) | (8 << 76) | (0b10 << 62)),
+        tenant: None,
+        time_ns: now_ns,
+        who: Who { authenticated_by: "internal".to_owned(), ..Who::default() },
+        what: What { subject: Some(subject), ..What::default() },
+        why: Why::default(),
+        decision: None,
+        policies: Vec::new(),
+        revision: Revision::default(),
+        status: None,
+        error: None,
+        reason: None,
+        body_sha256: None,
+        impact: Impact::default(),
     }
 }

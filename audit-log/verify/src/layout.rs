@@ -21,6 +21,9 @@ pub const COSIGNED_FILE: &str = "checkpoint.cosigned";
 /// The verifier key, in C2SP form.
 pub const KEY_FILE: &str = "audit.pub";
 
+/// The keys that signed, oldest first, beside the cluster's log; absent before the first rotation.
+pub const KEYS_FILE: &str = "keys";
+
 /// Digits in file names: as many as the largest index has.
 const DIGITS: usize = 20;
 

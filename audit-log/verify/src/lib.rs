@@ -10,6 +10,7 @@
 mod anchor;
 mod completeness;
 mod ed25519;
+mod key_chain;
 mod layout;
 mod leaf_hashes;
 mod log_check;
@@ -26,7 +27,7 @@ mod witness;
 
 pub use ed25519::Ed25519;
 pub use layout::{
-    CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE, KEY_FILE, LogLayout, SEGMENTS_DIR, list_logs, tail_name,
+    CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE, KEY_FILE, KEYS_FILE, LogLayout, SEGMENTS_DIR, list_logs, tail_name,
 };
 pub use leaf_hashes::{LeafHashError, LeafHashes};
 pub use options::VerifyOptions;

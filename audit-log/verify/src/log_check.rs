@@ -13,6 +13,7 @@ use provost_audit_core::{
 use crate::{
     anchor::{Checkpoints, Known, Refused},
     completeness::Completeness,
+    key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
     options::VerifyOptions,
@@ -62,14 +63,14 @@ struct Pass {
 
 impl LogCheck<'_> {
     pub(crate) fn run(self) -> LogReport {
-        let (origin, key) = match self.identity() {
+        let (origin, keys) = match self.identity() {
             Ok(found) => found,
             Err(why) => return without_key(&self.log, why),
         };
         let mut checkpoints = Checkpoints { witnesses: self.witnesses, ..Checkpoints::default() };
-        let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &key).and_then(|()| {
+        let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &keys).and_then(|()| {
             match &self.options.against {
-                Some(path) => checkpoints.read_matching(path, &origin, &key, true),
+                Some(path) => checkpoints.read_matching(path, &origin, &keys, true),
                 None => Ok(()),
             }
         });
@@ -87,15 +88,16 @@ impl LogCheck<'_> {
         self.conclude(pass, stop, checkpoints.refused, checkpoints.notes, proof)
     }
 
-    /// The log's origin, and the key that must have signed it.
-    fn identity(&self) -> Result<(String, [u8; 32]), String> {
+    /// The log's origin, and the keys that may have signed it.
+    fn identity(&self) -> Result<(String, KeyChain), String> {
         let path = self.layout.dir.join(KEY_FILE);
         let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let own = VerifierKey::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
         if LogId::from_origin(&own.name) != Some(self.log.clone()) {
             return Err(format!("the key beside the log is of another log, {}", own.name));
         }
-        Ok((own.name, self.trusted.unwrap_or(own.public_key)))
+        let keys = KeyChain::read(self.top, own.public_key, self.trusted);
+        Ok((own.name, keys))
     }
 
     fn begin(&self, origin: &str, checkpoints: &Checkpoints<'_>) -> Result<Pass, ReadFault> {

@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod adapters;
 pub mod data_plane;
+pub mod held;
 pub mod keys;
 pub mod metrics;
 
@@ -97,6 +98,8 @@ impl Node {
         let control_config = ControlConfig::new(&config.data_dir, config.cluster.clone(), config.node_name.clone());
         let admission = Arc::new(adapters::PolicyAdmission::default());
         let control = ControlNode::open(control_config, admission, sink.clone()).await?;
+        let holder: Arc<dyn held::Holder> = Arc::new(held::Local(control.clone()));
+        held::at_start(&audit, &*holder).await?;
 
         let gpu = GpuConfig { models_dir: config.models_dir.clone(), ..GpuConfig::default() };
         let inference = GpuNode::start(gpu)?;
@@ -117,7 +120,7 @@ impl Node {
         let admin_token = keys::admin_token(&keys.join("admin-token"))?;
         let node = Self {
             control,
-            audit,
+            audit: audit.clone(),
             data,
             addresses,
             admin_token,
@@ -125,6 +128,11 @@ impl Node {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        let holding = held::run(audit, holder);
+        let stopped = node.stop.clone();
+        node.tasks.spawn(async move {
+            tokio::select! { () = holding => (), () = stopped.cancelled() => () }
+        });
         node.serve(listeners, keys::session_key(&keys.join("session.key"))?)?;
         Ok(node)
     }

@@ -35,7 +35,7 @@ use tonic::{service::Routes, transport::Server as GrpcServer};
 use crate::{
     config::{Role, ServerConfig},
     failure::Failure,
-    node::{data_plane::DataPlane, keys, metrics},
+    node::{data_plane::DataPlane, held, keys, metrics},
     witness,
 };
 use audit_service::AuditService;
@@ -100,6 +100,14 @@ impl Server {
             }
             None => None,
         };
+        let holder: Arc<dyn held::Holder> = match &control {
+            Some(control) => Arc::new(held::Local(control.node.clone())),
+            None => Arc::new(held::Remote::new(&identity, &config.control_plane)),
+        };
+        if let Some(log) = &audit {
+            held::at_start(log, &*holder).await?;
+            until(held::run(log.clone(), holder), &tasks, &stop);
+        }
         let mut server = Self {
             identity,
             control,

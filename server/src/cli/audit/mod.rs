@@ -1,8 +1,10 @@
 //! `provost audit`: query, show, verify. All three read files, so they work on a copy as well as
 //! on the directory of a running node.
 
+mod checkpoints;
 mod prove;
 mod receipt;
+mod rotate_key;
 mod tiles;
 mod witness;
 
@@ -49,6 +51,14 @@ pub enum AuditCommand {
     /// Check a proof file offline.
     #[command(after_help = "Example: provost audit check-proof 12.tlog-proof --key VKEY --receipt receipt.json")]
     CheckProof(prove::CheckProofArgs),
+    /// Print the newest checkpoints that the control plane holds: an anchor for `verify --against`.
+    #[command(
+        after_help = "Example: provost audit checkpoints > anchor && provost audit verify ./audit --against anchor"
+    )]
+    Checkpoints(checkpoints::CheckpointsArgs),
+    /// Replace the key that signs checkpoints; run it where the leader of the audit group runs.
+    #[command(after_help = "Example: provost audit rotate-key --data-dir /var/lib/provost")]
+    RotateKey(rotate_key::RotateKeyArgs),
     /// Run a witness: what an auditor has to trust nobody's copy but its own.
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
@@ -174,6 +184,7 @@ pub struct VerifyArgs {
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let command = match command {
         AuditCommand::Witness(command) => return witness::run(command).await,
+        AuditCommand::Checkpoints(args) => return checkpoints::run(args).await,
         other => other,
     };
     // Reading files blocks: it has a thread of its own.
@@ -184,7 +195,8 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Tiles(args) => tiles::run(&args),
         AuditCommand::Prove(args) => prove::run(&args),
         AuditCommand::CheckProof(args) => prove::run_check(&args),
-        AuditCommand::Witness(_) => Ok(ExitCode::SUCCESS),
+        AuditCommand::RotateKey(args) => rotate_key::run(&args),
+        AuditCommand::Witness(_) | AuditCommand::Checkpoints(_) => Ok(ExitCode::SUCCESS),
     })
     .await?
 }
