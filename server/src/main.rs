@@ -14,6 +14,7 @@ mod dev;
 mod failure;
 mod node;
 mod roles;
+mod tiles;
 mod witness;
 
 use std::{io::IsTerminal, process::ExitCode};

@@ -1,4 +1,6 @@
-//! `[audit]`: who cosigns the log's checkpoints.
+//! `[audit]`: who cosigns the log's checkpoints, and who reads the logs over HTTP.
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,11 @@ pub struct AuditFile {
     /// Witnesses that are asked to cosign the cluster log's checkpoints. Name those that auditors
     /// run; write the same on every audit node. Default: none.
     pub witnesses: Vec<WitnessFile>,
+    /// Serves tiles and proofs of the logs here, read-only: plain HTTP on loopback, else TLS with the
+    /// node's certificate. Set it for monitors that follow a log. Default: not served.
+    pub listen: Option<SocketAddr>,
+    /// The file that lists who may read which log. Default: nobody.
+    pub readers: Option<PathBuf>,
 }
 
 /// One of `[[audit.witnesses]]`.
@@ -28,6 +35,12 @@ pub struct WitnessFile {
 pub struct AuditConfig {
     /// Each is a key and a URL.
     pub witnesses: Vec<WitnessFile>,
+    /// Where tiles are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// To whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers: Option<PathBuf>,
 }
 
 impl AuditConfig {
@@ -58,5 +71,14 @@ pub fn check(file: &AuditFile, say: &mut impl FnMut(&'static str, String)) -> Au
     if keys.windows(2).any(|pair| pair.first() == pair.last()) {
         say("audit.witnesses", "names one witness twice: it would count once".to_owned());
     }
-    AuditConfig { witnesses }
+    let (mut listen, mut readers) = (file.listen, file.readers.clone());
+    match crate::tiles::from_environment() {
+        Ok(Some(tiles)) => {
+            listen = Some(tiles.listen);
+            readers = tiles.readers.or(readers);
+        }
+        Ok(None) => {}
+        Err(why) => say("audit.listen", why.to_string()),
+    }
+    AuditConfig { witnesses, listen, readers }
 }

@@ -23,7 +23,11 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{failure::Failure, witness::ask::WitnessAddress};
+use crate::{
+    failure::Failure,
+    tiles::{TilesConfig, serve::Tiles},
+    witness::ask::WitnessAddress,
+};
 use data_plane::{DataPlane, DataPlaneParts};
 
 /// A change made by this process waits this long for its own data plane to run it.
@@ -50,6 +54,8 @@ pub struct NodeConfig {
     pub cluster: String,
     /// Who is asked to cosign the cluster log's checkpoints.
     pub witnesses: Vec<WitnessAddress>,
+    /// Where tiles are served, if anywhere.
+    pub tiles: Option<TilesConfig>,
 }
 
 /// Where a running node listens.
@@ -86,6 +92,15 @@ impl Node {
     /// Opens everything and serves.
     pub async fn start(config: NodeConfig) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(&config).await?;
+        let tiles = match &config.tiles {
+            Some(tiles) if !tiles.listen.ip().is_loopback() => {
+                let text = format!("{} is no address of this machine alone", tiles.listen);
+                let hint = "`provost dev` serves tiles without TLS: use 127.0.0.1, or run `provost server`";
+                return Err(Failure::new("PV-CONFIG-INVALID", text, hint).into());
+            }
+            Some(tiles) => Some((bind(tiles.listen, "the audit tiles").await?, tiles.readers.clone())),
+            None => None,
+        };
         let keys = config.data_dir.join("keys");
         keys::make_private_dir(&keys)?;
         let audit_config = AuditLogConfig {
@@ -128,6 +143,13 @@ impl Node {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        if let Some((listener, readers)) = tiles {
+            let serving = Tiles::new(audit.dir(), readers).serve(listener, None);
+            let stopped = node.stop.clone();
+            node.tasks.spawn(async move {
+                tokio::select! { () = serving => (), () = stopped.cancelled() => () }
+            });
+        }
         let holding = held::run(audit, holder);
         let stopped = node.stop.clone();
         node.tasks.spawn(async move {

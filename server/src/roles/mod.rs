@@ -36,6 +36,7 @@ use crate::{
     config::{Role, ServerConfig},
     failure::Failure,
     node::{data_plane::DataPlane, held, keys, metrics},
+    tiles::serve::Tiles,
     witness,
 };
 use audit_service::AuditService;
@@ -130,6 +131,11 @@ impl Server {
             let parts = data::DataParts { config, identity: &server.identity, audit: sink, inference, anonymous };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
+        }
+        if let (Some(log), Some(address)) = (&server.audit, config.audit.listen) {
+            let listener = bind(address, "audit.listen").await?;
+            let tiles = Tiles::new(log.dir(), config.audit.readers.clone());
+            until(tiles.serve(listener, Some(server.identity.clone())), &server.tasks, &server.stop);
         }
         if let Some(log) = &server.audit {
             until(witness::ask::run(log.clone(), config.audit.witness_addresses()), &server.tasks, &server.stop);

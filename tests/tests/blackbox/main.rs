@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod audit_held;
+mod audit_tiles;
 mod audit_witness;
 mod bad_input;
 mod clients;

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod prove;
+mod reader_token;
 mod receipt;
 mod rotate_key;
 mod tiles;
@@ -56,6 +57,9 @@ pub enum AuditCommand {
         after_help = "Example: provost audit checkpoints > anchor && provost audit verify ./audit --against anchor"
     )]
     Checkpoints(checkpoints::CheckpointsArgs),
+    /// Make a token for reading one log's tiles and proofs over HTTP.
+    #[command(after_help = "Example: provost audit reader-token --log acme")]
+    ReaderToken(reader_token::ReaderTokenArgs),
     /// Replace the key that signs checkpoints; run it where the leader of the audit group runs.
     #[command(after_help = "Example: provost audit rotate-key --data-dir /var/lib/provost")]
     RotateKey(rotate_key::RotateKeyArgs),
@@ -195,6 +199,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Tiles(args) => tiles::run(&args),
         AuditCommand::Prove(args) => prove::run(&args),
         AuditCommand::CheckProof(args) => prove::run_check(&args),
+        AuditCommand::ReaderToken(args) => reader_token::run(&args),
         AuditCommand::RotateKey(args) => rotate_key::run(&args),
         AuditCommand::Witness(_) | AuditCommand::Checkpoints(_) => Ok(ExitCode::SUCCESS),
     })
