@@ -118,21 +118,70 @@ def notes(path, whole=True):
     return found
 
 
-def checkpoint(note, origin, key):
+def key_list(top, key):
+    """The keys of the directory, oldest first, if they lead to `key` (docs/audit-format.md, Keys)."""
+    folder, keys = top / "cluster", []
+    listed = (folder / "keys").read_text().splitlines() if (folder / "keys").exists() else []
+    named = {}
+    if len(listed) > 1:
+        index = 0
+        for records, *_ in blocks(folder):
+            for leaf in records:
+                record = json.loads(leaf)
+                if record.get("event") == "audit.key":
+                    named[index] = record["event.objects"][0]
+                index += 1
+    both = [note for note in notes(folder / "checkpoints") if note.count("\n\u2014 ") > 1] if listed else []
+    for line in listed:
+        record, _, text = line.partition(" ")
+        name, _, encoded = text.split("+", 2)
+        one = base64.b64decode(encoded)
+        if keys and not (record.isdigit() and named.get(int(record)) == text):
+            break
+        if keys and not any(int(note.split("\n")[1]) > int(record) and signers(note, name, [keys[-1], one]) == [0, 1] for note in both):
+            break
+        keys.append(one)
+    return keys if key in keys else [key]
+
+
+def signers(note, origin, keys):
+    """Which of the keys signed the note; a line of a known key that does not verify is a forgery."""
     text, _, signatures = note.partition("\n\n")
-    good = False
+    found = set()
     for line in signatures.splitlines():
         try:
             dash, name, blob = line.split(" ")
             blob = base64.b64decode(blob, validate=True)
         except ValueError:
             raise Tampered("a signature line is malformed")
-        if name == origin and blob[:4] == sha(origin.encode() + b"\n" + key)[:4]:
-            good = signed_by(key[1:], text.encode() + b"\n", blob[4:])
+        for n, key in enumerate(keys):
+            if name == origin and blob[:4] == sha(origin.encode() + b"\n" + key)[:4]:
+                if not signed_by(key[1:], text.encode() + b"\n", blob[4:]):
+                    raise Tampered("a signature of the log's key does not verify")
+                found.add(n)
+    return sorted(found)
+
+
+def tenant_heads(top):
+    """By origin: index, size and root of every record of the cluster's log that notes a checkpoint."""
+    heads, index = {}, 0
+    for records, *_ in blocks(top / "cluster") if (top / "cluster").is_dir() else []:
+        for leaf in records:
+            record = json.loads(leaf)
+            if record.get("event") == "checkpoint" and record["phase"] == "event":
+                size, _, root = record["event.detail"].partition(" ")
+                heads.setdefault(record["event.objects"][0], []).append((index, int(size), bytes.fromhex(root)))
+            index += 1
+    return heads
+
+
+def checkpoint(note, origin, keys):
+    text, _, signatures = note.partition("\n\n")
+    good = signers(note, origin, keys)
     lines = text.split("\n")
     if not good or len(lines) < 5 or lines[0] != origin:
         raise Tampered("a checkpoint is not signed by the log's key")
-    return int(lines[1]), base64.b64decode(lines[2]), base64.b64decode(lines[3][6:])
+    return int(lines[1]), good, base64.b64decode(lines[2]), base64.b64decode(lines[3][6:])
 
 
 def blocks(folder):
@@ -195,19 +244,28 @@ def blocks(folder):
         at, skip = at + 36 + size, skip - 1
 
 
-def check_log(folder, log, top, anchor):
+def check_log(folder, log, top, anchor, heads, cluster_anchor):
     origin, key = vkey(folder / "audit.pub")
+    keys = key_list(top, key)
     if origin.rsplit("/", 1)[-1] != (log or "_cluster"):
         raise Tampered("the key is of another log")
     own = notes(folder / "checkpoints", whole=False) + notes(folder / "checkpoint")
+    own += notes(folder / "checkpoint.cosigned")
     own += [note for note in notes(top / "checkpoint") if note.split("\n", 1)[0] == origin]
     outside = [note for note in (notes(anchor) if anchor else []) if note.split("\n", 1)[0] == origin]
-    wanted = {}
-    for note in own + outside:
-        size, root, chain = checkpoint(note, origin, key)
+    wanted, current = {}, None
+    for size, good, root, chain in sorted(checkpoint(note, origin, keys) for note in own + outside):
+        if current is not None and good[-1] < current:
+            raise Tampered(f"a checkpoint of {size} records is signed by a key that was replaced before")
+        if current is not None and good[0] > current:
+            raise Tampered(f"the key of the checkpoint of {size} records did not take over")
+        current = good[-1]
         if wanted.setdefault(size, (root, chain)) != (root, chain):
             raise Tampered("two checkpoints of one size differ")
     stack, size, chain = [], 0, sha(b"provost audit chain 1\n" + origin.encode())
+    own_heads = heads.get(origin, [])
+    below = [head for head in own_heads if head[0] < cluster_anchor]
+    noted = {size: root for _, size, root in own_heads[-1:] + below[-1:]}
     writers, intents, problems, starts = {}, {}, 0, {0: chain}
     for records, hashes, chain_in, chain_out, times_, segment in blocks(folder):
         if segment and size % SEGMENT == 0 and (segment[0] != sha(origin.encode()) or segment[1] != chain):
@@ -240,22 +298,27 @@ def check_log(folder, log, top, anchor):
                 intents[record["call_id"]] = (record["writer_id"], record["epoch"])
             elif record["phase"] == "outcome":
                 problems += intents.pop(record["call_id"], None) is None
-            if size in wanted:
+            if size in wanted or size in noted:
                 root = stack[-1]
                 for left in reversed(stack[:-1]):
                     root = sha(b"\1" + left + root)
-                if wanted[size] != (root, chain):
+                if wanted.get(size, (root, chain)) != (root, chain):
                     raise Tampered(f"checkpoint of {size} records")
+                if noted.get(size, root) != root:
+                    raise Tampered(f"the cluster's log notes another root for {size} records")
         if chain_out is not None and (chain_out != chain or times_ != (min(seen), max(seen))):
             raise Tampered(f"block before record {size}")
         if segment and segment[2] and (len(segment[2]) < 80 or segment[2][16:48] != stack[-1] and size == SEGMENT):
             raise Tampered("segment footer")
+    if max(noted, default=0) > size:
+        raise Tampered(f"{size} records are left of {max(noted)} that the cluster's log notes")
     if wanted and max(wanted) > size:
         raise Tampered(f"{size} records are left of {max(wanted)}")
     problems += sum(writers[writer][0] > epoch for writer, epoch in intents.values())
     if problems:
         raise Tampered(f"{problems} breaches of completeness")
-    return {"origin": origin, "records": size, "signed": max(wanted, default=0), "anchored": bool(outside)}
+    return {"origin": origin, "records": size, "signed": max(wanted, default=0), "anchored": bool(outside or below),
+            "anchor": max((int(note.split("\n")[1]) for note in outside), default=0)}
 
 
 def main(args):
@@ -268,12 +331,18 @@ def main(args):
     known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for note in (notes(anchor) if anchor else [])}
     if not folders and not known:
         return 5
-    results, code = [], 0
+    results, code, cluster_anchor = [], 0, 0
+    try:
+        heads = tenant_heads(top)
+    except (Tampered, Incomplete, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        heads = {}  # the cluster's own verdict says so
+    known |= {origin.rsplit("/", 1)[-1] for origin in heads}
     for log in sorted(set(folders) | known):
         try:
             if log not in folders:
-                raise Tampered("the anchor knows this log and it is gone")
-            result = check_log(folders[log], log, top, anchor)
+                raise Tampered("the anchor or the cluster's log knows this log and it is gone")
+            result = check_log(folders[log], log, top, anchor, heads, cluster_anchor)
+            cluster_anchor = cluster_anchor if log else result["anchor"]
             exit_code = 0 if result["anchored"] else 2
         except Incomplete as error:
             result, exit_code = {"log": log, "incomplete": str(error)}, 4

@@ -99,6 +99,7 @@ pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
         key_file: config.key_file.clone(),
         cluster: config.cluster.clone(),
         turn: tokio::sync::Mutex::default(),
+        rotating: tokio::sync::Mutex::default(),
         tenants: TenantHeads::new(config.cluster.clone()),
     });
     let every = config.checkpoint_interval;

@@ -30,6 +30,8 @@ pub(crate) struct Checkpointer {
     pub cluster: String,
     /// One at a time: a second seal would replace the first one's heads.
     pub turn: Mutex<()>,
+    /// One change of the key at a time.
+    pub rotating: Mutex<()>,
     /// Notes the tenants' checkpoints in the cluster's log.
     pub tenants: TenantHeads,
 }

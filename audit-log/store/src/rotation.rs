@@ -76,6 +76,8 @@ impl AuditLog {
 }
 
 pub(crate) async fn rotate_if_asked(checkpointer: &Checkpointer, key_file: &Path) -> Result<bool, AuditError> {
+    // Whoever comes second finds that it is done.
+    let _one = checkpointer.rotating.lock().await;
     let next = next_key_file(key_file);
     if !next.exists() || !checkpointer.group.is_leader() {
         return Ok(false);

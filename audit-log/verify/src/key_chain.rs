@@ -135,7 +135,7 @@ fn names(cluster: &Path, index: u64, vkey: &str) -> bool {
     let mut reader = LogReader::from_segment(LogLayout::new(cluster), index - index % SEGMENT_LEAVES)
         .with_filter(Box::new(move |header| header.first_index == block));
     while let Ok(Some(chunk)) = reader.next() {
-        for (_, leaf) in chunk.iter().filter(|(at, _)| *at == index) {
+        if let Some((_, leaf)) = chunk.iter().find(|(at, _)| *at == index) {
             let Ok(record) = Record::decode(leaf) else { return false };
             let named = record.event_objects.first().is_some_and(|object| object == vkey);
             return record.event.as_deref() == Some(KEY_EVENT) && named;
