@@ -349,6 +349,11 @@ impl AuditMachine {
         files
     }
 
+    /// The first key that signed: it names the log, whatever key signs now.
+    pub(crate) fn first_key(&self) -> [u8; 32] {
+        self.state.keys.first().map_or(self.public_key, |(_, key)| *key)
+    }
+
     /// The key that signs by what is stored here; `None`: the first one does.
     pub(crate) fn noted_key(dir: &Path) -> Result<Option<[u8; 32]>, AuditError> {
         let state = MachineState::read(&dir.join(STATE_FILE))?;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use provost_audit_core::LogId;
+use provost_audit_core::{LogId, VerifierKey};
 use provost_types::AuditSink;
 
 use crate::{AuditLog, error::AuditError};
@@ -19,6 +19,13 @@ impl AuditLog {
         let machine = self.inner.checkpointer.machine.0.lock();
         let note = |head: crate::entry::Head| Some((head.log.clone(), machine.checkpoint(&head.log)?.note.clone()));
         machine.heads().into_iter().filter_map(note).collect()
+    }
+
+    /// The first key that signed a log's checkpoints. It tells this log from another of its name, and a
+    /// rotation does not change it.
+    pub fn first_key(&self, log: &LogId) -> VerifierKey {
+        let machine = self.inner.checkpointer.machine.0.lock();
+        VerifierKey { name: log.origin(&self.inner.checkpointer.cluster), public_key: machine.first_key() }
     }
 
     /// From now on the tenants' checkpoints are recorded in the cluster's log, through this way.

@@ -161,10 +161,11 @@ pub async fn at_start(log: &AuditLog, holder: &dyn Holder) -> anyhow::Result<()>
     }
 }
 
-/// How a log is called in the control plane: `ORIGIN+KEYID`. Two audit groups that do not share their
-/// key are two logs, though they may have one origin.
+/// How a log is called in the control plane: `ORIGIN+KEYID`, with the first key that signed it. Two audit
+/// groups that do not share their key are two logs, though they may have one origin; a rotation makes
+/// no new log, so that storage from before it is seen to be older.
 fn held_name(log: &AuditLog, id: &LogId) -> String {
-    let key = log.verifier_key(id);
+    let key = log.first_key(id);
     let [a, b, c, d] = key.id();
     format!("{}+{a:02x}{b:02x}{c:02x}{d:02x}", key.name)
 }

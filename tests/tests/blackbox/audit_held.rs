@@ -101,3 +101,31 @@ fn a_rollback_of_the_whole_audit_storage_meets_the_copy_in_the_control_plane() {
     let refused = Command::new(binary("provost")).args(args).output().unwrap();
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
 }
+
+#[test]
+fn a_new_key_takes_over_while_calls_run() {
+    let mut dev = Dev::start(None, &[]);
+    let select = ["call", "sql.query", "--arg", "sql=SELECT count(*) AS n FROM customers"];
+    assert!(dev.cli(&select).status.success());
+    let old = fs::read_to_string(dev.data.join("audit/cluster/audit.pub")).unwrap();
+    let rotated = dev.cli(&["audit", "rotate-key"]);
+    assert!(rotated.status.success(), "{}", text(&rotated));
+    let new = String::from_utf8(rotated.stdout.clone()).unwrap();
+    assert_ne!(old, new);
+    assert!(text(&rotated).contains("the new key signs"), "{}", text(&rotated));
+    assert!(dev.cli(&select).status.success());
+    // The control plane's copy goes over to the new key too.
+    let began = Instant::now();
+    while !held(&dev).0.contains("/_cluster\n") {
+        assert!(began.elapsed() < PATIENCE, "{}", dev.stderr());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(dev.terminate().1, "{}", dev.stderr());
+    let audit = dev.data.join("audit");
+    assert_eq!(fs::read_to_string(audit.join("cluster/audit.pub")).unwrap(), new);
+    for key in [&old, &new] {
+        let verify = dev.cli(&["audit", "verify", audit.to_str().unwrap(), "--key", key.trim()]);
+        assert_eq!(verify.status.code(), Some(2), "{}", text(&verify));
+    }
+    assert!(!dev.data.join("keys/audit-checkpoint.key.next").exists());
+}

@@ -21,7 +21,7 @@ const MAX_NOTE_BYTES: usize = 16 << 10;
 /// A checkpoint of one audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditCheckpoint {
-    /// The log: its origin, `+`, the id of the key that signs it.
+    /// The log: its origin, `+`, the id of the first key that signed it.
     pub log: String,
     /// Records.
     pub size: u64,
