@@ -206,7 +206,8 @@ fn a_witness_decides() {
     let request = |old_size, proof: Vec<Hash>, note: String| AddCheckpoint { old_size, proof, note };
     let other = |size| note_of(ORIGIN, size, Hash([9; 32]), 1);
     let held = head(10);
-    let cases: Vec<(&str, Option<&TreeHead>, AddCheckpoint, Result<u64, u16>)> = vec![
+    type Case<'a> = (&'a str, Option<&'a TreeHead>, AddCheckpoint, Result<u64, u16>);
+    let cases: Vec<Case<'_>> = vec![
         ("the first", None, request(0, vec![], note(10)), Ok(10)),
         ("the first, with a proof", None, request(0, vec![Hash::ZERO], note(10)), Err(422)),
         ("the first, from elsewhere", None, request(4, proof(4, 10), note(10)), Err(409)),
