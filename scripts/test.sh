@@ -3,7 +3,7 @@
 #
 # One target directory, one profile and one feature set throughout, so that a dependency is compiled
 # once for the tests and its metadata once for clippy. Each step prints how long it took. The runner's
-# summary comes last.
+# summary and the attack matrix come last.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -45,6 +45,9 @@ rocksdb() {
   ROCKSDB_LIB_DIR=$(scripts/rocksdb.sh) && export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1
 }
 
+# Rows of an earlier run must not stand for this one's.
+forget_attack_rows() { rm -rf "${CARGO_TARGET_DIR:-target}/tmp/attack-matrix"; }
+
 models() { python3 scripts/fetch_minilm.py "$PROVOST_TEST_MODELS"; }
 
 deny() {
@@ -64,5 +67,11 @@ step "model for real embeddings" models
 step "build" cargo build --locked --workspace --bins
 step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
 step "compile tests" cargo test --locked --workspace --no-run --quiet
+step "forget old attack rows" forget_attack_rows
 print_timings
-step "tests" run_tests
+# The table is shown even when a test failed: it says which attack was not stopped.
+tests_status=0
+run_tests || tests_status=$?
+echo "== attack matrix"
+cargo xtask attack-matrix || tests_status=$((tests_status == 0 ? 1 : tests_status))
+exit "$tests_status"

@@ -3,29 +3,35 @@
 
 Written from docs/audit-format.md alone; shares no code with the product. Needs Python 3.9 and
 libzstd (present on every Debian). Prints one JSON object and ends with the exit code of the format:
-0 proven, 1 tampered, 2 consistent but unanchored, 4 incomplete input, 5 usage.
+0 proven, 1 tampered, 2 consistent but unanchored, 4 incomplete input, 5 usage. The place of a
+failure is the one that the format defines: index, file, offset.
 """
 import base64
 import ctypes
 import ctypes.util
+import functools
 import hashlib
+import itertools
 import json
+import re
 import struct
 import sys
 from pathlib import Path
 
-BLOCK, SEGMENT, MAX_RAW = 256, 65536, 256 * (4 + 65535)
+BLOCK, SEGMENT, MAX_LEAF, MAX_RAW, U64 = 256, 65536, 65535, 256 * (4 + 65535), 1 << 64
+CLOCK_TOLERANCE_NS = 15 * 60 * 10**9
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, P - 2, P) % P
 
 
-class Tampered(Exception):
-    pass
+class Fault(Exception):
+    """The exit code that a log gets, and the place."""
 
-
-class Incomplete(Exception):
-    pass
+    def __init__(self, code, index, file, offset, what):
+        super().__init__(what)
+        self.broken, self.anchor = False, 0  # whether records differ; what the anchor covers
+        self.result = {"exit": code, "index": index, "file": str(file), "offset": offset, "what": what}
 
 
 def sha(data):
@@ -59,266 +65,393 @@ def point(data):
         x = x * pow(2, (P - 1) // 4, P) % P
     if y >= P or (x * x - square) % P or (x == 0 and sign):
         raise ValueError("not a point")
-    return (P - x if x & 1 != sign else x), y, 1, (P - x if x & 1 != sign else x) * y % P
+    x = P - x if x & 1 != sign else x
+    return x, y, 1, x * y % P
 
 
 BASE = point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 
+@functools.lru_cache(maxsize=None)
 def signed_by(key, message, signature):
+    if len(signature) != 64 or int.from_bytes(signature[32:], "little") >= L:
+        return False
     try:
         a, r, s = point(key), point(signature[:32]), int.from_bytes(signature[32:], "little")
     except ValueError:
-        return False
-    if s >= L:
         return False
     k = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % L
     left, right = times(s, BASE), add(r, times(k, a))
     return not ((left[0] * right[2] - right[0] * left[2]) % P or (left[1] * right[2] - right[1] * left[2]) % P)
 
 
-def zstd_library():
+@functools.lru_cache(maxsize=None)
+def zstd():
     lib = ctypes.CDLL(ctypes.util.find_library("zstd") or "libzstd.so.1")
-    lib.ZSTD_decompress.restype = lib.ZSTD_isError.restype = ctypes.c_size_t
+    lib.ZSTD_decompress.restype = lib.ZSTD_isError.restype = lib.ZSTD_compressBound.restype = ctypes.c_size_t
     lib.ZSTD_decompress.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
-    lib.ZSTD_isError.argtypes = [ctypes.c_size_t]
+    lib.ZSTD_isError.argtypes = lib.ZSTD_compressBound.argtypes = [ctypes.c_size_t]
     return lib
 
 
-def decompress(data, size, library=[]):
-    if not library:
-        library.append(zstd_library())
+def decompress(data, size):
+    """Exactly `size` bytes, or nothing."""
     out = ctypes.create_string_buffer(max(size, 1))
-    got = library[0].ZSTD_decompress(out, size, data, len(data))
-    if library[0].ZSTD_isError(got) or got != size:
-        raise Tampered("a block does not decompress")
-    return out.raw[:size]
+    got = zstd().ZSTD_decompress(out, size, data, len(data))
+    return out.raw[:size] if not zstd().ZSTD_isError(got) and got == size else None
+
+
+def unbase64(text):
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data
 
 
 def vkey(path):
+    if not path.exists():
+        raise Fault(4, 0, path, 0, "the key is missing")
     try:
-        name, key_id, key = path.read_text().strip().split("+", 2)
-    except (OSError, ValueError) as error:
-        raise Incomplete(f"{path}: {error}")
-    key = base64.b64decode(key)
-    if len(key) != 33 or key[0] != 1 or sha(name.encode() + b"\n" + key)[:4].hex() != key_id:
-        raise Incomplete(f"{path}: not a verifier key")
-    return name, key
+        name, key_id, key = path.read_text().rstrip().split("+", 2)
+        key = unbase64(key)
+        if len(key) == 33 and key[0] == 1 and sha(name.encode() + b"\n" + key)[:4].hex() == key_id:
+            return name, key
+    except ValueError:
+        pass
+    raise Fault(1, 0, path, 0, "not a verifier key")
 
 
-def notes(path, whole=True):
-    """Checkpoint notes of a file: text, blank line, signature lines, blank line, next text."""
-    found, rest = [], path.read_text(errors="replace") if path.exists() else ""
-    while rest:
-        body = rest.find("\n\n")
-        end = rest.find("\n\n", body + 2) if body >= 0 else -1
-        piece, rest = (rest, "") if end < 0 else (rest[: end + 1], rest[end + 2 :])
-        if piece.endswith("\n") or whole:
-            found.append(piece)
+def notes(path):
+    """Notes of a file as (offset, text): text, blank line, signature lines, blank line, next text."""
+    found, data, at = [], path.read_bytes() if path.exists() else b"", 0
+    while at < len(data):
+        body = data.find(b"\n\n", at)
+        end = data.find(b"\n\n", body + 2) if body >= 0 else -1
+        end = len(data) if end < 0 else end + 1
+        found.append((at, data[at:end].decode(errors="replace")))
+        at = end + 1
     return found
 
 
-def key_list(top, key):
+def is_cut(note):
+    """Whether a crash may have cut it: no whole signature line."""
+    signatures = note.partition("\n\n")[2]
+    return not signatures.endswith("\n")
+
+
+def listed_keys(top, key):
     """The keys of the directory, oldest first, if they lead to `key` (docs/audit-format.md, Keys)."""
-    folder, keys = top / "cluster", []
-    listed = (folder / "keys").read_text().splitlines() if (folder / "keys").exists() else []
-    named = {}
-    if len(listed) > 1:
-        index = 0
-        for records, *_ in blocks(folder):
-            for leaf in records:
-                record = json.loads(leaf)
-                if record.get("event") == "audit.key":
-                    named[index] = record["event.objects"][0]
-                index += 1
-    both = [note for note in notes(folder / "checkpoints") if note.count("\n\u2014 ") > 1] if listed else []
-    for line in listed:
+    folder, keys, named = top / "cluster", [], {}
+    lines = (folder / "keys").read_text(errors="replace").splitlines() if (folder / "keys").exists() else []
+    if len(lines) > 1:
+        named = {index: record["event.objects"][0] for index, record in cluster_events(top, "audit.key")}
+    both = [note for _, note in notes(folder / "checkpoints") if note.count("\n\u2014 ") > 1] if lines else []
+    for line in lines:
         record, _, text = line.partition(" ")
-        name, _, encoded = text.split("+", 2)
-        one = base64.b64decode(encoded)
-        if keys and not (record.isdigit() and named.get(int(record)) == text):
+        try:
+            name, key_id, encoded = text.split("+", 2)
+            one = unbase64(encoded)
+            if len(one) != 33 or one[0] != 1 or sha(name.encode() + b"\n" + one)[:4].hex() != key_id:
+                break
+        except ValueError:
             break
-        if keys and not any(int(note.split("\n")[1]) > int(record) and signers(note, name, [keys[-1], one]) == [0, 1] for note in both):
+        if keys and not (record.isdigit() and named.get(int(record)) == text and switched(both, name, keys[-1], one, int(record))):
             break
         keys.append(one)
     return keys if key in keys else [key]
 
 
-def signers(note, origin, keys):
-    """Which of the keys signed the note; a line of a known key that does not verify is a forgery."""
-    text, _, signatures = note.partition("\n\n")
-    found = set()
-    for line in signatures.splitlines():
+def switched(both, name, before, one, record):
+    """Whether both keys signed one checkpoint that covers the record."""
+    for note in both:
         try:
-            dash, name, blob = line.split(" ")
-            blob = base64.b64decode(blob, validate=True)
+            head, signers = checkpoint(note, name, [before, one])
+            if signers == (0, 1) and head[0] > record:
+                return True
         except ValueError:
-            raise Tampered("a signature line is malformed")
-        for n, key in enumerate(keys):
-            if name == origin and blob[:4] == sha(origin.encode() + b"\n" + key)[:4]:
-                if not signed_by(key[1:], text.encode() + b"\n", blob[4:]):
-                    raise Tampered("a signature of the log's key does not verify")
-                found.add(n)
-    return sorted(found)
+            pass
+    return False
+
+
+def cluster_events(top, name):
+    """Index and record of each event of this name in the cluster's log, as far as it can be read."""
+    if not (top / "cluster").is_dir():
+        return
+    try:
+        for kind, _, _, index, content in parts(top / "cluster", [top, 0]):
+            leaves, body = [content[0]] if kind == "record" else [], content[3] if kind == "block" else None
+            if body:
+                raw, at = decompress(body[0], body[1]) or b"", 0
+                while at + 4 <= len(raw):
+                    (length,) = struct.unpack_from("<I", raw, at)
+                    leaves.append(raw[at + 4 : at + 4 + length])
+                    at += 4 + length
+            for number, leaf in enumerate(leaves, index):
+                if b'"event":"' + name.encode() + b'"' in leaf:
+                    record = read_record(leaf)
+                    if record["phase"] == "event" and record.get("event.objects"):
+                        yield number, record
+    except (Fault, ValueError, KeyError, AttributeError, RecursionError):
+        return  # the cluster's own verdict says so
 
 
 def tenant_heads(top):
     """By origin: index, size and root of every record of the cluster's log that notes a checkpoint."""
-    heads, index = {}, 0
-    for records, *_ in blocks(top / "cluster") if (top / "cluster").is_dir() else []:
-        for leaf in records:
-            record = json.loads(leaf)
-            if record.get("event") == "checkpoint" and record["phase"] == "event":
-                size, _, root = record["event.detail"].partition(" ")
-                heads.setdefault(record["event.objects"][0], []).append((index, int(size), bytes.fromhex(root)))
-            index += 1
+    heads = {}
+    for index, record in cluster_events(top, "checkpoint"):
+        form = re.fullmatch("([0-9]+) ([0-9a-f]{64})", record.get("event.detail", ""))
+        if form:
+            heads.setdefault(record["event.objects"][0], []).append((index, int(form[1]), bytes.fromhex(form[2])))
     return heads
 
 
 def checkpoint(note, origin, keys):
-    text, _, signatures = note.partition("\n\n")
-    good = signers(note, origin, keys)
-    lines = text.split("\n")
-    if not good or len(lines) < 5 or lines[0] != origin:
-        raise Tampered("a checkpoint is not signed by the log's key")
-    return int(lines[1]), good, base64.b64decode(lines[2]), base64.b64decode(lines[3][6:])
+    """((size, root, chain, time), first and last signer) of a note that one of the keys signed, or ValueError."""
+    text, blank, signatures = note.partition("\n\n")
+    lines, good = signatures.split("\n"), set()
+    if not blank or lines.pop() != "" or not 1 <= len(lines) <= 64 or len(note.encode()) > 16384:
+        raise ValueError("not a signed note")
+    for line in lines:
+        dash, name, blob = line.split(" ")
+        blob = unbase64(blob)
+        if dash != "\u2014" or not name or "+" in name or len(blob) < 5:
+            raise ValueError("a signature line is malformed")
+        for n, key in enumerate(keys):
+            if name == origin and blob[:4] == sha(origin.encode() + b"\n" + key)[:4]:
+                if not signed_by(key[1:], text.encode() + b"\n", blob[4:]):
+                    raise ValueError("a signature does not hold")
+                good.add(n)
+    number, value = "(0|[1-9][0-9]*)", "([A-Za-z0-9+/]{43}=)"
+    form = re.match(f"([^\n]+)\n{number}\n{value}\nchain {value}\ntime {number}(\n|$)", text)
+    if not good or not form or form[1] != origin or int(form[2]) >= U64 or int(form[5]) >= U64:
+        raise ValueError("not a checkpoint that the log's key signed")
+    return (int(form[2]), unbase64(form[3]), unbase64(form[4]), int(form[5])), (min(good), max(good))
 
 
-def blocks(folder):
-    """Yields (records, stored hashes, chain_in or None, chain_out or None) in order."""
+def read_record(leaf):
+    """The canonical record, or ValueError."""
+    record = json.loads(leaf.decode())
+    if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() != leaf:
+        raise ValueError("not canonical")
+    for key, value in record.items():
+        plain = key.isascii() and key.isprintable() and not set(key) & set('"\\')
+        texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
+        if not plain or not (isinstance(value, str) or texts or (type(value) is int and 0 <= value < U64)):
+            raise ValueError(f"the value of {key}")
+    forms = {"call_id": "[0-9a-f]{32}", "phase": "intent|outcome|denied|event", "time_ns": "0|[1-9][0-9]*",
+             "writer_id": "(?s:.*)", "writer_prev": "[0-9a-f]{64}"}
+    well = all(re.fullmatch(form, str(record[key])) and isinstance(record[key], str) for key, form in forms.items())
+    well = well and all(isinstance(record.get(key, ""), str) for key in ("status", "tenant", "event"))
+    if not well or record["v"] != 1 or int(record["time_ns"]) >= U64 or not all(type(record[k]) is int for k in ("epoch", "seq", "v")):
+        raise ValueError("a field is missing or of another kind")
+    return record
+
+
+def parts(folder, end):
+    """Yields the parts of a log in order; `end` is kept at the place of the next one."""
     index, first = 0, 0
-    segments = sorted((folder / "segments").glob("*.seg"))
-    while True:
-        path = folder / "segments" / f"{first:020}.seg"
-        if not path.exists():
-            if segments and int(segments[-1].stem) > first:
-                raise Incomplete(f"{path} is missing")
-            break
+    segments = sorted(int(path.stem) for path in (folder / "segments").glob("*.seg"))
+    while (path := folder / "segments" / f"{first:020}.seg").exists() and path.stat().st_size >= 80:
         data = path.read_bytes()
-        leaf_file = path.with_suffix(".leaf")
-        leaves = leaf_file.read_bytes() if leaf_file.exists() else b""
-        if len(data) >= 80 and (data[:8] != b"PVSEG\0\0\1" or struct.unpack_from("<Q", data, 8)[0] != first):
-            raise Tampered(f"{path}: header")
-        chain_in, at, origin = data[48:80], 80, data[16:48]
+        leaves = path.with_suffix(".leaf").read_bytes() if path.with_suffix(".leaf").exists() else b""
+        if data[:8] != b"PVSEG\0\0\1" or struct.unpack_from("<Q", data, 8)[0] != first:
+            raise Fault(1, index, path, 0, "segment header")
+        at, end[:] = 80, (path, 80)
+        yield "segment", path, 0, first, (data[16:48], data[48:80])
         while index < first + SEGMENT and at + 104 <= len(data):
             magic, count, start, raw_len, stored, low, high = struct.unpack_from("<4sIQIIQQ", data, at)
-            if magic != b"PVB1" or count != BLOCK or start != index or raw_len > MAX_RAW:
-                raise Tampered(f"{path}: block header at {at}")
-            block_in, block_out = data[at + 40 : at + 72], data[at + 72 : at + 104]
+            bounded = BLOCK * 4 <= raw_len <= MAX_RAW and stored <= zstd().ZSTD_compressBound(raw_len)
+            if magic != b"PVB1" or count != BLOCK or not bounded or start != index:
+                raise Fault(1, index, path, at, "block header")
             if at + 104 + stored > len(data):
                 break
-            raw, records, pos = decompress(data[at + 104 : at + 104 + stored], raw_len), [], 0
-            while pos < len(raw):
-                (size,) = struct.unpack_from("<I", raw.ljust(pos + 4, b"\0"), pos)
-                records.append(raw[pos + 4 : pos + 4 + size])
-                pos += 4 + size
-            if pos != len(raw) or len(records) != BLOCK:
-                raise Tampered(f"{path}: block at {at}")
-            offset = (index - first) * 32
-            hashes = [leaves[o : o + 32] for o in range(offset, offset + BLOCK * 32, 32)]
-            at, index = at + 104 + stored, index + BLOCK
-            footer = data[at : at + 80] if index == first + SEGMENT else b""
-            if footer and (footer[:4] != b"PVF1" or footer[48:80] != block_out):
-                raise Tampered(f"{path}: footer")
-            yield records, hashes, block_in, block_out, (low, high), (origin, chain_in, footer)
+            hashes = [leaves[o : o + 32] for o in range((index - first) * 32, (index - first + BLOCK) * 32, 32)]
+            body = data[at + 104 : at + 104 + stored], raw_len, hashes
+            end[1] = at + 104 + stored
+            yield "block", path, at, index, (data[at + 40 : at + 72], data[at + 72 : at + 104], (low, high), body)
+            at, index = end[1], index + BLOCK
         if index < first + SEGMENT:
             break
+        footer = data[at : at + 80]
+        if len(footer) == 80:
+            if footer[:4] != b"PVF1" or struct.unpack_from("<IQ", footer, 4) != (SEGMENT, first):
+                raise Fault(1, first, path, at, "segment footer")
+            end[1] = at + 80
+            yield "footer", path, at, first, (footer[16:48], footer[48:80])
+        elif (folder / "segments" / f"{first + SEGMENT:020}.seg").exists():
+            raise Fault(1, first, path, at, "the footer is missing")
         first += SEGMENT
-    tails = [int(path.name[5:-4]) for path in folder.glob("tail-*.raw")]
+    if not path.exists() and segments and segments[-1] > first:
+        raise Fault(4, index, path, 0, "the segment is missing")
+    tails = sorted(int(path.name[5:-4]) for path in folder.glob("tail-*.raw"))
     tail = max((start for start in tails if start <= index), default=None)
+    if tail is None and tails:
+        raise Fault(4, index, folder / f"tail-{tails[0]:020}.raw", 0, "records before the tail are missing")
     if tail is None:
-        if tails:
-            raise Incomplete("records between segments and tail are missing")
         return
-    data, at, skip = (folder / f"tail-{tail:020}.raw").read_bytes(), 48, index - tail
-    if len(data) >= 48 and (data[:8] != b"PVTAIL\0\1" or struct.unpack_from("<Q", data, 8)[0] != tail):
-        raise Tampered("tail header")
-    while at + 36 <= len(data):
+    path = folder / f"tail-{tail:020}.raw"
+    data, at, end[:] = path.read_bytes(), 48, (path, 0)
+    if len(data) < 48:
+        return
+    if data[:8] != b"PVTAIL\0\1" or struct.unpack_from("<Q", data, 8)[0] != tail or tail % BLOCK:
+        raise Fault(1, index, path, 0, "tail header")
+    end[1] = 48
+    for number in itertools.count(tail):
+        if number == index:
+            yield "tail", path, 0, tail, data[16:48]
+        if at + 36 > len(data):
+            return
         (size,) = struct.unpack_from("<I", data, at)
-        if size > 65535:
-            raise Tampered("tail frame")
+        if size > MAX_LEAF:
+            raise Fault(1, max(number, index), path, at, "tail frame")
         if at + 36 + size > len(data):
             return
-        if skip <= 0:
-            yield [data[at + 36 : at + 36 + size]], [data[at + 4 : at + 36]], None, None, (tail, data[16:48]), None
-        at, skip = at + 36 + size, skip - 1
+        start, at, end[1] = at, at + 36 + size, at + 36 + size
+        if number >= index:
+            yield "record", path, start, number, (data[start + 36 : at], data[start + 4 : start + 36])
 
 
 def check_log(folder, log, top, anchor, heads, cluster_anchor):
     origin, key = vkey(folder / "audit.pub")
-    keys = key_list(top, key)
+    keys = listed_keys(top, key)
     if origin.rsplit("/", 1)[-1] != (log or "_cluster"):
-        raise Tampered("the key is of another log")
-    own = notes(folder / "checkpoints", whole=False) + notes(folder / "checkpoint")
-    own += notes(folder / "checkpoint.cosigned")
-    own += [note for note in notes(top / "checkpoint") if note.split("\n", 1)[0] == origin]
-    outside = [note for note in (notes(anchor) if anchor else []) if note.split("\n", 1)[0] == origin]
+        raise Fault(1, 0, folder / "audit.pub", 0, "the key is of another log")
+    history = notes(folder / "checkpoints")
+    if history and is_cut(history[-1][1]):
+        history.pop()
+    own = [(folder / "checkpoints", note) for note in history]
+    own += [(folder / name, note) for name in ("checkpoint", "checkpoint.cosigned") for note in notes(folder / name)]
+    matching = lambda path: [(path, note) for note in notes(path) if note[1].split("\n", 1)[0] == origin]
+    own += matching(top / "checkpoint")
+    outside = matching(anchor) if anchor else []
+    known, refused = [], None
+    for outer, file, (offset, note) in [(0, *n) for n in own] + [(1, *n) for n in outside]:
+        try:
+            head, signers = checkpoint(note, origin, keys)
+            known.append((head, -outer, file, offset, signers))
+        except ValueError as error:
+            refused = refused or (file, offset, str(error))
+    known.sort(key=lambda k: (k[0][0], k[4]))
     wanted, current = {}, None
-    for size, good, root, chain in sorted(checkpoint(note, origin, keys) for note in own + outside):
-        if current is not None and good[-1] < current:
-            raise Tampered(f"a checkpoint of {size} records is signed by a key that was replaced before")
-        if current is not None and good[0] > current:
-            raise Tampered(f"the key of the checkpoint of {size} records did not take over")
-        current = good[-1]
-        if wanted.setdefault(size, (root, chain)) != (root, chain):
-            raise Tampered("two checkpoints of one size differ")
-    stack, size, chain = [], 0, sha(b"provost audit chain 1\n" + origin.encode())
+    for head, outer, file, offset, (first, last) in known:
+        if current is not None and (last < current or first > current):
+            refused = refused or (file, offset, "its key was replaced before, or did not take over from the one before it")
+        else:
+            current = last
     own_heads = heads.get(origin, [])
     below = [head for head in own_heads if head[0] < cluster_anchor]
-    noted = {size: root for _, size, root in own_heads[-1:] + below[-1:]}
-    writers, intents, problems, starts = {}, {}, 0, {0: chain}
-    for records, hashes, chain_in, chain_out, times_, segment in blocks(folder):
-        if segment and size % SEGMENT == 0 and (segment[0] != sha(origin.encode()) or segment[1] != chain):
-            raise Tampered(f"segment header at record {size}")
-        if chain_in is not None and chain_in != chain:
-            raise Tampered(f"chain before record {size}")
-        starts[size] = chain if size % BLOCK == 0 else starts.get(size)
-        if segment is None and starts.get(times_[0]) != times_[1]:
-            raise Tampered("the tail does not continue the chain")
-        seen = []
-        for leaf, stored in zip(records, hashes):
-            node = sha(b"\0" + leaf)
-            if stored and stored != node:
-                raise Tampered(f"record {size}")
-            record = json.loads(leaf)
-            if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() != leaf:
-                raise Tampered(f"record {size} is not canonical")
-            seen.append(int(record["time_ns"]))
-            chain, size, count = sha(b"\2" + chain + node), size + 1, size
-            stack.append(node)
-            while count & 1:
-                right, left, count = stack.pop(), stack.pop(), count >> 1
-                stack.append(sha(b"\1" + left + right))
-            epoch, seq, last = writers.get(record["writer_id"], (record["epoch"], 0, "0" * 64))
-            follows = (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
-            problems += (not follows) + (record["writer_prev"] != last) + (record.get("tenant", "") != log)
-            writers[record["writer_id"]] = (record["epoch"], record["seq"], sha(b"\0" + leaf).hex())
-            if record["phase"] == "intent":
-                problems += record["call_id"] in intents
-                intents[record["call_id"]] = (record["writer_id"], record["epoch"])
-            elif record["phase"] == "outcome":
-                problems += intents.pop(record["call_id"], None) is None
-            if size in wanted or size in noted:
-                root = stack[-1]
-                for left in reversed(stack[:-1]):
-                    root = sha(b"\1" + left + root)
-                if wanted.get(size, (root, chain)) != (root, chain):
-                    raise Tampered(f"checkpoint of {size} records")
-                if noted.get(size, root) != root:
-                    raise Tampered(f"the cluster's log notes another root for {size} records")
-        if chain_out is not None and (chain_out != chain or times_ != (min(seen), max(seen))):
-            raise Tampered(f"block before record {size}")
-        if segment and segment[2] and (len(segment[2]) < 80 or segment[2][16:48] != stack[-1] and size == SEGMENT):
-            raise Tampered("segment footer")
-    if max(noted, default=0) > size:
-        raise Tampered(f"{size} records are left of {max(noted)} that the cluster's log notes")
-    if wanted and max(wanted) > size:
-        raise Tampered(f"{size} records are left of {max(wanted)}")
-    problems += sum(writers[writer][0] > epoch for writer, epoch in intents.values())
-    if problems:
-        raise Tampered(f"{problems} breaches of completeness")
-    return {"origin": origin, "records": size, "signed": max(wanted, default=0), "anchored": bool(outside or below),
-            "anchor": max((int(note.split("\n")[1]) for note in outside), default=0)}
+    noted, roots = own_heads[-1:] + below[-1:], {}
+    for head, outer, file, offset, _ in sorted(known, key=lambda k: (k[0][0], k[1])):
+        if wanted.setdefault(head[0], (head, outer, file, offset))[0][1:3] != head[1:3]:
+            refused = refused or (file, offset, "two checkpoints of one size differ")
+
+    stack, size, chain, good, anchored, signed_ns = [], 0, sha(b"provost audit chain 1\n" + origin.encode()), 0, 0, 0
+    writers, intents, problems, suspicions, starts, segment, end = {}, {}, [], [], {0: chain}, [], [folder, 0]
+
+    def take(leaf, stored, file, offset):
+        """One record: hash, form, chain, tree, rules, checkpoint."""
+        nonlocal chain, size, good, anchored, signed_ns
+        node = sha(b"\0" + leaf)
+        if len(stored) == 32 and stored != node:
+            raise Fault(1, size, file, offset, "the record is not what its stored hash says")
+        try:
+            record = read_record(leaf)
+        except (ValueError, KeyError, AttributeError, RecursionError) as error:
+            raise Fault(1, size, file, offset, f"not a record: {error}")
+        rules(record, node, file, offset)
+        chain, size, count = sha(b"\2" + chain + node), size + 1, size
+        push(stack, node, count)
+        push(segment, node, count % SEGMENT)
+        if any(size == head[1] for head in noted):
+            roots[size] = join(stack)
+        if size in wanted:
+            (_, root, signed_chain, time), outer, note_file, note_offset = wanted[size]
+            if (root, signed_chain) != (join(stack), chain):
+                raise Fault(1, good, note_file, note_offset, f"not the {size} records that were signed")
+            good, anchored, signed_ns = size, size if outer else anchored, max(signed_ns, time)
+        return int(record["time_ns"])
+
+    def rules(record, node, file, offset):
+        place, writer, call = (size, file, offset), record["writer_id"], record["call_id"]
+        if record.get("tenant", "") != log:
+            problems.append(place)
+        epoch, seq, last = writers.get(writer, (record["epoch"], 0, "0" * 64))
+        follows = (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
+        if not follows or record["writer_prev"] != last:
+            problems.append(place)
+        writers[writer] = (record["epoch"], record["seq"], node.hex())
+        if record["phase"] == "intent":
+            if call in intents:
+                problems.append(place)
+            intents[call] = (writer, record["epoch"], place)
+        elif record["phase"] == "outcome" and intents.pop(call, None) is None:
+            problems.append(place)
+        if int(record["time_ns"]) + CLOCK_TOLERANCE_NS < signed_ns:
+            suspicions.append(place)
+
+    fault = None
+    try:
+        for kind, file, offset, index, content in parts(folder, end):
+            if kind == "segment" and content != (sha(origin.encode()), chain):
+                raise Fault(1, index, file, 0, "the segment does not belong here")
+            elif kind == "block":
+                chain_in, chain_out, time_range, (body, raw_len, hashes) = content
+                raw, leaves, at = decompress(body, raw_len) if chain_in == chain else None, [], 0
+                starts[index] = chain
+                while raw is not None and at + 4 <= len(raw):
+                    (length,) = struct.unpack_from("<I", raw, at)
+                    leaves.append(raw[at + 4 : at + 4 + length])
+                    at += 4 + length
+                if raw is None or at != len(raw) or len(leaves) != BLOCK or max(map(len, leaves)) > MAX_LEAF:
+                    raise Fault(1, index, file, offset, "the block does not continue the chain, or its body is damaged")
+                seen = [take(leaf, stored, file, offset) for leaf, stored in zip(leaves, hashes)]
+                if (chain_out, time_range) != (chain, (min(seen), max(seen))):
+                    raise Fault(1, index, file, offset, "the block's header is not its records'")
+            elif kind == "footer":
+                if content != (join(segment), chain):
+                    raise Fault(1, index, file, offset, "the footer is not its segment's")
+                segment.clear()
+            elif kind == "tail" and starts.get(index, chain if index == size else content) != content:
+                raise Fault(1, index, file, 0, "the tail does not continue the chain")
+            elif kind == "record":
+                take(*content, file, offset)
+        if wanted and max(wanted) > size:
+            raise Fault(1, size, *end, f"{size} records are left of {max(wanted)}")
+    except Fault as stop:
+        fault = stop
+        fault.broken = fault.result["exit"] == 1
+    if refused and (fault is None or fault.result["exit"] == 4):
+        fault = Fault(1, good, *refused)
+    if fault is None and noted and roots.get(noted[0][1]) != noted[0][2]:
+        at = size if noted[0][1] > size else good if good < noted[0][1] else 0
+        fault = Fault(1, at, folder, 0, f"record {noted[0][0]} of the cluster's log notes other records")
+    if fault is None and below and roots.get(below[-1][1]) == below[-1][2]:
+        anchored = max(anchored, below[-1][1])
+    if fault is None:
+        lost = [place for writer, epoch, place in intents.values() if writers[writer][0] > epoch]
+        problems += sorted(lost, key=lambda place: place[0])
+        if problems:
+            fault = Fault(1, *problems[0], f"{len(problems)} breaches of completeness")
+    if fault:
+        fault.anchor = anchored
+        raise fault
+    result = {"exit": 0 if anchored else 2, "origin": origin, "records": size, "signed": good, "back_dated": len(suspicions)}
+    return result, anchored
+
+
+def push(stack, node, count):
+    """Appends a leaf hash to the subtree roots of `count` leaves (RFC 6962)."""
+    stack.append(node)
+    while count & 1:
+        right, left, count = stack.pop(), stack.pop(), count >> 1
+        stack.append(sha(b"\1" + left + right))
+
+
+def join(stack):
+    root = stack[-1]
+    for left in reversed(stack[:-1]):
+        root = sha(b"\1" + left + root)
+    return root
 
 
 def main(args):
@@ -328,28 +461,27 @@ def main(args):
     top, anchor = Path(args[0]), Path(args[2]) if len(args) == 3 else None
     folders = {"": top / "cluster"} if (top / "cluster").is_dir() else {}
     folders.update((path.name, path) for path in sorted((top / "tenants").glob("*")))
-    known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for note in (notes(anchor) if anchor else [])}
+    known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for _, note in (notes(anchor) if anchor else [])}
     if not folders and not known:
         return 5
-    results, code, cluster_anchor = [], 0, 0
-    try:
-        heads = tenant_heads(top)
-    except (Tampered, Incomplete, ValueError, KeyError, TypeError, AttributeError, struct.error):
-        heads = {}  # the cluster's own verdict says so
-    known |= {origin.rsplit("/", 1)[-1] for origin in heads}
-    for log in sorted(set(folders) | known):
+    heads, results, code, cluster_anchor = tenant_heads(top), [], 0, 0
+
+    def gone():  # asked for after the cluster's log was checked
+        yield from sorted((known | {origin.rsplit("/", 1)[-1] for origin in heads}) - set(folders))
+
+    for log in itertools.chain(sorted(folders), gone()):
         try:
             if log not in folders:
-                raise Tampered("the anchor or the cluster's log knows this log and it is gone")
-            result = check_log(folders[log], log, top, anchor, heads, cluster_anchor)
-            cluster_anchor = cluster_anchor if log else result["anchor"]
-            exit_code = 0 if result["anchored"] else 2
-        except Incomplete as error:
-            result, exit_code = {"log": log, "incomplete": str(error)}, 4
-        except (Tampered, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            result, exit_code = {"log": log, "tampered": str(error)}, 1
-        results.append(result)
-        code = max(code, exit_code, key=[0, 2, 3, 4, 1].index)
+                place = top / "tenants" / log if log else top / "cluster"
+                raise Fault(1, 0, place, 0, "the anchor or the cluster's log knows this log and it is gone")
+            result, anchored = check_log(folders[log], log, top, anchor, heads, cluster_anchor)
+        except Fault as fault:
+            result, anchored = fault.result, fault.anchor
+            if not log and fault.broken:
+                heads = {}  # a changed cluster log says nothing about others
+        cluster_anchor = cluster_anchor if log else anchored
+        results.append({"log": log, **result})
+        code = max(code, result["exit"], key=[0, 2, 3, 4, 1].index)
     print(json.dumps({"exit": code, "logs": results}))
     return code
 

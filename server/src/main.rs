@@ -14,6 +14,7 @@ mod dev;
 mod failure;
 mod node;
 mod roles;
+mod threads;
 mod tiles;
 mod witness;
 
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     init_tracing(&args);
     end_quietly_with_the_reader();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match threads::runtime() {
         Ok(runtime) => runtime,
         Err(cause) => {
             eprintln!("PV-RUNTIME: the async runtime cannot start: {cause}");

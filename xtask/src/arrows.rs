@@ -4,8 +4,9 @@
 //! 1. planes never import each other; they meet in `proto/` and in the binary;
 //! 2. a pure crate reaches no runtime, storage, network, tensor or randomness crate;
 //! 3. an engine (openraft, RocksDB, candle, sqlx) has the owners named here and no others;
-//! 4. nothing depends on the binary, the tests, the benches or this crate;
-//! 5. every member is listed under a known folder, so that a new plane cannot escape the rules.
+//! 4. the offline verifier reaches no runtime and no network: an auditor runs it on a copy;
+//! 5. nothing depends on the binary, the tests, the benches or this crate;
+//! 6. every member is listed under a known folder, so that a new plane cannot escape the rules.
 //!
 //! An exception is an entry in [`ALLOWED_CROSSINGS`] with its reason; there is no other way out.
 
@@ -61,6 +62,13 @@ const ACTING: [&str; 20] = [
     "tempfile",
 ];
 
+/// The offline verifier, and what it must not reach however indirectly: no runtime, no network, no
+/// storage engine. (It reads files and starts threads, so it is not pure.)
+const VERIFIER: (&str, [&str; 10]) = (
+    "provost-audit-verify",
+    ["tokio", "mio", "socket2", "async-std", "smol", "openraft", "rocksdb", "hyper", "reqwest", "tonic"],
+);
+
 /// (engine, its owners). Direct dependencies only: that is where code can name the engine.
 const ENGINES: [(&str, &[&str]); 7] = [
     ("openraft", &["provost-control-raft"]),
@@ -94,6 +102,10 @@ pub fn check(graph: &Graph) -> Vec<String> {
         if PURE.contains(&name.as_str()) {
             let acting = ACTING.iter().filter_map(|a| krate.reachable.get(*a));
             broken.extend(acting.map(|path| format!("{name} must stay pure, but: {path}")));
+        }
+        if name == VERIFIER.0 {
+            let reached = VERIFIER.1.iter().filter_map(|a| krate.reachable.get(*a));
+            broken.extend(reached.map(|path| format!("{name} must verify offline, without a runtime, but: {path}")));
         }
     }
     broken.extend(PURE.iter().filter(|p| !graph.members.contains_key(**p)).map(|p| format!("{p}: no such member")));

@@ -5,13 +5,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use xtask::{Graph, built_packages, check, check_banned, impure_touches};
+use xtask::{Graph, attack_matrix, built_packages, check, check_banned, impure_touches};
 
-const USAGE: &str = "cargo xtask arrows   fail on a dependency or a clock, file, … where the architecture forbids it";
+const USAGE: &str = "\
+cargo xtask arrows          fail on a dependency or a clock, file, … where the architecture forbids it
+cargo xtask attack-matrix   print what the attack suite tried; fail on a case without a result";
 
 fn main() -> Result<ExitCode> {
     match std::env::args().nth(1).as_deref() {
         Some("arrows") => arrows(),
+        Some("attack-matrix") => print_matrix(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
@@ -41,4 +44,15 @@ fn arrows() -> Result<ExitCode> {
         eprintln!("forbidden: {line}");
     }
     Ok(ExitCode::FAILURE)
+}
+
+fn print_matrix() -> Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
+    let matrix = attack_matrix(&root, &target)?;
+    print!("{}", matrix.table);
+    for line in &matrix.wrong {
+        eprintln!("attack matrix: {line}");
+    }
+    Ok(if matrix.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

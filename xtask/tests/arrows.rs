@@ -90,6 +90,17 @@ fn an_indirect_runtime_in_a_pure_crate_trips() {
 }
 
 #[test]
+fn a_runtime_in_the_offline_verifier_trips() {
+    let mut graph = orderly();
+    let mut verifier = Crate { folder: "audit-log/verify".into(), ..Crate::default() };
+    verifier.reachable.insert("tokio".into(), "provost-audit-verify -> innocent -> tokio".into());
+    graph.members.insert("provost-audit-verify".into(), verifier);
+    let broken = check(&graph);
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert!(broken[0].contains("must verify offline"), "{broken:?}");
+}
+
+#[test]
 fn an_unknown_folder_and_a_banned_package_trip() {
     let mut graph = orderly();
     graph.members.insert("provost-new".into(), Crate { folder: "new-plane/x".into(), ..Crate::default() });

@@ -252,15 +252,32 @@ fn compress(raw: &[u8]) -> std::io::Result<Vec<u8>> {
 
 /// Decompresses a block's body into `raw` (its contents are replaced, its room is re-used).
 pub fn decode_body(header: &BlockHeader, stored: &[u8], raw: &mut Vec<u8>) -> Result<(), BlockError> {
-    let wrong = |e: std::io::Error| BlockError::Compression(e.to_string());
-    raw.clear();
-    raw.reserve(header.raw_len as usize);
-    let mut decompressor = zstd::bulk::Decompressor::new().map_err(wrong)?;
-    let written = decompressor.decompress_to_buffer(stored, raw).map_err(wrong)?;
-    if written != header.raw_len as usize {
-        return Err(BlockError::Compression(format!("{written} bytes came out, the header says {}", header.raw_len)));
+    BodyDecoder::default().decode(header, stored, raw)
+}
+
+/// Decompresses the bodies of many blocks, one after the other, with one set of tables.
+#[derive(Default)]
+pub struct BodyDecoder(Option<zstd::bulk::Decompressor<'static>>);
+
+impl BodyDecoder {
+    /// As [`decode_body`].
+    pub fn decode(&mut self, header: &BlockHeader, stored: &[u8], raw: &mut Vec<u8>) -> Result<(), BlockError> {
+        let wrong = |e: std::io::Error| BlockError::Compression(e.to_string());
+        raw.clear();
+        raw.reserve(header.raw_len as usize);
+        let decompressor = match &mut self.0 {
+            Some(known) => known,
+            none => none.insert(zstd::bulk::Decompressor::new().map_err(wrong)?),
+        };
+        let written = decompressor.decompress_to_buffer(stored, raw).map_err(wrong)?;
+        if written != header.raw_len as usize {
+            return Err(BlockError::Compression(format!(
+                "{written} bytes came out, the header says {}",
+                header.raw_len
+            )));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The leaves of a block's body, as ranges of it.

@@ -23,9 +23,9 @@ mod view;
 mod witness;
 
 pub use block::{
-    BLOCK_HEADER_LEN, BLOCK_RECORDS, BlockError, BlockHeader, FRAME_PREFIX_LEN, Leaves, MAX_BLOCK_RAW, SEGMENT_BLOCKS,
-    SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, TAIL_HEADER_LEN,
-    TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
+    BLOCK_HEADER_LEN, BLOCK_RECORDS, BlockError, BlockHeader, BodyDecoder, FRAME_PREFIX_LEN, Leaves, MAX_BLOCK_RAW,
+    SEGMENT_BLOCKS, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader,
+    TAIL_HEADER_LEN, TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
 };
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, TreeHead};
 pub use cosignature::CosignerKey;

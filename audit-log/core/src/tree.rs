@@ -22,6 +22,26 @@ impl Frontier {
         self.size
     }
 
+    /// The roots of the complete subtrees, largest first: one for each set bit of the size.
+    pub fn roots(&self) -> &[Hash] {
+        &self.roots
+    }
+
+    /// The root of the tree in which `part` follows this one's leaves.
+    ///
+    /// `None` when `part` does not fit there: its largest subtree is wider than this tree's
+    /// size allows, or the sizes overflow.
+    pub fn root_with(&self, part: &Frontier) -> Option<Hash> {
+        let mut whole = self.clone();
+        let levels = (0..u64::BITS).rev().filter(|level| part.size >> level & 1 == 1);
+        for (level, root) in levels.zip(&part.roots) {
+            if !whole.append_subtree(*root, level) {
+                return None;
+            }
+        }
+        Some(whole.root())
+    }
+
     /// Appends one leaf hash.
     pub fn append(&mut self, leaf: Hash) {
         self.append_subtree(leaf, 0);
@@ -105,6 +125,12 @@ mod tests {
             }
         }
         assert_eq!(plain, mixed);
+        let mut front = Frontier::default();
+        leaves[..16].iter().for_each(|l| front.append(*l));
+        let mut rest = Frontier::default();
+        leaves[16..].iter().for_each(|l| rest.append(*l));
+        assert_eq!(front.root_with(&rest), Some(plain.root()));
+        assert_eq!(rest.root_with(&front), None, "16 leaves do not follow 5 as one subtree");
         assert!(!mixed.append_subtree(Hash::ZERO, 3), "21 is not a multiple of 8");
         assert!(!mixed.append_subtree(Hash::ZERO, 64), "no such level");
     }

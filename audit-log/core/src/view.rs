@@ -5,10 +5,12 @@
 //! space, keys in strictly ascending order (so no key twice), values that are texts, whole
 //! numbers or lists of texts.
 
-use memchr::memchr2;
 use provost_types::{CallId, Phase};
 
-use crate::{hash::Hash, record::MAX_LEAF};
+use crate::{
+    hash::{Hash, decode_hex},
+    record::MAX_LEAF,
+};
 
 /// The leaf is not a canonical record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,16 +57,16 @@ impl<'a> RecordView<'a> {
         let mut scan = Scan { text, bytes: leaf, at: 0 };
         let mut found = Found::default();
         scan.byte(b'{', "an object was expected")?;
-        let mut last_key = "";
+        let mut last_key = Key::default();
         loop {
             let at = scan.at;
-            let key = scan.text()?;
-            if key <= last_key {
+            let key = scan.key()?;
+            if !last_key.precedes(&key) {
                 return Err(ViewError { at, what: "keys are not in ascending order" });
             }
             last_key = key;
             scan.byte(b':', "`:` was expected")?;
-            found.take(key, &mut scan)?;
+            found.take(key.bytes, &mut scan)?;
             match scan.next() {
                 Some(b',') => {}
                 Some(b'}') => break,
@@ -94,19 +96,20 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn take(&mut self, key: &str, scan: &mut Scan<'a>) -> Result<(), ViewError> {
-        match key {
-            "call_id" => self.call_id = Some(scan.call_id()?),
-            "phase" => self.phase = Some(scan.phase()?),
-            "status" => self.status = Some(scan.text()?),
-            "tenant" => self.tenant = Some(scan.text()?),
-            "time_ns" => self.time_ns = Some(scan.decimal_text()?),
-            "event" => self.event = Some(scan.text()?),
-            "writer_id" => self.writer_id = Some(scan.text()?),
-            "epoch" => self.epoch = Some(scan.number()?),
-            "seq" => self.seq = Some(scan.number()?),
-            "v" => self.version = Some(scan.number()?),
-            "writer_prev" => {
+    fn take(&mut self, key: &[u8], scan: &mut Scan<'a>) -> Result<(), ViewError> {
+        // Most keys are none of these: their first byte and length say so.
+        match (key.first(), key.len()) {
+            (Some(b'c'), 7) if key == b"call_id" => self.call_id = Some(scan.call_id()?),
+            (Some(b'p'), 5) if key == b"phase" => self.phase = Some(scan.phase()?),
+            (Some(b's'), 6) if key == b"status" => self.status = Some(scan.text()?),
+            (Some(b't'), 6) if key == b"tenant" => self.tenant = Some(scan.text()?),
+            (Some(b't'), 7) if key == b"time_ns" => self.time_ns = Some(scan.decimal_text()?),
+            (Some(b'e'), 5) if key == b"event" => self.event = Some(scan.text()?),
+            (Some(b'w'), 9) if key == b"writer_id" => self.writer_id = Some(scan.text()?),
+            (Some(b'e'), 5) if key == b"epoch" => self.epoch = Some(scan.number()?),
+            (Some(b's'), 3) if key == b"seq" => self.seq = Some(scan.number()?),
+            (Some(b'v'), 1) => self.version = Some(scan.number()?),
+            (Some(b'w'), 11) if key == b"writer_prev" => {
                 let at = scan.at;
                 let text = scan.text()?;
                 let hash =
@@ -138,6 +141,60 @@ impl<'a> Found<'a> {
     }
 }
 
+/// A key as it stands in the record.
+#[derive(Clone, Copy, Default)]
+struct Key<'a> {
+    bytes: &'a [u8],
+}
+
+impl Key<'_> {
+    /// Strictly, by bytes. The first eight decide nearly always.
+    fn precedes(&self, next: &Key<'_>) -> bool {
+        let (before, after) = (first_eight(self.bytes), first_eight(next.bytes));
+        before < after || (before == after && self.bytes < next.bytes)
+    }
+}
+
+/// The first eight bytes as one number; shorter keys end in zeros, which stand in no key.
+fn first_eight(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk::<8>() {
+        Some(eight) => u64::from_be_bytes(*eight),
+        None => bytes.iter().fold(0, |word, b| word << 8 | u64::from(*b)) << (8 * (8 - bytes.len())).min(63),
+    }
+}
+
+const ONES: u64 = u64::MAX / 255;
+const HIGHS: u64 = ONES * 0x80;
+
+/// How many bytes precede the first quote, backslash or control character; and whether any of
+/// them is not ASCII.
+///
+/// Eight bytes at a time: texts are short, so a call of a general search would cost more than the
+/// search. In each word the lowest mark is exact; marks above it may be carries, and are not used.
+#[inline]
+fn plain_len(bytes: &[u8]) -> (usize, bool) {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (mut at, mut high) = (0, 0);
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let (quote, backslash) = (word ^ (ONES * b'"' as u64), word ^ (ONES * b'\\' as u64));
+        let quotes = quote.wrapping_sub(ONES) & !quote;
+        let backslashes = backslash.wrapping_sub(ONES) & !backslash;
+        let controls = word.wrapping_sub(ONES * 0x20) & !word;
+        let hit = (quotes | backslashes | controls) & HIGHS;
+        if hit != 0 {
+            let len = hit.trailing_zeros() / 8;
+            high |= word & ((1 << (8 * len)) - 1);
+            return (at + len as usize, high & HIGHS != 0);
+        }
+        high |= word;
+        at += 8;
+    }
+    let plain = rest.iter().take_while(|b| **b >= 0x20 && **b != b'"' && **b != b'\\');
+    let len = plain.inspect(|b| high |= u64::from(**b)).count();
+    (at + len, high & HIGHS != 0)
+}
+
 struct Scan<'a> {
     text: &'a str,
     bytes: &'a [u8],
@@ -159,23 +216,53 @@ impl<'a> Scan<'a> {
         if self.next() == Some(wanted) { Ok(()) } else { Err(self.wrong(what)) }
     }
 
+    /// A key: plain ASCII, no escapes.
+    fn key(&mut self) -> Result<Key<'a>, ViewError> {
+        self.byte(b'"', "a key was expected")?;
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let (len, high) = plain_len(rest);
+        self.at += len;
+        self.byte(b'"', "a key is not plain text")?;
+        if high {
+            return Err(self.wrong("a key is not plain ASCII"));
+        }
+        Ok(Key { bytes: rest.get(..len).unwrap_or_default() })
+    }
+
     /// A text between quotes, escapes left as they are.
     fn text(&mut self) -> Result<&'a str, ViewError> {
+        let start = self.at + 1;
+        self.skip_text()?;
+        self.text.get(start..self.at - 1).ok_or(self.wrong("the text is cut"))
+    }
+
+    fn skip_text(&mut self) -> Result<(), ViewError> {
         self.byte(b'"', "a text was expected")?;
-        let start = self.at;
         loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let Some(hit) = memchr2(b'"', b'\\', rest) else {
-                return Err(self.wrong("the text does not end"));
-            };
-            self.at += hit;
-            if self.bytes.get(self.at) == Some(&b'"') {
-                let found = self.text.get(start..self.at);
-                self.at += 1;
-                return found.ok_or(self.wrong("the text is cut"));
+            self.at += plain_len(self.bytes.get(self.at..).unwrap_or_default()).0;
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                Some(_) => return Err(self.wrong("a control character stands in a text as it is")),
+                None => return Err(self.wrong("the text does not end")),
             }
-            self.at += 2;
         }
+    }
+
+    /// The escapes that RFC 8785 writes, and no other spelling of the same character.
+    fn escape(&mut self) -> Result<(), ViewError> {
+        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
+        let len = match rest {
+            [b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', ..] => 6,
+            [b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', ..] => 6,
+            _ => return Err(self.wrong("an escape that the canonical form does not have")),
+        };
+        self.at += len;
+        Ok(())
     }
 
     fn number(&mut self) -> Result<u64, ViewError> {
@@ -204,12 +291,9 @@ impl<'a> Scan<'a> {
 
     fn call_id(&mut self) -> Result<CallId, ViewError> {
         let wrong = self.wrong("call_id is not 32 hexadecimal digits");
-        let text = self.text()?;
-        let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() != 32 || !text.bytes().all(hexadecimal) {
-            return Err(wrong);
-        }
-        text.parse().map_err(|_| wrong)
+        let mut bytes = [0; 16];
+        decode_hex(self.text()?.as_bytes(), &mut bytes).ok_or(wrong)?;
+        Ok(CallId(u128::from_be_bytes(bytes)))
     }
 
     fn phase(&mut self) -> Result<Phase, ViewError> {
@@ -224,7 +308,7 @@ impl<'a> Scan<'a> {
 
     fn skip(&mut self) -> Result<(), ViewError> {
         match self.bytes.get(self.at) {
-            Some(b'"') => self.text().map(drop),
+            Some(b'"') => self.skip_text(),
             Some(b'[') => self.skip_list(),
             _ => self.number().map(drop),
         }
@@ -233,7 +317,7 @@ impl<'a> Scan<'a> {
     fn skip_list(&mut self) -> Result<(), ViewError> {
         self.at += 1;
         loop {
-            self.text()?;
+            self.skip_text()?;
             match self.next() {
                 Some(b',') => {}
                 Some(b']') => return Ok(()),
@@ -279,6 +363,12 @@ mod tests {
             ("trailing bytes", format!("{good} ")),
             ("not an object", "[]".to_owned()),
             ("empty", String::new()),
+            ("an escape of a plain letter", good.replace("b\\\"c", "b\\u0041c")),
+            ("an escaped slash", good.replace("b\\\"c", "b\\/c")),
+            ("a long form of a short escape", good.replace("b\\\"c", "b\\u000ac")),
+            ("an upper-case escape", good.replace("b\\\"c", "b\\u001Fc")),
+            ("a bare control character", good.replace("b\\\"c", "b\u{1}c")),
+            ("an escape in a key", good.replace("\"seq\"", "\"se\\\"q\"")),
         ];
         for (name, text) in cases {
             assert!(RecordView::read(text.as_bytes()).is_err(), "{name} was read: {text}");
@@ -288,7 +378,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn canonical_escapes_are_read() {
+        let all = r#"\"\\\b\f\n\r\t\u0000\u001f\u000b"#;
+        let leaf = leaf().replace("b\\\"c", all);
+        RecordView::read(leaf.as_bytes()).unwrap();
+    }
+
     proptest! {
+        #[test]
+        fn plain_runs_are_measured(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let special = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
+            let expect = bytes.iter().position(special).unwrap_or(bytes.len());
+            let high = !bytes[..expect].is_ascii();
+            prop_assert_eq!(plain_len(&bytes), (expect, high));
+        }
+
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = RecordView::read(&bytes);

@@ -6,11 +6,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use provost_audit_core::{Checkpoint, VerifierKey};
+use provost_audit_core::{Checkpoint, NoteSigner, VerifierKey};
 use provost_control_raft::Group;
 use tokio::{sync::Mutex, time::MissedTickBehavior};
 
 use crate::{
+    catch_up::Replicas,
     entry::{Command, Reply},
     error::AuditError,
     key::CheckpointKey,
@@ -24,9 +25,12 @@ use crate::{
 pub(crate) struct Checkpointer {
     pub group: Group,
     pub machine: SharedMachine,
+    /// Signs only while it is the one that the group has noted.
     pub key: parking_lot::RwLock<Arc<CheckpointKey>>,
     /// Where the key is kept, and its successor beside it.
     pub key_file: std::path::PathBuf,
+    /// Where another replica's key is had.
+    pub replicas: Option<Replicas>,
     pub cluster: String,
     /// One at a time: a second seal would replace the first one's heads.
     pub turn: Mutex<()>,
@@ -52,21 +56,44 @@ impl Checkpointer {
             return Ok(0);
         }
         let key = self.key.read().clone();
-        self.sign_with(Command::Seal, &[&key]).await
+        self.sign_with(&key).await
     }
 
-    /// Seals by this command and signs with each of these keys. The caller has the turn.
-    pub(crate) async fn sign_with(&self, seal: Command, keys: &[&CheckpointKey]) -> Result<u32, AuditError> {
+    /// Seals and signs with this key. The caller has the turn.
+    pub(crate) async fn sign_with(&self, key: &CheckpointKey) -> Result<u32, AuditError> {
+        let notes = self.sealed_and_signed(Command::Seal, &[key]).await?;
+        if notes.is_empty() {
+            return Ok(0);
+        }
+        let signed = self.group.propose(Command::Signed(notes).encode()).await?;
+        match Reply::decode(&signed.reply) {
+            Ok(Reply::Taken(count)) => Ok(count),
+            _ => Err(AuditError::Unavailable("the audit machine took no checkpoint".to_owned())),
+        }
+    }
+
+    /// Seals by this command and gives the heads as notes that each of these keys signed. The first is
+    /// the one that signs now, or there is an error. The caller has the turn.
+    pub(crate) async fn sealed_and_signed(
+        &self,
+        seal: Command,
+        keys: &[&CheckpointKey],
+    ) -> Result<Vec<String>, AuditError> {
         let sealed = self.group.propose(seal.encode()).await?;
         let Ok(Reply::Sealed(heads)) = Reply::decode(&sealed.reply) else {
             return Err(AuditError::Unavailable("the audit machine did not seal".to_owned()));
         };
         if heads.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let progress = self.machine.0.lock().progress();
         persisted(progress, sealed.index).await?;
-        let time_ns = crate::audit_log::now_ns();
+        // The seal was applied here, and so was every change of keys before it.
+        let noted = self.machine.0.lock().noted();
+        if noted.is_some_and(|noted| keys.first().is_none_or(|key| key.public_key() != noted)) {
+            return Err(AuditError::Unavailable("this replica does not have the key that signs now".to_owned()));
+        }
+        let time_ns = crate::own_events::now_ns();
         let sign = |head: crate::entry::Head| {
             let origin = head.log.origin(&self.cluster);
             let (size, root, chain) = (head.size, head.root, head.chain);
@@ -74,12 +101,7 @@ impl Checkpointer {
             let lines: String = keys.iter().map(|key| VerifierKey::signature_line(&origin, &text, *key)).collect();
             format!("{text}\n{lines}")
         };
-        let notes = heads.into_iter().map(sign).collect();
-        let signed = self.group.propose(Command::Signed(notes).encode()).await?;
-        match Reply::decode(&signed.reply) {
-            Ok(Reply::Taken(count)) => Ok(count),
-            _ => Err(AuditError::Unavailable("the audit machine took no checkpoint".to_owned())),
-        }
+        Ok(heads.into_iter().map(sign).collect())
     }
 
     /// Publishes a checkpoint that witnesses have cosigned; whether it was newer than the last one.
@@ -118,13 +140,17 @@ async fn persisted(mut progress: Progress, index: u64) -> Result<(), AuditError>
     }
 }
 
-/// Signs at an interval while this node leads, until the handle goes away.
+/// Signs at an interval while this node leads, and gets the key that signs wherever it does not, until
+/// the handle goes away.
 pub(crate) async fn run(checkpointer: std::sync::Weak<Checkpointer>, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let Some(checkpointer) = checkpointer.upgrade() else { return };
+        if let Err(e) = checkpointer.adopt_key().await {
+            tracing::error!(code = e.code(), error = %e, "the key that signs now cannot be kept");
+        }
         if let Err(e) = sign_if_leader(&checkpointer).await {
             tracing::warn!(error = %e, "no checkpoint was signed; the next tick tries again");
         }
@@ -135,6 +161,8 @@ async fn sign_if_leader(checkpointer: &Arc<Checkpointer>) -> Result<(), AuditErr
     if !checkpointer.group.is_leader() {
         return Ok(());
     }
-    rotate_if_asked(checkpointer, &checkpointer.key_file).await?;
+    if let Err(e) = rotate_if_asked(checkpointer).await {
+        tracing::warn!(error = %e, "the new checkpoint key did not take over; the old one signs, and the next tick tries again");
+    }
     checkpointer.checkpoint().await.map(drop)
 }

@@ -64,13 +64,22 @@ pub enum Command {
     Cosigned(String),
     /// As [`Command::Seal`], for logs that did not grow too: their next checkpoint has other signatures.
     SealAll,
-    /// Another key signs from now on.
-    Rotated {
-        /// The record in the cluster's log that names it.
-        record: u64,
-        /// The raw Ed25519 key.
-        public_key: [u8; 32],
-    },
+    /// Another key signs from now on: heads that both keys signed, and which key follows which. One
+    /// entry, so that there is no moment in which both keys sign for themselves.
+    Rotated(Rotated),
+}
+
+/// The change of the key that signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// The record in the cluster's log that names the new key.
+    pub record: u64,
+    /// The raw Ed25519 key that signed until now.
+    pub follows: [u8; 32],
+    /// The one that signs from now on.
+    pub public_key: [u8; 32],
+    /// A checkpoint of every log, signed by both.
+    pub notes: Vec<String>,
 }
 
 /// The head of one log.
@@ -110,6 +119,14 @@ pub enum Reply {
 }
 
 impl Command {
+    /// Whose command it is; `None`: a replica's own.
+    pub fn writer(&self) -> Option<&str> {
+        match self {
+            Command::Append(append) => Some(&append.writer),
+            Command::Seal | Command::SealAll | Command::Signed(_) | Command::Cosigned(_) | Command::Rotated(_) => None,
+        }
+    }
+
     /// The bytes to propose.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
@@ -130,18 +147,19 @@ impl Command {
             Command::Seal => out.push(1),
             Command::Signed(notes) => {
                 out.push(2);
-                out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
-                notes.iter().for_each(|note| put_bytes(&mut out, note.as_bytes()));
+                put_notes(&mut out, notes);
             }
             Command::Cosigned(note) => {
                 out.push(COSIGNED);
                 put_bytes(&mut out, note.as_bytes());
             }
             Command::SealAll => out.push(SEAL_ALL),
-            Command::Rotated { record, public_key } => {
+            Command::Rotated(rotated) => {
                 out.push(ROTATED);
-                out.extend_from_slice(&record.to_le_bytes());
-                out.extend_from_slice(public_key);
+                out.extend_from_slice(&rotated.record.to_le_bytes());
+                out.extend_from_slice(&rotated.follows);
+                out.extend_from_slice(&rotated.public_key);
+                put_notes(&mut out, &rotated.notes);
             }
         }
         out
@@ -167,13 +185,14 @@ impl Command {
                 Command::Append(Append { writer, epoch, batch, records })
             }
             1 => Command::Seal,
-            2 => {
-                let count = take.count(MAX_HEADS)?;
-                let note = |_| take.text(MAX_CHECKPOINT_BYTES);
-                Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
-            }
+            2 => Command::Signed(take.notes()?),
             SEAL_ALL => Command::SealAll,
-            ROTATED => Command::Rotated { record: take.u64()?, public_key: take.array()? },
+            ROTATED => Command::Rotated(Rotated {
+                record: take.u64()?,
+                follows: take.array()?,
+                public_key: take.array()?,
+                notes: take.notes()?,
+            }),
             COSIGNED => Command::Cosigned(take.text(MAX_CHECKPOINT_BYTES)?),
             _ => return Err(EntryError("unknown kind")),
         };
@@ -261,6 +280,11 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+fn put_notes(out: &mut Vec<u8>, notes: &[String]) {
+    out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
+    notes.iter().for_each(|note| put_bytes(out, note.as_bytes()));
+}
+
 struct Take<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -271,6 +295,11 @@ impl Take<'_> {
         let found = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
         self.at += N;
         found.copied().ok_or(EntryError("it is cut"))
+    }
+
+    fn notes(&mut self) -> Result<Vec<String>, EntryError> {
+        let count = self.count(MAX_HEADS)?;
+        (0..count).map(|_| self.text(MAX_CHECKPOINT_BYTES)).collect()
     }
 
     fn u8(&mut self) -> Result<u8, EntryError> {
@@ -342,9 +371,15 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        for command in
-            [example(), Command::Seal, Command::Signed(vec!["note".to_owned()]), Command::Cosigned("n".to_owned())]
-        {
+        let rotated = Rotated { record: 5, follows: [1; 32], public_key: [2; 32], notes: vec!["note".to_owned()] };
+        for command in [
+            example(),
+            Command::Seal,
+            Command::SealAll,
+            Command::Signed(vec!["note".to_owned()]),
+            Command::Cosigned("n".to_owned()),
+            Command::Rotated(rotated),
+        ] {
             let bytes = Bytes::from(command.encode());
             assert_eq!(Command::decode(&bytes), Ok(command));
             for cut in 0..bytes.len() {

@@ -58,7 +58,7 @@ pub enum AuditError {
         why: String,
     },
     /// The audit Raft group failed.
-    #[error("PV-AUDIT-GROUP: the audit group: {0}")]
+    #[error("{code}: the audit group: {0}", code = group_code(.0))]
     Group(#[from] GroupError),
     /// The log does not accept records (any more).
     #[error("PV-AUDIT-UNAVAILABLE: {0}; restart this node, and look at the earlier errors in its log")]
@@ -74,7 +74,7 @@ impl AuditError {
             AuditError::Differs { .. } => "PV-AUDIT-DIFFERS",
             AuditError::RolledBack { .. } => "PV-AUDIT-ROLLED-BACK",
             AuditError::Key { .. } => "PV-AUDIT-KEY",
-            AuditError::Group(_) => "PV-AUDIT-GROUP",
+            AuditError::Group(error) => group_code(error),
             AuditError::Unavailable(_) => "PV-AUDIT-UNAVAILABLE",
         }
     }
@@ -82,6 +82,14 @@ impl AuditError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| AuditError::Io { path, source }
+    }
+}
+
+/// A disk that must not be used has the same name in both groups.
+fn group_code(error: &GroupError) -> &'static str {
+    match error {
+        GroupError::Wiped { .. } | GroupError::Identity { .. } => error.code(),
+        _ => "PV-AUDIT-GROUP",
     }
 }
 

@@ -6,7 +6,7 @@
 use provost_audit_core::{Hash, LogId};
 use provost_audit_verify::{LeafHashes, LogLayout};
 
-use crate::{AuditLog, error::AuditError};
+use crate::{error::AuditError, node::AuditNode};
 
 /// A checkpoint that is held elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +19,15 @@ pub struct HeldCheckpoint {
     pub root: Hash,
 }
 
-impl AuditLog {
+impl AuditNode {
     /// Compares what this node has with what is held. Meant for the leader and for a group of one: a
     /// replica that lags is behind without being rolled back. Blocking: reads leaf hashes.
     pub fn compare_with_held(&self, held: &[HeldCheckpoint]) -> Result<(), AuditError> {
-        let status = self.status();
+        let heads = self.checkpointer().machine.0.lock().heads();
         for held in held {
             let Some(log) = LogId::from_origin(&held.log) else { continue };
             let rolled_back = |why: String| AuditError::RolledBack { log: log.clone(), why };
-            let size = status.iter().find(|s| s.origin == held.log).map_or(0, |s| s.size);
+            let size = heads.iter().find(|head| head.log == log).map_or(0, |head| head.size);
             if size < held.size {
                 return Err(rolled_back(format!(
                     "the control plane holds a checkpoint of {} records, and {size} are here",

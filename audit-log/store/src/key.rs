@@ -1,4 +1,5 @@
-//! The checkpoint key: Ed25519, made on first start, kept in one file.
+//! The checkpoint key: Ed25519, one for the group, kept in one file on each replica. The first
+//! replica makes it, the others get it from one that has it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -35,16 +36,47 @@ impl CheckpointKey {
         Ok(Self(pair))
     }
 
+    /// Keeps the group's key as another replica gave it. A file that is there already is not
+    /// replaced.
+    pub fn install(path: &Path, pkcs8: &[u8]) -> Result<Self, AuditError> {
+        let wrong = |why: String| AuditError::Key { path: path.to_owned(), why };
+        Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|e| wrong(format!("another replica gave no Ed25519 key: {e}")))?;
+        if !path.exists() {
+            Self::write(path, pkcs8)?;
+        }
+        Self::open(path)
+    }
+
+    /// Replaces the file by what another replica gave, if that is the key with this public half.
+    pub(crate) fn replace(path: &Path, pkcs8: &[u8], wanted: [u8; 32]) -> Result<Option<Self>, AuditError> {
+        let given = Ed25519KeyPair::from_pkcs8(pkcs8).map(Self);
+        if given.map_or(true, |given| given.public_key() != wanted) {
+            return Ok(None);
+        }
+        Self::write(path, pkcs8)?;
+        Self::open(path).map(Some)
+    }
+
+    /// The key itself, for another replica. Secret.
+    pub(crate) fn secret_pkcs8(&self) -> Result<Vec<u8>, AuditError> {
+        let made = self.0.to_pkcs8().map_err(|e| AuditError::Unavailable(e.to_string()))?;
+        Ok(made.as_ref().to_vec())
+    }
+
     fn create(path: &Path) -> Result<(), AuditError> {
         let made = Ed25519KeyPair::generate()
             .and_then(|pair| pair.to_pkcs8())
             .map_err(|e| AuditError::Key { path: path.to_owned(), why: e.to_string() })?;
+        Self::write(path, made.as_ref())
+    }
+
+    fn write(path: &Path, pkcs8: &[u8]) -> Result<(), AuditError> {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
         let temporary = path.with_extension("new");
         let write = || {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(made.as_ref())?;
+            file.write_all(pkcs8)?;
             file.sync_all()?;
             fs::rename(&temporary, path)?;
             sync_dir(dir)

@@ -1,38 +1,63 @@
 //! Audit sequencer, segments on disk and the audit Raft group.
 //!
-//! Purpose: many callers hand in events; one task makes leaves of them and proposes them in
-//! batches to the audit group; the group's machine gives each its place, links the chains and
-//! writes the files.
+//! Purpose: in each process a writer makes leaves of events and proposes them in batches to the
+//! audit group, wherever its replicas run; the group's machine gives each record its place, links
+//! the chains and writes the files, the same on every replica.
 //! Invariants: a record is acknowledged only after its entry is fsynced on a quorum and applied;
 //! the files are derived from the Raft log and can be made again from the last persisted state
 //! on; a checkpoint never covers records whose files are not fsynced; any failed write ends the
 //! writing, it is never retried.
-//! Left out: proving (`provost-audit-verify`), witnesses, sealed bodies, retention.
+//! Left out: proving (`provost-audit-verify`), who may connect (the server decides), witnesses,
+//! sealed bodies, retention.
 
 mod audit_log;
+mod batch;
+mod begin;
+mod catch_up;
 mod checkpointer;
+mod client;
 mod config;
+mod disk;
 mod entry;
 mod error;
 mod held;
+mod history;
 mod key;
 mod log_files;
 mod machine;
+mod node;
 mod outside;
+mod own_events;
 mod persist;
+mod proposer;
 mod query;
 mod recovery;
 mod rotation;
 mod sequencer;
+mod service;
 mod state;
 mod tenant_heads;
+mod writer;
 
-pub use audit_log::{AuditLog, AuditStatus, open};
+pub use audit_log::{AuditLog, open};
+pub use catch_up::{LeafSource, Replicas, TakeLeaf};
+pub use client::{AuditClient, AuditEndpoint, fetch_key};
 pub use config::AuditLogConfig;
+pub use disk::{DiskOperation, DiskWatch};
 pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
 pub use error::AuditError;
 pub use held::HeldCheckpoint;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
+pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
+pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
+/// What carries Raft's messages; see `provost-control-raft`.
+pub use provost_control_raft::{
+    Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention, Timings, Transport,
+};
 pub use query::{Found, Query, QueryError, Shown, query, show};
+pub use recovery::OpenCall;
 pub use rotation::next_key_file;
+pub use service::{AuditCallers, AuditService, MAX_AUDIT_MESSAGE_BYTES};
+pub use state::WriterChain;
+pub use writer::{AuditWriter, AuditWriterConfig};

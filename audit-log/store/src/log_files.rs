@@ -7,13 +7,7 @@
 //! If the process dies between two writes, the next start cuts every file back to the last
 //! persisted state and the Raft log brings the rest again.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::FileExt,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fs, io, path::PathBuf, sync::Arc};
 
 use provost_audit_core::{
     BLOCK_RECORDS, Frontier, Hash, LogId, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader,
@@ -21,7 +15,11 @@ use provost_audit_core::{
 };
 use provost_audit_verify::{KEY_FILE, LogLayout};
 
-use crate::{error::AuditError, state::LogHead};
+use crate::{
+    disk::{Disk, StoreFile},
+    error::AuditError,
+    state::LogHead,
+};
 
 /// Blocks that a tail goes on for: fewer files are made, and at most this much is kept twice.
 const TAIL_BLOCKS: u64 = 16;
@@ -31,27 +29,28 @@ const BLOCK_LEVEL: u32 = BLOCK_RECORDS.trailing_zeros();
 /// One log, open for appending.
 pub(crate) struct LogFiles {
     layout: LogLayout,
+    disk: Disk,
     origin: String,
     pub head: LogHead,
     block: OpenBlock,
     /// Roots of the blocks of the current segment.
     segment_tree: Frontier,
     segment: Option<SegmentFiles>,
-    tail: Arc<File>,
+    tail: Arc<StoreFile>,
     /// Frames that are not written yet.
     pending: Vec<u8>,
     dirty: Dirty,
 }
 
 struct SegmentFiles {
-    records: Arc<File>,
-    hashes: Arc<File>,
+    records: Arc<StoreFile>,
+    hashes: Arc<StoreFile>,
 }
 
 /// What the next persist must make durable, and may then remove.
 #[derive(Default)]
 pub(crate) struct Dirty {
-    pub files: Vec<Arc<File>>,
+    pub files: Vec<Arc<StoreFile>>,
     pub dirs: Vec<PathBuf>,
     pub remove: Vec<PathBuf>,
 }
@@ -81,20 +80,22 @@ impl OpenBlock {
 
 impl LogFiles {
     /// Makes an empty log. `public_key` is written beside it, in C2SP form.
-    pub(crate) fn create(layout: LogLayout, origin: &str, public_key: &str) -> Result<Self, AuditError> {
+    pub(crate) fn create(disk: &Disk, layout: LogLayout, origin: &str, public_key: &str) -> Result<Self, AuditError> {
         let dir = layout.dir.clone();
-        fs::create_dir_all(layout.segments()).map_err(AuditError::io(&dir))?;
+        disk.make_dir(&layout.segments()).map_err(AuditError::io(&dir))?;
         let key = dir.join(KEY_FILE);
-        fs::write(&key, format!("{public_key}\n")).map_err(AuditError::io(&key))?;
+        let key_file = disk.create(&key).map_err(AuditError::io(&key))?;
+        key_file.write_all_at(format!("{public_key}\n").as_bytes(), 0).map_err(AuditError::io(&key))?;
         let mut head = LogHead::empty(origin);
-        let (tail, len) = create_tail(&layout, 0, head.chain).map_err(AuditError::io(&dir))?;
+        let (tail, len) = create_tail(disk, &layout, 0, head.chain).map_err(AuditError::io(&dir))?;
         head.tail_len = len;
         let mut dirty = Dirty::default();
         dirty.files.push(tail.clone());
-        dirty.files.extend(File::open(&key).map(Arc::new).ok());
+        dirty.files.push(key_file);
         dirty.dirs.extend([layout.segments(), dir.clone()]);
         dirty.dirs.extend(dir.ancestors().skip(1).take(2).map(PathBuf::from));
         Ok(Self {
+            disk: disk.clone(),
             origin: origin.to_owned(),
             block: OpenBlock::new(0, head.chain),
             segment_tree: Frontier::default(),
@@ -177,8 +178,8 @@ impl LogFiles {
         if self.segment.is_some() {
             return Ok(());
         }
-        let records = Arc::new(create(self.layout.segment(first))?);
-        let hashes = Arc::new(create(self.layout.leaf_hashes(first))?);
+        let records = self.disk.create(&self.layout.segment(first))?;
+        let hashes = self.disk.create(&self.layout.leaf_hashes(first))?;
         let origin = Hash::of(self.origin.as_bytes());
         let header = SegmentHeader { first_index: first, origin, chain_in };
         records.write_all_at(&header.encode(), 0)?;
@@ -191,7 +192,7 @@ impl LogFiles {
     fn rotate_tail(&mut self) -> io::Result<()> {
         let next = self.head.size();
         let old = self.layout.tail(self.head.tail_first);
-        let (tail, len) = create_tail(&self.layout, next, self.head.chain)?;
+        let (tail, len) = create_tail(&self.disk, &self.layout, next, self.head.chain)?;
         self.dirty.remove.push(old);
         self.dirty.dirs.push(self.layout.dir.clone());
         self.dirty.add(&tail);
@@ -203,18 +204,21 @@ impl LogFiles {
 
     /// Opens a log as `head` describes it: whatever reaches further is cut off, it will be
     /// applied again; whatever is missing or differs is refused.
-    pub(crate) fn reopen(log: &LogId, layout: LogLayout, origin: &str, head: LogHead) -> Result<Self, AuditError> {
+    pub(crate) fn reopen(
+        disk: &Disk,
+        log: &LogId,
+        layout: LogLayout,
+        origin: &str,
+        head: LogHead,
+    ) -> Result<Self, AuditError> {
         let differs = |why: String| AuditError::Differs { log: log.clone(), why };
         let first = head.size() - head.size() % BLOCK_RECORDS;
         let segment_first = head.size() - head.size() % SEGMENT_LEAVES;
-        cut_segments(&layout, segment_first, first, &head, &differs)?;
-        let tail = cut_tails(&layout, &head, &differs)?;
+        cut_segments(disk, &layout, segment_first, first, &head, &differs)?;
+        let tail = cut_tails(disk, &layout, &head, &differs)?;
         let segment_tree = check_hashes(&layout, segment_first, first, &head, &differs)?;
         let segment = if head.segment_len > 0 {
-            let open = |path: PathBuf| {
-                let file = OpenOptions::new().read(true).write(true).open(&path);
-                file.map(Arc::new).map_err(AuditError::io(&path))
-            };
+            let open = |path: PathBuf| disk.open(&path).map_err(AuditError::io(&path));
             Some(SegmentFiles {
                 records: open(layout.segment(segment_first))?,
                 hashes: open(layout.leaf_hashes(segment_first))?,
@@ -225,6 +229,7 @@ impl LogFiles {
         let block = read_open_block(&layout, segment_first, first, &head, &differs)?;
         Ok(Self {
             layout,
+            disk: disk.clone(),
             origin: origin.to_owned(),
             head,
             block,
@@ -238,7 +243,7 @@ impl LogFiles {
 }
 
 impl Dirty {
-    fn add(&mut self, file: &Arc<File>) {
+    fn add(&mut self, file: &Arc<StoreFile>) {
         if !self.files.iter().any(|known| Arc::ptr_eq(known, file)) {
             self.files.push(file.clone());
         }
@@ -255,18 +260,15 @@ impl Dirty {
 
 type Differs<'a> = &'a dyn Fn(String) -> AuditError;
 
-fn create(path: PathBuf) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
-}
-
-fn create_tail(layout: &LogLayout, first: u64, chain_in: Hash) -> io::Result<(Arc<File>, u64)> {
-    let file = create(layout.tail(first))?;
+fn create_tail(disk: &Disk, layout: &LogLayout, first: u64, chain_in: Hash) -> io::Result<(Arc<StoreFile>, u64)> {
+    let file = disk.create(&layout.tail(first))?;
     file.write_all_at(&TailHeader { first_index: first, chain_in }.encode(), 0)?;
-    Ok((Arc::new(file), TAIL_HEADER_LEN as u64))
+    Ok((file, TAIL_HEADER_LEN as u64))
 }
 
 /// Cuts the open segment to its persisted length and removes later ones.
 fn cut_segments(
+    disk: &Disk,
     layout: &LogLayout,
     segment_first: u64,
     block_first: u64,
@@ -277,49 +279,51 @@ fn cut_segments(
     for first in layout.list_segments().map_err(AuditError::io(&dir))? {
         if first > segment_first || (first == segment_first && head.segment_len == 0) {
             for path in [layout.segment(first), layout.leaf_hashes(first)] {
-                match fs::remove_file(&path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                        return Err(AuditError::io(&path)(e));
-                    }
-                    _ => {}
-                }
+                disk.remove(&path).map_err(AuditError::io(&path))?;
             }
         }
     }
     if head.segment_len > 0 {
         let hashes = (block_first - segment_first) * 32;
-        cut(layout.segment(segment_first), head.segment_len, differs)?;
-        cut(layout.leaf_hashes(segment_first), hashes, differs)?;
+        cut(disk, layout.segment(segment_first), head.segment_len, differs)?;
+        cut(disk, layout.leaf_hashes(segment_first), hashes, differs)?;
     }
     Ok(())
 }
 
 /// Cuts the tail to its persisted length and removes the others.
-fn cut_tails(layout: &LogLayout, head: &LogHead, differs: Differs<'_>) -> Result<Arc<File>, AuditError> {
+fn cut_tails(
+    disk: &Disk,
+    layout: &LogLayout,
+    head: &LogHead,
+    differs: Differs<'_>,
+) -> Result<Arc<StoreFile>, AuditError> {
     for first in layout.list_tails().map_err(AuditError::io(&layout.dir))? {
         if first != head.tail_first {
             let path = layout.tail(first);
-            fs::remove_file(&path).map_err(AuditError::io(&path))?;
+            disk.remove(&path).map_err(AuditError::io(&path))?;
         }
     }
-    cut(layout.tail(head.tail_first), head.tail_len, differs)
+    cut(disk, layout.tail(head.tail_first), head.tail_len, differs)
 }
 
-fn cut(path: PathBuf, len: u64, differs: Differs<'_>) -> Result<Arc<File>, AuditError> {
+fn cut(disk: &Disk, path: PathBuf, len: u64, differs: Differs<'_>) -> Result<Arc<StoreFile>, AuditError> {
     let name = path.display();
-    let file = match OpenOptions::new().read(true).write(true).open(&path) {
+    let file = match disk.open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(differs(format!("{name} is missing")));
         }
         Err(e) => return Err(AuditError::io(&path)(e)),
     };
-    let found = file.metadata().map_err(AuditError::io(&path))?.len();
+    let found = file.len().map_err(AuditError::io(&path))?;
     if found < len {
         return Err(differs(format!("{name} has {found} bytes; {len} were made durable")));
     }
-    file.set_len(len).map_err(AuditError::io(&path))?;
-    Ok(Arc::new(file))
+    if found > len {
+        file.set_len(len).map_err(AuditError::io(&path))?;
+    }
+    Ok(file)
 }
 
 /// Compares footers and stored leaf hashes with the persisted tree; gives the open segment's part

@@ -14,24 +14,28 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, KEY_FILE, KEYS_FILE, LogLayout, list_logs};
+use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, SignedNote, VerifierKey, leaf_hash};
+use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, KEY_FILE, KEYS_FILE, LogLayout, list_logs};
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_types::{CallId, Phase};
 
 use crate::{
-    entry::{Append, Command, Head, Reply},
+    catch_up::{LeafSource, earlier_checkpoints},
+    disk::{Disk, DiskWatch},
+    entry::{Append, Command, Head, Reply, Rotated},
     error::AuditError,
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
     state::{
-        LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer, WriterChain,
+        Applied, LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer,
+        WriterChain,
     },
 };
 
 /// The machine: its state, its files, and the thread that makes them durable.
 pub struct AuditMachine {
     dir: PathBuf,
+    disk: Disk,
     public_key: [u8; 32],
     state: MachineState,
     logs: BTreeMap<LogId, LogFiles>,
@@ -39,6 +43,12 @@ pub struct AuditMachine {
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,
+    /// Logs whose cosigned checkpoint is to be published.
+    cosigned_due: BTreeSet<LogId>,
+    /// The files that name the keys are to be written.
+    keys_due: bool,
+    /// Where records are had that the Raft log does not hold any more.
+    source: Option<Arc<dyn LeafSource>>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
     /// Why nothing is taken any more, though nothing failed.
@@ -46,16 +56,31 @@ pub struct AuditMachine {
 }
 
 impl AuditMachine {
-    /// Opens the audit directory, or makes it. `public_key` is written beside each log.
+    /// Opens the audit directory, or makes it. `public_key` is written beside each log, until the group
+    /// notes another one.
     ///
     /// Files that reach beyond the last persisted state are cut back; files that hold less, or
     /// other bytes, are refused.
     pub fn open(dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
+        Self::open_on(Disk::default(), dir, cluster, public_key)
+    }
+
+    /// As [`AuditMachine::open`], with somebody who is asked before each change of the files.
+    pub fn open_watched(
+        watch: Arc<dyn DiskWatch>,
+        dir: &Path,
+        cluster: &str,
+        public_key: [u8; 32],
+    ) -> Result<Self, AuditError> {
+        Self::open_on(Disk::watched(watch), dir, cluster, public_key)
+    }
+
+    fn open_on(disk: Disk, dir: &Path, cluster: &str, public_key: [u8; 32]) -> Result<Self, AuditError> {
         fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
         let path = dir.join(STATE_FILE);
         let state = match MachineState::read(&path)? {
             Some(state) => state,
-            None => first_state(dir, &path, cluster)?,
+            None => first_state(&disk, dir, &path, cluster)?,
         };
         if state.cluster != cluster {
             let why = format!("it belongs to cluster {}, not to {cluster}", state.cluster);
@@ -65,7 +90,7 @@ impl AuditMachine {
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
-            let files = LogFiles::reopen(log, layout, &log.origin(cluster), head.clone())?;
+            let files = LogFiles::reopen(&disk, log, layout, &log.origin(cluster), head.clone())?;
             logs.insert(log.clone(), files);
         }
         for log in list_logs(dir).map_err(AuditError::io(dir))? {
@@ -75,19 +100,77 @@ impl AuditMachine {
                 fs::remove_dir_all(&folder).map_err(AuditError::io(&folder))?;
             }
         }
-        let persister = Persister::start(dir.to_owned(), state.applied).map_err(AuditError::io(dir))?;
-        let published = BTreeSet::new();
+        let persister = Persister::start(dir.to_owned(), state.applied, disk.clone()).map_err(AuditError::io(dir))?;
+        let (published, cosigned_due) = (BTreeSet::new(), BTreeSet::new());
         Ok(Self {
             dir: dir.to_owned(),
-            public_key,
+            disk,
+            public_key: state.keys.last().map_or(public_key, |(_, noted)| *noted),
             state,
             logs,
             persister,
             persist_due: false,
             published,
+            cosigned_due,
+            keys_due: false,
+            source: None,
             broken: false,
             refused: None,
         })
+    }
+
+    /// Gives the machine other replicas' records, for a snapshot that is ahead of it.
+    pub fn with_source(mut self, source: Arc<dyn LeafSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Brings every log to the manifest's head and takes its state. Files that were grown are beyond
+    /// the stored state until the state is replaced: a crash or an error in between leaves what the
+    /// next start cuts off.
+    fn catch_up(&mut self, manifest: MachineState) -> io::Result<()> {
+        let Some(source) = self.source.clone() else {
+            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft log, and \
+                        knows no other";
+            return Err(io::Error::other(text));
+        };
+        if manifest.cluster != self.state.cluster {
+            return Err(io::Error::other(format!("the snapshot is of cluster {}", manifest.cluster)));
+        }
+        self.broken = true;
+        for (log, head) in &manifest.logs {
+            let files = self.log(log)?;
+            let have = files.head.size();
+            tracing::info!(%log, from = have, to = head.size(), "takes records from another replica");
+            if have < head.size() {
+                source.leaves(log, have, head.size(), &mut |leaf| {
+                    let view = RecordView::read(leaf).map_err(|e| io::Error::other(e.to_string()))?;
+                    files.append(leaf, leaf_hash(leaf), view.time_ns).map(drop)
+                })?;
+            }
+            files.flush()?;
+            if (files.head.size(), files.head.chain) != (head.size(), head.chain)
+                || files.head.frontier.root() != head.frontier.root()
+            {
+                let text = format!("PV-AUDIT-BEHIND: the records of {log} are not those that the group agreed on");
+                return Err(io::Error::other(text));
+            }
+        }
+        for (log, signed) in &manifest.checkpoints {
+            let dir = self.dir.join(log.folder());
+            let (origin, size) = (log.origin(&manifest.cluster), signed.head.size);
+            let history = earlier_checkpoints(&source.checkpoints(log)?, &origin, &signed.note, size);
+            crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
+        }
+        self.state = manifest;
+        self.broken = false;
+        self.published = self.state.checkpoints.keys().cloned().collect();
+        self.cosigned_due = self.state.cosigned.keys().cloned().collect();
+        if let Some(noted) = self.noted() {
+            self.public_key = noted;
+            self.keys_due = true;
+        }
+        Ok(())
     }
 
     /// Index of the last applied entry.
@@ -112,9 +195,9 @@ impl AuditMachine {
             Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
             Ok(Command::Seal) => self.seal(false),
             Ok(Command::SealAll) => self.seal(true),
-            Ok(Command::Rotated { record, public_key }) => self.rotated(record, public_key)?,
+            Ok(Command::Rotated(rotated)) => self.rotated(rotated),
             Ok(Command::Signed(notes)) => self.take_signed(notes),
-            Ok(Command::Cosigned(note)) => self.take_cosigned(note).inspect_err(|_| self.broken = true)?,
+            Ok(Command::Cosigned(note)) => self.take_cosigned(note),
             Err(e) => Reply::Invalid(e.to_string()),
         };
         Ok(reply.encode())
@@ -139,7 +222,20 @@ impl AuditMachine {
             self.persist()?;
         }
         let published = std::mem::take(&mut self.published);
-        if published.is_empty() { Ok(()) } else { self.publish(&published) }
+        if !published.is_empty() {
+            self.publish(&published)?;
+        }
+        // After the checkpoints that both keys signed: a list of keys never names one that has not taken
+        // over yet.
+        if std::mem::take(&mut self.keys_due) {
+            self.persister.send(Job::Keys(self.key_files()))?;
+        }
+        for log in std::mem::take(&mut self.cosigned_due) {
+            let Some((_, note)) = self.state.cosigned.get(&log) else { continue };
+            let job = PublishJob { dir: self.dir.join(log.folder()), note: note.clone() };
+            self.persister.send(Job::Cosigned(job))?;
+        }
+        Ok(())
     }
 
     /// Starts to make everything applied so far durable.
@@ -224,9 +320,13 @@ impl AuditMachine {
             return Ok(Reply::OutOfOrder { next });
         }
         if append.batch < next {
-            let known = writer.and_then(|w| w.recent.iter().find(|(b, _)| *b == append.batch));
+            let known = writer.and_then(|w| w.recent.iter().find(|known| known.batch == append.batch));
             return Ok(match known {
-                Some((_, places)) => Reply::Appended(places.clone()),
+                Some(known) if append.records.last().map(|r| leaf_hash(&r.leaf)) == Some(known.last) => {
+                    Reply::Appended(known.places.clone())
+                }
+                // Two processes took the same epoch; this one came second.
+                Some(_) => Reply::Fenced { epoch },
                 None => Reply::Invalid("the batch was applied too long ago".to_owned()),
             });
         }
@@ -246,6 +346,7 @@ impl AuditMachine {
             }
             self.note_intent(append, &record.log, checked, index);
         }
+        let last = checked.last().map(|c| c.hash).unwrap_or(Hash::ZERO);
         let writer = self.state.writers.entry(append.writer.clone()).or_default();
         if append.epoch > writer.epoch {
             writer.epoch = append.epoch;
@@ -259,7 +360,7 @@ impl AuditMachine {
         if writer.recent.len() == REMEMBERED_BATCHES {
             writer.recent.pop_front();
         }
-        writer.recent.push_back((append.batch, places.clone()));
+        writer.recent.push_back(Applied { batch: append.batch, last, places: places.clone() });
         Ok(Reply::Appended(places))
     }
 
@@ -282,7 +383,7 @@ impl AuditMachine {
             let origin = log.origin(&self.state.cluster);
             let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
             let layout = LogLayout::new(self.dir.join(log.folder()));
-            let files = LogFiles::create(layout, &origin, &key.to_text())?;
+            let files = LogFiles::create(&self.disk, layout, &origin, &key.to_text())?;
             self.logs.insert(log.clone(), files);
         }
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
@@ -317,17 +418,49 @@ impl AuditMachine {
         Reply::Taken(taken)
     }
 
-    /// Notes the key that signs from now on, and writes it beside every log.
-    fn rotated(&mut self, record: u64, public_key: [u8; 32]) -> io::Result<Reply> {
-        if self.public_key != public_key {
-            if self.state.keys.is_empty() {
-                self.state.keys.push((None, self.public_key));
-            }
-            self.state.keys.push((Some(record), public_key));
-            self.public_key = public_key;
+    /// Notes the key that signs from now on and takes the checkpoints that both signed; all or nothing. A
+    /// log that was signed before and is not among them would have no way from one key to the other.
+    fn rotated(&mut self, rotated: Rotated) -> Reply {
+        let Rotated { record, follows, public_key, notes } = rotated;
+        let signs = self.noted().unwrap_or(follows);
+        if signs == public_key {
+            return Reply::Taken(0);
         }
-        self.persister.send(Job::Keys(self.key_files()))?;
-        Ok(Reply::Taken(1))
+        if signs != follows {
+            return Reply::Invalid("another key signs this log now".to_owned());
+        }
+        let mut switched = BTreeMap::new();
+        for note in notes {
+            let Ok(Some((log, head))) = self.match_sealed(&note) else { continue };
+            if bears(&note, &log.origin(&self.state.cluster), follows)
+                && bears(&note, &log.origin(&self.state.cluster), public_key)
+            {
+                switched.insert(log, Signed { head, note });
+            }
+        }
+        if let Some(log) = self.state.checkpoints.keys().find(|log| !switched.contains_key(*log)) {
+            return Reply::Invalid(format!("{log} is not signed by both keys"));
+        }
+        let taken = switched.len() as u32;
+        for (log, signed) in switched {
+            self.state.sealed.remove(&log);
+            self.state.checkpoints.insert(log.clone(), signed);
+            self.published.insert(log);
+        }
+        if self.state.keys.is_empty() {
+            self.state.keys.push((None, follows));
+        }
+        self.state.keys.push((Some(record), public_key));
+        self.public_key = public_key;
+        // The state first: files that name a key that the state does not know would refuse a start.
+        self.persist_due = true;
+        self.keys_due = true;
+        Reply::Taken(taken)
+    }
+
+    /// The key that the group has noted; `None`: there was no other than the first.
+    pub(crate) fn noted(&self) -> Option<[u8; 32]> {
+        self.state.keys.last().map(|(_, key)| *key)
     }
 
     /// `audit.pub` of every log and at the top, and `cluster/keys`.
@@ -362,20 +495,19 @@ impl AuditMachine {
 
     /// Publishes a checkpoint with cosignatures. An older one than is published, or one beyond what was
     /// signed here, is passed over. Whoever proposes has checked the signatures.
-    fn take_cosigned(&mut self, note: String) -> io::Result<Reply> {
-        let Ok(checkpoint) = Checkpoint::parse_unchecked(&note) else { return Ok(Reply::Taken(0)) };
+    fn take_cosigned(&mut self, note: String) -> Reply {
+        let Ok(checkpoint) = Checkpoint::parse_unchecked(&note) else { return Reply::Taken(0) };
         let log = LogId::from_origin(&checkpoint.origin);
         let Some(log) = log.filter(|log| log.origin(&self.state.cluster) == checkpoint.origin) else {
-            return Ok(Reply::Taken(0));
+            return Reply::Taken(0);
         };
         let published = self.state.cosigned.get(&log).map_or(0, |(size, _)| *size);
         if checkpoint.size < published || checkpoint.size > self.signed_size(&log) {
-            return Ok(Reply::Taken(0));
+            return Reply::Taken(0);
         }
-        self.state.cosigned.insert(log.clone(), (checkpoint.size, note.clone()));
-        let dir = self.dir.join(log.folder());
-        self.persister.send(Job::Cosigned(PublishJob { dir, note }))?;
-        Ok(Reply::Taken(1))
+        self.state.cosigned.insert(log.clone(), (checkpoint.size, note));
+        self.cosigned_due.insert(log);
+        Reply::Taken(1)
     }
 
     fn match_sealed(&self, note: &str) -> Result<Option<(LogId, SealedHead)>, CheckpointError> {
@@ -383,7 +515,9 @@ impl AuditMachine {
         let Some(log) = LogId::from_origin(&checkpoint.origin) else { return Ok(None) };
         let head = SealedHead { size: checkpoint.size, root: checkpoint.root, chain: checkpoint.chain };
         let same = log.origin(&self.state.cluster) == checkpoint.origin && self.state.sealed.get(&log) == Some(&head);
-        Ok(same.then_some((log, head)))
+        // A leader that was replaced while a new key took over may come late with the old one's signature.
+        let current = self.noted().is_none_or(|key| bears(note, &checkpoint.origin, key));
+        Ok((same && current).then_some((log, head)))
     }
 
     /// Queues the checkpoint files of these logs.
@@ -400,6 +534,12 @@ impl AuditMachine {
     pub(crate) fn republish(&self, logs: &BTreeSet<LogId>) -> io::Result<()> {
         if logs.is_empty() { Ok(()) } else { self.publish(logs) }
     }
+}
+
+/// Whether a signature names this key. Whoever proposes a note has signed it, so that nothing is verified.
+fn bears(note: &str, origin: &str, public_key: [u8; 32]) -> bool {
+    let key = VerifierKey { name: origin.to_owned(), public_key }.id();
+    SignedNote::parse(note).is_ok_and(|note| note.signatures().any(|(name, id, _)| name == origin && id == key))
 }
 
 /// What a checked record says of itself.
@@ -437,7 +577,7 @@ fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>,
 }
 
 /// The state of a directory that was never used; one that holds logs but no state is refused.
-fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
+fn first_state(disk: &Disk, dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, AuditError> {
     let logs = list_logs(dir).map_err(AuditError::io(dir))?;
     if !logs.is_empty() {
         let why = format!("it is missing, but {} logs are there", logs.len());
@@ -445,8 +585,8 @@ fn first_state(dir: &Path, path: &Path, cluster: &str) -> Result<MachineState, A
     }
     let state = MachineState { cluster: cluster.to_owned(), ..MachineState::default() };
     let write = || {
-        crate::persist::replace(path, &state.encode()?)?;
-        crate::persist::sync_dir(dir)
+        disk.replace(path, &state.encode()?)?;
+        disk.sync_dir(dir)
     };
     write().map_err(AuditError::io(path))?;
     Ok(state)
@@ -514,20 +654,19 @@ impl Machine for SharedMachine {
         }))
     }
 
-    /// Only a replica whose files already hold what the manifest describes can take it.
+    /// Takes what the manifest describes from another replica, unless it is here already.
     fn install(&mut self, applied: AppliedState, data: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         data.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes)?;
         let manifest = MachineState::decode(&bytes).map_err(io::Error::other)?;
         let mut machine = self.0.lock();
         if machine.state.applied < manifest.applied {
-            let text = "PV-AUDIT-BEHIND: this replica is too far behind to catch up from the Raft \
-                        log; copy the audit directory of another replica while it is stopped, \
-                        then start again";
-            return Err(io::Error::other(text));
+            machine.catch_up(manifest)?;
         }
         machine.state.raft = Some(applied.as_bytes().to_vec());
-        machine.persist()
+        machine.persist()?;
+        // After the state: a checkpoint on disk is never ahead of it.
+        machine.finish()
     }
 }
 

@@ -9,8 +9,7 @@
 //! A failed write or fsync is final: the thread keeps the error and does nothing more.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::JoinHandle,
@@ -18,11 +17,16 @@ use std::{
 
 use tokio::sync::watch;
 
+use crate::{
+    disk::{Disk, StoreFile},
+    history::append_note,
+};
+
 /// Makes one point in the log durable.
 pub(crate) struct PersistJob {
     /// Index of the last entry that `state` holds.
     pub applied: u64,
-    pub files: Vec<Arc<File>>,
+    pub files: Vec<Arc<StoreFile>>,
     pub dirs: Vec<PathBuf>,
     pub state: Vec<u8>,
     pub remove: Vec<PathBuf>,
@@ -60,12 +64,12 @@ pub(crate) struct Persister {
 const MAX_JOBS: usize = 64;
 
 impl Persister {
-    pub(crate) fn start(audit_dir: PathBuf, persisted: Option<u64>) -> io::Result<Self> {
+    pub(crate) fn start(audit_dir: PathBuf, persisted: Option<u64>, disk: Disk) -> io::Result<Self> {
         let (jobs, queue) = mpsc::sync_channel(MAX_JOBS);
         let (done, progress) = watch::channel(Ok(persisted));
         let thread = std::thread::Builder::new()
             .name("audit-persist".to_owned())
-            .spawn(move || run(&audit_dir, &queue, &done))?;
+            .spawn(move || run(&audit_dir, &disk, &queue, &done))?;
         Ok(Self { jobs, progress, thread: Some(thread) })
     }
 
@@ -96,19 +100,21 @@ impl Drop for Persister {
     }
 }
 
-fn run(audit_dir: &Path, queue: &mpsc::Receiver<Job>, done: &watch::Sender<Result<Option<u64>, String>>) {
+fn run(audit_dir: &Path, disk: &Disk, queue: &mpsc::Receiver<Job>, done: &watch::Sender<Result<Option<u64>, String>>) {
     while let Ok(job) = queue.recv() {
         let result = match job {
             Job::Stop => return,
             Job::Persist(job) => {
                 let applied = job.applied;
-                persist(audit_dir, job).map(|()| Some(applied))
+                persist(audit_dir, disk, job).map(|()| Some(applied))
             }
-            Job::Publish(jobs, all) => publish(audit_dir, &jobs, &all).map(|()| None),
-            Job::Keys(files) => files.iter().try_for_each(|(path, text)| replace(path, text.as_bytes())).map(|()| None),
+            Job::Publish(jobs, all) => publish(audit_dir, disk, &jobs, &all).map(|()| None),
+            Job::Keys(files) => {
+                files.iter().try_for_each(|(path, text)| disk.replace(path, text.as_bytes())).map(|()| None)
+            }
             Job::Cosigned(job) => {
                 let path = job.dir.join(provost_audit_verify::COSIGNED_FILE);
-                replace(&path, job.note.as_bytes()).map(|()| None)
+                disk.replace(&path, job.note.as_bytes()).map(|()| None)
             }
         };
         match result {
@@ -123,49 +129,38 @@ fn run(audit_dir: &Path, queue: &mpsc::Receiver<Job>, done: &watch::Sender<Resul
     }
 }
 
-fn persist(audit_dir: &Path, job: PersistJob) -> io::Result<()> {
+fn persist(audit_dir: &Path, disk: &Disk, job: PersistJob) -> io::Result<()> {
     for file in &job.files {
         file.sync_data()?;
     }
     for dir in &job.dirs {
-        sync_dir(dir)?;
+        disk.sync_dir(dir)?;
     }
-    replace(&audit_dir.join(crate::state::STATE_FILE), &job.state)?;
+    disk.replace(&audit_dir.join(crate::state::STATE_FILE), &job.state)?;
     // The older state must not come back: it needs the tails removed next, and a checkpoint
     // written after this must never be ahead of the state.
-    sync_dir(audit_dir)?;
+    disk.sync_dir(audit_dir)?;
     for path in &job.remove {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        disk.remove(path)?;
     }
     Ok(())
 }
 
-fn publish(audit_dir: &Path, jobs: &[PublishJob], all: &str) -> io::Result<()> {
+fn publish(audit_dir: &Path, disk: &Disk, jobs: &[PublishJob], all: &str) -> io::Result<()> {
     use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE};
     for job in jobs {
-        let history = job.dir.join(HISTORY_FILE);
-        let mut file = OpenOptions::new().create(true).append(true).open(&history)?;
-        // One blank line after each note separates it from the next.
-        file.write_all(format!("{}\n", job.note).as_bytes())?;
-        replace(&job.dir.join(CHECKPOINT_FILE), job.note.as_bytes())?;
+        append_note(disk, &job.dir.join(HISTORY_FILE), &job.note)?;
+        disk.replace(&job.dir.join(CHECKPOINT_FILE), job.note.as_bytes())?;
     }
-    replace(&audit_dir.join(CHECKPOINT_FILE), all.as_bytes())
+    disk.replace(&audit_dir.join(CHECKPOINT_FILE), all.as_bytes())
 }
 
 /// Replaces a file as a whole: after a crash it holds the old or the new bytes.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&temporary, path)
+    Disk::default().replace(path, bytes)
 }
 
 /// Makes a folder's entries durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    Disk::default().sync_dir(dir)
 }

@@ -16,7 +16,7 @@ use crate::error::AuditError;
 
 /// File name below the audit directory.
 pub(crate) const STATE_FILE: &str = "state";
-const MAGIC: &[u8; 8] = b"PVSTATE\x01";
+const MAGIC: &[u8; 8] = b"PVSTATE\x02";
 /// Batches of a writer that can be answered again. More than it ever has in flight.
 pub(crate) const REMEMBERED_BATCHES: usize = 16;
 
@@ -44,9 +44,12 @@ impl LogHead {
 
 /// A writer's place in one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct WriterChain {
+pub struct WriterChain {
+    /// Epoch of its last record there.
     pub epoch: u64,
+    /// Number of that record.
     pub seq: u64,
+    /// Its leaf hash; zeros before the first.
     pub prev: Hash,
 }
 
@@ -62,8 +65,19 @@ impl WriterChain {
 pub(crate) struct Writer {
     pub epoch: u64,
     pub next_batch: u64,
-    pub recent: VecDeque<(u64, Vec<(LogId, u64)>)>,
+    pub recent: VecDeque<Applied>,
     pub chains: BTreeMap<LogId, WriterChain>,
+}
+
+/// A batch that was applied, so that it can be answered again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    pub batch: u64,
+    /// Hash of its last leaf. Leaves link backwards, so it names the batch: another process that
+    /// took the same epoch is told from the one that sends again.
+    pub last: Hash,
+    /// For each log its first index.
+    pub places: Vec<(LogId, u64)>,
 }
 
 /// An intent without outcome.

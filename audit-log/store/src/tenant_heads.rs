@@ -14,7 +14,7 @@ use provost_audit_core::{Hash, LogId};
 use provost_audit_verify::TENANT_CHECKPOINT;
 use provost_types::{AuditEvent, AuditReceipt, AuditSink, CallId, Impact, Phase, Revision, Subject, What, Who, Why};
 
-use crate::{audit_log::now_ns, error::AuditError, machine::SharedMachine};
+use crate::{error::AuditError, machine::SharedMachine, own_events::now_ns};
 
 /// Checkpoints that are recorded at once.
 const NOTED_AT_ONCE: usize = 512;

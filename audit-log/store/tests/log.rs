@@ -92,6 +92,8 @@ fn records_survive_a_crash_and_orphans_end() {
     let anchor = dir.path().join("kept");
     std::fs::copy(audit.join("checkpoint"), &anchor).unwrap();
     assert_eq!(verify_both(&audit, Some(&anchor)).exit, Exit::Proven);
+    let case = "crash between intent, execution, outcome and answer";
+    common::matrix::row(case, "holds; open calls ended as unknown", "0", "-");
 }
 
 #[test]

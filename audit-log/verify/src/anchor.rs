@@ -3,10 +3,11 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
 };
 
-use provost_audit_core::{Checkpoint, CheckpointError, NoteError, split_notes};
+use provost_audit_core::{Checkpoint, CheckpointError, NoteError};
 
 use crate::{
     key_chain::{KeyChain, Signers, Succession},
@@ -25,13 +26,15 @@ pub(crate) struct Known {
     pub external: bool,
     /// Which keys signed it.
     pub signers: Signers,
-    pub file: PathBuf,
+    pub file: Arc<Path>,
+    /// Where its note stands in the file.
+    pub offset: u64,
 }
 
 /// A checkpoint that cannot be accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
-    pub file: PathBuf,
+    pub file: Arc<Path>,
     pub offset: u64,
     pub why: String,
 }
@@ -64,16 +67,27 @@ pub(crate) fn read_notes(path: &Path) -> io::Result<Vec<Note>> {
     };
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let pieces = split_notes(&text);
-    let count = pieces.len();
-    let mut offset = 0;
-    let mut notes = Vec::with_capacity(count);
-    for (n, piece) in pieces.into_iter().enumerate() {
-        notes.push(Note { text: piece.to_owned(), offset, last: n + 1 == count });
-        offset += piece.len() as u64 + 1;
+    let mut notes: Vec<Note> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        // By bytes, so that offsets are right where a file holds anything but text.
+        let rest = bytes.get(at..).unwrap_or_default();
+        let body = memchr::memmem::find(rest, b"\n\n").map(|body| body + 2);
+        let end = body.and_then(|body| Some(body + memchr::memmem::find(rest.get(body..)?, b"\n\n")? + 1));
+        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let text = String::from_utf8_lossy(piece).into_owned();
+        notes.push(Note { text, offset: at as u64, last: false });
+        at += piece.len() + 1;
+    }
+    if let Some(last) = notes.last_mut() {
+        last.last = true;
     }
     Ok(notes)
+}
+
+/// Whether a crash may have cut it: it has no whole signature line.
+fn is_cut(note: &str) -> bool {
+    note.split_once("\n\n").is_none_or(|(_, signatures)| !signatures.ends_with('\n'))
 }
 
 impl Checkpoints<'_> {
@@ -86,9 +100,9 @@ impl Checkpoints<'_> {
         origin: &str,
         keys: &KeyChain,
     ) -> io::Result<()> {
-        let history = log_dir.join(HISTORY_FILE);
+        let history: Arc<Path> = Arc::from(log_dir.join(HISTORY_FILE));
         for note in read_notes(&history)? {
-            let cut = note.last && !note.text.ends_with('\n');
+            let cut = note.last && is_cut(&note.text);
             if cut {
                 let text = "the history of checkpoints ends in a cut one (a crash while it was written)";
                 self.notes.push(text.to_owned());
@@ -96,7 +110,7 @@ impl Checkpoints<'_> {
             }
             self.take(&history, &note, origin, keys, false);
         }
-        for latest in [CHECKPOINT_FILE, COSIGNED_FILE].map(|name| log_dir.join(name)) {
+        for latest in [CHECKPOINT_FILE, COSIGNED_FILE].map(|name| Arc::from(log_dir.join(name))) {
             for note in read_notes(&latest)? {
                 self.take(&latest, &note, origin, keys, false);
             }
@@ -115,10 +129,11 @@ impl Checkpoints<'_> {
         keys: &KeyChain,
         external: bool,
     ) -> io::Result<()> {
+        let file: Arc<Path> = Arc::from(path);
         for note in read_notes(path)? {
             let first = note.text.lines().next().unwrap_or_default();
             if first == origin {
-                self.take(path, &note, origin, keys, external);
+                self.take(&file, &note, origin, keys, external);
             }
         }
         Ok(())
@@ -126,11 +141,11 @@ impl Checkpoints<'_> {
 
     /// A checkpoint of a key that cannot be followed from here. It may be an earlier key's, so it is no
     /// evidence of anything; one that is newer than all others is refused.
-    fn unfollowed(&mut self, file: &Path, note: &Note) {
+    fn unfollowed(&mut self, file: &Arc<Path>, note: &Note) {
         let size = Checkpoint::parse_unchecked(&note.text).map_or(u64::MAX, |c| c.size);
         if self.unfollowed.as_ref().is_none_or(|(largest, _)| *largest < size) {
             let why = "it is not signed by the log's key".to_owned();
-            self.unfollowed = Some((size, Refused { file: file.to_owned(), offset: note.offset, why }));
+            self.unfollowed = Some((size, Refused { file: file.clone(), offset: note.offset, why }));
         }
     }
 
@@ -144,7 +159,7 @@ impl Checkpoints<'_> {
             if a.size == b.size && (a.root != b.root || a.chain != b.chain) {
                 fork.get_or_insert(Refused {
                     file: later.file.clone(),
-                    offset: 0,
+                    offset: later.offset,
                     why: format!("two signed checkpoints of {} records differ: a split view", a.size),
                 });
             }
@@ -163,7 +178,7 @@ impl Checkpoints<'_> {
             if let Err(why) = succession.follow(known.signers) {
                 let size = known.checkpoint.size;
                 let why = format!("of {size} records: {why}");
-                self.refused.get_or_insert(Refused { file: known.file.clone(), offset: 0, why });
+                self.refused.get_or_insert(Refused { file: known.file.clone(), offset: known.offset, why });
             }
         }
         let largest = self.known.last().map_or(0, |k| k.checkpoint.size);
@@ -177,7 +192,7 @@ impl Checkpoints<'_> {
         }
     }
 
-    fn take(&mut self, file: &Path, note: &Note, origin: &str, keys: &KeyChain, external: bool) {
+    fn take(&mut self, file: &Arc<Path>, note: &Note, origin: &str, keys: &KeyChain, external: bool) {
         match keys.check(&note.text, origin) {
             Ok((checkpoint, signers)) if checkpoint.origin == origin => {
                 let external = match self.witnesses.map(|witnesses| witnesses.judge(&note.text)) {
@@ -191,7 +206,7 @@ impl Checkpoints<'_> {
                     }
                     Some(Err(why)) => return self.refuse(file, note, why),
                 };
-                self.known.push(Known { checkpoint, external, signers, file: file.to_owned() });
+                self.known.push(Known { checkpoint, external, signers, file: file.clone(), offset: note.offset });
             }
             Ok((checkpoint, _)) => {
                 self.refuse(file, note, format!("it is of another log, {}", checkpoint.origin));
@@ -202,9 +217,9 @@ impl Checkpoints<'_> {
         }
     }
 
-    fn refuse(&mut self, file: &Path, note: &Note, why: String) {
+    fn refuse(&mut self, file: &Arc<Path>, note: &Note, why: String) {
         if self.refused.is_none() {
-            self.refused = Some(Refused { file: file.to_owned(), offset: note.offset, why });
+            self.refused = Some(Refused { file: file.clone(), offset: note.offset, why });
         }
     }
 }

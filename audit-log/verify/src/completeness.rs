@@ -1,27 +1,40 @@
 //! Rules across records: writers' chains, and one outcome for each intent.
+//!
+//! Takes the facts of each run of records in order. Invariant: memory grows with the number of
+//! writers and of calls that are open at once, not with the log.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path, sync::Arc};
 
-use provost_audit_core::{Hash, RecordView};
-use provost_types::Phase;
-
-use crate::report::Violation;
+use crate::{
+    facts::{CallFact, Facts, Link, SECOND_INTENT, WriterRun, breach},
+    report::Violation,
+};
+use provost_audit_core::Hash;
 
 /// Violations that are listed; more are counted.
 const MAX_LISTED: usize = 100;
-/// Intents that may be open at once; a log that goes beyond is reported, not followed.
-const MAX_OPEN: usize = 4_000_000;
+/// Intents that may be open at once; a log that goes beyond is reported, not followed. A node has
+/// some thousands; about 64 bytes each.
+const MAX_OPEN: usize = 1_000_000;
 /// Writers that one log may have.
 const MAX_WRITERS: usize = 65_536;
 
 /// What one log has shown so far.
 pub(crate) struct Completeness {
-    tenant: String,
     /// Whether records before the first one read exist.
     partial: bool,
     writers: HashMap<String, Chain>,
     open: HashMap<u128, OpenIntent>,
-    pub violations: Vec<Violation>,
+    /// Files that open intents stand in.
+    files: Vec<Arc<Path>>,
+    pub violations: Findings,
+    pub back_dated: Findings,
+}
+
+/// Records that something is said about: the first are listed, all are counted.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub listed: Vec<Violation>,
     pub count: u64,
 }
 
@@ -34,103 +47,132 @@ struct Chain {
 
 struct OpenIntent {
     index: u64,
+    offset: u64,
+    file: u32,
     writer: u32,
     epoch: u64,
 }
 
+/// Where the records of a run stand.
+pub(crate) struct Where<'a> {
+    pub file: &'a Arc<Path>,
+    /// Index of the run's first record.
+    pub first: u64,
+    /// Offset of each record, or one for all of them.
+    pub offsets: &'a [u64],
+}
+
+impl Where<'_> {
+    pub(crate) fn offset(&self, index: u64) -> u64 {
+        let n = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.offsets.get(n).or(self.offsets.first()).copied().unwrap_or_default()
+    }
+}
+
+impl Findings {
+    fn add(&mut self, index: u64, file: &Path, offset: u64, what: String) {
+        self.count += 1;
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(Violation { index, file: file.to_owned(), offset, what });
+        }
+    }
+}
+
 impl Completeness {
-    pub(crate) fn new(tenant: &str, partial: bool) -> Self {
+    pub(crate) fn new(partial: bool) -> Self {
         Self {
-            tenant: tenant.to_owned(),
             partial,
             writers: HashMap::new(),
             open: HashMap::new(),
-            violations: Vec::new(),
-            count: 0,
+            files: Vec::new(),
+            violations: Findings::default(),
+            back_dated: Findings::default(),
         }
     }
 
-    pub(crate) fn observe(&mut self, index: u64, view: &RecordView<'_>, hash: Hash) {
-        if view.tenant.unwrap_or_default() != self.tenant {
-            self.violation(index, "it belongs to another tenant's log");
+    /// Takes the facts of the next run.
+    pub(crate) fn merge(&mut self, facts: Facts, place: &Where<'_>) {
+        let mut found = facts.violations;
+        let writers: Vec<u32> = facts.writers.into_iter().map(|run| self.follow(run, &mut found)).collect();
+        if self.files.last() != Some(place.file) && !facts.calls.is_empty() {
+            self.files.push(place.file.clone());
         }
-        let writer = self.follow_writer(index, view, hash);
-        match view.phase {
-            Phase::Intent => {
-                if self.open.len() >= MAX_OPEN {
-                    self.violation(index, "too many calls are open at once to be followed");
-                    return;
-                }
-                let intent = OpenIntent { index, writer, epoch: view.epoch };
-                if self.open.insert(view.call_id.0, intent).is_some() {
-                    self.violation(index, "a second intent of the same call");
+        for call in facts.calls {
+            self.follow_call(call, &writers, place, &mut found);
+        }
+        found.sort();
+        for (index, what) in found {
+            self.violations.add(index, place.file, place.offset(index), what);
+        }
+        for index in facts.back_dated {
+            let what = "it is dated before a checkpoint that was signed before it was recorded".to_owned();
+            self.back_dated.add(index, place.file, place.offset(index), what);
+        }
+    }
+
+    fn follow_call(&mut self, call: CallFact, writers: &[u32], place: &Where<'_>, found: &mut Vec<(u64, String)>) {
+        match call {
+            CallFact::Whole { call, intent } => {
+                if !self.open.is_empty() && self.open.remove(&call).is_some() {
+                    found.push((intent, SECOND_INTENT.to_owned()));
                 }
             }
-            Phase::Outcome => {
-                if self.open.remove(&view.call_id.0).is_none() && !self.partial {
-                    self.violation(index, "an outcome without intent, or a second outcome");
+            CallFact::Began { intent, .. } if self.open.len() >= MAX_OPEN => {
+                found.push((intent, "too many calls are open at once to be followed".to_owned()));
+            }
+            CallFact::Began { call, intent, writer, epoch } => {
+                let writer = writers.get(writer).copied().unwrap_or(u32::MAX);
+                let file = self.files.len().saturating_sub(1) as u32;
+                let open = OpenIntent { index: intent, offset: place.offset(intent), file, writer, epoch };
+                if self.open.insert(call, open).is_some() {
+                    found.push((intent, SECOND_INTENT.to_owned()));
                 }
             }
-            Phase::Denied | Phase::Event => {}
+            CallFact::Ended { call, outcome } => {
+                if self.open.remove(&call).is_none() && !self.partial {
+                    found.push((outcome, "an outcome without intent, or a second outcome".to_owned()));
+                }
+            }
         }
+    }
+
+    /// The writer's number.
+    fn follow(&mut self, run: WriterRun, found: &mut Vec<(u64, String)>) -> u32 {
+        let known = self.writers.len();
+        let Link { epoch, seq, hash, .. } = run.last;
+        let Some(chain) = self.writers.get_mut(&run.id) else {
+            if known >= MAX_WRITERS {
+                found.push((run.first.index, "too many writers to be followed".to_owned()));
+                return u32::MAX;
+            }
+            let first = run.first.prev == Hash::ZERO && run.first.seq == 1;
+            if !first && !self.partial {
+                let what = "the writer's first record here says that others precede it".to_owned();
+                found.push((run.first.index, what));
+            }
+            let writer = known as u32;
+            self.writers.insert(run.id, Chain { epoch, seq, last: hash, writer });
+            return writer;
+        };
+        if let Some(what) = breach(&run.id, (chain.epoch, chain.seq, chain.last), &run.first) {
+            found.push((run.first.index, what));
+        }
+        *chain = Chain { epoch, seq, last: hash, writer: chain.writer };
+        chain.writer
     }
 
     /// Intents still open; those of an epoch that its writer has left are violations.
     pub(crate) fn finish(&mut self) -> u64 {
         let epochs: HashMap<u32, u64> = self.writers.values().map(|chain| (chain.writer, chain.epoch)).collect();
         let left = |i: &&OpenIntent| epochs.get(&i.writer).is_some_and(|now| *now > i.epoch);
-        let mut lost: Vec<u64> = self.open.values().filter(left).map(|i| i.index).collect();
-        lost.sort_unstable();
+        let mut lost: Vec<&OpenIntent> = self.open.values().filter(left).collect();
+        lost.sort_unstable_by_key(|intent| intent.index);
         let open = self.open.len() - lost.len();
-        for index in lost {
-            self.violation(index, "an intent without outcome, though its writer started again");
+        for intent in lost {
+            let what = "an intent without outcome, though its writer started again".to_owned();
+            let file = self.files.get(intent.file as usize).map_or(Path::new(""), AsRef::as_ref);
+            self.violations.add(intent.index, file, intent.offset, what);
         }
         open as u64
-    }
-
-    fn follow_writer(&mut self, index: u64, view: &RecordView<'_>, hash: Hash) -> u32 {
-        let known = self.writers.len();
-        let Some(chain) = self.writers.get_mut(view.writer_id) else {
-            if known >= MAX_WRITERS {
-                self.violation(index, "too many writers to be followed");
-                return u32::MAX;
-            }
-            let first = view.prev == Hash::ZERO && view.seq == 1;
-            if !first && !self.partial {
-                self.violation(index, "the writer's first record here says that others precede it");
-            }
-            let writer = known as u32;
-            let chain = Chain { epoch: view.epoch, seq: view.seq, last: hash, writer };
-            self.writers.insert(view.writer_id.to_owned(), chain);
-            return writer;
-        };
-        let next = view.epoch == chain.epoch && chain.seq.checked_add(1) == Some(view.seq);
-        let restart = view.epoch > chain.epoch && view.seq == 1;
-        let linked = view.prev == chain.last;
-        let (epoch, seq, writer) = (chain.epoch, chain.seq, chain.writer);
-        chain.epoch = view.epoch;
-        chain.seq = view.seq;
-        chain.last = hash;
-        if !next && !restart {
-            let what = format!(
-                "writer {} goes from epoch {epoch}, seq {seq} to epoch {}, seq {}: records are missing",
-                view.writer_id, view.epoch, view.seq
-            );
-            self.violation(index, &what);
-        } else if !linked {
-            let what = format!(
-                "writer {} does not link to its previous record: records are missing or replaced",
-                view.writer_id
-            );
-            self.violation(index, &what);
-        }
-        writer
-    }
-
-    fn violation(&mut self, index: u64, what: &str) {
-        self.count += 1;
-        if self.violations.len() < MAX_LISTED {
-            self.violations.push(Violation { index, what: what.to_owned() });
-        }
     }
 }

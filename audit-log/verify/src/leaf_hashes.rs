@@ -8,7 +8,8 @@ use provost_audit_core::{
 
 use crate::{
     layout::LogLayout,
-    read::{LogReader, ReadFault, segment_footer},
+    read::{LogReader, segment_footer},
+    walk::ReadFault,
 };
 
 /// The leaf hashes of one log up to a fixed size.

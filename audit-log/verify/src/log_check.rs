@@ -1,24 +1,28 @@
-//! Verifies one log in one pass.
+//! Verifies one log in one pass: its key, its checkpoints, its records, its end.
+//!
+//! Each byte of the records is read once. Blocks are checked by several threads and put together in
+//! order, so that the first failure in the log is the one reported.
 
-use std::{
-    collections::VecDeque,
-    path::{Path, PathBuf},
-};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use provost_audit_core::{
-    BlockHeader, Frontier, Hash, LogId, RecordView, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, TailHeader,
-    VerifierKey, chain_next, chain_start, leaf_hash, verify_inclusion,
+    Frontier, Hash, LogId, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, VerifierKey, verify_inclusion,
 };
 
 use crate::{
     anchor::{Checkpoints, Known, Refused},
-    completeness::Completeness,
+    block_check::Ask,
     key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
     options::VerifyOptions,
-    read::{Chunk, LogReader, ReadFault, segment_footer},
-    report::{Failure, LogReport, ProofReport, State, Verdict},
+    pass::{Pass, Stop},
+    pool::{Pending, Pool},
+    read::segment_footer,
+    report::{Failure, LogReport, ProofReport, State},
+    tail::TailRun,
+    verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
+    walk::{BlockPlace, Part, ReadFault, SegmentFile, Walk},
     witness::Witnesses,
 };
 
@@ -31,41 +35,22 @@ pub(crate) struct LogCheck<'a> {
     pub trusted: Option<[u8; 32]>,
     pub witnesses: Option<&'a Witnesses>,
     pub options: &'a VerifyOptions,
+    pub pool: &'a Pool,
 }
 
-/// Why the pass over the records ended before the end.
-enum Stop {
-    Tampered(Box<Failure>),
-    Missing(String),
-}
-
-/// Blocks whose starting chain is remembered: a tail begins at one of the last seventeen.
-const REMEMBERED_STARTS: usize = 32;
-
-/// The pass over the records.
-struct Pass {
-    chain: Hash,
-    /// Index and chain at the start of the latest blocks.
-    starts: VecDeque<(u64, Hash)>,
-    tree: Frontier,
-    segment: Frontier,
-    completeness: Completeness,
-    known: std::vec::IntoIter<Known>,
-    next: Option<Known>,
-    /// Checkpoints at smaller sizes are not compared: their records were taken by their roots.
-    start: u64,
-    good: Option<Known>,
-    anchored: Option<u64>,
-    origin: String,
-    last_file: PathBuf,
-    last_offset: u64,
+/// A part that was read, or is being read.
+enum Begun {
+    Segment(Arc<SegmentFile>, SegmentHeader),
+    Block(BlockPlace, Pending),
+    Footer(Arc<SegmentFile>, u64, SegmentFooter),
+    Tail(TailRun, Ask),
 }
 
 impl LogCheck<'_> {
     pub(crate) fn run(self) -> LogReport {
         let (origin, keys) = match self.identity() {
             Ok(found) => found,
-            Err(why) => return without_key(&self.log, why),
+            Err((why, missing)) => return without_key(&self.log, &self.layout.dir.join(KEY_FILE), &why, missing),
         };
         let mut checkpoints = Checkpoints { witnesses: self.witnesses, ..Checkpoints::default() };
         let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &keys).and_then(|()| {
@@ -75,66 +60,49 @@ impl LogCheck<'_> {
             }
         });
         if let Err(e) = read {
-            return without_key(&self.log, format!("the checkpoints cannot be read: {e}"));
+            return unjudged(&self.log, &format!("the checkpoints cannot be read: {e}"));
         }
         checkpoints.settle();
-        let newest = checkpoints.known.last().map(|k| k.checkpoint.clone());
-        let mut pass = match self.begin(&origin, &checkpoints) {
-            Ok(pass) => pass,
-            Err(e) => return without_key(&self.log, e.to_string()),
+        let newest = checkpoints.known.last().map_or(0, |k| k.checkpoint.size);
+        let begin = match self.skip_old(newest) {
+            Ok(begin) => begin,
+            Err(e) => return unjudged(&self.log, &e.to_string()),
         };
-        let stop = self.read_all(&mut pass).err().or_else(|| pass.behind(newest.as_ref()));
+        let start = begin.as_ref().map_or(0, |(_, tree)| tree.size());
+        let mut pass = Pass::new(&origin, begin, &checkpoints.known);
+        let stop = self.read_all(&mut pass, start, &checkpoints.known).err();
         let proof = self.options.proof.map(|index| self.prove(index, &pass));
-        self.conclude(pass, stop, checkpoints.refused, checkpoints.notes, proof)
+        self.conclude(pass, stop, start, checkpoints.refused, checkpoints.notes, proof)
     }
 
-    /// The log's origin, and the keys that may have signed it.
-    fn identity(&self) -> Result<(String, KeyChain), String> {
-        let path = self.layout.dir.join(KEY_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let own = VerifierKey::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    /// The log's origin, and the keys that may have signed it; otherwise why not, and whether the
+    /// file is missing.
+    fn identity(&self) -> Result<(String, KeyChain), (String, bool)> {
+        let text = std::fs::read(self.layout.dir.join(KEY_FILE)).map_err(|e| (e.to_string(), true))?;
+        let own = VerifierKey::parse(&String::from_utf8_lossy(&text)).map_err(|e| (e.to_string(), false))?;
         if LogId::from_origin(&own.name) != Some(self.log.clone()) {
-            return Err(format!("the key beside the log is of another log, {}", own.name));
+            return Err((format!("the key beside the log is of another log, {}", own.name), false));
         }
         let keys = KeyChain::read(self.top, own.public_key, self.trusted);
         Ok((own.name, keys))
     }
 
-    fn begin(&self, origin: &str, checkpoints: &Checkpoints<'_>) -> Result<Pass, ReadFault> {
-        let newest = checkpoints.known.last().map_or(0, |k| k.checkpoint.size);
-        let (start, chain, tree) = self.skip_old(newest)?.unwrap_or((0, chain_start(origin), Frontier::default()));
-        let mut known = checkpoints.known.clone().into_iter();
-        let next = known.find(|k| k.checkpoint.size > start);
-        Ok(Pass {
-            chain,
-            starts: VecDeque::from([(start, chain)]),
-            tree,
-            segment: Frontier::default(),
-            completeness: Completeness::new(self.log.tenant(), start > 0),
-            known,
-            next,
-            start,
-            good: None,
-            anchored: None,
-            origin: origin.to_owned(),
-            last_file: self.layout.dir.clone(),
-            last_offset: 0,
-        })
-    }
-
     /// With `since`: whole segments before it, by the roots in their footers. A signed checkpoint
     /// must lie behind them, because only its root says that those roots are right.
-    fn skip_old(&self, newest: u64) -> Result<Option<(u64, Hash, Frontier)>, ReadFault> {
+    fn skip_old(&self, newest: u64) -> Result<Option<(Hash, Frontier)>, ReadFault> {
         let Some(since) = self.options.since_ns else { return Ok(None) };
         let mut start = 0;
         for first in self.layout.list_segments().unwrap_or_default() {
             if first >= newest {
                 break;
             }
-            let mut reader = LogReader::from_segment(self.layout.clone(), first);
-            let begins = reader.next()?.and_then(|c| c.header.as_ref().map(|h| h.min_time_ns));
-            if begins.is_some_and(|begins| begins < since) {
-                start = first;
+            let mut walk = Walk::new(self.layout.clone(), first);
+            while let Some(part) = walk.next()? {
+                let Part::Block(place) = part else { continue };
+                if place.header.min_time_ns < since {
+                    start = first;
+                }
+                break;
             }
         }
         if start == 0 {
@@ -147,16 +115,47 @@ impl LogCheck<'_> {
             tree.append_subtree(footer.root, SEGMENT_LEAVES.trailing_zeros());
             chain = footer.chain_out;
         }
-        Ok(Some((start, chain, tree)))
+        Ok(Some((chain, tree)))
     }
 
-    fn read_all(&self, pass: &mut Pass) -> Result<(), Stop> {
-        let mut reader = LogReader::from_segment(self.layout.clone(), pass.start);
+    fn read_all(&self, pass: &mut Pass, start: u64, known: &[Known]) -> Result<(), Stop> {
+        let mut walk = Walk::new(self.layout.clone(), start);
+        let mut marks = Marks { tenant: Arc::from(self.log.tenant()), known, signed_ns: 0 };
+        let mut begun = VecDeque::new();
+        let mut end = None;
         loop {
-            match reader.next() {
-                Ok(Some(chunk)) => pass.chunk(chunk)?,
-                Ok(None) => return Ok(()),
-                Err(fault) => return Err(pass.unreadable(&fault)),
+            while end.is_none() && begun.len() < self.pool.window() {
+                match walk.next() {
+                    Ok(Some(part)) => begun.push_back(self.begin(part, &mut marks)),
+                    Ok(None) => end = Some(None),
+                    Err(fault) => end = Some(Some(fault)),
+                }
+            }
+            match begun.pop_front() {
+                Some(Begun::Segment(file, header)) => pass.segment_start(&file, &header)?,
+                Some(Begun::Block(place, pending)) => pass.block(&place, pending.wait())?,
+                Some(Begun::Footer(file, offset, footer)) => pass.segment_end(&file, offset, &footer)?,
+                Some(Begun::Tail(run, ask)) => pass.tail(&run, &ask)?,
+                None => break,
+            }
+        }
+        match end.flatten() {
+            Some(fault) => Err(pass.unreadable(&fault)),
+            None => pass.behind(walk.end()).map_or(Ok(()), Err),
+        }
+    }
+
+    fn begin(&self, part: Part, marks: &mut Marks<'_>) -> Begun {
+        match part {
+            Part::Segment(file, header) => Begun::Segment(file, header),
+            Part::Footer(file, offset, footer) => Begun::Footer(file, offset, footer),
+            Part::Tail(run) => {
+                let ask = marks.ask(run.first_index, run.leaves.len() as u64);
+                Begun::Tail(run, ask)
+            }
+            Part::Block(place) => {
+                let ask = marks.ask(place.header.first_index, u64::from(place.header.count));
+                Begun::Block(place.clone(), self.pool.submit(place, ask))
             }
         }
     }
@@ -183,44 +182,45 @@ impl LogCheck<'_> {
         &self,
         mut pass: Pass,
         stop: Option<Stop>,
+        start: u64,
         refused: Option<Refused>,
         notes: Vec<String>,
         proof: Option<ProofReport>,
     ) -> LogReport {
-        let records = pass.tree.size();
+        let records = pass.records;
         let signed = pass.good.as_ref().map_or(0, |k| k.checkpoint.size);
-        let anchored = pass.anchored;
         let open_intents = if stop.is_none() { pass.completeness.finish() } else { 0 };
-        let holds = if anchored.is_some() { State::Proven } else { State::Consistent };
+        let holds = if pass.anchored.is_some() { State::Proven } else { State::Consistent };
         let mut report = LogReport {
             origin: pass.origin.clone(),
             records,
             signed,
             beyond: records.saturating_sub(signed),
-            anchored,
+            anchored: pass.anchored,
             signed_at_ns: pass.good.as_ref().map(|k| k.checkpoint.time_ns),
             root: pass.tree.root(),
             chain: pass.chain,
             open_intents,
-            integrity: integrity(holds, records, anchored),
-            authenticity: self.authenticity(holds, signed, &pass),
+            integrity: integrity(holds, records, pass.anchored),
+            authenticity: authenticity(holds, self.trusted.is_some(), self.options, &pass),
             completeness: completeness(holds, &pass.completeness, open_intents),
-            retention: retention(holds, records, pass.start),
+            retention: retention(holds, records, start),
             failure: None,
-            violations: pass.completeness.violations,
+            back_dated: pass.completeness.back_dated.count,
+            violations: pass.completeness.violations.listed,
+            suspicions: pass.completeness.back_dated.listed,
             notes,
             proof,
         };
-        if report.beyond > 0 && stop.is_none() {
-            let beyond = report.beyond;
-            report.notes.push(format!("{beyond} records beyond the last signed checkpoint: chained but unsigned"));
+        if stop.is_none() {
+            add_notes(&mut report, pass.hashes_short);
         }
         if let Some(refused) = refused {
             report.authenticity = verdict(State::Failed, format!("a checkpoint is refused: {}", refused.why));
             report.failure = Some(Failure {
                 attack: "a checkpoint was forged, damaged or stripped of its signature".to_owned(),
                 index: signed,
-                file: refused.file,
+                file: refused.file.to_path_buf(),
                 offset: refused.offset,
                 expected: None,
                 actual: None,
@@ -234,284 +234,61 @@ impl LogCheck<'_> {
                 report.completeness = verdict(State::Incomplete, "not judged: the records are not intact");
                 report.failure = Some(*failure);
             }
-            Some(Stop::Missing(why)) => {
+            Some(Stop::Missing(failure)) => {
                 report.integrity = verdict(State::Incomplete, format!("it holds up to record {records}"));
-                report.completeness = verdict(State::Incomplete, why.clone());
-                report.retention = verdict(State::Incomplete, why);
+                report.completeness = verdict(State::Incomplete, failure.attack.clone());
+                report.retention = verdict(State::Incomplete, failure.attack.clone());
+                report.failure.get_or_insert(*failure);
             }
         }
         report
     }
+}
 
-    fn authenticity(&self, holds: State, signed: u64, pass: &Pass) -> Verdict {
-        let Some(good) = &pass.good else {
-            return verdict(State::Consistent, "no checkpoint is signed yet");
-        };
-        let age = self.options.now_ns.map(|now| now.saturating_sub(good.checkpoint.time_ns));
-        if let (Some(age), Some(max)) = (age, self.options.max_age_ns)
-            && age > max
-        {
-            let hours = age / 3_600_000_000_000;
-            return verdict(State::Stale, format!("the newest checkpoint is {hours} hours old"));
-        }
-        let whose = match (self.trusted.is_some(), holds) {
-            (true, _) => "the trusted key",
-            (false, State::Proven) => "the key that signed the anchor",
-            (false, _) => "the key found in the directory itself",
-        };
-        verdict(holds, format!("{signed} records signed by {whose}"))
+fn add_notes(report: &mut LogReport, hashes_short: u64) {
+    if report.beyond > 0 {
+        let beyond = report.beyond;
+        report.notes.push(format!("{beyond} records beyond the last signed checkpoint: chained but unsigned"));
+    }
+    if hashes_short > 0 {
+        report.notes.push(format!(
+            "beside {hashes_short} blocks the stored leaf hashes are missing: the records were checked without \
+             them, but proofs cannot be made from this copy"
+        ));
+    }
+    if report.back_dated > 0 {
+        let n = report.back_dated;
+        report.notes.push(format!(
+            "{n} records are dated more than 15 minutes before a checkpoint that precedes them: a writer's clock \
+             was wrong, or it back-dated them; their order is proven, their time is what the writer says"
+        ));
     }
 }
 
-fn verdict(state: State, text: impl Into<String>) -> Verdict {
-    Verdict { state, text: text.into() }
+/// Which checkpoints lie in which run.
+struct Marks<'a> {
+    tenant: Arc<str>,
+    /// Those that are still to come, by size.
+    known: &'a [Known],
+    /// When the newest of those behind was signed.
+    signed_ns: u64,
 }
 
-fn integrity(holds: State, records: u64, anchored: Option<u64>) -> Verdict {
-    let text = match anchored {
-        Some(size) => format!("chain and tree of {records} records hold and extend the anchor of {size}"),
-        None => format!("chain and tree of {records} records hold; no anchor from outside"),
-    };
-    verdict(holds, text)
-}
-
-fn completeness(holds: State, found: &Completeness, open: u64) -> Verdict {
-    if found.count > 0 {
-        return verdict(State::Failed, format!("{} records break a rule", found.count));
-    }
-    let open = match open {
-        0 => String::new(),
-        n => format!("; {n} calls were running"),
-    };
-    let text = match holds {
-        State::Proven => format!("no gap in any writer's chain, one outcome for each intent{open}"),
-        _ => format!(
-            "no gap in any writer's chain, one outcome for each intent{open}; without an anchor a \
-             removed end does not show"
-        ),
-    };
-    verdict(holds, text)
-}
-
-fn retention(holds: State, records: u64, start: u64) -> Verdict {
-    let text = match start {
-        0 => format!("all {records} records since the first are present"),
-        n => format!("records before {n} were taken by their roots (--since); none is pruned"),
-    };
-    verdict(holds, text)
-}
-
-/// A log that cannot be judged at all.
-fn without_key(log: &LogId, why: String) -> LogReport {
-    let unknown = || verdict(State::Incomplete, why.clone());
-    LogReport {
-        origin: log.origin("?"),
-        records: 0,
-        signed: 0,
-        beyond: 0,
-        anchored: None,
-        signed_at_ns: None,
-        root: Hash::ZERO,
-        chain: Hash::ZERO,
-        open_intents: 0,
-        integrity: unknown(),
-        authenticity: unknown(),
-        completeness: unknown(),
-        retention: unknown(),
-        failure: None,
-        violations: Vec::new(),
-        notes: Vec::new(),
-        proof: None,
-    }
-}
-
-impl Pass {
-    fn chunk(&mut self, chunk: &Chunk) -> Result<(), Stop> {
-        self.last_file.clone_from(&chunk.file);
-        self.last_offset = chunk.offset(0);
-        if let Some(segment) = &chunk.segment {
-            self.segment_header(segment)?;
-        }
-        if let Some(header) = &chunk.header {
-            self.block_start(header)?;
-        }
-        if let Some(tail) = &chunk.tail {
-            self.tail_start(tail)?;
-        }
-        let (mut earliest, mut latest) = (u64::MAX, 0);
-        for (n, (index, leaf)) in chunk.iter().enumerate() {
-            self.last_offset = chunk.offset(n);
-            let hash = leaf_hash(leaf);
-            if let Some(stored) = chunk.hashes.get(n)
-                && *stored != hash
-            {
-                let attack = "a record or its stored hash was changed after it was written (or, \
-                              beyond the last checkpoint, a write was torn by a power cut: start \
-                              the node once, then verify again)";
-                return Err(self.tampered(attack, index, Some((*stored, hash))));
-            }
-            let view = RecordView::read(leaf)
-                .map_err(|e| self.tampered(&format!("the record is not in its form: {e}"), index, None))?;
-            earliest = earliest.min(view.time_ns);
-            latest = latest.max(view.time_ns);
-            self.chain = chain_next(&self.chain, &hash);
-            self.tree.append(hash);
-            if chunk.header.is_some() {
-                self.segment.append(hash);
-            }
-            self.completeness.observe(index, &view, hash);
-            self.compare_checkpoint()?;
-        }
-        if let Some(header) = &chunk.header {
-            self.last_offset = chunk.offset(0);
-            self.block_end(header, (earliest, latest))?;
-        }
-        if let Some(footer) = &chunk.footer {
-            self.segment_end(footer)?;
-        }
-        Ok(())
+impl Marks<'_> {
+    fn ask(&mut self, first: u64, count: u64) -> Ask {
+        self.take(first, |_, _| {});
+        let signed_ns = self.signed_ns;
+        let mut marks = Vec::new();
+        self.take(first.saturating_add(count), |size, time_ns| marks.push((size, time_ns)));
+        Ask { tenant: self.tenant.clone(), marks, signed_ns }
     }
 
-    fn segment_header(&mut self, header: &SegmentHeader) -> Result<(), Stop> {
-        self.segment = Frontier::default();
-        let index = self.tree.size();
-        let origin = Hash::of(self.origin.as_bytes());
-        if header.origin != origin {
-            let attack = "the segment belongs to another log: it was spliced in, or its header changed";
-            return Err(self.at_start(attack, index, Some((origin, header.origin))));
+    /// Passes over checkpoints of up to `size` records.
+    fn take(&mut self, size: u64, mut each: impl FnMut(u64, u64)) {
+        while let Some((next, rest)) = self.known.split_first().filter(|(k, _)| k.checkpoint.size <= size) {
+            each(next.checkpoint.size, next.checkpoint.time_ns);
+            self.signed_ns = self.signed_ns.max(next.checkpoint.time_ns);
+            self.known = rest;
         }
-        if header.chain_in != self.chain {
-            let attack = "the segment does not continue the chain: records were removed, reordered, \
-                          inserted or rewritten, or its header changed";
-            return Err(self.at_start(attack, index, Some((self.chain, header.chain_in))));
-        }
-        Ok(())
-    }
-
-    fn block_start(&mut self, header: &BlockHeader) -> Result<(), Stop> {
-        if header.chain_in == self.chain {
-            if self.starts.len() == REMEMBERED_STARTS {
-                self.starts.pop_front();
-            }
-            self.starts.push_back((header.first_index, self.chain));
-            return Ok(());
-        }
-        let attack = "the block does not continue the chain: records were removed, reordered, \
-                      inserted or rewritten, or its header changed";
-        let index = header.first_index;
-        Err(self.tampered(attack, index, Some((self.chain, header.chain_in))))
-    }
-
-    fn tail_start(&mut self, tail: &TailHeader) -> Result<(), Stop> {
-        let index = tail.first_index;
-        let known = self.starts.iter().find(|(start, _)| *start == index).map(|(_, chain)| *chain);
-        let known = known.or((index == self.tree.size()).then_some(self.chain));
-        match known {
-            Some(chain) if chain != tail.chain_in => {
-                let attack = "the tail does not continue the chain: it belongs to another log or to \
-                              another history, or its header changed";
-                Err(self.at_start(attack, index, Some((chain, tail.chain_in))))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn block_end(&mut self, header: &BlockHeader, times: (u64, u64)) -> Result<(), Stop> {
-        let index = header.first_index;
-        if header.chain_out != self.chain {
-            let attack = "the block's chain does not end where its header says: records were \
-                          rewritten together with their stored hashes, or the header changed";
-            return Err(self.tampered(attack, index, Some((header.chain_out, self.chain))));
-        }
-        if (header.min_time_ns, header.max_time_ns) != times {
-            let attack = "the block's time range is not its records': queries would pass over them";
-            return Err(self.tampered(attack, index, None));
-        }
-        Ok(())
-    }
-
-    fn segment_end(&mut self, footer: &SegmentFooter) -> Result<(), Stop> {
-        let (index, root) = (footer.first_index, self.segment.root());
-        if footer.root != root {
-            let attack = "the segment's footer names another root: it was changed";
-            return Err(self.tampered(attack, index, Some((footer.root, root))));
-        }
-        if footer.chain_out != self.chain {
-            let attack = "the segment's footer names another chain: it was changed";
-            return Err(self.tampered(attack, index, Some((footer.chain_out, self.chain))));
-        }
-        Ok(())
-    }
-
-    /// After each record: does a checkpoint speak of exactly this size?
-    fn compare_checkpoint(&mut self) -> Result<(), Stop> {
-        let size = self.tree.size();
-        let Some(next) = self.next.take_if(|k| k.checkpoint.size == size) else { return Ok(()) };
-        self.next = self.known.next();
-        let root = self.tree.root();
-        let (expected, actual) = if next.checkpoint.root != root {
-            (next.checkpoint.root, root)
-        } else if next.checkpoint.chain != self.chain {
-            (next.checkpoint.chain, self.chain)
-        } else {
-            if next.external {
-                self.anchored = Some(size);
-            }
-            self.good = Some(next);
-            return Ok(());
-        };
-        let good = self.good.as_ref().map_or(0, |k| k.checkpoint.size);
-        let whose = if next.external { "the anchor" } else { "a signed checkpoint" };
-        let attack = format!(
-            "records {good} to {size} are not those that {whose} covers: the history was \
-             rewritten, or the whole log replaced"
-        );
-        Err(self.tampered(&attack, good, Some((expected, actual))))
-    }
-
-    /// The records ended: did a checkpoint cover more?
-    fn behind(&self, newest: Option<&provost_audit_core::Checkpoint>) -> Option<Stop> {
-        let newest = newest.filter(|c| c.size > self.tree.size())?;
-        let external =
-            self.next.as_ref().is_some_and(|k| k.external) || self.known.as_slice().iter().any(|k| k.external);
-        let whose = if external { "the anchor covers" } else { "a signed checkpoint covers" };
-        let attack = format!(
-            "{whose} {} records and {} are there: the end was cut off, or storage was rolled back",
-            newest.size,
-            self.tree.size()
-        );
-        Some(self.tampered(&attack, self.tree.size(), None))
-    }
-
-    fn unreadable(&self, fault: &ReadFault) -> Stop {
-        if fault.missing {
-            return Stop::Missing(format!("{}: {}", fault.file.display(), fault.what));
-        }
-        Stop::Tampered(Box::new(Failure {
-            attack: format!("bytes on disk were changed: {}", fault.what),
-            index: fault.index,
-            file: fault.file.clone(),
-            offset: fault.offset,
-            expected: None,
-            actual: None,
-            last_good_checkpoint: self.good.as_ref().map_or(0, |k| k.checkpoint.size),
-        }))
-    }
-
-    fn at_start(&mut self, attack: &str, index: u64, hashes: Option<(Hash, Hash)>) -> Stop {
-        self.last_offset = 0;
-        self.tampered(attack, index, hashes)
-    }
-
-    fn tampered(&self, attack: &str, index: u64, hashes: Option<(Hash, Hash)>) -> Stop {
-        Stop::Tampered(Box::new(Failure {
-            attack: attack.to_owned(),
-            index,
-            file: self.last_file.clone(),
-            offset: self.last_offset,
-            expected: hashes.map(|h| h.0),
-            actual: hashes.map(|h| h.1),
-            last_good_checkpoint: self.good.as_ref().map_or(0, |k| k.checkpoint.size),
-        }))
     }
 }

@@ -8,11 +8,7 @@ use std::path::{Path, PathBuf};
 use provost_audit_core::{BLOCK_RECORDS, Hash, LogId, SEGMENT_LEAVES, leaf_hash};
 use serde::Serialize;
 
-use crate::{
-    layout::LogLayout,
-    read::{LogReader, ReadFault},
-    report::LogReport,
-};
+use crate::{layout::LogLayout, read::LogReader, report::LogReport, walk::ReadFault};
 
 /// What a caller holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,8 +46,9 @@ impl fmt::Display for LogReport {
             }
             writeln!(f, "    last good checkpoint: {} records", failure.last_good_checkpoint)?;
         }
-        for violation in &self.violations {
-            writeln!(f, "  record {}: {}", violation.index, violation.what)?;
+        for found in self.violations.iter().chain(&self.suspicions) {
+            let file = found.file.display();
+            writeln!(f, "  record {}: {} ({file} at byte {})", found.index, found.what, found.offset)?;
         }
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;

@@ -107,6 +107,10 @@ pub struct Failure {
 pub struct Violation {
     /// Its index.
     pub index: u64,
+    /// The file that holds it.
+    pub file: PathBuf,
+    /// Byte offset of the part that holds it.
+    pub offset: u64,
     /// Which rule.
     pub what: String,
 }
@@ -168,6 +172,10 @@ pub struct LogReport {
     pub failure: Option<Failure>,
     /// The first violations of completeness.
     pub violations: Vec<Violation>,
+    /// Records dated before a checkpoint that was signed before they were recorded.
+    pub back_dated: u64,
+    /// The first of those: times are what writers say, so they change no verdict.
+    pub suspicions: Vec<Violation>,
     /// Things worth knowing that change no verdict.
     pub notes: Vec<String>,
     /// The proof that was asked for.

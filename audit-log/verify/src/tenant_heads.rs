@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use memchr::memmem;
-use provost_audit_core::{Hash, LogId, Record};
+use provost_audit_core::{Frontier, Hash, LogId, Record, leaf_hash};
 use provost_types::Phase;
 
 use crate::{
@@ -122,7 +122,7 @@ fn judge(report: &mut LogReport, layout: LogLayout, newest: Noted, below: Option
         );
         Some(at(there, Some(root), None, attack))
     } else {
-        let actual = LeafHashes::open(layout.clone()).and_then(|hashes| hashes.root(0..size)).ok();
+        let actual = root_of(&layout, size);
         (actual != Some(root)).then(|| {
             let attack = format!(
                 "the first {size} records are not those whose checkpoint record {record} of the cluster's log notes: \
@@ -136,16 +136,33 @@ fn judge(report: &mut LogReport, layout: LogLayout, newest: Noted, below: Option
         report.integrity.text.clone_from(&failure.attack);
         report.completeness.state = State::Failed;
         report.completeness.text = "records that were signed are not there".to_owned();
-        report.failure = Some(failure);
+        // A checkpoint that was refused is the earlier evidence.
+        report.failure.get_or_insert(failure);
         return;
     }
     let Some(below) = below.filter(|below| report.anchored.is_none_or(|anchored| anchored < below.size)) else {
         return;
     };
-    let held = LeafHashes::open(layout).and_then(|hashes| hashes.root(0..below.size)).ok();
-    if held == Some(below.root) {
+    if root_of(&layout, below.size) == Some(below.root) {
         anchor(report, below);
     }
+}
+
+/// The root of the first `size` records; by the records themselves where stored leaf hashes are missing.
+fn root_of(layout: &LogLayout, size: u64) -> Option<Hash> {
+    if let Ok(root) = LeafHashes::open(layout.clone()).and_then(|hashes| hashes.root(0..size)) {
+        return Some(root);
+    }
+    let (mut tree, mut reader) = (Frontier::default(), LogReader::new(layout.clone()));
+    while let Ok(Some(chunk)) = reader.next() {
+        for (_, leaf) in chunk.iter() {
+            tree.append(leaf_hash(leaf));
+            if tree.size() == size {
+                return Some(tree.root());
+            }
+        }
+    }
+    None
 }
 
 /// Where a whole-log difference may begin: after the last checkpoint that is smaller.

@@ -19,7 +19,8 @@ use provost_audit_core::{
 use crate::{
     layout::{CHECKPOINT_FILE, COSIGNED_FILE, KEY_FILE, LogLayout},
     leaf_hashes::{LeafHashError, LeafHashes},
-    read::{LogReader, ReadFault},
+    read::LogReader,
+    walk::ReadFault,
 };
 
 /// Hashes of this level and above are not served: none exist below 2^48 leaves.

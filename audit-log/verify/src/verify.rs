@@ -12,6 +12,7 @@ use crate::{
     layout::{KEY_FILE, LogLayout, list_logs},
     log_check::LogCheck,
     options::VerifyOptions,
+    pool::Pool,
     receipt,
     report::{Exit, Report},
     tenant_heads,
@@ -84,12 +85,14 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
     if options.proof.is_some() && logs.len() != 1 {
         return Err(UsageError::ProofOfWhich);
     }
+    let pool = Pool::start();
     let check = |log: LogId| {
         let (dir, top) = match &single {
             Some(_) => (path.to_owned(), None),
             None => (path.join(log.folder()), Some(path)),
         };
-        LogCheck { log, layout: LogLayout::new(dir), top, trusted, witnesses: witnesses.as_ref(), options }.run()
+        let witnesses = witnesses.as_ref();
+        LogCheck { log, layout: LogLayout::new(dir), top, trusted, witnesses, options, pool: &pool }.run()
     };
     let mut reports: Vec<_> = logs.into_iter().map(check).collect();
     let mut missing_logs: Vec<String> = missing.into_iter().map(|(_, origin)| origin.clone()).collect();

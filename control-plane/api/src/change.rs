@@ -22,7 +22,7 @@ const MAX_ATTEMPTS: u32 = 8;
 const MAX_INLINE_CHANGES: usize = 8;
 
 /// The code of a change that somebody else's came before.
-const CONFLICT: &str = "PV-CTL-CONFLICT";
+pub(crate) const CONFLICT: &str = "PV-CTL-CONFLICT";
 /// The code of a reference to what does not exist.
 const REFERENCE: &str = "PV-RES-REFERENCE";
 
@@ -62,6 +62,7 @@ impl Wanted<'_> {
             puts: Vec::new(),
             deletes: Vec::new(),
             sealing_key: None,
+            authorship: None,
         }
     }
 
@@ -155,10 +156,10 @@ impl ControlNode {
                 let (revision, dry_run) = (state.revision(), wanted.dry_run);
                 return Ok(ChangeReport { revision, dry_run, diffs });
             }
+            self.inner.carrying.check()?;
             let record = Record::new(wanted.caller, wanted.event, &changed, wanted.message, state.revision());
-            let result;
-            (turn, result) = self.commit(turn, record, transaction).await?;
-            match result? {
+            transaction.authorship = Some(record.authorship());
+            match self.commit(&record, transaction).await? {
                 Committed::At(revision) => return Ok(ChangeReport { revision, dry_run: false, diffs }),
                 Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => fresh = true,
                 Committed::Not(problems) => return Err(wanted.located(problems)),

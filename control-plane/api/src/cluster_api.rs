@@ -29,6 +29,7 @@ use crate::{
     audit_checkpoints::CheckpointService,
     identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator},
     members::{Standings, decide_releases},
+    node::GROUP,
     push::{HubConfig, PushHub},
     quota::QuotaAuthorise,
     record::now_ns,
@@ -36,6 +37,8 @@ use crate::{
 
 /// Between two questions to the quorum whether this node's state is still the newest.
 const CONFIRM_EVERY: Duration = Duration::from_millis(1_000);
+/// Roles that hold a replica of a group.
+const REPLICAS: &[Role] = &[Role::ControlPlane, Role::AuditLog];
 /// Roles that take configuration.
 const SUBSCRIBERS: &[Role] = &[Role::DataPlane, Role::GpuNode, Role::AuditLog];
 
@@ -66,8 +69,12 @@ impl ClusterApi {
         .map_err(ControlError::internal)?;
         // The interceptor has verified who calls; Raft insists that it is the node it says it is.
         let of_peers: Arc<dyn Registry> = Arc::new(node.clone());
-        let peers = PeerService::new(Arc::new(move |extensions, from| {
-            extensions.get::<CallingNode>().is_some_and(|caller| is_replica(&of_peers.cluster(), caller, from))
+        let peers = PeerService::new(Arc::new(move |extensions, from, group| {
+            // One listener may serve the control group and the audit group; each has its own replicas.
+            let needed = if group == GROUP { Role::ControlPlane } else { Role::AuditLog };
+            extensions
+                .get::<CallingNode>()
+                .is_some_and(|caller| caller.name.has(needed) && is_replica(&of_peers.cluster(), caller, from))
         }));
         peers.add(&node.inner.group);
         let standings = Standings::new(node.clone(), hub.clone(), dial);
@@ -85,6 +92,11 @@ impl ClusterApi {
         &self.hub
     }
 
+    /// Where other groups of this process are added whose replicas call on the same listener.
+    pub fn peers(&self) -> &PeerService {
+        &self.peers
+    }
+
     /// What all control-plane nodes know of other nodes, for the admin service.
     pub fn subscribers(&self) -> Arc<dyn Subscribers> {
         Arc::new(self.standings.clone())
@@ -98,10 +110,7 @@ impl ClusterApi {
         let quota = QuotaService::new(self.node.clone(), callers(&self.node));
         let held = AuditCheckpointsServer::new(CheckpointService::new(self.node.clone()));
         Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
-            .add_service(InterceptedService::new(
-                self.peers.clone().into_server(),
-                only(&[Role::ControlPlane]).or_unlisted(),
-            ))
+            .add_service(InterceptedService::new(self.peers.clone().into_server(), only(REPLICAS).or_unlisted()))
             .add_service(InterceptedService::new(self.standings.service(), only(&[Role::ControlPlane])))
             .add_service(InterceptedService::new(identity, only(&Role::ALL)))
             .add_service(InterceptedService::new(self.hub.service(), only(SUBSCRIBERS)))

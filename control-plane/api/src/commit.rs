@@ -1,17 +1,15 @@
-//! The part of a change that must not be cut off: record, propose, record the outcome.
+//! Proposes a change and says how it ended.
 //!
-//! It runs beside its caller, in a cohort. A caller that disconnects meanwhile loses the answer, not
-//! the outcome's record. If the process ends after the first record, the log has an attempt without
-//! outcome, and the state says whether it took effect.
+//! The entry that makes a change also has its record carried to the audit log ([`crate::carrier`]),
+//! so a caller that disconnects loses only the answer. What did not take effect is recorded here.
 
 use provost_control_state::{Problem, StoredCommand, Transaction};
-use provost_types::{AuditEvent, Revision};
-use tokio::sync::oneshot;
+use provost_types::Revision;
 
 use crate::{
-    ControlError, ControlNode, ErrorKind,
+    ControlError, ControlNode,
+    change::CONFLICT,
     machine::Reply,
-    reach::Turn,
     record::{Outcome, Record},
     versions,
 };
@@ -25,55 +23,20 @@ pub(crate) enum Committed {
 }
 
 impl ControlNode {
-    /// Gives the turn back with the result. The outer error is a panic on the way.
-    pub(crate) async fn commit(
-        &self,
-        turn: Turn,
-        record: Record,
-        transaction: Transaction,
-    ) -> Result<(Turn, Result<Committed, ControlError>), ControlError> {
-        let (node, (answer, answered)) = (self.clone(), oneshot::channel());
-        let change = async move {
-            let result = node.commit_recorded(record, transaction).await;
-            // Without its caller the turn ends here.
-            let _ = answer.send((turn, result));
-        };
-        if self.inner.cohorts.push(Box::pin(change)) {
-            let node = self.clone();
-            tokio::spawn(async move { node.inner.cohorts.run().await });
-        }
-        answered.await.map_err(ControlError::internal)
-    }
-
-    async fn commit_recorded(&self, record: Record, transaction: Transaction) -> Result<Committed, ControlError> {
-        self.record_attempt(record.attempt()).await?;
+    /// Proposes a change. `record` is recorded if it is refused or fails; a conflict is neither, because
+    /// the change is tried again.
+    pub(crate) async fn commit(&self, record: &Record, transaction: Transaction) -> Result<Committed, ControlError> {
         let result = self.propose(transaction).await;
         let outcome = match &result {
-            Ok(Committed::At(revision)) => Outcome::Changed(*revision),
+            Ok(Committed::At(_)) => return result,
+            Ok(Committed::Not(problems)) if problems.iter().any(|p| p.code == CONFLICT) => return result,
             Ok(Committed::Not(problems)) => Outcome::Refused(problems),
             Err(error) => Outcome::Failed(error),
         };
-        let Err(e) = self.inner.audit.record(record.outcome(outcome)).await else { return result };
-        tracing::error!(code = "PV-ADMIN-AUDIT", error = %e, "an outcome could not be recorded");
-        match result {
-            Ok(Committed::At(revision)) => {
-                let text = format!(
-                    "the change took effect at revision {revision}, but its outcome could not be recorded: {e}"
-                );
-                let hint = "`provost history` shows it";
-                Err(ControlError::new(ErrorKind::Internal, "PV-ADMIN-AUDIT", text, hint))
-            }
-            other => other,
+        if let Err(e) = self.inner.audit.record(record.outcome(outcome)).await {
+            tracing::error!(code = "PV-ADMIN-AUDIT", error = %e, "a change that did not take effect could not be recorded");
         }
-    }
-
-    async fn record_attempt(&self, event: AuditEvent) -> Result<(), ControlError> {
-        let recorded = self.inner.audit.record(event).await;
-        recorded.map(drop).map_err(|e| {
-            let text = format!("{e}; nothing was changed");
-            let hint = "administrative changes are refused until they can be recorded";
-            ControlError::new(ErrorKind::Unavailable, "PV-ADMIN-AUDIT", text, hint)
-        })
+        result
     }
 
     async fn propose(&self, transaction: Transaction) -> Result<Committed, ControlError> {

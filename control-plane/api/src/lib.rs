@@ -2,8 +2,8 @@
 //!
 //! Purpose: takes documents and other administrative requests, checks them, makes each one Raft
 //! transaction, and publishes the resulting snapshots; seals secrets and makes tokens on the way.
-//! Invariants: a change is recorded in the audit log before it is proposed, or refused; a secret's
-//! value leaves this crate only through [`Secrets::unseal`]; every gRPC call is authenticated
+//! Invariants: a change and the duty to record it are one entry, and changes are refused while
+//! records do not reach the audit log; a secret's value leaves this crate only through [`Secrets::unseal`]; every gRPC call is authenticated
 //! before it is looked at.
 //! Left out: what Cedar text means (an [`Admission`] given from outside), pushing snapshots to
 //! other machines, certificates.
@@ -13,9 +13,9 @@ mod audit_checkpoints;
 mod auth;
 mod backup;
 mod bootstrap;
+mod carrier;
 mod change;
 mod cluster_api;
-mod cohort;
 mod commit;
 mod diff;
 mod documents;
@@ -38,6 +38,7 @@ mod store;
 mod tokens;
 mod versions;
 mod watch;
+mod write_behind;
 
 pub use admission::{Admission, NoAdmission};
 pub use auth::{AdminToken, Caller, Scope};
@@ -55,7 +56,7 @@ pub use explain::{Explained, ExplainedField, explain, schema};
 pub use members::{
     ClusterStatus, Gathered, MemberStatus, NoSubscribers, NodeFacts, ReplicaStanding, SubscriberStatus, Subscribers,
 };
-pub use node::{ControlConfig, ControlNode, MemberConfig, NodeStatus};
+pub use node::{ControlConfig, ControlNode, Departures, MemberConfig, NodeStatus};
 pub use operations::{HistoryItem, NewToken, ResourceFilter};
 /// What a member's replica is told; see `provost-control-raft`.
 pub use provost_control_raft::{Dial, GrpcTransport, NoPeers, Peer, PeerService, Promotion, Timings, Transport};

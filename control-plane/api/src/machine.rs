@@ -1,7 +1,6 @@
 //! The control group's replicated state machine: the pure state, persisted and published.
 
 use std::{
-    collections::BTreeSet,
     io::{self, Read},
     path::Path,
     sync::Arc,
@@ -9,14 +8,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
-use provost_control_state::{
-    ChangeKind, ClusterReply, HistoryEntry, LedgerReply, LedgerRowKey, Problem, ReleaseReply, State, StoredCommand,
-};
+use provost_control_state::{ChangeKind, ClusterReply, LedgerReply, Problem, ReleaseReply, State, StoredCommand};
 use provost_types::{ResourceKey, Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::store::{StateStore, StoredState};
+use crate::{
+    store::{Dirty, StateStore, StoredState},
+    write_behind::WriteBehind,
+};
 
 /// What the machine answers to a transaction.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +26,7 @@ pub(crate) enum Reply {
     Cluster { reply: ClusterReply },
     Ledger { reply: LedgerReply },
     Release { reply: ReleaseReply },
+    Carried,
 }
 
 /// What the node reads: replaced as a whole, never changed in place.
@@ -43,7 +44,7 @@ impl Published {
 
 /// The machine.
 pub(crate) struct ControlMachine {
-    store: StateStore,
+    store: WriteBehind,
     state: State,
     published: Arc<Published>,
 }
@@ -52,6 +53,7 @@ impl ControlMachine {
     pub(crate) fn open(dir: &Path) -> io::Result<(Self, Arc<Published>)> {
         let store = StateStore::open(dir)?;
         let state = store.load()?;
+        let store = WriteBehind::start(store)?;
         let published = Arc::new(Published {
             state: ArcSwap::from_pointee(state.clone()),
             snapshots: watch::Sender::new(Arc::new(state.snapshot())),
@@ -60,26 +62,18 @@ impl ControlMachine {
     }
 }
 
+/// Entries that are applied where they are: none waits for a disk.
+const MAX_QUICK_ENTRIES: usize = 256;
+/// Bytes of their commands.
+const MAX_QUICK_BYTES: usize = 256 << 10;
+
 /// What a batch of entries changed.
 #[derive(Default)]
-pub(crate) struct Changes {
-    /// Transactions over resources.
-    pub(crate) entries: Vec<Arc<HistoryEntry>>,
-    /// The ring of data keys.
-    pub(crate) key_ring: bool,
-    /// The cluster's own facts.
-    pub(crate) cluster: bool,
-    /// Rows of the ledger.
-    pub(crate) ledger: BTreeSet<LedgerRowKey>,
-    /// How far changes are released.
-    pub(crate) release: bool,
-}
-
-impl Changes {
+struct Changes {
+    /// Of what is stored.
+    dirty: Dirty,
     /// Whether what nodes and readers see has changed: not by the ledger alone.
-    fn published(&self) -> bool {
-        !self.entries.is_empty() || self.key_ring || self.cluster || self.release
-    }
+    published: bool,
 }
 
 impl ControlMachine {
@@ -87,28 +81,38 @@ impl ControlMachine {
         match command {
             StoredCommand::V1(transaction) => match self.state.apply(revision, &transaction) {
                 Ok(applied) => {
-                    done.key_ring |= transaction.sealing_key.is_some();
-                    done.entries.extend(applied.entry);
+                    done.published |= transaction.sealing_key.is_some();
+                    if let Some(entry) = &applied.entry {
+                        done.published = true;
+                        done.dirty.since.get_or_insert(entry.revision);
+                        done.dirty.keys.extend(entry.changes.iter().map(|c| c.key.clone()));
+                    }
                     Reply::Applied { revision: applied.revision, changes: applied.changes }
                 }
                 Err(rejected) => Reply::Rejected { problems: rejected.problems },
             },
             StoredCommand::Cluster1 { command } => match self.state.apply_cluster(revision, command) {
                 Ok(reply) => {
-                    done.cluster = true;
+                    done.published = true;
+                    done.dirty.cluster = true;
                     Reply::Cluster { reply }
                 }
                 Err(rejected) => Reply::Rejected { problems: rejected.problems },
             },
             StoredCommand::Ledger1 { command } => {
                 let reply = self.state.apply_ledger(revision, command);
-                done.ledger.extend(self.state.ledger().touched().cloned());
+                done.dirty.ledger.extend(self.state.ledger().touched().cloned());
                 Reply::Ledger { reply }
             }
             StoredCommand::Release1 { command } => {
                 let reply = self.state.apply_release(command);
-                done.release |= reply == ReleaseReply::Done;
+                done.published |= reply == ReleaseReply::Done;
                 Reply::Release { reply }
+            }
+            StoredCommand::Carried1 { through } => {
+                self.state.apply_carried(through);
+                done.dirty.carried = done.dirty.carried.max(Some(through));
+                Reply::Carried
             }
         }
     }
@@ -120,7 +124,6 @@ impl Machine for ControlMachine {
     }
 
     fn apply(&mut self, batch: Vec<Entry>) -> io::Result<Vec<Vec<u8>>> {
-        let compacted_before = self.state.compacted();
         let mut replies = Vec::with_capacity(batch.len());
         let mut done = Changes::default();
         let mut last = None;
@@ -137,16 +140,23 @@ impl Machine for ControlMachine {
             replies.push(reply);
             last = Some(entry.applied);
         }
+        let Changes { dirty, published } = done;
+        let is_read = !dirty.ledger.is_empty() || dirty.carried.is_some();
         if let Some(applied) = last {
-            self.store.write(&done, &self.state, compacted_before, &applied)?;
+            self.store.put(self.state.clone(), dirty, applied)?;
         }
-        if done.published() {
+        if published {
             self.published.set(&self.state);
-        } else if !done.ledger.is_empty() {
+        } else if is_read {
             // Readers see it, and nobody who waits for a revision is woken.
             self.published.state.store(Arc::new(self.state.clone()));
         }
         Ok(replies)
+    }
+
+    fn is_quick(&self, batch: &[Entry]) -> bool {
+        let bytes: usize = batch.iter().filter_map(|entry| entry.payload.as_ref()).map(|payload| payload.len()).sum();
+        batch.len() <= MAX_QUICK_ENTRIES && bytes <= MAX_QUICK_BYTES
     }
 
     fn snapshot(&self) -> io::Result<SnapshotWriter> {
@@ -188,6 +198,7 @@ mod tests {
             puts: vec![Draft { metadata, spec: Spec::Tenant(TenantSpec::default()) }],
             deletes: Vec::new(),
             sealing_key: Some(SealingKey { term: index, wrapped: "AA==".into() }),
+            authorship: None,
         };
         let payload = StoredCommand::V1(transaction).encode().unwrap().into();
         let applied = AppliedState::from_bytes(index.to_be_bytes().to_vec());

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use provost_control_raft::{Group, GroupConfig, GroupMetrics, Promotion, Timings, Transport};
+use provost_control_raft::{Group, GroupConfig, GroupMetrics, Promotion, Role, Timings, Transport};
 use provost_control_state::Member;
-use provost_types::{AuditSink, Revision, Snapshot};
-use provost_wire::tls::Role;
+use provost_types::{AuditSink, BoxFuture, Revision, Snapshot};
+use provost_wire::tls;
 use tokio::{
     sync::{RwLock, watch},
     task::AbortHandle,
@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     AdminToken, Admission, ControlError, KeyProvider, LocalFileKey, Secrets,
     auth::Authenticator,
-    cohort::Cohorts,
+    carrier::{self, Carrying},
     machine::{ControlMachine, Published},
     members, reconcile, versions,
 };
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) const GROUP: &str = "control";
 /// The longest wait for a leader at start.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
+/// The longest wait for records of changes at a stop; what remains is recorded after the next start.
+const RECORDS_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a node is told when it is opened.
 #[derive(Clone)]
@@ -44,6 +46,15 @@ pub struct ControlConfig {
     pub key_provider: Option<Arc<dyn KeyProvider>>,
     /// How this node reaches its peers; `None`: a group of one, made at the first start.
     pub member: Option<MemberConfig>,
+    /// The audit group, where a member that is removed may have a replica.
+    pub departures: Option<Arc<dyn Departures>>,
+}
+
+/// A group other than the control group whose replicas are members of the cluster.
+pub trait Departures: Send + Sync {
+    /// Takes a node out of the group before it is no longer let in, so that no quorum waits for it.
+    /// The sentence says why that cannot be.
+    fn leave(&self, node_id: u64) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// A node that belongs to a cluster, or is about to.
@@ -75,6 +86,7 @@ impl ControlConfig {
             node_id: 1,
             key_provider: None,
             member: None,
+            departures: None,
         }
     }
 }
@@ -118,9 +130,10 @@ pub(crate) struct Inner {
     pub(crate) secrets: Arc<Secrets>,
     /// Held by changes while they are made: shared by those that may be made side by side.
     pub(crate) writing: Arc<RwLock<()>>,
-    /// Changes on their way.
-    pub(crate) cohorts: Cohorts,
-    /// The task that keeps the group's replicas as the member list has them, and members alive.
+    /// How the records of changes get to the audit log.
+    pub(crate) carrying: Carrying,
+    /// The task that carries records, keeps the group's replicas as the member list has them, and
+    /// members alive.
     following: Mutex<Option<AbortHandle>>,
 }
 
@@ -167,13 +180,11 @@ impl ControlNode {
         let writing = Arc::default();
         let is_member = config.member.is_some();
         let following = Mutex::new(None);
-        let cohorts = Cohorts::default();
-        let inner = Inner { config, group, published, admission, audit, secrets, writing, cohorts, following };
+        let carrying = Carrying::default();
+        let inner = Inner { config, group, published, admission, audit, secrets, writing, carrying, following };
         let node = Self { inner: Arc::new(inner) };
-        if is_member {
-            let following = tokio::spawn(steward(node.clone())).abort_handle();
-            *node.inner.following.lock().unwrap_or_else(PoisonError::into_inner) = Some(following);
-        }
+        let following = tokio::spawn(steward(node.clone(), is_member)).abort_handle();
+        *node.inner.following.lock().unwrap_or_else(PoisonError::into_inner) = Some(following);
         Ok(node)
     }
 
@@ -211,10 +222,10 @@ impl ControlNode {
     pub fn audit_nodes(&self) -> Vec<(String, String)> {
         let state = self.inner.published.state.load();
         let members = state.cluster().members().iter();
-        let members = members.filter(|(_, m)| m.has(Role::AuditLog.as_str()) && !m.address.is_empty());
+        let members = members.filter(|(_, m)| m.has(tls::Role::AuditLog.as_str()) && !m.address.is_empty());
         // The certificate of a node with the role control-plane has its number.
         let id = |id: &u64, m: &Member| {
-            if m.has(Role::ControlPlane.as_str()) { id.to_string() } else { m.name.to_string() }
+            if m.has(tls::Role::ControlPlane.as_str()) { id.to_string() } else { m.name.to_string() }
         };
         members.map(|(number, m)| (id(number, m), m.address.clone())).collect()
     }
@@ -223,9 +234,13 @@ impl ControlNode {
         Authenticator { admins: admins.into(), published: self.inner.published.clone() }
     }
 
-    /// Stops the node after the change being made. When it returns, its files are closed.
+    /// Stops the node after the change being made and, if it leads and the audit log takes them, after
+    /// the records of changes. When it returns, its files are closed.
     pub async fn shutdown(&self) -> Result<(), ControlError> {
         let _turn = self.inner.writing.write().await;
+        if self.inner.group.metrics().role == Role::Leader && self.inner.carrying.check().is_ok() {
+            self.wait_recorded(RECORDS_LIMIT).await;
+        }
         if let Some(task) = self.inner.following.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
@@ -233,9 +248,15 @@ impl ControlNode {
     }
 }
 
-/// What the leader does by itself about members.
-async fn steward(node: ControlNode) {
-    tokio::join!(reconcile::follow_members(node.clone()), members::remove_dead(node.clone()), versions::announce(node));
+/// What a node does by itself, most of it only as the leader.
+async fn steward(node: ControlNode, is_member: bool) {
+    let members = async {
+        if is_member {
+            let (following, removing) = (reconcile::follow_members(node.clone()), members::remove_dead(node.clone()));
+            tokio::join!(following, removing, versions::announce(node.clone()));
+        }
+    };
+    tokio::join!(carrier::carry(node.clone()), members);
 }
 
 fn local_key(config: &ControlConfig) -> Result<Arc<dyn KeyProvider>, ControlError> {

@@ -1,18 +1,17 @@
-//! Administrative changes in the audit log: one event before the change is proposed, one with its
-//! outcome before it is acknowledged; both carry the same id.
+//! Administrative changes in the audit log. A change of resources that took effect has one event,
+//! which the outbox carries; one that was refused or failed has one too, recorded where it was asked
+//! for. Changes of the cluster itself have an event before they are tried and one with their outcome,
+//! with the same id.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
-use provost_control_state::{Event, Problem};
+use provost_control_state::{Authorship, Event, MAX_RECORDED_OBJECTS, Problem, Unrecorded};
 use provost_types::{
     AuditEvent, CallId, CallStatus, Impact, Name, Phase, ResourceKey, Revision, Subject, What, Who, Why,
 };
 
 use crate::{Caller, ControlError, ErrorKind, Scope};
-
-/// Objects named in one record; the rest is counted.
-const MAX_OBJECTS: usize = 1_000;
 
 /// Nanoseconds since the Unix epoch; 0 on a clock before it.
 pub(crate) fn now_ns() -> u64 {
@@ -49,9 +48,9 @@ impl Record {
     /// What is about to be tried.
     pub(crate) fn new(caller: &Caller, event: Event, keys: &[ResourceKey], message: &str, revision: Revision) -> Self {
         let time_ns = now_ns();
-        let mut objects: Vec<String> = keys.iter().take(MAX_OBJECTS).map(|k| k.to_string()).collect();
-        if keys.len() > MAX_OBJECTS {
-            objects.push(format!("and {} more", keys.len() - MAX_OBJECTS));
+        let mut objects: Vec<String> = keys.iter().take(MAX_RECORDED_OBJECTS).map(|k| k.to_string()).collect();
+        if keys.len() > MAX_RECORDED_OBJECTS {
+            objects.push(format!("and {} more", keys.len() - MAX_RECORDED_OBJECTS));
         }
         let event = AuditEvent {
             phase: Phase::Event,
@@ -83,6 +82,16 @@ impl Record {
         Self { event }
     }
 
+    /// What the outbox has to know to record it.
+    pub(crate) fn authorship(&self) -> Authorship {
+        Authorship {
+            call_id: self.event.call_id,
+            authenticated_by: self.event.who.authenticated_by.clone(),
+            client_address: self.event.who.client_address.clone(),
+            tenant: self.event.tenant.clone(),
+        }
+    }
+
     /// The event before the change.
     pub(crate) fn attempt(&self) -> AuditEvent {
         self.event.clone()
@@ -112,6 +121,35 @@ impl Record {
             }
         }
         event
+    }
+}
+
+/// The record of a change that took effect.
+pub(crate) fn of_change(change: &Unrecorded) -> AuditEvent {
+    let Authorship { call_id, authenticated_by, client_address, tenant } = change.authorship.clone();
+    let event = change.event.as_str();
+    let subject = Subject { event: event.to_owned(), objects: change.objects.clone(), detail: change.message.clone() };
+    AuditEvent {
+        phase: Phase::Event,
+        call_id,
+        tenant,
+        time_ns: change.time_ns,
+        who: Who { principal: change.author.clone(), agent: None, client_address, authenticated_by },
+        what: What {
+            method: format!("admin/{event}"),
+            transport: "admin".to_owned(),
+            subject: Some(subject),
+            ..What::default()
+        },
+        why: Why { attempt: 1, ..Why::default() },
+        decision: None,
+        policies: Vec::new(),
+        revision: change.revision,
+        status: Some(CallStatus::Ok),
+        error: None,
+        reason: None,
+        body_sha256: None,
+        impact: Impact::default(),
     }
 }
 

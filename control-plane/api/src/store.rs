@@ -1,25 +1,24 @@
 //! The state on disk: one RocksDB a generation.
 //!
-//! `state-N/` is a generation; the file `state-current` names the one in use. Every batch of
-//! entries is one `WriteBatch` with the group's applied state, written unsynced: after a power cut
-//! an older state comes back with the older applied state, and the log is applied again from there.
+//! `state-N/` is a generation; the file `state-current` names the one in use. Every write is one
+//! `WriteBatch` with the group's applied state, unsynced and a moment late ([`crate::write_behind`]):
+//! after a crash an older state comes back with the older applied state, and the log is applied again
+//! from there.
 //! A snapshot is installed into a new generation, then the pointer is flipped: a crash before the
 //! flip leaves a generation that the next start removes, after it the old one is removed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use provost_control_raft::AppliedState;
-use provost_control_state::{Cluster, HistoryEntry, Ledger, LedgerRow, Release, State};
-use provost_types::{Resource, Revision};
+use provost_control_state::{Cluster, HistoryEntry, Ledger, LedgerRow, LedgerRowKey, Release, State, Unrecorded};
+use provost_types::{Resource, ResourceKey, Revision};
 use rocksdb::{ColumnFamilyDescriptor, DB, DBRecoveryMode, IteratorMode, LogLevel, Options, WriteBatch};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-use crate::machine::Changes;
 
 /// Resources by `Kind/tenant/name`.
 const RESOURCES: &str = "resources";
@@ -27,12 +26,40 @@ const RESOURCES: &str = "resources";
 const HISTORY: &str = "history";
 /// Rows of the quota ledger by their names: an exchange writes those that it touched.
 const LEDGER: &str = "ledger";
+/// Changes that the audit log does not have yet, by big-endian revision.
+const OUTBOX: &str = "outbox";
 /// Applied state and counters.
 const META: &str = "meta";
 const APPLIED_KEY: &[u8] = b"applied";
 const COUNTERS_KEY: &[u8] = b"counters";
 const CLUSTER_KEY: &[u8] = b"cluster";
 const POINTER: &str = "state-current";
+
+/// What differs between the stored state and the present one.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    /// Resources that changed.
+    pub(crate) keys: BTreeSet<ResourceKey>,
+    /// The oldest revision that is not stored.
+    pub(crate) since: Option<Revision>,
+    /// The newest change that left the outbox.
+    pub(crate) carried: Option<Revision>,
+    /// The cluster's own facts.
+    pub(crate) cluster: bool,
+    /// Rows of the ledger.
+    pub(crate) ledger: BTreeSet<LedgerRowKey>,
+}
+
+impl Dirty {
+    /// Adds what changed later.
+    pub(crate) fn merge(&mut self, later: Self) {
+        self.keys.extend(later.keys);
+        self.since = self.since.or(later.since);
+        self.carried = self.carried.max(later.carried);
+        self.cluster |= later.cluster;
+        self.ledger.extend(later.ledger);
+    }
+}
 
 /// What is not a resource or a history entry.
 #[derive(Default, Serialize, Deserialize)]
@@ -69,6 +96,9 @@ pub(crate) enum StoredState {
         /// Only where there is a node group.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         release: Option<Release>,
+        /// Changes that the audit log does not have yet.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unrecorded: Vec<Unrecorded>,
     },
 }
 
@@ -83,6 +113,7 @@ impl StoredState {
             cluster: (**state.cluster()).clone(),
             ledger: Box::new((**state.ledger()).clone()),
             release: state.release().map(|r| (**r).clone()),
+            unrecorded: state.outbox().iter().map(|u| (**u).clone()).collect(),
         }
     }
 
@@ -91,9 +122,19 @@ impl StoredState {
             StoredState::V1 { revision, compacted, key_ring, resources, history } => {
                 State::from_parts(revision, resources, history, compacted, key_ring)
             }
-            StoredState::V2 { revision, compacted, key_ring, resources, history, cluster, ledger, release } => {
+            StoredState::V2 {
+                revision,
+                compacted,
+                key_ring,
+                resources,
+                history,
+                cluster,
+                ledger,
+                release,
+                unrecorded,
+            } => {
                 let state = State::from_parts(revision, resources, history, compacted, key_ring);
-                state.with(cluster, *ledger).with_release(release)
+                state.with(cluster, *ledger).with_release(release).with_outbox(unrecorded)
             }
         }
     }
@@ -104,6 +145,8 @@ pub(crate) struct StateStore {
     dir: PathBuf,
     generation: u64,
     db: DB,
+    /// The compaction of the stored history.
+    compacted: Revision,
 }
 
 impl StateStore {
@@ -115,7 +158,9 @@ impl StateStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => 1,
             Err(e) => return Err(e),
         };
-        let store = Self { dir: dir.to_owned(), generation, db: open_db(&path(dir, generation))? };
+        let db = open_db(&path(dir, generation))?;
+        let mut store = Self { dir: dir.to_owned(), generation, db, compacted: Revision::default() };
+        store.compacted = store.read_meta::<Counters>(COUNTERS_KEY)?.unwrap_or_default().compacted;
         store.remove_other_generations()?;
         Ok(store)
     }
@@ -128,7 +173,8 @@ impl StateStore {
         let state = State::from_parts(revision, resources, history, compacted, key_ring);
         let cluster = self.read_meta(CLUSTER_KEY)?.unwrap_or_default();
         let rows: Vec<LedgerRow> = self.read_all(LEDGER)?;
-        Ok(state.with(cluster, Ledger::from_rows(rows)).with_release(release))
+        let outbox: Vec<Unrecorded> = self.read_all(OUTBOX)?;
+        Ok(state.with(cluster, Ledger::from_rows(rows)).with_release(release).with_outbox(outbox))
     }
 
     pub(crate) fn applied(&self) -> io::Result<Option<AppliedState>> {
@@ -136,45 +182,49 @@ impl StateStore {
         Ok(bytes.map(AppliedState::from_bytes))
     }
 
-    /// Writes what entries changed, atomically with `applied`. `state` is the state after them.
-    pub(crate) fn write(
-        &self,
-        changes: &Changes,
-        state: &State,
-        compacted_before: Revision,
-        applied: &AppliedState,
-    ) -> io::Result<()> {
+    /// Writes what differs from what is stored, atomically with `applied`. `state` is the whole state.
+    pub(crate) fn write(&mut self, dirty: &Dirty, state: &State, applied: &AppliedState) -> io::Result<()> {
         let mut batch = WriteBatch::default();
         let (resources, history) = (family(&self.db, RESOURCES)?, family(&self.db, HISTORY)?);
-        for entry in &changes.entries {
-            for change in &entry.changes {
-                let key = change.key.to_string();
-                match &change.new {
-                    Some(resource) => batch.put_cf(&resources, key, encode(resource)?),
-                    None => batch.delete_cf(&resources, key),
-                }
+        for key in &dirty.keys {
+            match state.resources().get(key) {
+                Some(resource) => batch.put_cf(&resources, key.to_string(), encode(&**resource)?),
+                None => batch.delete_cf(&resources, key.to_string()),
             }
+        }
+        let is_new = |revision: Revision| dirty.since.is_some_and(|since| revision >= since);
+        for entry in state.history().iter().rev().take_while(|e| is_new(e.revision)) {
             batch.put_cf(&history, entry.revision.0.to_be_bytes(), encode(&**entry)?);
         }
-        if state.compacted() > compacted_before {
-            let from = compacted_before.0.to_be_bytes();
+        if state.compacted() > self.compacted {
+            let from = self.compacted.0.to_be_bytes();
             let to = (state.compacted().0 + 1).to_be_bytes();
             batch.delete_range_cf(&history, from.as_slice(), to.as_slice());
         }
+        let outbox = family(&self.db, OUTBOX)?;
+        if let Some(Revision(through)) = dirty.carried {
+            let (from, to) = (0_u64.to_be_bytes(), through.saturating_add(1).to_be_bytes());
+            batch.delete_range_cf(&outbox, from.as_slice(), to.as_slice());
+        }
+        for unrecorded in state.outbox().iter().rev().take_while(|u| is_new(u.revision)) {
+            batch.put_cf(&outbox, unrecorded.revision.0.to_be_bytes(), encode(&**unrecorded)?);
+        }
         let meta = family(&self.db, META)?;
         batch.put_cf(&meta, COUNTERS_KEY, encode(&counters(state))?);
-        if changes.cluster {
+        if dirty.cluster {
             batch.put_cf(&meta, CLUSTER_KEY, encode(&**state.cluster())?);
         }
         let ledger = family(&self.db, LEDGER)?;
-        for key in &changes.ledger {
+        for key in &dirty.ledger {
             match state.ledger().row(key) {
                 Some(row) => batch.put_cf(&ledger, key.to_string(), encode(&row)?),
                 None => batch.delete_cf(&ledger, key.to_string()),
             }
         }
         batch.put_cf(&meta, APPLIED_KEY, applied.as_bytes());
-        self.db.write(batch).map_err(io::Error::other)
+        self.db.write(batch).map_err(io::Error::other)?;
+        self.compacted = state.compacted();
+        Ok(())
     }
 
     /// Replaces everything by `state`, in a new generation.
@@ -194,6 +244,10 @@ impl StateStore {
             for entry in state.history() {
                 batch.put_cf(&history, entry.revision.0.to_be_bytes(), encode(&**entry)?);
             }
+            let outbox = family(&db, OUTBOX)?;
+            for unrecorded in state.outbox() {
+                batch.put_cf(&outbox, unrecorded.revision.0.to_be_bytes(), encode(&**unrecorded)?);
+            }
             let meta = family(&db, META)?;
             batch.put_cf(&meta, COUNTERS_KEY, encode(&counters(state))?);
             batch.put_cf(&meta, CLUSTER_KEY, encode(&**state.cluster())?);
@@ -208,6 +262,7 @@ impl StateStore {
         flip(&self.dir, next)?;
         self.db = db;
         self.generation = next;
+        self.compacted = state.compacted();
         self.remove_other_generations()
     }
 
@@ -264,7 +319,8 @@ fn open_db(path: &Path) -> io::Result<DB> {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(2);
-    let families = [RESOURCES, HISTORY, LEDGER, META].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
+    let families =
+        [RESOURCES, HISTORY, LEDGER, OUTBOX, META].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
     DB::open_cf_descriptors(&options, path, families).map_err(io::Error::other)
 }
 

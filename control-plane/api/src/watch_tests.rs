@@ -40,6 +40,7 @@ impl World {
             puts,
             deletes,
             sealing_key: None,
+            authorship: None,
         };
         self.next += 1;
         self.state.apply(Revision(self.next), &transaction).unwrap();

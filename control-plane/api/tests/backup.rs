@@ -24,7 +24,7 @@ async fn filled(dir: &Path) -> (ControlNode, Arc<Recorder>) {
     let (node, recorder) = open(dir).await;
     node.apply(&admin(), &[file("a.yaml", ACME)], "first", false).await.unwrap();
     node.secret_set(&admin(), &name("acme"), &name("api"), b"hunter2", "").await.unwrap();
-    recorder.take();
+    recorder.taken(&node).await;
     (node, recorder)
 }
 

@@ -85,7 +85,7 @@ impl Server {
         let made = node.token_create(&admin(), &name("acme"), &name("ann"), None, "").await.unwrap();
         let root = connect_admin(&address, token.expose_secret()).await.unwrap();
         let ann = connect_admin(&address, made.token.expose_secret()).await.unwrap();
-        recorder.take();
+        recorder.taken(&node).await;
         Self { node, recorder, root, ann, stop, task, _dir: dir }
     }
 

@@ -40,12 +40,12 @@ async fn applied_resources_survive_a_restart() {
     assert!(report.diffs.iter().all(|d| d.kind == ChangeKind::Created));
     assert_eq!(snapshots.borrow().revision, report.revision);
     assert_eq!(keys(&node).await, ALL);
-    assert_eq!(recorder.take(), ["apply None None", "apply Some(Ok) None"]);
+    assert_eq!(recorder.taken(&node).await, ["apply Some(Ok) None"]);
 
     let again = node.apply(&admin(), &[file("a.yaml", ACME)], "again", false).await.unwrap();
     assert_eq!(again.revision, report.revision);
     assert!(again.diffs.iter().all(|d| d.kind == ChangeKind::Unchanged));
-    assert!(recorder.take().is_empty(), "nothing changed, nothing to record");
+    assert!(recorder.taken(&node).await.is_empty(), "nothing changed, nothing to record");
     node.shutdown().await.unwrap();
 
     let (node, _) = open(dir.path()).await;
@@ -129,7 +129,7 @@ async fn a_dry_run_and_a_diff_say_what_would_change() {
     assert!(dry.dry_run && dry.diffs.len() == 4);
     assert!(keys(&node).await.is_empty());
     node.apply(&admin(), &[file("a.yaml", ACME)], "", false).await.unwrap();
-    recorder.take();
+    recorder.taken(&node).await;
     let changed = ACME.replace("displayName: Acme", "displayName: Acme Ltd");
     let diff = node.diff(&admin(), &[file("a.yaml", &changed)]).await.unwrap();
     assert_eq!(
@@ -162,10 +162,10 @@ async fn deletion_and_rollback_are_transactions_in_history() {
     assert_eq!(keys(&node).await.len(), 3);
     let missing = node.delete(&admin(), std::slice::from_ref(&role), "", false).await.unwrap_err();
     assert_eq!(missing.failure.problems[0].code, "PV-RES-NOT-FOUND");
-    recorder.take();
+    recorder.taken(&node).await;
     node.rollback(&admin(), first, "", false).await.unwrap();
     assert_eq!(keys(&node).await, ALL);
-    assert_eq!(recorder.take(), [r#"rollback None Some("acme")"#, r#"rollback Some(Ok) Some("acme")"#]);
+    assert_eq!(recorder.taken(&node).await, [r#"rollback Some(Ok) Some("acme")"#]);
     let (history, _) = node.history(&admin(), Some(&role), 0).await.unwrap();
     let events: Vec<_> = history.iter().map(|h| h.entry.event.as_str()).collect();
     assert_eq!(events, ["rollback", "delete", "apply"]);
@@ -209,6 +209,7 @@ async fn a_secret_is_sealed_everywhere_and_opens_only_here() {
     let (history, _) = node.history(&admin(), None, 0).await.unwrap();
     let shown: String = history.iter().map(|h| diff_text(&h.diffs)).collect();
     assert!(shown.contains("spec.valueVersion: 2") && !shown.contains("ciphertext"), "{shown}");
+    node.wait_recorded(Duration::from_secs(10)).await;
     let records = format!("{:?}", recorder.events.lock().unwrap());
     assert!(records.contains("secret.set") && !records.contains(CANARY));
 
@@ -250,7 +251,7 @@ async fn a_token_is_stored_as_a_hash_only() {
     let dir = tempfile::tempdir().unwrap();
     let (node, recorder) = open(dir.path()).await;
     node.apply(&admin(), &[file("a.yaml", ACME)], "", false).await.unwrap();
-    recorder.take();
+    recorder.taken(&node).await;
     let (acme, ann) = (name("acme"), name("ann"));
     let hour = Some(Duration::from_secs(3600));
     let made = node.token_create(&admin(), &acme, &ann, hour, "").await.unwrap();
@@ -263,23 +264,53 @@ async fn a_token_is_stored_as_a_hash_only() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(recorder.take(), [r#"token.create None Some("acme")"#, r#"token.create Some(Ok) Some("acme")"#]);
+    assert_eq!(recorder.taken(&node).await, [r#"token.create Some(Ok) Some("acme")"#]);
     let nobody = node.token_create(&admin(), &acme, &name("zoe"), None, "").await.unwrap_err();
     assert_eq!(nobody.failure.problems[0].code, "PV-RES-REFERENCE");
     node.shutdown().await.unwrap();
     assert!(!contains(dir.path(), text.as_bytes()));
 }
 
+/// Applies a tenant of this name; the revision, or the code of the refusal.
+async fn apply_tenant(node: &ControlNode, tenant: &str) -> Result<u64, &'static str> {
+    let text = format!("apiVersion: provost/v1\nkind: Tenant\nmetadata: {{name: {tenant}}}\n");
+    let applied = node.apply(&admin(), &[file("t.yaml", &text)], tenant, false).await;
+    applied.map(|report| report.revision.0).map_err(|error| {
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        if error.code() == "PV-ADMIN-AUDIT" { "PV-ADMIN-AUDIT" } else { "another" }
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_recorded_is_refused() {
+async fn changes_are_refused_while_records_do_not_get_through_and_none_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let (node, recorder) = open(dir.path()).await;
     recorder.refuse.store(true, Ordering::Relaxed);
-    let error = node.apply(&admin(), &[file("a.yaml", ACME)], "", false).await.unwrap_err();
-    assert_eq!((error.code(), error.kind), ("PV-ADMIN-AUDIT", ErrorKind::Unavailable));
-    assert!(keys(&node).await.is_empty());
-    recorder.refuse.store(false, Ordering::Relaxed);
-    node.apply(&admin(), &[file("a.yaml", ACME)], "", false).await.unwrap();
+    // It is made, and its record waits in the state; the next are refused.
+    apply_tenant(&node, "first").await.unwrap();
+    let mut made = 1;
+    let refused = tokio::time::timeout(Duration::from_secs(10), async {
+        while apply_tenant(&node, &format!("more-{made}")).await.is_ok() {
+            made += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    refused.await.expect("refused in the end");
+    assert_eq!(apply_tenant(&node, "later").await, Err("PV-ADMIN-AUDIT"));
+    assert_eq!(keys(&node).await.len(), made);
+    assert!(recorder.take().is_empty());
+    node.shutdown().await.unwrap();
+
+    // The duty to record outlives the process.
+    let (node, recorder) = open(dir.path()).await;
+    node.wait_ready(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(recorder.taken(&node).await, vec!["apply Some(Ok) None"; made]);
+    apply_tenant(&node, "later").await.unwrap();
+    assert_eq!(recorder.taken(&node).await, ["apply Some(Ok) None"]);
+    node.shutdown().await.unwrap();
+    let (node, recorder) = open(dir.path()).await;
+    node.wait_ready(Duration::from_secs(30)).await.unwrap();
+    assert!(recorder.taken(&node).await.is_empty(), "what was recorded is not recorded again");
     node.shutdown().await.unwrap();
 }
 

@@ -40,7 +40,7 @@ async fn an_exchange_is_made_once_even_over_a_restart() {
     node.apply(&admin(), &[file("a.yaml", &format!("{ACME}---\n{QUOTA}"))], "", false).await.unwrap();
     let mut snapshots = node.snapshots();
     snapshots.mark_unchanged();
-    recorder.take();
+    recorder.taken(&node).await;
     let first = node.lease(request("dp-1", 1, 1, vec![], 30)).await.unwrap();
     assert_eq!((units(&first), first.grants[0].remaining, first.grants[0].limit), (50, 50, 100));
     assert_eq!(node.lease(request("dp-1", 1, 1, vec![], 30)).await.unwrap(), first);

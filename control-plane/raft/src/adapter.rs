@@ -66,7 +66,11 @@ impl MachineAdapter {
     ) -> io::Result<()> {
         let machine = self.machine.clone();
         let expected = batch.len();
-        let replies = blocking(move || lock(&machine).apply(batch)).await?;
+        let is_quick = lock(&machine).is_quick(&batch);
+        let replies = match is_quick {
+            true => lock(&machine).apply(batch)?,
+            false => blocking(move || lock(&machine).apply(batch)).await?,
+        };
         if replies.len() != expected {
             let text = format!("the machine gave {} replies to {expected} entries", replies.len());
             return Err(io::Error::other(text));
@@ -85,7 +89,7 @@ impl MachineAdapter {
 }
 
 fn lock(machine: &SharedMachine) -> MutexGuard<'_, Box<dyn Machine>> {
-    // A panic in the machine has already ended the process through `blocking`.
+    // A panic in the machine ends the process: through `blocking`, or as the end of Raft's task.
     machine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

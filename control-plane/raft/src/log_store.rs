@@ -8,7 +8,7 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use openraft::{
@@ -54,6 +54,8 @@ struct Inner {
     // Before `db`: the thread is joined while the database is still open.
     flusher: Flusher,
     db: Arc<DB>,
+    /// The commit index, encoded; it is written with the next append.
+    committed: Mutex<Option<Vec<u8>>>,
     /// Last: dropping it tells that the database is closed.
     _open: Open,
 }
@@ -70,7 +72,11 @@ impl Drop for Inner {
 impl LogStore {
     pub(crate) fn new(db: Arc<DB>, group: &str, open: Open) -> io::Result<Self> {
         let flusher = Flusher::start(db.clone(), group)?;
-        Ok(Self { inner: Arc::new(Inner { flusher, db, _open: open }) })
+        Ok(Self { inner: Arc::new(Inner { flusher, db, committed: Mutex::default(), _open: open }) })
+    }
+
+    fn committed(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.inner.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn db(&self) -> &DB {
@@ -194,15 +200,17 @@ impl RaftLogStorage<Types> for LogStore {
             .map_err(io::Error::other)
     }
 
-    /// Not synced: after a power cut an older value only means that more is applied again.
+    /// Written with the next append: after a crash an older value only means that the leader says it
+    /// again.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        let mut batch = WriteBatch::default();
-        batch.put_cf(&self.family(META)?, COMMITTED_KEY, codec::encode(&committed)?);
-        self.write("save of the commit index", batch, false);
+        *self.committed() = Some(codec::encode(&committed)?);
         Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        if let Some(waiting) = &*self.committed() {
+            return codec::decode(waiting);
+        }
         Ok(self.read_meta::<Option<LogId>>(COMMITTED_KEY)?.flatten())
     }
 
@@ -216,6 +224,9 @@ impl RaftLogStorage<Types> for LogStore {
             let log = self.family(LOG)?;
             for entry in entries {
                 batch.put_cf(&log, entry.log_id.index.to_be_bytes(), codec::encode(&entry)?);
+            }
+            if let Some(committed) = self.committed().take() {
+                batch.put_cf(&self.family(META)?, COMMITTED_KEY, committed);
             }
         }
         self.write("append to the Raft log", batch, false);

@@ -39,7 +39,7 @@ pub type SnapshotWriter = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Sen
 
 /// A replicated state machine that persists itself.
 ///
-/// All methods run on blocking threads, one at a time. An `Err` ends the process: after a failed
+/// All methods run on blocking threads, one at a time, but for batches that the machine calls quick. An `Err` ends the process: after a failed
 /// write nobody knows what is on disk, and a restart replays the log over what is.
 ///
 /// Effects need not be fsynced by `apply`: the log is durable, and a machine that restarts with
@@ -52,6 +52,12 @@ pub trait Machine: Send + Sync + 'static {
     /// Applies entries in order and returns one reply each (empty for entries without payload).
     /// Must be deterministic: every node applies the same entries.
     fn apply(&mut self, batch: Vec<Entry>) -> io::Result<Vec<Vec<u8>>>;
+
+    /// Whether applying this batch waits for nothing and takes no longer than handing it to another
+    /// thread: then it is applied where it is.
+    fn is_quick(&self, _batch: &[Entry]) -> bool {
+        false
+    }
 
     /// A writer of the state as it is now. Taking it is quick; writing it may be slow.
     fn snapshot(&self) -> io::Result<SnapshotWriter>;

@@ -26,8 +26,9 @@ const MAX_IN_THE_MAKING: usize = 1_024;
 /// Answers that wait for the network.
 const ANSWER_QUEUE: usize = 64;
 
-/// Whether the connection that the extensions describe belongs to node `from`.
-pub type Authorise = Arc<dyn Fn(&Extensions, u64) -> bool + Send + Sync>;
+/// Whether the connection that the extensions describe belongs to node `from`, and that node may be
+/// a replica of the group of this name.
+pub type Authorise = Arc<dyn Fn(&Extensions, u64, &str) -> bool + Send + Sync>;
 
 /// Serves the peers of the groups of one node; clones share the groups.
 #[derive(Clone)]
@@ -98,8 +99,9 @@ impl PeerService {
         // An error is the stream's end: the sender sees it too.
         while let Ok(Some(request)) = requests.message().await {
             let from = request.from;
-            if *peer.get_or_insert(from) != from || !(self.authorise)(&connection, from) {
-                let refused = Status::permission_denied(format!("this connection does not belong to node {from}"));
+            if *peer.get_or_insert(from) != from || !(self.authorise)(&connection, from, &request.group) {
+                let refused =
+                    Status::permission_denied(format!("this connection does not belong to node {from} of this group"));
                 let _ = answers.send(Err(refused)).await;
                 return;
             }

@@ -3,7 +3,7 @@
 use provost_types::{Metadata, ResourceKey, Revision, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterCommand, LedgerCommand, ReleaseCommand, references};
+use crate::{Authorship, ClusterCommand, LedgerCommand, ReleaseCommand, references};
 
 /// Puts and deletes of one transaction.
 pub const MAX_TRANSACTION_CHANGES: usize = 10_000;
@@ -108,6 +108,9 @@ pub struct Transaction {
     /// A data key to add to the ring; its term must be new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealing_key: Option<SealingKey>,
+    /// Who proposed it, for the record that it leaves in the outbox; `None`: the proposer records it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorship: Option<Authorship>,
 }
 
 /// The stored form of commands: a later release reads every earlier version. Tagged from outside: an
@@ -135,6 +138,12 @@ pub enum StoredCommand {
         /// The decision.
         command: ReleaseCommand,
     },
+    /// How far the records of changes have been carried to the audit log, first form.
+    #[serde(rename = "carried-1")]
+    Carried1 {
+        /// The newest change that the audit log has, with all before it.
+        through: Revision,
+    },
 }
 
 /// A command that this build cannot read or write.
@@ -150,7 +159,8 @@ impl StoredCommand {
             StoredCommand::V1(_)
             | StoredCommand::Cluster1 { .. }
             | StoredCommand::Ledger1 { .. }
-            | StoredCommand::Release1 { .. } => 1,
+            | StoredCommand::Release1 { .. }
+            | StoredCommand::Carried1 { .. } => 1,
         }
     }
 

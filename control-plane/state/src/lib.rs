@@ -6,7 +6,7 @@
 //! transaction changes nothing; every stored reference points at something that exists.
 //! Beside the resources the state holds the cluster's own facts ([`Cluster`]) and the quota ledger
 //! ([`Ledger`]); each has commands of its own. With a `NodeGroup` it also holds how far changes are
-//! released ([`Release`]).
+//! released ([`Release`]), and which changes still have to be recorded ([`Unrecorded`]).
 //! Left out: storage and replication (`provost-control-api`, `provost-control-raft`), the meaning
 //! of Cedar text (an admission check outside).
 
@@ -16,6 +16,7 @@ mod fields;
 mod history;
 mod key_ring;
 mod ledger;
+mod outbox;
 mod prices;
 mod problem;
 mod references;
@@ -37,6 +38,7 @@ pub use ledger::{
     AccountKey, AccountView, ClockReading, LeaseGrant, LeaseReport, LeaseView, LeaseWant, Ledger, LedgerCommand,
     LedgerReply, LedgerRow, LedgerRowKey, MAX_REPORTS, MAX_WANTS, QuotaId, Span,
 };
+pub use outbox::{Authorship, MAX_RECORDED_OBJECTS, MAX_UNRECORDED, Unrecorded};
 pub use problem::{Problem, Rejected};
 pub use provost_types::Resources;
 pub use release::{Halt, MAX_HALT_REASON_BYTES, MAX_HALT_REASONS, Release, ReleaseCommand, ReleaseReply};

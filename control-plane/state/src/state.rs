@@ -12,8 +12,8 @@ use provost_types::{Kind, Resource, ResourceKey, Resources, Revision, Snapshot};
 
 use crate::{
     ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
-    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, Transaction, fields, prices,
-    references,
+    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, Transaction, Unrecorded,
+    fields, prices, references,
 };
 
 /// What a transaction does to each resource it names, in key order.
@@ -31,6 +31,8 @@ pub struct State {
     ledger: Arc<Ledger>,
     /// How far changes are released; `None`: there is no node group, and all are.
     release: Option<Arc<Release>>,
+    /// Changes that the audit log does not have yet.
+    pub(crate) outbox: Vector<Arc<Unrecorded>>,
 }
 
 /// What a transaction did.
@@ -42,6 +44,8 @@ pub struct Applied {
     pub changes: Vec<(ResourceKey, ChangeKind)>,
     /// The history entry; `None` if nothing changed.
     pub entry: Option<Arc<HistoryEntry>>,
+    /// What is to be recorded of it, if it changed anything and its proposer leaves that to the outbox.
+    pub unrecorded: Option<Arc<Unrecorded>>,
 }
 
 impl State {
@@ -62,12 +66,23 @@ impl State {
             cluster: Arc::default(),
             ledger: Arc::default(),
             release: None,
+            outbox: Vector::new(),
         }
     }
 
     /// The same with the cluster's own facts and the ledger.
     pub fn with(self, cluster: Cluster, ledger: Ledger) -> Self {
         Self { cluster: Arc::new(cluster), ledger: Arc::new(ledger), ..self }
+    }
+
+    /// The same with changes that the audit log does not have yet, oldest first.
+    pub fn with_outbox(self, outbox: impl IntoIterator<Item = Unrecorded>) -> Self {
+        Self { outbox: outbox.into_iter().map(Arc::new).collect(), ..self }
+    }
+
+    /// Changes that the audit log does not have yet, oldest first.
+    pub fn outbox(&self) -> &Vector<Arc<Unrecorded>> {
+        &self.outbox
     }
 
     /// The cluster's own facts.
@@ -137,6 +152,7 @@ impl State {
                 self.compacted = dropped.revision;
             }
             self.follow_release(before, entry);
+            self.outbox.extend(applied.unrecorded.clone());
         }
         if let Some(key) = &transaction.sealing_key {
             // A new key is the occasion to let go of those that nothing needs any more.
@@ -149,6 +165,7 @@ impl State {
     /// What [`State::apply`] would do, without doing it: the resources after it, and the report.
     pub fn plan(&self, revision: Revision, transaction: &Transaction) -> Result<(Resources, Applied), Rejected> {
         let mut problems = self.check_shape(transaction);
+        problems.extend(self.check_outbox(transaction));
         problems.extend(self.check_expectations(transaction));
         problems.extend(self.check_key_terms(transaction));
         let (candidate, report) = self.candidate(revision, transaction, &mut problems);
@@ -174,7 +191,8 @@ impl State {
         }
         let entry = self.entry(revision, transaction, &candidate, &report);
         let now = if entry.is_some() { revision } else { self.revision };
-        Ok((candidate, Applied { revision: now, changes: report, entry }))
+        let unrecorded = entry.as_ref().and_then(|_| Unrecorded::of(revision, transaction, &report)).map(Arc::new);
+        Ok((candidate, Applied { revision: now, changes: report, entry, unrecorded }))
     }
 
     /// The state as it would be after a transaction, whether or not that would be rejected: for

@@ -16,6 +16,7 @@ fn transaction(puts: Vec<Draft>, deletes: Vec<ResourceKey>) -> Transaction {
         puts,
         deletes,
         sealing_key: None,
+        authorship: None,
     }
 }
 

@@ -38,6 +38,7 @@ impl World {
             puts,
             deletes,
             sealing_key: key.map(|term| SealingKey { term, wrapped: format!("key {term}") }),
+            authorship: None,
         };
         let applied = self.state.apply(Revision(self.revision), &transaction);
         applied.map(drop).map_err(|e| e.problems[0].code.to_string())

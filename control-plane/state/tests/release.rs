@@ -60,6 +60,7 @@ impl World {
             puts,
             deletes,
             sealing_key,
+            authorship: None,
         }
     }
 

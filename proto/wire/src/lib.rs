@@ -11,6 +11,11 @@
 pub mod admin {
     tonic::include_proto!("provost.admin.v1");
 }
+/// What is said about the audit log, version 1. See `proto/audit.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod audit {
+    tonic::include_proto!("provost.audit.v1");
+}
 /// What nodes of one cluster say to each other, version 1. See `proto/node.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod node {

@@ -131,10 +131,6 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
             "is missing: write control_plane = [\"HOST:8423\", …], the nodes to connect to".to_owned(),
         );
     }
-    if roles.contains(&Role::DataPlane) && !roles.contains(&Role::AuditLog) {
-        let text = "has data-plane without audit-log: a data-plane node keeps the audit log in the same process";
-        say("roles", text.to_owned());
-    }
     let mut control_plane = file.control_plane.clone();
     if roles.contains(&Role::ControlPlane) && roles.contains(&Role::DataPlane) && !control_plane.contains(&advertise) {
         // The data plane here is served by the control plane here, like any other.

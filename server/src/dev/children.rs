@@ -17,7 +17,7 @@ use anyhow::Context;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::CERTIFICATE_TTL_VARIABLE;
+use crate::{config::CERTIFICATE_TTL_VARIABLE, threads};
 
 /// Between the end of a child and its next start: long enough not to spin on a bad configuration.
 const RESTART_DELAY: Duration = Duration::from_millis(700);
@@ -117,6 +117,7 @@ fn spawn(spec: &ChildSpec) -> anyhow::Result<(Child, Option<ChildStdin>)> {
             command.env_remove(name);
         }
     }
+    command.env(threads::THREADS, threads::shared_by(super::three::VOTERS as usize).to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
     let started = command.spawn();
     let mut child = started.with_context(|| format!("PV-DEV-CHILD: voter {} cannot be started", spec.name))?;

@@ -16,7 +16,7 @@ use std::{
 };
 
 use provost_audit_core::{Checkpoint, Hash, LogId};
-use provost_audit_store::{AuditError, AuditLog, HeldCheckpoint};
+use provost_audit_store::{AuditError, AuditNode, HeldCheckpoint};
 use provost_control_api::ControlNode;
 use provost_control_state::{AuditCheckpoint, MAX_AUDIT_CHECKPOINTS};
 use provost_types::BoxFuture;
@@ -147,13 +147,15 @@ impl Holder for Remote {
     }
 }
 
-/// Before anything is served: refuses a log that contradicts what is held. A control plane that does
-/// not answer in time refuses nothing; [`run`] compares later.
-pub async fn at_start(log: &AuditLog, holder: &dyn Holder) -> anyhow::Result<()> {
+/// Before anything is signed: refuses a log that contradicts what is held. A replica that does not lead
+/// is not asked; a control plane that does not answer in time refuses nothing; [`run`] compares later.
+pub async fn at_start(log: &AuditNode, holder: &dyn Holder) -> Result<(), AuditError> {
+    if !log.is_leader() {
+        return Ok(());
+    }
     let held = tokio::time::timeout(START_LIMIT, holder.held()).await;
     match held.unwrap_or_else(|_| Err(HoldError::Unavailable(format!("no answer in {START_LIMIT:?}")))) {
-        Ok(held) if log.is_leader() => Ok(compare(log, held).await?),
-        Ok(_) => Ok(()),
+        Ok(held) => compare(log, held).await,
         Err(HoldError::RolledBack(why) | HoldError::Unavailable(why)) => {
             tracing::warn!(why, "the audit log starts without having been compared with the control plane's copy");
             Ok(())
@@ -164,13 +166,16 @@ pub async fn at_start(log: &AuditLog, holder: &dyn Holder) -> anyhow::Result<()>
 /// How a log is called in the control plane: `ORIGIN+KEYID`, with the first key that signed it. Two audit
 /// groups that do not share their key are two logs, though they may have one origin; a rotation makes
 /// no new log, so that storage from before it is seen to be older.
-fn held_name(log: &AuditLog, id: &LogId) -> String {
+fn held_name(log: &AuditNode, id: &LogId) -> String {
     let key = log.first_key(id);
     let [a, b, c, d] = key.id();
     format!("{}+{a:02x}{b:02x}{c:02x}{d:02x}", key.name)
 }
 
-async fn compare(log: &AuditLog, held: Vec<AuditCheckpoint>) -> Result<(), AuditError> {
+/// A leader that was just elected may not have applied yet what was acknowledged before. One that is not
+/// heard by the others, or leads no longer, compares nothing: that error is no contradiction.
+async fn compare(log: &AuditNode, held: Vec<AuditCheckpoint>) -> Result<(), AuditError> {
+    log.up_to_date().await?;
     let read = |c: AuditCheckpoint| {
         let root = Hash::parse(c.root.as_bytes()).ok()?;
         let (origin, _) = c.log.rsplit_once('+')?;
@@ -184,7 +189,7 @@ async fn compare(log: &AuditLog, held: Vec<AuditCheckpoint>) -> Result<(), Audit
 }
 
 /// Compares, then keeps the copy up to date, while this node leads the audit group.
-pub async fn run(log: AuditLog, holder: Arc<dyn Holder>) {
+pub async fn run(log: AuditNode, holder: Arc<dyn Holder>) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut turn = Turn { log, holder, compared: false, held: BTreeMap::new(), next: Instant::now(), warned: None };
@@ -194,15 +199,19 @@ pub async fn run(log: AuditLog, holder: Arc<dyn Holder>) {
             turn.compared = false;
             continue;
         }
-        if let Err(why) = turn.take().await {
-            turn.log.refuse(&why);
-            return;
+        match turn.take().await {
+            Ok(()) => {}
+            Err(why @ (AuditError::RolledBack { .. } | AuditError::Differs { .. })) => {
+                turn.log.refuse(&why);
+                return;
+            }
+            Err(other) => turn.warn(&other.to_string()),
         }
     }
 }
 
 struct Turn {
-    log: AuditLog,
+    log: AuditNode,
     holder: Arc<dyn Holder>,
     compared: bool,
     held: BTreeMap<LogId, u64>,
@@ -211,7 +220,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// An error is a contradiction; that nobody answers is none.
+    /// That nobody answers is no error.
     async fn take(&mut self) -> Result<(), AuditError> {
         if !self.compared {
             match self.holder.held().await {
@@ -237,9 +246,10 @@ impl Turn {
                     }
                     self.warned = None;
                 }
+                // So it is, or another node leads and was quicker: the next turn compares.
                 Err(HoldError::RolledBack(why)) => {
-                    let log = part.first().map_or(LogId::CLUSTER, |(log, _)| log.clone());
-                    return Err(AuditError::RolledBack { log, why });
+                    self.compared = false;
+                    self.warn(&why);
                 }
                 Err(HoldError::Unavailable(why)) => self.warn(&why),
             }

@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use provost_audit_store::AuditLog;
+use provost_audit_store::{AuditNode, AuditStatus, GroupMetrics};
 use provost_data_serve::node::Node;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -51,10 +51,13 @@ pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationTo
 }
 
 /// What this process can say of itself, by the roles that it runs.
-pub fn sampler(node: Option<Arc<Node>>, audit: Option<AuditLog>) -> Sampler {
+pub fn sampler(node: Option<Arc<Node>>, audit: impl Fn() -> Option<AuditNode> + Send + Sync + 'static) -> Sampler {
     Arc::new(move || {
         let mut samples = node.as_deref().map(of_data_plane).unwrap_or_default();
-        samples.extend(audit.iter().flat_map(of_audit_log));
+        if let Some(audit) = audit() {
+            samples.extend(of_audit_log(&audit.status()));
+            samples.extend(of_audit_group(&audit.metrics()));
+        }
         samples
     })
 }
@@ -89,8 +92,7 @@ fn of_data_plane(node: &Node) -> Vec<Sample> {
     samples
 }
 
-fn of_audit_log(audit: &AuditLog) -> Vec<Sample> {
-    let status = audit.status();
+fn of_audit_log(status: &[AuditStatus]) -> Vec<Sample> {
     let mut samples: Vec<Sample> = status
         .iter()
         .map(|log| Sample {
@@ -123,6 +125,25 @@ fn of_audit_log(audit: &AuditLog) -> Vec<Sample> {
         value: float(log.cosigned_size),
     }));
     samples
+}
+
+fn of_audit_group(group: &GroupMetrics) -> Vec<Sample> {
+    let gauge =
+        |name, help, value: u64| Sample { name, labels: String::new(), help, is_counter: false, value: float(value) };
+    let count = |ids: &std::collections::BTreeSet<u64>| ids.len() as u64;
+    vec![
+        gauge("provost_audit_voters", "Voters of the audit log's group, as this node sees it.", count(&group.voters)),
+        gauge(
+            "provost_audit_learners",
+            "Replicas of the audit log that do not vote yet, as this node sees it.",
+            count(&group.learners),
+        ),
+        gauge(
+            "provost_audit_leader",
+            "The number of the node that leads the audit log's group; 0: none is known.",
+            group.leader.unwrap_or_default(),
+        ),
+    ]
 }
 
 fn respond(path: &str, sampler: &Sampler) -> Response<Full<Bytes>> {

@@ -114,7 +114,7 @@ impl Node {
         let admission = Arc::new(adapters::PolicyAdmission::default());
         let control = ControlNode::open(control_config, admission, sink.clone()).await?;
         let holder: Arc<dyn held::Holder> = Arc::new(held::Local(control.clone()));
-        held::at_start(&audit, &*holder).await?;
+        held::at_start(audit.node(), &*holder).await?;
 
         let gpu = GpuConfig { models_dir: config.models_dir.clone(), ..GpuConfig::default() };
         let inference = GpuNode::start(gpu)?;
@@ -150,7 +150,7 @@ impl Node {
                 tokio::select! { () = serving => (), () = stopped.cancelled() => () }
             });
         }
-        let holding = held::run(audit, holder);
+        let holding = held::run(audit.node().clone(), holder);
         let stopped = node.stop.clone();
         node.tasks.spawn(async move {
             tokio::select! { () = holding => (), () = stopped.cancelled() => () }
@@ -176,13 +176,16 @@ impl Node {
             }
         });
 
-        let asking = crate::witness::ask::run(self.audit.clone(), self.witnesses.clone());
+        let asking = crate::witness::ask::run(self.audit.node().clone(), self.witnesses.clone());
         let stopped = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! { () = asking => (), () = stopped.cancelled() => () }
         });
 
-        let sampler = metrics::sampler(Some(self.data.node().clone()), Some(self.audit.clone()));
+        let sampler = {
+            let audit = self.audit.clone();
+            metrics::sampler(Some(self.data.node().clone()), move || Some(audit.node().clone()))
+        };
         self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
         self.tasks.close();
         Ok(())

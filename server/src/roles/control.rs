@@ -8,8 +8,9 @@ use std::{
 };
 
 use provost_control_api::{
-    AdminApi, ClusterApi, ControlConfig, ControlNode, Dial, KeyProvider, LocalFileKey, MemberConfig, NoPeers, Peer,
-    Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry, peer_transport,
+    AdminApi, ClusterApi, ControlConfig, ControlNode, Departures, Dial, KeyProvider, LocalFileKey, MemberConfig,
+    NoPeers, Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry,
+    peer_transport,
 };
 use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity};
@@ -22,7 +23,7 @@ use crate::{
     node::adapters::PolicyAdmission,
 };
 
-use super::{identity, remote_audit::RemoteAudit};
+use super::{audit::AuditRole, identity};
 
 /// The role, running.
 pub struct ControlRole {
@@ -35,11 +36,7 @@ pub struct ControlRole {
 impl ControlRole {
     /// Opens the replica. It serves what it has applied at once, and waits for the others to take
     /// part.
-    pub async fn open(
-        config: &ServerConfig,
-        identity: &Arc<Identity>,
-        audit: Arc<dyn AuditSink>,
-    ) -> anyhow::Result<Self> {
+    pub async fn open(config: &ServerConfig, identity: &Arc<Identity>, audit: &AuditRole) -> anyhow::Result<Self> {
         let name = identity.name();
         let node_id = identity::number(config, identity)?;
         let names = Names { by_name: config.tls_dir.is_some(), node: Arc::default() };
@@ -47,7 +44,9 @@ impl ControlRole {
         let dialled: Dial = Arc::new(move |peer: &Peer| dial(&dialling, peer, &known));
         let transport = peer_transport(node_id, dialled.clone());
         let marker = config.data_dir.join("identity").join("replica");
-        let node = open(config, name.cluster().as_str(), node_id, transport, marker.exists(), audit).await?;
+        let (sink, departures) = (audit.sink(), Some(audit.departures()));
+        let others = Others { transport, expect_existing: marker.exists(), departures };
+        let node = open(config, name.cluster().as_str(), node_id, others, sink).await?;
         let _ = names.node.set(node.clone());
         mark(&marker, node_id)?;
         let api = ClusterApi::start(&node, config.certificate_ttl, dialled)?;
@@ -81,26 +80,6 @@ impl ControlRole {
         });
         Ok(())
     }
-
-    /// Keeps a remote audit sink pointed at the members that have the role.
-    pub async fn follow_audit_nodes(node: ControlNode, identity: Arc<Identity>, audit: Arc<RemoteAudit>) {
-        let mut changes = node.snapshots();
-        let mut known = Vec::new();
-        loop {
-            let members = node.audit_nodes();
-            if members != known {
-                let channel = |(name, address): &(String, String)| {
-                    let expect = Expect::role(tls::Role::AuditLog).id(name);
-                    tls::channel(identity.clone(), address, expect).ok()
-                };
-                audit.set(members.iter().filter_map(channel).collect());
-                known = members;
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 /// Opens a replica that nobody reaches: to make a cluster on it.
@@ -110,17 +89,25 @@ pub async fn open_alone(
     node_id: u64,
     audit: Arc<dyn AuditSink>,
 ) -> anyhow::Result<ControlNode> {
-    open(config, cluster, node_id, Arc::new(NoPeers), false, audit).await
+    let others = Others { transport: Arc::new(NoPeers), expect_existing: false, departures: None };
+    open(config, cluster, node_id, others, audit).await
+}
+
+/// How a replica stands to the others.
+struct Others {
+    transport: Arc<dyn Transport>,
+    expect_existing: bool,
+    departures: Option<Arc<dyn Departures>>,
 }
 
 async fn open(
     config: &ServerConfig,
     cluster: &str,
     node_id: u64,
-    transport: Arc<dyn Transport>,
-    expect_existing: bool,
+    others: Others,
     audit: Arc<dyn AuditSink>,
 ) -> anyhow::Result<ControlNode> {
+    let Others { transport, expect_existing, departures } = others;
     let control = ControlConfig {
         node_id,
         key_provider: Some(key_provider(&config.keys)?),
@@ -139,6 +126,7 @@ async fn open(
             remove_dead_after: config.remove_dead_after,
             promotion: Promotion { stable_ms: config.promote_after_ms, ..Promotion::default() },
         }),
+        departures,
         ..ControlConfig::new(&config.data_dir, cluster, config.node.clone())
     };
     Ok(ControlNode::open(control, Arc::new(PolicyAdmission::default()), audit).await?)

@@ -84,10 +84,11 @@ pub fn keep_number(config: &ServerConfig, number: u64) -> anyhow::Result<()> {
     mark(&path, number).with_context(|| format!("PV-SERVER-DATA: {}", path.display()))
 }
 
-/// This node's number in the control group; only for control-plane nodes.
+/// This node's number in the cluster, and in the groups that it has a replica of.
 pub fn number(config: &ServerConfig, identity: &Identity) -> anyhow::Result<u64> {
     if config.tls_dir.is_none() {
-        return identity.name().node_id().context("PV-SERVER-NODE: the certificate has no number");
+        let number = identity.name().node_id().or(identity.certified().serial_node_id);
+        return number.context("PV-SERVER-NODE: the certificate has no number");
     }
     let path = number_file(config);
     let text = std::fs::read_to_string(&path).with_context(|| format!("PV-SERVER-DATA: {}", path.display()))?;

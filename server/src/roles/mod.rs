@@ -6,28 +6,23 @@
 //! serves before any control plane answers, if it has run before; at the end no call is cut off
 //! and the audit log is signed last.
 
-mod audit_service;
+pub mod audit;
 mod certificate;
 mod control;
 mod data;
 pub mod epoch;
 mod identity;
 pub mod init;
-mod remote_audit;
 mod removed;
 pub mod run;
-mod standing;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use provost_audit_store::{AuditLog, AuditLogConfig};
+use provost_audit_store::PeerService;
 use provost_control_api::identity::{Registry, admit, cut_former_members};
 use provost_gpu_serve::{GpuConfig, GpuNode};
-use provost_types::{AuditSink, PrincipalRef};
-use provost_wire::{
-    node::audit_server::AuditServer,
-    tls::{self, Identity},
-};
+use provost_types::PrincipalRef;
+use provost_wire::tls::{self, Identity};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server as GrpcServer};
@@ -35,27 +30,25 @@ use tonic::{service::Routes, transport::Server as GrpcServer};
 use crate::{
     config::{Role, ServerConfig},
     failure::Failure,
-    node::{data_plane::DataPlane, held, keys, metrics},
+    node::{data_plane::DataPlane, keys, metrics},
     tiles::serve::Tiles,
-    witness,
 };
-use audit_service::AuditService;
+use audit::AuditRole;
 use certificate::Keeper;
 use control::ControlRole;
 use data::DataRole;
-use remote_audit::{MAX_RECORD_MESSAGE_BYTES, RemoteAudit};
-use standing::{Asking, Standing};
 
 /// A running process.
 pub struct Server {
     identity: Arc<Identity>,
     control: Option<ControlRole>,
-    audit: Option<AuditLog>,
+    audit: AuditRole,
     data: Option<DataRole>,
     http: Option<SocketAddr>,
     metrics: SocketAddr,
     tasks: TaskTracker,
     stop: CancellationToken,
+    peers: Peers,
     /// Cancelled when this node learns that it was removed from the cluster.
     removed: CancellationToken,
 }
@@ -79,36 +72,15 @@ impl Server {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
 
-        let audit = match config.has(Role::AuditLog) {
-            true => Some(open_audit(config, &identity).await?),
-            false => None,
-        };
-        let remote = RemoteAudit::start();
-        let sink: Arc<dyn AuditSink> = match &audit {
-            Some(log) => Arc::new(log.clone()),
-            None => remote.clone(),
-        };
+        let audit = AuditRole::start(config, &identity);
         let control = match admin {
             Some(admin) => {
-                let control = ControlRole::open(config, &identity, sink.clone()).await?;
+                let control = ControlRole::open(config, &identity, &audit).await?;
                 control.serve_admin(admin, &identity, &tasks, &stop)?;
-                if audit.is_none() {
-                    let following =
-                        ControlRole::follow_audit_nodes(control.node.clone(), identity.clone(), remote.clone());
-                    until(following, &tasks, &stop);
-                }
                 Some(control)
             }
             None => None,
         };
-        let holder: Arc<dyn held::Holder> = match &control {
-            Some(control) => Arc::new(held::Local(control.node.clone())),
-            None => Arc::new(held::Remote::new(&identity, &config.control_plane)),
-        };
-        if let Some(log) = &audit {
-            held::at_start(log, &*holder).await?;
-            until(held::run(log.clone(), holder), &tasks, &stop);
-        }
         let mut server = Self {
             identity,
             control,
@@ -118,59 +90,62 @@ impl Server {
             metrics: metrics.local_addr()?,
             tasks,
             stop,
+            peers: Peers::default(),
             removed: CancellationToken::new(),
         };
         let keeper = Keeper::new(config, &server.identity, server.control.as_ref())?;
         keeper.come_back().await?;
-        server.serve_peers(config, peer, &sink);
+        let replicas = server.serve_peers(config, peer);
+        let running = (&server.tasks, &server.stop);
+        server.audit.open(config, &server.identity, server.control.as_ref(), &replicas, running).await?;
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         server.watch_removal(config);
         if let Some(http) = http {
             let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
             let inference = GpuNode::start(gpu)?;
-            let parts = data::DataParts { config, identity: &server.identity, audit: sink, inference, anonymous };
+            let audit = server.audit.sink();
+            let parts = data::DataParts { config, identity: &server.identity, audit, inference, anonymous };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
         }
-        if let (Some(log), Some(address)) = (&server.audit, config.audit.listen) {
+        if let Some(address) = config.audit.listen.filter(|_| config.has(Role::AuditLog)) {
             let listener = bind(address, "audit.listen").await?;
-            let tiles = Tiles::new(log.dir(), config.audit.readers.clone());
+            let tiles = Tiles::new(&config.data_dir.join("audit"), config.audit.readers.clone());
             until(tiles.serve(listener, Some(server.identity.clone())), &server.tasks, &server.stop);
         }
-        if let Some(log) = &server.audit {
-            until(witness::ask::run(log.clone(), config.audit.witness_addresses()), &server.tasks, &server.stop);
-        }
-        let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.clone());
+        let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.replica());
         server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
         server.tasks.close();
         Ok(server)
     }
 
-    /// The services for other nodes of every role here, on one listener.
-    fn serve_peers(&self, config: &ServerConfig, listener: TcpListener, sink: &Arc<dyn AuditSink>) {
+    /// The services for other nodes of every role here, on one listener. Gives where replicas of
+    /// other groups are added.
+    fn serve_peers(&mut self, config: &ServerConfig, listener: TcpListener) -> PeerService {
         let mut routes = Routes::default();
         let mut door = None;
-        if let Some(control) = &self.control {
-            let registry: Arc<dyn Registry> = Arc::new(control.node.clone());
-            routes = control.api.routes();
-            door = Some(admit(registry));
-        }
-        if self.audit.is_some() {
-            let standing = match &self.control {
-                Some(control) => Standing::Here(Arc::new(control.node.clone())),
-                None => Standing::Ask(Asking::new(&self.identity, &config.control_plane)),
-            };
-            let service = AuditServer::new(AuditService { sink: sink.clone(), standing });
-            routes = routes.add_service(service.max_decoding_message_size(MAX_RECORD_MESSAGE_BYTES));
-        }
+        let replicas = match &self.control {
+            Some(control) => {
+                let registry: Arc<dyn Registry> = Arc::new(control.node.clone());
+                routes = control.api.routes();
+                door = Some(admit(registry));
+                control.api.peers().clone()
+            }
+            None => {
+                let own = self.audit.own_peers(config);
+                routes = routes.add_service(own.clone().into_server());
+                own
+            }
+        };
+        let routes = self.audit.routes(config, &self.identity, self.control.as_ref(), routes);
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
         if let Some(control) = &self.control {
             let registry: Arc<dyn Registry> = Arc::new(control.node.clone());
             let cutting = cut_former_members(control.node.snapshots(), registry, incoming.connections());
             until(cutting, &self.tasks, &self.stop);
         }
-        let stopped = self.stop.clone().cancelled_owned();
-        self.tasks.spawn(async move {
+        let stopped = self.peers.stop.clone().cancelled_owned();
+        self.peers.task = Some(tokio::spawn(async move {
             let server = GrpcServer::builder()
                 .http2_keepalive_interval(Some(tls::KEEPALIVE_INTERVAL))
                 .http2_keepalive_timeout(Some(tls::KEEPALIVE_TIMEOUT))
@@ -179,7 +154,8 @@ impl Server {
             if let Err(cause) = server.await {
                 tracing::error!(%cause, "the services for other nodes ended");
             }
-        });
+        }));
+        replicas
     }
 
     fn watch_removal(&self, config: &ServerConfig) {
@@ -221,13 +197,38 @@ impl Server {
         if let Some(data) = self.data {
             data.plane.stop().await;
         }
+        // Replicas take part until the last record of this process is durable.
+        self.audit.stop_writing().await;
+        self.peers.end().await;
         if let Some(control) = self.control {
             control.node.shutdown().await?;
         }
-        if let Some(audit) = self.audit {
-            audit.close().await?;
+        self.audit.close().await
+    }
+
+    /// The audit log as this process reaches it.
+    pub fn audit(&self) -> &AuditRole {
+        &self.audit
+    }
+}
+
+/// The listener for other nodes; it outlives the front ends.
+#[derive(Default)]
+struct Peers {
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Streams of other replicas have no end of their own: they are cut off after so long.
+const PEERS_END_LIMIT: Duration = Duration::from_millis(200);
+
+impl Peers {
+    async fn end(self) {
+        self.stop.cancel();
+        let Some(mut task) = self.task else { return };
+        if tokio::time::timeout(PEERS_END_LIMIT, &mut task).await.is_err() {
+            task.abort();
         }
-        Ok(())
     }
 }
 
@@ -237,12 +238,6 @@ fn until(task: impl Future<Output = ()> + Send + 'static, tasks: &TaskTracker, s
     tasks.spawn(async move {
         tokio::select! { () = task => (), () = stopped.cancelled() => () }
     });
-}
-
-async fn open_audit(config: &ServerConfig, identity: &Identity) -> anyhow::Result<AuditLog> {
-    let cluster = identity.name().cluster().to_string();
-    let audit = AuditLogConfig { cluster, ..AuditLogConfig::new(&config.data_dir, config.node.clone()) };
-    Ok(provost_audit_store::open(audit).await?)
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -66,12 +66,17 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     };
     tracing::info!(node = config.node, roles = config.role_names(), peer = %config.advertise, "ready");
     let removed = server.removed();
-    tokio::select! {
-        () = stop => (),
-        () = parent_ended(args.until_stdin_closes) => (),
-        () = removed.cancelled() => (),
-    }
+    let fatal = server.audit().fatal();
+    let failed = tokio::select! {
+        () = stop => None,
+        () = parent_ended(args.until_stdin_closes) => None,
+        () = removed.cancelled() => None,
+        cause = fatal.raised() => Some(cause),
+    };
     server.shutdown(DRAIN_LIMIT).await?;
+    if let Some(cause) = failed {
+        return Err(cause);
+    }
     if removed.is_cancelled() { Err(removed::failure(&config.data_dir.join("identity")).into()) } else { Ok(()) }
 }
 

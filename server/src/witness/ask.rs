@@ -12,7 +12,7 @@ use std::{
 };
 
 use provost_audit_core::{AddCheckpoint, CosignerKey, Hash, LogId, MAX_PROOF_HASHES, SignedNote, TreeHead};
-use provost_audit_store::AuditLog;
+use provost_audit_store::AuditNode;
 use provost_audit_verify::{Ed25519, LeafHashes, LogLayout};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
@@ -76,7 +76,7 @@ struct Cosigned {
 }
 
 /// Asks until the log is closed. Only the node that leads the audit group asks.
-pub async fn run(log: AuditLog, witnesses: Vec<WitnessAddress>) {
+pub async fn run(log: AuditNode, witnesses: Vec<WitnessAddress>) {
     if witnesses.is_empty() {
         return std::future::pending().await;
     }
@@ -105,7 +105,7 @@ pub async fn run(log: AuditLog, witnesses: Vec<WitnessAddress>) {
 }
 
 /// Asks one witness, for ever.
-async fn ask(log: AuditLog, witness: WitnessAddress, came: mpsc::Sender<Cosigned>) {
+async fn ask(log: AuditNode, witness: WitnessAddress, came: mpsc::Sender<Cosigned>) {
     let client =
         reqwest::Client::builder().timeout(ANSWER_LIMIT).redirect(reqwest::redirect::Policy::none()).no_proxy().build();
     let Ok(client) = client else { return };

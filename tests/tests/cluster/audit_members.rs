@@ -1,4 +1,5 @@
-//! Who may append to the audit log of a node that has no member list: members, and nobody who was one.
+//! Who may write to the audit log of a node that has no member list: members, each under its own name,
+//! and nobody who was one.
 
 use std::{
     sync::Arc,
@@ -7,10 +8,10 @@ use std::{
 
 use provost_wire::{
     admin::RemoveNodeRequest,
-    node::{RecordRequest, audit_client::AuditClient},
+    audit::{KeyRequest, WriterRequest, audit_log_client::AuditLogClient},
     tls::{Expect, Identity, Role, channel},
 };
-use tonic::{Code, Status};
+use tonic::{Status, transport::Channel};
 
 use crate::servers::{Site, good, until, until_subscribed, write};
 
@@ -19,30 +20,40 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(15);
 
 /// A node without a member list learns of a removal by asking.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removed_voter_can_append_nothing_to_an_audit_log_with_its_old_certificate() {
+async fn only_members_write_each_under_its_own_name_and_the_key_is_for_audit_nodes() {
     let mut site = Site::new();
     let cp_1 = site.plan("cp-1", &["control-plane"], &[], None);
-    good(&site.init(&cp_1, "prod", &["cp-2=control-plane", "dp-1=data-plane+audit-log"], &[]));
+    good(&site.init(&cp_1, "prod", &["cp-2=control-plane", "dp-1=data-plane", "au-1=audit-log"], &[]));
     let _cp_1 = cp_1.start();
     let admin = site.admin(&cp_1).await;
-    let dp_1 = site.plan("dp-1", &["data-plane", "audit-log"], &[cp_1.peer], None);
+    let au_1 = site.plan("au-1", &["audit-log"], &[cp_1.peer], None);
+    let dp_1 = site.plan("dp-1", &["data-plane"], &[cp_1.peer], None);
+    let cp_2 = site.plan("cp-2", &["control-plane"], &[cp_1.peer], None);
+    site.give_token(&au_1, "au-1");
     site.give_token(&dp_1, "dp-1");
+    site.give_token(&cp_2, "cp-2");
+    let _au_1 = au_1.start();
+    until(&admin, "au-1 is a member", |s| s.members.iter().any(|m| m.name == "au-1")).await;
     let _dp_1 = dp_1.start();
     until_subscribed(&[&admin], "dp-1").await;
-    let cp_2 = site.plan("cp-2", &["control-plane"], &[cp_1.peer], None);
-    site.give_token(&cp_2, "cp-2");
     let running = cp_2.start();
     until(&admin, "cp-2 votes", |s| s.members.iter().any(|m| m.name == "cp-2" && m.membership == "voter")).await;
     drop(running);
 
-    // Whoever has the files of cp-2 can connect; what it says is no event, so nothing is recorded.
+    // Whoever has the files of cp-2 can connect, as cp-2 and as nobody else.
     let stolen = Arc::new(Identity::load(&cp_2.data().join("identity")).unwrap());
-    let address = dp_1.peer.to_string();
-    let let_in = record(&stolen, &address).await;
-    assert!(let_in.code() == Code::InvalidArgument && let_in.message().contains("PV-AUDIT-EVENT"), "{let_in}");
+    let address = au_1.peer.to_string();
+    assert!(stands(&stolen, &address, "cp-2").await.unwrap() >= 1, "cp-2 has not written");
     let of_data_plane = Arc::new(Identity::load(&dp_1.data().join("identity")).unwrap());
-    let refused = record(&of_data_plane, &address).await;
-    assert!(refused.message().contains("PV-AUDIT-PEER"), "a data plane recorded elsewhere: {refused}");
+    assert!(stands(&of_data_plane, &address, "dp-1").await.unwrap() >= 1, "dp-1 has not written");
+    for (identity, name) in [(&of_data_plane, "cp-2"), (&stolen, "dp-1"), (&stolen, "2")] {
+        let refused = stands(identity, &address, name).await.unwrap_err();
+        assert!(refused.message().contains("PV-AUDIT-PEER"), "wrote as {name}: {refused}");
+    }
+    for identity in [&of_data_plane, &stolen] {
+        let refused = client(identity, &address).key(KeyRequest {}).await.map(drop).unwrap_err();
+        assert!(refused.message().contains("PV-AUDIT-PEER"), "the key went to no audit node: {refused}");
+    }
 
     // Two voters and one is off: the group cannot lose it without it.
     let running = cp_2.start();
@@ -51,19 +62,21 @@ async fn a_removed_voter_can_append_nothing_to_an_audit_log_with_its_old_certifi
     drop(running);
     let began = Instant::now();
     loop {
-        let refused = record(&stolen, &address).await;
-        if refused.message().contains("PV-TLS-MEMBER") {
-            break;
+        match stands(&stolen, &address, "cp-2").await {
+            Err(refused) if refused.message().contains("PV-TLS-MEMBER") => break,
+            other => assert!(began.elapsed() < REMOVAL_LIMIT, "a removed node is let in: {other:?}"),
         }
-        assert!(began.elapsed() < REMOVAL_LIMIT, "a removed node is let in: {refused}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     write(&admin, "still-recorded").await.unwrap();
 }
 
-/// A record that is none, and how it is refused.
-async fn record(identity: &Arc<Identity>, address: &str) -> Status {
-    let channel = channel(identity.clone(), address, Expect::role(Role::AuditLog)).unwrap();
-    let request = RecordRequest { events: vec![b"no event".to_vec().into()] };
-    AuditClient::new(channel).record(request).await.map(drop).unwrap_err()
+fn client(identity: &Arc<Identity>, address: &str) -> AuditLogClient<Channel> {
+    AuditLogClient::new(channel(identity.clone(), address, Expect::role(Role::AuditLog)).unwrap())
+}
+
+/// The last epoch of a writer, asked as this node.
+async fn stands(identity: &Arc<Identity>, address: &str, writer: &str) -> Result<u64, Status> {
+    let request = WriterRequest { writer: writer.to_owned() };
+    client(identity, address).writer(request).await.map(|answer| answer.into_inner().epoch)
 }

@@ -12,10 +12,10 @@ async fn a_data_plane_node_says_that_its_certificate_has_ended_and_comes_back_un
     let mut site = Site::new();
     let mut cp_1 = site.plan("cp-1", &["control-plane", "audit-log"], &[], None);
     cp_1.env.push(("PROVOST_CERTIFICATE_TTL_SECONDS", "30".to_owned()));
-    good(&site.init(&cp_1, "prod", &["dp-1=data-plane,audit-log"], &[]));
+    good(&site.init(&cp_1, "prod", &["dp-1=data-plane"], &[]));
     let running = cp_1.start();
     let admin = site.admin(&cp_1).await;
-    let dp_1 = site.plan("dp-1", &["data-plane", "audit-log"], &[cp_1.peer], None);
+    let dp_1 = site.plan("dp-1", &["data-plane"], &[cp_1.peer], None);
     site.give_token(&dp_1, "dp-1");
     let node = dp_1.start();
     until_subscribed(&[&admin], "dp-1").await;

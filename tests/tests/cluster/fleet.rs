@@ -1,5 +1,5 @@
 //! Data-plane nodes of a cluster: `provost server` processes that join with tokens, can be killed,
-//! frozen and started again, and keep their audit logs.
+//! frozen and started again; they record in the cluster's audit log.
 
 use std::{
     fs::File,
@@ -23,12 +23,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Lines of each node's log that a failed test shows.
 const LOG_LINES: usize = 40;
 
-/// One data-plane node with its own audit log.
+/// One data-plane node.
 pub struct DataNode {
     pub name: String,
     /// Where agents call it.
     pub mcp: String,
     dir: PathBuf,
+    /// A replica of the audit log.
+    audit: PathBuf,
     /// `None` while it is down.
     child: Mutex<Option<Child>>,
 }
@@ -69,7 +71,7 @@ impl DataNode {
     fn make(cluster: &Cluster, fleet: &Path, name: &str) -> Self {
         let dir = fleet.join(name);
         std::fs::create_dir_all(&dir).unwrap();
-        let token = cluster.cli(&["cluster", "join-token", "--role", "data-plane,audit-log", "--node", name]);
+        let token = cluster.cli(&["cluster", "join-token", "--role", "data-plane", "--node", name]);
         assert!(token.status.success(), "no join token for {name}: {}", text(&token));
         std::fs::write(dir.join("join-token"), &token.stdout).unwrap();
         // The same for every start. Held together, so that none is chosen twice.
@@ -77,7 +79,7 @@ impl DataNode {
         let [http, peer, metrics] = [0, 1, 2].map(|i: usize| held[i].local_addr().unwrap());
         let voters: Vec<String> = cluster.place.peers().iter().map(|peer| format!("'{peer}'")).collect();
         let config = format!(
-            "node = '{name}'\nroles = ['data-plane', 'audit-log']\ndata_dir = '{data}'\ncontrol_plane = [{voters}]\n\
+            "node = '{name}'\nroles = ['data-plane']\ndata_dir = '{data}'\ncontrol_plane = [{voters}]\n\
              [listen]\nhttp = '{http}'\npeer = '{peer}'\nmetrics = '{metrics}'\n\
              [keys]\npath = '{keys}'\n[join]\ntoken_file = '{token}'\n",
             data = dir.join("data").display(),
@@ -86,7 +88,8 @@ impl DataNode {
             token = dir.join("join-token").display(),
         );
         std::fs::write(dir.join("provost.toml"), config).unwrap();
-        Self { name: name.to_owned(), mcp: format!("http://{http}/mcp"), dir, child: Mutex::new(None) }
+        let audit = PathBuf::from(cluster.dev.info["audit_dir"].as_str().unwrap());
+        Self { name: name.to_owned(), mcp: format!("http://{http}/mcp"), dir, audit, child: Mutex::new(None) }
     }
 
     /// Starts the process; it must not run.
@@ -153,20 +156,19 @@ impl DataNode {
         self.child.lock().unwrap().take();
     }
 
-    /// Calls of a tenant in the node's audit log, by their phase.
+    /// Calls of a tenant that the node recorded, by their phase.
     pub fn records(&self, tenant: &str, phase: &str) -> u64 {
-        let audit = self.dir.join("data").join("audit");
         let query = Command::new(binary("provost"))
             .args(["audit", "query", "--json", "--limit", "10000000", "--tenant", tenant, "--dir"])
-            .arg(&audit)
+            .arg(&self.audit)
             .stdin(Stdio::null())
             .output();
         let Output { status, stdout, stderr } = query.unwrap();
-        assert!(status.success(), "{}: {}", audit.display(), String::from_utf8_lossy(&stderr));
+        assert!(status.success(), "{}: {}", self.audit.display(), String::from_utf8_lossy(&stderr));
         let text = String::from_utf8(stdout).unwrap();
         let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        records.filter(|r| r["record"]["phase"] == phase && r["record"]["gen_ai.tool.name"] == "echo.echo").count()
-            as u64
+        let own = records.filter(|r| r["record"]["writer_id"] == self.name.as_str());
+        own.filter(|r| r["record"]["phase"] == phase && r["record"]["gen_ai.tool.name"] == "echo.echo").count() as u64
     }
 
     fn log_tail(&self) -> String {

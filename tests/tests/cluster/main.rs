@@ -8,14 +8,18 @@
 //! What operators do is tested on `provost server` processes ([`processes`]).
 //! [`quota_flood`] adds five data-plane nodes, processes too, that join with tokens.
 //!
+//! [`audit_faults`] keeps the audit log on nodes of its own and hurts those (`PROVOST_AUDIT_RATE`).
+//!
 //! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds and, from 140 on, lets
 //! certificates live for a minute instead of half of one; `PROVOST_QUOTA_LIMIT` and `PROVOST_QUOTA_RUNS`
 //! make the quota floods larger and more; `TMPDIR` chooses the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod audit_faults;
 mod audit_held;
 mod audit_members;
+mod audit_scene;
 mod certificates;
 mod cluster;
 mod expired;

@@ -71,12 +71,12 @@ async fn an_operators_certificates_make_a_cluster_that_nodes_join_and_that_reloa
     let tls = |name: &str| folder.join(name);
     let cp_1_tls = pki.issue(&tls("cp-1"), "spiffe://ops/control-plane.audit-log/cp-1", 1);
     let cp_2_tls = pki.issue(&tls("cp-2"), "spiffe://ops/control-plane/cp-2", 1);
-    let dp_1_tls = pki.issue(&tls("dp-1"), "spiffe://ops/data-plane.audit-log/dp-1", 1);
+    let dp_1_tls = pki.issue(&tls("dp-1"), "spiffe://ops/data-plane/dp-1", 1);
     let never = pki.issue(&tls("dp-9"), "spiffe://ops/data-plane/dp-9", 1);
 
     // `tls.dir` of the file says the same.
     let cp_1 = site.plan("cp-1", &["control-plane", "audit-log"], &[], Some(&cp_1_tls));
-    let join = ["cp-2=control-plane", "dp-1=data-plane,audit-log", "dp-2=data-plane,audit-log"];
+    let join = ["cp-2=control-plane", "dp-1=data-plane", "dp-2=data-plane,audit-log"];
     let wrong = site.init(&cp_1, "other", &join, &[]);
     assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("PV-TLS-NAME"), "{wrong:?}");
     let made = site.init(&cp_1, "ops", &join, &["--tls-dir", cp_1_tls.to_str().unwrap()]);
@@ -99,8 +99,8 @@ async fn an_operators_certificates_make_a_cluster_that_nodes_join_and_that_reloa
     drop(running);
     let _cp_2 = cp_2.start();
     let second = site.admin(&cp_2).await;
-    // Its records go to another node: it has no audit log.
-    let dp_1 = site.plan("dp-1", &["data-plane", "audit-log"], &[cp_1.peer, cp_2.peer], Some(&dp_1_tls));
+    // Its records go to another node, as those of cp-2 do.
+    let dp_1 = site.plan("dp-1", &["data-plane"], &[cp_1.peer, cp_2.peer], Some(&dp_1_tls));
     site.give_token(&dp_1, "dp-1");
     let dp_1_running = dp_1.start();
     until_subscribed(&[&admin, &second], "dp-1").await;

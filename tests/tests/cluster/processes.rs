@@ -4,7 +4,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{SocketAddr, TcpListener},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::{MutexGuard, PoisonError},
@@ -209,6 +210,12 @@ impl Fleet {
         }
     }
 
+    /// Waits until so many nodes vote on records, as the audit-log node `at` says in its metrics.
+    pub fn until_audit_voters(&self, at: &str, count: usize) {
+        let line = format!("provost_audit_voters {count}\n");
+        self.until("the audit log has its voters", |f| scrape(f.servers[at].metrics).is_ok_and(|m| m.contains(&line)));
+    }
+
     /// Waits for something.
     pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let began = Instant::now();
@@ -217,6 +224,14 @@ impl Fleet {
             std::thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+/// What a node says at its metrics address.
+fn scrape(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map(|_| text)
 }
 
 /// What every node must tell alike.

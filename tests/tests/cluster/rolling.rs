@@ -188,7 +188,7 @@ async fn roll(fleet: &mut Fleet, load: &Load, environment: &[(&str, &str)]) {
 fn scene(cluster: &str, up: &Process) -> (Fleet, String) {
     let mut fleet = three(cluster, "");
     apply(&fleet, "cp-1", "up.yaml", &upstream_yaml(&up.url));
-    fleet.join("cp-1", "dp-2", "data-plane+audit-log");
+    fleet.join("cp-1", "dp-2", "data-plane");
     let token = fleet.ok("cp-2", &["token", "create", "--principal", "bot"]).trim().to_owned();
     let body = modern("tools/call", json!({ "name": "up.slow", "arguments": { "ms": 1 } }));
     for name in ["dp-1", "dp-2"] {

@@ -78,8 +78,7 @@ impl ToolCalls {
 }
 
 async fn call_until(place: Place, stop: Arc<AtomicBool>) -> Report {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     let mut report = Report::default();
     let mut calls = JoinSet::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
@@ -92,7 +91,8 @@ async fn call_until(place: Place, stop: Arc<AtomicBool>) -> Report {
             report.take(Err(format!("{MAX_IN_FLIGHT} calls wait for their answer")));
             continue;
         }
-        calls.spawn(call(client.clone(), place.clone()));
+        let (client, place) = (client.clone(), place.clone());
+        calls.spawn(async move { call(&client, &place).await });
     }
     while let Some(done) = calls.join_next().await {
         report.take(done.unwrap());
@@ -100,7 +100,14 @@ async fn call_until(place: Place, stop: Arc<AtomicBool>) -> Report {
     report
 }
 
-async fn call(client: reqwest::Client, place: Place) -> Result<Duration, String> {
+/// What calls are made with.
+pub fn client() -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// One call: how long it took, or the answer that is none.
+pub async fn call(client: &reqwest::Client, place: &Place) -> Result<Duration, String> {
     let began = Instant::now();
     let body = modern("tools/call", json!({ "name": "echo.echo", "arguments": { "text": "x" } }));
     let sent = client

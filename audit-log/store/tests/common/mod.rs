@@ -1,6 +1,8 @@
 //! A machine with a key and a writer, driven entry by entry, without a Raft group.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod matrix;
+
 use std::{collections::BTreeMap, fs, path::Path, process::Command as Process};
 
 use bytes::Bytes;
@@ -154,10 +156,40 @@ pub fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// Verifies with the product and with the independent verifier; both must give one exit code.
+/// Where a verification first fails: index, file below the directory, offset.
+pub type Spot = (u64, String, u64);
+
+/// Verifies with the product and with the independent verifier; both must give one exit code and
+/// one place.
 pub fn verify_both(dir: &Path, against: Option<&Path>) -> Report {
     let options = VerifyOptions { against: against.map(Path::to_owned), ..Default::default() };
     let report = verify(dir, &options).unwrap();
+    let (code, place, output) = python(dir, against);
+    assert_eq!(code, i32::from(report.exit_code()), "the verifiers disagree\n{report}\npython: {output}");
+    assert_eq!(place, place_of(&report, dir), "the verifiers disagree on the place\n{report}\npython: {output}");
+    report
+}
+
+/// The place of the first failure that gives the report its exit code.
+pub fn place_of(report: &Report, dir: &Path) -> Option<Spot> {
+    let failed = report.logs.iter().find(|log| log.exit() == report.exit);
+    if let Some(log) = failed {
+        let failure = log.failure.as_ref().map(|f| (f.index, relative(&f.file, dir), f.offset));
+        let violation = || log.violations.first().map(|v| (v.index, relative(&v.file, dir), v.offset));
+        return failure.or_else(violation);
+    }
+    let missing = report.missing_logs.first()?;
+    let folder = provost_audit_core::LogId::from_origin(missing)?.folder();
+    Some((0, folder.display().to_string(), 0))
+}
+
+fn relative(file: &Path, dir: &Path) -> String {
+    let below = file.strip_prefix(dir).ok();
+    // What is not below the directory is the anchor.
+    below.map_or_else(|| "anchor".to_owned(), |path| path.display().to_string())
+}
+
+fn python(dir: &Path, against: Option<&Path>) -> (i32, Option<Spot>, String) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/audit_verify.py");
     let mut python = Process::new("python3");
     python.arg(script).arg(dir);
@@ -165,13 +197,13 @@ pub fn verify_both(dir: &Path, against: Option<&Path>) -> Report {
         python.arg("--against").arg(anchor);
     }
     let output = python.output().expect("python3 runs");
-    let code = output.status.code();
-    assert_eq!(
-        code,
-        Some(i32::from(report.exit_code())),
-        "the verifiers disagree\n{report}\npython: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    report
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{errors}"));
+    let logs = json["logs"].as_array().unwrap();
+    let place = logs.iter().find(|log| log["exit"] == json["exit"] && !log["file"].is_null()).map(|log| {
+        let file = Path::new(log["file"].as_str().unwrap());
+        (log["index"].as_u64().unwrap(), relative(file, dir), log["offset"].as_u64().unwrap())
+    });
+    (output.status.code().unwrap(), place, text + &errors)
 }

@@ -41,6 +41,7 @@ fn state() -> State {
         ],
         deletes: Vec::new(),
         sealing_key: None,
+        authorship: None,
     };
     let mut state = State::default();
     state.apply(Revision(1), &transaction).unwrap();

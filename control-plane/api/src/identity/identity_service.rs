@@ -63,7 +63,9 @@ impl Identity for IdentityService {
             Ok(None) if by_operator(&cluster) => Err(NotMember::Unknown),
             other => other,
         };
+        let known = stands.as_ref().ok().copied().flatten().and_then(|id| cluster.members().get(&id));
+        let node = known.map_or(String::new(), |member| member.name.to_string());
         let refusal = stands.err().map_or(String::new(), |e| format!("{}: {e}", e.code()));
-        Ok(Response::new(StandingResponse { refusal }))
+        Ok(Response::new(StandingResponse { refusal, node }))
     }
 }

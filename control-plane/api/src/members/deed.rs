@@ -14,12 +14,20 @@ pub(crate) struct Deed {
     event: &'static str,
     objects: Vec<String>,
     detail: String,
+    /// Afterwards nobody lets this node in any more, the audit log neither.
+    is_last: bool,
 }
 
 impl Deed {
     /// `event` such as `node.remove`; `objects` are what it concerns.
     pub(crate) fn new(event: &'static str, objects: Vec<String>, detail: impl Into<String>) -> Self {
-        Self { event, objects, detail: detail.into() }
+        Self { event, objects, detail: detail.into(), is_last: false }
+    }
+
+    /// It is the last that this node does, if `so`: its outcome may be recorded no more. The attempt
+    /// is in the log, and the change in the history.
+    pub(crate) fn last(self, so: bool) -> Self {
+        Self { is_last: so, ..self }
     }
 
     fn describe(&self, mut event: AuditEvent) -> AuditEvent {
@@ -62,7 +70,7 @@ impl ControlNode {
             };
             let recorded = node.record_of(deed.describe(record.outcome(outcome)), "but it was done").await;
             match (&result, recorded) {
-                (Ok(_), Err(unrecorded)) => Err(unrecorded),
+                (Ok(_), Err(unrecorded)) if !deed.is_last => Err(unrecorded),
                 _ => result,
             }
         });

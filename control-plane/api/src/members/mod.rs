@@ -21,7 +21,8 @@ pub(crate) use standing::Standings;
 pub use standing::{Gathered, ReplicaStanding};
 pub use status::{ClusterStatus, MemberStatus, NoSubscribers, NodeFacts, SubscriberStatus, Subscribers};
 
-use provost_control_state::ClusterCommand;
+use provost_control_state::{ClusterCommand, State};
+use provost_wire::tls::Role;
 
 use crate::{
     Caller, ControlError, ControlNode, ErrorKind,
@@ -34,12 +35,14 @@ impl ControlNode {
     pub async fn remove_node(&self, caller: &Caller, node: &str) -> Result<(), ControlError> {
         let id = self.resolve(caller, node).await?;
         let this = self.clone();
-        self.recorded(caller, Deed::new("node.remove", vec![node.to_owned()], format!("node {id}")), async move {
+        let deed = Deed::new("node.remove", vec![node.to_owned()], format!("node {id}"));
+        self.recorded(caller, deed.last(id == self.inner.config.node_id), async move {
             let state = this.inner.published.state.load_full();
             if state.cluster().members().contains_key(&id) {
                 // Before its replica goes: it would come back by itself.
                 state.cluster().check_not_last(id).map_err(|e| rejected(e.problems))?;
             }
+            this.leave_audit(id, &state).await?;
             let metrics = this.inner.group.metrics();
             if metrics.voters.contains(&id) || metrics.learners.contains(&id) {
                 this.inner.group.remove(id).await?;
@@ -51,6 +54,17 @@ impl ControlNode {
             Ok(())
         })
         .await
+    }
+
+    /// Takes a member's replica of the audit log out, if it has one.
+    async fn leave_audit(&self, id: u64, state: &State) -> Result<(), ControlError> {
+        let keeps = state.cluster().members().get(&id).is_some_and(|m| m.has(Role::AuditLog.as_str()));
+        let Some(departures) = self.inner.config.departures.as_ref().filter(|_| keeps) else { return Ok(()) };
+        departures.leave(id).await.map_err(|why| {
+            let text = format!("node {id} cannot leave the audit log's replicas: {why}");
+            let hint = "start the other audit-log nodes, or add one and wait until it votes; then remove it again";
+            ControlError::new(ErrorKind::Refused, "PV-AUDIT-LEAVE", text, hint)
+        })
     }
 
     /// Makes a learner a voter now.

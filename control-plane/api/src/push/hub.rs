@@ -158,6 +158,8 @@ impl Inner {
 
 /// The shortest time between two deltas: under a flood of changes nodes compile less often.
 const DELTA_GAP: Duration = Duration::from_millis(5);
+/// The same while nobody listens: who comes meanwhile starts from a state that is so old at most.
+const IDLE_GAP: Duration = Duration::from_millis(50);
 
 /// Bursts of changes become one delta: what was published while one was encoded, and until the
 /// gap after it is over, is taken at once.
@@ -165,7 +167,7 @@ async fn follow(inner: Arc<Inner>, published: Arc<Published>, mut snapshots: wat
     let mut cluster = published.state.load().cluster().clone();
     loop {
         snapshots.mark_unchanged();
-        let next = Instant::now() + DELTA_GAP;
+        let next = Instant::now() + if inner.registry.is_empty() { IDLE_GAP } else { DELTA_GAP };
         let state = published.state.load_full();
         cut_off_removed(&inner.registry, &cluster, state.cluster());
         cluster = state.cluster().clone();

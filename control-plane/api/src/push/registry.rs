@@ -48,6 +48,10 @@ impl Registry {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.inner).streams.is_empty()
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Subscription>> {
         lock(&self.inner).streams.values().cloned().collect()
     }

@@ -145,6 +145,7 @@ impl ControlNode {
             puts,
             deletes: Vec::new(),
             sealing_key,
+            authorship: None,
         };
         match self.propose_command(&StoredCommand::V1(transaction)).await? {
             Reply::Applied { .. } => Ok(true),

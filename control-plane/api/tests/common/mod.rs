@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use provost_control_api::{Caller, ControlConfig, ControlNode, NoAdmission, SourceFile};
@@ -24,6 +25,14 @@ impl Recorder {
         let events = std::mem::take(&mut *self.events.lock().unwrap());
         let line = |e: AuditEvent| format!("{} {:?} {:?}", e.what.subject.unwrap().event, e.status, e.tenant);
         events.into_iter().map(line).collect()
+    }
+}
+
+impl Recorder {
+    /// The same, once the records of all changes so far are here.
+    pub async fn taken(&self, node: &ControlNode) -> Vec<String> {
+        node.wait_recorded(Duration::from_secs(10)).await;
+        self.take()
     }
 }
 

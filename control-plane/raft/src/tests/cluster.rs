@@ -128,7 +128,7 @@ impl Cluster {
         let journal = Journal::default();
         let dir = self.dir.path().join(id.to_string());
         let group = Group::open_with(&dir, config, journal.clone(), transport).await.unwrap();
-        let service = PeerService::new(Arc::new(|_, _| true));
+        let service = PeerService::new(Arc::new(|_, _, _| true));
         service.add(&group);
         let serve = Server::builder().tcp_nodelay(true).add_service(service.into_server());
         let incoming = TcpListenerStream::new(listener);

@@ -147,7 +147,7 @@ async fn what_did_not_reach_the_group_is_certain() {
     unreachable(propose(&here, peer(1, closed)).await, "onnect");
     assert!(start.elapsed() < Duration::from_millis(500));
 
-    let service = PeerService::new(Arc::new(|_, from| from == 7));
+    let service = PeerService::new(Arc::new(|_, from, _| from == 7));
     let (address, _serving) = serve(service.clone().into_server()).await;
     unreachable(propose(&here, peer(1, address)).await, "no group control");
     service.add(&group);
@@ -246,7 +246,7 @@ async fn a_conflict_before_what_was_acknowledged_is_a_failed_message() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_group_is_forgotten_by_its_service() {
     let dir = tempfile::tempdir().unwrap();
-    let service = PeerService::new(Arc::new(|_, _| true));
+    let service = PeerService::new(Arc::new(|_, _, _| true));
     let (address, _serving) = serve(service.clone().into_server()).await;
     {
         let group = Group::open(dir.path(), config(1), Journal::default()).await.unwrap();

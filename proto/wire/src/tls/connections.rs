@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Request, transport::server::Connected};
+use tonic::{Extensions, Request, transport::server::Connected};
 
 use crate::tls::{Certified, NodeName};
 
@@ -40,7 +40,12 @@ pub fn peer_of<T>(request: &Request<T>) -> Option<&NodeName> {
 
 /// The verified certificate of the node that sent a request.
 pub fn certified_of<T>(request: &Request<T>) -> Option<&Certified> {
-    request.extensions().get::<PeerInfo>()?.certified.as_deref()
+    certified_in(request.extensions())
+}
+
+/// The same of the request's extensions.
+pub fn certified_in(extensions: &Extensions) -> Option<&Certified> {
+    extensions.get::<PeerInfo>()?.certified.as_deref()
 }
 
 /// The address that a request came from, over TLS.

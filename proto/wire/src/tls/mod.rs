@@ -25,7 +25,7 @@ mod verify;
 
 pub use certificate::{BACKDATE, Certified, certificate_hash, public_key_of, read_certificate, read_ended};
 pub use channel::{admin_channel, channel, join_channel, readmit_channel};
-pub use connections::{Connections, PeerInfo, PeerStream, certified_of, peer_of, remote_of};
+pub use connections::{Connections, PeerInfo, PeerStream, certified_in, certified_of, peer_of, remote_of};
 pub use error::TlsError;
 pub use identity::{Identity, follow_operator};
 pub use incoming::{Admit, Incoming, Limits, incoming};

@@ -7,6 +7,7 @@ mod reader_token;
 mod receipt;
 mod rotate_key;
 mod tiles;
+mod verify;
 mod witness;
 
 use std::{
@@ -19,7 +20,6 @@ use std::{
 use clap::{Args, Subcommand};
 use provost_audit_core::LogId;
 use provost_audit_store::{Found, Query, query, show};
-use provost_audit_verify::{Exit, VerifyOptions, verify};
 use provost_types::{CallStatus, Name};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -41,7 +41,7 @@ pub enum AuditCommand {
     /// Verify a log offline. Exit codes: 0 proven, 1 tampered, 2 consistent but unanchored,
     /// 3 stale, 4 incomplete input, 5 usage.
     #[command(after_help = "Example: provost audit verify ./data/audit --against checkpoint.txt")]
-    Verify(VerifyArgs),
+    Verify(verify::VerifyArgs),
     /// Write logs as C2SP tlog-tiles: files that tools of others read.
     #[command(after_help = "Example: provost audit tiles ./tiles --tenant acme")]
     Tiles(tiles::TilesArgs),
@@ -150,41 +150,6 @@ pub struct ShowArgs {
     place: Place,
 }
 
-#[derive(Args)]
-pub struct VerifyArgs {
-    /// The audit directory. Default: that of the running `provost dev`.
-    path: Option<PathBuf>,
-    /// A checkpoint that you kept or got from elsewhere: what makes a proof of it.
-    #[arg(long, value_name = "CHECKPOINT")]
-    against: Option<PathBuf>,
-    /// The verifier key (C2SP vkey) that checkpoints must be signed with, got from elsewhere.
-    #[arg(long, value_name = "VKEY")]
-    key: Option<String>,
-    /// Read only records from this time on in full: RFC 3339, or how long ago.
-    #[arg(long, value_parser = parse_moment)]
-    since: Option<u64>,
-    /// Only this tenant's log; `cluster` is the cluster's own.
-    #[arg(long)]
-    tenant: Option<String>,
-    /// Also prove that this record is covered by the latest checkpoint.
-    #[arg(long, value_name = "INDEX")]
-    proof: Option<u64>,
-    /// The newest checkpoint must not be older than this (`15m`, `24h`).
-    #[arg(long, value_parser = parse_duration)]
-    max_age: Option<std::time::Duration>,
-    /// A witness policy (C2SP tlog-policy): checkpoints of the cluster's log that enough of its
-    /// witnesses cosigned make a proof of it.
-    #[arg(long, value_name = "FILE")]
-    witness_policy: Option<PathBuf>,
-    /// A caller's receipt, or a whole result with one in its `_meta`, as JSON (`-`: stdin): its record
-    /// must be in the log. May be given again.
-    #[arg(long, value_name = "FILE")]
-    receipt: Vec<PathBuf>,
-    /// Print the report as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let command = match command {
         AuditCommand::Witness(command) => return witness::run(command).await,
@@ -195,7 +160,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => run_query(&args),
         AuditCommand::Show(args) => run_show(&args),
-        AuditCommand::Verify(args) => run_verify(&args),
+        AuditCommand::Verify(args) => verify::run(&args),
         AuditCommand::Tiles(args) => tiles::run(&args),
         AuditCommand::Prove(args) => prove::run(&args),
         AuditCommand::CheckProof(args) => prove::run_check(&args),
@@ -346,37 +311,5 @@ fn only_tenant(dir: &Path) -> anyhow::Result<LogId> {
             "give --tenant NAME, or --tenant cluster",
         )
         .into()),
-    }
-}
-
-fn run_verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let path = match &args.path {
-        Some(path) => path.clone(),
-        None => Place { dir: None, data_dir: std::env::var_os("PROVOST_DATA_DIR").map(PathBuf::from) }.resolve()?,
-    };
-    let options = VerifyOptions {
-        against: args.against.clone(),
-        since_ns: args.since,
-        log: args.tenant.as_deref().map(log_id).transpose()?,
-        proof: args.proof,
-        trusted_key: args.key.clone(),
-        max_age_ns: args.max_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
-        now_ns: Some(now_ns()),
-        witness_policy: args.witness_policy.clone(),
-        receipts: receipt::read_all(&args.receipt)?,
-    };
-    match verify(&path, &options) {
-        Ok(report) => {
-            if args.json {
-                println!("{}", serde_json::to_string_pretty(&report)?);
-            } else {
-                println!("{}", report.to_string().trim_end());
-            }
-            Ok(ExitCode::from(report.exit_code()))
-        }
-        Err(usage) => {
-            eprintln!("error: {usage}");
-            Ok(ExitCode::from(Exit::Usage.code()))
-        }
     }
 }

@@ -52,6 +52,7 @@ fn transaction(puts: Vec<Draft>, deletes: Vec<ResourceKey>, key_term: Option<u64
         puts,
         deletes,
         sealing_key: key_term.map(|term| SealingKey { term, wrapped: format!("key{term}") }),
+        authorship: None,
     }
 }
 

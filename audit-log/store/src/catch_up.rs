@@ -1,0 +1,201 @@
+//! How a replica that is too far behind for the Raft log gets the records that a snapshot describes.
+//!
+//! A snapshot of the audit group is a manifest: the machine's state with the head of each log. The
+//! records themselves come from another replica, in order; the files are made of them as if they had
+//! been applied here, and the tree and the chain that result must be the manifest's. Whatever a
+//! replica sends, nothing that differs from what the group agreed on is ever used.
+//! If the process dies meanwhile, or the records do not fit, the old state stands: the next start
+//! cuts the files back to it, and takes the snapshot again.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use provost_audit_core::{BLOCK_RECORDS, Checkpoint, LogId, SEGMENT_LEAVES, split_notes};
+use provost_audit_verify::{HISTORY_FILE, LogLayout, LogReader};
+use provost_wire::audit::{CheckpointsRequest, CheckpointsResponse, LeavesRequest, LeavesResponse};
+use tokio::{runtime::Handle, sync::mpsc};
+use tonic::{Status, transport::Channel};
+
+use crate::client::client;
+
+/// Gives the bytes of each record in turn.
+pub type TakeLeaf<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
+
+/// Another replica's records. Called on a blocking thread.
+pub trait LeafSource: Send + Sync + 'static {
+    /// Hands over the records `from..to` of a log, in order. An error of `take` ends it.
+    fn leaves(&self, log: &LogId, from: u64, to: u64, take: TakeLeaf<'_>) -> io::Result<()>;
+    /// The checkpoints that were published of a log, as in its file.
+    fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>>;
+}
+
+/// How other replicas are reached now; the one of this process is not among them.
+pub type Replicas = Arc<dyn Fn() -> Vec<(String, Channel)> + Send + Sync>;
+
+/// The records of whichever replica answers, over gRPC.
+pub(crate) struct PeerLeaves {
+    pub replicas: Replicas,
+    pub runtime: Handle,
+}
+
+/// Without a record for so long it is over, and the next start begins again.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two rounds of the replicas.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A part of a stream is waited for so long.
+const PART_LIMIT: Duration = Duration::from_secs(20);
+/// Bytes of records in one message.
+const PART_BYTES: usize = 1 << 20;
+/// Messages that wait for the network.
+const PARTS_QUEUED: usize = 4;
+/// The largest history of checkpoints that is taken.
+const MAX_HISTORY_BYTES: usize = 256 << 20;
+
+impl LeafSource for PeerLeaves {
+    fn leaves(&self, log: &LogId, from: u64, to: u64, take: TakeLeaf<'_>) -> io::Result<()> {
+        let mut next = from;
+        let what = format!("records {from} to {to} of {log}");
+        let mut heard = Instant::now();
+        let mut last = "no other audit node is known".to_owned();
+        while next < to && heard.elapsed() < PATIENCE {
+            for (name, channel) in (self.replicas)() {
+                let request = LeavesRequest { log: log.tenant().to_owned(), from: next, to };
+                let before = next;
+                let ended = self.runtime.block_on(async {
+                    let mut stream = within(client(channel).leaves(request)).await?.into_inner();
+                    while next < to {
+                        let Some(part) = within(stream.message()).await? else { break };
+                        for leaf in part.leaves.iter().take(usize::try_from(to - next).unwrap_or(usize::MAX)) {
+                            if let Err(error) = take(leaf) {
+                                return Ok(Err(error));
+                            }
+                            next += 1;
+                        }
+                    }
+                    Ok::<_, Status>(Ok(()))
+                });
+                match ended {
+                    Ok(Ok(())) if next >= to => return Ok(()),
+                    Ok(Ok(())) => last = format!("{name} has no more than {next}"),
+                    Ok(Err(error)) => return Err(error),
+                    Err(status) => last = format!("{name}: {}", status.message()),
+                }
+                if next > before {
+                    heard = Instant::now();
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        match next >= to {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("PV-AUDIT-BEHIND: {what} cannot be had: {last}"))),
+        }
+    }
+
+    fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>> {
+        let began = Instant::now();
+        let mut last = "no other audit node is known".to_owned();
+        while began.elapsed() < PATIENCE {
+            for (name, channel) in (self.replicas)() {
+                let request = CheckpointsRequest { log: log.tenant().to_owned() };
+                let fetched = self.runtime.block_on(async {
+                    let mut all = Vec::new();
+                    let mut stream = within(client(channel).checkpoints(request)).await?.into_inner();
+                    while let Some(part) = within(stream.message()).await? {
+                        all.extend_from_slice(&part.part);
+                        if all.len() > MAX_HISTORY_BYTES {
+                            return Err(Status::resource_exhausted("the history of checkpoints is too long"));
+                        }
+                    }
+                    Ok(all)
+                });
+                match fetched {
+                    Ok(all) => return Ok(all),
+                    Err(status) => last = format!("{name}: {}", status.message()),
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(io::Error::other(format!("PV-AUDIT-BEHIND: the checkpoints of {log} cannot be had: {last}")))
+    }
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded(format!("nothing came for {PART_LIMIT:?}"));
+    tokio::time::timeout(PART_LIMIT, answer).await.map_err(late)?
+}
+
+/// Those of the published checkpoints that are of this log and earlier than `latest`, one of `size`
+/// records, in the form of the file. A change of keys signs a size again. What they sign is left to the
+/// verifier.
+pub(crate) fn earlier_checkpoints(history: &[u8], origin: &str, latest: &str, size: u64) -> String {
+    let text = String::from_utf8_lossy(history);
+    let older = split_notes(&text).into_iter().filter(|note| {
+        Checkpoint::parse_unchecked(note).is_ok_and(|found| found.origin == origin && found.size <= size)
+            && *note != latest
+    });
+    older.map(|note| format!("{note}\n")).collect()
+}
+
+type Parts<T> = mpsc::Sender<Result<T, Status>>;
+
+/// Reads records for another replica, on a blocking thread.
+pub(crate) fn send_leaves(layout: LogLayout, from: u64, to: u64) -> mpsc::Receiver<Result<LeavesResponse, Status>> {
+    let (parts, receiver) = mpsc::channel(PARTS_QUEUED);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = read_leaves(layout, from, to, &parts) {
+            // A replica that went away needs no error.
+            let _ = parts.blocking_send(Err(error));
+        }
+    });
+    receiver
+}
+
+fn read_leaves(layout: LogLayout, from: u64, to: u64, parts: &Parts<LeavesResponse>) -> Result<(), Status> {
+    let unreadable = |e: provost_audit_verify::ReadFault| Status::data_loss(e.to_string());
+    let mut reader = LogReader::from_segment(layout, from - from % SEGMENT_LEAVES)
+        .with_filter(Box::new(move |block| block.first_index + BLOCK_RECORDS > from && block.first_index < to));
+    let (mut leaves, mut bytes) = (Vec::new(), 0);
+    let send = |leaves: &mut Vec<Bytes>| {
+        let part = LeavesResponse { leaves: std::mem::take(leaves) };
+        parts.blocking_send(Ok(part)).map_err(|_| Status::cancelled("the replica went away"))
+    };
+    while let Some(chunk) = reader.next().map_err(unreadable)? {
+        for (index, leaf) in chunk.iter() {
+            if index >= to {
+                break;
+            }
+            if index < from {
+                continue;
+            }
+            bytes += leaf.len();
+            leaves.push(Bytes::copy_from_slice(leaf));
+            if bytes >= PART_BYTES {
+                send(&mut leaves)?;
+                bytes = 0;
+            }
+        }
+    }
+    if leaves.is_empty() { Ok(()) } else { send(&mut leaves) }
+}
+
+/// Reads the published checkpoints for another replica.
+pub(crate) fn send_checkpoints(layout: LogLayout) -> mpsc::Receiver<Result<CheckpointsResponse, Status>> {
+    let (parts, receiver) = mpsc::channel(PARTS_QUEUED);
+    tokio::task::spawn_blocking(move || match std::fs::read(layout.dir.join(HISTORY_FILE)) {
+        Ok(all) => {
+            for part in all.chunks(PART_BYTES) {
+                if parts.blocking_send(Ok(CheckpointsResponse { part: Bytes::copy_from_slice(part) })).is_err() {
+                    return;
+                }
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => drop(parts.blocking_send(Err(Status::data_loss(e.to_string())))),
+    });
+    receiver
+}

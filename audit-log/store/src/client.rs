@@ -1,0 +1,254 @@
+//! The group by way of whichever replica answers: the one in this process, or others over gRPC.
+//!
+//! To another node one command is under way at a time: calls may overtake each other. An attempt that fails
+//! moves on to the next replica; the writer then sends again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use provost_audit_core::{Hash, LogId};
+use provost_types::{BoxFuture, Name};
+use provost_wire::audit::{
+    AppendRequest, GroupRequest, GroupResponse, KeyRequest, LeaveRequest, OpenCallsRequest, WriterRequest,
+    audit_log_client::AuditLogClient,
+};
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{
+    entry::Reply,
+    proposer::{LocalProposer, ProposeError, Proposer, WriterState},
+    recovery::OpenCall,
+    service::MAX_AUDIT_MESSAGE_BYTES,
+    state::WriterChain,
+};
+
+/// One replica gets so long to answer before another is asked.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+/// A writer with a replica in its process goes back to it after so long.
+const HOME_AFTER: Duration = Duration::from_secs(10);
+/// A leader that takes a replica out is looked for so long, with this pause between two rounds.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+const LEAVE_PAUSE: Duration = Duration::from_millis(200);
+/// The key of a new replica may be waited for a little longer.
+const KEY_LIMIT: Duration = Duration::from_secs(5);
+
+/// A replica and how it is reached.
+#[derive(Clone)]
+pub enum AuditEndpoint {
+    /// In this process.
+    Here(LocalProposer),
+    /// On another node.
+    There {
+        /// For messages.
+        name: String,
+        /// Reaches it, and nobody else.
+        channel: Channel,
+    },
+}
+
+/// The group's replicas as a writer asks them; clones share the list.
+#[derive(Clone, Default)]
+pub struct AuditClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    endpoints: RwLock<Arc<Vec<AuditEndpoint>>>,
+    at: AtomicUsize,
+    left_home: Mutex<Option<Instant>>,
+}
+
+impl AuditClient {
+    /// Replaces the replicas. The first is preferred: put the one of this process there.
+    pub fn set(&self, endpoints: Vec<AuditEndpoint>) {
+        *self.inner.endpoints.write() = Arc::new(endpoints);
+        self.inner.at.store(0, Ordering::Relaxed);
+    }
+
+    /// How the group stands, by the word of a replica that answers.
+    pub async fn group(&self) -> Result<GroupResponse, ProposeError> {
+        match self.endpoint()? {
+            AuditEndpoint::Here(local) => {
+                let metrics = local.group.metrics();
+                Ok(GroupResponse {
+                    node_id: metrics.node_id,
+                    leader_id: metrics.leader.unwrap_or_default(),
+                    voters: metrics.voters.into_iter().collect(),
+                    learners: metrics.learners.into_iter().collect(),
+                    applied: metrics.applied.unwrap_or_default(),
+                })
+            }
+            AuditEndpoint::There { name, channel } => {
+                let asked = client(channel).group(GroupRequest {}).into_answer(&name, ATTEMPT_LIMIT).await;
+                self.noted(asked)
+            }
+        }
+    }
+
+    /// Takes a replica out of the group for good, by way of the leader. The sentence says why not.
+    pub async fn leave(&self, node_id: u64) -> Result<(), String> {
+        let began = Instant::now();
+        let mut last = String::from("no audit node is known");
+        while began.elapsed() < LEAVE_LIMIT {
+            let endpoints = self.inner.endpoints.read().clone();
+            for endpoint in endpoints.iter() {
+                let asked = match endpoint {
+                    AuditEndpoint::Here(local) if local.group.is_leader() => {
+                        return local.leave(node_id).await.map_err(|e| e.to_string());
+                    }
+                    AuditEndpoint::Here(_) => continue,
+                    AuditEndpoint::There { channel, .. } => {
+                        let mut client = client(channel.clone());
+                        tokio::time::timeout(LEAVE_LIMIT, client.leave(LeaveRequest { node_id })).await
+                    }
+                };
+                match asked {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                        return Err(status.message().to_owned());
+                    }
+                    Ok(Err(status)) => status.message().clone_into(&mut last),
+                    Err(_) => "an audit node does not answer".clone_into(&mut last),
+                }
+            }
+            tokio::time::sleep(LEAVE_PAUSE).await;
+        }
+        Err(last)
+    }
+
+    /// The endpoint to ask now.
+    fn endpoint(&self) -> Result<AuditEndpoint, ProposeError> {
+        let endpoints = self.inner.endpoints.read().clone();
+        let mut at = self.inner.at.load(Ordering::Relaxed);
+        if matches!(endpoints.first(), Some(AuditEndpoint::Here(_)))
+            && self.inner.left_home.lock().is_some_and(|left| left.elapsed() >= HOME_AFTER)
+        {
+            self.inner.left_home.lock().take();
+            self.inner.at.store(0, Ordering::Relaxed);
+            at = 0;
+        }
+        let nobody = || ProposeError::Again("no audit node is known".to_owned());
+        endpoints.get(at % endpoints.len().max(1)).cloned().ok_or_else(nobody)
+    }
+
+    /// After a failure the next endpoint is asked.
+    fn noted<T>(&self, answer: Result<T, ProposeError>) -> Result<T, ProposeError> {
+        if let Err(ProposeError::Again(_)) = &answer {
+            self.inner.at.fetch_add(1, Ordering::Relaxed);
+            self.inner.left_home.lock().get_or_insert_with(Instant::now);
+        }
+        answer
+    }
+}
+
+/// Gets the checkpoint key from another replica. The bytes are secret.
+pub async fn fetch_key(channel: Channel) -> Result<Vec<u8>, Status> {
+    let late = |_| Status::unavailable("PV-AUDIT-PEER: no answer");
+    let answer = tokio::time::timeout(KEY_LIMIT, client(channel).key(KeyRequest {})).await.map_err(late)??;
+    Ok(answer.into_inner().pkcs8.to_vec())
+}
+
+pub(crate) fn client(channel: Channel) -> AuditLogClient<Channel> {
+    AuditLogClient::new(channel)
+        .max_decoding_message_size(MAX_AUDIT_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_AUDIT_MESSAGE_BYTES)
+}
+
+/// A call as an attempt: whatever goes wrong, another replica may do better.
+trait IntoAnswer<T> {
+    async fn into_answer(self, name: &str, limit: Duration) -> Result<T, ProposeError>;
+}
+
+impl<T, F: Future<Output = Result<tonic::Response<T>, Status>>> IntoAnswer<T> for F {
+    async fn into_answer(self, name: &str, limit: Duration) -> Result<T, ProposeError> {
+        match tokio::time::timeout(limit, self).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(ProposeError::Again(format!("audit node {name}: {}", status.message()))),
+            Err(_) => Err(ProposeError::Again(format!("audit node {name} does not answer"))),
+        }
+    }
+}
+
+pub(crate) fn log_of(tenant: &str) -> Result<LogId, ProposeError> {
+    if tenant.is_empty() {
+        return Ok(LogId::CLUSTER);
+    }
+    let name = Name::new(tenant).map_err(|e| ProposeError::Refused(e.to_string()))?;
+    Ok(LogId(Some(name)))
+}
+
+fn hash_of(bytes: &[u8]) -> Result<Hash, ProposeError> {
+    let hash = <[u8; 32]>::try_from(bytes).map_err(|_| ProposeError::Refused("no hash".to_owned()))?;
+    Ok(Hash(hash))
+}
+
+impl Proposer for AuditClient {
+    fn pipeline(&self) -> usize {
+        match self.endpoint() {
+            Ok(AuditEndpoint::Here(local)) => local.pipeline(),
+            _ => 1,
+        }
+    }
+
+    fn writer_state(self: Arc<Self>, writer: String) -> BoxFuture<'static, Result<WriterState, ProposeError>> {
+        Box::pin(async move {
+            let answer = match self.endpoint()? {
+                AuditEndpoint::Here(local) => return self.noted(Arc::new(local).writer_state(writer).await),
+                AuditEndpoint::There { name, channel } => {
+                    client(channel).writer(WriterRequest { writer }).into_answer(&name, ATTEMPT_LIMIT).await
+                }
+            };
+            let answer = self.noted(answer)?;
+            let mut chains = BTreeMap::new();
+            for place in answer.places {
+                let chain = WriterChain { epoch: place.epoch, seq: place.seq, prev: hash_of(&place.prev)? };
+                chains.insert(log_of(&place.log)?, chain);
+            }
+            Ok(WriterState { epoch: answer.epoch, chains })
+        })
+    }
+
+    fn propose(self: Arc<Self>, command: Bytes) -> BoxFuture<'static, Result<Reply, ProposeError>> {
+        Box::pin(async move {
+            let answer = match self.endpoint()? {
+                AuditEndpoint::Here(local) => return self.noted(Arc::new(local).propose(command).await),
+                AuditEndpoint::There { name, channel } => {
+                    client(channel).append(AppendRequest { command }).into_answer(&name, ATTEMPT_LIMIT).await
+                }
+            };
+            let answer = self.noted(answer)?;
+            Reply::decode(&answer.reply).map_err(|e| ProposeError::Refused(e.to_string()))
+        })
+    }
+
+    fn open_calls(
+        self: Arc<Self>,
+        writer: String,
+        before_epoch: u64,
+    ) -> BoxFuture<'static, Result<Vec<OpenCall>, ProposeError>> {
+        Box::pin(async move {
+            let answer = match self.endpoint()? {
+                AuditEndpoint::Here(local) => {
+                    return self.noted(Arc::new(local).open_calls(writer, before_epoch).await);
+                }
+                AuditEndpoint::There { name, channel } => {
+                    let request = OpenCallsRequest { writer, before_epoch };
+                    client(channel).open_calls(request).into_answer(&name, ATTEMPT_LIMIT).await
+                }
+            };
+            let call = |call: provost_wire::audit::OpenCall| {
+                Ok(OpenCall { log: log_of(&call.log)?, index: call.index, intent: call.intent })
+            };
+            self.noted(answer)?.calls.into_iter().map(call).collect()
+        })
+    }
+}

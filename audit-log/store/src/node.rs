@@ -1,0 +1,376 @@
+//! One replica of the audit group: the Raft group, its machine, and who signs.
+//!
+//! Invariants: only the leader seals and signs; a replica's files are checked against the
+//! checkpoint held in consensus before it signs anything; the group's replicas follow the list of
+//! members that have the role.
+//! Left out: writers ([`crate::AuditWriter`]), who may connect (the caller's transport and services).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use provost_audit_core::{LogId, NoteSigner, VerifierKey};
+use provost_audit_verify::KEY_FILE;
+use provost_control_raft::{
+    Forwarding, Group, GroupConfig, GroupError, GroupMetrics, NoPeers, Promotion, Retention, Role, Timings, Transport,
+};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    catch_up::{PeerLeaves, Replicas},
+    checkpointer::{self, Checkpointer},
+    error::AuditError,
+    key::CheckpointKey,
+    machine::{AuditMachine, SharedMachine, disk_checkpoint},
+    proposer::{Departed, LocalProposer},
+    tenant_heads::TenantHeads,
+};
+
+/// Raft's name for the audit group.
+pub const AUDIT_GROUP: &str = "audit";
+/// Waits of a replica for a leader and for a commit. Shorter than a caller's deadline: repeating is
+/// safe here, and another replica may know better.
+const FORWARDING: Forwarding = Forwarding { leader_wait_ms: 1_500, commit_wait_ms: 2_500 };
+/// A replica that was taken out is not added again for so long: the member list follows.
+const AWAY: Duration = Duration::from_secs(20);
+/// A look at the machine waits so long for it.
+const STATUS_LIMIT: Duration = Duration::from_millis(100);
+/// How long a clean end may wait for a last checkpoint.
+const CLOSE_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// Where a replica lives and how it reaches the others.
+#[derive(Clone)]
+pub struct AuditNodeConfig {
+    /// The logs, their checkpoints and public keys: what an auditor copies.
+    pub audit_dir: PathBuf,
+    /// The audit group's Raft log.
+    pub raft_dir: PathBuf,
+    /// The checkpoint key's file, for messages.
+    pub key_file: PathBuf,
+    /// This node's Raft id: unique in the cluster and never reused.
+    pub node_id: u64,
+    /// The cluster's name.
+    pub cluster: String,
+    /// How often a checkpoint is signed while records come in.
+    pub checkpoint_interval: Duration,
+    /// How the others are reached; `None`: a group of one that has no others.
+    pub peers: Option<AuditPeers>,
+}
+
+/// What a replica with others is told.
+#[derive(Clone)]
+pub struct AuditPeers {
+    /// Where others reach this one.
+    pub address: String,
+    /// Carries Raft's messages.
+    pub transport: Arc<dyn Transport>,
+    /// Raft's clocks.
+    pub timings: Timings,
+    /// How much log is kept; who is further behind takes a snapshot and the records from another.
+    pub retention: Retention,
+    /// How other replicas' services are reached.
+    pub replicas: Replicas,
+    /// When a learner becomes a voter by itself.
+    pub promotion: Promotion,
+    /// Whether this node had a log before: without it, it must not come back under its id.
+    pub expect_existing: bool,
+}
+
+/// Where one log stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditStatus {
+    /// The log's origin.
+    pub origin: String,
+    /// Records.
+    pub size: u64,
+    /// Records covered by the checkpoint held in consensus.
+    pub signed_size: u64,
+    /// Records covered by the latest checkpoint that witnesses cosigned.
+    pub cosigned_size: u64,
+    /// Records covered by the checkpoint that the control plane is known to hold.
+    pub held_size: u64,
+}
+
+/// A running replica; clones share it.
+#[derive(Clone)]
+pub struct AuditNode {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: AuditNodeConfig,
+    checkpointer: Arc<Checkpointer>,
+    departed: Departed,
+    /// What the control plane is known to hold, for people.
+    held: Mutex<BTreeMap<LogId, u64>>,
+}
+
+impl AuditNode {
+    /// Opens the replica: cuts the files back to what was made durable and lets the Raft log bring
+    /// the rest. It takes part at once; [`AuditNode::check_and_sign`] must follow.
+    pub async fn open(config: AuditNodeConfig, key: CheckpointKey) -> Result<Self, AuditError> {
+        let noted = AuditMachine::noted_key(&config.audit_dir)?;
+        let key = current_key(&config, key, noted)?;
+        let signs = noted.unwrap_or(key.public_key());
+        let mut machine = AuditMachine::open(&config.audit_dir, &config.cluster, signs)?;
+        if noted.is_some() {
+            // A crash may have left older keys beside some logs.
+            for (path, text) in machine.key_files() {
+                crate::persist::replace(&path, text.as_bytes()).map_err(AuditError::io(&path))?;
+            }
+        }
+        write_public_key(&config, signs)?;
+        if let Some(peers) = &config.peers {
+            let replicas = peers.replicas.clone();
+            machine = machine.with_source(Arc::new(PeerLeaves { replicas, runtime: Handle::current() }));
+        }
+        let machine = SharedMachine(Arc::new(Mutex::new(machine)));
+        let mut group_config = GroupConfig::new(config.node_id, config.cluster.clone(), AUDIT_GROUP);
+        let transport: Arc<dyn Transport> = match &config.peers {
+            None => Arc::new(NoPeers),
+            Some(peers) => {
+                group_config.address = peers.address.clone();
+                group_config.timings = peers.timings;
+                group_config.retention = peers.retention;
+                group_config.forwarding = FORWARDING;
+                group_config.membership.promotion = Some(peers.promotion);
+                group_config.expect_existing = peers.expect_existing;
+                peers.transport.clone()
+            }
+        };
+        let group = Group::open_with(&config.raft_dir, group_config, machine.clone(), transport).await?;
+        let cluster = config.cluster.clone();
+        let checkpointer = Arc::new(Checkpointer {
+            group,
+            machine,
+            key: parking_lot::RwLock::new(Arc::new(key)),
+            key_file: config.key_file.clone(),
+            replicas: config.peers.as_ref().map(|peers| peers.replicas.clone()),
+            tenants: TenantHeads::new(cluster.clone()),
+            cluster,
+            turn: tokio::sync::Mutex::default(),
+            rotating: tokio::sync::Mutex::default(),
+        });
+        let (departed, held) = (Departed::default(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { config, checkpointer, departed, held }) })
+    }
+
+    /// Makes a pristine replica a group of one. Nothing happens if it belongs to a group already.
+    /// Only for the cluster's first audit node: a second group would be a second log.
+    pub async fn initialize(&self) -> Result<(), AuditError> {
+        Ok(self.group().initialize_single().await?)
+    }
+
+    /// Waits for a leader and for everything acknowledged before, and checks the files against the
+    /// checkpoints held in consensus.
+    pub async fn check(&self, limit: Duration) -> Result<(), AuditError> {
+        self.group().wait_ready(limit).await?;
+        compare_with_consensus(&self.inner.config, &self.inner.checkpointer.machine)
+    }
+
+    /// Signs from now on while this node leads. Once, and after [`AuditNode::check`].
+    pub fn start_signing(&self) {
+        let every = self.inner.config.checkpoint_interval;
+        tokio::spawn(checkpointer::run(Arc::downgrade(&self.inner.checkpointer), every));
+    }
+
+    /// [`AuditNode::check`], then [`AuditNode::start_signing`].
+    pub async fn check_and_sign(&self, limit: Duration) -> Result<(), AuditError> {
+        self.check(limit).await?;
+        self.start_signing();
+        Ok(())
+    }
+
+    pub(crate) fn checkpointer(&self) -> &Checkpointer {
+        &self.inner.checkpointer
+    }
+
+    pub(crate) fn held(&self) -> &Mutex<BTreeMap<LogId, u64>> {
+        &self.inner.held
+    }
+
+    /// The Raft group, for the service that receives its peers' messages.
+    pub fn group(&self) -> &Group {
+        &self.inner.checkpointer.group
+    }
+
+    /// The group for writers in this process.
+    pub fn proposer(&self) -> LocalProposer {
+        let Checkpointer { group, machine, .. } = &*self.inner.checkpointer;
+        let (dir, departed) = (self.inner.config.audit_dir.clone(), self.inner.departed.clone());
+        LocalProposer { group: group.clone(), machine: machine.clone(), dir, departed }
+    }
+
+    /// The directory that an auditor copies, and that [`crate::query`] reads.
+    pub fn dir(&self) -> &Path {
+        &self.inner.config.audit_dir
+    }
+
+    /// The checkpoint key, for a new replica or one that has an older key.
+    pub(crate) fn key(&self) -> Arc<CheckpointKey> {
+        self.inner.checkpointer.key.read().clone()
+    }
+
+    /// The public key that signs a log's checkpoints.
+    pub fn verifier_key(&self, log: &LogId) -> VerifierKey {
+        let name = log.origin(&self.inner.config.cluster);
+        let noted = self.inner.checkpointer.machine.0.lock().noted();
+        VerifierKey { name, public_key: noted.unwrap_or_else(|| self.key().public_key()) }
+    }
+
+    /// How the group stands, as this replica sees it.
+    pub fn metrics(&self) -> GroupMetrics {
+        self.group().metrics()
+    }
+
+    /// Where each log stands here; nothing while the replica takes a snapshot.
+    pub fn status(&self) -> Vec<AuditStatus> {
+        let Some(machine) = self.inner.checkpointer.machine.0.try_lock_for(STATUS_LIMIT) else { return Vec::new() };
+        let held = self.inner.held.lock();
+        let status = |head: crate::entry::Head| AuditStatus {
+            origin: head.log.origin(&self.inner.config.cluster),
+            size: head.size,
+            signed_size: machine.checkpoint(&head.log).map_or(0, |signed| signed.head.size),
+            cosigned_size: machine.cosigned_size(&head.log),
+            held_size: held.get(&head.log).copied().unwrap_or_default(),
+        };
+        machine.heads().into_iter().map(status).collect()
+    }
+
+    /// Signs every log that grew, notes the tenants' checkpoints in the cluster's log and signs that
+    /// too, and waits until the checkpoints are on disk here.
+    pub async fn checkpoint_now(&self) -> Result<(), AuditError> {
+        self.inner.checkpointer.checkpoint().await?;
+        self.sign_now().await
+    }
+
+    /// Signs every log that grew and notes the tenants' checkpoints in the cluster's log: before the
+    /// writer that notes them closes.
+    pub async fn note_now(&self) -> Result<(), AuditError> {
+        self.inner.checkpointer.checkpoint().await.map(drop)
+    }
+
+    /// Signs every log that grew, and waits until the checkpoints are on disk here; needs no writer.
+    pub async fn sign_now(&self) -> Result<(), AuditError> {
+        self.inner.checkpointer.sign().await?;
+        self.inner.checkpointer.flush().await
+    }
+
+    /// One step towards a group of exactly these members (number and address), if this node leads.
+    /// True: it is so.
+    pub async fn follow(&self, members: &BTreeMap<u64, String>) -> Result<bool, GroupError> {
+        let metrics = self.metrics();
+        if metrics.role != Role::Leader {
+            return Ok(true);
+        }
+        let away = {
+            let mut departed = self.inner.departed.lock();
+            departed.retain(|_, since| since.elapsed() < AWAY);
+            departed.clone()
+        };
+        for (&id, address) in members.iter().filter(|(id, _)| !away.contains_key(id)) {
+            if !metrics.voters.contains(&id) && !metrics.learners.contains(&id) {
+                self.group().add_learner_nowait(id, address.clone()).await?;
+                return Ok(false);
+            }
+            if metrics.addresses.get(&id).is_some_and(|known| known != address) {
+                self.group().update_address(id, address.clone()).await?;
+                return Ok(false);
+            }
+        }
+        let gone = metrics.voters.iter().chain(&metrics.learners).find(|id| !members.contains_key(id));
+        match gone {
+            Some(id) => self.group().remove(*id).await.map(|()| false),
+            None => Ok(true),
+        }
+    }
+
+    /// Takes a replica out of the group for good, before it is no longer let in; on the leader.
+    pub(crate) async fn leave(&self, node_id: u64) -> Result<(), GroupError> {
+        self.proposer().leave(node_id).await
+    }
+
+    /// Stops cleanly: a leader signs what it can within a moment, then the replica closes.
+    pub async fn close(&self) -> Result<(), AuditError> {
+        if self.group().is_leader() {
+            match tokio::time::timeout(CLOSE_LIMIT, self.sign_now()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "no last checkpoint: another replica signs"),
+                Err(_) => tracing::warn!("no last checkpoint within {CLOSE_LIMIT:?}: another replica signs"),
+            }
+        }
+        Ok(self.group().shutdown().await?)
+    }
+}
+
+/// The key of this replica. Once the group has noted keys it is the last of them: after a crash before
+/// the file was moved, the one that waits beside. A replica with others may begin with an older one: it
+/// signs nothing, and asks the others.
+fn current_key(
+    config: &AuditNodeConfig,
+    key: CheckpointKey,
+    noted: Option<[u8; 32]>,
+) -> Result<CheckpointKey, AuditError> {
+    let Some(noted) = noted.filter(|noted| *noted != key.public_key()) else { return Ok(key) };
+    match CheckpointKey::take_over(&config.key_file, noted)? {
+        Some(next) => Ok(next),
+        None if config.peers.is_some() => Ok(key),
+        None => {
+            let why = "another key signs this log now; restore that one".to_owned();
+            Err(AuditError::Key { path: config.key_file.clone(), why })
+        }
+    }
+}
+
+/// The key at the top, under the cluster log's name, for people; each log has its own beside it.
+fn write_public_key(config: &AuditNodeConfig, public_key: [u8; 32]) -> Result<(), AuditError> {
+    let path: PathBuf = config.audit_dir.join(KEY_FILE);
+    let text = VerifierKey { name: LogId::CLUSTER.origin(&config.cluster), public_key }.to_text();
+    let wanted = format!("{text}\n");
+    match std::fs::read_to_string(&path) {
+        Ok(found) if found == wanted => Ok(()),
+        Ok(_) => {
+            let why = "audit.pub belongs to another key".to_owned();
+            Err(AuditError::Key { path: config.key_file.clone(), why })
+        }
+        Err(_) => crate::persist::replace(&path, wanted.as_bytes()).map_err(AuditError::io(&path)),
+    }
+}
+
+/// The checkpoints on disk are copies of the consensus's: an older or absent copy is written
+/// again; a newer or different one means that somebody rolled something back.
+fn compare_with_consensus(config: &AuditNodeConfig, machine: &SharedMachine) -> Result<(), AuditError> {
+    let machine = machine.0.lock();
+    let mut stale = BTreeSet::new();
+    for head in machine.heads() {
+        let log = head.log;
+        let held = machine.checkpoint(&log).map(|signed| signed.head.clone());
+        let on_disk = disk_checkpoint(&config.audit_dir, &log)?;
+        let (held_size, disk_size) = (held.as_ref().map_or(0, |h| h.size), on_disk.as_ref().map_or(0, |c| c.size));
+        let rolled_back = |why: String| AuditError::RolledBack { log: log.clone(), why };
+        if disk_size > held_size {
+            return Err(rolled_back(format!(
+                "the checkpoint on disk covers {disk_size} records, the one in consensus {held_size}"
+            )));
+        }
+        if held_size > head.size {
+            return Err(rolled_back(format!("the consensus signed {held_size} records, the files hold {}", head.size)));
+        }
+        let differs = held
+            .as_ref()
+            .zip(on_disk.as_ref())
+            .is_some_and(|(held, disk)| held.size == disk.size && (held.root != disk.root || held.chain != disk.chain));
+        if differs {
+            return Err(rolled_back(format!("both cover {held_size} records, with other roots")));
+        }
+        if disk_size < held_size {
+            stale.insert(log.clone());
+        }
+    }
+    machine.republish(&stale).map_err(|e| AuditError::Unavailable(e.to_string()))
+}

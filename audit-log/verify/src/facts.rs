@@ -1,0 +1,156 @@
+//! What one run of records says about completeness, found out apart from the runs before it.
+//!
+//! A log is checked by several threads, a block each. What can be judged within the block is judged
+//! here; what meets its neighbours (a writer's first record here, calls that began or ended
+//! elsewhere) is handed to [`crate::completeness`], which sees the runs in order. The two together
+//! give what one pass over all records would give.
+
+use provost_audit_core::{Hash, RecordView};
+use provost_types::Phase;
+
+/// A record may be dated this much before a checkpoint that was signed before it: clocks of nodes
+/// differ, and a record is dated when its event happened.
+const CLOCK_TOLERANCE_NS: u64 = 15 * 60 * 1_000_000_000;
+
+/// One writer's records in a run: where they begin and end.
+#[derive(Debug)]
+pub(crate) struct WriterRun {
+    pub id: String,
+    pub first: Link,
+    pub last: Link,
+}
+
+/// A record as a link of its writer's chain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub index: u64,
+    pub epoch: u64,
+    pub seq: u64,
+    /// The leaf that it says precedes it.
+    pub prev: Hash,
+    pub hash: Hash,
+}
+
+/// A call, as far as the run tells.
+#[derive(Debug)]
+pub(crate) enum CallFact {
+    /// It began and ended here.
+    Whole { call: u128, intent: u64 },
+    /// It began here. `writer` counts in [`Facts::writers`].
+    Began { call: u128, intent: u64, writer: usize, epoch: u64 },
+    /// It ended here, and began before (or never).
+    Ended { call: u128, outcome: u64 },
+}
+
+/// Everything that a run says.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub writers: Vec<WriterRun>,
+    pub calls: Vec<CallFact>,
+    /// Index and rule.
+    pub violations: Vec<(u64, String)>,
+    /// Index of records that are dated before a checkpoint that precedes them.
+    pub back_dated: Vec<u64>,
+    /// Earliest and latest `time_ns`.
+    pub times: (u64, u64),
+}
+
+/// One phase of a call: call, place in the run, whether it is the outcome, writer, epoch.
+type Step = (u128, u64, bool, usize, u64);
+
+/// Collects the facts of a run, record by record.
+pub(crate) struct Collector<'a> {
+    tenant: &'a str,
+    facts: Facts,
+    steps: Vec<Step>,
+    /// The writer of the latest record.
+    latest: usize,
+}
+
+impl<'a> Collector<'a> {
+    /// For `tenant`'s log; empty for the cluster's.
+    pub(crate) fn new(tenant: &'a str) -> Self {
+        Self { tenant, facts: Facts { times: (u64::MAX, 0), ..Facts::default() }, steps: Vec::new(), latest: 0 }
+    }
+
+    /// `signed_ns`: when the newest checkpoint before this record was signed.
+    pub(crate) fn observe(&mut self, index: u64, view: &RecordView<'_>, hash: Hash, signed_ns: u64) {
+        let facts = &mut self.facts;
+        if view.tenant.unwrap_or_default() != self.tenant {
+            facts.violations.push((index, "it belongs to another tenant's log".to_owned()));
+        }
+        if view.time_ns.saturating_add(CLOCK_TOLERANCE_NS) < signed_ns {
+            facts.back_dated.push(index);
+        }
+        facts.times = (facts.times.0.min(view.time_ns), facts.times.1.max(view.time_ns));
+        let link = Link { index, epoch: view.epoch, seq: view.seq, prev: view.prev, hash };
+        let writer = self.follow(view.writer_id, link);
+        match view.phase {
+            Phase::Intent => self.steps.push((view.call_id.0, index, false, writer, view.epoch)),
+            Phase::Outcome => self.steps.push((view.call_id.0, index, true, writer, view.epoch)),
+            Phase::Denied | Phase::Event => {}
+        }
+    }
+
+    fn follow(&mut self, id: &str, link: Link) -> usize {
+        let writers = &mut self.facts.writers;
+        let same = |run: &WriterRun| run.id == id;
+        let known =
+            if writers.get(self.latest).is_some_and(same) { Some(self.latest) } else { writers.iter().position(same) };
+        self.latest = known.unwrap_or(writers.len());
+        match writers.get_mut(self.latest) {
+            Some(run) => {
+                if let Some(what) = breach(id, (run.last.epoch, run.last.seq, run.last.hash), &link) {
+                    self.facts.violations.push((link.index, what));
+                }
+                run.last = link;
+            }
+            None => writers.push(WriterRun { id: id.to_owned(), first: link, last: link }),
+        }
+        self.latest
+    }
+
+    /// The facts; calls that both began and ended in the run are brought together.
+    pub(crate) fn finish(self) -> Facts {
+        let (mut facts, mut steps) = (self.facts, self.steps);
+        // By call, and within a call in order: no map, and no key of a caller's choosing in one.
+        steps.sort_unstable();
+        let mut open: Option<Step> = None;
+        let began = |step: Step| CallFact::Began { call: step.0, intent: step.1, writer: step.3, epoch: step.4 };
+        for step in steps {
+            let same = open.take_if(|intent| intent.0 == step.0);
+            if let Some(other) = open.take() {
+                facts.calls.push(began(other));
+            }
+            match (same, step.2) {
+                (Some(intent), true) => facts.calls.push(CallFact::Whole { call: step.0, intent: intent.1 }),
+                (None, true) => facts.calls.push(CallFact::Ended { call: step.0, outcome: step.1 }),
+                (Some(_), false) => {
+                    facts.violations.push((step.1, SECOND_INTENT.to_owned()));
+                    open = Some(step);
+                }
+                (None, false) => open = Some(step),
+            }
+        }
+        facts.calls.extend(open.map(began));
+        facts
+    }
+}
+
+/// The rule that two intents of one call break.
+pub(crate) const SECOND_INTENT: &str = "a second intent of the same call";
+
+/// How `link` fails to follow its writer's record before it (epoch, seq, leaf hash), if it does.
+pub(crate) fn breach(writer: &str, before: (u64, u64, Hash), link: &Link) -> Option<String> {
+    let (epoch, seq, hash) = before;
+    let next = link.epoch == epoch && seq.checked_add(1) == Some(link.seq);
+    let restart = link.epoch > epoch && link.seq == 1;
+    if !next && !restart {
+        let (to_epoch, to_seq) = (link.epoch, link.seq);
+        return Some(format!(
+            "writer {writer} goes from epoch {epoch}, seq {seq} to epoch {to_epoch}, seq {to_seq}: records are missing"
+        ));
+    }
+    (link.prev != hash)
+        .then(|| format!("writer {writer} does not link to its previous record: records are missing or replaced"))
+}

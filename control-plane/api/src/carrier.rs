@@ -1,0 +1,174 @@
+//! Carries the records of changes from the outbox to the audit log.
+//!
+//! Every node runs it and only the leader carries. It hands over what waits, in the order of
+//! revisions, and says through the group how far the audit log has come; then every replica forgets
+//! that much. One that ends in between, or loses its leadership, is followed by one that records the
+//! same changes once more under the same ids.
+//! When the audit log takes nothing, changes are refused: at the leader at once, at any node when the
+//! oldest change has waited for longer than [`PATIENCE`]. What was acknowledged before is in the
+//! outbox and is recorded as soon as the audit log is back.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use provost_control_raft::Role;
+use provost_control_state::StoredCommand;
+use provost_types::Revision;
+use tokio::time::{Instant, sleep};
+
+use crate::{ControlError, ControlNode, ErrorKind, machine::Reply, record};
+
+/// How long a change may wait for its record before others are refused.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks when nothing happens.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Records handed over at once.
+const MAX_AT_ONCE: usize = 1_024;
+/// When many changes come, their records are handed over together, so often.
+const GATHER: Duration = Duration::from_millis(10);
+/// After a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Between two commands that say how far the audit log has come.
+const SAY_EVERY: Duration = Duration::from_millis(250);
+
+/// How carrying stands on this node.
+#[derive(Default)]
+pub(crate) struct Carrying {
+    standing: Mutex<Standing>,
+}
+
+#[derive(Default)]
+struct Standing {
+    /// The oldest change in the outbox, and when this node first saw it there.
+    oldest: Option<(Revision, Instant)>,
+    /// Why the audit log does not take records; known to the leader.
+    failing: Option<String>,
+}
+
+impl Carrying {
+    fn with<T>(&self, look: impl FnOnce(&mut Standing) -> T) -> T {
+        look(&mut self.standing.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_oldest(&self, oldest: Option<Revision>) {
+        self.with(|standing| match (oldest, &standing.oldest) {
+            (Some(now), Some((before, _))) if now == *before => {}
+            _ => standing.oldest = oldest.map(|revision| (revision, Instant::now())),
+        });
+    }
+
+    fn note_failure(&self, failing: Option<String>) {
+        self.with(|standing| standing.failing = failing);
+    }
+
+    /// Refuses a change while records of earlier ones do not get through.
+    pub(crate) fn check(&self) -> Result<(), ControlError> {
+        let why = self.with(|standing| match (&standing.failing, &standing.oldest) {
+            (Some(why), _) => Some(why.clone()),
+            (None, Some((revision, since))) if since.elapsed() > PATIENCE => {
+                Some(format!("the change of revision {revision} has waited for its record for {PATIENCE:?}"))
+            }
+            _ => None,
+        });
+        let Some(why) = why else { return Ok(()) };
+        let text = format!("{why}; nothing was changed");
+        let hint = "administrative changes are refused until they can be recorded";
+        Err(ControlError::new(ErrorKind::Unavailable, "PV-ADMIN-AUDIT", text, hint))
+    }
+}
+
+/// Runs until it is aborted.
+pub(crate) async fn carry(node: ControlNode) {
+    let mut changes = node.snapshots();
+    let mut carrier =
+        Carrier { node, carried: Revision::default(), said: Revision::default(), said_at: Instant::now() };
+    loop {
+        changes.mark_unchanged();
+        let pause = carrier.step().await;
+        match pause {
+            Some(pause) => sleep(pause).await,
+            None => {
+                let _ = tokio::time::timeout(LOOK_EVERY, changes.changed()).await;
+            }
+        }
+    }
+}
+
+struct Carrier {
+    node: ControlNode,
+    /// The newest change that the audit log took from this node.
+    carried: Revision,
+    /// The newest that the group was told of.
+    said: Revision,
+    said_at: Instant,
+}
+
+impl Carrier {
+    /// One look; how long to pause before the next, or until something changes.
+    async fn step(&mut self) -> Option<Duration> {
+        let inner = self.node.inner.clone();
+        let state = inner.published.state.load_full();
+        inner.carrying.note_oldest(state.outbox().front().map(|first| first.revision));
+        if inner.group.metrics().role != Role::Leader {
+            // Another may carry the same again from what the group was told.
+            self.carried = Revision::default();
+            inner.carrying.note_failure(None);
+            return None;
+        }
+        let waiting = state.outbox().iter().filter(|u| u.revision > self.carried).take(MAX_AT_ONCE);
+        let waiting: Vec<_> = waiting.cloned().collect();
+        if waiting.is_empty() {
+            return self.say(&state).await;
+        }
+        let taken = join_all(waiting.iter().map(|u| inner.audit.record(record::of_change(u)))).await;
+        for (unrecorded, taken) in waiting.iter().zip(taken) {
+            if let Err(cause) = taken {
+                tracing::error!(code = "PV-ADMIN-AUDIT", error = %cause, revision = %unrecorded.revision, "a change waits for its record");
+                inner.carrying.note_failure(Some(cause.to_string()));
+                return Some(RETRY_PAUSE);
+            }
+            self.carried = unrecorded.revision;
+        }
+        inner.carrying.note_failure(None);
+        if self.said_at.elapsed() >= SAY_EVERY {
+            self.say(&state).await;
+        }
+        (waiting.len() > 1).then_some(GATHER)
+    }
+
+    /// Tells the group how far the audit log has come, if it does not know.
+    async fn say(&mut self, state: &provost_control_state::State) -> Option<Duration> {
+        let oldest = state.outbox().front()?.revision;
+        if oldest > self.carried || self.said >= self.carried && self.said_at.elapsed() < SAY_EVERY {
+            return None;
+        }
+        let wait = SAY_EVERY.saturating_sub(self.said_at.elapsed());
+        if !wait.is_zero() {
+            return Some(wait.min(GATHER));
+        }
+        self.said_at = Instant::now();
+        match self.node.propose_command(&StoredCommand::Carried1 { through: self.carried }).await {
+            Ok(Reply::Carried) => self.said = self.carried,
+            Ok(other) => tracing::error!(?other, "an unexpected answer to how far records were carried"),
+            // Said again at the next look.
+            Err(error) => tracing::debug!(code = error.code(), %error, "the group was not told of carried records"),
+        }
+        None
+    }
+}
+
+impl ControlNode {
+    /// Waits, within `limit`, until the audit log has the records of all changes that are applied here.
+    pub async fn wait_recorded(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if self.inner.published.state.load().outbox().is_empty() {
+                return;
+            }
+            sleep(GATHER).await;
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The audit log as one process sees it: a writer always, a replica where the role says so.
+//!
+//! Purpose: the writer is there before anything else, because a control-plane node needs it to
+//! open; it finds the replicas once it is known who keeps the log. The replica of a node that has
+//! run before is opened at the start, and what speaks against it ends the start; that of a new node
+//! is opened in the background, because it needs others.
+//! Invariants: a replica that lost its log does not come back under its number; the group is
+//! begun once, by the audit node of the lowest number; the signing key comes from another replica
+//! and is made only by that first one.
+
+mod callers;
+mod replica;
+mod roster;
+mod standing;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use provost_audit_store::{
+    AuditClient, AuditEndpoint, AuditNode, AuditService, AuditWriter, AuditWriterConfig, PeerService,
+};
+use provost_control_api::Departures;
+use provost_types::{AuditSink, BoxFuture};
+use provost_wire::{audit::audit_roster_server::AuditRosterServer, tls::Identity};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+use super::{control::ControlRole, until};
+use crate::{
+    config::{Role, ServerConfig},
+    node::held,
+};
+use callers::{Callers, authorise};
+use replica::Outside;
+use roster::{Roster, RosterService, Rosters};
+use standing::{Asking, Standing};
+
+/// A caller waits this long for its record to become durable.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// At the end, records that are on their way get so long.
+const CLOSE_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// The audit log's part of a process.
+pub struct AuditRole {
+    client: AuditClient,
+    writer: AuditWriter,
+    /// The replica, once it is open.
+    node: Arc<OnceLock<AuditNode>>,
+    rosters: (watch::Sender<Roster>, Rosters),
+    /// Why the process must end.
+    fatal: Fatal,
+}
+
+/// An error that ends the process, from a task.
+#[derive(Clone, Default)]
+pub struct Fatal {
+    cause: Arc<OnceLock<String>>,
+    token: CancellationToken,
+}
+
+impl Fatal {
+    fn raise(&self, cause: &anyhow::Error) {
+        tracing::error!(%cause, "the audit log's replica cannot go on");
+        let _ = self.cause.set(format!("{cause:#}"));
+        self.token.cancel();
+    }
+
+    /// Resolves once there is such an error.
+    pub async fn raised(&self) -> anyhow::Error {
+        self.token.cancelled().await;
+        anyhow::anyhow!(self.cause.get().cloned().unwrap_or_default())
+    }
+}
+
+impl AuditRole {
+    /// The writer, which knows no replica yet.
+    pub fn start(config: &ServerConfig, identity: &Identity) -> Self {
+        let client = AuditClient::default();
+        let cluster = identity.name().cluster().to_string();
+        let writer = AuditWriterConfig { cluster, writer: config.node.clone(), deadline: DEADLINE };
+        let writer = AuditWriter::start(writer, Arc::new(client.clone()));
+        Self {
+            client,
+            writer,
+            node: Arc::default(),
+            rosters: watch::channel(Roster::default()),
+            fatal: Fatal::default(),
+        }
+    }
+
+    /// Where this process records.
+    pub fn sink(&self) -> Arc<dyn AuditSink> {
+        Arc::new(self.writer.clone())
+    }
+
+    /// The group as this process reaches it.
+    pub fn client(&self) -> &AuditClient {
+        &self.client
+    }
+
+    /// Takes replicas out of the group when their nodes are removed.
+    pub fn departures(&self) -> Arc<dyn Departures> {
+        Arc::new(Leaving(self.client.clone()))
+    }
+
+    /// What ends the process.
+    pub fn fatal(&self) -> Fatal {
+        self.fatal.clone()
+    }
+
+    /// The replica here, once it is open, for a scrape.
+    pub fn replica(&self) -> impl Fn() -> Option<AuditNode> + Send + Sync + 'static {
+        let node = self.node.clone();
+        move || node.get().cloned()
+    }
+
+    /// Finds the replicas from now on, and opens the one here.
+    pub async fn open(
+        &self,
+        config: &ServerConfig,
+        identity: &Arc<Identity>,
+        control: Option<&ControlRole>,
+        peers: &PeerService,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+    ) -> anyhow::Result<()> {
+        let (rosters, known) = (self.rosters.0.clone(), self.rosters.1.clone());
+        match control {
+            Some(control) => until(roster::follow_here(control.node.clone(), rosters), tasks, stop),
+            None => {
+                let noted = config.data_dir.join("audit-nodes.json");
+                let (identity, nodes) = (identity.clone(), config.control_plane.clone());
+                until(roster::follow_elsewhere(identity, nodes, noted, rosters), tasks, stop);
+            }
+        }
+        let endpoints = follow_endpoints(self.client.clone(), self.node.clone(), identity.clone(), known.clone());
+        until(endpoints, tasks, stop);
+        if !config.has(Role::AuditLog) {
+            return Ok(());
+        }
+        let holder: Arc<dyn held::Holder> = match control {
+            Some(control) => Arc::new(held::Local(control.node.clone())),
+            None => Arc::new(held::Remote::new(identity, &config.control_plane)),
+        };
+        let outside = Outside { sink: self.sink(), holder, witnesses: config.audit.witness_addresses() };
+        let opening = replica::Opening::new(config, identity, known)?;
+        let (slot, peers, fatal) = (self.node.clone(), peers.clone(), self.fatal.clone());
+        if opening.has_run() {
+            let node = opening.open().await?;
+            until(replica::run(opening, node, slot, peers, fatal, outside), tasks, stop);
+        } else {
+            let first = async move {
+                match opening.open().await {
+                    Ok(node) => replica::run(opening, node, slot, peers, fatal, outside).await,
+                    Err(cause) => fatal.raise(&cause),
+                }
+            };
+            until(first, tasks, stop);
+        }
+        Ok(())
+    }
+
+    /// The services for other nodes.
+    pub fn routes(
+        &self,
+        config: &ServerConfig,
+        identity: &Arc<Identity>,
+        control: Option<&ControlRole>,
+        mut routes: Routes,
+    ) -> Routes {
+        if let Some(control) = control {
+            routes = routes.add_service(AuditRosterServer::new(RosterService(control.node.clone())));
+        }
+        if config.has(Role::AuditLog) {
+            let standing = match control {
+                Some(control) => Standing::Here(Arc::new(control.node.clone())),
+                None => Standing::Ask(Asking::new(identity, &config.control_plane)),
+            };
+            routes = routes.add_service(AuditService::server(self.node.clone(), Arc::new(Callers(standing))));
+        }
+        routes
+    }
+
+    /// Raft's messages of audit nodes, for a process without a control plane.
+    pub fn own_peers(&self, config: &ServerConfig) -> PeerService {
+        PeerService::new(authorise(self.rosters.1.clone(), config.tls_dir.is_some()))
+    }
+
+    /// Records the end of this process, while the replicas still answer.
+    pub async fn stop_writing(&self) {
+        if let Some(node) = self.node.get().filter(|node| node.is_leader()) {
+            // The next leader, or the next start, notes what is not noted now.
+            match tokio::time::timeout(CLOSE_LIMIT, node.note_now()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the tenants' last checkpoints are not noted"),
+                Err(_) => tracing::debug!("the tenants' last checkpoints are not noted within {CLOSE_LIMIT:?}"),
+            }
+        }
+        if let Err(error) = self.writer.close(CLOSE_LIMIT).await {
+            tracing::warn!(%error, "the end of this process is not in the audit log");
+        }
+    }
+
+    /// Closes the replica here.
+    pub async fn close(&self) -> anyhow::Result<()> {
+        match self.node.get() {
+            Some(node) => Ok(node.close().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Leaving(AuditClient);
+
+impl Departures for Leaving {
+    fn leave(&self, node_id: u64) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.0.leave(node_id))
+    }
+}
+
+/// Between two looks at whether the replica here is open.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Keeps the writer's replicas as the roster has them; that of this process comes first.
+async fn follow_endpoints(
+    client: AuditClient,
+    node: Arc<OnceLock<AuditNode>>,
+    identity: Arc<Identity>,
+    mut rosters: Rosters,
+) {
+    loop {
+        let roster = rosters.borrow_and_update().clone();
+        let here = node.get().map(|node| (node.metrics().node_id, node.proposer()));
+        let own = here.as_ref().map(|(id, _)| *id);
+        let mut endpoints: Vec<AuditEndpoint> = here.into_iter().map(|(_, p)| AuditEndpoint::Here(p)).collect();
+        let others = roster.keepers.iter().filter(|(id, _)| Some(**id) != own);
+        endpoints.extend(others.filter_map(|(_, keeper)| {
+            let channel = Roster::channel(&identity, keeper)?;
+            Some(AuditEndpoint::There { name: keeper.name.clone(), channel })
+        }));
+        client.set(endpoints);
+        let opened = async {
+            while own.is_none() && node.get().is_none() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            if own.is_some() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            changed = rosters.changed() => if changed.is_err() { return },
+            () = opened => {}
+        }
+    }
+}
