@@ -23,7 +23,15 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let args = cli::Cli::parse();
+    let args = match cli::Cli::try_parse() {
+        Ok(args) => args,
+        Err(refused) if refused.use_stderr() && cli::is_audit_verify(std::env::args()) => {
+            // Clap's own code for this, 2, means something else there: "holds, not anchored".
+            let _ = refused.print();
+            return ExitCode::from(5);
+        }
+        Err(other) => other.exit(),
+    };
     // One provider for TLS in the whole process. The only error is that one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     init_tracing(&args);

@@ -8,8 +8,10 @@
 use provost_types::{CallId, Phase};
 
 use crate::{
-    hash::{Hash, decode_hex},
+    hash::Hash,
+    keys::{Field, KeyBook, START},
     record::MAX_LEAF,
+    scan::{Key, Scan},
 };
 
 /// The leaf is not a canonical record.
@@ -48,25 +50,55 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
-    /// Reads `leaf`.
+    /// Reads `leaf`. Who reads many uses a [`RecordReader`].
     pub fn read(leaf: &'a [u8]) -> Result<Self, ViewError> {
+        RecordReader::default().read(leaf)
+    }
+}
+
+/// Reads many records, and remembers the keys that it has met.
+///
+/// Records repeat their keys in few orders. A key that was read once behind another is known to be
+/// well formed and to follow it; met there again, it is only compared.
+#[derive(Debug, Default)]
+pub struct RecordReader {
+    keys: KeyBook,
+}
+
+impl RecordReader {
+    /// Reads `leaf`.
+    pub fn read<'a>(&mut self, leaf: &'a [u8]) -> Result<RecordView<'a>, ViewError> {
         if leaf.len() > MAX_LEAF {
             return Err(ViewError { at: MAX_LEAF, what: "longer than a leaf may be" });
         }
         let text = std::str::from_utf8(leaf).map_err(|e| ViewError { at: e.valid_up_to(), what: "not UTF-8" })?;
-        let mut scan = Scan { text, bytes: leaf, at: 0 };
+        let mut scan = Scan::new(text);
         let mut found = Found::default();
         scan.byte(b'{', "an object was expected")?;
-        let mut last_key = Key::default();
+        let (mut known, mut last_key) = (START, Key::default());
         loop {
             let at = scan.at;
-            let key = scan.key()?;
-            if !last_key.precedes(&key) {
-                return Err(ViewError { at, what: "keys are not in ascending order" });
-            }
-            last_key = key;
-            scan.byte(b':', "`:` was expected")?;
-            found.take(key.bytes, &mut scan)?;
+            let field;
+            (known, field) = match self.keys.follow(known, scan.rest()) {
+                Some((next, len, field)) => {
+                    // The key stands between its quotes and the colon.
+                    let bytes = leaf.get(at + 1..at + len - 2).unwrap_or_default();
+                    last_key = Key { bytes };
+                    scan.at += len;
+                    (Some(next), field)
+                }
+                None => {
+                    let key = scan.key()?;
+                    if !last_key.precedes(&key) {
+                        return Err(ViewError { at, what: "keys are not in ascending order" });
+                    }
+                    last_key = key;
+                    scan.byte(b':', "`:` was expected")?;
+                    let field = Field::of(key.bytes);
+                    (self.keys.learn(known, leaf.get(at..scan.at).unwrap_or_default(), field), field)
+                }
+            };
+            found.take(field, &mut scan)?;
             match scan.next() {
                 Some(b',') => {}
                 Some(b'}') => break,
@@ -96,27 +128,26 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn take(&mut self, key: &[u8], scan: &mut Scan<'a>) -> Result<(), ViewError> {
-        // Most keys are none of these: their first byte and length say so.
-        match (key.first(), key.len()) {
-            (Some(b'c'), 7) if key == b"call_id" => self.call_id = Some(scan.call_id()?),
-            (Some(b'p'), 5) if key == b"phase" => self.phase = Some(scan.phase()?),
-            (Some(b's'), 6) if key == b"status" => self.status = Some(scan.text()?),
-            (Some(b't'), 6) if key == b"tenant" => self.tenant = Some(scan.text()?),
-            (Some(b't'), 7) if key == b"time_ns" => self.time_ns = Some(scan.decimal_text()?),
-            (Some(b'e'), 5) if key == b"event" => self.event = Some(scan.text()?),
-            (Some(b'w'), 9) if key == b"writer_id" => self.writer_id = Some(scan.text()?),
-            (Some(b'e'), 5) if key == b"epoch" => self.epoch = Some(scan.number()?),
-            (Some(b's'), 3) if key == b"seq" => self.seq = Some(scan.number()?),
-            (Some(b'v'), 1) => self.version = Some(scan.number()?),
-            (Some(b'w'), 11) if key == b"writer_prev" => {
+    fn take(&mut self, field: Field, scan: &mut Scan<'a>) -> Result<(), ViewError> {
+        match field {
+            Field::CallId => self.call_id = Some(scan.call_id()?),
+            Field::Phase => self.phase = Some(scan.phase()?),
+            Field::Status => self.status = Some(scan.text()?),
+            Field::Tenant => self.tenant = Some(scan.text()?),
+            Field::TimeNs => self.time_ns = Some(scan.decimal_text()?),
+            Field::Event => self.event = Some(scan.text()?),
+            Field::WriterId => self.writer_id = Some(scan.text()?),
+            Field::Epoch => self.epoch = Some(scan.number()?),
+            Field::Seq => self.seq = Some(scan.number()?),
+            Field::Version => self.version = Some(scan.number()?),
+            Field::WriterPrev => {
                 let at = scan.at;
                 let text = scan.text()?;
                 let hash =
                     Hash::parse(text.as_bytes()).map_err(|_| ViewError { at, what: "writer_prev is not a hash" })?;
                 self.prev = Some(hash);
             }
-            _ => scan.skip()?,
+            Field::Other => scan.skip()?,
         }
         Ok(())
     }
@@ -138,192 +169,6 @@ impl<'a> Found<'a> {
             seq: self.seq.ok_or(missing("`seq` is missing"))?,
             prev: self.prev.ok_or(missing("`writer_prev` is missing"))?,
         })
-    }
-}
-
-/// A key as it stands in the record.
-#[derive(Clone, Copy, Default)]
-struct Key<'a> {
-    bytes: &'a [u8],
-}
-
-impl Key<'_> {
-    /// Strictly, by bytes. The first eight decide nearly always.
-    fn precedes(&self, next: &Key<'_>) -> bool {
-        let (before, after) = (first_eight(self.bytes), first_eight(next.bytes));
-        before < after || (before == after && self.bytes < next.bytes)
-    }
-}
-
-/// The first eight bytes as one number; shorter keys end in zeros, which stand in no key.
-fn first_eight(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk::<8>() {
-        Some(eight) => u64::from_be_bytes(*eight),
-        None => bytes.iter().fold(0, |word, b| word << 8 | u64::from(*b)) << (8 * (8 - bytes.len())).min(63),
-    }
-}
-
-const ONES: u64 = u64::MAX / 255;
-const HIGHS: u64 = ONES * 0x80;
-
-/// How many bytes precede the first quote, backslash or control character; and whether any of
-/// them is not ASCII.
-///
-/// Eight bytes at a time: texts are short, so a call of a general search would cost more than the
-/// search. In each word the lowest mark is exact; marks above it may be carries, and are not used.
-#[inline]
-fn plain_len(bytes: &[u8]) -> (usize, bool) {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let (mut at, mut high) = (0, 0);
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let (quote, backslash) = (word ^ (ONES * b'"' as u64), word ^ (ONES * b'\\' as u64));
-        let quotes = quote.wrapping_sub(ONES) & !quote;
-        let backslashes = backslash.wrapping_sub(ONES) & !backslash;
-        let controls = word.wrapping_sub(ONES * 0x20) & !word;
-        let hit = (quotes | backslashes | controls) & HIGHS;
-        if hit != 0 {
-            let len = hit.trailing_zeros() / 8;
-            high |= word & ((1 << (8 * len)) - 1);
-            return (at + len as usize, high & HIGHS != 0);
-        }
-        high |= word;
-        at += 8;
-    }
-    let plain = rest.iter().take_while(|b| **b >= 0x20 && **b != b'"' && **b != b'\\');
-    let len = plain.inspect(|b| high |= u64::from(**b)).count();
-    (at + len, high & HIGHS != 0)
-}
-
-struct Scan<'a> {
-    text: &'a str,
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Scan<'a> {
-    fn wrong(&self, what: &'static str) -> ViewError {
-        ViewError { at: self.at, what }
-    }
-
-    fn next(&mut self) -> Option<u8> {
-        let byte = self.bytes.get(self.at).copied();
-        self.at += 1;
-        byte
-    }
-
-    fn byte(&mut self, wanted: u8, what: &'static str) -> Result<(), ViewError> {
-        if self.next() == Some(wanted) { Ok(()) } else { Err(self.wrong(what)) }
-    }
-
-    /// A key: plain ASCII, no escapes.
-    fn key(&mut self) -> Result<Key<'a>, ViewError> {
-        self.byte(b'"', "a key was expected")?;
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let (len, high) = plain_len(rest);
-        self.at += len;
-        self.byte(b'"', "a key is not plain text")?;
-        if high {
-            return Err(self.wrong("a key is not plain ASCII"));
-        }
-        Ok(Key { bytes: rest.get(..len).unwrap_or_default() })
-    }
-
-    /// A text between quotes, escapes left as they are.
-    fn text(&mut self) -> Result<&'a str, ViewError> {
-        let start = self.at + 1;
-        self.skip_text()?;
-        self.text.get(start..self.at - 1).ok_or(self.wrong("the text is cut"))
-    }
-
-    fn skip_text(&mut self) -> Result<(), ViewError> {
-        self.byte(b'"', "a text was expected")?;
-        loop {
-            self.at += plain_len(self.bytes.get(self.at..).unwrap_or_default()).0;
-            match self.bytes.get(self.at) {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => self.escape()?,
-                Some(_) => return Err(self.wrong("a control character stands in a text as it is")),
-                None => return Err(self.wrong("the text does not end")),
-            }
-        }
-    }
-
-    /// The escapes that RFC 8785 writes, and no other spelling of the same character.
-    fn escape(&mut self) -> Result<(), ViewError> {
-        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
-        let len = match rest {
-            [b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-            [b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', ..] => 6,
-            [b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', ..] => 6,
-            _ => return Err(self.wrong("an escape that the canonical form does not have")),
-        };
-        self.at += len;
-        Ok(())
-    }
-
-    fn number(&mut self) -> Result<u64, ViewError> {
-        let start = self.at;
-        let mut value = 0u64;
-        while let Some(digit) = self.bytes.get(self.at).filter(|b| b.is_ascii_digit()) {
-            value = value
-                .checked_mul(10)
-                .and_then(|v| v.checked_add(u64::from(digit - b'0')))
-                .ok_or(self.wrong("the number is too large"))?;
-            self.at += 1;
-        }
-        let digits = self.at - start;
-        if digits == 0 || (digits > 1 && self.bytes.get(start) == Some(&b'0')) {
-            return Err(self.wrong("a whole number was expected"));
-        }
-        Ok(value)
-    }
-
-    fn decimal_text(&mut self) -> Result<u64, ViewError> {
-        self.byte(b'"', "a decimal text was expected")?;
-        let value = self.number()?;
-        self.byte(b'"', "the decimal text does not end")?;
-        Ok(value)
-    }
-
-    fn call_id(&mut self) -> Result<CallId, ViewError> {
-        let wrong = self.wrong("call_id is not 32 hexadecimal digits");
-        let mut bytes = [0; 16];
-        decode_hex(self.text()?.as_bytes(), &mut bytes).ok_or(wrong)?;
-        Ok(CallId(u128::from_be_bytes(bytes)))
-    }
-
-    fn phase(&mut self) -> Result<Phase, ViewError> {
-        match self.text()? {
-            "intent" => Ok(Phase::Intent),
-            "outcome" => Ok(Phase::Outcome),
-            "denied" => Ok(Phase::Denied),
-            "event" => Ok(Phase::Event),
-            _ => Err(self.wrong("unknown phase")),
-        }
-    }
-
-    fn skip(&mut self) -> Result<(), ViewError> {
-        match self.bytes.get(self.at) {
-            Some(b'"') => self.skip_text(),
-            Some(b'[') => self.skip_list(),
-            _ => self.number().map(drop),
-        }
-    }
-
-    fn skip_list(&mut self) -> Result<(), ViewError> {
-        self.at += 1;
-        loop {
-            self.skip_text()?;
-            match self.next() {
-                Some(b',') => {}
-                Some(b']') => return Ok(()),
-                _ => return Err(self.wrong("`,` or `]` was expected")),
-            }
-        }
     }
 }
 
@@ -372,6 +217,10 @@ mod tests {
         ];
         for (name, text) in cases {
             assert!(RecordView::read(text.as_bytes()).is_err(), "{name} was read: {text}");
+            // Nor does a reader that has met the good form before take the bad one.
+            let mut reader = RecordReader::default();
+            assert_eq!(reader.read(good.as_bytes()), RecordView::read(good.as_bytes()));
+            assert_eq!(reader.read(text.as_bytes()), RecordView::read(text.as_bytes()), "{name}");
         }
         for cut in 0..good.len() {
             assert!(RecordView::read(&good.as_bytes()[..cut]).is_err(), "cut at {cut}");
@@ -387,14 +236,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn plain_runs_are_measured(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let special = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
-            let expect = bytes.iter().position(special).unwrap_or(bytes.len());
-            let high = !bytes[..expect].is_ascii();
-            prop_assert_eq!(plain_len(&bytes), (expect, high));
-        }
-
-        #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = RecordView::read(&bytes);
         }
@@ -402,9 +243,12 @@ mod tests {
         #[test]
         fn any_damage_is_read_or_refused(at in 0usize..200, byte in any::<u8>()) {
             let mut bytes = leaf().into_bytes();
+            let mut reader = RecordReader::default();
+            let good = leaf();
+            reader.read(good.as_bytes()).unwrap();
             let at = at % bytes.len();
             bytes[at] = byte;
-            let _ = RecordView::read(&bytes);
+            prop_assert_eq!(reader.read(&bytes).ok(), RecordView::read(&bytes).ok());
         }
     }
 }

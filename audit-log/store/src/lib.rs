@@ -44,7 +44,7 @@ pub use catch_up::{LeafSource, Replicas, TakeLeaf};
 pub use client::{AuditClient, AuditEndpoint, fetch_key};
 pub use config::AuditLogConfig;
 pub use disk::{DiskOperation, DiskWatch};
-pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
+pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply, Rotated};
 pub use error::AuditError;
 pub use held::HeldCheckpoint;
 pub use key::CheckpointKey;

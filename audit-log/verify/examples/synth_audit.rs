@@ -205,7 +205,7 @@ fn event(log: &LogId, index: u64) -> AuditEvent {
             principal: format!("analyst-{}", call % 500),
             agent: Some("desk \"4.2\"".to_owned()),
             client_address: Some(format!("10.4.{}.{}:51{:03}", call % 250, call % 199, call % 1000)),
-            authenticated_by: "oidc:https://login.example.com".to_owned(),
+            authenticated_by: format!("api_key:k{}", call % 40),
         },
         what: What {
             method: "tools/call".to_owned(),
@@ -216,7 +216,7 @@ fn event(log: &LogId, index: u64) -> AuditEvent {
             ..What::default()
         },
         why: Why {
-            workflow: Some(format!("quarterly-report/{}", call / 100)),
+            workflow: Some(format!("report/{}", call / 100)),
             traceparent: Some(format!("00-{call_id:032x}-{:016x}-01", call ^ 0x5555)),
             attempt: 1,
             ..Why::default()

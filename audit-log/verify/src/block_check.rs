@@ -8,12 +8,14 @@
 use std::sync::Arc;
 
 use provost_audit_core::{
-    BLOCK_RECORDS, BodyDecoder, Frontier, Hash, Leaves, RecordView, ViewError, chain_next, leaf_hash, node_hash,
+    BLOCK_RECORDS, BodyDecoder, Frontier, Hash, Leaves, RecordReader, RecordView, ViewError, chain_next, leaf_hash,
+    node_hash,
 };
 
 use crate::{
     facts::{Collector, Facts},
-    walk::{BlockPlace, ReadFault},
+    segment_file::BlockPlace,
+    walk::ReadFault,
 };
 
 /// What a run is asked for.
@@ -61,6 +63,7 @@ pub(crate) struct Scratch {
     stored: Vec<u8>,
     raw: Vec<u8>,
     hashes: Vec<Hash>,
+    reader: RecordReader,
 }
 
 /// Reads a block and checks it.
@@ -68,7 +71,7 @@ pub(crate) fn check_block(place: &BlockPlace, ask: &Ask, scratch: &mut Scratch) 
     if !place.read_body(&mut scratch.stored).map_err(|e| place.fault(e))? {
         return Err(ReadFault { missing: true, ..place.fault("the segment became shorter") });
     }
-    let Scratch { decoder, stored, raw, hashes } = scratch;
+    let Scratch { decoder, stored, raw, hashes, reader } = scratch;
     decoder.decode(&place.header, stored, raw).map_err(|e| place.fault(e))?;
     let mut count = 0;
     for leaf in Leaves::new(raw) {
@@ -80,7 +83,7 @@ pub(crate) fn check_block(place: &BlockPlace, ask: &Ask, scratch: &mut Scratch) 
     }
     let first = (place.header.first_index, place.header.chain_in);
     let leaves = Leaves::new(raw).filter_map(Result::ok).map(|range| raw.get(range).unwrap_or_default());
-    Ok(check_leaves(leaves, &place.read_hashes(), first, ask, hashes))
+    Ok(check_leaves(leaves, &place.read_hashes(), first, ask, hashes, reader))
 }
 
 /// Checks a run of leaves; `first` is the index of its first and the chain before it.
@@ -90,6 +93,7 @@ pub(crate) fn check_leaves<'a>(
     first: (u64, Hash),
     ask: &Ask,
     hashes: &mut Vec<Hash>,
+    reader: &mut RecordReader,
 ) -> Seen {
     let (start, mut chain) = first;
     let mut collector = Collector::new(&ask.tenant);
@@ -102,7 +106,7 @@ pub(crate) fn check_leaves<'a>(
     for (index, leaf) in (start..).zip(leaves) {
         let hash = leaf_hash(leaf);
         if fault.is_none() {
-            fault = check_leaf(leaf, hash, stored.get(hashes.len()), |view| {
+            fault = check_leaf(reader, leaf, hash, stored.get(hashes.len()), |view| {
                 collector.observe(index, view, hash, signed_ns);
             })
             .map(|fault| (index, fault));
@@ -124,6 +128,7 @@ pub(crate) fn check_leaves<'a>(
 }
 
 fn check_leaf(
+    reader: &mut RecordReader,
     leaf: &[u8],
     hash: Hash,
     stored: Option<&Hash>,
@@ -132,7 +137,7 @@ fn check_leaf(
     if let Some(stored) = stored.filter(|stored| **stored != hash) {
         return Some(LeafFault::Hash { stored: *stored, actual: hash });
     }
-    match RecordView::read(leaf) {
+    match reader.read(leaf) {
         Ok(view) => {
             observe(&view);
             None

@@ -25,6 +25,7 @@ mod read;
 mod receipt;
 mod render;
 mod report;
+mod segment_file;
 mod tail;
 mod tenant_heads;
 mod tiles;

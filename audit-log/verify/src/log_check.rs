@@ -20,9 +20,10 @@ use crate::{
     pool::{Pending, Pool},
     read::segment_footer,
     report::{Failure, LogReport, ProofReport, State},
+    segment_file::{BlockPlace, SegmentFile},
     tail::TailRun,
     verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
-    walk::{BlockPlace, Part, ReadFault, SegmentFile, Walk},
+    walk::{Part, ReadFault, Walk},
     witness::Witnesses,
 };
 

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use provost_audit_core::{
-    BLOCK_RECORDS, BlockHeader, Frontier, Hash, SegmentFooter, SegmentHeader, TailHeader, chain_start,
+    BLOCK_RECORDS, BlockHeader, Frontier, Hash, RecordReader, SegmentFooter, SegmentHeader, TailHeader, chain_start,
 };
 
 use crate::{
@@ -14,8 +14,9 @@ use crate::{
     block_check::{Ask, LeafFault, Seen, check_leaves},
     completeness::{Completeness, Where},
     report::Failure,
+    segment_file::{BlockPlace, SegmentFile},
     tail::TailRun,
-    walk::{BlockPlace, ReadFault, SegmentFile},
+    walk::ReadFault,
 };
 
 /// Why the pass over the records ended before the end.
@@ -138,7 +139,14 @@ impl Pass {
             self.tail_start(header, &At { file: &run.path, offset: 0 })?;
         }
         let leaves = run.leaves.iter().map(|range| run.raw.get(range.clone()).unwrap_or_default());
-        let seen = check_leaves(leaves, &run.hashes, (run.first_index, self.chain), ask, &mut Vec::new());
+        let seen = check_leaves(
+            leaves,
+            &run.hashes,
+            (run.first_index, self.chain),
+            ask,
+            &mut Vec::new(),
+            &mut RecordReader::default(),
+        );
         let file: Arc<Path> = Arc::from(run.path.as_path());
         self.run(seen, &Where { file: &file, first: run.first_index, offsets: &run.offsets }, None)
     }

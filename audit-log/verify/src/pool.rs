@@ -11,7 +11,8 @@ use std::{
 
 use crate::{
     block_check::{Ask, Scratch, Seen, check_block},
-    walk::{BlockPlace, ReadFault},
+    segment_file::BlockPlace,
+    walk::ReadFault,
 };
 
 /// Most threads: the sum of their buffers (32 MiB each at worst, 1 MiB usually) stays small.

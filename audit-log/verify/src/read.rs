@@ -17,8 +17,9 @@ use provost_audit_core::{
 
 use crate::{
     layout::LogLayout,
+    segment_file::BlockPlace,
     tail::TailRun,
-    walk::{BlockPlace, Part, ReadFault, Walk},
+    walk::{Part, ReadFault, Walk},
 };
 
 /// A run of records: one block, or up to 256 records of the tail.

@@ -11,6 +11,8 @@ mod table;
 mod using;
 mod watch;
 
+pub use audit::is_audit_verify;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};

@@ -51,8 +51,7 @@ pub struct DevArgs {
     /// Serve `/mcp` without a token as this tenant's principal `anonymous`. Loopback only.
     #[arg(long, value_name = "TENANT")]
     anonymous: Option<String>,
-    /// Voters of the control plane and of the audit log: one in this process, or three in processes of
-    /// their own.
+    /// Voters of the control plane: one in this process, or three in processes of their own.
     #[arg(long, default_value = "1", value_parser = ["1", "3"])]
     nodes: String,
     /// Where models run.

@@ -11,6 +11,7 @@ mod faults;
 mod fields;
 mod forgery;
 mod list;
+mod lives;
 mod logs;
 mod mutation;
 mod numbers;

@@ -10,6 +10,8 @@ mod tiles;
 mod verify;
 mod witness;
 
+pub use verify::is_asked_for as is_audit_verify;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -160,7 +162,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     tokio::task::spawn_blocking(move || match command {
         AuditCommand::Query(args) => run_query(&args),
         AuditCommand::Show(args) => run_show(&args),
-        AuditCommand::Verify(args) => verify::run(&args),
+        AuditCommand::Verify(args) => Ok(verify::run(&args)),
         AuditCommand::Tiles(args) => tiles::run(&args),
         AuditCommand::Prove(args) => prove::run(&args),
         AuditCommand::CheckProof(args) => prove::run_check(&args),

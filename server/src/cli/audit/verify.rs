@@ -1,6 +1,7 @@
 //! `provost audit verify`: what a directory proves, as text, JSON or a page.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -49,7 +50,24 @@ pub struct VerifyArgs {
     html: Option<PathBuf>,
 }
 
-pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+/// Whether these are the arguments of `provost audit verify`.
+pub fn is_asked_for(args: impl Iterator<Item = String>) -> bool {
+    let plain: Vec<String> = args.skip(1).filter(|arg| !arg.starts_with('-')).take(2).collect();
+    plain == ["audit", "verify"]
+}
+
+/// Any failure to do what was asked is exit code 5: 1 means tampered here.
+pub fn run(args: &VerifyArgs) -> ExitCode {
+    match verify_and_print(args) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => {
+            crate::failure::print(&error);
+            ExitCode::from(Exit::Usage.code())
+        }
+    }
+}
+
+fn verify_and_print(args: &VerifyArgs) -> anyhow::Result<Exit> {
     let path = match &args.path {
         Some(path) => path.clone(),
         None => Place { dir: None, data_dir: std::env::var_os("PROVOST_DATA_DIR").map(PathBuf::from) }.resolve()?,
@@ -65,22 +83,14 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         witness_policy: args.witness_policy.clone(),
         receipts: receipt::read_all(&args.receipt)?,
     };
-    let report = match verify(&path, &options) {
-        Ok(report) => report,
-        Err(usage) => {
-            eprintln!("error: {usage}");
-            return Ok(ExitCode::from(Exit::Usage.code()));
-        }
-    };
+    let report = verify(&path, &options)?;
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
+    // A reader that leaves early (`| head`) must not turn the verdict into another exit code.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     if let Some(file) = &args.html {
         write_page(file, args, &report)?;
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{}", report.to_string().trim_end());
-    }
-    Ok(ExitCode::from(report.exit_code()))
+    Ok(report.exit)
 }
 
 fn write_page(file: &Path, args: &VerifyArgs, report: &Report) -> anyhow::Result<()> {
@@ -104,4 +114,16 @@ fn write_page(file: &Path, args: &VerifyArgs, report: &Report) -> anyhow::Result
         )
         .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_asked_for;
+
+    #[test]
+    fn its_usage_errors_are_told_from_others() {
+        let asked = |line: &str| is_asked_for(line.split(' ').map(str::to_owned));
+        assert!(asked("provost audit verify --bogus") && asked("provost --verbose audit verify"));
+        assert!(!asked("provost audit query verify") && !asked("provost verify") && !asked("provost"));
+    }
 }
