@@ -16,6 +16,8 @@ mod failure;
 mod node;
 mod roles;
 mod threads;
+mod tiles;
+mod witness;
 
 use std::{io::IsTerminal, process::ExitCode};
 

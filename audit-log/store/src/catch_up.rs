@@ -165,12 +165,14 @@ async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T,
     tokio::time::timeout(PART_LIMIT, answer).await.map_err(late)?
 }
 
-/// Those of the published checkpoints that are of this log and older than `before` records, in the
-/// form of the file. What they sign is left to the verifier.
-pub(crate) fn earlier_checkpoints(history: &[u8], origin: &str, before: u64) -> String {
+/// Those of the published checkpoints that are of this log and earlier than `latest`, one of `size`
+/// records, in the form of the file. A change of keys signs a size again. What they sign is left to the
+/// verifier.
+pub(crate) fn earlier_checkpoints(history: &[u8], origin: &str, latest: &str, size: u64) -> String {
     let text = String::from_utf8_lossy(history);
     let older = split_notes(&text).into_iter().filter(|note| {
-        Checkpoint::parse_unchecked(note).is_ok_and(|found| found.origin == origin && found.size < before)
+        Checkpoint::parse_unchecked(note).is_ok_and(|found| found.origin == origin && found.size <= size)
+            && *note != latest
     });
     older.map(|note| format!("{note}\n")).collect()
 }

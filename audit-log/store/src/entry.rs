@@ -18,6 +18,12 @@ pub(crate) const MAX_HEADS: usize = 4_096;
 /// The longest writer id, bytes.
 const MAX_WRITER: usize = 255;
 const VERSION: u8 = 1;
+/// Kind byte of [`Command::Cosigned`].
+const COSIGNED: u8 = 16;
+/// Kind byte of [`Command::SealAll`].
+const SEAL_ALL: u8 = 17;
+/// Kind byte of [`Command::Rotated`].
+const ROTATED: u8 = 18;
 
 /// An entry or a reply does not have its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +64,26 @@ pub enum Command {
     Signed(Vec<String>),
     /// Keep or prune records.
     Retention(RetentionCommand),
+    /// Publish this checkpoint, which witnesses have cosigned.
+    Cosigned(String),
+    /// As [`Command::Seal`], for logs that did not grow too: their next checkpoint has other signatures.
+    SealAll,
+    /// Another key signs from now on: heads that both keys signed, and which key follows which. One
+    /// entry, so that there is no moment in which both keys sign for themselves.
+    Rotated(Rotated),
+}
+
+/// The change of the key that signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// The record in the cluster's log that names the new key.
+    pub record: u64,
+    /// The raw Ed25519 key that signed until now.
+    pub follows: [u8; 32],
+    /// The one that signs from now on.
+    pub public_key: [u8; 32],
+    /// A checkpoint of every log, signed by both.
+    pub notes: Vec<String>,
 }
 
 /// The head of one log.
@@ -103,7 +129,12 @@ impl Command {
     pub fn writer(&self) -> Option<&str> {
         match self {
             Command::Append(append) => Some(&append.writer),
-            Command::Seal | Command::Signed(_) | Command::Retention(_) => None,
+            Command::Seal
+            | Command::SealAll
+            | Command::Signed(_)
+            | Command::Cosigned(_)
+            | Command::Rotated(_)
+            | Command::Retention(_) => None,
         }
     }
 
@@ -127,8 +158,19 @@ impl Command {
             Command::Seal => out.push(1),
             Command::Signed(notes) => {
                 out.push(2);
-                out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
-                notes.iter().for_each(|note| put_bytes(&mut out, note.as_bytes()));
+                put_notes(&mut out, notes);
+            }
+            Command::Cosigned(note) => {
+                out.push(COSIGNED);
+                put_bytes(&mut out, note.as_bytes());
+            }
+            Command::SealAll => out.push(SEAL_ALL),
+            Command::Rotated(rotated) => {
+                out.push(ROTATED);
+                out.extend_from_slice(&rotated.record.to_le_bytes());
+                out.extend_from_slice(&rotated.follows);
+                out.extend_from_slice(&rotated.public_key);
+                put_notes(&mut out, &rotated.notes);
             }
             Command::Retention(command) => {
                 out.push(RETENTION);
@@ -158,11 +200,15 @@ impl Command {
                 Command::Append(Append { writer, epoch, batch, records })
             }
             1 => Command::Seal,
-            2 => {
-                let count = take.count(MAX_HEADS)?;
-                let note = |_| take.text(MAX_CHECKPOINT_BYTES);
-                Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
-            }
+            2 => Command::Signed(take.notes()?),
+            SEAL_ALL => Command::SealAll,
+            ROTATED => Command::Rotated(Rotated {
+                record: take.u64()?,
+                follows: take.array()?,
+                public_key: take.array()?,
+                notes: take.notes()?,
+            }),
+            COSIGNED => Command::Cosigned(take.text(MAX_CHECKPOINT_BYTES)?),
             RETENTION => Command::Retention(take.postcard()?),
             _ => return Err(EntryError("unknown kind")),
         };
@@ -265,6 +311,11 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+fn put_notes(out: &mut Vec<u8>, notes: &[String]) {
+    out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
+    notes.iter().for_each(|note| put_bytes(out, note.as_bytes()));
+}
+
 struct Take<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -275,6 +326,11 @@ impl Take<'_> {
         let found = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
         self.at += N;
         found.copied().ok_or(EntryError("it is cut"))
+    }
+
+    fn notes(&mut self) -> Result<Vec<String>, EntryError> {
+        let count = self.count(MAX_HEADS)?;
+        (0..count).map(|_| self.text(MAX_CHECKPOINT_BYTES)).collect()
     }
 
     fn u8(&mut self) -> Result<u8, EntryError> {
@@ -356,7 +412,16 @@ mod tests {
     #[test]
     fn round_trips() {
         let release = Command::Retention(RetentionCommand::Release(LogId::CLUSTER, "case-7".to_owned()));
-        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()]), release] {
+        let rotated = Rotated { record: 5, follows: [1; 32], public_key: [2; 32], notes: vec!["note".to_owned()] };
+        for command in [
+            example(),
+            Command::Seal,
+            Command::SealAll,
+            Command::Signed(vec!["note".to_owned()]),
+            Command::Cosigned("n".to_owned()),
+            Command::Rotated(rotated),
+            release,
+        ] {
             let bytes = Bytes::from(command.encode());
             assert_eq!(Command::decode(&bytes), Ok(command));
             for cut in 0..bytes.len() {

@@ -46,6 +46,10 @@ pub(crate) enum Job {
     Persist(PersistJob),
     /// Checkpoints, and the text of the file at the top that holds the latest of every log.
     Publish(Vec<PublishJob>, String),
+    /// Puts a cosigned checkpoint beside its log.
+    Cosigned(PublishJob),
+    /// Replaces public keys: each a path and its text.
+    Keys(Vec<(PathBuf, String)>),
     Stop,
 }
 
@@ -108,6 +112,13 @@ fn run(audit_dir: &Path, disk: &Disk, queue: &mpsc::Receiver<Job>, done: &watch:
                 persist(audit_dir, disk, job).map(|()| Some(applied))
             }
             Job::Publish(jobs, all) => publish(audit_dir, disk, &jobs, &all).map(|()| None),
+            Job::Keys(files) => {
+                files.iter().try_for_each(|(path, text)| disk.replace(path, text.as_bytes())).map(|()| None)
+            }
+            Job::Cosigned(job) => {
+                let path = job.dir.join(provost_audit_verify::COSIGNED_FILE);
+                disk.replace(&path, job.note.as_bytes()).map(|()| None)
+            }
         };
         match result {
             Ok(None) => {}

@@ -154,7 +154,11 @@ impl AuditLog for AuditService {
 
     async fn key(&self, request: Request<KeyRequest>) -> Result<Response<KeyResponse>, Status> {
         self.callers.replica(request.extensions()).await?;
-        let key = self.node()?.key().secret_pkcs8().map_err(|e| Status::internal(e.to_string()))?;
+        let node = self.node()?;
+        if !node.has_signing_key() {
+            return Err(Status::unavailable("PV-AUDIT-KEY: this replica waits for the key itself"));
+        }
+        let key = node.key().secret_pkcs8().map_err(|e| Status::internal(e.to_string()))?;
         tracing::info!("another audit node got the checkpoint key");
         Ok(Response::new(KeyResponse { pkcs8: key.into() }))
     }

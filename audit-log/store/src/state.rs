@@ -120,6 +120,11 @@ pub(crate) struct MachineState {
     pub checkpoints: BTreeMap<LogId, Signed>,
     /// What was pruned, and what must not be.
     pub retention: RetentionState,
+    /// The latest checkpoint that witnesses cosigned, with its size.
+    pub cosigned: BTreeMap<LogId, (u64, String)>,
+    /// Keys that signed, with the record of the cluster's log that named each; empty: the first still
+    /// does.
+    pub keys: Vec<(Option<u64>, [u8; 32])>,
 }
 
 impl MachineState {

@@ -16,8 +16,13 @@ pub const SEGMENTS_DIR: &str = "segments";
 pub const CHECKPOINT_FILE: &str = "checkpoint";
 /// Every checkpoint ever signed for a log, one after the other.
 pub const HISTORY_FILE: &str = "checkpoints";
+/// The latest checkpoint of the cluster's log with the cosignatures of witnesses.
+pub const COSIGNED_FILE: &str = "checkpoint.cosigned";
 /// The verifier key, in C2SP form.
 pub const KEY_FILE: &str = "audit.pub";
+
+/// The keys that signed, oldest first, beside the cluster's log; absent before the first rotation.
+pub const KEYS_FILE: &str = "keys";
 
 /// Digits in file names: as many as the largest index has.
 const DIGITS: usize = 20;

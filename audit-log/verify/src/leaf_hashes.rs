@@ -93,7 +93,7 @@ impl LeafHashes {
     }
 
     /// Stored hashes of leaves within one block, or within the tail.
-    fn hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, LeafHashError> {
+    pub(crate) fn hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, LeafHashError> {
         if range.start >= self.tail_first {
             let within = |index: u64| (index - self.tail_first) as usize;
             let part = self.tail.get(within(range.start)..within(range.end));

@@ -12,6 +12,7 @@ use provost_audit_core::{
 use crate::{
     anchor::{Checkpoints, Known, Refused},
     block_check::Ask,
+    key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
     options::VerifyOptions,
@@ -24,6 +25,7 @@ use crate::{
     tail::TailRun,
     verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
     walk::{Part, ReadFault, Walk},
+    witness::Witnesses,
 };
 
 /// A log and what it is compared with.
@@ -33,6 +35,7 @@ pub(crate) struct LogCheck<'a> {
     /// The audit directory, when the log is one of several in it.
     pub top: Option<&'a Path>,
     pub trusted: Option<[u8; 32]>,
+    pub witnesses: Option<&'a Witnesses>,
     pub options: &'a VerifyOptions,
     pub pool: &'a Pool,
 }
@@ -47,14 +50,14 @@ enum Begun {
 
 impl LogCheck<'_> {
     pub(crate) fn run(self) -> LogReport {
-        let (origin, key) = match self.identity() {
+        let (origin, keys) = match self.identity() {
             Ok(found) => found,
             Err((why, missing)) => return without_key(&self.log, &self.layout.dir.join(KEY_FILE), &why, missing),
         };
-        let mut checkpoints = Checkpoints::default();
-        let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &key).and_then(|()| {
+        let mut checkpoints = Checkpoints { witnesses: self.witnesses, ..Checkpoints::default() };
+        let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &keys).and_then(|()| {
             match &self.options.against {
-                Some(path) => checkpoints.read_matching(path, &origin, &key, true),
+                Some(path) => checkpoints.read_matching(path, &origin, &keys, true),
                 None => Ok(()),
             }
         });
@@ -88,15 +91,16 @@ impl LogCheck<'_> {
         report
     }
 
-    /// The log's origin, and the key that must have signed it; otherwise why not, and whether the
+    /// The log's origin, and the keys that may have signed it; otherwise why not, and whether the
     /// file is missing.
-    fn identity(&self) -> Result<(String, [u8; 32]), (String, bool)> {
+    fn identity(&self) -> Result<(String, KeyChain), (String, bool)> {
         let text = std::fs::read(self.layout.dir.join(KEY_FILE)).map_err(|e| (e.to_string(), true))?;
         let own = VerifierKey::parse(&String::from_utf8_lossy(&text)).map_err(|e| (e.to_string(), false))?;
         if LogId::from_origin(&own.name) != Some(self.log.clone()) {
             return Err((format!("the key beside the log is of another log, {}", own.name), false));
         }
-        Ok((own.name, self.trusted.unwrap_or(own.public_key)))
+        let keys = KeyChain::read(self.top, own.public_key, self.trusted);
+        Ok((own.name, keys))
     }
 
     /// With `since`: whole segments before it, by the roots in their footers. A signed checkpoint

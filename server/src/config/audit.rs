@@ -1,13 +1,15 @@
-//! `[audit]`: where records are sent, and how long they are kept.
+//! `[audit]`: where records are sent, how long they are kept, and who outside vouches for them and reads
+//! them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use provost_audit_core::LogId;
 use provost_audit_store::{ForwardConfig, ForwardTarget, OtlpTarget, SyslogTarget};
 use provost_types::Name;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::parse_duration;
+use super::outside::{self, Outside, WitnessFile};
+use crate::{cli::parse_duration, witness::ask::WitnessAddress};
 
 /// Shortest time that a policy may keep records: less is a slip of the pen.
 const MIN_KEEP: Duration = Duration::from_secs(24 * 3600);
@@ -24,6 +26,14 @@ pub struct AuditFile {
     /// `[[audit.retention]]`: how long records are kept. Write the same on all audit nodes: whoever
     /// leads goes by its own. Default: for ever.
     pub retention: Vec<RetentionFile>,
+    /// `[[audit.witnesses]]`: who is asked to cosign the cluster log's checkpoints. Name those that
+    /// auditors run; write the same on every audit node. Default: none.
+    pub witnesses: Vec<WitnessFile>,
+    /// Serves tiles and proofs of the logs here, read-only: plain HTTP on loopback, else TLS with the
+    /// node's certificate. Set it for monitors that follow a log. Default: not served.
+    pub listen: Option<SocketAddr>,
+    /// The file that lists who may read which log. Default: nobody.
+    pub readers: Option<PathBuf>,
 }
 
 /// One of `[[audit.forward]]`.
@@ -78,9 +88,22 @@ pub struct AuditConfig {
     pub forward: Vec<ForwardFile>,
     /// Rules.
     pub retention: Vec<RetentionFile>,
+    /// Each is a key and a URL.
+    pub witnesses: Vec<WitnessFile>,
+    /// Where tiles are served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// To whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers: Option<PathBuf>,
 }
 
 impl AuditConfig {
+    /// The witnesses, ready to be asked.
+    pub fn witness_addresses(&self) -> Vec<WitnessAddress> {
+        self.witnesses.iter().filter_map(|w| WitnessAddress::parse(&w.key, &w.url).ok()).collect()
+    }
+
     /// The receivers, as the forwarders take them.
     pub fn forwards(&self) -> Vec<ForwardConfig> {
         self.forward.iter().filter_map(|file| forward(file).ok()).collect()
@@ -130,7 +153,8 @@ pub fn check(file: &AuditFile, has_log: bool, say: &mut impl FnMut(&'static str,
             Err(why) => say("audit.retention", format!("has a wrong rule for `{}`: {why}", rule.tenant)),
         }
     }
-    AuditConfig { forward: file.forward.clone(), retention: file.retention.clone() }
+    let Outside { witnesses, listen, readers } = outside::check(file, say);
+    AuditConfig { forward: file.forward.clone(), retention: file.retention.clone(), witnesses, listen, readers }
 }
 
 fn log_of(name: &str) -> Option<LogId> {

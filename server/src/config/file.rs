@@ -34,7 +34,7 @@ pub struct ServerFile {
     pub timings: TimingsFile,
     /// How many voters there must be.
     pub membership: MembershipFile,
-    /// What happens to records once they are kept.
+    /// What the audit log does beside keeping records.
     pub audit: super::audit::AuditFile,
 }
 

@@ -8,6 +8,7 @@
 pub mod audit;
 mod check;
 mod file;
+mod outside;
 
 pub use check::{CERTIFICATE_TTL_VARIABLE, check};
 pub use file::ServerFile;
@@ -124,7 +125,7 @@ pub struct ServerConfig {
     pub certificate_ttl: Duration,
     /// How long grants hold while no control-plane node confirms them; `None`: for ever.
     pub grants_max_age: Option<Duration>,
-    /// Where records are sent, and how long they are kept.
+    /// What the audit log does beside keeping records.
     pub audit: audit::AuditConfig,
 }
 

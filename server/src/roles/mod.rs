@@ -33,6 +33,7 @@ use crate::{
     config::{Role, ServerConfig},
     failure::Failure,
     node::{data_plane::DataPlane, keys, metrics},
+    tiles::serve::Tiles,
 };
 use audit::AuditRole;
 use certificate::Keeper;
@@ -112,6 +113,11 @@ impl Server {
             let parts = data::DataParts { config, identity: &server.identity, audit, inference, anonymous };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
+        }
+        if let Some(address) = config.audit.listen.filter(|_| config.has(Role::AuditLog)) {
+            let listener = bind(address, "audit.listen").await?;
+            let tiles = Tiles::new(&config.data_dir.join("audit"), config.audit.readers.clone());
+            until(tiles.serve(listener, Some(server.identity.clone())), &server.tasks, &server.stop);
         }
         let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.replica());
         let sampler = match config.has(Role::AuditLog) {

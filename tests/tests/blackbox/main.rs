@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod audit_read;
+mod audit_held;
+mod audit_tiles;
+mod audit_witness;
 mod bad_input;
 mod clients;
 mod conformance;

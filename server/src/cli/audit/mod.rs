@@ -11,7 +11,14 @@ mod query;
 mod render;
 mod show;
 mod tail;
+mod checkpoints;
+mod prove;
+mod reader_token;
+mod receipt;
+mod rotate_key;
+mod tiles;
 mod verify;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -47,13 +54,46 @@ pub enum AuditCommand {
     /// 3 stale, 4 incomplete input, 5 usage.
     #[command(after_help = "Example: provost audit verify ./data/audit --against checkpoint.txt")]
     Verify(verify::VerifyArgs),
+    /// Write logs as C2SP tlog-tiles: files that tools of others read.
+    #[command(after_help = "Example: provost audit tiles ./tiles --tenant acme")]
+    Tiles(tiles::TilesArgs),
+    /// Print a proof file: that a record is in its log (C2SP tlog-proof), or that one signed size
+    /// extends another.
+    #[command(after_help = "Example: provost audit prove 12 --tenant acme > 12.tlog-proof")]
+    Prove(prove::ProveArgs),
+    /// Check a proof file offline.
+    #[command(after_help = "Example: provost audit check-proof 12.tlog-proof --key VKEY --receipt receipt.json")]
+    CheckProof(prove::CheckProofArgs),
+    /// Print the newest checkpoints that the control plane holds: an anchor for `verify --against`.
+    #[command(
+        after_help = "Example: provost audit checkpoints > anchor && provost audit verify ./audit --against anchor"
+    )]
+    Checkpoints(checkpoints::CheckpointsArgs),
+    /// Make a token for reading one log's tiles and proofs over HTTP.
+    #[command(after_help = "Example: provost audit reader-token --log acme")]
+    ReaderToken(reader_token::ReaderTokenArgs),
+    /// Replace the key that signs checkpoints; run it where the leader of the audit group runs.
+    #[command(after_help = "Example: provost audit rotate-key --data-dir /var/lib/provost")]
+    RotateKey(rotate_key::RotateKeyArgs),
+    /// Run a witness: what an auditor has to trust nobody's copy but its own.
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
+}
+
+impl AuditCommand {
+    /// Whether the command is a long-running server, which logs more.
+    pub fn is_server(&self) -> bool {
+        matches!(self, AuditCommand::Witness(witness::WitnessCommand::Serve(_)))
+    }
 }
 
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let command = match command {
         AuditCommand::Hold(command) => return hold::run(command).await,
         AuditCommand::Prune(args) => return prune::run(args).await,
-        command => command,
+        AuditCommand::Witness(command) => return witness::run(command).await,
+        AuditCommand::Checkpoints(args) => return checkpoints::run(args).await,
+        other => other,
     };
     // Reading files blocks: it has a thread of its own.
     tokio::task::spawn_blocking(move || match command {
@@ -63,8 +103,15 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Export(args) => export::run(&args),
         AuditCommand::Index(args) => index::run(&args),
         AuditCommand::Verify(args) => Ok(verify::run(&args)),
+        AuditCommand::Tiles(args) => tiles::run(&args),
+        AuditCommand::Prove(args) => prove::run(&args),
+        AuditCommand::CheckProof(args) => prove::run_check(&args),
+        AuditCommand::ReaderToken(args) => reader_token::run(&args),
+        AuditCommand::RotateKey(args) => rotate_key::run(&args),
         // Answered above.
-        AuditCommand::Hold(_) | AuditCommand::Prune(_) => Ok(ExitCode::SUCCESS),
+        AuditCommand::Hold(_) | AuditCommand::Prune(_) | AuditCommand::Witness(_) | AuditCommand::Checkpoints(_) => {
+            Ok(ExitCode::SUCCESS)
+        }
     })
     .await?
 }

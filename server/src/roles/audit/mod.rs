@@ -29,8 +29,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use super::{control::ControlRole, until};
-use crate::config::{Role, ServerConfig};
+use crate::{
+    config::{Role, ServerConfig},
+    node::held,
+};
 use callers::{Callers, authorise};
+use replica::Outside;
 use roster::{Roster, RosterService, Rosters};
 use standing::{Asking, Standing};
 
@@ -142,15 +146,20 @@ impl AuditRole {
         if !config.has(Role::AuditLog) {
             return Ok(());
         }
+        let holder: Arc<dyn held::Holder> = match control {
+            Some(control) => Arc::new(held::Local(control.node.clone())),
+            None => Arc::new(held::Remote::new(identity, &config.control_plane)),
+        };
+        let outside = Outside { sink: self.sink(), holder, witnesses: config.audit.witness_addresses() };
         let opening = replica::Opening::new(config, identity, known)?;
         let (slot, peers, fatal) = (self.node.clone(), peers.clone(), self.fatal.clone());
         if opening.has_run() {
             let node = opening.open().await?;
-            until(replica::run(opening, node, slot, peers, fatal), tasks, stop);
+            until(replica::run(opening, node, slot, peers, fatal, outside), tasks, stop);
         } else {
             let first = async move {
                 match opening.open().await {
-                    Ok(node) => replica::run(opening, node, slot, peers, fatal).await,
+                    Ok(node) => replica::run(opening, node, slot, peers, fatal, outside).await,
                     Err(cause) => fatal.raise(&cause),
                 }
             };
@@ -187,6 +196,14 @@ impl AuditRole {
 
     /// Records the end of this process, while the replicas still answer.
     pub async fn stop_writing(&self) {
+        if let Some(node) = self.node.get().filter(|node| node.is_leader()) {
+            // The next leader, or the next start, notes what is not noted now.
+            match tokio::time::timeout(CLOSE_LIMIT, node.note_now()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the tenants' last checkpoints are not noted"),
+                Err(_) => tracing::debug!("the tenants' last checkpoints are not noted within {CLOSE_LIMIT:?}"),
+            }
+        }
         if let Err(error) = self.writer.close(CLOSE_LIMIT).await {
             tracing::warn!(%error, "the end of this process is not in the audit log");
         }

@@ -11,6 +11,7 @@ use provost_audit_store::{
     AuditError, AuditNode, AuditNodeConfig, AuditPeers, CheckpointKey, Dial, GrpcTransport, Peer, PeerService,
     Promotion, RaftRetention, Timings, fetch_key,
 };
+use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity, Role};
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,7 +21,9 @@ use super::{
 };
 use crate::{
     config::ServerConfig,
+    node::held,
     roles::{control::mark, identity},
+    witness::ask,
 };
 
 /// Between two tries to get the key, and between two looks at the group's members.
@@ -148,20 +151,45 @@ fn others(identity: &Arc<Identity>, roster: &Roster, own: u64) -> Vec<(String, C
     others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(identity, keeper)?))).collect()
 }
 
+/// What vouches for the log from outside of the group, and the way in for what it records of itself.
+pub struct Outside {
+    pub sink: Arc<dyn AuditSink>,
+    pub holder: Arc<dyn held::Holder>,
+    pub witnesses: Vec<ask::WitnessAddress>,
+}
+
 /// Takes part in the group until the process ends.
-pub async fn run(opening: Opening, node: AuditNode, slot: Arc<OnceLock<AuditNode>>, peers: PeerService, fatal: Fatal) {
+pub async fn run(
+    opening: Opening,
+    node: AuditNode,
+    slot: Arc<OnceLock<AuditNode>>,
+    peers: PeerService,
+    fatal: Fatal,
+    outside: Outside,
+) {
     peers.add(node.group());
     let _ = slot.set(node.clone());
-    let checking = async {
-        loop {
-            match node.check_and_sign(READY_LIMIT).await {
-                Ok(()) => return tracing::info!("the audit log's replica is up to date"),
-                Err(AuditError::Group(error)) => tracing::warn!(%error, "the audit log has no leader yet"),
-                Err(error) => return fatal.raise(&error.into()),
-            }
+    tokio::join!(vouch(&node, &fatal, outside), follow_members(&opening, &node));
+}
+
+/// Checks the files, then signs, and compares with and asks those outside, while this node leads. An
+/// older copy of the log ends the process before it has signed anything.
+async fn vouch(node: &AuditNode, fatal: &Fatal, outside: Outside) {
+    loop {
+        match node.check(READY_LIMIT).await {
+            Ok(()) => break tracing::info!("the audit log's replica is up to date"),
+            Err(AuditError::Group(error)) => tracing::warn!(%error, "the audit log has no leader yet"),
+            Err(error) => return fatal.raise(&error.into()),
         }
-    };
-    tokio::join!(checking, follow_members(&opening, &node));
+    }
+    match held::at_start(node, &*outside.holder).await {
+        Ok(()) => {}
+        Err(error @ (AuditError::RolledBack { .. } | AuditError::Differs { .. })) => return fatal.raise(&error.into()),
+        Err(error) => tracing::warn!(%error, "the audit log is compared with the control plane's copy later"),
+    }
+    node.note_tenants(outside.sink);
+    node.start_signing();
+    tokio::join!(held::run(node.clone(), outside.holder), ask::run(node.clone(), outside.witnesses));
 }
 
 async fn follow_members(opening: &Opening, node: &AuditNode) {
