@@ -49,7 +49,7 @@ fn side_by_side(cases: &str, mut rows: BTreeMap<String, Vec<String>>) -> Matrix 
             lines.push(vec![title.to_uppercase()]);
             continue;
         }
-        let Some((case, home)) = line.split_once(" | ") else { continue };
+        let Some((case, home)) = line.split_once(" | ").filter(|_| !line.starts_with('#')) else { continue };
         match (rows.remove(case), home.strip_prefix("pending: ")) {
             (Some(row), _) => lines.push(row),
             (None, Some(why)) => pending.push(format!("  pending: {case} (waits for: {why})")),
@@ -97,7 +97,7 @@ mod tests {
     fn gaps_and_strays_are_named() {
         let row =
             |case: &str| (case.to_owned(), vec![case.to_owned(), "INTEGRITY failed".into(), "1".into(), "-".into()]);
-        let cases = "# Tamper\nflip | a.rs\ndrop | a.rs\nwitness | pending: witnesses\n";
+        let cases = "#: CASE | FILE\n# Tamper\nflip | a.rs\ndrop | a.rs\nwitness | pending: witnesses\n";
         let matrix = side_by_side(cases, BTreeMap::from([row("flip"), row("stray")]));
         assert_eq!(matrix.wrong, ["no row: drop; its test is in a.rs".to_owned(), format!("not in {CASES}: stray")]);
         assert!(matrix.table.contains("-- TAMPER\nflip  INTEGRITY failed  1"), "{}", matrix.table);
