@@ -102,6 +102,7 @@ async fn records_reach_a_syslog_receiver_over_tls() {
     let _running = cp_1.start();
     let admin = site.admin(&cp_1).await;
     write(&admin, "acme").await.unwrap();
+    write(&admin, "other").await.unwrap();
     let began = Instant::now();
     let metrics = loop {
         let metrics = metrics(&cp_1).await;
