@@ -9,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use common::{START_NS, copy_dir, event, tenant, verify_both};
+use bytes::Bytes;
+use common::{Lab, START_NS, copy_dir, event, open_machine, tenant, verify_both};
 use provost_audit_core::{Checkpoint, LogId, NoteSigner, VerifierKey};
-use provost_audit_store::{AuditLog, AuditLogConfig, CheckpointKey, next_key_file, open};
+use provost_audit_store::{
+    AuditLog, AuditLogConfig, CheckpointKey, Command, Head, Reply, Rotated, next_key_file, open,
+};
 use provost_audit_verify::{Exit, Report, VerifyOptions, verify};
 use provost_types::{AuditSink, Phase};
 use tempfile::tempdir;
@@ -209,4 +212,67 @@ async fn a_crash_before_the_file_is_moved_is_made_good() {
     fs::write(&key_file, &old).unwrap();
     let refused = open(config(dir.path())).await.err().expect("another key signs now");
     assert_eq!(refused.code(), "PV-AUDIT-KEY", "{refused}");
+}
+
+/// A machine that never saw the first key, as that of a replica that joined later.
+#[test]
+fn a_key_takes_over_in_one_entry_on_every_replica() {
+    let (here, there) = (tempdir().unwrap(), tempdir().unwrap());
+    let mut lab = Lab::open(here.path());
+    let acme = tenant("acme");
+    lab.calls(&LogId::CLUSTER, 2);
+    lab.calls(&acme, 3);
+    lab.checkpoint();
+    lab.calls(&acme, 1);
+    let next = CheckpointKey::open(&here.path().join("keys/next")).unwrap();
+    let sealed = |lab: &mut Lab| match lab.apply(Bytes::from(Command::SealAll.encode())) {
+        Reply::Sealed(heads) => heads,
+        other => panic!("{other:?}"),
+    };
+    let note = |head: &Head, keys: &[&CheckpointKey]| {
+        let origin = head.log.origin("provost");
+        let (size, root, chain) = (head.size, head.root, head.chain);
+        let text = Checkpoint { origin: origin.clone(), size, root, chain, time_ns: START_NS }.to_text();
+        let lines: String = keys.iter().map(|key| VerifierKey::signature_line(&origin, &text, *key)).collect();
+        format!("{text}\n{lines}")
+    };
+    let rotated = |follows: &CheckpointKey, notes: Vec<String>| {
+        let (follows, public_key) = (follows.public_key(), next.public_key());
+        Bytes::from(Command::Rotated(Rotated { record: 1, follows, public_key, notes }).encode())
+    };
+    let old = CheckpointKey::open(&here.path().join("keys/audit-checkpoint.key")).unwrap();
+
+    // A log that is left out, and one that only the new key signed: nothing changes.
+    let heads = sealed(&mut lab);
+    assert_eq!(heads.len(), 2, "also the one that did not grow");
+    for notes in
+        [vec![note(&heads[0], &[&old, &next])], vec![note(&heads[0], &[&old, &next]), note(&heads[1], &[&next])]]
+    {
+        let refused = lab.apply(rotated(&old, notes));
+        assert!(matches!(&refused, Reply::Invalid(why) if why.contains("both keys")), "{refused:?}");
+    }
+    let both: Vec<String> = heads.iter().map(|head| note(head, &[&old, &next])).collect();
+    assert_eq!(lab.apply(rotated(&old, both.clone())), Reply::Taken(2));
+    assert_eq!(lab.apply(rotated(&old, both)), Reply::Taken(0), "it is done already");
+
+    // A leader that was replaced meanwhile signs with the old key: passed over.
+    lab.calls(&acme, 1);
+    let heads = sealed(&mut lab);
+    let late = heads.iter().map(|head| note(head, &[&old])).collect();
+    assert_eq!(lab.apply(Bytes::from(Command::Signed(late).encode())), Reply::Taken(0));
+    let good = heads.iter().map(|head| note(head, &[&next])).collect();
+    assert_eq!(lab.apply(Bytes::from(Command::Signed(good).encode())), Reply::Taken(2));
+
+    // Another replica, opened with the new key, comes to the same files.
+    let mut other = open_machine(there.path(), &next);
+    for (index, entry) in lab.entries.iter().enumerate() {
+        other.apply(index as u64, entry).unwrap();
+    }
+    drop((lab.machine, other));
+    let read = |dir: &Path, file: &str| fs::read_to_string(dir.join("audit").join(file)).unwrap();
+    for file in ["cluster/keys", "audit.pub", "tenants/acme/audit.pub", "tenants/acme/checkpoints", "checkpoint"] {
+        assert_eq!(read(here.path(), file), read(there.path(), file), "{file}");
+    }
+    let first = read(there.path(), "cluster/keys").lines().next().unwrap().to_owned();
+    assert_eq!(first, format!("- {}", old.verifier_key("provost/_cluster").to_text()));
 }
