@@ -1,21 +1,21 @@
 //! `provost audit`: all of it reads files, so it works on a copy as well as on the directory of a
 //! running node. One file a command; `place`, `filter` and `render` are what they share.
 
+mod checkpoints;
 mod export;
 mod filter;
 mod hold;
 mod index;
 mod place;
+mod prove;
 mod prune;
 mod query;
-mod render;
-mod show;
-mod tail;
-mod checkpoints;
-mod prove;
 mod reader_token;
 mod receipt;
+mod render;
 mod rotate_key;
+mod show;
+mod tail;
 mod tiles;
 mod verify;
 mod witness;
