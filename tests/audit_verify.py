@@ -31,6 +31,7 @@ class Fault(Exception):
 
     def __init__(self, code, index, file, offset, what):
         super().__init__(what)
+        self.broken, self.anchor = False, 0  # whether records differ; what the anchor covers
         self.result = {"exit": code, "index": index, "file": str(file), "offset": offset, "what": what}
 
 
@@ -139,10 +140,76 @@ def is_cut(note):
     return not signatures.endswith("\n")
 
 
-def checkpoint(note, origin, key):
-    """(size, root, chain, time) of a note that the key signed; ValueError otherwise."""
+def listed_keys(top, key):
+    """The keys of the directory, oldest first, if they lead to `key` (docs/audit-format.md, Keys)."""
+    folder, keys, named = top / "cluster", [], {}
+    lines = (folder / "keys").read_text(errors="replace").splitlines() if (folder / "keys").exists() else []
+    if len(lines) > 1:
+        named = {index: record["event.objects"][0] for index, record in cluster_events(top, "audit.key")}
+    both = [note for _, note in notes(folder / "checkpoints") if note.count("\n\u2014 ") > 1] if lines else []
+    for line in lines:
+        record, _, text = line.partition(" ")
+        try:
+            name, key_id, encoded = text.split("+", 2)
+            one = unbase64(encoded)
+            if len(one) != 33 or one[0] != 1 or sha(name.encode() + b"\n" + one)[:4].hex() != key_id:
+                break
+        except ValueError:
+            break
+        if keys and not (record.isdigit() and named.get(int(record)) == text and switched(both, name, keys[-1], one, int(record))):
+            break
+        keys.append(one)
+    return keys if key in keys else [key]
+
+
+def switched(both, name, before, one, record):
+    """Whether both keys signed one checkpoint that covers the record."""
+    for note in both:
+        try:
+            head, signers = checkpoint(note, name, [before, one])
+            if signers == (0, 1) and head[0] > record:
+                return True
+        except ValueError:
+            pass
+    return False
+
+
+def cluster_events(top, name):
+    """Index and record of each event of this name in the cluster's log, as far as it can be read."""
+    if not (top / "cluster").is_dir():
+        return
+    try:
+        for kind, _, _, index, content in parts(top / "cluster", [top, 0]):
+            leaves, body = [content[0]] if kind == "record" else [], content[3] if kind == "block" else None
+            if body:
+                raw, at = decompress(body[0], body[1]) or b"", 0
+                while at + 4 <= len(raw):
+                    (length,) = struct.unpack_from("<I", raw, at)
+                    leaves.append(raw[at + 4 : at + 4 + length])
+                    at += 4 + length
+            for number, leaf in enumerate(leaves, index):
+                if b'"event":"' + name.encode() + b'"' in leaf:
+                    record = read_record(leaf)
+                    if record["phase"] == "event" and record.get("event.objects"):
+                        yield number, record
+    except (Fault, ValueError, KeyError, AttributeError, RecursionError):
+        return  # the cluster's own verdict says so
+
+
+def tenant_heads(top):
+    """By origin: index, size and root of every record of the cluster's log that notes a checkpoint."""
+    heads = {}
+    for index, record in cluster_events(top, "checkpoint"):
+        form = re.fullmatch("([0-9]+) ([0-9a-f]{64})", record.get("event.detail", ""))
+        if form:
+            heads.setdefault(record["event.objects"][0], []).append((index, int(form[1]), bytes.fromhex(form[2])))
+    return heads
+
+
+def checkpoint(note, origin, keys):
+    """((size, root, chain, time), first and last signer) of a note that one of the keys signed, or ValueError."""
     text, blank, signatures = note.partition("\n\n")
-    lines, good = signatures.split("\n"), False
+    lines, good = signatures.split("\n"), set()
     if not blank or lines.pop() != "" or not 1 <= len(lines) <= 64 or len(note.encode()) > 16384:
         raise ValueError("not a signed note")
     for line in lines:
@@ -150,15 +217,16 @@ def checkpoint(note, origin, key):
         blob = unbase64(blob)
         if dash != "\u2014" or not name or "+" in name or len(blob) < 5:
             raise ValueError("a signature line is malformed")
-        if name == origin and blob[:4] == sha(origin.encode() + b"\n" + key)[:4]:
-            if not signed_by(key[1:], text.encode() + b"\n", blob[4:]):
-                raise ValueError("a signature does not hold")
-            good = True
+        for n, key in enumerate(keys):
+            if name == origin and blob[:4] == sha(origin.encode() + b"\n" + key)[:4]:
+                if not signed_by(key[1:], text.encode() + b"\n", blob[4:]):
+                    raise ValueError("a signature does not hold")
+                good.add(n)
     number, value = "(0|[1-9][0-9]*)", "([A-Za-z0-9+/]{43}=)"
     form = re.match(f"([^\n]+)\n{number}\n{value}\nchain {value}\ntime {number}(\n|$)", text)
     if not good or not form or form[1] != origin or int(form[2]) >= U64 or int(form[5]) >= U64:
         raise ValueError("not a checkpoint that the log's key signed")
-    return int(form[2]), unbase64(form[3]), unbase64(form[4]), int(form[5])
+    return (int(form[2]), unbase64(form[3]), unbase64(form[4]), int(form[5])), (min(good), max(good))
 
 
 def read_record(leaf):
@@ -181,9 +249,29 @@ def read_record(leaf):
     return record
 
 
-def parts(folder, end):
+def pruned(folder, origin):
+    """Whole segments that went from the front: (records, their roots, chain after them, record that says so)."""
+    kept, roots, record, chain = 0, [], 0, sha(b"provost audit chain 1\n" + origin.encode())
+    for path in sorted((folder / "segments").glob("*.pruned")):
+        data, first = path.read_bytes(), int(path.stem)
+        if first != kept:
+            raise Fault(4, kept, folder / "segments" / f"{kept:020}.pruned", 0, "neither segment nor what stays of it")
+        header, footer = data[8:88], data[88:168]
+        well = len(data) == 208 and data[:8] == b"PVPRUNE\1" and sha(data[:176]) == data[176:]
+        well = well and header[:8] == b"PVSEG\0\0\1" and struct.unpack_from("<Q", header, 8)[0] == first
+        well = well and footer[:4] == b"PVF1" and struct.unpack_from("<IQ", footer, 4) == (SEGMENT, first)
+        if not well or struct.unpack_from("<Q", data, 168)[0] < first:
+            raise Fault(1, first, path, 0, "the form of what stays of a segment")
+        if header[16:48] != sha(origin.encode()) or header[48:80] != chain:
+            raise Fault(1, first, path, 8, "what stays of a segment does not belong here")
+        roots.append(footer[16:48])
+        chain, kept, record = footer[48:80], kept + SEGMENT, struct.unpack_from("<Q", data, 168)[0]
+    return kept, roots, chain, record
+
+
+def parts(folder, end, start=0):
     """Yields the parts of a log in order; `end` is kept at the place of the next one."""
-    index, first = 0, 0
+    index, first = start, start
     segments = sorted(int(path.stem) for path in (folder / "segments").glob("*.seg"))
     while (path := folder / "segments" / f"{first:020}.seg").exists() and path.stat().st_size >= 80:
         data = path.read_bytes()
@@ -293,31 +381,49 @@ class Bodies:
             self.advance(index, end)
 
 
-def check_log(folder, log, top, anchor):
+def check_log(folder, log, top, anchor, heads, cluster_anchor):
     origin, key = vkey(folder / "audit.pub")
+    keys = listed_keys(top, key)
     if origin.rsplit("/", 1)[-1] != (log or "_cluster"):
         raise Fault(1, 0, folder / "audit.pub", 0, "the key is of another log")
     history = notes(folder / "checkpoints")
     if history and is_cut(history[-1][1]):
         history.pop()
     own = [(folder / "checkpoints", note) for note in history]
-    own += [(folder / "checkpoint", note) for note in notes(folder / "checkpoint")]
+    own += [(folder / name, note) for name in ("checkpoint", "checkpoint.cosigned") for note in notes(folder / name)]
     matching = lambda path: [(path, note) for note in notes(path) if note[1].split("\n", 1)[0] == origin]
     own += matching(top / "checkpoint")
     outside = matching(anchor) if anchor else []
     known, refused = [], None
     for outer, file, (offset, note) in [(0, *n) for n in own] + [(1, *n) for n in outside]:
         try:
-            known.append((checkpoint(note, origin, key), -outer, file, offset))
+            head, signers = checkpoint(note, origin, keys)
+            known.append((head, -outer, file, offset, signers))
         except ValueError as error:
             refused = refused or (file, offset, str(error))
-    wanted = {}
-    for head, outer, file, offset in sorted(known, key=lambda k: (k[0][0], k[1])):
+    known.sort(key=lambda k: (k[0][0], k[4]))
+    wanted, current = {}, None
+    for head, outer, file, offset, (first, last) in known:
+        if current is not None and (last < current or first > current):
+            refused = refused or (file, offset, "its key was replaced before, or did not take over from the one before it")
+        else:
+            current = last
+    own_heads = heads.get(origin, [])
+    below = [head for head in own_heads if head[0] < cluster_anchor]
+    noted, roots = own_heads[-1:] + below[-1:], {}
+    for head, outer, file, offset, _ in sorted(known, key=lambda k: (k[0][0], k[1])):
         if wanted.setdefault(head[0], (head, outer, file, offset))[0][1:3] != head[1:3]:
             refused = refused or (file, offset, "two checkpoints of one size differ")
 
-    stack, size, chain, good, anchored, signed_ns = [], 0, sha(b"provost audit chain 1\n" + origin.encode()), 0, False, 0
-    writers, intents, problems, suspicions, starts, segment, end = {}, {}, [], [], {0: chain}, [], [folder, 0]
+    kept, gone, chain, prune_record = pruned(folder, origin)
+    stack, size, good, anchored, prunes = [], kept, 0, 0, {}
+    for number, root in enumerate(gone):
+        push(stack, root, number)
+    if kept:
+        roots[kept] = join(stack)
+    prune = [f"to:{kept}", f"root:{join(stack).hex()}", f"chain:{chain.hex()}"] if kept else None
+    signed_ns = max((head[3] for head, *_ in wanted.values() if head[0] <= kept), default=0)
+    writers, intents, problems, suspicions, starts, segment, end = {}, {}, [], [], {kept: chain}, [], [folder, 0]
     bodies = Bodies(folder, origin)
 
     def take(leaf, stored, file, offset):
@@ -335,11 +441,13 @@ def check_log(folder, log, top, anchor):
         chain, size, count = sha(b"\2" + chain + node), size + 1, size
         push(stack, node, count)
         push(segment, node, count % SEGMENT)
+        if any(size == head[1] for head in noted):
+            roots[size] = join(stack)
         if size in wanted:
             (_, root, signed_chain, time), outer, note_file, note_offset = wanted[size]
             if (root, signed_chain) != (join(stack), chain):
                 raise Fault(1, good, note_file, note_offset, f"not the {size} records that were signed")
-            good, anchored, signed_ns = size, anchored or bool(outer), max(signed_ns, time)
+            good, anchored, signed_ns = size, size if outer else anchored, max(signed_ns, time)
         return int(record["time_ns"])
 
     def rules(record, node, file, offset):
@@ -348,21 +456,24 @@ def check_log(folder, log, top, anchor):
             problems.append(place)
         epoch, seq, last = writers.get(writer, (record["epoch"], 0, "0" * 64))
         follows = (record["epoch"], record["seq"]) == (epoch, seq + 1) or (record["epoch"] > epoch and record["seq"] == 1)
-        if not follows or record["writer_prev"] != last:
+        # Of a log that was pruned, the first record of a writer here may follow one that is gone.
+        if (not kept or writer in writers) and (not follows or record["writer_prev"] != last):
             problems.append(place)
         writers[writer] = (record["epoch"], record["seq"], node.hex())
         if record["phase"] == "intent":
             if call in intents:
                 problems.append(place)
             intents[call] = (writer, record["epoch"], place)
-        elif record["phase"] == "outcome" and intents.pop(call, None) is None:
+        elif record["phase"] == "outcome" and intents.pop(call, None) is None and not kept:
             problems.append(place)
+        if record.get("event") == "log.prune":
+            prunes[size] = record.get("event.objects", [])[:3]
         if int(record["time_ns"]) + CLOCK_TOLERANCE_NS < signed_ns:
             suspicions.append(place)
 
     fault = None
     try:
-        for kind, file, offset, index, content in parts(folder, end):
+        for kind, file, offset, index, content in parts(folder, end, kept):
             if kind == "segment" and content != (sha(origin.encode()), chain):
                 raise Fault(1, index, file, 0, "the segment does not belong here")
             elif kind == "block":
@@ -390,19 +501,30 @@ def check_log(folder, log, top, anchor):
             raise Fault(1, size, *end, f"{size} records are left of {max(wanted)}")
     except Fault as stop:
         fault = stop
+        fault.broken = fault.result["exit"] == 1
     if refused and (fault is None or fault.result["exit"] == 4):
         fault = Fault(1, good, *refused)
+    if fault is None and prune and (prunes.get(prune_record) != prune or prune_record >= good):
+        place = folder / "segments" / f"{kept - SEGMENT:020}.pruned", 168
+        fault = Fault(1, kept, *place, "records are gone and no signed record says that they were to go")
+    if fault is None and noted and roots.get(noted[0][1]) != noted[0][2]:
+        at = size if noted[0][1] > size else good if good < noted[0][1] else 0
+        fault = Fault(1, at, folder, 0, f"record {noted[0][0]} of the cluster's log notes other records")
+    if fault is None and below and roots.get(below[-1][1]) == below[-1][2]:
+        anchored = max(anchored, below[-1][1])
     if fault is None:
         lost = [place for writer, epoch, place in intents.values() if writers[writer][0] > epoch]
         problems += sorted(lost, key=lambda place: place[0])
         if problems:
             fault = Fault(1, *problems[0], f"{len(problems)} breaches of completeness")
     if fault:
+        fault.anchor = anchored
         raise fault
     erased = sum(count for key, count in bodies.kept.items() if key in bodies.erased)
     exit = 4 if bodies.missing else 0 if anchored else 2
-    return {"exit": exit, "origin": origin, "records": size, "signed": good, "back_dated": len(suspicions),
+    result = {"exit": exit, "origin": origin, "records": size, "signed": good, "back_dated": len(suspicions),
             "bodies": sum(bodies.kept.values()), "erased": erased, "missing": bodies.missing}
+    return result, anchored
 
 
 def push(stack, node, count):
@@ -430,15 +552,22 @@ def main(args):
     known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for _, note in (notes(anchor) if anchor else [])}
     if not folders and not known:
         return 5
-    results, code = [], 0
-    for log in sorted(folders) + sorted(known - set(folders)):
+    heads, results, code, cluster_anchor = tenant_heads(top), [], 0, 0
+
+    def gone():  # asked for after the cluster's log was checked
+        yield from sorted((known | {origin.rsplit("/", 1)[-1] for origin in heads}) - set(folders))
+
+    for log in itertools.chain(sorted(folders), gone()):
         try:
             if log not in folders:
-                gone = top / "tenants" / log if log else top / "cluster"
-                raise Fault(1, 0, gone, 0, "the anchor knows this log and it is gone")
-            result = check_log(folders[log], log, top, anchor)
+                place = top / "tenants" / log if log else top / "cluster"
+                raise Fault(1, 0, place, 0, "the anchor or the cluster's log knows this log and it is gone")
+            result, anchored = check_log(folders[log], log, top, anchor, heads, cluster_anchor)
         except Fault as fault:
-            result = fault.result
+            result, anchored = fault.result, fault.anchor
+            if not log and fault.broken:
+                heads = {}  # a changed cluster log says nothing about others
+        cluster_anchor = cluster_anchor if log else anchored
         results.append({"log": log, **result})
         code = max(code, result["exit"], key=[0, 2, 3, 4, 1].index)
     print(json.dumps({"exit": code, "logs": results}))

@@ -7,6 +7,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod audit_admin;
+mod audit_retention;
 mod bench;
 mod cli;
 mod client;
@@ -17,6 +18,8 @@ mod logins;
 mod node;
 mod roles;
 mod threads;
+mod tiles;
+mod witness;
 
 use std::{io::IsTerminal, process::ExitCode};
 

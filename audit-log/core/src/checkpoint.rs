@@ -78,31 +78,57 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The tree head in it, as every C2SP log has one.
+    pub fn tree_head(&self) -> TreeHead {
+        TreeHead { origin: self.origin.clone(), size: self.size, root: self.root }
+    }
+
     fn parse_text(text: &str) -> Result<Self, CheckpointError> {
-        let mut lines = text.lines();
+        let TreeHead { origin, size, root } = TreeHead::parse_text(text)?;
+        let mut lines = text.split_terminator('\n').skip(3);
         let mut line = |what| lines.next().ok_or(CheckpointError::Malformed(what));
-        let origin = line("no origin")?;
-        let size = decimal(line("no size")?)?;
-        let root = base64_hash(line("no root")?)?;
         let chain = line("no chain")?.strip_prefix("chain ");
         let chain = base64_hash(chain.ok_or(CheckpointError::Malformed("no chain"))?)?;
         let time = line("no time")?.strip_prefix("time ");
         let time_ns = decimal(time.ok_or(CheckpointError::Malformed("no time"))?)?;
-        if origin.is_empty() {
-            return Err(CheckpointError::Malformed("no origin"));
+        Ok(Self { origin, size, root, chain, time_ns })
+    }
+}
+
+/// What the first three lines of any C2SP checkpoint say; extension lines are opaque here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeHead {
+    /// The log's origin.
+    pub origin: String,
+    /// Leaves covered.
+    pub size: u64,
+    /// RFC 6962 root of those leaves.
+    pub root: Hash,
+}
+
+impl TreeHead {
+    /// Reads the text of a note (its signed part).
+    pub fn parse_text(text: &str) -> Result<Self, CheckpointError> {
+        let mut lines = text.split_terminator('\n');
+        if text.split_terminator('\n').any(str::is_empty) {
+            return Err(CheckpointError::Malformed("an empty line"));
         }
-        Ok(Self { origin: origin.to_owned(), size, root, chain, time_ns })
+        let mut line = |what| lines.next().ok_or(CheckpointError::Malformed(what));
+        let origin = line("no origin")?.to_owned();
+        let size = decimal(line("no size")?)?;
+        let root = base64_hash(line("no root")?)?;
+        Ok(Self { origin, size, root })
     }
 }
 
 /// ASCII decimal without leading zeros, as C2SP asks.
-fn decimal(text: &str) -> Result<u64, CheckpointError> {
+pub(crate) fn decimal(text: &str) -> Result<u64, CheckpointError> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     let wrong = CheckpointError::Malformed("not a decimal number");
     if plain { text.parse().map_err(|_| wrong) } else { Err(wrong) }
 }
 
-fn base64_hash(text: &str) -> Result<Hash, CheckpointError> {
+pub(crate) fn base64_hash(text: &str) -> Result<Hash, CheckpointError> {
     let wrong = CheckpointError::Malformed("not a base64 SHA-256 value");
     let bytes = BASE64.decode(text).map_err(|_| wrong.clone())?;
     Ok(Hash(bytes.try_into().map_err(|_| wrong)?))

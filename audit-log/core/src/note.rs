@@ -1,6 +1,7 @@
 //! C2SP signed-note: text, a blank line, signature lines; and verifier keys ("vkeys").
 //!
-//! Source: <https://c2sp.org/signed-note>. Only Ed25519 (algorithm byte 1) is understood;
+//! Source: <https://c2sp.org/signed-note>. Only Ed25519 (algorithm byte 1) is understood here, and
+//! witness cosignatures (byte 4) in `cosignature`;
 //! lines of other algorithms or other keys are kept and ignored, as the specification asks.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -54,47 +55,72 @@ pub struct VerifierKey {
 impl VerifierKey {
     /// Parses the C2SP text form and checks its key id.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
-        let mut parts = text.trim_end().splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::Key("three parts are needed"));
-        };
-        let key = BASE64.decode(key).map_err(|_| NoteError::Key("base64"))?;
-        let Some((&ED25519, key)) = key.split_first() else {
-            return Err(NoteError::Key("the algorithm is not Ed25519"));
-        };
-        let public_key = key.try_into().map_err(|_| NoteError::Key("32 key bytes are needed"))?;
-        let parsed = Self { name: name.to_owned(), public_key };
-        check_name(name)?;
-        if hex::encode(parsed.id()) != id {
-            return Err(NoteError::Key("the key id does not belong to this name and key"));
-        }
-        Ok(parsed)
+        let (name, public_key) = parse_vkey(text, ED25519)?;
+        Ok(Self { name, public_key })
     }
 
     /// The C2SP key id: first four bytes of `SHA-256(name || "\n" || 1 || key)`.
     pub fn id(&self) -> [u8; 4] {
-        let mut input = self.name.clone().into_bytes();
-        input.push(b'\n');
-        input.push(ED25519);
-        input.extend_from_slice(&self.public_key);
-        let [a, b, c, d, ..] = Hash::of(&input).0;
-        [a, b, c, d]
+        key_id(&self.name, ED25519, &self.public_key)
     }
 
     /// The C2SP text form, without a line end.
     pub fn to_text(&self) -> String {
-        let mut key = vec![ED25519];
-        key.extend_from_slice(&self.public_key);
-        format!("{}+{}+{}", self.name, hex::encode(self.id()), BASE64.encode(key))
+        vkey_text(&self.name, ED25519, &self.public_key)
     }
 
     /// Signs `text` (which ends in a line end) and gives the whole note.
     pub fn sign(name: &str, text: &str, signer: &dyn NoteSigner) -> String {
-        let key = Self { name: name.to_owned(), public_key: signer.public_key() };
-        let mut blob = key.id().to_vec();
-        blob.extend_from_slice(&signer.sign(text.as_bytes()));
-        format!("{text}\n{SIGNATURE_MARK}{name} {}\n", BASE64.encode(blob))
+        format!("{text}\n{}", Self::signature_line(name, text, signer))
     }
+
+    /// One signature line for `text`, to be added to a note.
+    pub fn signature_line(name: &str, text: &str, signer: &dyn NoteSigner) -> String {
+        let key = Self { name: name.to_owned(), public_key: signer.public_key() };
+        signature_line(name, key.id(), &signer.sign(text.as_bytes()))
+    }
+}
+
+/// A signature line: em dash, name, base64 of key id and signature.
+pub(crate) fn signature_line(name: &str, id: [u8; 4], signature: &[u8]) -> String {
+    let mut blob = id.to_vec();
+    blob.extend_from_slice(signature);
+    format!("{SIGNATURE_MARK}{name} {}\n", BASE64.encode(blob))
+}
+
+/// The C2SP key id: first four bytes of `SHA-256(name || "\n" || algorithm || key)`.
+pub(crate) fn key_id(name: &str, algorithm: u8, public_key: &[u8; 32]) -> [u8; 4] {
+    let mut input = name.as_bytes().to_vec();
+    input.extend_from_slice(&[b'\n', algorithm]);
+    input.extend_from_slice(public_key);
+    let [a, b, c, d, ..] = Hash::of(&input).0;
+    [a, b, c, d]
+}
+
+/// The text form of a key of 32 bytes: `NAME+KEYID+BASE64(algorithm || key)`.
+pub(crate) fn vkey_text(name: &str, algorithm: u8, public_key: &[u8; 32]) -> String {
+    let mut key = vec![algorithm];
+    key.extend_from_slice(public_key);
+    format!("{name}+{}+{}", hex::encode(key_id(name, algorithm, public_key)), BASE64.encode(key))
+}
+
+/// Name and key of a text form of this algorithm; its key id must belong to them.
+pub(crate) fn parse_vkey(text: &str, algorithm: u8) -> Result<(String, [u8; 32]), NoteError> {
+    let mut parts = text.trim_end().splitn(3, '+');
+    let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(NoteError::Key("three parts are needed"));
+    };
+    let key = BASE64.decode(key).map_err(|_| NoteError::Key("base64"))?;
+    let Some((found, key)) = key.split_first() else { return Err(NoteError::Key("the key is empty")) };
+    if *found != algorithm {
+        return Err(NoteError::Key("the algorithm is another (1 signs notes, 4 cosigns checkpoints)"));
+    }
+    let public_key = key.try_into().map_err(|_| NoteError::Key("32 key bytes are needed"))?;
+    check_name(name)?;
+    if hex::encode(key_id(name, algorithm, &public_key)) != id {
+        return Err(NoteError::Key("the key id does not belong to this name and key"));
+    }
+    Ok((name.to_owned(), public_key))
 }
 
 /// A note as read; nothing about its signatures has been checked yet.
@@ -108,13 +134,17 @@ pub struct SignedNote<'a> {
 impl<'a> SignedNote<'a> {
     /// Reads one note.
     pub fn parse(note: &'a str) -> Result<Self, NoteError> {
-        let split = note.find("\n\n").ok_or(NoteError::Malformed("no blank line"))?;
+        if note.bytes().any(|b| b < 0x20 && b != b'\n') {
+            return Err(NoteError::Malformed("it holds a control character"));
+        }
+        // The last one: a note's text may hold empty lines.
+        let split = note.rfind("\n\n").ok_or(NoteError::Malformed("no blank line"))?;
         let (text, rest) = (&note[..=split], &note[split + 2..]);
         if !rest.ends_with('\n') {
             return Err(NoteError::Malformed("the last signature line does not end"));
         }
         let mut signatures = Vec::new();
-        for line in rest.lines() {
+        for line in rest.split_terminator('\n') {
             if signatures.len() == MAX_SIGNATURES {
                 return Err(NoteError::Malformed("too many signatures"));
             }
@@ -135,6 +165,14 @@ impl<'a> SignedNote<'a> {
         Ok(Self { text, signatures })
     }
 
+    /// The signature lines: name, key id, what follows the key id.
+    pub fn signatures(&self) -> impl Iterator<Item = (&'a str, [u8; 4], &[u8])> {
+        self.signatures.iter().filter_map(|(name, blob)| {
+            let (id, signature) = blob.split_first_chunk::<4>()?;
+            Some((*name, *id, signature))
+        })
+    }
+
     /// Checks that `key` signed the text.
     ///
     /// A line that bears the key's name and id but does not verify fails the note at once, as the
@@ -143,11 +181,11 @@ impl<'a> SignedNote<'a> {
         let unsigned = || NoteError::Unsigned(key.name.clone());
         let id = key.id();
         let mut good = false;
-        for (name, blob) in &self.signatures {
-            if *name != key.name || blob[..4] != id {
+        for (name, found, signature) in self.signatures() {
+            if name != key.name || found != id {
                 continue;
             }
-            let signature: [u8; 64] = blob[4..].try_into().map_err(|_| unsigned())?;
+            let signature: [u8; 64] = signature.try_into().map_err(|_| unsigned())?;
             if !verifier.verify(&key.public_key, self.text.as_bytes(), &signature) {
                 return Err(unsigned());
             }

@@ -11,6 +11,7 @@ use crate::{
     error::AuditError,
     key::CheckpointKey,
     node::{AuditNode, AuditNodeConfig, AuditStatus},
+    retention::Retention,
     writer::{AuditWriter, AuditWriterConfig},
 };
 
@@ -45,13 +46,15 @@ pub async fn open(config: AuditLogConfig) -> Result<AuditLog, AuditError> {
     };
     let node = AuditNode::open(node, key).await?;
     node.initialize().await?;
-    node.check_and_sign(READY_TIMEOUT).await?;
+    node.check(READY_TIMEOUT).await?;
     let deadline = config.deadline;
     let writer = AuditWriterConfig { cluster: config.cluster, writer: config.node_name, deadline };
     let writer = AuditWriter::start(writer, Arc::new(node.proposer()));
     writer.ready().await?;
     let finished = node.finish_erasures(&writer, Duration::ZERO).await;
     finished.map_err(|e| AuditError::Unavailable(e.0))?;
+    node.note_tenants(Arc::new(writer.clone()));
+    node.start_signing();
     Ok(AuditLog { node, writer, deadline })
 }
 
@@ -86,12 +89,23 @@ impl AuditLog {
         self.node.verifier_key(log)
     }
 
+    /// Keeps and prunes records.
+    pub fn retention(&self) -> Retention {
+        self.node.retention(Arc::new(self.writer.clone()))
+    }
+
     /// Where each log stands.
     pub fn status(&self) -> Vec<AuditStatus> {
         self.node.status()
     }
 
-    /// Signs every log that grew, and waits until the checkpoints are on disk.
+    /// Switches to the next key if one waits; whether it did.
+    pub async fn rotate_if_asked(&self) -> Result<bool, AuditError> {
+        self.node.rotate_if_asked().await
+    }
+
+    /// Signs every log that grew, notes the tenants' checkpoints in the cluster's log and signs that
+    /// too, and waits until the checkpoints are on disk.
     pub async fn checkpoint_now(&self) -> Result<(), AuditError> {
         self.node.checkpoint_now().await
     }
@@ -99,8 +113,10 @@ impl AuditLog {
     /// Stops cleanly: records `log.stop`, finishes what was handed in, signs, closes the group.
     /// Records handed in later are refused.
     pub async fn close(&self) -> Result<(), AuditError> {
+        // While the cluster's log can still note the tenants' last checkpoints.
+        self.node.note_now().await?;
         self.writer.close(self.deadline).await?;
-        self.node.checkpoint_now().await?;
+        self.node.sign_now().await?;
         self.node.close().await
     }
 }

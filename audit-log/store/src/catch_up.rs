@@ -1,8 +1,10 @@
 //! How a replica that is too far behind for the Raft log gets the records that a snapshot describes.
 //!
 //! A snapshot of the audit group is a manifest: the machine's state with the head of each log. The
-//! records themselves come from another replica, in order, with the sealed bodies beside them; the files are made of them as if they had
-//! been applied here, and the tree and the chain that result must be the manifest's. Whatever a
+//! records themselves come from another replica, in order, with the sealed bodies beside them; the files
+//! are made of them as if they had been applied here, and the tree and the chain that result must be the
+//! manifest's. What was pruned is not there any more: what stays of it is taken instead, and leads to the
+//! same tree. Whatever a
 //! replica sends, nothing that differs from what the group agreed on is ever used.
 //! If the process dies meanwhile, or the records do not fit, the old state stands: the next start
 //! cuts the files back to it, and takes the snapshot again.
@@ -14,9 +16,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use provost_audit_core::{BLOCK_RECORDS, Checkpoint, LogId, RecordView, SEGMENT_LEAVES, split_notes};
+use provost_audit_core::{BLOCK_RECORDS, Checkpoint, LogId, PRUNED_LEN, RecordView, SEGMENT_LEAVES, split_notes};
 use provost_audit_verify::{HISTORY_FILE, LogLayout, LogReader};
-use provost_wire::audit::{CheckpointsRequest, CheckpointsResponse, LeavesRequest, LeavesResponse};
+use provost_wire::audit::{
+    CheckpointsRequest, CheckpointsResponse, LeavesRequest, LeavesResponse, PrunedRequest, PrunedResponse,
+};
 use tokio::{runtime::Handle, sync::mpsc};
 use tonic::{Status, transport::Channel};
 use zeroize::Zeroizing;
@@ -38,6 +42,8 @@ pub trait LeafSource: Send + Sync + 'static {
     fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>>;
     /// Another replica's keys of bodies, as they are after entry `at_least`.
     fn keys(&self, at_least: Option<u64>) -> io::Result<Zeroizing<Vec<u8>>>;
+    /// What stays of the segments before record `to`, end to end.
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>>;
 }
 
 /// How other replicas are reached now; the one of this process is not among them.
@@ -59,8 +65,8 @@ const PART_LIMIT: Duration = Duration::from_secs(20);
 const PART_BYTES: usize = 1 << 20;
 /// Messages that wait for the network.
 const PARTS_QUEUED: usize = 4;
-/// The largest history of checkpoints that is taken.
-const MAX_HISTORY_BYTES: usize = 256 << 20;
+/// The most that is taken as a whole: the history of checkpoints, what stays of pruned segments.
+const MAX_WHOLE_BYTES: usize = 256 << 20;
 
 impl LeafSource for PeerLeaves {
     fn leaves(&self, log: &LogId, from: u64, to: u64, take: TakeLeaf<'_>) -> io::Result<()> {
@@ -106,30 +112,32 @@ impl LeafSource for PeerLeaves {
     }
 
     fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>> {
-        let began = Instant::now();
-        let mut last = "no other audit node is known".to_owned();
-        while began.elapsed() < PATIENCE {
-            for (name, channel) in (self.replicas)() {
-                let request = CheckpointsRequest { log: log.tenant().to_owned() };
-                let fetched = self.runtime.block_on(async {
-                    let mut all = Vec::new();
-                    let mut stream = within(client(channel).checkpoints(request)).await?.into_inner();
-                    while let Some(part) = within(stream.message()).await? {
-                        all.extend_from_slice(&part.part);
-                        if all.len() > MAX_HISTORY_BYTES {
-                            return Err(Status::resource_exhausted("the history of checkpoints is too long"));
-                        }
-                    }
-                    Ok(all)
-                });
-                match fetched {
-                    Ok(all) => return Ok(all),
-                    Err(status) => last = format!("{name}: {}", status.message()),
-                }
+        self.whole(&format!("the checkpoints of {log}"), |channel| async move {
+            let request = CheckpointsRequest { log: log.tenant().to_owned() };
+            let mut stream = within(client(channel).checkpoints(request)).await?.into_inner();
+            let mut all = Vec::new();
+            while let Some(part) = within(stream.message()).await? {
+                all.extend_from_slice(&part.part);
+                bounded(&all)?;
             }
-            std::thread::sleep(PAUSE);
-        }
-        Err(io::Error::other(format!("PV-AUDIT-BEHIND: the checkpoints of {log} cannot be had: {last}")))
+            Ok(all)
+        })
+    }
+
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>> {
+        self.whole(&format!("what stays of the pruned records of {log}"), |channel| async move {
+            let request = PrunedRequest { log: log.tenant().to_owned(), to };
+            let mut stream = within(client(channel).pruned(request)).await?.into_inner();
+            let mut all = Vec::new();
+            while let Some(part) = within(stream.message()).await? {
+                all.extend_from_slice(&part.part);
+                bounded(&all)?;
+            }
+            match all.len() as u64 / PRUNED_LEN as u64 * SEGMENT_LEAVES >= to {
+                true => Ok(all),
+                false => Err(Status::unavailable("it has not pruned them yet")),
+            }
+        })
     }
 
     fn keys(&self, at_least: Option<u64>) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -149,6 +157,35 @@ impl LeafSource for PeerLeaves {
 }
 
 impl PeerLeaves {
+    /// Something small enough to be taken whole, from whichever replica gives it.
+    fn whole<F: Future<Output = Result<Vec<u8>, Status>>>(
+        &self,
+        what: &str,
+        ask: impl Fn(Channel) -> F,
+    ) -> io::Result<Vec<u8>> {
+        let began = Instant::now();
+        let mut last = "no other audit node is known".to_owned();
+        while began.elapsed() < PATIENCE {
+            for (name, channel) in (self.replicas)() {
+                match self.runtime.block_on(ask(channel)) {
+                    Ok(all) => return Ok(all),
+                    Err(status) => last = format!("{name}: {}", status.message()),
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(io::Error::other(format!("PV-AUDIT-BEHIND: {what} cannot be had: {last}")))
+    }
+}
+
+fn bounded(all: &[u8]) -> Result<(), Status> {
+    match all.len() <= MAX_WHOLE_BYTES {
+        true => Ok(()),
+        false => Err(Status::resource_exhausted("it sends too much")),
+    }
+}
+
+impl PeerLeaves {
     async fn keys_of(channel: Channel, at_least: Option<u64>) -> Result<Zeroizing<Vec<u8>>, String> {
         let keys = fetch_keys(channel).await.map_err(|status| status.message().to_owned())?;
         match applied_of(&keys) {
@@ -164,12 +201,14 @@ async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T,
     tokio::time::timeout(PART_LIMIT, answer).await.map_err(late)?
 }
 
-/// Those of the published checkpoints that are of this log and older than `before` records, in the
-/// form of the file. What they sign is left to the verifier.
-pub(crate) fn earlier_checkpoints(history: &[u8], origin: &str, before: u64) -> String {
+/// Those of the published checkpoints that are of this log and earlier than `latest`, one of `size`
+/// records, in the form of the file. A change of keys signs a size again. What they sign is left to the
+/// verifier.
+pub(crate) fn earlier_checkpoints(history: &[u8], origin: &str, latest: &str, size: u64) -> String {
     let text = String::from_utf8_lossy(history);
     let older = split_notes(&text).into_iter().filter(|note| {
-        Checkpoint::parse_unchecked(note).is_ok_and(|found| found.origin == origin && found.size < before)
+        Checkpoint::parse_unchecked(note).is_ok_and(|found| found.origin == origin && found.size <= size)
+            && *note != latest
     });
     older.map(|note| format!("{note}\n")).collect()
 }
@@ -258,6 +297,27 @@ pub(crate) fn send_checkpoints(layout: LogLayout) -> mpsc::Receiver<Result<Check
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => drop(parts.blocking_send(Err(Status::data_loss(e.to_string())))),
+    });
+    receiver
+}
+
+/// Reads what stays of pruned segments for another replica.
+pub(crate) fn send_pruned(layout: LogLayout, to: u64) -> mpsc::Receiver<Result<PrunedResponse, Status>> {
+    let (parts, receiver) = mpsc::channel(PARTS_QUEUED);
+    tokio::task::spawn_blocking(move || {
+        let read = |first: u64| std::fs::read(layout.pruned(first));
+        let firsts = layout.list_pruned().map(|firsts| firsts.into_iter().filter(|first| *first < to));
+        let all: io::Result<Vec<Vec<u8>>> = firsts.and_then(|firsts| firsts.map(read).collect());
+        match all.map(|all| all.concat()) {
+            Ok(all) => {
+                for part in all.chunks(PART_BYTES) {
+                    if parts.blocking_send(Ok(PrunedResponse { part: Bytes::copy_from_slice(part) })).is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(e) => drop(parts.blocking_send(Err(Status::data_loss(e.to_string())))),
+        }
     });
     receiver
 }

@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use provost_audit_core::{Hash, LogId, MAX_CHECKPOINT_BYTES, MAX_LEAF, MAX_STORED_BODY};
 use provost_types::Name;
-use serde::{Serialize, de::DeserializeOwned};
-
 use crate::subject_entry::{KeyCommand, KeyReply};
+
+use crate::retention_state::{RetentionCommand, RetentionReply};
 
 /// Records in one entry.
 pub(crate) const MAX_BATCH_RECORDS: usize = 1_024;
@@ -23,6 +23,12 @@ const VERSION: u8 = 1;
 pub(crate) const KEYS_KIND: u8 = 40;
 /// The longest entry or reply about keys, bytes: an erasure names all keys of one subject.
 const MAX_KEYS_ENTRY: usize = 64 << 10;
+/// Kind byte of [`Command::Cosigned`].
+const COSIGNED: u8 = 16;
+/// Kind byte of [`Command::SealAll`].
+const SEAL_ALL: u8 = 17;
+/// Kind byte of [`Command::Rotated`].
+const ROTATED: u8 = 18;
 
 /// An entry or a reply does not have its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +78,28 @@ pub enum Command {
     Signed(Vec<String>),
     /// Make or destroy keys of bodies.
     Keys(KeyCommand),
+    /// Keep or prune records.
+    Retention(RetentionCommand),
+    /// Publish this checkpoint, which witnesses have cosigned.
+    Cosigned(String),
+    /// As [`Command::Seal`], for logs that did not grow too: their next checkpoint has other signatures.
+    SealAll,
+    /// Another key signs from now on: heads that both keys signed, and which key follows which. One
+    /// entry, so that there is no moment in which both keys sign for themselves.
+    Rotated(Rotated),
+}
+
+/// The change of the key that signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// The record in the cluster's log that names the new key.
+    pub record: u64,
+    /// The raw Ed25519 key that signed until now.
+    pub follows: [u8; 32],
+    /// The one that signs from now on.
+    pub public_key: [u8; 32],
+    /// A checkpoint of every log, signed by both.
+    pub notes: Vec<String>,
 }
 
 /// The head of one log.
@@ -110,6 +138,8 @@ pub enum Reply {
     Taken(u32),
     /// What became of keys.
     Keys(KeyReply),
+    /// The answer to an order about keeping records.
+    Retention(RetentionReply),
 }
 
 impl Command {
@@ -117,7 +147,13 @@ impl Command {
     pub fn writer(&self) -> Option<&str> {
         match self {
             Command::Append(append) => Some(&append.writer),
-            Command::Seal | Command::Signed(_) | Command::Keys(_) => None,
+            Command::Seal
+            | Command::SealAll
+            | Command::Signed(_)
+            | Command::Cosigned(_)
+            | Command::Rotated(_)
+            | Command::Retention(_)
+            | Command::Keys(_) => None,
         }
     }
 
@@ -142,8 +178,23 @@ impl Command {
             Command::Seal => out.push(1),
             Command::Signed(notes) => {
                 out.push(2);
-                out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
-                notes.iter().for_each(|note| put_bytes(&mut out, note.as_bytes()));
+                put_notes(&mut out, notes);
+            }
+            Command::Cosigned(note) => {
+                out.push(COSIGNED);
+                put_bytes(&mut out, note.as_bytes());
+            }
+            Command::SealAll => out.push(SEAL_ALL),
+            Command::Rotated(rotated) => {
+                out.push(ROTATED);
+                out.extend_from_slice(&rotated.record.to_le_bytes());
+                out.extend_from_slice(&rotated.follows);
+                out.extend_from_slice(&rotated.public_key);
+                put_notes(&mut out, &rotated.notes);
+            }
+            Command::Retention(command) => {
+                out.push(RETENTION);
+                put_postcard(&mut out, command);
             }
             Command::Keys(command) => {
                 out.push(KEYS_KIND);
@@ -177,11 +228,16 @@ impl Command {
                 Command::Append(Append { writer, epoch, batch, records })
             }
             1 => Command::Seal,
-            2 => {
-                let count = take.count(MAX_HEADS)?;
-                let note = |_| take.text(MAX_CHECKPOINT_BYTES);
-                Command::Signed((0..count).map(note).collect::<Result<_, EntryError>>()?)
-            }
+            2 => Command::Signed(take.notes()?),
+            SEAL_ALL => Command::SealAll,
+            ROTATED => Command::Rotated(Rotated {
+                record: take.u64()?,
+                follows: take.array()?,
+                public_key: take.array()?,
+                notes: take.notes()?,
+            }),
+            COSIGNED => Command::Cosigned(take.text(MAX_CHECKPOINT_BYTES)?),
+            RETENTION => Command::Retention(take.postcard()?),
             KEYS_KIND => Command::Keys(take.postcard()?),
             _ => return Err(EntryError("unknown kind")),
         };
@@ -233,6 +289,10 @@ impl Reply {
                 out.push(KEYS_KIND);
                 put_postcard(&mut out, reply);
             }
+            Reply::Retention(reply) => {
+                out.push(RETENTION);
+                put_postcard(&mut out, reply);
+            }
         }
         out
     }
@@ -262,6 +322,7 @@ impl Reply {
             }
             5 => Reply::Taken(take.u32()?),
             KEYS_KIND => Reply::Keys(take.postcard()?),
+            RETENTION => Reply::Retention(take.postcard()?),
             _ => return Err(EntryError("unknown kind")),
         };
         take.end()?;
@@ -269,14 +330,24 @@ impl Reply {
     }
 }
 
-/// Plain data always serialises; an empty form would be refused when read.
-fn put_postcard(out: &mut Vec<u8>, value: &impl Serialize) {
+/// Kind of entries and replies about keeping records.
+const RETENTION: u8 = 32;
+/// The longest of them, bytes.
+const MAX_RETENTION: usize = 16 * 1024;
+
+/// The bytes of such an entry, behind their length. (Only allocation could fail.)
+fn put_postcard(out: &mut Vec<u8>, value: &impl serde::Serialize) {
     put_bytes(out, &postcard::to_stdvec(value).unwrap_or_default());
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     out.extend_from_slice(bytes);
+}
+
+fn put_notes(out: &mut Vec<u8>, notes: &[String]) {
+    out.extend_from_slice(&(notes.len() as u32).to_le_bytes());
+    notes.iter().for_each(|note| put_bytes(out, note.as_bytes()));
 }
 
 struct Take<'a> {
@@ -289,6 +360,11 @@ impl Take<'_> {
         let found = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
         self.at += N;
         found.copied().ok_or(EntryError("it is cut"))
+    }
+
+    fn notes(&mut self) -> Result<Vec<String>, EntryError> {
+        let count = self.count(MAX_HEADS)?;
+        (0..count).map(|_| self.text(MAX_CHECKPOINT_BYTES)).collect()
     }
 
     fn u8(&mut self) -> Result<u8, EntryError> {
@@ -329,10 +405,13 @@ impl Take<'_> {
         String::from_utf8(bytes.to_vec()).map_err(|_| EntryError("a text is not UTF-8"))
     }
 
-    fn postcard<T: DeserializeOwned>(&mut self) -> Result<T, EntryError> {
-        let range = self.range(MAX_KEYS_ENTRY)?;
+    fn postcard<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, EntryError> {
+        let range = self.range(MAX_RETENTION.max(MAX_KEYS_ENTRY))?;
         let bytes = self.bytes.get(range).unwrap_or_default();
-        postcard::from_bytes(bytes).map_err(|_| EntryError("an entry about keys cannot be read"))
+        match postcard::take_from_bytes(bytes) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(EntryError("an entry cannot be read")),
+        }
     }
 
     fn log(&mut self) -> Result<LogId, EntryError> {
@@ -367,7 +446,18 @@ mod tests {
     #[test]
     fn round_trips() {
         let keys = Command::Keys(KeyCommand::Recorded(7));
-        for command in [example(), Command::Seal, Command::Signed(vec!["note".to_owned()]), keys] {
+        let release = Command::Retention(RetentionCommand::Release(LogId::CLUSTER, "case-7".to_owned()));
+        let rotated = Rotated { record: 5, follows: [1; 32], public_key: [2; 32], notes: vec!["note".to_owned()] };
+        for command in [
+            example(),
+            Command::Seal,
+            Command::SealAll,
+            Command::Signed(vec!["note".to_owned()]),
+            Command::Cosigned("n".to_owned()),
+            Command::Rotated(rotated),
+            release,
+            keys,
+        ] {
             let bytes = Bytes::from(command.encode());
             assert_eq!(Command::decode(&bytes), Ok(command));
             for cut in 0..bytes.len() {
@@ -383,6 +473,7 @@ mod tests {
             Reply::Sealed(vec![head]),
             Reply::Taken(2),
             Reply::Keys(KeyReply::Stale { generation: 3 }),
+            Reply::Retention(RetentionReply::Refused("why".to_owned())),
         ] {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }

@@ -47,6 +47,16 @@ impl CheckpointKey {
         Self::open(path)
     }
 
+    /// Replaces the file by what another replica gave, if that is the key with this public half.
+    pub(crate) fn replace(path: &Path, pkcs8: &[u8], wanted: [u8; 32]) -> Result<Option<Self>, AuditError> {
+        let given = Ed25519KeyPair::from_pkcs8(pkcs8).map(Self);
+        if given.map_or(true, |given| given.public_key() != wanted) {
+            return Ok(None);
+        }
+        Self::write(path, pkcs8)?;
+        Self::open(path).map(Some)
+    }
+
     /// The key itself, for another replica. Secret.
     pub(crate) fn secret_pkcs8(&self) -> Result<Vec<u8>, AuditError> {
         let made = self.0.to_pkcs8().map_err(|e| AuditError::Unavailable(e.to_string()))?;

@@ -8,8 +8,7 @@
 //! on; a checkpoint never covers records whose files are not fsynced; any failed write ends the
 //! writing, it is never retried; the keys of bodies are never in a Raft log as they are, nor in the
 //! directory that is copied.
-//! Left out: proving (`provost-audit-verify`), who may connect (the server decides), witnesses,
-//! retention.
+//! Left out: proving (`provost-audit-verify`), who may connect (the server decides), witnesses.
 
 mod audit_log;
 mod batch;
@@ -25,17 +24,31 @@ mod erase;
 #[cfg(test)]
 mod erase_tests;
 mod error;
+mod export;
+mod follow;
+mod forward;
+mod held;
 mod history;
+mod indexer;
 mod key;
 mod log_files;
 mod machine;
+mod merge;
 mod node;
 mod open_body;
+mod outside;
 mod own_events;
 mod persist;
 mod proposer;
+mod prover;
+mod prune_choice;
+mod prune_files;
 mod query;
 mod recovery;
+mod retention;
+mod retention_state;
+mod rotation;
+mod scan;
 mod sequencer;
 mod service;
 mod state;
@@ -46,6 +59,7 @@ mod subject_names;
 mod subject_secret;
 mod subject_state;
 mod subject_store;
+mod tenant_heads;
 mod writer;
 
 pub use audit_log::{AuditLog, open};
@@ -53,20 +67,33 @@ pub use catch_up::{LeafSource, Replicas, TakeLeaf};
 pub use client::{AuditClient, AuditEndpoint, MAX_KEYS_BYTES, fetch_key, fetch_keys};
 pub use config::AuditLogConfig;
 pub use disk::{DiskOperation, DiskWatch};
-pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply};
+pub use entry::{Append, AppendRecord, Command, EntryError, Head, Reply, Rotated};
 pub use erase::{ERASE_EVENT, EraseError, EraseOrder, Erased, HoldCheck};
 pub use error::AuditError;
+pub use export::{ExportError, ExportFormat, OCSF_VERSION, export, ocsf_event};
+pub use follow::Follower;
+pub use forward::{
+    ForwardConfig, ForwardError, ForwardHandle, ForwardStatus, ForwardTarget, Forwarder, OtlpTarget, SyslogTarget,
+};
+pub use held::HeldCheckpoint;
+pub use indexer::build_indexes;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
 pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
 pub use open_body::{BodyError, BodyShown, BodyState};
 pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
+pub use prover::Prover;
 /// What carries Raft's messages; see `provost-control-raft`.
 pub use provost_control_raft::{
-    Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention, Timings, Transport,
+    Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention as RaftRetention, Timings,
+    Transport,
 };
-pub use query::{Found, Query, QueryError, Shown, query, show};
+pub use query::{Found, Query, QueryError, Results, Shown, query, show};
 pub use recovery::OpenCall;
+pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
+pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};
+pub use rotation::next_key_file;
+pub use scan::QueryStats;
 pub use service::{AuditCallers, AuditService, MAX_AUDIT_MESSAGE_BYTES};
 pub use state::WriterChain;
 pub use subject_entry::{Erasure, KeyCommand, KeyReply, Slot};

@@ -83,23 +83,36 @@ impl OpenBlock {
 impl LogFiles {
     /// Makes an empty log. `public_key` is written beside it, in C2SP form.
     pub(crate) fn create(disk: &Disk, layout: LogLayout, origin: &str, public_key: &str) -> Result<Self, AuditError> {
+        Self::begin(disk, layout, origin, public_key, LogHead::empty(origin))
+    }
+
+    /// Makes a log whose records before `head`, the first of a segment, were pruned.
+    pub(crate) fn begin(
+        disk: &Disk,
+        layout: LogLayout,
+        origin: &str,
+        public_key: &str,
+        mut head: LogHead,
+    ) -> Result<Self, AuditError> {
         let dir = layout.dir.clone();
         disk.make_dir(&layout.segments()).map_err(AuditError::io(&dir))?;
         let key = dir.join(KEY_FILE);
-        let key_file = disk.create(&key).map_err(AuditError::io(&key))?;
-        key_file.write_all_at(format!("{public_key}\n").as_bytes(), 0).map_err(AuditError::io(&key))?;
-        let mut head = LogHead::empty(origin);
-        let (tail, len) = create_tail(disk, &layout, 0, head.chain).map_err(AuditError::io(&dir))?;
-        head.tail_len = len;
         let mut dirty = Dirty::default();
+        if !key.exists() {
+            let key_file = disk.create(&key).map_err(AuditError::io(&key))?;
+            key_file.write_all_at(format!("{public_key}\n").as_bytes(), 0).map_err(AuditError::io(&key))?;
+            dirty.files.push(key_file);
+        }
+        let first = head.size();
+        let (tail, len) = create_tail(disk, &layout, first, head.chain).map_err(AuditError::io(&dir))?;
+        (head.tail_first, head.tail_len) = (first, len);
         dirty.files.push(tail.clone());
-        dirty.files.push(key_file);
         dirty.dirs.extend([layout.segments(), dir.clone()]);
         dirty.dirs.extend(dir.ancestors().skip(1).take(2).map(PathBuf::from));
         Ok(Self {
             disk: disk.clone(),
             origin: origin.to_owned(),
-            block: OpenBlock::new(0, head.chain),
+            block: OpenBlock::new(first, head.chain),
             segment_tree: Frontier::default(),
             segment: None,
             tail,
@@ -109,6 +122,11 @@ impl LogFiles {
             layout,
             head,
         })
+    }
+
+    /// Removes the tail of these older files of the log at the next persist.
+    pub(crate) fn replace(&mut self, older: &LogHead) {
+        self.dirty.remove.push(self.layout.tail(older.tail_first));
     }
 
     /// Appends one leaf; gives its index. Nothing is on disk before [`LogFiles::flush`].

@@ -14,18 +14,20 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, VerifierKey, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, LogLayout, list_logs};
+use provost_audit_core::{Checkpoint, CheckpointError, Hash, LogId, RecordView, SignedNote, VerifierKey, leaf_hash};
+use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, KEY_FILE, KEYS_FILE, LogLayout, list_logs};
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 use provost_types::{CallId, Phase};
 
 use crate::{
     catch_up::{LeafSource, earlier_checkpoints},
     disk::{Disk, DiskWatch},
-    entry::{Append, Command, Head, Reply},
+    entry::{Append, Command, Head, Reply, Rotated},
     error::AuditError,
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
+    prune_files::PruneFiles,
+    retention_state::{LogFacts, Pruned, RetentionCommand, RetentionReply, RetentionState},
     state::{
         Applied, LogHead, MachineState, OpenIntent, REMEMBERED_BATCHES, STATE_FILE, SealedHead, Signed, Writer,
         WriterChain,
@@ -46,14 +48,23 @@ pub struct AuditMachine {
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,
+    /// Logs whose pruned segments the next persist removes.
+    prune_due: BTreeSet<LogId>,
+    /// Logs whose cosigned checkpoint is to be published.
+    cosigned_due: BTreeSet<LogId>,
+    /// The files that name the keys are to be written.
+    keys_due: bool,
     /// Where records are had that the Raft log does not hold any more.
     source: Option<Arc<dyn LeafSource>>,
     /// A step failed half-way: memory is no state that may become durable.
     broken: bool,
+    /// Why nothing is taken any more, though nothing failed.
+    refused: Option<String>,
 }
 
 impl AuditMachine {
-    /// Opens the audit directory, or makes it. `public_key` is written beside each log.
+    /// Opens the audit directory, or makes it. `public_key` is written beside each log, until the group
+    /// notes another one.
     ///
     /// Files that reach beyond the last persisted state are cut back; files that hold less, or
     /// other bytes, are refused.
@@ -101,7 +112,23 @@ impl AuditMachine {
             return Err(AuditError::State { path, why });
         }
         refuse_rollback(dir, &state)?;
-        let keys = SubjectStore::open(keys, state.keys)?;
+        let keys = SubjectStore::open(keys, state.body_keys)?;
+        // What was written of a prune that the state does not know: it is written again.
+        for log in state.logs.keys() {
+            let layout = LogLayout::new(dir.join(log.folder()));
+            let known = state.retention.pruned.get(log).map_or(0, |pruned| pruned.to);
+            for first in layout.list_pruned().map_err(AuditError::io(&layout.dir))?.into_iter().filter(|f| *f >= known)
+            {
+                let path = layout.pruned(first);
+                disk.remove(&path).map_err(AuditError::io(&path))?;
+            }
+        }
+        // A prune that the last start did not finish.
+        for (log, pruned) in &state.retention.pruned {
+            let layout = LogLayout::new(dir.join(log.folder()));
+            let files = PruneFiles { disk: disk.clone(), layout, to: pruned.to, record: pruned.record };
+            files.keep().and_then(|()| files.remove()).map_err(AuditError::io(&files.layout.segments()))?;
+        }
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
@@ -116,19 +143,23 @@ impl AuditMachine {
             }
         }
         let persister = Persister::start(dir.to_owned(), state.applied, disk.clone()).map_err(AuditError::io(dir))?;
-        let published = BTreeSet::new();
+        let (published, cosigned_due) = (BTreeSet::new(), BTreeSet::new());
         Ok(Self {
             dir: dir.to_owned(),
             disk,
-            public_key,
+            public_key: state.keys.last().map_or(public_key, |(_, noted)| *noted),
             state,
             logs,
             keys,
             persister,
             persist_due: false,
             published,
+            prune_due: BTreeSet::new(),
+            cosigned_due,
+            keys_due: false,
             source: None,
             broken: false,
+            refused: None,
         })
     }
 
@@ -151,12 +182,15 @@ impl AuditMachine {
             return Err(io::Error::other(format!("the snapshot is of cluster {}", manifest.cluster)));
         }
         self.broken = true;
-        if self.keys.state.applied < manifest.keys {
+        if self.keys.state.applied < manifest.body_keys {
             // Before the records: whatever fails behind this, keys that are newer do no harm.
-            let exported = source.keys(manifest.keys)?;
-            self.keys.adopt(&exported, manifest.keys)?;
+            let exported = source.keys(manifest.body_keys)?;
+            self.keys.adopt(&exported, manifest.body_keys)?;
         }
         for (log, head) in &manifest.logs {
+            if let Some(pruned) = manifest.retention.pruned.get(log) {
+                self.begin_after(log, pruned, &*source)?;
+            }
             let files = self.log(log)?;
             let have = files.head.size();
             tracing::info!(%log, from = have, to = head.size(), "takes records from another replica");
@@ -181,13 +215,40 @@ impl AuditMachine {
         }
         for (log, signed) in &manifest.checkpoints {
             let dir = self.dir.join(log.folder());
-            let history =
-                earlier_checkpoints(&source.checkpoints(log)?, &log.origin(&manifest.cluster), signed.head.size);
+            let (origin, size) = (log.origin(&manifest.cluster), signed.head.size);
+            let history = earlier_checkpoints(&source.checkpoints(log)?, &origin, &signed.note, size);
             crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
         }
         self.state = manifest;
+        self.prune_due.extend(self.state.retention.pruned.keys().cloned());
         self.broken = false;
         self.published = self.state.checkpoints.keys().cloned().collect();
+        self.cosigned_due = self.state.cosigned.keys().cloned().collect();
+        if let Some(noted) = self.noted() {
+            self.public_key = noted;
+            self.keys_due = true;
+        }
+        Ok(())
+    }
+
+    /// Records before `pruned` are nowhere any more: what stays of them takes their place here.
+    fn begin_after(&mut self, log: &LogId, pruned: &Pruned, source: &dyn LeafSource) -> io::Result<()> {
+        let older = self.logs.get(log).map(|files| files.head.clone());
+        if older.as_ref().is_some_and(|head| head.size() >= pruned.to) {
+            return Ok(());
+        }
+        let origin = log.origin(&self.state.cluster);
+        let layout = LogLayout::new(self.dir.join(log.folder()));
+        self.disk.make_dir(&layout.segments())?;
+        let stays =
+            PruneFiles { disk: self.disk.clone(), layout: layout.clone(), to: pruned.to, record: pruned.record };
+        let head = stays.take(&source.pruned(log, pruned.to)?, &origin)?;
+        let key = VerifierKey { name: origin.clone(), public_key: self.public_key };
+        let mut files = LogFiles::begin(&self.disk, layout, &origin, &key.to_text(), head).map_err(io::Error::other)?;
+        if let Some(older) = &older {
+            files.replace(older);
+        }
+        self.logs.insert(log.clone(), files);
         Ok(())
     }
 
@@ -211,12 +272,16 @@ impl AuditMachine {
         let Some(entry) = entry else { return Ok(Vec::new()) };
         let reply = match Command::decode(entry) {
             Ok(Command::Append(append)) => self.append(&append).inspect_err(|_| self.broken = true)?,
-            Ok(Command::Seal) => self.seal(),
+            Ok(Command::Seal) => self.seal(false),
+            Ok(Command::SealAll) => self.seal(true),
+            Ok(Command::Rotated(rotated)) => self.rotated(rotated),
             Ok(Command::Signed(notes)) => self.take_signed(notes),
             Ok(Command::Keys(command)) => {
-                self.state.keys = Some(index);
+                self.state.body_keys = Some(index);
                 Reply::Keys(self.keys.apply(index, command))
             }
+            Ok(Command::Retention(command)) => self.retain(command),
+            Ok(Command::Cosigned(note)) => self.take_cosigned(note),
             Err(e) => Reply::Invalid(e.to_string()),
         };
         Ok(reply.encode())
@@ -225,6 +290,9 @@ impl AuditMachine {
     fn check(&self) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other("an earlier write to the audit files failed"));
+        }
+        if let Some(why) = &self.refused {
+            return Err(io::Error::other(why.clone()));
         }
         self.persister.check()
     }
@@ -243,7 +311,20 @@ impl AuditMachine {
             wait_persisted(&mut self.progress(), self.state.applied)?;
         }
         let published = std::mem::take(&mut self.published);
-        if published.is_empty() { Ok(()) } else { self.publish(&published) }
+        if !published.is_empty() {
+            self.publish(&published)?;
+        }
+        // After the checkpoints that both keys signed: a list of keys never names one that has not taken
+        // over yet.
+        if std::mem::take(&mut self.keys_due) {
+            self.persister.send(Job::Keys(self.key_files()))?;
+        }
+        for log in std::mem::take(&mut self.cosigned_due) {
+            let Some((_, note)) = self.state.cosigned.get(&log) else { continue };
+            let job = PublishJob { dir: self.dir.join(log.folder()), note: note.clone() };
+            self.persister.send(Job::Cosigned(job))?;
+        }
+        Ok(())
     }
 
     /// Starts to make everything applied so far durable.
@@ -261,6 +342,7 @@ impl AuditMachine {
             state: self.state.encode()?,
             keys: self.keys.take_job()?,
             remove: dirty.remove,
+            prune: std::mem::take(&mut self.prune_due).iter().filter_map(|log| self.prune_files(log)).collect(),
         };
         self.persister.send(Job::Persist(job))
     }
@@ -276,6 +358,15 @@ impl AuditMachine {
 
     fn signed_size(&self, log: &LogId) -> u64 {
         self.state.checkpoints.get(log).map_or(0, |signed| signed.head.size)
+    }
+
+    /// Takes nothing any more: the group's replica here ends with the next entry.
+    pub(crate) fn refuse(&mut self, why: String) {
+        self.refused.get_or_insert(why);
+    }
+
+    pub(crate) fn cosigned_size(&self, log: &LogId) -> u64 {
+        self.state.cosigned.get(log).map_or(0, |(size, _)| *size)
     }
 
     /// The checkpoint held in consensus.
@@ -392,10 +483,43 @@ impl AuditMachine {
         self.logs.get_mut(log).ok_or_else(|| io::Error::other("a log was not kept"))
     }
 
-    fn seal(&mut self) -> Reply {
+    /// What was pruned and what is held.
+    pub(crate) fn retention(&self) -> &RetentionState {
+        &self.state.retention
+    }
+
+    /// What a prune of a log must respect.
+    pub(crate) fn facts(&self, log: &LogId) -> LogFacts {
+        let intents = self.state.intents.range((log.clone(), 0)..=(log.clone(), u128::MAX));
+        LogFacts {
+            signed: self.signed_size(log),
+            tail_first: self.logs.get(log).map_or(0, |files| files.head.tail_first),
+            oldest_intent: intents.map(|(_, intent)| intent.index).min(),
+        }
+    }
+
+    fn retain(&mut self, command: RetentionCommand) -> Reply {
+        let (log, facts) = (command.log().clone(), self.facts(command.log()));
+        let prunes = matches!(command, RetentionCommand::Prune(_));
+        let reply = self.state.retention.apply(command, facts);
+        if prunes && reply == RetentionReply::Done {
+            self.prune_due.insert(log);
+            self.persist_due = true;
+        }
+        Reply::Retention(reply)
+    }
+
+    fn prune_files(&self, log: &LogId) -> Option<PruneFiles> {
+        let pruned = self.state.retention.pruned.get(log)?;
+        let layout = LogLayout::new(self.dir.join(log.folder()));
+        Some(PruneFiles { disk: self.disk.clone(), layout, to: pruned.to, record: pruned.record })
+    }
+
+    fn seal(&mut self, all: bool) -> Reply {
         let mut grown = Vec::new();
         for head in self.heads() {
-            if head.size == self.signed_size(&head.log) || grown.len() == crate::entry::MAX_HEADS {
+            let same = !all && head.size == self.signed_size(&head.log);
+            if same || head.size == 0 || grown.len() == crate::entry::MAX_HEADS {
                 continue;
             }
             let sealed = SealedHead { size: head.size, root: head.root, chain: head.chain };
@@ -420,12 +544,106 @@ impl AuditMachine {
         Reply::Taken(taken)
     }
 
+    /// Notes the key that signs from now on and takes the checkpoints that both signed; all or nothing. A
+    /// log that was signed before and is not among them would have no way from one key to the other.
+    fn rotated(&mut self, rotated: Rotated) -> Reply {
+        let Rotated { record, follows, public_key, notes } = rotated;
+        let signs = self.noted().unwrap_or(follows);
+        if signs == public_key {
+            return Reply::Taken(0);
+        }
+        if signs != follows {
+            return Reply::Invalid("another key signs this log now".to_owned());
+        }
+        let mut switched = BTreeMap::new();
+        for note in notes {
+            let Ok(Some((log, head))) = self.match_sealed(&note) else { continue };
+            if bears(&note, &log.origin(&self.state.cluster), follows)
+                && bears(&note, &log.origin(&self.state.cluster), public_key)
+            {
+                switched.insert(log, Signed { head, note });
+            }
+        }
+        if let Some(log) = self.state.checkpoints.keys().find(|log| !switched.contains_key(*log)) {
+            return Reply::Invalid(format!("{log} is not signed by both keys"));
+        }
+        let taken = switched.len() as u32;
+        for (log, signed) in switched {
+            self.state.sealed.remove(&log);
+            self.state.checkpoints.insert(log.clone(), signed);
+            self.published.insert(log);
+        }
+        if self.state.keys.is_empty() {
+            self.state.keys.push((None, follows));
+        }
+        self.state.keys.push((Some(record), public_key));
+        self.public_key = public_key;
+        // The state first: files that name a key that the state does not know would refuse a start.
+        self.persist_due = true;
+        self.keys_due = true;
+        Reply::Taken(taken)
+    }
+
+    /// The key that the group has noted; `None`: there was no other than the first.
+    pub(crate) fn noted(&self) -> Option<[u8; 32]> {
+        self.state.keys.last().map(|(_, key)| *key)
+    }
+
+    /// `audit.pub` of every log and at the top, and `cluster/keys`.
+    pub(crate) fn key_files(&self) -> Vec<(PathBuf, String)> {
+        let vkey =
+            |log: &LogId, public_key| VerifierKey { name: log.origin(&self.state.cluster), public_key }.to_text();
+        let own =
+            |log: &LogId| (self.dir.join(log.folder()).join(KEY_FILE), format!("{}\n", vkey(log, self.public_key)));
+        let mut files: Vec<(PathBuf, String)> = self.logs.keys().map(own).collect();
+        files.push((self.dir.join(KEY_FILE), format!("{}\n", vkey(&LogId::CLUSTER, self.public_key))));
+        let line = |(record, key): &(Option<u64>, [u8; 32])| {
+            let record = record.map_or_else(|| "-".to_owned(), |record| record.to_string());
+            format!("{record} {}\n", vkey(&LogId::CLUSTER, *key))
+        };
+        let keys: String = self.state.keys.iter().map(line).collect();
+        if !keys.is_empty() && self.logs.contains_key(&LogId::CLUSTER) {
+            files.push((self.dir.join(LogId::CLUSTER.folder()).join(KEYS_FILE), keys));
+        }
+        files
+    }
+
+    /// The first key that signed: it names the log, whatever key signs now.
+    pub(crate) fn first_key(&self) -> [u8; 32] {
+        self.state.keys.first().map_or(self.public_key, |(_, key)| *key)
+    }
+
+    /// The key that signs by what is stored here; `None`: the first one does.
+    pub(crate) fn noted_key(dir: &Path) -> Result<Option<[u8; 32]>, AuditError> {
+        let state = MachineState::read(&dir.join(STATE_FILE))?;
+        Ok(state.and_then(|state| state.keys.last().map(|(_, key)| *key)))
+    }
+
+    /// Publishes a checkpoint with cosignatures. An older one than is published, or one beyond what was
+    /// signed here, is passed over. Whoever proposes has checked the signatures.
+    fn take_cosigned(&mut self, note: String) -> Reply {
+        let Ok(checkpoint) = Checkpoint::parse_unchecked(&note) else { return Reply::Taken(0) };
+        let log = LogId::from_origin(&checkpoint.origin);
+        let Some(log) = log.filter(|log| log.origin(&self.state.cluster) == checkpoint.origin) else {
+            return Reply::Taken(0);
+        };
+        let published = self.state.cosigned.get(&log).map_or(0, |(size, _)| *size);
+        if checkpoint.size < published || checkpoint.size > self.signed_size(&log) {
+            return Reply::Taken(0);
+        }
+        self.state.cosigned.insert(log.clone(), (checkpoint.size, note));
+        self.cosigned_due.insert(log);
+        Reply::Taken(1)
+    }
+
     fn match_sealed(&self, note: &str) -> Result<Option<(LogId, SealedHead)>, CheckpointError> {
         let checkpoint = Checkpoint::parse_unchecked(note)?;
         let Some(log) = LogId::from_origin(&checkpoint.origin) else { return Ok(None) };
         let head = SealedHead { size: checkpoint.size, root: checkpoint.root, chain: checkpoint.chain };
         let same = log.origin(&self.state.cluster) == checkpoint.origin && self.state.sealed.get(&log) == Some(&head);
-        Ok(same.then_some((log, head)))
+        // A leader that was replaced while a new key took over may come late with the old one's signature.
+        let current = self.noted().is_none_or(|key| bears(note, &checkpoint.origin, key));
+        Ok((same && current).then_some((log, head)))
     }
 
     /// Queues the checkpoint files of these logs.
@@ -442,6 +660,12 @@ impl AuditMachine {
     pub(crate) fn republish(&self, logs: &BTreeSet<LogId>) -> io::Result<()> {
         if logs.is_empty() { Ok(()) } else { self.publish(logs) }
     }
+}
+
+/// Whether a signature names this key. Whoever proposes a note has signed it, so that nothing is verified.
+fn bears(note: &str, origin: &str, public_key: [u8; 32]) -> bool {
+    let key = VerifierKey { name: origin.to_owned(), public_key }.id();
+    SignedNote::parse(note).is_ok_and(|note| note.signatures().any(|(name, id, _)| name == origin && id == key))
 }
 
 /// What a checked record says of itself.

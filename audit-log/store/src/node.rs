@@ -18,8 +18,7 @@ use provost_audit_verify::KEY_FILE;
 use provost_control_raft::{
     Forwarding, Group, GroupConfig, GroupError, GroupMetrics, NoPeers, Promotion, Retention, Role, Timings, Transport,
 };
-
-use provost_types::SubjectKeys;
+use provost_types::{AuditSink, SubjectKeys};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
@@ -31,8 +30,10 @@ use crate::{
     key::CheckpointKey,
     machine::{AuditMachine, SharedMachine, disk_checkpoint},
     proposer::{Departed, LocalProposer},
+    retention,
     subject_file::SubjectPaths,
     subject_keys::LocalSubjectKeys,
+    tenant_heads::TenantHeads,
 };
 
 /// Raft's name for the audit group.
@@ -101,6 +102,10 @@ pub struct AuditStatus {
     pub size: u64,
     /// Records covered by the checkpoint held in consensus.
     pub signed_size: u64,
+    /// Records covered by the latest checkpoint that witnesses cosigned.
+    pub cosigned_size: u64,
+    /// Records covered by the checkpoint that the control plane is known to hold.
+    pub held_size: u64,
 }
 
 /// A running replica; clones share it.
@@ -119,16 +124,26 @@ pub(crate) struct Inner {
     pub(crate) holds: RwLock<Vec<HoldCheck>>,
     /// One erasure at a time: each one first finishes what others left.
     pub(crate) erase_turn: tokio::sync::Mutex<()>,
+    /// What the control plane is known to hold, for people.
+    held: Mutex<BTreeMap<LogId, u64>>,
 }
 
 impl AuditNode {
     /// Opens the replica: cuts the files back to what was made durable and lets the Raft log bring
     /// the rest. It takes part at once; [`AuditNode::check_and_sign`] must follow.
     pub async fn open(config: AuditNodeConfig, key: CheckpointKey) -> Result<Self, AuditError> {
+        let noted = AuditMachine::noted_key(&config.audit_dir)?;
+        let key = current_key(&config, key, noted)?;
+        let signs = noted.unwrap_or(key.public_key());
         let subject_keys = config.subject_keys.clone();
-        let mut machine =
-            AuditMachine::open_with_keys(&config.audit_dir, &config.cluster, key.public_key(), subject_keys)?;
-        write_public_key(&config, &key)?;
+        let mut machine = AuditMachine::open_with_keys(&config.audit_dir, &config.cluster, signs, subject_keys)?;
+        if noted.is_some() {
+            // A crash may have left older keys beside some logs.
+            for (path, text) in machine.key_files() {
+                crate::persist::replace(&path, text.as_bytes()).map_err(AuditError::io(&path))?;
+            }
+        }
+        write_public_key(&config, signs)?;
         if let Some(peers) = &config.peers {
             let replicas = peers.replicas.clone();
             machine = machine.with_source(Arc::new(PeerLeaves { replicas, runtime: Handle::current() }));
@@ -150,10 +165,20 @@ impl AuditNode {
         let group = Group::open_with(&config.raft_dir, group_config, machine.clone(), transport).await?;
         let keys = LocalSubjectKeys::new(machine.clone(), group.clone(), KEY_DEADLINE, config.begins_keys);
         let cluster = config.cluster.clone();
-        let checkpointer = Arc::new(Checkpointer { group, machine, key, cluster, turn: tokio::sync::Mutex::default() });
-        let (holds, erase_turn) = (RwLock::default(), tokio::sync::Mutex::default());
-        let (keys, departed) = (Arc::new(keys), Departed::default());
-        Ok(Self { inner: Arc::new(Inner { config, checkpointer, departed, keys, holds, erase_turn }) })
+        let checkpointer = Arc::new(Checkpointer {
+            group,
+            machine,
+            key: parking_lot::RwLock::new(Arc::new(key)),
+            key_file: config.key_file.clone(),
+            replicas: config.peers.as_ref().map(|peers| peers.replicas.clone()),
+            tenants: TenantHeads::new(cluster.clone()),
+            cluster,
+            turn: tokio::sync::Mutex::default(),
+            rotating: tokio::sync::Mutex::default(),
+        });
+        let (departed, held) = (Departed::default(), Mutex::default());
+        let (keys, holds, erase_turn) = (Arc::new(keys), RwLock::default(), tokio::sync::Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { config, checkpointer, departed, held, keys, holds, erase_turn }) })
     }
 
     /// Makes a pristine replica a group of one. Nothing happens if it belongs to a group already.
@@ -162,14 +187,33 @@ impl AuditNode {
         Ok(self.group().initialize_single().await?)
     }
 
-    /// Waits for a leader and for everything acknowledged before, checks the files against the
-    /// checkpoints held in consensus, and signs from then on while this node leads.
-    pub async fn check_and_sign(&self, limit: Duration) -> Result<(), AuditError> {
+    /// Waits for a leader and for everything acknowledged before, and checks the files against the
+    /// checkpoints held in consensus.
+    pub async fn check(&self, limit: Duration) -> Result<(), AuditError> {
         self.group().wait_ready(limit).await?;
-        compare_with_consensus(&self.inner.config, &self.inner.checkpointer.machine)?;
+        compare_with_consensus(&self.inner.config, &self.inner.checkpointer.machine)
+    }
+
+    /// Signs from now on while this node leads. Once, and after [`AuditNode::check`].
+    pub fn start_signing(&self) {
         let every = self.inner.config.checkpoint_interval;
         tokio::spawn(checkpointer::run(Arc::downgrade(&self.inner.checkpointer), every));
+        tokio::spawn(crate::indexer::run(Arc::downgrade(&self.inner), self.dir().to_owned()));
+    }
+
+    /// [`AuditNode::check`], then [`AuditNode::start_signing`].
+    pub async fn check_and_sign(&self, limit: Duration) -> Result<(), AuditError> {
+        self.check(limit).await?;
+        self.start_signing();
         Ok(())
+    }
+
+    pub(crate) fn checkpointer(&self) -> &Checkpointer {
+        &self.inner.checkpointer
+    }
+
+    pub(crate) fn held(&self) -> &Mutex<BTreeMap<LogId, u64>> {
+        &self.inner.held
     }
 
     /// The Raft group, for the service that receives its peers' messages.
@@ -184,14 +228,19 @@ impl AuditNode {
         LocalProposer { group: group.clone(), machine: machine.clone(), dir, departed }
     }
 
+    /// Keeps and prunes records through this replica; what is done is recorded in `sink`.
+    pub fn retention(&self, sink: Arc<dyn AuditSink>) -> retention::Retention {
+        retention::Retention::new(self.inner.checkpointer.clone(), sink, self.dir())
+    }
+
     /// The directory that an auditor copies, and that [`crate::query`] reads.
     pub fn dir(&self) -> &Path {
         &self.inner.config.audit_dir
     }
 
-    /// The checkpoint key, for a new replica.
-    pub(crate) fn key(&self) -> &CheckpointKey {
-        &self.inner.checkpointer.key
+    /// The checkpoint key, for a new replica or one that has an older key.
+    pub(crate) fn key(&self) -> Arc<CheckpointKey> {
+        self.inner.checkpointer.key.read().clone()
     }
 
     /// Keys of bodies, for writers in this process.
@@ -211,7 +260,9 @@ impl AuditNode {
 
     /// The public key that signs a log's checkpoints.
     pub fn verifier_key(&self, log: &LogId) -> VerifierKey {
-        self.key().verifier_key(&log.origin(&self.inner.config.cluster))
+        let name = log.origin(&self.inner.config.cluster);
+        let noted = self.inner.checkpointer.machine.0.lock().noted();
+        VerifierKey { name, public_key: noted.unwrap_or_else(|| self.key().public_key()) }
     }
 
     /// How the group stands, as this replica sees it.
@@ -222,17 +273,33 @@ impl AuditNode {
     /// Where each log stands here; nothing while the replica takes a snapshot.
     pub fn status(&self) -> Vec<AuditStatus> {
         let Some(machine) = self.inner.checkpointer.machine.0.try_lock_for(STATUS_LIMIT) else { return Vec::new() };
+        let held = self.inner.held.lock();
         let status = |head: crate::entry::Head| AuditStatus {
             origin: head.log.origin(&self.inner.config.cluster),
             size: head.size,
             signed_size: machine.checkpoint(&head.log).map_or(0, |signed| signed.head.size),
+            cosigned_size: machine.cosigned_size(&head.log),
+            held_size: held.get(&head.log).copied().unwrap_or_default(),
         };
         machine.heads().into_iter().map(status).collect()
     }
 
-    /// Signs every log that grew, and waits until the checkpoints are on disk here.
+    /// Signs every log that grew, notes the tenants' checkpoints in the cluster's log and signs that
+    /// too, and waits until the checkpoints are on disk here.
     pub async fn checkpoint_now(&self) -> Result<(), AuditError> {
         self.inner.checkpointer.checkpoint().await?;
+        self.sign_now().await
+    }
+
+    /// Signs every log that grew and notes the tenants' checkpoints in the cluster's log: before the
+    /// writer that notes them closes.
+    pub async fn note_now(&self) -> Result<(), AuditError> {
+        self.inner.checkpointer.checkpoint().await.map(drop)
+    }
+
+    /// Signs every log that grew, and waits until the checkpoints are on disk here; needs no writer.
+    pub async fn sign_now(&self) -> Result<(), AuditError> {
+        self.inner.checkpointer.sign().await?;
         self.inner.checkpointer.flush().await
     }
 
@@ -273,7 +340,7 @@ impl AuditNode {
     /// Stops cleanly: a leader signs what it can within a moment, then the replica closes.
     pub async fn close(&self) -> Result<(), AuditError> {
         if self.group().is_leader() {
-            match tokio::time::timeout(CLOSE_LIMIT, self.checkpoint_now()).await {
+            match tokio::time::timeout(CLOSE_LIMIT, self.sign_now()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "no last checkpoint: another replica signs"),
                 Err(_) => tracing::warn!("no last checkpoint within {CLOSE_LIMIT:?}: another replica signs"),
@@ -283,10 +350,29 @@ impl AuditNode {
     }
 }
 
+/// The key of this replica. Once the group has noted keys it is the last of them: after a crash before
+/// the file was moved, the one that waits beside. A replica with others may begin with an older one: it
+/// signs nothing, and asks the others.
+fn current_key(
+    config: &AuditNodeConfig,
+    key: CheckpointKey,
+    noted: Option<[u8; 32]>,
+) -> Result<CheckpointKey, AuditError> {
+    let Some(noted) = noted.filter(|noted| *noted != key.public_key()) else { return Ok(key) };
+    match CheckpointKey::take_over(&config.key_file, noted)? {
+        Some(next) => Ok(next),
+        None if config.peers.is_some() => Ok(key),
+        None => {
+            let why = "another key signs this log now; restore that one".to_owned();
+            Err(AuditError::Key { path: config.key_file.clone(), why })
+        }
+    }
+}
+
 /// The key at the top, under the cluster log's name, for people; each log has its own beside it.
-fn write_public_key(config: &AuditNodeConfig, key: &CheckpointKey) -> Result<(), AuditError> {
+fn write_public_key(config: &AuditNodeConfig, public_key: [u8; 32]) -> Result<(), AuditError> {
     let path: PathBuf = config.audit_dir.join(KEY_FILE);
-    let text = key.verifier_key(&LogId::CLUSTER.origin(&config.cluster)).to_text();
+    let text = VerifierKey { name: LogId::CLUSTER.origin(&config.cluster), public_key }.to_text();
     let wanted = format!("{text}\n");
     match std::fs::read_to_string(&path) {
         Ok(found) if found == wanted => Ok(()),

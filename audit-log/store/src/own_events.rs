@@ -1,19 +1,25 @@
-//! What a writer records of itself: that it starts and that it stops.
+//! What this plane records of itself: that writers start and stop, and what is kept and pruned.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use provost_types::{AuditEvent, CallId, Impact, Phase, Revision, Subject, What, Who, Why};
+use provost_types::{AuditEvent, CallId, Impact, Name, Phase, Revision, Subject, What, Who, Why};
 
 /// An event of the writer itself, in the cluster's log.
 pub(crate) fn own_event(writer: &str, name: &str, epoch: u64) -> AuditEvent {
     let detail = format!("epoch {epoch}");
     let subject = Subject { event: name.to_owned(), objects: vec![writer.to_owned()], detail };
     let who = Who { authenticated_by: "internal".to_owned(), ..Who::default() };
+    event_of(None, subject, who)
+}
+
+/// An event that is no call.
+pub(crate) fn event_of(tenant: Option<Name>, subject: Subject, who: Who) -> AuditEvent {
+    let time_ns = now_ns();
     AuditEvent {
         phase: Phase::Event,
-        call_id: event_id(now_ns()),
-        tenant: None,
-        time_ns: now_ns(),
+        call_id: event_id(time_ns),
+        tenant,
+        time_ns,
         who,
         what: What { subject: Some(subject), ..What::default() },
         why: Why::default(),

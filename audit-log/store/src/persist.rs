@@ -21,6 +21,7 @@ use crate::{
     disk::{Disk, StoreFile},
     history::append_note,
     subject_store::KeysJob,
+    prune_files::PruneFiles,
 };
 
 /// Makes one point in the log durable.
@@ -33,6 +34,8 @@ pub(crate) struct PersistJob {
     /// Keys of bodies that changed; in place before the state that knows of them.
     pub keys: Option<KeysJob>,
     pub remove: Vec<PathBuf>,
+    /// Segments that the state no longer has.
+    pub prune: Vec<PruneFiles>,
 }
 
 /// Puts a signed checkpoint of one log beside it.
@@ -46,6 +49,10 @@ pub(crate) enum Job {
     Persist(PersistJob),
     /// Checkpoints, and the text of the file at the top that holds the latest of every log.
     Publish(Vec<PublishJob>, String),
+    /// Puts a cosigned checkpoint beside its log.
+    Cosigned(PublishJob),
+    /// Replaces public keys: each a path and its text.
+    Keys(Vec<(PathBuf, String)>),
     Stop,
 }
 
@@ -108,6 +115,13 @@ fn run(audit_dir: &Path, disk: &Disk, queue: &mpsc::Receiver<Job>, done: &watch:
                 persist(audit_dir, disk, job).map(|()| Some(applied))
             }
             Job::Publish(jobs, all) => publish(audit_dir, disk, &jobs, &all).map(|()| None),
+            Job::Keys(files) => {
+                files.iter().try_for_each(|(path, text)| disk.replace(path, text.as_bytes())).map(|()| None)
+            }
+            Job::Cosigned(job) => {
+                let path = job.dir.join(provost_audit_verify::COSIGNED_FILE);
+                disk.replace(&path, job.note.as_bytes()).map(|()| None)
+            }
         };
         match result {
             Ok(None) => {}
@@ -131,6 +145,8 @@ fn persist(audit_dir: &Path, disk: &Disk, job: PersistJob) -> io::Result<()> {
     if let Some(keys) = &job.keys {
         keys.run()?;
     }
+    // What stays of pruned segments, before the state that says that they are gone.
+    job.prune.iter().try_for_each(PruneFiles::keep)?;
     disk.replace(&audit_dir.join(crate::state::STATE_FILE), &job.state)?;
     // The older state must not come back: it needs the tails removed next, and a checkpoint
     // written after this must never be ahead of the state.
@@ -138,7 +154,7 @@ fn persist(audit_dir: &Path, disk: &Disk, job: PersistJob) -> io::Result<()> {
     for path in &job.remove {
         disk.remove(path)?;
     }
-    Ok(())
+    job.prune.iter().try_for_each(PruneFiles::remove)
 }
 
 fn publish(audit_dir: &Path, disk: &Disk, jobs: &[PublishJob], all: &str) -> io::Result<()> {

@@ -1,18 +1,25 @@
 //! Reads records back: from the files, of a live log or of a copy.
 //!
 //! A reader sees a consistent prefix: whole records in order, up to some moment during the read.
-//! Nothing is proven here; `show` hands out the proof that a verifier checks.
+//! Nothing is proven here; `show` and [`crate::Prover`] hand out the proof that a verifier checks.
 
 use std::{
-    collections::VecDeque,
-    fs, io,
-    iter::Peekable,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use provost_audit_core::{BLOCK_RECORDS, Checkpoint, Hash, LogId, Record, RecordError, SEGMENT_LEAVES, leaf_hash};
-use provost_audit_verify::{CHECKPOINT_FILE, LeafHashes, LogLayout, LogReader, ReadFault, list_logs};
-use provost_types::CallStatus;
+use provost_audit_core::{
+    BLOCK_RECORDS, Hash, IndexField, LogId, Record, RecordError, SEGMENT_LEAVES, index_key, leaf_hash, status_word,
+};
+use provost_audit_verify::{LogLayout, LogReader, ReadFault, list_logs};
+use provost_types::{CallId, CallStatus};
+
+use crate::{
+    merge::{Merge, newest},
+    prover::Prover,
+    scan::{LogScan, QueryStats},
+};
 
 /// Which records are wanted; every given condition must hold.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +32,20 @@ pub struct Query {
     pub tool: Option<String>,
     /// How the call ended.
     pub status: Option<CallStatus>,
+    /// The workflow or conversation.
+    pub workflow: Option<String>,
+    /// The call.
+    pub call: Option<CallId>,
+    /// What happened, for records that are no calls.
+    pub event: Option<String>,
     /// Not before, nanoseconds since the Unix epoch.
     pub since_ns: Option<u64>,
     /// Before, nanoseconds since the Unix epoch.
     pub until_ns: Option<u64>,
     /// Only the newest so many (still given oldest first).
     pub limit: Option<usize>,
+    /// Read every block, whatever the indexes say.
+    pub no_index: bool,
 }
 
 /// A record and its place.
@@ -93,59 +108,133 @@ pub enum QueryError {
         /// Records there.
         size: u64,
     },
+    /// The record was there and is not any more.
+    #[error("PV-AUDIT-PRUNED: record {index} of {log} was pruned; the first that is kept is {kept}")]
+    Pruned {
+        /// The log.
+        log: LogId,
+        /// What was asked for.
+        index: u64,
+        /// The first record that is kept.
+        kept: u64,
+    },
     /// The proof could not be made.
     #[error("PV-AUDIT-PROOF: {0}; run `provost audit verify` on this directory")]
     Proof(String),
 }
 
 impl Query {
-    fn in_time(&self, time_ns: u64) -> bool {
-        self.since_ns.is_none_or(|since| time_ns >= since) && self.until_ns.is_none_or(|until| time_ns < until)
+    /// Whether records of a block with these times can be wanted.
+    pub(crate) fn may_span(&self, min_ns: u64, max_ns: u64) -> bool {
+        self.since_ns.is_none_or(|since| max_ns >= since) && self.until_ns.is_none_or(|until| min_ns < until)
     }
 
-    fn wants(&self, record: &Record<'_>) -> bool {
-        self.in_time(record.time_ns)
-            && self.principal.as_deref().is_none_or(|p| record.principal.as_deref() == Some(p))
-            && self.tool.as_deref().is_none_or(|t| record.called() == Some(t))
+    /// Whether a record meets every condition.
+    pub fn wants(&self, record: &Record<'_>) -> bool {
+        let is = |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|w| found == Some(w));
+        self.may_span(record.time_ns, record.time_ns)
+            && is(&self.principal, record.principal.as_deref())
+            && is(&self.tool, record.called())
+            && is(&self.workflow, record.workflow.as_deref())
+            && is(&self.event, record.event.as_deref())
+            && self.call.is_none_or(|call| record.call_id == call)
             && self.status.is_none_or(|s| record.status == Some(s))
+    }
+
+    /// The index keys of the conditions: a block that lacks one holds no wanted record.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = u64> {
+        let call = self.call.map(|call| call.to_string());
+        let values = [
+            (IndexField::Principal, self.principal.as_deref()),
+            (IndexField::Called, self.tool.as_deref()),
+            (IndexField::Status, self.status.map(status_word)),
+            (IndexField::Workflow, self.workflow.as_deref()),
+            (IndexField::Call, call.as_deref()),
+            (IndexField::Event, self.event.as_deref()),
+        ];
+        let keys = values.map(|(field, value)| value.map(|value| index_key(field, value)));
+        keys.into_iter().flatten()
     }
 }
 
-/// Records of `audit_dir` that `query` wants, oldest first. Blocking: reads files as it goes.
-pub fn query(
-    audit_dir: &Path,
-    query: Query,
-) -> Result<Box<dyn Iterator<Item = Result<Found, QueryError>> + Send>, QueryError> {
+/// What a query found, oldest first.
+pub struct Results {
+    records: Box<dyn Iterator<Item = Result<Found, QueryError>> + Send>,
+    stats: Arc<QueryStats>,
+}
+
+impl Results {
+    /// What was read up to now.
+    pub fn stats(&self) -> Arc<QueryStats> {
+        self.stats.clone()
+    }
+}
+
+impl Iterator for Results {
+    type Item = Result<Found, QueryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.records.next()
+    }
+}
+
+/// Records of `audit_dir` that `query` wants, oldest first. Blocking: reads files as it goes, one
+/// block of each log in memory; with a limit, the limit's records as well.
+pub fn query(audit_dir: &Path, query: Query) -> Result<Results, QueryError> {
+    let stats = Arc::<QueryStats>::default();
+    let logs = logs_of(audit_dir, &query)?;
+    let query = Arc::new(query);
+    let records: Box<dyn Iterator<Item = _> + Send> = match query.limit {
+        Some(limit) => {
+            let mut found = std::collections::VecDeque::new();
+            for (log, layout) in logs {
+                newest(&mut found, limit, layout, log, &query, &stats)?;
+            }
+            Box::new(found.into_iter().map(Ok))
+        }
+        None => {
+            let scan = |(log, layout)| LogScan::new(layout, log, query.clone(), 0, stats.clone());
+            Box::new(Merge::of(logs.into_iter().map(scan).collect::<Result<_, _>>()?))
+        }
+    };
+    Ok(Results { records, stats })
+}
+
+fn logs_of(audit_dir: &Path, query: &Query) -> Result<Vec<(LogId, LogLayout)>, QueryError> {
     let io = |source| QueryError::Io { path: audit_dir.to_owned(), source };
     let logs = match &query.log {
         Some(log) => vec![log.clone()],
         None => list_logs(audit_dir).map_err(io)?,
     };
-    let mut streams = Vec::new();
-    for log in logs {
+    let with_layout = |log: LogId| {
         let layout = LogLayout::new(audit_dir.join(log.folder()));
         if !layout.exists() {
             let source = io::Error::new(io::ErrorKind::NotFound, "there is no log");
             return Err(QueryError::Io { path: layout.dir, source });
         }
-        streams.push(LogStream::new(layout, log, query.clone()).peekable());
-    }
-    let merged = Merge { streams };
-    let Some(limit) = query.limit else { return Ok(Box::new(merged)) };
-    let mut newest = VecDeque::with_capacity(limit.min(1024));
-    for found in merged {
-        let found = found?;
-        newest.push_back(found);
-        if newest.len() > limit {
-            newest.pop_front();
-        }
-    }
-    Ok(Box::new(newest.into_iter().map(Ok)))
+        Ok((log, layout))
+    };
+    logs.into_iter().map(with_layout).collect()
+}
+
+/// Records of one log from index `from` on, whatever they are: for those who follow it.
+pub(crate) fn records_from(
+    audit_dir: &Path,
+    log: &LogId,
+    from: u64,
+) -> Result<impl Iterator<Item = Result<Found, QueryError>> + Send + use<>, QueryError> {
+    let layout = LogLayout::new(audit_dir.join(log.folder()));
+    Ok(LogScan::new(layout, log.clone(), Arc::default(), from, Arc::default())?)
 }
 
 /// Record `index` of a log, with the proof that the latest checkpoint covers it.
 pub fn show(audit_dir: &Path, log: &LogId, index: u64) -> Result<Shown, QueryError> {
     let layout = LogLayout::new(audit_dir.join(log.folder()));
+    let io = |source| QueryError::Io { path: layout.segments(), source };
+    let kept = layout.list_pruned().map_err(io)?.last().map_or(0, |last| last + SEGMENT_LEAVES);
+    if index < kept {
+        return Err(QueryError::Pruned { log: log.clone(), index, kept });
+    }
     let block = index - index % BLOCK_RECORDS;
     let mut reader = LogReader::from_segment(layout.clone(), index - index % SEGMENT_LEAVES)
         .with_filter(Box::new(move |header| header.first_index == block));
@@ -156,28 +245,20 @@ pub fn show(audit_dir: &Path, log: &LogId, index: u64) -> Result<Shown, QueryErr
         found = hit.map(|(at, leaf)| decode(log, at, leaf)).transpose()?;
     }
     let Some(found) = found else {
-        // A reader that began behind the end knows nothing of it: count from the start.
-        let mut whole = LogReader::new(layout).with_filter(Box::new(|_| false));
+        // A reader that began behind the end knows nothing of it: count from the first that is kept.
+        let mut whole = LogReader::from_segment(layout, kept).with_filter(Box::new(|_| false));
         while whole.next()?.is_some() {}
         return Err(QueryError::NoRecord { log: log.clone(), index, size: whole.position() });
     };
-    let path = layout.dir.join(CHECKPOINT_FILE);
-    let note = match fs::read_to_string(&path) {
-        Ok(note) => note,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(QueryError::Io { path, source }),
-    };
-    let covered = Checkpoint::parse_unchecked(&note).ok().filter(|c| c.size > index);
-    let Some(checkpoint) = covered else {
+    let Some(prover) = Prover::open(audit_dir, log)? else {
         return Ok(Shown { found, checkpoint: None, proof: Vec::new() });
     };
-    let proof = LeafHashes::open(layout)
-        .and_then(|hashes| hashes.inclusion(index, checkpoint.size))
-        .map_err(|e| QueryError::Proof(e.to_string()))?;
-    Ok(Shown { found, checkpoint: Some(note), proof })
+    let proof = prover.inclusion(index)?;
+    let checkpoint = proof.is_some().then(|| prover.checkpoint().to_owned());
+    Ok(Shown { found, checkpoint, proof: proof.unwrap_or_default() })
 }
 
-fn decode(log: &LogId, index: u64, leaf: &[u8]) -> Result<Found, QueryError> {
+pub(crate) fn decode(log: &LogId, index: u64, leaf: &[u8]) -> Result<Found, QueryError> {
     let wrong = |why| QueryError::Record { log: log.clone(), index, why };
     let record = Record::decode(leaf).map_err(wrong)?;
     Ok(Found {
@@ -187,84 +268,4 @@ fn decode(log: &LogId, index: u64, leaf: &[u8]) -> Result<Found, QueryError> {
         record,
         leaf: String::from_utf8_lossy(leaf).into_owned(),
     })
-}
-
-/// The wanted records of one log.
-struct LogStream {
-    reader: LogReader,
-    log: LogId,
-    query: Query,
-    ready: VecDeque<Found>,
-    ended: bool,
-}
-
-impl LogStream {
-    fn new(layout: LogLayout, log: LogId, query: Query) -> Self {
-        let bounds = query.clone();
-        let reader = LogReader::new(layout).with_filter(Box::new(move |header| {
-            bounds.since_ns.is_none_or(|since| header.max_time_ns >= since)
-                && bounds.until_ns.is_none_or(|until| header.min_time_ns < until)
-        }));
-        Self { reader, log, query, ready: VecDeque::new(), ended: false }
-    }
-
-    fn fill(&mut self) -> Result<bool, QueryError> {
-        let Some(chunk) = self.reader.next()? else { return Ok(false) };
-        for (index, leaf) in chunk.iter() {
-            let found = decode(&self.log, index, leaf)?;
-            if self.query.wants(&found.record) {
-                self.ready.push_back(found);
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl Iterator for LogStream {
-    type Item = Result<Found, QueryError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(found) = self.ready.pop_front() {
-                return Some(Ok(found));
-            }
-            if self.ended {
-                return None;
-            }
-            match self.fill() {
-                Ok(true) => {}
-                Ok(false) => self.ended = true,
-                Err(e) => {
-                    self.ended = true;
-                    return Some(Err(e));
-                }
-            }
-        }
-    }
-}
-
-/// Several logs as one sequence by time; within a log the order is the log's.
-struct Merge {
-    streams: Vec<Peekable<LogStream>>,
-}
-
-impl Iterator for Merge {
-    type Item = Result<Found, QueryError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut first: Option<(u64, usize)> = None;
-        for (n, stream) in self.streams.iter_mut().enumerate() {
-            let time = match stream.peek() {
-                None => continue,
-                // An error goes out at once.
-                Some(Err(_)) => 0,
-                Some(Ok(found)) => found.record.time_ns,
-            };
-            if first.is_none_or(|(best, _)| time < best) {
-                first = Some((time, n));
-            }
-        }
-        let (_, n) = first?;
-        self.streams.get_mut(n)?.next()
-    }
 }

@@ -11,14 +11,14 @@ use provost_types::BoxFuture;
 use provost_wire::audit::{
     AppendRequest, AppendResponse, CheckpointsRequest, CheckpointsResponse, GroupRequest, GroupResponse, KeyRequest,
     KeyResponse, LeaveRequest, LeaveResponse, LeavesRequest, LeavesResponse, OpenCall, OpenCallsRequest,
-    OpenCallsResponse, WriterPlace, WriterRequest, WriterResponse,
+    OpenCallsResponse, PrunedRequest, PrunedResponse, WriterPlace, WriterRequest, WriterResponse,
     audit_log_server::{AuditLog, AuditLogServer},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
 use crate::{
-    catch_up::{send_checkpoints, send_leaves},
+    catch_up::{send_checkpoints, send_leaves, send_pruned},
     client::log_of,
     entry::Command,
     node::AuditNode,
@@ -90,6 +90,7 @@ type Stream<T> = ReceiverStream<Result<T, Status>>;
 impl AuditLog for AuditService {
     type LeavesStream = Stream<LeavesResponse>;
     type CheckpointsStream = Stream<CheckpointsResponse>;
+    type PrunedStream = Stream<PrunedResponse>;
 
     async fn writer(&self, request: Request<WriterRequest>) -> Result<Response<WriterResponse>, Status> {
         self.is_writer(request.extensions(), &request.get_ref().writer).await?;
@@ -153,7 +154,11 @@ impl AuditLog for AuditService {
 
     async fn key(&self, request: Request<KeyRequest>) -> Result<Response<KeyResponse>, Status> {
         self.callers.replica(request.extensions()).await?;
-        let key = self.node()?.key().secret_pkcs8().map_err(|e| Status::internal(e.to_string()))?;
+        let node = self.node()?;
+        if !node.has_signing_key() {
+            return Err(Status::unavailable("PV-AUDIT-KEY: this replica waits for the key itself"));
+        }
+        let key = node.key().secret_pkcs8().map_err(|e| Status::internal(e.to_string()))?;
         tracing::info!("another audit node got the checkpoint key");
         Ok(Response::new(KeyResponse { pkcs8: key.into() }))
     }
@@ -175,5 +180,12 @@ impl AuditLog for AuditService {
         self.callers.replica(request.extensions()).await?;
         let layout = self.layout(&request.get_ref().log)?;
         Ok(Response::new(ReceiverStream::new(send_checkpoints(layout))))
+    }
+
+    async fn pruned(&self, request: Request<PrunedRequest>) -> Result<Response<Self::PrunedStream>, Status> {
+        self.callers.replica(request.extensions()).await?;
+        let PrunedRequest { log, to } = request.into_inner();
+        let layout = self.layout(&log)?;
+        Ok(Response::new(ReceiverStream::new(send_pruned(layout, to))))
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use provost_audit_core::{Frontier, Hash, LogId, chain_start};
 use serde::{Deserialize, Serialize};
 
-use crate::error::AuditError;
+use crate::{error::AuditError, retention_state::RetentionState};
 
 /// File name below the audit directory.
 pub(crate) const STATE_FILE: &str = "state";
@@ -136,7 +136,14 @@ pub(crate) struct MachineState {
     pub sealed: BTreeMap<LogId, SealedHead>,
     pub checkpoints: BTreeMap<LogId, Signed>,
     /// Index of the last entry about keys of bodies: the file of keys must know it too.
-    pub keys: Option<u64>,
+    pub body_keys: Option<u64>,
+    /// What was pruned, and what must not be.
+    pub retention: RetentionState,
+    /// The latest checkpoint that witnesses cosigned, with its size.
+    pub cosigned: BTreeMap<LogId, (u64, String)>,
+    /// Keys that signed, with the record of the cluster's log that named each; empty: the first still
+    /// does.
+    pub keys: Vec<(Option<u64>, [u8; 32])>,
 }
 
 impl MachineState {

@@ -51,6 +51,13 @@ impl LeafSource for DirLeaves {
     fn keys(&self, _: Option<u64>) -> io::Result<Zeroizing<Vec<u8>>> {
         Err(io::Error::other("nothing was sealed"))
     }
+
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>> {
+        let layout = LogLayout::new(self.audit.join(log.folder()));
+        let firsts = layout.list_pruned()?.into_iter().filter(|first| *first < to);
+        let parts: io::Result<Vec<Vec<u8>>> = firsts.map(|first| fs::read(layout.pruned(first))).collect();
+        Ok(parts?.concat())
+    }
 }
 
 fn shared(machine: AuditMachine) -> SharedMachine {
@@ -169,6 +176,10 @@ impl LeafSource for OneBody {
 
     fn keys(&self, _: Option<u64>) -> io::Result<Zeroizing<Vec<u8>>> {
         Err(io::Error::other("nothing was sealed"))
+    }
+
+    fn pruned(&self, _: &LogId, _: u64) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
     }
 }
 

@@ -7,11 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use provost_audit_core::{Checkpoint, CheckpointError};
+use provost_audit_core::{Checkpoint, CheckpointError, NoteError};
 
 use crate::{
-    ed25519::Ed25519,
-    layout::{CHECKPOINT_FILE, HISTORY_FILE},
+    key_chain::{KeyChain, Signers, Succession},
+    layout::{CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE},
+    witness::Witnesses,
 };
 
 /// The largest checkpoint file that is read.
@@ -23,6 +24,8 @@ pub(crate) struct Known {
     pub checkpoint: Checkpoint,
     /// Whether it came from outside of the directory.
     pub external: bool,
+    /// Which keys signed it.
+    pub signers: Signers,
     pub file: Arc<Path>,
     /// Where its note stands in the file.
     pub offset: u64,
@@ -38,10 +41,13 @@ pub(crate) struct Refused {
 
 /// All checkpoints of one log, by size.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Checkpoints {
+pub(crate) struct Checkpoints<'a> {
+    /// The auditor's policy, if there is one.
+    pub witnesses: Option<&'a Witnesses>,
     pub known: Vec<Known>,
     pub refused: Option<Refused>,
     pub notes: Vec<String>,
+    pub(crate) unfollowed: Option<(u64, Refused)>,
 }
 
 /// One note of a file.
@@ -84,7 +90,7 @@ fn is_cut(note: &str) -> bool {
     note.split_once("\n\n").is_none_or(|(_, signatures)| !signatures.ends_with('\n'))
 }
 
-impl Checkpoints {
+impl Checkpoints<'_> {
     /// Reads the log's own checkpoints: its history, its latest one, and its entry in the file
     /// at the top.
     pub(crate) fn read_own(
@@ -92,7 +98,7 @@ impl Checkpoints {
         log_dir: &Path,
         top: Option<&Path>,
         origin: &str,
-        key: &[u8; 32],
+        keys: &KeyChain,
     ) -> io::Result<()> {
         let history: Arc<Path> = Arc::from(log_dir.join(HISTORY_FILE));
         for note in read_notes(&history)? {
@@ -102,14 +108,15 @@ impl Checkpoints {
                 self.notes.push(text.to_owned());
                 continue;
             }
-            self.take(&history, &note, origin, key, false);
+            self.take(&history, &note, origin, keys, false);
         }
-        let latest: Arc<Path> = Arc::from(log_dir.join(CHECKPOINT_FILE));
-        for note in read_notes(&latest)? {
-            self.take(&latest, &note, origin, key, false);
+        for latest in [CHECKPOINT_FILE, COSIGNED_FILE].map(|name| Arc::from(log_dir.join(name))) {
+            for note in read_notes(&latest)? {
+                self.take(&latest, &note, origin, keys, false);
+            }
         }
         if let Some(top) = top {
-            self.read_matching(&top.join(CHECKPOINT_FILE), origin, key, false)?;
+            self.read_matching(&top.join(CHECKPOINT_FILE), origin, keys, false)?;
         }
         Ok(())
     }
@@ -119,21 +126,32 @@ impl Checkpoints {
         &mut self,
         path: &Path,
         origin: &str,
-        key: &[u8; 32],
+        keys: &KeyChain,
         external: bool,
     ) -> io::Result<()> {
         let file: Arc<Path> = Arc::from(path);
         for note in read_notes(path)? {
             let first = note.text.lines().next().unwrap_or_default();
             if first == origin {
-                self.take(&file, &note, origin, key, external);
+                self.take(&file, &note, origin, keys, external);
             }
         }
         Ok(())
     }
 
+    /// A checkpoint of a key that cannot be followed from here. It may be an earlier key's, so it is no
+    /// evidence of anything; one that is newer than all others is refused.
+    fn unfollowed(&mut self, file: &Arc<Path>, note: &Note) {
+        let size = Checkpoint::parse_unchecked(&note.text).map_or(u64::MAX, |c| c.size);
+        if self.unfollowed.as_ref().is_none_or(|(largest, _)| *largest < size) {
+            let why = "it is not signed by the log's key".to_owned();
+            self.unfollowed = Some((size, Refused { file: file.clone(), offset: note.offset, why }));
+        }
+    }
+
     /// Sorted by size; of equal ones only one is kept, two that differ are a fork.
     pub(crate) fn settle(&mut self) {
+        self.follow_keys();
         self.known.sort_by_key(|k| (k.checkpoint.size, !k.external));
         let mut fork = None;
         self.known.dedup_by(|later, first| {
@@ -152,15 +170,49 @@ impl Checkpoints {
         }
     }
 
-    fn take(&mut self, file: &Arc<Path>, note: &Note, origin: &str, key: &[u8; 32], external: bool) {
-        match Checkpoint::parse_signed(&note.text, key, &Ed25519) {
-            Ok(checkpoint) if checkpoint.origin == origin => {
-                self.known.push(Known { checkpoint, external, file: file.clone(), offset: note.offset });
+    /// Each key must have taken over from the one before it.
+    fn follow_keys(&mut self) {
+        self.known.sort_by_key(|k| (k.checkpoint.size, k.signers));
+        let mut succession = Succession::default();
+        for known in &self.known {
+            if let Err(why) = succession.follow(known.signers) {
+                let size = known.checkpoint.size;
+                let why = format!("of {size} records: {why}");
+                self.refused.get_or_insert(Refused { file: known.file.clone(), offset: known.offset, why });
             }
-            Ok(checkpoint) => {
+        }
+        let largest = self.known.last().map_or(0, |k| k.checkpoint.size);
+        match self.unfollowed.take() {
+            Some((size, refused)) if size >= largest => drop(self.refused.get_or_insert(refused)),
+            Some((size, _)) => {
+                let text = "checkpoints of earlier keys are passed over; verify the whole directory to follow them";
+                self.notes.push(format!("up to {size} records: {text}"));
+            }
+            None => {}
+        }
+    }
+
+    fn take(&mut self, file: &Arc<Path>, note: &Note, origin: &str, keys: &KeyChain, external: bool) {
+        match keys.check(&note.text, origin) {
+            Ok((checkpoint, signers)) if checkpoint.origin == origin => {
+                let external = match self.witnesses.map(|witnesses| witnesses.judge(&note.text)) {
+                    None => external,
+                    Some(Ok((enough, by))) => {
+                        if !enough && !by.is_empty() {
+                            let text = "cosigned, by fewer witnesses than the policy asks for";
+                            self.notes.push(format!("{} records: {text} ({})", checkpoint.size, by.join(", ")));
+                        }
+                        external || enough
+                    }
+                    Some(Err(why)) => return self.refuse(file, note, why),
+                };
+                self.known.push(Known { checkpoint, external, signers, file: file.clone(), offset: note.offset });
+            }
+            Ok((checkpoint, _)) => {
                 self.refuse(file, note, format!("it is of another log, {}", checkpoint.origin));
             }
             Err(CheckpointError::Malformed(why)) => self.refuse(file, note, why.to_owned()),
+            Err(CheckpointError::Note(NoteError::Unsigned(_))) if keys.partial => self.unfollowed(file, note),
             Err(CheckpointError::Note(e)) => self.refuse(file, note, e.to_string()),
         }
     }

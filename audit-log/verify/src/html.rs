@@ -94,12 +94,22 @@ impl Report {
         for origin in &self.missing_logs {
             write!(
                 out,
-                "<h2>{}</h2><p class=\"verdict failed\">The anchor knows this log and the directory lacks it: it was deleted.</p>",
+                "<h2>{}</h2><p class=\"verdict failed\">The anchor or the cluster's log knows this log and the directory lacks it: it was deleted.</p>",
                 text(origin)
             )?;
         }
         for log in &self.logs {
             write_log(out, log)?;
+        }
+        if !self.receipts.is_empty() {
+            write!(out, "<h2>Receipts</h2><table>")?;
+            for receipt in &self.receipts {
+                let (class, word) = if receipt.holds { ("", "holds") } else { ("failed", "FAILED") };
+                let (log, said) = (text(&receipt.log), text(&receipt.text));
+                let index = receipt.index;
+                write!(out, "<tr><th>{log}, record {index}</th><td class=\"{class}\">{word}</td><td>{said}</td></tr>")?;
+            }
+            write!(out, "</table>")?;
         }
         write!(out, "<h2>What this does not prove</h2><ul>")?;
         for limit in LIMITS {
@@ -218,6 +228,7 @@ mod tests {
             verdict: hostile.to_owned(),
             logs: vec![log],
             missing_logs: vec![hostile.to_owned()],
+            receipts: Vec::new(),
         };
         let anchor = Some((hostile.to_owned(), hostile.to_owned()));
         let page = report.to_html(&HtmlContext { anchor, verified_at: hostile.to_owned(), ..HtmlContext::default() });

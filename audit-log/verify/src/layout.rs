@@ -16,8 +16,13 @@ pub const SEGMENTS_DIR: &str = "segments";
 pub const CHECKPOINT_FILE: &str = "checkpoint";
 /// Every checkpoint ever signed for a log, one after the other.
 pub const HISTORY_FILE: &str = "checkpoints";
+/// The latest checkpoint of the cluster's log with the cosignatures of witnesses.
+pub const COSIGNED_FILE: &str = "checkpoint.cosigned";
 /// The verifier key, in C2SP form.
 pub const KEY_FILE: &str = "audit.pub";
+
+/// The keys that signed, oldest first, beside the cluster's log; absent before the first rotation.
+pub const KEYS_FILE: &str = "keys";
 
 /// Digits in file names: as many as the largest index has.
 const DIGITS: usize = 20;
@@ -60,6 +65,16 @@ impl LogLayout {
         numbered(&self.segments(), "", ".body")
     }
 
+    /// The index of that segment: derived, and absent until it was made.
+    pub fn index(&self, first: u64) -> PathBuf {
+        self.segments().join(format!("{first:0DIGITS$}.idx"))
+    }
+
+    /// What stays of that segment once it was pruned.
+    pub fn pruned(&self, first: u64) -> PathBuf {
+        self.segments().join(format!("{first:0DIGITS$}.pruned"))
+    }
+
     /// The tail that begins with leaf `first`.
     pub fn tail(&self, first: u64) -> PathBuf {
         self.dir.join(tail_name(first))
@@ -68,6 +83,11 @@ impl LogLayout {
     /// First indices of the segments, ascending.
     pub fn list_segments(&self) -> io::Result<Vec<u64>> {
         numbered(&self.segments(), "", ".seg")
+    }
+
+    /// First indices of the pruned segments, ascending.
+    pub fn list_pruned(&self) -> io::Result<Vec<u64>> {
+        numbered(&self.segments(), "", ".pruned")
     }
 
     /// First indices of the tails, ascending. More than one stands there between a rotation and

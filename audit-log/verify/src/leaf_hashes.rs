@@ -40,7 +40,7 @@ pub enum LeafHashError {
 impl LeafHashes {
     /// Opens the log; what is appended later is not seen.
     pub fn open(layout: LogLayout) -> Result<Self, LeafHashError> {
-        let last = layout.list_segments()?.last().copied().unwrap_or_default();
+        let last = layout.list_segments()?.last().copied().unwrap_or_default().max(crate::first_kept(&layout)?);
         let mut tail = Vec::new();
         // Bodies of full blocks are not read: their hashes are in the file beside them.
         let mut reader = LogReader::from_segment(layout.clone(), last).with_filter(Box::new(|_| false));
@@ -93,7 +93,7 @@ impl LeafHashes {
     }
 
     /// Stored hashes of leaves within one block, or within the tail.
-    fn hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, LeafHashError> {
+    pub(crate) fn hashes(&self, range: Range<u64>) -> Result<Vec<Hash>, LeafHashError> {
         if range.start >= self.tail_first {
             let within = |index: u64| (index - self.tail_first) as usize;
             let part = self.tail.get(within(range.start)..within(range.end));

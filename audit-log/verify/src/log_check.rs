@@ -12,17 +12,20 @@ use provost_audit_core::{
 use crate::{
     anchor::{Checkpoints, Known, Refused},
     block_check::Ask,
+    key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
     options::VerifyOptions,
     pass::{Pass, Stop},
     pool::{Pending, Pool},
+    pruned,
     read::segment_footer,
     report::{Failure, LogReport, ProofReport, State},
     segment_file::{BlockPlace, SegmentFile},
     tail::TailRun,
     verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
     walk::{Part, ReadFault, Walk},
+    witness::Witnesses,
 };
 
 /// A log and what it is compared with.
@@ -32,6 +35,7 @@ pub(crate) struct LogCheck<'a> {
     /// The audit directory, when the log is one of several in it.
     pub top: Option<&'a Path>,
     pub trusted: Option<[u8; 32]>,
+    pub witnesses: Option<&'a Witnesses>,
     pub options: &'a VerifyOptions,
     pub pool: &'a Pool,
 }
@@ -46,14 +50,14 @@ enum Begun {
 
 impl LogCheck<'_> {
     pub(crate) fn run(self) -> LogReport {
-        let (origin, key) = match self.identity() {
+        let (origin, keys) = match self.identity() {
             Ok(found) => found,
             Err((why, missing)) => return without_key(&self.log, &self.layout.dir.join(KEY_FILE), &why, missing),
         };
-        let mut checkpoints = Checkpoints::default();
-        let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &key).and_then(|()| {
+        let mut checkpoints = Checkpoints { witnesses: self.witnesses, ..Checkpoints::default() };
+        let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &keys).and_then(|()| {
             match &self.options.against {
-                Some(path) => checkpoints.read_matching(path, &origin, &key, true),
+                Some(path) => checkpoints.read_matching(path, &origin, &keys, true),
                 None => Ok(()),
             }
         });
@@ -66,22 +70,37 @@ impl LogCheck<'_> {
             Ok(begin) => begin,
             Err(e) => return unjudged(&self.log, &e.to_string()),
         };
+        let pruned = match pruned::prefix(&self.layout, &origin) {
+            Ok(found) => found,
+            Err(fault) => return pruned::unreadable(&self.log, &origin, &fault),
+        };
+        let kept = pruned.as_ref().map_or(0, |p| p.kept);
+        let begin = begin.filter(|(_, tree)| tree.size() > kept);
+        let begin = begin.or_else(|| pruned.as_ref().map(|p| (p.chain, p.tree.clone())));
         let start = begin.as_ref().map_or(0, |(_, tree)| tree.size());
         let mut pass = Pass::new(self.layout.clone(), &origin, begin, &checkpoints.known);
         let stop = self.read_all(&mut pass, start, &checkpoints.known).err();
         let proof = self.options.proof.map(|index| self.prove(index, &pass));
-        self.conclude(pass, stop, start, checkpoints.refused, checkpoints.notes, proof)
+        let judged = stop.is_none();
+        let mut report = self.conclude(pass, stop, start, checkpoints.refused, checkpoints.notes, proof);
+        match pruned {
+            Some(prefix) if judged => prefix.judge(&self.layout, &mut report),
+            Some(_) => report.retention = verdict(State::Incomplete, "not judged: the records do not hold"),
+            None => {}
+        }
+        report
     }
 
-    /// The log's origin, and the key that must have signed it; otherwise why not, and whether the
+    /// The log's origin, and the keys that may have signed it; otherwise why not, and whether the
     /// file is missing.
-    fn identity(&self) -> Result<(String, [u8; 32]), (String, bool)> {
+    fn identity(&self) -> Result<(String, KeyChain), (String, bool)> {
         let text = std::fs::read(self.layout.dir.join(KEY_FILE)).map_err(|e| (e.to_string(), true))?;
         let own = VerifierKey::parse(&String::from_utf8_lossy(&text)).map_err(|e| (e.to_string(), false))?;
         if LogId::from_origin(&own.name) != Some(self.log.clone()) {
             return Err((format!("the key beside the log is of another log, {}", own.name), false));
         }
-        Ok((own.name, self.trusted.unwrap_or(own.public_key)))
+        let keys = KeyChain::read(self.top, own.public_key, self.trusted);
+        Ok((own.name, keys))
     }
 
     /// With `since`: whole segments before it, by the roots in their footers. A signed checkpoint

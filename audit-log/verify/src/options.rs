@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use provost_audit_core::LogId;
 
+use crate::receipt::Receipt;
+
 /// Options of [`crate::verify`]; the default verifies everything against nothing from outside.
 #[derive(Clone, Debug, Default)]
 pub struct VerifyOptions {
@@ -21,6 +23,10 @@ pub struct VerifyOptions {
     pub trusted_key: Option<String>,
     /// The newest checkpoint must not be older than this, nanoseconds; needs `now_ns`.
     pub max_age_ns: Option<u64>,
+    /// A C2SP policy file: checkpoints that enough of its witnesses cosigned are an anchor.
+    pub witness_policy: Option<PathBuf>,
+    /// Receipts of callers, to be found in the logs.
+    pub receipts: Vec<Receipt>,
     /// The time now, nanoseconds since the Unix epoch.
     pub now_ns: Option<u64>,
 }

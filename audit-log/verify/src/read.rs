@@ -179,11 +179,15 @@ impl LogReader {
     }
 }
 
-/// The footer of a full segment, read from its end.
+/// The footer of a full segment, read from its end; of a pruned one, from what stays of it.
 pub(crate) fn segment_footer(layout: &LogLayout, first: u64) -> Result<SegmentFooter, ReadFault> {
     let path = layout.segment(first);
     let fault = |what: String, missing| ReadFault { file: path.clone(), offset: 0, index: first, what, missing };
-    let mut file = File::open(&path).map_err(|e| fault(e.to_string(), true))?;
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(_) if layout.pruned(first).exists() => return Ok(crate::read_pruned(layout, first)?.footer),
+        Err(e) => return Err(fault(e.to_string(), true)),
+    };
     let mut bytes = [0; SEGMENT_FOOTER_LEN];
     file.seek(SeekFrom::End(-(SEGMENT_FOOTER_LEN as i64)))
         .and_then(|_| file.read_exact(&mut bytes))

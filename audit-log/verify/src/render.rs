@@ -10,7 +10,18 @@ impl fmt::Display for Report {
             write!(f, "{log}")?;
         }
         for origin in &self.missing_logs {
-            writeln!(f, "log {origin}\n  the anchor knows it and the directory lacks it: it was deleted")?;
+            let text = "the anchor or the cluster's log knows it and the directory lacks it: it was deleted";
+            writeln!(f, "log {origin}\n  {text}")?;
+        }
+        for receipt in &self.receipts {
+            writeln!(f, "receipt of record {} of {}: {}", receipt.index, receipt.log, receipt.text)?;
+            if !receipt.holds {
+                writeln!(f, "    in {} at byte {}", receipt.file.display(), receipt.offset)?;
+                writeln!(f, "    expected {}", receipt.expected)?;
+                if let Some(actual) = receipt.actual {
+                    writeln!(f, "    actual   {actual}")?;
+                }
+            }
         }
         writeln!(f, "{}", self.verdict)?;
         write!(f, "exit code {}", self.exit_code())

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use provost_audit_core::Hash;
 use serde::Serialize;
 
+use crate::receipt::ReceiptReport;
+
 /// How a verification ends, as the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -213,8 +215,10 @@ pub struct Report {
     pub verdict: String,
     /// Each log.
     pub logs: Vec<LogReport>,
-    /// Logs that the anchor knows and the directory lacks.
+    /// Logs that the anchor or the cluster's log knows and the directory lacks.
     pub missing_logs: Vec<String>,
+    /// What became of the callers' receipts.
+    pub receipts: Vec<ReceiptReport>,
 }
 
 impl Report {

@@ -13,7 +13,10 @@ use crate::{
     log_check::LogCheck,
     options::VerifyOptions,
     pool::Pool,
+    receipt,
     report::{Exit, Report},
+    tenant_heads,
+    witness::Witnesses,
 };
 
 /// The question was wrong: exit code 5.
@@ -27,6 +30,14 @@ pub enum UsageError {
         "PV-AUDIT-USAGE: {path} is not a checkpoint file: {why}; give a file with one or more checkpoints, such as a kept copy of AUDIT_DIR/checkpoint"
     )]
     Anchor {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The policy cannot be used.
+    #[error("PV-AUDIT-USAGE: the witness policy {path}: {why}; see c2sp.org/tlog-policy and docs/witness.md")]
+    Policy {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -53,6 +64,8 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
     let io = |source| UsageError::Io { path: path.to_owned(), source };
     let key = options.trusted_key.as_deref().map(VerifierKey::parse);
     let trusted = key.transpose().map_err(UsageError::Key)?.map(|key| key.public_key);
+    let witnesses = options.witness_policy.as_deref().map(Witnesses::read).transpose()?;
+    let trusted = trusted.map_or_else(|| key_of_policy(path, witnesses.as_ref(), options), |key| Ok(Some(key)))?;
     let anchored = anchor_logs(options)?;
     let single = single_log(path);
     let mut logs = match &single {
@@ -78,14 +91,41 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
             Some(_) => (path.to_owned(), None),
             None => (path.join(log.folder()), Some(path)),
         };
-        LogCheck { log, layout: LogLayout::new(dir), top, trusted, options, pool: &pool }.run()
+        let witnesses = witnesses.as_ref();
+        LogCheck { log, layout: LogLayout::new(dir), top, trusted, witnesses, options, pool: &pool }.run()
     };
-    let reports: Vec<_> = logs.into_iter().map(check).collect();
-    let missing_logs: Vec<String> = missing.into_iter().map(|(_, origin)| origin.clone()).collect();
-    let start = if missing_logs.is_empty() { Exit::Proven } else { Exit::Tampered };
+    let mut reports: Vec<_> = logs.into_iter().map(check).collect();
+    let mut missing_logs: Vec<String> = missing.into_iter().map(|(_, origin)| origin.clone()).collect();
+    if single.is_none() {
+        tenant_heads::compare(path, options.log.as_ref(), &mut reports, &mut missing_logs);
+    }
+    let receipts = options.receipts.iter().map(|r| receipt::check(path, single.as_ref(), r, &reports));
+    let receipts: Vec<_> = receipts.collect();
+    let whole = missing_logs.is_empty() && receipts.iter().all(|receipt| receipt.holds);
+    let start = if whole { Exit::Proven } else { Exit::Tampered };
     let exit = reports.iter().fold(start, |exit, log| exit.worse(log.exit()));
-    let verdict = sentence(exit, options.against.is_some()).to_owned();
-    Ok(Report { path: path.to_owned(), exit, verdict, logs: reports, missing_logs })
+    let verdict = sentence(exit, options.against.is_some() || witnesses.is_some()).to_owned();
+    Ok(Report { path: path.to_owned(), exit, verdict, logs: reports, missing_logs, receipts })
+}
+
+/// The key that the policy trusts for the log (of the cluster) that is here. A policy that lists
+/// other logs only would judge this one by a key from its own directory.
+fn key_of_policy(
+    path: &Path,
+    witnesses: Option<&Witnesses>,
+    options: &VerifyOptions,
+) -> Result<Option<[u8; 32]>, UsageError> {
+    let Some(witnesses) = witnesses.filter(|w| w.lists_logs()) else { return Ok(None) };
+    let own = [path.join(LogId::CLUSTER.folder()).join(KEY_FILE), path.join(KEY_FILE)];
+    let names = own.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    let names: Vec<String> = names.filter_map(|text| VerifierKey::parse(&text).ok()).map(|key| key.name).collect();
+    match names.iter().find_map(|name| witnesses.log_key(name)) {
+        Some(key) => Ok(Some(key.public_key)),
+        None => Err(UsageError::Policy {
+            path: options.witness_policy.clone().unwrap_or_default(),
+            why: format!("it lists logs, and none is `{}`", names.first().map_or("?", String::as_str)),
+        }),
+    }
 }
 
 fn sentence(exit: Exit, anchored: bool) -> &'static str {

@@ -15,7 +15,10 @@ use std::{
 use provost_control_raft::{Dial, GrpcTransport, PeerService};
 use provost_control_state::Cluster;
 use provost_wire::{
-    node::{identity_server::IdentityServer, join_server::JoinServer, quota_server::QuotaServer},
+    node::{
+        audit_checkpoints_server::AuditCheckpointsServer, identity_server::IdentityServer, join_server::JoinServer,
+        quota_server::QuotaServer,
+    },
     tls::Role,
 };
 use tokio::task::AbortHandle;
@@ -23,6 +26,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 
 use crate::{
     ControlError, ControlNode, QuotaService, Subscribers,
+    audit_checkpoints::CheckpointService,
     identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator},
     members::{Standings, decide_releases},
     node::GROUP,
@@ -104,12 +108,14 @@ impl ClusterApi {
         let only = |roles| MembersOnly::new(registry.clone(), roles);
         let identity = IdentityServer::new(IdentityService::new(self.certifier.clone()));
         let quota = QuotaService::new(self.node.clone(), callers(&self.node));
+        let held = AuditCheckpointsServer::new(CheckpointService::new(self.node.clone()));
         Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
             .add_service(InterceptedService::new(self.peers.clone().into_server(), only(REPLICAS).or_unlisted()))
             .add_service(InterceptedService::new(self.standings.service(), only(&[Role::ControlPlane])))
             .add_service(InterceptedService::new(identity, only(&Role::ALL)))
             .add_service(InterceptedService::new(self.hub.service(), only(SUBSCRIBERS)))
             .add_service(InterceptedService::new(QuotaServer::new(quota), only(&[Role::DataPlane])))
+            .add_service(InterceptedService::new(held, only(&[Role::AuditLog])))
     }
 
     /// Ends the streams: without it a server waits for them for ever.

@@ -9,6 +9,7 @@
 //! other machines, certificates.
 
 mod admission;
+mod audit_checkpoints;
 mod auth;
 mod backup;
 mod bootstrap;

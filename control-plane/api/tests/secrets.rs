@@ -58,7 +58,7 @@ async fn a_rotation_seals_everything_again_and_changes_no_value() {
     }
     set(&node, "umbra", "api", "other").await;
     set(&node, "umbra", "api", "newer").await;
-    recorder.take();
+    recorder.taken(&node).await;
 
     assert_eq!(node.rotate_keys(&admin()).await.unwrap(), KeyRotation { term: 2, sealed: 121 });
     assert_eq!(recorder.take(), ["keys.rotate None None", "keys.rotate Some(Ok) None"]);

@@ -25,9 +25,9 @@ mod rollback;
 mod state;
 
 pub use cluster::{
-    AdminTokenHash, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken, MAX_ADMIN_TOKENS,
-    MAX_JOIN_TOKEN_LIFE_NS, MAX_JOIN_TOKENS, MAX_MEMBERS, MAX_REMOVED, Member, NodeVersion, RemovedMember, Rotation,
-    TokenUse,
+    AdminTokenHash, AuditCheckpoint, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken,
+    MAX_ADMIN_TOKENS, MAX_AUDIT_CHECKPOINTS, MAX_AUDIT_LOGS, MAX_JOIN_TOKEN_LIFE_NS, MAX_JOIN_TOKENS, MAX_MEMBERS,
+    MAX_REMOVED, Member, NodeVersion, RemovedMember, Rotation, TokenUse,
 };
 pub use command::{
     CommandError, Draft, Event, Expectation, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, SealingKey, StoredCommand,

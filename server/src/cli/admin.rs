@@ -22,7 +22,8 @@ pub async fn connect_audit(args: &AdminArgs) -> anyhow::Result<AuditConnection> 
     Ok(audit_over(channel, token))
 }
 
-async fn dial(args: &AdminArgs) -> anyhow::Result<(Channel, BearerToken, AdminContext)> {
+/// The channel to the first address that answers, and the token to speak with: for other services there.
+pub async fn dial(args: &AdminArgs) -> anyhow::Result<(Channel, BearerToken, AdminContext)> {
     let context = args.resolve()?;
     let ca = args.authority()?;
     let token = BearerToken::new(&context.token).map_err(ours)?;

@@ -12,6 +12,7 @@ mod using;
 mod watch;
 
 pub use audit::is_audit_verify;
+pub use secrets::parse_duration;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -101,7 +102,11 @@ enum Command {
 impl Cli {
     /// Whether the command is a long-running server, which logs more.
     pub fn is_server(&self) -> bool {
-        matches!(self.command, Command::Dev(_) | Command::Server(_))
+        match &self.command {
+            Command::Dev(_) | Command::Server(_) => true,
+            Command::Audit(command) => command.is_server(),
+            _ => false,
+        }
     }
 
     /// Whether logs are JSON.

@@ -6,7 +6,7 @@ use provost_control_api::identity::{DEFAULT_LIFE, MIN_LIFE};
 use provost_data_serve::bodies::{Identities, Privacy, RedactionPolicy};
 use provost_sealed::Keep;
 
-use super::{AuditFile, AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile};
+use super::{AuditSettings, audit::AuditFile, JoinConfig, KeySource, Role, ServerConfig, ServerFile};
 
 /// Shortest time that grants hold unconfirmed: an election and a reconnection must fit into it.
 const MIN_GRANTS_SECONDS: u64 = 5;
@@ -171,7 +171,8 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         say("timings.certificate_ttl_seconds", text);
     }
     let keys = keys(&file, &data_dir, &mut say);
-    let audit = audit(&file.audit, &mut say);
+    let mut audit = super::audit::check(&file.audit, roles.contains(&Role::AuditLog), &mut say);
+    audit.privacy = privacy(&file.audit, &mut say);
     let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
     if !problems.is_empty() {
         return Err(problems);
@@ -202,7 +203,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     })
 }
 
-fn audit(file: &AuditFile, say: &mut impl FnMut(&'static str, String)) -> AuditSettings {
+fn privacy(file: &AuditFile, say: &mut impl FnMut(&'static str, String)) -> AuditSettings {
     let keep = match file.bodies.as_deref() {
         None | Some("sealed") => Keep::Sealed,
         Some("commitments") => Keep::Commitment,
@@ -232,8 +233,8 @@ pub fn audit_of_environment() -> Result<AuditSettings, ConfigProblem> {
     let get = |name: &str| env::var(name).ok();
     let (bodies, identities) = (get("PROVOST_AUDIT_BODIES"), get("PROVOST_AUDIT_IDENTITIES"));
     let mut problem = None;
-    let file = AuditFile { bodies, identities, redact: Vec::new() };
-    let settings = audit(&file, &mut |key, message| problem = Some(ConfigProblem { key, message }));
+    let file = AuditFile { bodies, identities, ..AuditFile::default() };
+    let settings = privacy(&file, &mut |key, message| problem = Some(ConfigProblem { key, message }));
     problem.map_or(Ok(settings), Err)
 }
 
@@ -311,13 +312,13 @@ mod tests {
 
     #[test]
     fn bodies_are_sealed_unless_the_file_says_otherwise() {
-        let privacy = read(GOOD).unwrap().audit.0;
+        let privacy = read(GOOD).unwrap().audit.privacy.0;
         assert_eq!((privacy.keep, privacy.identities), (Keep::Sealed, Identities::Names));
         let text = format!(
             "{GOOD}[audit]\nbodies = 'commitments'\nidentities = 'pseudonyms'\n[[audit.redact]]\ntool = 'sql.*'\nfields = ['ssn']\npointers = ['/a/*']\n"
         );
         let config = read(&text).unwrap();
-        let privacy = &config.audit.0;
+        let privacy = &config.audit.privacy.0;
         assert_eq!((privacy.keep, privacy.identities), (Keep::Commitment, Identities::Pseudonyms));
         assert_eq!(privacy.redact.rules().len(), 1);
         let printed = toml::to_string(&config.audit).unwrap();

@@ -2,8 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use provost_data_serve::bodies::RedactionRule;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Role;
 
@@ -35,23 +34,8 @@ pub struct ServerFile {
     pub timings: TimingsFile,
     /// How many voters there must be.
     pub membership: MembershipFile,
-    /// What is kept of the bodies of calls (data plane).
-    pub audit: AuditFile,
-}
-
-/// `[audit]`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuditFile {
-    /// `sealed` (default): arguments and answers are kept beside the log, sealed under a key of the
-    /// caller's that can be destroyed. `commitments`: they are not kept; whoever did keep one can
-    /// still show that it is the one. Choose that where not even sealed contents may be stored.
-    pub bodies: Option<String>,
-    /// `names` (default) or `pseudonyms`: how records name the callers of calls. Choose pseudonyms
-    /// where copies of the log go to people who must not see who called; nodes still resolve them.
-    pub identities: Option<String>,
-    /// `[[audit.redact]]`: what is taken out before a body is sealed or committed to.
-    pub redact: Vec<RedactionRule>,
+    /// What the audit log does beside keeping records.
+    pub audit: super::audit::AuditFile,
 }
 
 /// `[listen]`.

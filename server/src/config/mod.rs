@@ -5,15 +5,17 @@
 //! Left out: resources (they are applied, not configured), secrets (they come from files that only
 //! the server's user can read, never from this one).
 
+pub mod audit;
 mod check;
 mod file;
+mod outside;
 
 pub use check::{CERTIFICATE_TTL_VARIABLE, audit_of_environment, check};
-pub use file::{AuditFile, ServerFile};
+pub use file::ServerFile;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use provost_data_serve::bodies::{Identities, Privacy};
+use provost_data_serve::bodies::{Identities, Privacy, RedactionRule};
 use provost_sealed::Keep;
 use provost_wire::tls::{self, NameError, Roles};
 use serde::Serialize;
@@ -125,16 +127,24 @@ pub struct ServerConfig {
     pub certificate_ttl: Duration,
     /// How long grants hold while no control-plane node confirms them; `None`: for ever.
     pub grants_max_age: Option<Duration>,
-    /// What is kept of calls.
-    pub audit: AuditSettings,
+    /// What the audit log does beside keeping records.
+    pub audit: audit::AuditConfig,
 }
 
 /// What is kept of calls.
 #[derive(Clone, Debug, Default, Serialize)]
-#[serde(into = "AuditFile")]
+#[serde(into = "PrivacyFile")]
 pub struct AuditSettings(pub Privacy);
 
-impl From<AuditSettings> for AuditFile {
+/// The same as people write it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PrivacyFile {
+    bodies: Option<String>,
+    identities: Option<String>,
+    redact: Vec<RedactionRule>,
+}
+
+impl From<AuditSettings> for PrivacyFile {
     fn from(AuditSettings(privacy): AuditSettings) -> Self {
         let bodies = match privacy.keep {
             Keep::Sealed => "sealed",

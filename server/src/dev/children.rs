@@ -111,7 +111,7 @@ fn spawn(spec: &ChildSpec) -> anyhow::Result<(Child, Option<ChildStdin>)> {
     let mut command = Command::new(program);
     command.args(["server", "--until-stdin-closes", "--config"]).arg(&spec.config);
     // What this process was told by its environment is not meant for its voters, but for this.
-    let meant = ["PROVOST_LOG", CERTIFICATE_TTL_VARIABLE];
+    let meant = ["PROVOST_LOG", CERTIFICATE_TTL_VARIABLE, crate::witness::ask::WITNESSES_VARIABLE];
     for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("PROVOST_")) {
         if !meant.iter().any(|known| name == *known) {
             command.env_remove(name);

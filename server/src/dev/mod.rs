@@ -23,6 +23,7 @@ use crate::{
     cli::context::{DevFile, default_data_dir},
     failure::Failure,
     node::{Node, NodeConfig},
+    tiles, witness,
 };
 
 /// Ports of the other listeners, counted from the HTTP port; with port 0 each takes a free one.
@@ -95,6 +96,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         data_dir: data_dir.clone(),
         node_name: "dev".to_owned(),
         cluster: "dev".to_owned(),
+        witnesses: witness::ask::from_environment()?,
+        tiles: tiles::from_environment()?,
     })
     .await?;
     let outcome = serve_until(stop, &node, start, |token| dev_file(&node, &data_dir, token)).await;

@@ -110,6 +110,20 @@ fn of_audit_log(status: &[AuditStatus]) -> Vec<Sample> {
         is_counter: false,
         value: float(log.signed_size),
     }));
+    samples.extend(status.iter().map(|log| Sample {
+        name: "provost_audit_held_records",
+        labels: format!("{{log=\"{}\"}}", log.origin),
+        help: "Records of each audit log whose checkpoint the control plane holds, as the leader knows it.",
+        is_counter: false,
+        value: float(log.held_size),
+    }));
+    samples.extend(status.iter().filter(|log| log.cosigned_size > 0).map(|log| Sample {
+        name: "provost_audit_cosigned_records",
+        labels: format!("{{log=\"{}\"}}", log.origin),
+        help: "Records of the audit log whose checkpoint a witness has cosigned.",
+        is_counter: false,
+        value: float(log.cosigned_size),
+    }));
     samples
 }
 

@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod adapters;
 pub mod data_plane;
+pub mod held;
 pub mod keys;
 pub mod metrics;
 
@@ -30,8 +31,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     audit_admin::{self, AuditAccess, Nowhere},
     config::{self, AuditSettings},
+    audit_retention,
     failure::Failure,
     logins::LoginRecorder,
+    tiles::{TilesConfig, serve::Tiles},
+    witness::ask::WitnessAddress,
 };
 use data_plane::{DataPlane, DataPlaneParts};
 
@@ -57,6 +61,10 @@ pub struct NodeConfig {
     pub node_name: String,
     /// The cluster.
     pub cluster: String,
+    /// Who is asked to cosign the cluster log's checkpoints.
+    pub witnesses: Vec<WitnessAddress>,
+    /// Where tiles are served, if anywhere.
+    pub tiles: Option<TilesConfig>,
 }
 
 /// Where a running node listens.
@@ -84,6 +92,7 @@ pub struct Node {
     data: DataPlane,
     addresses: Addresses,
     admin_token: String,
+    witnesses: Vec<WitnessAddress>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -96,6 +105,15 @@ impl Node {
             Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_AUDIT_BODIES or PROVOST_AUDIT_IDENTITIES")
         })?;
         let listeners = Listeners::bind(&config).await?;
+        let tiles = match &config.tiles {
+            Some(tiles) if !tiles.listen.ip().is_loopback() => {
+                let text = format!("{} is no address of this machine alone", tiles.listen);
+                let hint = "`provost dev` serves tiles without TLS: use 127.0.0.1, or run `provost server`";
+                return Err(Failure::new("PV-CONFIG-INVALID", text, hint).into());
+            }
+            Some(tiles) => Some((bind(tiles.listen, "the audit tiles").await?, tiles.readers.clone())),
+            None => None,
+        };
         let keys = config.data_dir.join("keys");
         keys::make_private_dir(&keys)?;
         let audit_config = AuditLogConfig {
@@ -108,6 +126,8 @@ impl Node {
         let control_config = ControlConfig::new(&config.data_dir, config.cluster.clone(), config.node_name.clone());
         let admission = Arc::new(adapters::PolicyAdmission::default());
         let control = ControlNode::open(control_config, admission, sink.clone()).await?;
+        let holder: Arc<dyn held::Holder> = Arc::new(held::Local(control.clone()));
+        held::at_start(audit.node(), &*holder).await?;
 
         let gpu = GpuConfig { models_dir: config.models_dir.clone(), ..GpuConfig::default() };
         let inference = GpuNode::start(gpu)?;
@@ -129,13 +149,26 @@ impl Node {
         let admin_token = keys::admin_token(&keys.join("admin-token"))?;
         let node = Self {
             control,
-            audit,
+            audit: audit.clone(),
             data,
             addresses,
             admin_token,
+            witnesses: config.witnesses,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        if let Some((listener, readers)) = tiles {
+            let serving = Tiles::new(audit.dir(), readers).serve(listener, None);
+            let stopped = node.stop.clone();
+            node.tasks.spawn(async move {
+                tokio::select! { () = serving => (), () = stopped.cancelled() => () }
+            });
+        }
+        let holding = held::run(audit.node().clone(), holder);
+        let stopped = node.stop.clone();
+        node.tasks.spawn(async move {
+            tokio::select! { () = holding => (), () = stopped.cancelled() => () }
+        });
         node.serve(listeners, keys::session_key(&keys.join("session.key"))?)?;
         Ok(node)
     }
@@ -156,13 +189,20 @@ impl Node {
             node: Arc::new(OnceLock::from(self.audit.node().clone())),
             elsewhere: Arc::new(Nowhere),
         };
+        let audit = self.audit.clone();
         let api = AdminApi::new(&control, admins)
-            .with_routes(audit_admin::routes(access))
+            .with_routes(audit_retention::routes(audit_admin::routes(access), move || Some(audit.retention())))
             .with_logins(LoginRecorder::start(Arc::new(self.audit.clone()), self.stop.clone()));
         self.tasks.spawn(async move {
             if let Err(cause) = api.serve(listeners.admin, stopped).await {
                 tracing::error!(%cause, "the admin API ended");
             }
+        });
+
+        let asking = crate::witness::ask::run(self.audit.node().clone(), self.witnesses.clone());
+        let stopped = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! { () = asking => (), () = stopped.cancelled() => () }
         });
 
         let sampler = {

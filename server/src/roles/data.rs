@@ -94,7 +94,7 @@ impl DataRole {
             staleness: Some((client.staleness_reader(), limits)),
             quotas: Quotas::start(leases, config.node.clone(), epoch),
             data_dir: config.data_dir.clone(),
-            bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.0.clone())),
+            bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.privacy.0.clone())),
         })?;
         let _ = counted.set(plane.node().clone());
         let session_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;

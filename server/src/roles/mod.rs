@@ -7,6 +7,7 @@
 //! and the audit log is signed last.
 
 pub mod audit;
+mod audit_forward;
 mod certificate;
 mod control;
 mod data;
@@ -28,10 +29,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server as GrpcServer};
 
 use crate::{
+    audit_retention,
     config::{Role, ServerConfig},
     failure::Failure,
     logins::LoginRecorder,
     node::{data_plane::DataPlane, keys, metrics},
+    tiles::serve::Tiles,
 };
 use audit::AuditRole;
 use certificate::Keeper;
@@ -77,7 +80,11 @@ impl Server {
             Some(admin) => {
                 let control = ControlRole::open(config, &identity, &audit).await?;
                 let logins = LoginRecorder::start(audit.sink(), stop.clone());
-                control.serve_admin(admin, &identity, (audit.admin_routes(), logins), &tasks, &stop)?;
+                let beside = match config.has(Role::AuditLog) {
+                    true => audit_retention::routes(audit.admin_routes(), audit.retention()),
+                    false => audit_retention::elsewhere(audit.admin_routes()),
+                };
+                control.serve_admin(admin, &identity, (beside, logins), &tasks, &stop)?;
                 Some(control)
             }
             None => None,
@@ -110,7 +117,22 @@ impl Server {
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
         }
+        if let Some(address) = config.audit.listen.filter(|_| config.has(Role::AuditLog)) {
+            let listener = bind(address, "audit.listen").await?;
+            let tiles = Tiles::new(&config.data_dir.join("audit"), config.audit.readers.clone());
+            until(tiles.serve(listener, Some(server.identity.clone())), &server.tasks, &server.stop);
+        }
         let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.replica());
+        let sampler = match config.has(Role::AuditLog) {
+            true => {
+                let rules = config.audit.clone();
+                let keeping = audit_retention::run(server.audit.retention(), move |log| rules.keep(log));
+                until(keeping, &server.tasks, &server.stop);
+                let replica = server.audit.replica();
+                audit_forward::start(config, replica, sampler, &server.tasks, &server.stop)?
+            }
+            false => sampler,
+        };
         server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
         server.tasks.close();
         Ok(server)

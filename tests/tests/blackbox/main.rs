@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod audit_privacy;
+mod audit_held;
+mod audit_read;
+mod audit_tiles;
+mod audit_witness;
 mod bad_input;
 mod clients;
 mod conformance;

@@ -17,6 +17,8 @@
 
 mod admin;
 mod audit_faults;
+mod audit_forward;
+mod audit_held;
 mod audit_members;
 mod audit_scene;
 mod certificates;

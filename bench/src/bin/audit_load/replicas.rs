@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use provost_audit_store::{
     AuditCallers, AuditClient, AuditEndpoint, AuditNode, AuditNodeConfig, AuditPeers, AuditService, AuditWriter,
-    AuditWriterConfig, CheckpointKey, Dial, GrpcTransport, Peer, PeerService, Promotion, Retention, SubjectPaths,
+    AuditWriterConfig, CheckpointKey, Dial, GrpcTransport, Peer, PeerService, Promotion, RaftRetention, SubjectPaths,
     Timings,
 };
 use provost_types::BoxFuture;
@@ -78,7 +78,7 @@ impl Replicas {
                 address: listener.local_addr()?.to_string(),
                 transport: Arc::new(GrpcTransport::new(id, dial)),
                 timings: Timings::default(),
-                retention: Retention { snapshot_every_entries: 20_000, keep_entries: 50_000 },
+                retention: RaftRetention { snapshot_every_entries: 20_000, keep_entries: 50_000 },
                 replicas: Arc::new(Vec::new),
                 promotion: Promotion { stable_ms: 500, ..Promotion::default() },
                 expect_existing: false,

@@ -168,6 +168,14 @@ impl Admin for Service {
         Ok(Response::new(self.cluster(&caller).await?))
     }
 
+    async fn audit_checkpoints(
+        &self,
+        request: Request<wire::AuditCheckpointsRequest>,
+    ) -> Answer<wire::AuditCheckpointsResponse> {
+        let notes = self.node.audit_notes(&caller(&request)?).await?;
+        Ok(Response::new(wire::AuditCheckpointsResponse { notes }))
+    }
+
     async fn join_token(&self, request: Request<wire::JoinTokenRequest>) -> Answer<wire::JoinTokenResponse> {
         let caller = caller(&request)?;
         Ok(Response::new(self.token_to_join(&caller, request.into_inner()).await?))

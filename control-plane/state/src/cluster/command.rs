@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use provost_types::Name;
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, CaStep, JoinToken, NodeVersion};
+use super::{AuditCheckpoint, Authority, CaStep, JoinToken, NodeVersion};
 
 /// A change of the cluster's own facts. Times are the proposer's clock, nanoseconds since the
 /// Unix epoch.
@@ -114,6 +114,11 @@ pub enum ClusterCommand {
         node_id: u64,
         /// What it speaks.
         version: NodeVersion,
+    },
+    /// The audit group's leader signed these: the newest of their logs.
+    AuditCheckpoints {
+        /// One a log.
+        checkpoints: Vec<AuditCheckpoint>,
     },
 }
 

@@ -10,6 +10,7 @@
 //! not given twice. The list is for people, and bounded.
 
 mod administrators;
+mod audit;
 mod authority;
 mod command;
 mod join;
@@ -22,6 +23,7 @@ use provost_types::{Name, Revision};
 use serde::{Deserialize, Serialize};
 
 pub use administrators::{AdminTokenHash, MAX_ADMIN_TOKENS};
+pub use audit::{AuditCheckpoint, MAX_AUDIT_CHECKPOINTS, MAX_AUDIT_LOGS};
 pub use authority::{Authority, CaStep, Rotation};
 pub use command::{ClusterCommand, ClusterReply};
 pub use join::{JoinToken, MAX_JOIN_TOKEN_LIFE_NS, MAX_JOIN_TOKENS, TokenUse};
@@ -50,6 +52,9 @@ pub struct Cluster {
     admin_tokens: BTreeMap<String, AdminTokenHash>,
     /// 0: as 1.
     version: u32,
+    /// By the log's origin.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_checkpoints: BTreeMap<String, AuditCheckpoint>,
 }
 
 fn reject(code: &'static str, message: impl Into<String>, hint: &str) -> Rejected {
@@ -129,7 +134,9 @@ impl Cluster {
 
     /// Applies a command at a log index. On `Err` nothing has changed.
     pub fn apply(&mut self, revision: Revision, command: ClusterCommand) -> Result<ClusterReply, Rejected> {
-        if !matches!(command, ClusterCommand::Init { .. }) && self.name.is_none() {
+        // A group of one that is no cluster (`provost dev`) holds its audit log's checkpoints too.
+        let at_any_time = matches!(command, ClusterCommand::Init { .. } | ClusterCommand::AuditCheckpoints { .. });
+        if !at_any_time && self.name.is_none() {
             let hint = "initialise it first";
             return Err(reject("PV-CLUSTER-NOT-INITIALIZED", "the cluster is not initialised", hint));
         }
@@ -152,6 +159,7 @@ impl Cluster {
             ClusterCommand::AdminTokenAdded { name, hash, time_ns } => self.admin_token_added(name, hash, time_ns),
             ClusterCommand::AdminTokenRemoved { name } => self.admin_token_removed(&name),
             ClusterCommand::NodeVersion { node_id, version } => self.node_version(node_id, version),
+            ClusterCommand::AuditCheckpoints { checkpoints } => self.audit_checkpoints_taken(checkpoints),
         }
     }
 

@@ -7,7 +7,10 @@ use provost_audit_store::{SubjectPaths, stored_identities};
 use provost_wire::admin::{NoteReadRequest, ShowBodyRequest};
 use serde_json::{Value, json};
 
-use super::{Place, ShowArgs, time_text};
+use super::{
+    place::{Place, time_text},
+    show::ShowArgs,
+};
 use crate::cli::{
     AdminArgs,
     admin::{connect, connect_audit, failed, tenant},
@@ -72,9 +75,10 @@ impl Names {
         self.0.get(principal).map_or(principal, String::as_str)
     }
 
-    /// Whether any pseudonym stands for this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.values().any(|known| known == name)
+    /// The pseudonym that stands for this name, if one does. With the names of several tenants the
+    /// first: name the tenant.
+    pub fn pseudonym(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(_, known)| *known == name).map(|(pseudonym, _)| pseudonym.as_str())
     }
 }
 

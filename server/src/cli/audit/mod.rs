@@ -1,40 +1,57 @@
-//! `provost audit`: query, show, verify. All three read files, so they work on a copy as well as
-//! on the directory of a running node.
+//! `provost audit`: all of it reads files, so it works on a copy as well as on the directory of a
+//! running node. One file a command; `place`, `filter` and `render` are what they share.
 
 mod body;
 mod erase;
+mod checkpoints;
+mod export;
+mod filter;
+mod hold;
+mod index;
+mod place;
+mod prove;
+mod prune;
+mod query;
+mod reader_token;
+mod receipt;
+mod render;
+mod rotate_key;
+mod show;
+mod tail;
+mod tiles;
 mod verify;
+mod witness;
 
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub use place::time_text;
 pub use verify::is_asked_for as is_audit_verify;
-
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
-
-use clap::{Args, Subcommand};
-use provost_audit_core::LogId;
-use provost_audit_store::{Found, Query, query, show};
-use provost_types::{CallStatus, Name};
-use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
-use super::{context::DevFile, secrets::parse_duration, table};
-use crate::failure::Failure;
-
-/// Width to which a table cuts what may be long.
-const MAX_CELL_CHARS: usize = 48;
 
 #[derive(Subcommand)]
 pub enum AuditCommand {
     /// List records.
     #[command(after_help = "Example: provost audit query --tool sql.query --status denied --since 1h")]
-    Query(QueryArgs),
+    Query(query::QueryArgs),
     /// Print one record with its proof of inclusion.
     #[command(after_help = "Example: provost audit show 12 --tenant acme")]
-    Show(ShowArgs),
+    Show(show::ShowArgs),
+    /// Print the newest records, and go on as they come.
+    #[command(after_help = "Example: provost audit tail --follow --tenant acme --status denied")]
+    Tail(tail::TailArgs),
+    /// Write records for other programs.
+    #[command(after_help = "Example: provost audit export --format ocsf --since 24h -o audit.ocsf.jsonl")]
+    Export(export::ExportArgs),
+    /// Keep records that a policy would prune, or that somebody might erase.
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
+    /// Prune old records of one log now; a rule of [[audit.retention]] does so by itself.
+    #[command(after_help = "Example: provost audit prune --tenant acme --keep 400d --dry-run")]
+    Prune(prune::PruneArgs),
+    /// Make the indexes that queries of a copy go by, or check them against the records.
+    #[command(after_help = "Example: provost audit index ./copy --check")]
+    Index(index::IndexArgs),
     /// Verify a log offline. Exit codes: 0 proven, 1 tampered, 2 consistent but unanchored,
     /// 3 stale, 4 incomplete input, 5 usage.
     #[command(after_help = "Example: provost audit verify ./data/audit --against checkpoint.txt")]
@@ -43,270 +60,79 @@ pub enum AuditCommand {
     /// verifies. Records stay; the erasure is one.
     #[command(after_help = "Example: provost audit erase --tenant acme --subject ana --reason 'request 4711'")]
     Erase(erase::EraseArgs),
+    /// Write logs as C2SP tlog-tiles: files that tools of others read.
+    #[command(after_help = "Example: provost audit tiles ./tiles --tenant acme")]
+    Tiles(tiles::TilesArgs),
+    /// Print a proof file: that a record is in its log (C2SP tlog-proof), or that one signed size
+    /// extends another.
+    #[command(after_help = "Example: provost audit prove 12 --tenant acme > 12.tlog-proof")]
+    Prove(prove::ProveArgs),
+    /// Check a proof file offline.
+    #[command(after_help = "Example: provost audit check-proof 12.tlog-proof --key VKEY --receipt receipt.json")]
+    CheckProof(prove::CheckProofArgs),
+    /// Print the newest checkpoints that the control plane holds: an anchor for `verify --against`.
+    #[command(
+        after_help = "Example: provost audit checkpoints > anchor && provost audit verify ./audit --against anchor"
+    )]
+    Checkpoints(checkpoints::CheckpointsArgs),
+    /// Make a token for reading one log's tiles and proofs over HTTP.
+    #[command(after_help = "Example: provost audit reader-token --log acme")]
+    ReaderToken(reader_token::ReaderTokenArgs),
+    /// Replace the key that signs checkpoints; run it where the leader of the audit group runs.
+    #[command(after_help = "Example: provost audit rotate-key --data-dir /var/lib/provost")]
+    RotateKey(rotate_key::RotateKeyArgs),
+    /// Run a witness: what an auditor has to trust nobody's copy but its own.
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
 }
 
-#[derive(Args)]
-struct Place {
-    /// The audit directory. Default: that of the running `provost dev`.
-    #[arg(long, env = "PROVOST_AUDIT_DIR")]
-    dir: Option<PathBuf>,
-    /// Where the running `provost dev` keeps its data.
-    #[arg(long, env = "PROVOST_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-}
-
-impl Place {
-    fn resolve(&self) -> anyhow::Result<PathBuf> {
-        if let Some(dir) = &self.dir {
-            if !dir.is_dir() {
-                return Err(Failure::new(
-                    "PV-CLI-AUDIT-DIR",
-                    format!("{} is no directory, so it holds no audit log", dir.display()),
-                    "name the audit directory of a node, or a copy of one",
-                )
-                .into());
-            }
-            return Ok(dir.clone());
-        }
-        let data_dir = self.data_dir.clone().unwrap_or_else(super::context::default_data_dir);
-        let audit = data_dir.join("audit");
-        // A stopped node's log can be read as well: only the directory must be there.
-        if audit.is_dir() { Ok(audit) } else { Ok(DevFile::read(&data_dir)?.audit_dir) }
+impl AuditCommand {
+    /// Whether the command is a long-running server, which logs more.
+    pub fn is_server(&self) -> bool {
+        matches!(self, AuditCommand::Witness(witness::WitnessCommand::Serve(_)))
     }
-}
-
-#[derive(Args)]
-pub struct QueryArgs {
-    #[command(flatten)]
-    place: Place,
-    /// Only this tenant's log; `cluster` is the cluster's own.
-    #[arg(long)]
-    tenant: Option<String>,
-    /// Only this principal's.
-    #[arg(long)]
-    principal: Option<String>,
-    /// Only this tool, prompt, resource or model.
-    #[arg(long)]
-    tool: Option<String>,
-    /// Only calls that ended so: ok, tool_error, rpc_error, timeout, cancelled, denied,
-    /// input_required, unknown.
-    #[arg(long, value_parser = parse_status)]
-    status: Option<CallStatus>,
-    /// Only events of this kind: apply, delete, rollback, secret.set, token.create, log.start, …
-    #[arg(long)]
-    event: Option<String>,
-    /// From this time: RFC 3339, or how long ago (`15m`, `24h`).
-    #[arg(long, value_parser = parse_moment)]
-    since: Option<u64>,
-    /// Up to this time, likewise.
-    #[arg(long, value_parser = parse_moment)]
-    until: Option<u64>,
-    /// Only the newest so many.
-    #[arg(long, default_value = "1000")]
-    limit: usize,
-    /// One JSON object a line: log, index, leaf_hash, record.
-    #[arg(long)]
-    json: bool,
-}
-
-impl QueryArgs {
-    /// What is asked for, as the record of the read says it.
-    fn filter_text(&self) -> String {
-        let parts = [("principal", &self.principal), ("tool", &self.tool), ("event", &self.event)];
-        let parts = parts.iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_deref()?)));
-        parts.collect::<Vec<_>>().join(" ")
-    }
-}
-
-#[derive(Args)]
-pub struct ShowArgs {
-    /// The record's index in its log.
-    index: u64,
-    /// The tenant whose log it is; `cluster` is the cluster's own. Default: the only tenant.
-    #[arg(long)]
-    tenant: Option<String>,
-    /// Also open the call's arguments or answer: asks the node, which holds the key and records
-    /// that they were read.
-    #[arg(long)]
-    body: bool,
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    admin: body::ReadArgs,
 }
 
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let names = match &command {
-        AuditCommand::Erase(args) => return erase::run(args).await,
-        AuditCommand::Show(args) if args.body => return body::run(args).await,
-        AuditCommand::Query(args) => {
-            body::note_read("query", &args.place, args.tenant.as_deref(), args.filter_text()).await
+        AuditCommand::Query(args) => body::note_read("query", &args.place, args.filter.tenant(), args.filter.text()).await,
+        AuditCommand::Export(args) => body::note_read("export", &args.place, args.filter.tenant(), args.filter.text()).await,
+        AuditCommand::Tail(args) => body::note_read("tail", &args.place, args.filter.tenant(), args.filter.text()).await,
+        AuditCommand::Show(args) if !args.body => {
+            body::note_read("show", &args.place, args.tenant.as_deref(), format!("record={}", args.index)).await
         }
-        AuditCommand::Show(args) => {
-            let filter = format!("record={}", args.index);
-            body::note_read("show", &args.place, args.tenant.as_deref(), filter).await
-        }
-        AuditCommand::Verify(_) => body::Names::default(),
+        _ => body::Names::default(),
+    };
+    let command = match command {
+        AuditCommand::Hold(command) => return hold::run(command).await,
+        AuditCommand::Prune(args) => return prune::run(args).await,
+        AuditCommand::Witness(command) => return witness::run(command).await,
+        AuditCommand::Checkpoints(args) => return checkpoints::run(args).await,
+        AuditCommand::Erase(args) => return erase::run(&args).await,
+        AuditCommand::Show(args) if args.body => return body::run(&args).await,
+        other => other,
     };
     // Reading files blocks: it has a thread of its own.
     tokio::task::spawn_blocking(move || match command {
-        AuditCommand::Query(args) => run_query(&args, &names),
-        AuditCommand::Show(args) => run_show(&args, &names),
+        AuditCommand::Query(args) => query::run(&args, &names),
+        AuditCommand::Show(args) => show::run(&args, &names),
+        AuditCommand::Tail(args) => tail::run(&args, &names),
+        AuditCommand::Export(args) => export::run(&args),
+        AuditCommand::Index(args) => index::run(&args),
         AuditCommand::Verify(args) => Ok(verify::run(&args)),
-        AuditCommand::Erase(_) => Ok(ExitCode::SUCCESS),
+        AuditCommand::Tiles(args) => tiles::run(&args),
+        AuditCommand::Prove(args) => prove::run(&args),
+        AuditCommand::CheckProof(args) => prove::run_check(&args),
+        AuditCommand::ReaderToken(args) => reader_token::run(&args),
+        AuditCommand::RotateKey(args) => rotate_key::run(&args),
+        // Answered above.
+        AuditCommand::Erase(_)
+        | AuditCommand::Hold(_)
+        | AuditCommand::Prune(_)
+        | AuditCommand::Witness(_)
+        | AuditCommand::Checkpoints(_) => {
+            Ok(ExitCode::SUCCESS)
+        }
     })
     .await?
-}
-
-fn parse_status(text: &str) -> Result<CallStatus, String> {
-    serde_json::from_value(Value::from(text))
-        .map_err(|_| "use ok, tool_error, rpc_error, timeout, cancelled, denied, input_required or unknown".to_owned())
-}
-
-/// A moment in nanoseconds since the Unix epoch.
-fn parse_moment(text: &str) -> Result<u64, String> {
-    if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
-        return u64::try_from(time.unix_timestamp_nanos()).map_err(|_| "before 1970".to_owned());
-    }
-    let ago =
-        parse_duration(text).map_err(|_| format!("`{text}` is neither RFC 3339 nor a duration such as 15m or 24h"))?;
-    let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
-    Ok(now_ns().saturating_sub(ago))
-}
-
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A time for people, in UTC to the millisecond.
-pub fn time_text(time_ns: u64) -> String {
-    let milliseconds = i128::from(time_ns / 1_000_000);
-    OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| time_ns.to_string())
-}
-
-fn log_id(tenant: &str) -> anyhow::Result<LogId> {
-    if tenant == "cluster" {
-        return Ok(LogId::CLUSTER);
-    }
-    let name = Name::new(tenant)
-        .map_err(|cause| Failure::new("PV-CLI-TENANT", cause.to_string(), "name a tenant, or `cluster`"))?;
-    Ok(LogId(Some(name)))
-}
-
-fn run_query(args: &QueryArgs, names: &body::Names) -> anyhow::Result<ExitCode> {
-    let dir = args.place.resolve()?;
-    let filter = Query {
-        log: args.tenant.as_deref().map(log_id).transpose()?,
-        // A name behind pseudonyms is looked for among the records below.
-        principal: args.principal.clone().filter(|name| !names.has(name)),
-        tool: args.tool.clone(),
-        status: args.status,
-        since_ns: args.since,
-        until_ns: args.until,
-        limit: (args.event.is_none() && args.principal.is_none()).then_some(args.limit),
-    };
-    let mut found = Vec::new();
-    for record in query(&dir, filter)? {
-        let record = record?;
-        let by = record.record.principal.as_deref().map(|principal| names.of(principal));
-        let event = args.event.is_none() || record.record.event.as_deref() == args.event.as_deref();
-        if event && (args.principal.is_none() || by == args.principal.as_deref()) {
-            found.push(record);
-        }
-    }
-    let skip = found.len().saturating_sub(args.limit);
-    let found = &found[skip..];
-    if args.json {
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        for record in found {
-            writeln!(out, "{}", record_json(record, names)?)?;
-        }
-        out.flush()?;
-    } else {
-        let rows: Vec<Vec<String>> = found.iter().map(|record| row(record, names)).collect();
-        let headings = ["LOG", "INDEX", "TIME", "PRINCIPAL", "PHASE", "STATUS", "WHAT", "POLICIES", "WHY"];
-        table::print(&headings, &rows);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn record_json(found: &Found, names: &body::Names) -> anyhow::Result<Value> {
-    let mut value = json!({
-        "log": found.log.0.as_ref().map_or("cluster", Name::as_str),
-        "index": found.index,
-        "leaf_hash": found.leaf_hash.to_string(),
-        "record": serde_json::from_str::<Value>(&found.leaf)?,
-    });
-    // Beside the record, which stays as it is stored.
-    if let Some(principal) = found.record.principal.as_deref()
-        && names.of(principal) != principal
-    {
-        value["principal"] = Value::from(names.of(principal));
-    }
-    Ok(value)
-}
-
-fn row(found: &Found, names: &body::Names) -> Vec<String> {
-    let record = &found.record;
-    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    let name = |value: Value| value.as_str().unwrap_or_default().to_owned();
-    let what = match (record.called(), record.event.as_deref()) {
-        (Some(called), _) => called.to_owned(),
-        (None, Some(event)) => format!("{event} {}", record.event_objects.join(" ")),
-        (None, None) => text(record.method.as_deref()),
-    };
-    vec![
-        found.log.0.as_ref().map_or("cluster", Name::as_str).to_owned(),
-        found.index.to_string(),
-        time_text(record.time_ns),
-        text(record.principal.as_deref().map(|principal| names.of(principal))),
-        name(json!(record.phase)),
-        record.status.map(|s| name(json!(s))).unwrap_or_default(),
-        cut(&what),
-        cut(&record.policies.join(" ")),
-        text(record.reason.as_deref()),
-    ]
-}
-
-fn cut(text: &str) -> String {
-    if text.chars().count() <= MAX_CELL_CHARS {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(MAX_CELL_CHARS - 1).collect();
-    short.push('…');
-    short
-}
-
-fn run_show(args: &ShowArgs, names: &body::Names) -> anyhow::Result<ExitCode> {
-    let dir = args.place.resolve()?;
-    let log = match &args.tenant {
-        Some(tenant) => log_id(tenant)?,
-        None => only_tenant(&dir)?,
-    };
-    let shown = show(&dir, &log, args.index)?;
-    let mut value = record_json(&shown.found, names)?;
-    value["inclusion"] = json!({
-        "checkpoint": shown.checkpoint,
-        "path": shown.proof.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    });
-    println!("{}", serde_json::to_string_pretty(&value)?);
-    Ok(ExitCode::SUCCESS)
-}
-
-fn only_tenant(dir: &Path) -> anyhow::Result<LogId> {
-    let mut tenants: Vec<LogId> =
-        provost_audit_verify::list_logs(dir)?.into_iter().filter(|log| *log != LogId::CLUSTER).collect();
-    match (tenants.pop(), tenants.is_empty()) {
-        (Some(only), true) => Ok(only),
-        _ => Err(Failure::new(
-            "PV-CLI-TENANT",
-            "which tenant's log is meant is not clear",
-            "give --tenant NAME, or --tenant cluster",
-        )
-        .into()),
-    }
 }

@@ -9,7 +9,10 @@ use std::{
 use clap::Args;
 use provost_audit_verify::{Exit, HtmlContext, Report, VerifyOptions, verify};
 
-use super::{Place, log_id, now_ns, parse_moment, time_text};
+use super::{
+    place::{Place, log_id, now_ns, parse_moment, time_text},
+    receipt,
+};
 use crate::{cli::secrets::parse_duration, failure::Failure};
 
 #[derive(Args)]
@@ -34,6 +37,14 @@ pub struct VerifyArgs {
     /// The newest checkpoint must not be older than this (`15m`, `24h`).
     #[arg(long, value_parser = parse_duration)]
     max_age: Option<std::time::Duration>,
+    /// A witness policy (C2SP tlog-policy): checkpoints of the cluster's log that enough of its
+    /// witnesses cosigned make a proof of it.
+    #[arg(long, value_name = "FILE")]
+    witness_policy: Option<PathBuf>,
+    /// A caller's receipt, or a whole result with one in its `_meta`, as JSON (`-`: stdin): its record
+    /// must be in the log. May be given again.
+    #[arg(long, value_name = "FILE")]
+    receipt: Vec<PathBuf>,
     /// Print the report as JSON; `docs/auditing.md` describes it.
     #[arg(long)]
     json: bool,
@@ -72,6 +83,8 @@ fn verify_and_print(args: &VerifyArgs) -> anyhow::Result<Exit> {
         trusted_key: args.key.clone(),
         max_age_ns: args.max_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
         now_ns: Some(now_ns()),
+        witness_policy: args.witness_policy.clone(),
+        receipts: receipt::read_all(&args.receipt)?,
     };
     let report = verify(&path, &options)?;
     let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.to_string() };

@@ -22,6 +22,7 @@ use std::{
 
 use provost_audit_store::{
     AuditClient, AuditEndpoint, AuditNode, AuditService, AuditWriter, AuditWriterConfig, MAX_KEYS_BYTES, PeerService,
+    Retention,
 };
 use provost_control_api::Departures;
 use provost_types::{AuditSink, BoxFuture, SubjectKeys};
@@ -38,10 +39,12 @@ use super::{control::ControlRole, until};
 use crate::{
     audit_admin::{self, AuditAccess},
     config::{Role, ServerConfig},
+    node::held,
 };
 use callers::{Callers, authorise};
 use keys::{AuditKeysService, GroupKeys};
 use relay::{RelayService, Relays};
+use replica::Outside;
 use roster::{Roster, RosterService, Rosters};
 use standing::{Asking, Standing};
 
@@ -150,6 +153,12 @@ impl AuditRole {
         move || node.get().cloned()
     }
 
+    /// Keeps and prunes records through the replica here, once it is open.
+    pub fn retention(&self) -> impl Fn() -> Option<Retention> + Clone + Send + Sync + 'static {
+        let (node, sink) = (self.node.clone(), self.sink());
+        move || node.get().map(|node| node.retention(sink.clone()))
+    }
+
     /// Finds the replicas from now on, and opens the one here.
     pub async fn open(
         &self,
@@ -174,15 +183,20 @@ impl AuditRole {
             return Ok(());
         }
         until(finish_erasures(self.node.clone(), self.writer.clone()), tasks, stop);
+        let holder: Arc<dyn held::Holder> = match control {
+            Some(control) => Arc::new(held::Local(control.node.clone())),
+            None => Arc::new(held::Remote::new(identity, &config.control_plane)),
+        };
+        let outside = Outside { sink: self.sink(), holder, witnesses: config.audit.witness_addresses() };
         let opening = replica::Opening::new(config, identity, known)?;
         let (slot, peers, fatal) = (self.node.clone(), peers.clone(), self.fatal.clone());
         if opening.has_run() {
             let node = opening.open().await?;
-            until(replica::run(opening, node, slot, peers, fatal), tasks, stop);
+            until(replica::run(opening, node, slot, peers, fatal, outside), tasks, stop);
         } else {
             let first = async move {
                 match opening.open().await {
-                    Ok(node) => replica::run(opening, node, slot, peers, fatal).await,
+                    Ok(node) => replica::run(opening, node, slot, peers, fatal, outside).await,
                     Err(cause) => fatal.raise(&cause),
                 }
             };
@@ -229,6 +243,14 @@ impl AuditRole {
 
     /// Records the end of this process, while the replicas still answer.
     pub async fn stop_writing(&self) {
+        if let Some(node) = self.node.get().filter(|node| node.is_leader()) {
+            // The next leader, or the next start, notes what is not noted now.
+            match tokio::time::timeout(CLOSE_LIMIT, node.note_now()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the tenants' last checkpoints are not noted"),
+                Err(_) => tracing::debug!("the tenants' last checkpoints are not noted within {CLOSE_LIMIT:?}"),
+            }
+        }
         if let Err(error) = self.writer.close(CLOSE_LIMIT).await {
             tracing::warn!(%error, "the end of this process is not in the audit log");
         }

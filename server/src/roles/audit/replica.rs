@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context;
 use provost_audit_store::{
     AuditError, AuditNode, AuditNodeConfig, AuditPeers, CheckpointKey, Dial, GrpcTransport, Peer, PeerService,
-    Promotion, Retention, SubjectPaths, Timings, adopt_keys, begin_keys, fetch_key, fetch_keys,
+    Promotion, RaftRetention, SubjectPaths, Timings, adopt_keys, begin_keys, fetch_key, fetch_keys,
 };
+use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity, Role};
 use tonic::{
     Status,
@@ -23,7 +24,9 @@ use super::{
 };
 use crate::{
     config::ServerConfig,
+    node::held,
     roles::{control::mark, identity},
+    witness::ask,
 };
 
 /// Between two tries to get the key, and between two looks at the group's members.
@@ -159,12 +162,12 @@ impl Opening {
 /// Entries are batches of records: a new replica of a long log takes a snapshot and the records. Builds
 /// with debug assertions, and no others, keep fewer by `PROVOST_TEST_AUDIT_KEEP`, so that tests need
 /// no long log.
-fn retention() -> Retention {
+fn retention() -> RaftRetention {
     #[cfg(debug_assertions)]
     if let Some(keep) = std::env::var("PROVOST_TEST_AUDIT_KEEP").ok().and_then(|text| text.parse().ok()) {
-        return Retention { snapshot_every_entries: keep, keep_entries: keep };
+        return RaftRetention { snapshot_every_entries: keep, keep_entries: keep };
     }
-    Retention { snapshot_every_entries: 20_000, keep_entries: 50_000 }
+    RaftRetention { snapshot_every_entries: 20_000, keep_entries: 50_000 }
 }
 
 /// The services of the other replicas.
@@ -173,20 +176,45 @@ fn others(identity: &Arc<Identity>, roster: &Roster, own: u64) -> Vec<(String, C
     others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(identity, keeper)?))).collect()
 }
 
+/// What vouches for the log from outside of the group, and the way in for what it records of itself.
+pub struct Outside {
+    pub sink: Arc<dyn AuditSink>,
+    pub holder: Arc<dyn held::Holder>,
+    pub witnesses: Vec<ask::WitnessAddress>,
+}
+
 /// Takes part in the group until the process ends.
-pub async fn run(opening: Opening, node: AuditNode, slot: Arc<OnceLock<AuditNode>>, peers: PeerService, fatal: Fatal) {
+pub async fn run(
+    opening: Opening,
+    node: AuditNode,
+    slot: Arc<OnceLock<AuditNode>>,
+    peers: PeerService,
+    fatal: Fatal,
+    outside: Outside,
+) {
     peers.add(node.group());
     let _ = slot.set(node.clone());
-    let checking = async {
-        loop {
-            match node.check_and_sign(READY_LIMIT).await {
-                Ok(()) => return tracing::info!("the audit log's replica is up to date"),
-                Err(AuditError::Group(error)) => tracing::warn!(%error, "the audit log has no leader yet"),
-                Err(error) => return fatal.raise(&error.into()),
-            }
+    tokio::join!(vouch(&node, &fatal, outside), follow_members(&opening, &node));
+}
+
+/// Checks the files, then signs, and compares with and asks those outside, while this node leads. An
+/// older copy of the log ends the process before it has signed anything.
+async fn vouch(node: &AuditNode, fatal: &Fatal, outside: Outside) {
+    loop {
+        match node.check(READY_LIMIT).await {
+            Ok(()) => break tracing::info!("the audit log's replica is up to date"),
+            Err(AuditError::Group(error)) => tracing::warn!(%error, "the audit log has no leader yet"),
+            Err(error) => return fatal.raise(&error.into()),
         }
-    };
-    tokio::join!(checking, follow_members(&opening, &node));
+    }
+    match held::at_start(node, &*outside.holder).await {
+        Ok(()) => {}
+        Err(error @ (AuditError::RolledBack { .. } | AuditError::Differs { .. })) => return fatal.raise(&error.into()),
+        Err(error) => tracing::warn!(%error, "the audit log is compared with the control plane's copy later"),
+    }
+    node.note_tenants(outside.sink);
+    node.start_signing();
+    tokio::join!(held::run(node.clone(), outside.holder), ask::run(node.clone(), outside.witnesses));
 }
 
 async fn follow_members(opening: &Opening, node: &AuditNode) {

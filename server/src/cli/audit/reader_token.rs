@@ -1,0 +1,23 @@
+//! `provost audit reader-token`: a token for the tiles of one log.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use secrecy::ExposeSecret;
+
+use crate::tiles::readers::new_token;
+
+#[derive(Args)]
+pub struct ReaderTokenArgs {
+    /// The log: a tenant, `cluster`, or `*` for all.
+    #[arg(long)]
+    log: String,
+}
+
+/// Prints the token, which is nowhere else, and the line for the readers' file.
+pub fn run(args: &ReaderTokenArgs) -> anyhow::Result<ExitCode> {
+    let (token, line) = new_token(&args.log)?;
+    println!("{}", token.expose_secret());
+    println!("{line}");
+    Ok(ExitCode::SUCCESS)
+}
