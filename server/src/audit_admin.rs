@@ -13,8 +13,8 @@ use provost_audit_core::LogId;
 use provost_audit_store::{AuditNode, BodyError, BodyState, EraseError, EraseOrder};
 use provost_control_api::{Caller, Scope};
 use provost_types::{
-    AuditEvent, AuditSink, AuditUnavailable, BoxFuture, CallId, CallStatus, Impact, Month, Name, Phase, Revision, Subject, What,
-    Who, Why,
+    AuditEvent, AuditSink, AuditUnavailable, BoxFuture, CallId, CallStatus, Impact, Month, Name, Phase, Revision,
+    Subject, What, Who, Why,
 };
 use provost_wire::admin::{
     AuditIdentity, EraseRequest, EraseResponse, Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest,

@@ -8,8 +8,8 @@
 //! (`provost-audit-verify`), and key material (signing goes through [`NoteSigner`]).
 
 mod block;
-mod body_file;
 mod block_set;
+mod body_file;
 mod checkpoint;
 mod cosignature;
 mod hash;
@@ -33,8 +33,8 @@ pub use block::{
     SEGMENT_BLOCKS, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader,
     TAIL_HEADER_LEN, TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
 };
-pub use body_file::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyFileError, BodyHeader, BodyPrefix, MAX_STORED_BODY};
 pub use block_set::BlockSet;
+pub use body_file::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyFileError, BodyHeader, BodyPrefix, MAX_STORED_BODY};
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, TreeHead};
 pub use cosignature::CosignerKey;
 pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};

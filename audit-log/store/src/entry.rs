@@ -3,10 +3,10 @@
 //! Layout: one version byte, one kind byte, then numbers in little-endian and texts and bytes
 //! behind their length.
 
+use crate::subject_entry::{KeyCommand, KeyReply};
 use bytes::Bytes;
 use provost_audit_core::{Hash, LogId, MAX_CHECKPOINT_BYTES, MAX_LEAF, MAX_STORED_BODY};
 use provost_types::Name;
-use crate::subject_entry::{KeyCommand, KeyReply};
 
 use crate::retention_state::{RetentionCommand, RetentionReply};
 

@@ -89,11 +89,17 @@ impl AuditNode {
         // What an earlier call ordered and could not record.
         self.finish_erasures(sink, Duration::ZERO).await?;
         let log = LogId(Some(order.tenant));
-        let held = self.inner.holds.read().iter().find_map(|check| check(&log, &order.subject));
-        if let Some(why) = held {
+        // Behind the barrier every hold that was answered is known here.
+        self.group().read_barrier().await.map_err(|e| EraseError::Unavailable(e.to_string()))?;
+        let legal_hold = {
+            let machine = self.inner.checkpointer.machine.0.lock();
+            let hold = machine.retention().hold_on_principal(&log, &order.subject);
+            hold.map(|hold| format!("{log} must be kept: hold `{}` by {} ({})", hold.id, hold.by, hold.reason))
+        };
+        let asked = || self.inner.holds.read().iter().find_map(|check| check(&log, &order.subject));
+        if let Some(why) = legal_hold.or_else(asked) {
             return Err(EraseError::Held(why));
         }
-        self.group().read_barrier().await.map_err(|e| EraseError::Unavailable(e.to_string()))?;
         let pseudonym = self.inner.checkpointer.machine.0.lock().keys.state.pseudonym(&log, &order.subject);
         let Some(subject) = pseudonym else { return Ok(Erased { pseudonym, keys: Vec::new() }) };
         let time_ns = now_ns();

@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use crate::{
     disk::{Disk, StoreFile},
     history::append_note,
-    subject_store::KeysJob,
     prune_files::PruneFiles,
+    subject_store::KeysJob,
 };
 
 /// Makes one point in the log durable.

@@ -104,7 +104,11 @@ impl Bodies {
 
     /// Bodies that are kept, and how many of them nobody can open any more.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let gone = self.kept.iter().filter(|(key, _)| key.is_some_and(|key| self.erased.contains(&key))).map(|(_, count)| count);
+        let gone = self
+            .kept
+            .iter()
+            .filter(|(key, _)| key.is_some_and(|key| self.erased.contains(&key)))
+            .map(|(_, count)| count);
         (self.kept.values().sum(), gone.sum())
     }
 

@@ -99,7 +99,8 @@ impl<'a> Collector<'a> {
             && view.event == Some(ERASE_EVENT)
             && let Ok(record) = Record::decode(leaf)
         {
-            let keys = record.event_objects.iter().filter_map(|object| object.strip_prefix("key:")?.parse::<KeyId>().ok());
+            let keys =
+                record.event_objects.iter().filter_map(|object| object.strip_prefix("key:")?.parse::<KeyId>().ok());
             facts.erased.extend(keys);
         }
         if view.tenant.unwrap_or_default() != self.tenant {

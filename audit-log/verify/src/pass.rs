@@ -11,8 +11,8 @@ use provost_audit_core::{
 
 use crate::{
     anchor::Known,
-    bodies::{Bodies, BodyFault},
     block_check::{Ask, LeafFault, Seen, check_leaves},
+    bodies::{Bodies, BodyFault},
     completeness::{Completeness, Where},
     facts::BodyFact,
     layout::LogLayout,

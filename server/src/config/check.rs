@@ -6,7 +6,7 @@ use provost_control_api::identity::{DEFAULT_LIFE, MIN_LIFE};
 use provost_data_serve::bodies::{Identities, Privacy, RedactionPolicy};
 use provost_sealed::Keep;
 
-use super::{AuditSettings, audit::AuditFile, JoinConfig, KeySource, Role, ServerConfig, ServerFile};
+use super::{AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile, audit::AuditFile};
 
 /// Shortest time that grants hold unconfirmed: an election and a reconnection must fit into it.
 const MIN_GRANTS_SECONDS: u64 = 5;

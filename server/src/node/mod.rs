@@ -30,8 +30,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     audit_admin::{self, AuditAccess, Nowhere},
-    config::{self, AuditSettings},
     audit_retention,
+    config::{self, AuditSettings},
     failure::Failure,
     logins::LoginRecorder,
     tiles::{TilesConfig, serve::Tiles},

@@ -8,9 +8,9 @@ use std::{
 };
 
 use provost_control_api::{
-    AdminApi, ClusterApi, ControlConfig, ControlNode, Departures, Dial, KeyProvider, LocalFileKey, Logins, MemberConfig,
-    NoPeers, Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit, identity::Registry,
-    peer_transport,
+    AdminApi, ClusterApi, ControlConfig, ControlNode, Departures, Dial, KeyProvider, LocalFileKey, Logins,
+    MemberConfig, NoPeers, Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit,
+    identity::Registry, peer_transport,
 };
 use provost_types::AuditSink;
 use provost_wire::tls::{self, Expect, Identity};

@@ -1,8 +1,8 @@
 //! Black-box tests: they start the real binary and talk to it as its users do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-mod audit_privacy;
 mod audit_held;
+mod audit_privacy;
 mod audit_read;
 mod audit_tiles;
 mod audit_witness;

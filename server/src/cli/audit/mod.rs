@@ -2,8 +2,8 @@
 //! running node. One file a command; `place`, `filter` and `render` are what they share.
 
 mod body;
-mod erase;
 mod checkpoints;
+mod erase;
 mod export;
 mod filter;
 mod hold;
@@ -95,9 +95,15 @@ impl AuditCommand {
 
 pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
     let names = match &command {
-        AuditCommand::Query(args) => body::note_read("query", &args.place, args.filter.tenant(), args.filter.text()).await,
-        AuditCommand::Export(args) => body::note_read("export", &args.place, args.filter.tenant(), args.filter.text()).await,
-        AuditCommand::Tail(args) => body::note_read("tail", &args.place, args.filter.tenant(), args.filter.text()).await,
+        AuditCommand::Query(args) => {
+            body::note_read("query", &args.place, args.filter.tenant(), args.filter.text()).await
+        }
+        AuditCommand::Export(args) => {
+            body::note_read("export", &args.place, args.filter.tenant(), args.filter.text()).await
+        }
+        AuditCommand::Tail(args) => {
+            body::note_read("tail", &args.place, args.filter.tenant(), args.filter.text()).await
+        }
         AuditCommand::Show(args) if !args.body => {
             body::note_read("show", &args.place, args.tenant.as_deref(), format!("record={}", args.index)).await
         }
@@ -130,9 +136,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         | AuditCommand::Hold(_)
         | AuditCommand::Prune(_)
         | AuditCommand::Witness(_)
-        | AuditCommand::Checkpoints(_) => {
-            Ok(ExitCode::SUCCESS)
-        }
+        | AuditCommand::Checkpoints(_) => Ok(ExitCode::SUCCESS),
     })
     .await?
 }
