@@ -11,7 +11,7 @@ use provost_types::{CallId, Metadata, Name, Revision, Spec, TenantSpec};
 
 fn tenant(name: &str, display: u64) -> Draft {
     let metadata = Metadata { name: Name::new(name).unwrap(), tenant: None, labels: BTreeMap::new() };
-    Draft { metadata, spec: Spec::Tenant(TenantSpec { display_name: display.to_string(), ..Default::default() }) }
+    Draft { metadata, spec: Spec::Tenant(TenantSpec { display_name: display.to_string() }) }
 }
 
 fn authorship(id: u128) -> Authorship {
