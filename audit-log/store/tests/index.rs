@@ -143,4 +143,5 @@ fn an_index_that_lies_is_placed_and_a_damaged_one_is_passed_over() {
     let faults = check_indexes(&layout).unwrap().faults;
     assert_eq!(faults[0].hidden, Some(20_000), "{faults:?}");
     assert!(faults[0].file.ends_with("00000000000000000000.idx"));
+    common::matrix::row("index hides a row", "`audit index --check` fails", "1", "record 20000 in the segment's .idx");
 }

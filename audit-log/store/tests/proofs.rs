@@ -6,8 +6,10 @@ mod common;
 use std::{fs, path::Path, process::Command};
 
 use common::{Lab, tenant};
-use provost_audit_core::{Checkpoint, Hash, TlogConsistency, TlogProof, TreeHead, VerifierKey, leaf_hash};
-use provost_audit_verify::{Ed25519, LogLayout, LogReader, prove_consistency, prove_inclusion};
+use provost_audit_core::{Checkpoint, Hash, TlogConsistency, TlogProof, TreeHead, VerifierKey, leaf_hash, node_hash};
+use provost_audit_verify::{
+    Ed25519, Exit, LogLayout, LogReader, Receipt, VerifyOptions, prove_consistency, prove_inclusion, verify,
+};
 use tempfile::tempdir;
 
 fn python(file: &Path, key: &VerifierKey, rest: &[String]) -> bool {
@@ -47,6 +49,13 @@ fn proofs_hold_for_two_readers_and_for_nothing_else() {
     let newest = heads.last().unwrap().clone();
     assert_eq!((newest.size, leaves.len()), (600, 604));
     let file = dir.path().join("proof");
+
+    // A receipt that names an inner node of the tree names no record.
+    let inner = Receipt { log: "provost/acme".to_owned(), index: 0, leaf_hash: node_hash(&leaves[0], &leaves[1]) };
+    let options = VerifyOptions { receipts: vec![inner], ..VerifyOptions::default() };
+    let report = verify(&dir.path().join("audit"), &options).unwrap();
+    assert_eq!(report.exit, Exit::Tampered, "{report}");
+    common::matrix::row("receipt: an inner node as a leaf", "the promised record is not there", "1", "record 0");
 
     for (index, size) in
         [(0, None), (1, Some(2)), (127, Some(128)), (255, Some(256)), (256, None), (399, Some(400)), (599, None)]

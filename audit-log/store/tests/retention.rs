@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Lab, copy_dir, event, open_machine, tenant, verify_both};
+use common::{Lab, copy_dir, event, matrix, open_machine, tenant, verify_both};
 use provost_audit_core::{Checkpoint, LogId, PRUNE_EVENT, PruneNote, PrunedSegment, SEGMENT_LEAVES, verify_inclusion};
 use provost_audit_store::{
     AuditLogConfig, CheckpointKey, Command, HoldOrder, LeafSource, PruneOrder, Query, Reply, RetentionCommand,
@@ -291,6 +291,7 @@ fn what_nobody_recorded_is_not_retention() {
     let (_a, audit) = copy();
     remove(&audit);
     assert_eq!(retention(&audit).0, 4);
+    matrix::row("segment removed without a prune record", "RETENTION incomplete", "4", "record 0");
 
     // Somebody wrote what would stay, for records that no record lets go.
     let (_b, good) = pruned();
@@ -306,6 +307,7 @@ fn what_nobody_recorded_is_not_retention() {
         assert_eq!((exit, verdict.state), (1, State::Failed), "{record}: {}", verdict.text);
         assert!(verdict.text.contains(why), "{}", verdict.text);
     }
+    matrix::row("forged prune record", "RETENTION failed", "1", "the segment's .pruned file");
     // Another root, with a checksum that holds: the tree does not lead to what is signed.
     let mut forged = honest.clone();
     forged.footer.root.0[0] ^= 1;

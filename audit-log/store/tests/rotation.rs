@@ -150,6 +150,7 @@ async fn the_chain_of_keys_is_followed_and_an_old_key_signs_nothing_new() {
     assert_eq!(report.exit, Exit::Tampered, "{report}");
     assert!(report.to_string().contains("a stolen old key"), "{report}");
     assert!(report.logs[1].failure.as_ref().unwrap().file.ends_with("tenants/acme/checkpoint"), "{report}");
+    common::matrix::row("revoked key", "AUTHENTICITY failed", "1", "tenants/acme/checkpoint");
 
     let report = attack("no-switch", &|dir| {
         let mark = "\u{2014} ";

@@ -102,6 +102,7 @@ fn attack_cosignatures() {
         let other = text.replacen("\n40\n", "\n39\n", 1);
         CosignerKey::cosign(NAME_1, &other, TIME_S, &scene.one)
     };
+    let of_another = CosignerKey::cosign(NAME_1, &text.replacen("_cluster", "acme", 1), TIME_S, &scene.one);
     let by_the_log = CosignerKey::cosign("provost/_cluster", &text, TIME_S, &scene.log_key);
     let unsigned_by_log = format!("{text}\n{one}{two}");
     let older = {
@@ -127,6 +128,7 @@ fn attack_cosignatures() {
         ("cross-protocol signature", format!("{note}{crossed}"), &any, Exit::Tampered),
         ("key-id collision", format!("{note}{collision}"), &any, Exit::Tampered),
         ("a cosignature of another checkpoint", format!("{note}{moved}"), &any, Exit::Tampered),
+        ("a cosignature of another log", format!("{note}{of_another}"), &any, Exit::Tampered),
         ("a cut cosignature", format!("{note}{short}"), &any, Exit::Tampered),
         ("a line under another's name", format!("{note}{one}{}", two.replace(NAME_2, NAME_1)), &any, Exit::Proven),
         ("the log's signature stripped", unsigned_by_log, &any, Exit::Tampered),
@@ -144,6 +146,16 @@ fn attack_cosignatures() {
             let failure = of_cluster.failure.as_ref().expect(what);
             let placed = failure.file.ends_with("cluster/checkpoint.cosigned") || what.contains("another history");
             assert!(placed, "{what}\n{report}");
+        }
+        let row = match what {
+            "too few witnesses" => Some("too few witnesses"),
+            "duplicate witness" => Some("duplicate witnesses"),
+            "a cosignature of another log" => Some("witness: signature of another log"),
+            _ => None,
+        };
+        if let Some(case) = row {
+            let verdict = if exit == Exit::Tampered { "AUTHENTICITY failed" } else { "consistent, not proven" };
+            common::matrix::row(case, verdict, &exit.code().to_string(), "cluster/checkpoint.cosigned");
         }
     }
 }

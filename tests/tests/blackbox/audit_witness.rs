@@ -127,6 +127,7 @@ fn what_a_witness_cosigned_is_proven_and_what_contradicts_it_is_found() {
         let call = dev.cli(&["call", "sql.query", "--show-meta", "--arg", "sql=SELECT count(*) AS n FROM customers"]);
         assert!(call.status.success(), "{}", text(&call));
         assert!(began.elapsed() < Duration::from_secs(5), "a hung witness slows calls: {:?}", began.elapsed());
+        crate::matrix::row("hung witness", "calls go on; the other witness cosigns", "0", "-");
         receipt = Some(call.stdout);
     }
     fs::write(at("receipt"), receipt.unwrap()).unwrap();
@@ -211,6 +212,12 @@ fn what_a_witness_cosigned_is_proven_and_what_contradicts_it_is_found() {
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("the promised one was"), "{said}");
     }
+    crate::matrix::row(
+        "caller's receipt absent",
+        "the promised record is not there",
+        "1",
+        "the receipt's log and index",
+    );
 
     // Proof files, checked with nothing but the log's key.
     let tenant_key = fs::read_to_string(audit.join("tenants").join(&tenant).join("audit.pub")).unwrap();

@@ -13,6 +13,8 @@ mod conformance_npm;
 mod crash;
 mod harness;
 mod inference;
+#[path = "../../../audit-log/store/tests/common/matrix.rs"]
+mod matrix;
 mod quickstart;
 mod quotas;
 mod resources;

@@ -14,6 +14,7 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
     audit_scene::{Agent, DATA, Ended, KEEPERS, leader, recorded, scene, scene_with, verify_equal},
+    matrix,
     processes::{Fleet, SOON, wipe},
 };
 
@@ -100,6 +101,9 @@ async fn killing_audit_leaders_loses_and_doubles_no_record() {
             Some(_) => assert!(phases.is_empty() || phases == ["intent", "outcome"], "call {}: {phases:?}", e.id),
         }
     }
+    for case in ["leader change mid-batch, as processes", "client retry, as processes"] {
+        matrix::row(case, "each record once on every replica", "2", "-");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -153,6 +157,7 @@ async fn a_minority_of_the_audit_log_refuses_and_nothing_runs_without_an_intent(
     for (id, phases) in recorded(&fleet, left).iter().filter(|(id, _)| tried.contains(id)) {
         assert_eq!(*phases, ["intent", "outcome"], "call {id} has no end");
     }
+    matrix::row("minority partition refuses", "refused in time; nothing ran", "2", "-");
 }
 
 /// The Raft log is short: who comes late takes a snapshot, and the records from the others.

@@ -34,6 +34,8 @@ mod history;
 mod leader_faults;
 mod linearizable;
 mod linearizable_tests;
+#[path = "../../../audit-log/store/tests/common/matrix.rs"]
+mod matrix;
 mod minority;
 mod operator_pki;
 mod operators;
