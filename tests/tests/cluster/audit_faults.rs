@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 
@@ -24,6 +25,8 @@ const KILL_PERIOD: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_millis(1_500);
 /// A record is waited for five seconds at most; a call has two, of which one can meet the outage.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
+/// A leader is frozen for so long: another leads long before.
+const FROZEN: Duration = Duration::from_secs(6);
 /// Calls in flight; more means that everything stands still.
 const MAX_IN_FLIGHT: usize = 4_000;
 
@@ -104,6 +107,42 @@ async fn killing_audit_leaders_loses_and_doubles_no_record() {
     for case in ["leader change mid-batch, as processes", "client retry, as processes"] {
         matrix::row(case, "each record once on every replica", "2", "-");
     }
+}
+
+/// A leader that was frozen until another leads wakes up and believes that it still does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_zombie_leader_adds_and_doubles_nothing() {
+    let (mut fleet, token) = tokio::task::block_in_place(|| scene("audit-zombie"));
+    let agent = Agent::new(&fleet, token);
+    agent.ready().await;
+    let zombie = leader(&fleet).await;
+    let mut ended = Vec::new();
+    for _ in 0..20 {
+        ended.push(agent.echo().await);
+    }
+    fleet.get(zombie).signal(Signal::STOP);
+    let frozen = Instant::now();
+    while frozen.elapsed() < FROZEN {
+        ended.push(agent.echo().await);
+    }
+    // What it had on its way goes out now, to a group that has moved on.
+    fleet.get(zombie).signal(Signal::CONT);
+    for _ in 0..50 {
+        ended.push(agent.echo().await);
+    }
+    leader(&fleet).await;
+    assert!(ended.iter().filter(|e| e.refusal.is_none()).count() > 70, "hardly any call was answered");
+    tokio::task::block_in_place(|| {
+        for name in DATA {
+            assert!(fleet.get(name).terminate().1.success(), "{name} did not end well");
+        }
+        verify_equal(&fleet, &KEEPERS);
+    });
+    let calls = recorded(&fleet, zombie);
+    for e in ended.iter().filter(|e| e.refusal.is_none()) {
+        assert_eq!(calls.get(&e.id).cloned().unwrap_or_default(), ["intent", "outcome"], "call {} was answered", e.id);
+    }
+    matrix::row("zombie leader, as processes", "each record once on every replica", "2", "-");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use provost_audit_core::{Place, encode_record, leaf_hash};
-use provost_types::Phase;
+use provost_types::{Phase, Subject};
 use tempfile::tempdir;
 
 use crate::{
@@ -46,6 +46,14 @@ fn signed_records() {
                 let place = Place { writer_id: "node-2", epoch: 1, seq: 1, prev: provost_audit_core::Hash::ZERO };
                 let forged = encode_record(&event(&tenant("acme"), Phase::Denied, 9_999, START_NS), &place).unwrap();
                 l.insert(600, forged);
+            }),
+            signed(s, "forged erase record", |l| {
+                let place = Place { writer_id: "node-2", epoch: 1, seq: 1, prev: provost_audit_core::Hash::ZERO };
+                let mut erased = event(&tenant("acme"), Phase::Event, 9_998, START_NS);
+                let objects = vec![format!("key:{}", "ab".repeat(16))];
+                let subject = Subject { event: "audit.erase".to_owned(), objects, detail: "nobody asked".to_owned() };
+                erased.what.subject = Some(subject);
+                l.insert(600, encode_record(&erased, &place).unwrap());
             }),
             signed(s, "record edited, hash recomputed", |l| l[600] = edit(&l[600], "sql.query", "sql.other")),
             signed(s, "back-dated: a stored record's time", |l| {
