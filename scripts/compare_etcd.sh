@@ -9,7 +9,8 @@
 # stand all the time, one of them is loaded.
 #
 # Environment: ROUNDS (3), SECONDS_EACH (10), CLIENTS ("1 16 64"), OUTAGE_SECONDS (15), PORT (23790, and
-# the five after it), PROVOST, WRITE_LOAD, ETCD (programs), KEEP=1 (leave DIR and its logs).
+# the five after it), PROVOST, WRITE_LOAD, ETCD (programs), KEEP=1 (leave DIR and its logs), ETCD_PEER_TLS=1
+# (etcd's members prove who they are to each other and encrypt, as Provost's always do; needs openssl).
 # It installs nothing, and ends only what it started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -97,17 +98,39 @@ until_true() {
 client_port() { echo $((port + 2 * $1)); }
 peer_port() { echo $((port + 2 * $1 + 1)); }
 
+scheme=http
+peer_tls=()
+# One authority and one certificate for all three members, made anew for this run.
+make_peer_certificates() {
+  command -v openssl >/dev/null || fail "openssl is missing. On Debian: apt-get install openssl"
+  local tls=$dir/etcd-tls
+  mkdir "$tls"
+  {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=compare \
+      -keyout "$tls/ca.key" -out "$tls/ca.pem"
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=member \
+      -keyout "$tls/member.key" -out "$tls/member.csr"
+    openssl x509 -req -in "$tls/member.csr" -CA "$tls/ca.pem" -CAkey "$tls/ca.key" -CAcreateserial -days 2 \
+      -extfile <(echo "subjectAltName=IP:127.0.0.1") -out "$tls/member.pem"
+  } 2>"$tls/openssl.log" || fail "openssl makes no certificates; see $tls/openssl.log"
+  scheme=https
+  peer_tls=(--peer-client-cert-auth --peer-trusted-ca-file "$tls/ca.pem"
+    --peer-cert-file "$tls/member.pem" --peer-key-file "$tls/member.key")
+}
+[[ -z ${ETCD_PEER_TLS:-} ]] || make_peer_certificates
+
 start_etcd_member() {
   local n=$1 cluster="" i
   for i in 0 1 2; do
-    cluster+="${cluster:+,}m$i=http://127.0.0.1:$(peer_port "$i")"
+    cluster+="${cluster:+,}m$i=$scheme://127.0.0.1:$(peer_port "$i")"
   done
   "$etcd" --name "m$n" --data-dir "$dir/etcd-$n" \
     --listen-client-urls "http://127.0.0.1:$(client_port "$n")" \
     --advertise-client-urls "http://127.0.0.1:$(client_port "$n")" \
-    --listen-peer-urls "http://127.0.0.1:$(peer_port "$n")" \
-    --initial-advertise-peer-urls "http://127.0.0.1:$(peer_port "$n")" \
+    --listen-peer-urls "$scheme://127.0.0.1:$(peer_port "$n")" \
+    --initial-advertise-peer-urls "$scheme://127.0.0.1:$(peer_port "$n")" \
     --initial-cluster "$cluster" --initial-cluster-token compare --initial-cluster-state new \
+    "${peer_tls[@]}" \
     --logger zap --log-level warn >>"$dir/etcd-$n.log" 2>&1 &
   etcd_pid[$(client_port "$n")]=$!
 }

@@ -7,10 +7,10 @@ use provost_types::{ResourceKey, Revision, Snapshot};
 use provost_wire::admin::Problem as LocatedProblem;
 
 use crate::{
-    Caller, ControlError, ControlNode, ErrorKind, Origin, ResourceDiff, Scope,
+    Caller, ControlError, ControlNode, ErrorKind, ResourceDiff, Scope, SourceFile,
     commit::Committed,
     diff,
-    documents::Unread,
+    documents::{self, Origin, Unread},
     reach::{Reach, Turn},
     record::{Record, now_ns},
 };
@@ -43,8 +43,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) event: Event,
     pub(crate) message: &'a str,
     pub(crate) dry_run: bool,
-    /// Where each resource was written, for the places of problems.
-    pub(crate) origins: BTreeMap<ResourceKey, Origin>,
+    /// Where the resources were written, for the places of problems.
+    pub(crate) files: &'a [SourceFile],
     /// Documents that could not be read: nothing is changed, but the others are checked too.
     pub(crate) unread: Unread,
 }
@@ -66,8 +66,8 @@ impl Wanted<'_> {
         }
     }
 
-    fn locate(&self, problem: Problem) -> LocatedProblem {
-        let origin = problem.key.as_ref().and_then(|key| self.origins.get(key));
+    fn locate(origins: &BTreeMap<ResourceKey, Origin>, problem: Problem) -> LocatedProblem {
+        let origin = problem.key.as_ref().and_then(|key| origins.get(key));
         let (line, column) = origin.map_or((0, 0), |o| o.place_of(&problem.field));
         LocatedProblem {
             file: origin.map_or(String::new(), |o| o.file.clone()),
@@ -82,8 +82,9 @@ impl Wanted<'_> {
     }
 
     fn located(&self, problems: Vec<Problem>) -> ControlError {
+        let origins = documents::origins(self.files);
         let mut located = self.unread.problems.clone();
-        located.extend(problems.into_iter().map(|p| self.locate(p)));
+        located.extend(problems.into_iter().map(|p| Self::locate(&origins, p)));
         located.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         ControlError::problems(located)
     }

@@ -41,7 +41,7 @@ impl ControlNode {
 
     async fn propose(&self, transaction: Transaction) -> Result<Committed, ControlError> {
         match self.propose_command(&StoredCommand::V1(transaction)).await? {
-            Reply::Applied { revision, .. } => Ok(Committed::At(revision)),
+            Reply::Applied { revision } => Ok(Committed::At(revision)),
             Reply::Rejected { problems } => Ok(Committed::Not(problems)),
             other => Err(ControlError::internal(format!("a transaction was answered by {other:?}"))),
         }

@@ -32,30 +32,51 @@ pub struct ResourceDiff {
 
 /// Compares a resource before and after.
 pub(crate) fn of(key: &ResourceKey, kind: ChangeKind, old: Option<&Resource>, new: Option<&Resource>) -> ResourceDiff {
-    let old = leaves(old);
-    let new = leaves(new);
-    let mut fields = BTreeMap::new();
-    for (field, value) in &old {
-        if new.get(field) != Some(value) {
-            fields.insert(field, (Some(value.clone()), new.get(field).cloned()));
-        }
-    }
-    for (field, value) in &new {
-        if !old.contains_key(field) {
-            fields.insert(field, (None, Some(value.clone())));
-        }
-    }
-    let fields = fields.into_iter().map(|(field, (old, new))| FieldDiff { field: field.clone(), old, new }).collect();
+    let value = |resource: Option<&Resource>| {
+        resource.map(|r| comparable(&Draft { metadata: r.metadata.clone(), spec: r.spec.clone() }))
+    };
+    let mut fields = Vec::new();
+    compare(String::new(), value(old), value(new), &mut fields);
+    fields.sort_by(|a, b| a.field.cmp(&b.field));
     ResourceDiff { key: key.clone(), kind, fields }
 }
 
-fn leaves(resource: Option<&Resource>) -> BTreeMap<String, Value> {
+/// Adds the leaves that differ below `path`.
+fn compare(path: String, old: Option<Value>, new: Option<Value>, fields: &mut Vec<FieldDiff>) {
+    match (old, new) {
+        (old, new) if old == new => {}
+        (Some(Value::Object(old)), Some(Value::Object(mut new))) => {
+            for (name, old) in old {
+                let new = new.remove(&name);
+                compare(join(&path, &name), Some(old), new, fields);
+            }
+            for (name, new) in new {
+                compare(join(&path, &name), None, Some(new), fields);
+            }
+        }
+        (old, new) => {
+            let (old, mut new) = (leaves(&path, old), leaves(&path, new));
+            for (field, old) in old {
+                let new = new.remove(&field);
+                if new.as_ref() != Some(&old) {
+                    fields.push(FieldDiff { field, old: Some(old), new });
+                }
+            }
+            fields.extend(new.into_iter().map(|(field, new)| FieldDiff { field, old: None, new: Some(new) }));
+        }
+    }
+}
+
+fn leaves(path: &str, value: Option<Value>) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
-    if let Some(resource) = resource {
-        let draft = Draft { metadata: resource.metadata.clone(), spec: resource.spec.clone() };
-        flatten(String::new(), comparable(&draft), &mut found);
+    if let Some(value) = value {
+        flatten(path.to_owned(), value, &mut found);
     }
     found
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// Scalars are leaves, and so are lists and maps without further lists or maps of their own.
@@ -64,8 +85,7 @@ fn flatten(path: String, value: Value, found: &mut BTreeMap<String, Value>) {
     match value {
         Value::Object(fields) => {
             for (name, child) in fields {
-                let path = if path.is_empty() { name } else { format!("{path}.{name}") };
-                flatten(path, child, found);
+                flatten(join(&path, &name), child, found);
             }
         }
         Value::Array(items) if items.iter().any(nested) => {

@@ -51,7 +51,7 @@ pub use bootstrap::{Bootstrap, Bootstrapped};
 pub use change::ChangeReport;
 pub use cluster_api::{ClusterApi, peer_transport};
 pub use diff::{FieldDiff, ResourceDiff, diff_text};
-pub use documents::{Documents, Origin, ParsedDraft, SourceFile, Unread, read as read_documents};
+pub use documents::{Documents, SourceFile, Unread, read as read_documents};
 pub use error::{ControlError, ErrorKind};
 pub use explain::{Explained, ExplainedField, explain, schema};
 pub use members::{

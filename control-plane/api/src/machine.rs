@@ -8,8 +8,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
-use provost_control_state::{ChangeKind, ClusterReply, LedgerReply, Problem, ReleaseReply, State, StoredCommand};
-use provost_types::{ResourceKey, Revision, Snapshot};
+use provost_control_state::{ClusterReply, LedgerReply, Problem, ReleaseReply, State, StoredCommand};
+use provost_types::{Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -21,7 +21,7 @@ use crate::{
 /// What the machine answers to a transaction.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    Applied { revision: Revision, changes: Vec<(ResourceKey, ChangeKind)> },
+    Applied { revision: Revision },
     Rejected { problems: Vec<Problem> },
     Cluster { reply: ClusterReply },
     Ledger { reply: LedgerReply },
@@ -87,7 +87,7 @@ impl ControlMachine {
                         done.dirty.since.get_or_insert(entry.revision);
                         done.dirty.keys.extend(entry.changes.iter().map(|c| c.key.clone()));
                     }
-                    Reply::Applied { revision: applied.revision, changes: applied.changes }
+                    Reply::Applied { revision: applied.revision }
                 }
                 Err(rejected) => Reply::Rejected { problems: rejected.problems },
             },

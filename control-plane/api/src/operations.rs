@@ -59,10 +59,8 @@ impl ControlNode {
         message: &str,
         dry_run: bool,
     ) -> Result<ChangeReport, ControlError> {
-        let Documents { drafts: parsed, unread } = documents::read(files);
-        let origins = parsed.iter().map(|p| (p.draft.key(), p.origin.clone())).collect();
-        let drafts: Vec<Draft> = parsed.into_iter().map(|p| p.draft).collect();
-        let wanted = Wanted { caller, event: Event::Apply, message, dry_run, origins, unread };
+        let Documents { drafts, unread } = documents::read(files);
+        let wanted = Wanted { caller, event: Event::Apply, message, dry_run, files, unread };
         let mut empty = wanted.transaction();
         empty.puts = drafts;
         self.change(wanted, |state| {
@@ -112,8 +110,8 @@ impl ControlNode {
         message: &str,
         dry_run: bool,
     ) -> Result<ChangeReport, ControlError> {
-        let origins = BTreeMap::new();
-        let wanted = Wanted { caller, event: Event::Delete, message, dry_run, origins, unread: Unread::default() };
+        let unread = Unread::default();
+        let wanted = Wanted { caller, event: Event::Delete, message, dry_run, files: &[], unread };
         let mut transaction = wanted.transaction();
         transaction.deletes = keys.to_vec();
         self.change(wanted, |_| Ok(transaction.clone())).await
@@ -137,7 +135,7 @@ impl ControlNode {
                 continue;
             }
             let diff =
-                |c: &provost_control_state::KeyChange| diff::of(&c.key, c.kind(), c.old.as_ref(), c.new.as_ref());
+                |c: &provost_control_state::KeyChange| diff::of(&c.key, c.kind(), c.old.as_deref(), c.new.as_deref());
             let diffs = entry.changes.iter().map(diff).collect();
             items.push(HistoryItem { entry, diffs });
             if items.len() >= limit {
@@ -162,9 +160,8 @@ impl ControlNode {
             return Err(ControlError::new(ErrorKind::Forbidden, "PV-ADMIN-SCOPE", text, hint));
         }
         let message = if message.is_empty() { format!("rollback to {to}") } else { message.to_owned() };
-        let origins = BTreeMap::new();
-        let wanted =
-            Wanted { caller, event: Event::Rollback, message: &message, dry_run, origins, unread: Unread::default() };
+        let unread = Unread::default();
+        let wanted = Wanted { caller, event: Event::Rollback, message: &message, dry_run, files: &[], unread };
         let empty = wanted.transaction();
         self.change(wanted, |state| {
             let mut transaction = empty.clone();
@@ -187,9 +184,8 @@ impl ControlNode {
     ) -> Result<ChangeReport, ControlError> {
         check_value(value)?;
         let key = ResourceKey { kind: Kind::Secret, tenant: Some(tenant.clone()), name: name.clone() };
-        let origins = BTreeMap::new();
-        let wanted =
-            Wanted { caller, event: Event::SecretSet, message, dry_run: false, origins, unread: Unread::default() };
+        let unread = Unread::default();
+        let wanted = Wanted { caller, event: Event::SecretSet, message, dry_run: false, files: &[], unread };
         let empty = wanted.transaction();
         self.change(wanted, |state| {
             let (metadata, mut spec) = match state.resources().get(&key).map(|r| (&r.metadata, &r.spec)) {
@@ -225,9 +221,8 @@ impl ControlNode {
         let key = ResourceKey { kind: Kind::ApiKey, tenant: Some(tenant.clone()), name };
         let spec =
             ApiKeySpec { principal: principal.clone(), hash: made.hash.to_hex().to_string(), expires: expires.clone() };
-        let origins = BTreeMap::new();
-        let wanted =
-            Wanted { caller, event: Event::TokenCreate, message, dry_run: false, origins, unread: Unread::default() };
+        let unread = Unread::default();
+        let wanted = Wanted { caller, event: Event::TokenCreate, message, dry_run: false, files: &[], unread };
         let mut transaction = wanted.transaction();
         transaction.puts = vec![Draft { metadata: metadata_of(&key), spec: Spec::ApiKey(spec) }];
         let report = self.change(wanted, |_| Ok(transaction.clone())).await?;

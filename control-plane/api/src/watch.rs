@@ -172,7 +172,7 @@ impl Watcher {
         let (mut puts, mut deletes) = (Vec::new(), Vec::new());
         for change in entry.changes.iter().filter(|c| self.takes(&c.key)) {
             match &change.new {
-                Some(new) => puts.push(Arc::new(new.clone())),
+                Some(new) => puts.push(new.clone()),
                 None => deletes.push(change.key.clone()),
             }
         }

@@ -4,11 +4,12 @@
 mod common;
 
 use common::file;
-use provost_control_api::{ParsedDraft, SourceFile, read_documents};
+use provost_control_api::{SourceFile, read_documents};
+use provost_control_state::Draft;
 use provost_types::{Kind, Spec};
 use provost_wire::admin::Problem;
 
-fn parsed(files: &[SourceFile]) -> Result<Vec<ParsedDraft>, Vec<Problem>> {
+fn parsed(files: &[SourceFile]) -> Result<Vec<Draft>, Vec<Problem>> {
     let documents = read_documents(files);
     if documents.unread.problems.is_empty() { Ok(documents.drafts) } else { Err(documents.unread.problems) }
 }
@@ -103,7 +104,7 @@ fn yaml_and_json_give_the_same_drafts() {
     let read = |text: &str| {
         let drafts = parsed(&[file("a", text)]).unwrap();
         assert_eq!(drafts.len(), 1);
-        drafts[0].draft.clone()
+        drafts[0].clone()
     };
     assert_eq!(read(&yaml), read(json));
     assert_eq!(read(&yaml), read(&list));
@@ -129,7 +130,7 @@ fn every_kind_can_be_written() {
             spec(kind)
         );
         let drafts = parsed(&[file("a", &text)]).unwrap_or_else(|p| panic!("{kind}: {p:?}"));
-        assert_eq!(drafts[0].draft.spec.kind(), kind);
+        assert_eq!(drafts[0].spec.kind(), kind);
     }
 }
 

@@ -31,6 +31,7 @@ mod network;
 mod peer_service;
 mod propose;
 mod raft_types;
+mod recent;
 mod recovery;
 mod route;
 mod seed;

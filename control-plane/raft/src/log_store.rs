@@ -22,6 +22,7 @@ use crate::{
     db::{self, LOG, META},
     flusher::Flusher,
     raft_types::{LogEntry, LogId, Types, Vote},
+    recent::Recent,
 };
 
 const VOTE_KEY: &[u8] = b"vote";
@@ -56,6 +57,7 @@ struct Inner {
     db: Arc<DB>,
     /// The commit index, encoded; it is written with the next append.
     committed: Mutex<Option<Vec<u8>>>,
+    recent: Mutex<Recent>,
     /// Last: dropping it tells that the database is closed.
     _open: Open,
 }
@@ -72,11 +74,17 @@ impl Drop for Inner {
 impl LogStore {
     pub(crate) fn new(db: Arc<DB>, group: &str, open: Open) -> io::Result<Self> {
         let flusher = Flusher::start(db.clone(), group)?;
-        Ok(Self { inner: Arc::new(Inner { flusher, db, committed: Mutex::default(), _open: open }) })
+        Ok(Self {
+            inner: Arc::new(Inner { flusher, db, committed: Mutex::default(), recent: Mutex::default(), _open: open }),
+        })
     }
 
     fn committed(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
         self.inner.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.inner.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn db(&self) -> &DB {
@@ -112,6 +120,9 @@ impl LogStore {
 
     /// Entries with `start <= index < end`, stopping after `max_bytes` but never before one.
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<LogEntry>> {
+        if let Some(entries) = self.recent().read(start, end, max_bytes) {
+            return Ok(entries);
+        }
         let mut entries = Vec::new();
         if start >= end {
             return Ok(entries);
@@ -220,16 +231,20 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut batch = WriteBatch::default();
+        let mut appended = Vec::new();
         {
             let log = self.family(LOG)?;
             for entry in entries {
-                batch.put_cf(&log, entry.log_id.index.to_be_bytes(), codec::encode(&entry)?);
+                let bytes = codec::encode(&entry)?;
+                batch.put_cf(&log, entry.log_id.index.to_be_bytes(), &bytes);
+                appended.push((entry, bytes.len()));
             }
             if let Some(committed) = self.committed().take() {
                 batch.put_cf(&self.family(META)?, COMMITTED_KEY, committed);
             }
         }
         self.write("append to the Raft log", batch, false);
+        self.recent().push(appended);
         self.inner.flusher.sync_then(callback)
     }
 
@@ -241,6 +256,7 @@ impl RaftLogStorage<Types> for LogStore {
         let from = first_removed.to_be_bytes();
         batch.delete_range_cf(&self.family(LOG)?, from.as_slice(), LOG_END.as_slice());
         self.write("truncation of the Raft log", batch, false);
+        self.recent().truncate(first_removed);
         Ok(())
     }
 
@@ -252,6 +268,7 @@ impl RaftLogStorage<Types> for LogStore {
         let start = 0_u64.to_be_bytes();
         batch.delete_range_cf(&self.family(LOG)?, start.as_slice(), end.as_slice());
         self.write("purge of the Raft log", batch, false);
+        self.recent().purge(log_id.index);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! What changed when, by whom and why.
 
+use std::sync::Arc;
+
 use provost_types::{Resource, ResourceKey, Revision};
 use serde::{Deserialize, Serialize};
 
@@ -40,9 +42,9 @@ pub struct KeyChange {
     /// The resource.
     pub key: ResourceKey,
     /// Before; `None`: it did not exist.
-    pub old: Option<Resource>,
+    pub old: Option<Arc<Resource>>,
     /// After; `None`: it was removed.
-    pub new: Option<Resource>,
+    pub new: Option<Arc<Resource>>,
 }
 
 impl KeyChange {

@@ -14,7 +14,7 @@ impl State {
     /// The terms of the data keys that some secret, past or present, is sealed with.
     pub fn used_key_terms(&self) -> BTreeSet<u64> {
         let past = self.history().iter().flat_map(|entry| &entry.changes);
-        let past = past.flat_map(|change| change.old.iter().chain(&change.new)).filter_map(sealed_with);
+        let past = past.flat_map(|change| change.old.iter().chain(&change.new)).filter_map(|r| sealed_with(r));
         self.resources().values().filter_map(|r| sealed_with(r)).chain(past).collect()
     }
 

@@ -55,7 +55,7 @@ impl State {
         for entry in self.history().iter().rev().take_while(|e| e.revision > to) {
             for change in &entry.changes {
                 match &change.old {
-                    Some(old) => resources.insert(change.key.clone(), old.clone()),
+                    Some(old) => resources.insert(change.key.clone(), (**old).clone()),
                     None => resources.remove(&change.key),
                 };
             }

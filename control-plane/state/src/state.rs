@@ -305,8 +305,8 @@ impl State {
         let changes: Vec<KeyChange> = changed
             .map(|(key, _)| KeyChange {
                 key: key.clone(),
-                old: self.resources.get(key).map(|r| (**r).clone()),
-                new: candidate.get(key).map(|r| (**r).clone()),
+                old: self.resources.get(key).cloned(),
+                new: candidate.get(key).cloned(),
             })
             .collect();
         if changes.is_empty() {

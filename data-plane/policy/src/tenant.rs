@@ -123,8 +123,10 @@ pub(crate) fn sources<'a>(snapshot: &'a Snapshot, tenant: &'a Name) -> Vec<&'a A
 
 /// The tenants whose decisions may differ between two versions, in order of name.
 pub(crate) fn changed(old: &Resources, new: &Resources) -> BTreeSet<Name> {
-    let keys = old.diff(new).map(|item| match item {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
+    let keys = old.diff(new).filter_map(|item| match item {
+        // Of a tenant itself decisions read the name alone.
+        DiffItem::Update { new: (key, _), .. } => (key.kind != Kind::Tenant).then_some(key),
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => Some(key),
     });
     keys.filter(|k| KINDS.contains(&k.kind)).map(|k| k.tenant.as_ref().unwrap_or(&k.name).clone()).collect()
 }

@@ -18,7 +18,7 @@ use provost_types::{
 use provost_wire::admin::Problem;
 
 use collect::collect;
-pub use origin::Origin;
+pub(crate) use origin::Origin;
 use tree::{Node, Value};
 
 /// The only version of the format.
@@ -38,19 +38,17 @@ pub struct SourceFile {
 }
 
 /// A draft and where it was written.
-#[derive(Clone, Debug)]
-pub struct ParsedDraft {
-    /// The resource.
-    pub draft: Draft,
-    /// Its place and those of its fields.
-    pub origin: Origin,
+struct ParsedDraft {
+    draft: Draft,
+    /// Its place and those of its fields; empty where places are not asked for.
+    origin: Origin,
 }
 
 /// All documents of all files: those that could be read, and what was wrong with the others.
 #[derive(Debug, Default)]
 pub struct Documents {
     /// What could be read, in the order written.
-    pub drafts: Vec<ParsedDraft>,
+    pub drafts: Vec<Draft>,
     /// What could not; empty when all is well.
     pub unread: Unread,
 }
@@ -80,8 +78,21 @@ impl Unread {
     }
 }
 
-/// Reads all documents of all files.
+/// Reads all documents of all files. Places are looked for only if there is a problem to place.
 pub fn read(files: &[SourceFile]) -> Documents {
+    let (mut drafts, mut unread) = read_all::<false>(files);
+    if !unread.problems.is_empty() {
+        (drafts, unread) = read_all::<true>(files);
+    }
+    Documents { drafts: drafts.into_iter().map(|p| p.draft).collect(), unread }
+}
+
+/// Where each resource that can be read was written.
+pub(crate) fn origins(files: &[SourceFile]) -> BTreeMap<ResourceKey, Origin> {
+    read_all::<true>(files).0.into_iter().map(|p| (p.draft.key(), p.origin)).collect()
+}
+
+fn read_all<const PLACED: bool>(files: &[SourceFile]) -> (Vec<ParsedDraft>, Unread) {
     let mut drafts = Vec::new();
     let mut unread = Unread::default();
     let total: usize = files.iter().map(|f| f.text.len()).sum();
@@ -89,13 +100,14 @@ pub fn read(files: &[SourceFile]) -> Documents {
         let text = format!("the documents have {total} bytes; at most {MAX_TOTAL_BYTES} at once");
         unread.problems.push(origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts"));
         unread.note(None);
-        return Documents { drafts, unread };
+        return (drafts, unread);
     }
     for file in files {
-        match tree::read(&file.text) {
+        match tree::read::<PLACED>(&file.text) {
             Ok(documents) => {
                 for document in documents {
-                    drafts.extend(draft(&file.path, document, &mut unread));
+                    let origin = if PLACED { Origin::of(&file.path, &document) } else { Origin::default() };
+                    drafts.extend(draft(origin, document, &mut unread));
                 }
             }
             Err((place, message)) => {
@@ -116,7 +128,7 @@ pub fn read(files: &[SourceFile]) -> Documents {
     leave_out_duplicates(&mut drafts, &mut unread.problems);
     let order: BTreeMap<&str, usize> = files.iter().enumerate().map(|(i, f)| (f.path.as_str(), i)).collect();
     unread.problems.sort_by_key(|p| (order.get(p.file.as_str()).copied(), p.line, p.column));
-    Documents { drafts, unread }
+    (drafts, unread)
 }
 
 /// Keeps the first of each resource.
@@ -135,9 +147,9 @@ fn leave_out_duplicates(drafts: &mut Vec<ParsedDraft>, problems: &mut Vec<Proble
 }
 
 /// One document. What is wrong goes to `unread`, and then there is no draft.
-fn draft(file: &str, document: Node, unread: &mut Unread) -> Option<ParsedDraft> {
+fn draft(origin: Origin, document: Node, unread: &mut Unread) -> Option<ParsedDraft> {
     let key = key_of(&document);
-    let read = typed(file, document, &mut unread.problems);
+    let read = typed(origin, document, &mut unread.problems);
     if read.is_none() {
         unread.note(key);
     }
@@ -157,9 +169,9 @@ fn key_of(document: &Node) -> Option<ResourceKey> {
     Some(ResourceKey { kind, tenant: name("tenant").filter(|_| kind.is_tenanted()), name: name("name")? })
 }
 
-fn typed(file: &str, document: Node, problems: &mut Vec<Problem>) -> Option<ParsedDraft> {
+fn typed(origin: Origin, document: Node, problems: &mut Vec<Problem>) -> Option<ParsedDraft> {
     let before = problems.len();
-    let origin = Origin::of(file, &document);
+    let file = origin.file.as_str();
     let Value::Map(fields) = document.value else {
         let text = "a document is a map with apiVersion, kind, metadata and spec";
         problems.push(origin::problem(file, document.place, "PV-DOC-SHAPE", text, ""));

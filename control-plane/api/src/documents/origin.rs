@@ -8,12 +8,12 @@ use provost_wire::admin::Problem;
 use super::tree::{Node, Value};
 
 /// The place of a document and of each of its fields. Lines and columns count from 1.
-#[derive(Clone, Debug, Default)]
-pub struct Origin {
+#[derive(Default)]
+pub(crate) struct Origin {
     /// The file.
-    pub file: String,
+    pub(crate) file: String,
     /// Line and column of the document.
-    pub place: (u32, u32),
+    pub(crate) place: (u32, u32),
     fields: BTreeMap<String, (u32, u32)>,
 }
 
@@ -25,7 +25,7 @@ impl Origin {
     }
 
     /// The place of a field, or of the nearest one around it that was written.
-    pub fn place_of(&self, field: &str) -> (u32, u32) {
+    pub(crate) fn place_of(&self, field: &str) -> (u32, u32) {
         let mut path = field;
         loop {
             if let Some(place) = self.fields.get(path) {

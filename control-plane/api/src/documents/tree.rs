@@ -1,4 +1,5 @@
-//! A YAML (or JSON) text as a tree that knows where each node stands.
+//! A YAML (or JSON) text as a tree, with or without the place of each node: knowing the places takes
+//! several times as long.
 
 use std::fmt;
 
@@ -36,15 +37,16 @@ pub(crate) struct Key {
 }
 
 /// Reads every document of a text; empty ones are left out, and a list at the top is taken as
-/// one document an item. On `Err`: the place and cause of the first syntax error.
-pub(crate) fn read(text: &str) -> Result<Vec<Node>, ((u32, u32), String)> {
-    let documents: Vec<Node> = serde_saphyr::from_multiple(text).map_err(|e| {
+/// one document an item. On `Err`: the place and cause of the first syntax error. Without `PLACED` the
+/// places of nodes are 0.
+pub(crate) fn read<const PLACED: bool>(text: &str) -> Result<Vec<Node>, ((u32, u32), String)> {
+    let documents: Vec<ReadNode<PLACED>> = serde_saphyr::from_multiple(text).map_err(|e| {
         let place = e.location().map_or((0, 0), place);
         let text = e.without_snippet().to_string();
         (place, text.lines().next().unwrap_or("not YAML").to_owned())
     })?;
     let mut all = Vec::new();
-    for document in documents {
+    for ReadNode(document) in documents {
         match document.value {
             Value::Null => {}
             Value::Seq(items) => all.extend(items),
@@ -86,22 +88,33 @@ fn place(location: Location) -> (u32, u32) {
     (small(location.line()), small(location.column()))
 }
 
-impl<'de> Deserialize<'de> for Node {
+/// A node as it is read.
+struct ReadNode<const PLACED: bool>(Node);
+
+impl<'de, const PLACED: bool> Deserialize<'de> for ReadNode<PLACED> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(d)?;
-        Ok(Node { value: spanned.value, place: place(spanned.referenced), removed: false })
+        let (value, place) = if PLACED {
+            let spanned = Spanned::<ReadValue<PLACED>>::deserialize(d)?;
+            (spanned.value, place(spanned.referenced))
+        } else {
+            (ReadValue::deserialize(d)?, (0, 0))
+        };
+        Ok(Self(Node { value: value.0, place, removed: false }))
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
+/// What a node holds, as it is read.
+struct ReadValue<const PLACED: bool>(Value);
+
+impl<'de, const PLACED: bool> Deserialize<'de> for ReadValue<PLACED> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(AnyValue)
+        d.deserialize_any(AnyValue::<PLACED>).map(Self)
     }
 }
 
-struct AnyValue;
+struct AnyValue<const PLACED: bool>;
 
-impl<'de> Visitor<'de> for AnyValue {
+impl<'de, const PLACED: bool> Visitor<'de> for AnyValue<PLACED> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,10 +127,10 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Null)
     }
     fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
-        Value::deserialize(d)
+        d.deserialize_any(self)
     }
     fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
-        Value::deserialize(d)
+        d.deserialize_any(self)
     }
     fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
         Ok(Value::Bool(value))
@@ -139,16 +152,24 @@ impl<'de> Visitor<'de> for AnyValue {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(ReadNode::<PLACED>(item)) = seq.next_element()? {
             items.push(item);
         }
         Ok(Value::Seq(items))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<Spanned<String>>()? {
-            let place = place(key.referenced);
-            entries.push((Key { text: key.value, place }, map.next_value()?));
+        let next_key = |map: &mut A| {
+            if PLACED {
+                let key = map.next_key::<Spanned<String>>()?;
+                Ok(key.map(|key| Key { place: place(key.referenced), text: key.value }))
+            } else {
+                Ok(map.next_key()?.map(|text| Key { text, place: (0, 0) }))
+            }
+        };
+        while let Some(key) = next_key(&mut map)? {
+            let ReadNode::<PLACED>(node) = map.next_value()?;
+            entries.push((key, node));
         }
         Ok(Value::Map(entries))
     }

@@ -63,7 +63,7 @@ pub(super) fn next_term(state: &State) -> u64 {
 /// a deleted secret back.
 pub(super) fn used_terms(state: &State) -> BTreeSet<u64> {
     let past = state.history().iter().flat_map(|entry| &entry.changes);
-    let past = past.flat_map(|change| change.old.iter().chain(&change.new)).filter_map(term_of);
+    let past = past.flat_map(|change| change.old.iter().chain(&change.new)).filter_map(|r| term_of(r));
     state.resources().values().filter_map(|r| term_of(r)).chain(past).collect()
 }
 

@@ -41,7 +41,7 @@ impl State {
         let mut resources = self.resources.clone();
         for change in self.history.iter().rev().take_while(|e| e.revision > released).flat_map(|e| &e.changes) {
             match &change.old {
-                Some(old) => resources.insert(change.key.clone(), Arc::new(old.clone())),
+                Some(old) => resources.insert(change.key.clone(), old.clone()),
                 None => resources.remove(&change.key),
             };
         }
