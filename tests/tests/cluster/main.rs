@@ -24,6 +24,9 @@ mod audit_scene;
 mod certificates;
 mod cluster;
 mod expired;
+#[path = "../blackbox/files.rs"]
+#[allow(dead_code, reason = "the other target uses the rest")]
+mod files;
 mod fleet;
 mod flood;
 mod followers;
