@@ -105,7 +105,7 @@ impl AuditMachine {
         }
         let persister = Persister::start(dir.to_owned(), state.applied, disk.clone()).map_err(AuditError::io(dir))?;
         let (published, cosigned_due) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self {
+        let machine = Self {
             dir: dir.to_owned(),
             disk,
             public_key: state.keys.last().map_or(public_key, |(_, noted)| *noted),
@@ -121,7 +121,27 @@ impl AuditMachine {
             source: None,
             broken: false,
             refused: None,
-        })
+        };
+        // Now, because later entries replace them: one that both keys of a change signed must not be missing.
+        machine.republish(&machine.unpublished()?).map_err(AuditError::io(dir))?;
+        Ok(machine)
+    }
+
+    /// Logs whose checkpoint in the stored state a crash kept from the disk. One that contradicts it is left
+    /// alone: the comparison with the consensus refuses it.
+    fn unpublished(&self) -> Result<BTreeSet<LogId>, AuditError> {
+        let mut missing = BTreeSet::new();
+        for (log, signed) in &self.state.checkpoints {
+            let continues = disk_checkpoint(&self.dir, log)?.is_none_or(|on_disk| {
+                let same = (on_disk.root, on_disk.chain) == (signed.head.root, signed.head.chain);
+                on_disk.size < signed.head.size || (on_disk.size == signed.head.size && same)
+            });
+            let path = self.dir.join(log.folder()).join(CHECKPOINT_FILE);
+            if continues && fs::read_to_string(&path).ok().as_deref() != Some(signed.note.as_str()) {
+                missing.insert(log.clone());
+            }
+        }
+        Ok(missing)
     }
 
     /// Gives the machine other replicas' records, for a snapshot that is ahead of it.
