@@ -17,8 +17,8 @@ use parking_lot::{Mutex, RwLock};
 use provost_audit_core::{Hash, LogId};
 use provost_types::{BoxFuture, Name};
 use provost_wire::audit::{
-    AppendRequest, GroupRequest, GroupResponse, KeyRequest, LeaveRequest, OpenCallsRequest, WriterRequest,
-    audit_log_client::AuditLogClient,
+    AppendRequest, GroupRequest, GroupResponse, KeyRequest, LeaveRequest, OfferKeyRequest, OpenCallsRequest,
+    WriterRequest, audit_log_client::AuditLogClient,
 };
 use provost_wire::node::{AuditKeysExportRequest, audit_keys_client::AuditKeysClient};
 use tonic::{Code, Status, transport::Channel};
@@ -160,6 +160,14 @@ pub async fn fetch_key(channel: Channel) -> Result<Vec<u8>, Status> {
     let late = |_| Status::unavailable("PV-AUDIT-PEER: no answer");
     let answer = tokio::time::timeout(KEY_LIMIT, client(channel).key(KeyRequest {})).await.map_err(late)??;
     Ok(answer.into_inner().pkcs8.to_vec())
+}
+
+/// Gives another replica the key that is about to sign; its number, once it keeps the key.
+pub(crate) async fn offer_key(channel: Channel, pkcs8: Vec<u8>) -> Result<u64, Status> {
+    let late = |_| Status::unavailable("PV-AUDIT-PEER: no answer");
+    let request = OfferKeyRequest { pkcs8: pkcs8.into() };
+    let answer = tokio::time::timeout(ATTEMPT_LIMIT, client(channel).offer_key(request)).await.map_err(late)??;
+    Ok(answer.into_inner().node_id)
 }
 
 /// Gets the keys of bodies from another replica; see [`crate::adopt_keys`].

@@ -19,6 +19,7 @@ mod admin;
 mod audit_faults;
 mod audit_forward;
 mod audit_held;
+mod audit_keys;
 mod audit_members;
 mod audit_scene;
 mod certificates;
