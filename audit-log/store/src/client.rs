@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -70,6 +70,7 @@ struct Inner {
     endpoints: RwLock<Arc<Vec<AuditEndpoint>>>,
     at: AtomicUsize,
     left_home: Mutex<Option<Instant>>,
+    keys_generation: AtomicU64,
 }
 
 impl AuditClient {
@@ -128,6 +129,11 @@ impl AuditClient {
             tokio::time::sleep(LEAVE_PAUSE).await;
         }
         Err(last)
+    }
+
+    /// Grows when the replicas' answers tell that keys of bodies were destroyed.
+    pub fn keys_generation(&self) -> u64 {
+        self.inner.keys_generation.load(Ordering::SeqCst)
     }
 
     /// The endpoint to ask now.
@@ -247,6 +253,7 @@ impl Proposer for AuditClient {
                 }
             };
             let answer = self.noted(answer)?;
+            self.inner.keys_generation.fetch_max(answer.keys_generation, Ordering::SeqCst);
             Reply::decode(&answer.reply).map_err(|e| ProposeError::Refused(e.to_string()))
         })
     }

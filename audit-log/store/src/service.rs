@@ -115,7 +115,8 @@ impl AuditLog for AuditService {
         self.is_writer(request.extensions(), writer).await?;
         drop(decoded);
         let reply = self.proposer()?.propose(command).await.map_err(failed)?;
-        Ok(Response::new(AppendResponse { reply: reply.encode().into() }))
+        let keys_generation = self.node()?.subject_keys().generation();
+        Ok(Response::new(AppendResponse { reply: reply.encode().into(), keys_generation }))
     }
 
     async fn open_calls(&self, request: Request<OpenCallsRequest>) -> Result<Response<OpenCallsResponse>, Status> {

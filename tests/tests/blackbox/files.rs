@@ -19,16 +19,18 @@ pub fn copy(from: &Path, to: &Path) {
 }
 
 /// Files below `dir` that hold `needle`.
-pub fn holding(dir: &Path, needle: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(holding(&path, needle));
-        } else if let Ok(bytes) = fs::read(&path)
-            && bytes.windows(needle.len()).any(|w| w == needle.as_bytes())
-        {
-            found.push(path);
+pub fn holding(dir: &Path, needle: impl AsRef<[u8]>) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if let Ok(bytes) = fs::read(&path)
+                && bytes.windows(needle.as_ref().len()).any(|w| w == needle.as_ref())
+            {
+                found.push(path);
+            }
         }
     }
     found

@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod audit_erasure;
 mod audit_faults;
 mod audit_forward;
 mod audit_held;
@@ -26,7 +27,6 @@ mod certificates;
 mod cluster;
 mod expired;
 #[path = "../blackbox/files.rs"]
-#[allow(dead_code, reason = "the other target uses the rest")]
 mod files;
 mod fleet;
 mod flood;

@@ -85,9 +85,9 @@ impl AuditRole {
         let writer = AuditWriter::start(writer, Arc::new(client.clone()));
         let node: Arc<OnceLock<AuditNode>> = Arc::default();
         Self {
+            keys: GroupKeys::new(node.clone(), client.clone()),
             client,
             writer,
-            keys: GroupKeys::new(node.clone()),
             relays: Relays::default(),
             node,
             rosters: watch::channel(Roster::default()),
