@@ -22,6 +22,7 @@ mod audit_forward;
 mod audit_held;
 mod audit_keys;
 mod audit_members;
+mod audit_pruning;
 mod audit_scene;
 mod certificates;
 mod cluster;
