@@ -6,13 +6,14 @@
 //! Left out: writers ([`crate::AuditWriter`]), who may connect (the caller's transport and services).
 
 mod config;
+mod members;
 mod start;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use provost_audit_core::{LogId, NoteSigner, VerifierKey};
-use provost_control_raft::{Forwarding, Group, GroupConfig, GroupError, GroupMetrics, NoPeers, Role, Transport};
+use provost_control_raft::{Forwarding, Group, GroupConfig, GroupMetrics, NoPeers, Transport};
 use provost_types::{AuditSink, SubjectKeys};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
@@ -37,8 +38,6 @@ pub const AUDIT_GROUP: &str = "audit";
 /// Waits of a replica for a leader and for a commit. Shorter than a caller's deadline: repeating is
 /// safe here, and another replica may know better.
 const FORWARDING: Forwarding = Forwarding { leader_wait_ms: 1_500, commit_wait_ms: 2_500 };
-/// A replica that was taken out is not added again for so long: the member list follows.
-const AWAY: Duration = Duration::from_secs(20);
 /// A key of bodies that has to be made is waited for so long.
 const KEY_DEADLINE: Duration = Duration::from_secs(4);
 /// A look at the machine waits so long for it.
@@ -254,40 +253,6 @@ impl AuditNode {
     pub async fn sign_now(&self) -> Result<(), AuditError> {
         self.inner.checkpointer.sign().await?;
         self.inner.checkpointer.flush().await
-    }
-
-    /// One step towards a group of exactly these members (number and address), if this node leads.
-    /// True: it is so.
-    pub async fn follow(&self, members: &BTreeMap<u64, String>) -> Result<bool, GroupError> {
-        let metrics = self.metrics();
-        if metrics.role != Role::Leader {
-            return Ok(true);
-        }
-        let away = {
-            let mut departed = self.inner.departed.lock();
-            departed.retain(|_, since| since.elapsed() < AWAY);
-            departed.clone()
-        };
-        for (&id, address) in members.iter().filter(|(id, _)| !away.contains_key(id)) {
-            if !metrics.voters.contains(&id) && !metrics.learners.contains(&id) {
-                self.group().add_learner_nowait(id, address.clone()).await?;
-                return Ok(false);
-            }
-            if metrics.addresses.get(&id).is_some_and(|known| known != address) {
-                self.group().update_address(id, address.clone()).await?;
-                return Ok(false);
-            }
-        }
-        let gone = metrics.voters.iter().chain(&metrics.learners).find(|id| !members.contains_key(id));
-        match gone {
-            Some(id) => self.group().remove(*id).await.map(|()| false),
-            None => Ok(true),
-        }
-    }
-
-    /// Takes a replica out of the group for good, before it is no longer let in; on the leader.
-    pub(crate) async fn leave(&self, node_id: u64) -> Result<(), GroupError> {
-        self.proposer().leave(node_id).await
     }
 
     /// Stops cleanly: a leader signs what it can within a moment, then the replica closes.
