@@ -1,18 +1,51 @@
 //! A replica that is behind the Raft log makes its files of what another one gives it.
 
-use std::io;
+use std::{io, time::Duration};
 
-use provost_audit_core::{Hash, LogId, RecordView, VerifierKey, leaf_hash};
+use provost_audit_core::{Hash, LogId, RecordView, VerifierKey, leaf_hash, split_notes};
 use provost_audit_verify::{HISTORY_FILE, LogLayout};
 
-use super::AuditMachine;
+use super::{AuditMachine, signing::signers};
 use crate::{
     catch_up::{LeafSource, earlier_checkpoints},
     log_files::LogFiles,
     prune_files::PruneFiles,
     retention_state::Pruned,
-    state::MachineState,
+    state::{MachineState, Signed},
 };
+
+/// A history without a change of keys is asked for again so often, with this pause between.
+const HISTORY_TRIES: u32 = 40;
+const HISTORY_PAUSE: Duration = Duration::from_millis(500);
+
+/// The earlier checkpoints of a log, of a replica that has published every change of keys. One that is a moment
+/// behind is asked again: nobody gives the missing checkpoint to this replica later.
+fn history(source: &dyn LeafSource, manifest: &MachineState, log: &LogId, signed: &Signed) -> io::Result<String> {
+    let origin = log.origin(&manifest.cluster);
+    for _ in 0..HISTORY_TRIES {
+        let found = earlier_checkpoints(&source.checkpoints(log)?, &origin, &signed.note, signed.head.size);
+        if every_key_follows(&found, &signed.note, &origin, &manifest.keys) {
+            return Ok(found);
+        }
+        std::thread::sleep(HISTORY_PAUSE);
+    }
+    let text = format!("PV-AUDIT-BEHIND: no replica has the checkpoint of {log} that both keys of a change signed");
+    Err(io::Error::other(text))
+}
+
+/// Whether each key that signed here is followed by the next one in a checkpoint that both signed.
+fn every_key_follows(history: &str, latest: &str, origin: &str, keys: &[(Option<u64>, [u8; 32])]) -> bool {
+    if keys.len() < 2 {
+        return true;
+    }
+    let notes: Vec<_> = split_notes(history).into_iter().chain([latest]).map(|note| signers(note, origin)).collect();
+    let id = |(_, public_key): &(_, [u8; 32])| VerifierKey { name: origin.to_owned(), public_key: *public_key }.id();
+    let ids: Vec<[u8; 4]> = keys.iter().map(id).collect();
+    ids.windows(2).all(|pair| {
+        let mut of_first = notes.iter().filter(|signers| signers.contains(&pair[0])).peekable();
+        of_first.peek().is_none() || of_first.any(|signers| signers.contains(&pair[1]))
+    })
+}
 
 impl AuditMachine {
     /// Brings every log to the manifest's head and takes its state. Files that were grown are beyond
@@ -60,10 +93,9 @@ impl AuditMachine {
             }
         }
         for (log, signed) in &manifest.checkpoints {
-            let dir = self.dir.join(log.folder());
-            let (origin, size) = (log.origin(&manifest.cluster), signed.head.size);
-            let history = earlier_checkpoints(&source.checkpoints(log)?, &origin, &signed.note, size);
-            crate::persist::replace(&dir.join(HISTORY_FILE), history.as_bytes())?;
+            let history = history(&*source, &manifest, log, signed)?;
+            let path = self.dir.join(log.folder()).join(HISTORY_FILE);
+            crate::persist::replace(&path, history.as_bytes())?;
         }
         self.state = manifest;
         self.prune_due.extend(self.state.retention.pruned.keys().cloned());

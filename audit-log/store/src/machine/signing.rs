@@ -178,6 +178,11 @@ impl AuditMachine {
 
 /// Whether a signature names this key. Whoever proposes a note has signed it, so that nothing is verified.
 fn bears(note: &str, origin: &str, public_key: [u8; 32]) -> bool {
-    let key = VerifierKey { name: origin.to_owned(), public_key }.id();
-    SignedNote::parse(note).is_ok_and(|note| note.signatures().any(|(name, id, _)| name == origin && id == key))
+    signers(note, origin).contains(&VerifierKey { name: origin.to_owned(), public_key }.id())
+}
+
+/// The ids of a log's keys that a note's signatures name.
+pub(super) fn signers(note: &str, origin: &str) -> Vec<[u8; 4]> {
+    let Ok(note) = SignedNote::parse(note) else { return Vec::new() };
+    note.signatures().filter(|(name, _, _)| *name == origin).map(|(_, id, _)| id).collect()
 }
