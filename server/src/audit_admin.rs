@@ -11,7 +11,7 @@ use std::{
 use prost::Message;
 use provost_audit_core::LogId;
 use provost_audit_store::{AuditNode, BodyError, BodyState, EraseError, EraseOrder};
-use provost_control_api::{Caller, Scope};
+use provost_control_api::Caller;
 use provost_types::{
     AuditEvent, AuditSink, AuditUnavailable, BoxFuture, CallId, CallStatus, Impact, Month, Name, Phase, Revision,
     Subject, What, Who, Why,
@@ -22,6 +22,8 @@ use provost_wire::admin::{
     audit_admin_server::{AuditAdmin, AuditAdminServer},
 };
 use tonic::{Code, Request, Response, Status, service::Routes};
+
+use crate::audit_caller::{failure_of, invalid, permitted, taken, who};
 
 /// The longest text that a reader may have recorded of what it asks for.
 const MAX_FILTER_CHARS: usize = 512;
@@ -215,55 +217,9 @@ pub fn admin_event(tenant: Option<Name>, who: Who, subject: Subject, status: Opt
     }
 }
 
-/// The caller as records name it.
-pub fn who(caller: &Caller) -> Who {
-    Who {
-        principal: caller.name.clone(),
-        agent: None,
-        client_address: caller.address.clone(),
-        authenticated_by: caller.authenticated_by.clone(),
-    }
-}
-
-/// The caller that the listener authenticated, and the message.
-fn taken<T>(request: Request<T>) -> Result<(Caller, T), Status> {
-    let caller = request.extensions().get::<Caller>().cloned().ok_or_else(|| {
-        let hint = "give one with `--admin-token` or PROVOST_ADMIN_TOKEN";
-        Failure::new("PV-ADMIN-NO-TOKEN", "the request was not authenticated", hint).into_status(Code::Unauthenticated)
-    })?;
-    Ok((caller, request.into_inner()))
-}
-
-/// The log that is meant, if the caller may ask of it.
-fn permitted(caller: &Caller, tenant: &str) -> Result<LogId, Status> {
-    let log = match tenant {
-        "" => LogId::CLUSTER,
-        name => LogId(Some(Name::new(name).map_err(|e| invalid("PV-CLI-TENANT", e, "name a tenant"))?)),
-    };
-    match &caller.scope {
-        Scope::Cluster => Ok(log),
-        Scope::Tenant(own) if log.0.as_ref() == Some(own) => Ok(log),
-        Scope::Tenant(own) => {
-            let text = format!("{} administers the tenant {own} only", caller.name);
-            Err(Failure::new("PV-ADMIN-SCOPE", text, "ask a cluster administrator").into_status(Code::PermissionDenied))
-        }
-    }
-}
-
-fn invalid(code: &str, cause: impl ToString, hint: &str) -> Status {
-    Failure::new(code, cause.to_string(), hint).into_status(Code::InvalidArgument)
-}
-
 fn unavailable(cause: &AuditUnavailable) -> Status {
     let text = format!("{cause}; nothing is shown that is not recorded");
     Failure::new("PV-AUDIT-UNAVAILABLE", text, "try again").into_status(Code::Unavailable)
-}
-
-/// Errors carry `CODE: text; what to do`.
-fn split(text: &str) -> Failure {
-    let (code, rest) = text.split_once(": ").unwrap_or(("PV-AUDIT-READ", text));
-    let (message, hint) = rest.rsplit_once("; ").unwrap_or((rest, ""));
-    Failure::new(code, message, hint)
 }
 
 fn body_failed(cause: BodyError) -> Status {
@@ -272,7 +228,7 @@ fn body_failed(cause: BodyError) -> Status {
         BodyError::NoKey(_) => Code::FailedPrecondition,
         BodyError::Damaged { .. } => Code::DataLoss,
     };
-    split(&cause.to_string()).into_status(code)
+    failure_of(&cause.to_string(), "PV-AUDIT-READ").into_status(code)
 }
 
 fn erase_failed(cause: &EraseError) -> Status {
@@ -281,39 +237,13 @@ fn erase_failed(cause: &EraseError) -> Status {
         EraseError::Reason => Code::InvalidArgument,
         EraseError::Unavailable(_) => Code::Unavailable,
     };
-    split(&cause.to_string()).into_status(code)
+    failure_of(&cause.to_string(), "PV-AUDIT-READ").into_status(code)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    fn caller(scope: Scope) -> Caller {
-        Caller { scope, ..Caller::internal("x") }
-    }
-
-    #[test]
-    fn a_tenants_administrator_reads_and_erases_there_only() {
-        let own = caller(Scope::Tenant(Name::new("acme").unwrap()));
-        let all = caller(Scope::Cluster);
-        assert!(permitted(&own, "acme").is_ok());
-        for log in ["", "rival"] {
-            let refused = permitted(&own, log).unwrap_err();
-            assert_eq!(
-                (refused.code(), Failure::of(&refused).code.as_str()),
-                (Code::PermissionDenied, "PV-ADMIN-SCOPE")
-            );
-            assert!(permitted(&all, log).is_ok());
-        }
-        assert_eq!(permitted(&all, "No Name").unwrap_err().code(), Code::InvalidArgument);
-    }
-
-    #[test]
-    fn a_request_that_nobody_authenticated_is_refused() {
-        let refused = taken(Request::new(())).unwrap_err();
-        assert_eq!((refused.code(), Failure::of(&refused).code.as_str()), (Code::Unauthenticated, "PV-ADMIN-NO-TOKEN"));
-    }
 
     #[test]
     fn errors_keep_their_code_cause_and_hint() {

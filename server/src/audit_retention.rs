@@ -6,14 +6,15 @@ use std::{sync::Arc, time::Duration};
 
 use provost_audit_core::LogId;
 use provost_audit_store::{Hold, HoldOrder, Retention, RetentionError};
-use provost_control_api::{Caller, Scope};
-use provost_types::{Name, Who};
+use provost_control_api::Scope;
 use provost_wire::admin::{
     AuditHold, Failure, HoldAddRequest, HoldAddResponse, HoldListRequest, HoldListResponse, HoldRemoveRequest,
     HoldRemoveResponse, PruneRequest, PruneResponse,
     audit_retention_server::{AuditRetention, AuditRetentionServer},
 };
 use tonic::{Code, Request, Response, Status, service::Routes};
+
+use crate::audit_caller::{failure_of, permitted, taken, who};
 
 /// How often the rules of `[[audit.retention]]` are applied. Whole segments go, days apart; this
 /// decides only how soon after their time.
@@ -125,42 +126,6 @@ fn on_wire(hold: Hold) -> AuditHold {
     }
 }
 
-fn who(caller: &Caller) -> Who {
-    Who {
-        principal: caller.name.clone(),
-        agent: None,
-        client_address: caller.address.clone(),
-        authenticated_by: caller.authenticated_by.clone(),
-    }
-}
-
-/// The caller that the listener authenticated, and the message.
-fn taken<T>(request: Request<T>) -> Result<(Caller, T), Status> {
-    let caller = request.extensions().get::<Caller>().cloned().ok_or_else(|| {
-        let hint = "give one with `--admin-token` or PROVOST_ADMIN_TOKEN";
-        Failure::new("PV-ADMIN-NO-TOKEN", "the request was not authenticated", hint).into_status(Code::Unauthenticated)
-    })?;
-    Ok((caller, request.into_inner()))
-}
-
-/// The log that is meant, if the caller may ask of it.
-fn permitted(caller: &Caller, tenant: &str) -> Result<LogId, Status> {
-    let name = |name: &str| {
-        let bad = |e: &dyn ToString| Failure::new("PV-CLI-TENANT", e.to_string(), "name a tenant, or `cluster`");
-        Name::new(name).map_err(|e| bad(&e).into_status(Code::InvalidArgument))
-    };
-    let log = if tenant.is_empty() { LogId::CLUSTER } else { LogId(Some(name(tenant)?)) };
-    match &caller.scope {
-        Scope::Cluster => Ok(log),
-        Scope::Tenant(own) if log.0.as_ref() == Some(own) => Ok(log),
-        Scope::Tenant(own) => {
-            let text = format!("{} administers the tenant {own} only", caller.name);
-            Err(Failure::new("PV-ADMIN-SCOPE", text, "ask a cluster administrator").into_status(Code::PermissionDenied))
-        }
-    }
-}
-
-/// Errors carry `CODE: text; what to do`.
 fn failed(cause: RetentionError) -> Status {
     let code = match &cause {
         RetentionError::Held { .. } => Code::FailedPrecondition,
@@ -168,8 +133,5 @@ fn failed(cause: RetentionError) -> Status {
         RetentionError::Refused(_) => Code::InvalidArgument,
         RetentionError::Unavailable(_) => Code::Unavailable,
     };
-    let text = cause.to_string();
-    let (name, rest) = text.split_once(": ").unwrap_or(("PV-AUDIT-RETENTION", &text));
-    let (message, hint) = rest.rsplit_once("; ").unwrap_or((rest, ""));
-    Failure::new(name, message, hint).into_status(code)
+    failure_of(&cause.to_string(), "PV-AUDIT-RETENTION").into_status(code)
 }

@@ -19,7 +19,7 @@ use provost_types::{AuditEvent, AuditSink, CallStatus, Name, Subject, Who};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit_admin::{admin_event, who};
+use crate::{audit_admin::admin_event, audit_caller::who};
 
 /// A caller who was quiet for so long begins a new session.
 const SESSION_IDLE: Duration = Duration::from_secs(3_600);

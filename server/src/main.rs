@@ -7,6 +7,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod audit_admin;
+mod audit_caller;
 mod audit_retention;
 mod bench;
 mod cli;

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,8 +17,8 @@ use parking_lot::{Mutex, RwLock};
 use provost_audit_core::{Hash, LogId};
 use provost_types::{BoxFuture, Name};
 use provost_wire::audit::{
-    AppendRequest, GroupRequest, GroupResponse, KeyRequest, LeaveRequest, OpenCallsRequest, WriterRequest,
-    audit_log_client::AuditLogClient,
+    AppendRequest, GroupRequest, GroupResponse, KeyRequest, LeaveRequest, OfferKeyRequest, OpenCallsRequest,
+    WriterRequest, audit_log_client::AuditLogClient,
 };
 use provost_wire::node::{AuditKeysExportRequest, audit_keys_client::AuditKeysClient};
 use tonic::{Code, Status, transport::Channel};
@@ -70,6 +70,7 @@ struct Inner {
     endpoints: RwLock<Arc<Vec<AuditEndpoint>>>,
     at: AtomicUsize,
     left_home: Mutex<Option<Instant>>,
+    keys_generation: AtomicU64,
 }
 
 impl AuditClient {
@@ -130,6 +131,11 @@ impl AuditClient {
         Err(last)
     }
 
+    /// Grows when the replicas' answers tell that keys of bodies were destroyed.
+    pub fn keys_generation(&self) -> u64 {
+        self.inner.keys_generation.load(Ordering::SeqCst)
+    }
+
     /// The endpoint to ask now.
     fn endpoint(&self) -> Result<AuditEndpoint, ProposeError> {
         let endpoints = self.inner.endpoints.read().clone();
@@ -160,6 +166,14 @@ pub async fn fetch_key(channel: Channel) -> Result<Vec<u8>, Status> {
     let late = |_| Status::unavailable("PV-AUDIT-PEER: no answer");
     let answer = tokio::time::timeout(KEY_LIMIT, client(channel).key(KeyRequest {})).await.map_err(late)??;
     Ok(answer.into_inner().pkcs8.to_vec())
+}
+
+/// Gives another replica the key that is about to sign; its number, once it keeps the key.
+pub(crate) async fn offer_key(channel: Channel, pkcs8: Vec<u8>) -> Result<u64, Status> {
+    let late = |_| Status::unavailable("PV-AUDIT-PEER: no answer");
+    let request = OfferKeyRequest { pkcs8: pkcs8.into() };
+    let answer = tokio::time::timeout(ATTEMPT_LIMIT, client(channel).offer_key(request)).await.map_err(late)??;
+    Ok(answer.into_inner().node_id)
 }
 
 /// Gets the keys of bodies from another replica; see [`crate::adopt_keys`].
@@ -239,6 +253,7 @@ impl Proposer for AuditClient {
                 }
             };
             let answer = self.noted(answer)?;
+            self.inner.keys_generation.fetch_max(answer.keys_generation, Ordering::SeqCst);
             Reply::decode(&answer.reply).map_err(|e| ProposeError::Refused(e.to_string()))
         })
     }

@@ -9,14 +9,11 @@
 use std::{sync::Arc, time::Duration};
 
 use provost_audit_core::LogId;
-use provost_types::{
-    AuditEvent, AuditSink, AuditUnavailable, CallId, Impact, KeyId, Month, Name, Phase, Pseudonym, Revision, Subject,
-    What, Who, Why,
-};
+use provost_types::{AuditEvent, AuditSink, AuditUnavailable, CallId, KeyId, Month, Name, Pseudonym, Subject, Who};
 
 use crate::{
     AuditNode,
-    own_events::{event_id, now_ns},
+    own_events::{event_id, event_of, now_ns},
     subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON},
     subject_keys::propose,
 };
@@ -153,26 +150,10 @@ fn erasure_event(erasure: &Erasure, keys: &[KeyId]) -> AuditEvent {
     let subject = std::iter::once(format!("subject:{}", erasure.subject));
     let objects = subject.chain(keys.iter().map(|key| format!("key:{key}"))).collect();
     let (principal, authenticated_by, client_address) = erasure.by.clone();
-    AuditEvent {
-        phase: Phase::Event,
-        call_id: CallId(erasure.id),
-        tenant: erasure.log.0.clone(),
-        time_ns: erasure.time_ns,
-        who: Who { principal, authenticated_by, client_address, agent: None },
-        what: What {
-            method: "admin/audit.erase".to_owned(),
-            transport: "admin".to_owned(),
-            subject: Some(Subject { event: ERASE_EVENT.to_owned(), objects, detail: erasure.reason.clone() }),
-            ..What::default()
-        },
-        why: Why::default(),
-        decision: None,
-        policies: Vec::new(),
-        revision: Revision::default(),
-        status: None,
-        error: None,
-        reason: None,
-        body: None,
-        impact: Impact::default(),
-    }
+    let subject = Subject { event: ERASE_EVENT.to_owned(), objects, detail: erasure.reason.clone() };
+    let who = Who { principal, authenticated_by, client_address, agent: None };
+    let mut event = event_of(erasure.log.0.clone(), subject, who);
+    (event.call_id, event.time_ns) = (CallId(erasure.id), erasure.time_ns);
+    (event.what.method, event.what.transport) = ("admin/audit.erase".to_owned(), "admin".to_owned());
+    event
 }

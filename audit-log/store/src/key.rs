@@ -49,12 +49,16 @@ impl CheckpointKey {
 
     /// Replaces the file by what another replica gave, if that is the key with this public half.
     pub(crate) fn replace(path: &Path, pkcs8: &[u8], wanted: [u8; 32]) -> Result<Option<Self>, AuditError> {
-        let given = Ed25519KeyPair::from_pkcs8(pkcs8).map(Self);
-        if given.map_or(true, |given| given.public_key() != wanted) {
+        if Self::public_half(pkcs8) != Some(wanted) {
             return Ok(None);
         }
         Self::write(path, pkcs8)?;
         Self::open(path).map(Some)
+    }
+
+    /// The public key of these bytes, if they are a key.
+    pub(crate) fn public_half(pkcs8: &[u8]) -> Option<[u8; 32]> {
+        Ed25519KeyPair::from_pkcs8(pkcs8).ok().map(|pair| Self(pair).public_key())
     }
 
     /// The key itself, for another replica. Secret.
@@ -70,15 +74,18 @@ impl CheckpointKey {
         Self::write(path, made.as_ref())
     }
 
-    fn write(path: &Path, pkcs8: &[u8]) -> Result<(), AuditError> {
+    pub(crate) fn write(path: &Path, pkcs8: &[u8]) -> Result<(), AuditError> {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir).map_err(AuditError::io(dir))?;
-        let temporary = path.with_extension("new");
+        // Beside the file, under a name of its own: keys that wait there may be written at the same time.
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = Path::new(&temporary);
         let write = || {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
             file.write_all(pkcs8)?;
             file.sync_all()?;
-            fs::rename(&temporary, path)?;
+            fs::rename(temporary, path)?;
             sync_dir(dir)
         };
         write().map_err(AuditError::io(path))

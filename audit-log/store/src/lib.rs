@@ -31,6 +31,7 @@ mod held;
 mod history;
 mod indexer;
 mod key;
+mod key_offer;
 mod log_files;
 mod machine;
 mod merge;

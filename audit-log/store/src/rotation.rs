@@ -1,15 +1,14 @@
 //! A new checkpoint key takes over from the old one, so that an auditor can follow it.
 //!
-//! Order: the new key is made beside the leader's old one (`KEY_FILE.next`); the cluster's log records it
-//! (event `audit.key`) and a checkpoint under the old key covers the record; one entry of the group takes
-//! every log's head as signed by both keys and notes the new key (then `cluster/keys`, `audit.pub`); the
-//! new key file replaces the old one, and the old key is gone. The other replicas see what is noted, get
-//! that key from one that has it, and replace their files; a leader without it signs nothing until then.
+//! Order: the new key is made beside the leader's old one (`KEY_FILE.next`); a majority of the replicas keep
+//! it too (`KEY_FILE.offered`, see [`crate::key_offer`]); the cluster's log records it (event `audit.key`) and a
+//! checkpoint under the old key covers the record; one entry of the group takes every log's head as signed
+//! by both keys and notes the new key (then `cluster/keys`, `audit.pub`); on each replica the new key file
+//! replaces the old one, and the old key is gone. A replica that was away asks the others for the key
+//! that is noted; a leader without it signs nothing until then.
 //! A crash anywhere leaves `KEY_FILE.next`. Before the entry, that node does it again when it leads: a
 //! second record harms nobody, and until the entry only the old key signs. After it, only the file is
-//! moved.
-//! Left out: a copy of the new key elsewhere before it takes over. If the leader's disk is lost between
-//! the entry and the first replica's question (a second), nobody has the key that signs.
+//! moved; the leader's disk may be lost then, the others have the key.
 
 use std::{
     fs,
@@ -25,6 +24,7 @@ use crate::{
     entry::{Command, MAX_HEADS, Reply, Rotated},
     error::AuditError,
     key::CheckpointKey,
+    key_offer::offered_key_file,
     node::AuditNode,
     persist::sync_dir,
     tenant_heads::{event, record},
@@ -51,17 +51,19 @@ impl CheckpointKey {
         Self::open(&next_key_file(key_file))
     }
 
-    /// The next key's file replaces the current one, if it is the key with this public half: after a crash
-    /// before the file was moved it is.
+    /// A key that waits, made here or offered by another replica, replaces the current one if it is the key
+    /// with this public half.
     pub(crate) fn take_over(key_file: &Path, noted: [u8; 32]) -> Result<Option<Self>, AuditError> {
-        let next = next_key_file(key_file);
-        // Opened only when it is there: opening makes a key.
-        if !next.exists() || Self::open(&next)?.public_key() != noted {
-            return Ok(None);
+        for waits in [next_key_file(key_file), offered_key_file(key_file)] {
+            // Opened only when it is there: opening makes a key.
+            if !waits.exists() || Self::open(&waits)?.public_key() != noted {
+                continue;
+            }
+            let dir = key_file.parent().unwrap_or(Path::new("."));
+            fs::rename(waits, key_file).and_then(|()| sync_dir(dir)).map_err(AuditError::io(key_file))?;
+            return Self::open(key_file).map(Some);
         }
-        let dir = key_file.parent().unwrap_or(Path::new("."));
-        fs::rename(next, key_file).and_then(|()| sync_dir(dir)).map_err(AuditError::io(key_file))?;
-        Self::open(key_file).map(Some)
+        Ok(None)
     }
 }
 
@@ -110,6 +112,7 @@ impl Checkpointer {
             let why = format!("a key cannot take over for more than {MAX_HEADS} logs");
             return Err(AuditError::Unavailable(why));
         }
+        self.offer(next).await?;
         let origin = LogId::CLUSTER.origin(&self.cluster);
         let vkey = |key: &CheckpointKey| VerifierKey { name: origin.clone(), public_key: key.public_key() }.to_text();
         let event = event(KEY_EVENT, vkey(next), format!("follows {}", vkey(&old)));
@@ -135,18 +138,27 @@ impl Checkpointer {
         }
     }
 
+    /// Takes over the key that the group has noted, if it waits here. The caller changes keys alone.
+    pub(crate) fn take_over_noted(&self) -> Result<(), AuditError> {
+        if let Some(noted) = self.noted_elsewhere() {
+            self.keep(CheckpointKey::take_over(&self.key_file, noted)?);
+        }
+        Ok(())
+    }
+
+    /// The key that the group has noted, if this replica has another. While the replica takes a
+    /// snapshot nobody knows.
+    fn noted_elsewhere(&self) -> Option<[u8; 32]> {
+        let noted = self.machine.0.try_lock().and_then(|machine| machine.noted());
+        noted.filter(|noted| *noted != self.key.read().public_key())
+    }
+
     /// Gets the key that the group has noted, if this replica has another: from the file that waits here,
     /// else from another replica. The file is replaced by no other key than that one.
     pub(crate) async fn adopt_key(&self) -> Result<(), AuditError> {
         let _one = self.rotating.lock().await;
-        // While the replica takes a snapshot, later.
-        let noted = self.machine.0.try_lock().and_then(|machine| machine.noted());
-        let own = self.key.read().public_key();
-        let Some(noted) = noted.filter(|noted| *noted != own) else { return Ok(()) };
-        if let Some(key) = CheckpointKey::take_over(&self.key_file, noted)? {
-            self.keep(Some(key));
-            return Ok(());
-        }
+        self.take_over_noted()?;
+        let Some(noted) = self.noted_elsewhere() else { return Ok(()) };
         let Some(replicas) = &self.replicas else { return Ok(()) };
         for (name, channel) in replicas() {
             match fetch_key(channel).await {

@@ -10,8 +10,9 @@ use provost_audit_verify::LogLayout;
 use provost_types::BoxFuture;
 use provost_wire::audit::{
     AppendRequest, AppendResponse, CheckpointsRequest, CheckpointsResponse, GroupRequest, GroupResponse, KeyRequest,
-    KeyResponse, LeaveRequest, LeaveResponse, LeavesRequest, LeavesResponse, OpenCall, OpenCallsRequest,
-    OpenCallsResponse, PrunedRequest, PrunedResponse, WriterPlace, WriterRequest, WriterResponse,
+    KeyResponse, LeaveRequest, LeaveResponse, LeavesRequest, LeavesResponse, OfferKeyRequest, OfferKeyResponse,
+    OpenCall, OpenCallsRequest, OpenCallsResponse, PrunedRequest, PrunedResponse, WriterPlace, WriterRequest,
+    WriterResponse,
     audit_log_server::{AuditLog, AuditLogServer},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -114,7 +115,8 @@ impl AuditLog for AuditService {
         self.is_writer(request.extensions(), writer).await?;
         drop(decoded);
         let reply = self.proposer()?.propose(command).await.map_err(failed)?;
-        Ok(Response::new(AppendResponse { reply: reply.encode().into() }))
+        let keys_generation = self.node()?.subject_keys().generation();
+        Ok(Response::new(AppendResponse { reply: reply.encode().into(), keys_generation }))
     }
 
     async fn open_calls(&self, request: Request<OpenCallsRequest>) -> Result<Response<OpenCallsResponse>, Status> {
@@ -161,6 +163,14 @@ impl AuditLog for AuditService {
         let key = node.key().secret_pkcs8().map_err(|e| Status::internal(e.to_string()))?;
         tracing::info!("another audit node got the checkpoint key");
         Ok(Response::new(KeyResponse { pkcs8: key.into() }))
+    }
+
+    async fn offer_key(&self, request: Request<OfferKeyRequest>) -> Result<Response<OfferKeyResponse>, Status> {
+        self.callers.replica(request.extensions()).await?;
+        let node = self.node()?;
+        let kept = node.checkpointer().keep_offered(&request.get_ref().pkcs8);
+        kept.map_err(|e| Status::unavailable(e.to_string()))?;
+        Ok(Response::new(OfferKeyResponse { node_id: node.metrics().node_id }))
     }
 
     async fn leaves(&self, request: Request<LeavesRequest>) -> Result<Response<Self::LeavesStream>, Status> {

@@ -7,13 +7,16 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use common::{Lab, START_NS, event, open_machine, tenant, verify_both};
 use parking_lot::Mutex;
-use provost_audit_core::{Hash, LogId};
+use provost_audit_core::{Hash, LogId, NoteSigner};
 use provost_audit_store::{AuditMachine, CheckpointKey, Command, LeafSource, Reply, SharedMachine, TakeLeaf};
 use provost_audit_verify::{Exit, LogLayout, LogReader};
 use provost_control_raft::{AppliedState, Machine};
@@ -127,6 +130,62 @@ fn a_new_replica_ends_with_the_same_files() {
     let report = verify_both(&of_new.path().join("audit"), None);
     assert_eq!(report.exit, Exit::Unanchored, "{report}");
     assert_eq!(open_machine(of_new.path(), &key).heads(), heads, "a restart finds it durable");
+}
+
+/// Gives the history as it was before the key changed, `stale` times; then as it is.
+struct LateHistory {
+    dir: DirLeaves,
+    before: Vec<u8>,
+    stale: AtomicU32,
+}
+
+impl LeafSource for LateHistory {
+    fn leaves(&self, log: &LogId, from: u64, to: u64, take: TakeLeaf<'_>) -> io::Result<()> {
+        self.dir.leaves(log, from, to, take)
+    }
+
+    fn checkpoints(&self, log: &LogId) -> io::Result<Vec<u8>> {
+        let late = *log == tenant("acme") && self.stale.load(Ordering::SeqCst) > 0;
+        if late {
+            self.stale.fetch_sub(1, Ordering::SeqCst);
+        }
+        if late { Ok(self.before.clone()) } else { self.dir.checkpoints(log) }
+    }
+
+    fn keys(&self, at_least: Option<u64>) -> io::Result<Zeroizing<Vec<u8>>> {
+        self.dir.keys(at_least)
+    }
+
+    fn pruned(&self, log: &LogId, to: u64) -> io::Result<Vec<u8>> {
+        self.dir.pruned(log, to)
+    }
+}
+
+/// The checkpoint that both keys signed is waited for: without it this replica's copy would look forged.
+#[test]
+fn a_history_without_the_change_of_keys_is_not_taken() {
+    let (of_leader, of_new) = (tempdir().unwrap(), tempdir().unwrap());
+    let mut lab = leader(of_leader.path());
+    let old = lab.key.public_key();
+    let audit = of_leader.path().join("audit");
+    let before = fs::read(audit.join("tenants/acme/checkpoints")).unwrap();
+    lab.rotate(CheckpointKey::open(&of_leader.path().join("keys/next")).unwrap());
+    lab.calls(&tenant("acme"), 10);
+    lab.checkpoint();
+    let Lab { machine, key, .. } = lab;
+    let leads = shared(machine);
+    let bytes = manifest(&leads);
+    drop(leads);
+
+    let dir = DirLeaves { audit: audit.clone(), spoil: None };
+    let source = Arc::new(LateHistory { dir, before, stale: AtomicU32::new(2) });
+    let mut replica = shared(open_machine(of_new.path(), &key).with_source(source.clone()));
+    replica.install(applied(), &mut bytes.as_slice()).unwrap();
+    manifest(&replica);
+    drop(replica);
+    assert_eq!(source.stale.load(Ordering::SeqCst), 0);
+    assert_ne!(old, key.public_key());
+    assert_eq!(files(&of_new.path().join("audit")), files(&audit));
 }
 
 #[test]

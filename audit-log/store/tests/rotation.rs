@@ -6,16 +6,19 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use common::{Lab, START_NS, copy_dir, event, open_machine, tenant, verify_both};
+use parking_lot::Mutex;
 use provost_audit_core::{Checkpoint, LogId, NoteSigner, VerifierKey};
 use provost_audit_store::{
-    AuditLog, AuditLogConfig, CheckpointKey, Command, Head, Reply, Rotated, next_key_file, open,
+    AuditLog, AuditLogConfig, CheckpointKey, Command, Head, Reply, Rotated, SharedMachine, next_key_file, open,
 };
 use provost_audit_verify::{Exit, Report, VerifyOptions, verify};
+use provost_control_raft::{AppliedState, Entry, Machine};
 use provost_types::{AuditSink, Phase};
 use tempfile::tempdir;
 
@@ -215,6 +218,56 @@ async fn a_crash_before_the_file_is_moved_is_made_good() {
     assert_eq!(refused.code(), "PV-AUDIT-KEY", "{refused}");
 }
 
+/// Replicas that apply the change of keys together with what follows it, at once and after a crash: the
+/// checkpoint that both keys signed is published, though later ones replace it.
+fn behind_and_after_a_crash(entries: &[Bytes], key: &CheckpointKey, history: &str) {
+    let switches = |text: &str| -> Vec<String> {
+        let notes = provost_audit_core::split_notes(text).into_iter().map(str::to_owned);
+        notes.filter(|note| note.matches("\u{2014} ").count() == 2).collect()
+    };
+    assert_eq!(switches(history).len(), 1, "{history}");
+    let switch = entries
+        .iter()
+        .position(|entry| matches!(Command::decode(entry), Ok(Command::Rotated(rotated)) if rotated.notes.len() == 2));
+    let switch = switch.unwrap() + 1;
+    let batch = |from: usize, to: usize| -> Vec<Entry> {
+        let entry = |n: usize| Entry {
+            index: n as u64,
+            applied: AppliedState::from_bytes(vec![n as u8]),
+            payload: Some(entries[n].clone()),
+        };
+        (from..to).map(entry).collect()
+    };
+    let opened = |dir: &Path| SharedMachine(Arc::new(Mutex::new(open_machine(dir, key))));
+    let ends_well = |dir: &Path, machine: SharedMachine| {
+        drop(machine);
+        let found = fs::read_to_string(dir.join("audit/tenants/acme/checkpoints")).unwrap();
+        assert_eq!(switches(&found), switches(history), "{found}");
+        assert!(found.ends_with(history.rsplit_once("\n\n\u{2014}").unwrap().1), "{found}");
+    };
+    let behind = tempdir().unwrap();
+    let mut machine = opened(behind.path());
+    machine.apply(batch(0, entries.len())).unwrap();
+    ends_well(behind.path(), machine);
+
+    let crashed = tempdir().unwrap();
+    let mut machine = opened(crashed.path());
+    machine.apply(batch(0, switch - 1)).unwrap();
+    drop(machine);
+    let acme = crashed.path().join("audit/tenants/acme");
+    let before = ["checkpoint", "checkpoints"].map(|name| (acme.join(name), fs::read(acme.join(name)).unwrap()));
+    let mut machine = opened(crashed.path());
+    machine.apply(batch(switch - 1, switch)).unwrap();
+    drop(machine);
+    // As if the process had ended when the state was durable and nothing was published.
+    for (path, bytes) in &before {
+        fs::write(path, bytes).unwrap();
+    }
+    let mut machine = opened(crashed.path());
+    machine.apply(batch(switch, entries.len())).unwrap();
+    ends_well(crashed.path(), machine);
+}
+
 /// A machine that never saw the first key, as that of a replica that joined later.
 #[test]
 fn a_key_takes_over_in_one_entry_on_every_replica() {
@@ -274,6 +327,7 @@ fn a_key_takes_over_in_one_entry_on_every_replica() {
     for file in ["cluster/keys", "audit.pub", "tenants/acme/audit.pub", "tenants/acme/checkpoints", "checkpoint"] {
         assert_eq!(read(here.path(), file), read(there.path(), file), "{file}");
     }
+    behind_and_after_a_crash(&lab.entries, &next, &read(here.path(), "tenants/acme/checkpoints"));
     let first = read(there.path(), "cluster/keys").lines().next().unwrap().to_owned();
     assert_eq!(first, format!("- {}", old.verifier_key("provost/_cluster").to_text()));
 }

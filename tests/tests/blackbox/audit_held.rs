@@ -2,27 +2,17 @@
 
 use std::{
     fs,
-    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use crate::harness::{Dev, START_LIMIT, binary, text};
+use crate::{
+    files::copy,
+    harness::{Dev, START_LIMIT, binary, text},
+};
 
 /// Patience with a copy that is made every few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
 
 /// What the control plane holds, and the sum of the sizes in it.
 fn held(dev: &Dev) -> (String, u64) {

@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, Process, call_tool, root, text, upstream_yaml};
+use crate::{
+    files::holding,
+    harness::{Dev, Process, call_tool, root, text, upstream_yaml},
+};
 
 const CANARY: &str = "canary-5105-1051-0510-5100";
 
@@ -23,22 +26,6 @@ fn body_of(dev: &Dev, index: u64) -> Value {
     let output = dev.cli(&["audit", "show", &index, "--tenant", "acme", "--body"]);
     assert!(output.status.success(), "{}", text(&output));
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Files below `dir` that hold `needle`.
-fn holding(dir: &Path, needle: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(holding(&path, needle));
-        } else if let Ok(bytes) = fs::read(&path)
-            && bytes.windows(needle.len()).any(|w| w == needle.as_bytes())
-        {
-            found.push(path);
-        }
-    }
-    found
 }
 
 fn python(audit: &Path) -> (Option<i32>, Value) {

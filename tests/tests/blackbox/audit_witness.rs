@@ -11,7 +11,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Dev, START_LIMIT, binary, text};
+use crate::{
+    files::copy,
+    harness::{Dev, START_LIMIT, binary, text},
+};
 
 /// Patience with what takes a few seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,18 +70,6 @@ impl Drop for Witness {
 
 fn provost(args: &[&str]) -> Output {
     Command::new(binary("provost")).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 /// Starts a node once, so that it has a log and a key; gives the log's vkey.

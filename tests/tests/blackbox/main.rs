@@ -11,6 +11,7 @@ mod clients;
 mod conformance;
 mod conformance_npm;
 mod crash;
+mod files;
 mod harness;
 mod inference;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]

@@ -16,22 +16,13 @@ use provost_wire::{
 };
 use tonic::Code;
 
-use crate::servers::{Plan, Site, good, until_subscribed, write};
+use crate::{
+    files::copy,
+    servers::{Plan, Site, good, until_subscribed, write},
+};
 
 /// Patience with a copy that is made every few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
 
 /// Whether a record in the tail of a log says this.
 fn holds(log: &Path, text: &str) -> bool {

@@ -8,7 +8,7 @@ use std::{
 
 use provost_wire::{
     admin::RemoveNodeRequest,
-    audit::{KeyRequest, WriterRequest, audit_log_client::AuditLogClient},
+    audit::{KeyRequest, OfferKeyRequest, WriterRequest, audit_log_client::AuditLogClient},
     tls::{Expect, Identity, Role, channel},
 };
 use tonic::{Status, transport::Channel};
@@ -53,6 +53,8 @@ async fn only_members_write_each_under_its_own_name_and_the_key_is_for_audit_nod
     for identity in [&of_data_plane, &stolen] {
         let refused = client(identity, &address).key(KeyRequest {}).await.map(drop).unwrap_err();
         assert!(refused.message().contains("PV-AUDIT-PEER"), "the key went to no audit node: {refused}");
+        let offered = client(identity, &address).offer_key(OfferKeyRequest::default()).await.map(drop).unwrap_err();
+        assert!(offered.message().contains("PV-AUDIT-PEER"), "a key came from no audit node: {offered}");
     }
 
     // Two voters and one is off: the group cannot lose it without it.

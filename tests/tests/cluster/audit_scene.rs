@@ -181,7 +181,7 @@ pub async fn leader(fleet: &Fleet) -> &'static str {
     }
 }
 
-fn audit_dir(fleet: &Fleet, name: &str) -> PathBuf {
+pub fn audit_dir(fleet: &Fleet, name: &str) -> PathBuf {
     fleet.servers[name].data().join("audit")
 }
 
@@ -222,15 +222,20 @@ pub fn verify_equal(fleet: &Fleet, names: &[&str]) {
     }
 }
 
-/// Phases of each call, by the number of its request.
-pub fn recorded(fleet: &Fleet, at: &str) -> BTreeMap<u64, Vec<String>> {
+/// What a replica holds of the tenant's log: `index` and `record` of each.
+pub fn records(fleet: &Fleet, at: &str) -> Vec<Value> {
     let mut query = provost();
     query.args(["audit", "query", "--json", "--limit", "10000000", "--tenant", "acme", "--dir"]);
     let output = query.arg(audit_dir(fleet, at)).output().unwrap();
     assert!(output.status.success(), "{}", crate::harness::text(&output));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Phases of each call, by the number of its request.
+pub fn recorded(fleet: &Fleet, at: &str) -> BTreeMap<u64, Vec<String>> {
     let mut calls: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let record = serde_json::from_str::<Value>(line).unwrap()["record"].take();
+    for found in records(fleet, at) {
+        let record = &found["record"];
         let id = record["jsonrpc.request.id"].as_str().and_then(|id| id.parse().ok());
         if let (Some(id), Some(phase)) = (id, record["phase"].as_str()) {
             calls.entry(id).or_default().push(phase.to_owned());

@@ -16,14 +16,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod audit_erasure;
 mod audit_faults;
 mod audit_forward;
 mod audit_held;
+mod audit_keys;
 mod audit_members;
+mod audit_pruning;
 mod audit_scene;
 mod certificates;
 mod cluster;
 mod expired;
+#[path = "../blackbox/files.rs"]
+mod files;
 mod fleet;
 mod flood;
 mod followers;

@@ -6,8 +6,8 @@ pub mod matrix;
 use std::{collections::BTreeMap, fs, path::Path, process::Command as Process};
 
 use bytes::Bytes;
-use provost_audit_core::{Checkpoint, Hash, LogId, NoteSigner, Place, encode_record, leaf_hash};
-use provost_audit_store::{Append, AppendRecord, AuditMachine, CheckpointKey, Command, Reply};
+use provost_audit_core::{Checkpoint, Hash, LogId, NoteSigner, Place, VerifierKey, encode_record, leaf_hash};
+use provost_audit_store::{Append, AppendRecord, AuditMachine, CheckpointKey, Command, Head, Reply, Rotated};
 use provost_audit_verify::{Report, VerifyOptions, verify};
 use provost_types::{
     AuditEvent, Body, CallId, CallStatus, Effect, Impact, KeptBody, KeyId, Name, Phase, Revision, What, Who, Why,
@@ -148,6 +148,27 @@ impl Lab {
         let count = notes.len() as u32;
         let taken = self.apply(Bytes::from(Command::Signed(notes).encode()));
         assert_eq!(taken, Reply::Taken(count));
+    }
+}
+
+impl Lab {
+    /// Another key signs from now on.
+    pub fn rotate(&mut self, next: CheckpointKey) {
+        let Reply::Sealed(heads) = self.apply(Bytes::from(Command::SealAll.encode())) else {
+            panic!("not sealed");
+        };
+        let note = |head: &Head| {
+            let origin = head.log.origin("provost");
+            let (size, root, chain) = (head.size, head.root, head.chain);
+            let text = Checkpoint { origin: origin.clone(), size, root, chain, time_ns: START_NS }.to_text();
+            let lines = [&self.key, &next].map(|key| VerifierKey::signature_line(&origin, &text, key));
+            format!("{text}\n{}", lines.concat())
+        };
+        let notes: Vec<String> = heads.iter().map(note).collect();
+        let (follows, public_key, count) = (self.key.public_key(), next.public_key(), notes.len() as u32);
+        let rotated = Command::Rotated(Rotated { record: 1, follows, public_key, notes });
+        assert_eq!(self.apply(Bytes::from(rotated.encode())), Reply::Taken(count));
+        self.key = next;
     }
 }
 

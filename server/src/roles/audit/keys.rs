@@ -16,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use provost_audit_store::AuditNode;
+use provost_audit_store::{AuditClient, AuditNode};
 use provost_types::{AuditUnavailable, BoxFuture, KeyId, Month, Name, Pseudonym, SubjectKey, SubjectKeys};
 use provost_wire::{
     node::{
@@ -84,14 +84,16 @@ impl AuditKeys for AuditKeysService {
 pub struct GroupKeys {
     here: Arc<OnceLock<AuditNode>>,
     nodes: ArcSwap<Vec<Channel>>,
-    /// The newest that any other node told.
+    /// The newest that another node told with a key.
     generation: AtomicU64,
+    /// Others tell it with each batch of records that they take.
+    records: AuditClient,
 }
 
 impl GroupKeys {
-    /// Knows no other node yet.
-    pub fn new(here: Arc<OnceLock<AuditNode>>) -> Arc<Self> {
-        Arc::new(Self { here, nodes: ArcSwap::default(), generation: AtomicU64::new(0) })
+    /// Knows no other node yet; `records` is the way by which this process records.
+    pub fn new(here: Arc<OnceLock<AuditNode>>, records: AuditClient) -> Arc<Self> {
+        Arc::new(Self { here, nodes: ArcSwap::default(), generation: AtomicU64::new(0), records })
     }
 
     /// Replaces the other nodes to ask.
@@ -171,7 +173,7 @@ impl SubjectKeys for GroupKeys {
 
     fn generation(&self) -> u64 {
         let here = self.here.get().map_or(0, |node| node.subject_keys().generation());
-        here.max(self.generation.load(Ordering::SeqCst))
+        here.max(self.generation.load(Ordering::SeqCst)).max(self.records.keys_generation())
     }
 }
 
@@ -241,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_anybody_to_ask_a_call_is_refused_in_time() {
-        let keys = GroupKeys::new(Arc::default());
+        let keys = GroupKeys::new(Arc::default(), AuditClient::default());
         let began = tokio::time::Instant::now();
         let refused = keys.key(&Name::new("acme").unwrap(), "ana", Month::EPOCH).await.unwrap_err();
         assert!(refused.0.contains("no node of the audit log is known"), "{refused}");
@@ -261,7 +263,7 @@ mod tests {
         let channel = |address: String| Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         let nodes = vec![channel("127.0.0.1:1".to_owned()), channel(address.to_string())];
 
-        let (acme, keys) = (Name::new("acme").unwrap(), GroupKeys::new(Arc::default()));
+        let (acme, keys) = (Name::new("acme").unwrap(), GroupKeys::new(Arc::default(), AuditClient::default()));
         keys.set(nodes.clone());
         let key = keys.key(&acme, "ana", Month::EPOCH).await.unwrap();
         assert_eq!((key.id, key.subject, key.secret()), (KeyId([1; 16]), Pseudonym([2; 16]), &[3; 32]));

@@ -9,6 +9,8 @@
 //! and is made only by that first one.
 
 mod callers;
+mod endpoints;
+mod fatal;
 mod keys;
 mod relay;
 mod replica;
@@ -21,8 +23,7 @@ use std::{
 };
 
 use provost_audit_store::{
-    AuditClient, AuditEndpoint, AuditNode, AuditService, AuditWriter, AuditWriterConfig, MAX_KEYS_BYTES, PeerService,
-    Retention,
+    AuditClient, AuditNode, AuditService, AuditWriter, AuditWriterConfig, MAX_KEYS_BYTES, PeerService, Retention,
 };
 use provost_control_api::Departures;
 use provost_types::{AuditSink, BoxFuture, SubjectKeys};
@@ -33,7 +34,7 @@ use provost_wire::{
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{service::Routes, transport::Channel};
+use tonic::service::Routes;
 
 use super::{control::ControlRole, until};
 use crate::{
@@ -42,6 +43,8 @@ use crate::{
     node::held,
 };
 use callers::{Callers, authorise};
+use endpoints::{Followers, follow_endpoints};
+pub use fatal::Fatal;
 use keys::{AuditKeysService, GroupKeys};
 use relay::{RelayService, Relays};
 use replica::Outside;
@@ -73,27 +76,6 @@ pub struct AuditRole {
     fatal: Fatal,
 }
 
-/// An error that ends the process, from a task.
-#[derive(Clone, Default)]
-pub struct Fatal {
-    cause: Arc<OnceLock<String>>,
-    token: CancellationToken,
-}
-
-impl Fatal {
-    fn raise(&self, cause: &anyhow::Error) {
-        tracing::error!(%cause, "the audit log's replica cannot go on");
-        let _ = self.cause.set(format!("{cause:#}"));
-        self.token.cancel();
-    }
-
-    /// Resolves once there is such an error.
-    pub async fn raised(&self) -> anyhow::Error {
-        self.token.cancelled().await;
-        anyhow::anyhow!(self.cause.get().cloned().unwrap_or_default())
-    }
-}
-
 impl AuditRole {
     /// The writer, which knows no replica yet.
     pub fn start(config: &ServerConfig, identity: &Identity) -> Self {
@@ -103,9 +85,9 @@ impl AuditRole {
         let writer = AuditWriter::start(writer, Arc::new(client.clone()));
         let node: Arc<OnceLock<AuditNode>> = Arc::default();
         Self {
+            keys: GroupKeys::new(node.clone(), client.clone()),
             client,
             writer,
-            keys: GroupKeys::new(node.clone()),
             relays: Relays::default(),
             node,
             rosters: watch::channel(Roster::default()),
@@ -273,9 +255,6 @@ impl Departures for Leaving {
     }
 }
 
-/// Between two looks at whether the replica here is open.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
 /// Writes what the record of an erasure lacks, while the replica here leads.
 async fn finish_erasures(node: Arc<OnceLock<AuditNode>>, writer: AuditWriter) {
     loop {
@@ -283,47 +262,6 @@ async fn finish_erasures(node: Arc<OnceLock<AuditNode>>, writer: AuditWriter) {
         let Some(node) = node.get().filter(|node| node.group().is_leader()) else { continue };
         if let Err(error) = node.finish_erasures(&writer, ERASURE_AGE).await {
             tracing::warn!(%error, "an erasure is not in the audit log yet");
-        }
-    }
-}
-
-/// Those who are told where the replicas are.
-struct Followers {
-    client: AuditClient,
-    keys: Arc<GroupKeys>,
-    relays: Relays,
-}
-
-/// Keeps the writer's replicas as the roster has them; that of this process comes first.
-async fn follow_endpoints(
-    Followers { client, keys, relays }: Followers,
-    node: Arc<OnceLock<AuditNode>>,
-    identity: Arc<Identity>,
-    mut rosters: Rosters,
-) {
-    loop {
-        let roster = rosters.borrow_and_update().clone();
-        let here = node.get().map(|node| (node.metrics().node_id, node.proposer()));
-        let own = here.as_ref().map(|(id, _)| *id);
-        let mut endpoints: Vec<AuditEndpoint> = here.into_iter().map(|(_, p)| AuditEndpoint::Here(p)).collect();
-        let others = roster.keepers.iter().filter(|(id, _)| Some(**id) != own);
-        let others = others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(&identity, keeper)?)));
-        let others: Vec<(String, Channel)> = others.collect();
-        keys.set(others.iter().map(|(_, channel)| channel.clone()).collect());
-        relays.set(others.iter().map(|(_, channel)| channel.clone()).collect());
-        endpoints.extend(others.into_iter().map(|(name, channel)| AuditEndpoint::There { name, channel }));
-        client.set(endpoints);
-        let opened = async {
-            while own.is_none() && node.get().is_none() {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            if own.is_some() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            changed = rosters.changed() => if changed.is_err() { return },
-            () = opened => {}
         }
     }
 }

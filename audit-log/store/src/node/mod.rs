@@ -5,33 +5,30 @@
 //! members that have the role.
 //! Left out: writers ([`crate::AuditWriter`]), who may connect (the caller's transport and services).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod config;
+mod members;
+mod start;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use provost_audit_core::{LogId, NoteSigner, VerifierKey};
-use provost_audit_verify::KEY_FILE;
-use provost_control_raft::{
-    Forwarding, Group, GroupConfig, GroupError, GroupMetrics, NoPeers, Promotion, Retention, Role, Timings, Transport,
-};
+use provost_control_raft::{Forwarding, Group, GroupConfig, GroupMetrics, NoPeers, Transport};
 use provost_types::{AuditSink, SubjectKeys};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
+pub use self::config::{AuditNodeConfig, AuditPeers};
+use self::start::{compare_with_consensus, current_key, write_public_key};
 use crate::{
-    catch_up::{PeerLeaves, Replicas},
+    catch_up::PeerLeaves,
     checkpointer::{self, Checkpointer},
     erase::HoldCheck,
     error::AuditError,
     key::CheckpointKey,
-    machine::{AuditMachine, SharedMachine, disk_checkpoint},
+    machine::{AuditMachine, SharedMachine},
     proposer::{Departed, LocalProposer},
     retention,
-    subject_file::SubjectPaths,
     subject_keys::LocalSubjectKeys,
     tenant_heads::TenantHeads,
 };
@@ -41,57 +38,12 @@ pub const AUDIT_GROUP: &str = "audit";
 /// Waits of a replica for a leader and for a commit. Shorter than a caller's deadline: repeating is
 /// safe here, and another replica may know better.
 const FORWARDING: Forwarding = Forwarding { leader_wait_ms: 1_500, commit_wait_ms: 2_500 };
-/// A replica that was taken out is not added again for so long: the member list follows.
-const AWAY: Duration = Duration::from_secs(20);
 /// A key of bodies that has to be made is waited for so long.
 const KEY_DEADLINE: Duration = Duration::from_secs(4);
 /// A look at the machine waits so long for it.
 const STATUS_LIMIT: Duration = Duration::from_millis(100);
 /// How long a clean end may wait for a last checkpoint.
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_500);
-
-/// Where a replica lives and how it reaches the others.
-#[derive(Clone)]
-pub struct AuditNodeConfig {
-    /// The logs, their checkpoints and public keys: what an auditor copies.
-    pub audit_dir: PathBuf,
-    /// The audit group's Raft log.
-    pub raft_dir: PathBuf,
-    /// The checkpoint key's file, for messages.
-    pub key_file: PathBuf,
-    /// The keys of bodies; never in the directory that auditors copy.
-    pub subject_keys: SubjectPaths,
-    /// Whether this replica makes the log key at its first use: true in a group of one. In others
-    /// the first node calls [`crate::begin_keys`] and the rest [`crate::adopt_keys`] before they open.
-    pub begins_keys: bool,
-    /// This node's Raft id: unique in the cluster and never reused.
-    pub node_id: u64,
-    /// The cluster's name.
-    pub cluster: String,
-    /// How often a checkpoint is signed while records come in.
-    pub checkpoint_interval: Duration,
-    /// How the others are reached; `None`: a group of one that has no others.
-    pub peers: Option<AuditPeers>,
-}
-
-/// What a replica with others is told.
-#[derive(Clone)]
-pub struct AuditPeers {
-    /// Where others reach this one.
-    pub address: String,
-    /// Carries Raft's messages.
-    pub transport: Arc<dyn Transport>,
-    /// Raft's clocks.
-    pub timings: Timings,
-    /// How much log is kept; who is further behind takes a snapshot and the records from another.
-    pub retention: Retention,
-    /// How other replicas' services are reached.
-    pub replicas: Replicas,
-    /// When a learner becomes a voter by itself.
-    pub promotion: Promotion,
-    /// Whether this node had a log before: without it, it must not come back under its id.
-    pub expect_existing: bool,
-}
 
 /// Where one log stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,40 +255,6 @@ impl AuditNode {
         self.inner.checkpointer.flush().await
     }
 
-    /// One step towards a group of exactly these members (number and address), if this node leads.
-    /// True: it is so.
-    pub async fn follow(&self, members: &BTreeMap<u64, String>) -> Result<bool, GroupError> {
-        let metrics = self.metrics();
-        if metrics.role != Role::Leader {
-            return Ok(true);
-        }
-        let away = {
-            let mut departed = self.inner.departed.lock();
-            departed.retain(|_, since| since.elapsed() < AWAY);
-            departed.clone()
-        };
-        for (&id, address) in members.iter().filter(|(id, _)| !away.contains_key(id)) {
-            if !metrics.voters.contains(&id) && !metrics.learners.contains(&id) {
-                self.group().add_learner_nowait(id, address.clone()).await?;
-                return Ok(false);
-            }
-            if metrics.addresses.get(&id).is_some_and(|known| known != address) {
-                self.group().update_address(id, address.clone()).await?;
-                return Ok(false);
-            }
-        }
-        let gone = metrics.voters.iter().chain(&metrics.learners).find(|id| !members.contains_key(id));
-        match gone {
-            Some(id) => self.group().remove(*id).await.map(|()| false),
-            None => Ok(true),
-        }
-    }
-
-    /// Takes a replica out of the group for good, before it is no longer let in; on the leader.
-    pub(crate) async fn leave(&self, node_id: u64) -> Result<(), GroupError> {
-        self.proposer().leave(node_id).await
-    }
-
     /// Stops cleanly: a leader signs what it can within a moment, then the replica closes.
     pub async fn close(&self) -> Result<(), AuditError> {
         if self.group().is_leader() {
@@ -348,71 +266,4 @@ impl AuditNode {
         }
         Ok(self.group().shutdown().await?)
     }
-}
-
-/// The key of this replica. Once the group has noted keys it is the last of them: after a crash before
-/// the file was moved, the one that waits beside. A replica with others may begin with an older one: it
-/// signs nothing, and asks the others.
-fn current_key(
-    config: &AuditNodeConfig,
-    key: CheckpointKey,
-    noted: Option<[u8; 32]>,
-) -> Result<CheckpointKey, AuditError> {
-    let Some(noted) = noted.filter(|noted| *noted != key.public_key()) else { return Ok(key) };
-    match CheckpointKey::take_over(&config.key_file, noted)? {
-        Some(next) => Ok(next),
-        None if config.peers.is_some() => Ok(key),
-        None => {
-            let why = "another key signs this log now; restore that one".to_owned();
-            Err(AuditError::Key { path: config.key_file.clone(), why })
-        }
-    }
-}
-
-/// The key at the top, under the cluster log's name, for people; each log has its own beside it.
-fn write_public_key(config: &AuditNodeConfig, public_key: [u8; 32]) -> Result<(), AuditError> {
-    let path: PathBuf = config.audit_dir.join(KEY_FILE);
-    let text = VerifierKey { name: LogId::CLUSTER.origin(&config.cluster), public_key }.to_text();
-    let wanted = format!("{text}\n");
-    match std::fs::read_to_string(&path) {
-        Ok(found) if found == wanted => Ok(()),
-        Ok(_) => {
-            let why = "audit.pub belongs to another key".to_owned();
-            Err(AuditError::Key { path: config.key_file.clone(), why })
-        }
-        Err(_) => crate::persist::replace(&path, wanted.as_bytes()).map_err(AuditError::io(&path)),
-    }
-}
-
-/// The checkpoints on disk are copies of the consensus's: an older or absent copy is written
-/// again; a newer or different one means that somebody rolled something back.
-fn compare_with_consensus(config: &AuditNodeConfig, machine: &SharedMachine) -> Result<(), AuditError> {
-    let machine = machine.0.lock();
-    let mut stale = BTreeSet::new();
-    for head in machine.heads() {
-        let log = head.log;
-        let held = machine.checkpoint(&log).map(|signed| signed.head.clone());
-        let on_disk = disk_checkpoint(&config.audit_dir, &log)?;
-        let (held_size, disk_size) = (held.as_ref().map_or(0, |h| h.size), on_disk.as_ref().map_or(0, |c| c.size));
-        let rolled_back = |why: String| AuditError::RolledBack { log: log.clone(), why };
-        if disk_size > held_size {
-            return Err(rolled_back(format!(
-                "the checkpoint on disk covers {disk_size} records, the one in consensus {held_size}"
-            )));
-        }
-        if held_size > head.size {
-            return Err(rolled_back(format!("the consensus signed {held_size} records, the files hold {}", head.size)));
-        }
-        let differs = held
-            .as_ref()
-            .zip(on_disk.as_ref())
-            .is_some_and(|(held, disk)| held.size == disk.size && (held.root != disk.root || held.chain != disk.chain));
-        if differs {
-            return Err(rolled_back(format!("both cover {held_size} records, with other roots")));
-        }
-        if disk_size < held_size {
-            stale.insert(log.clone());
-        }
-    }
-    machine.republish(&stale).map_err(|e| AuditError::Unavailable(e.to_string()))
 }
