@@ -3,10 +3,16 @@
 //! Each use has its own first byte (0 leaf, 1 node, 2 chain), so that no value of one kind can
 //! be passed off as another.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::lanes::hash_many;
+
+const LEAF: u8 = 0;
+const NODE: u8 = 1;
+const CHAIN: u8 = 2;
 
 /// A SHA-256 value, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -24,6 +30,13 @@ impl Hash {
     /// SHA-256 of `bytes`, without a domain byte.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// SHA-256 of the parts, one behind the other.
+    pub(crate) fn of_parts(parts: &[&[u8]]) -> Self {
+        let mut sha = Sha256::new();
+        parts.iter().for_each(|part| sha.update(part));
+        Self(sha.finalize().into())
     }
 
     /// Parses 64 lower-case hexadecimal digits.
@@ -98,15 +111,47 @@ impl<'de> Deserialize<'de> for Hash {
 
 /// RFC 6962 leaf hash: `SHA-256(0x00 || leaf)`.
 pub fn leaf_hash(leaf: &[u8]) -> Hash {
-    let mut sha = Sha256::new();
-    sha.update([0]);
-    sha.update(leaf);
-    Hash(sha.finalize().into())
+    Hash::of_parts(&[&[LEAF], leaf])
+}
+
+/// The [`leaf_hash`] of each of `leaves`, which are ranges of `bytes`; `out`'s contents are replaced.
+///
+/// Much quicker than one by one. A range that is not within `bytes` counts as an empty leaf.
+pub fn leaf_hashes(bytes: &[u8], leaves: &[Range<usize>], out: &mut Vec<Hash>) {
+    out.clear();
+    out.resize(leaves.len(), Hash::ZERO);
+    let leaf = |n: usize| leaves.get(n).and_then(|range| bytes.get(range.clone())).unwrap_or_default();
+    hash_many(LEAF, leaves.len(), leaf, |n, hash| {
+        if let Some(out) = out.get_mut(n) {
+            *out = hash;
+        }
+    });
 }
 
 /// RFC 6962 interior node: `SHA-256(0x01 || left || right)`.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    pair(1, left, right)
+    pair(NODE, left, right)
+}
+
+/// The nodes over `level`: the [`node_hash`] of each two that stand side by side; of a last one
+/// without its neighbour nothing.
+pub fn node_level(level: &[Hash]) -> Vec<Hash> {
+    let pairs: Vec<[u8; 64]> = level.as_chunks::<2>().0.iter().map(|[left, right]| joined(left, right)).collect();
+    let mut out = vec![Hash::ZERO; pairs.len()];
+    let pair = |n: usize| pairs.get(n).map_or(&[] as &[u8], |pair| pair);
+    hash_many(NODE, pairs.len(), pair, |n, hash| {
+        if let Some(out) = out.get_mut(n) {
+            *out = hash;
+        }
+    });
+    out
+}
+
+fn joined(left: &Hash, right: &Hash) -> [u8; 64] {
+    let mut out = [0; 64];
+    out[..32].copy_from_slice(&left.0);
+    out[32..].copy_from_slice(&right.0);
+    out
 }
 
 /// The running chain before the first record of a log, bound to the log's origin so that no
@@ -120,7 +165,7 @@ pub fn chain_start(origin: &str) -> Hash {
 
 /// The running chain after one more leaf: `SHA-256(0x02 || chain || leaf_hash)`.
 pub fn chain_next(chain: &Hash, leaf: &Hash) -> Hash {
-    pair(2, chain, leaf)
+    pair(CHAIN, chain, leaf)
 }
 
 fn pair(domain: u8, a: &Hash, b: &Hash) -> Hash {

@@ -5,11 +5,11 @@
 //! it, so that all of it can be judged by any thread; [`crate::pass`] then checks that the runs
 //! continue each other.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use provost_audit_core::{
-    BLOCK_RECORDS, BodyDecoder, Frontier, Hash, Leaves, RecordReader, RecordView, ViewError, chain_next, leaf_hash,
-    node_hash,
+    BLOCK_RECORDS, BodyDecoder, Frontier, Hash, Leaves, RecordReader, RecordView, ViewError, chain_next, leaf_hashes,
+    node_level,
 };
 
 use crate::{
@@ -62,6 +62,13 @@ pub(crate) struct Scratch {
     decoder: BodyDecoder,
     stored: Vec<u8>,
     raw: Vec<u8>,
+    leaves: Vec<Range<usize>>,
+    room: Room,
+}
+
+/// The part of it that any run needs.
+#[derive(Default)]
+pub(crate) struct Room {
     hashes: Vec<Hash>,
     reader: RecordReader,
 }
@@ -71,30 +78,30 @@ pub(crate) fn check_block(place: &BlockPlace, ask: &Ask, scratch: &mut Scratch) 
     if !place.read_body(&mut scratch.stored).map_err(|e| place.fault(e))? {
         return Err(ReadFault { missing: true, ..place.fault("the segment became shorter") });
     }
-    let Scratch { decoder, stored, raw, hashes, reader } = scratch;
+    let Scratch { decoder, stored, raw, leaves, room } = scratch;
     decoder.decode(&place.header, stored, raw).map_err(|e| place.fault(e))?;
-    let mut count = 0;
+    leaves.clear();
     for leaf in Leaves::new(raw) {
-        leaf.map_err(|e| place.fault(e))?;
-        count += 1;
+        leaves.push(leaf.map_err(|e| place.fault(e))?);
     }
-    if count != BLOCK_RECORDS {
-        return Err(place.fault(format!("the block holds {count} records")));
+    if leaves.len() as u64 != BLOCK_RECORDS {
+        return Err(place.fault(format!("the block holds {} records", leaves.len())));
     }
     let first = (place.header.first_index, place.header.chain_in);
-    let leaves = Leaves::new(raw).filter_map(Result::ok).map(|range| raw.get(range).unwrap_or_default());
-    Ok(check_leaves(leaves, &place.read_hashes(), first, ask, hashes, reader))
+    Ok(check_leaves((raw, leaves), &place.read_hashes(), first, ask, room))
 }
 
-/// Checks a run of leaves; `first` is the index of its first and the chain before it.
-pub(crate) fn check_leaves<'a>(
-    leaves: impl Iterator<Item = &'a [u8]>,
+/// Checks a run of leaves, given as bytes and ranges of them; `first` is the index of its first and
+/// the chain before it.
+pub(crate) fn check_leaves(
+    leaves: (&[u8], &[Range<usize>]),
     stored: &[Hash],
     first: (u64, Hash),
     ask: &Ask,
-    hashes: &mut Vec<Hash>,
-    reader: &mut RecordReader,
+    room: &mut Room,
 ) -> Seen {
+    let Room { hashes, reader } = room;
+    let (raw, leaves) = leaves;
     let (start, mut chain) = first;
     let mut collector = Collector::new(&ask.tenant);
     let mut signed_ns = ask.signed_ns;
@@ -102,19 +109,18 @@ pub(crate) fn check_leaves<'a>(
     let mut marks = Vec::new();
     let mut part = Frontier::default();
     let mut fault = None;
-    hashes.clear();
-    for (index, leaf) in (start..).zip(leaves) {
-        let hash = leaf_hash(leaf);
+    leaf_hashes(raw, leaves, hashes);
+    for (n, (range, hash)) in leaves.iter().zip(hashes.iter()).enumerate() {
+        let (leaf, index) = (raw.get(range.clone()).unwrap_or_default(), start + n as u64);
         if fault.is_none() {
-            fault = check_leaf(reader, leaf, hash, stored.get(hashes.len()), |view| {
-                collector.observe(index, view, leaf, hash, signed_ns);
+            fault = check_leaf(reader, leaf, hash, stored.get(n), |view| {
+                collector.observe(index, view, leaf, *hash, signed_ns);
             })
             .map(|fault| (index, fault));
         }
-        chain = chain_next(&chain, &hash);
-        hashes.push(hash);
+        chain = chain_next(&chain, hash);
         if !ask.marks.is_empty() && fault.is_none() {
-            part.append(hash);
+            part.append(*hash);
             if let Some((size, time_ns)) = pending.next_if(|mark| mark.0 == index + 1) {
                 signed_ns = time_ns;
                 marks.push((size, part.clone(), chain));
@@ -130,12 +136,12 @@ pub(crate) fn check_leaves<'a>(
 fn check_leaf(
     reader: &mut RecordReader,
     leaf: &[u8],
-    hash: Hash,
+    hash: &Hash,
     stored: Option<&Hash>,
     observe: impl FnOnce(&RecordView<'_>),
 ) -> Option<LeafFault> {
-    if let Some(stored) = stored.filter(|stored| **stored != hash) {
-        return Some(LeafFault::Hash { stored: *stored, actual: hash });
+    if let Some(stored) = stored.filter(|stored| *stored != hash) {
+        return Some(LeafFault::Hash { stored: *stored, actual: *hash });
     }
     match reader.read(leaf) {
         Ok(view) => {
@@ -146,31 +152,29 @@ fn check_leaf(
     }
 }
 
-/// The RFC 6962 root of a full run, made in place.
-fn full_root(hashes: &mut [Hash]) -> Option<Hash> {
-    let mut width = hashes.len();
-    if width as u64 != BLOCK_RECORDS {
+/// The RFC 6962 root of a full run.
+fn full_root(hashes: &[Hash]) -> Option<Hash> {
+    if hashes.len() as u64 != BLOCK_RECORDS {
         return None;
     }
-    while width > 1 {
-        width /= 2;
-        for n in 0..width {
-            let (left, right) = (hashes.get(2 * n)?, hashes.get(2 * n + 1)?);
-            *hashes.get_mut(n)? = node_hash(left, right);
-        }
+    let mut level = node_level(hashes);
+    while level.len() > 1 {
+        level = node_level(&level);
     }
-    hashes.first().copied()
+    level.first().copied()
 }
 
 #[cfg(test)]
 mod tests {
+    use provost_audit_core::leaf_hash;
+
     use super::*;
 
     #[test]
     fn the_quick_root_is_the_tree_s() {
-        let mut hashes: Vec<Hash> = (0u32..256).map(|n| leaf_hash(&n.to_le_bytes())).collect();
+        let hashes: Vec<Hash> = (0u32..256).map(|n| leaf_hash(&n.to_le_bytes())).collect();
         let expect = provost_audit_core::root_of(&hashes);
-        assert_eq!(full_root(&mut hashes), Some(expect));
-        assert_eq!(full_root(&mut hashes[..255]), None);
+        assert_eq!(full_root(&hashes), Some(expect));
+        assert_eq!(full_root(&hashes[..255]), None);
     }
 }
