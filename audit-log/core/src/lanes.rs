@@ -21,13 +21,23 @@ pub(crate) fn hash_many<'a>(
     mut done: impl FnMut(usize, Hash),
 ) {
     #[cfg(target_arch = "x86_64")]
-    if count >= MIN_MESSAGES && avx512::available() {
+    if count >= MIN_MESSAGES && wide() {
         return avx512::hash_many(domain, count, message, done);
     }
     for n in 0..count {
         done(n, Hash::of_parts(&[&[domain], message(n)]));
     }
 }
+
+/// Whether the processor has the AVX-512 instructions that this crate uses.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn wide() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bw")
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::load;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
@@ -38,6 +48,7 @@ mod avx512 {
         _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     };
 
+    use super::wide;
     use crate::hash::Hash;
 
     const LANES: usize = 16;
@@ -60,10 +71,6 @@ mod avx512 {
          0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2],
     ];
 
-    pub(super) fn available() -> bool {
-        std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bw")
-    }
-
     #[allow(
         unsafe_code,
         reason = "only by this call does the compiler let a function use instructions beyond the baseline"
@@ -74,7 +81,7 @@ mod avx512 {
         message: impl Fn(usize) -> &'a [u8],
         done: impl FnMut(usize, Hash),
     ) {
-        assert!(available(), "asked for without the instructions");
+        assert!(wide(), "asked for without the instructions");
         // SAFETY: the function is safe but for its instructions, and the processor has them.
         unsafe { run(domain, count, message, done) }
     }
@@ -178,18 +185,21 @@ mod avx512 {
         Hash(out)
     }
 
+    /// The bytes as they are; the compiler makes one load of it.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(crate) fn load(bytes: &[u8; BLOCK]) -> __m512i {
+        let word = |n: usize| i64::from_le_bytes(bytes.as_chunks::<8>().0[n]);
+        _mm512_set_epi64(word(7), word(6), word(5), word(4), word(3), word(2), word(1), word(0))
+    }
+
     /// Word `n` of every block in vector `n`.
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     fn words(blocks: [&[u8; BLOCK]; LANES]) -> [__m512i; 16] {
         let big_endian = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203));
-        let load = |block: &[u8; BLOCK]| {
-            let word = |n: usize| i64::from_le_bytes(block.as_chunks::<8>().0[n]);
-            let whole = _mm512_set_epi64(word(7), word(6), word(5), word(4), word(3), word(2), word(1), word(0));
-            _mm512_shuffle_epi8(whole, big_endian)
-        };
         // A transposition of 16 x 16 words: of pairs, of pairs of pairs, of quarters, of halves.
-        let rows: [__m512i; 16] = std::array::from_fn(|n| load(blocks[n]));
+        let rows: [__m512i; 16] = std::array::from_fn(|n| _mm512_shuffle_epi8(load(blocks[n]), big_endian));
         let pairs: [__m512i; 16] = std::array::from_fn(|n| {
             let (a, b) = (rows[n & !1], rows[n | 1]);
             if n & 1 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }

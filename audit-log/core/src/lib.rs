@@ -17,6 +17,7 @@ mod index;
 mod keys;
 mod lanes;
 mod log_id;
+mod marks;
 mod note;
 mod policy;
 mod proof;
