@@ -11,7 +11,7 @@ use provost_audit_core::{
 
 use crate::{
     anchor::Known,
-    block_check::{Ask, LeafFault, Room, Seen, check_leaves},
+    block_check::{Ask, LeafFault, Seen, check_run},
     bodies::{Bodies, BodyFault},
     completeness::{Completeness, Where},
     facts::BodyFact,
@@ -144,7 +144,7 @@ impl Pass {
             self.tail_start(header, &At { file: &run.path, offset: 0 })?;
         }
         let first = (run.first_index, self.chain);
-        let seen = check_leaves((&run.raw, &run.leaves), &run.hashes, first, ask, &mut Room::default());
+        let seen = check_run((&run.raw, &run.leaves), &run.hashes, first, ask);
         let file: Arc<Path> = Arc::from(run.path.as_path());
         self.run(seen, &Where { file: &file, first: run.first_index, offsets: &run.offsets }, None)
     }
