@@ -1,14 +1,15 @@
-//! The keys that a reader of many records has met: which, and which behind which.
+//! What a reader of many records has met between two values: the end of the one, a key, the
+//! beginning of the other; and which behind which.
 //!
-//! Invariants: a key is remembered only as the bytes that were read as a key; one key is remembered
-//! as the successor of another only after their order was checked. Both tables are bounded, and full
-//! ones only make reading slower, never different.
+//! Invariants: such a piece is remembered only as the bytes that were read so; it is remembered
+//! behind another only after the order of their keys was checked. The table is bounded, and a full
+//! one only makes reading slower, never different.
 
-/// Keys that are remembered.
-const MAX_KEYS: usize = 96;
-/// Longest key that is remembered, with its quotes and colon.
-const MAX_KEY_LEN: usize = 40;
-/// Successors of one key that are remembered.
+/// Pieces that are remembered.
+const MAX_PIECES: usize = 128;
+/// The longest piece that is remembered.
+const MAX_LEN: usize = 32;
+/// Successors of one piece that are remembered.
 const MAX_NEXT: usize = 6;
 
 /// What the verifier wants of a key's value.
@@ -53,87 +54,114 @@ impl Field {
 }
 
 /// Where a record begins: before its first key.
-pub(crate) const START: Option<usize> = Some(0);
+pub(crate) const START: Option<u8> = Some(0);
 
-#[derive(Debug)]
-struct Known {
-    /// With quotes and colon; the first eight bytes also as a number, cut to the length.
-    text: Vec<u8>,
-    first: u64,
-    mask: u64,
-    field: Field,
-    next: Vec<usize>,
+/// A piece as it is met again.
+#[derive(Clone, Copy)]
+pub(crate) struct Met {
+    pub number: u8,
+    pub len: usize,
+    pub field: Field,
+    /// Whether a text follows, whose quote is the piece's last byte; otherwise a number or a list.
+    pub text: bool,
 }
 
-impl Known {
-    /// Whether `rest`, whose first eight bytes are the key's, begins with all of it.
-    #[inline]
-    fn ends_so(&self, rest: &[u8]) -> bool {
-        let len = self.text.len();
-        match len {
-            0..=8 => true,
-            // Two words cover it: quicker than a call to compare so few bytes.
-            9..=16 => last_eight(rest.get(..len)) == last_eight(Some(&self.text)),
-            _ => rest.starts_with(&self.text),
+#[derive(Debug)]
+struct Piece {
+    /// Its bytes, and zeros behind them.
+    bytes: [u64; WORDS],
+    /// Ones where they stand.
+    mask: [u64; WORDS],
+    len: u8,
+    field: Field,
+    text: bool,
+    /// Numbers of pieces; 0, which follows none, where there is none yet.
+    next: [u8; MAX_NEXT],
+    key: Vec<u8>,
+}
+
+/// Words of [`MAX_LEN`] bytes.
+const WORDS: usize = MAX_LEN / 8;
+const _: () = assert!(MAX_PIECES <= u8::MAX as usize + 1 && MAX_LEN.is_multiple_of(8));
+
+impl Piece {
+    fn new(bytes: &[u8; MAX_LEN], len: usize, key: &[u8], text: bool) -> Self {
+        let ones = std::array::from_fn(|n| if n < len { u8::MAX } else { 0 });
+        Self {
+            bytes: words(bytes),
+            mask: words(&ones),
+            len: len as u8,
+            field: Field::of(key),
+            text,
+            next: [0; MAX_NEXT],
+            key: key.to_vec(),
         }
+    }
+
+    /// Whether the words begin with it. All of them are looked at, so that there is one branch.
+    #[inline]
+    fn begins(&self, words: &[u64; WORDS]) -> bool {
+        let parts = words.iter().zip(&self.bytes).zip(&self.mask);
+        parts.fold(0, |differs, ((word, bytes), mask)| differs | (word ^ bytes) & mask) == 0
     }
 }
 
 #[inline]
-fn last_eight(bytes: Option<&[u8]>) -> Option<&[u8; 8]> {
-    bytes?.last_chunk()
+fn words(bytes: &[u8; MAX_LEN]) -> [u64; WORDS] {
+    std::array::from_fn(|n| u64::from_le_bytes(bytes.as_chunks::<8>().0[n]))
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct KeyBook {
-    /// The first stands for the beginning of a record.
-    known: Vec<Known>,
+    /// The first stands for the beginning of a record, and is the successor of none.
+    pieces: Vec<Piece>,
 }
 
 impl Default for KeyBook {
     fn default() -> Self {
-        let start = Known { text: Vec::new(), first: 0, mask: 0, field: Field::Other, next: Vec::new() };
-        Self { known: vec![start] }
+        Self { pieces: vec![Piece::new(&[0; MAX_LEN], 0, &[], false)] }
     }
 }
 
 impl KeyBook {
-    /// The remembered successor of `after` that `rest` begins with: its number, its length with
-    /// quotes and colon, its field.
+    /// The remembered successor of `after` that `rest` begins with.
     #[inline]
-    pub(crate) fn follow(&self, after: Option<usize>, rest: &[u8]) -> Option<(usize, usize, Field)> {
-        let word = u64::from_le_bytes(*rest.first_chunk::<8>()?);
-        for number in &self.known.get(after?)?.next {
-            let key = self.known.get(*number)?;
-            if (word ^ key.first) & key.mask == 0 && key.ends_so(rest) {
-                return Some((*number, key.text.len(), key.field));
+    pub(crate) fn follow(&self, after: Option<u8>, rest: &[u8]) -> Option<Met> {
+        let words = words(rest.first_chunk()?);
+        for number in self.pieces.get(usize::from(after?))?.next {
+            let piece = self.pieces.get(usize::from(number)).filter(|_| number > 0)?;
+            if piece.begins(&words) {
+                return Some(Met { number, len: usize::from(piece.len), field: piece.field, text: piece.text });
             }
         }
         None
     }
 
-    /// Remembers that `text` (quotes, key, colon) was read behind `after`; gives its number.
-    pub(crate) fn learn(&mut self, after: Option<usize>, text: &[u8], field: Field) -> Option<usize> {
-        let found = self.known.iter().skip(1).position(|key| key.text == text).map(|at| at + 1);
-        let number = match found {
-            Some(number) => number,
-            None if self.known.len() < MAX_KEYS && text.len() <= MAX_KEY_LEN => {
-                let mut eight = [0; 8];
-                eight.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
-                let bits = 8 * text.len().min(8) as u32;
-                let mask = u64::MAX.checked_shr(64 - bits).unwrap_or_default();
-                let first = u64::from_le_bytes(eight) & mask;
-                self.known.push(Known { text: text.to_vec(), first, mask, field, next: Vec::new() });
-                self.known.len() - 1
+    /// The key of a remembered piece.
+    pub(crate) fn key(&self, number: u8) -> &[u8] {
+        self.pieces.get(usize::from(number)).map_or(&[], |piece| &piece.key)
+    }
+
+    /// Remembers that `bytes` with `key` in them were read behind `after`; gives their number.
+    #[cold]
+    pub(crate) fn learn(&mut self, after: Option<u8>, bytes: &[u8], key: &[u8], text: bool) -> Option<u8> {
+        let mut filled = [0; MAX_LEN];
+        filled.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        // No piece has zeros in it, so that no two have the same bytes with zeros behind them.
+        let found = self.pieces.iter().position(|piece| piece.bytes == words(&filled));
+        let number = u8::try_from(found.unwrap_or(self.pieces.len())).ok()?;
+        if found.is_none() {
+            if self.pieces.len() >= MAX_PIECES {
+                return None;
             }
-            None => return None,
-        };
-        if let Some(before) = after.and_then(|after| self.known.get_mut(after))
-            && before.next.len() < MAX_NEXT
+            self.pieces.push(Piece::new(&filled, bytes.len(), key, text));
+        }
+        if let Some(before) = after.and_then(|after| self.pieces.get_mut(usize::from(after)))
             && !before.next.contains(&number)
+            && let Some(free) = before.next.iter_mut().find(|next| **next == 0)
         {
-            before.next.push(number);
+            *free = number;
         }
         Some(number)
     }

@@ -15,7 +15,9 @@ mod cosignature;
 mod hash;
 mod index;
 mod keys;
+mod lanes;
 mod log_id;
+mod marks;
 mod note;
 mod policy;
 mod proof;
@@ -37,7 +39,7 @@ pub use block_set::BlockSet;
 pub use body_file::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyFileError, BodyHeader, BodyPrefix, MAX_STORED_BODY};
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, TreeHead};
 pub use cosignature::CosignerKey;
-pub use hash::{Hash, HashParseError, chain_next, chain_start, leaf_hash, node_hash};
+pub use hash::{Hash, HashParseError, chain_next, chain_start, hash_runs, leaf_hash, leaf_hashes, node_hash};
 pub use index::{
     BlockPlace, IndexBuilder, IndexError, IndexField, MAX_INDEX_BYTES, SegmentIndex, block_first, index_key,
     index_keys, status_word,

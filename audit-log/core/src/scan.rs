@@ -2,7 +2,7 @@
 
 use provost_types::{CallId, Phase};
 
-use crate::{hash::decode_hex, view::ViewError};
+use crate::{hash::decode_hex, marks, view::ViewError};
 
 /// A key as it stands in the record.
 #[derive(Clone, Copy, Default)]
@@ -26,65 +26,85 @@ fn first_eight(bytes: &[u8]) -> u64 {
     }
 }
 
-const ONES: u64 = u64::MAX / 255;
-const HIGHS: u64 = ONES * 0x80;
-
-/// How many bytes precede the first quote, backslash or control character; and whether any of
-/// them is not ASCII.
-///
-/// Eight bytes at a time: texts are short, so a call of a general search would cost more than the
-/// search. In each word the lowest mark is exact; marks above it may be carries, and are not used.
-#[inline]
-fn plain_len(bytes: &[u8]) -> (usize, bool) {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let (mut at, mut high) = (0, 0);
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let (quote, backslash) = (word ^ (ONES * b'"' as u64), word ^ (ONES * b'\\' as u64));
-        let quotes = quote.wrapping_sub(ONES) & !quote;
-        let backslashes = backslash.wrapping_sub(ONES) & !backslash;
-        let controls = word.wrapping_sub(ONES * 0x20) & !word;
-        let hit = (quotes | backslashes | controls) & HIGHS;
-        if hit != 0 {
-            let len = hit.trailing_zeros() / 8;
-            high |= word & ((1 << (8 * len)) - 1);
-            return (at + len as usize, high & HIGHS != 0);
-        }
-        high |= word;
-        at += 8;
+/// The phase of this name.
+pub(crate) fn phase(text: &[u8]) -> Option<Phase> {
+    match text {
+        b"intent" => Some(Phase::Intent),
+        b"outcome" => Some(Phase::Outcome),
+        b"denied" => Some(Phase::Denied),
+        b"event" => Some(Phase::Event),
+        _ => None,
     }
-    let plain = rest.iter().take_while(|b| **b >= 0x20 && **b != b'"' && **b != b'\\');
-    let len = plain.inspect(|b| high |= u64::from(**b)).count();
-    (at + len, high & HIGHS != 0)
+}
+
+/// An id of 32 hexadecimal digits.
+pub(crate) fn call_id(text: &[u8]) -> Option<CallId> {
+    let mut bytes = [0; 16];
+    decode_hex(text, &mut bytes)?;
+    Some(CallId(u128::from_be_bytes(bytes)))
+}
+
+/// How many decimal digits the eight bytes begin with.
+#[inline]
+fn digits(word: u64) -> u32 {
+    const ONES: u64 = u64::MAX / 255;
+    // Zero to nine where a digit was. The lowest mark is exact; those above it may be carries.
+    let values = word ^ (ONES * b'0' as u64);
+    let others = (values | values.wrapping_add(ONES * 0x76)) & (ONES * 0x80);
+    others.trailing_zeros() / 8
+}
+
+/// Of ten.
+const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// The number that the first `len` digits of the eight bytes write; `len` is 1 to 8.
+#[inline]
+fn value(word: u64, len: u32) -> u64 {
+    // Zeros before it; then two digits, four, eight are brought together.
+    let word = (word & (u64::MAX / 255 * 0x0f)) << (64 - 8 * len);
+    let word = (word * 10 + (word >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let word = (word * 100 + (word >> 16)) & 0x0000_ffff_0000_ffff;
+    (word * 10_000 + (word >> 32)) & 0xffff_ffff
 }
 
 /// A record, and how far it has been read.
-pub(crate) struct Scan<'a> {
-    text: &'a str,
+pub(crate) struct Scan<'a, 'm> {
     bytes: &'a [u8],
+    /// Of the whole record, see [`marks`].
+    marks: &'m [u64],
     pub at: usize,
 }
 
-impl<'a> Scan<'a> {
-    pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, bytes: text.as_bytes(), at: 0 }
+impl<'a, 'm> Scan<'a, 'm> {
+    /// `bytes` are known to be UTF-8, and `marks` to be theirs.
+    pub(crate) fn new(bytes: &'a [u8], marks: &'m [u64]) -> Self {
+        Self { bytes, marks, at: 0 }
     }
 
     /// The bytes from here on.
+    #[inline]
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Passes over what ends no text.
+    #[inline]
+    fn skip_plain(&mut self) {
+        self.at = marks::next(self.marks, self.at, self.bytes.len()).max(self.at);
     }
 
     pub(crate) fn wrong(&self, what: &'static str) -> ViewError {
         ViewError { at: self.at, what }
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> Option<u8> {
         let byte = self.bytes.get(self.at).copied();
         self.at += 1;
         byte
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self, wanted: u8, what: &'static str) -> Result<(), ViewError> {
         if self.next() == Some(wanted) { Ok(()) } else { Err(self.wrong(what)) }
     }
@@ -92,37 +112,61 @@ impl<'a> Scan<'a> {
     /// A key: plain ASCII, no escapes.
     pub(crate) fn key(&mut self) -> Result<Key<'a>, ViewError> {
         self.byte(b'"', "a key was expected")?;
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let (len, high) = plain_len(rest);
-        self.at += len;
+        let start = self.at;
+        self.skip_plain();
+        let bytes = self.bytes.get(start..self.at).unwrap_or_default();
         self.byte(b'"', "a key is not plain text")?;
-        if high {
+        if !bytes.is_ascii() {
             return Err(self.wrong("a key is not plain ASCII"));
         }
-        Ok(Key { bytes: rest.get(..len).unwrap_or_default() })
+        Ok(Key { bytes })
     }
 
-    /// A text between quotes, escapes left as they are.
-    pub(crate) fn text(&mut self) -> Result<&'a str, ViewError> {
-        let start = self.at + 1;
-        self.skip_text()?;
-        self.text.get(start..self.at - 1).ok_or(self.wrong("the text is cut"))
+    /// The text that began before this place, up to its quote, if it holds no escapes; stays before
+    /// the quote.
+    #[inline]
+    pub(crate) fn plain_text(&mut self) -> Option<&'a [u8]> {
+        let start = self.at;
+        self.skip_plain();
+        let text = self.bytes.get(start..self.at)?;
+        (self.bytes.get(self.at) == Some(&b'"')).then_some(text)
     }
 
-    fn skip_text(&mut self) -> Result<(), ViewError> {
-        self.byte(b'"', "a text was expected")?;
+    /// Passes over the rest of a text; stays before its quote.
+    #[inline]
+    pub(crate) fn skip_to_quote(&mut self) -> Result<(), ViewError> {
         loop {
-            self.at += plain_len(self.bytes.get(self.at..).unwrap_or_default()).0;
+            self.skip_plain();
             match self.bytes.get(self.at) {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
+                Some(b'"') => return Ok(()),
                 Some(b'\\') => self.escape()?,
                 Some(_) => return Err(self.wrong("a control character stands in a text as it is")),
                 None => return Err(self.wrong("the text does not end")),
             }
         }
+    }
+
+    /// A text between quotes, escapes left as they are.
+    #[inline]
+    pub(crate) fn text(&mut self) -> Result<&'a [u8], ViewError> {
+        let start = self.at + 1;
+        self.skip_text()?;
+        self.bytes.get(start..self.at - 1).ok_or(self.wrong("the text is cut"))
+    }
+
+    /// The same, to be kept as text.
+    #[inline]
+    pub(crate) fn str(&mut self) -> Result<&'a str, ViewError> {
+        let at = self.at;
+        std::str::from_utf8(self.text()?).map_err(|_| ViewError { at, what: "not UTF-8" })
+    }
+
+    #[inline]
+    fn skip_text(&mut self) -> Result<(), ViewError> {
+        self.byte(b'"', "a text was expected")?;
+        self.skip_to_quote()?;
+        self.at += 1;
+        Ok(())
     }
 
     /// The escapes that RFC 8785 writes, and no other spelling of the same character.
@@ -138,7 +182,41 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn number(&mut self) -> Result<u64, ViewError> {
+        match self.short_number() {
+            Some((value, len)) => {
+                self.at += len;
+                Ok(value)
+            }
+            None => self.any_number(),
+        }
+    }
+
+    /// A number of one to 19 digits and its length, eight digits at a time; `None` where it is not
+    /// so, or too near to the record's end to say.
+    #[inline]
+    pub(crate) fn short_number(&self) -> Option<(u64, usize)> {
+        let rest = self.rest();
+        let (mut number, mut len) = (0u64, 0);
+        loop {
+            let word = u64::from_le_bytes(*rest.get(len..)?.first_chunk::<8>()?);
+            let more = digits(word);
+            if more > 0 {
+                number = number.wrapping_mul(POWERS[more as usize]).wrapping_add(value(word, more));
+                len += more as usize;
+            }
+            if more < 8 {
+                break;
+            }
+        }
+        // No overflow below 20 digits.
+        let plain = (1..20).contains(&len) && (len == 1 || rest.first() != Some(&b'0'));
+        plain.then_some((number, len))
+    }
+
+    #[cold]
+    fn any_number(&mut self) -> Result<u64, ViewError> {
         let start = self.at;
         let mut value = 0u64;
         while let Some(digit) = self.bytes.get(self.at).filter(|b| b.is_ascii_digit()) {
@@ -164,21 +242,14 @@ impl<'a> Scan<'a> {
 
     pub(crate) fn call_id(&mut self) -> Result<CallId, ViewError> {
         let wrong = self.wrong("call_id is not 32 hexadecimal digits");
-        let mut bytes = [0; 16];
-        decode_hex(self.text()?.as_bytes(), &mut bytes).ok_or(wrong)?;
-        Ok(CallId(u128::from_be_bytes(bytes)))
+        call_id(self.text()?).ok_or(wrong)
     }
 
     pub(crate) fn phase(&mut self) -> Result<Phase, ViewError> {
-        match self.text()? {
-            "intent" => Ok(Phase::Intent),
-            "outcome" => Ok(Phase::Outcome),
-            "denied" => Ok(Phase::Denied),
-            "event" => Ok(Phase::Event),
-            _ => Err(self.wrong("unknown phase")),
-        }
+        phase(self.text()?).ok_or(self.wrong("unknown phase"))
     }
 
+    #[inline]
     pub(crate) fn skip(&mut self) -> Result<(), ViewError> {
         match self.bytes.get(self.at) {
             Some(b'"') => self.skip_text(),
@@ -208,11 +279,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn plain_runs_are_measured(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let special = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
-            let expect = bytes.iter().position(special).unwrap_or(bytes.len());
-            let high = !bytes[..expect].is_ascii();
-            prop_assert_eq!(plain_len(&bytes), (expect, high));
+        fn numbers_are_read_as_one_by_one(text in "[0-9]{0,24}[,\"/:a]?[0-9 ]{0,9}") {
+            let (mut quick, mut plain) = (Scan::new(text.as_bytes(), &[]), Scan::new(text.as_bytes(), &[]));
+            let (read, expect) = (quick.number(), plain.any_number());
+            prop_assert_eq!((&read, quick.at), (&expect, plain.at));
         }
 
         #[test]

@@ -10,8 +10,9 @@ use provost_types::{CallId, Phase};
 use crate::{
     hash::Hash,
     keys::{Field, KeyBook, START},
+    marks,
     record::MAX_LEAF,
-    scan::{Key, Scan},
+    scan::{Key, Scan, call_id, phase},
 };
 
 /// The leaf is not a canonical record.
@@ -62,11 +63,14 @@ impl<'a> RecordView<'a> {
 
 /// Reads many records, and remembers the keys that it has met.
 ///
-/// Records repeat their keys in few orders. A key that was read once behind another is known to be
-/// well formed and to follow it; met there again, it is only compared.
+/// Records repeat their keys in few orders. What stands between two values (the end of the one, a key,
+/// the beginning of the other) and was read once behind another key is known to be well formed and in
+/// order; met there again, it is only compared.
 #[derive(Debug, Default)]
 pub struct RecordReader {
     keys: KeyBook,
+    /// Of the record at hand.
+    marks: Vec<u64>,
 }
 
 impl RecordReader {
@@ -75,39 +79,49 @@ impl RecordReader {
         if leaf.len() > MAX_LEAF {
             return Err(ViewError { at: MAX_LEAF, what: "longer than a leaf may be" });
         }
-        let text = std::str::from_utf8(leaf).map_err(|e| ViewError { at: e.valid_up_to(), what: "not UTF-8" })?;
-        let mut scan = Scan::new(text);
+        if !marks::find(leaf, &mut self.marks) {
+            std::str::from_utf8(leaf).map_err(|e| ViewError { at: e.valid_up_to(), what: "not UTF-8" })?;
+        }
+        let mut scan = Scan::new(leaf, &self.marks);
         let mut found = Found::default();
         scan.byte(b'{', "an object was expected")?;
-        let (mut known, mut last_key) = (START, Key::default());
+        // The piece before the value that was read last, and whether that value was a text: then its
+        // quote stands next. `last` is the last key that is not in the book's.
+        let (mut known, mut text, mut last) = (START, false, Key::default());
         loop {
-            let at = scan.at;
-            let field;
-            (known, field) = match self.keys.follow(known, scan.rest()) {
-                Some((next, len, field)) => {
-                    // The key stands between its quotes and the colon.
-                    let bytes = leaf.get(at + 1..at + len - 2).unwrap_or_default();
-                    last_key = Key { bytes };
-                    scan.at += len;
-                    (Some(next), field)
+            if let Some(met) = self.keys.follow(known, scan.rest()) {
+                let end = scan.at + met.len;
+                scan.at = end;
+                if !found.quickly(met.field, met.text, &mut scan) {
+                    scan.at = end - usize::from(met.text);
+                    found.take(met.field, &mut scan)?;
+                    scan.at -= usize::from(met.text);
                 }
-                None => {
-                    let key = scan.key()?;
-                    if !last_key.precedes(&key) {
-                        return Err(ViewError { at, what: "keys are not in ascending order" });
-                    }
-                    last_key = key;
-                    scan.byte(b':', "`:` was expected")?;
-                    let field = Field::of(key.bytes);
-                    (self.keys.learn(known, leaf.get(at..scan.at).unwrap_or_default(), field), field)
-                }
-            };
-            found.take(field, &mut scan)?;
-            match scan.next() {
-                Some(b',') => {}
-                Some(b'}') => break,
-                _ => return Err(scan.wrong("`,` or `}` was expected")),
+                (known, text) = (Some(met.number), met.text);
+                continue;
             }
+            let piece = scan.at;
+            scan.at += usize::from(text);
+            if piece > 1 {
+                match scan.next() {
+                    Some(b',') => {}
+                    Some(b'}') => break,
+                    _ => return Err(scan.wrong("`,` or `}` was expected")),
+                }
+            }
+            let at = scan.at;
+            let key = scan.key()?;
+            let before = known.map_or(last, |number| Key { bytes: self.keys.key(number) });
+            if !before.precedes(&key) {
+                return Err(ViewError { at, what: "keys are not in ascending order" });
+            }
+            last = key;
+            scan.byte(b':', "`:` was expected")?;
+            text = leaf.get(scan.at) == Some(&b'"');
+            let piece = leaf.get(piece..scan.at + usize::from(text)).unwrap_or_default();
+            found.take(Field::of(key.bytes), &mut scan)?;
+            scan.at -= usize::from(text);
+            known = self.keys.learn(known, piece, key.bytes, text);
         }
         if scan.at != leaf.len() {
             return Err(scan.wrong("bytes after the object"));
@@ -134,20 +148,63 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn take(&mut self, field: Field, scan: &mut Scan<'a>) -> Result<(), ViewError> {
+    /// Reads a value that is as it nearly always is, and stays behind it, for a text before its quote;
+    /// false where [`Found::take`] has to look.
+    #[inline]
+    fn quickly(&mut self, field: Field, text: bool, scan: &mut Scan<'a, '_>) -> bool {
+        if !text {
+            let to = match field {
+                Field::Other => return scan.skip().is_ok(),
+                Field::Epoch => &mut self.epoch,
+                Field::Seq => &mut self.seq,
+                Field::Version => &mut self.version,
+                _ => return false,
+            };
+            let Some((number, len)) = scan.short_number() else { return false };
+            scan.at += len;
+            *to = Some(number);
+            return true;
+        }
+        if field == Field::Other {
+            return scan.skip_to_quote().is_ok();
+        }
+        if field == Field::TimeNs {
+            self.time_ns = scan.short_number().map(|(number, len)| {
+                scan.at += len;
+                number
+            });
+            return self.time_ns.is_some() && scan.rest().first() == Some(&b'"');
+        }
+        let Some(bytes) = scan.plain_text() else { return false };
+        let str = || std::str::from_utf8(bytes).ok();
+        match field {
+            Field::CallId => set(&mut self.call_id, call_id(bytes)),
+            Field::Phase => set(&mut self.phase, phase(bytes)),
+            Field::Status => set(&mut self.status, str()),
+            Field::Tenant => set(&mut self.tenant, str()),
+            Field::Event => set(&mut self.event, str()),
+            Field::WriterId => set(&mut self.writer_id, str()),
+            Field::BodyKey => set(&mut self.body_key, str()),
+            Field::WriterPrev => set(&mut self.prev, Hash::parse(bytes).ok()),
+            Field::BodySealed => set(&mut self.body_sealed, Hash::parse(bytes).ok()),
+            Field::TimeNs | Field::Epoch | Field::Seq | Field::Version | Field::Other => false,
+        }
+    }
+
+    fn take(&mut self, field: Field, scan: &mut Scan<'a, '_>) -> Result<(), ViewError> {
         match field {
             Field::CallId => self.call_id = Some(scan.call_id()?),
             Field::Phase => self.phase = Some(scan.phase()?),
-            Field::Status => self.status = Some(scan.text()?),
-            Field::Tenant => self.tenant = Some(scan.text()?),
+            Field::Status => self.status = Some(scan.str()?),
+            Field::Tenant => self.tenant = Some(scan.str()?),
             Field::TimeNs => self.time_ns = Some(scan.decimal_text()?),
-            Field::Event => self.event = Some(scan.text()?),
-            Field::WriterId => self.writer_id = Some(scan.text()?),
+            Field::Event => self.event = Some(scan.str()?),
+            Field::WriterId => self.writer_id = Some(scan.str()?),
             Field::Epoch => self.epoch = Some(scan.number()?),
             Field::Seq => self.seq = Some(scan.number()?),
             Field::Version => self.version = Some(scan.number()?),
             Field::WriterPrev => self.prev = Some(hash(scan, "writer_prev is not a hash")?),
-            Field::BodyKey => self.body_key = Some(scan.text()?),
+            Field::BodyKey => self.body_key = Some(scan.str()?),
             Field::BodySealed => self.body_sealed = Some(hash(scan, "body.sealed is not a hash")?),
             Field::Other => scan.skip()?,
         }
@@ -176,9 +233,14 @@ impl<'a> Found<'a> {
     }
 }
 
-fn hash(scan: &mut Scan<'_>, what: &'static str) -> Result<Hash, ViewError> {
+fn set<T>(to: &mut Option<T>, value: Option<T>) -> bool {
+    *to = value;
+    to.is_some()
+}
+
+fn hash(scan: &mut Scan<'_, '_>, what: &'static str) -> Result<Hash, ViewError> {
     let at = scan.at;
-    Hash::parse(scan.text()?.as_bytes()).map_err(|_| ViewError { at, what })
+    Hash::parse(scan.text()?).map_err(|_| ViewError { at, what })
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 //! it, so that all of it can be judged by any thread; [`crate::pass`] then checks that the runs
 //! continue each other.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use provost_audit_core::{
-    BLOCK_RECORDS, BodyDecoder, Frontier, Hash, Leaves, RecordReader, RecordView, ViewError, chain_next, leaf_hash,
-    node_hash,
+    BLOCK_RECORDS, BodyDecoder, Frontier, Hash, Leaves, RecordReader, RecordView, ViewError, chain_next, hash_runs,
+    leaf_hashes,
 };
 
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
     segment_file::BlockPlace,
     walk::ReadFault,
 };
+
+/// Blocks that are hashed together.
+pub(crate) const BATCH: usize = 16;
 
 /// What a run is asked for.
 #[derive(Clone, Debug)]
@@ -32,9 +35,9 @@ pub(crate) struct Ask {
 /// What a run shows.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    /// Leaf hashes; empty for a full run, whose root is enough.
+    /// Leaf hashes; empty for a block, whose root is enough.
     pub hashes: Vec<Hash>,
-    /// Root of the run, when it is a full one.
+    /// Root of the run, when it is a block.
     pub root: Option<Hash>,
     /// Running chain after the run.
     pub chain: Hash,
@@ -62,39 +65,57 @@ pub(crate) struct Scratch {
     decoder: BodyDecoder,
     stored: Vec<u8>,
     raw: Vec<u8>,
-    hashes: Vec<Hash>,
+    leaves: Vec<Range<usize>>,
     reader: RecordReader,
 }
 
-/// Reads a block and checks it.
-pub(crate) fn check_block(place: &BlockPlace, ask: &Ask, scratch: &mut Scratch) -> Result<Seen, ReadFault> {
+/// Reads blocks and checks them. Up to [`BATCH`] of them are hashed together.
+pub(crate) fn check_blocks(blocks: &[(BlockPlace, Ask)], scratch: &mut Scratch) -> Vec<Result<Seen, ReadFault>> {
+    let mut checked: Vec<_> = blocks.iter().map(|(place, ask)| check_block(place, ask, scratch)).collect();
+    let seen = checked.iter().zip(blocks).filter_map(|(seen, (place, _))| Some((place, seen.as_ref().ok()?)));
+    let runs: Vec<_> = seen.map(|(place, seen)| (place.header.chain_in, seen.hashes.as_slice())).collect();
+    let hashed = hash_runs(&runs);
+    for (seen, (chain, root)) in checked.iter_mut().flatten().zip(hashed) {
+        (seen.chain, seen.root, seen.hashes) = (chain, Some(root), Vec::new());
+    }
+    checked
+}
+
+/// All but the chain behind it, and the root.
+fn check_block(place: &BlockPlace, ask: &Ask, scratch: &mut Scratch) -> Result<Seen, ReadFault> {
     if !place.read_body(&mut scratch.stored).map_err(|e| place.fault(e))? {
         return Err(ReadFault { missing: true, ..place.fault("the segment became shorter") });
     }
-    let Scratch { decoder, stored, raw, hashes, reader } = scratch;
+    let Scratch { decoder, stored, raw, leaves, reader } = scratch;
     decoder.decode(&place.header, stored, raw).map_err(|e| place.fault(e))?;
-    let mut count = 0;
+    leaves.clear();
     for leaf in Leaves::new(raw) {
-        leaf.map_err(|e| place.fault(e))?;
-        count += 1;
+        leaves.push(leaf.map_err(|e| place.fault(e))?);
     }
-    if count != BLOCK_RECORDS {
-        return Err(place.fault(format!("the block holds {count} records")));
+    if leaves.len() as u64 != BLOCK_RECORDS {
+        return Err(place.fault(format!("the block holds {} records", leaves.len())));
     }
     let first = (place.header.first_index, place.header.chain_in);
-    let leaves = Leaves::new(raw).filter_map(Result::ok).map(|range| raw.get(range).unwrap_or_default());
-    Ok(check_leaves(leaves, &place.read_hashes(), first, ask, hashes, reader))
+    Ok(check_leaves((raw, leaves), &place.read_hashes(), first, ask, reader))
 }
 
-/// Checks a run of leaves; `first` is the index of its first and the chain before it.
-pub(crate) fn check_leaves<'a>(
-    leaves: impl Iterator<Item = &'a [u8]>,
+/// Checks a run of leaves that is in no block; `first` is the index of its first and the chain
+/// before it.
+pub(crate) fn check_run(leaves: (&[u8], &[Range<usize>]), stored: &[Hash], first: (u64, Hash), ask: &Ask) -> Seen {
+    let mut seen = check_leaves(leaves, stored, first, ask, &mut RecordReader::default());
+    seen.chain = seen.hashes.iter().fold(first.1, |chain, hash| chain_next(&chain, hash));
+    seen
+}
+
+/// All but the chain behind the leaves, which are given as bytes and ranges of them.
+fn check_leaves(
+    leaves: (&[u8], &[Range<usize>]),
     stored: &[Hash],
     first: (u64, Hash),
     ask: &Ask,
-    hashes: &mut Vec<Hash>,
     reader: &mut RecordReader,
 ) -> Seen {
+    let (raw, leaves) = leaves;
     let (start, mut chain) = first;
     let mut collector = Collector::new(&ask.tenant);
     let mut signed_ns = ask.signed_ns;
@@ -102,19 +123,21 @@ pub(crate) fn check_leaves<'a>(
     let mut marks = Vec::new();
     let mut part = Frontier::default();
     let mut fault = None;
-    hashes.clear();
-    for (index, leaf) in (start..).zip(leaves) {
-        let hash = leaf_hash(leaf);
-        if fault.is_none() {
-            fault = check_leaf(reader, leaf, hash, stored.get(hashes.len()), |view| {
-                collector.observe(index, view, leaf, hash, signed_ns);
-            })
-            .map(|fault| (index, fault));
+    let mut hashes = Vec::new();
+    leaf_hashes(raw, leaves, &mut hashes);
+    for (n, (range, hash)) in leaves.iter().zip(&hashes).enumerate() {
+        let (leaf, index) = (raw.get(range.clone()).unwrap_or_default(), start + n as u64);
+        fault = check_leaf(reader, leaf, hash, stored.get(n), |view| {
+            collector.observe(index, view, leaf, *hash, signed_ns);
+        })
+        .map(|fault| (index, fault));
+        if fault.is_some() {
+            break;
         }
-        chain = chain_next(&chain, &hash);
-        hashes.push(hash);
-        if !ask.marks.is_empty() && fault.is_none() {
-            part.append(hash);
+        // Chain and tree are made for the whole run at once, except where a checkpoint is within it.
+        if pending.peek().is_some() {
+            chain = chain_next(&chain, hash);
+            part.append(*hash);
             if let Some((size, time_ns)) = pending.next_if(|mark| mark.0 == index + 1) {
                 signed_ns = time_ns;
                 marks.push((size, part.clone(), chain));
@@ -122,20 +145,18 @@ pub(crate) fn check_leaves<'a>(
         }
     }
     let hashes_short = stored.len() < hashes.len();
-    let root = full_root(hashes);
-    let kept = if root.is_some() { Vec::new() } else { std::mem::take(hashes) };
-    Seen { hashes: kept, root, chain, marks, facts: collector.finish(), fault, hashes_short }
+    Seen { hashes, root: None, chain, marks, facts: collector.finish(), fault, hashes_short }
 }
 
 fn check_leaf(
     reader: &mut RecordReader,
     leaf: &[u8],
-    hash: Hash,
+    hash: &Hash,
     stored: Option<&Hash>,
     observe: impl FnOnce(&RecordView<'_>),
 ) -> Option<LeafFault> {
-    if let Some(stored) = stored.filter(|stored| **stored != hash) {
-        return Some(LeafFault::Hash { stored: *stored, actual: hash });
+    if let Some(stored) = stored.filter(|stored| *stored != hash) {
+        return Some(LeafFault::Hash { stored: *stored, actual: *hash });
     }
     match reader.read(leaf) {
         Ok(view) => {
@@ -143,34 +164,5 @@ fn check_leaf(
             None
         }
         Err(e) => Some(LeafFault::Form(e)),
-    }
-}
-
-/// The RFC 6962 root of a full run, made in place.
-fn full_root(hashes: &mut [Hash]) -> Option<Hash> {
-    let mut width = hashes.len();
-    if width as u64 != BLOCK_RECORDS {
-        return None;
-    }
-    while width > 1 {
-        width /= 2;
-        for n in 0..width {
-            let (left, right) = (hashes.get(2 * n)?, hashes.get(2 * n + 1)?);
-            *hashes.get_mut(n)? = node_hash(left, right);
-        }
-    }
-    hashes.first().copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_quick_root_is_the_tree_s() {
-        let mut hashes: Vec<Hash> = (0u32..256).map(|n| leaf_hash(&n.to_le_bytes())).collect();
-        let expect = provost_audit_core::root_of(&hashes);
-        assert_eq!(full_root(&mut hashes), Some(expect));
-        assert_eq!(full_root(&mut hashes[..255]), None);
     }
 }

@@ -11,17 +11,17 @@ use provost_audit_core::{
 
 use crate::{
     anchor::{Checkpoints, Known, Refused},
-    block_check::Ask,
+    block_check::{Ask, BATCH},
     key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
     options::VerifyOptions,
     pass::{Pass, Stop},
-    pool::{Pending, Pool},
+    pool::{Batch, Pending, Pool},
     pruned,
     read::segment_footer,
     report::{Failure, LogReport, ProofReport, State},
-    segment_file::{BlockPlace, SegmentFile},
+    segment_file::SegmentFile,
     tail::TailRun,
     verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
     walk::{Part, ReadFault, Walk},
@@ -43,7 +43,7 @@ pub(crate) struct LogCheck<'a> {
 /// A part that was read, or is being read.
 enum Begun {
     Segment(Arc<SegmentFile>, SegmentHeader),
-    Block(BlockPlace, Pending),
+    Blocks(Pending),
     Footer(Arc<SegmentFile>, u64, SegmentFooter),
     Tail(TailRun, Ask),
 }
@@ -138,18 +138,35 @@ impl LogCheck<'_> {
         let mut walk = Walk::new(self.layout.clone(), start);
         let mut marks = Marks { tenant: Arc::from(self.log.tenant()), known, signed_ns: 0 };
         let mut begun = VecDeque::new();
+        let mut batch = Batch::new();
         let mut end = None;
         loop {
             while end.is_none() && begun.len() < self.pool.window() {
-                match walk.next() {
-                    Ok(Some(part)) => begun.push_back(self.begin(part, &mut marks)),
+                let part = match walk.next() {
+                    Ok(Some(Part::Block(place))) => {
+                        let ask = marks.ask(place.header.first_index, u64::from(place.header.count));
+                        batch.push((place, ask));
+                        if batch.len() == BATCH {
+                            begun.push_back(Begun::Blocks(self.pool.submit(std::mem::take(&mut batch))));
+                        }
+                        continue;
+                    }
+                    part => part,
+                };
+                if !batch.is_empty() {
+                    begun.push_back(Begun::Blocks(self.pool.submit(std::mem::take(&mut batch))));
+                }
+                match part {
+                    Ok(Some(part)) => begun.extend(begin(part, &mut marks)),
                     Ok(None) => end = Some(None),
                     Err(fault) => end = Some(Some(fault)),
                 }
             }
             match begun.pop_front() {
                 Some(Begun::Segment(file, header)) => pass.segment_start(&file, &header)?,
-                Some(Begun::Block(place, pending)) => pass.block(&place, pending.wait())?,
+                Some(Begun::Blocks(pending)) => {
+                    pending.wait().into_iter().try_for_each(|(place, checked)| pass.block(&place, checked))?;
+                }
                 Some(Begun::Footer(file, offset, footer)) => pass.segment_end(&file, offset, &footer)?,
                 Some(Begun::Tail(run, ask)) => pass.tail(&run, &ask)?,
                 None => break,
@@ -158,21 +175,6 @@ impl LogCheck<'_> {
         match end.flatten() {
             Some(fault) => Err(pass.unreadable(&fault)),
             None => pass.behind(walk.end()).map_or(Ok(()), Err),
-        }
-    }
-
-    fn begin(&self, part: Part, marks: &mut Marks<'_>) -> Begun {
-        match part {
-            Part::Segment(file, header) => Begun::Segment(file, header),
-            Part::Footer(file, offset, footer) => Begun::Footer(file, offset, footer),
-            Part::Tail(run) => {
-                let ask = marks.ask(run.first_index, run.leaves.len() as u64);
-                Begun::Tail(run, ask)
-            }
-            Part::Block(place) => {
-                let ask = marks.ask(place.header.first_index, u64::from(place.header.count));
-                Begun::Block(place.clone(), self.pool.submit(place, ask))
-            }
         }
     }
 
@@ -258,6 +260,19 @@ impl LogCheck<'_> {
             }
         }
         report
+    }
+}
+
+/// What needs no thread; a block is begun with others.
+fn begin(part: Part, marks: &mut Marks<'_>) -> Option<Begun> {
+    match part {
+        Part::Segment(file, header) => Some(Begun::Segment(file, header)),
+        Part::Footer(file, offset, footer) => Some(Begun::Footer(file, offset, footer)),
+        Part::Tail(run) => {
+            let ask = marks.ask(run.first_index, run.leaves.len() as u64);
+            Some(Begun::Tail(run, ask))
+        }
+        Part::Block(_) => None,
     }
 }
 

@@ -6,12 +6,12 @@
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use provost_audit_core::{
-    BLOCK_RECORDS, BlockHeader, Frontier, Hash, RecordReader, SegmentFooter, SegmentHeader, TailHeader, chain_start,
+    BLOCK_RECORDS, BlockHeader, Frontier, Hash, SegmentFooter, SegmentHeader, TailHeader, chain_start,
 };
 
 use crate::{
     anchor::Known,
-    block_check::{Ask, LeafFault, Seen, check_leaves},
+    block_check::{Ask, LeafFault, Seen, check_run},
     bodies::{Bodies, BodyFault},
     completeness::{Completeness, Where},
     facts::BodyFact,
@@ -143,15 +143,8 @@ impl Pass {
         if let Some(header) = &run.header {
             self.tail_start(header, &At { file: &run.path, offset: 0 })?;
         }
-        let leaves = run.leaves.iter().map(|range| run.raw.get(range.clone()).unwrap_or_default());
-        let seen = check_leaves(
-            leaves,
-            &run.hashes,
-            (run.first_index, self.chain),
-            ask,
-            &mut Vec::new(),
-            &mut RecordReader::default(),
-        );
+        let first = (run.first_index, self.chain);
+        let seen = check_run((&run.raw, &run.leaves), &run.hashes, first, ask);
         let file: Arc<Path> = Arc::from(run.path.as_path());
         self.run(seen, &Where { file: &file, first: run.first_index, offsets: &run.offsets }, None)
     }

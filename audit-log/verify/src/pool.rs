@@ -10,21 +10,23 @@ use std::{
 };
 
 use crate::{
-    block_check::{Ask, Scratch, Seen, check_block},
+    block_check::{Ask, Scratch, Seen, check_blocks},
     segment_file::BlockPlace,
     walk::ReadFault,
 };
 
 /// Most threads: the sum of their buffers (32 MiB each at worst, 1 MiB usually) stays small.
 const MAX_THREADS: usize = 8;
-/// Blocks in work for each thread: enough that none waits while results are put together.
-const BLOCKS_PER_THREAD: usize = 6;
+/// Batches in work for each thread: enough that none waits while results are put together.
+const BATCHES_PER_THREAD: usize = 3;
 
-type Checked = Result<Seen, ReadFault>;
+/// Blocks that one thread checks together, with what is asked of each.
+pub(crate) type Batch = Vec<(BlockPlace, Ask)>;
+/// The blocks of a batch, in order, and what they show.
+pub(crate) type Checked = Vec<(BlockPlace, Result<Seen, ReadFault>)>;
 
 struct Job {
-    place: BlockPlace,
-    ask: Ask,
+    batch: Batch,
     reply: mpsc::SyncSender<Checked>,
 }
 
@@ -34,10 +36,10 @@ pub(crate) struct Pool {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A block in work.
+/// A batch in work.
 pub(crate) enum Pending {
-    Done(Box<Checked>),
-    Waiting(BlockPlace, mpsc::Receiver<Checked>),
+    Done(Checked),
+    Waiting(Option<BlockPlace>, mpsc::Receiver<Checked>),
 }
 
 impl Pool {
@@ -52,22 +54,21 @@ impl Pool {
         Self { jobs: Some(jobs), threads: (0..wanted).filter_map(spawn).collect() }
     }
 
-    /// Blocks to keep in work.
+    /// Batches to keep in work.
     pub(crate) fn window(&self) -> usize {
-        self.threads.len().max(1) * BLOCKS_PER_THREAD
+        self.threads.len().max(1) * BATCHES_PER_THREAD
     }
 
-    /// Begins to check a block.
-    pub(crate) fn submit(&self, place: BlockPlace, ask: Ask) -> Pending {
+    /// Begins to check blocks.
+    pub(crate) fn submit(&self, batch: Batch) -> Pending {
         let Some(jobs) = self.jobs.as_ref().filter(|_| !self.threads.is_empty()) else {
-            return Pending::Done(Box::new(check_block(&place, &ask, &mut Scratch::default())));
+            return Pending::Done(check(batch, &mut Scratch::default()));
         };
+        let first = batch.first().map(|(place, _)| place.clone());
         let (reply, receiver) = mpsc::sync_channel(1);
-        match jobs.send(Job { place: place.clone(), ask, reply }) {
-            Ok(()) => Pending::Waiting(place, receiver),
-            Err(mpsc::SendError(job)) => {
-                Pending::Done(Box::new(check_block(&place, &job.ask, &mut Scratch::default())))
-            }
+        match jobs.send(Job { batch, reply }) {
+            Ok(()) => Pending::Waiting(first, receiver),
+            Err(mpsc::SendError(job)) => Pending::Done(check(job.batch, &mut Scratch::default())),
         }
     }
 }
@@ -75,12 +76,21 @@ impl Pool {
 impl Pending {
     pub(crate) fn wait(self) -> Checked {
         match self {
-            Pending::Done(checked) => *checked,
-            Pending::Waiting(place, receiver) => {
-                receiver.recv().unwrap_or_else(|_| Err(place.fault("the thread that read it ended")))
-            }
+            Pending::Done(checked) => checked,
+            Pending::Waiting(first, receiver) => receiver.recv().unwrap_or_else(|_| {
+                let ended = |place: BlockPlace| {
+                    let fault = place.fault("the thread that read it ended");
+                    (place, Err(fault))
+                };
+                first.map(ended).into_iter().collect()
+            }),
         }
     }
+}
+
+fn check(batch: Batch, scratch: &mut Scratch) -> Checked {
+    let checked = check_blocks(&batch, scratch);
+    batch.into_iter().map(|(place, _)| place).zip(checked).collect()
 }
 
 impl Drop for Pool {
@@ -97,8 +107,8 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
     let mut scratch = Scratch::default();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { place, ask, reply }) = job else { return };
+        let Ok(Job { batch, reply }) = job else { return };
         // Nobody waits any more when an earlier block was found to be wrong.
-        let _ = reply.send(check_block(&place, &ask, &mut scratch));
+        let _ = reply.send(check(batch, &mut scratch));
     }
 }

@@ -1,26 +1,23 @@
-//! Writes an audit directory of any size, signed and valid, to measure verifiers with.
+//! Writes one log as a node would have left it: the same functions (`audit-core`) make the bytes, in
+//! another order of work; no consensus, no fsync.
 //!
-//! `cargo run --release -p provost-audit-verify --example synth_audit -- DIR RECORDS [TENANTS]`
-//!
-//! The files are made by the same functions as a node's (`audit-core`); only the order of work
-//! differs: no consensus, no fsync. Records are about 800 bytes and come in pairs, an intent and
-//! its outcome, eight calls running at a time, as on a busy node.
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "a tool for measuring stops at the first surprise")]
+//! Records are about 900 bytes and come in pairs, an intent and its outcome, eight calls running at a
+//! time, as on a busy node.
 
 use std::{
     fs::{self, File},
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use provost_audit_core::{
     BLOCK_RECORDS, Checkpoint, Frontier, Hash, LogId, NoteSigner, Place, SEGMENT_LEAVES, SegmentFooter, SegmentHeader,
     TailHeader, VerifierKey, chain_next, chain_start, encode_block, encode_record, leaf_hash, push_tail_frame,
 };
 use provost_audit_verify::{CHECKPOINT_FILE, HISTORY_FILE, KEY_FILE, LogLayout};
 use provost_types::{
-    AuditEvent, Body, CallId, CallStatus, Effect, Impact, KeptBody, KeyId, Name, Phase, Revision, What, Who, Why,
+    AuditEvent, Body, CallId, CallStatus, Effect, Impact, KeptBody, KeyId, Phase, Revision, What, Who, Why,
 };
 
 /// Calls that run at the same time.
@@ -29,7 +26,8 @@ const START_NS: u64 = 1_763_000_000_000_000_000;
 /// A node signs about once a second; at 20,000 records a second that is this often.
 const RECORDS_PER_CHECKPOINT: u64 = 20_000;
 
-struct Key(Ed25519KeyPair);
+/// A key that signs.
+pub struct Key(pub Ed25519KeyPair);
 
 impl NoteSigner for Key {
     fn public_key(&self) -> [u8; 32] {
@@ -40,35 +38,8 @@ impl NoteSigner for Key {
     }
 }
 
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, records, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: synth_audit DIR RECORDS [TENANTS]");
-        std::process::exit(5);
-    };
-    let records: u64 = records.parse().expect("a number of records");
-    let tenants: u64 = rest.first().map_or(1, |n| n.parse().expect("a number of tenants"));
-    let dir = PathBuf::from(dir);
-    let key = Key(Ed25519KeyPair::generate().expect("a key"));
-    let mut top = String::new();
-    let mut bytes = 0;
-    for n in 0..tenants {
-        let log = LogId(Some(Name::new(&format!("tenant-{n}")).expect("a name")));
-        let share = records / tenants + u64::from(n < records % tenants);
-        let mut writer = LogWriter::create(&dir, log, &key);
-        for index in 0..share {
-            writer.append(index, index + 1 == share);
-        }
-        let (note, leaf_bytes) = writer.finish();
-        top.push_str(&note);
-        top.push('\n');
-        bytes += leaf_bytes;
-    }
-    fs::write(dir.join(CHECKPOINT_FILE), top).expect("the checkpoints");
-    println!("{records} records in {tenants} logs, {} bytes each", bytes / records.max(1));
-}
-
-struct LogWriter<'a> {
+/// One log, written from its first record on.
+pub struct LogWriter<'a> {
     log: LogId,
     origin: String,
     layout: LogLayout,
@@ -89,7 +60,8 @@ struct LogWriter<'a> {
 }
 
 impl<'a> LogWriter<'a> {
-    fn create(dir: &Path, log: LogId, key: &'a Key) -> Self {
+    /// Begins `log` in the audit directory `dir`.
+    pub fn create(dir: &Path, log: LogId, key: &'a Key) -> Self {
         let origin = log.origin("provost");
         let layout = LogLayout::new(dir.join(log.folder()));
         fs::create_dir_all(layout.segments()).expect("the log's folder");
@@ -117,7 +89,8 @@ impl<'a> LogWriter<'a> {
         }
     }
 
-    fn append(&mut self, index: u64, last: bool) {
+    /// Appends record `index`, which must be the next; the last one is signed.
+    pub fn append(&mut self, index: u64, last: bool) {
         let event = event(&self.log, index);
         let place = Place { writer_id: "node-1", epoch: 1, seq: index + 1, prev: self.prev };
         let leaf = encode_record(&event, &place).expect("a record");
@@ -178,7 +151,8 @@ impl<'a> LogWriter<'a> {
         self.block_chain = self.chain;
     }
 
-    fn finish(self) -> (String, u64) {
+    /// Writes what is left; gives the newest checkpoint, and how many bytes the records have.
+    pub fn finish(self) -> (String, u64) {
         let first_index = self.tree.size() - self.hashes.len() as u64;
         let mut tail = TailHeader { first_index, chain_in: self.block_chain }.encode();
         tail.extend_from_slice(&self.tail);
