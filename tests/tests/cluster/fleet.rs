@@ -3,7 +3,6 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
@@ -16,6 +15,7 @@ use serde_json::Value;
 use crate::{
     cluster::Cluster,
     harness::{START_LIMIT, binary, signal, text},
+    ports::free_ports,
 };
 
 /// How long a node may take to stop in order.
@@ -74,9 +74,8 @@ impl DataNode {
         let token = cluster.cli(&["cluster", "join-token", "--role", "data-plane", "--node", name]);
         assert!(token.status.success(), "no join token for {name}: {}", text(&token));
         std::fs::write(dir.join("join-token"), &token.stdout).unwrap();
-        // The same for every start. Held together, so that none is chosen twice.
-        let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let [http, peer, metrics] = [0, 1, 2].map(|i: usize| held[i].local_addr().unwrap());
+        // The same for every start.
+        let [http, peer, metrics] = free_ports();
         let voters: Vec<String> = cluster.place.peers().iter().map(|peer| format!("'{peer}'")).collect();
         let config = format!(
             "node = '{name}'\nroles = ['data-plane']\ndata_dir = '{data}'\ncontrol_plane = [{voters}]\n\

@@ -44,6 +44,7 @@ mod matrix;
 mod minority;
 mod operator_pki;
 mod operators;
+mod ports;
 mod processes;
 mod quota_flood;
 mod restore;

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::{MutexGuard, PoisonError},
@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 
 pub use crate::server_process::{Server, provost};
-use crate::{cluster::TURN, harness};
+use crate::{cluster::TURN, harness, ports::free_ports};
 
 /// Patience with anything that a healthy cluster does by itself, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -242,12 +242,6 @@ fn essence(status: &Value) -> Value {
     };
     let members: Vec<Vec<Value>> = status["members"].as_array().into_iter().flatten().map(member).collect();
     serde_json::json!([status["cluster"], status["leader_id"], status["term"], status["confirmed"], members])
-}
-
-/// Free a moment ago, all different.
-fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let held: Vec<TcpListener> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|i| held[i].local_addr().unwrap())
 }
 
 /// Removes every folder of this name below another.

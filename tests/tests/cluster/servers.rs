@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Permissions},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -12,7 +12,10 @@ use std::{
 use provost_wire::{AdminConnection, admin as wire, connect_admin};
 use serde_json::Value;
 
-use crate::harness::{binary, text};
+use crate::{
+    harness::{binary, text},
+    ports::free_ports,
+};
 
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -213,10 +216,4 @@ pub async fn write(admin: &AdminConnection, tenant: &str) -> Result<(), tonic::S
 
 pub fn good(output: &Output) {
     assert!(output.status.success(), "{}", text(output));
-}
-
-/// Ports that are free now.
-fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let held: Vec<TcpListener> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|i| held[i].local_addr().unwrap())
 }
