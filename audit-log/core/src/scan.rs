@@ -2,7 +2,11 @@
 
 use provost_types::{CallId, Phase};
 
-use crate::{hash::decode_hex, marks, view::ViewError};
+use crate::{
+    marks,
+    quick::{call_id, escape_len, phase, short_number},
+    view::ViewError,
+};
 
 /// A key as it stands in the record.
 #[derive(Clone, Copy, Default)]
@@ -24,47 +28,6 @@ fn first_eight(bytes: &[u8]) -> u64 {
         Some(eight) => u64::from_be_bytes(*eight),
         None => bytes.iter().fold(0, |word, b| word << 8 | u64::from(*b)) << (8 * (8 - bytes.len())).min(63),
     }
-}
-
-/// The phase of this name.
-pub(crate) fn phase(text: &[u8]) -> Option<Phase> {
-    match text {
-        b"intent" => Some(Phase::Intent),
-        b"outcome" => Some(Phase::Outcome),
-        b"denied" => Some(Phase::Denied),
-        b"event" => Some(Phase::Event),
-        _ => None,
-    }
-}
-
-/// An id of 32 hexadecimal digits.
-pub(crate) fn call_id(text: &[u8]) -> Option<CallId> {
-    let mut bytes = [0; 16];
-    decode_hex(text, &mut bytes)?;
-    Some(CallId(u128::from_be_bytes(bytes)))
-}
-
-/// How many decimal digits the eight bytes begin with.
-#[inline]
-fn digits(word: u64) -> u32 {
-    const ONES: u64 = u64::MAX / 255;
-    // Zero to nine where a digit was. The lowest mark is exact; those above it may be carries.
-    let values = word ^ (ONES * b'0' as u64);
-    let others = (values | values.wrapping_add(ONES * 0x76)) & (ONES * 0x80);
-    others.trailing_zeros() / 8
-}
-
-/// Of ten.
-const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
-
-/// The number that the first `len` digits of the eight bytes write; `len` is 1 to 8.
-#[inline]
-fn value(word: u64, len: u32) -> u64 {
-    // Zeros before it; then two digits, four, eight are brought together.
-    let word = (word & (u64::MAX / 255 * 0x0f)) << (64 - 8 * len);
-    let word = (word * 10 + (word >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let word = (word * 100 + (word >> 16)) & 0x0000_ffff_0000_ffff;
-    (word * 10_000 + (word >> 32)) & 0xffff_ffff
 }
 
 /// A record, and how far it has been read.
@@ -122,16 +85,6 @@ impl<'a, 'm> Scan<'a, 'm> {
         Ok(Key { bytes })
     }
 
-    /// The text that began before this place, up to its quote, if it holds no escapes; stays before
-    /// the quote.
-    #[inline]
-    pub(crate) fn plain_text(&mut self) -> Option<&'a [u8]> {
-        let start = self.at;
-        self.skip_plain();
-        let text = self.bytes.get(start..self.at)?;
-        (self.bytes.get(self.at) == Some(&b'"')).then_some(text)
-    }
-
     /// Passes over the rest of a text; stays before its quote.
     #[inline]
     pub(crate) fn skip_to_quote(&mut self) -> Result<(), ViewError> {
@@ -171,48 +124,20 @@ impl<'a, 'm> Scan<'a, 'm> {
 
     /// The escapes that RFC 8785 writes, and no other spelling of the same character.
     fn escape(&mut self) -> Result<(), ViewError> {
-        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
-        let len = match rest {
-            [b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-            [b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', ..] => 6,
-            [b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', ..] => 6,
-            _ => return Err(self.wrong("an escape that the canonical form does not have")),
-        };
+        let len = escape_len(self.rest()).ok_or(self.wrong("an escape that the canonical form does not have"))?;
         self.at += len;
         Ok(())
     }
 
     #[inline]
     pub(crate) fn number(&mut self) -> Result<u64, ViewError> {
-        match self.short_number() {
+        match short_number(self.rest()) {
             Some((value, len)) => {
                 self.at += len;
                 Ok(value)
             }
             None => self.any_number(),
         }
-    }
-
-    /// A number of one to 19 digits and its length, eight digits at a time; `None` where it is not
-    /// so, or too near to the record's end to say.
-    #[inline]
-    pub(crate) fn short_number(&self) -> Option<(u64, usize)> {
-        let rest = self.rest();
-        let (mut number, mut len) = (0u64, 0);
-        loop {
-            let word = u64::from_le_bytes(*rest.get(len..)?.first_chunk::<8>()?);
-            let more = digits(word);
-            if more > 0 {
-                number = number.wrapping_mul(POWERS[more as usize]).wrapping_add(value(word, more));
-                len += more as usize;
-            }
-            if more < 8 {
-                break;
-            }
-        }
-        // No overflow below 20 digits.
-        let plain = (1..20).contains(&len) && (len == 1 || rest.first() != Some(&b'0'));
-        plain.then_some((number, len))
     }
 
     #[cold]

@@ -8,11 +8,12 @@
 use provost_types::{CallId, Phase};
 
 use crate::{
+    found::Found,
     hash::Hash,
     keys::{Field, KeyBook, START},
     marks,
     record::MAX_LEAF,
-    scan::{Key, Scan, call_id, phase},
+    scan::{Key, Scan},
 };
 
 /// The leaf is not a canonical record.
@@ -89,17 +90,21 @@ impl RecordReader {
         // quote stands next. `last` is the last key that is not in the book's.
         let (mut known, mut text, mut last) = (START, false, Key::default());
         loop {
-            if let Some(met) = self.keys.follow(known, scan.rest()) {
-                let end = scan.at + met.len;
-                scan.at = end;
-                if !found.quickly(met.field, met.text, &mut scan) {
-                    scan.at = end - usize::from(met.text);
-                    found.take(met.field, &mut scan)?;
-                    scan.at -= usize::from(met.text);
-                }
+            // The place is a local value here, and not the scan's, so that it stays in a register.
+            let mut at = scan.at;
+            while let Some(met) = self.keys.follow(known, leaf.get(at..).unwrap_or_default()) {
+                at += met.len;
+                at = match found.quickly(met.field, met.text, leaf, &self.marks, at) {
+                    Some(end) => end,
+                    None => {
+                        scan.at = at - usize::from(met.text);
+                        found.take(met.field, &mut scan)?;
+                        scan.at - usize::from(met.text)
+                    }
+                };
                 (known, text) = (Some(met.number), met.text);
-                continue;
             }
+            scan.at = at;
             let piece = scan.at;
             scan.at += usize::from(text);
             if piece > 1 {
@@ -128,119 +133,6 @@ impl RecordReader {
         }
         found.finish(leaf.len())
     }
-}
-
-#[derive(Default)]
-struct Found<'a> {
-    call_id: Option<CallId>,
-    phase: Option<Phase>,
-    status: Option<&'a str>,
-    tenant: Option<&'a str>,
-    time_ns: Option<u64>,
-    body_sealed: Option<Hash>,
-    body_key: Option<&'a str>,
-    event: Option<&'a str>,
-    writer_id: Option<&'a str>,
-    epoch: Option<u64>,
-    seq: Option<u64>,
-    prev: Option<Hash>,
-    version: Option<u64>,
-}
-
-impl<'a> Found<'a> {
-    /// Reads a value that is as it nearly always is, and stays behind it, for a text before its quote;
-    /// false where [`Found::take`] has to look.
-    #[inline]
-    fn quickly(&mut self, field: Field, text: bool, scan: &mut Scan<'a, '_>) -> bool {
-        if !text {
-            let to = match field {
-                Field::Other => return scan.skip().is_ok(),
-                Field::Epoch => &mut self.epoch,
-                Field::Seq => &mut self.seq,
-                Field::Version => &mut self.version,
-                _ => return false,
-            };
-            let Some((number, len)) = scan.short_number() else { return false };
-            scan.at += len;
-            *to = Some(number);
-            return true;
-        }
-        if field == Field::Other {
-            return scan.skip_to_quote().is_ok();
-        }
-        if field == Field::TimeNs {
-            self.time_ns = scan.short_number().map(|(number, len)| {
-                scan.at += len;
-                number
-            });
-            return self.time_ns.is_some() && scan.rest().first() == Some(&b'"');
-        }
-        let Some(bytes) = scan.plain_text() else { return false };
-        let str = || std::str::from_utf8(bytes).ok();
-        match field {
-            Field::CallId => set(&mut self.call_id, call_id(bytes)),
-            Field::Phase => set(&mut self.phase, phase(bytes)),
-            Field::Status => set(&mut self.status, str()),
-            Field::Tenant => set(&mut self.tenant, str()),
-            Field::Event => set(&mut self.event, str()),
-            Field::WriterId => set(&mut self.writer_id, str()),
-            Field::BodyKey => set(&mut self.body_key, str()),
-            Field::WriterPrev => set(&mut self.prev, Hash::parse(bytes).ok()),
-            Field::BodySealed => set(&mut self.body_sealed, Hash::parse(bytes).ok()),
-            Field::TimeNs | Field::Epoch | Field::Seq | Field::Version | Field::Other => false,
-        }
-    }
-
-    fn take(&mut self, field: Field, scan: &mut Scan<'a, '_>) -> Result<(), ViewError> {
-        match field {
-            Field::CallId => self.call_id = Some(scan.call_id()?),
-            Field::Phase => self.phase = Some(scan.phase()?),
-            Field::Status => self.status = Some(scan.str()?),
-            Field::Tenant => self.tenant = Some(scan.str()?),
-            Field::TimeNs => self.time_ns = Some(scan.decimal_text()?),
-            Field::Event => self.event = Some(scan.str()?),
-            Field::WriterId => self.writer_id = Some(scan.str()?),
-            Field::Epoch => self.epoch = Some(scan.number()?),
-            Field::Seq => self.seq = Some(scan.number()?),
-            Field::Version => self.version = Some(scan.number()?),
-            Field::WriterPrev => self.prev = Some(hash(scan, "writer_prev is not a hash")?),
-            Field::BodyKey => self.body_key = Some(scan.str()?),
-            Field::BodySealed => self.body_sealed = Some(hash(scan, "body.sealed is not a hash")?),
-            Field::Other => scan.skip()?,
-        }
-        Ok(())
-    }
-
-    fn finish(self, at: usize) -> Result<RecordView<'a>, ViewError> {
-        let missing = |what| ViewError { at, what };
-        if self.version != Some(1) {
-            return Err(missing("`v` is not 1"));
-        }
-        Ok(RecordView {
-            call_id: self.call_id.ok_or(missing("`call_id` is missing"))?,
-            phase: self.phase.ok_or(missing("`phase` is missing"))?,
-            status: self.status,
-            tenant: self.tenant,
-            time_ns: self.time_ns.ok_or(missing("`time_ns` is missing"))?,
-            body_sealed: self.body_sealed,
-            body_key: self.body_key,
-            event: self.event,
-            writer_id: self.writer_id.ok_or(missing("`writer_id` is missing"))?,
-            epoch: self.epoch.ok_or(missing("`epoch` is missing"))?,
-            seq: self.seq.ok_or(missing("`seq` is missing"))?,
-            prev: self.prev.ok_or(missing("`writer_prev` is missing"))?,
-        })
-    }
-}
-
-fn set<T>(to: &mut Option<T>, value: Option<T>) -> bool {
-    *to = value;
-    to.is_some()
-}
-
-fn hash(scan: &mut Scan<'_, '_>, what: &'static str) -> Result<Hash, ViewError> {
-    let at = scan.at;
-    Hash::parse(scan.text()?).map_err(|_| ViewError { at, what })
 }
 
 #[cfg(test)]

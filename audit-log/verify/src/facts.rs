@@ -70,14 +70,15 @@ pub(crate) struct Facts {
 /// The event that destroys keys.
 const ERASE_EVENT: &str = "audit.erase";
 
-/// One phase of a call: call, place in the run, whether it is the outcome, writer, epoch.
-type Step = (u128, u64, bool, usize, u64);
+/// An intent whose outcome has not been met: call, index, writer, epoch.
+type Open = (u128, u64, usize, u64);
 
 /// Collects the facts of a run, record by record.
 pub(crate) struct Collector<'a> {
     tenant: &'a str,
     facts: Facts,
-    steps: Vec<Step>,
+    /// Few: calls end soon. At worst a run is searched half as often as it has records.
+    open: Vec<Open>,
     /// The writer of the latest record.
     latest: usize,
 }
@@ -85,7 +86,7 @@ pub(crate) struct Collector<'a> {
 impl<'a> Collector<'a> {
     /// For `tenant`'s log; empty for the cluster's.
     pub(crate) fn new(tenant: &'a str) -> Self {
-        Self { tenant, facts: Facts { times: (u64::MAX, 0), ..Facts::default() }, steps: Vec::new(), latest: 0 }
+        Self { tenant, facts: Facts { times: (u64::MAX, 0), ..Facts::default() }, open: Vec::new(), latest: 0 }
     }
 
     /// `signed_ns`: when the newest checkpoint before this record was signed.
@@ -112,9 +113,24 @@ impl<'a> Collector<'a> {
         facts.times = (facts.times.0.min(view.time_ns), facts.times.1.max(view.time_ns));
         let link = Link { index, epoch: view.epoch, seq: view.seq, prev: view.prev, hash };
         let writer = self.follow(view.writer_id, link);
+        let call = view.call_id.0;
         match view.phase {
-            Phase::Intent => self.steps.push((view.call_id.0, index, false, writer, view.epoch)),
-            Phase::Outcome => self.steps.push((view.call_id.0, index, true, writer, view.epoch)),
+            Phase::Intent => {
+                if let Some(before) = self.open.iter_mut().find(|open| open.0 == call) {
+                    self.facts.violations.push((index, SECOND_INTENT.to_owned()));
+                    *before = (call, index, writer, view.epoch);
+                } else {
+                    self.open.push((call, index, writer, view.epoch));
+                }
+            }
+            Phase::Outcome => {
+                let at = self.open.iter().position(|open| open.0 == call);
+                let intent = at.map(|at| self.open.swap_remove(at).1);
+                self.facts.calls.push(match intent {
+                    Some(intent) => CallFact::Whole { call, intent },
+                    None => CallFact::Ended { call, outcome: index },
+                });
+            }
             Phase::Denied | Phase::Event => {}
         }
     }
@@ -137,30 +153,11 @@ impl<'a> Collector<'a> {
         self.latest
     }
 
-    /// The facts; calls that both began and ended in the run are brought together.
-    pub(crate) fn finish(self) -> Facts {
-        let (mut facts, mut steps) = (self.facts, self.steps);
-        // By call, and within a call in order: no map, and no key of a caller's choosing in one.
-        steps.sort_unstable();
-        let mut open: Option<Step> = None;
-        let began = |step: Step| CallFact::Began { call: step.0, intent: step.1, writer: step.3, epoch: step.4 };
-        for step in steps {
-            let same = open.take_if(|intent| intent.0 == step.0);
-            if let Some(other) = open.take() {
-                facts.calls.push(began(other));
-            }
-            match (same, step.2) {
-                (Some(intent), true) => facts.calls.push(CallFact::Whole { call: step.0, intent: intent.1 }),
-                (None, true) => facts.calls.push(CallFact::Ended { call: step.0, outcome: step.1 }),
-                (Some(_), false) => {
-                    facts.violations.push((step.1, SECOND_INTENT.to_owned()));
-                    open = Some(step);
-                }
-                (None, false) => open = Some(step),
-            }
-        }
-        facts.calls.extend(open.map(began));
-        facts
+    /// The facts; those of one call are in order.
+    pub(crate) fn finish(mut self) -> Facts {
+        let began = |open: Open| CallFact::Began { call: open.0, intent: open.1, writer: open.2, epoch: open.3 };
+        self.facts.calls.extend(self.open.into_iter().map(began));
+        self.facts
     }
 }
 

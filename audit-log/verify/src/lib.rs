@@ -19,6 +19,7 @@ mod key_chain;
 mod layout;
 mod leaf_hashes;
 mod log_check;
+mod marks;
 mod options;
 mod pass;
 mod pool;

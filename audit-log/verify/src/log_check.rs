@@ -15,6 +15,7 @@ use crate::{
     key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
     leaf_hashes::LeafHashes,
+    marks::Marks,
     options::VerifyOptions,
     pass::{Pass, Stop},
     pool::{Batch, Pending, Pool},
@@ -136,7 +137,7 @@ impl LogCheck<'_> {
 
     fn read_all(&self, pass: &mut Pass, start: u64, known: &[Known]) -> Result<(), Stop> {
         let mut walk = Walk::new(self.layout.clone(), start);
-        let mut marks = Marks { tenant: Arc::from(self.log.tenant()), known, signed_ns: 0 };
+        let mut marks = Marks::new(self.log.tenant(), known);
         let mut begun = VecDeque::new();
         let mut batch = Batch::new();
         let mut end = None;
@@ -293,33 +294,5 @@ fn add_notes(report: &mut LogReport, hashes_short: u64) {
             "{n} records are dated more than 15 minutes before a checkpoint that precedes them: a writer's clock \
              was wrong, or it back-dated them; their order is proven, their time is what the writer says"
         ));
-    }
-}
-
-/// Which checkpoints lie in which run.
-struct Marks<'a> {
-    tenant: Arc<str>,
-    /// Those that are still to come, by size.
-    known: &'a [Known],
-    /// When the newest of those behind was signed.
-    signed_ns: u64,
-}
-
-impl Marks<'_> {
-    fn ask(&mut self, first: u64, count: u64) -> Ask {
-        self.take(first, |_, _| {});
-        let signed_ns = self.signed_ns;
-        let mut marks = Vec::new();
-        self.take(first.saturating_add(count), |size, time_ns| marks.push((size, time_ns)));
-        Ask { tenant: self.tenant.clone(), marks, signed_ns }
-    }
-
-    /// Passes over checkpoints of up to `size` records.
-    fn take(&mut self, size: u64, mut each: impl FnMut(u64, u64)) {
-        while let Some((next, rest)) = self.known.split_first().filter(|(k, _)| k.checkpoint.size <= size) {
-            each(next.checkpoint.size, next.checkpoint.time_ns);
-            self.signed_ns = self.signed_ns.max(next.checkpoint.time_ns);
-            self.known = rest;
-        }
     }
 }
