@@ -174,7 +174,8 @@ impl Retention {
     }
 
     /// Prunes the segments of `log` whose newest record is older than `keep`, or says which would go.
-    /// `policy` names the rule in the record.
+    /// `policy` names the rule in the record. The cluster's log is kept whole: its records prove the
+    /// keys and the ends of all others.
     pub async fn prune(
         &self,
         log: &LogId,
@@ -183,6 +184,10 @@ impl Retention {
         by: Who,
         only_look: bool,
     ) -> Result<PruneReport, RetentionError> {
+        if *log == LogId::CLUSTER {
+            let why = "the cluster's log is kept whole: its records prove the keys and the ends of all other logs";
+            return Err(RetentionError::Refused(why.to_owned()));
+        }
         let (signed, tail_first) = self.bounds(log);
         let before = now_ns().saturating_sub(u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX));
         let layout = LogLayout::new(self.audit_dir.join(log.folder()));

@@ -125,11 +125,14 @@ impl AuditConfig {
         self.forward.iter().filter_map(|file| forward(file).ok()).collect()
     }
 
-    /// How long the records of a log are kept, and the rule that says so; `None`: for ever.
+    /// How long the records of a log are kept, and the rule that says so; `None`: for ever, as the
+    /// cluster's log is.
     pub fn keep(&self, log: &LogId) -> Option<(Duration, String)> {
-        let name = if *log == LogId::CLUSTER { "cluster" } else { log.tenant() };
+        if *log == LogId::CLUSTER {
+            return None;
+        }
         let of = |wanted: &str| self.retention.iter().find(|rule| rule.tenant == wanted);
-        let rule = of(name).or_else(|| of(EVERY_TENANT).filter(|_| *log != LogId::CLUSTER))?;
+        let rule = of(log.tenant()).or_else(|| of(EVERY_TENANT))?;
         Some((parse_duration(&rule.keep).ok()?, format!("keep {} for {}", rule.keep, rule.tenant)))
     }
 }
@@ -157,11 +160,10 @@ pub fn check(file: &AuditFile, has_log: bool, say: &mut impl FnMut(&'static str,
         say("audit.retention", "has two rules for one tenant".to_owned());
     }
     for rule in &file.retention {
-        if rule.tenant != EVERY_TENANT && log_of(&rule.tenant).is_none() {
-            say(
-                "audit.retention",
-                format!("has a rule for `{}`, which is no tenant's name, `cluster` or `*`", rule.tenant),
-            );
+        if rule.tenant == "cluster" {
+            say("audit.retention", "has a rule for `cluster`: that log proves the others and is kept whole".to_owned());
+        } else if rule.tenant != EVERY_TENANT && log_of(&rule.tenant).is_none() {
+            say("audit.retention", format!("has a rule for `{}`, which is no tenant's name or `*`", rule.tenant));
         }
         match parse_duration(&rule.keep) {
             Ok(keep) if keep >= MIN_KEEP => {}
