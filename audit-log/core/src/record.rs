@@ -296,8 +296,11 @@ fn text(value: Option<&str>) -> Text<'_> {
     value.filter(|v| !v.is_empty()).map(|v| cut(v, MAX_TEXT))
 }
 
+/// A list that is cut says so with its last item.
 fn items(values: &[String]) -> Vec<Cow<'_, str>> {
-    values.iter().take(MAX_ITEMS).map(|v| cut(v, MAX_ITEM)).collect()
+    let kept = if values.len() > MAX_ITEMS { MAX_ITEMS - 1 } else { values.len() };
+    let cut_off = (kept < values.len()).then_some(Cow::Borrowed("…"));
+    values.iter().take(kept).map(|v| cut(v, MAX_ITEM)).chain(cut_off).collect()
 }
 
 fn cut(value: &str, max: usize) -> Cow<'_, str> {

@@ -125,4 +125,8 @@ impl AuditSink for AuditLog {
     fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
         self.writer.record(event)
     }
+
+    fn record_if_awaited(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        self.writer.record_if_awaited(event)
+    }
 }

@@ -37,10 +37,25 @@ pub(crate) const RETRY: (Duration, Duration) = (Duration::from_millis(10), Durat
 /// Outcomes of the task's own that one batch takes along.
 const MAX_OWN: usize = 128;
 
+/// A record that is to be made.
+pub(crate) struct Asked {
+    pub(crate) event: Box<AuditEvent>,
+    pub(crate) reply: ReplyTo,
+    /// Whoever asks brings it again: it need not be made when nobody waits for it any more.
+    pub(crate) if_awaited: bool,
+}
+
+impl Asked {
+    /// Nobody waits any more: the call of this intent will not run, or the record comes again.
+    fn is_withdrawn(&self) -> bool {
+        (self.if_awaited || self.event.phase == Phase::Intent) && self.reply.is_closed()
+    }
+}
+
 /// What the task is told.
 pub(crate) enum Message {
     /// Record this.
-    Record(Box<AuditEvent>, ReplyTo),
+    Record(Asked),
     /// Finish what was taken, then end.
     Close(oneshot::Sender<()>),
 }
@@ -104,8 +119,8 @@ impl Sequencer {
                     self.settle(batch, result).await;
                 }
                 message = queue.recv(), if room => match message {
-                    Some(Message::Record(event, reply)) => {
-                        if let Some(done) = self.start(event, reply, &mut queue) {
+                    Some(Message::Record(asked)) => {
+                        if let Some(done) = self.start(asked, &mut queue) {
                             queue.close();
                             closing = Some(done);
                         }
@@ -127,18 +142,13 @@ impl Sequencer {
         }
     }
 
-    /// Starts a batch with `event` and whatever else waits.
-    fn start(
-        &mut self,
-        event: Box<AuditEvent>,
-        reply: ReplyTo,
-        queue: &mut mpsc::Receiver<Message>,
-    ) -> Option<oneshot::Sender<()>> {
-        let mut events = vec![(event, reply)];
+    /// Starts a batch with `first` and whatever else waits.
+    fn start(&mut self, first: Asked, queue: &mut mpsc::Receiver<Message>) -> Option<oneshot::Sender<()>> {
+        let mut events = vec![first];
         let mut closing = None;
         while events.len() < MAX_BATCH_RECORDS - MAX_OWN {
             match queue.try_recv() {
-                Ok(Message::Record(event, reply)) => events.push((event, reply)),
+                Ok(Message::Record(asked)) => events.push(asked),
                 Ok(Message::Close(done)) => {
                     closing = Some(done);
                     break;
@@ -150,10 +160,10 @@ impl Sequencer {
         closing
     }
 
-    fn send_batch(&mut self, events: Vec<(Box<AuditEvent>, ReplyTo)>) {
+    fn send_batch(&mut self, events: Vec<Asked>) {
         if let Some(why) = &self.failed {
-            for (_, reply) in events {
-                let _ = reply.send(Err(AuditUnavailable(why.clone())));
+            for asked in events {
+                let _ = asked.reply.send(Err(AuditUnavailable(why.clone())));
             }
             return self.own.clear();
         }
@@ -163,15 +173,11 @@ impl Sequencer {
                 self.numbering.add(&mut build, Box::new(event), None);
             }
         }
-        for (event, reply) in events {
-            // Nobody waits for this intent any more, so its call will not run.
-            if event.phase == Phase::Intent && reply.is_closed() {
-                continue;
-            }
+        for asked in events.into_iter().filter(|asked| !asked.is_withdrawn()) {
             if build.bytes >= MAX_BATCH_BYTES {
                 self.propose(std::mem::take(&mut build));
             }
-            self.numbering.add(&mut build, event, Some(reply));
+            self.numbering.add(&mut build, asked.event, Some(asked.reply));
         }
         self.propose(build);
     }

@@ -20,7 +20,7 @@ use crate::{
     own_events::{now_ns, own_event},
     proposer::{ProposeError, Proposer},
     recovery::unknown_outcome,
-    sequencer::{Message, QUEUE, Sequencer, Shared, Stage},
+    sequencer::{Asked, Message, QUEUE, Sequencer, Shared, Stage},
 };
 
 /// Between two tries to end the calls of an earlier start.
@@ -91,7 +91,7 @@ impl AuditWriter {
     pub async fn close(&self, limit: Duration) -> Result<(), AuditError> {
         let closing = async {
             if let Some(epoch) = self.epoch() {
-                self.submit(own_event(&self.inner.config.writer, "log.stop", epoch)).await?;
+                self.submit(own_event(&self.inner.config.writer, "log.stop", epoch), false).await?;
             }
             let (done, closed) = oneshot::channel();
             if self.inner.queue.send(Message::Close(done)).await.is_ok() && self.epoch().is_some() {
@@ -105,12 +105,20 @@ impl AuditWriter {
         }
     }
 
-    async fn submit(&self, event: AuditEvent) -> Answer {
+    async fn submit(&self, event: AuditEvent, if_awaited: bool) -> Answer {
         let closed = || AuditUnavailable("the audit log is closed".to_owned());
         let (reply, answer) = oneshot::channel();
-        let message = Message::Record(Box::new(event), reply);
+        let message = Message::Record(Asked { event: Box::new(event), reply, if_awaited });
         self.inner.queue.send(message).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
+    }
+
+    async fn submit_in_time(&self, event: AuditEvent, if_awaited: bool) -> Answer {
+        let deadline = self.inner.config.deadline;
+        match tokio::time::timeout(deadline, self.submit(event, if_awaited)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(AuditUnavailable(self.late(deadline))),
+        }
     }
 
     fn late(&self, limit: Duration) -> String {
@@ -122,13 +130,11 @@ impl AuditWriter {
 
 impl AuditSink for AuditWriter {
     fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
-        let deadline = self.inner.config.deadline;
-        Box::pin(async move {
-            match tokio::time::timeout(deadline, self.submit(event)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(AuditUnavailable(self.late(deadline))),
-            }
-        })
+        Box::pin(self.submit_in_time(event, false))
+    }
+
+    fn record_if_awaited(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        Box::pin(self.submit_in_time(event, true))
     }
 }
 
@@ -168,7 +174,7 @@ async fn end_some(writer: &AuditWriter, proposer: &Arc<dyn Proposer>, epoch: u64
     let calls = proposer.clone().open_calls(name, epoch).await?;
     let outcomes: Result<Vec<_>, _> = calls.iter().map(|call| unknown_outcome(call, now_ns())).collect();
     let outcomes = outcomes.map_err(|e| ProposeError::Refused(e.to_string()))?;
-    let records = outcomes.into_iter().map(|outcome| writer.submit(outcome));
+    let records = outcomes.into_iter().map(|outcome| writer.submit(outcome, false));
     futures::future::try_join_all(records).await.map_err(|e| ProposeError::Refused(e.0))?;
     Ok(calls.len())
 }

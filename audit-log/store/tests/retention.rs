@@ -355,7 +355,11 @@ async fn holds_are_recorded_and_a_young_log_is_not_pruned() {
     assert!(retention.held(&LogId::CLUSTER, "ana").unwrap().contains("case 7"));
     assert_eq!(retention.held(&tenant("acme"), "ana"), None);
 
-    let report = retention.prune(&LogId::CLUSTER, Duration::from_secs(1), "keep 1s", by.clone(), false).await.unwrap();
+    let whole = retention.prune(&LogId::CLUSTER, Duration::from_secs(1), "keep 1s", by.clone(), false).await;
+    assert!(matches!(whole, Err(RetentionError::Refused(why)) if why.contains("kept whole")));
+    let acme = tenant("acme");
+    log.record(event(&acme, Phase::Denied, 1, common::START_NS)).await.unwrap();
+    let report = retention.prune(&acme, Duration::from_secs(1), "keep 1s", by.clone(), false).await.unwrap();
     assert_eq!((report.from, report.to, report.record), (0, 0, None));
     let rule: provost_audit_store::KeepRule = Arc::new(|_| Some((Duration::from_secs(1), "keep 1s".to_owned())));
     retention.apply_rules(&rule).await;

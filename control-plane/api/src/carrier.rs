@@ -9,6 +9,7 @@
 //! outbox and is recorded as soon as the audit log is back.
 
 use std::{
+    collections::VecDeque,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -21,6 +22,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::{ControlError, ControlNode, ErrorKind, machine::Reply, record};
 
+/// The code of a change that is refused because it could not be recorded.
+pub(crate) const UNRECORDABLE: &str = "PV-ADMIN-AUDIT";
+/// Between two notes of how far the outbox reached.
+const MARK_EVERY: Duration = Duration::from_millis(250);
 /// How long a change may wait for its record before others are refused.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks when nothing happens.
@@ -42,8 +47,9 @@ pub(crate) struct Carrying {
 
 #[derive(Default)]
 struct Standing {
-    /// The oldest change in the outbox, and when this node first saw it there.
-    oldest: Option<(Revision, Instant)>,
+    /// The newest change at moments when the outbox held it, oldest first; only those of which the outbox
+    /// still holds something that was there then.
+    marks: VecDeque<(Revision, Instant)>,
     /// Why the audit log does not take records; known to the leader.
     failing: Option<String>,
 }
@@ -53,10 +59,18 @@ impl Carrying {
         look(&mut self.standing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn note_oldest(&self, oldest: Option<Revision>) {
-        self.with(|standing| match (oldest, &standing.oldest) {
-            (Some(now), Some((before, _))) if now == *before => {}
-            _ => standing.oldest = oldest.map(|revision| (revision, Instant::now())),
+    /// Notes the oldest and the newest change in the outbox.
+    fn note_waiting(&self, waiting: Option<(Revision, Revision)>) {
+        self.with(|standing| {
+            let Some((oldest, newest)) = waiting else { return standing.marks.clear() };
+            while standing.marks.front().is_some_and(|(mark, _)| *mark < oldest) {
+                standing.marks.pop_front();
+            }
+            // Once one is older than patience, later ones say nothing more.
+            let due = standing.marks.back().is_none_or(|(mark, at)| *mark < newest && at.elapsed() >= MARK_EVERY);
+            if due && standing.marks.front().is_none_or(|(_, at)| at.elapsed() <= PATIENCE) {
+                standing.marks.push_back((newest, Instant::now()));
+            }
         });
     }
 
@@ -66,18 +80,22 @@ impl Carrying {
 
     /// Refuses a change while records of earlier ones do not get through.
     pub(crate) fn check(&self) -> Result<(), ControlError> {
-        let why = self.with(|standing| match (&standing.failing, &standing.oldest) {
+        let why = self.with(|standing| match (&standing.failing, standing.marks.front()) {
             (Some(why), _) => Some(why.clone()),
-            (None, Some((revision, since))) if since.elapsed() > PATIENCE => {
-                Some(format!("the change of revision {revision} has waited for its record for {PATIENCE:?}"))
+            (None, Some((_, since))) if since.elapsed() > PATIENCE => {
+                Some(format!("changes have waited for their records for {PATIENCE:?}"))
             }
             _ => None,
         });
-        let Some(why) = why else { return Ok(()) };
-        let text = format!("{why}; nothing was changed");
-        let hint = "administrative changes are refused until they can be recorded";
-        Err(ControlError::new(ErrorKind::Unavailable, "PV-ADMIN-AUDIT", text, hint))
+        why.map_or(Ok(()), |why| Err(refusal(&why)))
     }
+}
+
+/// What a change is answered that could not be recorded.
+pub(crate) fn refusal(why: &str) -> ControlError {
+    let text = format!("{why}; nothing was changed");
+    let hint = "administrative changes are refused until they can be recorded";
+    ControlError::new(ErrorKind::Unavailable, UNRECORDABLE, text, hint)
 }
 
 /// Runs until it is aborted.
@@ -111,7 +129,8 @@ impl Carrier {
     async fn step(&mut self) -> Option<Duration> {
         let inner = self.node.inner.clone();
         let state = inner.published.state.load_full();
-        inner.carrying.note_oldest(state.outbox().front().map(|first| first.revision));
+        let ends = state.outbox().front().zip(state.outbox().back());
+        inner.carrying.note_waiting(ends.map(|(first, last)| (first.revision, last.revision)));
         if inner.group.metrics().role != Role::Leader {
             // Another may carry the same again from what the group was told.
             self.carried = Revision::default();
@@ -121,9 +140,11 @@ impl Carrier {
         let waiting = state.outbox().iter().filter(|u| u.revision > self.carried).take(MAX_AT_ONCE);
         let waiting: Vec<_> = waiting.cloned().collect();
         if waiting.is_empty() {
+            // What failed before was recorded by another, or is said to be in the log after all.
+            inner.carrying.note_failure(None);
             return self.say(&state).await;
         }
-        let taken = join_all(waiting.iter().map(|u| inner.audit.record(record::of_change(u)))).await;
+        let taken = join_all(waiting.iter().map(|u| inner.audit.record_if_awaited(record::of_change(u)))).await;
         for (unrecorded, taken) in waiting.iter().zip(taken) {
             if let Err(cause) = taken {
                 tracing::error!(code = "PV-ADMIN-AUDIT", error = %cause, revision = %unrecorded.revision, "a change waits for its record");
@@ -170,5 +191,31 @@ impl ControlNode {
             }
             sleep(GATHER).await;
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backlog_that_moves_on_too_slowly_refuses_changes() {
+        let carrying = Carrying::default();
+        let note = |first, last| carrying.note_waiting(Some((Revision(first), Revision(last))));
+        // Each look finds another oldest change, which came six seconds before.
+        for second in 0..6 {
+            note(second.max(1), second + 10);
+            assert!(carrying.check().is_ok(), "{second}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        note(9, 30);
+        let refused = carrying.check().unwrap_err();
+        assert_eq!((refused.code(), refused.kind), (UNRECORDABLE, ErrorKind::Unavailable));
+        note(11, 31);
+        assert!(carrying.check().is_ok(), "what waited since then has its record");
+        carrying.note_waiting(None);
+        tokio::time::advance(PATIENCE * 2).await;
+        assert!(carrying.check().is_ok());
     }
 }

@@ -7,7 +7,7 @@ use provost_types::{ResourceKey, Revision, Snapshot};
 use provost_wire::admin::Problem as LocatedProblem;
 
 use crate::{
-    Caller, ControlError, ControlNode, ErrorKind, ResourceDiff, Scope, SourceFile,
+    Caller, ControlError, ControlNode, ErrorKind, ResourceDiff, Scope, SourceFile, carrier,
     commit::Committed,
     diff,
     documents::{self, Origin, Unread},
@@ -139,13 +139,13 @@ impl ControlNode {
             }
             reach.expect(&mut transaction, &state);
             wanted.check_scope(&transaction)?;
-            let diffs = match self.admit(&wanted, &state, &transaction, reach).await {
+            let diffs = match self.admit(&wanted, &state, &transaction, reach).await? {
                 Ok(diffs) => diffs,
                 Err(_) if !fresh => {
                     fresh = true;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(problems) => return Err(wanted.located(problems)),
             };
             let touched = diffs.iter().filter(|d| d.kind != ChangeKind::Unchanged);
             let changed: Vec<ResourceKey> = touched.map(|d| d.key.clone()).collect();
@@ -163,6 +163,7 @@ impl ControlNode {
             match self.commit(&record, transaction).await? {
                 Committed::At(revision) => return Ok(ChangeReport { revision, dry_run: false, diffs }),
                 Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => fresh = true,
+                Committed::Full(why) => return Err(carrier::refusal(&why)),
                 Committed::Not(problems) => return Err(wanted.located(problems)),
             }
         }
@@ -170,14 +171,14 @@ impl ControlNode {
         Err(ControlError::new(ErrorKind::Unavailable, "PV-CTL-BUSY", text, "try again"))
     }
 
-    /// Every check, before anything is recorded or proposed.
+    /// Every check, before anything is recorded or proposed. What the change would do, or its problems.
     async fn admit(
         &self,
         wanted: &Wanted<'_>,
         state: &State,
         transaction: &Transaction,
         reach: Reach,
-    ) -> Result<Vec<ResourceDiff>, ControlError> {
+    ) -> Result<Result<Vec<ResourceDiff>, Vec<Problem>>, ControlError> {
         let next = Revision(state.revision().0 + 1);
         let planned = state.plan(next, transaction);
         let candidate = match &planned {
@@ -207,6 +208,6 @@ impl ControlNode {
         };
         problems.retain(|p| !wanted.awaits_unread(p, transaction));
         let sound = problems.is_empty() && wanted.unread.problems.is_empty();
-        if sound { Ok(report) } else { Err(wanted.located(problems)) }
+        Ok(if sound { Ok(report) } else { Err(problems) })
     }
 }

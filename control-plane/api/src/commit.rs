@@ -8,6 +8,7 @@ use provost_types::Revision;
 
 use crate::{
     ControlError, ControlNode,
+    carrier::UNRECORDABLE,
     change::CONFLICT,
     machine::Reply,
     record::{Outcome, Record},
@@ -20,6 +21,8 @@ pub(crate) enum Committed {
     At(Revision),
     /// It was rejected as it was applied, and changed nothing.
     Not(Vec<Problem>),
+    /// It changed nothing, because too many changes wait to be recorded.
+    Full(String),
 }
 
 impl ControlNode {
@@ -28,7 +31,8 @@ impl ControlNode {
     pub(crate) async fn commit(&self, record: &Record, transaction: Transaction) -> Result<Committed, ControlError> {
         let result = self.propose(transaction).await;
         let outcome = match &result {
-            Ok(Committed::At(_)) => return result,
+            // What cannot be recorded now is not recorded as refused either.
+            Ok(Committed::At(_) | Committed::Full(_)) => return result,
             Ok(Committed::Not(problems)) if problems.iter().any(|p| p.code == CONFLICT) => return result,
             Ok(Committed::Not(problems)) => Outcome::Refused(problems),
             Err(error) => Outcome::Failed(error),
@@ -42,7 +46,10 @@ impl ControlNode {
     async fn propose(&self, transaction: Transaction) -> Result<Committed, ControlError> {
         match self.propose_command(&StoredCommand::V1(transaction)).await? {
             Reply::Applied { revision } => Ok(Committed::At(revision)),
-            Reply::Rejected { problems } => Ok(Committed::Not(problems)),
+            Reply::Rejected { problems } => match problems.iter().find(|p| p.code == UNRECORDABLE) {
+                Some(full) => Ok(Committed::Full(full.message.clone())),
+                None => Ok(Committed::Not(problems)),
+            },
             other => Err(ControlError::internal(format!("a transaction was answered by {other:?}"))),
         }
     }

@@ -31,11 +31,13 @@ pub struct ControlError {
     pub kind: ErrorKind,
     /// Code, cause, what to do, and every problem of the documents.
     pub failure: Failure,
+    /// Whether what was proposed is certainly in no log.
+    not_logged: bool,
 }
 
 impl ControlError {
     pub(crate) fn new(kind: ErrorKind, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind, failure: Failure::new(code, message, hint) }
+        Self { kind, failure: Failure::new(code, message, hint), not_logged: false }
     }
 
     pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
@@ -59,6 +61,11 @@ impl ControlError {
     pub fn code(&self) -> &str {
         &self.failure.code
     }
+
+    /// Whether what was proposed is certainly in no log, and never will be.
+    pub(crate) fn is_not_logged(&self) -> bool {
+        self.not_logged
+    }
 }
 
 impl From<GroupError> for ControlError {
@@ -74,7 +81,7 @@ impl From<GroupError> for ControlError {
             GroupError::TooLarge { .. } => ErrorKind::Invalid,
             _ => ErrorKind::Internal,
         };
-        Self::new(kind, error.code(), error.to_string(), "")
+        Self { not_logged: error.not_logged(), ..Self::new(kind, error.code(), error.to_string(), "") }
     }
 }
 

@@ -12,6 +12,8 @@ use crate::{
     change::Wanted, diff, documents, secrets, tokens,
 };
 
+/// Bytes of documents that are read where they are asked for: larger ones get another thread.
+const MAX_READ_INLINE: usize = 64 << 10;
 /// History entries returned when no number is asked for.
 const DEFAULT_HISTORY: usize = 50;
 /// The longest life of a token: ten years.
@@ -59,7 +61,12 @@ impl ControlNode {
         message: &str,
         dry_run: bool,
     ) -> Result<ChangeReport, ControlError> {
-        let Documents { drafts, unread } = documents::read(files);
+        let Documents { drafts, unread } = if files.iter().map(|f| f.text.len()).sum::<usize>() <= MAX_READ_INLINE {
+            documents::read(files)
+        } else {
+            let files = files.to_vec();
+            tokio::task::spawn_blocking(move || documents::read(&files)).await.map_err(ControlError::internal)?
+        };
         let wanted = Wanted { caller, event: Event::Apply, message, dry_run, files, unread };
         let mut empty = wanted.transaction();
         empty.puts = drafts;

@@ -48,10 +48,7 @@ impl Record {
     /// What is about to be tried.
     pub(crate) fn new(caller: &Caller, event: Event, keys: &[ResourceKey], message: &str, revision: Revision) -> Self {
         let time_ns = now_ns();
-        let mut objects: Vec<String> = keys.iter().take(MAX_RECORDED_OBJECTS).map(|k| k.to_string()).collect();
-        if keys.len() > MAX_RECORDED_OBJECTS {
-            objects.push(format!("and {} more", keys.len() - MAX_RECORDED_OBJECTS));
-        }
+        let objects = named(keys.iter().map(|k| k.to_string()), keys.len());
         let event = AuditEvent {
             phase: Phase::Event,
             call_id: call_id(time_ns),
@@ -113,8 +110,8 @@ impl Record {
                 event.reason = problems.first().map(|p| p.message.clone());
             }
             Outcome::Failed(error) => {
-                // Without an answer of a quorum nobody knows yet whether it took effect.
-                let unknown = error.kind == ErrorKind::Unavailable;
+                // Without an answer of a quorum nobody knows yet whether it took effect, unless it is in no log.
+                let unknown = error.kind == ErrorKind::Unavailable && !error.is_not_logged();
                 event.status = Some(if unknown { CallStatus::Unknown } else { CallStatus::RpcError });
                 event.error = Some(error.code().to_owned());
                 event.reason = Some(error.failure.message.clone());
@@ -124,11 +121,29 @@ impl Record {
     }
 }
 
+/// Objects named in one record: with the item that counts the others as many as a record's list holds.
+const MAX_NAMED: usize = 63;
+
+/// The first of `count` objects, and how many more there are.
+fn named(objects: impl Iterator<Item = String>, count: usize) -> Vec<String> {
+    let more = count.checked_sub(MAX_NAMED + 1).map(|n| format!("and {} more", n + 1));
+    let kept = if more.is_some() { MAX_NAMED } else { count };
+    objects.take(kept).chain(more).collect()
+}
+
+/// The objects of a change as its record names them. The outbox may have counted some itself.
+fn objects_of(change: &Unrecorded) -> Vec<String> {
+    let counted = change.objects.get(MAX_RECORDED_OBJECTS);
+    let uncounted = change.objects.len().min(MAX_RECORDED_OBJECTS);
+    let more = counted.and_then(|text| text.split(' ').nth(1)?.parse::<usize>().ok()).unwrap_or(0);
+    named(change.objects.iter().take(uncounted).cloned(), uncounted + more)
+}
+
 /// The record of a change that took effect.
 pub(crate) fn of_change(change: &Unrecorded) -> AuditEvent {
     let Authorship { call_id, authenticated_by, client_address, tenant } = change.authorship.clone();
     let event = change.event.as_str();
-    let subject = Subject { event: event.to_owned(), objects: change.objects.clone(), detail: change.message.clone() };
+    let subject = Subject { event: event.to_owned(), objects: objects_of(change), detail: change.message.clone() };
     AuditEvent {
         phase: Phase::Event,
         call_id,
@@ -160,4 +175,37 @@ fn tenant_of(caller: &Caller, keys: &[ResourceKey]) -> Option<Name> {
     }
     let first = keys.first()?.tenant.clone()?;
     keys.iter().all(|k| k.tenant.as_ref() == Some(&first)).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_objects_are_named_as_a_record_holds_and_the_others_are_counted() {
+        let list = |n: usize| (0..n).map(|i| i.to_string());
+        for (count, last) in
+            [(0, None), (1, Some("0")), (63, Some("62")), (64, Some("and 1 more")), (70, Some("and 7 more"))]
+        {
+            let named = named(list(count), count);
+            assert_eq!((named.len(), named.last().map(String::as_str)), (count.min(64), last), "{count}");
+        }
+        let mut change = Unrecorded {
+            revision: Revision(1),
+            event: Event::Apply,
+            time_ns: 0,
+            author: String::new(),
+            message: String::new(),
+            authorship: Authorship {
+                call_id: CallId(1),
+                authenticated_by: String::new(),
+                client_address: None,
+                tenant: None,
+            },
+            objects: list(MAX_RECORDED_OBJECTS).collect(),
+        };
+        assert_eq!(objects_of(&change).last().map(String::as_str), Some("and 937 more"));
+        change.objects.push("and 500 more".to_owned());
+        assert_eq!(objects_of(&change).last().map(String::as_str), Some("and 1437 more"));
+    }
 }

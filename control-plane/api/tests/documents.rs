@@ -92,6 +92,17 @@ fn all_mistakes_of_all_documents_and_files_come_at_once() {
     );
 }
 
+/// A path repeats its beginning for every field below: long keys and long lists must not multiply.
+#[test]
+fn long_paths_are_not_kept_and_problems_below_have_the_place_around() {
+    let long = "k".repeat(60_000);
+    let items = "0,".repeat(20_000);
+    let text = format!("{HEAD}spec:\n  bogus: 1\n  ? {long}\n  : [{items}0]\n");
+    let found = problems(&[("a.yaml", &text)]);
+    assert_eq!(found[0], "a.yaml:5 PV-DOC-UNKNOWN spec.bogus");
+    assert!(found[1].starts_with("a.yaml:4 PV-DOC-UNKNOWN spec.kkk"), "{}", &found[1][..80]);
+}
+
 #[test]
 fn yaml_and_json_give_the_same_drafts() {
     let yaml = format!("# a comment\n{HEAD}spec:\n  rules:\n    - tools: ['sql.*']\n---\n---\n");

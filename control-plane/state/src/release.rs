@@ -111,7 +111,8 @@ impl Release {
 /// Whether the change can only end access: nobody may do more after it.
 fn takes_away(change: &KeyChange) -> bool {
     match (&change.old, &change.new) {
-        (_, None) => matches!(change.key.kind, Kind::ApiKey | Kind::RoleBinding | Kind::Principal),
+        // Not a RoleBinding: a policy may forbid to those who have a role.
+        (_, None) => matches!(change.key.kind, Kind::ApiKey | Kind::Principal),
         (Some(old), Some(new)) => match (&old.spec, &new.spec) {
             (Spec::Principal(was), Spec::Principal(is)) => {
                 let mut disabled = was.clone();

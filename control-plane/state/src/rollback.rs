@@ -2,7 +2,7 @@
 //!
 //! Credentials do not go back. A key that was revoked since must not work again and a key made
 //! since must not stop, so API keys stay as they are unless what they belong to goes; a secret
-//! that exists then and now keeps its present value. The node group stays too: how a change is
+//! that exists then and now keeps its present value, and a principal that is disabled now stays so. The node group stays too: how a change is
 //! released does not depend on what is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +71,9 @@ impl State {
             match (&now.spec, target.get_mut(key)) {
                 (Spec::Secret(now), Some(Resource { spec: Spec::Secret(then), .. })) => {
                     then.sealed = now.sealed.clone();
+                }
+                (Spec::Principal(now), Some(Resource { spec: Spec::Principal(then), .. })) => {
+                    then.disabled |= now.disabled;
                 }
                 (Spec::ApiKey(_), None) => {
                     let keep = references::of(&now.metadata, &now.spec).iter().all(|(_, k)| target.contains_key(k));

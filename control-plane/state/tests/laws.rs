@@ -187,6 +187,22 @@ fn a_revoked_key_stays_revoked_and_a_new_one_stays_valid() {
 }
 
 #[test]
+fn a_principal_that_was_disabled_since_stays_so() {
+    let ann = |text: &str, disabled| {
+        let spec = PrincipalSpec { display_name: text.to_owned(), disabled, ..Default::default() };
+        draft(Some("acme"), "ann", Spec::Principal(spec))
+    };
+    let tenant = draft(None, "acme", Spec::Tenant(TenantSpec::default()));
+    for (then, now, expect) in [(false, true, true), (true, false, true), (false, false, false)] {
+        let mut state = State::default();
+        state.apply(Revision(1), &transaction(vec![tenant.clone(), ann("then", then)], vec![])).unwrap();
+        state.apply(Revision(2), &transaction(vec![ann("now", now)], vec![])).unwrap();
+        let (puts, deletes) = state.rollback(Revision(1)).unwrap();
+        assert_eq!((puts, deletes), (vec![ann("then", expect)], vec![]), "{then} and then {now}");
+    }
+}
+
+#[test]
 fn history_is_bounded_and_says_so() {
     let mut state = State::default();
     let rounds = MAX_HISTORY as u64 + 10;

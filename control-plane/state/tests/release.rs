@@ -150,10 +150,10 @@ fn what_only_takes_access_away_waits_for_nothing_but_what_is_held() {
     let mut disabled = draft("Principal", "ann", json!({ "disabled": true }));
     let binding = || vec![key(Kind::RoleBinding, "readers")];
     for (what, puts, deletes, expect) in [
-        ("a binding", vec![], binding(), true),
         ("a principal is disabled", vec![disabled.clone()], vec![], true),
-        ("both", vec![disabled.clone()], binding(), true),
-        ("a binding and a role", vec![role("other", "1")], binding(), false),
+        ("a principal is disabled, and a role", vec![disabled.clone(), role("other", "1")], vec![], false),
+        // A policy may forbid something to those who have the role.
+        ("a binding", vec![], binding(), false),
         (
             "a changed binding",
             vec![draft("RoleBinding", "readers", json!({ "role": "reader", "principals": [] }))],

@@ -176,4 +176,10 @@ pub struct AuditUnavailable(pub String);
 pub trait AuditSink: Send + Sync {
     /// Appends one record and waits until it is durable.
     fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>>;
+
+    /// The same of a record that its caller brings again: one that is not on its way yet when the
+    /// returned future is dropped or has failed need not be written.
+    fn record_if_awaited(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        self.record(event)
+    }
 }

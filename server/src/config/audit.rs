@@ -270,6 +270,7 @@ mod tests {
             ("[[retention]]\ntenant='acme'\nkeep='1h'\n", "at least 1d"),
             ("[[retention]]\ntenant='acme'\nkeep='ever'\n", "not a duration"),
             ("[[retention]]\ntenant='a b'\nkeep='9d'\n", "no tenant's name"),
+            ("[[retention]]\ntenant='cluster'\nkeep='9d'\n", "kept whole"),
             ("[[retention]]\ntenant='a'\nkeep='9d'\n[[retention]]\ntenant='a'\nkeep='8d'\n", "two rules"),
         ];
         for (text, part) in cases {

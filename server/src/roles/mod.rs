@@ -151,7 +151,7 @@ impl Server {
                 control.api.peers().clone()
             }
             None => {
-                let own = self.audit.own_peers(config);
+                let own = self.audit.own_peers();
                 routes = routes.add_service(own.clone().into_server());
                 own
             }

@@ -83,11 +83,15 @@ pub(crate) fn problem(
     }
 }
 
+/// Bytes of a path whose place is kept; what is deeper has the place of what is around it. Paths repeat
+/// their beginning for every field below, so without a bound a small text could fill the memory.
+const MAX_PATH: usize = 256;
+
 /// A field's place is that of its key: where the eye looks for its name.
 fn walk(node: &Node, path: String, fields: &mut BTreeMap<String, (u32, u32)>) {
     match &node.value {
         Value::Map(entries) => {
-            for (key, child) in entries {
+            for (key, child) in entries.iter().filter(|(key, _)| path.len() + key.text.len() < MAX_PATH) {
                 let path = join(&path, &key.text);
                 fields.insert(path.clone(), key.place);
                 walk(child, path, fields);

@@ -44,9 +44,10 @@ impl Callers {
 }
 
 /// Whether a caller is the replica of the audit group that it says it is; for nodes that have no
-/// member list. One with a number that is not given yet, as far as this node knows, is news: its
-/// certificate is enough.
-pub fn authorise(rosters: Rosters, by_operator: bool) -> Authorise {
+/// member list. One with a number that is not given yet, as far as this node knows, is news: a
+/// certificate that bears the number is enough. An operator's certificates bear none, and those of former
+/// members are as good as any: such a node waits until the roster here has it.
+pub fn authorise(rosters: Rosters) -> Authorise {
     Arc::new(move |connection, from, group| {
         let Some(caller) = tls::certified_in(connection) else { return false };
         if group != AUDIT_GROUP || !caller.name.has(Role::AuditLog) {
@@ -55,7 +56,7 @@ pub fn authorise(rosters: Rosters, by_operator: bool) -> Authorise {
         let roster = rosters.borrow();
         match roster.keepers.get(&from) {
             Some(keeper) => keeper.certified_id == caller.name.id(),
-            None => from > roster.last_node_id && (by_operator || caller.serial_node_id == Some(from)),
+            None => from > roster.last_node_id && caller.serial_node_id == Some(from),
         }
     })
 }

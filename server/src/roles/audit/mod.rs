@@ -219,8 +219,8 @@ impl AuditRole {
     }
 
     /// Raft's messages of audit nodes, for a process without a control plane.
-    pub fn own_peers(&self, config: &ServerConfig) -> PeerService {
-        PeerService::new(authorise(self.rosters.1.clone(), config.tls_dir.is_some()))
+    pub fn own_peers(&self) -> PeerService {
+        PeerService::new(authorise(self.rosters.1.clone()))
     }
 
     /// Records the end of this process, while the replicas still answer.
