@@ -99,8 +99,8 @@ fn long_paths_are_not_kept_and_problems_below_have_the_place_around() {
     let items = "0,".repeat(20_000);
     let text = format!("{HEAD}spec:\n  bogus: 1\n  ? {long}\n  : [{items}0]\n");
     let found = problems(&[("a.yaml", &text)]);
-    assert_eq!(found[0], "a.yaml:5 PV-DOC-UNKNOWN spec.bogus");
-    assert!(found[1].starts_with("a.yaml:4 PV-DOC-UNKNOWN spec.kkk"), "{}", &found[1][..80]);
+    let short: Vec<&str> = found.iter().map(|problem| &problem[..problem.len().min(34)]).collect();
+    assert_eq!(short, ["a.yaml:4 PV-DOC-UNKNOWN spec.kkkkk", "a.yaml:5 PV-DOC-UNKNOWN spec.bogus"]);
 }
 
 #[test]
