@@ -350,6 +350,17 @@ mod tests {
     use super::*;
     use crate::view::RecordView;
 
+    #[test]
+    fn a_list_that_is_cut_says_so() {
+        let list = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
+        for (count, length, last) in [(0, 0, None), (64, 64, Some("63")), (65, 64, Some("…")), (900, 64, Some("…"))]
+        {
+            let values = list(count);
+            let kept = items(&values);
+            assert_eq!((kept.len(), kept.last().map(|v| &**v)), (length, last), "{count}");
+        }
+    }
+
     fn full(text: &str) -> AuditEvent {
         let own = || Some(text.to_owned());
         let subject = Subject { event: text.to_owned(), objects: vec![text.to_owned(); 2], detail: text.to_owned() };
