@@ -300,6 +300,8 @@ def parts(folder, end, start=0):
                 raise Fault(1, first, path, at, "segment footer")
             end[1] = at + 80
             yield "footer", path, at, first, (footer[16:48], footer[48:80])
+            if len(data) > end[1]:
+                raise Fault(1, first, path, end[1], "bytes stand behind the footer")
         elif (folder / "segments" / f"{first + SEGMENT:020}.seg").exists():
             raise Fault(1, first, path, at, "the footer is missing")
         first += SEGMENT
