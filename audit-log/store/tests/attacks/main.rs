@@ -4,6 +4,7 @@
 
 mod case;
 mod checkpoints;
+mod cluster_notes;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
