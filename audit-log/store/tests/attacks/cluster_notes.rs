@@ -1,6 +1,6 @@
 //! A tenant's log against what the cluster's log notes of it, and notes that should not be there.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use provost_audit_core::{Hash, LogId};
@@ -9,7 +9,7 @@ use provost_types::{Body, KeptBody, KeyId, Phase, SealedBytes, Subject, What};
 use tempfile::tempdir;
 
 use crate::{
-    case::{found, try_all},
+    case::{found, try_all, unseen},
     common::{Lab, START_NS, event, tenant},
     scene::{Scene, acme, head_of, leaves, replace_log, set_checkpoints},
 };
@@ -19,15 +19,12 @@ const ORIGIN: &str = "provost/acme";
 /// Acme's records at each note. The first has a sealed body.
 const SIZES: [u64; 3] = [101, 201, 301];
 
-/// Puts a note of this log into the cluster's.
-fn note(lab: &mut Lab, origin: &str, size: u64, root: Hash) {
+/// Puts a note into the cluster's log.
+fn note(lab: &mut Lab, origin: &str, detail: &str) {
     lab.calls += 1;
     let mut noted = event(&LogId::CLUSTER, Phase::Event, lab.calls, START_NS);
-    let (objects, detail) = (vec![origin.to_owned()], format!("{size} {root}"));
-    noted.what = What {
-        subject: Some(Subject { event: "checkpoint".to_owned(), objects, detail }),
-        ..What::default()
-    };
+    let (event, objects, detail) = ("checkpoint".to_owned(), vec![origin.to_owned()], detail.to_owned());
+    noted.what = What { subject: Some(Subject { event, objects, detail }), ..What::default() };
     let entry = lab.writer.entry(&[noted]);
     assert!(matches!(lab.apply(entry), Reply::Appended(_)));
 }
@@ -38,9 +35,9 @@ fn head(lab: &Lab) -> (u64, Hash) {
     lab.machine.heads().into_iter().find(|head| head.log == acme).map(|head| (head.size, head.root)).unwrap()
 }
 
-/// 301 records of acme, signed and noted at each of [`SIZES`]; then what `more` does; then the cluster's log
-/// is signed. Whatever is signed by then is the anchor.
-fn noted(more: impl Fn(&mut Lab)) -> Scene {
+/// 301 records of acme, signed and noted at each of [`SIZES`]; then what `more` does, which is given the
+/// notes; then the cluster's log is signed. The cluster's checkpoint alone is the anchor.
+fn noted(more: impl Fn(&mut Lab, &[String])) -> Scene {
     let dir = tempdir().unwrap();
     let mut lab = Lab::open(dir.path());
     let acme = tenant("acme");
@@ -50,14 +47,16 @@ fn noted(more: impl Fn(&mut Lab)) -> Scene {
     sealed.body = Some(Body { commit: [1; 32], key: KeyId([2; 16]), len: 1, redaction: None, kept });
     let entry = lab.writer.entry(&[sealed]);
     assert!(matches!(lab.apply(entry), Reply::Appended(_)));
+    let mut notes = Vec::new();
     for size in SIZES {
         lab.calls(&acme, 50);
         lab.checkpoint();
         let (there, root) = head(&lab);
         assert_eq!(there, size);
-        note(&mut lab, ORIGIN, size, root);
+        notes.push(format!("{size} {root}"));
+        note(&mut lab, ORIGIN, notes.last().unwrap());
     }
-    more(&mut lab);
+    more(&mut lab, &notes);
     lab.checkpoint();
     let Lab { machine, key, .. } = lab;
     drop(machine);
@@ -66,26 +65,67 @@ fn noted(more: impl Fn(&mut Lab)) -> Scene {
     Scene { dir, anchor, block_two: 0, segment_end: 0, frames: Vec::new(), key }
 }
 
-/// Acme's log as it was at `size`, with its checkpoint of then; its sealed body goes with the rest.
-fn roll_back(dir: &std::path::Path, s: &Scene, size: usize) {
+/// Acme's log as it was at `size`, with its checkpoint of then.
+fn roll_back(dir: &Path, s: &Scene, size: usize, with_bodies: bool) {
     let early = leaves(dir)[..size].to_vec();
+    let bodies = fs::read(acme(dir).bodies(0)).unwrap();
     replace_log(dir, &early);
     set_checkpoints(dir, &[head_of(&early, 1).sign(&s.key)]);
-    assert!(!acme(dir).bodies(0).exists());
+    if with_bodies {
+        fs::write(acme(dir).bodies(0), bodies).unwrap();
+    }
+}
+
+fn at(index: u64) -> (u64, String, u64) {
+    (index, ACME.to_owned(), 0)
 }
 
 #[test]
 fn behind_the_newest_note() {
-    let scene = noted(|_| {});
+    let scene = noted(|_, _| {});
     let s = &scene;
-    let behind = |d: &std::path::Path| roll_back(d, s, 201);
     try_all(
         s,
-        &[found(
-            "log rolled back behind a note, and its bodies removed",
-            "INTEGRITY",
-            (201, ACME.to_owned(), 0),
-            behind,
-        )],
+        &[
+            found("log rolled back behind a note", "INTEGRITY", at(201), |d| roll_back(d, s, 201, true)),
+            found("log rolled back behind a note, and its bodies removed", "INTEGRITY", at(201), |d| {
+                roll_back(d, s, 201, false);
+            }),
+        ],
     );
+}
+
+/// Whoever can add a record to the cluster's log cannot take back what it noted before.
+#[test]
+fn notes_that_were_added_later() {
+    let smaller = noted(|lab, notes| note(lab, ORIGIN, &notes[0]));
+    let s = &smaller;
+    try_all(
+        s,
+        &[
+            // As of a leader that was replaced: nothing is wrong with that.
+            unseen("a smaller note behind a larger one: allowed", |_| {}),
+            unseen("a smaller note behind a larger one, anchored: allowed", |_| {}).anchored(),
+            found("log cut back to a smaller note that was added", "INTEGRITY", at(101), |d| {
+                roll_back(d, s, 101, true);
+            })
+            .anchored(),
+        ],
+    );
+    let forged = noted(|lab, notes| {
+        note(lab, ORIGIN, &format!("250 {}", "9e".repeat(32)));
+        note(lab, ORIGIN, &notes[2]);
+    });
+    try_all(&forged, &[found("a note that does not hold, behind one that does", "INTEGRITY", at(0), |_| {})]);
+    let odd = noted(|lab, notes| {
+        let root = notes[0].split_once(' ').unwrap().1;
+        for size in ["18446744073709551616", "+7", "", "7 "] {
+            note(lab, ORIGIN, &format!("{size} {root}"));
+        }
+        note(lab, ORIGIN, &notes[0].to_uppercase());
+        for origin in ["provost/_cluster", "provost/No Name", "acme", "else/acme"] {
+            note(lab, origin, &format!("7 {root}"));
+        }
+    });
+    try_all(&odd, &[unseen("notes of no form of ours: passed over", |_| {})]);
 }
