@@ -52,11 +52,13 @@ pub(crate) struct Checked {
     pub report: LogReport,
     /// What the records note of other logs; `None`: they could not be read at all.
     pub heads: Option<TenantHeads>,
+    /// Whether its checkpoints may be signed by keys that follow each other.
+    pub follows_keys: bool,
 }
 
 impl From<LogReport> for Checked {
     fn from(report: LogReport) -> Self {
-        Self { report, heads: None }
+        Self { report, heads: None, follows_keys: false }
     }
 }
 
@@ -109,7 +111,7 @@ impl LogCheck<'_> {
             None => {}
         }
         tenant_heads::judge(&mut report, &self.layout.dir, &noted, self.anchored);
-        Checked { report, heads: Some(heads) }
+        Checked { report, heads: Some(heads), follows_keys: keys.len() > 1 }
     }
 
     fn key_file(&self) -> PathBuf {

@@ -113,6 +113,8 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
         }
         let mut checked = check(log.clone(), options, &cluster);
         match &cluster.report {
+            // Its keys follow each other by the cluster's records: those must hold as well.
+            Some(_) if checked.follows_keys => reports.extend(cluster.report.take()),
             Some(report) if report.exit() == Exit::Tampered => {
                 let text = "the cluster's log beside it does not hold: verify the whole directory";
                 checked.report.notes.push(text.to_owned());

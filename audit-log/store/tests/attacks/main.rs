@@ -11,6 +11,7 @@ mod disk;
 mod faults;
 mod fields;
 mod forgery;
+mod key_list;
 mod list;
 mod lives;
 mod logs;
