@@ -20,6 +20,7 @@ from pathlib import Path
 
 BLOCK, SEGMENT, MAX_LEAF, MAX_RAW, U64 = 256, 65536, 65535, 256 * (4 + 65535), 1 << 64
 MAX_BODY = (256 << 10) + 65535
+NAME = "(?=.{1,63}$)[a-z0-9]([a-z0-9._-]*[a-z0-9])?"
 CLOCK_TOLERANCE_NS = 15 * 60 * 10**9
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
@@ -190,7 +191,8 @@ def cluster_events(top, name):
             for number, leaf in enumerate(leaves, index):
                 if b'"event":"' + name.encode() + b'"' in leaf:
                     record = read_record(leaf)
-                    if record["phase"] == "event" and record.get("event.objects"):
+                    objects = record.get("event.objects")
+                    if record["phase"] == "event" and record.get("event") == name and isinstance(objects, list):
                         yield number, record
     except (Fault, ValueError, KeyError, AttributeError, RecursionError):
         return  # the cluster's own verdict says so
@@ -200,8 +202,9 @@ def tenant_heads(top):
     """By origin: index, size and root of every record of the cluster's log that notes a checkpoint."""
     heads = {}
     for index, record in cluster_events(top, "checkpoint"):
-        form = re.fullmatch("([0-9]+) ([0-9a-f]{64})", record.get("event.detail", ""))
-        if form:
+        detail = record.get("event.detail")
+        form = isinstance(detail, str) and re.fullmatch("([0-9]+) ([0-9a-f]{64})", detail)
+        if form and int(form[1]) < U64:
             heads.setdefault(record["event.objects"][0], []).append((index, int(form[1]), bytes.fromhex(form[2])))
     return heads
 
@@ -300,6 +303,8 @@ def parts(folder, end, start=0):
                 raise Fault(1, first, path, at, "segment footer")
             end[1] = at + 80
             yield "footer", path, at, first, (footer[16:48], footer[48:80])
+            if len(data) > end[1]:
+                raise Fault(1, first, path, end[1], "bytes stand behind the footer")
         elif (folder / "segments" / f"{first + SEGMENT:020}.seg").exists():
             raise Fault(1, first, path, at, "the footer is missing")
         first += SEGMENT
@@ -362,7 +367,8 @@ class Bodies:
 
     def observe(self, index, record):
         if record["phase"] == "event" and record.get("event") == "audit.erase":
-            self.erased |= {name[4:] for name in record.get("event.objects", []) if name.startswith("key:")}
+            objects = record.get("event.objects")
+            self.erased |= {name[4:] for name in objects if name.startswith("key:")} if isinstance(objects, list) else set()
         if self.first != index - index % SEGMENT:
             self.begin(index)
         named, here = record.get("body.sealed"), self.next and self.next[0] <= index
@@ -408,9 +414,7 @@ def check_log(folder, log, top, anchor, heads, cluster_anchor):
             refused = refused or (file, offset, "its key was replaced before, or did not take over from the one before it")
         else:
             current = last
-    own_heads = heads.get(origin, [])
-    below = [head for head in own_heads if head[0] < cluster_anchor]
-    noted, roots = own_heads[-1:] + below[-1:], {}
+    noted, roots = heads.get(origin, []), {}
     for head, outer, file, offset, _ in sorted(known, key=lambda k: (k[0][0], k[1])):
         if wanted.setdefault(head[0], (head, outer, file, offset))[0][1:3] != head[1:3]:
             refused = refused or (file, offset, "two checkpoints of one size differ")
@@ -419,8 +423,8 @@ def check_log(folder, log, top, anchor, heads, cluster_anchor):
     stack, size, good, anchored, prunes = [], kept, 0, 0, {}
     for number, root in enumerate(gone):
         push(stack, root, number)
-    if kept:
-        roots[kept] = join(stack)
+    noted = sorted((note for note in noted if note[1] >= kept), key=lambda note: note[1])
+    sizes, roots[kept] = {note[1] for note in noted}, join(stack) if kept else sha(b"")
     prune = [f"to:{kept}", f"root:{join(stack).hex()}", f"chain:{chain.hex()}"] if kept else None
     signed_ns = max((head[3] for head, *_ in wanted.values() if head[0] <= kept), default=0)
     writers, intents, problems, suspicions, starts, segment, end = {}, {}, [], [], {kept: chain}, [], [folder, 0]
@@ -441,7 +445,7 @@ def check_log(folder, log, top, anchor, heads, cluster_anchor):
         chain, size, count = sha(b"\2" + chain + node), size + 1, size
         push(stack, node, count)
         push(segment, node, count % SEGMENT)
-        if any(size == head[1] for head in noted):
+        if size in sizes:
             roots[size] = join(stack)
         if size in wanted:
             (_, root, signed_chain, time), outer, note_file, note_offset = wanted[size]
@@ -467,7 +471,8 @@ def check_log(folder, log, top, anchor, heads, cluster_anchor):
         elif record["phase"] == "outcome" and intents.pop(call, None) is None and not kept:
             problems.append(place)
         if record.get("event") == "log.prune":
-            prunes[size] = record.get("event.objects", [])[:3]
+            objects = record.get("event.objects")
+            prunes[size] = objects[:3] if isinstance(objects, list) else None
         if int(record["time_ns"]) + CLOCK_TOLERANCE_NS < signed_ns:
             suspicions.append(place)
 
@@ -507,11 +512,12 @@ def check_log(folder, log, top, anchor, heads, cluster_anchor):
     if fault is None and prune and (prunes.get(prune_record) != prune or prune_record >= good):
         place = folder / "segments" / f"{kept - SEGMENT:020}.pruned", 168
         fault = Fault(1, kept, *place, "records are gone and no signed record says that they were to go")
-    if fault is None and noted and roots.get(noted[0][1]) != noted[0][2]:
-        at = size if noted[0][1] > size else good if good < noted[0][1] else 0
-        fault = Fault(1, at, folder, 0, f"record {noted[0][0]} of the cluster's log notes other records")
-    if fault is None and below and roots.get(below[-1][1]) == below[-1][2]:
-        anchored = max(anchored, below[-1][1])
+    broken = next((note for note in noted if roots.get(note[1]) != note[2]), None)
+    if fault is None and broken:
+        at = size if broken[1] > size else good if good < broken[1] else 0
+        fault = Fault(1, at, folder, 0, f"record {broken[0]} of the cluster's log notes other records")
+    if fault is None:
+        anchored = max([anchored] + [note[1] for note in noted if note[0] < cluster_anchor])
     if fault is None:
         lost = [place for writer, epoch, place in intents.values() if writers[writer][0] > epoch]
         problems += sorted(lost, key=lambda place: place[0])
@@ -555,14 +561,15 @@ def main(args):
     heads, results, code, cluster_anchor = tenant_heads(top), [], 0, 0
 
     def gone():  # asked for after the cluster's log was checked
-        yield from sorted((known | {origin.rsplit("/", 1)[-1] for origin in heads}) - set(folders))
+        noted = {origin.rsplit("/", 1)[1] for origin in heads if "/" in origin}
+        yield from sorted((known | {name for name in noted if re.fullmatch(NAME, name)}) - set(folders))
 
     for log in itertools.chain(sorted(folders), gone()):
         try:
             if log not in folders:
                 place = top / "tenants" / log if log else top / "cluster"
                 raise Fault(1, 0, place, 0, "the anchor or the cluster's log knows this log and it is gone")
-            result, anchored = check_log(folders[log], log, top, anchor, heads, cluster_anchor)
+            result, anchored = check_log(folders[log], log, top, anchor, heads if log else {}, cluster_anchor)
         except Fault as fault:
             result, anchored = fault.result, fault.anchor
             if not log and fault.broken:

@@ -12,6 +12,7 @@ mod block_set;
 mod body_file;
 mod checkpoint;
 mod cosignature;
+mod event_view;
 mod found;
 mod hash;
 mod index;
@@ -41,6 +42,7 @@ pub use block_set::BlockSet;
 pub use body_file::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyFileError, BodyHeader, BodyPrefix, MAX_STORED_BODY};
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, TreeHead};
 pub use cosignature::CosignerKey;
+pub use event_view::EventView;
 pub use hash::{Hash, HashParseError, chain_next, chain_start, hash_runs, leaf_hash, leaf_hashes, node_hash};
 pub use index::{
     BlockPlace, IndexBuilder, IndexError, IndexField, MAX_INDEX_BYTES, SegmentIndex, block_first, index_key,

@@ -130,6 +130,15 @@ async fn the_chain_of_keys_is_followed_and_an_old_key_signs_nothing_new() {
         assert!(report.logs[0].anchored.is_some() && report.logs[1].anchored.is_some(), "{report}");
         assert_ne!(report.exit, Exit::Tampered, "{report}");
     }
+    // One tenant's log: the cluster's is read with it, because its records lead from key to key.
+    let options = VerifyOptions {
+        log: Some(tenant("acme")),
+        trusted_key: Some(scene.keys[0].clone()),
+        against: Some(scene.anchors[2].clone()),
+        ..VerifyOptions::default()
+    };
+    let one = verify(&scene.audit, &options).unwrap();
+    assert_eq!((one.exit, one.logs.len()), (Exit::Proven, 2), "{one}");
     let single = judge(&scene.audit.join("tenants/acme"), None, None);
     assert_eq!(single.exit, Exit::Unanchored, "{single}");
     assert!(single.to_string().contains("earlier keys are passed over"), "{single}");

@@ -26,7 +26,8 @@ pub(crate) const BATCH: usize = 16;
 pub(crate) struct Ask {
     /// The log's tenant; empty for the cluster's log.
     pub tenant: Arc<str>,
-    /// Checkpoints within the run or at its end: size, and when it was signed.
+    /// Sizes within the run or at its end that are asked for, and when a checkpoint of each was signed
+    /// (0: none was).
     pub marks: Vec<(u64, u64)>,
     /// When the newest checkpoint before the run was signed.
     pub signed_ns: u64,
@@ -57,6 +58,33 @@ pub(crate) enum LeafFault {
     Hash { stored: Hash, actual: Hash },
     /// It is no canonical record.
     Form(ViewError),
+}
+
+impl LeafFault {
+    /// In words. `chain_holds`: whether the block's chain ends where its header says, bad records and
+    /// all; the tail has no such chain.
+    pub(crate) fn attack(&self, chain_holds: Option<bool>) -> String {
+        let text = match (self, chain_holds) {
+            (LeafFault::Form(e), _) => return format!("the record is not in its form: {e}"),
+            (_, Some(true)) => {
+                "the stored hash of a record was changed; the block's chain says that the record was not"
+            }
+            (_, Some(false)) => "a record was changed after it was written",
+            (_, None) => {
+                "a record or its stored hash was changed after it was written (or, beyond the last checkpoint, a \
+                 write was torn by a power cut: start the node once, then verify again)"
+            }
+        };
+        text.to_owned()
+    }
+
+    /// The hash that is stored, and the record's.
+    pub(crate) fn hashes(&self) -> Option<(Hash, Hash)> {
+        match self {
+            LeafFault::Hash { stored, actual } => Some((*stored, *actual)),
+            LeafFault::Form(_) => None,
+        }
+    }
 }
 
 /// Room that one thread uses again for each run.
@@ -139,7 +167,7 @@ fn check_leaves(
             chain = chain_next(&chain, hash);
             part.append(*hash);
             if let Some((size, time_ns)) = pending.next_if(|mark| mark.0 == index + 1) {
-                signed_ns = time_ns;
+                signed_ns = signed_ns.max(time_ns);
                 marks.push((size, part.clone(), chain));
             }
         }

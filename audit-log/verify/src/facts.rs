@@ -5,8 +5,10 @@
 //! elsewhere) is handed to [`crate::completeness`], which sees the runs in order. The two together
 //! give what one pass over all records would give.
 
-use provost_audit_core::{Hash, Record, RecordView};
+use provost_audit_core::{EventView, Hash, RecordView};
 use provost_types::{KeyId, Phase};
+
+use crate::noted::{Noted, TENANT_CHECKPOINT};
 
 /// A record may be dated this much before a checkpoint that was signed before it: clocks of nodes
 /// differ, and a record is dated when its event happened.
@@ -63,6 +65,8 @@ pub(crate) struct Facts {
     pub bodies: Vec<BodyFact>,
     /// Keys that an erasure names.
     pub erased: Vec<KeyId>,
+    /// In the cluster's log: the checkpoints of other logs, with their origins.
+    pub noted: Vec<(String, Noted)>,
     /// Earliest and latest `time_ns`.
     pub times: (u64, u64),
 }
@@ -96,13 +100,14 @@ impl<'a> Collector<'a> {
             let key = view.body_key.and_then(|key| key.parse().ok());
             facts.bodies.push(BodyFact { index, sealed, key });
         }
-        if view.phase == Phase::Event
-            && view.event == Some(ERASE_EVENT)
-            && let Ok(record) = Record::decode(leaf)
-        {
-            let keys =
-                record.event_objects.iter().filter_map(|object| object.strip_prefix("key:")?.parse::<KeyId>().ok());
-            facts.erased.extend(keys);
+        match view.event.filter(|_| view.phase == Phase::Event) {
+            Some(ERASE_EVENT) => {
+                let objects = EventView::read(leaf).unwrap_or_default().objects;
+                let keys = objects.iter().filter_map(|object| object.strip_prefix("key:")?.parse::<KeyId>().ok());
+                facts.erased.extend(keys);
+            }
+            Some(TENANT_CHECKPOINT) if self.tenant.is_empty() => facts.noted.extend(Noted::read(index, leaf)),
+            _ => {}
         }
         if view.tenant.unwrap_or_default() != self.tenant {
             facts.violations.push((index, "it belongs to another tenant's log".to_owned()));

@@ -11,6 +11,7 @@ use std::{fs, path::Path};
 use provost_audit_core::{
     BLOCK_RECORDS, Checkpoint, CheckpointError, LogId, NoteError, Record, SEGMENT_LEAVES, SignedNote, VerifierKey,
 };
+use provost_types::Phase;
 
 use crate::{
     anchor::read_notes,
@@ -49,6 +50,11 @@ impl KeyChain {
             None if has(&own) => Self { keys, partial: false },
             None => alone(own),
         }
+    }
+
+    /// How many keys may have signed.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// Reads a note: the checkpoint, and who signed it.
@@ -138,7 +144,7 @@ fn names(cluster: &Path, index: u64, vkey: &str) -> bool {
         if let Some((_, leaf)) = chunk.iter().find(|(at, _)| *at == index) {
             let Ok(record) = Record::decode(leaf) else { return false };
             let named = record.event_objects.first().is_some_and(|object| object == vkey);
-            return record.event.as_deref() == Some(KEY_EVENT) && named;
+            return record.phase == Phase::Event && record.event.as_deref() == Some(KEY_EVENT) && named;
         }
     }
     false

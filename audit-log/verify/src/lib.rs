@@ -3,8 +3,9 @@
 //! Purpose: somebody who trusts nobody copies an audit directory and learns what it proves. The
 //! reading half ([`LogReader`], [`LeafHashes`]) also serves queries on a live log.
 //! Invariants: no runtime, no network, no consensus; each record is read once, by one of a few
-//! threads that check a block each, and the memory does not grow with the log; never a bare OK without an anchor from outside; damaged input ends in a report, not in a
-//! panic.
+//! threads that check a block each, and the memory grows with checkpoints and open calls, not with
+//! records; never a bare OK without an anchor from outside; damaged input ends in a report, not in
+//! a panic.
 //! Left out: writing anything.
 
 mod anchor;
@@ -20,6 +21,7 @@ mod layout;
 mod leaf_hashes;
 mod log_check;
 mod marks;
+mod noted;
 mod options;
 mod pass;
 mod pool;
@@ -46,6 +48,7 @@ pub use layout::{
     CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE, KEY_FILE, KEYS_FILE, LogLayout, SEGMENTS_DIR, list_logs, tail_name,
 };
 pub use leaf_hashes::{LeafHashError, LeafHashes};
+pub use noted::TENANT_CHECKPOINT;
 pub use options::VerifyOptions;
 pub use prove::{ProveError, prove_consistency, prove_inclusion};
 pub use pruned::{first_kept, read_pruned};
@@ -53,7 +56,6 @@ pub use read::{BlockFilter, Chunk, LogReader};
 pub use receipt::{Receipt, ReceiptReport};
 pub use report::{Exit, Failure, LogReport, ProofReport, Report, State, Verdict, Violation};
 pub use segment_read::{SegmentFile, after};
-pub use tenant_heads::TENANT_CHECKPOINT;
 pub use tiles::{LogTiles, TilesError};
 pub use verify::{UsageError, verify};
 pub use walk::ReadFault;

@@ -3,28 +3,31 @@
 //! Each byte of the records is read once. Blocks are checked by several threads and put together in
 //! order, so that the first failure in the log is the one reported.
 
-use std::{collections::VecDeque, path::Path, sync::Arc};
-
-use provost_audit_core::{
-    Frontier, Hash, LogId, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, VerifierKey, verify_inclusion,
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use provost_audit_core::{Frontier, Hash, LogId, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, VerifierKey};
 
 use crate::{
     anchor::{Checkpoints, Known, Refused},
     block_check::{Ask, BATCH},
     key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
-    leaf_hashes::LeafHashes,
     marks::Marks,
     options::VerifyOptions,
     pass::{Pass, Stop},
     pool::{Batch, Pending, Pool},
+    prove::prove_report,
     pruned,
     read::segment_footer,
     report::{Failure, LogReport, ProofReport, State},
     segment_file::SegmentFile,
     tail::TailRun,
-    verdicts::{authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
+    tenant_heads::{self, TenantHeads},
+    verdicts::{add_notes, authenticity, completeness, integrity, retention, unjudged, verdict, without_key},
     walk::{Part, ReadFault, Walk},
     witness::Witnesses,
 };
@@ -39,6 +42,24 @@ pub(crate) struct LogCheck<'a> {
     pub witnesses: Option<&'a Witnesses>,
     pub options: &'a VerifyOptions,
     pub pool: &'a Pool,
+    /// What the cluster's log notes, and its anchor.
+    pub heads: &'a TenantHeads,
+    pub anchored: Option<u64>,
+}
+
+/// What became of it.
+pub(crate) struct Checked {
+    pub report: LogReport,
+    /// What the records note of other logs; `None`: they could not be read at all.
+    pub heads: Option<TenantHeads>,
+    /// Whether its checkpoints may be signed by keys that follow each other.
+    pub follows_keys: bool,
+}
+
+impl From<LogReport> for Checked {
+    fn from(report: LogReport) -> Self {
+        Self { report, heads: None, follows_keys: false }
+    }
 }
 
 /// A part that was read, or is being read.
@@ -50,52 +71,56 @@ enum Begun {
 }
 
 impl LogCheck<'_> {
-    pub(crate) fn run(self) -> LogReport {
+    pub(crate) fn run(self) -> Checked {
         let (origin, keys) = match self.identity() {
             Ok(found) => found,
-            Err((why, missing)) => return without_key(&self.log, &self.layout.dir.join(KEY_FILE), &why, missing),
+            Err((why, missing)) => return without_key(&self.log, &self.key_file(), &why, missing).into(),
         };
         let mut checkpoints = Checkpoints { witnesses: self.witnesses, ..Checkpoints::default() };
         let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &keys).and_then(|()| {
-            match &self.options.against {
-                Some(path) => checkpoints.read_matching(path, &origin, &keys, true),
-                None => Ok(()),
-            }
+            let against = self.options.against.as_deref();
+            against.map_or(Ok(()), |path| checkpoints.read_matching(path, &origin, &keys, true))
         });
         if let Err(e) = read {
-            return unjudged(&self.log, &format!("the checkpoints cannot be read: {e}"));
+            return unjudged(&self.log, &format!("the checkpoints cannot be read: {e}")).into();
         }
         checkpoints.settle();
         let newest = checkpoints.known.last().map_or(0, |k| k.checkpoint.size);
         let begin = match self.skip_old(newest) {
             Ok(begin) => begin,
-            Err(e) => return unjudged(&self.log, &e.to_string()),
+            Err(e) => return unjudged(&self.log, &e.to_string()).into(),
         };
         let pruned = match pruned::prefix(&self.layout, &origin) {
             Ok(found) => found,
-            Err(fault) => return pruned::unreadable(&self.log, &origin, &fault),
+            Err(fault) => return pruned::unreadable(&self.log, &origin, &fault).into(),
         };
         let kept = pruned.as_ref().map_or(0, |p| p.kept);
         let begin = begin.filter(|(_, tree)| tree.size() > kept);
         let begin = begin.or_else(|| pruned.as_ref().map(|p| (p.chain, p.tree.clone())));
         let start = begin.as_ref().map_or(0, |(_, tree)| tree.size());
-        let mut pass = Pass::new(self.layout.clone(), &origin, begin, &checkpoints.known);
+        let noted = self.heads.of(&origin);
+        let mut pass = Pass::new(self.layout.clone(), &origin, begin, &checkpoints.known, noted);
         let stop = self.read_all(&mut pass, start, &checkpoints.known).err();
-        let proof = self.options.proof.map(|index| self.prove(index, &pass));
+        let proof = self.options.proof.map(|index| prove_report(&self.layout, index, pass.good.as_ref()));
         let judged = stop.is_none();
+        let (noted, heads) = (std::mem::take(&mut pass.noted), std::mem::take(&mut pass.heads));
         let mut report = self.conclude(pass, stop, start, checkpoints.refused, checkpoints.notes, proof);
         match pruned {
             Some(prefix) if judged => prefix.judge(&self.layout, &mut report),
             Some(_) => report.retention = verdict(State::Incomplete, "not judged: the records do not hold"),
             None => {}
         }
-        report
+        tenant_heads::judge(&mut report, &self.layout.dir, &noted, self.anchored);
+        Checked { report, heads: Some(heads), follows_keys: keys.len() > 1 }
     }
 
-    /// The log's origin, and the keys that may have signed it; otherwise why not, and whether the
-    /// file is missing.
+    fn key_file(&self) -> PathBuf {
+        self.layout.dir.join(KEY_FILE)
+    }
+
+    /// The log's origin, and the keys that may have signed it; otherwise why not, and whether the file is missing.
     fn identity(&self) -> Result<(String, KeyChain), (String, bool)> {
-        let text = std::fs::read(self.layout.dir.join(KEY_FILE)).map_err(|e| (e.to_string(), true))?;
+        let text = std::fs::read(self.key_file()).map_err(|e| (e.to_string(), true))?;
         let own = VerifierKey::parse(&String::from_utf8_lossy(&text)).map_err(|e| (e.to_string(), false))?;
         if LogId::from_origin(&own.name) != Some(self.log.clone()) {
             return Err((format!("the key beside the log is of another log, {}", own.name), false));
@@ -105,9 +130,10 @@ impl LogCheck<'_> {
     }
 
     /// With `since`: whole segments before it, by the roots in their footers. A signed checkpoint
-    /// must lie behind them, because only its root says that those roots are right.
+    /// must lie behind them, because only its root says that those roots are right. The cluster's log is
+    /// always read: its records are what keys and tenants' logs are judged by.
     fn skip_old(&self, newest: u64) -> Result<Option<(Hash, Frontier)>, ReadFault> {
-        let Some(since) = self.options.since_ns else { return Ok(None) };
+        let Some(since) = self.options.since_ns.filter(|_| self.log != LogId::CLUSTER) else { return Ok(None) };
         let mut start = 0;
         for first in self.layout.list_segments().unwrap_or_default() {
             if first >= newest {
@@ -137,7 +163,7 @@ impl LogCheck<'_> {
 
     fn read_all(&self, pass: &mut Pass, start: u64, known: &[Known]) -> Result<(), Stop> {
         let mut walk = Walk::new(self.layout.clone(), start);
-        let mut marks = Marks::new(self.log.tenant(), known);
+        let mut marks = Marks::new(self.log.tenant(), known, pass.noted.sizes());
         let mut begun = VecDeque::new();
         let mut batch = Batch::new();
         let mut end = None;
@@ -177,24 +203,6 @@ impl LogCheck<'_> {
             Some(fault) => Err(pass.unreadable(&fault)),
             None => pass.behind(walk.end()).map_or(Ok(()), Err),
         }
-    }
-
-    fn prove(&self, index: u64, pass: &Pass) -> ProofReport {
-        let empty = Hash::ZERO;
-        let mut report = ProofReport { index, leaf_hash: empty, size: 0, root: empty, path: Vec::new(), holds: false };
-        let Some(good) = &pass.good else { return report };
-        report.size = good.checkpoint.size;
-        report.root = good.checkpoint.root;
-        let proof = LeafHashes::open(self.layout.clone()).and_then(|hashes| {
-            let path = hashes.inclusion(index, report.size)?;
-            Ok((hashes.root(index..index + 1)?, path))
-        });
-        if let Ok((leaf, path)) = proof {
-            report.leaf_hash = leaf;
-            report.holds = verify_inclusion(&leaf, index, report.size, &path, &report.root).is_ok();
-            report.path = path;
-        }
-        report
     }
 
     fn conclude(
@@ -265,7 +273,7 @@ impl LogCheck<'_> {
 }
 
 /// What needs no thread; a block is begun with others.
-fn begin(part: Part, marks: &mut Marks<'_>) -> Option<Begun> {
+fn begin(part: Part, marks: &mut Marks) -> Option<Begun> {
     match part {
         Part::Segment(file, header) => Some(Begun::Segment(file, header)),
         Part::Footer(file, offset, footer) => Some(Begun::Footer(file, offset, footer)),
@@ -274,25 +282,5 @@ fn begin(part: Part, marks: &mut Marks<'_>) -> Option<Begun> {
             Some(Begun::Tail(run, ask))
         }
         Part::Block(_) => None,
-    }
-}
-
-fn add_notes(report: &mut LogReport, hashes_short: u64) {
-    if report.beyond > 0 {
-        let beyond = report.beyond;
-        report.notes.push(format!("{beyond} records beyond the last signed checkpoint: chained but unsigned"));
-    }
-    if hashes_short > 0 {
-        report.notes.push(format!(
-            "beside {hashes_short} blocks the stored leaf hashes are missing: the records were checked without \
-             them, but proofs cannot be made from this copy"
-        ));
-    }
-    if report.back_dated > 0 {
-        let n = report.back_dated;
-        report.notes.push(format!(
-            "{n} records are dated more than 15 minutes before a checkpoint that precedes them: a writer's clock \
-             was wrong, or it back-dated them; their order is proven, their time is what the writer says"
-        ));
     }
 }

@@ -1,22 +1,27 @@
-//! What each run of records is asked for: the checkpoints that lie in it, and when they were signed.
+//! What each run of records is asked for: the sizes that a checkpoint or a note of the cluster's log
+//! names in it, and when the checkpoints were signed.
 
-use std::sync::Arc;
+use std::{iter::Peekable, sync::Arc, vec::IntoIter};
 
 use crate::{anchor::Known, block_check::Ask};
 
-/// Which checkpoints lie in which run.
-pub(crate) struct Marks<'a> {
+/// Which sizes lie in which run.
+pub(crate) struct Marks {
     tenant: Arc<str>,
-    /// Those that are still to come, by size.
-    known: &'a [Known],
-    /// When the newest of those behind was signed.
+    /// Sizes that are still to come, ascending, each with the time of its checkpoint; 0 for a note.
+    ahead: Peekable<IntoIter<(u64, u64)>>,
+    /// When the newest of the checkpoints behind was signed.
     signed_ns: u64,
 }
 
-impl<'a> Marks<'a> {
-    /// For `tenant`'s log, with its checkpoints by size.
-    pub(crate) fn new(tenant: &str, known: &'a [Known]) -> Self {
-        Self { tenant: Arc::from(tenant), known, signed_ns: 0 }
+impl Marks {
+    /// For `tenant`'s log, with its checkpoints and the sizes that are noted of it.
+    pub(crate) fn new(tenant: &str, known: &[Known], noted: impl Iterator<Item = u64>) -> Self {
+        let signed = known.iter().map(|k| (k.checkpoint.size, k.checkpoint.time_ns));
+        let mut ahead: Vec<_> = signed.chain(noted.map(|size| (size, 0))).collect();
+        ahead.sort_unstable_by_key(|(size, time_ns)| (*size, std::cmp::Reverse(*time_ns)));
+        ahead.dedup_by_key(|(size, _)| *size);
+        Self { tenant: Arc::from(tenant), ahead: ahead.into_iter().peekable(), signed_ns: 0 }
     }
 
     /// Of the next run.
@@ -28,12 +33,11 @@ impl<'a> Marks<'a> {
         Ask { tenant: self.tenant.clone(), marks, signed_ns }
     }
 
-    /// Passes over checkpoints of up to `size` records.
+    /// Passes over sizes of up to `size` records.
     fn take(&mut self, size: u64, mut each: impl FnMut(u64, u64)) {
-        while let Some((next, rest)) = self.known.split_first().filter(|(k, _)| k.checkpoint.size <= size) {
-            each(next.checkpoint.size, next.checkpoint.time_ns);
-            self.signed_ns = self.signed_ns.max(next.checkpoint.time_ns);
-            self.known = rest;
+        while let Some((next, time_ns)) = self.ahead.next_if(|mark| mark.0 <= size) {
+            each(next, time_ns);
+            self.signed_ns = self.signed_ns.max(time_ns);
         }
     }
 }

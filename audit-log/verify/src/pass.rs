@@ -11,14 +11,16 @@ use provost_audit_core::{
 
 use crate::{
     anchor::Known,
-    block_check::{Ask, LeafFault, Seen, check_run},
+    block_check::{Ask, Seen, check_run},
     bodies::{Bodies, BodyFault},
     completeness::{Completeness, Where},
     facts::BodyFact,
     layout::LogLayout,
+    noted::{Noted, NotedRoots},
     report::Failure,
     segment_file::{BlockPlace, SegmentFile},
     tail::TailRun,
+    tenant_heads::TenantHeads,
     walk::ReadFault,
 };
 
@@ -43,6 +45,10 @@ pub(crate) struct Pass {
     pub records: u64,
     pub completeness: Completeness,
     pub bodies: Bodies,
+    /// What the cluster's log notes of this log.
+    pub noted: NotedRoots,
+    /// What this log notes of others, if it is the cluster's.
+    pub heads: TenantHeads,
     /// The last checkpoint that holds.
     pub good: Option<Known>,
     pub anchored: Option<u64>,
@@ -64,7 +70,13 @@ struct At<'a> {
 impl Pass {
     /// From record `start` on, before which stand `chain` and `tree`. Checkpoints of smaller sizes
     /// are not compared: their records were taken by their roots.
-    pub(crate) fn new(layout: LogLayout, origin: &str, begin: Option<(Hash, Frontier)>, known: &[Known]) -> Self {
+    pub(crate) fn new(
+        layout: LogLayout,
+        origin: &str,
+        begin: Option<(Hash, Frontier)>,
+        known: &[Known],
+        noted: &[Noted],
+    ) -> Self {
         let partial = begin.is_some();
         let (chain, tree) = begin.unwrap_or_else(|| (chain_start(origin), Frontier::default()));
         let start = tree.size();
@@ -73,6 +85,8 @@ impl Pass {
             chain,
             starts: VecDeque::from([(start, chain)]),
             records: start,
+            noted: NotedRoots::new(noted, start, tree.root()),
+            heads: TenantHeads::default(),
             tree,
             segment: Frontier::default(),
             completeness: Completeness::new(partial),
@@ -157,13 +171,14 @@ impl Pass {
             self.bodies_until(&mut at, *size, &seen.facts.bodies)?;
             let root = self.tree.root_with(part).unwrap_or_default();
             self.compare_checkpoint(*size, root, *chain)?;
+            self.noted.compare(*size, root);
         }
         let end = seen.fault.as_ref().map_or(place.first + count, |(index, _)| *index);
         self.bodies_until(&mut at, end, &seen.facts.bodies)?;
         if let Some((index, fault)) = seen.fault {
             self.records = index;
             let at = At { file: place.file, offset: place.offset(index) };
-            return Err(self.bad_record(index, &at, fault, chain_holds));
+            return Err(self.tampered(&fault.attack(chain_holds), index, &at, fault.hashes()));
         }
         match seen.root {
             Some(root) => drop(self.tree.append_subtree(root, RUN_LEVEL)),
@@ -173,6 +188,7 @@ impl Pass {
         self.records = self.tree.size();
         self.hashes_short += u64::from(seen.hashes_short);
         self.bodies.note_erased(std::mem::take(&mut seen.facts.erased));
+        std::mem::take(&mut seen.facts.noted).into_iter().for_each(|(origin, noted)| self.heads.add(origin, noted));
         self.completeness.merge(seen.facts, place);
         Ok(())
     }
@@ -188,26 +204,6 @@ impl Pass {
             let BodyFault { file, offset, what, hashes } = *fault;
             self.tampered(&what, index, &At { file: &file, offset }, hashes)
         })
-    }
-
-    fn bad_record(&self, index: u64, at: &At<'_>, fault: LeafFault, chain_holds: Option<bool>) -> Stop {
-        match fault {
-            LeafFault::Form(e) => self.tampered(&format!("the record is not in its form: {e}"), index, at, None),
-            LeafFault::Hash { stored, actual } => {
-                let attack = match chain_holds {
-                    Some(true) => {
-                        "the stored hash of a record was changed; the block's chain says that the record was not"
-                    }
-                    Some(false) => "a record was changed after it was written",
-                    None => {
-                        "a record or its stored hash was changed after it was written (or, beyond the \
-                         last checkpoint, a write was torn by a power cut: start the node once, then \
-                         verify again)"
-                    }
-                };
-                self.tampered(attack, index, at, Some((stored, actual)))
-            }
-        }
     }
 
     fn tail_start(&self, tail: &TailHeader, at: &At<'_>) -> Result<(), Stop> {

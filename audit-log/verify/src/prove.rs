@@ -4,12 +4,13 @@
 
 use std::path::PathBuf;
 
-use provost_audit_core::{Checkpoint, TlogConsistency, TlogProof};
+use provost_audit_core::{Checkpoint, Hash, TlogConsistency, TlogProof, verify_inclusion};
 
 use crate::{
-    anchor::read_notes,
+    anchor::{Known, read_notes},
     layout::{CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE, LogLayout},
     leaf_hashes::{LeafHashError, LeafHashes},
+    report::ProofReport,
 };
 
 /// Why a proof cannot be made.
@@ -76,4 +77,23 @@ fn find(layout: &LogLayout, fits: impl Fn(u64) -> bool) -> Result<Option<(u64, S
         }
     }
     Ok(None)
+}
+
+/// A proof, made and checked, that record `index` is under the checkpoint `good`.
+pub(crate) fn prove_report(layout: &LogLayout, index: u64, good: Option<&Known>) -> ProofReport {
+    let empty = Hash::ZERO;
+    let mut report = ProofReport { index, leaf_hash: empty, size: 0, root: empty, path: Vec::new(), holds: false };
+    let Some(good) = good else { return report };
+    report.size = good.checkpoint.size;
+    report.root = good.checkpoint.root;
+    let proof = LeafHashes::open(layout.clone()).and_then(|hashes| {
+        let path = hashes.inclusion(index, report.size)?;
+        Ok((hashes.root(index..index + 1)?, path))
+    });
+    if let Ok((leaf, path)) = proof {
+        report.leaf_hash = leaf;
+        report.holds = verify_inclusion(&leaf, index, report.size, &path, &report.root).is_ok();
+        report.path = path;
+    }
+    report
 }

@@ -122,3 +122,24 @@ pub(crate) fn unjudged(log: &LogId, why: &str) -> LogReport {
         proof: None,
     }
 }
+
+/// Things worth knowing that change no verdict.
+pub(crate) fn add_notes(report: &mut LogReport, hashes_short: u64) {
+    if report.beyond > 0 {
+        let beyond = report.beyond;
+        report.notes.push(format!("{beyond} records beyond the last signed checkpoint: chained but unsigned"));
+    }
+    if hashes_short > 0 {
+        report.notes.push(format!(
+            "beside {hashes_short} blocks the stored leaf hashes are missing: the records were checked without \
+             them, but proofs cannot be made from this copy"
+        ));
+    }
+    if report.back_dated > 0 {
+        let n = report.back_dated;
+        report.notes.push(format!(
+            "{n} records are dated more than 15 minutes before a checkpoint that precedes them: a writer's clock \
+             was wrong, or it back-dated them; their order is proven, their time is what the writer says"
+        ));
+    }
+}

@@ -10,12 +10,12 @@ use provost_audit_core::{Checkpoint, LogId, VerifierKey};
 use crate::{
     anchor::read_notes,
     layout::{KEY_FILE, LogLayout, list_logs},
-    log_check::LogCheck,
+    log_check::{Checked, LogCheck},
     options::VerifyOptions,
     pool::Pool,
     receipt,
-    report::{Exit, Report},
-    tenant_heads,
+    report::{Exit, LogReport, Report, State},
+    tenant_heads::TenantHeads,
     witness::Witnesses,
 };
 
@@ -86,18 +86,49 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
         return Err(UsageError::ProofOfWhich);
     }
     let pool = Pool::start();
-    let check = |log: LogId| {
+    let check = |log: LogId, options: &VerifyOptions, cluster: &ClusterSays| {
         let (dir, top) = match &single {
             Some(_) => (path.to_owned(), None),
             None => (path.join(log.folder()), Some(path)),
         };
-        let witnesses = witnesses.as_ref();
-        LogCheck { log, layout: LogLayout::new(dir), top, trusted, witnesses, options, pool: &pool }.run()
+        let (witnesses, layout, pool) = (witnesses.as_ref(), LogLayout::new(dir), &pool);
+        let (heads, anchored) = (&cluster.heads, cluster.anchored);
+        LogCheck { log, layout, top, trusted, witnesses, options, pool, heads, anchored }.run()
     };
-    let mut reports: Vec<_> = logs.into_iter().map(check).collect();
-    let mut missing_logs: Vec<String> = missing.into_iter().map(|(_, origin)| origin.clone()).collect();
-    if single.is_none() {
-        tenant_heads::compare(path, options.log.as_ref(), &mut reports, &mut missing_logs);
+    let beside = path.join(LogId::CLUSTER.folder());
+    let mut cluster = ClusterSays::default();
+    // It goes first: the others are judged by it, also where it is not asked for itself.
+    if single.is_none() && beside.is_dir() {
+        let asked = logs.contains(&LogId::CLUSTER);
+        let aside = VerifyOptions { proof: None, ..options.clone() };
+        let checked = check(LogId::CLUSTER, if asked { options } else { &aside }, &cluster);
+        cluster = ClusterSays::new(checked, LogLayout::new(beside));
+    }
+    let mut reports = Vec::new();
+    let mut missing_logs: Vec<String> = missing.iter().map(|(_, origin)| origin.clone()).collect();
+    for log in &logs {
+        if let Some(report) = cluster.report.take_if(|_| *log == LogId::CLUSTER) {
+            reports.push(report);
+            continue;
+        }
+        let mut checked = check(log.clone(), options, &cluster);
+        match &cluster.report {
+            // Its keys follow each other by the cluster's records: those must hold as well.
+            Some(_) if checked.follows_keys => reports.extend(cluster.report.take()),
+            Some(report) if report.exit() == Exit::Tampered => {
+                let text = "the cluster's log beside it does not hold: verify the whole directory";
+                checked.report.notes.push(text.to_owned());
+            }
+            _ => {}
+        }
+        reports.push(checked.report);
+    }
+    if options.log.is_none() {
+        for (log, origin) in cluster.heads.logs() {
+            if log != LogId::CLUSTER && !logs.contains(&log) && !missing_logs.contains(origin) {
+                missing_logs.push(origin.clone());
+            }
+        }
     }
     let receipts = options.receipts.iter().map(|r| receipt::check(path, single.as_ref(), r, &reports));
     let receipts: Vec<_> = receipts.collect();
@@ -106,6 +137,29 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
     let exit = reports.iter().fold(start, |exit, log| exit.worse(log.exit()));
     let verdict = sentence(exit, options.against.is_some() || witnesses.is_some()).to_owned();
     Ok(Report { path: path.to_owned(), exit, verdict, logs: reports, missing_logs, receipts })
+}
+
+/// What the cluster's log says of the others.
+#[derive(Default)]
+struct ClusterSays {
+    heads: TenantHeads,
+    /// Records of it that an anchor covers.
+    anchored: Option<u64>,
+    /// Its own report, until it is given out.
+    report: Option<LogReport>,
+}
+
+impl ClusterSays {
+    fn new(checked: Checked, layout: LogLayout) -> Self {
+        let Checked { report, heads, .. } = checked;
+        // A changed cluster log says nothing about others.
+        let heads = match report.integrity.state {
+            State::Failed => TenantHeads::default(),
+            _ => heads.unwrap_or_else(|| TenantHeads::read(layout)),
+        };
+        let anchored = report.anchored.filter(|_| report.exit() != Exit::Tampered);
+        Self { heads, anchored, report: Some(report) }
+    }
 }
 
 /// The key that the policy trusts for the log (of the cluster) that is here. A policy that lists

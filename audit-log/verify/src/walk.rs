@@ -60,6 +60,8 @@ enum Stage {
     /// Within a segment.
     Blocks(OpenSegment),
     Tail(OpenTail),
+    /// Something stands behind the part that was named last.
+    Wrong(ReadFault),
     Done,
 }
 
@@ -104,6 +106,7 @@ impl Walk {
         loop {
             match std::mem::replace(&mut self.stage, Stage::Done) {
                 Stage::Done => return Ok(None),
+                Stage::Wrong(fault) => return Err(fault),
                 Stage::Segments => {
                     if let Some(part) = self.open_segment()? {
                         return Ok(Some(part));
@@ -233,8 +236,15 @@ impl Walk {
         if footer.first_index != first {
             return Err(wrong("the footer names another segment".to_owned()));
         }
-        self.end.1 = segment.at + SEGMENT_FOOTER_LEN as u64;
-        self.stage = Stage::Segments;
+        let end = segment.at + SEGMENT_FOOTER_LEN as u64;
+        // Who looks for the footer at the file's end would find another one.
+        let len = segment.file.records.metadata().map_err(|e| wrong(e.to_string()))?.len();
+        let behind = (len > end).then(|| {
+            let fault = wrong(format!("{} bytes stand behind the segment's footer", len - end));
+            ReadFault { offset: end, ..fault }
+        });
+        self.end.1 = end;
+        self.stage = behind.map_or(Stage::Segments, Stage::Wrong);
         Ok(Some(Part::Footer(segment.file.clone(), segment.at, footer)))
     }
 

@@ -4,12 +4,14 @@
 
 mod case;
 mod checkpoints;
+mod cluster_notes;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
 mod faults;
 mod fields;
 mod forgery;
+mod key_list;
 mod list;
 mod lives;
 mod logs;

@@ -135,6 +135,10 @@ fn whole_segments() {
             found("segment footer: first index", "INTEGRITY", s.seg(0, footer), seg(footer + 9)),
             found("segment footer: root", "INTEGRITY", s.seg(0, footer), seg(footer + 20)),
             found("segment footer: chain", "INTEGRITY", s.seg(0, footer), seg(footer + 60)),
+            found("bytes behind a segment's footer", "INTEGRITY", s.seg(0, end), move |d| {
+                let bytes = fs::read(segment(d)).unwrap();
+                fs::write(segment(d), [&bytes[..], &bytes[footer as usize..]].concat()).unwrap();
+            }),
             found("truncated at a segment's end", "INTEGRITY", s.seg(65_536, end), move |d| {
                 fs::remove_file(acme(d).tail(tail_first)).unwrap();
             }),
