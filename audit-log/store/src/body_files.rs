@@ -63,6 +63,15 @@ impl BodyFiles {
         Ok(())
     }
 
+    /// Lets go of a file whose segment was pruned, with bodies for it that are not written yet: the prune
+    /// removes it, and the state must not ask for it again.
+    pub(crate) fn forget_before(&mut self, head: &mut BodyHead, to: u64) {
+        if head.len > 0 && head.behind(to) != *head {
+            *head = BodyHead::default();
+            *self = Self::default();
+        }
+    }
+
     /// Opens the files as `head` describes them: what reaches further is cut off.
     pub(crate) fn reopen(
         disk: &Disk,

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The event's name in the cluster's log.
-const KEY_EVENT: &str = "audit.key";
+pub(crate) const KEY_EVENT: &str = "audit.key";
 
 /// Where the next key waits.
 pub fn next_key_file(key_file: &Path) -> PathBuf {

@@ -1,7 +1,12 @@
 //! What a replica does for writers and other replicas over gRPC.
 //!
 //! Invariants: a writer acts only under its own name; the signing key and the records go to
-//! members with the role audit-log alone. Who that is, the caller of [`AuditService::new`] decides.
+//! members with the role audit-log alone, and only they write what the log records of itself. Who
+//! that is, the caller of [`AuditService::server`] decides.
+
+mod handed_in;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +23,7 @@ use provost_wire::audit::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
+use self::handed_in::own_record;
 use crate::{
     catch_up::{send_checkpoints, send_leaves, send_pruned},
     client::log_of,
@@ -109,11 +115,15 @@ impl AuditLog for AuditService {
         let command = request.get_ref().command.clone();
         let decoded =
             Command::decode(&command).map_err(|e| Status::invalid_argument(format!("PV-AUDIT-EVENT: {e}")))?;
-        let Some(writer) = decoded.writer() else {
+        let Command::Append(append) = decoded else {
             return Err(Status::permission_denied("PV-AUDIT-PEER: only replicas propose this command"));
         };
-        self.is_writer(request.extensions(), writer).await?;
-        drop(decoded);
+        self.is_writer(request.extensions(), &append.writer).await?;
+        if let Some(event) = own_record(&append) {
+            let refused = |status: Status| Status::new(status.code(), format!("{} (event {event})", status.message()));
+            self.callers.replica(request.extensions()).await.map_err(refused)?;
+        }
+        drop(append);
         let reply = self.proposer()?.propose(command).await.map_err(failed)?;
         let keys_generation = self.node()?.subject_keys().generation();
         Ok(Response::new(AppendResponse { reply: reply.encode().into(), keys_generation }))

@@ -42,6 +42,13 @@ pub(crate) struct BodyHead {
     pub len: u64,
 }
 
+impl BodyHead {
+    /// What is left of it once the records before `to` were pruned.
+    pub(crate) fn behind(self, to: u64) -> Self {
+        if self.first < to { Self::default() } else { self }
+    }
+}
+
 impl LogHead {
     pub(crate) fn empty(origin: &str) -> Self {
         Self {

@@ -7,13 +7,15 @@
 //! longer be opened with what is on that disk.
 //!
 //! If the process dies during a replacement: the key file names the old and the new key until the
-//! state under the new one is in place, so that whichever state is there opens. Temporary files of
-//! a replacement that was cut off are written over and removed at the next start.
+//! state under the new one is in place, so that whichever state is there opens. What a renewal replaces
+//! keeps a name (`.old`) until it is written over, as temporary files have one (`.new`): the next start
+//! writes over both. One that finds two keys renews once more before it serves, so that the old key is
+//! gone from the live file too.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -27,6 +29,10 @@ use crate::{
 };
 
 const MAGIC: &[u8; 8] = b"PVKEYS\0\x01";
+/// Ends the name of a file that is about to take another's place.
+const NEW: &str = ".new";
+/// Ends the name of one whose place was taken.
+const OLD: &str = ".old";
 /// Bytes that are written over at a time.
 const WIPE_CHUNK: usize = 64 << 10;
 
@@ -64,12 +70,23 @@ impl SubjectFile {
         }
     }
 
-    /// Reads the state; `None` when there is none.
+    /// Reads the state; `None` when there is none. Ends what a replacement left undone that was cut off: when
+    /// this returns nothing on disk leads to older states.
     pub(crate) fn read(&self) -> Result<Option<SubjectState>, AuditError> {
         for path in [&self.paths.keys, &self.paths.kek] {
-            wipe_file(&temporary(path)).map_err(AuditError::io(path))?;
+            wipe_file(&beside(path, NEW)).map_err(AuditError::io(path))?;
+            wipe_old(path).map_err(AuditError::io(path))?;
         }
-        self.peek()
+        let state = self.peek()?;
+        if let Some(state) = &state
+            && self.read_kek()?.len() > 1
+        {
+            let path = &self.paths.keys;
+            let plain = postcard::to_stdvec(state).map(Zeroizing::new).map_err(io::Error::other);
+            plain.and_then(|plain| self.write(&plain, true)).map_err(AuditError::io(path))?;
+            tracing::info!("a change of the key-encryption key that was cut off is ended");
+        }
+        Ok(state)
     }
 
     /// Reads the state beside a process that may be writing it.
@@ -116,37 +133,69 @@ impl SubjectFile {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let kek = match self.read_kek() {
-            Ok(mut keys) => keys.pop(),
+            Ok(keys) => Some(self.in_use(keys)?),
             Err(_) if !self.paths.kek.exists() && !self.paths.keys.exists() => None,
             Err(e) => return Err(e.into()),
         };
         let (old, new) = match kek {
-            Some(kek) if !renew => return self.replace(&self.paths.keys, &sealed(&kek, plain)?).map(drop),
+            Some(kek) if !renew => return self.replace(&self.paths.keys, &sealed(&kek, plain)?),
             Some(kek) => (Some(kek), Secret::random()?),
             None => (None, Secret::random()?),
         };
-        let mut gone = Vec::new();
         let both = Zeroizing::new([old.as_ref().map_or(&[][..], |k| k.bytes()), new.bytes()].concat());
-        gone.extend(self.replace(&self.paths.kek, &both)?);
-        gone.extend(self.replace(&self.paths.keys, &sealed(&new, plain)?)?);
+        self.replace_and_wipe(&self.paths.kek, &both)?;
+        self.replace_and_wipe(&self.paths.keys, &sealed(&new, plain)?)?;
         if old.is_some() {
-            gone.extend(self.replace(&self.paths.kek, new.bytes())?);
-        }
-        for file in gone {
-            self.step()?;
-            wipe(&file)?;
+            self.replace_and_wipe(&self.paths.kek, new.bytes())?;
         }
         Ok(())
     }
 
-    /// Replaces a file as a whole; gives the old one, which has no name any more.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<Option<File>> {
+    /// Of the keys in the key file the one that opens the state: only that one may outlive a change. Without a
+    /// state it is the last.
+    fn in_use(&self, mut keys: Vec<Secret>) -> io::Result<Secret> {
+        let none = || io::Error::other("no key-encryption key opens the state");
+        let last = keys.pop().ok_or_else(none)?;
+        let Some(first) = keys.pop() else { return Ok(last) };
+        let sealed = match fs::read(&self.paths.keys) {
+            Ok(sealed) => sealed,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(last),
+            Err(e) => return Err(e),
+        };
+        let body = sealed.strip_prefix(MAGIC).ok_or_else(none)?;
+        let opens = |key: &Secret| key.open(MAGIC, body).is_some();
+        [last, first].into_iter().find(opens).ok_or_else(none)
+    }
+
+    /// Replaces a file as a whole and writes over the old one.
+    fn replace_and_wipe(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let old = match OpenOptions::new().write(true).open(path) {
             Ok(file) => Some(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        let temporary = temporary(path);
+        if old.is_some() {
+            // A crash before it is written over leaves it by this name. Where a file system has no second
+            // names the blocks of such a file are lost track of, as docs/audit-privacy.md says.
+            self.step()?;
+            wipe_old(path)?;
+            if let Err(cause) = fs::hard_link(path, beside(path, OLD)) {
+                tracing::debug!(%cause, path = %path.display(), "the file gets no second name");
+            }
+        }
+        self.replace(path, bytes)?;
+        if let Some(old) = old {
+            self.step()?;
+            wipe(&old)?;
+            self.step()?;
+            wipe_old(path)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a file as a whole.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = beside(path, NEW);
         self.step()?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
@@ -154,8 +203,7 @@ impl SubjectFile {
         self.step()?;
         fs::rename(&temporary, path)?;
         self.step()?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-        Ok(old)
+        sync_dir(path.parent().unwrap_or(Path::new(".")))
     }
 
     /// Where a test lets the process die.
@@ -173,10 +221,22 @@ impl SubjectFile {
     }
 }
 
-fn temporary(path: &Path) -> PathBuf {
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(ending);
     PathBuf::from(name)
+}
+
+/// Writes over and removes what `path` was before its last renewal. If it still is that, the renewal did not
+/// come to an end, and only the second name goes.
+fn wipe_old(path: &Path) -> io::Result<()> {
+    let old = beside(path, OLD);
+    let file = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    match file(&old) {
+        None => Ok(()),
+        Some(same) if file(path) == Some(same) => fs::remove_file(&old),
+        Some(_) => wipe_file(&old),
+    }
 }
 
 fn sealed(kek: &Secret, plain: &[u8]) -> io::Result<Vec<u8>> {
@@ -243,6 +303,54 @@ mod tests {
                 if done {
                     assert!(died_at >= 3, "there are steps to die at");
                     break;
+                }
+            }
+        }
+    }
+
+    /// Whatever step a renewal died at, and the next start's too: the start after that leaves nothing on disk,
+    /// by a name or without one, that opens what was before.
+    #[test]
+    fn a_start_ends_a_renewal_that_was_cut_off() {
+        let (mut ended, mut twice) = (0, 0);
+        for died_at in 0.. {
+            for again_at in [usize::MAX, 0, 3, 6, 9, 12, 15] {
+                let dir = tempfile::tempdir().unwrap();
+                let paths = SubjectPaths::below(dir.path());
+                let file = SubjectFile::new(paths.clone());
+                file.write(&bytes(&state(1)), false).unwrap();
+                let (old_kek, old_keys) = (fs::read(&paths.kek).unwrap(), fs::read(&paths.keys).unwrap());
+                let held: Vec<File> = [&paths.kek, &paths.keys].iter().map(|p| File::open(p).unwrap()).collect();
+                file.steps_left.store(died_at, Ordering::SeqCst);
+                let done = file.write(&bytes(&state(2)), true).is_ok();
+                let began = fs::read(&paths.kek).unwrap() != old_kek;
+
+                let file = SubjectFile::new(paths.clone());
+                file.steps_left.store(again_at, Ordering::SeqCst);
+                twice += usize::from(file.read().is_err());
+                let found = SubjectFile::new(paths.clone()).read().unwrap().unwrap();
+                let at = format!("died at {died_at}, then at {again_at}");
+                assert!(!done || found.applied == Some(2), "{at}");
+                for path in [&paths.kek, &paths.keys] {
+                    let others: Vec<_> = [NEW, OLD].iter().filter(|end| beside(path, end).exists()).collect();
+                    assert!(others.is_empty(), "{at}: {others:?}");
+                }
+                let kek = fs::read(&paths.kek).unwrap();
+                assert_eq!(kek.len(), KEY_BYTES, "{at}");
+                if began {
+                    ended += 1;
+                    assert_ne!(kek, old_kek, "{at}");
+                    let kek = Secret::from_slice(&kek).unwrap();
+                    assert!(kek.open(MAGIC, &old_keys[MAGIC.len()..]).is_none(), "{at}");
+                    for file in &held {
+                        let mut left = vec![1; 32];
+                        file.read_exact_at(&mut left, 0).unwrap();
+                        assert!(left.iter().all(|b| *b == 0), "{at}: old bytes are still there");
+                    }
+                }
+                if done && again_at == 15 {
+                    assert!(ended > 7 && twice > 7, "{ended} renewals were ended, {twice} in a third start");
+                    return;
                 }
             }
         }

@@ -11,15 +11,18 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use common::{Lab, copy_dir, event, matrix, open_machine, tenant, verify_both};
-use provost_audit_core::{Checkpoint, LogId, PRUNE_EVENT, PruneNote, PrunedSegment, SEGMENT_LEAVES, verify_inclusion};
+use provost_audit_core::{
+    Checkpoint, Hash, LogId, PRUNE_EVENT, PruneNote, PrunedSegment, SEGMENT_LEAVES, verify_inclusion,
+};
 use provost_audit_store::{
     AuditLogConfig, CheckpointKey, Command, HoldOrder, LeafSource, PruneOrder, Query, Reply, RetentionCommand,
     RetentionError, RetentionReply, SharedMachine, TakeLeaf, build_indexes, open, query, show,
 };
 use provost_audit_verify::{LeafHashes, LogLayout, LogReader, State};
 use provost_control_raft::{AppliedState, Machine};
-use provost_types::{AuditSink, Phase, Subject, What, Who};
+use provost_types::{AuditSink, Body, KeptBody, KeyId, Phase, SealedBytes, Subject, What, Who};
 
 const FIRST: &str = "tenants/acme/segments/00000000000000000000";
 
@@ -32,10 +35,14 @@ struct Made {
 }
 
 /// One full segment and 4,966 records; the last says that the segment is to go, and is signed.
-static MADE: LazyLock<Made> = LazyLock::new(|| {
+static MADE: LazyLock<Made> = LazyLock::new(|| made(|_| {}));
+
+/// Such a log; `first` writes to it before anything else does.
+fn made(first: impl FnOnce(&mut Lab)) -> Made {
     let dir = tempfile::tempdir().unwrap();
     let mut lab = Lab::open(dir.path());
     let acme = tenant("acme");
+    first(&mut lab);
     lab.calls(&acme, 35_250);
     lab.checkpoint();
     let audit = dir.path().join("audit");
@@ -56,7 +63,7 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
     drop(lab);
     build_indexes(&audit).unwrap();
     Made { dir, record: places[0].1, entries }
-});
+}
 
 /// A copy of that log, with its key.
 fn copy() -> (tempfile::TempDir, PathBuf) {
@@ -210,6 +217,49 @@ fn a_replica_that_missed_a_prune_takes_what_stays() {
         assert_eq!(verify_both(&own, Some(&audit.join("checkpoint"))).exit_code(), 0, "with {has} records before");
         assert_eq!(open_machine(new.path(), &key).heads(), heads, "a restart finds it durable");
     }
+}
+
+/// One record with a sealed body.
+fn sealed(lab: &mut Lab, call: u128) {
+    let body = Bytes::from(format!("sealed {call}"));
+    let kept = KeptBody::Sealed(SealedBytes { sha256: Hash::of(&body).0, bytes: body });
+    let mut denied = event(&tenant("acme"), Phase::Denied, call, common::START_NS);
+    denied.body = Some(Body { commit: [1; 32], key: KeyId([2; 16]), len: 1, redaction: None, kept });
+    let entry = lab.writer.entry(&[denied]);
+    assert!(matches!(lab.apply(entry), Reply::Appended(_)));
+}
+
+/// The last body of a log is among what is pruned: the node starts again, and keeps later bodies.
+#[test]
+fn the_last_body_may_be_pruned() {
+    let made = made(|lab| sealed(lab, 800_000));
+    let (dir, audit) = (made.dir.path(), made.dir.path().join("audit"));
+    let key = CheckpointKey::open(&dir.join("keys/audit-checkpoint.key")).unwrap();
+    assert!(there(&audit, "body"));
+    let mut machine = open_machine(dir, &key);
+    let prune = PruneOrder { record: made.record, ..order() };
+    assert_eq!(ask(&mut machine, made.entries, RetentionCommand::Prune(prune)), RetentionReply::Done);
+    let heads = machine.heads();
+    drop(machine);
+    assert!(there(&audit, "pruned") && !there(&audit, "body"));
+    for start in 0..2 {
+        let machine = open_machine(dir, &key);
+        assert_eq!(machine.heads(), heads, "start {start}");
+    }
+    assert_eq!(verify_both(&audit, None).exit_code(), 2);
+
+    // The next body begins a file of the segment that is kept.
+    let mut lab = Lab::open(dir);
+    lab.entries = vec![Bytes::new(); made.entries as usize + 1];
+    (lab.writer.name, lab.calls) = ("node-2".to_owned(), 1_000_000);
+    sealed(&mut lab, 800_001);
+    lab.machine.persist().unwrap();
+    drop(lab);
+    assert!(audit.join("tenants/acme/segments/00000000000000065536.body").exists());
+    drop(open_machine(dir, &key));
+    let report = verify_both(&audit, None);
+    assert_eq!(report.exit_code(), 2, "{report}");
+    assert!(report.to_string().contains("1 sealed bod"), "{report}");
 }
 
 #[test]

@@ -125,6 +125,11 @@ impl LogFiles {
         bodies.append((disk, layout, origin), &mut head.bodies, dirty, (index, body))
     }
 
+    /// The records before `to` were pruned, and their bodies with them.
+    pub(crate) fn forget_bodies(&mut self, to: u64) {
+        self.bodies.forget_before(&mut self.head.bodies, to);
+    }
+
     /// Writes what was appended.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.bodies.flush(&mut self.head.bodies, &mut self.dirty)?;

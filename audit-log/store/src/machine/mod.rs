@@ -143,6 +143,8 @@ impl AuditMachine {
         self.check()?;
         let mut dirty = Dirty::default();
         for (log, files) in &mut self.logs {
+            // Before the state is made that outlives the pruned files.
+            files.forget_bodies(self.state.retention.pruned.get(log).map_or(0, |pruned| pruned.to));
             dirty.merge(files.take_dirty());
             self.state.logs.insert(log.clone(), files.head.clone());
         }

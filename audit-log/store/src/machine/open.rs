@@ -93,7 +93,10 @@ impl AuditMachine {
         let mut logs = BTreeMap::new();
         for (log, head) in &state.logs {
             let layout = LogLayout::new(dir.join(log.folder()));
-            let files = LogFiles::reopen(&disk, log, layout, &log.origin(cluster), head.clone())?;
+            let mut head = head.clone();
+            // A prune takes the body file away that a state from before it still names.
+            head.bodies = head.bodies.behind(state.retention.pruned.get(log).map_or(0, |pruned| pruned.to));
+            let files = LogFiles::reopen(&disk, log, layout, &log.origin(cluster), head)?;
             logs.insert(log.clone(), files);
         }
         for log in list_logs(dir).map_err(AuditError::io(dir))? {
