@@ -82,8 +82,10 @@ impl AuditRetention for RetentionService {
             until_ns: Some(asked.until_ns).filter(|t| *t > 0),
             reason: asked.reason,
         };
-        let hold = self.open()?.hold(order, who(&caller)).await.map_err(failed)?;
-        Ok(Response::new(HoldAddResponse { hold: Some(on_wire(hold)) }))
+        let retention = self.open()?;
+        let hold = retention.hold(order, who(&caller)).await.map_err(failed)?;
+        let unknown = !retention.knows(&hold);
+        Ok(Response::new(HoldAddResponse { hold: Some(on_wire(hold)), unknown }))
     }
 
     async fn hold_remove(&self, request: Request<HoldRemoveRequest>) -> Result<Response<HoldRemoveResponse>, Status> {

@@ -14,6 +14,7 @@ use provost_types::{AuditEvent, AuditSink, AuditUnavailable, CallId, KeyId, Mont
 use crate::{
     AuditNode,
     own_events::{event_id, event_of, now_ns},
+    retention_state::Hold,
     subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON},
     subject_keys::propose,
 };
@@ -28,7 +29,7 @@ const KEYS_PER_RECORD: usize = 48;
 pub struct EraseOrder {
     /// The tenant.
     pub tenant: Name,
-    /// The principal.
+    /// The principal: its name, or its pseudonym as records show it.
     pub subject: String,
     /// Only what was sealed in months before this one.
     pub before: Option<Month>,
@@ -86,18 +87,18 @@ impl AuditNode {
         // What an earlier call ordered and could not record.
         self.finish_erasures(sink, Duration::ZERO).await?;
         let log = LogId(Some(order.tenant));
-        // Behind the barrier every hold that was answered is known here.
+        // Behind the barrier every hold that was answered is known here; one that comes later, and before the
+        // order, makes the machine refuse it.
         self.group().read_barrier().await.map_err(|e| EraseError::Unavailable(e.to_string()))?;
-        let legal_hold = {
+        let (pseudonym, legal_hold) = {
             let machine = self.inner.checkpointer.machine.0.lock();
-            let hold = machine.retention().hold_on_principal(&log, &order.subject);
-            hold.map(|hold| format!("{log} must be kept: hold `{}` by {} ({})", hold.id, hold.by, hold.reason))
+            let (pseudonym, hold) = machine.held(&log, &order.subject);
+            (pseudonym, hold.map(Hold::says))
         };
         let asked = || self.inner.holds.read().iter().find_map(|check| check(&log, &order.subject));
         if let Some(why) = legal_hold.or_else(asked) {
             return Err(EraseError::Held(why));
         }
-        let pseudonym = self.inner.checkpointer.machine.0.lock().keys.state.pseudonym(&log, &order.subject);
         let Some(subject) = pseudonym else { return Ok(Erased { pseudonym, keys: Vec::new() }) };
         let time_ns = now_ns();
         let erasure = Erasure {
@@ -111,6 +112,8 @@ impl AuditNode {
         };
         let keys = match propose(&self.inner.checkpointer.group, KeyCommand::Erase(erasure.clone())).await? {
             KeyReply::Erased(keys) => keys,
+            // Placed since it was looked for.
+            KeyReply::Held(hold) => return Err(EraseError::Held(hold.says())),
             other => return Err(EraseError::Unavailable(format!("the audit machine answered {other:?}"))),
         };
         if !keys.is_empty() {

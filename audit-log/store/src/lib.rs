@@ -29,6 +29,7 @@ mod follow;
 mod forward;
 mod held;
 mod history;
+mod hold_subject;
 mod indexer;
 mod key;
 mod key_offer;

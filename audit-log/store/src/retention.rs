@@ -23,6 +23,7 @@ use crate::{
     own_events::{event_of, now_ns},
     prune_choice::choose,
     retention_state::{Hold, MAX_NAME, MAX_REASON, PruneOrder, RetentionCommand, RetentionReply},
+    subject_keys::LocalSubjectKeys,
 };
 
 /// How long a prune waits for a checkpoint that covers its record.
@@ -65,7 +66,7 @@ pub struct HoldOrder {
     pub id: String,
     /// Whose records.
     pub log: LogId,
-    /// Only this principal's.
+    /// Only this principal's: its name, or its pseudonym as records show it.
     pub principal: Option<String>,
     /// From this time on.
     pub since_ns: Option<u64>,
@@ -91,7 +92,8 @@ pub struct PruneReport {
 /// Keeps and prunes, through the audit group.
 #[derive(Clone)]
 pub struct Retention {
-    checkpointer: Arc<Checkpointer>,
+    pub(crate) checkpointer: Arc<Checkpointer>,
+    pub(crate) keys: Arc<LocalSubjectKeys>,
     sink: Arc<dyn AuditSink>,
     audit_dir: PathBuf,
     cluster: String,
@@ -101,21 +103,18 @@ pub struct Retention {
 pub type KeepRule = Arc<dyn Fn(&LogId) -> Option<(Duration, String)> + Send + Sync>;
 
 impl Retention {
-    pub(crate) fn new(checkpointer: Arc<Checkpointer>, sink: Arc<dyn AuditSink>, audit_dir: &Path) -> Self {
+    pub(crate) fn new(
+        (checkpointer, keys): (Arc<Checkpointer>, Arc<LocalSubjectKeys>),
+        sink: Arc<dyn AuditSink>,
+        audit_dir: &Path,
+    ) -> Self {
         let cluster = checkpointer.cluster.clone();
-        Self { checkpointer, sink, audit_dir: audit_dir.to_owned(), cluster }
+        Self { checkpointer, keys, sink, audit_dir: audit_dir.to_owned(), cluster }
     }
 
     /// The holds there are, by log and name.
     pub fn holds(&self) -> Vec<Hold> {
         self.checkpointer.machine.0.lock().retention().holds.values().cloned().collect()
-    }
-
-    /// Why the bodies of a principal must be kept, if they must: asked before an erasure.
-    pub fn held(&self, log: &LogId, principal: &str) -> Option<String> {
-        let machine = self.checkpointer.machine.0.lock();
-        let hold = machine.retention().hold_on_principal(log, principal)?;
-        Some(format!("{} must be kept: hold `{}` by {} ({})", hold.log, hold.id, hold.by, hold.reason))
     }
 
     /// Holds records, from the moment on that this answers.
@@ -134,9 +133,14 @@ impl Retention {
         if !list_logs(&self.audit_dir).is_ok_and(|logs| logs.contains(&order.log)) {
             return refused(format!("there is no log of {}", order.log));
         }
+        let subject = match &order.principal {
+            Some(principal) => self.subject_of(&order.log, principal).await?,
+            None => None,
+        };
         let hold = Hold {
             id: order.id,
             log: order.log,
+            subject,
             principal: order.principal,
             since_ns,
             until_ns,

@@ -1,12 +1,13 @@
 //! What the group agrees on about keeping records: what was pruned, and what must not be.
 //!
 //! Invariants: pure, so that every replica decides alike; a prune is refused, never narrowed, when
-//! anything speaks against it; nothing that no checkpoint covers is pruned, nor what the node still
+//! anything speaks against it, and so is an erasure; nothing that no checkpoint covers is pruned, nor what the node still
 //! needs itself.
 
 use std::collections::BTreeMap;
 
 use provost_audit_core::{LogId, SEGMENT_LEAVES};
+use provost_types::Pseudonym;
 use serde::{Deserialize, Serialize};
 
 /// Holds that there may be at once.
@@ -26,6 +27,9 @@ pub struct Hold {
     /// Only this principal's. A segment holds many principals', so nothing of those times is
     /// pruned; bodies of others may be erased.
     pub principal: Option<String>,
+    /// The same as keys of bodies know it, so that the group can tell whose bodies it keeps; none in the
+    /// cluster's log, which has no bodies.
+    pub subject: Option<Pseudonym>,
     /// Not before, nanoseconds since the Unix epoch.
     pub since_ns: u64,
     /// Before, likewise; the largest number: without an end.
@@ -46,6 +50,11 @@ impl Hold {
             && self.by.len() <= MAX_NAME
             && self.principal.as_deref().is_none_or(|p| short(p, MAX_NAME))
             && self.since_ns < self.until_ns
+    }
+
+    /// Why something must be kept.
+    pub(crate) fn says(&self) -> String {
+        format!("{} must be kept: hold `{}` by {} ({})", self.log, self.id, self.by, self.reason)
     }
 
     fn covers(&self, log: &LogId, times: (u64, u64)) -> bool {
@@ -177,8 +186,14 @@ impl RetentionState {
         self.holds.values().find(|hold| hold.covers(log, times))
     }
 
-    /// A hold on anything of this principal.
-    pub(crate) fn hold_on_principal(&self, log: &LogId, principal: &str) -> Option<&Hold> {
+    /// A hold on anything of this subject. One that does not say whose subject it is keeps everybody's.
+    pub(crate) fn hold_on_subject(&self, log: &LogId, subject: Pseudonym) -> Option<&Hold> {
+        let keeps = |hold: &Hold| hold.principal.is_none() || hold.subject.is_none_or(|held| held == subject);
+        self.holds.values().find(|hold| hold.log == *log && keeps(hold))
+    }
+
+    /// A hold on everybody, or on a principal of this name: for a tenant that has no subjects yet.
+    pub(crate) fn hold_on_name(&self, log: &LogId, principal: &str) -> Option<&Hold> {
         let of = |hold: &&Hold| hold.log == *log && hold.principal.as_deref().is_none_or(|p| p == principal);
         self.holds.values().find(of)
     }
@@ -194,6 +209,7 @@ mod tests {
             id: id.to_owned(),
             log: LogId::CLUSTER,
             principal: None,
+            subject: None,
             since_ns,
             until_ns,
             reason: "case 7".to_owned(),
@@ -241,10 +257,16 @@ mod tests {
     fn holds_are_placed_and_released() {
         let mut state = RetentionState::default();
         let facts = LogFacts::default();
-        let only_ana = Hold { principal: Some("ana".to_owned()), ..hold("h", 0, u64::MAX) };
-        assert_eq!(state.apply(RetentionCommand::Hold(only_ana), facts), RetentionReply::Done);
-        assert!(state.hold_on_principal(&LogId::CLUSTER, "ana").is_some());
-        assert!(state.hold_on_principal(&LogId::CLUSTER, "sue").is_none());
+        let (ana, sue) = (Pseudonym([1; 16]), Pseudonym([2; 16]));
+        let only_ana = Hold { principal: Some("ana".to_owned()), subject: Some(ana), ..hold("h", 0, u64::MAX) };
+        let nobody_known = Hold { subject: None, ..only_ana.clone() };
+        for (held, keeps_sue) in [(nobody_known, true), (hold("h", 0, 9), true), (only_ana, false)] {
+            assert_eq!(state.apply(RetentionCommand::Hold(held), facts), RetentionReply::Done);
+            assert!(state.hold_on_subject(&LogId::CLUSTER, ana).is_some());
+            assert_eq!(state.hold_on_subject(&LogId::CLUSTER, sue).is_some(), keeps_sue);
+        }
+        assert!(state.hold_on_name(&LogId::CLUSTER, "ana").is_some());
+        assert!(state.hold_on_name(&LogId::CLUSTER, "sue").is_none());
         assert!(state.hold_on(&LogId::CLUSTER, (1, 2)).is_some(), "a segment holds hers too");
         let empty = Hold { reason: String::new(), ..hold("i", 0, 9) };
         assert!(matches!(state.apply(RetentionCommand::Hold(empty), facts), RetentionReply::Refused(_)));

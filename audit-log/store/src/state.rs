@@ -16,7 +16,7 @@ use crate::{error::AuditError, retention_state::RetentionState};
 
 /// File name below the audit directory.
 pub(crate) const STATE_FILE: &str = "state";
-const MAGIC: &[u8; 8] = b"PVSTATE\x02";
+const MAGIC: &[u8; 8] = b"PVSTATE\x03";
 /// Batches of a writer that can be answered again. More than it ever has in flight.
 pub(crate) const REMEMBERED_BATCHES: usize = 16;
 

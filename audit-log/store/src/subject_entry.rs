@@ -8,6 +8,8 @@ use provost_audit_core::LogId;
 use provost_types::{KeyId, Pseudonym};
 use serde::{Deserialize, Serialize};
 
+use crate::retention_state::Hold;
+
 /// The longest reason that an erasure carries, bytes.
 pub(crate) const MAX_REASON: usize = 1_024;
 
@@ -86,4 +88,6 @@ pub enum KeyReply {
     Full,
     /// These keys are destroyed.
     Erased(Vec<KeyId>),
+    /// Nothing is destroyed: this hold keeps the bodies.
+    Held(Hold),
 }

@@ -71,12 +71,29 @@ impl LocalSubjectKeys {
             match propose(&self.group, command).await? {
                 KeyReply::Full => return Err(AuditUnavailable("there are too many keys of bodies".to_owned())),
                 // Stale: keys were destroyed meanwhile; it is wrapped again.
-                KeyReply::Done | KeyReply::Key(_) | KeyReply::Stale { .. } | KeyReply::Erased(_) => {}
+                KeyReply::Done
+                | KeyReply::Key(_)
+                | KeyReply::Stale { .. }
+                | KeyReply::Erased(_)
+                | KeyReply::Held(_) => {}
             }
             // Another replica may have made it meanwhile, and this one be a moment behind.
             self.group.read_barrier().await.map_err(|e| AuditUnavailable(e.to_string()))?;
         }
         Err(AuditUnavailable("the key of the body could not be made".to_owned()))
+    }
+
+    /// Makes a tenant's key of pseudonyms, if there is none.
+    pub(crate) async fn name_subjects(&self, log: &LogId) -> Result<(), AuditUnavailable> {
+        let unavailable = |e: std::io::Error| AuditUnavailable(e.to_string());
+        let command = {
+            let mut machine = self.machine.0.lock();
+            if self.begins {
+                machine.keys.begin().map_err(unavailable)?;
+            }
+            machine.keys.state.propose_pseudonyms(log).map_err(unavailable)?
+        };
+        propose(&self.group, command).await.map(drop)
     }
 
     fn found(&self, log: &LogId, subject: &str, month: Month) -> Result<Option<SubjectKey>, AuditUnavailable> {

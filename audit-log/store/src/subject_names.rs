@@ -29,6 +29,13 @@ impl AuditNode {
     }
 }
 
+/// A pseudonym as records show it: `p-` and 32 hexadecimal digits.
+pub(crate) fn read_pseudonym(text: &str) -> Option<Pseudonym> {
+    let digits = text.strip_prefix("p-").filter(|digits| digits.len() == 32)?;
+    let plain = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(|number| Pseudonym(number.to_be_bytes()))
+}
+
 /// The same of a stopped node, from its files.
 pub fn stored_identities(paths: SubjectPaths) -> Result<Vec<Identity>, AuditError> {
     let state = SubjectFile::new(paths).peek()?;

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     subject_entry::{Erasure, KeyCommand, KeyReply, MAX_REASON, Slot},
-    subject_names::Identity,
+    subject_names::{Identity, read_pseudonym},
     subject_secret::Secret,
 };
 
@@ -154,6 +154,19 @@ impl SubjectState {
         let key = self.pseudonyms.get(log)?.as_ref()?;
         let full = provost_sealed::mac(key.bytes(), &[b"provost audit pseudonym 1\n", subject.as_bytes()]);
         full.first_chunk().copied().map(Pseudonym)
+    }
+
+    /// Whether a key of this subject is held.
+    pub(crate) fn knows(&self, log: &LogId, subject: Pseudonym) -> bool {
+        let slot = |month| Slot { log: log.clone(), subject, month };
+        self.slots.range(slot(0)..=slot(u32::MAX)).next().is_some()
+    }
+
+    /// Whom an administrator means: a pseudonym as records show it, if it is one of a subject whose keys are
+    /// held, else a name.
+    pub(crate) fn meant(&self, log: &LogId, text: &str) -> Option<Pseudonym> {
+        let shown = read_pseudonym(text).filter(|subject| self.knows(log, *subject));
+        shown.or_else(|| self.pseudonym(log, text))
     }
 
     /// The key for a subject and month.

@@ -6,8 +6,8 @@ use provost_types::{AuditSink, Name, Who};
 
 use super::{CANARY, acme, disk::files, erasure, event, month};
 use crate::{
-    AuditLog, AuditLogConfig, BodyState, EraseError, EraseOrder, KeyCommand, KeyReply, Query, SubjectPaths, adopt_keys,
-    query, subject_keys::propose,
+    AuditLog, AuditLogConfig, BodyState, EraseError, EraseOrder, HoldOrder, KeyCommand, KeyReply, Query,
+    RetentionError, SubjectPaths, adopt_keys, query, subject_keys::propose,
 };
 
 async fn started(dir: &Path) -> AuditLog {
@@ -72,6 +72,44 @@ async fn bodies_open_until_they_are_erased_and_the_log_verifies_throughout() {
         }
     }
     assert_eq!(all, Vec::<String>::new());
+}
+
+/// A hold by name or by the pseudonym that records show keeps the same bodies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_by_name_or_by_pseudonym_blocks_an_erasure_by_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = started(dir.path()).await;
+    let tenant = Name::new("acme").unwrap();
+    let retention = log.retention();
+    let by = || Who { principal: "admin".to_owned(), ..Who::default() };
+    let hold = |principal: &str| HoldOrder {
+        id: "case-7".to_owned(),
+        log: acme(),
+        principal: Some(principal.to_owned()),
+        since_ns: None,
+        until_ns: None,
+        reason: "case 7".to_owned(),
+    };
+    let sue = log.subject_keys().key(&tenant, "sue", month()).await.unwrap();
+    log.record(event("sue", 1, &sue, b"{}")).await.unwrap();
+    // Before anything is sealed for ana: what comes later is held too.
+    let early = retention.hold(hold("ana"), by()).await.unwrap();
+    assert!(!retention.knows(&early), "the name may be misspelt");
+    let ana = log.subject_keys().key(&tenant, "ana", month()).await.unwrap();
+    assert!(retention.knows(&early));
+    let shown = ana.subject.to_string();
+    let release = || retention.release(acme(), "case-7".to_owned(), "closed".to_owned(), by());
+    for (held, erased) in [("ana", "ana"), ("ana", &shown), (&shown, "ana"), (&shown, &shown)] {
+        retention.hold(hold(held), by()).await.unwrap();
+        let refused = log.erase(order(erased, "asked to")).await.unwrap_err();
+        assert!(matches!(&refused, EraseError::Held(why) if why.contains("case-7")), "{held}, {erased}: {refused}");
+        assert!(retention.held(&acme(), "sue").is_none());
+        release().await.unwrap();
+    }
+    let nobody = retention.hold(hold(&format!("p-{:032x}", 7)), by()).await.unwrap_err();
+    assert!(matches!(&nobody, RetentionError::Refused(_)), "{nobody}");
+    assert_eq!(log.erase(order(&shown, "asked to")).await.unwrap().keys, [ana.id]);
+    log.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use provost_types::{KeyId, Name};
 
 use super::{CANARY, NOVEMBER, acme, disk::try_to_read, erasure, event, month, replica::Replica, sealed_of};
 use crate::{
-    AuditMachine, Command, KeyCommand, KeyReply, SubjectPaths, adopt_keys,
+    AuditMachine, Command, Hold, KeyCommand, KeyReply, RetentionCommand, SubjectPaths, adopt_keys,
     subject_state::{Found, Lookup},
 };
 
@@ -84,6 +84,43 @@ fn an_erasure_that_a_crash_interrupts_is_carried_out_at_the_next_start() {
     let Found::Absent(Some(slot)) = replica.machine().keys.state.find(&acme(), "sue", month()) else { panic!() };
     let stale = KeyCommand::Make { slot, id: KeyId([1; 16]), generation: 0, wrapped: vec![0; 80] };
     assert_eq!(replica.keys(stale), KeyReply::Stale { generation: 1 });
+}
+
+/// The hold is committed after the erasure looked for holds and before its order: the order does nothing,
+/// on any replica, however often it starts.
+#[test]
+fn a_hold_that_comes_before_the_order_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::open(dir.path(), &[]);
+    let (ana, sue) = (replica.key("ana"), replica.key("sue"));
+    let held = Hold {
+        id: "case-7".to_owned(),
+        log: acme(),
+        principal: Some("ana".to_owned()),
+        subject: Some(ana.subject),
+        since_ns: 0,
+        until_ns: u64::MAX,
+        reason: "case 7".to_owned(),
+        by: "admin".to_owned(),
+        time_ns: NOVEMBER,
+    };
+    replica.apply(&Command::Retention(RetentionCommand::Hold(held.clone())));
+    let order = |id, subject| KeyCommand::Erase(erasure(id, subject));
+    assert_eq!(replica.keys(order(5, ana.subject)), KeyReply::Held(held));
+    assert_eq!(replica.keys(order(6, sue.subject)), KeyReply::Erased(vec![sue.id]), "of others they go");
+    let entries = replica.entries.clone();
+    drop(replica.machine.take());
+    for start in 0..2 {
+        let mut replica = Replica::open(dir.path(), &entries);
+        let state = &replica.machine().keys.state;
+        assert!(matches!(state.lookup(ana.id), Lookup::Here(_, name) if name == "ana"), "start {start}");
+        assert!(matches!(state.lookup(sue.id), Lookup::Erased(_)), "start {start}");
+        assert_eq!(state.pending.keys().collect::<Vec<_>>(), [&6], "what was refused is not to be recorded");
+        replica.stop();
+    }
+    let mut replica = Replica::open(dir.path(), &entries);
+    replica.apply(&Command::Retention(RetentionCommand::Release(acme(), "case-7".to_owned())));
+    assert_eq!(replica.erase(7, "ana"), [ana.id]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::{
 use bytes::Bytes;
 use provost_audit_core::LogId;
 use provost_audit_verify::LogLayout;
+use provost_types::Pseudonym;
 
 pub(crate) use self::open::disk_checkpoint;
 pub use self::replica::SharedMachine;
@@ -31,8 +32,9 @@ use crate::{
     log_files::{Dirty, LogFiles},
     persist::{Job, PersistJob, Persister, Progress, PublishJob},
     prune_files::PruneFiles,
-    retention_state::{LogFacts, RetentionCommand, RetentionReply, RetentionState},
+    retention_state::{Hold, LogFacts, RetentionCommand, RetentionReply, RetentionState},
     state::MachineState,
+    subject_entry::{KeyCommand, KeyReply},
     subject_store::SubjectStore,
 };
 
@@ -87,10 +89,7 @@ impl AuditMachine {
             Ok(Command::SealAll) => self.seal(true),
             Ok(Command::Rotated(rotated)) => self.rotated(rotated),
             Ok(Command::Signed(notes)) => self.take_signed(notes),
-            Ok(Command::Keys(command)) => {
-                self.state.body_keys = Some(index);
-                Reply::Keys(self.keys.apply(index, command))
-            }
+            Ok(Command::Keys(command)) => Reply::Keys(self.apply_keys(index, command)),
             Ok(Command::Retention(command)) => self.retain(command),
             Ok(Command::Cosigned(note)) => self.take_cosigned(note),
             Err(e) => Reply::Invalid(e.to_string()),
@@ -192,6 +191,27 @@ impl AuditMachine {
             signed: self.signed_size(log),
             tail_first: self.logs.get(log).map_or(0, |files| files.head.tail_first),
             oldest_intent: intents.map(|(_, intent)| intent.index).min(),
+        }
+    }
+
+    /// A hold that came first wins, whatever the node that ordered the erasure knew of it. An order that is
+    /// refused is none about keys: neither the state nor the file of the keys counts it.
+    fn apply_keys(&mut self, index: u64, command: KeyCommand) -> KeyReply {
+        if let KeyCommand::Erase(erasure) = &command
+            && let Some(hold) = self.state.retention.hold_on_subject(&erasure.log, erasure.subject)
+        {
+            return KeyReply::Held(hold.clone());
+        }
+        self.state.body_keys = Some(index);
+        self.keys.apply(index, command)
+    }
+
+    /// Whom an administrator means, and the hold that keeps their bodies.
+    pub(crate) fn held(&self, log: &LogId, principal: &str) -> (Option<Pseudonym>, Option<&Hold>) {
+        let retention = &self.state.retention;
+        match self.keys.state.meant(log, principal) {
+            Some(subject) => (Some(subject), retention.hold_on_subject(log, subject)),
+            None => (None, retention.hold_on_name(log, principal)),
         }
     }
 

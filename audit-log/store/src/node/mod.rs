@@ -182,7 +182,7 @@ impl AuditNode {
 
     /// Keeps and prunes records through this replica; what is done is recorded in `sink`.
     pub fn retention(&self, sink: Arc<dyn AuditSink>) -> retention::Retention {
-        retention::Retention::new(self.inner.checkpointer.clone(), sink, self.dir())
+        retention::Retention::new((self.inner.checkpointer.clone(), self.inner.keys.clone()), sink, self.dir())
     }
 
     /// The directory that an auditor copies, and that [`crate::query`] reads.

@@ -38,7 +38,7 @@ pub enum HoldCommand {
 pub struct AddArgs {
     /// Names the hold within its log. Default: one is made up.
     name: Option<String>,
-    /// Only this principal's. Pruning keeps all records of those times all the same.
+    /// Only this principal's: its name, or its pseudonym as records show it. Pruning keeps all records of those times all the same.
     #[arg(long)]
     principal: Option<String>,
     /// Only records from this time on: RFC 3339, or how long ago.
@@ -105,8 +105,12 @@ pub async fn run(command: HoldCommand) -> anyhow::Result<ExitCode> {
                 until_ns: args.until.unwrap_or_default(),
                 reason: args.reason,
             };
-            client.hold_add(request).await.map_err(failed)?;
+            let principal = request.principal.clone();
+            let added = client.hold_add(request).await.map_err(failed)?.into_inner();
             println!("held: {name}");
+            if added.unknown {
+                eprintln!("nothing is sealed for `{principal}` there yet: see that the name is right");
+            }
         }
         HoldCommand::Remove(args) => {
             let (mut client, context) = client(&args.admin).await?;
