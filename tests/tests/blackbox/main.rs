@@ -20,3 +20,5 @@ mod quickstart;
 mod quotas;
 mod resources;
 mod upstreams;
+mod websocket;
+mod ws_client;
