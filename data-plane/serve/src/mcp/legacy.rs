@@ -5,15 +5,15 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use provost_data_pipeline::{ClientFacts, Operation, Plane};
 use provost_mcp::{
-    Era, LogLevel, ProtocolVersion, RawJson, RawObject, RequestId, RpcError,
+    ProtocolVersion, RawJson, RawObject, RequestId, RpcError,
     headers::{self, Header, HeaderSource},
-    meta::{RequestMeta, key},
+    meta::RequestMeta,
     result_message,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    classify,
+    classify::legacy_operation,
     denied::Denied,
     link::{CallLink, Manner},
     outlet::Outlet,
@@ -101,7 +101,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 Err(refused) => *refused,
             };
         }
-        match prepare(&post, entered.as_ref()) {
+        match legacy_operation(&post, entered.as_ref()) {
             Ok((operation, params)) => self.legacy_call(inbound, post, meta, entered, (operation, params)).await,
             Err(error) => error_response(StatusCode::OK, Some(&post.id), &error),
         }
@@ -144,7 +144,7 @@ impl<P: Plane + 'static> Frontend<P> {
         response
     }
 
-    /// Starts the call of a request that [`prepare`] took; `over` runs before its answer is sent.
+    /// Starts the call of a request that [`legacy_operation`] took; `over` runs before its answer is sent.
     pub(super) fn start_legacy(
         self: &Arc<Self>,
         inbound: &Inbound,
@@ -267,36 +267,6 @@ pub(super) struct LegacyStart<'a> {
     pub(super) outlet: Arc<dyn Outlet>,
     pub(super) cancel: CancellationToken,
     pub(super) entered: Option<&'a Entered>,
-}
-
-/// What a request asks for: the operation, and its parameters as the executor gets them.
-pub(super) fn prepare(post: &Post, entered: Option<&Entered>) -> Result<(Operation, RawJson), RpcError> {
-    let mut params = post.params.clone();
-    let operation = classify::operation(&post.method, &params, Era::Legacy)?;
-    if let Some(entered) = entered {
-        note_level(&operation, &params, &entered.local)?;
-        // A modern upstream learns the level from each request.
-        let level = *entered.local.level.lock();
-        if let Some(level) = level.filter(|_| operation != Operation::SetLogLevel) {
-            params.set_in("_meta", key::LOG_LEVEL, RawJson::from_text(level.as_str()));
-        }
-    }
-    Ok((operation, params.finish()))
-}
-
-fn note_level(operation: &Operation, params: &RawObject, local: &LocalSession) -> Result<(), RpcError> {
-    if *operation != Operation::SetLogLevel {
-        return Ok(());
-    }
-    let level = params.get_text("level").and_then(|l| LogLevel::parse(&l)).ok_or_else(|| {
-        RpcError::with_code(
-            RpcError::INVALID_PARAMS,
-            "PV-MCP-INVALID-PARAMS",
-            "params.level must be debug, info, notice, warning, error, critical, alert or emergency",
-        )
-    })?;
-    *local.level.lock() = Some(level);
-    Ok(())
 }
 
 fn busy(id: &RequestId) -> Response<ResponseBody> {

@@ -127,7 +127,11 @@ impl<P: Plane + 'static> Connection<P> {
         loop {
             tokio::select! {
                 () = queue.closed() => return End::Closing,
-                () = &mut expired, if !self.is_draining => self.expire(),
+                () = &mut expired, if !self.is_draining => {
+                    if let Some(end) = self.expire() {
+                        return end;
+                    }
+                }
                 () = in_flight.none(), if self.is_draining => queue.close(Closing::Draining),
                 _ = ticks.tick() => self.tick(),
                 frame = next(&queue, frames) => {
@@ -141,16 +145,17 @@ impl<P: Plane + 'static> Connection<P> {
     }
 
     /// The node shuts down, or the caller is not the caller any more.
-    fn expire(&mut self) {
+    fn expire(&mut self) -> Option<End> {
         if !self.front.draining.is_cancelled() {
             self.queue.close(Closing::Credential);
-            return;
+            return Some(End::Closing);
         }
         // Calls in flight may end, subscriptions do so by themselves, and no new ones begin.
         self.is_draining = true;
         if let Some(listener) = self.listener.get() {
             listener.cancel();
         }
+        None
     }
 
     fn tick(&mut self) {

@@ -18,9 +18,11 @@ use crate::{
     frontend::Inbound,
     http::Final,
     mcp::{
-        legacy::{Entered, LegacyStart, prepare},
+        classify::legacy_operation,
+        legacy::{Entered, LegacyStart},
         outlet::Outlet,
         post::{Accepts, Post},
+        session::Session,
         sessions::LocalSession,
     },
 };
@@ -95,7 +97,7 @@ impl<P: Plane + 'static> Connection<P> {
             _ => {}
         }
         let entered = self.session.get();
-        let asked = prepare(&post, entered)?;
+        let asked = legacy_operation(&post, entered)?;
         let start = LegacyStart { cancel: call.cancel.clone(), outlet: call, entered };
         self.front.start_legacy(&inbound, &post, meta, asked, start, || {});
         Ok(())
@@ -117,7 +119,7 @@ impl<P: Plane + 'static> Connection<P> {
             return Err(again());
         }
         let (slot, id) = (self.session.clone(), post.id.clone());
-        let opened = move |session: crate::mcp::session::Session, end| {
+        let opened = move |session: Session, end| {
             let local = Arc::new(LocalSession::new(session.principal.clone()));
             match slot.set(Entered { session, local }) {
                 Ok(()) => end,
