@@ -21,4 +21,6 @@ mod quotas;
 mod resources;
 mod upstreams;
 mod websocket;
+mod websocket_bad;
+mod websocket_calls;
 mod ws_client;

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{
-        self, Message,
+        Message,
         client::IntoClientRequest,
         http::{HeaderValue, Request},
         protocol::CloseFrame,
@@ -35,17 +35,6 @@ pub fn upgrade(dev: &Dev, path: &str) -> Request<()> {
     headers.insert("authorization", HeaderValue::try_from(format!("Bearer {}", dev.token())).unwrap());
     headers.insert("sec-websocket-protocol", HeaderValue::from_static("mcp"));
     request
-}
-
-/// The status, the headers and the body of an upgrade that is refused.
-pub async fn refused(request: Request<()>) -> (u16, tungstenite::http::HeaderMap, Value) {
-    match connect_async(request).await.expect_err("the upgrade was not refused") {
-        tungstenite::Error::Http(response) => {
-            let body = response.body().as_deref().unwrap_or_default();
-            (response.status().as_u16(), response.headers().clone(), serde_json::from_slice(body).unwrap_or_default())
-        }
-        other => panic!("no HTTP answer: {other}"),
-    }
 }
 
 impl Socket {
