@@ -1,6 +1,6 @@
 """The official Python SDK as a client of a Provost node.
 
-Reads URL and TOKEN from the environment and expects the tools of the everything-server (see
+Reads URL (`http://…` or `ws://…`) and TOKEN from the environment and expects the tools of the everything-server (see
 tests/src/everything). Prints `ok NAME` for each check; the first failure ends it with a non-zero
 exit status. MODES limits it to some of `modern legacy auto`, for servers that have one era only.
 """
@@ -13,6 +13,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp_types import ElicitResult
+from ws_transport import websocket
 
 URL = os.environ["URL"]
 TOKEN = os.environ.get("TOKEN", "")
@@ -90,7 +91,10 @@ async def run(mode):
     """Runs every check over one connection in `mode`: a version, `legacy` or `auto`."""
     headers = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
     async with create_mcp_http_client(headers=headers) as http:
-        transport = streamable_http_client(URL, http_client=http)
+        if URL.startswith("ws"):
+            transport = websocket(URL, headers)
+        else:
+            transport = streamable_http_client(URL, http_client=http)
         async with Client(transport, mode=mode, elicitation_callback=answer_form) as client:
             for check in CHECKS:
                 try:

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use provost_data_pipeline::{Credential, Route};
 use provost_mcp::RawJson;
 
+use crate::mcp::SocketLimits;
+
 /// Settings of a [`Frontend`](crate::Frontend).
 #[derive(Clone)]
 pub struct FrontendConfig {
@@ -24,6 +26,8 @@ pub struct FrontendConfig {
     pub authorization_servers: Vec<String>,
     /// Whether results carry `_meta["io.provost/audit"]`.
     pub audit_receipts: bool,
+    /// Bounds of MCP over WebSocket; a message is bounded by `max_body_bytes`.
+    pub sockets: SocketLimits,
     /// What the node calls itself.
     pub server_name: String,
     /// Its version.
@@ -52,6 +56,7 @@ impl FrontendConfig {
             public_url: None,
             authorization_servers: Vec::new(),
             audit_receipts: true,
+            sockets: SocketLimits::DEFAULT,
             server_name: "provost".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             drain_ms: Self::DRAIN_MS,

@@ -8,6 +8,7 @@ use provost_data_pipeline::{
 };
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_types::CallId;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -25,7 +26,7 @@ const MAX_TRACEPARENT_BYTES: usize = 256;
 pub struct Peer {
     /// The peer's address.
     pub address: Option<SocketAddr>,
-    /// `http`, `h3`, …: as it stands in the record.
+    /// `http`, `ws`, …: as it stands in the record.
     pub transport: &'static str,
     /// Under TLS: decides `http` or `https` in URLs of ours.
     pub is_secure: bool,
@@ -45,6 +46,8 @@ pub struct Frontend<P> {
     pub(crate) readiness: Option<Readiness>,
     /// Every call in flight, with or without a client.
     pub(crate) calls: TaskTracker,
+    /// One permit for each WebSocket that may still be opened.
+    pub(crate) sockets: Arc<Semaphore>,
     /// Cancelled when the node shuts down: streams without an end of their own end.
     pub(crate) draining: CancellationToken,
 }
@@ -63,6 +66,7 @@ impl<P: Plane + 'static> Frontend<P> {
             schemas: None,
             readiness: None,
             calls: TaskTracker::new(),
+            sockets: Arc::new(Semaphore::new(config.sockets.max_connections)),
             draining: CancellationToken::new(),
             config,
         })
@@ -132,11 +136,25 @@ impl<P: Plane + 'static> Frontend<P> {
             peer,
             arrived_ns,
             call_id: call_id(arrived_ns)?,
+            is_mirrored: true,
         })
+    }
+
+    /// One message of a socket as a request of its own: it has its own call, and what the upgrade
+    /// said of its caller and its trace.
+    pub(crate) fn message_of(&self, socket: &Inbound) -> Result<Inbound, SealFailed> {
+        let arrived_ns = self.plane.now_ns();
+        Ok(Inbound { arrived_ns, call_id: call_id(arrived_ns)?, ..socket.clone() })
     }
 }
 
+/// The header that names the workflow which a call belongs to.
+const WORKFLOW: &str = "x-provost-workflow";
+/// W3C Trace Context.
+const TRACEPARENT: &str = "traceparent";
+
 /// One request before its body is read.
+#[derive(Clone)]
 pub(crate) struct Inbound {
     pub(crate) headers: HeaderMap,
     pub(crate) credential: Credential,
@@ -147,9 +165,25 @@ pub(crate) struct Inbound {
     pub(crate) peer: Peer,
     pub(crate) arrived_ns: u64,
     pub(crate) call_id: CallId,
+    /// The headers mirror the message, and are checked against it (Streamable HTTP). A message on
+    /// a socket has none.
+    pub(crate) is_mirrored: bool,
 }
 
 impl Inbound {
+    /// What stays of an upgrade for the messages of its socket: the caller, where from, the trace.
+    pub(crate) fn into_socket(mut self) -> Self {
+        let mut kept = HeaderMap::new();
+        for name in [TRACEPARENT, WORKFLOW] {
+            if let Some(value) = self.headers.get(name) {
+                kept.insert(name, value.clone());
+            }
+        }
+        self.headers = kept;
+        self.is_mirrored = false;
+        self
+    }
+
     pub(crate) fn address(&self) -> Option<String> {
         self.peer.address.map(|a| a.ip().to_string())
     }
@@ -164,7 +198,7 @@ impl Inbound {
             let value = self.headers.get(name)?.to_str().ok()?;
             (value.len() <= MAX_TRACEPARENT_BYTES).then(|| value.to_owned())
         };
-        TraceFacts { request_id: None, traceparent: text("traceparent"), workflow: text("x-provost-workflow") }
+        TraceFacts { request_id: None, traceparent: text(TRACEPARENT), workflow: text(WORKFLOW) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Front ends of the data plane: MCP over Streamable HTTP and the OpenAI-compatible API.
+//! Front ends of the data plane: MCP over Streamable HTTP and WebSocket, and the OpenAI-compatible API.
 //!
 //! Purpose: from bytes on a connection to a [`provost_data_pipeline::Request`], and from its answer
 //! back to bytes, in the era and shape of the client. Invariants: nothing runs but through
@@ -26,4 +26,5 @@ pub use crate::{
     http::{ResponseBody, SseBody},
     seal::SealFailed,
 };
+pub use mcp::SocketLimits;
 pub(crate) use mcp::error_response as mcp_error;

@@ -66,7 +66,8 @@ impl<P: Plane + 'static> Frontend<P> {
         Ok(())
     }
 
-    /// Serves one connection, such as one that TLS has been taken off.
+    /// Serves one connection, such as one that TLS has been taken off. A connection that becomes a
+    /// WebSocket ends here, and goes on as a task of [`Frontend::calls`].
     fn connection<I>(
         self: Arc<Self>,
         stream: I,
@@ -87,7 +88,7 @@ impl<P: Plane + 'static> Frontend<P> {
             let front = self.clone();
             async move { Ok::<_, Infallible>(front.respond(request, peer).await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let watched = graceful.watch(connection);
         async move {
             if let Err(cause) = watched.await {

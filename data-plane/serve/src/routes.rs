@@ -5,6 +5,7 @@ use std::{error::Error, sync::Arc};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
+use hyper::upgrade::OnUpgrade;
 use provost_data_pipeline::{Plane, Route};
 use provost_mcp::RpcError;
 use provost_types::Name;
@@ -13,6 +14,7 @@ use crate::{
     Frontend, Peer,
     frontend::Inbound,
     http::{BodyFault, Doorkeeper, Refused, ResponseBody, collect, empty, json, text},
+    mcp::asks_for_socket,
     mcp_error, openai,
 };
 
@@ -68,7 +70,8 @@ impl<P: Plane + 'static> Frontend<P> {
         B::Data: Buf + Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
         let path = parts.uri.path().to_owned();
         let Some(place) = place(&path) else {
             return text(StatusCode::NOT_FOUND, "PV-HTTP-NOT-FOUND: there is nothing here\n");
@@ -92,7 +95,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 _ => Route::Merged,
             };
             match self.inbound(parts.headers, &authority, &path, route, peer) {
-                Ok(inbound) => self.enter_place(place, parts.method, inbound, body).await,
+                Ok(inbound) => self.enter_place(place, parts.method, inbound, body, upgrade).await,
                 Err(cause) => {
                     tracing::error!(%cause, "no randomness for a call id");
                     empty(StatusCode::INTERNAL_SERVER_ERROR)
@@ -111,6 +114,7 @@ impl<P: Plane + 'static> Frontend<P> {
         method: Method,
         inbound: Inbound,
         body: B,
+        upgrade: Option<OnUpgrade>,
     ) -> Response<ResponseBody>
     where
         B: Body + Send,
@@ -118,6 +122,7 @@ impl<P: Plane + 'static> Frontend<P> {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         match (place, method) {
+            (Place::Mcp(_), Method::GET) if asks_for_socket(&inbound.headers) => self.mcp_socket(inbound, upgrade),
             (Place::Mcp(_), Method::GET) => self.mcp_get(inbound),
             (Place::Mcp(_), Method::DELETE) => self.mcp_delete(&inbound),
             (Place::Mcp(_), Method::POST) => match self.json_body(&inbound, body).await {

@@ -40,6 +40,16 @@ pub trait HeaderSource {
     fn header(&self, name: &str) -> Header<'_>;
 }
 
+/// A message that came without headers of its own: one of many on a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct NoHeaders;
+
+impl HeaderSource for NoHeaders {
+    fn header(&self, _: &str) -> Header<'_> {
+        Header::Absent
+    }
+}
+
 /// The error for headers that do not match the body.
 pub fn mismatch(reason: impl Into<String>) -> RpcError {
     RpcError::with_code(RpcError::HEADER_MISMATCH, "PV-MCP-HEADER-MISMATCH", reason)

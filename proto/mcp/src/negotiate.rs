@@ -71,10 +71,17 @@ pub fn check_modern(
             return Err(headers::mismatch("the header MCP-Protocol-Version cannot be read"));
         }
     }
-    let version =
-        ProtocolVersion::parse(named).filter(|v| v.era() == Era::Modern).ok_or_else(|| unsupported_version(named))?;
+    let version = modern_version(meta)?;
     headers::check_standard(source, method, params)?;
     Ok(version)
+}
+
+/// The same for a message that came without headers of its own, as on a socket. Errors: -32602 and
+/// -32022, as above.
+pub fn modern_version(meta: &RequestMeta) -> Result<ProtocolVersion, RpcError> {
+    meta.require_modern()?;
+    let named = meta.protocol_version.as_deref().unwrap_or_default();
+    ProtocolVersion::parse(named).filter(|v| v.era() == Era::Modern).ok_or_else(|| unsupported_version(named))
 }
 
 /// The revision that `initialize` settles on: the client's if we speak it, else our newest legacy.

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 pub struct DevFile {
     /// MCP over Streamable HTTP.
     pub mcp: String,
-    /// MCP over WebSocket, once served.
+    /// MCP over WebSocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ws: Option<String>,
     /// MCP over HTTP/3, once served.

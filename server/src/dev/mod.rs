@@ -214,7 +214,7 @@ fn dev_file(node: &Node, data_dir: &std::path::Path, token: &str) -> DevFile {
     let base = format!("http://{}", addresses.http);
     DevFile {
         mcp: format!("{base}/mcp"),
-        ws: None,
+        ws: Some(format!("ws://{}/mcp", addresses.http)),
         h3: None,
         quic: None,
         openai: format!("{base}/v1"),
@@ -234,7 +234,7 @@ fn three_file(three: &three::Three, token: &str) -> DevFile {
     let base = format!("http://{}", server.http().map(|a| a.to_string()).unwrap_or_default());
     DevFile {
         mcp: format!("{base}/mcp"),
-        ws: None,
+        ws: server.http().map(|http| format!("ws://{http}/mcp")),
         h3: None,
         quic: None,
         openai: format!("{base}/v1"),

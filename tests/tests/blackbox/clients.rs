@@ -5,12 +5,17 @@ use std::process::Command;
 use crate::harness::{Dev, Process, root, upstream_yaml};
 
 fn run_client(script: &str, upstream_era: &str) {
+    run_client_over("mcp", script, upstream_era);
+}
+
+/// `address`: which address of `dev.json` the client talks to.
+fn run_client_over(address: &str, script: &str, upstream_era: &str) {
     let upstream = Process::everything(upstream_era);
     let dev = Dev::start(Some(&upstream_yaml(&upstream.url)), &[]);
     let output = Command::new("bash")
         .arg(root().join("tests/clients/run.sh"))
         .arg(script)
-        .env("URL", format!("{}/up", dev.mcp()))
+        .env("URL", format!("{}/up", dev.info[address].as_str().unwrap()))
         .env("TOKEN", dev.token())
         .output()
         .unwrap();
@@ -27,6 +32,13 @@ fn python_sdk_legacy_upstream() {
 #[test]
 fn python_sdk_modern_upstream() {
     run_client("python", "modern");
+}
+
+#[test]
+fn python_sdk_over_a_websocket() {
+    for upstream_era in ["legacy", "modern"] {
+        run_client_over("ws", "python", upstream_era);
+    }
 }
 
 #[test]

@@ -20,3 +20,7 @@ mod quickstart;
 mod quotas;
 mod resources;
 mod upstreams;
+mod websocket;
+mod websocket_bad;
+mod websocket_calls;
+mod ws_client;

@@ -1,7 +1,9 @@
 //! From method and parameters to what the pipeline is asked to do.
 
 use provost_data_pipeline::Operation;
-use provost_mcp::{Era, RawObject, RpcError};
+use provost_mcp::{Era, LogLevel, RawJson, RawObject, RpcError, meta::key};
+
+use super::{legacy::Entered, post::Post, sessions::LocalSession};
 
 /// The operation, or -32601 for a method that the era does not have, or -32602 for parameters that
 /// do not name what the method acts on.
@@ -59,4 +61,34 @@ fn completion(params: &RawObject) -> Result<Operation, RpcError> {
             "params.ref must be a ref/prompt with a name or a ref/resource with a uri",
         )),
     }
+}
+
+/// What a legacy request asks for: the operation, and its parameters as the executor gets them.
+pub(super) fn legacy_operation(post: &Post, entered: Option<&Entered>) -> Result<(Operation, RawJson), RpcError> {
+    let mut params = post.params.clone();
+    let asked = operation(&post.method, &params, Era::Legacy)?;
+    if let Some(entered) = entered {
+        note_level(&asked, &params, &entered.local)?;
+        // A modern upstream learns the level from each request.
+        let level = *entered.local.level.lock();
+        if let Some(level) = level.filter(|_| asked != Operation::SetLogLevel) {
+            params.set_in("_meta", key::LOG_LEVEL, RawJson::from_text(level.as_str()));
+        }
+    }
+    Ok((asked, params.finish()))
+}
+
+fn note_level(operation: &Operation, params: &RawObject, local: &LocalSession) -> Result<(), RpcError> {
+    if *operation != Operation::SetLogLevel {
+        return Ok(());
+    }
+    let level = params.get_text("level").and_then(|l| LogLevel::parse(&l)).ok_or_else(|| {
+        RpcError::with_code(
+            RpcError::INVALID_PARAMS,
+            "PV-MCP-INVALID-PARAMS",
+            "params.level must be debug, info, notice, warning, error, critical, alert or emergency",
+        )
+    })?;
+    *local.level.lock() = Some(level);
+    Ok(())
 }

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     legacy::{Entered, legacy_client},
-    link::{CallLink, Manner},
+    link::CallLink,
+    outlet::Outlet,
     post::{Accepts, Headers, Post, error_response},
     sessions::MAX_LISTENERS,
 };
@@ -81,17 +82,38 @@ impl<P: Plane + 'static> Frontend<P> {
         let primed = session.version >= ProtocolVersion::V2025_11_25;
         let outbox = local.open_stream(true, primed);
         let cancel = CancellationToken::new();
-        let link = Arc::new(CallLink {
-            outbox: outbox.clone(),
-            cancel: cancel.clone(),
-            manner: Manner::Session {
-                session: local.clone(),
-                key: session.key.clone(),
-                asks: self.asks.clone(),
-                capabilities: session.capabilities.clone(),
-            },
-            accepts_events: true,
+        let (ended, over) = (outbox.clone(), cancel.clone());
+        self.start_listening(inbound, entered, outbox.clone(), cancel.clone(), move || {
+            // A GET has no answer: the stream ends.
+            ended.close();
+            over.cancel();
         });
+        let local = local.clone();
+        let (front, inbound, watched) = (self.clone(), inbound.clone(), outbox.clone());
+        self.calls.spawn(async move {
+            tokio::select! {
+                () = front.until_streams_end(&inbound) => {}
+                () = local.ended.cancelled() => {}
+                () = cancel.cancelled() => {}
+                () = unread(&watched) => {}
+            }
+            cancel.cancel();
+            local.close_stream(&watched);
+        });
+        sse_response(outbox.read(0))
+    }
+
+    /// Starts the call behind a session's stream of what concerns no single call. It runs until
+    /// `cancel`, has no answer, and runs `over` at its end.
+    pub(super) fn start_listening(
+        self: &Arc<Self>,
+        inbound: &Inbound,
+        entered: &Entered,
+        outlet: Arc<dyn Outlet>,
+        cancel: CancellationToken,
+        over: impl FnOnce() + Send + 'static,
+    ) {
+        let link = Arc::new(CallLink { outlet, cancel, manner: self.manner(Some(entered)), accepts_events: true });
         let everything = RawJson::from(serde_json::json!({
             "notifications": {
                 "toolsListChanged": true,
@@ -108,26 +130,10 @@ impl<P: Plane + 'static> Frontend<P> {
         let client = legacy_client(inbound, Some(entered));
         let meta = RequestMeta::default();
         let request = self.request_of(inbound, &post, &meta, Operation::Listen, everything, client);
-        let (ended, over) = (outbox.clone(), cancel.clone());
         self.start(request, link, move |_| {
-            // A GET has no answer: the stream ends.
-            ended.close();
-            over.cancel();
+            over();
             Final::json(StatusCode::OK, bytes::Bytes::new())
         });
-        let local = local.clone();
-        let (front, inbound, watched) = (self.clone(), inbound.clone(), outbox.clone());
-        self.calls.spawn(async move {
-            tokio::select! {
-                () = front.until_streams_end(&inbound) => {}
-                () = local.ended.cancelled() => {}
-                () = cancel.cancelled() => {}
-                () = unread(&watched) => {}
-            }
-            cancel.cancel();
-            local.close_stream(&watched);
-        });
-        sse_response(outbox.read(0))
     }
 
     /// Ends the session.

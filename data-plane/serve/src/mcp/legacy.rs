@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, StatusCode};
-use provost_data_pipeline::{Answer, ClientFacts, Operation, Plane, Reply};
+use http::{Response, StatusCode};
+use provost_data_pipeline::{ClientFacts, Operation, Plane};
 use provost_mcp::{
-    Era, LogLevel, ProtocolVersion, RawJson, RawObject, RequestId, RpcError, bridge,
+    ProtocolVersion, RawJson, RawObject, RequestId, RpcError,
     headers::{self, Header, HeaderSource},
-    meta::{RequestMeta, key},
-    negotiate, result_message,
+    meta::RequestMeta,
+    result_message,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answer::Context,
-    classify,
+    classify::legacy_operation,
     denied::Denied,
     link::{CallLink, Manner},
+    outlet::Outlet,
     post::{Headers, Post, deliver, error_response},
     session::Session,
     sessions::LocalSession,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Frontend,
     frontend::Inbound,
-    http::{Final, Outbox, OutboxKind, Refusal, ResponseBody, empty, json},
+    http::{Outbox, OutboxKind, Refusal, ResponseBody, empty, json},
 };
 
 /// A session that the caller may use, and its state on this node.
@@ -101,22 +101,10 @@ impl<P: Plane + 'static> Frontend<P> {
                 Err(refused) => *refused,
             };
         }
-        let mut params = post.params.clone();
-        let operation = match classify::operation(&post.method, &params, Era::Legacy) {
-            Ok(operation) => operation,
-            Err(error) => return error_response(StatusCode::OK, Some(&post.id), &error),
-        };
-        if let Some(entered) = &entered {
-            if let Err(error) = note_level(&operation, &params, &entered.local) {
-                return error_response(StatusCode::OK, Some(&post.id), &error);
-            }
-            // A modern upstream learns the level from each request.
-            let level = *entered.local.level.lock();
-            if let Some(level) = level.filter(|_| operation != Operation::SetLogLevel) {
-                params.set_in("_meta", key::LOG_LEVEL, RawJson::from_text(level.as_str()));
-            }
+        match legacy_operation(&post, entered.as_ref()) {
+            Ok((operation, params)) => self.legacy_call(inbound, post, meta, entered, (operation, params)).await,
+            Err(error) => error_response(StatusCode::OK, Some(&post.id), &error),
         }
-        self.legacy_call(inbound, post, meta, entered, operation, params.finish()).await
     }
 
     async fn legacy_call(
@@ -125,107 +113,73 @@ impl<P: Plane + 'static> Frontend<P> {
         post: Post,
         meta: RequestMeta,
         entered: Option<Entered>,
-        operation: Operation,
-        params: RawJson,
+        asked: (Operation, RawJson),
     ) -> Response<ResponseBody> {
         let cancel = CancellationToken::new();
-        let client = legacy_client(&inbound, entered.as_ref());
-        let (outbox, manner) = match &entered {
+        let outbox = match &entered {
             Some(Entered { session, local }) => {
                 if !local.begin(post.id.as_str(), &cancel) {
                     return busy(&post.id);
                 }
-                let primed = session.version >= ProtocolVersion::V2025_11_25;
-                let manner = Manner::Session {
-                    session: local.clone(),
-                    key: session.key.clone(),
-                    asks: self.asks.clone(),
-                    capabilities: session.capabilities.clone(),
-                };
-                (local.open_stream(false, primed), manner)
+                local.open_stream(false, session.version >= ProtocolVersion::V2025_11_25)
             }
-            None => (Outbox::new(OutboxKind::Once), Manner::Sessionless),
+            None => Outbox::new(OutboxKind::Once),
         };
-        let accepts_events = post.accepts.events;
-        let link = Arc::new(CallLink { outbox: outbox.clone(), cancel, manner, accepts_events });
-        let context = self.context(&inbound, &post, &operation);
-        let request = self.request_of(&inbound, &post, &meta, operation, params, client);
-        let local = entered.map(|e| e.local);
-        let running = local.clone().zip(Some(post.id.clone()));
-        self.start(request, link, move |answer| {
-            if let Some((local, id)) = running {
+        let (accepts, id) = (post.accepts, post.id.clone());
+        let local = entered.as_ref().map(|e| e.local.clone());
+        let running = local.clone();
+        let over = move || {
+            if let Some(local) = running {
                 local.done(id.as_str());
             }
-            context.legacy(&answer)
-        });
+        };
+        let start = LegacyStart { outlet: outbox.clone(), cancel, entered: entered.as_ref() };
+        self.start_legacy(&inbound, &post, &meta, asked, start, over);
         // A legacy client that disconnects has not cancelled: the call goes on, and its stream can
         // be taken up again.
-        let response = deliver(outbox.clone(), post.accepts, None).await;
+        let response = deliver(outbox.clone(), accepts, None).await;
         if let (ResponseBody::Whole(_), Some(local)) = (response.body(), local) {
             local.close_stream(&outbox);
         }
         response
     }
 
-    async fn initialize(self: &Arc<Self>, inbound: Inbound, post: Post, meta: RequestMeta) -> Response<ResponseBody> {
-        let params = &post.params;
-        let Some(asked) = params.get_text("protocolVersion") else {
-            let error = RpcError::with_code(
-                RpcError::INVALID_PARAMS,
-                "PV-MCP-INVALID-PARAMS",
-                "params.protocolVersion must be a string",
-            );
-            return error_response(StatusCode::BAD_REQUEST, Some(&post.id), &error);
-        };
-        let Ok(session_key) = super::SessionSealer::new_key() else { return internal(&post.id) };
-        let object = |name: &str| params.get(name).filter(RawJson::is_object);
-        let client = ClientFacts {
-            protocol_version: negotiate::negotiate_legacy(&asked),
-            info: object("clientInfo"),
-            capabilities: object("capabilities").unwrap_or(RawJson::EMPTY_OBJECT),
-            session: Some(session_key),
-            address: inbound.address(),
-            transport: inbound.peer.transport,
-        };
-        let outbox = Outbox::new(OutboxKind::Once);
+    /// Starts the call of a request that [`legacy_operation`] took; `over` runs before its answer is sent.
+    pub(super) fn start_legacy(
+        self: &Arc<Self>,
+        inbound: &Inbound,
+        post: &Post,
+        meta: &RequestMeta,
+        (operation, params): (Operation, RawJson),
+        start: LegacyStart<'_>,
+        over: impl FnOnce() + Send + 'static,
+    ) {
+        let client = legacy_client(inbound, start.entered);
         let link = Arc::new(CallLink {
-            outbox: outbox.clone(),
-            cancel: CancellationToken::new(),
-            manner: Manner::Sessionless,
-            accepts_events: false,
+            outlet: start.outlet,
+            cancel: start.cancel,
+            manner: self.manner(start.entered),
+            accepts_events: post.accepts.events,
         });
-        let context = self.context(&inbound, &post, &Operation::Discover);
-        let params = post.params.clone().finish();
-        let operation = Operation::Discover;
-        let request = self.request_of(&inbound, &post, &meta, operation, params, client.clone());
-        let front = self.clone();
-        self.start(request, link, move |answer| front.initialized(&inbound, &client, &context, answer));
-        deliver(outbox, post.accepts, None).await
+        let context = self.context(inbound, post, &operation);
+        let request = self.request_of(inbound, post, meta, operation, params, client);
+        self.start(request, link, move |answer| {
+            over();
+            context.legacy(&answer)
+        });
     }
 
-    /// The answer to `initialize`, with the sealed session id.
-    fn initialized(&self, inbound: &Inbound, client: &ClientFacts, context: &Context, mut answer: Answer) -> Final {
-        if let Ok(Reply::Result { body, .. }) = &mut answer.outcome {
-            *body = bridge::initialize_result(body, client.protocol_version, &self.server_info);
+    /// What a client may be sent during a call.
+    pub(super) fn manner(&self, entered: Option<&Entered>) -> Manner {
+        match entered {
+            Some(Entered { session, local }) => Manner::Session {
+                session: local.clone(),
+                key: session.key.clone(),
+                asks: self.asks.clone(),
+                capabilities: session.capabilities.clone(),
+            },
+            None => Manner::Sessionless,
         }
-        let mut end = context.legacy(&answer);
-        if let (Ok(Reply::Result { .. }), Some(key), Ok(caller)) =
-            (&answer.outcome, &client.session, self.caller_of(inbound))
-        {
-            let session = Session {
-                key: key.clone(),
-                principal: caller.principal.clone(),
-                route: inbound.path.clone(),
-                version: client.protocol_version,
-                capabilities: client.capabilities.clone(),
-                info: client.info.clone(),
-            };
-            let sealed = self.session_ids.seal(&session, self.now_s());
-            if let Some(value) = sealed.ok().and_then(|id| HeaderValue::from_str(&id).ok()) {
-                end.headers.insert(headers::SESSION_ID, value);
-            }
-        }
-        end
     }
 
     /// A notification of a session's client.
@@ -308,19 +262,11 @@ pub(super) fn legacy_client(inbound: &Inbound, entered: Option<&Entered>) -> Cli
     }
 }
 
-fn note_level(operation: &Operation, params: &RawObject, local: &LocalSession) -> Result<(), RpcError> {
-    if *operation != Operation::SetLogLevel {
-        return Ok(());
-    }
-    let level = params.get_text("level").and_then(|l| LogLevel::parse(&l)).ok_or_else(|| {
-        RpcError::with_code(
-            RpcError::INVALID_PARAMS,
-            "PV-MCP-INVALID-PARAMS",
-            "params.level must be debug, info, notice, warning, error, critical, alert or emergency",
-        )
-    })?;
-    *local.level.lock() = Some(level);
-    Ok(())
+/// Where a call's answer goes, what cancels it, and the session that it is made in.
+pub(super) struct LegacyStart<'a> {
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) cancel: CancellationToken,
+    pub(super) entered: Option<&'a Entered>,
 }
 
 fn busy(id: &RequestId) -> Response<ResponseBody> {
@@ -330,9 +276,4 @@ fn busy(id: &RequestId) -> Response<ResponseBody> {
         format!("the id is in use, or the session has {} calls in flight", super::sessions::MAX_RUNNING),
     );
     error_response(StatusCode::TOO_MANY_REQUESTS, Some(id), &error)
-}
-
-fn internal(id: &RequestId) -> Response<ResponseBody> {
-    let error = RpcError::with_code(RpcError::INTERNAL, "PV-INTERNAL", "internal error");
-    error_response(StatusCode::INTERNAL_SERVER_ERROR, Some(id), &error)
 }

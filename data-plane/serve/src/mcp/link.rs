@@ -18,8 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{asks::Asks, sessions::LocalSession};
-use crate::http::Outbox;
+use super::{asks::Asks, outlet::Outlet, sessions::LocalSession};
 
 /// How long a client (a person, mostly) may take to answer; the call's own deadline is shorter or
 /// longer by its plugin.
@@ -44,7 +43,7 @@ pub(super) enum Manner {
 
 /// See [`Manner`].
 pub(super) struct CallLink {
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) outlet: Arc<dyn Outlet>,
     pub(super) cancel: CancellationToken,
     pub(super) manner: Manner,
     /// The client reads events.
@@ -54,7 +53,7 @@ pub(super) struct CallLink {
 impl CallLink {
     fn send(&self, message: &Bytes) {
         if self.accepts_events {
-            self.outbox.push(message);
+            self.outlet.push(message);
         }
     }
 }

@@ -1,17 +1,20 @@
-//! MCP over Streamable HTTP, both eras.
+//! MCP over Streamable HTTP and over WebSocket, both eras.
 
 mod answer;
 mod asks;
 mod classify;
 mod denied;
 mod get;
+mod initialize;
 mod legacy;
 mod link;
 mod modern;
+mod outlet;
 mod post;
 mod request_state;
 mod session;
 mod sessions;
+mod socket;
 
 pub(crate) use answer::{receipt_json, rejection_headers};
 pub(crate) use asks::Asks;
@@ -19,3 +22,5 @@ pub(crate) use post::error_response;
 pub(crate) use request_state::StateSealer;
 pub(crate) use session::SessionSealer;
 pub(crate) use sessions::Sessions;
+pub use socket::SocketLimits;
+pub(crate) use socket::asks_for_socket;

@@ -14,6 +14,7 @@ use super::{
     classify,
     denied::Denied,
     link::{CallLink, Manner, Subscription},
+    outlet::Outlet,
     post::{Accepts, Headers, Post, deliver, error_response},
     request_state::{binding, check_responses},
 };
@@ -38,23 +39,33 @@ impl<P: Plane + 'static> Frontend<P> {
         post: Post,
         meta: RequestMeta,
     ) -> Response<ResponseBody> {
-        let checked = match self.check_modern(&inbound, &post, &meta) {
-            Ok(checked) => checked,
-            Err((status, error)) => return error_response(status, Some(&post.id), &error),
-        };
+        let outbox = Outbox::new(OutboxKind::Once);
         let cancel = CancellationToken::new();
+        let (id, accepts) = (post.id.clone(), post.accepts);
+        match self.start_modern(inbound, post, meta, outbox.clone(), cancel.clone()) {
+            Ok(()) => deliver(outbox, accepts, Some(cancel)).await,
+            Err((status, error)) => error_response(status, Some(&id), &error),
+        }
+    }
+
+    /// Checks a request and starts its call, whose answer goes to `outlet`. `cancel` is cancelled
+    /// by the client, and at the call's end.
+    pub(super) fn start_modern(
+        self: &Arc<Self>,
+        inbound: Inbound,
+        post: Post,
+        meta: RequestMeta,
+        outlet: Arc<dyn Outlet>,
+        cancel: CancellationToken,
+    ) -> Result<(), (StatusCode, RpcError)> {
+        let checked = self.check_modern(&inbound, &post, &meta)?;
         let listens = checked.operation == Operation::Listen;
         let manner = if listens {
             Manner::Subscription(Subscription::new(post.id.clone(), &checked.params))
         } else {
             Manner::Modern { log_level: meta.log_level }
         };
-        let link = Arc::new(CallLink {
-            outbox: Outbox::new(OutboxKind::Once),
-            cancel: cancel.clone(),
-            manner,
-            accepts_events: post.accepts.events,
-        });
+        let link = Arc::new(CallLink { outlet, cancel: cancel.clone(), manner, accepts_events: post.accepts.events });
         let client = ClientFacts {
             protocol_version: checked.version,
             info: meta.client_info.clone(),
@@ -72,13 +83,12 @@ impl<P: Plane + 'static> Frontend<P> {
         let request = self.request_of(&inbound, &post, &meta, checked.operation, params, client);
         let ending =
             Ending { front: self.clone(), context, bound: checked.params, capabilities: checked.capabilities, inbound };
-        let finished = cancel.clone();
-        self.start(request, link.clone(), move |answer| {
+        self.start(request, link, move |answer| {
             let end = ending.render(answer);
-            finished.cancel();
+            cancel.cancel();
             end
         });
-        deliver(link.outbox.clone(), post.accepts, Some(cancel)).await
+        Ok(())
     }
 
     /// A subscription is acknowledged, and ends with the node or with its caller's credential.
@@ -105,7 +115,12 @@ impl<P: Plane + 'static> Frontend<P> {
         let bad = |error: RpcError| (StatusCode::BAD_REQUEST, error);
         let source = Headers(&inbound.headers);
         let mut params = post.params.clone();
-        let version = negotiate::check_modern(&post.method, &params, meta, &source).map_err(bad)?;
+        let version = if inbound.is_mirrored {
+            negotiate::check_modern(&post.method, &params, meta, &source)
+        } else {
+            negotiate::modern_version(meta)
+        };
+        let version = version.map_err(bad)?;
         let operation =
             classify::operation(&post.method, &params, Era::Modern).map_err(|e| (modern_status(e.code), e))?;
         let capabilities = meta.capabilities.clone().unwrap_or(RawJson::EMPTY_OBJECT);
@@ -115,7 +130,8 @@ impl<P: Plane + 'static> Frontend<P> {
         if operation == Operation::Listen {
             check_subscription(&params, post.accepts).map_err(bad)?;
         }
-        if let (Operation::CallTool(tool), Some(schemas)) = (&operation, &self.schemas)
+        if inbound.is_mirrored
+            && let (Operation::CallTool(tool), Some(schemas)) = (&operation, &self.schemas)
             && let Some(schema) = schemas.input_schema(&inbound.credential, &inbound.route, tool)
         {
             let annotations = headers::param_headers(&schema).unwrap_or_default();

@@ -13,7 +13,7 @@ use provost_mcp::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{answer::modern_status, link::CallLink};
+use super::{answer::modern_status, link::CallLink, outlet::Outlet};
 use crate::{
     Frontend,
     frontend::Inbound,
@@ -118,9 +118,9 @@ impl<P: Plane + 'static> Frontend<P> {
     ) {
         let plane = self.plane.clone();
         self.calls.spawn(async move {
-            let unfinished = FinishOnDrop(link.outbox.clone(), request.trace.request_id.clone());
+            let unfinished = FinishOnDrop(link.outlet.clone(), request.trace.request_id.clone());
             let answer = drive(&*plane, Call::received(request), &*link).await;
-            link.outbox.finish(render(answer));
+            link.outlet.finish(render(answer));
             drop(unfinished);
         });
     }
@@ -135,7 +135,7 @@ pub(super) struct Post {
 }
 
 /// Answers for a call whose task was lost to a panic, so that its client does not wait for ever.
-struct FinishOnDrop(Arc<Outbox>, Option<String>);
+struct FinishOnDrop(Arc<dyn Outlet>, Option<String>);
 
 impl Drop for FinishOnDrop {
     fn drop(&mut self) {

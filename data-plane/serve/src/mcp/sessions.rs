@@ -56,7 +56,7 @@ pub(super) struct LocalSession {
 }
 
 impl LocalSession {
-    fn new(principal: PrincipalRef) -> Self {
+    pub(super) fn new(principal: PrincipalRef) -> Self {
         Self {
             used_s: AtomicU64::new(0),
             principal,

@@ -7,4 +7,5 @@ mod modern;
 mod openai;
 mod plane;
 mod sockets;
+mod websocket;
 mod world;

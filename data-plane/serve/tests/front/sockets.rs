@@ -12,15 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, modern_request};
 
-struct Served {
-    world: World,
-    address: std::net::SocketAddr,
+pub struct Served {
+    pub world: World,
+    pub address: std::net::SocketAddr,
     shutdown: CancellationToken,
     done: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 async fn serve() -> Served {
-    let world = World::new();
+    serve_world(World::new()).await
+}
+
+pub async fn serve_world(world: World) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -49,7 +52,7 @@ impl Served {
         stream
     }
 
-    async fn wait_for(&self, phase: Phase, tool: &str) -> provost_types::AuditEvent {
+    pub async fn wait_for(&self, phase: Phase, tool: &str) -> provost_types::AuditEvent {
         for _ in 0..1_000 {
             if let Some(event) = self.world.plane.recorded(phase, tool).pop() {
                 return event;
@@ -59,7 +62,7 @@ impl Served {
         panic!("no {phase:?} of {tool} was recorded");
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), self.done).await.unwrap().unwrap().unwrap();
     }

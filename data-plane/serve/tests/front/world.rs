@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use provost_data_serve::{Frontend, FrontendConfig, Peer, ResponseBody, ToolSchemas};
+use provost_data_serve::{Frontend, FrontendConfig, Peer, ResponseBody, SocketLimits, ToolSchemas};
 use provost_mcp::RawJson;
 use serde_json::{Value, json};
 
@@ -81,9 +81,14 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with_sockets(SocketLimits::DEFAULT)
+    }
+
+    pub fn with_sockets(sockets: SocketLimits) -> Self {
         let plane = FakePlane::new();
         let mut config = FrontendConfig::new([7; 32]);
         config.max_body_bytes = 64 * 1024;
+        config.sockets = sockets;
         let front = Frontend::new(plane.clone(), config).unwrap().with_schemas(Arc::new(Schemas));
         Self { plane, front: Arc::new(front) }
     }
