@@ -17,6 +17,7 @@ mod hash;
 mod index;
 mod keys;
 mod lanes;
+mod lenient;
 mod log_id;
 mod marks;
 mod note;
