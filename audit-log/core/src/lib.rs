@@ -18,6 +18,7 @@ mod hash;
 mod index;
 mod keys;
 mod lanes;
+mod lenient;
 mod log_id;
 mod marks;
 mod note;

@@ -57,7 +57,7 @@ pub struct Found {
     pub index: u64,
     /// RFC 6962 leaf hash of the stored bytes.
     pub leaf_hash: Hash,
-    /// The record.
+    /// The record; without values that are not of the kind that their key says.
     pub record: Record<'static>,
     /// The stored bytes: canonical JSON.
     pub leaf: String,
@@ -260,7 +260,10 @@ pub fn show(audit_dir: &Path, log: &LogId, index: u64) -> Result<Shown, QueryErr
 
 pub(crate) fn decode(log: &LogId, index: u64, leaf: &[u8]) -> Result<Found, QueryError> {
     let wrong = |why| QueryError::Record { log: log.clone(), index, why };
-    let record = Record::decode(leaf).map_err(wrong)?;
+    let (record, left_out) = Record::decode_what_fits(leaf).map_err(wrong)?;
+    if left_out {
+        tracing::warn!(%log, index, "values of the record are not of their keys' kinds; its bytes hold them");
+    }
     Ok(Found {
         log: log.clone(),
         index,

@@ -65,7 +65,7 @@ pub(crate) fn read_open_calls(dir: &Path, mut orphans: Vec<(LogId, CallId, u64)>
 /// The outcome of an open intent.
 pub(crate) fn unknown_outcome(call: &OpenCall, now_ns: u64) -> Result<AuditEvent, AuditError> {
     let differs = |why: String| AuditError::Differs { log: call.log.clone(), why };
-    let intent = Record::decode(&call.intent).map_err(|e| differs(e.to_string()))?;
+    let (intent, _) = Record::decode_what_fits(&call.intent).map_err(|e| differs(e.to_string()))?;
     let own = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(str::to_owned);
     Ok(AuditEvent {
         phase: Phase::Outcome,

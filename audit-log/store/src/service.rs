@@ -23,11 +23,11 @@ use provost_wire::audit::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
-use self::handed_in::own_record;
+use self::handed_in::{own_record, unreadable};
 use crate::{
     catch_up::{send_checkpoints, send_leaves, send_pruned},
     client::log_of,
-    entry::Command,
+    entry::{Command, Reply},
     node::AuditNode,
     proposer::{ProposeError, Proposer},
 };
@@ -122,6 +122,10 @@ impl AuditLog for AuditService {
         if let Some(event) = own_record(&append) {
             let refused = |status: Status| Status::new(status.code(), format!("{} (event {event})", status.message()));
             self.callers.replica(request.extensions()).await.map_err(refused)?;
+        }
+        if let Some(why) = unreadable(&append) {
+            let (reply, keys_generation) = (Reply::Invalid(why).encode().into(), 0);
+            return Ok(Response::new(AppendResponse { reply, keys_generation }));
         }
         drop(append);
         let reply = self.proposer()?.propose(command).await.map_err(failed)?;

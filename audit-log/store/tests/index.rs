@@ -1,5 +1,5 @@
 //! Queries by index: they give what a full read gives, read less, and an index that lies is found.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
 
@@ -10,8 +10,8 @@ use std::{
 };
 
 use common::{Lab, event, tenant};
-use provost_audit_core::{Checkpoint, Hash, SegmentIndex, verify_inclusion};
-use provost_audit_store::{Found, Prover, Query, build_indexes, query};
+use provost_audit_core::{Checkpoint, Hash, SegmentIndex, leaf_hash, verify_inclusion};
+use provost_audit_store::{Command, Follower, Found, Prover, Query, Reply, build_indexes, query, show};
 use provost_audit_verify::{LogLayout, check_indexes};
 use provost_types::{CallId, CallStatus, Phase};
 
@@ -52,6 +52,40 @@ fn run(audit: &Path, wanted: &Query) -> (Vec<Found>, u64, u64) {
     let found = results.map(Result::unwrap).collect();
     let of = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
     (found, of(&stats.blocks_read), of(&stats.without_index))
+}
+
+/// A record with a value of another kind than its key says: the service takes none, but one may be there.
+#[test]
+fn readers_go_on_behind_a_record_that_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lab = Lab::open(dir.path());
+    let acme = tenant("acme");
+    let mut odd = event(&acme, Phase::Denied, 900_001, common::START_NS);
+    odd.who.principal = "rare".to_owned();
+    let entry = lab.writer.entry(&[odd]);
+    let Command::Append(mut append) = Command::decode(&entry).unwrap() else { panic!("not a batch") };
+    let leaf = String::from_utf8(append.records[0].leaf.to_vec()).unwrap();
+    let leaf = leaf.replacen(r#""attempt":1,"#, r#""attempt":"1","#, 1);
+    append.records[0].leaf = leaf.clone().into();
+    lab.writer.chains.insert(acme.clone(), (1, leaf_hash(leaf.as_bytes())));
+    assert!(matches!(lab.apply(Command::Append(append).encode().into()), Reply::Appended(_)));
+    lab.calls(&acme, 33_000);
+    lab.checkpoint();
+    lab.machine.persist().unwrap();
+    drop(lab);
+
+    let audit = dir.path().join("audit");
+    let wanted = Query { log: Some(acme.clone()), principal: Some("rare".to_owned()), ..Query::default() };
+    for indexed in [false, true] {
+        let (found, _, without_index) = run(&audit, &wanted);
+        assert_eq!((found.len(), without_index == 0), (1, indexed));
+        assert_eq!((found[0].index, found[0].record.attempt), (0, 0), "with an index: {indexed}");
+        assert_eq!(found[0].leaf, leaf, "its bytes are handed out as they are");
+        assert_eq!(build_indexes(&audit).unwrap(), usize::from(!indexed));
+    }
+    let mut follower = Follower::new(&audit, vec![acme.clone()]);
+    assert_eq!(follower.poll(3, usize::MAX).unwrap().len(), 3);
+    assert_eq!(show(&audit, &acme, 0).unwrap().found.leaf, leaf);
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl SegmentFile {
             builder.block(BlockPlace { offset, min_time_ns, max_time_ns });
             let path = self.path.clone();
             for (index, leaf) in self.block(n, offset, &header)? {
-                let record = Record::decode(leaf).map_err(|e| ReadFault {
+                let (record, _) = Record::decode_what_fits(leaf).map_err(|e| ReadFault {
                     file: path.clone(),
                     offset,
                     index,

@@ -93,3 +93,26 @@ async fn only_nodes_that_keep_the_log_write_its_own_events() {
     }
     remote.log.close().await.unwrap();
 }
+
+/// A value of another kind than its key says: no reader of the log could go on behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_no_reader_could_read_is_refused() {
+    let mut remote = Remote::open().await;
+    let good = String::from_utf8(remote.leaf("apply")).unwrap();
+    for (from, to) in [
+        (r#"["provost/ghost"]"#, "7"),
+        (r#"["provost/ghost"]"#, r#""provost/ghost""#),
+        (r#","tenant""#, r#","status":"x","tenant""#),
+        (r#"{"call_id""#, r#"{"attempt":"1","call_id""#),
+    ] {
+        let leaf = good.replacen(from, to, 1);
+        assert_ne!(leaf, good, "{to}");
+        // The machine alone would take it.
+        provost_audit_core::RecordView::read(leaf.as_bytes()).unwrap();
+        let sent = remote.send(leaf.into_bytes()).await.unwrap();
+        assert!(matches!(&sent, Reply::Invalid(why) if why.contains("record 0")), "{to}: {sent:?}");
+    }
+    // The writer's next good one takes the place.
+    assert!(matches!(remote.send(good.into_bytes()).await, Ok(Reply::Appended(_))));
+    remote.log.close().await.unwrap();
+}
