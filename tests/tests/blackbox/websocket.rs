@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use crate::{
-    harness::{Dev, text},
+    harness::{Dev, call_tool, text},
     ws_client::{Socket, upgrade},
 };
 
@@ -94,4 +94,39 @@ async fn a_socket_does_not_outlive_its_token() {
     let (code, reason) = socket.closed().await;
     assert!(code == 1008 && reason.starts_with("PV-WS-CREDENTIAL"), "{code} {reason}");
     assert!(socket.others.iter().all(|m| m["id"] != id || m["result"].is_object()), "{:?}", socket.others);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_token_only_where_that_is_served_and_a_policy_may_tell_the_transports_apart() {
+    let yaml = "apiVersion: provost/v1\nkind: Tenant\nmetadata: { name: acme }\nspec: {}\n---\n\
+         apiVersion: provost/v1\nkind: Principal\nmetadata: { name: bot, tenant: acme }\nspec: { type: agent }\n---\n\
+         apiVersion: provost/v1\nkind: Role\nmetadata: { name: all, tenant: acme }\nspec: { rules: [ { tools: ['*'] } ] }\n---\n\
+         apiVersion: provost/v1\nkind: RoleBinding\nmetadata: { name: all, tenant: acme }\nspec: { role: all, principals: [bot] }\n---\n\
+         apiVersion: provost/v1\nkind: Plugin\nmetadata: { name: shy, tenant: acme }\nspec: { source: { builtin: { name: echo } } }\n---\n\
+         apiVersion: provost/v1\nkind: Plugin\nmetadata: { name: echo, tenant: acme }\nspec: { source: { builtin: { name: echo } } }\n---\n\
+         apiVersion: provost/v1\nkind: Policy\nmetadata: { name: shy, tenant: acme }\nspec:\n  cedar: |\n    \
+         @id(\"not-over-sockets\")\n    \
+         forbid (principal, action == Provost::Action::\"CallTool\", resource == Provost::Tool::\"shy.echo\")\n    \
+         when { context.transport == \"ws\" };\n";
+    let dev = Dev::start(Some(yaml), &["--anonymous", "acme"]);
+    // What a page can send: an origin, and no token.
+    let mut page = upgrade(&dev, "");
+    page.headers_mut().remove("authorization");
+    page.headers_mut().insert("origin", HeaderValue::from_static("http://localhost:5173"));
+    let mut socket = Socket::connect(page).await;
+    let arguments = json!({ "text": "x" });
+    let answer = socket.call("echo.echo", arguments.clone()).await;
+    assert!(answer["result"].is_object(), "{answer}");
+    let denied = socket.call("shy.echo", arguments.clone()).await;
+    assert_eq!(denied["error"]["data"]["code"], "PV-POLICY-DENIED", "{denied}");
+    assert!(denied["error"]["message"].as_str().unwrap().contains("not-over-sockets"), "{denied}");
+    let over_http = tokio::task::spawn_blocking(move || {
+        let answer = call_tool(&dev, "shy.echo", arguments);
+        (dev, answer)
+    });
+    let (dev, answer) = over_http.await.unwrap();
+    assert!(answer["result"].is_object(), "{answer}");
+    let called = records(&dev, &["--tool", "echo.echo"]);
+    assert_eq!(phases(&called), (1, 1, 0), "{called:?}");
+    assert!(called.iter().all(|r| r["authenticated_by"] == "anonymous"), "{called:?}");
 }
