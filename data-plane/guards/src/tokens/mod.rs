@@ -1,0 +1,196 @@
+//! Keys and tokens that start with a fixed text.
+//!
+//! All fixed texts are looked for at once; where one is found, its rule says what must follow. A token
+//! of open length that is longer than [`TOKEN_MAX`] is found in pieces, each the continuation of the
+//! one before it, so that a stream need not hold more than one piece.
+
+mod armour;
+mod jwt;
+mod rules;
+
+use aho_corasick::{AhoCorasick, BuildError, MatchKind, packed};
+
+use crate::{
+    bytes::{run_end, starts_word},
+    finding::Finding,
+    kind::{Kind, KindSet},
+};
+
+pub(crate) use armour::KEY_MAX;
+use rules::{Length, RULES, Rule, Shape};
+
+/// Longest piece of a token.
+pub(crate) const TOKEN_MAX: usize = 8 * 1024;
+
+/// A token that went on when its finding was full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Open {
+    kind: Kind,
+    class: u8,
+}
+
+/// What is known at a place where a token may be.
+enum Look {
+    /// It ends there.
+    Token(usize),
+    /// It goes on after there, in bytes of this class.
+    Full(usize, u8),
+    /// None.
+    Nothing,
+    /// The end of the buffer cuts it off.
+    Cut,
+}
+
+/// Finds the fixed texts, by SIMD where the processor has it.
+#[derive(Debug, Clone)]
+enum Literals {
+    Packed(packed::Searcher),
+    Automaton(AhoCorasick),
+    Nothing,
+}
+
+/// The tokens of some kinds.
+#[derive(Debug, Clone)]
+pub(crate) struct Tokens {
+    literals: Literals,
+    /// The rule of each pattern.
+    rules: Vec<&'static Rule>,
+}
+
+impl Tokens {
+    pub(crate) fn new(kinds: KindSet) -> Result<Tokens, BuildError> {
+        let rules: Vec<&Rule> = RULES.iter().filter(|r| kinds.has(r.kind)).collect();
+        let patterns = || rules.iter().map(|r| r.literal);
+        let packed =
+            packed::Config::new().match_kind(packed::MatchKind::LeftmostFirst).builder().extend(patterns()).build();
+        let literals = match packed {
+            _ if rules.is_empty() => Literals::Nothing,
+            Some(searcher) => Literals::Packed(searcher),
+            None => Literals::Automaton(AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns())?),
+        };
+        Ok(Tokens { literals, rules })
+    }
+
+    /// The next fixed text at or after `from`: its rule and offset.
+    fn next(&self, buf: &[u8], from: usize) -> Option<(&'static Rule, usize)> {
+        let (pattern, start) = match &self.literals {
+            Literals::Packed(searcher) => {
+                searcher.find_in(buf, (from..buf.len()).into()).map(|m| (m.pattern().as_usize(), m.start()))
+            }
+            Literals::Automaton(automaton) => {
+                automaton.find(aho_corasick::Input::new(buf).range(from..)).map(|m| (m.pattern().as_usize(), m.start()))
+            }
+            Literals::Nothing => None,
+        }?;
+        Some((self.rules[pattern], start))
+    }
+
+    /// Finds the tokens that start at or after `from`, and the rest of one that is `open` there.
+    /// Returns what the end of the buffer cuts off.
+    pub(crate) fn scan(
+        &self,
+        buf: &[u8],
+        from: usize,
+        open: Option<Open>,
+        last: bool,
+        found: &mut Vec<Piece>,
+    ) -> Option<Cut> {
+        let mut at = from;
+        if let Some(open) = open {
+            at = match rest(buf, at, open, last, found) {
+                Ok(end) => end,
+                Err(cut) => return Some(cut),
+            };
+        }
+        while let Some((rule, start)) = self.next(buf, at) {
+            at = start + 1;
+            if !starts_word(buf, start) {
+                continue;
+            }
+            let (end, open) = match look(buf, start, rule, last) {
+                Look::Token(end) => (end, None),
+                Look::Full(end, class) => (end, Some(Open { kind: rule.kind, class })),
+                Look::Nothing => continue,
+                Look::Cut => return Some(Cut { start, continues: None }),
+            };
+            found.push(Piece { finding: Finding::new(rule.kind, start, end), continues: None });
+            at = end;
+            if let Some(open) = open {
+                at = match rest(buf, at, open, last, found) {
+                    Ok(end) => end,
+                    Err(cut) => return Some(cut),
+                };
+            }
+        }
+        None
+    }
+}
+
+/// A finding, and what it is the continuation of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Piece {
+    pub(crate) finding: Finding,
+    pub(crate) continues: Option<Open>,
+}
+
+/// A token, or the rest of one, that goes on after the end of the buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut {
+    pub(crate) start: usize,
+    pub(crate) continues: Option<Open>,
+}
+
+fn look(buf: &[u8], start: usize, rule: &Rule, last: bool) -> Look {
+    let body = start + rule.literal.len();
+    let (class, length) = match rule.shape {
+        Shape::Armour => return armour::look(buf, start, body, last),
+        Shape::Run(class, length) => (class, length),
+    };
+    let most = match length {
+        Length::Exactly(n) => body + n,
+        Length::AtLeast(_) => start + TOKEN_MAX,
+    };
+    let end = run_end(buf, body, most + 1, class);
+    if end == buf.len() && end <= most && !last {
+        return Look::Cut;
+    }
+    let fits = match length {
+        Length::Exactly(n) => end == body + n,
+        Length::AtLeast(n) => end >= body + n,
+    };
+    if !fits {
+        return Look::Nothing;
+    }
+    let full = end > most;
+    let end = end.min(most);
+    match (rule.check)(&buf[start..end]) {
+        None => Look::Nothing,
+        Some(_) if full => Look::Full(end, class),
+        Some(len) => Look::Token(start + len),
+    }
+}
+
+/// The pieces of an open token from `at` on: where it ends, or where the buffer cuts it off.
+fn rest(buf: &[u8], mut at: usize, open: Open, last: bool, found: &mut Vec<Piece>) -> Result<usize, Cut> {
+    loop {
+        let most = at + TOKEN_MAX;
+        let (end, ended) = if open.kind == Kind::PrivateKey {
+            let (end, ended) = armour::rest(buf, at, most);
+            (if end == most { armour::whole_escape(buf, at, end) } else { end }, ended)
+        } else {
+            let end = run_end(buf, at, most, open.class);
+            (end, end < most)
+        };
+        if end == buf.len() && end < most && !last {
+            return Err(Cut { start: at, continues: Some(open) });
+        }
+        if end > at {
+            let finding = Finding { continued: true, ..Finding::new(open.kind, at, end) };
+            found.push(Piece { finding, continues: Some(open) });
+        }
+        if ended || end == at {
+            return Ok(end);
+        }
+        at = end;
+    }
+}
