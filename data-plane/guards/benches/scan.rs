@@ -46,7 +46,7 @@ fn hard() -> Vec<u8> {
 }
 
 fn scan(c: &mut Criterion) {
-    let guard = Guard::new(Rules::all(Action::Mask)).expect("a guard");
+    let guard = Guard::new(Rules::all(Action::Mask));
     let (clean, hits, hard) = (table(None), table(Some(HIT_EVERY)), hard());
     assert!(guard.inspect(&clean).counts.is_empty());
     assert!(!guard.inspect(&hits).counts.is_empty());

@@ -95,24 +95,39 @@ pub(crate) fn starts_word(buf: &[u8], at: usize) -> bool {
     (at >= 2 && escape_rest(buf, at - 1) == 1) || (at >= 6 && escape_rest(buf, at - 5) == 5)
 }
 
-/// The next digit in `buf[from..end]`, eight bytes at a time.
-pub(crate) fn next_digit(buf: &[u8], from: usize, end: usize) -> Option<usize> {
+/// The high bit of each byte that is no digit. With the bits of '0' removed a digit is below ten.
+fn not_digits(word: [u8; 8]) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = ONES * 0x80;
-    let mut at = from;
-    let mut rest = buf.get(from..end)?;
+    let x = u64::from_le_bytes(word) ^ (ONES * b'0' as u64);
+    (((x & !HIGH) + ONES * (0x80 - 10)) | x) & HIGH
+}
+
+/// The next digit in `buf[from..]`, eight bytes at a time.
+pub(crate) fn next_digit(buf: &[u8], from: usize) -> Option<usize> {
+    let mut rest = buf.get(from..)?;
     while let Some((word, after)) = rest.split_first_chunk::<8>() {
-        // A byte is a digit if, with the bits of '0' removed, it is below ten.
-        let x = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'0'));
-        let not_digit = ((x & !HIGH) + ONES * (0x80 - 10)) | x;
-        let digits = !not_digit & HIGH;
-        if digits != 0 {
-            return Some(at + digits.trailing_zeros() as usize / 8);
+        let not = not_digits(*word);
+        if not != 0x8080_8080_8080_8080 {
+            return Some(buf.len() - rest.len() + (!not & 0x8080_8080_8080_8080).trailing_zeros() as usize / 8);
         }
-        at += 8;
         rest = after;
     }
-    rest.iter().position(u8::is_ascii_digit).map(|i| at + i)
+    rest.iter().position(u8::is_ascii_digit).map(|i| buf.len() - rest.len() + i)
+}
+
+/// Where the digits from `from` on end, looking no further than `max` bytes.
+pub(crate) fn digits_end(buf: &[u8], from: usize, max: usize) -> usize {
+    let mut rest = &buf[from..buf.len().min(from + max)];
+    let end = from + rest.len();
+    while let Some((word, after)) = rest.split_first_chunk::<8>() {
+        let not = not_digits(*word);
+        if not != 0 {
+            return end - rest.len() + not.trailing_zeros() as usize / 8;
+        }
+        rest = after;
+    }
+    end - rest.len() + rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -126,7 +141,11 @@ mod tests {
                 for byte in 0..=255u8 {
                     let mut buf = vec![b'/'; len];
                     buf[at] = byte;
-                    assert_eq!(next_digit(&buf, 0, len), byte.is_ascii_digit().then_some(at), "{byte} at {at}");
+                    assert_eq!(next_digit(&buf, 0), byte.is_ascii_digit().then_some(at), "{byte} at {at}");
+                    let mut buf = vec![b'7'; len];
+                    buf[at] = byte;
+                    let end = if byte.is_ascii_digit() { len } else { at };
+                    assert_eq!(digits_end(&buf, 0, 62), end, "{byte} at {at}");
                 }
             }
         }

@@ -17,7 +17,10 @@ pub(crate) fn says(buf: &[u8], at: usize, words: &[&str]) -> bool {
 
 fn contains(window: &[u8], word: &[u8]) -> bool {
     let letter = |i: Option<usize>| i.and_then(|i| window.get(i)).is_some_and(u8::is_ascii_alphabetic);
+    let Some(first) = word.first() else { return false };
     window.windows(word.len()).enumerate().any(|(i, w)| {
-        w.eq_ignore_ascii_case(word) && (word.len() > 4 || !letter(i.checked_sub(1)) && !letter(Some(i + word.len())))
+        w[0] | 0x20 == *first
+            && w.eq_ignore_ascii_case(word)
+            && (word.len() > 4 || !letter(i.checked_sub(1)) && !letter(Some(i + word.len())))
     })
 }

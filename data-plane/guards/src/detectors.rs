@@ -5,8 +5,6 @@
 //! changes one. That offset is the least of: [`REACH`] bytes before the end (anchors not seen yet),
 //! the start of what the end cuts off, and the start of a finding that would otherwise be divided.
 
-use aho_corasick::BuildError;
-
 use crate::{
     email,
     finding::Finding,
@@ -40,13 +38,10 @@ pub(crate) struct Cursor {
 
 impl Detectors {
     /// Detectors of these kinds.
-    ///
-    /// # Errors
-    /// None that can happen: the fixed texts are few and short.
-    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Result<Detectors, BuildError> {
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Detectors {
         let mut set = KindSet::default();
         kinds.into_iter().for_each(|k| set.insert(k));
-        Ok(Detectors { kinds: set, tokens: Tokens::new(set)? })
+        Detectors { kinds: set, tokens: Tokens::new(set) }
     }
 
     /// Everything in a whole text, in the order of where it starts. Findings of different kinds may overlap.

@@ -97,11 +97,8 @@ pub struct Guard {
 
 impl Guard {
     /// A guard with these rules.
-    ///
-    /// # Errors
-    /// As [`Detectors::new`].
-    pub fn new(rules: Rules) -> Result<Guard, aho_corasick::BuildError> {
-        Ok(Guard { detectors: Detectors::new(rules.kinds())?, rules })
+    pub fn new(rules: Rules) -> Guard {
+        Guard { detectors: Detectors::new(rules.kinds()), rules }
     }
 
     /// Judges a whole text.

@@ -6,7 +6,7 @@
 //! start, so it is the same whatever else is in the buffer.
 
 use crate::{
-    bytes::{ALNUM, is_at, next_digit, run_end, run_start},
+    bytes::{ALNUM, digits_end, is, is_at, next_digit, run_end, run_start},
     card,
     finding::Finding,
     iban,
@@ -39,8 +39,9 @@ pub(crate) fn scan(buf: &[u8], from: usize, limit: usize, kinds: KindSet, found:
         return;
     }
     let mut at = from;
-    while let Some(digit) = next_digit(buf, at, buf.len()) {
-        let start = run_start(buf, digit, LETTERS_MAX, 0, ALNUM);
+    while let Some(digit) = next_digit(buf, at) {
+        let start =
+            if digit > 0 && is(buf[digit - 1], ALNUM) { run_start(buf, digit, LETTERS_MAX, 0, ALNUM) } else { digit };
         if start > limit {
             return;
         }
@@ -72,20 +73,36 @@ fn look(buf: &[u8], start: usize, letters: usize, kinds: KindSet) -> Option<Find
     match letters {
         0 => digits(buf, start, kinds),
         1 => national::es_nie(buf, start).filter(|f| kinds.has(f.kind)),
-        2 if kinds.has(Kind::Iban) => iban::find(buf, start),
-        6..=15 if kinds.has(Kind::ItFiscalCode) => national::it_fiscal_code(buf, start),
+        2 if kinds.has(Kind::Iban) && buf[start].is_ascii_uppercase() => iban::find(buf, start),
+        6..=15 if kinds.has(Kind::ItFiscalCode) && buf[start].is_ascii_uppercase() => {
+            national::it_fiscal_code(buf, start)
+        }
         _ => None,
     }
 }
 
+/// Fewest digits that are a number without other groups: a phone number after a word.
+const BARE_MIN: usize = 7;
+
 fn digits(buf: &[u8], start: usize, kinds: KindSet) -> Option<Finding> {
-    let run = Groups::parse(buf, start);
-    let wanted = |f: &Finding| kinds.has(f.kind);
-    if run.tail_is_word {
-        return national::es_dni(buf, start).filter(wanted).or_else(|| first_groups(buf, &run, kinds));
+    // Most words with digits are none of ours; they must cost next to nothing.
+    let first = digits_end(buf, start, WINDOW);
+    if first - start == DNI_DIGITS
+        && kinds.has(Kind::EsDni)
+        && let Some(dni) = national::es_dni(buf, start)
+    {
+        return Some(dni);
     }
-    first_groups(buf, &run, kinds).or_else(|| national::es_dni(buf, start).filter(wanted))
+    if is_at(buf, first, ALNUM) || (first - start < BARE_MIN && separator_at(buf, first).is_none()) {
+        return None;
+    }
+    let run = Groups::parse(buf, start);
+    let groups = run.count - usize::from(run.tail_is_word);
+    if groups == 0 || run.digits(groups).len() < BARE_MIN { None } else { first_groups(buf, &run, kinds) }
 }
+
+/// Digits of a Spanish number, before its letter.
+const DNI_DIGITS: usize = 8;
 
 fn first_groups(buf: &[u8], run: &Groups, kinds: KindSet) -> Option<Finding> {
     if !run.starts_clean(buf) {
@@ -219,6 +236,7 @@ impl Groups {
 }
 
 /// A separator that more digits follow, and how many bytes it takes.
+#[inline]
 fn separator_at(window: &[u8], at: usize) -> Option<(u8, usize)> {
     let digit = |i: usize| window.get(at + i).is_some_and(u8::is_ascii_digit);
     match (window.get(at)?, window.get(at + 1)?) {

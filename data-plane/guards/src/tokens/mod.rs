@@ -8,7 +8,7 @@ mod armour;
 mod jwt;
 mod rules;
 
-use aho_corasick::{AhoCorasick, BuildError, MatchKind, packed};
+use aho_corasick::packed;
 
 use crate::{
     bytes::{run_end, starts_word},
@@ -41,48 +41,42 @@ enum Look {
     Cut,
 }
 
-/// Finds the fixed texts, by SIMD where the processor has it.
-#[derive(Debug, Clone)]
-enum Literals {
-    Packed(packed::Searcher),
-    Automaton(AhoCorasick),
-    Nothing,
-}
-
 /// The tokens of some kinds.
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens {
-    literals: Literals,
-    /// The rule of each pattern.
     rules: Vec<&'static Rule>,
+    /// Finds the fixed texts of the rules by SIMD; `None` where the processor has none.
+    packed: Option<packed::Searcher>,
 }
 
 impl Tokens {
-    pub(crate) fn new(kinds: KindSet) -> Result<Tokens, BuildError> {
+    pub(crate) fn new(kinds: KindSet) -> Tokens {
         let rules: Vec<&Rule> = RULES.iter().filter(|r| kinds.has(r.kind)).collect();
-        let patterns = || rules.iter().map(|r| r.literal);
-        let packed =
-            packed::Config::new().match_kind(packed::MatchKind::LeftmostFirst).builder().extend(patterns()).build();
-        let literals = match packed {
-            _ if rules.is_empty() => Literals::Nothing,
-            Some(searcher) => Literals::Packed(searcher),
-            None => Literals::Automaton(AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns())?),
-        };
-        Ok(Tokens { literals, rules })
+        let config = packed::Config::new().match_kind(packed::MatchKind::LeftmostFirst).clone();
+        let packed = config.builder().extend(rules.iter().map(|r| r.literal)).build();
+        Tokens { rules, packed }
     }
 
     /// The next fixed text at or after `from`: its rule and offset.
     fn next(&self, buf: &[u8], from: usize) -> Option<(&'static Rule, usize)> {
-        let (pattern, start) = match &self.literals {
-            Literals::Packed(searcher) => {
-                searcher.find_in(buf, (from..buf.len()).into()).map(|m| (m.pattern().as_usize(), m.start()))
+        match &self.packed {
+            Some(searcher) => {
+                let found = searcher.find_in(buf, (from..buf.len()).into())?;
+                Some((self.rules[found.pattern().as_usize()], found.start()))
             }
-            Literals::Automaton(automaton) => {
-                automaton.find(aho_corasick::Input::new(buf).range(from..)).map(|m| (m.pattern().as_usize(), m.start()))
-            }
-            Literals::Nothing => None,
-        }?;
-        Some((self.rules[pattern], start))
+            None => self.next_plain(buf, from),
+        }
+    }
+
+    /// The same, one offset after the other.
+    fn next_plain(&self, buf: &[u8], from: usize) -> Option<(&'static Rule, usize)> {
+        if self.rules.is_empty() {
+            return None;
+        }
+        (from..buf.len()).find_map(|at| {
+            let rule = self.rules.iter().find(|r| buf[at..].starts_with(r.literal.as_bytes()))?;
+            Some((*rule, at))
+        })
     }
 
     /// Finds the tokens that start at or after `from`, and the rest of one that is `open` there.
@@ -192,5 +186,24 @@ fn rest(buf: &[u8], mut at: usize, open: Open, last: bool, found: &mut Vec<Piece
             return Ok(end);
         }
         at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_searches_find_the_same() {
+        let mut all = KindSet::default();
+        Kind::ALL.iter().for_each(|k| all.insert(*k));
+        let tokens = Tokens::new(all);
+        let text: String =
+            RULES.iter().rev().flat_map(|r| ["x", r.literal, &r.literal[1..], " sk-an AKIAIza "]).collect();
+        let text = text.as_bytes();
+        for from in 0..text.len() {
+            let found = |hit: Option<(&Rule, usize)>| hit.map(|(rule, at)| (rule.literal, at));
+            assert_eq!(found(tokens.next(text, from)), found(tokens.next_plain(text, from)), "from {from}");
+        }
     }
 }

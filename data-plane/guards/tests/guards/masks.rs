@@ -14,7 +14,7 @@ fn masked(guard: &Guard, text: &str) -> String {
 
 #[test]
 fn no_value_is_left() {
-    let guard = Guard::new(Rules::all(Action::Mask)).expect("a guard");
+    let guard = Guard::new(Rules::all(Action::Mask));
     let mut rng = Rng(11);
     for kind in Kind::ALL {
         for _ in 0..200 {
@@ -39,7 +39,7 @@ fn no_value_is_left() {
 
 #[test]
 fn json_stays_json() {
-    let guard = Guard::new(Rules::all(Action::Mask)).expect("a guard");
+    let guard = Guard::new(Rules::all(Action::Mask));
     let mut rng = Rng(12);
     let mut seen = 0;
     for kind in Kind::ALL {
@@ -57,7 +57,7 @@ fn json_stays_json() {
 
 #[test]
 fn masks_keep_the_form() {
-    let guard = Guard::new(Rules::all(Action::Mask)).expect("a guard");
+    let guard = Guard::new(Rules::all(Action::Mask));
     for (text, expect) in [
         ("card 4111 1111 1111 1111 ok", "card **** **** **** 1111 ok"),
         ("to ana.b+x@mail.example.com.", "to ***.***@****.*******.***."),
@@ -75,7 +75,7 @@ fn masks_keep_the_form() {
 #[test]
 fn only_what_the_rules_name_is_touched() {
     let text = "ana@example.com 4111111111111111";
-    let guard = |rules| Guard::new(rules).expect("a guard");
+    let guard = |rules| Guard::new(rules);
     let report = guard(Rules::all(Action::Block).report_only()).inspect(text.as_bytes());
     assert!(matches!(report.verdict, Verdict::Pass));
     assert_eq!(report.counts.iter().collect::<Vec<_>>(), [(Kind::Card, 1), (Kind::Email, 1)]);

@@ -43,7 +43,7 @@ struct Score {
 fn recall_and_precision() {
     let seed = std::env::var("PROVOST_GUARDS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(SEED);
     let rows = rows(seed);
-    let detectors = Detectors::new(Kind::ALL.iter().copied()).expect("detectors");
+    let detectors = Detectors::new(Kind::ALL.iter().copied());
     let mut scores: BTreeMap<Kind, Score> = Kind::ALL.iter().map(|k| (*k, Score::default())).collect();
     let mut misses = Vec::new();
     for row in &rows {
