@@ -45,6 +45,10 @@ fn hard() -> Vec<u8> {
     text.into_bytes()
 }
 
+/// What somebody would send to make a scan slow: beginnings of values without end.
+const WORST: [&str; 6] =
+    ["-eyJ", "-sk-", "-----BEGIN PRIVATE KEY----- ", "a@", "12 ", "-----BEGIN PRIVATE KEY----- -----END X----- "];
+
 fn scan(c: &mut Criterion) {
     let guard = Guard::new(Rules::all(Action::Mask));
     let (clean, hits, hard) = (table(None), table(Some(HIT_EVERY)), hard());
@@ -55,6 +59,13 @@ fn scan(c: &mut Criterion) {
     for (name, text) in [("clean", &clean), ("1% of rows", &hits), ("near misses", &hard)] {
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(name, |b| b.iter(|| guard.inspect(black_box(text)).counts));
+    }
+    for part in WORST {
+        let text = part.repeat(BYTES / 8 / part.len());
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(format!("{part:?} repeated"), |b| {
+            b.iter(|| guard.inspect(black_box(text.as_bytes())).counts)
+        });
     }
     for (name, text) in [("clean, in chunks", &clean), ("1% of rows, in chunks", &hits)] {
         group.throughput(Throughput::Bytes(text.len() as u64));

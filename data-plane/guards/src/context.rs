@@ -12,7 +12,8 @@ pub(crate) fn says(buf: &[u8], at: usize, words: &[&str]) -> bool {
     let window = &buf[at.saturating_sub(DISTANCE)..at];
     let member = window.iter().rposition(|b| matches!(b, b',' | b'{' | b'[' | b';' | b'\n')).map_or(0, |i| i + 1);
     let window = &window[member..];
-    words.iter().any(|word| contains(window, word.as_bytes()))
+    let letters = window.iter().fold(false, |any, b| any | b.is_ascii_alphabetic());
+    letters && words.iter().any(|word| contains(window, word.as_bytes()))
 }
 
 fn contains(window: &[u8], word: &[u8]) -> bool {

@@ -35,11 +35,15 @@ pub(super) fn look(buf: &[u8], start: usize, label: usize, last: bool) -> Look {
         return Look::Nothing;
     }
     let body = label + label_len + DASHES.len();
+    // Near first: a text of many markers and no key must not cost a whole key's length each.
+    let (near, _) = rest(window, body, body + HEADERS_MAX);
+    let Some(line) = first_line(&window[body..near]) else {
+        return if cut && near == buf.len() { Look::Cut } else { Look::Nothing };
+    };
     let (end, ended) = rest(window, body, limit);
     if cut && !ended {
         return Look::Cut;
     }
-    let Some(line) = first_line(&window[body..end]) else { return Look::Nothing };
     if !ended && end == limit {
         return Look::Full(whole_escape(window, body, end), ARMOUR);
     }
@@ -50,23 +54,27 @@ pub(super) fn look(buf: &[u8], start: usize, label: usize, last: bool) -> Look {
 /// Where the armour from `from` on ends, and whether it does before `limit`. It does after the end
 /// marker, or before a byte that cannot be in it.
 pub(super) fn rest(buf: &[u8], from: usize, limit: usize) -> (usize, bool) {
-    let end = run_end(buf, from, limit, ARMOUR | BASE64_URL);
-    let armour = &buf[from..end];
-    if let Some(marker) = memmem::find(armour, END) {
-        let label = marker + END.len();
-        if let Some(dashes) = memmem::find(&armour[label..armour.len().min(label + LABEL_MAX)], DASHES) {
-            return (from + label + dashes + DASHES.len(), true);
+    let limit = limit.min(buf.len());
+    let marker = memmem::find(&buf[from..limit], END).map(|at| from + at);
+    let end = run_end(buf, from, marker.unwrap_or(limit), ARMOUR | BASE64_URL);
+    if marker == Some(end) {
+        let label = end + END.len();
+        let names = run_end(buf, label, limit.min(label + LABEL_MAX), ARMOUR | BASE64_URL);
+        if let Some(dashes) = memmem::find(&buf[label..names], DASHES) {
+            return (label + dashes + DASHES.len(), true);
         }
+        // An end marker that is itself cut off, or none after all.
+        let end = run_end(buf, end, limit, ARMOUR | BASE64_URL);
+        return (end, end < limit);
     }
-    (end, end < limit.min(buf.len()))
+    (end, end < limit)
 }
 
 /// Where the first line of base64 begins.
 fn first_line(body: &[u8]) -> Option<usize> {
-    let near = &body[..body.len().min(HEADERS_MAX)];
     let mut at = 0;
-    while at < near.len() {
-        let end = run_end(near, at, near.len(), BASE64_LINES);
+    while at < body.len() {
+        let end = run_end(body, at, body.len(), BASE64_LINES);
         // In JSON the `\n` between lines is of this class too: a line is what counts, not its length.
         if end - at >= LINE_MIN {
             return Some(at);

@@ -1,14 +1,18 @@
 //! JSON web tokens (RFC 7519), signed (RFC 7515) and encrypted (RFC 7516).
 
-/// Most characters of a header that are decoded.
-const HEADER_MAX: usize = 1024;
+use memchr::memchr;
+
+use super::rules::without_full_stop;
+
+/// Most characters of a header. It is a few dozen; with certificates in it, the algorithm still comes first.
+const HEADER_MAX: usize = 512;
 
 /// A header that names an algorithm, and at least one more part.
 pub(crate) fn check(token: &[u8]) -> Option<usize> {
-    let len = token.iter().rposition(|b| *b != b'.')? + 1;
-    let mut parts = token[..len].split(|b| *b == b'.');
-    let (header, next) = (parts.next()?, parts.next()?);
-    (next.len() >= 4 && names_algorithm(header)).then_some(len)
+    let token = without_full_stop(token);
+    let header = memchr(b'.', &token[..token.len().min(HEADER_MAX * 8)])?;
+    let next = token.get(header + 1..header + 5)?;
+    (!next.contains(&b'.') && names_algorithm(&token[..header])).then_some(token.len())
 }
 
 /// Whether the decoded header holds `"alg"`.
@@ -28,8 +32,13 @@ fn names_algorithm(header: &[u8]) -> bool {
         held += 6;
         if held >= 8 {
             held -= 8;
+            let byte = bits >> held & 0xff;
+            if !(b' '.into()..0x7f).contains(&byte) {
+                // No header that anybody writes; most of what is none ends here.
+                return false;
+            }
             // The last five bytes, as one number.
-            seen = (seen << 8 | u64::from(bits >> held & 0xff)) & 0xff_ffff_ffff;
+            seen = (seen << 8 | u64::from(byte)) & 0xff_ffff_ffff;
             if seen == u64::from_be_bytes(*b"\0\0\0\"alg\"") {
                 return true;
             }

@@ -96,12 +96,13 @@ impl Tokens {
                 Err(cut) => return Some(cut),
             };
         }
+        let mut run = Run::default();
         while let Some((rule, start)) = self.next(buf, at) {
             at = start + 1;
             if !starts_word(buf, start) {
                 continue;
             }
-            let (end, open) = match look(buf, start, rule, last) {
+            let (end, open) = match look(buf, start, rule, last, &mut run) {
                 Look::Token(end) => (end, None),
                 Look::Full(end, class) => (end, Some(Open { kind: rule.kind, class })),
                 Look::Nothing => continue,
@@ -134,7 +135,29 @@ pub(crate) struct Cut {
     pub(crate) continues: Option<Open>,
 }
 
-fn look(buf: &[u8], start: usize, rule: &Rule, last: bool) -> Look {
+/// Bytes of a class that were walked over last. Many fixed texts may stand in one run; it is walked once.
+#[derive(Debug, Default)]
+struct Run {
+    class: u8,
+    start: usize,
+    end: usize,
+}
+
+impl Run {
+    /// As [`run_end`].
+    fn end(&mut self, buf: &[u8], from: usize, limit: usize, class: u8) -> usize {
+        let known = self.class == class && self.start <= from && from <= self.end;
+        if !known {
+            *self = Run { class, start: from, end: from };
+        }
+        if self.end < limit {
+            self.end = run_end(buf, self.end, limit, class);
+        }
+        self.end.min(limit)
+    }
+}
+
+fn look(buf: &[u8], start: usize, rule: &Rule, last: bool, run: &mut Run) -> Look {
     let body = start + rule.literal.len();
     let (class, length) = match rule.shape {
         Shape::Armour => return armour::look(buf, start, body, last),
@@ -144,7 +167,7 @@ fn look(buf: &[u8], start: usize, rule: &Rule, last: bool) -> Look {
         Length::Exactly(n) => body + n,
         Length::AtLeast(_) => start + TOKEN_MAX,
     };
-    let end = run_end(buf, body, most + 1, class);
+    let end = run.end(buf, body, most + 1, class);
     if end == buf.len() && end <= most && !last {
         return Look::Cut;
     }

@@ -85,17 +85,29 @@ fn whole(token: &[u8]) -> Option<usize> {
     Some(token.len())
 }
 
-/// The full stop of a sentence is not part of the token.
+/// How much of a token is looked at: enough to be sure, and no more for each of many.
+const CHECKED_MAX: usize = 96;
+
+/// The full stop of a sentence, or three, are not part of the token.
+pub(super) fn without_full_stop(token: &[u8]) -> &[u8] {
+    (0..3).fold(token, |token, _| token.strip_suffix(b".").unwrap_or(token))
+}
+
 fn sentence(token: &[u8]) -> Option<usize> {
-    token.iter().rposition(|b| *b != b'.').map(|last| last + 1).and_then(|len| mixed(&token[..len]))
+    mixed(without_full_stop(token))
+}
+
+/// Whether one of the bytes that are looked at is of a kind. No early end: so it is done with SIMD.
+fn any(token: &[u8], is: impl Fn(&u8) -> bool) -> bool {
+    token[..token.len().min(CHECKED_MAX)].iter().fold(false, |any, b| any | is(b))
 }
 
 fn has_digit(token: &[u8]) -> Option<usize> {
-    token.iter().any(u8::is_ascii_digit).then_some(token.len())
+    any(token, u8::is_ascii_digit).then_some(token.len())
 }
 
 fn two_cases(token: &[u8]) -> Option<usize> {
-    (token.iter().any(u8::is_ascii_uppercase) && token.iter().any(u8::is_ascii_lowercase)).then_some(token.len())
+    (any(token, u8::is_ascii_uppercase) && any(token, u8::is_ascii_lowercase)).then_some(token.len())
 }
 
 /// Names in code are rarely of both cases and digits; random texts of this length always are.

@@ -103,7 +103,7 @@ fn nothing_of_a_blocked_value_is_released() {
 }
 
 /// Pieces of values and of what surrounds them, so that random texts come close to being values.
-const SHARDS: [&str; 44] = [
+const SHARDS: [&str; 46] = [
     "4111",
     " 1111",
     "1111",
@@ -135,6 +135,8 @@ const SHARDS: [&str; 44] = [
     "phone",
     "bsn ",
     "-----BEGIN ",
+    "-----BEGIN PRIVATE KEY-----",
+    "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ",
     "RSA PRIVATE KEY-----",
     "-----END ",
     "DE89",
@@ -149,6 +151,30 @@ const SHARDS: [&str; 44] = [
     "AIza",
     "git@",
 ];
+
+#[test]
+fn an_end_marker_without_a_label_ends_no_key() {
+    let guard = guard(Rules::all(Action::Mask));
+    let line = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ";
+    for tail in [
+        "-----END \"-----BEGIN x",
+        "-----END \"",
+        "-----END ",
+        "-----END x-----",
+        "-----END x----",
+        "\"-----END x-----",
+    ] {
+        let text = format!("-----BEGIN PRIVATE KEY-----{line}.{line}{tail} and more");
+        let expected = whole(&guard, text.as_bytes());
+        assert_eq!(expected.1.of(Kind::PrivateKey), 1);
+        for cut in 0..=text.len() {
+            assert!(
+                chunked(&guard, [&text.as_bytes()[..cut], &text.as_bytes()[cut..]]) == expected,
+                "{tail} cut at {cut}"
+            );
+        }
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
