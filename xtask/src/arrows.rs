@@ -28,12 +28,13 @@ const ALLOWED_CROSSINGS: [(&str, &str, &str); 1] =
     [("provost-audit-store", "provost-control-raft", "the consensus crate is generic over its state machine")];
 
 /// Crates that decide and never act: same facts, same answer, on any machine.
-pub const PURE: [&str; 7] = [
+pub const PURE: [&str; 8] = [
     "provost-types",
     "provost-mcp",
     "provost-control-state",
     "provost-audit-core",
     "provost-data-policy",
+    "provost-data-guards",
     "provost-data-pipeline",
     "provost-gpu-vram",
 ];

@@ -1,0 +1,83 @@
+//! All detectors over one buffer, and what is settled when more bytes may follow.
+//!
+//! Each family is a function of the bytes around its anchor, within fixed bounds. So when more bytes
+//! may follow, everything before some offset is settled: no later byte makes part of it a finding, or
+//! changes one. That offset is the least of: [`REACH`] bytes before the end (anchors not seen yet),
+//! the start of what the end cuts off, and the start of a finding that would otherwise be divided.
+
+use crate::{
+    email,
+    finding::Finding,
+    kind::{Kind, KindSet},
+    numbers::{self, REACH},
+    tokens::{KEY_MAX, Open, Piece, TOKEN_MAX, Tokens},
+};
+
+/// Most bytes that a [`GuardStream`](crate::GuardStream) holds after a chunk: the longest key, and one
+/// finding of each other family that overlaps the start of the next; and a quarter, because a scan
+/// waits for that much.
+pub const MAX_HELD: usize = (KEY_MAX + TOKEN_MAX + REACH + email::LOCAL_MAX + 1 + email::DOMAIN_MAX) / 4 * 5;
+
+/// Detectors of some kinds.
+#[derive(Debug, Clone)]
+pub struct Detectors {
+    kinds: KindSet,
+    tokens: Tokens,
+}
+
+/// Where a scan begins, and what it must know of the bytes before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cursor {
+    /// Everything before is settled.
+    pub(crate) from: usize,
+    /// Where the last address ended.
+    pub(crate) email_end: usize,
+    /// A token that goes on at `from`.
+    pub(crate) open: Option<Open>,
+}
+
+impl Detectors {
+    /// Detectors of these kinds.
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Detectors {
+        let mut set = KindSet::default();
+        kinds.into_iter().for_each(|k| set.insert(k));
+        Detectors { kinds: set, tokens: Tokens::new(set) }
+    }
+
+    /// Everything in a whole text, in the order of where it starts. Findings of different kinds may overlap.
+    pub fn scan(&self, text: &[u8]) -> Vec<Finding> {
+        let mut found = Vec::new();
+        self.advance(text, Cursor::default(), true, &mut found);
+        found
+    }
+
+    /// Finds what is settled from `cursor` on, and returns where that ends. `last`: nothing follows.
+    pub(crate) fn advance(&self, buf: &[u8], cursor: Cursor, last: bool, found: &mut Vec<Finding>) -> Cursor {
+        let from = cursor.from;
+        found.clear();
+        let tail = if last { buf.len() } else { buf.len().saturating_sub(REACH).max(from) };
+        let mut settled = tail;
+        let mut pieces: Vec<Piece> = Vec::new();
+        let cut_token = self.tokens.scan(buf, from, cursor.open, last, &mut pieces);
+        if let Some(cut) = cut_token {
+            settled = settled.min(cut.start);
+        }
+        if let Some(cut) = email::scan(buf, from, cursor.email_end, last, self.kinds, found) {
+            settled = settled.min(cut);
+        }
+        numbers::scan(buf, from, tail, self.kinds, found);
+        found.extend(pieces.iter().map(|p| p.finding));
+        found.sort_unstable();
+
+        // Moving back for one finding may divide another that starts before it.
+        while let Some(divided) = found.iter().filter(|f| f.start < settled && settled < f.end).map(|f| f.start).min() {
+            settled = divided;
+        }
+        found.retain(|f| f.end <= settled);
+        let email_end = found.iter().filter(|f| f.kind == Kind::Email).map(|f| f.end).max();
+        // A token is open at `settled` if its next piece, seen or cut off, starts there.
+        let seen = pieces.iter().find(|p| p.finding.start == settled).and_then(|p| p.continues);
+        let open = seen.or_else(|| cut_token.filter(|cut| cut.start == settled).and_then(|cut| cut.continues));
+        Cursor { from: settled, email_end: email_end.unwrap_or(cursor.email_end), open }
+    }
+}

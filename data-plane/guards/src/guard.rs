@@ -1,0 +1,150 @@
+//! What to do about what is found.
+
+use thiserror::Error;
+
+use crate::{
+    detectors::Detectors,
+    finding::Finding,
+    kind::{Counts, Kind},
+    mask,
+    stream::GuardStream,
+};
+
+/// What to do about a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Count it.
+    Report,
+    /// Count it and write over it.
+    Mask,
+    /// Count it and let nothing pass.
+    Block,
+}
+
+/// An action for each kind that is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules([Option<Action>; Kind::COUNT]);
+
+impl Rules {
+    /// The same action for every kind.
+    pub fn all(action: Action) -> Rules {
+        Rules([Some(action); Kind::COUNT])
+    }
+
+    /// With this action for this kind.
+    pub fn with(mut self, kind: Kind, action: Action) -> Rules {
+        self.0[kind as usize] = Some(action);
+        self
+    }
+
+    /// Without this kind.
+    pub fn without(mut self, kind: Kind) -> Rules {
+        self.0[kind as usize] = None;
+        self
+    }
+
+    /// The same kinds, only counted: how rules are tried before they take effect.
+    pub fn report_only(self) -> Rules {
+        Rules(self.0.map(|action| action.map(|_| Action::Report)))
+    }
+
+    /// What is done about a kind; `None` if it is not looked for.
+    pub fn action(&self, kind: Kind) -> Option<Action> {
+        self.0[kind as usize]
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
+        Kind::ALL.iter().copied().filter(|k| self.action(*k).is_some())
+    }
+}
+
+/// A call was stopped because of what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "PV-GUARD-BLOCKED: the text holds a value of kind {kind}, which may not pass here; remove it, or ask for it to be masked"
+)]
+pub struct Blocked {
+    /// The first kind that stopped it.
+    pub kind: Kind,
+}
+
+/// What becomes of a text.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes as it is.
+    Pass,
+    /// It passes in this form, of the same length.
+    Masked(Vec<u8>),
+    /// It does not pass.
+    Blocked(Blocked),
+}
+
+/// What was found in a text, and what becomes of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// How many of each kind.
+    pub counts: Counts,
+    /// What becomes of the text.
+    pub verdict: Verdict,
+}
+
+/// Rules, and the detectors for them. One guard serves any number of calls at once.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    detectors: Detectors,
+    rules: Rules,
+}
+
+impl Guard {
+    /// A guard with these rules.
+    pub fn new(rules: Rules) -> Guard {
+        Guard { detectors: Detectors::new(rules.kinds()), rules }
+    }
+
+    /// Judges a whole text.
+    pub fn inspect(&self, text: &[u8]) -> Inspection {
+        let found = self.detectors.scan(text);
+        let counts = count(&found);
+        let verdict = match self.blocked(&found) {
+            Some(blocked) => Verdict::Blocked(blocked),
+            None if !found.iter().any(|f| self.masks(f)) => Verdict::Pass,
+            None => {
+                let mut masked = text.to_vec();
+                self.mask(text, &found, 0, &mut masked);
+                Verdict::Masked(masked)
+            }
+        };
+        Inspection { counts, verdict }
+    }
+
+    /// Judges a text that comes in chunks.
+    pub fn stream(&self) -> GuardStream<'_> {
+        GuardStream::new(self)
+    }
+
+    pub(crate) fn detectors(&self) -> &Detectors {
+        &self.detectors
+    }
+
+    /// The first finding that lets nothing pass.
+    pub(crate) fn blocked(&self, found: &[Finding]) -> Option<Blocked> {
+        found.iter().find(|f| self.rules.action(f.kind) == Some(Action::Block)).map(|f| Blocked { kind: f.kind })
+    }
+
+    /// Hides what must be in `out`, a copy of `buf` from `offset` on.
+    pub(crate) fn mask(&self, buf: &[u8], found: &[Finding], offset: usize, out: &mut [u8]) {
+        for finding in found.iter().filter(|f| self.masks(f)) {
+            mask::hide(buf, finding, &mut out[finding.start - offset..finding.end - offset]);
+        }
+    }
+
+    fn masks(&self, finding: &Finding) -> bool {
+        self.rules.action(finding.kind) == Some(Action::Mask)
+    }
+}
+
+pub(crate) fn count(found: &[Finding]) -> Counts {
+    let mut counts = Counts::default();
+    found.iter().filter(|f| !f.continued).for_each(|f| counts.add(f.kind));
+    counts
+}

@@ -1,0 +1,79 @@
+//! Writing over what was found.
+//!
+//! A mask is as long as the value and keeps its form, so that people and programs see what kind of
+//! thing was there. Overlapping findings are masked one after the other: a byte that one of them hides
+//! stays hidden. Text in JSON stays JSON: escapes are kept, and a bare number stays a number.
+
+use crate::{finding::Finding, kind::Kind};
+
+const HIDDEN: u8 = b'*';
+
+/// How many blanks between a number and the punctuation of JSON are looked past.
+const BLANKS_MAX: usize = 16;
+
+/// Hides a finding of `buf` in `out`, a copy of its bytes (perhaps with others hidden already).
+pub(crate) fn hide(buf: &[u8], finding: &Finding, out: &mut [u8]) {
+    let value = &buf[finding.range()];
+    if value.iter().all(u8::is_ascii_digit) && is_json_number(buf, finding) {
+        let kept = if finding.kind == Kind::Card { 4 } else { 0 };
+        // No leading zero, and never what was there: an all-nines value becomes eights.
+        let digit = if value.iter().all(|d| *d == b'9') { b'8' } else { b'9' };
+        let hidden = value.len() - kept;
+        out[..hidden].fill(digit);
+        return;
+    }
+    match finding.kind {
+        Kind::Card => hide_where(value, out, digits_before_last(value, 4)),
+        Kind::Phone => hide_where(value, out, digits_before_last(value, 2)),
+        Kind::Iban => hide_where(value, out, |i, b| i > 1 && b != b' '),
+        Kind::Email => hide_where(value, out, |_, b| b != b'@' && b != b'.'),
+        Kind::PrivateKey => hide_armour(value, out),
+        _ => hide_where(value, out, |_, b| b.is_ascii_alphanumeric()),
+    }
+}
+
+fn hide_where(value: &[u8], out: &mut [u8], hidden: impl Fn(usize, u8) -> bool) {
+    for (i, (b, o)) in value.iter().zip(out).enumerate() {
+        if hidden(i, *b) {
+            *o = HIDDEN;
+        }
+    }
+}
+
+/// All digits but the last so many.
+fn digits_before_last(value: &[u8], kept: usize) -> impl Fn(usize, u8) -> bool {
+    let last = value
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| b.is_ascii_digit())
+        .rev()
+        .nth(kept - 1)
+        .map_or(value.len(), |(i, _)| i);
+    move |i, b| i < last && b.is_ascii_digit()
+}
+
+/// Everything but line ends, raw or escaped.
+fn hide_armour(value: &[u8], out: &mut [u8]) {
+    let mut kept_until = 0;
+    for (i, b) in value.iter().enumerate() {
+        if *b == b'\\' && i >= kept_until {
+            kept_until = i + if value.get(i + 1) == Some(&b'u') { 6 } else { 2 };
+        }
+        if i >= kept_until && !matches!(b, b'\r' | b'\n') {
+            out[i] = HIDDEN;
+        }
+    }
+}
+
+/// Whether the value stands where JSON has a number: after a key and `:`, or `,` or `[`, and before `,`
+/// `]` or `}`. In prose a list of numbers may look so too; it gets nines for stars, which hides as much.
+fn is_json_number(buf: &[u8], finding: &Finding) -> bool {
+    let blank = |b: &&u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t');
+    let mut before = buf[..finding.start].iter().rev().take(BLANKS_MAX).skip_while(blank);
+    let opens = match before.next() {
+        Some(b':') => before.find(|b| !blank(b)) == Some(&b'"'),
+        other => matches!(other, Some(b',' | b'[')),
+    };
+    let after = buf[finding.end..].iter().take(BLANKS_MAX).find(|b| !blank(b));
+    opens && matches!(after, Some(b',' | b']' | b'}'))
+}

@@ -1,0 +1,100 @@
+//! A text that comes in chunks.
+//!
+//! Bytes are released once no later byte can make them part of a finding; until then they are held,
+//! at most [`MAX_HELD`](crate::MAX_HELD) after a chunk. Some bytes that were released are kept for a
+//! while: what stands before a value decides whether it is one. After a block nothing is released.
+
+use crate::{
+    detectors::Cursor,
+    finding::Finding,
+    guard::{Blocked, Guard, count},
+    kind::Counts,
+    numbers::LOOK_BEHIND,
+};
+
+/// From so many held bytes on, a scan waits for a quarter more: many small chunks would otherwise make
+/// the work grow with the square of what is held.
+const EAGER_MAX: usize = 1024;
+
+/// One text on its way through a [`Guard`].
+pub struct GuardStream<'a> {
+    guard: &'a Guard,
+    /// Released bytes that still matter, then held ones from `cursor.from` on.
+    buf: Vec<u8>,
+    cursor: Cursor,
+    /// The length of `buf` from which on a scan is worth it.
+    scan_at: usize,
+    found: Vec<Finding>,
+    counts: Counts,
+    blocked: Option<Blocked>,
+}
+
+impl<'a> GuardStream<'a> {
+    pub(crate) fn new(guard: &'a Guard) -> GuardStream<'a> {
+        GuardStream {
+            guard,
+            buf: Vec::new(),
+            cursor: Cursor::default(),
+            scan_at: 0,
+            found: Vec::new(),
+            counts: Counts::default(),
+            blocked: None,
+        }
+    }
+
+    /// Takes a chunk and appends to `out` what may leave.
+    ///
+    /// # Errors
+    /// A value was found that may not pass. What was released before holds no part of it; nothing more
+    /// is released.
+    pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Blocked> {
+        self.blocked.map_or(Ok(()), Err)?;
+        self.buf.extend_from_slice(chunk);
+        if self.buf.len() < self.scan_at {
+            return Ok(());
+        }
+        self.release(false, out)
+    }
+
+    /// There is no more: appends the rest to `out`.
+    ///
+    /// # Errors
+    /// As [`GuardStream::push`].
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Blocked> {
+        self.blocked.map_or(Ok(()), Err)?;
+        self.release(true, out)
+    }
+
+    /// What was found so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many bytes are held.
+    pub fn held(&self) -> usize {
+        self.buf.len() - self.cursor.from
+    }
+
+    fn release(&mut self, last: bool, out: &mut Vec<u8>) -> Result<(), Blocked> {
+        let from = self.cursor.from;
+        let next = self.guard.detectors().advance(&self.buf, self.cursor, last, &mut self.found);
+        self.counts.merge(&count(&self.found));
+        if let Some(blocked) = self.guard.blocked(&self.found) {
+            self.blocked = Some(blocked);
+            self.buf = Vec::new();
+            self.cursor = Cursor::default();
+            return Err(blocked);
+        }
+        let released = out.len();
+        out.extend_from_slice(&self.buf[from..next.from]);
+        self.guard.mask(&self.buf, &self.found, from, &mut out[released..]);
+
+        let gone = next.from.saturating_sub(LOOK_BEHIND);
+        self.buf.drain(..gone);
+        self.cursor =
+            Cursor { from: next.from - gone, email_end: next.email_end.saturating_sub(gone), open: next.open };
+        let held = self.held();
+        self.scan_at = self.buf.len() + if held > EAGER_MAX { held / 4 } else { 0 };
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! The detectors on a labelled corpus, streams cut everywhere, and what masks leave.
+#![allow(clippy::expect_used, reason = "a test stops at the first surprise")]
+
+mod cases;
+mod corpus;
+mod masks;
+mod quality;
+mod streams;
