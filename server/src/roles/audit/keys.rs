@@ -3,15 +3,19 @@
 //! Purpose: a node of the audit log hands them out; a process that serves calls gets them from the
 //! replica in it, or asks others.
 //! Invariants: only members with the right role are answered: data planes get one key at a time,
-//! nodes of the audit log get all; a key is never logged and never part of an error; a key that
+//! nodes of the audit log get all; a data plane gets keys of the months that its calls can be of, so that
+//! one that is taken over opens nothing older; a key is never logged and never part of an error; a key that
 //! cannot be had within [`KEY_DEADLINE`] is an error, and never another way to record.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
@@ -33,6 +37,8 @@ use super::callers::Callers;
 const KEY_DEADLINE: Duration = Duration::from_secs(4);
 /// One audit node gets so long before the next one is asked.
 const KEY_LIMIT: Duration = Duration::from_secs(2);
+/// Keys are given out of so many months before and after this one.
+const MONTHS_AROUND: u32 = 1;
 /// Between two rounds of the audit nodes: while they elect a leader none can make a key.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,6 +62,7 @@ impl AuditKeys for AuditKeysService {
         let AuditKeyRequest { tenant, subject, month } = request.into_inner();
         let tenant = Name::new(&tenant).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let month: Month = month.parse().map_err(|e| Status::invalid_argument(format!("{e}")))?;
+        recent(month, now_month())?;
         let keys = self.node()?.subject_keys();
         // Before the key: what is destroyed meanwhile is asked for again.
         let generation = keys.generation();
@@ -77,6 +84,23 @@ impl AuditKeys for AuditKeysService {
         tracing::info!("another audit node got the keys of bodies");
         Ok(Response::new(AuditKeysExportResponse { keys: Bytes::copy_from_slice(&keys) }))
     }
+}
+
+/// Refuses months that no call can be of that is recorded now: a call ends in the month in which it began
+/// or in the next one, and clocks differ.
+#[allow(clippy::result_large_err, reason = "tonic's handlers return its Status")]
+fn recent(asked: Month, now: Month) -> Result<(), Status> {
+    if asked.number().abs_diff(now.number()) <= MONTHS_AROUND {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "PV-AUDIT-PEER: keys of bodies are given out around {now}, not of {asked}; set the clock of this node"
+    )))
+}
+
+fn now_month() -> Month {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Month::of_ns(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Keys as a process that serves calls gets them: from the replica here, else from other nodes of
@@ -174,106 +198,5 @@ impl SubjectKeys for GroupKeys {
     fn generation(&self) -> u64 {
         let here = self.here.get().map_or(0, |node| node.subject_keys().generation());
         here.max(self.generation.load(Ordering::SeqCst)).max(self.records.keys_generation())
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use provost_audit_store::AuditLogConfig;
-
-    use super::*;
-    use crate::roles::audit::standing::{Asking, Standing};
-
-    #[test]
-    fn what_is_no_key_is_refused() {
-        let good = AuditKeyResponse {
-            id: vec![1; 16].into(),
-            pseudonym: vec![2; 16].into(),
-            secret: vec![3; 32].into(),
-            generation: 4,
-        };
-        assert_eq!(key_of(good.clone()).unwrap().secret(), &[3; 32]);
-        assert!(key_of(AuditKeyResponse { secret: vec![3; 31].into(), ..good.clone() }).is_err());
-        assert!(key_of(AuditKeyResponse { id: Bytes::new(), ..good }).is_err());
-    }
-
-    /// Without a certificate of the cluster nobody gets a key.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_caller_without_a_certificate_gets_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = provost_audit_store::open(AuditLogConfig::new(dir.path(), "n")).await.unwrap();
-        let node = Arc::new(OnceLock::from(log.node().clone()));
-        let callers = Callers(Arc::new(Standing::Ask(Asking::without_nodes())));
-        let service = AuditKeysService { node, callers };
-        let key = service.key(Request::new(AuditKeyRequest::default())).await.unwrap_err();
-        let all = service.export(Request::new(AuditKeysExportRequest {})).await.unwrap_err();
-        assert_eq!((key.code(), all.code()), (tonic::Code::Unauthenticated, tonic::Code::Unauthenticated));
-        log.close().await.unwrap();
-    }
-
-    /// A node of the audit log that knows one subject.
-    struct Fake {
-        generation: Arc<AtomicU64>,
-    }
-
-    #[tonic::async_trait]
-    impl AuditKeys for Fake {
-        async fn key(&self, request: Request<AuditKeyRequest>) -> Result<Response<AuditKeyResponse>, Status> {
-            let AuditKeyRequest { tenant, subject, month } = request.into_inner();
-            if (tenant.as_str(), subject.as_str(), month.as_str()) != ("acme", "ana", "1970-01") {
-                return Err(Status::unavailable("no quorum"));
-            }
-            let generation = self.generation.load(Ordering::SeqCst);
-            let part = |n, len| Bytes::from(vec![n; len]);
-            Ok(Response::new(AuditKeyResponse {
-                id: part(1, 16),
-                pseudonym: part(2, 16),
-                secret: part(3, 32),
-                generation,
-            }))
-        }
-        async fn export(
-            &self,
-            _: Request<AuditKeysExportRequest>,
-        ) -> Result<Response<AuditKeysExportResponse>, Status> {
-            Ok(Response::new(AuditKeysExportResponse { keys: Bytes::from_static(b"all") }))
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_anybody_to_ask_a_call_is_refused_in_time() {
-        let keys = GroupKeys::new(Arc::default(), AuditClient::default());
-        let began = tokio::time::Instant::now();
-        let refused = keys.key(&Name::new("acme").unwrap(), "ana", Month::EPOCH).await.unwrap_err();
-        assert!(refused.0.contains("no node of the audit log is known"), "{refused}");
-        assert!(began.elapsed() <= KEY_DEADLINE);
-    }
-
-    #[tokio::test]
-    async fn the_first_node_that_answers_is_enough_and_tells_of_destroyed_keys() {
-        use provost_wire::node::audit_keys_server::AuditKeysServer;
-        use tonic::transport::{Endpoint, Server, server::TcpIncoming};
-
-        let generation = Arc::new(AtomicU64::new(4));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let service = AuditKeysServer::new(Fake { generation: generation.clone() });
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
-        let channel = |address: String| Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        let nodes = vec![channel("127.0.0.1:1".to_owned()), channel(address.to_string())];
-
-        let (acme, keys) = (Name::new("acme").unwrap(), GroupKeys::new(Arc::default(), AuditClient::default()));
-        keys.set(nodes.clone());
-        let key = keys.key(&acme, "ana", Month::EPOCH).await.unwrap();
-        assert_eq!((key.id, key.subject, key.secret()), (KeyId([1; 16]), Pseudonym([2; 16]), &[3; 32]));
-        assert_eq!(keys.generation(), 4);
-        generation.store(5, Ordering::SeqCst);
-        keys.key(&acme, "ana", Month::EPOCH).await.unwrap();
-        assert_eq!(keys.generation(), 5, "writers forget what they hold");
-        let refused = keys.key(&acme, "sue", Month::EPOCH).await.unwrap_err();
-        assert!(refused.0.contains("no quorum"), "{refused}");
-        let all = provost_audit_store::fetch_keys(channel(address.to_string())).await.unwrap();
-        assert_eq!(all.as_slice(), b"all");
     }
 }

@@ -98,6 +98,15 @@ impl Asking {
         Self { nodes: Vec::new(), at: AtomicUsize::new(0), members: Mutex::default() }
     }
 
+    /// Of nobody any more: this one was confirmed.
+    #[cfg(test)]
+    pub fn knowing(certified: &Certified) -> Self {
+        let (name, now) = (certified.name.id().to_owned(), Instant::now());
+        let caller = (certified.name.to_string(), certified.serial_node_id);
+        let members = HashMap::from([(caller, Confirmed { name, at: now, asked: now })]);
+        Self { nodes: Vec::new(), at: AtomicUsize::new(0), members: Mutex::new(members) }
+    }
+
     fn members(&self) -> MutexGuard<'_, HashMap<Caller, Confirmed>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
