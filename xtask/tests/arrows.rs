@@ -31,7 +31,7 @@ fn pure_crates_name_no_clock_file_or_socket() {
 /// A small workspace in order: the pure crates, one crate a plane, the binary.
 fn orderly() -> Graph {
     let mut members = BTreeMap::new();
-    let homes = ["proto", "proto", "control-plane", "audit-log", "data-plane", "data-plane", "gpu-node"];
+    let homes = ["proto", "proto", "control-plane", "audit-log", "data-plane", "data-plane", "data-plane", "gpu-node"];
     for (name, home) in PURE.iter().zip(homes) {
         let folder = format!("{home}/{name}");
         members.insert((*name).to_owned(), Crate { folder, ..Crate::default() });

@@ -17,8 +17,8 @@ use provost_audit_core::{
     Checkpoint, Hash, LogId, PRUNE_EVENT, PruneNote, PrunedSegment, SEGMENT_LEAVES, verify_inclusion,
 };
 use provost_audit_store::{
-    AuditLogConfig, CheckpointKey, Command, HoldOrder, LeafSource, PruneOrder, Query, Reply, RetentionCommand,
-    RetentionError, RetentionReply, SharedMachine, TakeLeaf, build_indexes, open, query, show,
+    AuditLogConfig, CheckpointKey, Command, HeldCheckpoint, HoldOrder, LeafSource, PruneOrder, Query, Reply,
+    RetentionCommand, RetentionError, RetentionReply, SharedMachine, TakeLeaf, build_indexes, open, query, show,
 };
 use provost_audit_verify::{LeafHashes, LogLayout, LogReader, State};
 use provost_control_raft::{AppliedState, Machine};
@@ -492,6 +492,12 @@ async fn a_rule_prunes_through_the_group_and_the_log_goes_on() {
     assert!(pruned[0].index >= SEGMENT_LEAVES);
 
     let log = open(config).await.unwrap();
+    // A checkpoint held elsewhere that ends among what was pruned cannot be compared, and is no alarm.
+    let held = |size| HeldCheckpoint { log: acme.origin("provost"), size, root: Hash([7; 32]) };
+    log.node().compare_with_held(&[held(SEGMENT_LEAVES - 1)]).unwrap();
+    for size in [SEGMENT_LEAVES, SEGMENT_LEAVES + 1, 1 << 30] {
+        assert!(log.node().compare_with_held(&[held(size)]).is_err(), "{size}");
+    }
     log.record(event(&acme, Phase::Denied, 900_000, common::START_NS)).await.unwrap();
     // Nothing more is old enough: the newest segment stays.
     log.retention().apply_rules(&only_acme()).await;
