@@ -33,7 +33,8 @@ fn international(buf: &[u8], run: &Groups) -> Option<Finding> {
     })
 }
 
-/// `NPA-NXX-XXXX` with dashes or dots, or the first group in parentheses.
+/// A North American number: three, three and four digits with dashes or dots between, or the first group in
+/// parentheses.
 fn north_american(buf: &[u8], run: &Groups, parenthesis: bool) -> Option<Finding> {
     let (first, last) = match run.shape::<4>() {
         [3, 3, 4, _] => (0, 3),
