@@ -9,11 +9,15 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use provost_audit_core::NoteSigner;
 
 use crate::{checkpointer::Checkpointer, client::offer_key, error::AuditError, key::CheckpointKey};
+
+/// How long an offer waits for a look at the keys that is under way here; every replica takes one at each turn.
+const TURN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the key waits with which another replica is about to sign.
 pub(crate) fn offered_key_file(key_file: &Path) -> PathBuf {
@@ -47,8 +51,10 @@ impl Checkpointer {
     }
 
     /// Keeps a key that another replica is about to sign with; it is durable when this returns.
-    pub(crate) fn keep_offered(&self, pkcs8: &[u8]) -> Result<(), AuditError> {
-        let Ok(_one) = self.rotating.try_lock() else {
+    pub(crate) async fn keep_offered(&self, pkcs8: &[u8]) -> Result<(), AuditError> {
+        // Two replicas that both take themselves for the leader do not wait for each other for ever.
+        let turn = tokio::time::timeout(TURN_LIMIT, self.rotating.lock()).await;
+        let Ok(_one) = turn else {
             return Err(AuditError::Unavailable("the key is being changed here".to_owned()));
         };
         // One that was offered before and signs already is not lost to the next.
@@ -80,12 +86,12 @@ mod tests {
         let checkpointer = log.node().checkpointer();
         let old = fs::read(&key_file).unwrap();
         let key = |name: &str| CheckpointKey::open(&dir.path().join(name)).unwrap().secret_pkcs8().unwrap();
-        assert!(checkpointer.keep_offered(b"no key").is_err());
-        checkpointer.keep_offered(&old).unwrap();
+        assert!(checkpointer.keep_offered(b"no key").await.is_err());
+        checkpointer.keep_offered(&old).await.unwrap();
         assert!(!offered.exists(), "the key that signs needs no second copy");
         // Of two offers the later one counts: the earlier did not come to an end.
         for next in [key("given-up"), key("next")] {
-            checkpointer.keep_offered(&next).unwrap();
+            checkpointer.keep_offered(&next).await.unwrap();
             assert_eq!(fs::read(&offered).unwrap(), next);
         }
         assert_eq!(fs::metadata(&offered).unwrap().permissions().mode() & 0o777, 0o600);
@@ -93,7 +99,9 @@ mod tests {
         assert_eq!(fs::read(&key_file).unwrap(), old);
 
         // The group notes it, and this replica has it from the offer alone.
-        fs::copy(dir.path().join("next"), crate::next_key_file(&key_file)).unwrap();
+        let whole = dir.path().join("whole");
+        fs::copy(dir.path().join("next"), &whole).unwrap();
+        fs::rename(whole, crate::next_key_file(&key_file)).unwrap();
         log.rotate_if_asked().await.unwrap();
         assert!(!crate::next_key_file(&key_file).exists());
         assert_eq!(fs::read(&key_file).unwrap(), key("next"));

@@ -182,7 +182,7 @@ impl AuditLog for AuditService {
     async fn offer_key(&self, request: Request<OfferKeyRequest>) -> Result<Response<OfferKeyResponse>, Status> {
         self.callers.replica(request.extensions()).await?;
         let node = self.node()?;
-        let kept = node.checkpointer().keep_offered(&request.get_ref().pkcs8);
+        let kept = node.checkpointer().keep_offered(&request.get_ref().pkcs8).await;
         kept.map_err(|e| Status::unavailable(e.to_string()))?;
         Ok(Response::new(OfferKeyResponse { node_id: node.metrics().node_id }))
     }
