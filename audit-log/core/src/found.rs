@@ -7,6 +7,7 @@ use crate::{
     keys::Field,
     marks,
     quick::{call_id, list_end, phase, short_number, text_end},
+    runs::Kept,
     scan::Scan,
     view::{RecordView, ViewError},
 };
@@ -16,13 +17,13 @@ use crate::{
 pub(crate) struct Found<'a> {
     call_id: Option<CallId>,
     phase: Option<Phase>,
-    status: Option<&'a str>,
-    tenant: Option<&'a str>,
+    status: Option<&'a [u8]>,
+    tenant: Option<&'a [u8]>,
     time_ns: Option<u64>,
     body_sealed: Option<Hash>,
-    body_key: Option<&'a str>,
-    event: Option<&'a str>,
-    writer_id: Option<&'a str>,
+    body_key: Option<&'a [u8]>,
+    event: Option<&'a [u8]>,
+    writer_id: Option<&'a [u8]>,
     epoch: Option<u64>,
     seq: Option<u64>,
     prev: Option<Hash>,
@@ -30,17 +31,49 @@ pub(crate) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Reads a value at `at` that is as it nearly always is, and gives where it ends, for a text before
-    /// its quote; `None` where [`Found::take`] has to look.
+    /// A value of a run that `rest` begins with.
+    #[inline]
+    pub(crate) fn keep(&mut self, kept: Kept, rest: &'a [u8]) {
+        match kept {
+            Kept::Phase(phase) => self.phase = Some(phase),
+            Kept::Epoch(number) => self.epoch = Some(number),
+            Kept::Version(number) => self.version = Some(number),
+            Kept::Text(field, from, to) => {
+                let text = rest.get(from..to);
+                match field {
+                    Field::Status => self.status = text,
+                    Field::Tenant => self.tenant = text,
+                    Field::Event => self.event = text,
+                    Field::WriterId => self.writer_id = text,
+                    Field::BodyKey => self.body_key = text,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Reads the value at `at`, for a text behind its quote, and gives where it ends, for a text before its quote.
     #[inline(always)]
-    pub(crate) fn quickly(
+    pub(crate) fn value(
         &mut self,
         field: Field,
         text: bool,
-        leaf: &'a [u8],
+        scan: &mut Scan<'a, '_>,
         marks: &[u64],
         at: usize,
-    ) -> Option<usize> {
+    ) -> Result<usize, ViewError> {
+        if let Some(end) = self.quickly(field, text, scan.bytes, marks, at) {
+            return Ok(end);
+        }
+        scan.at = at - usize::from(text);
+        self.take(field, scan)?;
+        Ok(scan.at - usize::from(text))
+    }
+
+    /// Reads a value at `at` that is as it nearly always is, and gives where it ends, for a text before
+    /// its quote; `None` where [`Found::take`] has to look.
+    #[inline(always)]
+    fn quickly(&mut self, field: Field, text: bool, leaf: &'a [u8], marks: &[u64], at: usize) -> Option<usize> {
         if text && field == Field::Other {
             return text_end(leaf, marks, at);
         }
@@ -70,15 +103,14 @@ impl<'a> Found<'a> {
         }
         let end = marks::next(marks, at, leaf.len());
         let bytes = leaf.get(at..end).filter(|_| leaf.get(end) == Some(&b'"'))?;
-        let str = || std::str::from_utf8(bytes).ok();
         match field {
             Field::CallId => self.call_id = Some(call_id(bytes)?),
             Field::Phase => self.phase = Some(phase(bytes)?),
-            Field::Status => self.status = Some(str()?),
-            Field::Tenant => self.tenant = Some(str()?),
-            Field::Event => self.event = Some(str()?),
-            Field::WriterId => self.writer_id = Some(str()?),
-            Field::BodyKey => self.body_key = Some(str()?),
+            Field::Status => self.status = Some(bytes),
+            Field::Tenant => self.tenant = Some(bytes),
+            Field::Event => self.event = Some(bytes),
+            Field::WriterId => self.writer_id = Some(bytes),
+            Field::BodyKey => self.body_key = Some(bytes),
             Field::WriterPrev => self.prev = Some(Hash::parse(bytes).ok()?),
             Field::BodySealed => self.body_sealed = Some(Hash::parse(bytes).ok()?),
             Field::TimeNs | Field::Epoch | Field::Seq | Field::Version | Field::Other => return None,
@@ -90,16 +122,16 @@ impl<'a> Found<'a> {
         match field {
             Field::CallId => self.call_id = Some(scan.call_id()?),
             Field::Phase => self.phase = Some(scan.phase()?),
-            Field::Status => self.status = Some(scan.str()?),
-            Field::Tenant => self.tenant = Some(scan.str()?),
+            Field::Status => self.status = Some(scan.text()?),
+            Field::Tenant => self.tenant = Some(scan.text()?),
             Field::TimeNs => self.time_ns = Some(scan.decimal_text()?),
-            Field::Event => self.event = Some(scan.str()?),
-            Field::WriterId => self.writer_id = Some(scan.str()?),
+            Field::Event => self.event = Some(scan.text()?),
+            Field::WriterId => self.writer_id = Some(scan.text()?),
             Field::Epoch => self.epoch = Some(scan.number()?),
             Field::Seq => self.seq = Some(scan.number()?),
             Field::Version => self.version = Some(scan.number()?),
             Field::WriterPrev => self.prev = Some(hash(scan, "writer_prev is not a hash")?),
-            Field::BodyKey => self.body_key = Some(scan.str()?),
+            Field::BodyKey => self.body_key = Some(scan.text()?),
             Field::BodySealed => self.body_sealed = Some(hash(scan, "body.sealed is not a hash")?),
             Field::Other => scan.skip()?,
         }

@@ -61,6 +61,8 @@ pub(crate) fn decode_hex(text: &[u8], out: &mut [u8]) -> Option<()> {
     if words.len() != groups.len() || !rest.is_empty() || !rest_out.is_empty() {
         return None;
     }
+    // Asked for at the end only, so that no word waits for the one before it.
+    let mut wrong = 0;
     for (word, group) in words.iter().zip(groups) {
         let word = u64::from_le_bytes(*word);
         let low = word & (ONES * 0x0f);
@@ -69,15 +71,13 @@ pub(crate) fn decode_hex(text: &[u8], out: &mut [u8]) -> Option<()> {
         let exact = word == ONES * 0x30 + low + letter * 0x30;
         let too_large = (low + ONES * 6 + letter * 3) & (ONES * 0x10);
         let not_zero = (low + ONES * 0x0f) >> 4 & ONES;
-        if !exact || too_large != 0 || letter & !not_zero != 0 {
-            return None;
-        }
+        wrong |= too_large | (letter & !not_zero) | u64::from(!exact);
         let nibbles = low + letter * 9;
         let pairs = (nibbles << 4 | nibbles >> 8) & 0x00ff_00ff_00ff_00ff;
         let pairs = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
         *group = ((pairs | pairs >> 16) as u32).to_le_bytes();
     }
-    Some(())
+    (wrong == 0).then_some(())
 }
 
 impl fmt::Display for Hash {

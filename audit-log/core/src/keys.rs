@@ -57,7 +57,7 @@ impl Field {
 pub(crate) const START: Option<u8> = Some(0);
 
 /// A piece as it is met again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Met {
     pub number: u8,
     pub len: usize,
@@ -98,6 +98,11 @@ impl Piece {
         }
     }
 
+    #[inline]
+    fn met(&self, number: u8) -> Met {
+        Met { number, len: usize::from(self.len), field: self.field, text: self.text }
+    }
+
     /// Whether the words begin with it. All of them are looked at, so that there is one branch.
     #[inline]
     fn begins(&self, words: &[u64; WORDS]) -> bool {
@@ -132,7 +137,7 @@ impl KeyBook {
         for number in self.pieces.get(usize::from(after?))?.next {
             let piece = self.pieces.get(usize::from(number)).filter(|_| number > 0)?;
             if piece.begins(&words) {
-                return Some(Met { number, len: usize::from(piece.len), field: piece.field, text: piece.text });
+                return Some(piece.met(number));
             }
         }
         None

@@ -27,6 +27,7 @@ mod proof;
 mod pruned;
 mod quick;
 mod record;
+mod runs;
 mod scan;
 mod tile;
 mod tlog_proof;
@@ -37,7 +38,7 @@ mod witness;
 pub use block::{
     BLOCK_HEADER_LEN, BLOCK_RECORDS, BlockError, BlockHeader, BodyDecoder, FRAME_PREFIX_LEN, Leaves, MAX_BLOCK_RAW,
     SEGMENT_BLOCKS, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SEGMENT_LEAVES, SegmentFooter, SegmentHeader,
-    TAIL_HEADER_LEN, TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame,
+    TAIL_HEADER_LEN, TAIL_PREFIX_LEN, TailHeader, decode_body, encode_block, push_tail_frame, without_checksum,
 };
 pub use block_set::BlockSet;
 pub use body_file::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyFileError, BodyHeader, BodyPrefix, MAX_STORED_BODY};

@@ -463,7 +463,7 @@ mod tests {
             prop_assert_eq!(&serde_json::to_vec(&record).unwrap(), &leaf);
             let view = RecordView::read(&leaf).unwrap();
             prop_assert_eq!((view.seq, view.epoch, view.time_ns), (8, 3, u64::MAX));
-            prop_assert_eq!(view.tenant, Some("acme"));
+            prop_assert_eq!(view.tenant, Some(b"acme".as_slice()));
         }
     }
 }

@@ -32,7 +32,7 @@ fn first_eight(bytes: &[u8]) -> u64 {
 
 /// A record, and how far it has been read.
 pub(crate) struct Scan<'a, 'm> {
-    bytes: &'a [u8],
+    pub bytes: &'a [u8],
     /// Of the whole record, see [`marks`].
     marks: &'m [u64],
     pub at: usize,
@@ -105,13 +105,6 @@ impl<'a, 'm> Scan<'a, 'm> {
         let start = self.at + 1;
         self.skip_text()?;
         self.bytes.get(start..self.at - 1).ok_or(self.wrong("the text is cut"))
-    }
-
-    /// The same, to be kept as text.
-    #[inline]
-    pub(crate) fn str(&mut self) -> Result<&'a str, ViewError> {
-        let at = self.at;
-        std::str::from_utf8(self.text()?).map_err(|_| ViewError { at, what: "not UTF-8" })
     }
 
     #[inline]

@@ -13,6 +13,7 @@ use crate::{
     keys::{Field, KeyBook, START},
     marks,
     record::MAX_LEAF,
+    runs::{Runs, Step},
     scan::{Key, Scan},
 };
 
@@ -26,27 +27,27 @@ pub struct ViewError {
     pub what: &'static str,
 }
 
-/// What the chain and the completeness rules need of a record.
+/// What the chain and the completeness rules need of a record. Texts are the bytes of valid UTF-8, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordView<'a> {
     /// The call, or the event's own id.
     pub call_id: CallId,
     /// Intent, outcome, denial or event.
     pub phase: Phase,
-    /// The status as written (escapes undone are never needed: statuses are plain words).
-    pub status: Option<&'a str>,
+    /// The status (escapes undone are never needed: statuses are plain words).
+    pub status: Option<&'a [u8]>,
     /// The tenant; `None` in the cluster's log.
-    pub tenant: Option<&'a str>,
+    pub tenant: Option<&'a [u8]>,
     /// Nanoseconds since the Unix epoch.
     pub time_ns: u64,
     /// SHA-256 of the sealed body that is stored beside the log, if one is.
     pub body_sealed: Option<Hash>,
     /// The key that the body is sealed under, as written.
-    pub body_key: Option<&'a str>,
+    pub body_key: Option<&'a [u8]>,
     /// The name of the event, for `phase` event.
-    pub event: Option<&'a str>,
+    pub event: Option<&'a [u8]>,
     /// The node that wrote it.
-    pub writer_id: &'a str,
+    pub writer_id: &'a [u8],
     /// The writer's start count.
     pub epoch: u64,
     /// The writer's sequence in this log and epoch.
@@ -66,10 +67,12 @@ impl<'a> RecordView<'a> {
 ///
 /// Records repeat their keys in few orders. What stands between two values (the end of the one, a key,
 /// the beginning of the other) and was read once behind another key is known to be well formed and in
-/// order; met there again, it is only compared.
+/// order; met there again, it is only compared. So are whole runs of keys and values that most records
+/// repeat.
 #[derive(Debug, Default)]
 pub struct RecordReader {
     keys: KeyBook,
+    runs: Runs,
     /// Of the record at hand.
     marks: Vec<u64>,
 }
@@ -89,19 +92,27 @@ impl RecordReader {
         // The piece before the value that was read last, and whether that value was a text: then its
         // quote stands next. `last` is the last key that is not in the book's.
         let (mut known, mut text, mut last) = (START, false, Key::default());
+        let mut votes = self.runs.begin();
         loop {
             // The place is a local value here, and not the scan's, so that it stays in a register.
             let mut at = scan.at;
-            while let Some(met) = self.keys.follow(known, leaf.get(at..).unwrap_or_default()) {
-                at += met.len;
-                at = match found.quickly(met.field, met.text, leaf, &self.marks, at) {
-                    Some(end) => end,
-                    None => {
-                        scan.at = at - usize::from(met.text);
-                        found.take(met.field, &mut scan)?;
-                        scan.at - usize::from(met.text)
-                    }
-                };
+            while let Some(before) = known {
+                let rest = leaf.get(at..).unwrap_or_default();
+                let (start, run, met);
+                if let Some((number, repeated)) = self.runs.follow(before, rest) {
+                    repeated.kept.iter().for_each(|kept| found.keep(*kept, rest));
+                    (start, run, met) = (at, Some(number), repeated.last);
+                    at += repeated.len();
+                } else if let Some(piece) = self.keys.follow(known, rest) {
+                    (start, run, met) = (at, None, piece);
+                    at += piece.len;
+                } else {
+                    break;
+                }
+                if votes {
+                    self.runs.step(Step { run, piece: met, start, value: at });
+                }
+                at = found.value(met.field, met.text, &mut scan, &self.marks, at)?;
                 (known, text) = (Some(met.number), met.text);
             }
             scan.at = at;
@@ -127,11 +138,16 @@ impl RecordReader {
             found.take(Field::of(key.bytes), &mut scan)?;
             scan.at -= usize::from(text);
             known = self.keys.learn(known, piece, key.bytes, text);
+            votes = false;
         }
         if scan.at != leaf.len() {
             return Err(scan.wrong("bytes after the object"));
         }
-        found.finish(leaf.len())
+        let view = found.finish(leaf.len())?;
+        if votes {
+            self.runs.vote(leaf);
+        }
+        Ok(view)
     }
 }
 
@@ -195,6 +211,37 @@ mod tests {
         let all = r#"\"\\\b\f\n\r\t\u0000\u001f\u000b"#;
         let leaf = leaf().replace("b\\\"c", all);
         RecordView::read(leaf.as_bytes()).unwrap();
+    }
+
+    /// Record `n` of a busy log: much repeats itself, some of it in two forms.
+    fn record(n: u64) -> String {
+        let hash = format!("{n:064x}");
+        let (phase, status) = if n % 16 < 8 { ("intent", "") } else { ("outcome", r#""status":"ok","#) };
+        let tool = ["sql.query", "files.read", "a \\\"b\\\""][(n % 3) as usize];
+        format!(
+            r#"{{"agent":"desk","attempt":1,"body.len":200,"call_id":"{n:032x}","decision":"allow","epoch":7,"gen_ai.tool.name":"{tool}","mcp.method.name":"tools/call","phase":"{phase}","policies":["a","b"],"policy.revision":{},"seq":{n},{status}"tenant":"acme","time_ns":"{}","v":1,"writer_id":"node-1","writer_prev":"{hash}"}}"#,
+            1200 + n / 5_000,
+            1_763_000_000_000_000_000 + n,
+        )
+    }
+
+    #[test]
+    fn runs_change_nothing() {
+        let mut reader = RecordReader::default();
+        let (mut by_runs, mut damaged) = (0, 0);
+        for n in 0..40_000 {
+            let mut bytes = record(n).into_bytes();
+            if n % 5 == 4 {
+                // Any byte, in time, becomes something else.
+                let at = (n as usize * 131) % bytes.len();
+                bytes[at] = b"\"\\,:0a{}"[n as usize % 8];
+                damaged += usize::from(RecordView::read(&bytes).is_err());
+            }
+            assert_eq!(reader.read(&bytes), RecordView::read(&bytes), "{}", String::from_utf8_lossy(&bytes));
+            by_runs += usize::from(reader.runs.any());
+        }
+        assert!(by_runs > 30_000, "{by_runs}");
+        assert!(damaged > 4_000, "{damaged}");
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 
 use provost_audit_core::{
     BLOCK_RECORDS, BodyDecoder, Frontier, Hash, Leaves, RecordReader, RecordView, ViewError, chain_next, hash_runs,
-    leaf_hashes,
+    leaf_hashes, without_checksum,
 };
 
 use crate::{
@@ -115,6 +115,7 @@ fn check_block(place: &BlockPlace, ask: &Ask, scratch: &mut Scratch) -> Result<S
         return Err(ReadFault { missing: true, ..place.fault("the segment became shorter") });
     }
     let Scratch { decoder, stored, raw, leaves, reader } = scratch;
+    without_checksum(stored);
     decoder.decode(&place.header, stored, raw).map_err(|e| place.fault(e))?;
     leaves.clear();
     for leaf in Leaves::new(raw) {

@@ -97,19 +97,21 @@ impl<'a> Collector<'a> {
     pub(crate) fn observe(&mut self, index: u64, view: &RecordView<'_>, leaf: &[u8], hash: Hash, signed_ns: u64) {
         let facts = &mut self.facts;
         if let Some(sealed) = view.body_sealed {
-            let key = view.body_key.and_then(|key| key.parse().ok());
+            let key = view.body_key.and_then(|key| std::str::from_utf8(key).ok()?.parse().ok());
             facts.bodies.push(BodyFact { index, sealed, key });
         }
         match view.event.filter(|_| view.phase == Phase::Event) {
-            Some(ERASE_EVENT) => {
+            Some(event) if event == ERASE_EVENT.as_bytes() => {
                 let objects = EventView::read(leaf).unwrap_or_default().objects;
                 let keys = objects.iter().filter_map(|object| object.strip_prefix("key:")?.parse::<KeyId>().ok());
                 facts.erased.extend(keys);
             }
-            Some(TENANT_CHECKPOINT) if self.tenant.is_empty() => facts.noted.extend(Noted::read(index, leaf)),
+            Some(event) if event == TENANT_CHECKPOINT.as_bytes() && self.tenant.is_empty() => {
+                facts.noted.extend(Noted::read(index, leaf));
+            }
             _ => {}
         }
-        if view.tenant.unwrap_or_default() != self.tenant {
+        if view.tenant.unwrap_or_default() != self.tenant.as_bytes() {
             facts.violations.push((index, "it belongs to another tenant's log".to_owned()));
         }
         if view.time_ns.saturating_add(CLOCK_TOLERANCE_NS) < signed_ns {
@@ -140,20 +142,20 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn follow(&mut self, id: &str, link: Link) -> usize {
+    fn follow(&mut self, id: &[u8], link: Link) -> usize {
         let writers = &mut self.facts.writers;
-        let same = |run: &WriterRun| run.id == id;
+        let same = |run: &WriterRun| run.id.as_bytes() == id;
         let known =
             if writers.get(self.latest).is_some_and(same) { Some(self.latest) } else { writers.iter().position(same) };
         self.latest = known.unwrap_or(writers.len());
         match writers.get_mut(self.latest) {
             Some(run) => {
-                if let Some(what) = breach(id, (run.last.epoch, run.last.seq, run.last.hash), &link) {
+                if let Some(what) = breach(&run.id, (run.last.epoch, run.last.seq, run.last.hash), &link) {
                     self.facts.violations.push((link.index, what));
                 }
                 run.last = link;
             }
-            None => writers.push(WriterRun { id: id.to_owned(), first: link, last: link }),
+            None => writers.push(WriterRun { id: String::from_utf8_lossy(id).into_owned(), first: link, last: link }),
         }
         self.latest
     }

@@ -55,7 +55,7 @@ impl TenantHeads {
                     continue;
                 }
                 let view = records.read(leaf).ok();
-                let is_one = |event, phase| phase == Phase::Event && event == Some(TENANT_CHECKPOINT);
+                let is_one = |event, phase| phase == Phase::Event && event == Some(TENANT_CHECKPOINT.as_bytes());
                 if view.is_some_and(|view| is_one(view.event, view.phase))
                     && let Some((origin, noted)) = Noted::read(index, leaf)
                 {

@@ -135,11 +135,11 @@ fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>,
         let before = moved.get(&record.log).cloned();
         let before = before.or_else(|| writer.and_then(|w| w.chains.get(&record.log)).cloned()).unwrap_or_default();
         let wrong = [
-            (view.writer_id != append.writer, "writer_id"),
+            (view.writer_id != append.writer.as_bytes(), "writer_id"),
             (view.epoch != append.epoch, "epoch"),
             (view.seq != before.next_seq(append.epoch), "seq"),
             (view.prev != before.prev, "writer_prev"),
-            (view.tenant.unwrap_or_default() != record.log.tenant(), "tenant"),
+            (view.tenant.unwrap_or_default() != record.log.tenant().as_bytes(), "tenant"),
         ];
         if let Some((_, field)) = wrong.iter().find(|(wrong, _)| *wrong) {
             return Err(format!("record {n}: `{field}` does not continue the writer's chain"));

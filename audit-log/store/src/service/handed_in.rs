@@ -26,6 +26,6 @@ pub(super) fn own_record(append: &Append) -> Option<&'static str> {
     let mut reader = RecordReader::default();
     append.records.iter().find_map(|record| {
         let event = reader.read(&record.leaf).ok()?.event?;
-        OWN_EVENTS.into_iter().find(|own| *own == event)
+        OWN_EVENTS.into_iter().find(|own| own.as_bytes() == event)
     })
 }
