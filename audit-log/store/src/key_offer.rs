@@ -58,7 +58,9 @@ impl Checkpointer {
             return Err(AuditError::Unavailable("the key is being changed here".to_owned()));
         };
         // One that was offered before and signs already is not lost to the next.
-        self.take_over_noted()?;
+        if !self.take_over_noted()? {
+            return Err(AuditError::Unavailable("the replica takes a snapshot".to_owned()));
+        }
         let Some(offered) = CheckpointKey::public_half(pkcs8) else {
             return Err(AuditError::Unavailable("what was offered is no Ed25519 key".to_owned()));
         };
@@ -80,7 +82,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_offered_key_signs_nothing_until_it_is_noted_and_then_takes_over() {
         let dir = tempfile::tempdir().unwrap();
-        let config = || AuditLogConfig::new(dir.path(), "n");
+        let config = || AuditLogConfig { deadline: Duration::from_secs(60), ..AuditLogConfig::new(dir.path(), "n") };
         let (key_file, offered) = (config().key_file, offered_key_file(&config().key_file));
         let log = open(config()).await.unwrap();
         let checkpointer = log.node().checkpointer();
@@ -95,7 +97,7 @@ mod tests {
             assert_eq!(fs::read(&offered).unwrap(), next);
         }
         assert_eq!(fs::metadata(&offered).unwrap().permissions().mode() & 0o777, 0o600);
-        checkpointer.take_over_noted().unwrap();
+        assert!(checkpointer.take_over_noted().unwrap(), "nothing is known of the key");
         assert_eq!(fs::read(&key_file).unwrap(), old);
 
         // The group notes it, and this replica has it from the offer alone.

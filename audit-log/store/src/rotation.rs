@@ -14,6 +14,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use provost_audit_core::{LogId, NoteSigner, VerifierKey};
@@ -32,6 +33,9 @@ use crate::{
 
 /// The event's name in the cluster's log.
 pub(crate) const KEY_EVENT: &str = "audit.key";
+
+/// How long a look at the group's key waits for the machine.
+const LOOK_LIMIT: Duration = Duration::from_millis(100);
 
 /// Where the next key waits.
 pub fn next_key_file(key_file: &Path) -> PathBuf {
@@ -138,19 +142,21 @@ impl Checkpointer {
         }
     }
 
-    /// Takes over the key that the group has noted, if it waits here. The caller changes keys alone.
-    pub(crate) fn take_over_noted(&self) -> Result<(), AuditError> {
-        if let Some(noted) = self.noted_elsewhere() {
+    /// Takes over the key that the group has noted, if it waits here; whether it is known which one that
+    /// is. The caller changes keys alone.
+    pub(crate) fn take_over_noted(&self) -> Result<bool, AuditError> {
+        let known = self.noted_elsewhere();
+        if let Some(Some(noted)) = known {
             self.keep(CheckpointKey::take_over(&self.key_file, noted)?);
         }
-        Ok(())
+        Ok(known.is_some())
     }
 
-    /// The key that the group has noted, if this replica has another. While the replica takes a
-    /// snapshot nobody knows.
-    fn noted_elsewhere(&self) -> Option<[u8; 32]> {
-        let noted = self.machine.0.try_lock().and_then(|machine| machine.noted());
-        noted.filter(|noted| *noted != self.key.read().public_key())
+    /// The key that the group has noted, if this replica has another. `None`: nobody knows while the replica
+    /// takes a snapshot. Whatever else holds the machine lets go of it within moments.
+    fn noted_elsewhere(&self) -> Option<Option<[u8; 32]>> {
+        let noted = self.machine.0.try_lock_for(LOOK_LIMIT)?.noted();
+        Some(noted.filter(|noted| *noted != self.key.read().public_key()))
     }
 
     /// Gets the key that the group has noted, if this replica has another: from the file that waits here,
@@ -158,7 +164,7 @@ impl Checkpointer {
     pub(crate) async fn adopt_key(&self) -> Result<(), AuditError> {
         let _one = self.rotating.lock().await;
         self.take_over_noted()?;
-        let Some(noted) = self.noted_elsewhere() else { return Ok(()) };
+        let Some(Some(noted)) = self.noted_elsewhere() else { return Ok(()) };
         let Some(replicas) = &self.replicas else { return Ok(()) };
         for (name, channel) in replicas() {
             match fetch_key(channel).await {

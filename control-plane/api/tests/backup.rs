@@ -209,6 +209,6 @@ async fn it_is_the_clusters_business_and_recorded_or_refused() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), told).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), told).await.unwrap();
     node.shutdown().await.unwrap();
 }

@@ -92,7 +92,7 @@ impl Server {
     async fn stop(self) {
         drop((self.root, self.ann));
         self.stop.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap();
         self.node.shutdown().await.unwrap();
     }
 }
@@ -250,7 +250,7 @@ async fn a_rotation_of_keys_seals_the_keys_of_every_ca_anew_and_they_open() {
 }
 
 async fn next(events: &mut tonic::Streaming<wire::WatchResponse>) -> Event {
-    let message = tokio::time::timeout(Duration::from_secs(5), events.message()).await.unwrap();
+    let message = tokio::time::timeout(Duration::from_secs(60), events.message()).await.unwrap();
     message.unwrap().unwrap().event.unwrap()
 }
 
@@ -283,7 +283,7 @@ async fn a_watch_gives_what_is_there_changes_and_bookmarks() {
     assert_eq!(code(root.watch(wrong).await), "PV-ADMIN-REQUEST");
     let ended = tokio::spawn(async move { while let Ok(Some(_)) = events.message().await {} });
     server.stop().await;
-    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

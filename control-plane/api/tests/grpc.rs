@@ -54,7 +54,7 @@ impl Server {
     async fn stop(self) {
         drop(self.client);
         self.stop.send(()).unwrap();
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap();
         self.node.shutdown().await.unwrap();
     }
 }

@@ -216,7 +216,7 @@ async fn a_value_is_in_no_log_state_snapshot_backup_or_output() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), written).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), written).await.unwrap();
     let records = format!("{:?}", recorder.events.lock().unwrap());
     node.shutdown().await.unwrap();
 

@@ -25,7 +25,8 @@ pub struct Limits {
     pub park_ttl: Duration,
     /// Most calls of one plugin that wait so.
     pub max_parked: usize,
-    /// How long to collect further questions after a first, so that they reach the client together.
+    /// How long to collect further questions after one, so that they reach the client together. People answer
+    /// them: it may be much longer than an upstream needs from one to the next, on a busy machine too.
     pub ask_window: Duration,
     /// Most legacy HTTP sessions of one plugin.
     pub max_sessions: usize,
@@ -50,7 +51,7 @@ impl Default for Limits {
             list_stale_max: Duration::from_secs(900),
             park_ttl: Duration::from_secs(300),
             max_parked: 1_024,
-            ask_window: Duration::from_millis(25),
+            ask_window: Duration::from_millis(100),
             max_sessions: 512,
             max_processes: 16,
             idle_ttl: Duration::from_secs(600),

@@ -305,7 +305,7 @@ mod tests {
             load: Load::Saturated,
             connections: 2,
             warmup: Duration::ZERO,
-            duration: Duration::from_millis(50),
+            duration: Duration::from_secs(1),
             drain: Duration::ZERO,
         };
         let outcome = drive(&plan, &target(&url), None).await.unwrap();

@@ -35,6 +35,7 @@ const PLAIN: &[(&str, &str)] = &[
     ("protocol_error_job", "A task that ends in a protocol error."),
     ("multi_input", "A task that asks for two inputs."),
     ("test_tool_with_task", "Asks, then becomes a task."),
+    ("count_begun", "How many calls of `slow` have begun."),
     ("count_cancelled", "How many calls of `slow` were cancelled."),
     ("crash", "Ends the server's process in the middle of the call."),
 ];

@@ -50,6 +50,7 @@ const STATE_KEY: &[u8; 32] = b"everything-server-state-key-0001";
 pub(super) struct Shared {
     pub(super) state_codec: RequestStateCodec,
     pub(super) tasks: TaskManager,
+    pub(super) begun: AtomicU64,
     pub(super) cancelled: AtomicU64,
     streams: Mutex<HashMap<u64, SubscriptionSink>>,
     next_stream: AtomicU64,
@@ -70,6 +71,7 @@ impl Everything {
         let shared = Shared {
             state_codec: RequestStateCodec::new_unchecked(STATE_KEY),
             tasks: TaskManager::new(),
+            begun: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             streams: Mutex::default(),
             next_stream: AtomicU64::new(0),

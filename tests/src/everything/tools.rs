@@ -77,6 +77,7 @@ pub(super) async fn call(
         }
         "test_missing_capability" => missing_capability(&cx),
         "slow" => slow(server, argument("ms").and_then(|v| v.as_u64()).unwrap_or(0), &cx).await,
+        "count_begun" => text(server.shared.begun.load(Ordering::SeqCst).to_string()),
         "count_cancelled" => text(server.shared.cancelled.load(Ordering::SeqCst).to_string()),
         "blob" => text("x".repeat(argument("bytes").and_then(|v| v.as_u64()).unwrap_or(0) as usize)),
         "crash" => std::process::exit(70),
@@ -324,6 +325,7 @@ async fn slow(server: &Everything, ms: u64, cx: &RequestContext<RoleServer>) -> 
             }
         }
     }
+    server.shared.begun.fetch_add(1, Ordering::SeqCst);
     let mut watch = Watch(server, false);
     tokio::select! {
         () = cx.ct.cancelled() => text("cancelled"),

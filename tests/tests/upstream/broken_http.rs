@@ -140,7 +140,7 @@ async fn every_failure_of_a_call_has_its_code() {
         ("silence", Scripted::Hang, "PV-UPSTREAM-TIMEOUT"),
     ];
     for (what, behaviour, code) in table {
-        let for_calls = behaviour.clone();
+        let (for_calls, hangs) = (behaviour.clone(), matches!(behaviour, Scripted::Hang));
         let server = script(move |method, _| match method {
             "tools/call" => for_calls.clone(),
             _ => Scripted::Default,
@@ -150,7 +150,8 @@ async fn every_failure_of_a_call_has_its_code() {
         let (_toolbox, plugin) = plugin_with(http_spec(&server.url, Era::Modern), limits);
         let operation = provost_data_pipeline::Operation::CallTool("t".into());
         let (client, link) = (modern_client(), TestLink::default());
-        let time = Duration::from_millis(700);
+        // Only silence is to last until the deadline.
+        let time = if hangs { Duration::from_millis(700) } else { Duration::from_secs(30) };
         let done = execute_within(&plugin, operation, json!({"name": "t"}), &client, &link, time).await;
         assert_eq!(pv_code(&done), code, "{what}: {:?}", done.reply);
     }

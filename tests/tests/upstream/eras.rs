@@ -113,20 +113,22 @@ async fn cancellation_and_deadlines_reach_the_upstream() {
         let operation = || Operation::CallTool("slow".into());
         let client = modern_client();
         let calling = execute(&up.plugin, operation(), slow.clone(), &client, &link);
+        let counted = async |tool: &str| text(&call(&up.plugin, tool, json!({})).await);
         let cancelling = async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            eventually("the call is under way upstream", async || counted("count_begun").await == "1").await;
             link.cancel.cancel();
         };
         let (done, ()) = tokio::join!(calling, cancelling);
         assert_eq!(done.status, CallStatus::Cancelled, "{way:?}");
 
         let link = TestLink::default();
-        let time = Duration::from_millis(200);
+        let time = Duration::from_millis(500);
         let late = execute_within(&up.plugin, operation(), slow, &client, &link, time).await;
         assert_eq!(late.status, CallStatus::Timeout, "{way:?}");
         assert_eq!(pv_code(&late), "PV-UPSTREAM-TIMEOUT");
-        eventually("both calls are cancelled upstream", async || {
-            text(&call(&up.plugin, "count_cancelled", json!({})).await) == "2"
+        // The second one may have met its deadline before it came there.
+        eventually("what began upstream is cancelled there", async || {
+            counted("count_cancelled").await == counted("count_begun").await
         })
         .await;
     }

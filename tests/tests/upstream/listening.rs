@@ -75,11 +75,13 @@ async fn legacy_subscriptions_work_on_every_upstream() {
         .await;
         body(&run(Operation::Unsubscribe(uri.into())).await);
         // What was under way before may still come; after that there is silence.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let before = link.of("notifications/resources/updated").len();
-        touch().await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(link.of("notifications/resources/updated").len(), before, "{way:?}");
+        eventually(&format!("{way:?}: nothing is heard any more"), async || {
+            let before = link.of("notifications/resources/updated").len();
+            touch().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            link.of("notifications/resources/updated").len() == before
+        })
+        .await;
         link.cancel.cancel();
         assert_eq!(listening.await.unwrap(), ListenEnd::Cancelled);
     }

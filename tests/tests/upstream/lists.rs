@@ -56,7 +56,7 @@ async fn a_failed_fetch_is_shared_too() {
         _ => Scripted::Default,
     })
     .await;
-    let limits = Limits { list_timeout: std::time::Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits { list_timeout: std::time::Duration::from_secs(2), ..Limits::default() };
     let (_toolbox, plugin) = plugin_with(http_spec(&server.url, Era::Modern), limits);
     let all = futures::future::join_all((0..20).map(|_| plugin.tools())).await;
     assert!(all.iter().all(Result::is_err));

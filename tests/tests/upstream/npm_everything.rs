@@ -1,9 +1,10 @@
 //! The everything-server of the TypeScript SDK as a legacy upstream. Needs npx and the npm
 //! registry; without them the test says so and passes.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use provost_data_pipeline::Operation;
+use provost_data_tools::Limits;
 use provost_mcp::{Era as SpokenEra, RawJson};
 use provost_types::{CallStatus, Era};
 use serde_json::json;
@@ -19,7 +20,8 @@ async fn the_typescript_everything_server_is_bridged() {
         eprintln!("skipped: npx cannot provide {PACKAGE}");
         return;
     }
-    let plugin = plugin(stdio_spec("npx", &["-y", PACKAGE, "stdio"], Era::Auto));
+    let limits = Limits { connect_timeout: Duration::from_secs(60), ..Limits::default() };
+    let (_toolbox, plugin) = plugin_with(stdio_spec("npx", &["-y", PACKAGE, "stdio"], Era::Auto), limits);
     let facts = plugin.capabilities().await.unwrap();
     assert_eq!(facts.era, SpokenEra::Legacy);
     let tools = plugin.tools().await.unwrap();

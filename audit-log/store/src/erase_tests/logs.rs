@@ -1,6 +1,6 @@
 //! Erasures in an open log, with its writer.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use provost_types::{AuditSink, Name, Who};
 
@@ -10,8 +10,13 @@ use crate::{
     RetentionError, SubjectPaths, adopt_keys, query, subject_keys::propose,
 };
 
+/// Patient: a busy machine's disk is slow at times.
+fn config(dir: &Path, node: &str) -> AuditLogConfig {
+    AuditLogConfig { deadline: Duration::from_secs(60), ..AuditLogConfig::new(dir, node) }
+}
+
 async fn started(dir: &Path) -> AuditLog {
-    crate::open(AuditLogConfig::new(dir, "n")).await.unwrap()
+    crate::open(config(dir, "n")).await.unwrap()
 }
 
 fn order(subject: &str, reason: &str) -> EraseOrder {
@@ -141,7 +146,7 @@ async fn a_node_that_joins_takes_keys_from_another_and_makes_none() {
     let (first, joins) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tenant = Name::new("acme").unwrap();
     let began = started(first.path()).await;
-    let config = AuditLogConfig { begins_keys: false, ..AuditLogConfig::new(joins.path(), "m") };
+    let config = AuditLogConfig { begins_keys: false, ..config(joins.path(), "m") };
     let log = crate::open(config.clone()).await.unwrap();
     let refused = log.subject_keys().key(&tenant, "ana", month()).await.unwrap_err();
     assert!(refused.0.contains("PV-AUDIT-KEYS"), "{refused}");

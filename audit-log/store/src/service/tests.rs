@@ -1,7 +1,10 @@
 //! What is refused before it is proposed, and what is not.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use provost_audit_core::{Hash, Place, encode_record, leaf_hash};
 use provost_types::{Name, Subject, Who};
@@ -42,7 +45,8 @@ struct Remote {
 impl Remote {
     async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = crate::open(AuditLogConfig::new(dir.path(), "n1")).await.unwrap();
+        let config = AuditLogConfig { deadline: Duration::from_secs(60), ..AuditLogConfig::new(dir.path(), "n1") };
+        let log = crate::open(config).await.unwrap();
         let peers = Arc::<Peers>::default();
         let node = Arc::new(OnceLock::from(log.node().clone()));
         let service = AuditService { node, callers: peers.clone() };

@@ -31,7 +31,7 @@ impl Recorder {
 impl Recorder {
     /// The same, once the records of all changes so far are here.
     pub async fn taken(&self, node: &ControlNode) -> Vec<String> {
-        node.wait_recorded(Duration::from_secs(10)).await;
+        node.wait_recorded(Duration::from_secs(60)).await;
         self.take()
     }
 }

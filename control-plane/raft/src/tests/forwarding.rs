@@ -119,7 +119,9 @@ async fn a_command_of_unknown_fate_is_not_sent_again_and_an_unsent_one_is() {
         let inner = network.of_node(id);
         let transport = Unlucky { inner, loses_answers: loses_answers.clone(), unreachable: unreachable.clone() };
         let folder = dir.path().join(id.to_string());
-        let group = Group::open_with(&folder, quick(id), journal.clone(), Arc::new(transport)).await.unwrap();
+        let mut config = quick(id);
+        config.forwarding.leader_wait_ms = 8_000;
+        let group = Group::open_with(&folder, config, journal.clone(), Arc::new(transport)).await.unwrap();
         network.attach(&group);
         nodes.push((group, journal));
     }

@@ -121,7 +121,8 @@ async fn a_peer_that_says_nothing_is_given_up_and_dialled_again() {
     assert!(matches!(&lost, Err(TransportError::Failed(why)) if why.contains("no answer within")), "{lost:?}");
     assert!(start.elapsed() >= Duration::from_secs(4) && start.elapsed() < LIMIT);
     let call = || transport.call(peer(2, address), RpcKind::Vote, Bytes::new(), LIMIT);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Longer than any pause after a failure.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let (first, second) = futures::join!(call(), call());
     assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
 }
@@ -145,7 +146,7 @@ async fn what_did_not_reach_the_group_is_certain() {
     // While it pauses, callers hear so at once.
     let start = Instant::now();
     unreachable(propose(&here, peer(1, closed)).await, "onnect");
-    assert!(start.elapsed() < Duration::from_millis(500));
+    assert!(start.elapsed() < Duration::from_secs(2), "not after the limit of a connection");
 
     let service = PeerService::new(Arc::new(|_, from, _| from == 7));
     let (address, _serving) = serve(service.clone().into_server()).await;

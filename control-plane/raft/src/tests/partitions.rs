@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    PATIENCE,
     cluster::{Cluster, Way},
     numbers, until,
 };
@@ -24,7 +25,7 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     while let Err(error) = cluster.group(survivor).propose(command.clone()).await {
         assert!(matches!(error, GroupError::OutcomeUnknown), "{error}");
     }
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     cluster.agree_on(&numbers(0..51)).await;
 
     cluster.open(leader).await;
@@ -37,7 +38,7 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
 }
 
 async fn minority_refuses_and_heals(way: Way) {
-    let cluster = Cluster::start(3).await;
+    let cluster = Cluster::start_with(3, |config| config.forwarding.leader_wait_ms = 3_000).await;
     let old = cluster.leader_other_than(0).await;
     for n in 0..10_u32 {
         cluster.group(old).propose(n.to_be_bytes().to_vec()).await.unwrap();
@@ -50,7 +51,7 @@ async fn minority_refuses_and_heals(way: Way) {
     let start = Instant::now();
     let error = cluster.group(old).propose(b"minority".to_vec()).await.unwrap_err();
     assert_eq!(error.code(), "PV-RAFT-NO-QUORUM", "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     let error = cluster.group(old).read_barrier().await.unwrap_err();
     assert_eq!(error.code(), "PV-RAFT-NO-QUORUM", "{error}");
 
@@ -59,7 +60,7 @@ async fn minority_refuses_and_heals(way: Way) {
     let command = 20_u32.to_be_bytes().to_vec();
     while let Err(error) = cluster.group(old).propose(command.clone()).await {
         assert!(error.not_logged(), "{error}");
-        assert!(start.elapsed() < Duration::from_secs(15), "it did not heal: {error}");
+        assert!(start.elapsed() < PATIENCE, "it did not heal: {error}");
     }
     cluster.agree_on(&numbers(0..21)).await;
     cluster.stop().await;

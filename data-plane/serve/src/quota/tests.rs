@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,6 +34,8 @@ use crate::node::{Compiled, Node, NodePorts};
 const HOUR_MS: u64 = 3_600_000;
 /// Asked for so many tokens, the model never ends.
 const ENDLESS: u32 = 77;
+/// What a test waits for something that must come.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Gives what is wanted until nothing is left.
 #[derive(Default)]
@@ -164,6 +169,17 @@ fn snapshot(quotas: &[(&str, QuotaSpec)]) -> Arc<Snapshot> {
 #[derive(Default)]
 struct World {
     records: Mutex<Vec<AuditEvent>>,
+    /// Chats without end that the model was asked for.
+    endless: AtomicU64,
+}
+
+impl World {
+    /// Waits until there are more of them.
+    async fn more_than(&self, before: u64) {
+        while self.endless.load(Ordering::SeqCst) <= before {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
 }
 
 impl AuditSink for World {
@@ -201,6 +217,7 @@ impl Inference for World {
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
         if request.max_tokens == ENDLESS {
+            self.endless.fetch_add(1, Ordering::SeqCst);
             let said = futures::stream::iter([Ok(ChatEvent::Delta("abcde".into()))]);
             let endless: BoxStream<'static, _> = Box::pin(said.chain(futures::stream::pending()));
             return Box::pin(std::future::ready(Ok(endless)));
@@ -210,15 +227,15 @@ impl Inference for World {
     }
 }
 
-/// A client that cancels after so long.
-struct CancelLink(Duration);
+/// A client that cancels when it is told to.
+struct CancelLink(tokio::sync::Notify);
 impl ClientLink for CancelLink {
     fn notify(&self, _: &str, _: RawJson) {}
     fn ask<'a>(&'a self, _: &'a RawJson) -> Option<BoxFuture<'a, Result<RawJson, AskError>>> {
         None
     }
     fn cancelled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(tokio::time::sleep(self.0))
+        Box::pin(self.0.notified())
     }
 }
 
@@ -371,7 +388,7 @@ async fn a_fenced_node_admits_nothing() {
     assert_eq!(denied.code, "PV-QUOTA-UNREACHABLE");
     assert!(denied.error.message.contains("this node's name"), "{}", denied.error.message);
     let mut fenced = setup.quotas.as_ref().unwrap().fenced();
-    tokio::time::timeout(Duration::from_secs(5), fenced.wait_for(|f| *f)).await.unwrap().unwrap();
+    tokio::time::timeout(SOON, fenced.wait_for(|f| *f)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -416,7 +433,12 @@ async fn tokens_are_reserved_for_the_worst_case_and_settled_by_use() {
     let denied = setup.call(Operation::Chat("tiny".into()), chat(600)).await.outcome.unwrap_err();
     assert!(denied.error.message.contains("at most 400 are left"), "{}", denied.error.message);
     assert_eq!(port.left("acme/tokens"), 0);
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let back = async {
+        while port.left("acme/tokens") == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, back).await.expect("nothing goes back");
     assert_eq!(port.left("acme/tokens"), 400);
 }
 
@@ -519,11 +541,14 @@ async fn a_slot_is_free_again_after_a_call_that_fails_is_refused_later_or_is_can
         setup.call(Operation::Chat("tiny".into()), chat(5)).await.outcome.unwrap();
         setup.call(Operation::CallTool("echo.echo".into()), wrong.clone()).await.outcome.unwrap_err();
         // While one runs, there is no slot for another.
-        let link = CancelLink(Duration::from_millis(200));
+        let link = CancelLink(tokio::sync::Notify::new());
         let endless = setup.call_by(Operation::Chat("tiny".into()), chat(ENDLESS), &link);
+        let before = setup.world.endless.load(Ordering::SeqCst);
         let meanwhile = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            setup.echo().await
+            setup.world.more_than(before).await;
+            let refused = setup.echo().await;
+            link.0.notify_one();
+            refused
         };
         let (cancelled, refused) = tokio::join!(endless, meanwhile);
         assert!(matches!(cancelled.outcome, Ok(Reply::Error(_))), "{:?}", cancelled.outcome);
@@ -534,7 +559,10 @@ async fn a_slot_is_free_again_after_a_call_that_fails_is_refused_later_or_is_can
         assert!(setup.echo().await.is_ok(), "round {round}: the slot came back");
         // A call whose task is lost gives its slot back too.
         let lost = setup.call_by(Operation::Chat("tiny".into()), chat(ENDLESS), &NoLink);
-        assert!(tokio::time::timeout(Duration::from_millis(50), lost).await.is_err());
+        tokio::select! {
+            answer = lost => panic!("it has an end: {:?}", answer.outcome),
+            () = setup.world.more_than(before + 1) => {}
+        }
         assert!(setup.echo().await.is_ok(), "round {round}: the slot of a lost call came back");
     }
     // What was cancelled is charged by upper bounds, what was lost by all that it held; not nothing.

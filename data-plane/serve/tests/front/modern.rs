@@ -257,7 +257,7 @@ async fn subscriptions_are_acknowledged_tagged_and_filtered() {
     }
     // Closing the stream is how a subscription ends.
     drop(stream);
-    for _ in 0..200 {
+    for _ in 0..3_000 {
         if !world.plane.recorded_method("subscriptions/listen", Phase::Outcome).is_empty() {
             return;
         }

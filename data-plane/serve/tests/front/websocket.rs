@@ -64,7 +64,7 @@ async fn answer(socket: &mut Socket) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_silent_is_let_go_and_its_calls_are_cancelled() {
     let ping_every = Duration::from_millis(50);
-    let silence = Duration::from_millis(500);
+    let silence = Duration::from_secs(2);
     let served = serve(SocketLimits { ping_every, silence, ..SocketLimits::DEFAULT }).await;
     let mut socket = open(&served).await;
     send(&mut socket, 1, "wait").await;
@@ -79,16 +79,17 @@ async fn a_client_that_is_silent_is_let_go_and_its_calls_are_cancelled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_socket_is_closed_and_one_with_a_call_in_flight_is_not() {
     let ping_every = Duration::from_millis(50);
-    let idle = Duration::from_millis(400);
+    let idle = Duration::from_secs(2);
     let served = serve(SocketLimits { ping_every, idle, ..SocketLimits::DEFAULT }).await;
-    let (mut busy, mut bored) = (open(&served).await, open(&served).await);
+    let mut busy = open(&served).await;
     send(&mut busy, 1, "gate").await;
+    let mut bored = open(&served).await;
     let (said, code, reason) = to_the_end(&mut bored).await;
     assert!(said.is_empty() && code == 1000 && reason.starts_with("PV-WS-IDLE"), "{code} {reason}");
     // Well past its time the other one still gets its answer. Pongs go out while it is read.
     let plane = served.world.plane.clone();
     let opener = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(800)).await;
+        tokio::time::sleep(idle * 2).await;
         while plane.recorded(Phase::Outcome, "gate").is_empty() {
             let _ = plane.changes.send("go");
             tokio::time::sleep(Duration::from_millis(10)).await;

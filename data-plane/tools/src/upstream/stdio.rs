@@ -34,8 +34,11 @@ const KEPT_STDERR_LINES: usize = 12;
 const MAX_STDERR_LINE: usize = 512;
 /// Between the polite and the hard end of a process.
 const TERM_GRACE: Duration = Duration::from_secs(2);
-/// How long the status and the last of stderr may take once stdout has ended.
-const END_GRACE: Duration = Duration::from_millis(200);
+/// How long the status, and then the last of stderr, may take once stdout has ended: on a busy machine a
+/// process ends a while after its pipes.
+const END_GRACE: Duration = Duration::from_secs(1);
+/// How long a process that nobody uses any more may take to end by itself, its stdin closed.
+const STOP_GRACE: Duration = Duration::from_millis(200);
 /// What a child inherits.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
 
@@ -239,9 +242,9 @@ struct LastWords {
 }
 
 impl LastWords {
-    async fn text(self) -> String {
+    async fn text(self, grace: Duration) -> String {
         // A grandchild may hold stderr open: then what is there must do.
-        let _ = tokio::time::timeout(END_GRACE, self.stderr).await;
+        let _ = tokio::time::timeout(grace, self.stderr).await;
         self.tail.lock().iter().cloned().collect::<Vec<_>>().join(" | ")
     }
 }
@@ -255,19 +258,19 @@ async fn supervise(
     last_words: LastWords,
 ) {
     let group = child.id();
-    let fault = tokio::select! {
-        fault = reader.run(stdout) => fault,
-        _ = stopped.recv() => None,
-    };
-    // The reason that callers see needs the exit status and the last of stderr.
-    let status = match tokio::time::timeout(END_GRACE, child.wait()).await {
-        Ok(Ok(status)) => status.to_string(),
-        _ => "it closed its output".to_owned(),
+    let (fault, grace) = tokio::select! {
+        fault = reader.run(stdout) => (fault, END_GRACE),
+        _ = stopped.recv() => (None, STOP_GRACE),
     };
     let cause = match fault {
         Some(fault) => fault,
+        // The reason that callers see needs the exit status and the last of stderr.
         None => {
-            let tail = last_words.text().await;
+            let status = match tokio::time::timeout(grace, child.wait()).await {
+                Ok(Ok(status)) => status.to_string(),
+                _ => "it closed its output".to_owned(),
+            };
+            let tail = last_words.text(grace).await;
             let said = if tail.is_empty() { String::new() } else { format!("; stderr: {tail}") };
             UpstreamError::Died(format!("its process ended ({status}){said}"))
         }

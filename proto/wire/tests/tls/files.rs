@@ -158,7 +158,7 @@ async fn an_operators_new_files_are_taken_over_and_bad_ones_are_not() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(identity.expires(), first);
     write_operator(dir.path(), &ca.issue(&leaf(NODE).for_seconds(600)));
-    for _ in 0..100 {
+    for _ in 0..1_200 {
         if identity.expires() > first {
             following.abort();
             return;
