@@ -124,7 +124,18 @@ pub fn leaf_hashes(bytes: &[u8], leaves: &[Range<usize>], out: &mut Vec<Hash>) {
     out.clear();
     out.resize(leaves.len(), Hash::ZERO);
     let leaf = |n: usize| leaves.get(n).and_then(|range| bytes.get(range.clone())).unwrap_or_default();
-    hash_many(LEAF, leaves.len(), leaf, |n, hash| {
+    hash_each(leaf, out);
+}
+
+/// The [`leaf_hash`] of `count` leaves, wherever they stand; as quick as [`leaf_hashes`].
+pub fn leaf_hashes_of<'a>(count: usize, leaf: impl Fn(usize) -> &'a [u8]) -> Vec<Hash> {
+    let mut out = vec![Hash::ZERO; count];
+    hash_each(leaf, &mut out);
+    out
+}
+
+fn hash_each<'a>(leaf: impl Fn(usize) -> &'a [u8], out: &mut [Hash]) {
+    hash_many(LEAF, out.len(), leaf, |n, hash| {
         if let Some(out) = out.get_mut(n) {
             *out = hash;
         }

@@ -45,7 +45,9 @@ pub use body_file::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyFileError, BodyHeader,
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES, TreeHead};
 pub use cosignature::CosignerKey;
 pub use event_view::EventView;
-pub use hash::{Hash, HashParseError, chain_next, chain_start, hash_runs, leaf_hash, leaf_hashes, node_hash};
+pub use hash::{
+    Hash, HashParseError, chain_next, chain_start, hash_runs, leaf_hash, leaf_hashes, leaf_hashes_of, node_hash,
+};
 pub use index::{
     BlockPlace, IndexBuilder, IndexError, IndexField, MAX_INDEX_BYTES, SegmentIndex, block_first, index_key,
     index_keys, status_word,

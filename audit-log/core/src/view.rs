@@ -59,7 +59,7 @@ pub struct RecordView<'a> {
 impl<'a> RecordView<'a> {
     /// Reads `leaf`. Who reads many uses a [`RecordReader`].
     pub fn read(leaf: &'a [u8]) -> Result<Self, ViewError> {
-        RecordReader::default().read(leaf)
+        RecordReader { forgets: true, ..RecordReader::default() }.read(leaf)
     }
 }
 
@@ -73,6 +73,8 @@ impl<'a> RecordView<'a> {
 pub struct RecordReader {
     keys: KeyBook,
     runs: Runs,
+    /// For one record it is not worth while to remember anything.
+    forgets: bool,
     /// Of the record at hand.
     marks: Vec<u64>,
 }
@@ -137,7 +139,7 @@ impl RecordReader {
             let piece = leaf.get(piece..scan.at + usize::from(text)).unwrap_or_default();
             found.take(Field::of(key.bytes), &mut scan)?;
             scan.at -= usize::from(text);
-            known = self.keys.learn(known, piece, key.bytes, text);
+            known = if self.forgets { None } else { self.keys.learn(known, piece, key.bytes, text) };
             votes = false;
         }
         if scan.at != leaf.len() {

@@ -23,7 +23,7 @@ use provost_wire::audit::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
-use self::handed_in::{own_record, unreadable};
+use self::handed_in::HandedIn;
 use crate::{
     catch_up::{send_checkpoints, send_leaves, send_pruned},
     client::log_of,
@@ -119,11 +119,12 @@ impl AuditLog for AuditService {
             return Err(Status::permission_denied("PV-AUDIT-PEER: only replicas propose this command"));
         };
         self.is_writer(request.extensions(), &append.writer).await?;
-        if let Some(event) = own_record(&append) {
+        let HandedIn { own, unreadable } = HandedIn::of(&append);
+        if let Some(event) = own {
             let refused = |status: Status| Status::new(status.code(), format!("{} (event {event})", status.message()));
             self.callers.replica(request.extensions()).await.map_err(refused)?;
         }
-        if let Some(why) = unreadable(&append) {
+        if let Some(why) = unreadable {
             let (reply, keys_generation) = (Reply::Invalid(why).encode().into(), 0);
             return Ok(Response::new(AppendResponse { reply, keys_generation }));
         }

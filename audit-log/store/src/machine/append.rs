@@ -5,7 +5,7 @@ use std::{
     io,
 };
 
-use provost_audit_core::{Hash, LogId, RecordView, VerifierKey, leaf_hash};
+use provost_audit_core::{Hash, LogId, RecordReader, VerifierKey, leaf_hash, leaf_hashes_of};
 use provost_audit_verify::LogLayout;
 use provost_types::{CallId, Phase};
 
@@ -53,7 +53,7 @@ impl AuditMachine {
                 None => Reply::Invalid("the batch was applied too long ago".to_owned()),
             });
         }
-        match check_batch(append, writer) {
+        match check_batch(append, writer, &mut self.reader) {
             Ok(checked) => self.write(append, checked),
             Err(why) => Ok(Reply::Invalid(why)),
         }
@@ -127,11 +127,12 @@ struct Checked {
 }
 
 /// Checks a whole batch against its writer's chains: form, identity, sequence, link, tenant.
-fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>, String> {
+fn check_batch(append: &Append, writer: Option<&Writer>, reader: &mut RecordReader) -> Result<Vec<Checked>, String> {
     let mut moved: HashMap<&LogId, WriterChain> = HashMap::new();
     let mut checked = Vec::with_capacity(append.records.len());
-    for (n, record) in append.records.iter().enumerate() {
-        let view = RecordView::read(&record.leaf).map_err(|e| format!("record {n}: {e}"))?;
+    let hashes = leaf_hashes_of(append.records.len(), |n| append.records.get(n).map_or(&[], |record| &record.leaf));
+    for (n, (record, hash)) in append.records.iter().zip(hashes).enumerate() {
+        let view = reader.read(&record.leaf).map_err(|e| format!("record {n}: {e}"))?;
         let before = moved.get(&record.log).cloned();
         let before = before.or_else(|| writer.and_then(|w| w.chains.get(&record.log)).cloned()).unwrap_or_default();
         let wrong = [
@@ -148,7 +149,6 @@ fn check_batch(append: &Append, writer: Option<&Writer>) -> Result<Vec<Checked>,
         if record.body.as_deref().map(|body| Hash(provost_sealed::sha256(body))) != view.body_sealed {
             return Err(format!("record {n}: `body.sealed` is not the body that came with it"));
         }
-        let hash = leaf_hash(&record.leaf);
         moved.insert(&record.log, WriterChain { epoch: append.epoch, seq: view.seq, prev: hash });
         checked.push(Checked { hash, phase: view.phase, call_id: view.call_id, time_ns: view.time_ns, seq: view.seq });
     }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use provost_audit_core::LogId;
+use provost_audit_core::{LogId, RecordReader};
 use provost_audit_verify::LogLayout;
 use provost_types::Pseudonym;
 
@@ -47,6 +47,8 @@ pub struct AuditMachine {
     logs: BTreeMap<LogId, LogFiles>,
     pub(crate) keys: SubjectStore,
     persister: Persister,
+    /// Remembers what records have in common.
+    reader: RecordReader,
     /// Files that a seal in this batch of entries asked to make durable.
     persist_due: bool,
     published: BTreeSet<LogId>,

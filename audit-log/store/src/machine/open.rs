@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use provost_audit_core::{Checkpoint, LogId};
+use provost_audit_core::{Checkpoint, LogId, RecordReader};
 use provost_audit_verify::{CHECKPOINT_FILE, LogLayout, list_logs};
 
 use super::AuditMachine;
@@ -116,6 +116,7 @@ impl AuditMachine {
             logs,
             keys,
             persister,
+            reader: RecordReader::default(),
             persist_due: false,
             published,
             prune_due: BTreeSet::new(),

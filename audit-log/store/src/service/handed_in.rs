@@ -3,7 +3,7 @@
 //! Looked at once, before the batch is proposed: no replica decides by it, so that entries which are
 //! logged stay applicable whatever is refused here later.
 
-use provost_audit_core::{HOLD_EVENT, PRUNE_EVENT, RELEASE_EVENT, Record, RecordReader};
+use provost_audit_core::{HOLD_EVENT, PRUNE_EVENT, RELEASE_EVENT, Record};
 use provost_audit_verify::TENANT_CHECKPOINT;
 
 use crate::{entry::Append, erase::ERASE_EVENT, rotation::KEY_EVENT};
@@ -13,19 +13,31 @@ use crate::{entry::Append, erase::ERASE_EVENT, rotation::KEY_EVENT};
 pub(super) const OWN_EVENTS: [&str; 6] =
     [TENANT_CHECKPOINT, KEY_EVENT, ERASE_EVENT, PRUNE_EVENT, HOLD_EVENT, RELEASE_EVENT];
 
-/// Why a record cannot be taken that readers could not read. The machine asks for the canonical form alone,
-/// which says nothing of what kind a value is: `\"attempt\":\"1\"` is canonical, and no record.
-pub(super) fn unreadable(append: &Append) -> Option<String> {
-    let mut records = append.records.iter().enumerate();
-    records.find_map(|(n, record)| Record::decode(&record.leaf).err().map(|why| format!("record {n}: {why}")))
+/// What a batch holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct HandedIn {
+    /// The first event of the log's own among the records.
+    pub own: Option<&'static str>,
+    /// Why a record cannot be taken: readers could not read it. The machine asks for the canonical form
+    /// alone, which says nothing of what kind a value is: `"attempt":"1"` is canonical, and no record.
+    pub unreadable: Option<String>,
 }
 
-/// The first event of the log's own among the records. A record that cannot be read is none: the machine
-/// refuses its batch. Names need no unescaping: canonical text spells a plain letter in one way.
-pub(super) fn own_record(append: &Append) -> Option<&'static str> {
-    let mut reader = RecordReader::default();
-    append.records.iter().find_map(|record| {
-        let event = reader.read(&record.leaf).ok()?.event?;
-        OWN_EVENTS.into_iter().find(|own| own.as_bytes() == event)
-    })
+impl HandedIn {
+    pub(super) fn of(append: &Append) -> Self {
+        let mut found = Self::default();
+        for (n, record) in append.records.iter().enumerate() {
+            match Record::decode(&record.leaf) {
+                Ok(record) if found.own.is_none() => {
+                    found.own = OWN_EVENTS.into_iter().find(|own| record.event.as_deref() == Some(own));
+                }
+                Ok(_) => {}
+                Err(why) => {
+                    found.unreadable = Some(format!("record {n}: {why}"));
+                    break;
+                }
+            }
+        }
+        found
+    }
 }

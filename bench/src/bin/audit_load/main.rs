@@ -6,6 +6,10 @@
 //! when a record was due (open loop), so that a stall shows in every record that waited for it.
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
+/// The one that `provost` runs with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod load;
 mod pki;
 mod replicas;
