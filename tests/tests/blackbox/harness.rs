@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// How long anything may take to come up on a busy machine.
-pub const START_LIMIT: Duration = Duration::from_secs(60);
+pub const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a node may take to stop: the drain and the flush are bounded by five seconds, and a busy machine needs
 /// some for the rest.
