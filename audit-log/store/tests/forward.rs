@@ -23,7 +23,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// What arrived: log and index, in order.
 type Arrived = Arc<Mutex<Vec<(String, u64)>>>;
@@ -170,12 +170,12 @@ async fn kill_and_restart(otlp: bool) {
     receiver.task.await.unwrap();
     assert_eq!(arrived.lock().unwrap().len(), 700);
     let began = Instant::now();
-    while handle.status().failures == 0 {
+    while handle.status().last_error.is_none() {
         assert!(began.elapsed() < LIMIT);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let status = handle.status();
-    assert!(status.sent <= 700 && status.last_error.is_some(), "{status:?}");
+    assert!(status.sent <= 700 && status.failures > 0, "{status:?}");
 
     // Records are kept all the same while it is away.
     let began = Instant::now();

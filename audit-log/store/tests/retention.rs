@@ -387,7 +387,8 @@ fn what_nobody_recorded_is_not_retention() {
 #[tokio::test(flavor = "multi_thread")]
 async fn holds_are_recorded_and_a_young_log_is_not_pruned() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(AuditLogConfig::new(dir.path(), "node-1")).await.unwrap();
+    let config = AuditLogConfig { deadline: Duration::from_secs(60), ..AuditLogConfig::new(dir.path(), "node-1") };
+    let log = open(config.clone()).await.unwrap();
     let retention = log.retention();
     let by = Who { principal: "admin".to_owned(), ..Who::default() };
     let order = |id: &str, reason: &str| HoldOrder {
@@ -419,7 +420,7 @@ async fn holds_are_recorded_and_a_young_log_is_not_pruned() {
     // Holds survive a restart, and their records say who and why.
     log.close().await.unwrap();
     drop((retention, log));
-    let log = open(AuditLogConfig::new(dir.path(), "node-1")).await.unwrap();
+    let log = open(config).await.unwrap();
     let retention = log.retention();
     assert_eq!(retention.holds()[0].reason, "case 7");
     let none = retention.release(LogId::CLUSTER, "b".to_owned(), "x".to_owned(), by.clone()).await.unwrap_err();

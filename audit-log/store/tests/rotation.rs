@@ -24,7 +24,7 @@ use tempfile::tempdir;
 
 fn config(dir: &Path) -> AuditLogConfig {
     let mut config = AuditLogConfig::new(dir, "node-1");
-    config.deadline = Duration::from_secs(30);
+    config.deadline = Duration::from_secs(120);
     // Only when asked.
     config.checkpoint_interval = Duration::from_secs(3_600);
     config

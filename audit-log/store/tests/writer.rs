@@ -76,7 +76,7 @@ fn start(name: &str, deadline: Duration, proposer: Arc<dyn Proposer>) -> AuditWr
     AuditWriter::start(config, proposer)
 }
 
-const PATIENT: Duration = Duration::from_secs(30);
+const PATIENT: Duration = Duration::from_secs(120);
 
 async fn group(dir: &Path) -> AuditLog {
     open(AuditLogConfig { deadline: PATIENT, ..AuditLogConfig::new(dir, "node-1") }).await.unwrap()

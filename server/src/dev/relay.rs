@@ -1,8 +1,11 @@
-//! One admin address for three voters: connections go to a voter that answers.
+//! One admin address for three voters: connections go to a voter that answers and knows who leads, or to one
+//! that answers.
 //!
 //! The relay moves bytes and knows nothing of what they say. A voter that stops answering (killed,
-//! frozen, cut off) loses its connections here at once, so that clients connect again and reach
-//! another; without that they would wait for a process that may never go on.
+//! frozen) loses its connections here within seconds, so that clients connect again and reach
+//! another; without that they would wait for a process that may never go on. One late answer cuts nothing off:
+//! where other programs keep the cores busy, each voter is late at times. Nor does an election: a call that
+//! waits at a voter is answered when there is a leader.
 
 use std::{
     net::SocketAddr,
@@ -19,42 +22,72 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks at each voter.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// A voter that takes longer to answer is left out.
-const PROBE_LIMIT: Duration = Duration::from_millis(400);
+/// A voter that takes longer to answer has missed a look.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// A voter that has missed so many looks in a row is left out.
+const MISSES: u32 = 2;
 /// Longest wait for a connection to a voter.
-const CONNECT_LIMIT: Duration = Duration::from_millis(400);
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks a voter whether it can be used; `true` if it answered and knows a leader.
-pub type Probe = Arc<dyn Fn(SocketAddr) -> provost_types::BoxFuture<'static, bool> + Send + Sync>;
+/// What a voter says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It knows who leads.
+    Ready,
+    /// It answers, and knows no leader.
+    Leaderless,
+    /// None.
+    Silent,
+}
 
-/// A voter as the relay sees it. `alive` is cancelled when it stops answering, and then replaced.
+/// Asks a voter whether it can be used.
+pub type Probe = Arc<dyn Fn(SocketAddr) -> provost_types::BoxFuture<'static, Answer> + Send + Sync>;
+
+/// A voter as the relay sees it.
 struct Target {
     address: SocketAddr,
-    alive: Mutex<Option<CancellationToken>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Cancelled when it stops answering, and then replaced.
+    alive: Option<CancellationToken>,
+    is_ready: bool,
+    misses: u32,
 }
 
 impl Target {
-    fn lease(&self) -> Option<CancellationToken> {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn new(address: SocketAddr) -> Self {
+        Self { address, seen: Mutex::default() }
     }
 
-    fn set(&self, answers: bool) {
-        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        match (answers, alive.as_ref()) {
-            (true, None) => *alive = Some(CancellationToken::new()),
-            (false, Some(token)) => {
-                token.cancel();
-                *alive = None;
-            }
-            _ => {}
+    /// Something to hold while it is used, and whether it knows who leads.
+    fn lease(&self) -> Option<(CancellationToken, bool)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.alive.clone().map(|alive| (alive, seen.is_ready))
+    }
+
+    fn set(&self, answer: Answer) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.is_ready = answer == Answer::Ready;
+        if answer != Answer::Silent {
+            seen.misses = 0;
+            seen.alive.get_or_insert_default();
+            return;
+        }
+        seen.misses += 1;
+        if seen.misses >= MISSES
+            && let Some(alive) = seen.alive.take()
+        {
+            alive.cancel();
         }
     }
 }
 
 /// Relays until `stop`.
 pub async fn serve(listener: TcpListener, voters: Vec<SocketAddr>, probe: Probe, stop: CancellationToken) {
-    let targets: Arc<[Target]> =
-        voters.into_iter().map(|address| Target { address, alive: Mutex::new(None) }).collect();
+    let targets: Arc<[Target]> = voters.into_iter().map(Target::new).collect();
     let mut tasks = JoinSet::new();
     for at in 0..targets.len() {
         tasks.spawn(watch(targets.clone(), at, probe.clone()));
@@ -77,18 +110,19 @@ pub async fn serve(listener: TcpListener, voters: Vec<SocketAddr>, probe: Probe,
 async fn watch(targets: Arc<[Target]>, at: usize, probe: Probe) {
     loop {
         let target = &targets[at];
-        let answers = tokio::time::timeout(PROBE_LIMIT, probe(target.address)).await.unwrap_or(false);
-        target.set(answers);
+        let answer = tokio::time::timeout(PROBE_LIMIT, probe(target.address)).await;
+        target.set(answer.unwrap_or(Answer::Silent));
         tokio::time::sleep(PROBE_EVERY).await;
     }
 }
 
-/// To the first voter, from `first` on, that answers and takes the connection.
+/// To the first voter, from `first` on, that answers and takes the connection; those that know no leader last.
 async fn relay(mut stream: TcpStream, targets: &[Target], first: usize) {
     let _ = stream.set_nodelay(true);
-    for at in 0..targets.len() {
-        let target = &targets[(first + at) % targets.len()];
-        let Some(alive) = target.lease() else { continue };
+    let in_turn = (0..targets.len()).map(|at| &targets[(first + at) % targets.len()]);
+    let mut usable: Vec<_> = in_turn.filter_map(|target| Some((target, target.lease()?))).collect();
+    usable.sort_by_key(|(_, (_, is_ready))| !is_ready);
+    for (target, (alive, _)) in usable {
         let Ok(Ok(mut voter)) = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(target.address)).await else {
             continue;
         };
@@ -139,7 +173,7 @@ mod tests {
         let state = healthy.clone();
         let probe: Probe = Arc::new(move |address| {
             let answers = address == b || state.load(Ordering::SeqCst);
-            Box::pin(std::future::ready(answers))
+            Box::pin(std::future::ready(if answers { Answer::Ready } else { Answer::Silent }))
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -155,6 +189,29 @@ mod tests {
         assert_eq!(to_a.read(&mut [0]).await.unwrap(), 0);
         for _ in 0..4 {
             assert_eq!(letter(address).await.map(|(l, _)| l), Some(b'b'));
+        }
+    }
+
+    #[test]
+    fn one_late_answer_and_an_election_cut_nothing_off() {
+        let target = Target::new("127.0.0.1:1".parse().unwrap());
+        assert!(target.lease().is_none(), "nobody has looked yet");
+        let mut held = None;
+        for (answer, usable, ready, cut) in [
+            (Answer::Silent, false, false, false),
+            (Answer::Ready, true, true, false),
+            (Answer::Silent, true, false, false),
+            (Answer::Leaderless, true, false, false),
+            (Answer::Silent, true, false, false),
+            (Answer::Silent, false, false, true),
+            (Answer::Silent, false, false, true),
+            (Answer::Ready, true, true, true),
+        ] {
+            target.set(answer);
+            let lease = target.lease();
+            assert_eq!((lease.is_some(), lease.as_ref().is_some_and(|l| l.1)), (usable, ready), "{answer:?}");
+            held = held.or(lease.map(|l| l.0));
+            assert_eq!(held.as_ref().is_some_and(CancellationToken::is_cancelled), cut, "{answer:?}");
         }
     }
 }

@@ -341,14 +341,20 @@ fn own_config(plan: &Plan, data_dir: &Path, keys: &Path, token: &Path, models: O
     )
 }
 
-/// A voter can be used if it answers and knows who leads.
+/// What a voter says of itself.
 fn probe(token: &str) -> relay::Probe {
     let token: Arc<str> = token.into();
     Arc::new(move |address| {
         let token = token.clone();
         Box::pin(async move {
-            let Ok(mut connection) = connect_admin(&address.to_string(), &token).await else { return false };
-            connection.status(StatusRequest {}).await.is_ok_and(|s| s.get_ref().leader_id != 0)
+            let Ok(mut connection) = connect_admin(&address.to_string(), &token).await else {
+                return relay::Answer::Silent;
+            };
+            match connection.status(StatusRequest {}).await {
+                Ok(status) if status.get_ref().leader_id != 0 => relay::Answer::Ready,
+                Ok(_) => relay::Answer::Leaderless,
+                Err(_) => relay::Answer::Silent,
+            }
         })
     })
 }

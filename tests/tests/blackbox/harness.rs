@@ -11,7 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// How long anything may take to come up on a busy machine.
-pub const START_LIMIT: Duration = Duration::from_secs(60);
+pub const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a node may take to stop: the drain and the flush are bounded by five seconds, and a busy machine needs
+/// some for the rest.
+pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A binary that this workspace builds, beside the test binary.
 pub fn binary(name: &str) -> PathBuf {

@@ -77,7 +77,7 @@ async fn a_quota_that_is_used_up_says_so_and_until_when() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_does_not_outlive_its_token() {
     let dev = Dev::start(None, &[]);
-    let made = dev.cli(&["token", "create", "--principal", "ana", "--ttl", "3s", "--json"]);
+    let made = dev.cli(&["token", "create", "--principal", "ana", "--ttl", "6s", "--json"]);
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
     let mut request = upgrade(&dev, "");
     let bearer = format!("Bearer {}", made["token"].as_str().unwrap());
@@ -86,7 +86,7 @@ async fn a_socket_does_not_outlive_its_token() {
     let id =
         socket.begin_modern("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } })).await;
     socket.until(|m| m["method"] == "notifications/subscriptions/acknowledged").await;
-    tokio::time::sleep(std::time::Duration::from_millis(3_300)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(6_300)).await;
     // Each request brings the token anew, whatever the socket was opened with.
     let late = socket.call("echo.echo", json!({ "text": "late" })).await;
     assert_eq!(late["error"]["code"], 4010, "{late}");

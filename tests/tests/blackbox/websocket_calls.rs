@@ -6,16 +6,17 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    harness::{Dev, Process, text, upstream_yaml},
+    harness::{Dev, Process, STOP_LIMIT, text, upstream_yaml},
     ws_client::Socket,
 };
 
 /// How long a record or an upstream may take to show what happened.
-const SHOW_LIMIT: Duration = Duration::from_secs(20);
+const SHOW_LIMIT: Duration = Duration::from_secs(60);
 
 fn start(era: &str) -> (Process, Dev) {
     let upstream = Process::everything(era);
-    let dev = Dev::start(Some(&upstream_yaml(&upstream.url)), &[]);
+    let yaml = upstream_yaml(&upstream.url).replace("timeoutMs: 5000", "timeoutMs: 60000");
+    let dev = Dev::start(Some(&yaml), &[]);
     (upstream, dev)
 }
 
@@ -49,6 +50,15 @@ async fn wait_for_intent(dev: &Dev, tool: &str, version: &str) {
     }
 }
 
+/// Waits until so many calls of `slow` have begun upstream: what ends before that is cancelled here alone.
+async fn wait_for_begun(socket: &mut Socket, count: u64) {
+    let began = Instant::now();
+    while first_text(&socket.call("up.count_begun", json!({})).await).parse::<u64>().unwrap() < count {
+        assert!(began.elapsed() < SHOW_LIMIT, "fewer than {count} calls have begun upstream");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn first_text(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_default()
 }
@@ -57,7 +67,7 @@ fn first_text(answer: &Value) -> &str {
 async fn calls_run_side_by_side_and_answers_come_as_they_are_ready() {
     let (_upstream, dev) = start("modern");
     let mut socket = Socket::open(&dev, "").await;
-    let slow = socket.begin_modern("tools/call", json!({ "name": "up.slow", "arguments": { "ms": 1_500 } })).await;
+    let slow = socket.begin_modern("tools/call", json!({ "name": "up.slow", "arguments": { "ms": 6_000 } })).await;
     // An id that is in flight is no id for another call.
     let again = json!({ "jsonrpc": "2.0", "id": slow, "method": "ping" });
     socket.send(again).await;
@@ -116,6 +126,7 @@ async fn a_cancelled_call_and_a_closed_socket_stop_the_work_and_are_recorded() {
         let slow = json!({ "name": "up.slow", "arguments": { "ms": 60_000 } });
         let id = socket.begin_modern("tools/call", slow.clone()).await;
         wait_for_intent(&dev, "up.slow", "2026-07-28").await;
+        wait_for_begun(&mut socket, 1).await;
         let cancelled = json!({ "requestId": id, "reason": "no need" });
         socket.send(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled })).await;
         let found = wait_for(&dev, "up.slow", 1).await;
@@ -128,6 +139,7 @@ async fn a_cancelled_call_and_a_closed_socket_stop_the_work_and_are_recorded() {
         let mut leaving = Socket::legacy(&dev, "", json!({})).await;
         leaving.begin("tools/call", slow).await;
         wait_for_intent(&dev, "up.slow", "2025-11-25").await;
+        wait_for_begun(&mut socket, 2).await;
         leaving.frame(Message::Close(None)).await;
         let found = wait_for(&dev, "up.slow", 2).await;
         assert!(found.iter().all(|r| r["status"] == "cancelled"), "{era}: {found:?}");
@@ -218,6 +230,6 @@ async fn a_shutdown_lets_the_call_in_flight_end_and_says_that_the_node_goes() {
     let (code, reason) = socket.closed().await;
     assert!(code == 1001 && reason.starts_with("PV-WS-DRAINING"), "{code} {reason}");
     let (dev, (took, clean)) = stopped.join().unwrap();
-    assert!(clean && took < Duration::from_secs(5), "stopping took {took:?}: {}", dev.stderr());
+    assert!(clean && took < STOP_LIMIT, "stopping took {took:?}: {}", dev.stderr());
     assert_eq!(outcomes(&dev, "up.slow")[0]["status"], "ok");
 }

@@ -66,6 +66,12 @@ impl Admin {
         Self { place, connections: Mutex::default() }
     }
 
+    /// The numbers of the three voters: they follow the order in which nodes joined.
+    pub fn voters(&self) -> [u64; 3] {
+        let voters: Vec<u64> = self.place.members().into_iter().map(|member| member.id).collect();
+        voters.try_into().expect("three voters")
+    }
+
     /// How a node stands, by its own word.
     pub async fn status(&self, node: u64) -> Result<StatusResponse, Failed> {
         self.call(node, STATUS_LIMIT, async |mut admin| admin.status(StatusRequest {}).await).await

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long a healthy majority may need to agree on a leader, on a busy machine.
-pub const HEAL_LIMIT: Duration = Duration::from_secs(30);
+pub const HEAL_LIMIT: Duration = Duration::from_secs(60);
 /// How long the parent may take to stop everything.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Lines of each node's log that a failed test shows.

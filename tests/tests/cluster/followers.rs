@@ -8,7 +8,7 @@ use crate::{
     workload::{Routing, Scene, Workload},
 };
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_node_acknowledged_every_node_reads_at_once() {

@@ -18,7 +18,7 @@ pub use crate::server_process::{Server, provost};
 use crate::{cluster::TURN, harness, ports::free_ports};
 
 /// Patience with anything that a healthy cluster does by itself, on a busy machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(90);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

@@ -76,6 +76,8 @@ async fn floods(kind: &str, limit: u64, seed: Option<u64>) -> Vec<(Flooded, u64)
     let longest = FLOOD_LIMIT + CALL_SHARE * u32::try_from(limit).unwrap();
     let mut ran = Vec::new();
     for run in 0..variable("PROVOST_QUOTA_RUNS", 1) {
+        // Five processes that start keep a small machine busy enough for an election.
+        cluster.agreed(HEAL_LIMIT).await;
         let tenant = format!("flood-{run}");
         let token = tenant_with_quota(&cluster, &tenant, limit);
         wait_until_known(&urls, &token).await;

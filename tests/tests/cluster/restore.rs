@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::json;
@@ -15,7 +16,7 @@ use serde_json::json;
 use crate::{
     harness::{modern, post, text},
     operators::three,
-    processes::{Fleet, SOON, provost},
+    processes::{Fleet, provost},
 };
 
 /// A key pair made for this test alone.
@@ -183,7 +184,7 @@ fn a_lost_cluster_comes_back_from_its_backup_under_a_new_name() {
     fleet.servers.insert("cp-2".to_owned(), old_member);
     fleet.start("cp-2");
     fleet.until("the old token is refused", |f| f.servers["dp-9"].log().contains("PV-TLS-PEER"));
-    std::thread::sleep(SOON / 10);
+    std::thread::sleep(Duration::from_secs(3));
     let status = fleet.status("new-1").unwrap();
     let members = status["members"].as_array().unwrap();
     let mut names: Vec<&str> = members.iter().filter_map(|m| m["name"].as_str()).collect();

@@ -1,27 +1,22 @@
 //! How processes end: SIGTERM lets calls in flight finish, SIGKILL loses nothing acknowledged.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
 };
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
-    harness::{Process, modern, post, text, upstream_yaml},
+    harness::{Process, STOP_LIMIT, modern, post, text, upstream_yaml},
     operators::three,
     processes::{Fleet, SOON, provost},
     restore::apply,
 };
 
-/// How long a process may take to end after SIGTERM.
-const END_LIMIT: Duration = Duration::from_secs(5);
 /// How long the call in flight takes.
-const CALL_MS: u64 = 1_500;
+const CALL_MS: u64 = 2_500;
 
 /// One process with every role.
 fn alone(cluster: &str) -> Fleet {
@@ -46,6 +41,13 @@ fn agent(fleet: &Fleet, admin: &str, data: &str) -> String {
     token
 }
 
+/// How many calls the upstream has begun.
+fn begun(mcp: &str, token: &str) -> u64 {
+    let body = modern("tools/call", json!({ "name": "up.count_begun", "arguments": {} }));
+    let answer = post(mcp, token, &body).1;
+    answer["result"]["content"][0]["text"].as_str().unwrap().parse().unwrap()
+}
+
 fn verify(fleet: &Fleet, node: &str) {
     let dir = fleet.servers[node].data().join("audit");
     let output = provost().args(["audit", "verify", dir.to_str().unwrap()]).output().unwrap();
@@ -59,10 +61,12 @@ fn sigterm_of_a_process_with_all_roles_finishes_its_calls() {
     let mut fleet = alone("term");
     apply(&fleet, "one", "up.yaml", &upstream_yaml(&up.url));
     let token = agent(&fleet, "one", "one");
-    let calls: Vec<_> = (0..4).map(|_| slow(fleet.get("one").mcp(), token.clone())).collect();
-    std::thread::sleep(Duration::from_millis(CALL_MS / 3));
+    let mcp = fleet.get("one").mcp();
+    let before = begun(&mcp, &token);
+    let calls: Vec<_> = (0..4).map(|_| slow(mcp.clone(), token.clone())).collect();
+    fleet.until("the calls are in flight", |_| begun(&mcp, &token) == before + 4);
     let (took, status) = fleet.get("one").terminate();
-    assert!(status.success() && took < END_LIMIT, "{status} after {took:?}");
+    assert!(status.success() && took < STOP_LIMIT, "{status} after {took:?}");
     for call in calls {
         let answer = call.join().unwrap();
         assert!(answer["result"]["content"].is_array(), "a call in flight was cut off: {answer}");
@@ -82,7 +86,7 @@ fn sigterm_of_each_role_ends_in_order_and_in_time() {
     let mut fleet = three("each", "");
     for name in ["cp-2", "cp-1", "dp-1", "cp-3"] {
         let (took, status) = fleet.get(name).terminate();
-        assert!(status.success() && took < END_LIMIT, "{name}: {status} after {took:?}");
+        assert!(status.success() && took < STOP_LIMIT, "{name}: {status} after {took:?}");
     }
 }
 

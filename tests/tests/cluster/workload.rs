@@ -29,6 +29,8 @@ const WORKER_KEYS: [&str; 6] = ["reg-0", "reg-1", "reg-2", "reg-3", "reg-4", "re
 const PROBE_KEYS: [&str; 8] = ["probe-0", "probe-1", "probe-2", "probe-3", "probe-4", "probe-5", "probe-6", "probe-7"];
 /// A worker's patience with one operation.
 const OPERATION_LIMIT: Duration = Duration::from_secs(2);
+/// The same where nothing is hurt and nothing may fail: a busy machine may elect anew.
+const PINNED_LIMIT: Duration = Duration::from_secs(15);
 /// A probe's patience: an answer that comes late still ends the outage only when it comes.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 const PROBE_PERIOD: Duration = Duration::from_millis(100);
@@ -42,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub enum Routing {
     /// Any node and the relay, the next one after a failure.
     FailOver,
-    /// Worker `i` always asks node `i + 1`.
+    /// A worker always asks the same voter.
     Pinned,
 }
 
@@ -141,14 +143,15 @@ impl Workload {
         let stop = Arc::new(AtomicBool::new(false));
         let mut witness = Witness::default();
         assert!(witness.look(&scene.admin, RELAY).await, "the history cannot be read");
-        let witness = tokio::spawn(watch(scene.clone(), stop.clone(), witness));
+        let voters = scene.admin.voters();
+        let witness = tokio::spawn(watch(scene.clone(), stop.clone(), voters, witness));
         let began = scene.recorder.now();
         let mut tasks = JoinSet::new();
         for worker in 0..workers {
-            tasks.spawn(work(scene.clone(), stop.clone(), worker, routing));
+            tasks.spawn(work(scene.clone(), stop.clone(), voters, worker, routing));
         }
         if matches!(routing, Routing::FailOver) {
-            tasks.spawn(probe(scene.clone(), stop.clone()));
+            tasks.spawn(probe(scene.clone(), stop.clone(), voters));
         }
         Self { scene: scene.clone(), stop, tasks, witness, began }
     }
@@ -164,24 +167,24 @@ impl Workload {
     }
 }
 
-async fn work(scene: Arc<Scene>, stop: Arc<AtomicBool>, worker: u64, routing: Routing) {
+async fn work(scene: Arc<Scene>, stop: Arc<AtomicBool>, voters: [u64; 3], worker: u64, routing: Routing) {
+    let anywhere = [RELAY, voters[0], voters[1], voters[2]];
     let mut turn = worker;
     for n in 0_u64.. {
         if stop.load(Ordering::SeqCst) {
             return;
         }
-        // Nodes 1, 2, 3 and the relay, which is 0.
-        let via = match routing {
-            Routing::FailOver => (turn + 1) % 4,
-            Routing::Pinned => worker % 3 + 1,
+        let (via, limit) = match routing {
+            Routing::FailOver => (anywhere[((turn + 1) % 4) as usize], OPERATION_LIMIT),
+            Routing::Pinned => (voters[(worker % 3) as usize], PINNED_LIMIT),
         };
         // Half of them go round one way and half the other: they meet.
         let step = if worker.is_multiple_of(2) { 1 } else { 5 };
         let key = WORKER_KEYS[((n * step + worker) % 6) as usize];
         let writes = (n + worker) % 5 < 3;
         let failed = match writes {
-            true => scene.write(via, key, OPERATION_LIMIT).await.err(),
-            false => scene.read(via, key, OPERATION_LIMIT).await.err(),
+            true => scene.write(via, key, limit).await.err(),
+            false => scene.read(via, key, limit).await.err(),
         };
         if let Some(failed) = failed {
             assert!(matches!(routing, Routing::FailOver), "node {via} failed without a fault: {failed:?}");
@@ -191,7 +194,7 @@ async fn work(scene: Arc<Scene>, stop: Arc<AtomicBool>, worker: u64, routing: Ro
     }
 }
 
-async fn probe(scene: Arc<Scene>, stop: Arc<AtomicBool>) {
+async fn probe(scene: Arc<Scene>, stop: Arc<AtomicBool>, voters: [u64; 3]) {
     let mut tick = tokio::time::interval(PROBE_PERIOD);
     let mut probes = JoinSet::new();
     for n in 0_u64.. {
@@ -202,19 +205,19 @@ async fn probe(scene: Arc<Scene>, stop: Arc<AtomicBool>) {
         let scene = scene.clone();
         probes.spawn(async move {
             // A failed probe is part of the outage; the recorder kept what may take effect.
-            let _ = scene.write(n % 3 + 1, PROBE_KEYS[(n % 8) as usize], PROBE_LIMIT).await;
+            let _ = scene.write(voters[(n % 3) as usize], PROBE_KEYS[(n % 8) as usize], PROBE_LIMIT).await;
         });
         while probes.try_join_next().is_some() {}
     }
     while probes.join_next().await.is_some() {}
 }
 
-async fn watch(scene: Arc<Scene>, stop: Arc<AtomicBool>, mut witness: Witness) -> Witness {
+async fn watch(scene: Arc<Scene>, stop: Arc<AtomicBool>, voters: [u64; 3], mut witness: Witness) -> Witness {
     for n in 0_u64.. {
         if stop.load(Ordering::SeqCst) {
             break;
         }
-        witness.look(&scene.admin, n % 3 + 1).await;
+        witness.look(&scene.admin, voters[(n % 3) as usize]).await;
         tokio::time::sleep(WITNESS_PERIOD).await;
     }
     witness

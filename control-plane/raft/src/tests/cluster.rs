@@ -93,8 +93,14 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
+    /// For tests that need no election but the first: none comes between, however busy the machine is.
     pub(super) async fn start(voters: u64) -> Self {
-        Self::start_with(voters, |_| {}).await
+        let calm = |config: &mut GroupConfig| {
+            config.timings.election_min_ms = 10_000;
+            config.timings.election_max_ms = 20_000;
+            config.timings.quorum_loss_probe_ms = 40_000;
+        };
+        Self::start_with(voters, calm).await
     }
 
     /// `change` adjusts each node's configuration.

@@ -33,7 +33,7 @@ use crate::{
     transport::TransportFuture,
 };
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn peer(id: u64, address: impl ToString) -> Peer {
     Peer { id, address: address.to_string(), group: "control".to_owned() }

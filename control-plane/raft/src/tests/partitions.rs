@@ -11,7 +11,7 @@ use crate::GroupError;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Cluster::start_with(3, |_| {}).await;
     let leader = cluster.leader_other_than(0).await;
     for n in 0..50_u32 {
         cluster.group(u64::from(n) % 3 + 1).propose(n.to_be_bytes().to_vec()).await.unwrap();

@@ -25,7 +25,7 @@ use super::{HubConfig, PushHub};
 use crate::machine::Published;
 
 /// What a test waits for something that must come.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -203,6 +203,16 @@ impl TestNode {
     async fn ack(&self) {
         let ack = Ack { revision: self.model.revision, hash: self.model.hash.clone() };
         self.up.send(up(Up::Ack(ack))).await.unwrap();
+    }
+
+    /// Says something from time to time, as nodes do: a test may take longer than the hub bears with silence.
+    fn stays(&self) {
+        let sender = self.up.clone();
+        tokio::spawn(async move {
+            while sender.send(up(Up::Health(provost_wire::node::Health::default()))).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
     }
 
     /// The code of the refusal that ends the stream.

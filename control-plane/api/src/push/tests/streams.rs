@@ -162,6 +162,8 @@ async fn a_slow_node_holds_up_nobody_and_collapses_to_a_whole_state() {
     let mut slow = TestNode::connect(&served.address, "slow", Model::default()).await;
     slow.reach(2).await;
     let mut quick = TestNode::connect(&served.address, "quick", Model::default()).await;
+    slow.stays();
+    quick.stays();
     let text = "x".repeat(256 << 10);
     let began = Instant::now();
     for i in 0..RING_BYTES / text.len() + 50 {

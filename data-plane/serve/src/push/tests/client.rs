@@ -148,7 +148,8 @@ async fn a_silent_stream_is_left_and_nobody_at_a_door_is_passed_by() {
     let doors = Doors::to(&[&fake]);
     doors.0.lock().push("http://127.0.0.1:9".into());
     let mut config = config();
-    config.timings.silence = Duration::from_millis(200);
+    // Long enough for the second stream to be served on a busy machine.
+    config.timings.silence = Duration::from_secs(2);
     let client = PushClient::start(config, Arc::new(doors)).unwrap();
     let first = fake.stream().await;
     let second = fake.stream().await;

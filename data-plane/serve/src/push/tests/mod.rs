@@ -31,7 +31,7 @@ use tonic::{
 use super::{Dial, DialError, PushClient, PushConfig, Pushed, config::Timings};
 
 /// What a test waits for something that must come.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
