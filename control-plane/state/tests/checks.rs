@@ -158,7 +158,11 @@ fn each_broken_rule_is_reported_with_its_field() {
             "PV-RES-FIELD",
             "spec.directions",
         ),
-        (acme("Guard", "x", json!({"rules": [{"kinds": [], "action": "mask"}]})), "PV-RES-FIELD", "spec.rules[0].kinds"),
+        (
+            acme("Guard", "x", json!({"rules": [{"kinds": [], "action": "mask"}]})),
+            "PV-RES-FIELD",
+            "spec.rules[0].kinds",
+        ),
         (
             acme("Guard", "x", json!({"tools": ["a*b"], "rules": [{"kinds": ["card"], "action": "mask"}]})),
             "PV-RES-FIELD",

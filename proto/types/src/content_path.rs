@@ -158,7 +158,8 @@ mod tests {
         }
         let long = format!("${}", ".a".repeat(17));
         let wide = format!("$.{}", "a".repeat(256));
-        for text in ["", "$", "a.b", "$a", "$.", "$..", "$.a.", "$[0]", "$[", "$['a", "$['']", "$.a[?@.b]", &long, &wide]
+        for text in
+            ["", "$", "a.b", "$a", "$.", "$..", "$.a.", "$[0]", "$[", "$['a", "$['']", "$.a[?@.b]", &long, &wide]
         {
             assert!(ContentPath::new(text).is_err(), "{text}");
         }

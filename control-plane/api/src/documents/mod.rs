@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, GuardSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec,
-    ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
+    ApiKeySpec, GuardSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec,
+    QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
 };
 use provost_wire::admin::Problem;
 
