@@ -197,10 +197,13 @@ fn an_upstream_sees_guarded_arguments_and_its_questions_prompts_and_resources_ar
     let all = text(&dev.cli(&["audit", "query", "--json"]));
     assert!(all.contains("test://template/************1111/data") && !all.contains("4111111111111111"), "{all}");
 
-    let person = |address: Value| json!({ "name": "Ana", "phone": "none of yours", "address": address });
+    let person = |address: Value| json!({ "name": "Ana", "phone": "none of yours", "email": "ana@example.com", "address": address });
     let answer = call_tool(&dev, "up.json_schema_2020_12_tool", person(json!({ "street": "Bluebird 1" })));
     let given: Value = serde_json::from_str(said(&answer)).unwrap_or_else(|e| panic!("{e}: {answer}"));
-    assert_eq!(given, json!({ "name": "Ana", "phone": "[masked]", "address": { "street": "******** 1" } }));
+    assert_eq!(
+        given,
+        json!({ "name": "Ana", "phone": "[masked]", "email": "***@*******.***", "address": { "street": "******** 1" } })
+    );
     let answer = call_tool(&dev, "up.json_schema_2020_12_tool", person(json!({ "city": "Bonn" })));
     assert_eq!(answer["error"]["data"]["code"], "PV-GUARD-BLOCKED", "{answer}");
 
@@ -317,6 +320,7 @@ fn chat(dev: &Dev, body: &Value) -> Vec<String> {
     let url = format!("{}/v1/chat/completions", dev.base());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let text = runtime.block_on(async {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         client.post(url).bearer_auth(dev.token()).json(body).send().await.unwrap().text().await.unwrap()
     });
@@ -340,6 +344,7 @@ fn raw_call(dev: &Dev, tool: &str, body: Vec<u8>) -> (u16, Value) {
 fn get(url: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         client.get(url).send().await.unwrap().text().await.unwrap()
     })
