@@ -101,6 +101,7 @@ pub fn event(call: u128) -> AuditEvent {
         status: Some(provost_types::CallStatus::Ok),
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: Some(provost_types::Body {
             commit: [7; 32],
             key: provost_types::KeyId([7; 16]),

@@ -212,6 +212,7 @@ pub fn admin_event(tenant: Option<Name>, who: Who, subject: Subject, status: Opt
         status,
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: None,
         impact: Impact::default(),
     }

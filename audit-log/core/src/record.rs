@@ -107,6 +107,8 @@ pub struct Record<'a> {
     pub tokens_in: u64,
     #[serde(default, rename = "gen_ai.usage.output_tokens", skip_serializing_if = "is_zero")]
     pub tokens_out: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<Cow<'a, str>>,
     #[serde(default, rename = "jsonrpc.request.id", skip_serializing_if = "Option::is_none")]
     pub request_id: Text<'a>,
     #[serde(default, rename = "mcp.method.name", skip_serializing_if = "Option::is_none")]
@@ -197,6 +199,7 @@ impl<'a> Record<'a> {
             tool: target.tool,
             tokens_in: safe(tokens_in),
             tokens_out: safe(tokens_out),
+            guards: items(&event.guards),
             request_id: text(what.request_id.as_deref()),
             method: text(Some(&what.method)),
             protocol_version: text(what.protocol_version.as_deref()),
@@ -393,6 +396,7 @@ mod tests {
             status: Some(CallStatus::ToolError),
             error: own(),
             reason: own(),
+            guards: vec![text.to_owned(); 2],
             body: Some(Body {
                 commit: [9; 32],
                 key: KeyId([8; 16]),

@@ -139,6 +139,7 @@ fn abandoned(intent: AuditEvent) -> AuditEvent {
         status: Some(CallStatus::Cancelled),
         error: Some("PV-AUDIT-LATE".to_owned()),
         reason: Some("the intent became durable after the caller had stopped waiting; the call did not run".to_owned()),
+        guards: Vec::new(),
         body: None,
         ..intent
     }

@@ -29,6 +29,7 @@ pub(crate) fn event_of(tenant: Option<Name>, subject: Subject, who: Who) -> Audi
         status: None,
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: None,
         impact: Impact::default(),
     }

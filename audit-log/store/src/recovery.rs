@@ -101,6 +101,7 @@ pub(crate) fn unknown_outcome(call: &OpenCall, now_ns: u64) -> Result<AuditEvent
         status: Some(CallStatus::Unknown),
         error: None,
         reason: Some("the process ended between intent and outcome".to_owned()),
+        guards: Vec::new(),
         body: None,
         impact: Impact::default(),
     })

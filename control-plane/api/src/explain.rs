@@ -1,7 +1,7 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec,
+    ApiKeySpec, GuardSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec,
     RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
@@ -49,6 +49,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::Quota => generator.subschema_for::<QuotaSpec>(),
         Kind::NodeGroup => generator.subschema_for::<NodeGroupSpec>(),
         Kind::Price => generator.subschema_for::<PriceSpec>(),
+        Kind::Guard => generator.subschema_for::<GuardSpec>(),
     };
     schema.to_value()
 }

@@ -73,6 +73,7 @@ impl Record {
             status: None,
             error: None,
             reason: None,
+            guards: Vec::new(),
             body: None,
             impact: Impact::default(),
         };
@@ -163,6 +164,7 @@ pub(crate) fn of_change(change: &Unrecorded) -> AuditEvent {
         status: Some(CallStatus::Ok),
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: None,
         impact: Impact::default(),
     }

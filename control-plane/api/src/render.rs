@@ -1,7 +1,7 @@
 //! Resources as people see them. Sealed values never appear.
 
 use provost_control_state::Draft;
-use provost_types::{PluginSource, Resource, Spec};
+use provost_types::{GuardSpec, PluginSource, Resource, Spec};
 use serde_json::{Value, json};
 
 use crate::documents::API_VERSION;
@@ -53,9 +53,17 @@ fn spec_json(spec: &Spec) -> Value {
         Spec::Quota(s) => serde_json::to_value(s),
         Spec::NodeGroup(s) => serde_json::to_value(s),
         Spec::Price(s) => serde_json::to_value(s),
+        Spec::Guard(s) => serde_json::to_value(s),
     };
     // Maps with text keys and plain scalars only: this cannot fail.
     value.unwrap_or_default()
+}
+
+fn guard_summary(spec: &GuardSpec) -> String {
+    let counted = [(spec.rules.len(), "rules"), (spec.dictionaries.len(), "dictionaries"), (spec.paths.len(), "paths")];
+    let parts: Vec<String> = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let ways: Vec<String> = spec.directions.iter().map(|d| format!("{d:?}").to_lowercase()).collect();
+    format!("{}, {}, {}", format!("{:?}", spec.mode).to_lowercase(), ways.join(" and "), parts.join(", "))
 }
 
 /// One line for tables: what matters most of this kind.
@@ -97,5 +105,6 @@ pub fn summary(resource: &Resource) -> String {
             let names: Vec<&str> = s.tools.iter().chain(&s.models).map(String::as_str).collect();
             format!("{} for {}", s.currency, names.join(", "))
         }
+        Spec::Guard(s) => guard_summary(s),
     }
 }

@@ -132,6 +132,7 @@ fn every_kind_can_be_written() {
         Kind::Quota => "{limit: 5, unit: cost-micro, window: month}",
         Kind::NodeGroup => "{nodes: ['canary-*'], holdS: 5}",
         Kind::Price => "{currency: EUR, models: ['*'], perMillionOutputTokensMicro: 500000}",
+        Kind::Guard => "{rules: [{kinds: [card, secrets], action: mask}], paths: [{path: $.a, action: block}]}",
         _ => "{}",
     };
     for kind in Kind::ALL {

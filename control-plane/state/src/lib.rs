@@ -13,6 +13,7 @@
 mod cluster;
 mod command;
 mod fields;
+mod guards;
 mod history;
 mod key_ring;
 mod ledger;

@@ -30,6 +30,11 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
                 sibling(format!("spec.principals[{i}]"), Kind::Principal, name);
             }
         }
+        Spec::Guard(spec) => {
+            for (i, name) in spec.principals.iter().enumerate() {
+                sibling(format!("spec.principals[{i}]"), Kind::Principal, name);
+            }
+        }
         Spec::Plugin(spec) => match &spec.source {
             PluginSource::McpHttp(http) => {
                 for (header, reference) in &http.secret_headers {

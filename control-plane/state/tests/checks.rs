@@ -152,6 +152,34 @@ fn each_broken_rule_is_reported_with_its_field() {
             "PV-RES-FIELD",
             "spec.perCallMicro",
         ),
+        (acme("Guard", "x", json!({})), "PV-RES-FIELD", "spec"),
+        (
+            acme("Guard", "x", json!({"directions": [], "rules": [{"kinds": ["card"], "action": "mask"}]})),
+            "PV-RES-FIELD",
+            "spec.directions",
+        ),
+        (
+            acme("Guard", "x", json!({"rules": [{"kinds": [], "action": "mask"}]})),
+            "PV-RES-FIELD",
+            "spec.rules[0].kinds",
+        ),
+        (
+            acme("Guard", "x", json!({"tools": ["a*b"], "rules": [{"kinds": ["card"], "action": "mask"}]})),
+            "PV-RES-FIELD",
+            "spec.tools",
+        ),
+        (
+            acme("Guard", "x", json!({"principals": ["nobody"], "rules": [{"kinds": ["card"], "action": "mask"}]})),
+            "PV-RES-REFERENCE",
+            "spec.principals[0]",
+        ),
+        (guard_words(&["x"]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
+        (guard_words(&[" lynx"]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
+        (guard_words(&["--"]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
+        (guard_words(&["a\nb"]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
+        (guard_words(&[&"x".repeat(129)]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
+        (guard_words::<&str>(&[]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
+        (guard_words(&many_words(2_001)), "PV-RES-FIELD", "spec.dictionaries"),
     ];
     for (bad, code, field) in cases {
         let mut state = base();
@@ -175,6 +203,8 @@ fn good_resources_are_taken() {
         ),
         acme("Quota", "x", json!({"limit": 1, "unit": "concurrent"})),
         acme("Price", "x", json!({"currency": "EUR", "tools": ["sql.*"], "models": ["*"], "perCallMicro": 5})),
+        guard_words(&many_words(2_000)),
+        acme("Guard", "x", json!({"principals": ["ann"], "paths": [{"path": "$..ssn", "action": "block"}]})),
         acme("Role", "x", json!({"rules": [{"tools": ["*", "sql.*", "echo.say"]}]})),
         acme(
             "RoleBinding",
@@ -247,6 +277,27 @@ fn deleting_what_is_not_there_and_naming_twice_are_errors() {
     let twice = acme("Role", "twice", json!({}));
     let rejected = base().apply(Revision(2), &transaction(vec![twice.clone(), twice], vec![])).unwrap_err();
     assert_eq!(rejected.problems[0].code, "PV-RES-DUPLICATE");
+}
+
+fn guard_words<T: AsRef<str>>(words: &[T]) -> Draft {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    acme("Guard", "x", json!({"dictionaries": [{"name": "projects", "words": words, "action": "block"}]}))
+}
+
+fn many_words(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("word {n}")).collect()
+}
+
+#[test]
+fn a_tenant_has_so_many_guards_and_no_more() {
+    let guard = |n: usize| acme("Guard", &format!("g{n}"), json!({"rules": [{"kinds": ["jwt"], "action": "report"}]}));
+    let mut state = base();
+    state.apply(Revision(2), &transaction((0..64).map(guard).collect(), vec![])).unwrap();
+    let rejected = state.apply(Revision(3), &transaction(vec![guard(64)], vec![])).unwrap_err();
+    let [problem] = rejected.problems.as_slice() else { panic!("{rejected}") };
+    assert_eq!((&*problem.code, problem.field.as_str()), ("PV-RES-FIELD", "metadata.name"));
+    // Which one is named depends on the order of names; that one more is too many does not.
+    state.apply(Revision(3), &transaction(vec![guard(3)], vec![])).unwrap();
 }
 
 #[test]

@@ -5,24 +5,29 @@
 //! changes one. That offset is the least of: [`REACH`] bytes before the end (anchors not seen yet),
 //! the start of what the end cuts off, and the start of a finding that would otherwise be divided.
 
+use std::sync::Arc;
+
 use crate::{
     email,
     finding::Finding,
     kind::{Kind, KindSet},
     numbers::{self, REACH},
     tokens::{KEY_MAX, Open, Piece, TOKEN_MAX, Tokens},
+    words::{WORD_REACH, Words},
 };
 
 /// Most bytes that a [`GuardStream`](crate::GuardStream) holds after a chunk: the longest key, and one
 /// finding of each other family that overlaps the start of the next; and a quarter, because a scan
 /// waits for that much.
-pub const MAX_HELD: usize = (KEY_MAX + TOKEN_MAX + REACH + email::LOCAL_MAX + 1 + email::DOMAIN_MAX) / 4 * 5;
+pub const MAX_HELD: usize =
+    (KEY_MAX + TOKEN_MAX + REACH + WORD_REACH + email::LOCAL_MAX + 1 + email::DOMAIN_MAX) / 4 * 5;
 
 /// Detectors of some kinds.
 #[derive(Debug, Clone)]
 pub struct Detectors {
     kinds: KindSet,
     tokens: Tokens,
+    words: Vec<Arc<Words>>,
 }
 
 /// Where a scan begins, and what it must know of the bytes before.
@@ -41,7 +46,17 @@ impl Detectors {
     pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Detectors {
         let mut set = KindSet::default();
         kinds.into_iter().for_each(|k| set.insert(k));
-        Detectors { kinds: set, tokens: Tokens::new(set) }
+        Detectors { kinds: set, tokens: Tokens::new(set), words: Vec::new() }
+    }
+
+    /// With words of a tenant's own.
+    pub(crate) fn with_words(self, words: Vec<Arc<Words>>) -> Detectors {
+        Detectors { words, ..self }
+    }
+
+    /// Whether there is anything to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kinds == KindSet::default() && self.words.is_empty()
     }
 
     /// Everything in a whole text, in the order of where it starts. Findings of different kinds may overlap.
@@ -66,6 +81,11 @@ impl Detectors {
             settled = settled.min(cut);
         }
         numbers::scan(buf, from, tail, self.kinds, found);
+        if !self.words.is_empty() {
+            let limit = if last { buf.len() } else { buf.len().saturating_sub(WORD_REACH).max(from) };
+            settled = settled.min(limit);
+            self.words.iter().for_each(|words| words.scan(buf, from, limit, found));
+        }
         found.extend(pieces.iter().map(|p| p.finding));
         found.sort_unstable();
 

@@ -1,5 +1,7 @@
 //! What to do about what is found.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::{
@@ -7,10 +9,13 @@ use crate::{
     finding::Finding,
     kind::{Counts, Kind},
     mask,
+    paths::Paths,
     stream::GuardStream,
+    tally::Tally,
+    words::Words,
 };
 
-/// What to do about a kind.
+/// What to do about a kind. Of two the greater one is the stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Count it.
@@ -19,6 +24,20 @@ pub enum Action {
     Mask,
     /// Count it and let nothing pass.
     Block,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Action; 3] = [Action::Report, Action::Mask, Action::Block];
+
+    /// The stable name: what records and metrics say.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::Report => "report",
+            Action::Mask => "mask",
+            Action::Block => "block",
+        }
+    }
 }
 
 /// An action for each kind that is looked for.
@@ -33,13 +52,33 @@ impl Rules {
 
     /// With this action for this kind.
     pub fn with(mut self, kind: Kind, action: Action) -> Rules {
-        self.0[kind as usize] = Some(action);
+        if let Some(own) = self.0.get_mut(kind as usize) {
+            *own = Some(action);
+        }
         self
+    }
+
+    /// With this action for this kind, or the one that it has where that is stricter.
+    pub fn at_least(mut self, kind: Kind, action: Action) -> Rules {
+        if let Some(own) = self.0.get_mut(kind as usize) {
+            *own = (*own).max(Some(action));
+        }
+        self
+    }
+
+    /// Each kind with the stricter action of both.
+    pub fn stricter(self, other: &Rules) -> Rules {
+        other.kinds().fold(self, |all, kind| match other.action(kind) {
+            Some(action) => all.at_least(kind, action),
+            None => all,
+        })
     }
 
     /// Without this kind.
     pub fn without(mut self, kind: Kind) -> Rules {
-        self.0[kind as usize] = None;
+        if let Some(own) = self.0.get_mut(kind as usize) {
+            *own = None;
+        }
         self
     }
 
@@ -50,7 +89,7 @@ impl Rules {
 
     /// What is done about a kind; `None` if it is not looked for.
     pub fn action(&self, kind: Kind) -> Option<Action> {
-        self.0[kind as usize]
+        self.0.get(kind as usize).copied().flatten()
     }
 
     fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
@@ -93,12 +132,18 @@ pub struct Inspection {
 pub struct Guard {
     detectors: Detectors,
     rules: Rules,
+    paths: Paths,
 }
 
 impl Guard {
     /// A guard with these rules.
     pub fn new(rules: Rules) -> Guard {
-        Guard { detectors: Detectors::new(rules.kinds()), rules }
+        Guard { detectors: Detectors::new(rules.kinds()), rules, paths: Paths::default() }
+    }
+
+    /// With words and places of a tenant's own.
+    pub fn with(self, words: Vec<Arc<Words>>, paths: Paths) -> Guard {
+        Guard { detectors: self.detectors.with_words(words), paths, ..self }
     }
 
     /// Judges a whole text.
@@ -118,8 +163,17 @@ impl Guard {
     }
 
     /// Judges a text that comes in chunks.
-    pub fn stream(&self) -> GuardStream<'_> {
+    pub fn stream(&self) -> GuardStream<&Guard> {
         GuardStream::new(self)
+    }
+
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// What is done about a finding.
+    pub(crate) fn action(&self, finding: &Finding) -> Action {
+        finding.action.or(self.rules.action(finding.kind)).unwrap_or(Action::Report)
     }
 
     pub(crate) fn detectors(&self) -> &Detectors {
@@ -128,7 +182,7 @@ impl Guard {
 
     /// The first finding that lets nothing pass.
     pub(crate) fn blocked(&self, found: &[Finding]) -> Option<Blocked> {
-        found.iter().find(|f| self.rules.action(f.kind) == Some(Action::Block)).map(|f| Blocked { kind: f.kind })
+        found.iter().find(|f| self.action(f) == Action::Block).map(|f| Blocked { kind: f.kind })
     }
 
     /// Hides what must be in `out`, a copy of `buf` from `offset` on.
@@ -138,8 +192,13 @@ impl Guard {
         }
     }
 
+    /// Adds what was found, by kind and action.
+    pub(crate) fn tally(&self, found: &[Finding], tally: &mut Tally) {
+        found.iter().filter(|f| !f.continued).for_each(|f| tally.add(f.kind, self.action(f)));
+    }
+
     fn masks(&self, finding: &Finding) -> bool {
-        self.rules.action(finding.kind) == Some(Action::Mask)
+        self.action(finding) == Action::Mask
     }
 }
 

@@ -6,15 +6,21 @@ macro_rules! kinds {
     ($($kind:ident $name:literal $what:literal,)+) => {
         /// A kind of protected value.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Kind { $(#[doc = $what] $kind,)+ }
+        pub enum Kind {
+            $(#[doc = $what] $kind,)+
+            /// A word of a dictionary.
+            Word,
+            /// Whatever stands at a place in JSON.
+            Path,
+        }
 
         impl Kind {
-            /// Every kind, in the order of the enum.
+            /// Every kind that detectors find, in the order of the enum.
             pub const ALL: &'static [Kind] = &[$(Kind::$kind,)+];
 
             /// The stable name: what configuration, records and metrics say.
             pub const fn name(self) -> &'static str {
-                match self { $(Kind::$kind => $name,)+ }
+                match self { $(Kind::$kind => $name,)+ Kind::Word => "word", Kind::Path => "path" }
             }
         }
     };
@@ -43,8 +49,10 @@ kinds! {
 }
 
 impl Kind {
-    /// How many kinds there are.
+    /// How many kinds detectors find.
     pub const COUNT: usize = Kind::ALL.len();
+    /// How many kinds there are.
+    pub(crate) const EVERY: usize = Kind::COUNT + 2;
 
     /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Kind> {
@@ -81,8 +89,14 @@ impl KindSet {
 }
 
 /// How many of each kind were found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts([u32; Kind::COUNT]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts([u32; Kind::EVERY]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; Kind::EVERY])
+    }
+}
 
 impl Counts {
     /// How many of this kind.
@@ -97,7 +111,8 @@ impl Counts {
 
     /// The kinds that were found, with how often.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u32)> + '_ {
-        Kind::ALL.iter().map(|k| (*k, self.of(*k))).filter(|(_, n)| *n > 0)
+        let every = Kind::ALL.iter().copied().chain([Kind::Word, Kind::Path]);
+        every.map(|k| (k, self.of(k))).filter(|(_, n)| *n > 0)
     }
 
     /// Adds what another part of the same call held.

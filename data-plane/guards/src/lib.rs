@@ -11,13 +11,14 @@
 //! - What is found does not depend on how a text was cut into chunks. A stream releases only bytes that
 //!   no later byte can make part of a finding, and holds back a bounded tail ([`MAX_HELD`]).
 //! - Results are kinds, counts and offsets, never a value.
-//! - Masking keeps the length of the text, and JSON stays JSON.
+//! - Masking keeps the length of a plain text, and JSON stays JSON ([`Guard::inspect_json`]).
 //! - Work is linear in the length of the text.
 //!
-//! The text is looked at as it is on the wire: JSON escapes next to a value are understood (`\n`,
-//! `\u00a0`), a value that is itself encoded (base64, percent, `\u0034`) is not.
+//! A plain text is looked at as it is: JSON escapes next to a value are understood (`\n`, `\u00a0`), a
+//! value that is itself encoded (base64, percent, `\u0034`) is not. JSON under [`Guard::inspect_json`] is
+//! looked at decoded where its escapes may hide something.
 //!
-//! Left out: which guard applies to which call, tokenisation, dictionaries of a tenant, JSON paths.
+//! Left out: calls, their records and what is sent on (`provost-data-serve`).
 
 mod bytes;
 mod card;
@@ -27,16 +28,26 @@ mod email;
 mod finding;
 mod guard;
 mod iban;
+mod index;
+mod json;
 mod kind;
 mod mask;
 mod national;
 mod numbers;
+mod paths;
 mod phone;
 mod stream;
+mod tally;
 mod tokens;
+mod words;
 
 pub use detectors::{Detectors, MAX_HELD};
 pub use finding::Finding;
 pub use guard::{Action, Blocked, Guard, Inspection, Rules, Verdict};
+pub use index::{GuardCall, GuardIndex, GuardTarget};
+pub use json::{JsonInspection, Layout, Root};
 pub use kind::{Counts, Kind};
+pub use paths::Paths;
 pub use stream::GuardStream;
+pub use tally::Tally;
+pub use words::Words;

@@ -22,12 +22,18 @@ pub(crate) fn hide(buf: &[u8], finding: &Finding, out: &mut [u8]) {
         out[..hidden].fill(digit);
         return;
     }
-    match finding.kind {
+    hide_text(value, finding.kind, out);
+}
+
+/// Hides a value that stands in a text, or in what becomes one.
+pub(crate) fn hide_text(value: &[u8], kind: Kind, out: &mut [u8]) {
+    match kind {
         Kind::Card => hide_where(value, out, digits_before_last(value, 4)),
         Kind::Phone => hide_where(value, out, digits_before_last(value, 2)),
         Kind::Iban => hide_where(value, out, |i, b| i > 1 && b != b' '),
         Kind::Email => hide_where(value, out, |_, b| b != b'@' && b != b'.'),
         Kind::PrivateKey => hide_armour(value, out),
+        Kind::Word => hide_where(value, out, |_, b| b != b' '),
         _ => hide_where(value, out, |_, b| b.is_ascii_alphanumeric()),
     }
 }
@@ -52,12 +58,20 @@ fn digits_before_last(value: &[u8], kept: usize) -> impl Fn(usize, u8) -> bool {
     move |i, b| i < last && b.is_ascii_digit()
 }
 
-/// Everything but line ends, raw or escaped.
+/// Everything but line ends, raw or escaped. In JSON inside of JSON an escape has several backslashes, and
+/// none of them may go. Whatever else follows a backslash is hidden.
 fn hide_armour(value: &[u8], out: &mut [u8]) {
     let mut kept_until = 0;
     for (i, b) in value.iter().enumerate() {
         if *b == b'\\' && i >= kept_until {
-            kept_until = i + if value.get(i + 1) == Some(&b'u') { 6 } else { 2 };
+            let rest = value.get(i..).unwrap_or_default();
+            let slashes = rest.iter().take_while(|b| **b == b'\\').count();
+            let escape = match rest.get(slashes) {
+                Some(b'u') if rest.iter().skip(slashes + 1).take(4).all(u8::is_ascii_hexdigit) => 5,
+                Some(b'n' | b'r' | b't' | b'b' | b'f' | b'/') => 1,
+                _ => 0,
+            };
+            kept_until = i + slashes + escape;
         }
         if i >= kept_until && !matches!(b, b'\r' | b'\n') {
             out[i] = HIDDEN;

@@ -123,8 +123,8 @@ fn first_groups(buf: &[u8], run: &Groups, kinds: KindSet) -> Option<Finding> {
 
 /// Most groups that a number is written in.
 const GROUPS_MAX: usize = 10;
-/// What a number may take, less the two bytes after it that are looked at.
-const WINDOW: usize = REACH - 2;
+/// What a number may take, less the three bytes after it that are looked at.
+const WINDOW: usize = REACH - 3;
 
 /// Digits in groups with separators between them, as in `4111 1111 1111 1111` or `(415) 555-0132`.
 pub(crate) struct Groups {
@@ -218,13 +218,15 @@ impl Groups {
             return None;
         }
         let end = self.end(groups);
+        // Programs that keep numbers as floats write `.0` behind whole ones.
+        let float = buf.get(end) == Some(&b'.') && buf.get(end + 1) == Some(&b'0') && !is_at(buf, end + 2, ALNUM);
         let ends = if groups == self.count {
             !self.tail_is_word
         } else {
             // More digits follow: a new number after a blank, the same one after a dot or a dash.
-            !matches!(self.separator(groups), b'-' | b'.')
+            float || !matches!(self.separator(groups), b'-' | b'.')
         };
-        let fraction = buf.get(end) == Some(&b'.') && buf.get(end + 1).is_some_and(u8::is_ascii_digit);
+        let fraction = buf.get(end) == Some(&b'.') && buf.get(end + 1).is_some_and(u8::is_ascii_digit) && !float;
         (ends && !fraction).then(|| (self.digits(groups), end))
     }
 

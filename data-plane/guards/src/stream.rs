@@ -4,21 +4,24 @@
 //! at most [`MAX_HELD`](crate::MAX_HELD) after a chunk. Some bytes that were released are kept for a
 //! while: what stands before a value decides whether it is one. After a block nothing is released.
 
+use std::ops::Deref;
+
 use crate::{
     detectors::Cursor,
     finding::Finding,
     guard::{Blocked, Guard, count},
     kind::Counts,
     numbers::LOOK_BEHIND,
+    tally::Tally,
 };
 
 /// From so many held bytes on, a scan waits for a quarter more: many small chunks would otherwise make
 /// the work grow with the square of what is held.
 const EAGER_MAX: usize = 1024;
 
-/// One text on its way through a [`Guard`].
-pub struct GuardStream<'a> {
-    guard: &'a Guard,
+/// One text on its way through a [`Guard`], borrowed or shared.
+pub struct GuardStream<G> {
+    guard: G,
     /// Released bytes that still matter, then held ones from `cursor.from` on.
     buf: Vec<u8>,
     cursor: Cursor,
@@ -26,11 +29,13 @@ pub struct GuardStream<'a> {
     scan_at: usize,
     found: Vec<Finding>,
     counts: Counts,
+    tally: Tally,
     blocked: Option<Blocked>,
 }
 
-impl<'a> GuardStream<'a> {
-    pub(crate) fn new(guard: &'a Guard) -> GuardStream<'a> {
+impl<G: Deref<Target = Guard>> GuardStream<G> {
+    /// A text that has not begun.
+    pub fn new(guard: G) -> GuardStream<G> {
         GuardStream {
             guard,
             buf: Vec::new(),
@@ -38,6 +43,7 @@ impl<'a> GuardStream<'a> {
             scan_at: 0,
             found: Vec::new(),
             counts: Counts::default(),
+            tally: Tally::default(),
             blocked: None,
         }
     }
@@ -70,6 +76,11 @@ impl<'a> GuardStream<'a> {
         self.counts
     }
 
+    /// The same by kind and action.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// How many bytes are held.
     pub fn held(&self) -> usize {
         self.buf.len() - self.cursor.from
@@ -79,6 +90,7 @@ impl<'a> GuardStream<'a> {
         let from = self.cursor.from;
         let next = self.guard.detectors().advance(&self.buf, self.cursor, last, &mut self.found);
         self.counts.merge(&count(&self.found));
+        self.guard.tally(&self.found, &mut self.tally);
         if let Some(blocked) = self.guard.blocked(&self.found) {
             self.blocked = Some(blocked);
             self.buf = Vec::new();

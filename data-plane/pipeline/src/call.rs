@@ -5,7 +5,7 @@ use std::sync::Arc;
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef};
 
-use crate::Reservation;
+use crate::{CallGuard, GuardedParams, Reservation};
 
 /// How a caller proves who it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -265,7 +265,7 @@ pub struct Validated {
 #[derive(Debug)]
 pub struct Guarded {
     pub(crate) limited: Limited,
-    pub(crate) params: RawJson,
+    pub(crate) guarded: GuardedParams,
 }
 /// Its intent is durable: it may run.
 #[derive(Debug)]
@@ -325,7 +325,11 @@ knows_target! {
 impl Call<Intended> {
     /// The parameters as the guards left them; what may be sent on.
     pub fn params(&self) -> &RawJson {
-        &self.stage.guarded.params
+        &self.stage.guarded.guarded.params
+    }
+    /// What watches it while it runs, if anything.
+    pub fn guard(&self) -> Option<&dyn CallGuard> {
+        self.stage.guarded.guarded.guard.as_deref()
     }
     /// Where the intent stands in the log.
     pub fn intent(&self) -> &AuditReceipt {

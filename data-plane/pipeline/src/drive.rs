@@ -8,8 +8,9 @@ use provost_types::{
 };
 
 use crate::{
-    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded, Intended, Limited, Plane,
-    Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
+    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded, GuardedParams, Intended,
+    Limited, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
+    guard::GuardedLink,
 };
 
 /// Runs one call from arrival to its durable end.
@@ -22,13 +23,14 @@ pub async fn drive<P: Plane>(plane: &P, call: Call<Received>, link: &dyn ClientL
     let mut facts = Facts::new(plane, &snapshot, call.shared_request());
     match admit(plane, &snapshot, call, &mut facts).await {
         Ok(call) => {
+            facts.guarded(&call.stage.guarded);
             let call = match intend(plane, call, &facts).await {
                 Ok(call) => call,
                 Err(rejection) => return Answer::refused(rejection, None),
             };
             finish(plane, &snapshot, call, link, &facts).await
         }
-        Err(rejection) => refuse(plane, rejection, &facts).await,
+        Err(rejection) => refuse(plane, &snapshot, rejection, facts).await,
     }
 }
 
@@ -62,14 +64,15 @@ async fn admit<P: Plane>(
     plane.validate(snapshot, &call)?;
     let call: Call<Validated> = call.into_stage(|limited| Validated { limited });
 
-    let params = plane.guard_in(snapshot, &call)?;
-    Ok(call.into_stage(|v| Guarded { limited: v.limited, params }))
+    let guarded = plane.guard_in(snapshot, &call)?;
+    Ok(call.into_stage(|v| Guarded { limited: v.limited, guarded }))
 }
 
 /// No durable intent, no execution.
 async fn intend<P: Plane>(plane: &P, call: Call<Guarded>, facts: &Facts) -> Result<Call<Intended>, Rejection> {
     let event = facts.event(Phase::Intent, facts.request.arrived_ns);
-    match record_with(plane, facts, event, Some(&facts.request.params)).await {
+    let params = call.stage.guarded.params.clone();
+    match record_with(plane, facts, event, Some(&params)).await {
         Ok(receipt) => Ok(call.into_stage(|guarded| Intended { guarded, receipt })),
         Err(cause) => Err(audit_unavailable(&cause.to_string())),
     }
@@ -85,29 +88,50 @@ async fn finish<P: Plane>(
     facts: &Facts,
 ) -> Answer {
     call.reservation().begin();
-    let Execution { reply, status, usage } = plane.execute(snapshot, &call, link).await;
-    let reply = plane.guard_out(snapshot, &call, reply);
+    let execution = match call.guard() {
+        Some(guard) => plane.execute(snapshot, &call, &GuardedLink { link, guard }).await,
+        None => plane.execute(snapshot, &call, link).await,
+    };
+    let Execution { reply, status, usage } = execution;
+    let replied = match call.guard() {
+        Some(guard) => guard.reply(reply),
+        None => Ok(reply),
+    };
     call.reservation().settle(&usage);
     let limits = call.reservation().limits();
-    let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
 
-    let event = outcome(plane, facts, &reply, status, usage);
-    match record_with(plane, facts, event, body_of(&reply)).await {
-        Ok(receipt) => Answer { outcome: Ok(reply), receipt: Some(receipt), limits },
+    let mut event = outcome(plane, facts, &replied, status, usage);
+    event.guards = call.guard().map(|guard| guard.found()).unwrap_or_default();
+    let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
+    match record_with(plane, facts, event, replied.as_ref().ok().and_then(body_of)).await {
+        Ok(receipt) => Answer { outcome: replied, receipt: Some(receipt), limits },
         // The effect may stand, but an answer without a durable outcome must not leave.
         Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), Some(call.stage.intended.receipt)),
     }
 }
 
-fn outcome<P: Plane>(plane: &P, facts: &Facts, reply: &Reply, status: CallStatus, usage: Usage) -> AuditEvent {
+/// A reply that a guard holds back is an error to the caller, and the call has run all the same.
+fn outcome<P: Plane>(
+    plane: &P,
+    facts: &Facts,
+    replied: &Result<Reply, Rejection>,
+    status: CallStatus,
+    usage: Usage,
+) -> AuditEvent {
     let now = plane.now_ns();
     let mut event = facts.event(Phase::Outcome, now);
     event.status = Some(status);
-    if let Reply::Error(error) = reply {
-        event.error = Some(error.code.to_string());
+    match replied {
+        Ok(Reply::Error(error)) => event.error = Some(error.code.to_string()),
+        Ok(_) => {}
+        Err(held_back) => {
+            event.status = Some(CallStatus::RpcError);
+            event.error = Some(held_back.code.to_owned());
+            event.reason = Some(held_back.error.message.clone());
+        }
     }
     event.impact = Impact {
-        bytes_out: body_of(reply).map_or(0, |b| b.as_bytes().len() as u64),
+        bytes_out: replied.as_ref().ok().and_then(body_of).map_or(0, |b| b.as_bytes().len() as u64),
         rows: usage.rows,
         tokens_in: usage.tokens_in,
         tokens_out: usage.tokens_out,
@@ -120,15 +144,21 @@ fn outcome<P: Plane>(plane: &P, facts: &Facts, reply: &Reply, status: CallStatus
 
 /// A refusal is an outcome: it is recorded before it is answered. An unknown caller's refusal goes
 /// to the cluster's log, since no tenant is known.
-async fn refuse<P: Plane>(plane: &P, rejection: Rejection, facts: &Facts) -> Answer {
+async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejection, mut facts: Facts) -> Answer {
     let now = plane.now_ns();
+    let mut params = facts.request.params.clone();
+    if let Some(caller) = &facts.caller {
+        let guarded = plane.guard_refused(snapshot, caller, facts.target.as_deref(), &facts.request);
+        facts.guarded(&guarded);
+        params = guarded.params;
+    }
     let mut event = facts.event(Phase::Denied, now);
     event.decision = Some(Effect::Deny);
     event.status = Some(CallStatus::Denied);
     event.error = Some(rejection.code.to_owned());
-    event.reason = Some(rejection.error.message.clone());
+    event.reason = Some(facts.without_target(&rejection.error.message));
     event.impact.duration_us = now.saturating_sub(facts.request.arrived_ns) / 1_000;
-    match record_with(plane, facts, event, Some(&facts.request.params)).await {
+    match record_with(plane, &facts, event, Some(&params)).await {
         Ok(receipt) => Answer::refused(rejection, Some(receipt)),
         Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), None),
     }
@@ -172,6 +202,10 @@ struct Facts {
     decision: Option<Effect>,
     policies: Vec<String>,
     revision: Revision,
+    /// What guards found in the parameters.
+    found: Vec<String>,
+    /// What to say that was called, where that is protected itself.
+    shown: Option<String>,
 }
 
 impl Facts {
@@ -183,6 +217,21 @@ impl Facts {
             decision: None,
             policies: Vec::new(),
             revision: plane.revision(snapshot),
+            found: Vec::new(),
+            shown: None,
+        }
+    }
+
+    fn guarded(&mut self, guarded: &GuardedParams) {
+        self.found.clone_from(&guarded.found);
+        self.shown.clone_from(&guarded.target);
+    }
+
+    /// A sentence that may name what was called, without that where it is protected.
+    fn without_target(&self, text: &str) -> String {
+        match (&self.shown, self.request.operation.target()) {
+            (Some(shown), Some(target)) => text.replace(target, shown),
+            _ => text.to_owned(),
         }
     }
 
@@ -211,6 +260,7 @@ impl Facts {
             what: What {
                 method: request.operation.method().to_owned(),
                 target: match target {
+                    _ if self.shown.is_some() => self.shown.clone(),
                     Some(t) if !t.full.is_empty() => Some(t.full.clone()),
                     _ => request.operation.target().map(str::to_owned),
                 },
@@ -234,6 +284,7 @@ impl Facts {
             status: None,
             error: None,
             reason: None,
+            guards: if phase == Phase::Outcome { Vec::new() } else { self.found.clone() },
             body: None,
             impact: Impact { bytes_in: request.params.as_bytes().len() as u64, ..Impact::default() },
         }

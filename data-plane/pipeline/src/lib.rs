@@ -12,6 +12,7 @@
 mod answer;
 mod call;
 mod drive;
+mod guard;
 mod ports;
 
 pub use answer::{Answer, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, Usage};
@@ -20,4 +21,5 @@ pub use call::{
     Received, Request, Resolved, Route, Target, TraceFacts, Validated,
 };
 pub use drive::drive;
+pub use guard::{CallGuard, GuardedParams};
 pub use ports::{AskError, ClientLink, Hold, Plane, Reservation};

@@ -6,8 +6,8 @@ use provost_mcp::RawJson;
 use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, PrincipalRef, Revision};
 
 use crate::{
-    Admitted, Authenticated, Call, Caller, Execution, Intended, LimitState, Limited, Received, Rejection, Reply,
-    Resolved, Target, Usage, Validated,
+    Admitted, Authenticated, Call, Caller, Execution, GuardedParams, Intended, LimitState, Limited, Received,
+    Rejection, Request, Resolved, Target, Usage, Validated,
 };
 
 /// Units held for a call. A hold that is dropped before its call begins gives everything back, so
@@ -60,6 +60,9 @@ pub enum AskError {
     /// The client took too long.
     #[error("the client did not answer in time")]
     TimedOut,
+    /// A guard lets the question or the answer not pass.
+    #[error("PV-GUARD-BLOCKED: a guard lets no value of kind {0} pass in a question to the client or its answer")]
+    Guarded(String),
 }
 
 /// The client's end of a running call.
@@ -109,8 +112,16 @@ pub trait Plane: Send + Sync {
     ) -> impl Future<Output = Result<Reservation, Rejection>> + Send;
     /// Do the arguments fit the schema?
     fn validate(&self, snapshot: &Self::Snapshot, call: &Call<Limited>) -> Result<(), Rejection>;
-    /// May these parameters go out? Returns them as they may.
-    fn guard_in(&self, snapshot: &Self::Snapshot, call: &Call<Validated>) -> Result<RawJson, Rejection>;
+    /// May these parameters go out? Returns them as they may, and what guards the call from then on.
+    fn guard_in(&self, snapshot: &Self::Snapshot, call: &Call<Validated>) -> Result<GuardedParams, Rejection>;
+    /// The parameters of a call that was refused, at whatever stage, as they may be recorded.
+    fn guard_refused(
+        &self,
+        snapshot: &Self::Snapshot,
+        caller: &Caller,
+        target: Option<&Target>,
+        request: &Request,
+    ) -> GuardedParams;
     /// Runs it, with credentials, deadline, breaker and caps.
     fn execute(
         &self,
@@ -118,8 +129,6 @@ pub trait Plane: Send + Sync {
         call: &Call<Intended>,
         link: &dyn ClientLink,
     ) -> impl Future<Output = Execution> + Send;
-    /// May this answer go back? Returns it as it may.
-    fn guard_out(&self, snapshot: &Self::Snapshot, call: &Call<Intended>, reply: Reply) -> Reply;
     /// Makes one record durable.
     fn record(&self, event: AuditEvent) -> impl Future<Output = Result<AuditReceipt, AuditUnavailable>> + Send;
     /// Makes an event of a known caller fit for the log: seals its body, and names the caller as the

@@ -35,6 +35,33 @@ struct FakePlane {
     begun: Arc<AtomicU64>,
     settled: Arc<AtomicU64>,
     freed: Arc<AtomicU64>,
+    guard: Option<Arc<FakeGuard>>,
+}
+
+/// Lets nothing through on the way; at the end it blocks if told so.
+#[derive(Debug, Default)]
+struct FakeGuard {
+    blocks: bool,
+    noted: AtomicU64,
+}
+
+impl CallGuard for FakeGuard {
+    fn notify(&self, _: &str, _: RawJson, _: &mut dyn FnMut(RawJson)) {
+        self.noted.fetch_add(1, Ordering::SeqCst);
+    }
+    fn question(&self, _: &RawJson) -> Result<RawJson, String> {
+        Err("card".to_owned())
+    }
+    fn answer(&self, _: RawJson) -> Result<RawJson, String> {
+        Err("card".to_owned())
+    }
+    fn reply(&self, reply: Reply) -> Result<Reply, Rejection> {
+        let refusal = Rejection::new(RejectionKind::Guarded, "PV-GUARD-BLOCKED", "told to");
+        if self.blocks { Err(refusal) } else { Ok(reply) }
+    }
+    fn found(&self) -> Vec<String> {
+        vec!["jwt:block=2".to_owned()]
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +95,7 @@ impl FakePlane {
             begun: Arc::default(),
             settled: Arc::default(),
             freed: Arc::default(),
+            guard: None,
         }
     }
     fn step(&self, name: &str) {
@@ -132,22 +160,33 @@ impl Plane for FakePlane {
         self.step("validate");
         self.refused(Refuse::Schema, RejectionKind::Invalid)
     }
-    fn guard_in(&self, _: &Revision, call: &Call<Validated>) -> Result<RawJson, Rejection> {
+    fn guard_in(&self, _: &Revision, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
         self.step("guard_in");
         self.refused(Refuse::Guard, RejectionKind::Guarded)?;
-        Ok(call.request().params.clone())
+        let mut guarded = GuardedParams::untouched(call.request().params.clone());
+        if self.guard.is_some() {
+            guarded.params = RawJson::from(serde_json::json!({ "masked": true }));
+            guarded.found = vec!["card:mask=1".to_owned()];
+            guarded.guard = self.guard.clone().map(|guard| guard as Arc<dyn CallGuard>);
+        }
+        Ok(guarded)
     }
-    async fn execute(&self, _: &Arc<Revision>, call: &Call<Intended>, _: &dyn ClientLink) -> Execution {
+    fn guard_refused(&self, _: &Revision, _: &Caller, target: Option<&Target>, request: &Request) -> GuardedParams {
+        let target = target.map(|_| "p.***".to_owned());
+        GuardedParams {
+            target,
+            found: vec!["iban:mask=1".to_owned()],
+            ..GuardedParams::untouched(request.params.clone())
+        }
+    }
+    async fn execute(&self, _: &Arc<Revision>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         self.step("execute");
+        link.notify("notifications/progress", RawJson::EMPTY_OBJECT);
         assert_eq!(call.intent().index, 0, "the intent is durable before execution");
         assert_eq!(self.begun.load(Ordering::SeqCst), 1, "what is held counts before execution");
         let mut execution = Execution::result(RawJson::from(serde_json::json!({"a":1})), false);
         execution.usage.rows = 3;
         execution
-    }
-    fn guard_out(&self, _: &Revision, _: &Call<Intended>, reply: Reply) -> Reply {
-        self.step("guard_out");
-        reply
     }
     async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
         self.step(&format!("record {:?}", event.phase));
@@ -221,7 +260,7 @@ fn a_call_takes_every_stage_in_order_and_is_recorded_twice() {
     assert!(matches!(answer.outcome, Ok(Reply::Result { .. })));
     assert_eq!(answer.receipt.unwrap().index, 1);
     let expect = "snapshot,authenticate,resolve,authorise,limit,validate,guard_in,record Intent,\
-                  execute,guard_out,record Outcome";
+                  execute,record Outcome";
     assert_eq!(plane.trace.lock().unwrap().join(","), expect);
     let records = plane.records.lock().unwrap();
     let (intent, outcome) = (&records[0], &records[1]);
@@ -266,6 +305,48 @@ fn a_refusal_at_any_stage_is_recorded_once_never_executed_and_holds_nothing() {
         assert_eq!(records[0].body.is_some(), tenant.is_some(), "{at:?}: nothing is kept of an unknown caller");
         assert_eq!(plane.freed.load(Ordering::SeqCst), freed, "{at:?} kept its reservation");
         assert_eq!(plane.begun.load(Ordering::SeqCst), 0, "{at:?} counts");
+        let guarded = tenant.is_some() && at != Refuse::Resolve;
+        assert_eq!(records[0].guards.is_empty(), tenant.is_none(), "{at:?}");
+        assert_eq!(records[0].what.target.as_deref() == Some("p.***"), guarded, "{at:?}");
+    }
+}
+
+/// Fails the test if a notification reaches the client.
+struct DeafLink;
+impl ClientLink for DeafLink {
+    fn notify(&self, method: &str, _: RawJson) {
+        panic!("{method} passed by the guard");
+    }
+    fn ask<'a>(&'a self, _: &'a RawJson) -> Option<BoxFuture<'a, Result<RawJson, AskError>>> {
+        None
+    }
+    fn cancelled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn a_guarded_call_is_recorded_as_the_guards_left_it_and_all_of_it_passes_them() {
+    for blocks in [false, true] {
+        let mut plane = FakePlane::new(Refuse::Nothing);
+        let guard = Arc::new(FakeGuard { blocks, ..FakeGuard::default() });
+        plane.guard = Some(guard.clone());
+        let answer = block_on(drive(&plane, call(), &DeafLink));
+        assert_eq!(guard.noted.load(Ordering::SeqCst), 1);
+        let records = plane.records.lock().unwrap();
+        let (intent, outcome) = (&records[0], &records[1]);
+        let kept = |event: &AuditEvent| event.body.as_ref().map(|b| b.len);
+        assert_eq!((kept(intent), &intent.guards), (Some(15), &vec!["card:mask=1".to_owned()]));
+        assert_eq!(outcome.guards, ["jwt:block=2"]);
+        if blocks {
+            assert_eq!(answer.outcome.unwrap_err().code, "PV-GUARD-BLOCKED");
+            assert_eq!((outcome.phase, outcome.status), (Phase::Outcome, Some(CallStatus::RpcError)));
+            assert_eq!((outcome.error.as_deref(), kept(outcome)), (Some("PV-GUARD-BLOCKED"), None));
+        } else {
+            assert!(matches!(answer.outcome, Ok(Reply::Result { .. })));
+            assert_eq!((outcome.status, kept(outcome)), (Some(CallStatus::Ok), Some(7)));
+        }
+        assert_eq!(plane.settled.load(Ordering::SeqCst), 3, "what ran is charged");
     }
 }
 

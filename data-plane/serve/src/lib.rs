@@ -10,6 +10,7 @@
 pub mod bodies;
 mod config;
 mod frontend;
+mod guards;
 mod http;
 mod listen;
 mod mcp;

@@ -149,7 +149,11 @@ pub struct AuditEvent {
     pub error: Option<String>,
     /// One sentence on why it was refused or failed; never contents.
     pub reason: Option<String>,
-    /// The arguments as received, for intents and denials; the answer, for outcomes. `None` for
+    /// What guards found: of each kind and action how many, `card:mask=2`. Of the arguments for intents
+    /// and denials; for outcomes of what came back, and of answers to questions. Never a value.
+    #[serde(default)]
+    pub guards: Vec<String>,
+    /// The arguments as guards left them, for intents and denials; the answer, for outcomes. `None` for
     /// what has none, and for callers who are not known: there is nobody's key to keep it under.
     pub body: Option<Body>,
     /// Sizes, tokens, cost, duration.

@@ -8,7 +8,9 @@
 
 mod audit;
 mod body;
+mod content_path;
 mod decision;
+mod guard;
 mod inference;
 mod name;
 mod resource;
@@ -21,7 +23,11 @@ pub use audit::{
 pub use body::{
     Body, KeptBody, KeyId, MAX_BODY_BYTES, Month, NotAKeyId, NotAMonth, Pseudonym, SealedBytes, SubjectKey, SubjectKeys,
 };
+pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
+pub use guard::{
+    GuardAction, GuardDictionary, GuardDirection, GuardKind, GuardMode, GuardPathRule, GuardRule, GuardSpec,
+};
 pub use inference::{
     ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference, InferenceError,
     InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,

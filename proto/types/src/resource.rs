@@ -32,11 +32,13 @@ pub enum Kind {
     NodeGroup,
     /// What use costs.
     Price,
+    /// What may not leave in calls.
+    Guard,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -48,6 +50,7 @@ impl Kind {
         Kind::Quota,
         Kind::NodeGroup,
         Kind::Price,
+        Kind::Guard,
     ];
 
     /// The kind as written in YAML.
@@ -64,6 +67,7 @@ impl Kind {
             Kind::Quota => "Quota",
             Kind::NodeGroup => "NodeGroup",
             Kind::Price => "Price",
+            Kind::Guard => "Guard",
         }
     }
 
@@ -84,7 +88,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price"
+     NodeGroup, Price, Guard"
 )]
 pub struct UnknownKind(pub String);
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Kind, Name, PolicyMode};
+use crate::{GuardSpec, Kind, Name, PolicyMode};
 
 /// A typed spec; the variant is the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,7 @@ pub enum Spec {
     Quota(QuotaSpec),
     NodeGroup(NodeGroupSpec),
     Price(PriceSpec),
+    Guard(GuardSpec),
 }
 
 impl Spec {
@@ -40,6 +41,7 @@ impl Spec {
             Spec::Quota(_) => Kind::Quota,
             Spec::NodeGroup(_) => Kind::NodeGroup,
             Spec::Price(_) => Kind::Price,
+            Spec::Guard(_) => Kind::Guard,
         }
     }
 }

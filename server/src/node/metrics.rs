@@ -89,6 +89,13 @@ fn of_data_plane(node: &Node) -> Vec<Sample> {
         is_counter: true,
         value: float(count),
     }));
+    samples.extend(node.guard_counts().into_iter().map(|(kind, action, count)| Sample {
+        name: "provost_guard_findings_total",
+        labels: format!("{{kind=\"{kind}\",action=\"{action}\"}}"),
+        help: "Values that guards found, by kind and by what was done about them.",
+        is_counter: true,
+        value: float(count),
+    }));
     samples
 }
 

@@ -12,6 +12,7 @@ mod conformance;
 mod conformance_npm;
 mod crash;
 mod files;
+mod guards;
 mod harness;
 mod inference;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]

@@ -78,6 +78,7 @@ fn denied(call: u64) -> AuditEvent {
         status: Some(CallStatus::Denied),
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: None,
         impact: Impact::default(),
     }

@@ -41,6 +41,7 @@ fn event(subject: &str, call: u128, key: &SubjectKey, body: &[u8]) -> AuditEvent
         status: None,
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: Some(keep(key, &place, body, None, Keep::Sealed).unwrap()),
         impact: Impact::default(),
     }

@@ -46,6 +46,7 @@ pub fn event(log: &LogId, phase: Phase, call: u128, time_ns: u64) -> AuditEvent 
         status: (phase == Phase::Outcome).then_some(CallStatus::Ok),
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: Some(Body {
             commit: Hash::of(&call.to_le_bytes()).0,
             key: KeyId([7; 16]),

@@ -203,6 +203,7 @@ fn event(log: &LogId, index: u64) -> AuditEvent {
         status: outcome.then_some(CallStatus::Ok),
         error: None,
         reason: None,
+        guards: Vec::new(),
         body: Some(Body {
             commit: digest,
             key: KeyId([7; 16]),

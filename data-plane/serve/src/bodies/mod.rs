@@ -210,6 +210,7 @@ mod tests {
             status: None,
             error: None,
             reason: None,
+            guards: Vec::new(),
             body: None,
             impact: Impact::default(),
         }

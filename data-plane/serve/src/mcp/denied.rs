@@ -81,6 +81,7 @@ impl<P: Plane + 'static> Frontend<P> {
             status: Some(CallStatus::Denied),
             error: Some(denied.code.to_owned()),
             reason: Some(denied.reason),
+            guards: Vec::new(),
             body: None,
             impact: Impact::default(),
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use provost_data_guards::GuardIndex;
 use provost_data_policy::{PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
 use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, Revision, Snapshot, Spec};
@@ -30,6 +31,7 @@ pub struct Compiled {
     pub(super) keys: ApiKeys,
     pub(super) quotas: QuotaIndex,
     pub(super) prices: PriceIndex,
+    pub(super) guards: GuardIndex,
     /// The plugins behind whose tools stand models, by tenant: seldom more than one.
     inference: HashMap<Name, Vec<Name>>,
     /// What records say of each plugin, by tenant and name.
@@ -49,21 +51,30 @@ impl Compiled {
     /// Compiles a snapshot; all problems at once.
     pub fn new(snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
         let engine = PolicyEngine::compile(&snapshot);
-        Self::with(engine, snapshot)
+        Self::with(engine, snapshot, None)
     }
 
     /// Compiles a later snapshot; tenants that did not change are taken over.
     pub fn next(&self, snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
         let engine = self.engine.recompile(&snapshot);
-        Self::with(engine, snapshot)
+        Self::with(engine, snapshot, Some(&self.guards))
     }
 
-    fn with(engine: Result<PolicyEngine, Vec<PolicyProblem>>, snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
+    fn with(
+        engine: Result<PolicyEngine, Vec<PolicyProblem>>,
+        snapshot: Arc<Snapshot>,
+        guards: Option<&GuardIndex>,
+    ) -> Result<Self, CompileError> {
         let revision = snapshot.revision;
         let engine = engine.map_err(|problems| CompileError { revision, problems })?;
         let keys = ApiKeys::compile(&snapshot);
         let quotas = QuotaIndex::compile(&snapshot);
         let prices = PriceIndex::compile(&snapshot);
+        let guards = GuardIndex::compile(&snapshot, guards).map_err(|(key, cause)| {
+            let message = format!("its dictionaries cannot be compiled: {cause}");
+            let problem = PolicyProblem { key, message, line: None, column: None, hint: None };
+            CompileError { revision, problems: vec![problem] }
+        })?;
         let plugin_facts = snapshot
             .of_kind(Kind::Plugin)
             .filter_map(|plugin| {
@@ -79,7 +90,7 @@ impl Compiled {
             })
             .collect();
         let inference = inference_plugins(&snapshot);
-        Ok(Self { snapshot, engine, keys, quotas, prices, inference, plugin_facts })
+        Ok(Self { snapshot, engine, keys, quotas, prices, guards, inference, plugin_facts })
     }
 
     /// What this was compiled from.

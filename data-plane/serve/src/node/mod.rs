@@ -18,4 +18,5 @@ mod schemas;
 mod target;
 
 pub use compiled::{CompileError, Compiled};
+pub(crate) use models::CHUNK;
 pub use plane::{Node, NodePorts};

@@ -9,8 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use provost_data_pipeline::{
-    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, Intended, Limited, Operation, Plane,
-    Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target, Validated,
+    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Intended, Limited,
+    Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation, Resolved, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
@@ -23,6 +23,7 @@ use provost_types::{
 use super::{compiled::Compiled, counts::Counts, lists};
 use crate::{
     bodies::BodyKeeper,
+    guards::{self, GuardCounts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -55,6 +56,7 @@ pub struct Node {
     pub(super) inference: Arc<dyn Inference>,
     anonymous: Option<Arc<Caller>>,
     counts: Counts,
+    guard_counts: Arc<GuardCounts>,
     pub(super) quotas: Option<Arc<Quotas>>,
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
@@ -68,8 +70,18 @@ impl Node {
         let anonymous =
             anonymous.map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() }));
         let current = ArcSwap::from_pointee(first);
-        let counts = Counts::default();
-        Self { current, audit, toolbox, inference, anonymous, counts, quotas: None, staleness: None, bodies: None }
+        Self {
+            current,
+            audit,
+            toolbox,
+            inference,
+            anonymous,
+            counts: Counts::default(),
+            guard_counts: Arc::default(),
+            quotas: None,
+            staleness: None,
+            bodies: None,
+        }
     }
 
     /// With keys to keep bodies under; a node without records calls and nothing of their bodies.
@@ -113,6 +125,11 @@ impl Node {
     /// Calls since the start by how they ended.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.counts.read()
+    }
+
+    /// Values that guards found since the start: kind, action, how many.
+    pub fn guard_counts(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.guard_counts.read()
     }
 
     /// The state that calls run under now: the next one is compiled from it.
@@ -373,8 +390,20 @@ impl Plane for Node {
         })
     }
 
-    fn guard_in(&self, _: &Compiled, call: &Call<Validated>) -> Result<RawJson, Rejection> {
-        Ok(call.request().params.clone())
+    fn guard_in(&self, snapshot: &Compiled, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
+        let model = model_of(snapshot, call.caller(), call.target(), call.request());
+        guards::guard_in(&snapshot.guards, &self.guard_counts, call, model.as_deref())
+    }
+
+    fn guard_refused(
+        &self,
+        snapshot: &Compiled,
+        caller: &Caller,
+        target: Option<&Target>,
+        request: &Request,
+    ) -> GuardedParams {
+        let model = target.and_then(|target| model_of(snapshot, caller, target, request));
+        guards::guard_refused(&snapshot.guards, &self.guard_counts, caller, target, request, model.as_deref())
     }
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
@@ -382,10 +411,6 @@ impl Plane for Node {
         let usage = &mut execution.usage;
         usage.cost_micro = super::limit::price(snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
         execution
-    }
-
-    fn guard_out(&self, _: &Compiled, _: &Call<Intended>, reply: Reply) -> Reply {
-        reply
     }
 
     async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
@@ -413,6 +438,16 @@ impl Plane for Node {
 /// The `model` that a tool of the `inference` built-in is asked to run.
 fn model_argument(arguments: &RawJson) -> Option<String> {
     RawObject::parse(arguments).ok()?.get_text("model")
+}
+
+/// The model behind a tool, where a guard may ask for it.
+fn model_of(snapshot: &Compiled, caller: &Caller, target: &Target, request: &Request) -> Option<String> {
+    let tenant = &caller.principal.tenant;
+    let plugin = target.plugin.as_ref()?;
+    if !snapshot.guards.has_any(tenant) || !snapshot.is_inference(tenant, plugin) {
+        return None;
+    }
+    model_argument(&arguments(&request.params)?)
 }
 
 /// Both decisions allow: what made each so.

@@ -7,9 +7,9 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use provost_data_pipeline::{
-    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, Hold, Intended, LimitKind,
-    LimitState, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Reservation, Resolved, Target,
-    Usage, Validated,
+    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold, Intended,
+    LimitKind, LimitState, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation,
+    Resolved, Target, Usage, Validated,
 };
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
@@ -189,8 +189,12 @@ impl Plane for FakePlane {
         Ok(())
     }
 
-    fn guard_in(&self, (): &(), call: &Call<Validated>) -> Result<RawJson, Rejection> {
-        Ok(call.request().params.clone())
+    fn guard_in(&self, (): &(), call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
+        Ok(GuardedParams::untouched(call.request().params.clone()))
+    }
+
+    fn guard_refused(&self, (): &(), _: &Caller, _: Option<&Target>, request: &Request) -> GuardedParams {
+        GuardedParams::untouched(request.params.clone())
     }
 
     async fn execute(&self, _snapshot: &Arc<()>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
@@ -242,10 +246,6 @@ impl Plane for FakePlane {
             Operation::Embed(_) => Execution::error(RpcError::new(RpcError::INTERNAL, "secret")),
             _ => Execution::result(RawJson::EMPTY_OBJECT, false),
         }
-    }
-
-    fn guard_out(&self, (): &(), _call: &Call<Intended>, reply: Reply) -> Reply {
-        reply
     }
 
     async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {

@@ -1,0 +1,105 @@
+//! What is content in each kind of message, and what is the protocol's own.
+//!
+//! As little as possible is passed over: whatever is, could carry a value past the guards.
+
+use provost_data_guards::{Layout, Root};
+use provost_data_pipeline::Operation;
+
+/// Members of `_meta` that are the protocol's: ids and traces, which look random, and words that must stay.
+const META: &[&str] = &[
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/logLevel",
+    "progressToken",
+    "traceparent",
+    "tracestate",
+    "baggage",
+];
+
+/// The `params` of MCP requests.
+const PARAMS: Layout = Layout {
+    // Opened by the front end: an executor's own words, which the caller cannot change.
+    skipped: &["requestState"],
+    // They say what is called, and policy has decided about that.
+    fixed: &["name", "uri", "ref", "taskId"],
+    meta_skipped: META,
+    root: Root::Member("arguments"),
+};
+
+/// Bodies of OpenAI requests.
+const OPENAI_REQUEST: Layout = Layout { skipped: &[], fixed: &["model"], meta_skipped: &[], root: Root::Whole };
+
+/// Results of MCP requests.
+const RESULT: Layout = Layout {
+    // It is sealed before it leaves.
+    skipped: &["requestState"],
+    fixed: &[],
+    meta_skipped: META,
+    root: Root::MemberAndTexts("structuredContent", &["text"]),
+};
+
+/// OpenAI completions.
+const COMPLETION: Layout = Layout {
+    skipped: &["id", "object", "created", "model", "usage"],
+    fixed: &[],
+    meta_skipped: &[],
+    root: Root::MemberAndTexts("", &["content"]),
+};
+
+/// Notifications that belong to a call.
+pub(super) const NOTIFICATION: Layout = Layout {
+    // The token is the client's own, and the others are numbers.
+    skipped: &["progressToken", "progress", "total"],
+    fixed: &[],
+    meta_skipped: META,
+    root: Root::Nowhere,
+};
+
+/// Questions to the client and its answers, and details of errors.
+pub(super) const EXCHANGE: Layout = Layout { skipped: &[], fixed: &[], meta_skipped: &[], root: Root::Nowhere };
+
+/// How the parameters of an operation are looked at; `None`: they hold nothing of the caller's.
+pub(super) fn params(operation: &Operation) -> Option<&'static Layout> {
+    match operation {
+        Operation::CallTool(_)
+        | Operation::GetPrompt(_)
+        | Operation::ReadResource(_)
+        | Operation::Complete { .. }
+        | Operation::Subscribe(_)
+        | Operation::Unsubscribe(_)
+        | Operation::Task { .. } => Some(&PARAMS),
+        Operation::Chat(_) | Operation::Embed(_) => Some(&OPENAI_REQUEST),
+        Operation::Discover
+        | Operation::ListTools
+        | Operation::ListPrompts
+        | Operation::ListResources
+        | Operation::ListResourceTemplates
+        | Operation::Listen
+        | Operation::SetLogLevel
+        | Operation::ListModels => None,
+    }
+}
+
+/// How what comes back is looked at; `None`: it holds no content.
+pub(super) fn result(operation: &Operation) -> Option<&'static Layout> {
+    match operation {
+        Operation::CallTool(_)
+        | Operation::GetPrompt(_)
+        | Operation::ReadResource(_)
+        | Operation::Complete { .. }
+        | Operation::Task { .. }
+        // Its events, that is.
+        | Operation::Listen => Some(&RESULT),
+        Operation::Chat(_) => Some(&COMPLETION),
+        Operation::Embed(_)
+        | Operation::Subscribe(_)
+        | Operation::Unsubscribe(_)
+        | Operation::Discover
+        | Operation::ListTools
+        | Operation::ListPrompts
+        | Operation::ListResources
+        | Operation::ListResourceTemplates
+        | Operation::SetLogLevel
+        | Operation::ListModels => None,
+    }
+}
