@@ -10,8 +10,8 @@ mod audit_admin;
 mod audit_caller;
 mod audit_retention;
 mod bench;
+mod bridge;
 mod cli;
-mod client;
 mod config;
 mod dev;
 mod failure;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             failure::print(&error);
-            ExitCode::FAILURE
+            failure::exit_code(&error)
         }
     };
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));

@@ -1,6 +1,7 @@
 """The official Python SDK as a client of a Provost node.
 
-Reads URL (`http://…` or `ws://…`) and TOKEN from the environment and expects the tools of the everything-server (see
+Reads URL (`http://…` or `ws://…`) and TOKEN from the environment; with BRIDGE, the `provost` binary, it starts
+`provost bridge` and speaks to that over stdio. It expects the tools of the everything-server (see
 tests/src/everything). Prints `ok NAME` for each check; the first failure ends it with a non-zero
 exit status. MODES limits it to some of `modern legacy auto`, for servers that have one era only.
 """
@@ -10,6 +11,7 @@ import sys
 
 import anyio
 from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp_types import ElicitResult
@@ -17,6 +19,7 @@ from ws_transport import websocket
 
 URL = os.environ["URL"]
 TOKEN = os.environ.get("TOKEN", "")
+BRIDGE = os.environ.get("BRIDGE")
 MODES = os.environ.get("MODES", "modern legacy auto").split()
 # Whole run. A busy machine is slow, a hung one is a failure.
 LIMIT_S = 120
@@ -91,7 +94,11 @@ async def run(mode):
     """Runs every check over one connection in `mode`: a version, `legacy` or `auto`."""
     headers = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
     async with create_mcp_http_client(headers=headers) as http:
-        if URL.startswith("ws"):
+        if BRIDGE:
+            # What a desktop client does with its configuration.
+            env = {"PROVOST_URL": URL, "PROVOST_TOKEN": TOKEN}
+            transport = stdio_client(StdioServerParameters(command=BRIDGE, args=["bridge"], env=env))
+        elif URL.startswith("ws"):
             transport = websocket(URL, headers)
         else:
             transport = streamable_http_client(URL, http_client=http)

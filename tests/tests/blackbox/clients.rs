@@ -10,6 +10,11 @@ fn run_client(script: &str, upstream_era: &str) {
 
 /// `address`: which address of `dev.json` the client talks to.
 fn run_client_over(address: &str, script: &str, upstream_era: &str) {
+    run_client_with(address, script, upstream_era, &[]);
+}
+
+/// The same with more variables in the client's environment.
+pub fn run_client_with(address: &str, script: &str, upstream_era: &str, env: &[(&str, &str)]) {
     let upstream = Process::everything(upstream_era);
     let dev = Dev::start(Some(&upstream_yaml(&upstream.url)), &[]);
     let output = Command::new("bash")
@@ -17,6 +22,7 @@ fn run_client_over(address: &str, script: &str, upstream_era: &str) {
         .arg(script)
         .env("URL", format!("{}/up", dev.info[address].as_str().unwrap()))
         .env("TOKEN", dev.token())
+        .envs(env.iter().copied())
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,0 +1,6 @@
+//! Streamable HTTP over HTTP/1.1: one POST a message, answered by JSON or by a stream of events.
+
+mod connection;
+mod events;
+
+pub(crate) use connection::{HttpConnection, Reply};
