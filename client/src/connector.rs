@@ -8,13 +8,14 @@ use std::{
 };
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use rustls::{ClientConfig, pki_types::ServerName};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
-use crate::{Endpoint, LinkError, Transport, tls};
+use crate::{Endpoint, LinkError, Transport, quic, tls};
 
 /// A TCP connection, under TLS or not.
 pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -45,6 +46,9 @@ pub struct Connector {
     endpoint: Arc<Endpoint>,
     options: Arc<Options>,
     tls: Option<Arc<ClientConfig>>,
+    quic: Option<quinn::ClientConfig>,
+    /// The socket that all QUIC connections share, once there is one.
+    udp: Arc<Mutex<Option<quinn::Endpoint>>>,
     bearer: Option<HeaderValue>,
 }
 
@@ -57,12 +61,15 @@ impl Connector {
             Transport::Http3 => &[b"h3"],
             Transport::Quic => &[b"mcp/1"],
         };
-        let tls = match endpoint.is_secure() {
-            true => Some(Arc::new(tls::client_config(options.ca.as_deref(), alpn)?)),
+        let mut tls = match endpoint.is_secure() {
+            true => Some(tls::client_config(options.ca.as_deref(), alpn)?),
             false => None,
         };
+        let is_quic = matches!(endpoint.transport(), Transport::Http3 | Transport::Quic);
+        let quic = tls.take_if(|_| is_quic).map(quic::config).transpose()?;
         let bearer = options.token.as_ref().map(bearer).transpose()?;
-        Ok(Self { endpoint: Arc::new(endpoint), options: Arc::new(options), tls, bearer })
+        let tls = tls.map(Arc::new);
+        Ok(Self { endpoint: Arc::new(endpoint), options: Arc::new(options), tls, quic, udp: Arc::default(), bearer })
     }
 
     /// Where it connects to.
@@ -73,7 +80,7 @@ impl Connector {
     /// The same, from another address of this machine.
     pub fn from_source(&self, source: IpAddr) -> Self {
         let options = Options { source: Some(source), ..(*self.options).clone() };
-        Self { options: Arc::new(options), ..self.clone() }
+        Self { options: Arc::new(options), udp: Arc::default(), ..self.clone() }
     }
 
     /// The longest that opening may take.
@@ -128,6 +135,20 @@ impl Connector {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(source, 0))?;
         socket.connect(address).await
+    }
+
+    /// The socket for QUIC to this address; made at first use, which must be inside the runtime.
+    pub(crate) fn udp(&self, to: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+        let mut udp = self.udp.lock();
+        match &*udp {
+            Some(endpoint) if endpoint.local_addr()?.is_ipv4() == to.is_ipv4() => Ok(endpoint.clone()),
+            _ => Ok(udp.insert(quic::udp_socket(self.options.source, to)?).clone()),
+        }
+    }
+
+    /// How QUIC is spoken here.
+    pub(crate) fn quic_config(&self) -> Result<quinn::ClientConfig, LinkError> {
+        self.quic.clone().ok_or_else(|| LinkError::Answer("the endpoint is not spoken to over QUIC".to_owned()))
     }
 
     /// The error of an address that does not answer.

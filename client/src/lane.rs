@@ -1,13 +1,23 @@
 //! One call at a time over any transport: what a generator of load needs, at as little cost as can be.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use provost_mcp::RequestId;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use crate::{Connector, LinkError, Transport, http::HttpConnection, ws::Socket};
+use crate::{
+    Connector, LinkError, Transport,
+    h3::Http3Connection,
+    http::{HttpConnection, Reply},
+    quic::QuicConnection,
+    ws::Socket,
+};
 
+/// How long the stream of a notification is held open over bare QUIC.
+const TOLD: Duration = Duration::from_millis(100);
 const SESSION: HeaderName = HeaderName::from_static(provost_mcp::headers::SESSION_ID);
 
 /// The members that tell an answer from what comes before it.
@@ -28,6 +38,8 @@ pub(crate) fn answers(message: &[u8], id: &RequestId) -> bool {
 enum Wire {
     Http { connection: Box<HttpConnection>, session: Option<HeaderValue> },
     Socket(Box<Socket>),
+    Http3 { connection: Box<Http3Connection>, session: Option<HeaderValue> },
+    Quic(QuicConnection),
 }
 
 /// A connection with at most one call in flight. Where a call fails for another reason than its answer, or
@@ -45,7 +57,10 @@ impl Lane {
                 Wire::Http { connection: Box::new(HttpConnection::open(connector).await?), session: None }
             }
             Transport::WebSocket => Wire::Socket(Box::new(Socket::open(connector).await?)),
-            other => return Err(LinkError::Answer(format!("the transport {other} is not built in"))),
+            Transport::Http3 => {
+                Wire::Http3 { connection: Box::new(Http3Connection::open(connector).await?), session: None }
+            }
+            Transport::Quic => Wire::Quic(QuicConnection::open(connector).await?),
         };
         Ok(Self { wire, is_open: true })
     }
@@ -56,17 +71,19 @@ impl Lane {
         self.is_open = false;
         let answer = match &mut self.wire {
             Wire::Http { connection, session } => {
-                let mut headers = headers.clone();
-                if let Some(session) = session {
-                    headers.insert(SESSION, session.clone());
-                }
-                let reply = connection.post(headers, body, Some(id), None).await?;
-                if let Some(opened) = reply.headers.get(SESSION) {
-                    *session = Some(opened.clone());
-                }
+                let reply = connection.post(with_session(headers, session), body, Some(id), None).await?;
                 self.is_open = connection.is_open();
-                let status = reply.status.as_u16();
-                return reply.answer.ok_or(LinkError::Refused { status, text: String::new() });
+                return answer_of(reply, session);
+            }
+            Wire::Http3 { connection, session } => {
+                let headers = with_session(headers, session);
+                let reply = connection.exchange(Method::POST, headers, body, Some(id), None).await?;
+                self.is_open = !connection.is_closed();
+                return answer_of(reply, session);
+            }
+            Wire::Quic(connection) => {
+                let answer = connection.exchange(&body, Some(id), None, None).await?;
+                answer.ok_or_else(|| LinkError::Lost("there was no answer".to_owned()))?
             }
             Wire::Socket(socket) => {
                 socket.send(body).await?;
@@ -87,14 +104,16 @@ impl Lane {
         self.is_open = false;
         match &mut self.wire {
             Wire::Http { connection, session } => {
-                let mut headers = headers.clone();
-                if let Some(session) = session {
-                    headers.insert(SESSION, session.clone());
-                }
-                let reply = connection.post(headers, body, None, None).await?;
-                if !reply.status.is_success() {
-                    return Err(LinkError::Refused { status: reply.status.as_u16(), text: String::new() });
-                }
+                accepted(&connection.post(with_session(headers, session), body, None, None).await?)?;
+            }
+            Wire::Http3 { connection, session } => {
+                let headers = with_session(headers, session);
+                accepted(&connection.exchange(Method::POST, headers, body, None, None).await?)?;
+            }
+            Wire::Quic(connection) => {
+                // The stream of `notifications/initialized` stays open, for what is not wanted here.
+                let told = connection.exchange(&body, None, None, None);
+                let _ = tokio::time::timeout(TOLD, told).await;
             }
             Wire::Socket(socket) => socket.send(body).await?,
         }
@@ -111,12 +130,37 @@ impl Lane {
     pub async fn idle(&mut self) -> LinkError {
         match &mut self.wire {
             Wire::Http { connection, .. } => connection.closed().await,
+            Wire::Http3 { connection, .. } => connection.closed().await,
+            Wire::Quic(connection) => connection.closed().await,
             Wire::Socket(socket) => loop {
                 if let Err(error) = socket.next().await {
                     return error;
                 }
             },
         }
+    }
+}
+
+fn with_session(headers: &HeaderMap, session: &Option<HeaderValue>) -> HeaderMap {
+    let mut headers = headers.clone();
+    if let Some(session) = session {
+        headers.insert(SESSION, session.clone());
+    }
+    headers
+}
+
+fn answer_of(reply: Reply, session: &mut Option<HeaderValue>) -> Result<Bytes, LinkError> {
+    if let Some(opened) = reply.headers.get(SESSION) {
+        *session = Some(opened.clone());
+    }
+    let status = reply.status.as_u16();
+    reply.answer.ok_or(LinkError::Refused { status, text: String::new() })
+}
+
+fn accepted(reply: &Reply) -> Result<(), LinkError> {
+    match reply.status.is_success() {
+        true => Ok(()),
+        false => Err(LinkError::Refused { status: reply.status.as_u16(), text: String::new() }),
     }
 }
 

@@ -17,11 +17,13 @@ mod client;
 mod connector;
 mod endpoint;
 mod error;
+mod h3;
 mod http;
 mod lane;
 mod link;
 mod outgoing;
 mod pending;
+mod quic;
 mod tls;
 mod ws;
 

@@ -4,24 +4,17 @@
 //! an exchange closes the connection, which is how a modern call is cancelled. An exchange whose stream
 //! goes on after the answer ends the connection too: nothing could be asked on it.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http_body_util::Full;
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use provost_mcp::RequestId;
 use tokio::sync::mpsc;
 
-use super::events::Events;
-use crate::{Connector, LinkError, MAX_MESSAGE_BYTES, connector::Stream, lane::answers};
-
-/// How long a stream may stay open after the answer that should end it.
-const END_OF_STREAM: Duration = Duration::from_millis(250);
-/// How much of a body that is no message is shown.
-const SHOWN_BYTES: usize = 200;
+use super::body::{Reply, read_reply};
+use crate::{Connector, LinkError, connector::Stream};
 
 /// See the module.
 pub(crate) struct HttpConnection {
@@ -31,16 +24,6 @@ pub(crate) struct HttpConnection {
     uri: Uri,
     /// Whether another exchange may begin.
     is_open: bool,
-}
-
-/// What came back.
-pub(crate) struct Reply {
-    /// The status.
-    pub(crate) status: StatusCode,
-    /// The headers.
-    pub(crate) headers: HeaderMap,
-    /// The answer, or the one message of a body.
-    pub(crate) answer: Option<Bytes>,
 }
 
 impl HttpConnection {
@@ -117,16 +100,8 @@ impl HttpConnection {
         let Self { sender, driver, .. } = self;
         let answer = async {
             sender.ready().await.map_err(lost)?;
-            let (head, body) = sender.send_request(request).await.map_err(lost)?.into_parts();
-            let is_stream = head
-                .headers
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-            let (answer, has_ended) = match is_stream {
-                true => read_stream(body, id, events).await?,
-                false => (read_body(body, head.status).await?, true),
-            };
-            Ok((Reply { status: head.status, headers: head.headers, answer }, has_ended))
+            let (head, mut body) = sender.send_request(request).await.map_err(lost)?.into_parts();
+            read_reply(head.status, head.headers, &mut body, id, events).await
         };
         let (reply, has_ended) = tokio::select! {
             biased;
@@ -143,56 +118,4 @@ impl HttpConnection {
 
 fn lost(cause: hyper::Error) -> LinkError {
     LinkError::Lost(cause.to_string())
-}
-
-/// The one message of a body. What is no JSON object is an error that names the status.
-async fn read_body(mut body: Incoming, status: StatusCode) -> Result<Option<Bytes>, LinkError> {
-    let mut text = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(lost)?.into_data() else { continue };
-        if text.len() + data.len() > MAX_MESSAGE_BYTES {
-            return Err(LinkError::TooLarge(MAX_MESSAGE_BYTES));
-        }
-        text.extend_from_slice(&data);
-    }
-    if status.is_success() && text.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    if text.trim_ascii_start().first() == Some(&b'{') {
-        return Ok(Some(text.into()));
-    }
-    let end = text.len().min(SHOWN_BYTES);
-    let shown = String::from_utf8_lossy(&text[..end]).trim().to_owned();
-    Err(LinkError::Refused { status: status.as_u16(), text: shown })
-}
-
-/// Reads up to the answer, and a moment longer to the end; says whether that came.
-async fn read_stream(
-    mut body: Incoming,
-    id: Option<&RequestId>,
-    events: Option<&mpsc::Sender<Bytes>>,
-) -> Result<(Option<Bytes>, bool), LinkError> {
-    let mut parser = Events::new(MAX_MESSAGE_BYTES);
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(lost)?.into_data() else { continue };
-        parser.feed(&data)?;
-        while let Some(message) = parser.next_event()? {
-            // The first event of a legacy stream may be empty: it only carries an id.
-            if message.trim_ascii().is_empty() {
-                continue;
-            }
-            if id.is_some_and(|id| answers(&message, id)) {
-                let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-                let has_ended = tokio::time::timeout(END_OF_STREAM, rest).await.is_ok();
-                return Ok((Some(message), has_ended));
-            }
-            if let Some(events) = events {
-                let _ = events.send(message).await;
-            }
-        }
-    }
-    match id {
-        Some(_) => Err(LinkError::Lost("the stream ended without an answer".to_owned())),
-        None => Ok((None, true)),
-    }
 }

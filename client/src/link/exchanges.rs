@@ -1,42 +1,45 @@
-//! A link over transports that give each message an exchange of its own: Streamable HTTP.
+//! A link over transports that give each message an exchange of its own.
 //!
 //! Requests run at the same time, each in a task; notifications and answers to the server go out one after
 //! the other, in the order in which they came. A modern call is cancelled by ending its exchange; a legacy
-//! one by a notification, after which its exchange is dropped too.
+//! one over HTTP by a notification, after which its exchange is dropped too.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::Mutex;
-use provost_mcp::{Era, RequestId};
+use provost_mcp::{Envelope, Era, JsonLimits, RequestId};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinHandle, JoinSet},
     time::timeout,
 };
 
-use super::{Incoming, MAX_IN_FLIGHT, session::Session};
-use crate::{
-    Connector, LinkError, Outgoing,
-    http::{HttpConnection, Reply},
-    outgoing::OutgoingKind,
+use super::{
+    Incoming, MAX_IN_FLIGHT,
+    param_headers::{MAX_PAGES, Page, ParamHeaders, is_mismatch},
+    session::Session,
+    wires::{Exchange, Wires},
 };
+use crate::{Connector, LinkError, Outgoing, http::Reply, outgoing::OutgoingKind};
 
-/// Connections kept for the next request.
-const MAX_IDLE: usize = 16;
 /// The longest that a notification, or an answer to the server, may take to be accepted.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(30);
 /// Between two tries to open the stream of a legacy session.
 const LISTEN_PAUSE: Duration = Duration::from_secs(2);
+/// Answers to the server that wait for their stream.
+const REPLIES: usize = 8;
 
 /// What the exchanges share.
 struct Shared {
-    connector: Connector,
+    wires: Wires,
     session: Session,
-    idle: Mutex<Vec<HttpConnection>>,
+    param_headers: ParamHeaders,
     /// Open requests by id.
     open: Mutex<HashMap<String, Open>>,
+    /// Questions of the server that must be answered on the stream on which they came.
+    asked: Mutex<HashMap<String, mpsc::Sender<Bytes>>>,
     incoming: mpsc::Sender<Incoming>,
 }
 
@@ -51,15 +54,22 @@ pub(super) async fn start(
     outgoing: mpsc::Receiver<Outgoing>,
     incoming: mpsc::Sender<Incoming>,
 ) -> Result<JoinHandle<()>, LinkError> {
-    let first = HttpConnection::open(connector).await?;
     let shared = Arc::new(Shared {
-        connector: connector.clone(),
+        wires: Wires::open(connector).await?,
         session: Session::default(),
-        idle: Mutex::new(vec![first]),
+        param_headers: ParamHeaders::default(),
         open: Mutex::default(),
+        asked: Mutex::default(),
         incoming,
     });
-    Ok(tokio::spawn(send(shared, outgoing)))
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            () = send(shared.clone(), outgoing) => {}
+            error = shared.wires.closed() => {
+                let _ = shared.incoming.send(Incoming::Closed(error)).await;
+            }
+        }
+    }))
 }
 
 /// Its end aborts what runs: the set is dropped with it.
@@ -73,16 +83,20 @@ async fn send(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Outgoing>) {
                 let id = id.clone();
                 begin(&shared, &mut tasks, id, message).await;
             }
+            OutgoingKind::Response if shared.wires.is_quic() => shared.reply(&message).await,
             OutgoingKind::Notification | OutgoingKind::Response => {
-                let cancels = message.cancels();
-                let target = cancels.as_ref().and_then(|id| shared.open.lock().remove(id.as_str()));
-                if target.as_ref().is_none_or(|open| open.era == Era::Legacy) {
+                let target = message.cancels().and_then(|id| shared.open.lock().remove(id.as_str()));
+                let is_initialized = message.method() == "notifications/initialized";
+                if shared.wires.is_quic() && is_initialized {
+                    // Its stream stays open, for what concerns no single call.
+                    tasks.spawn(shared.clone().stay(message));
+                } else if target.as_ref().is_none_or(|open| open.era == Era::Legacy && !shared.wires.is_quic()) {
                     shared.tell(&message).await;
                 }
                 if let Some(open) = target {
                     open.task.abort();
                 }
-                if message.method() == "notifications/initialized" && shared.session.is_open() && !is_listening {
+                if is_initialized && shared.session.is_open() && !is_listening {
                     is_listening = true;
                     tasks.spawn(shared.clone().listen());
                 }
@@ -116,7 +130,11 @@ async fn begin(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, id: RequestId, mes
 
 impl Shared {
     async fn request(self: Arc<Self>, id: RequestId, message: Outgoing) {
-        let outcome = self.exchange(&message, Some(&id)).await;
+        let mut outcome = self.exchange(&message, Some(&id)).await;
+        let is_refused = matches!(&outcome, Ok(Reply { answer: Some(answer), .. }) if is_mismatch(answer));
+        if is_refused && self.learn_headers(&message).await {
+            outcome = self.exchange(&message, Some(&id)).await;
+        }
         if self.open.lock().remove(id.as_str()).is_none() {
             // Cancelled in this moment: the client hears no more of it.
             return;
@@ -137,55 +155,96 @@ impl Shared {
         let _ = self.incoming.send(event).await;
     }
 
+    /// Reads the list of tools for what a call must say in headers. `true`: another try makes sense.
+    async fn learn_headers(&self, message: &Outgoing) -> bool {
+        self.param_headers.forget(message);
+        let mut cursor = None;
+        for page in 0..MAX_PAGES {
+            let Some((id, list)) = ParamHeaders::list(message, cursor.take(), page) else { return false };
+            let Ok(Reply { answer: Some(answer), .. }) = self.exchange(&list, Some(&id)).await else { return false };
+            let page = self.param_headers.learn(&answer);
+            if self.param_headers.knows(message) {
+                return true;
+            }
+            match page {
+                Page::More(next) => cursor = Some(next),
+                Page::Last => return false,
+            }
+        }
+        false
+    }
+
     /// Sends what wants no answer.
     async fn tell(&self, message: &Outgoing) {
+        let method = message.method();
         match timeout(ACCEPT_LIMIT, self.exchange(message, None)).await {
             Ok(Ok(reply)) if reply.status.is_success() => {}
-            Ok(Ok(reply)) => tracing::warn!(status = reply.status.as_u16(), method = message.method(), "not accepted"),
-            Ok(Err(error)) => tracing::warn!(%error, method = message.method(), "not delivered"),
-            Err(_) => tracing::warn!(method = message.method(), "not accepted in time"),
+            Ok(Ok(reply)) => tracing::warn!(status = reply.status.as_u16(), method, "not accepted"),
+            Ok(Err(error)) => tracing::warn!(%error, method, "not delivered"),
+            Err(_) => tracing::warn!(method, "not accepted in time"),
+        }
+    }
+
+    /// The same for a message whose stream stays open.
+    async fn stay(self: Arc<Self>, message: Outgoing) {
+        if let Err(error) = self.exchange(&message, None).await {
+            tracing::debug!(%error, "the session's stream ended");
+        }
+    }
+
+    /// Hands an answer to the stream on which the server asked. One that comes too late is dropped.
+    async fn reply(&self, message: &Outgoing) {
+        let Ok(Envelope::Response { id: Some(id), .. }) =
+            Envelope::parse(message.body().clone(), &JsonLimits::RESPONSE)
+        else {
+            return;
+        };
+        let stream = self.asked.lock().remove(id.as_str());
+        if let Some(stream) = stream {
+            let _ = stream.send(message.body().clone()).await;
         }
     }
 
     async fn exchange(&self, message: &Outgoing, id: Option<&RequestId>) -> Result<Reply, LinkError> {
-        let mut connection = self.connection().await?;
-        let headers = self.session.headers(message);
         let (events, mut messages) = mpsc::channel::<Bytes>(1);
-        let posted = async {
-            let reply = connection.post(headers, message.body().clone(), id, Some(&events)).await;
+        // Only the legacy era has questions in the middle of a call.
+        let is_asked = self.wires.is_quic() && id.is_some() && message.era() == Era::Legacy;
+        let (reply, replies) = mpsc::channel(REPLIES);
+        let exchanged = async {
+            let mut headers = self.session.headers(message);
+            headers.extend(self.param_headers.of(message));
+            let exchange = Exchange {
+                headers,
+                body: message.body().clone(),
+                id,
+                events: &events,
+                replies: is_asked.then_some(replies),
+            };
+            let outcome = self.wires.exchange(exchange).await;
             drop(events);
-            reply
+            outcome
         };
         let forwarded = async {
             while let Some(message) = messages.recv().await {
+                if is_asked {
+                    self.note_question(&message, &reply);
+                }
                 let _ = self.incoming.send(Incoming::Message(message)).await;
             }
         };
-        let (reply, ()) = tokio::join!(posted, forwarded);
-        let reply = reply?;
-        self.put_back(connection);
-        Ok(reply)
-    }
-
-    /// An idle connection that is still open, else a new one.
-    async fn connection(&self) -> Result<HttpConnection, LinkError> {
-        loop {
-            let idle = self.idle.lock().pop();
-            match idle {
-                Some(mut connection) => {
-                    if connection.is_alive() {
-                        return Ok(connection);
-                    }
-                }
-                None => return HttpConnection::open(&self.connector).await,
-            }
+        let (outcome, ()) = tokio::join!(exchanged, forwarded);
+        if is_asked {
+            self.asked.lock().retain(|_, stream| !stream.same_channel(&reply));
         }
+        outcome
     }
 
-    fn put_back(&self, connection: HttpConnection) {
-        let mut idle = self.idle.lock();
-        if connection.is_open() && idle.len() < MAX_IDLE {
-            idle.push(connection);
+    fn note_question(&self, message: &Bytes, reply: &mpsc::Sender<Bytes>) {
+        if let Ok(Envelope::Request { id, .. }) = Envelope::parse(message.clone(), &JsonLimits::RESPONSE) {
+            let mut asked = self.asked.lock();
+            // What a cancelled request leaves.
+            asked.retain(|_, stream| !stream.is_closed());
+            asked.insert(id.as_str().to_owned(), reply.clone());
         }
     }
 
@@ -199,11 +258,7 @@ impl Shared {
         };
         let listening = async {
             loop {
-                let outcome = match HttpConnection::open(&self.connector).await {
-                    Ok(mut connection) => connection.listen(self.session.of_stream(), &events).await,
-                    Err(error) => Err(error),
-                };
-                match outcome {
+                match self.wires.listen(self.session.of_stream(), &events).await {
                     Ok(reply) if reply.status != StatusCode::OK => break,
                     Err(LinkError::Refused { .. }) => break,
                     Ok(_) | Err(_) => tokio::time::sleep(LISTEN_PAUSE).await,

@@ -5,8 +5,10 @@
 //! A link that was lost stays lost: whoever holds it decides what may be asked again.
 
 mod exchanges;
+mod param_headers;
 mod session;
 mod socket;
+mod wires;
 
 use bytes::Bytes;
 use provost_mcp::RequestId;
@@ -63,8 +65,9 @@ impl Link {
         let (events, incoming) = mpsc::channel(INCOMING_QUEUE);
         let tasks = match connector.endpoint().transport() {
             Transport::WebSocket => socket::start(connector, outgoing, events).await?,
-            Transport::Http => vec![exchanges::start(connector, outgoing, events).await?],
-            other => return Err(LinkError::Answer(format!("the transport {other} is not built in"))),
+            Transport::Http | Transport::Http3 | Transport::Quic => {
+                vec![exchanges::start(connector, outgoing, events).await?]
+            }
         };
         Ok(Self { sender: LinkSender(sender), receiver: LinkReceiver { incoming, tasks } })
     }

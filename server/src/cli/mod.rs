@@ -90,7 +90,7 @@ enum Command {
     Tools(using::ToolsArgs),
     /// Call a tool.
     #[command(after_help = "Examples:\n  provost call sql.query --arg sql='SELECT count(*) FROM orders'\n  \
-                            provost call echo.echo --arg text=hi --transport ws --show-meta")]
+                            provost call echo.echo --arg text=hi --transport quic --show-meta")]
     Call(using::CallArgs),
     /// Serve MCP over stdio, from a cluster: for desktop clients.
     #[command(after_help = "Example: PROVOST_TOKEN=pv_… provost bridge --url wss://mcp.example.com/mcp\n\n\
