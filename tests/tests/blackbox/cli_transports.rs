@@ -7,30 +7,43 @@ use crate::{
     websocket::records,
 };
 
-#[test]
-fn tools_and_calls_over_a_websocket_are_those_of_http() {
-    let dev = Dev::start(None, &[]);
-    let listed: Vec<Value> = ["http", "ws"]
-        .iter()
-        .map(|transport| {
-            let output = dev.cli(&["tools", "--json", "--transport", transport]);
-            assert!(output.status.success(), "{transport}: {}", text(&output));
-            serde_json::from_slice(&output.stdout).unwrap()
-        })
-        .collect();
-    assert_eq!(listed[0], listed[1]);
+/// What a node says that it serves, beside HTTP.
+fn served(dev: &Dev) -> Vec<&'static str> {
+    let all = ["ws", "h3", "quic"];
+    all.into_iter().filter(|transport| dev.info[transport].is_string()).collect()
+}
 
-    let called = dev.cli(&["call", "echo.echo", "--arg", "text=over a socket", "--transport", "ws"]);
-    assert!(called.status.success(), "{}", text(&called));
-    assert_eq!(String::from_utf8_lossy(&called.stdout), "over a socket\n");
-    let meta = dev.cli(&["call", "echo.echo", "--arg", "text=x", "--transport", "ws", "--show-meta"]);
-    let meta: Value = serde_json::from_slice(&meta.stdout).unwrap();
-    assert!(meta["_meta"]["io.provost/audit"]["leafHash"].is_string(), "{meta}");
-    let denied = dev.cli(&["call", "sql.query", "--arg", "sql=DROP TABLE customers", "--transport", "ws"]);
-    assert_eq!(denied.status.code(), Some(1));
-    assert!(text(&denied).starts_with("error: PV-POLICY-DENIED: "), "{}", text(&denied));
+#[test]
+fn tools_and_calls_are_the_same_over_every_transport() {
+    let dev = Dev::start(None, &[]);
+    let list = |transport: &str| -> Value {
+        let output = dev.cli(&["tools", "--json", "--transport", transport]);
+        assert!(output.status.success(), "{transport}: {}", text(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let over_http = list("http");
+    let transports = served(&dev);
+    assert!(transports.contains(&"ws"), "{transports:?}");
+    for transport in &transports {
+        assert_eq!(list(transport), over_http, "{transport}");
+        let call = |tool: &str, argument: &str, more: &[&str]| {
+            dev.cli(&[&["call", tool, "--arg", argument, "--transport", transport], more].concat())
+        };
+        let called = call("echo.echo", "text=on its way", &[]);
+        assert!(called.status.success(), "{transport}: {}", text(&called));
+        assert_eq!(String::from_utf8_lossy(&called.stdout), "on its way\n");
+        let meta = call("echo.echo", "text=x", &["--show-meta"]);
+        let meta: Value = serde_json::from_slice(&meta.stdout).unwrap();
+        assert!(meta["_meta"]["io.provost/audit"]["leafHash"].is_string(), "{meta}");
+        let denied = call("sql.query", "sql=DROP TABLE customers", &[]);
+        assert_eq!(denied.status.code(), Some(1));
+        assert!(text(&denied).starts_with("error: PV-POLICY-DENIED: "), "{transport}: {}", text(&denied));
+    }
     let found = records(&dev, &["--tool", "echo.echo"]);
-    assert!(found.len() == 4 && found.iter().all(|r| r["network.transport"] == "ws"), "{found:?}");
+    for transport in &transports {
+        let count = found.iter().filter(|r| r["network.transport"] == **transport).count();
+        assert_eq!(count, 4, "an intent and an outcome for both calls over {transport}: {found:?}");
+    }
 }
 
 #[test]
@@ -56,24 +69,28 @@ fn an_address_that_does_not_fit_its_transport_is_a_matter_of_usage() {
 }
 
 #[test]
-fn a_load_and_idle_connections_over_a_websocket() {
+fn a_load_and_idle_connections_over_every_transport() {
     let dev = Dev::start(None, &[]);
+    for transport in served(&dev) {
+        load_and_hold(&dev, transport);
+    }
+}
+
+fn load_and_hold(dev: &Dev, transport: &str) {
     let figures = dev.data.parent().unwrap().join("bench.json");
-    let flags = ["--tool", "echo.echo", "--arg", "text=hi", "--expect", "hi", "--transport", "ws", "--connections", "4"];
-    let run = ["--rate", "20", "--duration", "2s", "--warmup", "200ms", "--timeout", "60s"];
+    let flags = ["--tool", "echo.echo", "--arg", "text=hi", "--expect", "hi", "--transport", transport];
+    let figures_to = ["--json", figures.to_str().unwrap()];
+    let run = ["--connections", "4", "--rate", "20", "--duration", "2s", "--warmup", "200ms", "--timeout", "60s"];
     for era in ["modern", "legacy"] {
-        let output =
-            dev.cli(&[&["bench", "--era", era, "--json", figures.to_str().unwrap()], &flags[..], &run[..]].concat());
+        let output = dev.cli(&[&["bench", "--era", era], &flags[..], &run, &figures_to].concat());
         // A loaded machine may be late; what was answered must be right, and nothing may fail.
         let found: Value = serde_json::from_slice(&std::fs::read(&figures).unwrap()).unwrap();
-        assert_eq!(found["transport"], "ws", "{}", text(&output));
+        assert_eq!(found["transport"], transport, "{}", text(&output));
         assert_eq!((found["answered"].as_u64(), &found["errors"]), (Some(40), &serde_json::json!({})), "{found}");
     }
-    let output = dev.cli(
-        &[&["bench", "--idle", "200", "--duration", "1s", "--json", figures.to_str().unwrap()], &flags[..8]].concat(),
-    );
-    assert!(output.status.success(), "{}", text(&output));
+    let output = dev.cli(&[&["bench", "--idle", "200", "--duration", "1s"], &flags[..], &figures_to].concat());
+    assert!(output.status.success(), "{transport}: {}", text(&output));
     let found: Value = serde_json::from_slice(&std::fs::read(&figures).unwrap()).unwrap();
-    assert_eq!((found["opened"].as_u64(), found["lost"].as_u64()), (Some(200), Some(0)), "{found}");
+    assert_eq!((found["opened"].as_u64(), found["lost"].as_u64()), (Some(200), Some(0)), "{transport}: {found}");
     assert!(found["rss_bytes_after"].as_u64().unwrap() > 0, "{found}");
 }
