@@ -1,6 +1,6 @@
 """The official Python SDK as a client of a Provost node.
 
-Reads URL (`http://…` or `ws://…`) and TOKEN from the environment and expects the tools of the everything-server (see
+Reads URL (`http://…`, `ws://…` or, with CA, `quic://…`) and TOKEN from the environment and expects the tools of the everything-server (see
 tests/src/everything). Prints `ok NAME` for each check; the first failure ends it with a non-zero
 exit status. MODES limits it to some of `modern legacy auto`, for servers that have one era only.
 """
@@ -13,6 +13,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp_types import ElicitResult
+from quic_transport import quic
 from ws_transport import websocket
 
 URL = os.environ["URL"]
@@ -93,6 +94,8 @@ async def run(mode):
     async with create_mcp_http_client(headers=headers) as http:
         if URL.startswith("ws"):
             transport = websocket(URL, headers)
+        elif URL.startswith("quic"):
+            transport = quic(URL, os.environ["CA"], TOKEN)
         else:
             transport = streamable_http_client(URL, http_client=http)
         async with Client(transport, mode=mode, elicitation_callback=answer_form) as client:

@@ -15,12 +15,15 @@ pub struct DevFile {
     /// MCP over WebSocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ws: Option<String>,
-    /// MCP over HTTP/3, once served.
+    /// MCP over HTTP/3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub h3: Option<String>,
-    /// MCP over raw QUIC, once served.
+    /// MCP over QUIC, `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic: Option<String>,
+    /// The CA that certifies `https://`, `wss://`, HTTP/3 and QUIC here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// The OpenAI-compatible API.
     pub openai: String,
     /// The admin gRPC API, `HOST:PORT`.
