@@ -6,6 +6,7 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod agent_tls;
 mod audit_admin;
 mod audit_caller;
 mod audit_retention;

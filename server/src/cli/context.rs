@@ -15,13 +15,13 @@ pub struct DevFile {
     /// MCP over WebSocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ws: Option<String>,
-    /// MCP over HTTP/3, once served.
+    /// MCP over HTTP/3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub h3: Option<String>,
-    /// MCP over raw QUIC, once served.
+    /// MCP over QUIC, `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic: Option<String>,
-    /// The authority that signed the certificate of what is under TLS, PEM, once there is any.
+    /// The CA that certifies `https://`, `wss://`, HTTP/3 and QUIC here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
     /// The OpenAI-compatible API.

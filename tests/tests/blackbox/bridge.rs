@@ -20,9 +20,19 @@ fn the_python_sdk_over_stdio() {
 }
 
 #[test]
-fn the_python_sdk_over_stdio_and_http() {
+fn the_python_sdk_over_stdio_and_every_other_transport() {
     let bridge = binary("provost");
-    run_client_with("mcp", "python", "modern", &[("BRIDGE", bridge.to_str().unwrap())]);
+    let table: [(&str, &str, &[(&str, &str)]); 4] = [
+        ("mcp", "modern", &[]),
+        ("quic", "legacy", &[]),
+        ("h3", "modern", &[("TRANSPORT", "h3")]),
+        // The same address is that of HTTP/1.1 under TLS.
+        ("h3", "legacy", &[]),
+    ];
+    for (address, upstream_era, more) in table {
+        println!("over {address} {more:?}");
+        run_client_with(address, "python", upstream_era, &[&[("BRIDGE", bridge.to_str().unwrap())], more].concat());
+    }
 }
 
 #[test]
