@@ -1,6 +1,6 @@
 //! How a failed command ends: a stable code, the cause and what to do next, on stderr.
 
-use std::fmt;
+use std::{fmt, process::ExitCode};
 
 /// An error of the command line with its stable code and next step.
 #[derive(Debug)]
@@ -31,6 +31,23 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// A failure of the command line itself: what was asked for makes no sense, whatever the server does.
+#[derive(Debug)]
+pub struct Usage(pub Failure);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// 2 for usage, as for what the parser of the command line refuses; else 1.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<Usage>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
 
 /// Prints an error. Errors of libraries carry their code in their text; others get `PV-CLI`.
 pub fn print(error: &anyhow::Error) {

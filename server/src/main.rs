@@ -6,12 +6,13 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod agent_tls;
 mod audit_admin;
 mod audit_caller;
 mod audit_retention;
 mod bench;
+mod bridge;
 mod cli;
-mod client;
 mod config;
 mod dev;
 mod failure;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             failure::print(&error);
-            ExitCode::FAILURE
+            failure::exit_code(&error)
         }
     };
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));

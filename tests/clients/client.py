@@ -1,6 +1,8 @@
 """The official Python SDK as a client of a Provost node.
 
-Reads URL (`http://…` or `ws://…`) and TOKEN from the environment and expects the tools of the everything-server (see
+Reads URL (`http://…`, `ws://…` or, with CA, `quic://…`) and TOKEN from the environment; with BRIDGE, the `provost`
+binary, it starts `provost bridge` and speaks to that over stdio (TRANSPORT says over what, where URL does not). It
+expects the tools of the everything-server (see
 tests/src/everything). Prints `ok NAME` for each check; the first failure ends it with a non-zero
 exit status. MODES limits it to some of `modern legacy auto`, for servers that have one era only.
 """
@@ -10,13 +12,17 @@ import sys
 
 import anyio
 from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp_types import ElicitResult
+from quic_transport import quic
 from ws_transport import websocket
 
 URL = os.environ["URL"]
 TOKEN = os.environ.get("TOKEN", "")
+BRIDGE = os.environ.get("BRIDGE")
+TRANSPORT = os.environ.get("TRANSPORT")
 MODES = os.environ.get("MODES", "modern legacy auto").split()
 # Whole run. A busy machine is slow, a hung one is a failure.
 LIMIT_S = 120
@@ -91,8 +97,15 @@ async def run(mode):
     """Runs every check over one connection in `mode`: a version, `legacy` or `auto`."""
     headers = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
     async with create_mcp_http_client(headers=headers) as http:
-        if URL.startswith("ws"):
+        if BRIDGE:
+            # What a desktop client does with its configuration.
+            env = {"PROVOST_URL": URL, "PROVOST_TOKEN": TOKEN, "PROVOST_CA": os.environ["CA"]}
+            args = ["bridge", *(["--transport", TRANSPORT] if TRANSPORT else [])]
+            transport = stdio_client(StdioServerParameters(command=BRIDGE, args=args, env=env))
+        elif URL.startswith("ws"):
             transport = websocket(URL, headers)
+        elif URL.startswith("quic"):
+            transport = quic(URL, os.environ["CA"], TOKEN)
         else:
             transport = streamable_http_client(URL, http_client=http)
         async with Client(transport, mode=mode, elicitation_callback=answer_form) as client:

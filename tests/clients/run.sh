@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a foreign client against URL (and TOKEN): `run.sh python | typescript | all`.
+# Runs a foreign client against URL (and TOKEN): `run.sh python | h3 | typescript | all`.
 #
 # The SDKs are pinned here and installed once into the user's cache, keyed by the pins, so that a
 # second run needs no network. Needs python3 with venv, and npm; `make test` installs both.
@@ -47,7 +47,7 @@ run_python() {
   local dir
   dir=$cache/python-$(pin requirements.txt)
   installed "$dir" install_python
-  "$dir/bin/python" "$here/client.py"
+  "$dir/bin/python" "$here/${1:-client.py}"
 }
 
 run_typescript() {
@@ -63,10 +63,11 @@ run_typescript() {
 
 case ${1:-all} in
 python) run_python ;;
+h3) run_python h3_client.py ;;
 typescript) run_typescript ;;
 all) (run_python) && (run_typescript) ;;
 *)
-  echo "usage: URL=… [TOKEN=…] $0 [python|typescript|all]" >&2
+  echo "usage: URL=… [TOKEN=…] $0 [python|h3|typescript|all]" >&2
   exit 2
   ;;
 esac

@@ -41,6 +41,7 @@ fn orderly() -> Graph {
         ("provost-audit-store", "audit-log/store"),
         ("provost-data-serve", "data-plane/serve"),
         ("provost", "server"),
+        ("provost-client", "client"),
     ] {
         members.insert(name.to_owned(), Crate { folder: folder.to_owned(), ..Crate::default() });
     }
@@ -61,6 +62,8 @@ fn each_rule_trips() {
         ("provost-data-serve", "provost-types"),
         ("provost-data-serve", "provost-data-policy"),
         ("provost", "provost-data-serve"),
+        ("provost", "provost-client"),
+        ("provost-client", "provost-types"),
         ("provost-control-raft", "openraft"),
     ];
     for (from, to) in allowed {
@@ -71,6 +74,9 @@ fn each_rule_trips() {
         ("provost-control-raft", "provost-audit-store"),
         ("provost-types", "provost-data-policy"),
         ("provost-data-serve", "provost"),
+        ("provost-data-serve", "provost-client"),
+        ("provost-client", "provost-data-serve"),
+        ("provost-types", "provost-client"),
         ("provost-data-serve", "rocksdb"),
         ("provost-audit-store", "openraft"),
     ];

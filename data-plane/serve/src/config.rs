@@ -5,7 +5,7 @@ use std::sync::Arc;
 use provost_data_pipeline::{Credential, Route};
 use provost_mcp::RawJson;
 
-use crate::mcp::SocketLimits;
+use crate::mcp::{QuicLimits, SocketLimits};
 
 /// Settings of a [`Frontend`](crate::Frontend).
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct FrontendConfig {
     pub audit_receipts: bool,
     /// Bounds of MCP over WebSocket; a message is bounded by `max_body_bytes`.
     pub sockets: SocketLimits,
+    /// Bounds of connections over QUIC; a message is bounded by `max_body_bytes`.
+    pub quic: QuicLimits,
     /// What the node calls itself.
     pub server_name: String,
     /// Its version.
@@ -57,6 +59,7 @@ impl FrontendConfig {
             authorization_servers: Vec::new(),
             audit_receipts: true,
             sockets: SocketLimits::DEFAULT,
+            quic: QuicLimits::DEFAULT,
             server_name: "provost".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             drain_ms: Self::DRAIN_MS,

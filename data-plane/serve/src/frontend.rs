@@ -149,9 +149,9 @@ impl<P: Plane + 'static> Frontend<P> {
 }
 
 /// The header that names the workflow which a call belongs to.
-const WORKFLOW: &str = "x-provost-workflow";
+pub(crate) const WORKFLOW: &str = "x-provost-workflow";
 /// W3C Trace Context.
-const TRACEPARENT: &str = "traceparent";
+pub(crate) const TRACEPARENT: &str = "traceparent";
 
 /// One request before its body is read.
 #[derive(Clone)]

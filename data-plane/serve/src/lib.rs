@@ -1,31 +1,37 @@
-//! Front ends of the data plane: MCP over Streamable HTTP and WebSocket, and the OpenAI-compatible API.
+//! Front ends of the data plane: MCP over Streamable HTTP (1.1, 2 and 3), WebSocket and QUIC, and the
+//! OpenAI-compatible API.
 //!
 //! Purpose: from bytes on a connection to a [`provost_data_pipeline::Request`], and from its answer
 //! back to bytes, in the era and shape of the client. Invariants: nothing runs but through
 //! `drive`; each `drive` has a task of its own, so that a client which leaves loses its answer and
 //! never the record; no lock is held while something is awaited; every queue has a bound.
-//! Left out: decisions (the [`provost_data_pipeline::Plane`] makes them), TLS and other transports
-//! (they call [`Frontend::respond`]).
+//! Left out: decisions (the [`provost_data_pipeline::Plane`] makes them), and where certificates come
+//! from ([`ServerTls`] is given them).
 
 pub mod bodies;
 mod config;
 mod frontend;
 mod guards;
+mod h3;
 mod http;
 mod listen;
 mod mcp;
 pub mod node;
 mod openai;
 pub mod push;
+mod quic;
 pub mod quota;
 mod routes;
 mod seal;
+mod tls;
 
 pub use crate::{
     config::{FrontendConfig, Readiness, ToolSchemas},
     frontend::{Frontend, Peer},
     http::{ResponseBody, SseBody},
+    listen::{Doors, PlainRule},
     seal::SealFailed,
+    tls::{ServerTls, TlsUnusable},
 };
-pub use mcp::SocketLimits;
 pub(crate) use mcp::error_response as mcp_error;
+pub use mcp::{QuicLimits, SocketLimits};

@@ -1,45 +1,132 @@
 //! Connections: accepted, served, drained.
+//!
+//! One TCP port takes HTTP, plain or under TLS or both, and the UDP port of the same number takes
+//! QUIC. What comes out of a connection is served by [`Frontend::respond`] and its likes.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::UdpSocket, sync::Arc, time::Duration};
 
+use http::{HeaderValue, header};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use provost_data_pipeline::Plane;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
+    time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Frontend, Peer};
+use crate::{Frontend, Peer, ServerTls, quic::QuicServer};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 16_384;
 /// The longest wait for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest TLS handshake, and the longest wait for its first byte.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams at once in one HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 256;
-/// The longest head in HTTP/2, in bytes.
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// The longest head in HTTP/2 and HTTP/3, in bytes.
+pub(crate) const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// Rest after an accept that failed for want of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// The longest wait until QUIC's clients know that the node is gone.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long clients may remember that there is HTTP/3, in seconds.
+const ALT_SVC_AGE_S: u32 = 86_400;
+/// The first byte of a TLS connection (RFC 8446, section 5.1: a handshake record).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Whether a TCP port that takes TLS takes connections without it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlainRule {
+    /// Both, told apart by the first byte. For loopback.
+    Served,
+    /// TLS only.
+    Refused,
+}
+
+/// Where clients come in.
+pub struct Doors {
+    /// HTTP.
+    pub tcp: TcpListener,
+    /// QUIC, where there is `tls`.
+    pub udp: Option<UdpSocket>,
+    /// `None`: plain HTTP and nothing else.
+    pub tls: Option<ServerTls>,
+    /// See there.
+    pub plain: PlainRule,
+}
+
+/// What a TCP connection is served with.
+#[derive(Clone)]
+struct Tcp {
+    acceptor: Option<TlsAcceptor>,
+    plain: PlainRule,
+    /// Where HTTP/3 is, for responses under TLS (RFC 7838).
+    alt_svc: Option<HeaderValue>,
+}
+
+fn alt_svc(port: u16) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma={ALT_SVC_AGE_S}")).ok()
+}
 
 impl<P: Plane + 'static> Frontend<P> {
+    /// Serves plain HTTP. See [`Frontend::serve_doors`].
+    pub async fn serve(self: &Arc<Self>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+        self.serve_doors(Doors { tcp: listener, udp: None, tls: None, plain: PlainRule::Served }, shutdown).await
+    }
+
     /// Serves connections until `shutdown`, then lets calls in flight end (at most
     /// [`crate::FrontendConfig::drain_ms`]).
     ///
     /// If the process dies instead, calls past their intent stand as `unknown` in the record.
-    pub async fn serve(self: &Arc<Self>, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
+    pub async fn serve_doors(self: &Arc<Self>, doors: Doors, shutdown: CancellationToken) -> io::Result<()> {
+        let Doors { tcp: listener, udp, tls, plain } = doors;
+        let port = udp.as_ref().map(UdpSocket::local_addr).transpose()?.map(|a| a.port());
+        let quic = match (udp, &tls) {
+            (Some(socket), Some(tls)) => Some(Arc::new(QuicServer::new(socket, tls, self.config.quic)?)),
+            _ => None,
+        };
+        if let Some(quic) = quic.clone() {
+            let front = self.clone();
+            tokio::spawn(async move { quic.serve(&front).await });
+        }
         let graceful = GracefulShutdown::new();
+        let tcp = Tcp {
+            acceptor: tls.map(|tls| TlsAcceptor::from(tls.tcp)),
+            plain,
+            alt_svc: port.filter(|_| quic.is_some()).and_then(alt_svc),
+        };
+        self.accept(&listener, &tcp, &graceful, &shutdown).await?;
+        drop(listener);
+        self.drain(graceful).await;
+        if let Some(quic) = quic {
+            let _ = timeout(GOODBYE_TIMEOUT, quic.close()).await;
+        }
+        Ok(())
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        tcp: &Tcp,
+        graceful: &GracefulShutdown,
+        shutdown: &CancellationToken,
+    ) -> io::Result<()> {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let slot = tokio::select! {
                 slot = slots.clone().acquire_owned() => slot.map_err(io::Error::other)?,
-                () = shutdown.cancelled() => break,
+                () = shutdown.cancelled() => return Ok(()),
             };
             let (stream, address) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -50,30 +137,44 @@ impl<P: Plane + 'static> Frontend<P> {
                         continue;
                     }
                 },
-                () = shutdown.cancelled() => break,
+                () = shutdown.cancelled() => return Ok(()),
             };
             // Small answers leave at once.
             let _ = stream.set_nodelay(true);
             let peer = Peer { address: Some(address), transport: "http", is_secure: false };
-            let connection = self.clone().connection(stream, peer, &graceful);
+            let (front, tcp, watcher) = (self.clone(), tcp.clone(), graceful.watcher());
             tokio::spawn(async move {
-                connection.await;
+                front.tcp_connection(stream, peer, tcp, watcher).await;
                 drop(slot);
             });
         }
-        drop(listener);
-        self.drain(graceful).await;
-        Ok(())
     }
 
-    /// Serves one connection, such as one that TLS has been taken off. A connection that becomes a
-    /// WebSocket ends here, and goes on as a task of [`Frontend::calls`].
-    fn connection<I>(
-        self: Arc<Self>,
-        stream: I,
-        peer: Peer,
-        graceful: &GracefulShutdown,
-    ) -> impl Future<Output = ()> + Send + 'static
+    /// Takes TLS off a connection, if it has it.
+    async fn tcp_connection(self: Arc<Self>, stream: TcpStream, peer: Peer, tcp: Tcp, watcher: Watcher) {
+        let Some(acceptor) = tcp.acceptor else { return self.connection(stream, peer, None, watcher).await };
+        if tcp.plain == PlainRule::Served {
+            let mut first = [0];
+            match timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await {
+                Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {}
+                Ok(Ok(1)) => return self.connection(stream, peer, None, watcher).await,
+                _ => return,
+            }
+        }
+        match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let peer = Peer { is_secure: true, ..peer };
+                Box::pin(self.connection(stream, peer, tcp.alt_svc, watcher)).await;
+            }
+            // Scanners, and clients that do not trust the certificate, are daily business.
+            Ok(Err(cause)) => tracing::debug!(%cause, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    /// Serves one connection that TLS has been taken off. A connection that becomes a WebSocket ends
+    /// here, and goes on as a task of [`Frontend::calls`].
+    async fn connection<I>(self: Arc<Self>, stream: I, peer: Peer, alt_svc: Option<HeaderValue>, watcher: Watcher)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -85,16 +186,19 @@ impl<P: Plane + 'static> Frontend<P> {
             .max_concurrent_streams(MAX_H2_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES);
         let service = service_fn(move |request| {
-            let front = self.clone();
-            async move { Ok::<_, Infallible>(front.respond(request, peer).await) }
+            let (front, alt_svc) = (self.clone(), alt_svc.clone());
+            async move {
+                let mut response = front.respond(request, peer).await;
+                if let Some(value) = alt_svc {
+                    response.headers_mut().insert(header::ALT_SVC, value);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let watched = graceful.watch(connection);
-        async move {
-            if let Err(cause) = watched.await {
-                // Clients that leave are daily business.
-                tracing::debug!(%cause, "a connection broke");
-            }
+        if let Err(cause) = watcher.watch(connection).await {
+            // Clients that leave are daily business.
+            tracing::debug!(%cause, "a connection broke");
         }
     }
 

@@ -55,7 +55,8 @@ fn place(path: &str) -> Option<Place> {
     })
 }
 
-fn mcp_route(path: &str) -> Option<Route> {
+/// The route behind an endpoint: `/mcp` or `/mcp/PLUGIN`.
+pub(crate) fn mcp_route(path: &str) -> Option<Route> {
     match path.strip_prefix("/mcp")? {
         "" => Some(Route::Merged),
         rest => Name::new(rest.strip_prefix('/')?).ok().map(Route::Plugin),

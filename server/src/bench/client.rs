@@ -1,36 +1,30 @@
 //! One connection that makes one call after another, at as little cost as checking the answer allows.
 //!
-//! The request is written once: headers are shared and the body is a prefix, the id and a suffix. The
-//! connection is driven by the task that waits for the answer, so a call wakes no other task.
+//! The request is written once: headers are shared and the body is a prefix, the id and a suffix. How it
+//! travels is the lane's business (`provost-client`).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderValue};
+use provost_client::{Connector, Lane, LinkError};
+use provost_mcp::{RawJson, RequestId};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
-use tokio::net::TcpStream;
 
 use super::Era;
 use crate::failure::Failure;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
-/// A larger answer is an error of its own kind.
-const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// The id of the probe and of `initialize`; calls of the load count from 1.
 const PROBE_ID: u64 = 0;
-const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// What every call of a run has in common.
 #[derive(Clone, Debug)]
 pub struct Target {
-    authority: String,
-    uri: Uri,
+    connector: Connector,
     headers: HeaderMap,
     era: Era,
     /// The body up to the id, and after it.
@@ -72,24 +66,45 @@ impl CallError {
         }
     }
 
-    /// Whether the connection can serve another call.
+    /// What happened, for a person.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Connect(cause) | Self::Broken(cause) | Self::Status(_, cause) => cause.clone(),
+            other => other.kind(),
+        }
+    }
+
+    /// What an error of the connection means to a run.
+    fn of(error: LinkError, is_opening: bool) -> Self {
+        match error {
+            LinkError::Deadline(_) => Self::Timeout,
+            LinkError::Refused { status, text } => Self::Status(status, text),
+            LinkError::Rejected(error) => {
+                let data = error.data.and_then(|data| data.parse().ok()).unwrap_or_default();
+                rpc_error(&RpcError { code: error.code, data })
+            }
+            other if is_opening => Self::Connect(other.to_string()),
+            other => Self::Broken(other.to_string()),
+        }
+    }
+
+    /// Whether the connection can serve no other call.
     pub fn ends_connection(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Broken(_) | Self::Timeout)
     }
 }
 
 impl Target {
-    /// A call of `tool` at `url`.
-    pub fn new(url: &str, token: Option<&str>, era: Era, tool: &str, arguments: &Value) -> anyhow::Result<Self> {
-        let uri: Uri = url.parse().map_err(|cause| bad_url(url, &format!("{cause}")))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(bad_url(url, "only plain http is measured, TLS would hide the rest").into());
-        }
-        let host = uri.host().ok_or_else(|| bad_url(url, "it names no host"))?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        let headers = headers(&uri, token, era, tool)?;
+    /// A call of `tool` over what `connector` opens.
+    pub fn new(connector: Connector, era: Era, tool: &str, arguments: &Value) -> anyhow::Result<Self> {
+        let headers = headers(era, tool)?;
         let body = body(era, tool, arguments)?;
-        Ok(Self { authority, uri, headers, era, body, expect: None, timeout: Duration::from_secs(10) })
+        Ok(Self { connector, headers, era, body, expect: None, timeout: Duration::from_secs(10) })
+    }
+
+    /// The same from another address of this machine.
+    pub fn from_source(&self, source: IpAddr) -> Self {
+        Self { connector: self.connector.from_source(source), ..self.clone() }
     }
 
     /// Every answer must contain `text`.
@@ -122,27 +137,14 @@ impl Target {
     }
 }
 
-fn bad_url(url: &str, cause: &str) -> Failure {
-    Failure::new("PV-BENCH-URL", format!("`{url}` cannot be used: {cause}"), "write http://HOST:PORT/mcp")
-}
-
-fn headers(uri: &Uri, token: Option<&str>, era: Era, tool: &str) -> anyhow::Result<HeaderMap> {
+fn headers(era: Era, tool: &str) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-    headers.insert(header::HOST, HeaderValue::from_str(host)?);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    if let Some(token) = token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .context("PV-BENCH-TOKEN: the token holds characters that no header may carry")?;
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
-    }
     let version = if era == Era::Modern { MODERN } else { LEGACY };
     headers.insert("mcp-protocol-version", HeaderValue::from_static(version));
     if era == Era::Modern {
         headers.insert("mcp-method", HeaderValue::from_static("tools/call"));
-        let name = HeaderValue::from_str(tool).context("PV-BENCH-TOOL: the tool's name fits no header")?;
+        let name = HeaderValue::try_from(provost_mcp::headers::encode_value(tool))
+            .context("PV-BENCH-TOOL: the tool's name fits no header")?;
         headers.insert("mcp-name", name);
     }
     Ok(headers)
@@ -165,22 +167,14 @@ fn client_info() -> Value {
     json!({ "name": "provost-bench", "version": env!("CARGO_PKG_VERSION") })
 }
 
-/// One TCP connection, with its session where the era has them.
-pub struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    driver: http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
-    session: Option<HeaderValue>,
-}
+/// One connection, with its session where the era has them.
+pub struct Connection(Lane);
 
 impl Connection {
     /// Connects, and initialises a session in the legacy era.
     pub async fn open(target: &Target) -> Result<Self, CallError> {
         let connecting = async {
-            let stream = TcpStream::connect(&target.authority).await.map_err(|e| CallError::Connect(e.to_string()))?;
-            stream.set_nodelay(true).map_err(|e| CallError::Connect(e.to_string()))?;
-            let (sender, driver) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(|e| CallError::Connect(e.to_string()))?;
-            let mut connection = Self { sender, driver, session: None };
+            let mut connection = Self(Lane::open(&target.connector).await.map_err(|e| CallError::of(e, true))?);
             if target.era == Era::Legacy {
                 connection.initialize(target).await?;
             }
@@ -197,46 +191,37 @@ impl Connection {
         body.extend_from_slice(prefix);
         body.extend_from_slice(number.as_bytes());
         body.extend_from_slice(suffix);
-        let exchange = self.exchange(target, body.into());
-        let (head, answer) = tokio::time::timeout(target.timeout, exchange).await.unwrap_or(Err(CallError::Timeout))?;
-        check(head.status, &head.headers, &answer, id, target.expect.as_deref())
+        let asked = request_id(id);
+        let exchange = self.0.call(&target.headers, body.into(), &asked);
+        let answer = tokio::time::timeout(target.timeout, exchange).await;
+        let answer = answer.unwrap_or(Err(LinkError::Deadline(target.timeout)));
+        check(&answer.map_err(|e| CallError::of(e, false))?, id, target.expect.as_deref())
+    }
+
+    /// Whether another call may be made on it.
+    pub fn is_open(&self) -> bool {
+        self.0.is_open()
+    }
+
+    /// Holds the connection without calls, until the server ends it.
+    pub async fn idle(&mut self) -> CallError {
+        CallError::of(self.0.idle().await, false)
     }
 
     async fn initialize(&mut self, target: &Target) -> Result<(), CallError> {
         let hello = json!({ "jsonrpc": "2.0", "id": PROBE_ID, "method": "initialize", "params": {
             "protocolVersion": LEGACY, "capabilities": {}, "clientInfo": client_info() } });
-        let (head, answer) = self.exchange(target, hello.to_string().into()).await?;
-        check(head.status, &head.headers, &answer, PROBE_ID, None)?;
-        self.session = head.headers.get(SESSION).cloned();
+        let broken = |error| CallError::of(error, false);
+        let body = hello.to_string().into();
+        let answer = self.0.call(&target.headers, body, &request_id(PROBE_ID)).await.map_err(broken)?;
+        check(&answer, PROBE_ID, None)?;
         let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-        let (head, answer) = self.exchange(target, ready.to_string().into()).await?;
-        if head.status.is_success() { Ok(()) } else { Err(refused(head.status, &answer)) }
+        self.0.notify(&target.headers, ready.to_string().into()).await.map_err(broken)
     }
+}
 
-    /// One request and its whole answer, while driving the connection.
-    async fn exchange(&mut self, target: &Target, body: Bytes) -> Result<(http::response::Parts, Bytes), CallError> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = target.uri.path_and_query().map_or_else(Uri::default, |p| Uri::from(p.clone()));
-        *request.headers_mut() = target.headers.clone();
-        if let Some(session) = &self.session {
-            request.headers_mut().insert(SESSION, session.clone());
-        }
-        let Self { sender, driver, .. } = self;
-        let answer = async {
-            sender.ready().await.map_err(|e| CallError::Broken(e.to_string()))?;
-            let response = sender.send_request(request).await.map_err(|e| CallError::Broken(e.to_string()))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES);
-            let body = body.collect().await.map_err(|e| CallError::Broken(e.to_string()))?;
-            Ok((head, body.to_bytes()))
-        };
-        tokio::select! {
-            biased;
-            answer = answer => answer,
-            ended = driver => Err(CallError::Broken(ended.err().map_or_else(|| "closed".into(), |e| e.to_string()))),
-        }
-    }
+fn request_id(number: u64) -> RequestId {
+    RequestId(RawJson::from(Value::from(number)))
 }
 
 /// The parts of a JSON-RPC answer that are looked at.
@@ -263,12 +248,7 @@ struct CallResult {
     result_type: Option<String>,
 }
 
-fn check(status: StatusCode, headers: &HeaderMap, body: &[u8], id: u64, expect: Option<&str>) -> Result<(), CallError> {
-    if status != StatusCode::OK {
-        return Err(refused(status, body));
-    }
-    let is_stream = headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
-    let message = if is_stream { last_message(body)? } else { body };
+fn check(message: &[u8], id: u64, expect: Option<&str>) -> Result<(), CallError> {
     let answer: Answer<'_> = serde_json::from_slice(message).map_err(|_| CallError::Wrong("not JSON-RPC"))?;
     if let Some(error) = answer.error {
         return Err(rpc_error(&error));
@@ -291,81 +271,10 @@ fn check(status: StatusCode, headers: &HeaderMap, body: &[u8], id: u64, expect: 
     }
 }
 
-/// The last message of a request's stream: what comes before are notifications.
-fn last_message(stream: &[u8]) -> Result<&[u8], CallError> {
-    stream
-        .split(|b| *b == b'\n')
-        .rev()
-        .find_map(|line| line.strip_prefix(b"data:").map(<[u8]>::trim_ascii).filter(|data| !data.is_empty()))
-        .ok_or(CallError::Wrong("an empty stream"))
-}
-
 fn rpc_error(error: &RpcError) -> CallError {
     let ours = error.data["code"].as_str().map_or_else(String::new, |code| format!(" {code}"));
     CallError::Rpc(format!("{}{ours}", error.code))
 }
 
-/// An HTTP refusal; the JSON-RPC error in its body says more than the status.
-fn refused(status: StatusCode, body: &[u8]) -> CallError {
-    match serde_json::from_slice::<Answer<'_>>(body) {
-        Ok(Answer { error: Some(error), .. }) => rpc_error(&error),
-        _ => CallError::Status(status.as_u16(), String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn checked(content_type: &'static str, status: u16, body: &str, expect: Option<&str>) -> Result<(), String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        let status = StatusCode::from_u16(status).unwrap();
-        check(status, &headers, body.as_bytes(), 7, expect).map_err(|e| e.kind())
-    }
-
-    #[test]
-    fn only_a_complete_result_of_this_call_is_good() {
-        let json = "application/json";
-        let good = r#"{"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","content":[{"text":"hi"}]}}"#;
-        assert_eq!(checked(json, 200, good, Some("hi")), Ok(()));
-        let bad = [
-            (good, Some("ho"), "wrong answer: the expected text is absent"),
-            (r#"{"id":8,"result":{}}"#, None, "wrong answer: another id"),
-            (r#"{"id":7}"#, None, "wrong answer: neither result nor error"),
-            (r#"{"id":7,"result":{"isError":true}}"#, None, "tool error"),
-            (r#"{"id":7,"result":{"resultType":"input_required"}}"#, None, "wrong answer: the result is not complete"),
-            (r#"{"id":7,"error":{"code":-32602,"message":""}}"#, None, "JSON-RPC -32602"),
-            ("<html>", None, "wrong answer: not JSON-RPC"),
-        ];
-        for (body, expect, kind) in bad {
-            assert_eq!(checked(json, 200, body, expect), Err(kind.to_owned()), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_named_by_the_most_exact_code() {
-        let denied = r#"{"id":7,"error":{"code":-32001,"message":"","data":{"code":"PV-POLICY-DENIED"}}}"#;
-        assert_eq!(checked("application/json", 403, denied, None), Err("JSON-RPC -32001 PV-POLICY-DENIED".into()));
-        assert_eq!(checked("text/plain", 502, "bad gateway", None), Err("HTTP 502".into()));
-    }
-
-    #[test]
-    fn the_answer_of_a_stream_is_its_last_message() {
-        let stream = "event: message\r\ndata: {\"method\":\"notifications/progress\"}\r\n\r\n\
-                      data: {\"id\":7,\"result\":{}}\r\n\r\n";
-        assert_eq!(checked("text/event-stream", 200, stream, None), Ok(()));
-        assert_eq!(checked("text/event-stream", 200, ": ping\n\n", None), Err("wrong answer: an empty stream".into()));
-    }
-
-    #[test]
-    fn the_body_is_one_valid_call() {
-        let target = Target::new("http://h:1/mcp", None, Era::Modern, "echo", &json!({"a": 1})).unwrap();
-        let text = [&target.body.0[..], b"9", &target.body.1[..]].concat();
-        let call: Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(call["id"], 9);
-        assert_eq!(call["params"]["arguments"], json!({"a": 1}));
-        assert_eq!(call["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"], MODERN);
-        assert!(Target::new("https://h/mcp", None, Era::Modern, "echo", &json!({})).is_err());
-    }
-}
+mod tests;

@@ -5,9 +5,10 @@
 //! be a JSON-RPC result (an endpoint that answers errors quickly is not fast); a run with errors fails.
 //! Any MCP endpoint will do, so the same command measures an upstream directly.
 //!
-//! Left out: other transports than Streamable HTTP over plain TCP, and the table of many runs.
+//! Left out: the table of many runs.
 
 mod client;
+mod idle;
 mod plan;
 mod process;
 mod report;
@@ -18,15 +19,20 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use self::{
     client::Target,
+    idle::Held,
     plan::{Load, Plan},
     process::Watched,
     report::Report,
 };
-use crate::{cli::EndpointArgs, failure::Failure};
+use crate::{
+    cli::endpoint::EndpointArgs,
+    failure::{Failure, Usage},
+};
 
 /// The offered rate unless told otherwise, calls a second.
 const DEFAULT_RATE: f64 = 500.0;
@@ -59,9 +65,6 @@ pub struct BenchArgs {
     /// Every answer must contain this text.
     #[arg(long, value_name = "TEXT")]
     expect: Option<String>,
-    /// The transport.
-    #[arg(long, default_value = "http", value_name = "http|ws|h3|quic")]
-    transport: String,
     /// The protocol era to speak.
     #[arg(long, value_enum, default_value_t = Era::Modern)]
     era: Era,
@@ -74,6 +77,9 @@ pub struct BenchArgs {
     /// Each connection sends its next call when it has the last answer (closed loop).
     #[arg(long)]
     saturate: bool,
+    /// Hold this many connections without calls and show the server's memory, instead of a load.
+    #[arg(long, value_name = "CONNECTIONS", conflicts_with_all = ["rate", "saturate"])]
+    idle: Option<usize>,
     /// How long to measure: `500ms`, `10s`, `2m`.
     #[arg(long, default_value = "10s", value_parser = plan::parse_duration)]
     duration: Duration,
@@ -96,36 +102,55 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let plan = plan(&args)?;
     let context = args.endpoint.resolve()?;
     let arguments = arguments(&args)?;
-    let target = Target::new(&context.url, context.token.as_deref(), args.era, &args.tool, &arguments)?
+    let target = Target::new(context.connector.clone(), args.era, &args.tool, &arguments)?
         .expecting(args.expect.clone())
         .within(args.timeout);
     // One call before the load: a wrong URL, token or tool is a clear error, not ten thousand of them.
     target.probe().await?;
 
     let watched = watched_pid(&args, &context.url).and_then(Watched::open);
+    let transport = context.connector.endpoint().transport();
+    if let Some(count) = args.idle {
+        let watched = watched.ok_or_else(no_process)?;
+        let held = idle::hold(&target, context.connector.endpoint(), count, args.duration, watched).await?;
+        return print_held(&held, &args);
+    }
     let bar = progress_bar(&plan);
     let outcome = worker::drive(&plan, &target, watched).await?;
     bar.finish_and_clear();
 
-    let report = Report::new(&context.url, &args.tool, &plan, args.era, &outcome);
+    let report = Report::new(&context.url, transport, &args.tool, &plan, args.era, &outcome);
     print(&report);
-    if let Some(path) = &args.json {
-        let text = serde_json::to_vec_pretty(&report)?;
-        std::fs::write(path, text).with_context(|| format!("PV-BENCH-FILE: {} cannot be written", path.display()))?;
-    }
+    write_json(&report, &args)?;
     report.verdict()
 }
 
+fn write_json(figures: &impl Serialize, args: &BenchArgs) -> anyhow::Result<()> {
+    let Some(path) = &args.json else { return Ok(()) };
+    let text = serde_json::to_vec_pretty(figures)?;
+    std::fs::write(path, text).with_context(|| format!("PV-BENCH-FILE: {} cannot be written", path.display()))
+}
+
+fn print_held(held: &Held, args: &BenchArgs) -> anyhow::Result<()> {
+    print(held);
+    write_json(held, args)?;
+    held.verdict()
+}
+
+fn no_process() -> Failure {
+    Failure::new(
+        "PV-BENCH-PROCESS",
+        "the memory of idle connections is that of the server's process, which is not known",
+        "name it with --pid; it must run on this machine",
+    )
+}
+
 fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
-    if args.transport != "http" {
-        return Err(Failure::new(
-            "PV-BENCH-TRANSPORT",
-            format!("this version serves no `{}` transport, so there is nothing to measure", args.transport),
-            "use --transport http",
-        )
-        .into());
+    let wrong = |message: String, hint: &str| anyhow::Error::from(Usage(Failure::new("PV-BENCH-PLAN", message, hint)));
+    if args.idle.is_some_and(|count| !(1..=idle::MAX_CONNECTIONS).contains(&count)) {
+        let message = format!("--idle is not between 1 and {}", idle::MAX_CONNECTIONS);
+        return Err(wrong(message, "10000 is a good start"));
     }
-    let wrong = |message: String, hint: &str| anyhow::Error::from(Failure::new("PV-BENCH-PLAN", message, hint));
     if !(1..=MAX_CONNECTIONS).contains(&args.connections) {
         let message = format!("--connections {} is not between 1 and {MAX_CONNECTIONS}", args.connections);
         return Err(wrong(message, "16 is a good start"));
@@ -183,6 +208,6 @@ fn progress_bar(plan: &Plan) -> ProgressBar {
 }
 
 #[allow(clippy::print_stdout, reason = "the figures are the command's output")]
-fn print(report: &Report) {
-    println!("{report}");
+fn print(figures: &impl std::fmt::Display) {
+    println!("{figures}");
 }

@@ -44,6 +44,11 @@ impl Watched {
         watched.read().map(|_| watched)
     }
 
+    /// Its number.
+    pub fn pid(self) -> u32 {
+        self.pid
+    }
+
     /// Reads it; `None` once it is gone.
     pub fn read(self) -> Option<Reading> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;

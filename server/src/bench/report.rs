@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use hdrhistogram::Histogram;
+use provost_client::Transport;
 use serde::Serialize;
 
 use super::{
@@ -65,7 +66,7 @@ impl Quantiles {
 
 impl Report {
     /// Sums a run up.
-    pub fn new(url: &str, tool: &str, plan: &Plan, era: Era, outcome: &Outcome) -> Self {
+    pub fn new(url: &str, transport: Transport, tool: &str, plan: &Plan, era: Era, outcome: &Outcome) -> Self {
         let answered = outcome.tally.latency.len();
         let rate = match plan.load {
             Load::Open { rate } => Some(rate),
@@ -75,7 +76,7 @@ impl Report {
             url: url.to_owned(),
             tool: tool.to_owned(),
             era: if era == Era::Modern { "2026-07-28" } else { "2025-11-25" },
-            transport: "http",
+            transport: transport.as_str(),
             connections: plan.connections,
             offered_per_second: rate,
             duration_s: outcome.elapsed.as_secs_f64(),
@@ -117,7 +118,7 @@ impl fmt::Display for Report {
             Some(rate) => format!("open loop, {rate} calls/s"),
             None => "saturated".to_owned(),
         };
-        writeln!(f, "{} at {}: {load}, {} connections, {}", self.tool, self.url, self.connections, self.era)?;
+        writeln!(f, "{} at {}: {load}, {} connections over {}, {}", self.tool, self.url, self.connections, self.transport, self.era)?;
         writeln!(
             f,
             "  throughput  {:.1} calls/s ({} answers in {:.2} s)",

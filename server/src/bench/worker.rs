@@ -221,7 +221,7 @@ impl Run {
             },
         };
         let outcome = open.call(&self.target, id).await;
-        if !outcome.as_ref().is_err_and(CallError::ends_connection) {
+        if open.is_open() && !outcome.as_ref().is_err_and(CallError::ends_connection) {
             *connection = Some(open);
         }
         outcome
@@ -244,6 +244,7 @@ mod tests {
     use http_body_util::{BodyExt, Full};
     use hyper::{body::Incoming, server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
+    use provost_client::{Connector, Endpoint, Options};
     use serde_json::{Value, json};
 
     use super::*;
@@ -277,7 +278,9 @@ mod tests {
     }
 
     fn target(url: &str) -> Target {
-        Target::new(url, None, Era::Modern, "echo", &json!({})).unwrap()
+        let endpoint = Endpoint::parse(url, None).unwrap();
+        let connector = Connector::new(endpoint, Options::default()).unwrap();
+        Target::new(connector, Era::Modern, "echo", &json!({})).unwrap()
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdminArgs, EndpointArgs};
+use super::AdminArgs;
 use crate::failure::Failure;
 
 /// `DATA/dev.json`: what a running `provost dev` tells other programs.
@@ -15,12 +15,15 @@ pub struct DevFile {
     /// MCP over WebSocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ws: Option<String>,
-    /// MCP over HTTP/3, once served.
+    /// MCP over HTTP/3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub h3: Option<String>,
-    /// MCP over raw QUIC, once served.
+    /// MCP over QUIC, `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic: Option<String>,
+    /// The CA that certifies `https://`, `wss://`, HTTP/3 and QUIC here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// The OpenAI-compatible API.
     pub openai: String,
     /// The admin gRPC API, `HOST:PORT`.
@@ -126,30 +129,5 @@ impl AdminArgs {
         };
         let endpoint = if admin.contains("://") { admin } else { format!("http://{admin}") };
         Ok(AdminContext { endpoint, token, tenant: self.tenant.clone() })
-    }
-}
-
-/// The MCP endpoint to talk to.
-pub struct EndpointContext {
-    /// The URL.
-    pub url: String,
-    /// Bearer token.
-    pub token: Option<String>,
-}
-
-impl EndpointArgs {
-    /// Finds the endpoint. A URL given without a token is used without one.
-    pub fn resolve(&self) -> anyhow::Result<EndpointContext> {
-        if let Some(url) = &self.url {
-            return Ok(EndpointContext { url: url.clone(), token: self.token.clone() });
-        }
-        let dev = DevFile::read(&self.data_dir.clone().unwrap_or_else(default_data_dir))?;
-        let token = self.token.clone().or(Some(dev.token).filter(|t| !t.is_empty()));
-        Ok(EndpointContext { url: dev.mcp, token })
-    }
-
-    /// The audit directory of the running `provost dev`.
-    pub fn dev(&self) -> anyhow::Result<DevFile> {
-        DevFile::read(&self.data_dir.clone().unwrap_or_else(default_data_dir))
     }
 }

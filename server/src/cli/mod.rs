@@ -5,9 +5,11 @@ mod audit;
 mod cluster;
 pub mod context;
 pub mod documents;
+pub mod endpoint;
 mod resources;
 mod secrets;
 mod table;
+mod terminal;
 mod using;
 mod watch;
 
@@ -18,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, dev, roles::run};
+use crate::{bench, bridge, dev, roles::run};
 
 /// Provost runs an organisation's MCP: one policy, one quota ledger and one provable record for
 /// every call to a tool or a model.
@@ -87,15 +89,23 @@ enum Command {
     #[command(after_help = "Example: provost tools --json")]
     Tools(using::ToolsArgs),
     /// Call a tool.
-    #[command(after_help = "Example: provost call sql.query --arg sql='SELECT count(*) FROM orders'")]
+    #[command(after_help = "Examples:\n  provost call sql.query --arg sql='SELECT count(*) FROM orders'\n  \
+                            provost call echo.echo --arg text=hi --transport quic --show-meta")]
     Call(using::CallArgs),
+    /// Serve MCP over stdio, from a cluster: for desktop clients.
+    #[command(after_help = "Example: PROVOST_TOKEN=pv_… provost bridge --url wss://mcp.example.com/mcp\n\n\
+                            The token comes from --token-file or PROVOST_TOKEN, never from an argument. Logs go \
+                            to stderr. Ends when stdin has ended and what was asked is answered.")]
+    Bridge(bridge::BridgeArgs),
 
     /// Query, show and verify the audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
 
     /// Measure an MCP endpoint: open loop, free of coordinated omission.
-    #[command(after_help = "Example: provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s")]
+    #[command(after_help = "Examples:\n  provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s\n  \
+                            provost bench --tool echo.echo --arg text=hi --transport ws --saturate\n  \
+                            provost bench --tool echo.echo --arg text=hi --transport ws --idle 2000")]
     Bench(bench::BenchArgs),
 }
 
@@ -136,20 +146,6 @@ pub struct AdminArgs {
     tenant: Option<String>,
 }
 
-/// Which MCP endpoint to talk to.
-#[derive(Args, Clone)]
-pub struct EndpointArgs {
-    /// The MCP endpoint. Default: the running `provost dev`.
-    #[arg(long, env = "PROVOST_URL")]
-    url: Option<String>,
-    /// Bearer token. Better given by the environment than here.
-    #[arg(long, env = "PROVOST_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// Where the running `provost dev` keeps its data.
-    #[arg(long, env = "PROVOST_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-}
-
 /// Runs the command.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
@@ -170,6 +166,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cluster(command) => cluster::run(command).await,
         Command::Tools(args) => using::tools(args).await,
         Command::Call(args) => using::call(args).await,
+        Command::Bridge(args) => bridge::run(args).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
     }

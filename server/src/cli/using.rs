@@ -1,15 +1,25 @@
 //! `provost tools` and `provost call`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
+use provost_client::{Client, ClientError, NoHandler};
+use provost_mcp::{RawJson, RawObject};
 use serde_json::{Map, Value, json};
 
-use super::{EndpointArgs, table};
-use crate::{client::McpClient, failure::Failure};
+use super::{
+    endpoint::{EndpointArgs, connect, failed},
+    table,
+    terminal::Terminal,
+};
+use crate::failure::Failure;
 
 /// Most pages of a list that are followed.
 const MAX_PAGES: usize = 1_000;
+/// The longest that one page may take.
+const LIST_LIMIT: Duration = Duration::from_secs(60);
+/// How often a tool may ask within one call.
+const MAX_ROUNDS: usize = 8;
 
 #[derive(Args)]
 pub struct ToolsArgs {
@@ -30,9 +40,6 @@ pub struct CallArgs {
     /// All arguments as one JSON object.
     #[arg(long, value_name = "JSON", conflicts_with = "args")]
     json: Option<String>,
-    /// The transport.
-    #[arg(long, default_value = "http", value_parser = ["http"])]
-    transport: String,
     /// Print the whole result, with the audit leaf in `_meta`.
     #[arg(long)]
     show_meta: bool,
@@ -43,18 +50,21 @@ pub struct CallArgs {
 /// Lists the tools.
 pub async fn tools(args: ToolsArgs) -> anyhow::Result<ExitCode> {
     let context = args.endpoint.resolve()?;
-    let client = McpClient::new(context.url, context.token)?;
+    let client = connect(&context, json!({}), Arc::new(NoHandler)).await?;
     let mut tools = Vec::new();
-    let mut cursor: Option<Value> = None;
+    let mut cursor = None;
     for _ in 0..MAX_PAGES {
-        let params = cursor.take().map_or_else(|| json!({}), |c| json!({ "cursor": c }));
-        let mut page = client.request("tools/list", params, None, |_, _| ()).await?;
-        if let Value::Array(items) = page["tools"].take() {
-            tools.extend(items);
+        let mut params = RawObject::new();
+        if let Some(cursor) = cursor.take() {
+            params.set("cursor", cursor);
         }
-        match page["nextCursor"].take() {
-            Value::Null => break,
-            next => cursor = Some(next),
+        let page = client.request("tools/list", params, None, Some(LIST_LIMIT)).await.map_err(failed)?;
+        let page = RawObject::parse(&page).map_err(no_list)?;
+        let items: Vec<Value> = page.get("tools").map_or_else(|| Ok(Vec::new()), |t| t.parse()).map_err(no_list)?;
+        tools.extend(items);
+        cursor = page.get("nextCursor").filter(|next| *next != RawJson::NULL);
+        if cursor.is_none() {
+            break;
         }
     }
     if args.json {
@@ -73,19 +83,23 @@ pub async fn tools(args: ToolsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn no_list(cause: impl std::fmt::Display) -> Failure {
+    let hint = "is this an MCP endpoint? its path usually ends in /mcp";
+    Failure::new("PV-CLI-ANSWER", format!("the list of tools cannot be read: {cause}"), hint)
+}
+
 /// Calls a tool. Exit code 1 when the tool says that it failed.
 pub async fn call(args: CallArgs) -> anyhow::Result<ExitCode> {
     let arguments = arguments(&args)?;
     let context = args.endpoint.resolve()?;
-    let client = McpClient::new(context.url, context.token)?;
-    let params = json!({ "name": args.tool, "arguments": arguments });
-    let result = client
-        .request("tools/call", params, Some(&args.tool), |method, params| {
-            if method == "notifications/progress" {
-                eprintln!("progress: {}", params["progress"]);
-            }
-        })
-        .await?;
+    // A tool may ask its caller something in the middle of a call, if somebody is there.
+    let terminal = Terminal::open();
+    let client = connect(&context, terminal.capabilities(), Arc::new(terminal)).await?;
+    let mut params = RawObject::new();
+    params.set_text("name", &args.tool);
+    params.set("arguments", RawJson::from(arguments));
+    let result = answered(&client, terminal, params).await?;
+    let result: Value = result.parse()?;
     if args.show_meta {
         println!("{}", serde_json::to_string_pretty(&result)?);
     } else {
@@ -93,6 +107,32 @@ pub async fn call(args: CallArgs) -> anyhow::Result<ExitCode> {
     }
     let failed = result["isError"].as_bool().unwrap_or(false);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The result of a call, after what the tool wanted to know was asked (MCP 2026-07-28, input required).
+async fn answered(client: &Client, terminal: Terminal, params: RawObject) -> anyhow::Result<RawJson> {
+    let mut next = params.clone();
+    for _ in 0..MAX_ROUNDS {
+        let result = client.request("tools/call", next, Some("cli"), None).await.map_err(failed)?;
+        let object = RawObject::parse(&result).unwrap_or_default();
+        if object.get_text("resultType").as_deref() != Some("input_required") {
+            return Ok(result);
+        }
+        let mut responses = RawObject::new();
+        for (key, request) in object.get_object("inputRequests").unwrap_or_default().iter() {
+            let request = RawObject::parse(request).unwrap_or_default();
+            let method = request.get_text("method").unwrap_or_default();
+            let answer = terminal.answer(method, request.get("params")).await;
+            responses.set(&key, answer.map_err(|error| failed(ClientError::Rpc(error)))?);
+        }
+        next = params.clone();
+        next.set("inputResponses", responses.finish());
+        if let Some(state) = object.get("requestState") {
+            next.set("requestState", state);
+        }
+    }
+    let message = format!("the tool asked {MAX_ROUNDS} times and did not end");
+    Err(Failure::new("PV-CLI-INPUT", message, "tell whoever runs the tool").into())
 }
 
 fn arguments(args: &CallArgs) -> anyhow::Result<Value> {

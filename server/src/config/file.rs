@@ -24,6 +24,8 @@ pub struct ServerFile {
     pub models: Option<PathBuf>,
     /// Listeners.
     pub listen: ListenFile,
+    /// How agents are served.
+    pub data_plane: super::data_plane::DataPlaneFile,
     /// How to join; needed once.
     pub join: JoinFile,
     /// Certificates of your own.

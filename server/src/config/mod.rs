@@ -7,6 +7,7 @@
 
 pub mod audit;
 mod check;
+mod data_plane;
 mod file;
 mod outside;
 
@@ -19,6 +20,8 @@ use provost_data_serve::bodies::{Identities, Privacy, RedactionRule};
 use provost_sealed::Keep;
 use provost_wire::tls::{self, NameError, Roles};
 use serde::Serialize;
+
+use crate::node::doors::AgentConfig;
 
 /// A part of Provost that this process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
@@ -127,6 +130,8 @@ pub struct ServerConfig {
     pub certificate_ttl: Duration,
     /// How long grants hold while no control-plane node confirms them; `None`: for ever.
     pub grants_max_age: Option<Duration>,
+    /// How agents are served (data plane).
+    pub agents: AgentConfig,
     /// What the audit log does beside keeping records.
     pub audit: audit::AuditConfig,
 }

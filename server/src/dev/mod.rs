@@ -22,13 +22,18 @@ use provost_types::{Kind, Name, PrincipalRef, Snapshot};
 use crate::{
     cli::context::{DevFile, default_data_dir},
     failure::Failure,
-    node::{Node, NodeConfig},
+    node::{
+        Node, NodeConfig,
+        doors::{AgentConfig, AgentTls},
+    },
     tiles, witness,
 };
 
 /// Ports of the other listeners, counted from the HTTP port; with port 0 each takes a free one.
 const ADMIN_OFFSET: u16 = 1;
 const METRICS_OFFSET: u16 = 2;
+/// The certificate of the local CA, in the data directory.
+const CA: &str = "ca.pem";
 /// Calls in flight get this long to finish after Ctrl-C or SIGTERM; the audit flush comes after.
 const DRAIN_LIMIT: Duration = Duration::from_millis(3_500);
 
@@ -98,12 +103,18 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         cluster: "dev".to_owned(),
         witnesses: witness::ask::from_environment()?,
         tiles: tiles::from_environment()?,
+        agents: AgentConfig { tls: Some(local_tls(&data_dir)), ..AgentConfig::default() },
     })
     .await?;
     let outcome = serve_until(stop, &node, start, |token| dev_file(&node, &data_dir, token)).await;
     let _ = std::fs::remove_file(DevFile::path(&data_dir));
     node.shutdown(DRAIN_LIMIT).await?;
     outcome
+}
+
+/// TLS by a CA of this machine.
+fn local_tls(data_dir: &Path) -> AgentTls {
+    AgentTls::LocalCa { certificate: data_dir.join(CA), keys: data_dir.join("keys") }
 }
 
 /// What both kinds of start need to know.
@@ -215,8 +226,9 @@ fn dev_file(node: &Node, data_dir: &std::path::Path, token: &str) -> DevFile {
     DevFile {
         mcp: format!("{base}/mcp"),
         ws: Some(format!("ws://{}/mcp", addresses.http)),
-        h3: None,
-        quic: None,
+        h3: Some(format!("https://{}/mcp", addresses.http)),
+        quic: Some(addresses.http.to_string()),
+        ca: Some(data_dir.join(CA)),
         openai: format!("{base}/v1"),
         admin: addresses.admin.to_string(),
         metrics: format!("http://{}/metrics", addresses.metrics),
@@ -231,12 +243,15 @@ fn dev_file(node: &Node, data_dir: &std::path::Path, token: &str) -> DevFile {
 
 fn three_file(three: &three::Three, token: &str) -> DevFile {
     let server = three.server();
+    // A cluster that an earlier version made has no TLS for agents.
+    let tls = server.http().filter(|_| three.agent_ca().exists());
     let base = format!("http://{}", server.http().map(|a| a.to_string()).unwrap_or_default());
     DevFile {
         mcp: format!("{base}/mcp"),
         ws: server.http().map(|http| format!("ws://{http}/mcp")),
-        h3: None,
-        quic: None,
+        h3: tls.map(|http| format!("https://{http}/mcp")),
+        quic: tls.map(|http| http.to_string()),
+        ca: tls.map(|_| three.agent_ca()),
         openai: format!("{base}/v1"),
         admin: three.admin().to_string(),
         metrics: format!("http://{}/metrics", server.metrics()),

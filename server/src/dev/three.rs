@@ -155,6 +155,11 @@ impl Three {
         self.data_dir.join("dev").join("audit")
     }
 
+    /// The CA of what agents are served with here. That of the nodes is another one.
+    pub fn agent_ca(&self) -> PathBuf {
+        agent_ca(&self.data_dir)
+    }
+
     /// Stops agents' calls first, then the voters.
     pub async fn shutdown(self, drain: Duration) -> anyhow::Result<()> {
         let stopped = self.server.shutdown(drain).await;
@@ -299,6 +304,10 @@ fn write_config(dir: &Path, text: &str) -> anyhow::Result<()> {
     super::write_private(&dir.join("provost.toml"), text.as_bytes())
 }
 
+fn agent_ca(data_dir: &Path) -> PathBuf {
+    data_dir.join("dev").join("ca.pem")
+}
+
 fn quoted(path: &Path) -> toml::Value {
     toml::Value::String(path.display().to_string())
 }
@@ -330,7 +339,7 @@ fn own_config(plan: &Plan, data_dir: &Path, keys: &Path, token: &Path, models: O
     format!(
         "node = \"dev\"\nroles = [\"audit-log\", \"data-plane\", \"gpu-node\"]\ndata_dir = {}\n{models}control_plane = \
          [{}]\n\n[listen]\nhttp = \"{}\"\npeer = \"{}\"\nmetrics = \"{}\"\n\n[keys]\npath = {}\n\n[join]\ntoken_file = \
-         {}\n",
+         {}\n\n[data_plane.tls]\nlocal_ca = {}\n",
         quoted(&data_dir.join("dev")),
         voters.join(", "),
         plan.http,
@@ -338,6 +347,7 @@ fn own_config(plan: &Plan, data_dir: &Path, keys: &Path, token: &Path, models: O
         plan.metrics,
         quoted(keys),
         quoted(token),
+        quoted(&agent_ca(data_dir)),
     )
 }
 

@@ -18,6 +18,9 @@ pub fn print(
     let count = |kind| snapshot.of_kind(kind).count();
     println!("Provost is ready (revision {}).", snapshot.revision);
     println!("  MCP      {}", file.mcp);
+    if let (Some(quic), Some(ca)) = (&file.quic, &file.ca) {
+        println!("  QUIC     {quic} (UDP: HTTP/3 and mcp/1; https and wss on the TCP port; CA in {})", ca.display());
+    }
     println!("  OpenAI   {}", file.openai);
     println!("  admin    {} (gRPC)", file.admin);
     println!("  metrics  {}", file.metrics);

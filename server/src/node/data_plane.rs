@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use provost_data_serve::{
-    Frontend, FrontendConfig,
+    Frontend,
     bodies::BodyKeeper,
     node::{CompileError, Compiled, Node, NodePorts},
     push::{StalenessLimits, StalenessReader},
@@ -11,8 +11,9 @@ use provost_data_serve::{
 };
 use provost_data_tools::{SecretSource, Toolbox, ToolboxDeps};
 use provost_types::{AuditSink, Inference, PrincipalRef, Snapshot};
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::doors::{AgentConfig, AgentPorts};
 
 /// What it is composed of.
 pub struct DataPlaneParts {
@@ -83,17 +84,23 @@ impl DataPlane {
     /// Serves agents until `stop`.
     pub fn serve(
         &self,
-        http: TcpListener,
+        ports: AgentPorts,
+        agents: &AgentConfig,
         session_key: [u8; 32],
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let frontend = Frontend::new(self.node.clone(), FrontendConfig::new(session_key))?;
+        let frontend = Frontend::new(self.node.clone(), agents.front(session_key))?;
         let frontend = Arc::new(frontend.with_schemas(self.node.clone()));
+        let (doors, following) = ports.open(agents.tls.as_ref())?;
         let stopped = stop.clone();
         tasks.spawn(async move {
-            if let Err(cause) = frontend.serve(http, stopped).await {
-                tracing::error!(%cause, "the HTTP front end ended");
+            tokio::select! { () = following => (), () = stopped.cancelled() => () }
+        });
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            if let Err(cause) = frontend.serve_doors(doors, stopped).await {
+                tracing::error!(%cause, "the front end of agents ended");
             }
         });
         Ok(())

@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod adapters;
 pub mod data_plane;
+pub mod doors;
 pub mod held;
 pub mod keys;
 pub mod metrics;
@@ -38,6 +39,7 @@ use crate::{
     witness::ask::WitnessAddress,
 };
 use data_plane::{DataPlane, DataPlaneParts};
+use doors::{AgentConfig, AgentPorts};
 
 /// A change made by this process waits this long for its own data plane to run it.
 const ACTIVATION_LIMIT: Duration = Duration::from_secs(20);
@@ -65,6 +67,8 @@ pub struct NodeConfig {
     pub witnesses: Vec<WitnessAddress>,
     /// Where tiles are served, if anywhere.
     pub tiles: Option<TilesConfig>,
+    /// How agents are served.
+    pub agents: AgentConfig,
 }
 
 /// Where a running node listens.
@@ -80,7 +84,7 @@ pub struct Addresses {
 
 /// The listeners, bound before anything else is opened: a taken port is said at once.
 struct Listeners {
-    http: TcpListener,
+    http: AgentPorts,
     admin: TcpListener,
     metrics: TcpListener,
 }
@@ -169,12 +173,12 @@ impl Node {
         node.tasks.spawn(async move {
             tokio::select! { () = holding => (), () = stopped.cancelled() => () }
         });
-        node.serve(listeners, keys::session_key(&keys.join("session.key"))?)?;
+        node.serve(listeners, &config.agents, keys::session_key(&keys.join("session.key"))?)?;
         Ok(node)
     }
 
-    fn serve(&self, listeners: Listeners, session_key: [u8; 32]) -> anyhow::Result<()> {
-        self.data.serve(listeners.http, session_key, &self.tasks, &self.stop)?;
+    fn serve(&self, listeners: Listeners, agents: &AgentConfig, session_key: [u8; 32]) -> anyhow::Result<()> {
+        self.data.serve(listeners.http, agents, session_key, &self.tasks, &self.stop)?;
         let following = activation::follow(self.control.snapshots(), self.data.node().clone());
         let stopped = self.stop.clone();
         self.tasks.spawn(async move {
@@ -276,7 +280,7 @@ impl Node {
 impl Listeners {
     async fn bind(config: &NodeConfig) -> anyhow::Result<Self> {
         Ok(Self {
-            http: bind(config.http, "--http").await?,
+            http: AgentPorts::bind(config.http, "--http", config.agents.tls.as_ref()).await?,
             admin: bind(config.admin, "the admin API").await?,
             metrics: bind(config.metrics, "the metrics").await?,
         })
@@ -284,7 +288,7 @@ impl Listeners {
 
     fn addresses(&self) -> anyhow::Result<Addresses> {
         Ok(Addresses {
-            http: self.http.local_addr()?,
+            http: self.http.address()?,
             admin: self.admin.local_addr()?,
             metrics: self.metrics.local_addr()?,
         })

@@ -21,7 +21,7 @@ use provost_wire::{
     node::{LeaseRequest, LeaseResponse},
     tls::{self, Expect, Identity},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
 
@@ -32,6 +32,7 @@ use crate::{
         activation,
         adapters::ControlSecrets,
         data_plane::{DataPlane, DataPlaneParts},
+        doors::AgentPorts,
         keys,
     },
 };
@@ -63,7 +64,7 @@ impl DataRole {
     /// Waits for a state (the last good one on disk, or the first that is pushed), then serves.
     pub async fn start(
         parts: DataParts<'_>,
-        http: TcpListener,
+        http: AgentPorts,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
@@ -98,7 +99,7 @@ impl DataRole {
         })?;
         let _ = counted.set(plane.node().clone());
         let session_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;
-        plane.serve(http, session_key, tasks, stop)?;
+        plane.serve(http, &config.agents, session_key, tasks, stop)?;
         let (activation, node) = (client.activation(), plane.node().clone());
         until(async move { activation.drive(&Activator { node }).await }, tasks, stop);
         let stopped = stop.clone();

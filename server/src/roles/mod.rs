@@ -33,7 +33,7 @@ use crate::{
     config::{Role, ServerConfig},
     failure::Failure,
     logins::LoginRecorder,
-    node::{data_plane::DataPlane, keys, metrics},
+    node::{data_plane::DataPlane, doors::AgentPorts, keys, metrics},
     tiles::serve::Tiles,
 };
 use audit::AuditRole;
@@ -66,7 +66,7 @@ impl Server {
         let peer = bind(config.peer, "listen.peer").await?;
         let metrics = bind(config.metrics, "listen.metrics").await?;
         let http = match config.has(Role::DataPlane) {
-            true => Some(bind(config.http, "listen.http").await?),
+            true => Some(AgentPorts::bind(config.http, "listen.http", config.agents.tls.as_ref()).await?),
             false => None,
         };
         let admin = match config.has(Role::ControlPlane) {
@@ -94,7 +94,7 @@ impl Server {
             control,
             audit,
             data: None,
-            http: http.as_ref().map(TcpListener::local_addr).transpose()?,
+            http: http.as_ref().map(AgentPorts::address).transpose()?,
             metrics: metrics.local_addr()?,
             tasks,
             stop,

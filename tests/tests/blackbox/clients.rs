@@ -10,13 +10,22 @@ fn run_client(script: &str, upstream_era: &str) {
 
 /// `address`: which address of `dev.json` the client talks to.
 fn run_client_over(address: &str, script: &str, upstream_era: &str) {
+    run_client_with(address, script, upstream_era, &[]);
+}
+
+/// The same with more variables in the client's environment.
+pub fn run_client_with(address: &str, script: &str, upstream_era: &str, env: &[(&str, &str)]) {
     let upstream = Process::everything(upstream_era);
     let dev = Dev::start(Some(&upstream_yaml(&upstream.url)), &[]);
+    let address = dev.info[address].as_str().unwrap();
+    let url = if address.contains("://") { format!("{address}/up") } else { format!("quic://{address}/mcp/up") };
     let output = Command::new("bash")
         .arg(root().join("tests/clients/run.sh"))
         .arg(script)
-        .env("URL", format!("{}/up", dev.info[address].as_str().unwrap()))
+        .env("URL", url)
         .env("TOKEN", dev.token())
+        .env("CA", dev.info["ca"].as_str().unwrap())
+        .envs(env.iter().copied())
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -38,6 +47,20 @@ fn python_sdk_modern_upstream() {
 fn python_sdk_over_a_websocket() {
     for upstream_era in ["legacy", "modern"] {
         run_client_over("ws", "python", upstream_era);
+    }
+}
+
+#[test]
+fn python_sdk_over_quic() {
+    for upstream_era in ["legacy", "modern"] {
+        run_client_over("quic", "python", upstream_era);
+    }
+}
+
+#[test]
+fn aioquic_over_http3() {
+    for upstream_era in ["legacy", "modern"] {
+        run_client_over("h3", "h3", upstream_era);
     }
 }
 

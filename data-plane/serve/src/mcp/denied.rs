@@ -2,9 +2,9 @@
 //! or a token that is not good is what an auditor looks for first.
 
 use http::{Response, StatusCode};
-use provost_data_pipeline::{Caller, Plane};
+use provost_data_pipeline::{Caller, Plane, Rejection};
 use provost_mcp::ProtocolVersion;
-use provost_types::{AuditEvent, CallStatus, Effect, Impact, Phase, What, Who, Why};
+use provost_types::{AuditEvent, CallStatus, Effect, Impact, Phase, PrincipalRef, What, Who, Why};
 
 use super::{
     answer::{rejection_headers, rejection_status},
@@ -87,11 +87,24 @@ impl<P: Plane + 'static> Frontend<P> {
         }
     }
 
-    /// 401 unless the credential is good.
-    pub(super) fn known_caller(&self, inbound: &Inbound, method: &str) -> Result<(), Refusal> {
+    /// Records that a session was used by somebody else than its owner.
+    pub(super) fn record_foreign(&self, inbound: &Inbound, caller: &Caller, owner: &PrincipalRef, method: &str) {
+        let reason = format!("a session of {owner} was used by {}", caller.principal);
+        let code = "PV-MCP-SESSION-FOREIGN";
+        self.record_denied(inbound, Denied { caller: Some(caller), method, code, reason });
+    }
+
+    /// Whether the credential is good; that it is not is recorded.
+    pub(super) fn recognise(&self, inbound: &Inbound, method: &str) -> Result<(), Rejection> {
         let Err(rejection) = self.caller_of(inbound) else { return Ok(()) };
         let reason = rejection.error.message.clone();
         self.record_denied(inbound, Denied { caller: None, method, code: rejection.code, reason });
+        Err(rejection)
+    }
+
+    /// 401 unless the credential is good.
+    pub(super) fn known_caller(&self, inbound: &Inbound, method: &str) -> Result<(), Refusal> {
+        let Err(rejection) = self.recognise(inbound, method) else { return Ok(()) };
         let status = match rejection_status(rejection.kind) {
             StatusCode::OK => StatusCode::UNAUTHORIZED,
             status => status,

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     classify::legacy_operation,
-    denied::Denied,
     link::{CallLink, Manner},
     outlet::Outlet,
     post::{Headers, Post, deliver, error_response},
@@ -33,14 +32,18 @@ pub(super) struct Entered {
     pub(super) local: Arc<LocalSession>,
 }
 
-/// 404: the client starts a new session.
-fn no_session(id: Option<&RequestId>) -> Refusal {
-    let error = RpcError::with_code(
+/// The caller has no such session.
+pub(super) fn session_unknown() -> RpcError {
+    RpcError::with_code(
         RpcError::INVALID_REQUEST,
         "PV-MCP-SESSION-UNKNOWN",
         "Session not found: send initialize to start a new one",
-    );
-    Box::new(error_response(StatusCode::NOT_FOUND, id, &error))
+    )
+}
+
+/// 404: the client starts a new session.
+fn no_session(id: Option<&RequestId>) -> Refusal {
+    Box::new(error_response(StatusCode::NOT_FOUND, id, &session_unknown()))
 }
 
 impl<P: Plane + 'static> Frontend<P> {
@@ -66,15 +69,7 @@ impl<P: Plane + 'static> Frontend<P> {
         self.known_caller(inbound, method)?;
         let caller = self.caller_of(inbound).map_err(|_| no_session(id))?;
         if caller.principal != session.principal {
-            self.record_denied(
-                inbound,
-                Denied {
-                    caller: Some(&caller),
-                    method,
-                    code: "PV-MCP-SESSION-FOREIGN",
-                    reason: format!("a session of {} was used by {}", session.principal, caller.principal),
-                },
-            );
+            self.record_foreign(inbound, &caller, &session.principal, method);
             return Err(no_session(id));
         }
         let local =

@@ -1,8 +1,9 @@
-//! MCP over Streamable HTTP and over WebSocket, both eras.
+//! MCP over Streamable HTTP, over WebSocket and over QUIC, both eras.
 
 mod answer;
 mod asks;
 mod classify;
+mod connected;
 mod denied;
 mod get;
 mod initialize;
@@ -11,6 +12,8 @@ mod link;
 mod modern;
 mod outlet;
 mod post;
+mod queue;
+mod quic;
 mod request_state;
 mod session;
 mod sessions;
@@ -19,6 +22,8 @@ mod socket;
 pub(crate) use answer::{receipt_json, rejection_headers};
 pub(crate) use asks::Asks;
 pub(crate) use post::error_response;
+pub(crate) use quic::Connection as QuicConnection;
+pub use quic::QuicLimits;
 pub(crate) use request_state::StateSealer;
 pub(crate) use session::SessionSealer;
 pub(crate) use sessions::Sessions;

@@ -2,10 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod bad_input;
+mod h3;
 mod legacy;
 mod modern;
 mod openai;
 mod plane;
+mod quic;
+mod quic_bad;
+mod quic_client;
+mod quic_early;
 mod sockets;
+mod tls;
 mod websocket;
 mod world;

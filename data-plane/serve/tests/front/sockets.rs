@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use provost_data_serve::{Doors, PlainRule};
 use provost_types::{CallStatus, Phase};
 use serde_json::json;
 use tokio::{
@@ -24,11 +25,15 @@ async fn serve() -> Served {
 }
 
 pub async fn serve_world(world: World) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_doors(world, Doors { tcp, udp: None, tls: None, plain: PlainRule::Served })
+}
+
+pub fn serve_doors(world: World, doors: Doors) -> Served {
+    let address = doors.tcp.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let (front, token) = (world.front.clone(), shutdown.clone());
-    let done = tokio::spawn(async move { front.serve(listener, token).await });
+    let done = tokio::spawn(async move { front.serve_doors(doors, token).await });
     Served { world, address, shutdown, done }
 }
 
@@ -60,6 +65,11 @@ impl Served {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("no {phase:?} of {tool} was recorded");
+    }
+
+    /// Asks for the end, and does not wait for it.
+    pub fn begin_stop(&self) {
+        self.shutdown.cancel();
     }
 
     pub async fn stop(self) {

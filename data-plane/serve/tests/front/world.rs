@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use provost_data_serve::{Frontend, FrontendConfig, Peer, ResponseBody, SocketLimits, ToolSchemas};
+use provost_data_serve::{Frontend, FrontendConfig, Peer, QuicLimits, ResponseBody, SocketLimits, ToolSchemas};
 use provost_mcp::RawJson;
 use serde_json::{Value, json};
 
@@ -85,10 +85,19 @@ impl World {
     }
 
     pub fn with_sockets(sockets: SocketLimits) -> Self {
+        Self::with_limits(sockets, QuicLimits::DEFAULT)
+    }
+
+    pub fn with_quic(quic: QuicLimits) -> Self {
+        Self::with_limits(SocketLimits::DEFAULT, quic)
+    }
+
+    fn with_limits(sockets: SocketLimits, quic: QuicLimits) -> Self {
         let plane = FakePlane::new();
         let mut config = FrontendConfig::new([7; 32]);
         config.max_body_bytes = 64 * 1024;
         config.sockets = sockets;
+        config.quic = quic;
         let front = Frontend::new(plane.clone(), config).unwrap().with_schemas(Arc::new(Schemas));
         Self { plane, front: Arc::new(front) }
     }

@@ -14,8 +14,14 @@ use provost_mcp::RequestId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::SendQueue;
-use crate::{http::Final, mcp::outlet::Outlet};
+use super::closing::Closing;
+use crate::{
+    http::Final,
+    mcp::{outlet::Outlet, queue},
+};
+
+/// What waits to be sent on one socket.
+pub(super) type SendQueue = queue::SendQueue<Closing>;
 
 /// The calls that run, by the client's ids.
 pub(super) struct InFlight {

@@ -20,8 +20,17 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{call::InFlight, closing::Closing, limits::SocketLimits, queue::SendQueue, writer::write};
-use crate::{Frontend, frontend::Inbound, mcp::legacy::Entered};
+use super::{
+    call::{InFlight, SendQueue},
+    closing::Closing,
+    limits::SocketLimits,
+    writer::write,
+};
+use crate::{
+    Frontend,
+    frontend::Inbound,
+    mcp::{connected::Connected, queue::QueueBounds},
+};
 
 /// How reading ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +53,7 @@ pub(super) struct Connection<P> {
     pub(super) queue: Arc<SendQueue>,
     pub(super) in_flight: Arc<InFlight>,
     /// The legacy session, after `initialize`.
-    pub(super) session: Arc<OnceLock<Entered>>,
+    pub(super) connected: Connected<P>,
     /// What concerns no single call of that session, after `notifications/initialized`.
     pub(super) listener: OnceLock<CancellationToken>,
     /// Parent of every call's cancellation.
@@ -63,10 +72,12 @@ impl<P: Plane + 'static> Connection<P> {
     pub(super) fn new(front: Arc<Frontend<P>>, inbound: Inbound) -> Self {
         let limits = front.config.sockets;
         let gone = CancellationToken::new();
+        let bounds =
+            QueueBounds { max_bytes: limits.max_queued_bytes, max_notifications: limits.max_queued_notifications };
         Self {
-            queue: SendQueue::new(&limits),
+            queue: SendQueue::new(bounds, Closing::SlowReader),
             in_flight: InFlight::new(limits.max_in_flight),
-            session: Arc::default(),
+            connected: Connected::new(front.clone(), "PV-WS-SESSION-OPEN"),
             listener: OnceLock::new(),
             _gone: gone.clone().drop_guard(),
             gone,

@@ -1,36 +1,15 @@
 //! From one message to the same request that a POST would make of it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use http::StatusCode;
 use provost_data_pipeline::Plane;
-use provost_mcp::{
-    Envelope, Era, JsonLimits, RawJson, RawObject, RequestId, RpcError, error_message, headers::NoHeaders,
-    meta::RequestMeta, negotiate, result_message,
-};
+use provost_mcp::{Envelope, JsonLimits, RawJson, RawObject, RequestId, RpcError, error_message};
 
-use super::{
-    call::{Listener, SocketCall},
-    connection::Connection,
+use super::{call::Listener, connection::Connection};
+use crate::mcp::{
+    connected::failed,
+    outlet::Outlet,
+    post::{Accepts, Post},
 };
-use crate::{
-    frontend::Inbound,
-    http::Final,
-    mcp::{
-        classify::legacy_operation,
-        legacy::{Entered, LegacyStart},
-        outlet::Outlet,
-        post::{Accepts, Post},
-        session::Session,
-        sessions::LocalSession,
-    },
-};
-
-fn failed(id: &RequestId, error: &RpcError) -> Final {
-    // The status is HTTP's; on a socket only the message counts.
-    Final::json(StatusCode::OK, error_message(Some(id), error))
-}
 
 impl<P: Plane + 'static> Connection<P> {
     /// Takes one message.
@@ -47,12 +26,7 @@ impl<P: Plane + 'static> Connection<P> {
                 }
             }
             Ok(Envelope::Notification { method, params }) => self.notification(&method, params.as_ref()),
-            Ok(Envelope::Response { id, outcome }) => {
-                // One that comes too late, or twice, is no error; and an error would answer an answer.
-                if let (Some(id), Some(entered)) = (id, self.session.get()) {
-                    self.front.asks.answer(&entered.session.key, &id, outcome);
-                }
-            }
+            Ok(Envelope::Response { id, outcome }) => self.connected.answered(id.as_ref(), outcome),
         }
     }
 
@@ -62,8 +36,6 @@ impl<P: Plane + 'static> Connection<P> {
             let message = "the node shuts down: send the request on another connection";
             return Err(RpcError::with_code(RpcError::INTERNAL, "PV-WS-DRAINING", message));
         }
-        let meta = RequestMeta::of(&post.params);
-        let era = negotiate::era_of(&post.method, &meta, &NoHeaders)?;
         let inbound = self.front.message_of(&self.inbound).map_err(|cause| {
             tracing::error!(%cause, "no randomness for a call id");
             RpcError::with_code(RpcError::INTERNAL, "PV-INTERNAL", "internal error")
@@ -74,60 +46,10 @@ impl<P: Plane + 'static> Connection<P> {
             RpcError::with_code(RpcError::INVALID_REQUEST, "PV-MCP-SESSION-BUSY", message)
         })?;
         let id = post.id.clone();
-        let started = match era {
-            Era::Modern => {
-                let (outlet, cancel) = (call.clone(), call.cancel.clone());
-                self.front.start_modern(inbound, post, meta, outlet, cancel).map_err(|(_, error)| error)
-            }
-            Era::Legacy => self.legacy(inbound, post, &meta, call.clone()),
-        };
-        if let Err(error) = started {
+        if let Err(error) = self.connected.start(inbound, post, call.clone(), call.cancel.clone()) {
             call.finish(failed(&id, &error));
         }
         Ok(())
-    }
-
-    fn legacy(&self, inbound: Inbound, post: Post, meta: &RequestMeta, call: Arc<SocketCall>) -> Result<(), RpcError> {
-        match post.method.as_str() {
-            "initialize" => return self.initialize(inbound, &post, meta, call),
-            "ping" => {
-                call.finish(Final::json(StatusCode::OK, result_message(&post.id, &RawJson::EMPTY_OBJECT)));
-                return Ok(());
-            }
-            _ => {}
-        }
-        let entered = self.session.get();
-        let asked = legacy_operation(&post, entered)?;
-        let start = LegacyStart { cancel: call.cancel.clone(), outlet: call, entered };
-        self.front.start_legacy(&inbound, &post, meta, asked, start, || {});
-        Ok(())
-    }
-
-    /// Opens the session of this connection; it has one at most.
-    fn initialize(
-        &self,
-        inbound: Inbound,
-        post: &Post,
-        meta: &RequestMeta,
-        call: Arc<SocketCall>,
-    ) -> Result<(), RpcError> {
-        let again = || {
-            let message = "the connection has its session: open another connection for another one";
-            RpcError::with_code(RpcError::INVALID_REQUEST, "PV-WS-SESSION-OPEN", message)
-        };
-        if self.session.get().is_some() {
-            return Err(again());
-        }
-        let (slot, id) = (self.session.clone(), post.id.clone());
-        let opened = move |session: Session, end| {
-            let local = Arc::new(LocalSession::new(session.principal.clone()));
-            match slot.set(Entered { session, local }) {
-                Ok(()) => end,
-                // Two at once: the other was faster.
-                Err(_) => failed(&id, &again()),
-            }
-        };
-        self.front.start_initialize(inbound, post, meta, call, opened).map_err(|(_, error)| error)
     }
 
     fn notification(&self, method: &str, params: Option<&RawJson>) {
@@ -149,17 +71,18 @@ impl<P: Plane + 'static> Connection<P> {
 
     /// Starts to pass on what concerns no single call: what a legacy client opens a GET for.
     fn listen(&self) {
-        let Some(entered) = self.session.get().filter(|_| !self.is_draining) else { return };
-        let cancel = self.gone.child_token();
-        if self.listener.set(cancel.clone()).is_err() {
+        if self.is_draining {
             return;
         }
-        match self.front.message_of(&self.inbound) {
-            Ok(inbound) => {
-                let outlet = Listener::new(self.queue.clone());
-                self.front.start_listening(&inbound, entered, outlet, cancel, || {});
-            }
-            Err(cause) => tracing::error!(%cause, "no randomness for a call id"),
+        let inbound = match self.front.message_of(&self.inbound) {
+            Ok(inbound) => inbound,
+            Err(cause) => return tracing::error!(%cause, "no randomness for a call id"),
+        };
+        let Ok(Some(entered)) = self.connected.entered(&inbound, "subscriptions/listen") else { return };
+        let cancel = self.gone.child_token();
+        if self.listener.set(cancel.clone()).is_ok() {
+            let outlet = Listener::new(self.queue.clone());
+            self.front.start_listening(&inbound, entered, outlet, cancel, || {});
         }
     }
 }

@@ -17,7 +17,6 @@ mod connection;
 mod handshake;
 mod limits;
 mod messages;
-mod queue;
 mod upgrade;
 mod writer;
 

@@ -7,7 +7,8 @@ use futures::{Sink, SinkExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::queue::{Outgoing, SendQueue};
+use super::{call::SendQueue, closing::Closing};
+use crate::mcp::queue::Outgoing;
 
 /// Sends what is queued until the close frame has left; `None`: the client is gone, or took longer
 /// than `stall` to read one message.
@@ -30,7 +31,7 @@ where
     }
 }
 
-fn message(outgoing: Outgoing) -> Option<Message> {
+fn message(outgoing: Outgoing<Closing>) -> Option<Message> {
     Some(match outgoing {
         // What is queued was made from checked JSON, which is UTF-8.
         Outgoing::Text { message, .. } => Message::Text(Utf8Bytes::try_from(message).ok()?),

@@ -1,8 +1,9 @@
-//! What waits to be sent on one socket, in order.
+//! What waits to be sent on one socket, or on one stream of QUIC, in order.
 //!
 //! Calls write and never wait; the writer takes. Notifications have a bound, beyond which the
-//! socket is closed: to leave some out without a word would be worse. Answers are bounded by the
+//! queue is closed: to leave some out without a word would be worse. Answers are bounded by the
 //! calls in flight and by reading: while much is queued, nothing is read, so no new calls begin.
+//! `C` is how the transport ends.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -10,44 +11,56 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{closing::Closing, limits::SocketLimits};
-
 /// One frame to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outgoing {
+pub(super) enum Outgoing<C> {
     /// A JSON-RPC message.
     Text { message: Bytes, is_notification: bool },
     /// A keep-alive.
     Ping,
     /// The last frame.
-    Close(Closing),
+    Close(C),
 }
 
-#[derive(Default)]
-struct State {
-    frames: VecDeque<Outgoing>,
+struct State<C> {
+    frames: VecDeque<Outgoing<C>>,
     bytes: usize,
     notifications: usize,
     notification_bytes: usize,
     closed: bool,
 }
 
+impl<C> Default for State<C> {
+    fn default() -> Self {
+        Self { frames: VecDeque::new(), bytes: 0, notifications: 0, notification_bytes: 0, closed: false }
+    }
+}
+
+/// What may be queued.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueBounds {
+    /// Of notifications before the client is let go; of anything before nothing more is read.
+    pub(super) max_bytes: usize,
+    pub(super) max_notifications: usize,
+}
+
 /// See the module.
-pub(super) struct SendQueue {
-    state: Mutex<State>,
-    max_bytes: usize,
-    max_notifications: usize,
+pub(super) struct SendQueue<C> {
+    state: Mutex<State<C>>,
+    bounds: QueueBounds,
+    /// The end for a client that does not read.
+    slow_reader: C,
     filled: Notify,
     emptied: Notify,
     ended: Notify,
 }
 
-impl SendQueue {
-    pub(super) fn new(limits: &SocketLimits) -> Arc<Self> {
+impl<C: Copy + PartialEq> SendQueue<C> {
+    pub(super) fn new(bounds: QueueBounds, slow_reader: C) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
-            max_bytes: limits.max_queued_bytes,
-            max_notifications: limits.max_queued_notifications,
+            bounds,
+            slow_reader,
             filled: Notify::new(),
             emptied: Notify::new(),
             ended: Notify::new(),
@@ -61,11 +74,11 @@ impl SendQueue {
             return;
         }
         // Beside the newest: one that is larger than the bound still goes to a client that reads.
-        if state.notification_bytes > self.max_bytes || state.notifications >= self.max_notifications {
+        if state.notification_bytes > self.bounds.max_bytes || state.notifications >= self.bounds.max_notifications {
             // What the client has not read by now it will not read in time either.
             *state = State::default();
             drop(state);
-            self.close(Closing::SlowReader);
+            self.close(self.slow_reader);
             return;
         }
         state.notifications += 1;
@@ -100,7 +113,7 @@ impl SendQueue {
     }
 
     /// Ends the queue: what is in it goes out, then the close frame. The first reason counts.
-    pub(super) fn close(&self, closing: Closing) {
+    pub(super) fn close(&self, closing: C) {
         let mut state = self.state.lock();
         if state.closed {
             return;
@@ -124,7 +137,7 @@ impl SendQueue {
 
     /// Whether so much is queued that nothing should be read.
     pub(super) fn is_full(&self) -> bool {
-        self.state.lock().bytes > self.max_bytes
+        self.state.lock().bytes > self.bounds.max_bytes
     }
 
     /// Resolves once there is room. For one waiter.
@@ -135,7 +148,7 @@ impl SendQueue {
     }
 
     /// The next frame, if there is one now.
-    pub(super) fn try_next(&self) -> Option<Outgoing> {
+    pub(super) fn try_next(&self) -> Option<Outgoing<C>> {
         let mut state = self.state.lock();
         let next = state.frames.pop_front()?;
         if let Outgoing::Text { message, is_notification } = &next {
@@ -151,7 +164,7 @@ impl SendQueue {
     }
 
     /// The next frame. For one waiter.
-    pub(super) async fn next(&self) -> Outgoing {
+    pub(super) async fn next(&self) -> Outgoing<C> {
         loop {
             if let Some(next) = self.try_next() {
                 return next;
@@ -165,11 +178,18 @@ impl SendQueue {
 mod tests {
     use super::*;
 
-    fn queue() -> Arc<SendQueue> {
-        SendQueue::new(&SocketLimits { max_queued_bytes: 100, max_queued_notifications: 3, ..SocketLimits::DEFAULT })
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Closing {
+        SlowReader,
+        Draining,
+        Other,
     }
 
-    fn drain(queue: &SendQueue) -> Vec<Outgoing> {
+    fn queue() -> Arc<SendQueue<Closing>> {
+        SendQueue::new(QueueBounds { max_bytes: 100, max_notifications: 3 }, Closing::SlowReader)
+    }
+
+    fn drain(queue: &SendQueue<Closing>) -> Vec<Outgoing<Closing>> {
         std::iter::from_fn(|| queue.try_next()).collect()
     }
 
@@ -206,7 +226,7 @@ mod tests {
         queue.ping();
         queue.ping();
         queue.close(Closing::Draining);
-        queue.close(Closing::Binary);
+        queue.close(Closing::Other);
         queue.answer(Bytes::from_static(b"2"));
         queue.notify(&Bytes::from_static(b"3"));
         queue.ping();

@@ -1,0 +1,108 @@
+//! Streamable HTTP over HTTP/3: the exchanges of HTTP/1.1 on streams of one QUIC connection.
+
+use bytes::{Buf, Bytes};
+use h3::client::SendRequest;
+use h3_quinn::{BidiStream, OpenStreams};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use provost_mcp::RequestId;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    Connector, LinkError,
+    http::{Chunks, Reply, read_reply},
+    quic,
+};
+
+/// A connection of HTTP/3. Dropped, it ends what runs on it.
+pub(crate) struct Http3Connection {
+    requests: SendRequest<OpenStreams, Bytes>,
+    connection: quinn::Connection,
+    driver: JoinHandle<()>,
+    common: HeaderMap,
+    uri: http::Uri,
+}
+
+impl Http3Connection {
+    /// Connects.
+    pub(crate) async fn open(connector: &Connector) -> Result<Self, LinkError> {
+        let endpoint = connector.endpoint();
+        let uri = format!("https://{}{}", endpoint.authority(), endpoint.path());
+        let uri = uri.parse().map_err(|_| LinkError::Answer("the URL fits no request".to_owned()))?;
+        let mut common = HeaderMap::new();
+        common.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        common.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        if let Some(bearer) = connector.bearer() {
+            common.insert(header::AUTHORIZATION, bearer.clone());
+        }
+        let connection = quic::connect(connector).await?;
+        let opened = h3::client::new(h3_quinn::Connection::new(connection.clone())).await;
+        let (mut driver, requests) = opened.map_err(|cause| connector.unreachable(cause.to_string()))?;
+        let driver = tokio::spawn(async move {
+            driver.wait_idle().await;
+        });
+        Ok(Self { requests, connection, driver, common, uri })
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn closed(&self) -> LinkError {
+        LinkError::Lost(self.connection.closed().await.to_string())
+    }
+
+    /// One exchange, as over HTTP/1.1; any number at a time.
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        id: Option<&RequestId>,
+        events: Option<&mpsc::Sender<Bytes>>,
+    ) -> Result<Reply, LinkError> {
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.common.clone();
+        request.headers_mut().extend(headers);
+        if !body.is_empty() {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let mut requests = self.requests.clone();
+        let stream = requests.send_request(request).await.map_err(lost)?;
+        let mut stream = Stream(stream);
+        if !body.is_empty() {
+            stream.0.send_data(body).await.map_err(lost)?;
+        }
+        stream.0.finish().await.map_err(lost)?;
+        let (head, ()) = stream.0.recv_response().await.map_err(lost)?.into_parts();
+        let (reply, _) = read_reply(head.status, head.headers, &mut stream, id, events).await?;
+        Ok(reply)
+    }
+}
+
+impl Drop for Http3Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+        self.connection.close(quinn::VarInt::from_u32(0x100), b"");
+    }
+}
+
+/// One exchange's stream. Dropped before its end it cancels: quinn stops what is not read any more. (To say so
+/// by a code of HTTP/3 is no way: h3-quinn panics when a read was dropped in its middle.)
+struct Stream(h3::client::RequestStream<BidiStream<Bytes>, Bytes>);
+
+impl Chunks for Stream {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, LinkError> {
+        match self.0.recv_data().await.map_err(lost)? {
+            Some(mut data) => Ok(Some(data.copy_to_bytes(data.remaining()))),
+            None => Ok(None),
+        }
+    }
+}
+
+fn lost(cause: impl std::fmt::Display) -> LinkError {
+    LinkError::Lost(cause.to_string())
+}

@@ -1,0 +1,126 @@
+//! One connection from its handshake to its end.
+//!
+//! One task takes streams; each stream has a task of its own, and so has each call. Past the end
+//! the calls run on to their records, cancelled, and their answers go nowhere.
+
+use std::{pin::pin, sync::Arc};
+
+use provost_data_pipeline::Plane;
+use quinn::ZeroRttAccepted;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{ending::Closing, head::Head, limits::QuicLimits, lines::LineBounds};
+use crate::{
+    Frontend, Peer,
+    frontend::Inbound,
+    mcp::{connected::Connected, queue::QueueBounds},
+    seal::SealFailed,
+};
+
+/// The transport, as it stands in the record.
+const TRANSPORT: &str = "quic";
+
+/// See the module.
+pub(crate) struct Connection<P> {
+    pub(super) front: Arc<Frontend<P>>,
+    pub(super) limits: QuicLimits,
+    /// The legacy session, after `initialize`.
+    pub(super) connected: Connected<P>,
+    /// Parent of every call's cancellation.
+    pub(super) gone: CancellationToken,
+    /// Cancelled once the handshake is complete: what came before can be a replay.
+    pub(super) confirmed: CancellationToken,
+    connection: quinn::Connection,
+    /// The name under which the client addressed the node.
+    authority: String,
+    streams: TaskTracker,
+    large_lines: Semaphore,
+}
+
+impl<P: Plane + 'static> Connection<P> {
+    pub(crate) fn new(front: Arc<Frontend<P>>, connection: quinn::Connection, authority: String) -> Arc<Self> {
+        let limits = front.config.quic;
+        Arc::new(Self {
+            connected: Connected::new(front.clone(), "PV-QUIC-SESSION-OPEN"),
+            gone: CancellationToken::new(),
+            confirmed: CancellationToken::new(),
+            streams: TaskTracker::new(),
+            large_lines: Semaphore::new(limits.max_large_lines),
+            limits,
+            front,
+            connection,
+            authority,
+        })
+    }
+
+    /// Cancelled once the handshake is complete.
+    pub(crate) fn confirmed(&self) -> CancellationToken {
+        self.confirmed.clone()
+    }
+
+    /// Serves streams to the end of the connection.
+    pub(crate) async fn run(self: Arc<Self>, handshake: ZeroRttAccepted) {
+        let _gone = self.gone.clone().drop_guard();
+        let began = Instant::now();
+        let mut handshake = pin!(handshake);
+        let mut is_draining = false;
+        let mut used = began;
+        loop {
+            let is_confirmed = self.confirmed.is_cancelled();
+            tokio::select! {
+                accepted = self.connection.accept_bi() => {
+                    let Ok((send, recv)) = accepted else { return };
+                    used = Instant::now();
+                    self.streams.spawn(self.clone().serve(send, recv));
+                }
+                opened = self.connection.accept_uni() => {
+                    if opened.is_ok() {
+                        Closing::Protocol.close(&self.connection);
+                    }
+                    return;
+                }
+                _ = &mut handshake, if !is_confirmed => self.confirmed.cancel(),
+                () = sleep_until(began + self.limits.handshake), if !is_confirmed => {
+                    return Closing::Handshake.close(&self.connection);
+                }
+                () = self.front.draining.cancelled(), if !is_draining => {
+                    // Calls in flight may end, subscriptions do so by themselves, and no new ones begin.
+                    is_draining = true;
+                    self.streams.close();
+                }
+                () = self.streams.wait(), if is_draining => return Closing::Draining.close(&self.connection),
+                () = sleep_until(used + self.limits.idle) => {
+                    if self.streams.is_empty() {
+                        return Closing::Idle(self.limits.idle).close(&self.connection);
+                    }
+                    used = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// What is known of a stream once its head was read.
+    pub(super) fn inbound(&self, head: Head) -> Result<Inbound, SealFailed> {
+        // The address of this moment: a client may move.
+        let address = Some(self.connection.remote_address());
+        let peer = Peer { address, transport: TRANSPORT, is_secure: true };
+        let inbound = self.front.inbound(head.headers, &self.authority, &head.path, head.route, peer)?;
+        Ok(inbound.into_socket())
+    }
+
+    pub(super) fn line_bounds(&self) -> LineBounds<'_> {
+        LineBounds {
+            small_bytes: self.limits.small_line_bytes,
+            large: &self.large_lines,
+            patience: self.limits.opening,
+        }
+    }
+
+    pub(super) fn queue_bounds(&self) -> QueueBounds {
+        QueueBounds { max_bytes: self.limits.max_queued_bytes, max_notifications: self.limits.max_queued_notifications }
+    }
+}

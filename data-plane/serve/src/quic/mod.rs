@@ -1,0 +1,7 @@
+//! The UDP socket: connections are admitted here, and go on by their protocol.
+
+mod admission;
+mod endpoint;
+mod transport;
+
+pub(crate) use endpoint::QuicServer;

@@ -1,0 +1,183 @@
+//! Which MCP endpoint a command talks to, over what, and how its errors become the command line's.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use provost_client::{ClientError, Connector, Endpoint, EndpointFault, LinkError, Options, Transport};
+use provost_mcp::{RawObject, RpcError};
+use secrecy::SecretString;
+
+use super::context::{DevFile, default_data_dir};
+use crate::failure::{Failure, Usage};
+
+/// Which MCP endpoint to talk to.
+#[derive(Args, Clone)]
+pub struct EndpointArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Bearer token. Better given by the environment or a file than here.
+    #[arg(long, env = "PROVOST_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+/// Where an endpoint is, and where its token lies: nothing secret.
+#[derive(Args, Clone)]
+pub struct PlaceArgs {
+    /// The MCP endpoint: `http(s)://HOST:PORT/mcp`, `ws(s)://HOST:PORT/mcp`, `h3+https://HOST:PORT/mcp` or
+    /// `quic://HOST:PORT`. Default: the running `provost dev`.
+    #[arg(long, env = "PROVOST_URL")]
+    url: Option<String>,
+    /// What carries the messages. Default: what the URL says, else http.
+    #[arg(long, value_name = "http|ws|h3|quic", value_parser = transport)]
+    transport: Option<Transport>,
+    /// File that holds the bearer token.
+    #[arg(long, value_name = "FILE", env = "PROVOST_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of the certificate authority to believe. Default: that of the running `provost dev`, or the
+    /// system's.
+    #[arg(long, value_name = "FILE", env = "PROVOST_CA")]
+    ca: Option<PathBuf>,
+    /// Where the running `provost dev` keeps its data.
+    #[arg(long, env = "PROVOST_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+fn transport(text: &str) -> Result<Transport, String> {
+    Transport::parse(text).ok_or_else(|| "the transports are http, ws, h3 and quic".to_owned())
+}
+
+/// The MCP endpoint to talk to.
+pub struct EndpointContext {
+    /// Its address, as it was given.
+    pub url: String,
+    /// Opens connections to it.
+    pub connector: Connector,
+}
+
+impl EndpointArgs {
+    /// Finds the endpoint. A URL given without a token is used without one.
+    pub fn resolve(&self) -> anyhow::Result<EndpointContext> {
+        self.place.resolve(self.token.as_deref())
+    }
+
+    /// The running `provost dev`.
+    pub fn dev(&self) -> anyhow::Result<DevFile> {
+        self.place.dev()
+    }
+}
+
+impl PlaceArgs {
+    /// Finds the endpoint. The file's token comes first, then `token`, then, where no URL is given, that of
+    /// the running `provost dev`.
+    pub fn resolve(&self, token: Option<&str>) -> anyhow::Result<EndpointContext> {
+        let mut token = token.filter(|t| !t.is_empty()).map(|t| SecretString::from(t.to_owned()));
+        if let Some(file) = &self.token_file {
+            token = Some(read_token(file)?);
+        }
+        let mut ca = self.ca.clone();
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => {
+                let dev = self.dev()?;
+                let url = address(&dev, self.transport)?;
+                ca = ca.or_else(|| dev.ca.clone());
+                if token.is_none() && !dev.token.is_empty() {
+                    token = Some(SecretString::from(dev.token));
+                }
+                url
+            }
+        };
+        let endpoint = Endpoint::parse(&url, self.transport).map_err(|fault| usage(&fault))?;
+        let options = Options { token, ca, ..Options::default() };
+        let connector = Connector::new(endpoint, options).map_err(|error| link_failure(&error))?;
+        Ok(EndpointContext { url, connector })
+    }
+
+    fn dev(&self) -> anyhow::Result<DevFile> {
+        DevFile::read(&self.data_dir.clone().unwrap_or_else(default_data_dir))
+    }
+}
+
+/// Where the running `provost dev` serves a transport.
+fn address(dev: &DevFile, transport: Option<Transport>) -> anyhow::Result<String> {
+    let transport = transport.unwrap_or(Transport::Http);
+    let found = match transport {
+        Transport::Http => Some(dev.mcp.clone()),
+        Transport::WebSocket => dev.ws.clone(),
+        Transport::Http3 => dev.h3.clone(),
+        Transport::Quic => dev.quic.clone(),
+    };
+    found.ok_or_else(|| {
+        let message = format!("the running `provost dev` serves no {transport}");
+        Usage(Failure::new("PV-CLI-TRANSPORT", message, "use --transport http or ws, or name a server with --url")).into()
+    })
+}
+
+fn usage(fault: &EndpointFault) -> Usage {
+    let hint = match fault {
+        EndpointFault::Mismatch { transport, .. } => {
+            format!("write {}, or leave --transport out", transport.example())
+        }
+        EndpointFault::Url { .. } => "write http://HOST:PORT/mcp, ws://HOST:PORT/mcp or quic://HOST:PORT".to_owned(),
+    };
+    Usage(Failure::new("PV-CLI-URL", fault.to_string(), hint))
+}
+
+fn read_token(file: &Path) -> anyhow::Result<SecretString> {
+    let wrong = |cause: String| {
+        let message = format!("the token cannot be read from {}: {cause}", file.display());
+        Failure::new("PV-CLI-TOKEN-FILE", message, "put the token alone into the file, mode 600")
+    };
+    let text = std::fs::read_to_string(file).map_err(|cause| wrong(cause.to_string()))?;
+    match text.trim() {
+        "" => Err(wrong("it is empty".to_owned()).into()),
+        token => Ok(SecretString::from(token.to_owned())),
+    }
+}
+
+/// What a person reads when a request failed.
+pub fn failed(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Rpc(error) | ClientError::Link(LinkError::Rejected(error)) => rpc_failure(&error).into(),
+        ClientError::Link(error) => link_failure(&error).into(),
+    }
+}
+
+/// What a person reads when a connection failed.
+pub fn link_failure(error: &LinkError) -> Failure {
+    match error {
+        LinkError::Rejected(error) => rpc_failure(error),
+        error => Failure::new(error.code(), error.to_string(), error.hint()),
+    }
+}
+
+fn rpc_failure(error: &RpcError) -> Failure {
+    let data = error.data.as_ref().and_then(|data| RawObject::parse(data).ok()).unwrap_or_default();
+    let code = data.get_text("code").unwrap_or_else(|| "PV-RPC".to_owned());
+    let hint = match (code.as_str(), error.code) {
+        ("PV-POLICY-DENIED", _) => Some("`provost audit query --status denied` shows the record"),
+        (_, RpcError::UNAUTHENTICATED) => Some("check the token: `provost token create --principal NAME` makes one"),
+        (_, RpcError::MISSING_CLIENT_CAPABILITY) => {
+            Some("the tool asks its caller something: run the command on a terminal, to be asked")
+        }
+        _ => None,
+    };
+    let message = format!("{} (JSON-RPC {})", error.message, error.code);
+    Failure { code, message, hint: hint.map(str::to_owned) }
+}
+
+/// The client of a command.
+pub async fn connect(
+    context: &EndpointContext,
+    capabilities: serde_json::Value,
+    handler: std::sync::Arc<dyn provost_client::Handler>,
+) -> anyhow::Result<provost_client::Client> {
+    let identity = provost_client::Identity {
+        name: "provost-cli",
+        version: env!("CARGO_PKG_VERSION"),
+        capabilities: provost_mcp::RawJson::from(capabilities),
+    };
+    let era = provost_client::EraChoice::Auto;
+    let connected = provost_client::Client::connect(&context.connector, identity, handler, era).await;
+    connected.map_err(failed)
+}

@@ -1,0 +1,140 @@
+//! Where agents come in: one TCP port, and with TLS the UDP port of the same number.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    pin::Pin,
+};
+
+use provost_data_serve::{Doors, FrontendConfig, PlainRule, ServerTls};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::{
+    agent_tls::{Current, LocalCa, TlsFiles},
+    failure::Failure,
+};
+
+/// With port 0, how often another free TCP port is tried whose UDP namesake is taken.
+const FREE_PORT_TRIES: usize = 16;
+
+/// Where the certificate that agents see comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentTls {
+    /// Files that somebody else renews. TCP then takes TLS and nothing else.
+    Files(TlsFiles),
+    /// An authority of this machine, for `provost dev`: TCP takes plain HTTP, too.
+    LocalCa {
+        /// Where its certificate is, for clients.
+        certificate: PathBuf,
+        /// The folder with its key.
+        keys: PathBuf,
+    },
+}
+
+/// How agents are served.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AgentConfig {
+    /// `None`: plain HTTP on TCP, and nothing on UDP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<AgentTls>,
+    /// Names, beside those of loopback, under which the node answers.
+    pub hosts: Vec<String>,
+    /// Origins, beside those of loopback, whose pages may call.
+    pub origins: Vec<String>,
+    /// The address that agents know the node by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+}
+
+impl AgentConfig {
+    /// The front end's settings.
+    pub fn front(&self, session_key: [u8; 32]) -> FrontendConfig {
+        let mut front = FrontendConfig::new(session_key);
+        front.allowed_hosts.extend(self.hosts.iter().cloned());
+        front.allowed_origins.extend(self.origins.iter().cloned());
+        front.public_url.clone_from(&self.public_url);
+        front
+    }
+}
+
+/// Open ports.
+pub struct AgentPorts {
+    tcp: TcpListener,
+    udp: Option<UdpSocket>,
+}
+
+impl AgentPorts {
+    /// Takes them; `what` names the address in errors.
+    pub async fn bind(address: SocketAddr, what: &str, tls: Option<&AgentTls>) -> anyhow::Result<Self> {
+        let taken = |address: SocketAddr, cause: std::io::Error| {
+            let text = format!("cannot listen on {address} for {what}: {cause}");
+            Failure::new("PV-NODE-LISTEN", text, "is another server running there? choose another port")
+        };
+        let mut last = None;
+        for _ in 0..FREE_PORT_TRIES {
+            let tcp = TcpListener::bind(address).await.map_err(|cause| taken(address, cause))?;
+            if tls.is_none() {
+                return Ok(Self { tcp, udp: None });
+            }
+            let beside = tcp.local_addr()?;
+            match UdpSocket::bind(beside) {
+                Ok(udp) => return Ok(Self { tcp, udp: Some(udp) }),
+                Err(cause) if address.port() == 0 => last = Some(taken(beside, cause)),
+                Err(cause) => return Err(taken(beside, cause).into()),
+            }
+        }
+        Err(last.map_or_else(|| anyhow::anyhow!("PV-NODE-LISTEN: no free port"), Into::into))
+    }
+
+    /// The address, of both.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.tcp.local_addr()?)
+    }
+
+    /// With what TLS needs. Also gives what keeps the certificate new, and has no end of its own.
+    pub fn open(self, tls: Option<&AgentTls>) -> anyhow::Result<(Doors, Following)> {
+        let Self { tcp, udp } = self;
+        let Some(tls) = tls else {
+            let doors = Doors { tcp, udp: None, tls: None, plain: PlainRule::Served };
+            return Ok((doors, Box::pin(std::future::pending())));
+        };
+        let (current, following, plain): (_, Following, _) = match tls {
+            AgentTls::Files(files) => {
+                let (current, following) = Current::start(files.clone().source())?;
+                (current, Box::pin(following), PlainRule::Refused)
+            }
+            AgentTls::LocalCa { certificate, keys } => {
+                let ca = LocalCa::open_or_make(keys, certificate)?;
+                let (current, following) = Current::start(ca.source(vec![tcp.local_addr()?.ip()]))?;
+                (current, Box::pin(following), PlainRule::Served)
+            }
+        };
+        let tls = ServerTls::new(current)?;
+        Ok((Doors { tcp, udp, tls: Some(tls), plain }, following))
+    }
+}
+
+/// Keeps a certificate new.
+pub type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn udp_has_the_number_of_tcp() {
+        let dir = tempfile::tempdir().unwrap();
+        let tls = AgentTls::LocalCa { certificate: dir.path().join("ca.pem"), keys: dir.path().join("keys") };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ports = AgentPorts::bind(any, "a test", Some(&tls)).await.unwrap();
+        let (doors, _) = ports.open(Some(&tls)).unwrap();
+        assert_eq!(doors.tcp.local_addr().unwrap(), doors.udp.unwrap().local_addr().unwrap());
+        assert!(dir.path().join("ca.pem").exists());
+        let plain = AgentPorts::bind(any, "a test", None).await.unwrap();
+        let (doors, _) = plain.open(None).unwrap();
+        assert!(doors.udp.is_none() && doors.tls.is_none() && doors.plain == PlainRule::Served);
+    }
+}

@@ -1,0 +1,91 @@
+//! The command line over each transport: the same answers, and clear words where an address does not fit.
+
+use serde_json::Value;
+
+use crate::{
+    harness::{Dev, text},
+    websocket::records,
+};
+
+/// What there is beside HTTP.
+const OTHERS: [&str; 3] = ["ws", "h3", "quic"];
+
+#[test]
+fn tools_and_calls_are_the_same_over_every_transport() {
+    let dev = Dev::start(None, &[]);
+    let list = |transport: &str| -> Value {
+        let output = dev.cli(&["tools", "--json", "--transport", transport]);
+        assert!(output.status.success(), "{transport}: {}", text(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let over_http = list("http");
+    for transport in OTHERS {
+        assert_eq!(list(transport), over_http, "{transport}");
+        let call = |tool: &str, argument: &str, more: &[&str]| {
+            dev.cli(&[&["call", tool, "--arg", argument, "--transport", transport], more].concat())
+        };
+        let called = call("echo.echo", "text=on its way", &[]);
+        assert!(called.status.success(), "{transport}: {}", text(&called));
+        assert_eq!(String::from_utf8_lossy(&called.stdout), "on its way\n");
+        let meta = call("echo.echo", "text=x", &["--show-meta"]);
+        let meta: Value = serde_json::from_slice(&meta.stdout).unwrap();
+        assert!(meta["_meta"]["io.provost/audit"]["leafHash"].is_string(), "{meta}");
+        let denied = call("sql.query", "sql=DROP TABLE customers", &[]);
+        assert_eq!(denied.status.code(), Some(1));
+        assert!(text(&denied).starts_with("error: PV-POLICY-DENIED: "), "{transport}: {}", text(&denied));
+    }
+    let found = records(&dev, &["--tool", "echo.echo"]);
+    for transport in OTHERS {
+        let count = found.iter().filter(|r| r["network.transport"] == transport).count();
+        assert_eq!(count, 4, "an intent and an outcome for both calls over {transport}: {found:?}");
+    }
+}
+
+#[test]
+fn an_address_that_does_not_fit_its_transport_is_a_matter_of_usage() {
+    let dev = Dev::start(None, &[]);
+    let ws = dev.info["ws"].as_str().unwrap();
+    let table: [(&[&str], &str, &str); 6] = [
+        (&["--url", dev.mcp(), "--transport", "ws"], "PV-CLI-URL", "ws://HOST:PORT/mcp"),
+        (&["--url", ws, "--transport", "http"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
+        (&["--url", ws, "--transport", "quic"], "PV-CLI-URL", "quic://HOST:PORT"),
+        (&["--url", "127.0.0.1:8420"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
+        (&["--url", "ftp://h/mcp"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
+        (&["--transport", "carrier-pigeon"], "http, ws, h3 and quic", ""),
+    ];
+    for (flags, code, hint) in table {
+        for command in [&["tools"][..], &["call", "echo.echo"], &["bridge"], &["bench"]] {
+            let output = dev.cli(&[command, flags].concat());
+            let said = text(&output);
+            assert_eq!(output.status.code(), Some(2), "{command:?} {flags:?}: {said}");
+            assert!(said.contains(code) && said.contains(hint), "{command:?} {flags:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_load_and_idle_connections_over_every_transport() {
+    let dev = Dev::start(None, &[]);
+    for transport in OTHERS {
+        load_and_hold(&dev, transport);
+    }
+}
+
+fn load_and_hold(dev: &Dev, transport: &str) {
+    let figures = dev.data.parent().unwrap().join("bench.json");
+    let flags = ["--tool", "echo.echo", "--arg", "text=hi", "--expect", "hi", "--transport", transport];
+    let figures_to = ["--json", figures.to_str().unwrap()];
+    let run = ["--connections", "4", "--rate", "20", "--duration", "2s", "--warmup", "200ms", "--timeout", "60s"];
+    for era in ["modern", "legacy"] {
+        let output = dev.cli(&[&["bench", "--era", era], &flags[..], &run, &figures_to].concat());
+        // A loaded machine may be late; what was answered must be right, and nothing may fail.
+        let found: Value = serde_json::from_slice(&std::fs::read(&figures).unwrap()).unwrap();
+        assert_eq!(found["transport"], transport, "{}", text(&output));
+        assert_eq!((found["answered"].as_u64(), &found["errors"]), (Some(40), &serde_json::json!({})), "{found}");
+    }
+    let output = dev.cli(&[&["bench", "--idle", "200", "--duration", "1s"], &flags[..], &figures_to].concat());
+    assert!(output.status.success(), "{transport}: {}", text(&output));
+    let found: Value = serde_json::from_slice(&std::fs::read(&figures).unwrap()).unwrap();
+    assert_eq!((found["opened"].as_u64(), found["lost"].as_u64()), (Some(200), Some(0)), "{transport}: {found}");
+    assert!(found["rss_bytes_after"].as_u64().unwrap() > 0, "{found}");
+}
