@@ -4,7 +4,11 @@
 //! the other, in the order in which they came. A modern call is cancelled by ending its exchange; a legacy
 //! one over HTTP by a notification, after which its exchange is dropped too.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -112,15 +116,16 @@ async fn begin(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, id: RequestId, mes
     let era = message.era();
     let refused = {
         let mut open = shared.open.lock();
-        if open.len() >= MAX_IN_FLIGHT {
-            Some(LinkError::Busy(MAX_IN_FLIGHT))
-        } else if open.contains_key(&key) {
-            Some(LinkError::Answer("the id is in flight already".to_owned()))
-        } else {
-            // Under the lock: the task cannot end, and forget the id, before it is noted.
-            let task = tasks.spawn(shared.clone().request(id.clone(), message));
-            open.insert(key, Open { era, task });
-            None
+        let is_full = open.len() >= MAX_IN_FLIGHT;
+        match open.entry(key) {
+            _ if is_full => Some(LinkError::Busy(MAX_IN_FLIGHT)),
+            Entry::Occupied(_) => Some(LinkError::Answer("the id is in flight already".to_owned())),
+            Entry::Vacant(free) => {
+                // Under the lock: the task cannot end, and forget the id, before it is noted.
+                let task = tasks.spawn(shared.clone().request(id.clone(), message));
+                free.insert(Open { era, task });
+                None
+            }
         }
     };
     if let Some(error) = refused {

@@ -22,16 +22,17 @@ fn the_python_sdk_over_stdio() {
 #[test]
 fn the_python_sdk_over_stdio_and_every_other_transport() {
     let bridge = binary("provost");
-    let table: [(&str, &str, &[(&str, &str)]); 4] = [
-        ("mcp", "modern", &[]),
-        ("quic", "legacy", &[]),
-        ("h3", "modern", &[("TRANSPORT", "h3")]),
+    let table = [
+        ("mcp", "modern", None),
+        ("quic", "legacy", None),
+        ("h3", "modern", Some(("TRANSPORT", "h3"))),
         // The same address is that of HTTP/1.1 under TLS.
-        ("h3", "legacy", &[]),
+        ("h3", "legacy", None),
     ];
     for (address, upstream_era, more) in table {
         println!("over {address} {more:?}");
-        run_client_with(address, "python", upstream_era, &[&[("BRIDGE", bridge.to_str().unwrap())], more].concat());
+        let variables: Vec<_> = [("BRIDGE", bridge.to_str().unwrap())].into_iter().chain(more).collect();
+        run_client_with(address, "python", upstream_era, &variables);
     }
 }
 

@@ -57,7 +57,7 @@ fn record(dev: &Dev, tool: &str, phase: &str) -> Value {
     assert!(output.status.success(), "{}", text(&output));
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    records.filter(|r| r["record"]["phase"] == phase).last().unwrap_or_else(|| panic!("no {phase} of {tool}"))
+    records.filter(|r| r["record"]["phase"] == phase).next_back().unwrap_or_else(|| panic!("no {phase} of {tool}"))
 }
 
 fn body(dev: &Dev, record: &Value) -> String {

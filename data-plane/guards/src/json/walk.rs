@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
             true => name.starts_with(skipped.as_bytes()),
             false => name == skipped.as_bytes(),
         };
-        if self.layout.meta_skipped.iter().any(|s| is_skipped(&s)) { Part::Skipped } else { Part::Content }
+        if self.layout.meta_skipped.iter().any(is_skipped) { Part::Skipped } else { Part::Content }
     }
 
     fn is_root(&self, name: &[u8]) -> bool {
