@@ -33,6 +33,8 @@ pub const MAX_CONNECTIONS: usize = 200_000;
 const OPENING: usize = 32;
 /// Connections from one address of this machine: below what Linux has ports for unless told otherwise.
 const PER_SOURCE: usize = 20_000;
+/// How often opening one is tried: a handshake that was late on a busy machine says nothing of memory.
+const TRIES: usize = 3;
 /// Files that are not connections.
 const OTHER_FILES: u64 = 256;
 /// From the last opened connection to the first reading of memory.
@@ -44,6 +46,8 @@ pub struct Held {
     transport: &'static str,
     asked: usize,
     opened: usize,
+    /// Openings that failed and were tried again.
+    retried: usize,
     /// Connections that ended before they should.
     lost: usize,
     errors: BTreeMap<String, usize>,
@@ -60,6 +64,7 @@ pub struct Held {
 
 enum Event {
     Open,
+    Retried,
     Failed(CallError),
     Lost(CallError),
 }
@@ -95,6 +100,7 @@ pub async fn hold(
         transport: endpoint.transport().as_str(),
         asked: count,
         opened: 0,
+        retried: 0,
         lost: 0,
         errors: BTreeMap::new(),
         opening_s: 0.0,
@@ -137,7 +143,14 @@ pub async fn hold(
 async fn keep(target: Target, opening: Arc<Semaphore>, events: mpsc::Sender<Event>, stop: CancellationToken) {
     let opened = {
         let Ok(_turn) = opening.acquire().await else { return };
-        Connection::open(&target).await
+        let mut outcome = Connection::open(&target).await;
+        for _ in 1..TRIES {
+            if outcome.is_ok() || events.send(Event::Retried).await.is_err() {
+                break;
+            }
+            outcome = Connection::open(&target).await;
+        }
+        outcome
     };
     let mut connection = match opened {
         Ok(connection) => connection,
@@ -210,7 +223,10 @@ impl Held {
     fn note(&mut self, event: Event) {
         match event {
             Event::Open => self.opened += 1,
-            Event::Failed(error) => *self.errors.entry(error.kind()).or_default() += 1,
+            Event::Retried => self.retried += 1,
+            Event::Failed(error) => {
+                *self.errors.entry(format!("{}: {}", error.kind(), error.detail())).or_default() += 1;
+            }
             Event::Lost(error) => {
                 self.lost += 1;
                 *self.errors.entry(format!("lost: {}", error.detail())).or_default() += 1;
@@ -238,7 +254,11 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(f, "{} idle connections over {}, held for {:.1} s", self.opened, self.transport, self.held_s)?;
-        writeln!(f, "  opened      {} of {} in {:.1} s", self.opened, self.asked, self.opening_s)?;
+        let retried = match self.retried {
+            0 => String::new(),
+            count => format!(", {count} tried again"),
+        };
+        writeln!(f, "  opened      {} of {} in {:.1} s{retried}", self.opened, self.asked, self.opening_s)?;
         writeln!(
             f,
             "  server      RSS {:.1} MiB before, {:.1} when open, {:.1} after (pid {})",

@@ -19,6 +19,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use provost_client::Endpoint;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -108,7 +109,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     // One call before the load: a wrong URL, token or tool is a clear error, not ten thousand of them.
     target.probe().await?;
 
-    let watched = watched_pid(&args, &context.url).and_then(Watched::open);
+    let watched = watched_pid(&args, context.connector.endpoint()).and_then(Watched::open);
     let transport = context.connector.endpoint().transport();
     if let Some(count) = args.idle {
         let watched = watched.ok_or_else(no_process)?;
@@ -181,12 +182,13 @@ fn arguments(args: &BenchArgs) -> anyhow::Result<Value> {
     Ok(Value::Object(object))
 }
 
-/// The given process, else that of the `provost dev` which serves exactly this URL's authority.
-fn watched_pid(args: &BenchArgs, url: &str) -> Option<u32> {
-    let authority = |text: &str| url::Url::parse(text).ok().map(|u| u.authority().to_owned());
+/// The given process, else that of the `provost dev` which serves exactly this address.
+fn watched_pid(args: &BenchArgs, endpoint: &Endpoint) -> Option<u32> {
     args.pid.or_else(|| {
         let dev = args.endpoint.dev().ok()?;
-        (authority(&dev.mcp) == authority(url)).then_some(dev.pid)
+        // All transports are served under one number.
+        let served = Endpoint::parse(&dev.mcp, None).ok()?;
+        (served.authority() == endpoint.authority()).then_some(dev.pid)
     })
 }
 
