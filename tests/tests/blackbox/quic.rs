@@ -91,6 +91,7 @@ async fn one_port_takes_plain_http_https_and_wss() {
     let (_, opened) = client_async(request, secure(b"http/1.1").await).await.unwrap();
     assert_eq!(opened.status(), 101);
     let base = dev.base();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let plain = reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{base}/readyz")).send().await;
     assert!(plain.unwrap().status().is_success());
 }
