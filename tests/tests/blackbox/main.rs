@@ -20,6 +20,8 @@ mod harness;
 mod inference;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
+mod quic;
+mod quic_client;
 mod quickstart;
 mod quotas;
 mod resources;

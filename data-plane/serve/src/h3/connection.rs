@@ -17,7 +17,7 @@ use super::{
     backend::{Backend, Sending, Stopped},
     body::RequestBody,
 };
-use crate::{Frontend, Peer, ResponseBody, listen::MAX_HEADER_BYTES};
+use crate::{Frontend, Peer, ResponseBody, listen::MAX_HEADER_BYTES, quic::Credit};
 
 /// The transport, as it stands in the record.
 const TRANSPORT: &str = "h3";
@@ -30,6 +30,7 @@ pub(crate) async fn serve<P: Plane + 'static>(front: Arc<Frontend<P>>, connectio
     builder.max_field_section_size(u64::from(MAX_HEADER_BYTES));
     let Ok(mut h3) = builder.build::<_, Bytes>(backend).await else { return };
     let requests = TaskTracker::new();
+    let mut credit = Credit::new(&front.config.quic);
     let (mut is_draining, idle, mut used) = (false, front.config.quic.idle, Instant::now());
     loop {
         tokio::select! {
@@ -39,6 +40,7 @@ pub(crate) async fn serve<P: Plane + 'static>(front: Arc<Frontend<P>>, connectio
                     let stopped = stops.take();
                     let request = one(front.clone(), connection.clone(), resolver, stopped);
                     requests.spawn(request);
+                    credit.used(requests.len(), &connection);
                 }
                 // The client is done, or was never one.
                 Ok(None) => break,

@@ -118,7 +118,7 @@ async fn serve_connection<P: Plane + 'static>(
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = connection.run(accepted) => {}
+            () = Box::pin(connection.run(accepted)) => {}
             () = counting => {}
         }
         return;
@@ -126,5 +126,5 @@ async fn serve_connection<P: Plane + 'static>(
     // Early data of HTTP/3 waits here, and is taken once it cannot be a replay.
     let Ok(Ok(connection)) = timeout(limits.handshake, connecting).await else { return };
     drop(handshake);
-    h3::serve(front, connection).await;
+    Box::pin(h3::serve(front, connection)).await;
 }

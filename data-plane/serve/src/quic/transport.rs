@@ -7,10 +7,11 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
 
+use super::credit::Credit;
 use crate::{ServerTls, mcp::QuicLimits};
 
 /// Unidirectional streams of a client: HTTP/3 needs three, and may try others (RFC 9114, section 6.2).
-const UNI_STREAMS: u32 = 8;
+const UNI_STREAMS: u32 = 4;
 /// Bytes of handshake data out of order that are held.
 const CRYPTO_BUFFER_BYTES: usize = 16 * 1024;
 /// Bytes of first packets that are held for one connection, and for all, before they are decided on.
@@ -20,7 +21,7 @@ const ALL_INCOMING_BYTES: u64 = 16 * 1024 * 1024;
 pub(super) fn server_config(tls: &ServerTls, limits: &QuicLimits) -> ServerConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits.max_streams))
+        .max_concurrent_bidi_streams(VarInt::from_u32(Credit::new(limits).granted()))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
         .stream_receive_window(VarInt::from_u32(limits.stream_window))
         .receive_window(VarInt::from_u32(limits.connection_window))

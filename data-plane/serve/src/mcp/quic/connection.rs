@@ -18,6 +18,7 @@ use crate::{
     Frontend, Peer,
     frontend::Inbound,
     mcp::{connected::Connected, queue::QueueBounds},
+    quic::Credit,
     seal::SealFailed,
 };
 
@@ -69,6 +70,7 @@ impl<P: Plane + 'static> Connection<P> {
         let mut handshake = pin!(handshake);
         let mut is_draining = false;
         let mut used = began;
+        let mut credit = Credit::new(&self.limits);
         loop {
             let is_confirmed = self.confirmed.is_cancelled();
             tokio::select! {
@@ -76,6 +78,7 @@ impl<P: Plane + 'static> Connection<P> {
                     let Ok((send, recv)) = accepted else { return };
                     used = Instant::now();
                     self.streams.spawn(self.clone().serve(send, recv));
+                    credit.used(self.streams.len(), &self.connection);
                 }
                 opened = self.connection.accept_uni() => {
                     if opened.is_ok() {
