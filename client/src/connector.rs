@@ -78,7 +78,7 @@ impl Connector {
     }
 
     /// The same, from another address of this machine.
-    pub fn from_source(&self, source: IpAddr) -> Self {
+    pub fn bound_to(&self, source: IpAddr) -> Self {
         let options = Options { source: Some(source), ..(*self.options).clone() };
         Self { options: Arc::new(options), udp: Arc::default(), ..self.clone() }
     }

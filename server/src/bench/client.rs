@@ -103,8 +103,8 @@ impl Target {
     }
 
     /// The same from another address of this machine.
-    pub fn from_source(&self, source: IpAddr) -> Self {
-        Self { connector: self.connector.from_source(source), ..self.clone() }
+    pub fn bound_to(&self, source: IpAddr) -> Self {
+        Self { connector: self.connector.bound_to(source), ..self.clone() }
     }
 
     /// Every answer must contain `text`.

@@ -89,7 +89,7 @@ pub async fn hold(
     let mut tasks = JoinSet::new();
     for number in 0..count {
         let target = match sources.get(number / PER_SOURCE) {
-            Some(source) => target.from_source(*source),
+            Some(source) => target.bound_to(*source),
             None => target.clone(),
         };
         tasks.spawn(keep(target, opening.clone(), events.clone(), stop.clone()));

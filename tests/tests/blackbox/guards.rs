@@ -56,8 +56,8 @@ fn record(dev: &Dev, tool: &str, phase: &str) -> Value {
     let output = dev.cli(&["audit", "query", "--json", "--tool", tool]);
     assert!(output.status.success(), "{}", text(&output));
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    records.filter(|r| r["record"]["phase"] == phase).next_back().unwrap_or_else(|| panic!("no {phase} of {tool}"))
+    let mut records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.rfind(|r| r["record"]["phase"] == phase).unwrap_or_else(|| panic!("no {phase} of {tool}"))
 }
 
 fn body(dev: &Dev, record: &Value) -> String {
