@@ -159,8 +159,7 @@ impl Connector {
 
 fn bearer(token: &SecretString) -> Result<HeaderValue, LinkError> {
     // The cause would repeat the token.
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-        .map_err(|_| LinkError::Token)?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| LinkError::Token)?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -38,8 +38,7 @@ impl Outgoing {
     /// A request of ours.
     pub fn request(id: &RequestId, method: &str, params: &RawJson) -> Self {
         let body = request_message(id, method, Some(params));
-        let envelope =
-            Envelope::Request { id: id.clone(), method: method.to_owned(), params: Some(params.clone()) };
+        let envelope = Envelope::Request { id: id.clone(), method: method.to_owned(), params: Some(params.clone()) };
         Self::of(body, envelope)
     }
 

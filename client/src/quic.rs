@@ -118,7 +118,8 @@ impl QuicConnection {
         mut replies: Option<mpsc::Receiver<Bytes>>,
     ) -> Result<Option<Bytes>, LinkError> {
         let (send, receive) = self.connection.open_bi().await.map_err(|e| lost(&e))?;
-        let mut stream = Stream { send, lines: Lines { receive, buffer: BytesMut::new(), searched: 0 }, is_done: false };
+        let mut stream =
+            Stream { send, lines: Lines { receive, buffer: BytesMut::new(), searched: 0 }, is_done: false };
         let mut begin = BytesMut::with_capacity(self.head.len() + message.len() + 2);
         begin.extend_from_slice(&self.head);
         begin.extend_from_slice(b"\n");

@@ -15,7 +15,8 @@ use crate::LinkError;
 pub(crate) fn client_config(ca: Option<&Path>, alpn: &[&[u8]]) -> Result<ClientConfig, LinkError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let failed = |cause: rustls::Error| LinkError::Ca(format!("TLS cannot be set up: {cause}"));
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(failed)?;
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(failed)?;
     let mut config = match ca {
         Some(file) => builder.with_root_certificates(roots(file)?).with_no_client_auth(),
         None => builder.with_platform_verifier().map_err(failed)?.with_no_client_auth(),

@@ -92,11 +92,8 @@ impl Client {
         let Link { sender, receiver } = Link::open(connector).await?;
         let pending = Arc::new(Pending::default());
         let reader = tokio::spawn(server_side::read(receiver, sender.clone(), pending.clone(), handler));
-        let facts = ServerFacts {
-            era: Era::Modern,
-            version: ProtocolVersion::LATEST,
-            capabilities: RawJson::EMPTY_OBJECT,
-        };
+        let facts =
+            ServerFacts { era: Era::Modern, version: ProtocolVersion::LATEST, capabilities: RawJson::EMPTY_OBJECT };
         let mut client = Self { identity, facts, link: sender, pending, reader };
         client.facts = client.negotiate(era, connector.connect_timeout()).await?;
         Ok(client)

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use provost_mcp::{Envelope, JsonLimits, RpcError};
-use tokio::{
-    sync::Semaphore,
-    task::JoinSet,
-};
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::Handler;
 use crate::{Incoming, LinkError, LinkReceiver, LinkSender, Outgoing, pending::Pending};
@@ -15,12 +12,7 @@ use crate::{Incoming, LinkError, LinkReceiver, LinkSender, Outgoing, pending::Pe
 const MAX_SERVED: usize = 16;
 
 /// Reads to the end, which fails what still waits.
-pub(super) async fn read(
-    mut link: LinkReceiver,
-    sender: LinkSender,
-    pending: Arc<Pending>,
-    handler: Arc<dyn Handler>,
-) {
+pub(super) async fn read(mut link: LinkReceiver, sender: LinkSender, pending: Arc<Pending>, handler: Arc<dyn Handler>) {
     let room = Arc::new(Semaphore::new(MAX_SERVED));
     let mut served = JoinSet::new();
     let mut end = LinkError::Lost("it was closed".to_owned());

@@ -31,7 +31,8 @@ impl Session {
         if let Some(id) = reply.get(ID) {
             session.insert(ID, id.clone());
         }
-        if let Ok(Envelope::Response { outcome: Ok(result), .. }) = Envelope::parse(answer.clone(), &JsonLimits::RESPONSE)
+        if let Ok(Envelope::Response { outcome: Ok(result), .. }) =
+            Envelope::parse(answer.clone(), &JsonLimits::RESPONSE)
             && let Some(version) = RawObject::parse(&result).ok().and_then(|r| r.get_text("protocolVersion"))
             && let Ok(version) = HeaderValue::try_from(version)
         {

@@ -51,9 +51,7 @@ impl Wires {
     /// Connects once, to say early what does not work.
     pub(super) async fn open(connector: &Connector) -> Result<Self, LinkError> {
         let kind = match connector.endpoint().transport() {
-            Transport::Http3 => {
-                Kind::Http3(tokio::sync::Mutex::new(Arc::new(Http3Connection::open(connector).await?)))
-            }
+            Transport::Http3 => Kind::Http3(tokio::sync::Mutex::new(Arc::new(Http3Connection::open(connector).await?))),
             Transport::Quic => Kind::Quic(QuicConnection::open(connector).await?),
             Transport::Http | Transport::WebSocket => {
                 Kind::Http(Mutex::new(vec![HttpConnection::open(connector).await?]))

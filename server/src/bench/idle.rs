@@ -244,7 +244,8 @@ impl Held {
         if self.opened == self.asked && self.lost == 0 {
             return Ok(());
         }
-        let message = format!("{} of {} connections were opened, and {} of them lost", self.opened, self.asked, self.lost);
+        let message =
+            format!("{} of {} connections were opened, and {} of them lost", self.opened, self.asked, self.lost);
         let hint = "raise the server's limits of connections and of open files";
         Err(Failure::new("PV-BENCH-CONNECT", message, hint).into())
     }

@@ -118,7 +118,11 @@ impl fmt::Display for Report {
             Some(rate) => format!("open loop, {rate} calls/s"),
             None => "saturated".to_owned(),
         };
-        writeln!(f, "{} at {}: {load}, {} connections over {}, {}", self.tool, self.url, self.connections, self.transport, self.era)?;
+        writeln!(
+            f,
+            "{} at {}: {load}, {} connections over {}, {}",
+            self.tool, self.url, self.connections, self.transport, self.era
+        )?;
         writeln!(
             f,
             "  throughput  {:.1} calls/s ({} answers in {:.2} s)",

@@ -109,7 +109,8 @@ fn address(dev: &DevFile, transport: Option<Transport>) -> anyhow::Result<String
     };
     found.ok_or_else(|| {
         let message = format!("the running `provost dev` serves no {transport}");
-        Usage(Failure::new("PV-CLI-TRANSPORT", message, "use --transport http or ws, or name a server with --url")).into()
+        Usage(Failure::new("PV-CLI-TRANSPORT", message, "use --transport http or ws, or name a server with --url"))
+            .into()
     })
 }
 

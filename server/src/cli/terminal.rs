@@ -176,10 +176,16 @@ mod tests {
     fn a_form_is_filled_in_line_by_line() {
         // Fields come in the order of the schema's map, which is by name.
         let table = [
-            ("7\nada\n\nyes\n", json!({ "action": "accept",
-                "content": { "age": 7, "name": "ada", "plan": "free", "sure": true } })),
-            ("\nada\nnone\npaid\nno\n", json!({ "action": "accept",
-                "content": { "name": "ada", "plan": "paid", "sure": false } })),
+            (
+                "7\nada\n\nyes\n",
+                json!({ "action": "accept",
+                "content": { "age": 7, "name": "ada", "plan": "free", "sure": true } }),
+            ),
+            (
+                "\nada\nnone\npaid\nno\n",
+                json!({ "action": "accept",
+                "content": { "name": "ada", "plan": "paid", "sure": false } }),
+            ),
             ("\n\n", json!({ "action": "decline" })),
             ("x\ny\nz\n", json!({ "action": "decline" })),
             ("7\nada\n", json!({ "action": "cancel" })),

@@ -170,8 +170,7 @@ impl Wire {
                 let Some(target) = state.target else { continue };
                 let Ok(server) = TcpStream::connect(target) else { continue };
                 state.open.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
-                for (mut from, mut to) in
-                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
                 {
                     std::thread::spawn(move || {
                         let _ = std::io::copy(&mut from, &mut to);
