@@ -18,6 +18,7 @@ mod dev;
 mod failure;
 mod logins;
 mod node;
+mod open_files;
 mod roles;
 mod threads;
 mod tiles;

@@ -13,7 +13,6 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use provost_client::{Endpoint, Transport};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -25,7 +24,7 @@ use super::{
     client::{CallError, Connection, Target},
     process::Watched,
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, open_files};
 
 /// More than this is no measurement of one node.
 pub const MAX_CONNECTIONS: usize = 200_000;
@@ -173,25 +172,14 @@ async fn keep(target: Target, opening: Arc<Semaphore>, events: mpsc::Sender<Even
 /// Raises the soft limit of open files as far as it is needed.
 fn allow_files(count: usize) -> anyhow::Result<()> {
     let needed = count as u64 + OTHER_FILES;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|soft| soft >= needed) {
-        return Ok(());
-    }
-    let too_low = |hard: u64| {
+    open_files::raise_to(needed).map(drop).map_err(|hard| {
         Failure::new(
             "PV-BENCH-FILES",
             format!("{needed} open files are needed, and this process may have {hard}"),
             "raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd), or hold fewer connections",
         )
-    };
-    if let Some(hard) = limit.maximum.filter(|hard| *hard < needed) {
-        return Err(too_low(hard).into());
-    }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum })
-        .map_err(|_| too_low(limit.current.unwrap_or(0)))?;
-    let before = limit.current.unwrap_or(0);
-    eprintln!("raised the limit of open files from {before} to {needed}; the server needs as many");
-    Ok(())
+        .into()
+    })
 }
 
 /// Addresses to connect from, where one has not ports enough: on the loopback network there are many.

@@ -20,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, bridge, dev, roles::run};
+use crate::{bench, bridge, dev, open_files, roles::run};
 
 /// Provost runs an organisation's MCP: one policy, one quota ledger and one provable record for
 /// every call to a tool or a model.
@@ -148,6 +148,9 @@ pub struct AdminArgs {
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if cli.is_server() {
+        open_files::raise_for_a_server();
+    }
     match cli.command {
         Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Server(args) => run::run(args).await.map(|()| ExitCode::SUCCESS),

@@ -30,7 +30,7 @@ pub struct SocketLimits {
 impl SocketLimits {
     /// The bounds of a node.
     pub const DEFAULT: Self = Self {
-        max_connections: 4_096,
+        max_connections: 16_384,
         max_in_flight: 256,
         max_queued_bytes: 4 * 1024 * 1024,
         max_queued_notifications: 1_024,
