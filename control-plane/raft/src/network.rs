@@ -83,6 +83,9 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
+/// The longest that a MiB may take on its way, and into the follower's log.
+const SLOWEST_MIB: Duration = Duration::from_secs(1);
+
 /// The way to one peer.
 pub(crate) struct Link {
     transport: Arc<dyn Transport>,
@@ -113,8 +116,10 @@ impl Link {
     ) -> impl Future<Output = Result<A, RPCError<Types>>> + Send + use<Q, A> {
         let (id, target) = (self.from, self.peer.id);
         let body = codec::encode(request).map(Bytes::from);
-        let sent =
-            body.map(|body| tokio::time::timeout(timeout, self.transport.call(self.peer(), kind, body, timeout)));
+        let sent = body.map(|body| {
+            let timeout = timeout + time_to_send(body.len());
+            tokio::time::timeout(timeout, self.transport.call(self.peer(), kind, body, timeout))
+        });
         async move {
             match sent.map_err(|e| failed(&e))?.await {
                 Ok(Ok(answer)) => codec::decode(&answer).map_err(|e| failed(&e)),
@@ -181,6 +186,12 @@ fn refute(
         }
         other => other,
     }
+}
+
+/// What a message of so many bytes may take longer than a small one. Without it a large entry on a slow link would
+/// be given up and sent again for ever.
+fn time_to_send(bytes: usize) -> Duration {
+    SLOWEST_MIB * u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
 }
 
 fn failed(error: &io::Error) -> RPCError<Types> {
