@@ -42,8 +42,7 @@ impl StreamCall {
                 Outgoing::Text { message, .. } => {
                     let written = timeout(stall, send.write_all_chunks(&mut line(message))).await;
                     if !matches!(written, Ok(Ok(()))) {
-                        let _ = send.reset(SLOW_READER);
-                        return Err(Unread);
+                        return Err(unread(send));
                     }
                 }
                 Outgoing::Ping => {}
@@ -51,10 +50,7 @@ impl StreamCall {
                     let _ = send.finish();
                     return Ok(());
                 }
-                Outgoing::Close(StreamEnd::SlowReader) => {
-                    let _ = send.reset(SLOW_READER);
-                    return Err(Unread);
-                }
+                Outgoing::Close(StreamEnd::SlowReader) => return Err(unread(send)),
             }
         }
     }
@@ -63,6 +59,13 @@ impl StreamCall {
 /// The client did not hear all.
 #[derive(Debug)]
 pub(super) struct Unread;
+
+/// All that a client can be told that does not read.
+fn unread(send: &mut SendStream) -> Unread {
+    tracing::debug!("PV-QUIC-SLOW-READER: a client left, or does not read a stream");
+    let _ = send.reset(SLOW_READER);
+    Unread
+}
 
 impl Outlet for StreamCall {
     fn push(&self, message: &Bytes) {
