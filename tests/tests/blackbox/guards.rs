@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     files::holding,
-    harness::{Dev, Process, call_tool, modern, post, post_raw, text, upstream_yaml},
+    harness::{Dev, Process, call_tool, modern, post, post_raw, text, until, upstream_yaml},
     inference::models_dir,
     ws_client::Socket,
 };
@@ -301,18 +301,6 @@ fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
     let plain = |c: char| c.is_ascii() && !c.is_control() && !matches!(c, '"' | '\\');
     let mut good = phrases.filter(|p| (2..=128).contains(&p.len()) && p.chars().all(plain));
     good.find(|p| !pieces.iter().any(|piece| piece.contains(*p))).map(str::to_owned)
-}
-
-/// Asks again until a change has become active.
-fn until<T>(probe: impl Fn() -> Option<T>) -> T {
-    let began = std::time::Instant::now();
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(began.elapsed() < crate::harness::START_LIMIT, "the change does not become active");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
 }
 
 /// The pieces of a streamed answer.

@@ -17,6 +17,18 @@ pub const START_LIMIT: Duration = Duration::from_secs(120);
 /// some for the rest.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// Asks again until a change has become active: nodes take it moments after it was made.
+pub fn until<T>(probe: impl Fn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(began.elapsed() < START_LIMIT, "the change does not become active");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// A binary that this workspace builds, beside the test binary.
 pub fn binary(name: &str) -> PathBuf {
     let mut dir = std::env::current_exe().unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Dev, text};
+use crate::harness::{Dev, text, until};
 
 fn write(dir: &std::path::Path, name: &str, yaml: &str) -> String {
     let path = dir.join(name);
@@ -84,9 +84,11 @@ fn apply_diff_get_history_rollback_delete_tell_one_story() {
     let output = dev.cli(&["delete", "Tenant", "acme"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
 
-    // Every change is in the audit log.
-    let audit = text(&dev.cli(&["audit", "query", "--json", "--event", "apply"]));
-    assert!(audit.contains("Principal/acme/kim"), "{audit}");
+    // Every change is in the audit log, moments later.
+    until(|| {
+        let audit = text(&dev.cli(&["audit", "query", "--json", "--event", "apply"]));
+        audit.contains("Principal/acme/kim").then_some(())
+    });
 }
 
 #[test]
