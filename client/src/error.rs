@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use provost_mcp::RpcError;
+use provost_mcp::{EventTooLong, RpcError};
 
 /// The connection failed, or what came over it cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,4 +109,10 @@ pub enum ClientError {
     /// There is no answer.
     #[error(transparent)]
     Link(#[from] LinkError),
+}
+
+impl From<EventTooLong> for LinkError {
+    fn from(EventTooLong(bytes): EventTooLong) -> Self {
+        Self::TooLarge(bytes)
+    }
 }

@@ -6,10 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use provost_mcp::RequestId;
+use provost_mcp::{RequestId, SseParser};
 use tokio::sync::mpsc;
 
-use super::events::Events;
 use crate::{LinkError, MAX_MESSAGE_BYTES, lane::answers};
 
 /// How long a stream may stay open after the answer that should end it.
@@ -87,14 +86,10 @@ async fn read_stream(
     id: Option<&RequestId>,
     events: Option<&mpsc::Sender<Bytes>>,
 ) -> Result<(Option<Bytes>, bool), LinkError> {
-    let mut parser = Events::new(MAX_MESSAGE_BYTES);
+    let mut parser = SseParser::new(MAX_MESSAGE_BYTES);
     while let Some(data) = body.chunk().await? {
         parser.feed(&data)?;
         while let Some(message) = parser.next_event()? {
-            // The first event of a legacy stream may be empty: it only carries an id.
-            if message.trim_ascii().is_empty() {
-                continue;
-            }
             if id.is_some_and(|id| answers(&message, id)) {
                 let rest = async { while let Ok(Some(_)) = body.chunk().await {} };
                 let has_ended = tokio::time::timeout(END_OF_STREAM, rest).await.is_ok();

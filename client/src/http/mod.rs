@@ -2,7 +2,6 @@
 
 mod body;
 mod connection;
-mod events;
 
 pub(crate) use body::{Chunks, Reply, read_reply};
 pub(crate) use connection::HttpConnection;

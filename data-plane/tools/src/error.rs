@@ -1,6 +1,6 @@
 //! What can go wrong with an upstream, and what the caller is told of it.
 
-use provost_mcp::{JsonFault, RpcError};
+use provost_mcp::{EventTooLong, JsonFault, RpcError};
 
 /// A failure of an upstream. `Rpc` is the upstream's own, well-formed error and goes back as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,5 +94,11 @@ impl From<JsonFault> for UpstreamError {
             JsonFault::TooLong(bytes) => Self::TooLarge(bytes),
             other => Self::Garbage(other.to_string()),
         }
+    }
+}
+
+impl From<EventTooLong> for UpstreamError {
+    fn from(EventTooLong(bytes): EventTooLong) -> Self {
+        Self::TooLarge(bytes)
     }
 }

@@ -19,6 +19,7 @@ mod object;
 mod raw;
 mod rpc;
 mod scan;
+mod sse;
 
 pub use canonical::canonical_bytes;
 pub use envelope::{Envelope, EnvelopeFault};
@@ -29,3 +30,4 @@ pub use object::{RawObject, array_items, array_of};
 pub use raw::RawJson;
 pub use rpc::{RequestId, RpcError};
 pub use scan::{JsonFault, JsonLimits};
+pub use sse::{EventTooLong, SseParser};

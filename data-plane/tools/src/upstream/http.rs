@@ -4,11 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use provost_mcp::{Envelope, EnvelopeFault, JsonLimits};
+use provost_mcp::{Envelope, EnvelopeFault, JsonLimits, SseParser};
 use reqwest::{Client, Method, Response};
 use url::Url;
 
-use super::sse::SseParser;
 use crate::{
     Limits, UpstreamError,
     egress::{CheckedResolver, check_url},
@@ -229,7 +228,7 @@ impl MessageStream {
     pub(super) async fn next(&mut self) -> Result<Option<Envelope>, UpstreamError> {
         loop {
             if let Some(event) = self.parser.next_event()? {
-                return parse(event.data, self.max_bytes).map(Some);
+                return parse(event, self.max_bytes).map(Some);
             }
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.parser.feed(&chunk)?,

@@ -1,6 +1,6 @@
 //! Upstream MCP servers: one connection model over Streamable HTTP and stdio, in both eras.
 //!
-//! - `http`, `sse`, `stdio`: bytes in and out.
+//! - `http`, `stdio`: bytes in and out.
 //! - `switchboard`: who on a shared connection an incoming message belongs to.
 //! - `connection`: one upstream connection (an era, a session or a process) and its exchanges.
 //! - `handshake`: discovery, `initialize`, and which era it is.
@@ -21,7 +21,6 @@ mod listing;
 mod mcp;
 mod outgoing;
 mod parking;
-mod sse;
 mod stdio;
 mod subscriptions;
 mod switchboard;

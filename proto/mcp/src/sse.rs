@@ -1,19 +1,15 @@
-//! Server-sent events, read as they come (WHATWG HTML, 9.2.6).
+//! Server-sent events, read as they come (WHATWG HTML, 9.2.6): for whoever reads Streamable HTTP.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::UpstreamError;
-
-/// One event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SseEvent {
-    /// The data lines, joined by newlines.
-    pub(crate) data: Bytes,
-}
+/// An event is longer than the parser takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event is longer than {0} bytes")]
+pub struct EventTooLong(pub usize);
 
 /// Puts events together from chunks. Fed bytes, it gives events; it holds at most one event.
 #[derive(Debug)]
-pub(crate) struct SseParser {
+pub struct SseParser {
     buffer: BytesMut,
     data: BytesMut,
     has_data: bool,
@@ -26,7 +22,7 @@ pub(crate) struct SseParser {
 
 impl SseParser {
     /// A parser that takes events of at most `max_bytes`.
-    pub(crate) fn new(max_bytes: usize) -> Self {
+    pub fn new(max_bytes: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
             data: BytesMut::new(),
@@ -39,37 +35,38 @@ impl SseParser {
     }
 
     /// The last event id seen, for resumption.
-    pub(crate) fn last_id(&self) -> Option<&str> {
+    pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
     }
 
     /// The pause before a reconnection that the server asked for.
-    pub(crate) fn retry_ms(&self) -> Option<u64> {
+    pub fn retry_ms(&self) -> Option<u64> {
         self.retry_ms
     }
 
     /// Adds bytes.
-    pub(crate) fn feed(&mut self, chunk: &[u8]) -> Result<(), UpstreamError> {
+    pub fn feed(&mut self, chunk: &[u8]) -> Result<(), EventTooLong> {
         // What is left over from earlier chunks belongs to one event.
         if self.buffer.len() + self.data.len() > self.max_bytes {
-            return Err(UpstreamError::TooLarge(self.max_bytes));
+            return Err(EventTooLong(self.max_bytes));
         }
         self.buffer.extend_from_slice(chunk);
         Ok(())
     }
 
-    /// The next whole event, if there is one. Events without data only update id and retry.
-    pub(crate) fn next_event(&mut self) -> Result<Option<SseEvent>, UpstreamError> {
+    /// The data of the next whole event, if there is one: its lines, joined by newlines. Events without data
+    /// only update id and retry.
+    pub fn next_event(&mut self) -> Result<Option<Bytes>, EventTooLong> {
         while let Some(line) = self.next_line() {
             if line.is_empty() {
                 if std::mem::take(&mut self.has_data) {
-                    return Ok(Some(SseEvent { data: self.data.split().freeze() }));
+                    return Ok(Some(self.data.split().freeze()));
                 }
                 continue;
             }
             self.field(&line);
             if self.data.len() > self.max_bytes {
-                return Err(UpstreamError::TooLarge(self.max_bytes));
+                return Err(EventTooLong(self.max_bytes));
             }
         }
         Ok(None)
@@ -133,7 +130,7 @@ mod tests {
         for chunk in chunks {
             parser.feed(chunk.as_bytes()).unwrap();
             while let Some(event) = parser.next_event().unwrap() {
-                out.push(String::from_utf8(event.data.to_vec()).unwrap());
+                out.push(String::from_utf8(event.to_vec()).unwrap());
             }
         }
         out
@@ -155,6 +152,6 @@ mod tests {
         let mut parser = SseParser::new(100);
         let fed =
             parser.feed(&[b'x'; 90]).and_then(|()| parser.feed(&[b'x'; 90])).and_then(|()| parser.feed(&[b'x'; 90]));
-        assert_eq!(fed, Err(UpstreamError::TooLarge(100)));
+        assert_eq!(fed, Err(EventTooLong(100)));
     }
 }
