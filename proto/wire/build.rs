@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["proto/admin.proto", "proto/audit.proto", "proto/node.proto"];
+    let files = ["proto/admin.proto", "proto/audit.proto", "proto/governance.proto", "proto/node.proto"];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -1,8 +1,8 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, GuardSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec,
-    RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
+    ApiKeySpec, GuardSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec,
+    PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -50,16 +50,18 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::NodeGroup => generator.subschema_for::<NodeGroupSpec>(),
         Kind::Price => generator.subschema_for::<PriceSpec>(),
         Kind::Guard => generator.subschema_for::<GuardSpec>(),
+        Kind::KillSwitch => generator.subschema_for::<KillSwitchSpec>(),
     };
     schema.to_value()
 }
 
-/// JSON Schema (2020-12) of every kind, as one `oneOf`.
+/// JSON Schema (2020-12) of every kind that documents can be of, as one `oneOf`.
 pub fn schema() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let metadata = generator.subschema_for::<Metadata>().to_value();
     let kinds: Vec<Value> = Kind::ALL
         .into_iter()
+        .filter(|kind| !kind.is_governance())
         .map(|kind| {
             let spec = spec_schema(&mut generator, kind);
             json!({

@@ -21,6 +21,7 @@ mod diff;
 mod documents;
 mod error;
 mod explain;
+mod governance;
 pub mod identity;
 mod machine;
 mod members;
@@ -54,6 +55,7 @@ pub use diff::{FieldDiff, ResourceDiff, diff_text};
 pub use documents::{Documents, SourceFile, Unread, read as read_documents};
 pub use error::{ControlError, ErrorKind};
 pub use explain::{Explained, ExplainedField, explain, schema};
+pub use governance::{Selector, Switched};
 pub use members::{
     ClusterStatus, Gathered, MemberStatus, NoSubscribers, NodeFacts, ReplicaStanding, SubscriberStatus, Subscribers,
 };

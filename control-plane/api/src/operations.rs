@@ -117,6 +117,11 @@ impl ControlNode {
         message: &str,
         dry_run: bool,
     ) -> Result<ChangeReport, ControlError> {
+        if let Some(key) = keys.iter().find(|key| key.kind.is_governance()) {
+            let text = format!("{key} is not removed like a document");
+            let hint = "use `provost kill-switch off`";
+            return Err(ControlError::new(ErrorKind::Refused, "PV-DOC-GOVERNANCE", text, hint));
+        }
         let unread = Unread::default();
         let wanted = Wanted { caller, event: Event::Delete, message, dry_run, files: &[], unread };
         let mut transaction = wanted.transaction();

@@ -1,6 +1,6 @@
 //! What is proposed: transactions, and their stored form.
 
-use provost_types::{Metadata, ResourceKey, Revision, Spec};
+use provost_types::{Kind, Metadata, ResourceKey, Revision, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::{Authorship, ClusterCommand, LedgerCommand, ReleaseCommand, references};
@@ -52,6 +52,12 @@ pub enum Event {
     /// A new data key, or values sealed again under it.
     #[serde(rename = "keys.rotate")]
     KeysRotate,
+    /// Calls stopped.
+    #[serde(rename = "kill-switch.on")]
+    KillSwitchOn,
+    /// Calls let through again.
+    #[serde(rename = "kill-switch.off")]
+    KillSwitchOff,
 }
 
 impl Event {
@@ -64,6 +70,16 @@ impl Event {
             Event::SecretSet => "secret.set",
             Event::TokenCreate => "token.create",
             Event::KeysRotate => "keys.rotate",
+            Event::KillSwitchOn => "kill-switch.on",
+            Event::KillSwitchOff => "kill-switch.off",
+        }
+    }
+
+    /// The first wire version whose control-plane nodes can read it.
+    fn since_version(self) -> u32 {
+        match self {
+            Event::KillSwitchOn | Event::KillSwitchOff => 2,
+            _ => 1,
         }
     }
 }
@@ -113,6 +129,15 @@ pub struct Transaction {
     pub authorship: Option<Authorship>,
 }
 
+impl Transaction {
+    /// The first wire version whose control-plane nodes can read all that it names.
+    fn version(&self) -> u32 {
+        let puts = self.puts.iter().map(|draft| draft.spec.kind());
+        let kinds = puts.chain(self.deletes.iter().map(|key| key.kind));
+        kinds.map(Kind::since_version).fold(self.event.since_version(), u32::max)
+    }
+}
+
 /// The stored form of commands: a later release reads every earlier version. Tagged from outside: an
 /// inner tag would have every command buffered before it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,8 +181,8 @@ impl StoredCommand {
     /// proposed only when every control-plane node can read it.
     pub fn version(&self) -> u32 {
         match self {
-            StoredCommand::V1(_)
-            | StoredCommand::Cluster1 { .. }
+            StoredCommand::V1(transaction) => transaction.version(),
+            StoredCommand::Cluster1 { .. }
             | StoredCommand::Ledger1 { .. }
             | StoredCommand::Release1 { .. }
             | StoredCommand::Carried1 { .. } => 1,

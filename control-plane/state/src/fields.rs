@@ -84,6 +84,7 @@ pub(crate) fn check(resource: &Resource, problems: &mut Vec<Problem>) {
         Spec::NodeGroup(spec) => node_group(&mut check, spec),
         Spec::Price(spec) => crate::prices::check(&mut check, spec),
         Spec::Guard(spec) => crate::guards::check(&mut check, spec),
+        Spec::KillSwitch(spec) => crate::kill_switches::check(&mut check, spec),
         Spec::Tenant(_) | Spec::Principal(_) | Spec::Secret(_) => {}
     }
 }
@@ -95,7 +96,7 @@ fn metadata(check: &mut Check<'_>, resource: &Resource) {
         check.require(metadata.tenant.is_some(), "metadata.tenant", || {
             format!("a {kind} belongs to a tenant: name it in metadata.tenant")
         });
-    } else {
+    } else if !kind.may_be_tenanted() {
         check.require(metadata.tenant.is_none(), "metadata.tenant", || {
             format!("a {kind} belongs to no tenant: remove metadata.tenant")
         });

@@ -16,6 +16,7 @@ mod fields;
 mod guards;
 mod history;
 mod key_ring;
+mod kill_switches;
 mod ledger;
 mod outbox;
 mod prices;

@@ -10,6 +10,8 @@ use crate::{Problem, Resources};
 pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)> {
     let tenant = metadata.tenant.as_ref();
     let mut found = Vec::new();
+    // A switch may be on for what does not exist yet, and hinders nobody in deleting it.
+    let tenant = tenant.filter(|_| !matches!(spec, Spec::KillSwitch(_)));
     if let Some(tenant) = tenant {
         let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: tenant.clone() };
         found.push(("metadata.tenant".to_owned(), key));
@@ -56,7 +58,8 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
         | Spec::Policy(_)
         | Spec::Secret(_)
         | Spec::NodeGroup(_)
-        | Spec::Price(_) => {}
+        | Spec::Price(_)
+        | Spec::KillSwitch(_) => {}
     }
     found
 }

@@ -103,13 +103,25 @@ impl Release {
             release.released = change.revision;
         }
         release.released = release.released.max(compacted);
-        release.halted = None;
+        match &mut release.halted {
+            // What was halted stays so: this change is no new attempt, and runs everywhere already.
+            Some(halt) if governs(change) => halt.revision = change.revision,
+            _ => release.halted = None,
+        }
         release
     }
 }
 
-/// Whether the change can only end access: nobody may do more after it.
+/// Whether the change is of nothing but what takes effect at once.
+fn governs(change: &HistoryEntry) -> bool {
+    change.changes.iter().all(|change| change.key.kind.is_governance())
+}
+
+/// Whether the change can only end access: nobody may do more after it. Or it takes effect at once by its nature.
 fn takes_away(change: &KeyChange) -> bool {
+    if change.key.kind.is_governance() {
+        return true;
+    }
     match (&change.old, &change.new) {
         // Not a RoleBinding: a policy may forbid to those who have a role.
         (_, None) => matches!(change.key.kind, Kind::ApiKey | Kind::Principal),

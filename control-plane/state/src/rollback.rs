@@ -3,7 +3,8 @@
 //! Credentials do not go back. A key that was revoked since must not work again and a key made
 //! since must not stop, so API keys stay as they are unless what they belong to goes; a secret
 //! that exists then and now keeps its present value, and a principal that is disabled now stays so. The node group stays too: how a change is
-//! released does not depend on what is changed.
+//! released does not depend on what is changed. What governs calls (kill switches) stays as well: calls that were
+//! stopped since stay stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,7 +67,8 @@ impl State {
     /// The puts and deletes that restore the state at `to`.
     pub fn rollback(&self, to: Revision) -> Result<(Vec<Draft>, Vec<ResourceKey>), RollbackError> {
         let mut target = self.at(to)?;
-        target.retain(|key, _| !matches!(key.kind, Kind::ApiKey | Kind::NodeGroup));
+        let stays = |key: &ResourceKey| key.kind == Kind::NodeGroup || key.kind.is_governance();
+        target.retain(|key, _| key.kind != Kind::ApiKey && !stays(key));
         for (key, now) in self.resources() {
             match (&now.spec, target.get_mut(key)) {
                 (Spec::Secret(now), Some(Resource { spec: Spec::Secret(then), .. })) => {
@@ -81,7 +83,7 @@ impl State {
                         target.insert(key.clone(), (**now).clone());
                     }
                 }
-                (Spec::NodeGroup(_), _) => drop(target.insert(key.clone(), (**now).clone())),
+                _ if stays(key) => drop(target.insert(key.clone(), (**now).clone())),
                 _ => {}
             }
         }

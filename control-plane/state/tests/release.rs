@@ -180,6 +180,56 @@ fn what_only_takes_access_away_waits_for_nothing_but_what_is_held() {
 }
 
 #[test]
+fn a_kill_switch_waits_for_nothing_and_disturbs_no_release() {
+    let switch = |reason: &str| draft("KillSwitch", "all", json!({ "reason": reason }));
+    let runs_outside = |world: &World| {
+        let state = world.state.released().unwrap_or_else(|| world.state.clone());
+        state.resources().contains_key(&ResourceKey {
+            kind: Kind::KillSwitch,
+            tenant: Name::new("acme").ok(),
+            name: Name::new("all").unwrap(),
+        })
+    };
+    let mut world = World::new();
+    let base = world.change(vec![group("canary")], vec![]);
+    // Nothing is held: it is released like any change that takes away.
+    let one = world.change(vec![switch("1")], vec![]);
+    assert_eq!((world.outside(), runs_outside(&world)), (one, true));
+    let off = vec![switch("").key()];
+    world.change(vec![], off.clone());
+    assert!(!runs_outside(&world));
+    // Something is held, and then halted: both stay as they are.
+    let before = world.outside();
+    let held = world.change(vec![role("held", "1")], vec![]);
+    world.change(vec![switch("2")], vec![]);
+    assert_eq!((world.outside(), runs_outside(&world)), (before, true), "it waits, or lets through what is held");
+    let newest = world.change(vec![switch("3")], vec![]);
+    assert_eq!(world.halt(newest), ReleaseReply::Done);
+    let after = world.change(vec![], off);
+    assert_eq!((world.outside(), runs_outside(&world)), (before, false));
+    let halt = world.release().halted.unwrap();
+    assert_eq!(halt.revision.0, after, "what was halted before a switch stays halted after it");
+    assert!(held < after);
+    // A rollback leaves it on.
+    let on = world.change(vec![switch("4")], vec![]);
+    let (puts, deletes) = world.state.rollback(Revision(base)).unwrap();
+    world.change(puts, deletes);
+    assert!(world.state.revision().0 > on && runs_outside(&world));
+}
+
+#[test]
+fn what_governs_calls_is_of_a_later_version() {
+    let plain = World::transaction(vec![role("a", "1")], vec![]);
+    let switch = World::transaction(vec![draft("KillSwitch", "all", json!({ "reason": "x" }))], vec![]);
+    let off = World::transaction(vec![], vec![draft("KillSwitch", "all", json!({ "reason": "x" })).key()]);
+    let mut named = plain.clone();
+    named.event = Event::KillSwitchOff;
+    for (transaction, version) in [(plain, 1), (switch, 2), (off, 2), (named, 2)] {
+        assert_eq!(StoredCommand::V1(transaction).version(), version);
+    }
+}
+
+#[test]
 fn there_is_one_group_and_a_rollback_leaves_it() {
     let mut world = World::new();
     let base = world.state.revision();

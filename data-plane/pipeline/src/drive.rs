@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_mcp::RawJson;
+use provost_mcp::{RawJson, RpcError};
 use provost_types::{
     AuditEvent, AuditReceipt, AuditUnavailable, CallStatus, Effect, Impact, Phase, Revision, What, Who, Why,
 };
@@ -50,6 +50,7 @@ async fn admit<P: Plane>(
     facts.target = Some(target.clone());
     let call: Call<Resolved> = call.into_stage(|s| Resolved { caller: s.caller, target });
 
+    plane.stop(snapshot, &call)?;
     let decision = plane.authorise(snapshot, &call);
     facts.note(&decision);
     if !decision.is_allow() {
@@ -122,6 +123,11 @@ fn outcome<P: Plane>(
     let mut event = facts.event(Phase::Outcome, now);
     event.status = Some(status);
     match replied {
+        // Ended from outside: the record says by what, and not what a caller's own cancelling says.
+        Ok(Reply::Error(error)) if status == CallStatus::Cancelled && error.code == RpcError::POLICY_DENIED => {
+            event.error = error.stable_code();
+            event.reason = Some(error.message.clone());
+        }
         Ok(Reply::Error(error)) => event.error = Some(error.code.to_string()),
         Ok(_) => {}
         Err(held_back) => {

@@ -102,6 +102,10 @@ pub trait Plane: Send + Sync {
         snapshot: &Arc<Self::Snapshot>,
         call: &Call<Authenticated>,
     ) -> impl Future<Output = Result<Target, Rejection>> + Send;
+    /// Was it stopped? Asked before anything else is decided or spent.
+    fn stop(&self, _: &Self::Snapshot, _: &Call<Resolved>) -> Result<(), Rejection> {
+        Ok(())
+    }
     /// May it?
     fn authorise(&self, snapshot: &Self::Snapshot, call: &Call<Resolved>) -> Decision;
     /// Is there enough left? May wait a bounded time for more.

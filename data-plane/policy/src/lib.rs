@@ -27,6 +27,7 @@ mod engine;
 mod entities;
 mod facts;
 mod grants;
+mod kill_switch;
 mod policy_slice;
 mod price;
 mod problem;
@@ -37,6 +38,7 @@ mod visibility;
 
 pub use engine::{AccessRequest, PolicyEngine};
 pub use facts::{Facts, SqlFacts};
+pub use kill_switch::{KillCall, KillSwitch, KillSwitches};
 pub use price::{CallPrice, PriceIndex};
 pub use problem::PolicyProblem;
 pub use schema::SCHEMA_TEXT;

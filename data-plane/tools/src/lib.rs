@@ -26,4 +26,4 @@ pub use limits::Limits;
 pub use plugin::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, ExecuteRequest, ListenEnd, Plugin};
 pub use schema::ValidationProblem;
 pub use toolbox::{SecretSource, Toolbox, ToolboxDeps, secrets_of, spec_digest};
-pub use upstream::{ListenFilter, ServerFacts};
+pub use upstream::{ListKind, ListenFilter, ServerFacts};

@@ -195,6 +195,15 @@ impl Plugin {
         }
     }
 
+    /// A list as far as it is known without asking; however old.
+    pub fn at_hand(&self, kind: ListKind) -> Definitions {
+        match (&self.source, kind) {
+            (Source::Mcp(upstream), _) => upstream.cached(kind).unwrap_or_default(),
+            (Source::Builtin(builtin), ListKind::Tools) => builtin.tools(),
+            _ => Definitions::default(),
+        }
+    }
+
     /// The tool's definition, if its list was fetched before (resolving a call does that).
     pub fn cached_tool(&self, tool: &str) -> Option<crate::Definition> {
         let tools = match &self.source {

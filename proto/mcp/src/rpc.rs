@@ -78,6 +78,11 @@ impl RpcError {
         Self { code, message: message.into(), data: Some(RawJson::from(serde_json::json!({ "code": pv_code }))) }
     }
 
+    /// The stable code in `data`, where there is one.
+    pub fn stable_code(&self) -> Option<String> {
+        RawObject::parse(self.data.as_ref()?).ok()?.get_text("code")
+    }
+
     /// Reads an error object of the other side; what is missing becomes an internal error.
     pub fn from_raw(raw: &RawJson) -> Self {
         let object = RawObject::parse(raw).unwrap_or_default();

@@ -12,6 +12,7 @@ mod content_path;
 mod decision;
 mod guard;
 mod inference;
+mod kill_switch;
 mod name;
 mod resource;
 mod snapshot;
@@ -32,6 +33,7 @@ pub use inference::{
     ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference, InferenceError,
     InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
 };
+pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};

@@ -34,11 +34,13 @@ pub enum Kind {
     Price,
     /// What may not leave in calls.
     Guard,
+    /// A switch that stops calls at once.
+    KillSwitch,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -51,6 +53,7 @@ impl Kind {
         Kind::NodeGroup,
         Kind::Price,
         Kind::Guard,
+        Kind::KillSwitch,
     ];
 
     /// The kind as written in YAML.
@@ -68,13 +71,33 @@ impl Kind {
             Kind::NodeGroup => "NodeGroup",
             Kind::Price => "Price",
             Kind::Guard => "Guard",
+            Kind::KillSwitch => "KillSwitch",
         }
     }
 
     /// Whether resources of this kind belong to a tenant (`metadata.tenant`); `Tenant` and
-    /// `NodeGroup` do not.
+    /// `NodeGroup` do not, and a `KillSwitch` may.
     pub fn is_tenanted(self) -> bool {
-        !matches!(self, Kind::Tenant | Kind::NodeGroup)
+        !matches!(self, Kind::Tenant | Kind::NodeGroup | Kind::KillSwitch)
+    }
+
+    /// Whether resources of this kind may belong to a tenant and need not.
+    pub fn may_be_tenanted(self) -> bool {
+        self == Kind::KillSwitch
+    }
+
+    /// Whether resources of this kind are made by commands of their own, and not by documents. They
+    /// take effect at once, whatever a `NodeGroup` holds back, and a rollback leaves them as they are.
+    pub fn is_governance(self) -> bool {
+        self == Kind::KillSwitch
+    }
+
+    /// The first wire version whose control-plane nodes can read resources of this kind.
+    pub fn since_version(self) -> u32 {
+        match self {
+            Kind::KillSwitch => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -88,7 +111,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard"
+     NodeGroup, Price, Guard, KillSwitch"
 )]
 pub struct UnknownKind(pub String);
 
@@ -101,7 +124,10 @@ impl FromStr for Kind {
             .into_iter()
             .find(|k| {
                 let name = k.as_str().to_ascii_lowercase();
-                lower == name || lower == format!("{name}s") || (*k == Kind::Policy && lower == "policies")
+                lower == name
+                    || lower == format!("{name}s")
+                    || (*k == Kind::Policy && lower == "policies")
+                    || (*k == Kind::KillSwitch && matches!(lower.as_str(), "kill-switch" | "killswitches"))
             })
             .ok_or_else(|| UnknownKind(text.to_owned()))
     }
@@ -133,7 +159,7 @@ impl fmt::Display for ResourceKey {
 pub struct Metadata {
     /// The name, unique within kind and tenant.
     pub name: Name,
-    /// The tenant; required by every kind but `Tenant` and `NodeGroup`.
+    /// The tenant; required by every kind but `Tenant`, `NodeGroup` and `KillSwitch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Name>,
     /// Free labels for people and selectors.

@@ -12,6 +12,7 @@ use tonic::{
 use crate::{
     AdminClient,
     admin::{Failure, audit_admin_client::AuditAdminClient},
+    governance::governance_client::GovernanceClient,
 };
 
 /// The longest wait for a connection.
@@ -84,6 +85,14 @@ pub type AuditConnection = AuditAdminClient<InterceptedService<Channel, BearerTo
 /// The audit log's part, over a connection that was made elsewhere.
 pub fn audit_over(channel: Channel, token: BearerToken) -> AuditConnection {
     AuditAdminClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
+/// A connected client of what governs calls.
+pub type GovernanceConnection = GovernanceClient<InterceptedService<Channel, BearerToken>>;
+
+/// What governs calls, over a connection that was made elsewhere.
+pub fn governance_over(channel: Channel, token: BearerToken) -> GovernanceConnection {
+    GovernanceClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// The client over a connection that was made elsewhere, such as one with TLS.

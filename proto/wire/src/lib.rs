@@ -16,6 +16,11 @@ pub mod admin {
 pub mod audit {
     tonic::include_proto!("provost.audit.v1");
 }
+/// What administrators stop and let through, version 1. See `proto/governance.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod governance {
+    tonic::include_proto!("provost.governance.v1");
+}
 /// What nodes of one cluster say to each other, version 1. See `proto/node.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod node {
@@ -29,5 +34,8 @@ pub mod tls;
 mod version;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
-pub use client::{AdminConnection, AuditConnection, BearerToken, admin_over, audit_over, connect_admin, connect_plain};
+pub use client::{
+    AdminConnection, AuditConnection, BearerToken, GovernanceConnection, admin_over, audit_over, connect_admin,
+    connect_plain, governance_over,
+};
 pub use version::{WIRE_VERSION, understands, wire_version};

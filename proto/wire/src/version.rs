@@ -4,8 +4,9 @@
 //! version before said and stored, and says and stores nothing new before every control-plane node
 //! can read it (the control plane keeps the least version of its members).
 
-/// The version of what nodes say to each other and store.
-pub const WIRE_VERSION: u32 = 1;
+/// The version of what nodes say to each other and store. 2 added resources that commands make and no document
+/// can (`Kind::is_governance`), and their events.
+pub const WIRE_VERSION: u32 = 2;
 
 /// The version that this process speaks: [`WIRE_VERSION`].
 ///

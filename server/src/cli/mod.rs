@@ -6,6 +6,7 @@ mod cluster;
 pub mod context;
 pub mod documents;
 pub mod endpoint;
+mod kill_switch;
 mod resources;
 mod secrets;
 mod table;
@@ -84,6 +85,10 @@ enum Command {
     /// Manage the cluster's nodes, keys and backups.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+
+    /// Stop calls on every node at once, and let them through again.
+    #[command(subcommand)]
+    KillSwitch(kill_switch::KillSwitchCommand),
 
     /// List the tools that a token may call.
     #[command(after_help = "Example: provost tools --json")]
@@ -167,6 +172,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => secrets::token(command).await,
         Command::Secret(command) => secrets::secret(command).await,
         Command::Cluster(command) => cluster::run(command).await,
+        Command::KillSwitch(command) => kill_switch::run(command).await,
         Command::Tools(args) => using::tools(args).await,
         Command::Call(args) => using::call(args).await,
         Command::Bridge(args) => bridge::run(args).await,

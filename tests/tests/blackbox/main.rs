@@ -18,6 +18,7 @@ mod files;
 mod guards;
 mod harness;
 mod inference;
+mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
 mod quic;

@@ -36,6 +36,7 @@ mod followers;
 #[allow(dead_code, reason = "the other target uses the rest")]
 mod harness;
 mod history;
+mod kill_switch;
 mod leader_faults;
 mod linearizable;
 mod linearizable_tests;

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, GuardSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec,
-    QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
+    ApiKeySpec, GuardSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec,
+    PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -166,7 +166,11 @@ fn key_of(document: &Node) -> Option<ResourceKey> {
     let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind)?;
     let metadata = document.field("metadata")?;
     let name = |field: &str| text(metadata.field(field)?)?.parse::<Name>().ok();
-    Some(ResourceKey { kind, tenant: name("tenant").filter(|_| kind.is_tenanted()), name: name("name")? })
+    Some(ResourceKey {
+        kind,
+        tenant: name("tenant").filter(|_| kind.is_tenanted() || kind.may_be_tenanted()),
+        name: name("name")?,
+    })
 }
 
 fn typed(origin: Origin, document: Node, problems: &mut Vec<Problem>) -> Option<ParsedDraft> {
@@ -255,7 +259,7 @@ fn read_kind(file: &str, place: (u32, u32), node: Option<&Node>, problems: &mut 
 fn check_tenant(origin: &Origin, kind: Kind, metadata: &Metadata, problems: &mut Vec<Problem>) {
     let text = match (kind.is_tenanted(), &metadata.tenant) {
         (true, None) => format!("is missing: a {kind} belongs to a tenant"),
-        (false, Some(_)) => format!("does not belong here: a {kind} belongs to no tenant"),
+        (false, Some(_)) if !kind.may_be_tenanted() => format!("does not belong here: a {kind} belongs to no tenant"),
         _ => return,
     };
     problems.push(origin.field_problem("metadata.tenant", "PV-DOC-TENANT", text, ""));
@@ -280,7 +284,13 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::NodeGroup => spec!(NodeGroup, NodeGroupSpec),
         Kind::Price => spec!(Price, PriceSpec),
         Kind::Guard => spec!(Guard, GuardSpec),
+        Kind::KillSwitch => spec!(KillSwitch, KillSwitchSpec),
     };
+    if kind.is_governance() {
+        let text = format!("a {kind} is made by a command and not by a document");
+        problems.push(origin.field_problem("kind", "PV-DOC-GOVERNANCE", text, "use `provost kill-switch`"));
+        return None;
+    }
     if let Some(Spec::Secret(SecretSpec { sealed: Some(_), .. })) = &spec {
         let text = "a sealed value is not written by hand";
         let hint = "remove it and use `provost secret set`";

@@ -61,9 +61,7 @@ impl Image {
     /// Comparing and encoding cost what changed: versions of the map share the rest.
     pub(crate) fn advance(&mut self, next: Arc<State>) -> Result<Option<Batch>, EncodeError> {
         let key_ring = (self.state.key_ring() != next.key_ring()).then(|| next.key_ring());
-        if next.revision() == self.state.revision() && key_ring.is_none() {
-            return Ok(None);
-        }
+        let same_revision = next.revision() == self.state.revision();
         let mut puts = Vec::new();
         let mut deletes = Vec::new();
         for change in self.state.resources().diff(next.resources()) {
@@ -73,6 +71,10 @@ impl Image {
                 }
                 DiffItem::Remove(key, _) => deletes.push(key.clone()),
             }
+        }
+        // While a change is held, what governs calls changes under one and the same revision.
+        if same_revision && key_ring.is_none() && puts.is_empty() && deletes.is_empty() {
+            return Ok(None);
         }
         // From here on nothing fails: the image is never between two states.
         if key_ring.is_some() {

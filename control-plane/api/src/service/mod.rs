@@ -12,7 +12,7 @@ mod streams;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::Stream;
-use provost_wire::{admin::admin_server::AdminServer, tls};
+use provost_wire::{admin::admin_server::AdminServer, governance::governance_server::GovernanceServer, tls};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -29,7 +29,7 @@ use tonic::{
 
 use crate::{
     AdminToken, Caller, ControlError, ControlNode, ErrorKind, Logins, NoLogins, NoSubscribers, Subscribers,
-    identity::Certifier,
+    governance::GovernanceService, identity::Certifier,
 };
 
 /// Bytes of one request.
@@ -109,9 +109,10 @@ impl AdminApi {
             Ok::<_, Status>(request)
         };
         let (stopping, stopped) = watch::channel(());
+        let governance = GovernanceServer::new(GovernanceService { node: self.node.clone() });
         let service = Service { node: self.node, subscribers: self.subscribers, certifier: self.certifier, stopped };
         let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let routes = self.beside.add_service(service);
+        let routes = self.beside.add_service(service).add_service(governance);
         Server::builder()
             .layer(InterceptorLayer::new(authenticate))
             .timeout(CALL_LIMIT)

@@ -39,7 +39,9 @@ impl State {
             return None;
         }
         let mut resources = self.resources.clone();
-        for change in self.history.iter().rev().take_while(|e| e.revision > released).flat_map(|e| &e.changes) {
+        let held = self.history.iter().rev().take_while(|e| e.revision > released).flat_map(|e| &e.changes);
+        // What governs calls is never held back.
+        for change in held.filter(|change| !change.key.kind.is_governance()) {
             match &change.old {
                 Some(old) => resources.insert(change.key.clone(), old.clone()),
                 None => resources.remove(&change.key),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use provost_data_guards::GuardIndex;
-use provost_data_policy::{PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
+use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
 use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, Revision, Snapshot, Spec};
 
@@ -32,6 +32,7 @@ pub struct Compiled {
     pub(super) quotas: QuotaIndex,
     pub(super) prices: PriceIndex,
     pub(super) guards: GuardIndex,
+    pub(super) switches: Arc<KillSwitches>,
     /// The plugins behind whose tools stand models, by tenant: seldom more than one.
     inference: HashMap<Name, Vec<Name>>,
     /// What records say of each plugin, by tenant and name.
@@ -90,7 +91,8 @@ impl Compiled {
             })
             .collect();
         let inference = inference_plugins(&snapshot);
-        Ok(Self { snapshot, engine, keys, quotas, prices, guards, inference, plugin_facts })
+        let switches = Arc::new(KillSwitches::compile(&snapshot));
+        Ok(Self { snapshot, engine, keys, quotas, prices, guards, switches, inference, plugin_facts })
     }
 
     /// What this was compiled from.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use provost_data_pipeline::{Call, Caller, ClientLink, Execution, Intended, Operation, Route};
 use provost_data_tools::{
-    Definition, Definitions, ListenEnd, ListenFilter, Plugin, ServerFacts, UpstreamError,
+    Definition, Definitions, ListKind, ListenEnd, ListenFilter, Plugin, ServerFacts, UpstreamError,
     names::{self, ResourceIndex},
 };
 use provost_mcp::{RawJson, RawObject, RpcError, array_of};
@@ -66,7 +66,16 @@ impl List {
         }
     }
 
-    async fn fetch(self, plugin: &Plugin) -> Result<Definitions, UpstreamError> {
+    /// The list; of a plugin that was stopped what is at hand.
+    async fn fetch(self, plugin: &Plugin, is_stopped: bool) -> Result<Definitions, UpstreamError> {
+        if is_stopped {
+            return Ok(plugin.at_hand(match self {
+                Self::Tools => ListKind::Tools,
+                Self::Prompts => ListKind::Prompts,
+                Self::Resources => ListKind::Resources,
+                Self::Templates => ListKind::Templates,
+            }));
+        }
         match self {
             Self::Tools => plugin.tools().await,
             Self::Prompts => plugin.prompts().await,
@@ -115,10 +124,15 @@ pub(super) fn plugins(node: &Node, compiled: &Compiled, tenant: &Name, route: &R
 }
 
 /// Which plugin each URI belongs to. A plugin that cannot be reached has none.
-pub(super) async fn resource_index(plugins: &[(Name, Arc<Plugin>)]) -> ResourceIndex {
+pub(super) async fn resource_index(
+    compiled: &Compiled,
+    tenant: &Name,
+    plugins: &[(Name, Arc<Plugin>)],
+) -> ResourceIndex {
     let fetched = join_all(plugins.iter().map(|(name, plugin)| async move {
-        let resources = plugin.resources().await.unwrap_or_default();
-        let templates = plugin.resource_templates().await.unwrap_or_default();
+        let is_stopped = compiled.switches.stops_plugin(tenant, name.as_str());
+        let resources = List::Resources.fetch(plugin, is_stopped).await.unwrap_or_default();
+        let templates = List::Templates.fetch(plugin, is_stopped).await.unwrap_or_default();
         (name.clone(), (resources, templates))
     }));
     ResourceIndex::new(&fetched.await.into_iter().collect())
@@ -129,15 +143,25 @@ impl View<'_> {
         plugins(self.node, self.compiled, &self.caller.principal.tenant, self.route)
     }
 
+    /// Whether the plugin is stopped for everybody here.
+    fn is_stopped(&self, plugin: &Name) -> bool {
+        self.compiled.switches.stops_plugin(&self.caller.principal.tenant, plugin.as_str())
+    }
+
+    async fn resource_index(&self, plugins: &[(Name, Arc<Plugin>)]) -> ResourceIndex {
+        resource_index(self.compiled, &self.caller.principal.tenant, plugins).await
+    }
+
     fn is_merged(&self) -> bool {
         matches!(self.route, Route::Merged)
     }
 
     async fn list(&self, list: List) -> Result<RawJson, RpcError> {
         let plugins = self.plugins();
-        let fetched = join_all(plugins.iter().map(|(_, plugin)| list.fetch(plugin))).await;
+        let fetch = |(name, plugin)| list.fetch(plugin, self.is_stopped(name));
+        let fetched = join_all(plugins.iter().map(|(name, plugin)| fetch((name, plugin)))).await;
         let index = match list {
-            List::Resources | List::Templates if self.is_merged() => Some(resource_index(&plugins).await),
+            List::Resources | List::Templates if self.is_merged() => Some(self.resource_index(&plugins).await),
             _ => None,
         };
         let mut items = Vec::new();
@@ -204,7 +228,8 @@ impl View<'_> {
 
     /// One plugin speaks for itself; many are introduced by us with what any of them can do.
     async fn discover(&self) -> Result<RawJson, RpcError> {
-        let plugins = self.plugins();
+        let mut plugins = self.plugins();
+        plugins.retain(|(name, _)| !self.is_stopped(name));
         let found = join_all(plugins.iter().map(|(_, plugin)| plugin.capabilities())).await;
         if let Route::Plugin(name) = self.route {
             return match found.into_iter().next() {
@@ -274,7 +299,7 @@ pub(super) async fn listen(
     };
     let plugins = view.plugins();
     let index = match call.request().route {
-        Route::Merged => Some(resource_index(&plugins).await),
+        Route::Merged => Some(view.resource_index(&plugins).await),
         Route::Plugin(_) => None,
     };
     let streams = plugins.iter().map(|(name, _)| {
@@ -316,7 +341,17 @@ async fn listen_to(node: &Node, name: Name, filter: ListenFilter, call: &Call<In
     let tenant = &call.caller().principal.tenant;
     let request = execute_request(call, Operation::Listen, call.params().clone());
     while let Some(plugin) = node.toolbox.plugin(tenant, name.as_str()) {
-        match plugin.listen(&filter, &request, link).await {
+        let heard = tokio::select! {
+            heard = plugin.listen(&filter, &request, link) => heard,
+            // Announcements of a plugin that was stopped wait until it runs again.
+            () = node.plugin_stopped(&call.caller().principal, name.as_str()) => {
+                tokio::select! {
+                    () = node.plugin_runs(&call.caller().principal, name.as_str()) => continue,
+                    () = link.cancelled() => return,
+                }
+            }
+        };
+        match heard {
             Ok(ListenEnd::Retired) => {}
             Ok(ListenEnd::Cancelled) => return,
             Err(cause) => {

@@ -15,6 +15,7 @@ mod lists;
 mod models;
 mod plane;
 mod schemas;
+mod switches;
 mod target;
 
 pub use compiled::{CompileError, Compiled};

@@ -12,15 +12,16 @@ use provost_data_pipeline::{
     Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Intended, Limited,
     Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation, Resolved, Target, Validated,
 };
-use provost_data_policy::{AccessRequest, Facts, SqlFacts};
+use provost_data_policy::{AccessRequest, Facts, KillSwitches, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
     Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef,
-    Revision,
+    Revision, Snapshot,
 };
+use tokio::sync::watch;
 
-use super::{compiled::Compiled, counts::Counts, lists};
+use super::{compiled::Compiled, counts::Counts, lists, switches};
 use crate::{
     bodies::BodyKeeper,
     guards::{self, GuardCounts},
@@ -51,6 +52,8 @@ pub struct NodePorts {
 /// One data-plane node.
 pub struct Node {
     current: ArcSwap<Compiled>,
+    /// The switches that are on now, for calls that run.
+    pub(super) switches: watch::Sender<Arc<KillSwitches>>,
     audit: Arc<dyn AuditSink>,
     pub(super) toolbox: Arc<Toolbox>,
     pub(super) inference: Arc<dyn Inference>,
@@ -69,9 +72,11 @@ impl Node {
         toolbox.reconcile(&first.snapshot);
         let anonymous =
             anonymous.map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() }));
+        let switches = watch::Sender::new(first.switches.clone());
         let current = ArcSwap::from_pointee(first);
         Self {
             current,
+            switches,
             audit,
             toolbox,
             inference,
@@ -108,8 +113,22 @@ impl Node {
 
     /// Replaces the state at once for every call that arrives from now on.
     pub fn activate(&self, next: Compiled) {
+        let switches = next.switches.clone();
         self.toolbox.reconcile(&next.snapshot);
         self.current.store(Arc::new(next));
+        // After the state: a call that is admitted under the one before is stopped by this.
+        self.switches.send_if_modified(|now| {
+            let changed = **now != *switches;
+            *now = switches;
+            changed
+        });
+    }
+
+    /// Whether this very state is active: its resources, not its revision alone.
+    pub fn runs(&self, snapshot: &Snapshot) -> bool {
+        let now = self.compiled();
+        let now = &now.snapshot;
+        now.revision == snapshot.revision && now.resources.diff(&snapshot.resources).next().is_none()
     }
 
     /// The revision that calls run under now.
@@ -174,7 +193,12 @@ impl Node {
         plugin.sql()?.facts(&target.local, &arguments).ok()?
     }
 
-    async fn run(&self, compiled: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
+    pub(super) async fn run(
+        &self,
+        compiled: &Arc<Compiled>,
+        call: &Call<Intended>,
+        link: &dyn ClientLink,
+    ) -> Execution {
         let operation = &call.request().operation;
         if lists::is_list(operation) {
             return lists::answer(self, compiled, call).await;
@@ -198,7 +222,8 @@ impl Node {
     /// be told in time costs nothing but messages.
     async fn set_log_level(&self, compiled: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         let tenant = &call.caller().principal.tenant;
-        let plugins = lists::plugins(self, compiled, tenant, &call.request().route);
+        let mut plugins = lists::plugins(self, compiled, tenant, &call.request().route);
+        plugins.retain(|(name, _)| !compiled.switches.stops_plugin(tenant, name.as_str()));
         let request = ExecuteRequest {
             deadline: Instant::now() + LOG_LEVEL_TIME,
             ..execute_request(call, Operation::SetLogLevel, call.params().clone())
@@ -321,6 +346,10 @@ impl Plane for Node {
         super::target::resolve(self, snapshot, call).await
     }
 
+    fn stop(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Result<(), Rejection> {
+        switches::check(&snapshot.switches, call)
+    }
+
     fn authorise(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Decision {
         let (request, target) = (call.request(), call.target());
         let Some(action) = target.action else {
@@ -407,7 +436,7 @@ impl Plane for Node {
     }
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
-        let mut execution = self.run(snapshot, call, link).await;
+        let mut execution = self.run_unless_stopped(snapshot, call, link).await;
         let usage = &mut execution.usage;
         usage.cost_micro = super::limit::price(snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
         execution

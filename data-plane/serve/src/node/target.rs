@@ -52,6 +52,11 @@ impl Finder<'_> {
         &self.caller.principal.tenant
     }
 
+    /// Whether the plugin is stopped: nothing is asked of its upstream, and the call is refused next.
+    fn is_stopped(&self, plugin: Option<&Name>) -> bool {
+        plugin.is_some_and(|plugin| self.compiled.switches.stops_plugin(self.tenant(), plugin.as_str()))
+    }
+
     fn plugin(&self, name: &Name) -> Option<Arc<Plugin>> {
         self.node.toolbox.plugin(self.tenant(), name.as_str())
     }
@@ -89,6 +94,9 @@ impl Finder<'_> {
         let full = names::join(&plugin_name, &local);
         let target = self.target(plugin_name, local, full, Action::CallTool);
         let target = self.check_visible(target, unknown())?;
+        if self.is_stopped(target.plugin.as_ref()) {
+            return Ok(target);
+        }
         match plugin.tools().await {
             Ok(tools) if tools.iter().any(|t| t.name == target.local) => Ok(target),
             Ok(_) => Err(unknown()),
@@ -103,6 +111,9 @@ impl Finder<'_> {
         let full = names::join(&plugin_name, &local);
         let target = self.target(plugin_name, local, full, Action::GetPrompt);
         let target = self.check_visible(target, unknown())?;
+        if self.is_stopped(target.plugin.as_ref()) {
+            return Ok(target);
+        }
         match plugin.prompts().await {
             Ok(prompts) if prompts.iter().any(|p| p.name == target.local) => Ok(target),
             Ok(_) => Err(unknown()),
@@ -116,7 +127,7 @@ impl Finder<'_> {
             Route::Plugin(plugin) => (plugin.clone(), uri.to_owned()),
             Route::Merged => {
                 let plugins = lists::plugins(self.node, self.compiled, self.tenant(), self.route);
-                lists::resource_index(&plugins).await.route(uri).ok_or_else(unknown)?
+                lists::resource_index(self.compiled, self.tenant(), &plugins).await.route(uri).ok_or_else(unknown)?
             }
         };
         self.plugin(&plugin).ok_or_else(unknown)?;

@@ -28,10 +28,14 @@ use crate::{Definition, Definitions, Limits, UpstreamError};
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ListKind {
+pub enum ListKind {
+    /// Tools.
     Tools,
+    /// Prompts.
     Prompts,
+    /// Resources.
     Resources,
+    /// Resource templates.
     Templates,
 }
 

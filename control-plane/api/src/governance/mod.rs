@@ -1,0 +1,13 @@
+//! What governs calls and is made by commands instead of documents: kill switches.
+//!
+//! Invariants: each is a change like any other (one transaction, in the history, recorded in the audit log),
+//! but none waits for a staged release, and none is refused because the audit log takes no records: it is
+//! recorded when that is back.
+//! Left out: what nodes make of it.
+
+mod kill_switch;
+mod near;
+mod service;
+
+pub use kill_switch::{Selector, Switched};
+pub(crate) use service::GovernanceService;
