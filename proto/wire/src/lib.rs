@@ -29,5 +29,8 @@ pub mod tls;
 mod version;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
-pub use client::{AdminConnection, AuditConnection, BearerToken, admin_over, audit_over, connect_admin, connect_plain};
+pub use client::{
+    AdminConnection, AuditConnection, BearerToken, PolicyConnection, admin_over, audit_over, connect_admin,
+    connect_plain, policy_over,
+};
 pub use version::{WIRE_VERSION, understands, wire_version};
