@@ -18,12 +18,15 @@ use provost_types::{
 };
 use provost_wire::admin::{
     AuditIdentity, EraseRequest, EraseResponse, Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest,
-    ShowBodyResponse,
+    ShowBodyResponse, SimulatePage, SimulatePageRequest,
     audit_admin_server::{AuditAdmin, AuditAdminServer},
 };
 use tonic::{Code, Request, Response, Status, service::Routes};
 
-use crate::audit_caller::{failure_of, invalid, permitted, taken, who};
+use crate::{
+    audit_caller::{failure_of, invalid, permitted, taken, who},
+    simulate::{self, JudgeCache},
+};
 
 /// The longest text that a reader may have recorded of what it asks for.
 const MAX_FILTER_CHARS: usize = 512;
@@ -39,6 +42,8 @@ pub struct AuditAccess {
     pub node: Arc<OnceLock<AuditNode>>,
     /// Who is asked while there is none.
     pub elsewhere: Arc<dyn Elsewhere>,
+    /// The states that were compared last.
+    pub judges: Arc<JudgeCache>,
 }
 
 /// What an administrator asks.
@@ -46,6 +51,7 @@ pub enum Question {
     ShowBody(ShowBodyRequest),
     Erase(EraseRequest),
     NoteRead(NoteReadRequest),
+    Simulate(SimulatePageRequest),
 }
 
 /// Other processes that keep the log.
@@ -77,10 +83,7 @@ pub fn routes(access: AuditAccess) -> Routes {
 
 impl AuditAdminService {
     async fn answer<T: Message + Default>(&self, caller: Caller, question: Question) -> Result<Response<T>, Status> {
-        let answer = match self.0.node.get() {
-            Some(_) => self.0.answer_here(&caller, question).await?,
-            None => self.0.elsewhere.ask(caller, question).await?,
-        };
+        let answer = self.0.ask(caller, question).await?;
         T::decode(answer.as_slice()).map(Response::new).map_err(|e| Status::internal(e.to_string()))
     }
 }
@@ -104,6 +107,14 @@ impl AuditAdmin for AuditAdminService {
 }
 
 impl AuditAccess {
+    /// Answers with the replica of this process, or has another one answer.
+    pub async fn ask(&self, caller: Caller, question: Question) -> Result<Vec<u8>, Status> {
+        match self.node.get() {
+            Some(_) => self.answer_here(&caller, question).await,
+            None => self.elsewhere.ask(caller, question).await,
+        }
+    }
+
     /// Answers with the replica of this process.
     pub async fn answer_here(&self, caller: &Caller, question: Question) -> Result<Vec<u8>, Status> {
         let node = self.node.get().ok_or_else(starting)?;
@@ -111,6 +122,7 @@ impl AuditAccess {
             Question::ShowBody(asked) => self.show_body(node, caller, asked).await.map(|a| a.encode_to_vec()),
             Question::Erase(asked) => self.erase(node, caller, asked).await.map(|a| a.encode_to_vec()),
             Question::NoteRead(asked) => self.note_read(node, caller, asked).await.map(|a| a.encode_to_vec()),
+            Question::Simulate(asked) => self.simulate(node, caller, asked).await.map(|a| a.encode_to_vec()),
         }
     }
 
@@ -174,6 +186,24 @@ impl AuditAccess {
         Ok(NoteReadResponse { identities: known.collect() })
     }
 
+    async fn simulate(
+        &self,
+        node: &AuditNode,
+        caller: &Caller,
+        asked: SimulatePageRequest,
+    ) -> Result<SimulatePage, Status> {
+        let log = permitted(caller, &asked.tenant)?;
+        let (node, judges) = (node.clone(), self.judges.clone());
+        let (from, filter) = (asked.from, format!("principal={} tool={}", asked.principal, asked.tool));
+        let done = tokio::task::spawn_blocking(move || simulate::page(&node, &judges, &asked)).await;
+        let page = done.map_err(|e| Status::internal(e.to_string()))??;
+        let objects = vec!["command:simulate".to_owned(), format!("records from:{from}")];
+        let detail = format!("{filter}; calls: {}, bodies opened: {}", page.looked_at, page.opened);
+        let detail = detail.chars().take(MAX_FILTER_CHARS).collect();
+        self.record(caller, &log, ("audit.read", objects, detail)).await?;
+        Ok(page)
+    }
+
     async fn record(
         &self,
         caller: &Caller,
@@ -186,10 +216,15 @@ impl AuditAccess {
     }
 }
 
+/// Nanoseconds since the Unix epoch.
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// An event of the admin API.
 pub fn admin_event(tenant: Option<Name>, who: Who, subject: Subject, status: Option<CallStatus>) -> AuditEvent {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    let time_ns = now_ns();
     // UUID version 7 (RFC 9562): milliseconds, then randomness.
     let random = rand::random::<u128>() & 0x0000_0000_0000_0fff_3fff_ffff_ffff_ffff;
     let call_id = CallId((u128::from(time_ns / 1_000_000) << 80) | (7 << 76) | (2 << 62) | random);

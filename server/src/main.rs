@@ -20,6 +20,7 @@ mod logins;
 mod node;
 mod open_files;
 mod roles;
+mod simulate;
 mod threads;
 mod tiles;
 mod witness;

@@ -82,7 +82,7 @@ pub use indexer::build_indexes;
 pub use key::CheckpointKey;
 pub use machine::{AuditMachine, SharedMachine};
 pub use node::{AUDIT_GROUP, AuditNode, AuditNodeConfig, AuditPeers, AuditStatus};
-pub use open_body::{BodyError, BodyShown, BodyState};
+pub use open_body::{Bodies, BodyError, BodyShown, BodyState};
 pub use proposer::{LocalProposer, ProposeError, Proposer, WriterState};
 pub use prover::Prover;
 /// What carries Raft's messages; see `provost-control-raft`.
@@ -90,7 +90,7 @@ pub use provost_control_raft::{
     Authorise, Dial, GroupMetrics, GrpcTransport, Peer, PeerService, Promotion, Retention as RaftRetention, Timings,
     Transport,
 };
-pub use query::{Found, Query, QueryError, Results, Shown, query, show};
+pub use query::{Found, Query, QueryError, Results, Shown, query, query_from, show};
 pub use recovery::OpenCall;
 pub use retention::{HoldOrder, KeepRule, PruneReport, Retention, RetentionError};
 pub use retention_state::{Hold, PruneOrder, RetentionCommand, RetentionReply};

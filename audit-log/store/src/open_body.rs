@@ -1,6 +1,7 @@
 //! Opens the body of a record, on a node that holds its key.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -12,7 +13,7 @@ use provost_audit_core::{
 };
 use provost_audit_verify::LogLayout;
 use provost_sealed::{BodyKey, OpenError, Place};
-use provost_types::Month;
+use provost_types::{KeyId, Month, SubjectKey};
 use zeroize::Zeroizing;
 
 use crate::{AuditNode, Found, QueryError, show, subject_state::Lookup};
@@ -64,45 +65,76 @@ impl AuditNode {
     /// Opens the body of record `index`. Blocking: reads files. The caller records that it was read.
     pub fn open_body(&self, log: &LogId, index: u64) -> Result<BodyShown, BodyError> {
         let found = show(self.dir(), log, index)?.found;
-        let record = &found.record;
+        let body = self.bodies(log).open(&found)?;
+        Ok(BodyShown { found, body })
+    }
+
+    /// Opens bodies of one log, one after the other. For as long as one question takes: it remembers the
+    /// keys that it has used.
+    pub fn bodies(&self, log: &LogId) -> Bodies<'_> {
+        Bodies { node: self, log: log.clone(), keys: HashMap::new(), file: None }
+    }
+}
+
+/// Opens bodies of one log; those of later records after those of earlier ones.
+pub struct Bodies<'a> {
+    node: &'a AuditNode,
+    log: LogId,
+    keys: HashMap<KeyId, Option<(SubjectKey, String)>>,
+    /// The first record of the segment whose bodies are being read, and the place in that file.
+    file: Option<(u64, Option<BodyReader>)>,
+}
+
+impl Bodies<'_> {
+    /// The body of a record. Blocking: reads files. The caller records that it was read.
+    pub fn open(&mut self, found: &Found) -> Result<BodyState, BodyError> {
+        let (record, index) = (&found.record, found.index);
         let (Some(commit), Some(id)) = (record.body_commit, record.body_key) else {
-            return Ok(BodyShown { found, body: BodyState::None });
+            return Ok(BodyState::None);
         };
-        let looked_up = self.inner.checkpointer.machine.0.lock().keys.state.lookup(id);
-        let (key, subject) = match looked_up {
-            Lookup::Here(key, subject) => (key, subject),
-            Lookup::Erased(time_ns) => return Ok(BodyShown { found, body: BodyState::Erased(time_ns) }),
-            Lookup::NotHere => return Err(BodyError::NoKey(index)),
-        };
+        if !self.keys.contains_key(&id) {
+            let held = match self.node.inner.checkpointer.machine.0.lock().keys.state.lookup(id) {
+                Lookup::Here(key, subject) => Some((key, subject)),
+                Lookup::Erased(time_ns) => return Ok(BodyState::Erased(time_ns)),
+                Lookup::NotHere => None,
+            };
+            self.keys.insert(id, held);
+        }
+        if !matches!(self.keys.get(&id), Some(Some(_))) {
+            return Err(BodyError::NoKey(index));
+        }
         let Some(expected) = record.body_sealed else {
             let why = record.body_omitted.as_deref().unwrap_or_default().to_owned();
-            return Ok(BodyShown { found, body: BodyState::Omitted(why) });
+            return Ok(BodyState::Omitted(why));
         };
-        let file = LogLayout::new(self.dir().join(log.folder())).bodies(index - index % SEGMENT_LEAVES);
-        let damaged = |why: String| BodyError::Damaged { index, file: file.clone(), why };
-        let stored = read_body(&file, index).map_err(|e| damaged(e.to_string()))?;
+        let segment = index - index % SEGMENT_LEAVES;
+        let path = LogLayout::new(self.node.dir().join(self.log.folder())).bodies(segment);
+        let damaged = |why: String| BodyError::Damaged { index, file: path.clone(), why };
+        let stored = self.stored(&path, segment, index).map_err(|e| damaged(e.to_string()))?;
         let stored = stored.ok_or_else(|| damaged("it is not there".to_owned()))?;
         if Hash(provost_sealed::sha256(&stored)) != expected {
             return Err(damaged("it was changed".to_owned()));
         }
+        let Some(Some((key, subject))) = self.keys.get(&id) else { return Err(BodyError::NoKey(index)) };
         let place = Place {
-            tenant: log.tenant(),
-            subject: &subject,
+            tenant: self.log.tenant(),
+            subject,
             month: Month::of_ns(record.time_ns),
             call_id: record.call_id,
             phase: record.phase,
         };
-        let opened = BodyKey::new(&key, &place).open(&stored, &commit.0);
-        let body = opened.map_err(|e: OpenError| damaged(e.to_string()))?;
-        Ok(BodyShown { found, body: BodyState::Opened(body) })
+        let opened = BodyKey::new(key, &place).open(&stored, &commit.0);
+        opened.map(BodyState::Opened).map_err(|e: OpenError| damaged(e.to_string()))
     }
-}
 
-/// The sealed body of a record; `None` when the file has none for it.
-fn read_body(path: &Path, index: u64) -> io::Result<Option<Vec<u8>>> {
-    match BodyReader::open(path)? {
-        Some(mut reader) => reader.find(index),
-        None => Ok(None),
+    fn stored(&mut self, path: &Path, segment: u64, index: u64) -> io::Result<Option<Vec<u8>>> {
+        if self.file.as_ref().is_none_or(|(first, _)| *first != segment) {
+            self.file = Some((segment, BodyReader::open(path)?));
+        }
+        match &mut self.file {
+            Some((_, Some(reader))) => reader.find(index),
+            _ => Ok(None),
+        }
     }
 }
 

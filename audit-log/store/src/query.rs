@@ -227,6 +227,18 @@ pub(crate) fn records_from(
     Ok(LogScan::new(layout, log.clone(), Arc::default(), from, Arc::default())?)
 }
 
+/// Records of one log that `query` wants, from index `from` on: for those who read it in parts. A limit is
+/// theirs to keep. Blocking: reads files as it goes.
+pub fn query_from(
+    audit_dir: &Path,
+    log: &LogId,
+    query: Query,
+    from: u64,
+) -> Result<impl Iterator<Item = Result<Found, QueryError>> + Send + use<>, QueryError> {
+    let layout = LogLayout::new(audit_dir.join(log.folder()));
+    Ok(LogScan::new(layout, log.clone(), Arc::new(query), from, Arc::default())?)
+}
+
 /// Record `index` of a log, with the proof that the latest checkpoint covers it.
 pub fn show(audit_dir: &Path, log: &LogId, index: u64) -> Result<Shown, QueryError> {
     let layout = LogLayout::new(audit_dir.join(log.folder()));

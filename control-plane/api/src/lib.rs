@@ -27,6 +27,7 @@ mod machine;
 mod members;
 mod node;
 mod operations;
+mod preview;
 pub mod push;
 mod quota;
 mod reach;
@@ -61,6 +62,7 @@ pub use members::{
 };
 pub use node::{ControlConfig, ControlNode, Departures, MemberConfig, NodeStatus};
 pub use operations::{HistoryItem, NewToken, ResourceFilter};
+pub use preview::Preview;
 /// What a member's replica is told; see `provost-control-raft`.
 pub use provost_control_raft::{Dial, GrpcTransport, NoPeers, Peer, PeerService, Promotion, Timings, Transport};
 pub use quota::{QuotaAuthorise, QuotaService};

@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use cedar_policy::{Authorizer, Context, Entities, Entity, Request, RestrictedExpression};
+use cedar_policy::{Authorizer, Effect as PolicyEffect};
 use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot};
-use time::OffsetDateTime;
 
 use crate::{
     Facts, PolicyProblem,
-    arguments::{ArgumentTables, list_expression},
-    entities::{self, PrincipalState},
-    policy_slice::Verdict,
-    schema::{Vocabulary, action_index},
+    decision_cache::{DecisionCache, Key},
+    entities::PrincipalState,
+    policy_slice::{Narrowed, Verdict, verdict},
+    question::{INTERNAL, Scene, Unaskable},
+    schema::Vocabulary,
     tenant::{TenantState, changed, sources},
     visibility::ContextNeeds,
 };
@@ -37,9 +37,19 @@ pub struct AccessRequest<'a> {
 pub struct PolicyEngine {
     /// What this was compiled from; shared with it.
     compiled: Snapshot,
-    vocabulary: &'static Vocabulary,
-    authorizer: Authorizer,
+    pub(crate) vocabulary: &'static Vocabulary,
+    pub(crate) authorizer: Authorizer,
     tenants: imbl::HashMap<Name, Arc<TenantState>>,
+    cache: Arc<DecisionCache>,
+}
+
+/// What is not known of a call that is looked at later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// Its arguments, and so what its SQL does.
+    pub arguments: bool,
+    /// The peer's address.
+    pub address: bool,
 }
 
 impl std::fmt::Debug for PolicyEngine {
@@ -51,15 +61,6 @@ impl std::fmt::Debug for PolicyEngine {
     }
 }
 
-/// Why a call cannot even be put to Cedar; it is denied.
-struct Unaskable(&'static str);
-
-/// The parts of one question to Cedar.
-struct Question {
-    request: Request,
-    entities: Entities,
-}
-
 impl PolicyEngine {
     /// Compiles a snapshot. On failure every problem of every tenant is returned, in key order and
     /// then in order of place.
@@ -69,8 +70,8 @@ impl PolicyEngine {
             keys.map(|k| PolicyProblem::new(k, message.to_owned(), None)).collect::<Vec<_>>()
         })?;
         let nothing = Snapshot::default();
-        Self { compiled: nothing, vocabulary, authorizer: Authorizer::new(), tenants: imbl::HashMap::new() }
-            .recompile(snapshot)
+        let (authorizer, cache) = (Authorizer::new(), Arc::default());
+        Self { compiled: nothing, vocabulary, authorizer, tenants: imbl::HashMap::new(), cache }.recompile(snapshot)
     }
 
     /// Compiles a later snapshot. Tenants whose principals, roles, bindings and policies are as
@@ -79,7 +80,10 @@ impl PolicyEngine {
         let vocabulary = self.vocabulary;
         let mut problems = Vec::new();
         let mut tenants = self.tenants.clone();
-        for name in changed(&self.compiled.resources, &snapshot.resources) {
+        let changed = changed(&self.compiled.resources, &snapshot.resources);
+        // What is remembered belongs to these tenants' states: one that changed must not be asked by it.
+        let cache = if changed.is_empty() { self.cache.clone() } else { Arc::default() };
+        for name in changed {
             let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: name.clone() };
             if snapshot.get(&key).is_some() {
                 let sources = sources(snapshot, &name);
@@ -90,10 +94,16 @@ impl PolicyEngine {
             }
         }
         if problems.is_empty() {
-            return Ok(Self { compiled: snapshot.clone(), vocabulary, authorizer: Authorizer::new(), tenants });
+            let compiled = snapshot.clone();
+            return Ok(Self { compiled, vocabulary, authorizer: Authorizer::new(), tenants, cache });
         }
         problems.sort_by(|a, b| a.key.cmp(&b.key));
         Err(problems)
+    }
+
+    /// What this was compiled from.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.compiled
     }
 
     /// The revision of the snapshot that this was compiled from.
@@ -103,37 +113,77 @@ impl PolicyEngine {
 
     /// Whether the call may run at `now_ns` (nanoseconds since the Unix epoch), and why.
     pub fn decide(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
-        let Some(tenant) = self.tenants.get(request.tenant) else {
-            return self.deny(format!("there is no tenant {}", request.tenant));
+        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+            Ok(caller) => caller,
+            Err(denied) => return denied,
         };
-        let principal = match tenant.principals.get(request.principal) {
-            Some(principal) if !principal.disabled => principal,
-            Some(_) => {
-                let who = request.principal;
-                return self.deny(format!("principal {who} of tenant {} is disabled", tenant.name));
-            }
-            None => {
-                let who = request.principal;
-                return self.deny(format!("tenant {} has no principal {who}", tenant.name));
-            }
-        };
-        let roles = granting_roles(tenant, principal, request, now_ns);
-        let slice = &tenant.slices[action_index(request.action)];
+        let slice = tenant.slice(request.action);
         if slice.is_empty() {
-            return self.conclude(request, roles, &Verdict::default());
+            return self.conclude(request, tenant.granting(principal, request, now_ns), &Verdict::default());
         }
-        let question = match self.ask(tenant, principal, request, slice.needs, now_ns) {
-            Ok(question) => question,
+        match self.narrowed(tenant, principal, request, now_ns) {
+            Some(narrowed) => self.settle((tenant, principal), request, &narrowed, now_ns),
+            None => self.deny(INTERNAL.0.to_owned()),
+        }
+    }
+
+    /// The same without what is remembered of earlier calls.
+    pub fn decide_anew(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
+        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+            Ok(caller) => caller,
+            Err(denied) => return denied,
+        };
+        match self.narrow(tenant, principal, request, now_ns) {
+            Some(narrowed) => self.settle((tenant, principal), request, &narrowed, now_ns),
+            None => self.deny(INTERNAL.0.to_owned()),
+        }
+    }
+
+    /// The same by evaluating every policy of the tenant and action at once: slow, and what the quick way
+    /// is compared with in tests. Where the arguments cannot be read it may deny more.
+    #[doc(hidden)]
+    pub fn decide_by_all(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
+        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+            Ok(caller) => caller,
+            Err(denied) => return denied,
+        };
+        let slice = tenant.slice(request.action);
+        let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns).ok_or(INTERNAL);
+        let asked = match scene.and_then(|scene| scene.ask(self.vocabulary, request, slice.needs(), now_ns)) {
+            Ok(asked) => asked,
             Err(Unaskable(why)) => return self.deny(why.to_owned()),
         };
-        let Question { request: cedar, entities } = &question;
-        let verdict = slice.enforced(&self.authorizer, cedar, entities);
-        let mut decision = self.conclude(request, roles, &verdict);
-        if slice.has_observers() {
-            let would = slice.observed(&self.authorizer, cedar, entities);
-            decision.observed = dissent(&decision, &verdict, would);
-        }
+        let (enforced, observed) = slice.whole(&self.authorizer, &asked.request, &asked.entities);
+        let mut decision = self.conclude(request, tenant.granting(principal, request, now_ns), &enforced);
+        decision.observed = dissent(&decision, &enforced, observed);
         decision
+    }
+
+    /// What is decided of a call of which not everything is known; `None`: it depends on what is not.
+    /// Of `policies` those may be missing that read what is not known.
+    pub fn decide_without(&self, request: &AccessRequest<'_>, unknown: Unknown, now_ns: u64) -> Option<Decision> {
+        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+            Ok(caller) => caller,
+            Err(denied) => return Some(denied),
+        };
+        let Some(narrowed) = self.narrowed(tenant, principal, request, now_ns) else {
+            return Some(self.deny(INTERNAL.0.to_owned()));
+        };
+        let hidden = ContextNeeds::hidden(unknown);
+        let open = match &narrowed.open {
+            Some(open) if open.needs.reads_any_of(hidden) => open,
+            _ => return Some(self.settle((tenant, principal), request, &narrowed, now_ns)),
+        };
+        let (known, effects) = tenant.slice(request.action).split(open, hidden);
+        let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns)?;
+        let asked = scene.ask(self.vocabulary, request, open.needs.without(hidden), now_ns).ok()?;
+        let said = verdict(&self.authorizer, &asked.request, &known, &asked.entities);
+        let said = said.join(narrowed.enforced.clone());
+        let roles = tenant.granting(principal, request, now_ns);
+        let allowed = !roles.is_empty() || !said.permits.is_empty();
+        let may_permit = effects.contains(&PolicyEffect::Permit);
+        let certain = !said.forbids.is_empty() || effects.is_empty() || (!allowed && !may_permit);
+        certain.then(|| self.conclude(request, roles, &said))
     }
 
     /// Whether the object belongs in the caller's lists: false only where every call would be
@@ -147,26 +197,95 @@ impl PolicyEngine {
         target: &str,
         now_ns: u64,
     ) -> bool {
-        let Some(tenant_state) = self.tenants.get(tenant) else { return false };
-        let Some(caller) = tenant_state.principals.get(principal) else { return false };
-        if caller.disabled {
-            return false;
-        }
+        let Ok((tenant_state, caller)) = self.caller(tenant, principal) else { return false };
         let facts = Facts::default();
         let request = AccessRequest { tenant, principal, action, plugin, target, facts: &facts };
-        let granted = is_granted(tenant_state, caller, &request, now_ns);
-        let slice = &tenant_state.slices[action_index(action)];
-        if !slice.has_listing() {
-            return granted;
+        let granted = || tenant_state.is_granted(caller, &request, now_ns);
+        if tenant_state.slice(action).is_empty() {
+            return granted();
         }
-        let needs = ContextNeeds::default();
-        match self.ask(tenant_state, caller, &request, needs, now_ns) {
-            Ok(q) => slice.may_be_permitted(granted, &self.authorizer, &q.request, &q.entities),
-            Err(_) => false,
+        match self.narrowed(tenant_state, caller, &request, now_ns) {
+            Some(narrowed) => narrowed.may_be_permitted || (narrowed.enforced.forbids.is_empty() && granted()),
+            None => false,
         }
     }
 
-    fn deny(&self, reason: String) -> Decision {
+    /// Callers and objects whose policies are remembered.
+    pub fn remembered(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// The tenant and caller, or why every call of this caller is denied.
+    pub(crate) fn caller(&self, tenant: &Name, who: &Name) -> Result<(&TenantState, &PrincipalState), Decision> {
+        let Some(found) = self.tenants.get(tenant) else {
+            return Err(self.deny(format!("there is no tenant {tenant}")));
+        };
+        match found.principals.get(who) {
+            Some(principal) if !principal.disabled => Ok((found, principal)),
+            Some(_) => Err(self.deny(format!("principal {who} of tenant {} is disabled", found.name))),
+            None => Err(self.deny(format!("tenant {} has no principal {who}", found.name))),
+        }
+    }
+
+    fn narrowed(
+        &self,
+        tenant: &TenantState,
+        principal: &PrincipalState,
+        request: &AccessRequest<'_>,
+        now_ns: u64,
+    ) -> Option<Arc<Narrowed>> {
+        let key = Key {
+            tenant: request.tenant,
+            principal: request.principal,
+            phase: principal.phase(now_ns),
+            action: request.action,
+            plugin: request.plugin,
+            target: request.target,
+        };
+        self.cache.get_or(key, || self.narrow(tenant, principal, request, now_ns))
+    }
+
+    fn narrow(
+        &self,
+        tenant: &TenantState,
+        principal: &PrincipalState,
+        request: &AccessRequest<'_>,
+        now_ns: u64,
+    ) -> Option<Narrowed> {
+        let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns)?;
+        let place = scene.place(principal, now_ns);
+        let asked = scene.ask(self.vocabulary, request, ContextNeeds::default(), now_ns).ok()?;
+        Some(tenant.slice(request.action).narrow(&place, &self.authorizer, &asked.request, &asked.entities))
+    }
+
+    /// The decision: what the policies come to, the open ones asked with what is known of the call.
+    fn settle(
+        &self,
+        (tenant, principal): (&TenantState, &PrincipalState),
+        request: &AccessRequest<'_>,
+        narrowed: &Narrowed,
+        now_ns: u64,
+    ) -> Decision {
+        let roles = tenant.granting(principal, request, now_ns);
+        let (mut enforced, mut observed) = (narrowed.enforced.clone(), narrowed.observed.clone());
+        if let Some(open) = &narrowed.open {
+            let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns).ok_or(INTERNAL);
+            let asked = scene.and_then(|scene| scene.ask(self.vocabulary, request, open.needs, now_ns));
+            let asked = match asked {
+                Ok(asked) => asked,
+                Err(Unaskable(why)) => return self.deny(why.to_owned()),
+            };
+            enforced = enforced.join(open.enforced(&self.authorizer, &asked.request, &asked.entities));
+            if open.has_observers() {
+                observed = observed.join(open.observed(&self.authorizer, &asked.request, &asked.entities));
+            }
+        }
+        let mut decision = self.conclude(request, roles, &enforced);
+        decision.observed = dissent(&decision, &enforced, observed);
+        decision
+    }
+
+    pub(crate) fn deny(&self, reason: String) -> Decision {
         Decision {
             effect: Effect::Deny,
             policies: Vec::new(),
@@ -177,7 +296,7 @@ impl PolicyEngine {
     }
 
     /// A forbid wins; else a grant or permit allows; else the default denies.
-    fn conclude(&self, request: &AccessRequest<'_>, roles: BTreeSet<&Name>, verdict: &Verdict) -> Decision {
+    pub(crate) fn conclude(&self, request: &AccessRequest<'_>, roles: BTreeSet<&Name>, verdict: &Verdict) -> Decision {
         let AccessRequest { tenant, principal, target, .. } = request;
         let what = format!("principal {principal} to {} {target}", verb(request.action));
         if let Some(first) = verdict.forbids.first() {
@@ -199,109 +318,6 @@ impl PolicyEngine {
             }
         }
     }
-
-    fn ask(
-        &self,
-        tenant: &TenantState,
-        principal: &PrincipalState,
-        request: &AccessRequest<'_>,
-        needs: ContextNeeds,
-        now_ns: u64,
-    ) -> Result<Question, Unaskable> {
-        const INTERNAL: Unaskable = Unaskable("the call could not be put to the policies");
-        let v = self.vocabulary;
-        let base = principal.entities(v, &tenant.name, request.principal, now_ns).ok_or(INTERNAL)?;
-        let AccessRequest { action, plugin, target, .. } = *request;
-        let object = entities::object(v, &tenant.name, action, plugin, target).ok_or(INTERNAL)?;
-        let resource = object.uid();
-        let mut added = vec![object];
-        let context = self.context(request.facts, needs, now_ns, &mut added)?;
-        let entities = base.clone().add_entities(added, None).map_err(|_| INTERNAL)?;
-        let request = Request::new(
-            Vocabulary::uid(&v.principal, request.principal.as_str()),
-            v.action(action).clone(),
-            resource,
-            context,
-            None,
-        )
-        .map_err(|_| INTERNAL)?;
-        Ok(Question { request, entities })
-    }
-
-    /// The parts of `context` that the policies asked read; the others cannot matter.
-    fn context(
-        &self,
-        facts: &Facts<'_>,
-        needs: ContextNeeds,
-        now_ns: u64,
-        entities: &mut Vec<Entity>,
-    ) -> Result<Context, Unaskable> {
-        let mut pairs: Vec<(String, RestrictedExpression)> = Vec::new();
-        if needs.arguments {
-            let tables = ArgumentTables::read(facts.arguments).map_err(|e| Unaskable(e.sentence()))?;
-            self.add_arguments(tables, &mut pairs, entities)?;
-        }
-        if needs.sql
-            && let Some(sql) = facts.sql
-        {
-            let sql = sql.to_expression().ok_or(Unaskable("the SQL facts are malformed"))?;
-            pairs.push(("sql".to_owned(), sql));
-        }
-        if needs.time {
-            pairs.push(("time".to_owned(), RestrictedExpression::new_datetime(stamp(now_ns))));
-        }
-        if needs.caller {
-            let transport = RestrictedExpression::new_string(facts.transport.to_owned());
-            pairs.push(("transport".to_owned(), transport));
-            if let Some(address) = facts.client_address {
-                let address = RestrictedExpression::new_ip(address.to_canonical().to_string());
-                pairs.push(("client_address".to_owned(), address));
-            }
-        }
-        Context::from_pairs(pairs).map_err(|_| Unaskable("the call's facts are malformed"))
-    }
-
-    fn add_arguments(
-        &self,
-        tables: ArgumentTables,
-        pairs: &mut Vec<(String, RestrictedExpression)>,
-        entities: &mut Vec<Entity>,
-    ) -> Result<(), Unaskable> {
-        use RestrictedExpression as E;
-        let v = self.vocabulary;
-        let ArgumentTables { texts, integers, booleans, lists } = tables;
-        let parts: [(_, _, Vec<(String, E)>); 4] = [
-            ("args", &v.texts, texts.into_iter().map(|(k, s)| (k, E::new_string(s))).collect()),
-            ("ints", &v.integers, integers.into_iter().map(|(k, n)| (k, E::new_long(n))).collect()),
-            ("bools", &v.booleans, booleans.into_iter().map(|(k, b)| (k, E::new_bool(b))).collect()),
-            ("lists", &v.lists, lists.into_iter().map(|(k, l)| (k, list_expression(l))).collect()),
-        ];
-        for (name, kind, tags) in parts {
-            let uid = Vocabulary::uid(kind, "call");
-            let bag = Entity::new_with_tags(uid.clone(), [], [], tags)
-                .map_err(|_| Unaskable("the arguments could not be put to the policies"))?;
-            entities.push(bag);
-            pairs.push((name.to_owned(), E::new_entity_uid(uid)));
-        }
-        Ok(())
-    }
-}
-
-fn granting_roles<'t>(
-    tenant: &'t TenantState,
-    principal: &PrincipalState,
-    request: &AccessRequest<'_>,
-    now_ns: u64,
-) -> BTreeSet<&'t Name> {
-    tenant.grants[action_index(request.action)]
-        .roles(request.target)
-        .filter(|role| principal.holds(*role, now_ns))
-        .filter_map(|role| tenant.roles.get(role as usize))
-        .collect()
-}
-
-fn is_granted(tenant: &TenantState, principal: &PrincipalState, request: &AccessRequest<'_>, now_ns: u64) -> bool {
-    tenant.grants[action_index(request.action)].roles(request.target).any(|role| principal.holds(role, now_ns))
 }
 
 /// The observing policies that would have changed the decision.
@@ -313,7 +329,7 @@ fn dissent(decision: &Decision, enforced: &Verdict, would: Verdict) -> Vec<Strin
     }
 }
 
-fn verb(action: Action) -> &'static str {
+pub(crate) fn verb(action: Action) -> &'static str {
     match action {
         Action::CallTool => "call tool",
         Action::GetPrompt => "get prompt",
@@ -327,19 +343,4 @@ fn cause(policy: &str) -> String {
         Some(role) => format!("role {role}"),
         None => format!("policy {policy}"),
     }
-}
-
-/// A time as Cedar's `datetime` reads it, to the millisecond.
-fn stamp(now_ns: u64) -> String {
-    let t = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now_ns)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        t.year(),
-        u8::from(t.month()),
-        t.day(),
-        t.hour(),
-        t.minute(),
-        t.second(),
-        t.millisecond()
-    )
 }

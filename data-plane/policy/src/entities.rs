@@ -74,6 +74,16 @@ impl PrincipalState {
         self.roles.get(&role).is_some_and(|end| is_running(*end, now_ns))
     }
 
+    /// The phase at `now_ns`: within one the roles that policies name do not change.
+    pub(crate) fn phase(&self, now_ns: u64) -> usize {
+        self.phase_ends.partition_point(|end| *end <= now_ns)
+    }
+
+    /// The roles that policies name and that hold now.
+    pub(crate) fn named_now(&self, now_ns: u64) -> Vec<EntityUid> {
+        self.named_roles.iter().filter(|(_, end)| is_running(*end, now_ns)).map(|(uid, _)| uid.clone()).collect()
+    }
+
     /// The entities of this principal at `now_ns`.
     pub(crate) fn entities(
         &self,
@@ -82,8 +92,7 @@ impl PrincipalState {
         name: &Name,
         now_ns: u64,
     ) -> Option<&Entities> {
-        let phase = self.phase_ends.partition_point(|end| *end <= now_ns);
-        let cell = self.phases.get(phase)?;
+        let cell = self.phases.get(self.phase(now_ns))?;
         cell.get_or_init(|| self.build(vocabulary, tenant, name, now_ns)).as_ref()
     }
 

@@ -8,8 +8,9 @@
 //! - Nothing is allowed that no role or policy permits; a `forbid` wins over every grant.
 //! - A `forbid` that cannot be evaluated counts as satisfied; a `permit` that cannot, as not.
 //! - Policies and roles of one tenant never see or affect another tenant's calls.
-//! - A call whose arguments cannot be shown to policies unambiguously is denied where a policy
-//!   looks at arguments.
+//! - A call whose arguments cannot be shown to policies unambiguously is denied where a policy that
+//!   could apply looks at arguments.
+//! - What is remembered of earlier calls never changes a decision.
 //!
 //! Role grants are data, looked up by name; only the policies that people write are evaluated by
 //! Cedar, sliced by tenant and action. `docs/policy.md` is the guide for those who write them.
@@ -23,20 +24,25 @@
 
 mod arguments;
 mod cedar_text;
+mod decision_cache;
 mod engine;
 mod entities;
+mod explain;
 mod facts;
 mod grants;
 mod kill_switch;
 mod policy_slice;
 mod price;
 mod problem;
+mod question;
 pub mod quota;
 mod schema;
+mod scope;
 mod tenant;
 mod visibility;
 
-pub use engine::{AccessRequest, PolicyEngine};
+pub use engine::{AccessRequest, PolicyEngine, Unknown};
+pub use explain::{Explanation, Held, HeldRole, NearRole, PolicyWord};
 pub use facts::{Facts, SqlFacts};
 pub use kill_switch::{KillCall, KillSwitch, KillSwitches};
 pub use price::{CallPrice, PriceIndex};

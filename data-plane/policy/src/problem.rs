@@ -63,7 +63,7 @@ impl PolicyProblem {
 }
 
 /// Line and column of a byte offset, both from 1.
-fn position(text: &str, offset: usize) -> (u32, u32) {
+pub(crate) fn position(text: &str, offset: usize) -> (u32, u32) {
     let mut end = offset.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -7,16 +7,16 @@ use std::{
 
 use cedar_policy::{EntityUid, Validator};
 use imbl::ordmap::DiffItem;
-use provost_types::{Kind, Name, Resource, ResourceKey, Resources, RoleSpec, Snapshot, Spec};
+use provost_types::{Action, Kind, Name, Resource, ResourceKey, Resources, RoleSpec, Snapshot, Spec};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    PolicyProblem,
+    AccessRequest, PolicyProblem,
     cedar_text::{self, Rule},
     entities::PrincipalState,
     grants::{GrantIndex, RoleIndex},
     policy_slice::PolicySlice,
-    schema::{ACTIONS, Vocabulary},
+    schema::{ACTIONS, Vocabulary, action_index},
 };
 
 /// Everything that decisions on one tenant's calls need.
@@ -57,6 +57,35 @@ impl TenantState {
         }
         tenant.slices = ACTIONS.map(|a| PolicySlice::new(&rules, vocabulary.action(a)));
         tenant
+    }
+
+    /// The policies that can apply to an action.
+    pub(crate) fn slice(&self, action: Action) -> &PolicySlice {
+        &self.slices[action_index(action)]
+    }
+
+    /// The roles that the caller holds and that grant the object.
+    pub(crate) fn granting(
+        &self,
+        principal: &PrincipalState,
+        request: &AccessRequest<'_>,
+        now_ns: u64,
+    ) -> BTreeSet<&Name> {
+        let held = self.grants[action_index(request.action)].roles(request.target);
+        let held = held.filter(|role| principal.holds(*role, now_ns));
+        held.filter_map(|role| self.roles.get(role as usize)).collect()
+    }
+
+    /// The roles that grant the object, whoever holds them.
+    pub(crate) fn all_granting(&self, request: &AccessRequest<'_>) -> BTreeSet<&Name> {
+        let roles = self.grants[action_index(request.action)].roles(request.target);
+        roles.filter_map(|role| self.roles.get(role as usize)).collect()
+    }
+
+    /// Whether a role that the caller holds grants the object.
+    pub(crate) fn is_granted(&self, principal: &PrincipalState, request: &AccessRequest<'_>, now_ns: u64) -> bool {
+        let mut roles = self.grants[action_index(request.action)].roles(request.target);
+        roles.any(|role| principal.holds(role, now_ns))
     }
 
     fn add_roles(&mut self, sources: &[&Arc<Resource>], problems: &mut Vec<PolicyProblem>) -> HashMap<Name, RoleIndex> {
@@ -167,7 +196,7 @@ fn named_roles(
 }
 
 /// Nanoseconds since the Unix epoch; times before it are 0.
-fn end_ns(text: &str) -> Result<u64, time::error::Parse> {
+pub(crate) fn end_ns(text: &str) -> Result<u64, time::error::Parse> {
     let end = OffsetDateTime::parse(text, &Rfc3339)?.unix_timestamp_nanos();
     Ok(u64::try_from(end.max(0)).unwrap_or(u64::MAX))
 }

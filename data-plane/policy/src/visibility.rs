@@ -3,10 +3,13 @@
 //! A policy that does not mention `context` decides a listing as it decides a call. Of the others,
 //! a `forbid` says nothing certain, and a `permit` is weakened: the conditions that mention
 //! `context` are taken as true. So a weakened `permit` holds for every call that the policy itself
-//! permits, and hiding an object because no weakened `permit` holds is sound.
+//! permits, and hiding an object because no weakened `permit` holds is sound. In the same way it is
+//! found which policies could apply to a caller and object at all.
 
-use cedar_policy::{Effect, Policy};
+use cedar_policy::Policy;
 use serde_json::{Value, json};
+
+use crate::Unknown;
 
 /// Which parts of `context` a policy reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +34,30 @@ impl ContextNeeds {
             time: self.time || other.time,
             caller: self.caller || other.caller,
         }
+    }
+
+    /// The parts of `context` that what is not known keeps hidden.
+    pub(crate) fn hidden(unknown: Unknown) -> Self {
+        let Unknown { arguments, address } = unknown;
+        Self { arguments, sql: arguments, time: false, caller: address }
+    }
+
+    /// What is left of it without the parts of `other`.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self {
+            arguments: self.arguments && !other.arguments,
+            sql: self.sql && !other.sql,
+            time: self.time && !other.time,
+            caller: self.caller && !other.caller,
+        }
+    }
+
+    /// Whether it reads a part that `other` names.
+    pub(crate) fn reads_any_of(self, other: Self) -> bool {
+        (self.arguments && other.arguments)
+            || (self.sql && other.sql)
+            || (self.time && other.time)
+            || (self.caller && other.caller)
     }
 
     fn of_attribute(name: &str) -> Self {
@@ -80,43 +107,51 @@ fn context_attribute(map: &serde_json::Map<String, Value>) -> Option<&str> {
     }
 }
 
-/// How a policy takes part in listings.
-pub(crate) enum ListingForm {
-    /// As it is: it does not read `context`.
-    Exact(Policy),
-    /// Weakened: an error in it counts as a yes.
-    Weakened(Policy),
-    /// Not at all: it says nothing certain.
-    Silent,
+/// The form of a permit for listings: the conditions that mention `context` are taken as true.
+pub(crate) fn listing_form(permit: &Policy) -> Policy {
+    permit_when(permit, |conditions| conditions.into_iter().filter(|c| !reads_context(c)).collect())
 }
 
-/// The form of `policy` for listings.
-pub(crate) fn listing_form(policy: &Policy) -> ListingForm {
-    if !ContextNeeds::of_policy(policy).any() {
-        return ListingForm::Exact(policy.clone());
-    }
-    if policy.effect() == Effect::Forbid {
-        return ListingForm::Silent;
-    }
-    ListingForm::Weakened(weaken(policy).unwrap_or_else(|| permit_in_scope(policy)))
+/// A permit that holds, or cannot be evaluated, wherever `policy` could apply whatever the context: its
+/// conditions up to the first that mentions `context`. Those behind it do not count, because evaluation
+/// may fail before it reaches them, and a forbid that fails counts as satisfied.
+pub(crate) fn prefix_form(policy: &Policy) -> Policy {
+    permit_when(policy, |conditions| conditions.into_iter().take_while(|c| !reads_context(c)).collect())
 }
 
-fn weaken(policy: &Policy) -> Option<Policy> {
-    let mut json = policy.to_json().ok()?;
-    let conditions = json.get_mut("conditions")?.as_array_mut()?;
-    let mut kept = Vec::new();
-    for condition in conditions.drain(..) {
+/// A permit with the scope of `policy` and those of its conditions that `choose` takes.
+fn permit_when(policy: &Policy, choose: impl FnOnce(Vec<Value>) -> Vec<Value>) -> Policy {
+    rewrite(policy, choose).unwrap_or_else(|| permit_everything(policy))
+}
+
+/// The conditions of a policy as parts that must all hold, in the order in which they are evaluated.
+pub(crate) fn conditions_of(policy: &Policy) -> Option<Vec<Value>> {
+    let json = policy.to_json().ok()?;
+    let mut parts = Vec::new();
+    for condition in json.get("conditions")?.as_array()? {
         let body = condition.get("body")?;
         let holds = condition.get("kind")? == "when";
-        kept.extend(conjuncts(body, holds).into_iter().filter(|c| !reads_context(c)));
+        parts.extend(conjuncts(body, holds));
     }
-    *conditions = kept.into_iter().map(|body| json!({"kind": "when", "body": body})).collect();
+    Some(parts)
+}
+
+fn rewrite(policy: &Policy, choose: impl FnOnce(Vec<Value>) -> Vec<Value>) -> Option<Policy> {
+    let kept = choose(conditions_of(policy)?);
+    with_conditions(policy, kept)
+}
+
+/// A permit with the scope and id of `policy`, and these conditions.
+pub(crate) fn with_conditions(policy: &Policy, conditions: Vec<Value>) -> Option<Policy> {
+    let mut json = policy.to_json().ok()?;
+    *json.get_mut("effect")? = Value::from("permit");
+    *json.get_mut("conditions")? = conditions.into_iter().map(|body| json!({"kind": "when", "body": body})).collect();
     Policy::from_json(Some(policy.id().clone()), json).ok()
 }
 
-/// The weakest permit: everything. Used if a policy cannot be rewritten, so that nothing that may
-/// be called is hidden.
-fn permit_in_scope(policy: &Policy) -> Policy {
+/// The weakest permit. Used if a policy cannot be rewritten, so that nothing that may be called is hidden
+/// and no policy is passed over.
+fn permit_everything(policy: &Policy) -> Policy {
     let text = "permit(principal, action, resource);";
     Policy::parse(Some(policy.id().clone()), text).unwrap_or_else(|_| policy.clone())
 }
@@ -149,53 +184,44 @@ fn conjuncts(expression: &Value, holds: bool) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    fn weakened(text: &str) -> String {
-        let policy = Policy::parse(None, text).unwrap();
-        match listing_form(&policy) {
-            ListingForm::Exact(_) => "exact".to_owned(),
-            ListingForm::Silent => "silent".to_owned(),
-            ListingForm::Weakened(p) => {
-                let json = p.to_json().unwrap();
-                let kept = json.get("conditions").unwrap().as_array().unwrap();
-                kept.iter()
-                    .map(|c| {
-                        format!(
-                            "{}",
-                            Policy::from_json(
-                                None,
-                                json!({
-                                    "effect": "permit", "principal": {"op": "All"}, "action": {"op": "All"},
-                                    "resource": {"op": "All"}, "conditions": [c]
-                                })
-                            )
-                            .unwrap()
-                        )
-                    })
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            }
-        }
+    fn parse(text: &str) -> Policy {
+        Policy::parse(None, text).unwrap()
+    }
+
+    fn conditions(policy: &Policy) -> String {
+        let json = policy.to_json().unwrap();
+        assert_eq!(json.get("effect").unwrap(), "permit");
+        json.get("conditions").unwrap().to_string()
     }
 
     #[test]
     fn conditions_on_context_are_dropped_from_permits() {
         let head = "permit(principal, action, resource)";
-        assert_eq!(weakened(&format!("{head};")), "exact");
-        assert_eq!(weakened(&format!("{head} when {{ principal.name == \"context\" }};")), "exact");
-        assert_eq!(weakened("forbid(principal, action, resource) when { context has sql };"), "silent");
-        assert_eq!(weakened(&format!("{head} when {{ context has sql }};")), "");
-        let kept = weakened(&format!(
+        let listing = |text: &str| conditions(&listing_form(&parse(text)));
+        assert_eq!(listing(&format!("{head} when {{ context has sql }};")), "[]");
+        let kept = listing(&format!(
             "{head} when {{ principal.name == \"ana\" && context has sql && context.sql.has_where }}
              unless {{ resource.name == \"x\" || context.transport == \"ws\" }};"
         ));
         assert_eq!(kept.matches("\"ana\"").count(), 1, "{kept}");
-        assert!(kept.contains("!(resource") || kept.contains("!((resource"), "{kept}");
-        assert!(!kept.contains("context"), "{kept}");
+        assert_eq!(kept.matches("\"x\"").count(), 1, "{kept}");
+        assert!(kept.contains("\"!\"") && !kept.contains("context"), "{kept}");
         assert_eq!(
-            weakened(&format!("{head} when {{ principal.name == \"a\" || context has sql }};")),
-            "",
+            listing(&format!("{head} when {{ principal.name == \"a\" || context has sql }};")),
+            "[]",
             "a choice that context can make is dropped whole"
         );
+    }
+
+    #[test]
+    fn conditions_behind_the_first_on_context_do_not_count_for_what_could_apply() {
+        let form = |text: &str| conditions(&prefix_form(&parse(text)));
+        let text = "forbid(principal, action, resource)
+                    when { principal.name == \"a\" && context has sql && resource.name == \"b\" }
+                    unless { principal.name == \"c\" };";
+        let kept = form(text);
+        assert!(kept.contains("\"a\"") && !kept.contains("\"b\"") && !kept.contains("\"c\""), "{kept}");
+        assert_eq!(form("forbid(principal, action, resource) when { context has sql };"), "[]");
     }
 
     #[test]

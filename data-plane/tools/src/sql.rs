@@ -29,5 +29,5 @@ mod sqlite;
 
 pub use analysis::{Analysis, Dialect, analyse};
 pub use error::SqlError;
-pub use plugin::SqlPlugin;
+pub use plugin::{SqlPlugin, facts};
 pub use script::create_sqlite_from_script;

@@ -11,7 +11,7 @@ use tonic::{
 
 use crate::{
     AdminClient,
-    admin::{Failure, audit_admin_client::AuditAdminClient},
+    admin::{Failure, audit_admin_client::AuditAdminClient, policy_admin_client::PolicyAdminClient},
     governance::governance_client::GovernanceClient,
 };
 
@@ -93,6 +93,14 @@ pub type GovernanceConnection = GovernanceClient<InterceptedService<Channel, Bea
 /// What governs calls, over a connection that was made elsewhere.
 pub fn governance_over(channel: Channel, token: BearerToken) -> GovernanceConnection {
     GovernanceClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
+/// A connected client of what answers questions about policy.
+pub type PolicyConnection = PolicyAdminClient<InterceptedService<Channel, BearerToken>>;
+
+/// What answers questions about policy, over a connection that was made elsewhere.
+pub fn policy_over(channel: Channel, token: BearerToken) -> PolicyConnection {
+    PolicyAdminClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// The client over a connection that was made elsewhere, such as one with TLS.

@@ -35,7 +35,7 @@ mod version;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
 pub use client::{
-    AdminConnection, AuditConnection, BearerToken, GovernanceConnection, admin_over, audit_over, connect_admin,
-    connect_plain, governance_over,
+    AdminConnection, AuditConnection, BearerToken, GovernanceConnection, PolicyConnection, admin_over, audit_over,
+    connect_admin, connect_plain, governance_over, policy_over,
 };
 pub use version::{WIRE_VERSION, understands, wire_version};

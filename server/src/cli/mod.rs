@@ -9,10 +9,12 @@ pub mod endpoint;
 mod kill_switch;
 mod resources;
 mod secrets;
+mod simulate;
 mod table;
 mod terminal;
 mod using;
 mod watch;
+mod why;
 
 pub use audit::is_audit_verify;
 pub use secrets::parse_duration;
@@ -50,6 +52,16 @@ enum Command {
     /// Show what an apply would change.
     #[command(after_help = "Example: provost diff -f policies/")]
     Diff(resources::DiffArgs),
+    /// Show which recorded calls would be decided otherwise after an apply, and why.
+    #[command(after_help = "Example: provost simulate -f policies/ --since 24h\n\n\
+                            Nothing is changed. Exits with 0 also when calls would change, unless --fail-on-change.")]
+    Simulate(simulate::SimulateArgs),
+    /// Explain why a call is allowed or denied.
+    #[command(
+        after_help = "Examples:\n  provost why DENY --principal ana --tool sql.query --arg sql='DROP TABLE orders'\n  \
+                            provost why ALLOW --record 17 --tenant acme"
+    )]
+    Why(why::WhyArgs),
     /// List resources, or print one.
     #[command(after_help = "Example: provost get Plugin -o yaml")]
     Get(resources::GetArgs),
@@ -161,6 +173,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server(args) => run::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Apply(args) => resources::apply(args).await,
         Command::Diff(args) => resources::diff(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
+        Command::Why(args) => why::run(args).await,
         Command::Get(args) => resources::get(args).await,
         Command::Describe(args) => resources::describe(args).await,
         Command::Delete(args) => resources::delete(args).await,

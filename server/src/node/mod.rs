@@ -35,6 +35,7 @@ use crate::{
     config::{self, AuditSettings},
     failure::Failure,
     logins::LoginRecorder,
+    simulate,
     tiles::{TilesConfig, serve::Tiles},
     witness::ask::WitnessAddress,
 };
@@ -192,10 +193,12 @@ impl Node {
             sink: Arc::new(self.audit.clone()),
             node: Arc::new(OnceLock::from(self.audit.node().clone())),
             elsewhere: Arc::new(Nowhere),
+            judges: Arc::default(),
         };
         let audit = self.audit.clone();
+        let beside = audit_retention::routes(audit_admin::routes(access.clone()), move || Some(audit.retention()));
         let api = AdminApi::new(&control, admins)
-            .with_routes(audit_retention::routes(audit_admin::routes(access), move || Some(audit.retention())))
+            .with_routes(simulate::routes(beside, control.clone(), access))
             .with_logins(LoginRecorder::start(Arc::new(self.audit.clone()), self.stop.clone()));
         self.tasks.spawn(async move {
             if let Err(cause) = api.serve(listeners.admin, stopped).await {

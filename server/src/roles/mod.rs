@@ -34,6 +34,7 @@ use crate::{
     failure::Failure,
     logins::LoginRecorder,
     node::{data_plane::DataPlane, doors::AgentPorts, keys, metrics},
+    simulate,
     tiles::serve::Tiles,
 };
 use audit::AuditRole;
@@ -84,6 +85,7 @@ impl Server {
                     true => audit_retention::routes(audit.admin_routes(), audit.retention()),
                     false => audit_retention::elsewhere(audit.admin_routes()),
                 };
+                let beside = simulate::routes(beside, control.node.clone(), audit.access());
                 control.serve_admin(admin, &identity, (beside, logins), &tasks, &stop)?;
                 Some(control)
             }

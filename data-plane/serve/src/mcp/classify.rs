@@ -1,7 +1,7 @@
 //! From method and parameters to what the pipeline is asked to do.
 
 use provost_data_pipeline::Operation;
-use provost_mcp::{Era, LogLevel, RawJson, RawObject, RpcError, meta::key};
+use provost_mcp::{Era, LogLevel, Method, RawJson, RawObject, RpcError, meta::key};
 
 use super::{legacy::Entered, post::Post, sessions::LocalSession};
 
@@ -18,7 +18,9 @@ pub(super) fn operation(method: &str, params: &RawObject, era: Era) -> Result<Op
         })
     };
     let task = |task: String| Operation::Task { method: method.to_owned(), task };
-    Ok(match (method, era) {
+    // What is not in the list of methods does not exist, whatever is written below.
+    let listed = Method::parse(method).filter(|method| method.is_of(era)).map_or("", Method::as_str);
+    Ok(match (listed, era) {
         ("server/discover", Era::Modern) => Operation::Discover,
         ("subscriptions/listen", Era::Modern) => Operation::Listen,
         ("tools/list", _) => Operation::ListTools,

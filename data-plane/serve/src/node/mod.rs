@@ -6,6 +6,7 @@
 //! replaces one that can; what a caller may not use looks to them as if it were not there.
 //! Left out: transports, upstreams (`provost-data-tools`), the log behind the sink.
 
+mod access;
 mod api_keys;
 mod compiled;
 mod counts;
@@ -18,6 +19,7 @@ mod schemas;
 mod switches;
 mod target;
 
+pub use access::{Judge, Question};
 pub use compiled::{CompileError, Compiled};
 pub(crate) use models::CHUNK;
 pub use plane::{Node, NodePorts};

@@ -16,12 +16,12 @@ use provost_data_policy::{AccessRequest, Facts, KillSwitches, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
-    Action, AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef,
-    Revision, Snapshot,
+    AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
+    Snapshot,
 };
 use tokio::sync::watch;
 
-use super::{compiled::Compiled, counts::Counts, lists, switches};
+use super::{access, compiled::Compiled, counts::Counts, lists, switches};
 use crate::{
     bodies::BodyKeeper,
     guards::{self, GuardCounts},
@@ -370,7 +370,7 @@ impl Plane for Node {
             client_address: request.client.address.as_deref().and_then(address),
         };
         let PrincipalRef { tenant, name } = &call.caller().principal;
-        let access = AccessRequest {
+        let request = AccessRequest {
             tenant,
             principal: name,
             action,
@@ -378,20 +378,8 @@ impl Plane for Node {
             target: &target.full,
             facts: &facts,
         };
-        let decision = snapshot.engine.decide(&access, self.now_ns());
-        // A model behind a tool is the same model: both the tool and the model must be permitted.
-        let model = match &target.plugin {
-            Some(plugin) if snapshot.is_inference(tenant, plugin) => arguments.as_ref().and_then(model_argument),
-            _ => None,
-        };
-        match model {
-            Some(model) if decision.is_allow() => {
-                let access = AccessRequest { action: Action::UseModel, plugin: None, target: &model, ..access };
-                let of_model = snapshot.engine.decide(&access, self.now_ns());
-                if of_model.is_allow() { join(decision, of_model) } else { of_model }
-            }
-            _ => decision,
-        }
+        let is_inference = target.plugin.as_ref().is_some_and(|plugin| snapshot.is_inference(tenant, plugin));
+        access::decide(&snapshot.engine, &request, is_inference, self.now_ns())
     }
 
     async fn limit(&self, snapshot: &Compiled, call: &Call<Admitted>) -> Result<Reservation, Rejection> {
@@ -477,17 +465,6 @@ fn model_of(snapshot: &Compiled, caller: &Caller, target: &Target, request: &Req
         return None;
     }
     model_argument(&arguments(&request.params)?)
-}
-
-/// Both decisions allow: what made each so.
-fn join(mut tool: Decision, model: Decision) -> Decision {
-    for id in model.policies {
-        if !tool.policies.contains(&id) {
-            tool.policies.push(id);
-        }
-    }
-    tool.observed.extend(model.observed);
-    tool
 }
 
 /// An address with or without a port.

@@ -28,6 +28,17 @@ pub enum Dialect {
     Postgres,
 }
 
+impl Dialect {
+    /// Whose SQL the `sql` built-in with this `url` speaks.
+    pub fn of_url(url: &str) -> Option<Self> {
+        match url.split_once(':')?.0 {
+            "sqlite" => Some(Self::Sqlite),
+            "postgres" | "postgresql" => Some(Self::Postgres),
+            _ => None,
+        }
+    }
+}
+
 /// What a text says, and the text to run instead of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Analysis {

@@ -57,13 +57,7 @@ impl SqlPlugin {
 
     /// What a call would do, for policy: `None` for a tool that takes no SQL.
     pub fn facts(&self, tool: &str, arguments: &Map<String, Value>) -> Result<Option<SqlFacts>, SqlError> {
-        match tool {
-            "query" => {
-                let arguments = QueryArguments::read(arguments)?;
-                Ok(Some(analyse(self.dialect, &arguments.sql)?.facts))
-            }
-            _ => Ok(None),
-        }
+        facts(self.dialect, tool, arguments)
     }
 
     /// Calls a tool; the result is an MCP tool result. Dropping the future stops the query.
@@ -116,6 +110,17 @@ impl SqlPlugin {
             return refuse(format!("`{name}` is a pragma; use the schema tool"));
         }
         Ok(())
+    }
+}
+
+/// What a call of the `sql` built-in's tool would do, without the database.
+pub fn facts(dialect: Dialect, tool: &str, arguments: &Map<String, Value>) -> Result<Option<SqlFacts>, SqlError> {
+    match tool {
+        "query" => {
+            let arguments = QueryArguments::read(arguments)?;
+            Ok(Some(analyse(dialect, &arguments.sql)?.facts))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub use place::time_text;
+pub use place::{now_ns, parse_moment, time_text};
 pub use verify::is_asked_for as is_audit_verify;
 
 #[derive(Subcommand)]

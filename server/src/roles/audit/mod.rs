@@ -41,6 +41,7 @@ use crate::{
     audit_admin::{self, AuditAccess},
     config::{Role, ServerConfig},
     node::held,
+    simulate::MAX_STATES_BYTES,
 };
 use callers::{Callers, authorise};
 use endpoints::{Followers, follow_endpoints};
@@ -53,6 +54,8 @@ use standing::{Asking, Standing};
 
 /// A caller waits this long for its record to become durable.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of a question that is handed on: both states of a comparison, and what is around them.
+const MAX_QUESTION_BYTES: usize = MAX_STATES_BYTES + (1 << 20);
 /// At the end, records that are on their way get so long.
 const CLOSE_LIMIT: Duration = Duration::from_millis(1_500);
 
@@ -110,8 +113,10 @@ impl AuditRole {
         audit_admin::routes(self.access())
     }
 
-    fn access(&self) -> AuditAccess {
-        AuditAccess { sink: self.sink(), node: self.node.clone(), elsewhere: Arc::new(self.relays.clone()) }
+    /// The log as the admin API reaches it.
+    pub fn access(&self) -> AuditAccess {
+        let (sink, node, judges) = (self.sink(), self.node.clone(), Arc::default());
+        AuditAccess { sink, node, elsewhere: Arc::new(self.relays.clone()), judges }
     }
 
     /// The group as this process reaches it.
@@ -209,7 +214,7 @@ impl AuditRole {
             routes = routes
                 .add_service(AuditService::server(self.node.clone(), Arc::new(callers)))
                 .add_service(AuditKeysServer::new(keys).max_encoding_message_size(MAX_KEYS_BYTES))
-                .add_service(AuditRelayServer::new(relay));
+                .add_service(AuditRelayServer::new(relay).max_decoding_message_size(MAX_QUESTION_BYTES));
         }
         routes
     }

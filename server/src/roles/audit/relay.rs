@@ -11,7 +11,7 @@ use prost::Message;
 use provost_control_api::{Caller, Scope};
 use provost_types::{BoxFuture, Name};
 use provost_wire::{
-    admin::{EraseRequest, NoteReadRequest, ShowBodyRequest},
+    admin::{EraseRequest, NoteReadRequest, ShowBodyRequest, SimulatePageRequest},
     node::{RelayRequest, RelayResponse, audit_relay_client::AuditRelayClient, audit_relay_server::AuditRelay},
     tls,
 };
@@ -60,6 +60,7 @@ fn to_wire(caller: Caller, question: &Question) -> RelayRequest {
         Question::ShowBody(request) => ("show-body", request.encode_to_vec()),
         Question::Erase(request) => ("erase", request.encode_to_vec()),
         Question::NoteRead(request) => ("note-read", request.encode_to_vec()),
+        Question::Simulate(request) => ("simulate", request.encode_to_vec()),
     };
     let tenant = match caller.scope {
         Scope::Cluster => String::new(),
@@ -86,6 +87,7 @@ fn from_wire(request: RelayRequest) -> Result<(Caller, Question), Status> {
         "show-body" => ShowBodyRequest::decode(bytes).map(Question::ShowBody),
         "erase" => EraseRequest::decode(bytes).map(Question::Erase),
         "note-read" => NoteReadRequest::decode(bytes).map(Question::NoteRead),
+        "simulate" => SimulatePageRequest::decode(bytes).map(Question::Simulate),
         other => return Err(wrong(format!("`{other}` is no question"))),
     };
     let address = Some(request.address).filter(|address| !address.is_empty());

@@ -1,0 +1,147 @@
+//! What policies come to for callers and objects, remembered for as long as a snapshot lives.
+//!
+//! A decision needs the policies that could apply to its caller and object. Finding them costs as
+//! much as there are policies, and does not depend on the call; so it is done once for each caller,
+//! object and phase (the time between two expiries of the caller's bindings).
+//!
+//! Invariants: an entry belongs to one compiled state; it is found only by exactly what it was made
+//! for (the whole key is compared, not its hash alone); the memory has a bound, whatever is asked for.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use provost_types::{Action, Name};
+
+use crate::policy_slice::Narrowed;
+
+/// Entries in all; a shard that is full is emptied.
+const MAX_ENTRIES: usize = 65_536;
+/// Callers that look at the same shard at once wait for each other only while one writes.
+const SHARDS: usize = 16;
+/// Longer names are not remembered: a caller can make them up.
+const MAX_TARGET_BYTES: usize = 512;
+
+/// Whom and what an entry is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key<'a> {
+    pub(crate) tenant: &'a Name,
+    pub(crate) principal: &'a Name,
+    pub(crate) phase: usize,
+    pub(crate) action: Action,
+    pub(crate) plugin: Option<&'a str>,
+    pub(crate) target: &'a str,
+}
+
+#[derive(Debug)]
+struct Entry {
+    tenant: Name,
+    principal: Name,
+    phase: usize,
+    action: Action,
+    plugin: Option<Box<str>>,
+    target: Box<str>,
+    narrowed: Arc<Narrowed>,
+}
+
+impl Entry {
+    fn key(&self) -> Key<'_> {
+        Key {
+            tenant: &self.tenant,
+            principal: &self.principal,
+            phase: self.phase,
+            action: self.action,
+            plugin: self.plugin.as_deref(),
+            target: &self.target,
+        }
+    }
+}
+
+/// The memory; share it behind an `Arc`.
+#[derive(Debug, Default)]
+pub(crate) struct DecisionCache {
+    shards: [RwLock<HashMap<u64, Entry>>; SHARDS],
+    hasher: RandomState,
+}
+
+impl DecisionCache {
+    /// What is remembered under `key`, else what `make` gives, which is then remembered.
+    pub(crate) fn get_or(&self, key: Key<'_>, make: impl FnOnce() -> Option<Narrowed>) -> Option<Arc<Narrowed>> {
+        let hash = self.hasher.hash_one(key);
+        let shard = self.shards.get(hash as usize % SHARDS)?;
+        if let Some(entry) = shard.read().unwrap_or_else(PoisonError::into_inner).get(&hash)
+            && entry.key() == key
+        {
+            return Some(entry.narrowed.clone());
+        }
+        let narrowed = Arc::new(make()?);
+        if key.target.len() <= MAX_TARGET_BYTES && key.plugin.is_none_or(|p| p.len() <= MAX_TARGET_BYTES) {
+            let entry = Entry {
+                tenant: key.tenant.clone(),
+                principal: key.principal.clone(),
+                phase: key.phase,
+                action: key.action,
+                plugin: key.plugin.map(Into::into),
+                target: key.target.into(),
+                narrowed: narrowed.clone(),
+            };
+            let mut entries = shard.write().unwrap_or_else(PoisonError::into_inner);
+            if entries.len() >= MAX_ENTRIES / SHARDS {
+                entries.clear();
+            }
+            entries.insert(hash, entry);
+        }
+        Some(narrowed)
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_has_a_bound_and_finds_only_what_was_asked_for() {
+        let cache = DecisionCache::default();
+        let (tenant, principal) = (Name::new("acme").unwrap(), Name::new("ana").unwrap());
+        let key = |target| Key {
+            tenant: &tenant,
+            principal: &principal,
+            phase: 0,
+            action: Action::CallTool,
+            plugin: Some("p"),
+            target,
+        };
+        let names: Vec<String> = (0..2 * MAX_ENTRIES).map(|n| n.to_string()).collect();
+        let long = "x".repeat(MAX_TARGET_BYTES + 1);
+        let made = std::cell::Cell::new(0);
+        let ask = |key: Key<'_>| {
+            cache.get_or(key, || {
+                made.set(made.get() + 1);
+                Some(Narrowed::default())
+            })
+        };
+        for _ in 0..2 {
+            ask(key("one")).unwrap();
+        }
+        ask(Key { phase: 1, ..key("one") }).unwrap();
+        ask(Key { plugin: None, ..key("one") }).unwrap();
+        ask(Key { action: Action::GetPrompt, ..key("one") }).unwrap();
+        assert_eq!((made.get(), cache.len()), (4, 4));
+        for name in &names {
+            ask(key(name)).unwrap();
+        }
+        assert!((MAX_ENTRIES / 4..=MAX_ENTRIES).contains(&cache.len()), "{}", cache.len());
+        let before = cache.len();
+        ask(key(&long)).unwrap();
+        assert_eq!(cache.len(), before);
+        assert!(cache.get_or(key("broken"), || None).is_none());
+    }
+}
