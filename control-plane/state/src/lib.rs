@@ -22,6 +22,7 @@ mod prices;
 mod problem;
 mod references;
 mod release;
+mod resilience;
 mod rollback;
 mod state;
 

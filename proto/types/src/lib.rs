@@ -13,6 +13,7 @@ mod decision;
 mod guard;
 mod inference;
 mod name;
+mod resilience;
 mod resource;
 mod snapshot;
 mod spec;
@@ -33,6 +34,9 @@ pub use inference::{
     InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
 };
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
+pub use resilience::{
+    BreakerSpec, CacheSpec, HedgeSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec, ToolResilience,
+};
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};
 pub use spec::{

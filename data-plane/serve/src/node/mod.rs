@@ -12,11 +12,13 @@ mod counts;
 mod grants;
 mod limit;
 mod lists;
+mod load;
 mod models;
 mod plane;
 mod schemas;
 mod target;
 
 pub use compiled::{CompileError, Compiled};
+pub use load::{DEFAULT_MAX_CALLS, Load};
 pub(crate) use models::CHUNK;
 pub use plane::{Node, NodePorts};
