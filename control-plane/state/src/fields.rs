@@ -19,9 +19,9 @@ const MAX_LABEL_BYTES: usize = 256;
 /// Bytes of the Cedar text of one policy.
 const MAX_CEDAR_BYTES: usize = 256 << 10;
 /// The longest time for one call of a plugin: one hour.
-const MAX_TIMEOUT_MS: u64 = 3_600_000;
+pub(crate) const MAX_TIMEOUT_MS: u64 = 3_600_000;
 /// The most calls at once on one node of a plugin.
-const MAX_CONCURRENCY: u32 = 65_536;
+pub(crate) const MAX_CONCURRENCY: u32 = 65_536;
 /// The longest hold of a staged change.
 const MAX_HOLD_S: u64 = 7 * 24 * 3_600;
 /// Headers that the gateway writes itself.
@@ -187,6 +187,9 @@ fn plugin(check: &mut Check<'_>, spec: &PluginSpec) {
     check.require(spec.max_concurrency <= MAX_CONCURRENCY, "spec.maxConcurrency", || {
         format!("is more than {MAX_CONCURRENCY}")
     });
+    if let Some(resilience) = &spec.resilience {
+        crate::resilience::check(check, resilience);
+    }
     match &spec.source {
         PluginSource::McpHttp(http) => http_plugin(check, http),
         PluginSource::McpStdio(stdio) => stdio_plugin(check, stdio),

@@ -23,6 +23,7 @@ mod prices;
 mod problem;
 mod references;
 mod release;
+mod resilience;
 mod rollback;
 mod state;
 

@@ -152,6 +152,57 @@ fn each_broken_rule_is_reported_with_its_field() {
             "PV-RES-FIELD",
             "spec.perCallMicro",
         ),
+        (
+            acme("Plugin", "x", resilience(json!({"queue": {"timeoutMs": 0}}))),
+            "PV-RES-FIELD",
+            "spec.resilience.queue.timeoutMs",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"tools": [{"tools": ["a"]}]}))),
+            "PV-RES-FIELD",
+            "spec.resilience.tools[0]",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"tools": [{"tools": ["a*b"], "timeoutMs": 1}]}))),
+            "PV-RES-FIELD",
+            "spec.resilience.tools[0].tools",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"tools": [{"tools": ["a"], "timeoutMs": 3_600_001}]}))),
+            "PV-RES-FIELD",
+            "spec.resilience.tools[0].timeoutMs",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"breaker": {"consecutiveFailures": 0}}))),
+            "PV-RES-FIELD",
+            "spec.resilience.breaker.consecutiveFailures",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"breaker": {"openMs": 40_000}}))),
+            "PV-RES-FIELD",
+            "spec.resilience.breaker.openMs",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"retry": {"attempts": 11}}))),
+            "PV-RES-FIELD",
+            "spec.resilience.retry.attempts",
+        ),
+        (acme("Plugin", "x", resilience(json!({"retry": {"on": []}}))), "PV-RES-FIELD", "spec.resilience.retry.on"),
+        (
+            acme("Plugin", "x", resilience(json!({"cache": {"tools": ["a"]}}))),
+            "PV-RES-FIELD",
+            "spec.resilience.cache.ttlMs",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"cache": {"ttlMs": 5}}))),
+            "PV-RES-FIELD",
+            "spec.resilience.cache.ttlMs",
+        ),
+        (
+            acme("Plugin", "x", resilience(json!({"hedge": {"tools": [], "afterMs": 5}}))),
+            "PV-RES-FIELD",
+            "spec.resilience.hedge.tools",
+        ),
         (acme("Guard", "x", json!({})), "PV-RES-FIELD", "spec"),
         (
             acme("Guard", "x", json!({"directions": [], "rules": [{"kinds": ["card"], "action": "mask"}]})),
@@ -277,6 +328,10 @@ fn deleting_what_is_not_there_and_naming_twice_are_errors() {
     let twice = acme("Role", "twice", json!({}));
     let rejected = base().apply(Revision(2), &transaction(vec![twice.clone(), twice], vec![])).unwrap_err();
     assert_eq!(rejected.problems[0].code, "PV-RES-DUPLICATE");
+}
+
+fn resilience(spec: Value) -> Value {
+    json!({"source": {"builtin": {"name": "echo"}}, "resilience": spec})
 }
 
 fn guard_words<T: AsRef<str>>(words: &[T]) -> Draft {

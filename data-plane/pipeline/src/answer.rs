@@ -32,6 +32,21 @@ pub struct Usage {
     pub cost_micro: u64,
 }
 
+/// How an answer was come by, for the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// How often it was tried; 0: nothing was asked.
+    pub attempts: u32,
+    /// The answer was given before and kept: so many milliseconds ago.
+    pub cached_ms: Option<u64>,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { attempts: 1, cached_ms: None }
+    }
+}
+
 /// How an execution ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
@@ -41,18 +56,25 @@ pub struct Execution {
     pub status: CallStatus,
     /// What it used.
     pub usage: Usage,
+    /// What it took.
+    pub effort: Effort,
 }
 
 impl Execution {
     /// A result; `is_error` as the tool says.
     pub fn result(body: RawJson, is_error: bool) -> Self {
         let status = if is_error { CallStatus::ToolError } else { CallStatus::Ok };
-        Self { reply: Reply::Result { body, is_error }, status, usage: Usage::default() }
+        Self { reply: Reply::Result { body, is_error }, status, usage: Usage::default(), effort: Effort::default() }
     }
 
     /// An MRTR result.
     pub fn input_required(body: RawJson) -> Self {
-        Self { reply: Reply::InputRequired(body), status: CallStatus::InputRequired, usage: Usage::default() }
+        Self {
+            reply: Reply::InputRequired(body),
+            status: CallStatus::InputRequired,
+            usage: Usage::default(),
+            effort: Effort::default(),
+        }
     }
 
     /// An error; its status follows from its code.
@@ -61,7 +83,7 @@ impl Execution {
             RpcError::DEADLINE_EXCEEDED => CallStatus::Timeout,
             _ => CallStatus::RpcError,
         };
-        Self { reply: Reply::Error(error), status, usage: Usage::default() }
+        Self { reply: Reply::Error(error), status, usage: Usage::default(), effort: Effort::default() }
     }
 
     /// The caller gave up.
@@ -74,6 +96,7 @@ impl Execution {
             )),
             status: CallStatus::Cancelled,
             usage: Usage::default(),
+            effort: Effort::default(),
         }
     }
 }
@@ -95,6 +118,8 @@ pub enum RejectionKind {
     Invalid,
     /// A guard refused.
     Guarded,
+    /// The node runs as many calls as it may: 503.
+    Overloaded,
     /// The audit log cannot record: 503.
     AuditUnavailable,
 }
@@ -161,6 +186,7 @@ impl Rejection {
             RejectionKind::NotFound | RejectionKind::Invalid => RpcError::INVALID_PARAMS,
             RejectionKind::Denied | RejectionKind::Guarded => RpcError::POLICY_DENIED,
             RejectionKind::Limited | RejectionKind::LimitUnknown => RpcError::LIMIT_EXCEEDED,
+            RejectionKind::Overloaded => RpcError::OVERLOADED,
             RejectionKind::AuditUnavailable => RpcError::AUDIT_UNAVAILABLE,
         };
         Self { kind, code, error: RpcError::with_code(number, code, message), retry_after_ms: None, limit: None }

@@ -8,8 +8,8 @@ use provost_types::{
 };
 
 use crate::{
-    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Executed, Execution, Guarded, GuardedParams, Intended,
-    Limited, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
+    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Executed, Execution, Guarded, GuardedParams,
+    Intended, Limited, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
     guard::GuardedLink,
 };
 
@@ -93,7 +93,7 @@ async fn finish<P: Plane>(
         Some(guard) => plane.execute(snapshot, &call, &GuardedLink { link, guard }).await,
         None => plane.execute(snapshot, &call, link).await,
     };
-    let Execution { reply, status, usage } = execution;
+    let Execution { reply, status, usage, effort } = execution;
     let replied = match call.guard() {
         Some(guard) => guard.reply(reply),
         None => Ok(reply),
@@ -101,7 +101,7 @@ async fn finish<P: Plane>(
     call.reservation().settle(&usage);
     let limits = call.reservation().limits();
 
-    let mut event = outcome(plane, facts, &replied, status, usage);
+    let mut event = outcome(plane, facts, &replied, (status, usage, effort));
     event.guards = call.guard().map(|guard| guard.found()).unwrap_or_default();
     let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
     match record_with(plane, facts, event, replied.as_ref().ok().and_then(body_of)).await {
@@ -116,12 +116,13 @@ fn outcome<P: Plane>(
     plane: &P,
     facts: &Facts,
     replied: &Result<Reply, Rejection>,
-    status: CallStatus,
-    usage: Usage,
+    (status, usage, effort): (CallStatus, Usage, Effort),
 ) -> AuditEvent {
     let now = plane.now_ns();
     let mut event = facts.event(Phase::Outcome, now);
     event.status = Some(status);
+    event.why.attempt = effort.attempts;
+    event.reason = effort.cached_ms.map(|ms| format!("cached: the answer was given {ms} ms before"));
     match replied {
         // Ended from outside: the record says by what, and not what a caller's own cancelling says.
         Ok(Reply::Error(error)) if status == CallStatus::Cancelled && error.code == RpcError::POLICY_DENIED => {

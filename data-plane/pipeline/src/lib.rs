@@ -15,7 +15,7 @@ mod drive;
 mod guard;
 mod ports;
 
-pub use answer::{Answer, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, Usage};
+pub use answer::{Answer, Effort, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, Usage};
 pub use call::{
     Admitted, Authenticated, Call, Caller, ClientFacts, Credential, Executed, Guarded, Intended, Limited, Operation,
     Received, Request, Resolved, Route, Target, TraceFacts, Validated,

@@ -56,7 +56,9 @@ fn rejected(rejection: &Rejection, metadata_url: &str) -> Final {
         RejectionKind::Denied | RejectionKind::Guarded => StatusCode::FORBIDDEN,
         RejectionKind::Limited => StatusCode::TOO_MANY_REQUESTS,
         RejectionKind::Invalid => StatusCode::BAD_REQUEST,
-        RejectionKind::LimitUnknown | RejectionKind::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        RejectionKind::LimitUnknown | RejectionKind::Overloaded | RejectionKind::AuditUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     let body = match rejection.limit.as_deref() {
         Some(limit) if rejection.kind == RejectionKind::Limited => limits::limited_body(rejection, limit),

@@ -1,6 +1,6 @@
 //! What can go wrong with an upstream, and what the caller is told of it.
 
-use provost_mcp::{EventTooLong, JsonFault, RpcError};
+use provost_mcp::{EventTooLong, JsonFault, RawJson, RpcError};
 
 /// A failure of an upstream. `Rpc` is the upstream's own, well-formed error and goes back as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,32 @@ pub enum UpstreamError {
     /// Too many calls or sessions at once.
     #[error("the plugin is busy: {0}; try again")]
     Busy(String),
+    /// No answer in time; whose time it was.
+    #[error("{}", late(*.after_ms, *.is_policy))]
+    Late {
+        /// How long the call lasted, in milliseconds.
+        after_ms: u64,
+        /// The policy's time; else a shorter one that the caller asked for.
+        is_policy: bool,
+    },
+    /// There is no place for the call.
+    #[error("the plugin is busy: {cause}; try again later")]
+    Crowded {
+        /// Why there is none.
+        cause: String,
+        /// When to try again, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// The upstream failed too often and is left alone for a while.
+    #[error("the upstream failed too often and is not called (since {since}, until {until}); try again then")]
+    Open {
+        /// Since when, RFC 3339.
+        since: String,
+        /// When it is tried again, RFC 3339.
+        until: String,
+        /// The same in milliseconds from now.
+        retry_after_ms: u64,
+    },
     /// The plugin's spec or secrets do not allow to start it.
     #[error("the plugin is not set up right: {0}")]
     Config(String),
@@ -67,8 +93,9 @@ impl UpstreamError {
             Self::NotRunning(_) => "PV-UPSTREAM-NOT-RUNNING",
             Self::TooLarge(_) => "PV-UPSTREAM-TOO-LARGE",
             Self::SessionGone => "PV-UPSTREAM-SESSION-GONE",
-            Self::Deadline => "PV-UPSTREAM-TIMEOUT",
-            Self::Busy(_) => "PV-UPSTREAM-BUSY",
+            Self::Deadline | Self::Late { .. } => "PV-UPSTREAM-TIMEOUT",
+            Self::Busy(_) | Self::Crowded { .. } => "PV-UPSTREAM-BUSY",
+            Self::Open { .. } => "PV-UPSTREAM-OPEN",
             Self::Config(_) => "PV-UPSTREAM-CONFIG",
             Self::Unsupported(_) => "PV-UPSTREAM-UNSUPPORTED",
             Self::Rpc(_) => "PV-UPSTREAM-ERROR",
@@ -79,12 +106,27 @@ impl UpstreamError {
     pub fn to_rpc(&self, plugin: &str) -> RpcError {
         let number = match self {
             Self::Rpc(error) => return error.clone(),
-            Self::Deadline => RpcError::DEADLINE_EXCEEDED,
-            Self::Busy(_) => RpcError::LIMIT_EXCEEDED,
+            Self::Deadline | Self::Late { .. } => RpcError::DEADLINE_EXCEEDED,
+            Self::Busy(_) | Self::Crowded { .. } => RpcError::LIMIT_EXCEEDED,
             Self::Unsupported(_) => RpcError::METHOD_NOT_FOUND,
             _ => RpcError::UPSTREAM_FAILED,
         };
-        RpcError::with_code(number, self.code(), format!("plugin `{plugin}`: {self}"))
+        let mut error = RpcError::with_code(number, self.code(), format!("plugin `{plugin}`: {self}"));
+        if let Self::Crowded { retry_after_ms, .. } | Self::Open { retry_after_ms, .. } = self {
+            let data = serde_json::json!({"code": self.code(), "retryAfterMs": retry_after_ms});
+            error.data = Some(RawJson::from(data));
+        }
+        error
+    }
+}
+
+fn late(after_ms: u64, is_policy: bool) -> String {
+    if is_policy {
+        format!(
+            "the upstream did not answer in {after_ms} ms, the time that its policy gives; try again, or raise `timeoutMs`"
+        )
+    } else {
+        format!("the upstream did not answer in {after_ms} ms, the time that the caller gave; give more")
     }
 }
 

@@ -5,25 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use provost_data_pipeline::{ClientFacts, ClientLink, Execution, Operation};
+use parking_lot::Mutex;
+use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation};
 use provost_mcp::{Era, ProtocolVersion, RawJson};
-use provost_types::{CallId, Name, PluginSpec, PrincipalRef};
+use provost_types::{BoxFuture, CallId, Name, PluginSpec, PrincipalRef, Revision};
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Definitions, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
+    resilience::{Shield, Upstream},
     schema::SchemaCache,
     sql::SqlPlugin,
     upstream::{ListKind, McpUpstream},
 };
-
-/// A call's time if the spec names none.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Calls at once if the spec names no bound.
-pub const DEFAULT_CONCURRENCY: usize = 256;
 
 /// One operation for one plugin.
 #[derive(Clone, Debug)]
@@ -39,6 +35,8 @@ pub struct ExecuteRequest<'a> {
     pub principal: &'a PrincipalRef,
     /// When to give up; the plugin's own timeout may come earlier.
     pub deadline: Instant,
+    /// The revision of the policy that admitted it.
+    pub revision: Revision,
     /// For logs.
     pub call_id: CallId,
 }
@@ -59,15 +57,50 @@ enum Source {
     Broken(UpstreamError),
 }
 
+impl Upstream for Source {
+    fn run<'a>(
+        &'a self,
+        request: &'a ExecuteRequest<'a>,
+        link: &'a dyn ClientLink,
+    ) -> BoxFuture<'a, Result<Execution, UpstreamError>> {
+        match self {
+            Self::Mcp(upstream) => Box::pin(upstream.execute(request, link)),
+            Self::Builtin(builtin) => Box::pin(builtin.execute(request, link)),
+            Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
+        }
+    }
+
+    fn definition(&self, tool: &str) -> Option<RawJson> {
+        let tools = match self {
+            Self::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
+            Self::Builtin(builtin) => builtin.tools(),
+            Self::Broken(_) => return None,
+        };
+        tools.iter().find(|d| d.name == tool).map(|d| d.raw.clone())
+    }
+}
+
+/// How a plugin stands towards its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// Its breaker is not closed: calls are refused, but for trials.
+    pub is_open: bool,
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for a place.
+    pub waiting: usize,
+}
+
 /// A running plugin. Cheap to hold: whoever holds one while it is replaced finishes on the old one.
 pub struct Plugin {
     tenant: Name,
     name: Name,
     digest: Arc<str>,
-    timeout: Duration,
+    shield: Shield,
     source: Source,
     schemas: SchemaCache,
-    permits: Semaphore,
+    /// What the upstream said of itself last.
+    facts: Mutex<Option<ServerFacts>>,
     retired: CancellationToken,
 }
 
@@ -86,22 +119,18 @@ impl Plugin {
     }
 
     fn new(id: Identity, source: Source) -> Self {
-        let timeout = match id.timeout_ms {
-            0 => DEFAULT_TIMEOUT,
-            ms => Duration::from_millis(ms),
-        };
-        let permits = match id.max_concurrency {
-            0 => DEFAULT_CONCURRENCY,
-            n => n as usize,
-        };
+        let shield = id.shield;
+        if let Source::Mcp(upstream) = &source {
+            upstream.guard_with(shield.watch().clone());
+        }
         Self {
             tenant: id.tenant,
             name: id.name,
             digest: id.digest,
-            timeout,
+            shield,
             source,
             schemas: SchemaCache::default(),
-            permits: Semaphore::new(permits),
+            facts: Mutex::default(),
             retired: CancellationToken::new(),
         }
     }
@@ -121,9 +150,15 @@ impl Plugin {
         &self.digest
     }
 
-    /// The longest time for one call.
+    /// The longest time for one call of a tool that has none of its own.
     pub fn timeout(&self) -> Duration {
-        self.timeout
+        self.shield.policy().timeout()
+    }
+
+    /// Its state towards its upstream, for metrics.
+    pub fn pressure(&self) -> Pressure {
+        let (running, waiting) = self.shield.policy().gate.load();
+        Pressure { is_open: self.shield.watch().is_open(), running, waiting }
     }
 
     /// Ends listeners; calls under way finish.
@@ -150,7 +185,11 @@ impl Plugin {
     /// What the server says of itself: era, revision, capabilities, instructions.
     pub async fn capabilities(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
-            Source::Mcp(upstream) => upstream.facts().await,
+            Source::Mcp(upstream) => match self.shield.watch().recall(upstream.facts()).await {
+                // What it said last is true until it can be asked again.
+                Err(cause @ UpstreamError::Open { .. }) => self.facts.lock().clone().ok_or(cause),
+                facts => facts.inspect(|facts| *self.facts.lock() = Some(facts.clone())),
+            },
             Source::Builtin(_) => Ok(ServerFacts {
                 era: Era::Modern,
                 protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
@@ -228,22 +267,7 @@ impl Plugin {
     /// whoever can ask the client does, and executes again with `requestState` and
     /// `inputResponses` in the params.
     pub async fn execute(&self, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
-        let own = Instant::now() + self.timeout;
-        let request = &ExecuteRequest { deadline: request.deadline.min(own), ..request.clone() };
-        let fail = |cause: UpstreamError| Execution::error(cause.to_rpc(self.name.as_str()));
-        let permit = tokio::select! {
-            biased;
-            () = link.cancelled() => return Execution::cancelled(),
-            permit = tokio::time::timeout_at(request.deadline.into(), self.permits.acquire()) => permit,
-        };
-        let Ok(Ok(_permit)) = permit else {
-            return fail(UpstreamError::Busy("as many calls as allowed are running".to_owned()));
-        };
-        match &self.source {
-            Source::Mcp(upstream) => upstream.execute(request, link).await,
-            Source::Builtin(builtin) => builtin.execute(request, link).await.unwrap_or_else(fail),
-            Source::Broken(cause) => fail(cause.clone()),
-        }
+        self.shield.execute(&self.source, request, link).await
     }
 
     /// Passes on what the upstream says between calls (names and URIs are the plugin's own), until
@@ -257,7 +281,7 @@ impl Plugin {
     ) -> Result<ListenEnd, UpstreamError> {
         let listening = async {
             match &self.source {
-                Source::Mcp(upstream) => upstream.listen(filter, request, link).await,
+                Source::Mcp(upstream) => upstream.listen(filter, request, &Heard { link, shield: &self.shield }).await,
                 // Built-ins never change.
                 Source::Builtin(_) => {
                     link.cancelled().await;
@@ -273,17 +297,40 @@ impl Plugin {
     }
 }
 
+/// A listener that has kept answers forgotten when it hears of changes.
+struct Heard<'a> {
+    link: &'a dyn ClientLink,
+    shield: &'a Shield,
+}
+
+impl ClientLink for Heard<'_> {
+    fn notify(&self, method: &str, params: RawJson) {
+        if method.starts_with("notifications/resources/") {
+            self.shield.forget();
+        }
+        self.link.notify(method, params);
+    }
+
+    fn ask<'a>(&'a self, input_requests: &'a RawJson) -> Option<BoxFuture<'a, Result<RawJson, AskError>>> {
+        self.link.ask(input_requests)
+    }
+
+    fn cancelled(&self) -> BoxFuture<'_, ()> {
+        self.link.cancelled()
+    }
+}
+
 /// What a plugin needs of its resource beside its source.
 pub(crate) struct Identity {
     pub(crate) tenant: Name,
     pub(crate) name: Name,
     pub(crate) digest: Arc<str>,
-    timeout_ms: u64,
-    max_concurrency: u32,
+    shield: Shield,
 }
 
 impl Identity {
     pub(crate) fn new(tenant: Name, name: Name, digest: Arc<str>, spec: &PluginSpec) -> Self {
-        Self { tenant, name, digest, timeout_ms: spec.timeout_ms, max_concurrency: spec.max_concurrency }
+        let shield = Shield::new(&tenant, &name, spec);
+        Self { tenant, name, digest, shield }
     }
 }

@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Limits, Plugin, UpstreamError,
+    Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
     plugin::Identity,
     upstream::{HttpTarget, McpUpstream, StdioTarget},
@@ -104,6 +104,15 @@ impl Toolbox {
             all.iter().filter(|((t, _), _)| t == tenant).map(|(_, r)| r.plugin.clone()).collect();
         of_tenant.sort_by(|a, b| a.name().cmp(b.name()));
         of_tenant
+    }
+
+    /// How every plugin stands towards its upstream, in order of tenant and name.
+    pub fn pressures(&self) -> Vec<(Name, Name, Pressure)> {
+        let all = self.plugins.load();
+        let mut pressures: Vec<_> =
+            all.iter().map(|((tenant, name), r)| (tenant.clone(), name.clone(), r.plugin.pressure())).collect();
+        pressures.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        pressures
     }
 
     /// Stops every plugin; calls under way finish.

@@ -61,6 +61,8 @@ impl RpcError {
     pub const UNAUTHENTICATED: i64 = 4010;
     /// Ours: a limit is used up.
     pub const LIMIT_EXCEEDED: i64 = 4290;
+    /// Ours: the node runs as many calls as it may.
+    pub const OVERLOADED: i64 = 5030;
     /// Ours: the audit log cannot record, so the call was refused.
     pub const AUDIT_UNAVAILABLE: i64 = 5031;
     /// Ours: the upstream cannot be reached or answered garbage.

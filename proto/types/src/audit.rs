@@ -97,7 +97,8 @@ pub struct Why {
     pub traceparent: Option<String>,
     /// The first call of a chain of calls.
     pub root_call: Option<CallId>,
-    /// 1 for the first attempt.
+    /// 1 for the first attempt; of an outcome, how often the upstream was asked: 0 for a kept answer, and for a call that
+    /// found no place.
     pub attempt: u32,
 }
 

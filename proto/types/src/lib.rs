@@ -14,6 +14,7 @@ mod guard;
 mod inference;
 mod kill_switch;
 mod name;
+mod resilience;
 mod resource;
 mod snapshot;
 mod spec;
@@ -35,6 +36,9 @@ pub use inference::{
 };
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
+pub use resilience::{
+    BreakerSpec, CacheSpec, HedgeSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec, ToolResilience,
+};
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};
 pub use spec::{

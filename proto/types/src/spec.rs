@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GuardSpec, KillSwitchSpec, Kind, Name, PolicyMode};
+use crate::{GuardSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority, ResilienceSpec};
 
 /// A typed spec; the variant is the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,9 @@ pub struct PrincipalSpec {
     pub admin: bool,
     /// A disabled principal is refused at authentication.
     pub disabled: bool,
+    /// Whose calls a node that has too many refuses first: `low`, `normal` or `high`.
+    #[serde(skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
 }
 
 /// A bearer credential. Only a hash is stored; `provost token create` makes one and shows it once.
@@ -253,6 +256,9 @@ pub struct PluginSpec {
     /// Calls at once on one node. 0: the default, 256.
     #[serde(default)]
     pub max_concurrency: u32,
+    /// What is done about slow, failing and busy upstreams; what is not given has its default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resilience: Option<Box<ResilienceSpec>>,
 }
 
 /// A secret value. `provost secret set NAME` seals it; no command reads it back.

@@ -24,6 +24,9 @@ pub struct DataPlaneFile {
     pub origins: Vec<String>,
     /// `https://mcp.example.com`, for the metadata that clients read. Default: taken from `Host`.
     pub public_url: Option<String>,
+    /// Calls at once on this node; beyond it calls are refused, those of principals with low priority first.
+    /// Default: 4096. Less on a machine with little memory.
+    pub max_calls: Option<u32>,
 }
 
 /// `[data_plane.tls]`.
@@ -54,7 +57,16 @@ pub(super) fn check(file: &DataPlaneFile, data_dir: &Path, say: &mut impl FnMut(
     {
         say("data_plane.public_url", format!("`{url}` is not an address: write https://HOST"));
     }
-    AgentConfig { tls, hosts: file.hosts.clone(), origins: file.origins.clone(), public_url: file.public_url.clone() }
+    if file.max_calls == Some(0) {
+        say("data_plane.max_calls", "is 0: no call could run; write 1 or more, or leave it out".to_owned());
+    }
+    AgentConfig {
+        tls,
+        hosts: file.hosts.clone(),
+        origins: file.origins.clone(),
+        public_url: file.public_url.clone(),
+        max_calls: file.max_calls,
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +91,8 @@ mod tests {
         for bad in ["[tls]\n", "[tls]\ncertificate = '/c'\n", "[tls]\nkey = '/k'\nlocal_ca = '/ca'\n"] {
             assert_eq!(read(bad).unwrap_err(), ["data_plane.tls"], "{bad}");
         }
+        assert_eq!(read("max_calls = 0\n").unwrap_err(), ["data_plane.max_calls"]);
+        assert_eq!(read("max_calls = 64\n").unwrap().max_calls, Some(64));
         assert_eq!(read("public_url = 'mcp.example.com'\n").unwrap_err(), ["data_plane.public_url"]);
         assert!(toml::from_str::<DataPlaneFile>("[tls]\ncert = '/c'\n").is_err());
     }

@@ -59,6 +59,9 @@ pub struct DevArgs {
     /// Voters of the control plane: one in this process, or three in processes of their own.
     #[arg(long, default_value = "1", value_parser = ["1", "3"])]
     nodes: String,
+    /// Calls at once; beyond it calls are refused, those of principals with low priority first. One node only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_calls: Option<u32>,
     /// Where models run.
     #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
     device: String,
@@ -86,6 +89,10 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let principal = anonymous.clone().map(first_start::anonymous).transpose()?;
     let start = Start { args: &args, data_dir: &data_dir, anonymous: anonymous.as_ref() };
     if args.nodes == "3" {
+        if args.max_calls.is_some() {
+            let hint = "leave it out, or start with --nodes 1; a server has it in its configuration";
+            return Err(Failure::new("PV-DEV-NODES", "--max-calls is for one node", hint).into());
+        }
         return run_three(start, principal, models_dir, stop).await;
     }
     if data_dir.join("cluster.json").exists() {
@@ -103,7 +110,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         cluster: "dev".to_owned(),
         witnesses: witness::ask::from_environment()?,
         tiles: tiles::from_environment()?,
-        agents: AgentConfig { tls: Some(local_tls(&data_dir)), ..AgentConfig::default() },
+        agents: AgentConfig { tls: Some(local_tls(&data_dir)), max_calls: args.max_calls, ..AgentConfig::default() },
     })
     .await?;
     let outcome = serve_until(stop, &node, start, |token| dev_file(&node, &data_dir, token)).await;

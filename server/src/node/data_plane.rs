@@ -90,6 +90,9 @@ impl DataPlane {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
+        if let Some(most) = agents.max_calls {
+            self.node.load().limit(most);
+        }
         let frontend = Frontend::new(self.node.clone(), agents.front(session_key))?;
         let frontend = Arc::new(frontend.with_schemas(self.node.clone()));
         let (doors, following) = ports.open(agents.tls.as_ref())?;

@@ -46,6 +46,9 @@ pub struct AgentConfig {
     /// The address that agents know the node by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
+    /// Calls at once; `None`: the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_calls: Option<u32>,
 }
 
 impl AgentConfig {

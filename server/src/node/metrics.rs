@@ -9,6 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use provost_audit_store::{AuditNode, AuditStatus, GroupMetrics};
 use provost_data_serve::node::Node;
+use provost_data_tools::Pressure;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,43 @@ fn of_data_plane(node: &Node) -> Vec<Sample> {
         is_counter: true,
         value: float(count),
     }));
+    samples.extend(of_load(node));
+    samples
+}
+
+/// Calls on the node and towards each upstream.
+fn of_load(node: &Node) -> Vec<Sample> {
+    let mut samples = vec![
+        Sample {
+            name: "provost_calls_running",
+            labels: String::new(),
+            help: "Calls that run on this node.",
+            is_counter: false,
+            value: f64::from(node.load().running()),
+        },
+        Sample {
+            name: "provost_calls_shed_total",
+            labels: String::new(),
+            help: "Calls refused because as many ran as may.",
+            is_counter: true,
+            value: float(node.load().refused()),
+        },
+    ];
+    let pressures = node.pressures();
+    let gauges: [(&'static str, &'static str, fn(&Pressure) -> u64); 3] = [
+        ("provost_upstream_open", "1 while a plugin's upstream fails and is not called.", |p| p.is_open.into()),
+        ("provost_upstream_running", "Calls of a plugin that run on this node.", |p| p.running as u64),
+        ("provost_upstream_waiting", "Calls of a plugin that wait for a place on this node.", |p| p.waiting as u64),
+    ];
+    for (name, help, value) in gauges {
+        samples.extend(pressures.iter().map(|(tenant, plugin, pressure)| Sample {
+            name,
+            labels: format!("{{tenant=\"{tenant}\",plugin=\"{plugin}\"}}"),
+            help,
+            is_counter: false,
+            value: float(value(pressure)),
+        }));
+    }
     samples
 }
 

@@ -25,6 +25,7 @@ mod quic;
 mod quic_client;
 mod quickstart;
 mod quotas;
+mod resilience;
 mod resources;
 mod upstreams;
 mod websocket;

@@ -12,7 +12,9 @@ pub(super) fn rejection_status(kind: RejectionKind) -> StatusCode {
     match kind {
         RejectionKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         RejectionKind::Limited => StatusCode::TOO_MANY_REQUESTS,
-        RejectionKind::LimitUnknown | RejectionKind::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        RejectionKind::LimitUnknown | RejectionKind::Overloaded | RejectionKind::AuditUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         RejectionKind::NotFound | RejectionKind::Denied | RejectionKind::Invalid | RejectionKind::Guarded => {
             StatusCode::OK
         }
@@ -42,6 +44,16 @@ pub(crate) fn rejection_headers(rejection: &Rejection, metadata_url: &str) -> He
         }
     }
     if let Some(ms) = rejection.retry_after_ms {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
+    }
+    headers
+}
+
+/// `Retry-After` of an error that says when to try again, for those who read headers only.
+fn retry_after(error: &RpcError) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let data = error.data.as_ref().and_then(|data| RawObject::parse(data).ok());
+    if let Some(ms) = data.and_then(|data| data.get("retryAfterMs")?.parse::<u64>().ok()) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
     }
     headers
@@ -143,7 +155,9 @@ impl Context {
     /// An error for a modern client.
     pub(super) fn modern_error(&self, error: RpcError) -> Final {
         let error = bridge::modern_error(error, resource(&self.operation));
-        Final::json(modern_status(error.code), error_message(Some(&self.id), &error))
+        let mut end = Final::json(modern_status(error.code), error_message(Some(&self.id), &error));
+        end.headers = retry_after(&error);
+        end
     }
 
     /// A refusal for a modern client.
@@ -180,7 +194,9 @@ impl Context {
 
     pub(super) fn legacy_error(&self, error: RpcError) -> Final {
         let error = bridge::legacy_error(error, resource(&self.operation));
-        Final::json(StatusCode::OK, error_message(Some(&self.id), &error))
+        let mut end = Final::json(StatusCode::OK, error_message(Some(&self.id), &error));
+        end.headers = retry_after(&error);
+        end
     }
 
     pub(super) fn legacy_rejection(&self, rejection: &Rejection, receipt: Option<&RawJson>) -> Final {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use provost_data_guards::GuardIndex;
 use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
 use provost_data_tools::secrets_of;
-use provost_types::{Kind, Name, PluginSource, Revision, Snapshot, Spec};
+use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
 
 use super::api_keys::ApiKeys;
 
@@ -37,6 +37,8 @@ pub struct Compiled {
     inference: HashMap<Name, Vec<Name>>,
     /// What records say of each plugin, by tenant and name.
     plugin_facts: HashMap<(Name, Name), PluginFacts>,
+    /// Principals of another priority than normal: seldom many.
+    priorities: HashMap<PrincipalRef, Priority>,
 }
 
 /// What records say of a plugin.
@@ -92,7 +94,8 @@ impl Compiled {
             .collect();
         let inference = inference_plugins(&snapshot);
         let switches = Arc::new(KillSwitches::compile(&snapshot));
-        Ok(Self { snapshot, engine, keys, quotas, prices, guards, switches, inference, plugin_facts })
+        let priorities = priorities(&snapshot);
+        Ok(Self { snapshot, engine, keys, quotas, prices, guards, switches, inference, plugin_facts, priorities })
     }
 
     /// What this was compiled from.
@@ -109,6 +112,11 @@ impl Compiled {
         self.plugin_facts.get(&(tenant.clone(), plugin.clone())).cloned().unwrap_or_default()
     }
 
+    /// Whose calls are refused first when there are too many.
+    pub(super) fn priority(&self, principal: &PrincipalRef) -> Priority {
+        self.priorities.get(principal).copied().unwrap_or_default()
+    }
+
     /// Whether the plugin is the `inference` built-in, behind whose tools stand models.
     pub(super) fn is_inference(&self, tenant: &Name, plugin: &Name) -> bool {
         self.inference.get(tenant).is_some_and(|plugins| plugins.contains(plugin))
@@ -118,6 +126,17 @@ impl Compiled {
     pub(super) fn plugins(&self, tenant: &Name) -> Vec<Name> {
         self.snapshot.of_tenant(Kind::Plugin, tenant).map(|p| p.metadata.name.clone()).collect()
     }
+}
+
+fn priorities(snapshot: &Snapshot) -> HashMap<PrincipalRef, Priority> {
+    let of = |resource: &Arc<Resource>| match (&resource.metadata.tenant, &resource.spec) {
+        (Some(tenant), Spec::Principal(spec)) if !spec.priority.is_normal() => {
+            let principal = PrincipalRef { tenant: tenant.clone(), name: resource.metadata.name.clone() };
+            Some((principal, spec.priority))
+        }
+        _ => None,
+    };
+    snapshot.of_kind(Kind::Principal).filter_map(of).collect()
 }
 
 fn inference_plugins(snapshot: &Snapshot) -> HashMap<Name, Vec<Name>> {

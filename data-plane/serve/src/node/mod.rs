@@ -13,6 +13,7 @@ mod counts;
 mod grants;
 mod limit;
 mod lists;
+mod load;
 mod models;
 mod plane;
 mod schemas;
@@ -21,5 +22,6 @@ mod target;
 
 pub use access::{Judge, Question};
 pub use compiled::{CompileError, Compiled};
+pub use load::{DEFAULT_MAX_CALLS, Load};
 pub(crate) use models::CHUNK;
 pub use plane::{Node, NodePorts};

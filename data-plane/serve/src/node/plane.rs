@@ -9,11 +9,11 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use provost_data_pipeline::{
-    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Intended, Limited,
+    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold, Intended, Limited,
     Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation, Resolved, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, KillSwitches, SqlFacts};
-use provost_data_tools::{ExecuteRequest, Toolbox};
+use provost_data_tools::{ExecuteRequest, Pressure, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
@@ -21,7 +21,7 @@ use provost_types::{
 };
 use tokio::sync::watch;
 
-use super::{access, compiled::Compiled, counts::Counts, lists, switches};
+use super::{access, compiled::Compiled, counts::Counts, lists, load::Load, switches};
 use crate::{
     bodies::BodyKeeper,
     guards::{self, GuardCounts},
@@ -63,6 +63,7 @@ pub struct Node {
     pub(super) quotas: Option<Arc<Quotas>>,
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
+    load: Arc<Load>,
 }
 
 impl Node {
@@ -86,6 +87,7 @@ impl Node {
             quotas: None,
             staleness: None,
             bodies: None,
+            load: Arc::default(),
         }
     }
 
@@ -149,6 +151,16 @@ impl Node {
     /// Values that guards found since the start: kind, action, how many.
     pub fn guard_counts(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.guard_counts.read()
+    }
+
+    /// The calls that run now, and the bound on them.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// How plugins stand towards their upstreams: tenant, plugin, state.
+    pub fn pressures(&self) -> Vec<(Name, Name, Pressure)> {
+        self.toolbox.pressures()
     }
 
     /// The state that calls run under now: the next one is compiled from it.
@@ -269,6 +281,7 @@ pub(super) fn execute_request(call: &Call<Intended>, operation: Operation, param
         client: &call.request().client,
         principal: &call.caller().principal,
         deadline: Instant::now() + MAX_CALL_TIME,
+        revision: call.decision().revision,
         call_id: call.request().call_id,
     }
 }
@@ -387,7 +400,11 @@ impl Plane for Node {
         if call.target().action.is_some() {
             self.check_grants()?;
         }
-        super::limit::reserve(self, snapshot, call).await
+        let priority = snapshot.priority(&call.caller().principal);
+        let running = self.load.enter(&call.request().operation, priority)?;
+        let mut reservation = super::limit::reserve(self, snapshot, call).await?;
+        reservation.0.extend(running.map(|running| Box::new(running) as Box<dyn Hold>));
+        Ok(reservation)
     }
 
     fn validate(&self, _: &Compiled, call: &Call<Limited>) -> Result<(), Rejection> {

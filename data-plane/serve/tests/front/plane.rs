@@ -7,9 +7,9 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use provost_data_pipeline::{
-    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold, Intended,
-    LimitKind, LimitState, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation,
-    Resolved, Target, Usage, Validated,
+    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Effort, Execution, GuardedParams, Hold,
+    Intended, LimitKind, LimitState, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request,
+    Reservation, Resolved, Target, Usage, Validated,
 };
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
@@ -392,5 +392,10 @@ fn chat(call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         }
     }
     let body = raw(json!({ "object": "chat.completion", "choices": [] }));
-    Execution { reply: Reply::Result { body, is_error: false }, status: CallStatus::Ok, usage: Usage::default() }
+    Execution {
+        reply: Reply::Result { body, is_error: false },
+        status: CallStatus::Ok,
+        usage: Usage::default(),
+        effort: Effort::default(),
+    }
 }

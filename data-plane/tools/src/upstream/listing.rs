@@ -161,7 +161,10 @@ impl ListCache {
         let current = self.current.load();
         match current.as_ref().filter(|c| c.fetched.elapsed() < limits.list_stale_max) {
             Some(stale) => {
-                tracing::warn!(%cause, "a list cannot be fetched; the last one is used");
+                // While the breaker is open this is no news.
+                if !matches!(cause, UpstreamError::Open { .. }) {
+                    tracing::warn!(%cause, "a list cannot be fetched; the last one is used");
+                }
                 Ok(stale.definitions.clone())
             }
             None => {

@@ -10,7 +10,7 @@ mod connect;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ use super::{
     stdio::StdioTarget,
     subscriptions::SubscriptionBook,
 };
-use crate::{Definitions, Limits, UpstreamError};
+use crate::{Definition, Definitions, Limits, UpstreamError, resilience::Watch};
 
 /// Between two looks for idle sessions.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
@@ -60,6 +60,8 @@ pub(crate) struct McpUpstream {
     /// The log level of legacy clients on a modern upstream, by caller.
     levels: Mutex<HashMap<String, String>>,
     watching: AtomicBool,
+    /// Told how fetches of lists end; set once by the plugin.
+    breaker: OnceLock<Arc<Watch>>,
     stop: CancellationToken,
 }
 
@@ -99,6 +101,7 @@ impl McpUpstream {
             book: SubscriptionBook::default(),
             levels: Mutex::default(),
             watching: false.into(),
+            breaker: OnceLock::new(),
             stop: CancellationToken::new(),
             limits: limits.clone(),
         });
@@ -126,17 +129,33 @@ impl McpUpstream {
     pub(crate) async fn list(self: &Arc<Self>, kind: ListKind) -> Result<Definitions, UpstreamError> {
         self.lists[kind as usize]
             .get(&self.limits, || async {
-                let connection = self.catalogue().await?;
-                self.watch(&connection);
-                match listing::fetch(&connection, kind, &self.limits).await {
-                    Err(UpstreamError::SessionGone) => {
-                        self.legacy.forget(&Audience::catalogue(), &connection);
-                        listing::fetch(&self.catalogue().await?, kind, &self.limits).await
-                    }
-                    fetched => fetched,
+                match self.breaker.get() {
+                    Some(breaker) => breaker.fetch(self.fetch_list(kind)).await,
+                    None => self.fetch_list(kind).await,
                 }
             })
             .await
+    }
+
+    async fn fetch_list(
+        self: &Arc<Self>,
+        kind: ListKind,
+    ) -> Result<(Vec<Definition>, Option<Duration>), UpstreamError> {
+        let connection = self.catalogue().await?;
+        self.watch(&connection);
+        match listing::fetch(&connection, kind, &self.limits).await {
+            Err(UpstreamError::SessionGone) => {
+                self.legacy.forget(&Audience::catalogue(), &connection);
+                listing::fetch(&self.catalogue().await?, kind, &self.limits).await
+            }
+            fetched => fetched,
+        }
+    }
+
+    /// Has fetches of lists counted, and refused while the breaker is open.
+    pub(crate) fn guard_with(&self, breaker: Arc<Watch>) {
+        // Set once, by the plugin that it belongs to.
+        let _ = self.breaker.set(breaker);
     }
 
     /// A list as cached, however old.

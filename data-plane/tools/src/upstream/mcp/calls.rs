@@ -23,7 +23,11 @@ use crate::{ExecuteRequest, UpstreamError};
 
 impl McpUpstream {
     /// Runs one operation.
-    pub(crate) async fn execute(self: &Arc<Self>, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
+    pub(crate) async fn execute(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Result<Execution, UpstreamError> {
         let outcome = match &request.operation {
             Operation::SetLogLevel => bounded(request, link, self.set_log_level(request)).await,
             Operation::Subscribe(uri) => bounded(request, link, self.subscribe(request, uri)).await,
@@ -35,15 +39,7 @@ impl McpUpstream {
             | Operation::Task { .. } => self.call(request, link).await,
             other => Err(UpstreamError::Unsupported(other.method().to_owned())),
         };
-        outcome.unwrap_or_else(|cause| self.failure(request, &cause))
-    }
-
-    fn failure(&self, request: &ExecuteRequest<'_>, cause: &UpstreamError) -> Execution {
-        let mut error = cause.to_rpc(&self.plugin);
-        if error.code == RpcError::LEGACY_RESOURCE_NOT_FOUND && request.client.protocol_version.era() == Era::Modern {
-            error.code = RpcError::INVALID_PARAMS;
-        }
-        Execution::error(error)
+        outcome.map_err(|cause| in_era_of(request, cause))
     }
 
     async fn call(
@@ -197,6 +193,17 @@ impl McpUpstream {
             && RawObject::parse(&body).is_ok_and(|o| o.get("isError").is_some_and(|v| v.is_true()));
         Execution::result(prefix_handles(&self.plugin, body), is_error)
     }
+}
+
+/// A modern client knows no number of its own for a resource that is missing.
+fn in_era_of(request: &ExecuteRequest<'_>, mut cause: UpstreamError) -> UpstreamError {
+    if let UpstreamError::Rpc(error) = &mut cause
+        && error.code == RpcError::LEGACY_RESOURCE_NOT_FOUND
+        && request.client.protocol_version.era() == Era::Modern
+    {
+        error.code = RpcError::INVALID_PARAMS;
+    }
+    cause
 }
 
 fn owner(request: &ExecuteRequest<'_>) -> Owner {

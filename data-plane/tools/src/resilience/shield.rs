@@ -1,0 +1,241 @@
+//! One plugin's calls with their time, their places, the breaker and what is tried again.
+//!
+//! Invariants: one call is one answer, whatever was tried for it; a place is held from the first attempt to the
+//! last; nothing is tried again that may have been executed, unless it is safe to repeat; no lock is held while
+//! something is awaited.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use memchr::memmem;
+use parking_lot::Mutex;
+use provost_data_pipeline::{ClientLink, Effort, Execution};
+use provost_mcp::RawJson;
+use provost_types::{BoxFuture, Name, PluginSpec};
+
+use super::{
+    budget::{Budget, pause_ms},
+    cache::{self, Cache},
+    gate::{NoPlace, Place},
+    hedge,
+    policy::{Policy, Times},
+    verdict::{may_retry, verdict},
+    watch::Watch,
+};
+use crate::{ExecuteRequest, UpstreamError};
+
+/// An attempt that took longer is not followed by another: the caller has waited enough.
+const QUICK_FAILURE_MS: u64 = 3_000;
+/// When a caller who found no place should come again.
+const BUSY_RETRY_MS: u64 = 1_000;
+
+/// What stands behind a shield.
+pub trait Upstream: Sync {
+    /// One attempt. Boxed: what an upstream does is large and deep.
+    fn run<'a>(
+        &'a self,
+        request: &'a ExecuteRequest<'a>,
+        link: &'a dyn ClientLink,
+    ) -> BoxFuture<'a, Result<Execution, UpstreamError>>;
+
+    /// A tool's definition, if it is at hand.
+    fn definition(&self, tool: &str) -> Option<RawJson>;
+}
+
+/// A plugin's calls with their time, their places, the breaker, retries, hedges and kept answers.
+pub struct Shield {
+    policy: Policy,
+    watch: Arc<Watch>,
+    budget: Mutex<Budget>,
+    cache: Cache,
+}
+
+impl Shield {
+    /// What stands before the upstream of a plugin of this tenant, by its spec.
+    pub fn new(tenant: &Name, plugin: &Name, spec: &PluginSpec) -> Self {
+        let policy = Policy::new(plugin.as_str(), spec);
+        let watch = Watch::new(tenant.clone(), plugin.clone(), policy.spec.breaker.clone());
+        let budget = Mutex::new(Budget::new(policy.spec.retry.budget_percent));
+        let cache = Cache::new(policy.spec.cache.clone());
+        Self { policy, watch: Arc::new(watch), budget, cache }
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub(crate) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Runs one operation; never fails to answer.
+    pub async fn execute(
+        &self,
+        upstream: &dyn Upstream,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Execution {
+        let times = self.policy.times(&request.operation, &request.params, Instant::now(), request.deadline);
+        let request = &ExecuteRequest { deadline: times.deadline, ..request.clone() };
+        let Some(plan) = self.cache.plan(request) else { return self.called(upstream, request, link, &times).await };
+        if let Some(hit) = self.cache.get(&plan, self.watch.now_ms()) {
+            return cache::again(hit);
+        }
+        let _flight = match self.cache.join(&plan) {
+            Some(Err(mut others)) => {
+                // Its sender is dropped at its end, whatever that is.
+                let over = tokio::time::timeout_at(request.deadline.into(), others.changed());
+                tokio::select! {
+                    biased;
+                    _ = over => {}
+                    () = link.cancelled() => return Execution::cancelled(),
+                }
+                if let Some(hit) = self.cache.get(&plan, self.watch.now_ms()) {
+                    return cache::again(hit);
+                }
+                None
+            }
+            Some(Ok(flight)) => Some(flight),
+            None => None,
+        };
+        let execution = self.called(upstream, request, link, &times).await;
+        self.cache.keep(&plan, &execution, self.watch.now_ms());
+        execution
+    }
+
+    /// Something changed upstream: what was kept may be wrong.
+    pub(crate) fn forget(&self) {
+        self.cache.clear();
+    }
+
+    async fn called(
+        &self,
+        upstream: &dyn Upstream,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+        times: &Times,
+    ) -> Execution {
+        let mut attempts = 0;
+        let outcome = async {
+            let Some(_places) = self.places(request, link).await? else { return Ok(Execution::cancelled()) };
+            self.attempts(upstream, request, link, times, &mut attempts).await
+        };
+        let mut execution = outcome.await.unwrap_or_else(|cause| self.failed(cause, times));
+        execution.effort = Effort { attempts, ..execution.effort };
+        execution
+    }
+
+    /// A place of the tool's and one of the plugin's, in that order, so that nobody waits for the first while
+    /// holding the second. `None`: the caller gave up.
+    async fn places(
+        &self,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Result<Option<(Option<Place<'_>>, Place<'_>)>, UpstreamError> {
+        let began = Instant::now();
+        let both = async {
+            let tool = match self.policy.tool_gate(&request.operation) {
+                Some(gate) => Some(gate.enter(&request.principal.name, request.deadline).await?),
+                None => None,
+            };
+            Ok((tool, self.policy.gate.enter(&request.principal.name, request.deadline).await?))
+        };
+        tokio::select! {
+            biased;
+            entered = both => entered.map(Some).map_err(|why| busy(why, began)),
+            // Asked for only when there is something to wait for.
+            () = async { link.cancelled().await } => Ok(None),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        upstream: &dyn Upstream,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+        times: &Times,
+        attempts: &mut u32,
+    ) -> Result<Execution, UpstreamError> {
+        self.budget.lock().call();
+        let mut last = None;
+        loop {
+            let began = Instant::now();
+            let admitted = match self.watch.admit() {
+                Ok(admitted) => admitted,
+                // What happened says more than that nothing is tried any more.
+                Err(open) => return Err(last.unwrap_or(open)),
+            };
+            *attempts += 1;
+            let outcome = match hedge::after(self.policy.spec.hedge.as_ref(), &request.operation) {
+                Some(after) if !answers_a_question(request) => {
+                    let may_hedge = || {
+                        let paid = self.budget.lock().take(self.watch.now_ms());
+                        *attempts += u32::from(paid);
+                        paid
+                    };
+                    hedge::run(upstream, request, link, after, may_hedge).await
+                }
+                _ => upstream.run(request, link).await,
+            };
+            admitted.settle(verdict(&outcome, times.is_policy));
+            let cause = match outcome {
+                Err(cause) if self.again(upstream, request, &cause, *attempts, began) => cause,
+                ended => return ended,
+            };
+            let pause = Duration::from_millis(pause_ms(&self.policy.spec.retry, *attempts + 1, rand::random()));
+            if Instant::now() + pause >= request.deadline {
+                return Err(cause);
+            }
+            tracing::debug!(plugin = self.policy.plugin, %cause, attempts = *attempts, "a call is tried again");
+            last = Some(cause);
+            tokio::select! {
+                () = link.cancelled() => return Ok(Execution::cancelled()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Whether another attempt follows; if so, it is paid for.
+    fn again(
+        &self,
+        upstream: &dyn Upstream,
+        request: &ExecuteRequest<'_>,
+        cause: &UpstreamError,
+        attempts: u32,
+        began: Instant,
+    ) -> bool {
+        let spec = &self.policy.spec.retry;
+        attempts < spec.attempts
+            && began.elapsed().as_millis() < u128::from(QUICK_FAILURE_MS)
+            && may_retry(spec, &request.operation, cause, |tool| upstream.definition(tool))
+            && !answers_a_question(request)
+            && self.budget.lock().take(self.watch.now_ms())
+    }
+
+    fn failed(&self, cause: UpstreamError, times: &Times) -> Execution {
+        let cause = match cause {
+            UpstreamError::Deadline => UpstreamError::Late {
+                after_ms: u64::try_from(times.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                is_policy: times.is_policy,
+            },
+            other => other,
+        };
+        Execution::error(cause.to_rpc(&self.policy.plugin))
+    }
+}
+
+/// A second try of it would answer the question twice.
+fn answers_a_question(request: &ExecuteRequest<'_>) -> bool {
+    memmem::find(request.params.as_bytes(), b"\"requestState\"").is_some()
+}
+
+fn busy(why: NoPlace, began: Instant) -> UpstreamError {
+    let cause = match why {
+        NoPlace::Full => "as many calls as allowed run and wait".to_owned(),
+        NoPlace::Displaced => "the queue is full, and most of it is this caller's".to_owned(),
+        NoPlace::TooLong => format!("the call waited {} ms for a place", began.elapsed().as_millis()),
+    };
+    UpstreamError::Crowded { cause, retry_after_ms: BUSY_RETRY_MS }
+}
