@@ -1,8 +1,8 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, GuardSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec,
-    RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
+    ApiKeySpec, GuardSpec, IdentityProviderSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec,
+    PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -50,6 +50,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::NodeGroup => generator.subschema_for::<NodeGroupSpec>(),
         Kind::Price => generator.subschema_for::<PriceSpec>(),
         Kind::Guard => generator.subschema_for::<GuardSpec>(),
+        Kind::IdentityProvider => generator.subschema_for::<IdentityProviderSpec>(),
     };
     schema.to_value()
 }

@@ -54,6 +54,7 @@ fn spec_json(spec: &Spec) -> Value {
         Spec::NodeGroup(s) => serde_json::to_value(s),
         Spec::Price(s) => serde_json::to_value(s),
         Spec::Guard(s) => serde_json::to_value(s),
+        Spec::IdentityProvider(s) => serde_json::to_value(s),
     };
     // Maps with text keys and plain scalars only: this cannot fail.
     value.unwrap_or_default()
@@ -106,5 +107,6 @@ pub fn summary(resource: &Resource) -> String {
             format!("{} for {}", s.currency, names.join(", "))
         }
         Spec::Guard(s) => guard_summary(s),
+        Spec::IdentityProvider(s) => format!("{}, {:?} principals", s.issuer, s.principals).to_lowercase(),
     }
 }

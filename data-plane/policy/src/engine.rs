@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cedar_policy::{Authorizer, Context, Entities, Entity, Request, RestrictedExpression};
-use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot};
+use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot, TokenFacts};
 use time::OffsetDateTime;
 
 use crate::{
@@ -23,6 +23,8 @@ pub struct AccessRequest<'a> {
     pub tenant: &'a Name,
     /// The caller.
     pub principal: &'a Name,
+    /// What the caller's token says beside the name, where it came with one of an identity provider.
+    pub token: Option<&'a TokenFacts>,
     /// What is to be done.
     pub action: Action,
     /// The plugin that serves the object, if one does.
@@ -106,8 +108,9 @@ impl PolicyEngine {
         let Some(tenant) = self.tenants.get(request.tenant) else {
             return self.deny(format!("there is no tenant {}", request.tenant));
         };
-        let principal = match tenant.principals.get(request.principal) {
-            Some(principal) if !principal.disabled => principal,
+        let caller = tenant.caller(request.principal, request.token);
+        let principal = match &caller {
+            Some(principal) if !principal.disabled => &**principal,
             Some(_) => {
                 let who = request.principal;
                 return self.deny(format!("principal {who} of tenant {} is disabled", tenant.name));
@@ -147,20 +150,25 @@ impl PolicyEngine {
         target: &str,
         now_ns: u64,
     ) -> bool {
-        let Some(tenant_state) = self.tenants.get(tenant) else { return false };
-        let Some(caller) = tenant_state.principals.get(principal) else { return false };
+        let facts = Facts::default();
+        let request = AccessRequest { tenant, principal, token: None, action, plugin, target, facts: &facts };
+        self.may_see_object(&request, now_ns)
+    }
+
+    /// The same of a whole request; its facts do not matter.
+    pub fn may_see_object(&self, request: &AccessRequest<'_>, now_ns: u64) -> bool {
+        let Some(tenant_state) = self.tenants.get(request.tenant) else { return false };
+        let Some(caller) = tenant_state.caller(request.principal, request.token) else { return false };
         if caller.disabled {
             return false;
         }
-        let facts = Facts::default();
-        let request = AccessRequest { tenant, principal, action, plugin, target, facts: &facts };
-        let granted = is_granted(tenant_state, caller, &request, now_ns);
-        let slice = &tenant_state.slices[action_index(action)];
+        let granted = is_granted(tenant_state, &caller, request, now_ns);
+        let slice = &tenant_state.slices[action_index(request.action)];
         if !slice.has_listing() {
             return granted;
         }
         let needs = ContextNeeds::default();
-        match self.ask(tenant_state, caller, &request, needs, now_ns) {
+        match self.ask(tenant_state, &caller, request, needs, now_ns) {
             Ok(q) => slice.may_be_permitted(granted, &self.authorizer, &q.request, &q.entities),
             Err(_) => false,
         }

@@ -10,6 +10,7 @@
 
 mod builtin;
 mod definition;
+mod documents;
 mod egress;
 mod error;
 mod limits;
@@ -21,6 +22,7 @@ mod toolbox;
 mod upstream;
 
 pub use definition::{Definition, Definitions};
+pub use documents::DocumentClient;
 pub use error::UpstreamError;
 pub use limits::Limits;
 pub use plugin::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, ExecuteRequest, ListenEnd, Plugin};

@@ -34,11 +34,13 @@ pub enum Kind {
     Price,
     /// What may not leave in calls.
     Guard,
+    /// Who vouches for callers.
+    IdentityProvider,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -51,6 +53,7 @@ impl Kind {
         Kind::NodeGroup,
         Kind::Price,
         Kind::Guard,
+        Kind::IdentityProvider,
     ];
 
     /// The kind as written in YAML.
@@ -68,6 +71,7 @@ impl Kind {
             Kind::NodeGroup => "NodeGroup",
             Kind::Price => "Price",
             Kind::Guard => "Guard",
+            Kind::IdentityProvider => "IdentityProvider",
         }
     }
 
@@ -88,7 +92,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard"
+     NodeGroup, Price, Guard, IdentityProvider"
 )]
 pub struct UnknownKind(pub String);
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GuardSpec, Kind, Name, PolicyMode};
+use crate::{GuardSpec, IdentityProviderSpec, Kind, Name, PolicyMode};
 
 /// A typed spec; the variant is the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,7 @@ pub enum Spec {
     NodeGroup(NodeGroupSpec),
     Price(PriceSpec),
     Guard(GuardSpec),
+    IdentityProvider(IdentityProviderSpec),
 }
 
 impl Spec {
@@ -42,6 +43,7 @@ impl Spec {
             Spec::NodeGroup(_) => Kind::NodeGroup,
             Spec::Price(_) => Kind::Price,
             Spec::Guard(_) => Kind::Guard,
+            Spec::IdentityProvider(_) => Kind::IdentityProvider,
         }
     }
 }

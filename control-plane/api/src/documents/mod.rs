@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, GuardSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec,
-    QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
+    ApiKeySpec, GuardSpec, IdentityProviderSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec,
+    PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -280,6 +280,7 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::NodeGroup => spec!(NodeGroup, NodeGroupSpec),
         Kind::Price => spec!(Price, PriceSpec),
         Kind::Guard => spec!(Guard, GuardSpec),
+        Kind::IdentityProvider => spec!(IdentityProvider, IdentityProviderSpec),
     };
     if let Some(Spec::Secret(SecretSpec { sealed: Some(_), .. })) = &spec {
         let text = "a sealed value is not written by hand";

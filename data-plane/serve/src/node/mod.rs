@@ -15,6 +15,7 @@ mod lists;
 mod models;
 mod plane;
 mod schemas;
+mod step_up;
 mod target;
 
 pub use compiled::{CompileError, Compiled};
