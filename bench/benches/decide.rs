@@ -13,6 +13,7 @@ fn decide(c: &mut Criterion) {
     let (tenant, principal) = (name("acme"), name("ana"));
     let facts = Facts { transport: "http", ..Facts::default() };
     let request = AccessRequest {
+        token: None,
         tenant: &tenant,
         principal: &principal,
         action: Action::CallTool,

@@ -126,6 +126,7 @@ mod tests {
         let facts = Facts { transport: "http", ..Facts::default() };
         let (tenant, principal) = (name("acme"), name("ana"));
         let request = AccessRequest {
+            token: None,
             tenant: &tenant,
             principal: &principal,
             action: Action::CallTool,

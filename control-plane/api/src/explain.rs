@@ -1,8 +1,8 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, GuardSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec,
-    PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
+    ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec,
+    PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -51,6 +51,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::Price => generator.subschema_for::<PriceSpec>(),
         Kind::Guard => generator.subschema_for::<GuardSpec>(),
         Kind::KillSwitch => generator.subschema_for::<KillSwitchSpec>(),
+        Kind::IdentityProvider => generator.subschema_for::<IdentityProviderSpec>(),
     };
     schema.to_value()
 }

@@ -55,6 +55,7 @@ fn spec_json(spec: &Spec) -> Value {
         Spec::Price(s) => serde_json::to_value(s),
         Spec::Guard(s) => serde_json::to_value(s),
         Spec::KillSwitch(s) => serde_json::to_value(s),
+        Spec::IdentityProvider(s) => serde_json::to_value(s),
     };
     // Maps with text keys and plain scalars only: this cannot fail.
     value.unwrap_or_default()
@@ -108,5 +109,6 @@ pub fn summary(resource: &Resource) -> String {
         }
         Spec::Guard(s) => guard_summary(s),
         Spec::KillSwitch(s) => format!("{}: {}", s.scope(resource.metadata.tenant.as_ref()), s.reason),
+        Spec::IdentityProvider(s) => format!("{}, {:?} principals", s.issuer, s.principals).to_lowercase(),
     }
 }

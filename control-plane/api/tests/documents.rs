@@ -133,6 +133,7 @@ fn every_kind_can_be_written() {
         Kind::NodeGroup => "{nodes: ['canary-*'], holdS: 5}",
         Kind::Price => "{currency: EUR, models: ['*'], perMillionOutputTokensMicro: 500000}",
         Kind::Guard => "{rules: [{kinds: [card, secrets], action: mask}], paths: [{path: $.a, action: block}]}",
+        Kind::IdentityProvider => "{issuer: 'https://id.example.com', scopes: {tools.use: [r]}}",
         _ => "{}",
     };
     for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_governance()) {

@@ -85,6 +85,7 @@ pub(crate) fn check(resource: &Resource, problems: &mut Vec<Problem>) {
         Spec::Price(spec) => crate::prices::check(&mut check, spec),
         Spec::Guard(spec) => crate::guards::check(&mut check, spec),
         Spec::KillSwitch(spec) => crate::kill_switches::check(&mut check, spec),
+        Spec::IdentityProvider(spec) => crate::identity::check(&mut check, spec),
         Spec::Tenant(_) | Spec::Principal(_) | Spec::Secret(_) => {}
     }
 }

@@ -15,6 +15,7 @@ mod command;
 mod fields;
 mod guards;
 mod history;
+mod identity;
 mod key_ring;
 mod kill_switches;
 mod ledger;

@@ -37,6 +37,11 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
                 sibling(format!("spec.principals[{i}]"), Kind::Principal, name);
             }
         }
+        Spec::IdentityProvider(spec) => {
+            for (field, name) in crate::identity::roles(spec) {
+                sibling(field, Kind::Role, name);
+            }
+        }
         Spec::Plugin(spec) => match &spec.source {
             PluginSource::McpHttp(http) => {
                 for (header, reference) in &http.secret_headers {

@@ -13,7 +13,7 @@ use provost_types::{Kind, Resource, ResourceKey, Resources, Revision, Snapshot};
 use crate::{
     ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
     MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, Transaction, Unrecorded,
-    fields, guards, kill_switches, prices, references,
+    fields, guards, identity, kill_switches, prices, references,
 };
 
 /// What a transaction does to each resource it names, in key order.
@@ -190,6 +190,9 @@ impl State {
             guards::check_together(&candidate, &mut problems);
         }
         kill_switches::check_together(&report, &candidate, &mut problems);
+        if report.iter().any(|(k, _)| k.kind == Kind::IdentityProvider) {
+            identity::check_together(&candidate, &mut problems);
+        }
         if !problems.is_empty() {
             return Err(Rejected { problems });
         }

@@ -38,6 +38,13 @@ fn key(kind: Kind, name: &str) -> ResourceKey {
     ResourceKey { kind, tenant, name: Name::new(name).unwrap() }
 }
 
+/// A provider that is good but for what is given.
+fn identity(more: Value) -> Draft {
+    let mut spec = json!({"issuer": "https://id.example.com"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    acme("IdentityProvider", "x", spec)
+}
+
 fn base() -> State {
     let mut state = State::default();
     let puts = vec![
@@ -231,6 +238,26 @@ fn each_broken_rule_is_reported_with_its_field() {
         (guard_words(&[&"x".repeat(129)]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
         (guard_words::<&str>(&[]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
         (guard_words(&many_words(2_001)), "PV-RES-FIELD", "spec.dictionaries"),
+        (identity(json!({"issuer": "http://id.example.com"})), "PV-RES-FIELD", "spec.issuer"),
+        (identity(json!({"issuer": "https://u:p@id.example.com"})), "PV-RES-FIELD", "spec.issuer"),
+        (identity(json!({"issuer": "https://id.example.com/?a=b"})), "PV-RES-FIELD", "spec.issuer"),
+        (identity(json!({"issuer": "id.example.com"})), "PV-RES-FIELD", "spec.issuer"),
+        (identity(json!({"jwksUri": "ftp://id.example.com/keys"})), "PV-RES-FIELD", "spec.jwksUri"),
+        (identity(json!({"algorithms": []})), "PV-RES-FIELD", "spec.algorithms"),
+        (identity(json!({"leewaySeconds": 301})), "PV-RES-FIELD", "spec.leewaySeconds"),
+        (identity(json!({"audiences": [""]})), "PV-RES-FIELD", "spec.audiences"),
+        (identity(json!({"scopes": {"a b": ["reader"]}})), "PV-RES-FIELD", "spec.scopes"),
+        (identity(json!({"scopes": {"a": ["nobody"]}})), "PV-RES-REFERENCE", "spec.scopes.a[0]"),
+        (identity(json!({"claims": {"prefix": "Corp"}})), "PV-RES-FIELD", "spec.claims.prefix"),
+        (identity(json!({"claims": {"prefix": "a__"}})), "PV-RES-FIELD", "spec.claims.prefix"),
+        (identity(json!({"claims": {"prefix": "x".repeat(17)}})), "PV-RES-FIELD", "spec.claims.prefix"),
+        (identity(json!({"claims": {"principal": ""}})), "PV-RES-FIELD", "spec.claims.principal"),
+        (identity(json!({"claims": {"roles": {"claim": "g", "map": {}}}})), "PV-RES-FIELD", "spec.claims.roles.map"),
+        (
+            identity(json!({"claims": {"roles": {"claim": "g", "map": {"x": ["reader", "zed"]}}}})),
+            "PV-RES-REFERENCE",
+            "spec.claims.roles.map.x[1]",
+        ),
     ];
     for (bad, code, field) in cases {
         let mut state = base();
@@ -256,6 +283,9 @@ fn good_resources_are_taken() {
         acme("Price", "x", json!({"currency": "EUR", "tools": ["sql.*"], "models": ["*"], "perCallMicro": 5})),
         guard_words(&many_words(2_000)),
         acme("Guard", "x", json!({"principals": ["ann"], "paths": [{"path": "$..ssn", "action": "block"}]})),
+        identity(json!({"issuer": "http://127.0.0.1:8080/realms/a"})),
+        identity(json!({"scopes": {"tools:read": ["reader"]}, "principals": "any", "leewaySeconds": 0,
+            "claims": {"prefix": "corp-", "roles": {"claim": "realm.roles", "map": {"Staff": ["reader"]}}}})),
         acme("Role", "x", json!({"rules": [{"tools": ["*", "sql.*", "echo.say"]}]})),
         acme(
             "RoleBinding",
@@ -376,4 +406,23 @@ fn the_prices_of_a_tenant_have_one_currency_and_a_pattern_has_one_price() {
     // All of them at once is a change of currency.
     let dollars = vec![price("a", "USD", "sql.*"), price("b", "USD", "*")];
     state.apply(Revision(4), &transaction(dollars, vec![])).unwrap();
+}
+
+#[test]
+fn an_issuer_has_one_owner_and_a_role_that_tokens_give_stays() {
+    let mut state = base();
+    let globex =
+        |name: &str| draft("IdentityProvider", Some("globex"), name, json!({"issuer": "https://id.example.com"}));
+    let puts = vec![draft("Tenant", None, "globex", json!({})), identity(json!({"scopes": {"use": ["reader"]}}))];
+    state.apply(Revision(2), &transaction(puts, vec![])).unwrap();
+    let rejected = state.apply(Revision(3), &transaction(vec![globex("id")], vec![])).unwrap_err();
+    let problem = &rejected.problems[0];
+    assert_eq!((&*problem.code, problem.field.as_str()), ("PV-RES-FIELD", "spec.issuer"), "{rejected}");
+    assert!(!problem.message.contains("acme"), "what another tenant has is not said: {rejected}");
+    let readers = vec![key(Kind::Role, "reader"), key(Kind::RoleBinding, "readers")];
+    let rejected = state.apply(Revision(3), &transaction(vec![], readers)).unwrap_err();
+    assert_eq!(rejected.problems[0].code, "PV-RES-IN-USE", "{rejected}");
+    // Once it is free another one may have it.
+    let freed = transaction(vec![globex("id")], vec![key(Kind::IdentityProvider, "x")]);
+    state.apply(Revision(3), &freed).unwrap();
 }

@@ -1,6 +1,6 @@
 //! What comes back: from the executor, and to the transport.
 
-use provost_mcp::{RawJson, RpcError};
+use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{AuditReceipt, CallStatus, QuotaUnit};
 
 /// What an executor answers.
@@ -137,6 +137,15 @@ pub struct Rejection {
     pub retry_after_ms: Option<u64>,
     /// For limits: what is left of the one that refused.
     pub limit: Option<Box<LimitState>>,
+    /// The scopes of a token with which it would not be refused; told in `WWW-Authenticate`.
+    pub challenge: Option<Box<ScopeChallenge>>,
+}
+
+/// Scopes to ask an authorization server for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeChallenge {
+    /// All that are needed, those that the caller has included.
+    pub scopes: Vec<String>,
 }
 
 /// How what is used of a limit comes back.
@@ -189,7 +198,29 @@ impl Rejection {
             RejectionKind::Overloaded => RpcError::OVERLOADED,
             RejectionKind::AuditUnavailable => RpcError::AUDIT_UNAVAILABLE,
         };
-        Self { kind, code, error: RpcError::with_code(number, code, message), retry_after_ms: None, limit: None }
+        Self {
+            kind,
+            code,
+            error: RpcError::with_code(number, code, message),
+            retry_after_ms: None,
+            limit: None,
+            challenge: None,
+        }
+    }
+
+    /// The same with the scopes to ask for; without any it is as it was.
+    #[must_use]
+    pub fn with_scopes(mut self, scopes: Vec<String>) -> Self {
+        if !scopes.is_empty() {
+            // For transports without headers.
+            let data = self.error.data.as_ref().map_or(Ok(RawObject::new()), RawObject::parse);
+            if let Ok(mut data) = data {
+                data.set("scopes", RawJson::from(serde_json::json!(scopes)));
+                self.error.data = Some(data.finish());
+            }
+            self.challenge = Some(Box::new(ScopeChallenge { scopes }));
+        }
+        self
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use provost_mcp::{ProtocolVersion, RawJson};
-use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef};
+use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef, TokenFacts};
 
 use crate::{CallGuard, GuardedParams, Reservation};
 
@@ -30,8 +30,10 @@ impl std::fmt::Debug for Credential {
 pub struct Caller {
     /// Tenant and name.
     pub principal: PrincipalRef,
-    /// For the record: `api_key:NAME`, `anonymous`.
+    /// For the record: `api_key:NAME`, `jwt:PROVIDER`, `certificate`, `anonymous`.
     pub authenticated_by: String,
+    /// What a token of an identity provider says beside the name; decisions count it.
+    pub token: Option<Arc<TokenFacts>>,
 }
 
 /// Where the caller came in.
@@ -303,6 +305,13 @@ impl Call<Authenticated> {
 }
 
 impl Call<Resolved> {
+    /// The same call by another caller, for the question what would be decided then. Like every call it goes
+    /// no further but through `drive`, which never sees this one.
+    #[must_use]
+    pub fn supposing(&self, caller: Caller) -> Self {
+        let stage = Resolved { caller: Arc::new(caller), target: self.stage.target.clone() };
+        Self { request: self.request.clone(), stage }
+    }
     /// The caller.
     pub fn caller(&self) -> &Arc<Caller> {
         &self.stage.caller

@@ -42,6 +42,7 @@ async fn admit<P: Plane>(
     call: Call<Received>,
     facts: &mut Facts,
 ) -> Result<Call<Guarded>, Rejection> {
+    plane.prepare(snapshot, &call.request().credential).await;
     let caller = plane.authenticate(snapshot, &call)?;
     facts.caller = Some(caller.clone());
     let call: Call<Authenticated> = call.into_stage(|_| Authenticated { caller });
@@ -55,7 +56,8 @@ async fn admit<P: Plane>(
     facts.note(&decision);
     if !decision.is_allow() {
         let reason = decision.reason;
-        return Err(Rejection::new(RejectionKind::Denied, "PV-POLICY-DENIED", reason));
+        let denied = Rejection::new(RejectionKind::Denied, "PV-POLICY-DENIED", reason);
+        return Err(denied.with_scopes(plane.scopes_needed(snapshot, &call)));
     }
     let call: Call<Admitted> = call.into_stage(|resolved| Admitted { resolved, decision });
 

@@ -15,11 +15,13 @@ mod drive;
 mod guard;
 mod ports;
 
-pub use answer::{Answer, Effort, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, Usage};
+pub use answer::{
+    Answer, Effort, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, ScopeChallenge, Usage,
+};
 pub use call::{
     Admitted, Authenticated, Call, Caller, ClientFacts, Credential, Executed, Guarded, Intended, Limited, Operation,
     Received, Request, Resolved, Route, Target, TraceFacts, Validated,
 };
 pub use drive::drive;
 pub use guard::{CallGuard, GuardedParams};
-pub use ports::{AskError, ClientLink, Hold, Plane, Reservation};
+pub use ports::{AskError, Authorization, ClientLink, Hold, Plane, Reservation};

@@ -6,8 +6,8 @@ use provost_mcp::RawJson;
 use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, PrincipalRef, Revision};
 
 use crate::{
-    Admitted, Authenticated, Call, Caller, Execution, GuardedParams, Intended, LimitState, Limited, Received,
-    Rejection, Request, Resolved, Target, Usage, Validated,
+    Admitted, Authenticated, Call, Caller, Credential, Execution, GuardedParams, Intended, LimitState, Limited,
+    Received, Rejection, Request, Resolved, Target, Usage, Validated,
 };
 
 /// Units held for a call. A hold that is dropped before its call begins gives everything back, so
@@ -81,6 +81,15 @@ pub trait ClientLink: Send + Sync {
     fn cancelled(&self) -> BoxFuture<'_, ()>;
 }
 
+/// Where tokens come from (RFC 9728).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authorization {
+    /// Issuers whose tokens are taken.
+    pub servers: Vec<String>,
+    /// Scopes that mean something here.
+    pub scopes: Vec<String>,
+}
+
 /// The node: its snapshot and its decisions. Each method is one stage and gets the call in the
 /// only form in which that stage may see it.
 pub trait Plane: Send + Sync {
@@ -94,6 +103,15 @@ pub trait Plane: Send + Sync {
     /// Nanoseconds since the Unix epoch.
     fn now_ns(&self) -> u64;
 
+    /// Makes ready what `authenticate` needs and the node does not have yet, such as the keys of an
+    /// issuer. Waits a bounded time, and never for a credential that can be decided on now.
+    fn prepare(&self, _snapshot: &Arc<Self::Snapshot>, _credential: &Credential) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+    /// What clients are told of where tokens come from.
+    fn authorization(&self) -> Authorization {
+        Authorization::default()
+    }
     /// Who calls?
     fn authenticate(&self, snapshot: &Self::Snapshot, call: &Call<Received>) -> Result<Arc<Caller>, Rejection>;
     /// What does it touch? May wait for an upstream's list.
@@ -108,6 +126,11 @@ pub trait Plane: Send + Sync {
     }
     /// May it?
     fn authorise(&self, snapshot: &Self::Snapshot, call: &Call<Resolved>) -> Decision;
+    /// The scopes to ask for, by which a call that policy denied would be permitted; empty: there are
+    /// none, or the caller has no scopes.
+    fn scopes_needed(&self, _snapshot: &Self::Snapshot, _call: &Call<Resolved>) -> Vec<String> {
+        Vec::new()
+    }
     /// Is there enough left? May wait a bounded time for more.
     fn limit(
         &self,

@@ -123,6 +123,7 @@ impl Plane for FakePlane {
         self.step("authenticate");
         self.refused(Refuse::Authenticate, RejectionKind::Unauthenticated)?;
         Ok(Arc::new(Caller {
+            token: None,
             principal: PrincipalRef { tenant: Name::new("acme").unwrap(), name: Name::new("ana").unwrap() },
             authenticated_by: "api_key:k".into(),
         }))

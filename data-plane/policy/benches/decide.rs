@@ -93,6 +93,7 @@ fn decide(c: &mut Criterion) {
             next = (next + 7_919) % TOOLS;
             let (plugin, target) = &tools[next];
             let request = AccessRequest {
+                token: None,
                 tenant: &tenant,
                 principal: &principal,
                 action: Action::CallTool,

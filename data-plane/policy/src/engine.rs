@@ -1,9 +1,9 @@
 //! Decisions.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use cedar_policy::{Authorizer, Effect as PolicyEffect};
-use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot};
+use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot, TokenFacts};
 
 use crate::{
     Facts, PolicyProblem,
@@ -23,6 +23,8 @@ pub struct AccessRequest<'a> {
     pub tenant: &'a Name,
     /// The caller.
     pub principal: &'a Name,
+    /// What the caller's token says beside the name, where it came with one of an identity provider.
+    pub token: Option<&'a TokenFacts>,
     /// What is to be done.
     pub action: Action,
     /// The plugin that serves the object, if one does.
@@ -113,28 +115,28 @@ impl PolicyEngine {
 
     /// Whether the call may run at `now_ns` (nanoseconds since the Unix epoch), and why.
     pub fn decide(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
-        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+        let (tenant, principal) = match self.caller(request) {
             Ok(caller) => caller,
             Err(denied) => return denied,
         };
         let slice = tenant.slice(request.action);
         if slice.is_empty() {
-            return self.conclude(request, tenant.granting(principal, request, now_ns), &Verdict::default());
+            return self.conclude(request, tenant.granting(&principal, request, now_ns), &Verdict::default());
         }
-        match self.narrowed(tenant, principal, request, now_ns) {
-            Some(narrowed) => self.settle((tenant, principal), request, &narrowed, now_ns),
+        match self.narrowed(tenant, &principal, request, now_ns) {
+            Some(narrowed) => self.settle((tenant, &principal), request, &narrowed, now_ns),
             None => self.deny(INTERNAL.0.to_owned()),
         }
     }
 
     /// The same without what is remembered of earlier calls.
     pub fn decide_anew(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
-        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+        let (tenant, principal) = match self.caller(request) {
             Ok(caller) => caller,
             Err(denied) => return denied,
         };
-        match self.narrow(tenant, principal, request, now_ns) {
-            Some(narrowed) => self.settle((tenant, principal), request, &narrowed, now_ns),
+        match self.narrow(tenant, &principal, request, now_ns) {
+            Some(narrowed) => self.settle((tenant, &principal), request, &narrowed, now_ns),
             None => self.deny(INTERNAL.0.to_owned()),
         }
     }
@@ -143,18 +145,18 @@ impl PolicyEngine {
     /// is compared with in tests. Where the arguments cannot be read it may deny more.
     #[doc(hidden)]
     pub fn decide_by_all(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
-        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+        let (tenant, principal) = match self.caller(request) {
             Ok(caller) => caller,
             Err(denied) => return denied,
         };
         let slice = tenant.slice(request.action);
-        let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns).ok_or(INTERNAL);
+        let scene = Scene::new(self.vocabulary, tenant, &principal, request, now_ns).ok_or(INTERNAL);
         let asked = match scene.and_then(|scene| scene.ask(self.vocabulary, request, slice.needs(), now_ns)) {
             Ok(asked) => asked,
             Err(Unaskable(why)) => return self.deny(why.to_owned()),
         };
         let (enforced, observed) = slice.whole(&self.authorizer, &asked.request, &asked.entities);
-        let mut decision = self.conclude(request, tenant.granting(principal, request, now_ns), &enforced);
+        let mut decision = self.conclude(request, tenant.granting(&principal, request, now_ns), &enforced);
         decision.observed = dissent(&decision, &enforced, observed);
         decision
     }
@@ -162,24 +164,24 @@ impl PolicyEngine {
     /// What is decided of a call of which not everything is known; `None`: it depends on what is not.
     /// Of `policies` those may be missing that read what is not known.
     pub fn decide_without(&self, request: &AccessRequest<'_>, unknown: Unknown, now_ns: u64) -> Option<Decision> {
-        let (tenant, principal) = match self.caller(request.tenant, request.principal) {
+        let (tenant, principal) = match self.caller(request) {
             Ok(caller) => caller,
             Err(denied) => return Some(denied),
         };
-        let Some(narrowed) = self.narrowed(tenant, principal, request, now_ns) else {
+        let Some(narrowed) = self.narrowed(tenant, &principal, request, now_ns) else {
             return Some(self.deny(INTERNAL.0.to_owned()));
         };
         let hidden = ContextNeeds::hidden(unknown);
         let open = match &narrowed.open {
             Some(open) if open.needs.reads_any_of(hidden) => open,
-            _ => return Some(self.settle((tenant, principal), request, &narrowed, now_ns)),
+            _ => return Some(self.settle((tenant, &principal), request, &narrowed, now_ns)),
         };
         let (known, effects) = tenant.slice(request.action).split(open, hidden);
-        let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns)?;
+        let scene = Scene::new(self.vocabulary, tenant, &principal, request, now_ns)?;
         let asked = scene.ask(self.vocabulary, request, open.needs.without(hidden), now_ns).ok()?;
         let said = verdict(&self.authorizer, &asked.request, &known, &asked.entities);
         let said = said.join(narrowed.enforced.clone());
-        let roles = tenant.granting(principal, request, now_ns);
+        let roles = tenant.granting(&principal, request, now_ns);
         let allowed = !roles.is_empty() || !said.permits.is_empty();
         let may_permit = effects.contains(&PolicyEffect::Permit);
         let certain = !said.forbids.is_empty() || effects.is_empty() || (!allowed && !may_permit);
@@ -197,14 +199,19 @@ impl PolicyEngine {
         target: &str,
         now_ns: u64,
     ) -> bool {
-        let Ok((tenant_state, caller)) = self.caller(tenant, principal) else { return false };
         let facts = Facts::default();
-        let request = AccessRequest { tenant, principal, action, plugin, target, facts: &facts };
-        let granted = || tenant_state.is_granted(caller, &request, now_ns);
-        if tenant_state.slice(action).is_empty() {
+        let request = AccessRequest { tenant, principal, token: None, action, plugin, target, facts: &facts };
+        self.may_see_object(&request, now_ns)
+    }
+
+    /// The same of a whole request; its facts do not matter.
+    pub fn may_see_object(&self, request: &AccessRequest<'_>, now_ns: u64) -> bool {
+        let Ok((tenant, caller)) = self.caller(request) else { return false };
+        let granted = || tenant.is_granted(&caller, request, now_ns);
+        if tenant.slice(request.action).is_empty() {
             return granted();
         }
-        match self.narrowed(tenant_state, caller, &request, now_ns) {
+        match self.narrowed(tenant, &caller, request, now_ns) {
             Some(narrowed) => narrowed.may_be_permitted || (narrowed.enforced.forbids.is_empty() && granted()),
             None => false,
         }
@@ -216,11 +223,15 @@ impl PolicyEngine {
     }
 
     /// The tenant and caller, or why every call of this caller is denied.
-    pub(crate) fn caller(&self, tenant: &Name, who: &Name) -> Result<(&TenantState, &PrincipalState), Decision> {
+    pub(crate) fn caller<'a>(
+        &'a self,
+        request: &AccessRequest<'_>,
+    ) -> Result<(&'a TenantState, Cow<'a, PrincipalState>), Decision> {
+        let (tenant, who) = (request.tenant, request.principal);
         let Some(found) = self.tenants.get(tenant) else {
             return Err(self.deny(format!("there is no tenant {tenant}")));
         };
-        match found.principals.get(who) {
+        match found.caller(who, request.token) {
             Some(principal) if !principal.disabled => Ok((found, principal)),
             Some(_) => Err(self.deny(format!("principal {who} of tenant {} is disabled", found.name))),
             None => Err(self.deny(format!("tenant {} has no principal {who}", found.name))),
@@ -234,6 +245,10 @@ impl PolicyEngine {
         request: &AccessRequest<'_>,
         now_ns: u64,
     ) -> Option<Arc<Narrowed>> {
+        // What a token says is not in the key: two callers of one name may hold different ones.
+        if request.token.is_some() {
+            return self.narrow(tenant, principal, request, now_ns).map(Arc::new);
+        }
         let key = Key {
             tenant: request.tenant,
             principal: request.principal,

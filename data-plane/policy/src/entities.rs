@@ -15,7 +15,7 @@ use provost_types::{Action, Name, PrincipalSpec, PrincipalType};
 use crate::{grants::RoleIndex, schema::Vocabulary};
 
 /// A principal with the roles bound to it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PrincipalState {
     pub(crate) disabled: bool,
     kind: &'static str,
@@ -45,6 +45,11 @@ impl PrincipalState {
             phase_ends: Vec::new(),
             phases: vec![OnceLock::new()],
         }
+    }
+
+    /// The same with other facts and the same bindings. Who is disabled stays so.
+    pub(crate) fn with(&self, spec: &PrincipalSpec) -> Self {
+        Self { disabled: self.disabled || spec.disabled, roles: self.roles.clone(), ..Self::new(spec) }
     }
 
     /// Binds a role until `end`. Of several bindings of a role the one that lasts longest counts.

@@ -106,7 +106,8 @@ impl PolicyEngine {
             near_policies: Vec::new(),
             near_roles: Vec::new(),
         };
-        let Ok((tenant, principal)) = self.caller(request.tenant, request.principal) else { return told };
+        let Ok((tenant, principal)) = self.caller(request) else { return told };
+        let principal = &*principal;
         let held = tenant.granting(principal, request, now_ns);
         for role in &held {
             let (running, _) = self.bindings(request, role, now_ns);

@@ -1,13 +1,14 @@
 //! One tenant, compiled: its principals, roles, grants and policies.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
 use cedar_policy::{EntityUid, Validator};
 use imbl::ordmap::DiffItem;
-use provost_types::{Action, Kind, Name, Resource, ResourceKey, Resources, RoleSpec, Snapshot, Spec};
+use provost_types::{Action, Kind, Name, Resource, ResourceKey, Resources, RoleSpec, Snapshot, Spec, TokenFacts};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -26,6 +27,8 @@ pub(crate) struct TenantState {
     pub(crate) principals: HashMap<Name, PrincipalState>,
     /// Role names by index.
     pub(crate) roles: Vec<Name>,
+    /// The roles that some policy names.
+    named: HashMap<RoleIndex, EntityUid>,
     /// By action, in the order of `ACTIONS`.
     pub(crate) grants: [GrantIndex; ACTIONS.len()],
     /// By action, in the order of `ACTIONS`.
@@ -45,6 +48,7 @@ impl TenantState {
             name: name.clone(),
             principals: principals(sources),
             roles: Vec::new(),
+            named: HashMap::new(),
             grants: Default::default(),
             slices: Default::default(),
         };
@@ -55,6 +59,7 @@ impl TenantState {
         for principal in tenant.principals.values_mut() {
             principal.seal(&named);
         }
+        tenant.named = named;
         tenant.slices = ACTIONS.map(|a| PolicySlice::new(&rules, vocabulary.action(a)));
         tenant
     }
@@ -86,6 +91,26 @@ impl TenantState {
     pub(crate) fn is_granted(&self, principal: &PrincipalState, request: &AccessRequest<'_>, now_ns: u64) -> bool {
         let mut roles = self.grants[action_index(request.action)].roles(request.target);
         roles.any(|role| principal.holds(role, now_ns))
+    }
+
+    /// The caller of that name: one of the tenant's principals, or one whose token gives more, or makes
+    /// it. `None`: there is nobody.
+    pub(crate) fn caller(&self, name: &Name, token: Option<&TokenFacts>) -> Option<Cow<'_, PrincipalState>> {
+        let listed = self.principals.get(name);
+        let Some(token) = token else { return listed.map(Cow::Borrowed) };
+        let mut state = match listed {
+            Some(listed) => listed.with(&token.principal),
+            None if token.is_made => PrincipalState::new(&token.principal),
+            None => return None,
+        };
+        for role in &token.roles {
+            // Roles stand in order of name.
+            if let Ok(role) = self.roles.binary_search(role) {
+                state.bind(role as RoleIndex, None);
+            }
+        }
+        state.seal(&self.named);
+        Some(Cow::Owned(state))
     }
 
     fn add_roles(&mut self, sources: &[&Arc<Resource>], problems: &mut Vec<PolicyProblem>) -> HashMap<Name, RoleIndex> {

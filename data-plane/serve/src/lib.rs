@@ -14,6 +14,7 @@ mod frontend;
 mod guards;
 mod h3;
 mod http;
+mod identity;
 mod listen;
 mod mcp;
 pub mod node;

@@ -96,7 +96,14 @@ impl<P: Plane + 'static> Frontend<P> {
                 _ => Route::Merged,
             };
             match self.inbound(parts.headers, &authority, &path, route, peer) {
-                Ok(inbound) => self.enter_place(place, parts.method, inbound, body, upgrade).await,
+                Ok(inbound) => {
+                    if parts.uri.query().is_some_and(carries_token) {
+                        return self.refuse_token_in_url(&inbound);
+                    }
+                    // Whoever decides on the caller below decides at once.
+                    self.plane.prepare(&self.plane.snapshot(), &inbound.credential).await;
+                    self.enter_place(place, parts.method, inbound, body, upgrade).await
+                }
                 Err(cause) => {
                     tracing::error!(%cause, "no randomness for a call id");
                     empty(StatusCode::INTERNAL_SERVER_ERROR)
@@ -184,9 +191,12 @@ impl<P: Plane + 'static> Frontend<P> {
 
     /// RFC 9728.
     fn metadata(&self, inbound: &Inbound, path: &str) -> Response<ResponseBody> {
+        let mut authorization = self.plane.authorization();
+        authorization.servers.extend(self.config.authorization_servers.iter().cloned());
         let document = serde_json::json!({
             "resource": format!("{}{path}", inbound.base_url),
-            "authorization_servers": self.config.authorization_servers,
+            "authorization_servers": authorization.servers,
+            "scopes_supported": authorization.scopes,
             "bearer_methods_supported": ["header"],
             "resource_name": self.config.server_name,
         });
@@ -230,6 +240,11 @@ impl Unreadable {
         let (status, code, message) = self.said();
         openai::error(status, code, &message)
     }
+}
+
+/// Whether a query has a token where RFC 6750, section 2.3, once put it.
+fn carries_token(query: &str) -> bool {
+    url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token")
 }
 
 fn refused_response(refused: Refused) -> Response<ResponseBody> {

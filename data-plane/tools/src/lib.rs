@@ -10,6 +10,7 @@
 
 mod builtin;
 mod definition;
+mod documents;
 mod egress;
 mod error;
 mod limits;
@@ -22,6 +23,7 @@ mod toolbox;
 mod upstream;
 
 pub use definition::{Definition, Definitions};
+pub use documents::DocumentClient;
 pub use error::UpstreamError;
 pub use limits::Limits;
 pub use plugin::{ExecuteRequest, ListenEnd, Plugin, Pressure};

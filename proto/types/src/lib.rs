@@ -11,6 +11,7 @@ mod body;
 mod content_path;
 mod decision;
 mod guard;
+mod identity;
 mod inference;
 mod kill_switch;
 mod name;
@@ -30,6 +31,7 @@ pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use guard::{
     GuardAction, GuardDictionary, GuardDirection, GuardKind, GuardMode, GuardPathRule, GuardRule, GuardSpec,
 };
+pub use identity::{ClaimMapping, IdentityProviderSpec, ProviderPrincipals, RolesClaim, TokenAlgorithm, TokenFacts};
 pub use inference::{
     ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference, InferenceError,
     InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,

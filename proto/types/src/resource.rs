@@ -36,11 +36,13 @@ pub enum Kind {
     Guard,
     /// A switch that stops calls at once.
     KillSwitch,
+    /// Who vouches for callers.
+    IdentityProvider,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -54,6 +56,7 @@ impl Kind {
         Kind::Price,
         Kind::Guard,
         Kind::KillSwitch,
+        Kind::IdentityProvider,
     ];
 
     /// The kind as written in YAML.
@@ -72,6 +75,7 @@ impl Kind {
             Kind::Price => "Price",
             Kind::Guard => "Guard",
             Kind::KillSwitch => "KillSwitch",
+            Kind::IdentityProvider => "IdentityProvider",
         }
     }
 
@@ -95,7 +99,7 @@ impl Kind {
     /// The first wire version whose control-plane nodes can read resources of this kind.
     pub fn since_version(self) -> u32 {
         match self {
-            Kind::KillSwitch => 2,
+            Kind::KillSwitch | Kind::IdentityProvider => 2,
             _ => 1,
         }
     }
@@ -111,7 +115,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard, KillSwitch"
+     NodeGroup, Price, Guard, KillSwitch, IdentityProvider"
 )]
 pub struct UnknownKind(pub String);
 

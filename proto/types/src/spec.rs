@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GuardSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority, ResilienceSpec};
+use crate::{
+    GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority, ResilienceSpec,
+};
 
 /// A typed spec; the variant is the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,7 @@ pub enum Spec {
     Price(PriceSpec),
     Guard(GuardSpec),
     KillSwitch(KillSwitchSpec),
+    IdentityProvider(IdentityProviderSpec),
 }
 
 impl Spec {
@@ -44,6 +47,7 @@ impl Spec {
             Spec::Price(_) => Kind::Price,
             Spec::Guard(_) => Kind::Guard,
             Spec::KillSwitch(_) => Kind::KillSwitch,
+            Spec::IdentityProvider(_) => Kind::IdentityProvider,
         }
     }
 }

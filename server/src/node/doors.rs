@@ -52,6 +52,20 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// The addresses that agents know a node by which listens at `at`: the public one, or those of loopback.
+    pub fn addresses(&self, at: SocketAddr) -> Vec<String> {
+        match &self.public_url {
+            Some(url) => vec![url.clone()],
+            None if at.ip().is_loopback() => ["http", "https"]
+                .iter()
+                .flat_map(|scheme| {
+                    ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{scheme}://{host}:{}", at.port()))
+                })
+                .collect(),
+            None => Vec::new(),
+        }
+    }
+
     /// The front end's settings.
     pub fn front(&self, session_key: [u8; 32]) -> FrontendConfig {
         let mut front = FrontendConfig::new(session_key);

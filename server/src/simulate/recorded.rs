@@ -129,6 +129,7 @@ impl Recorded {
             client_address: self.address,
         };
         let access = AccessRequest {
+            token: None,
             tenant,
             principal: &self.principal,
             action: self.action,

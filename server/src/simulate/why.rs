@@ -104,6 +104,7 @@ fn tell(judge: &Judge, tenant: Name, revision: u64, call: Call) -> Answer {
         client_address: call.address,
     };
     let access = AccessRequest {
+        token: None,
         tenant: &tenant,
         principal: &call.principal,
         action: call.action,

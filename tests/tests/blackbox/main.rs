@@ -17,6 +17,9 @@ mod crash;
 mod files;
 mod guards;
 mod harness;
+mod identity;
+mod identity_attacks;
+mod idp;
 mod inference;
 mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]

@@ -97,7 +97,8 @@ fn explain_and_schema_speak_for_every_kind() {
     let schema = dev.cli(&["schema"]);
     assert!(schema.status.success(), "{}", text(&schema));
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
-    let kinds = "Tenant Principal ApiKey Role RoleBinding Policy Plugin Secret Quota NodeGroup Price Guard";
+    let kinds =
+        "Tenant Principal ApiKey Role RoleBinding Policy Plugin Secret Quota NodeGroup Price Guard IdentityProvider";
     for kind in kinds.split(' ') {
         assert!(schema.to_string().contains(&format!("\"{kind}\"")), "schema lacks {kind}");
         let explain = dev.cli(&["explain", kind]);

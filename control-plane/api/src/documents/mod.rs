@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, GuardSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec,
-    PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
+    ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec,
+    PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -285,6 +285,7 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::Price => spec!(Price, PriceSpec),
         Kind::Guard => spec!(Guard, GuardSpec),
         Kind::KillSwitch => spec!(KillSwitch, KillSwitchSpec),
+        Kind::IdentityProvider => spec!(IdentityProvider, IdentityProviderSpec),
     };
     if kind.is_governance() {
         let text = format!("a {kind} is made by a command and not by a document");

@@ -69,7 +69,8 @@ fn a_grant_is_for_its_action_only() {
         (Action::CallTool, "minilm", false),
         (Action::GetPrompt, "docs://a", false),
     ] {
-        let request = AccessRequest { tenant: &acme, principal: &ana, action, plugin: None, target, facts: &facts };
+        let request =
+            AccessRequest { token: None, tenant: &acme, principal: &ana, action, plugin: None, target, facts: &facts };
         assert_eq!(engine.decide(&request, NOW).is_allow(), allowed, "{action:?} {target}");
     }
 }

@@ -6,4 +6,5 @@ mod laws;
 mod listings;
 mod problems;
 mod scale;
+mod tokens;
 mod world;

@@ -93,6 +93,7 @@ pub fn call_with(engine: &PolicyEngine, who: &str, tool: &str, facts: &Facts<'_>
 pub fn decide(engine: &PolicyEngine, tenant: &str, who: &str, tool: &str, facts: &Facts<'_>, now_ns: u64) -> Decision {
     let (tenant, principal) = (name(tenant), name(who));
     let request = AccessRequest {
+        token: None,
         tenant: &tenant,
         principal: &principal,
         action: Action::CallTool,

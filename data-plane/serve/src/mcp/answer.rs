@@ -7,9 +7,14 @@ use provost_types::AuditReceipt;
 
 use crate::http::Final;
 
+/// The code of a request that brought no token, which is no error of a token (RFC 6750, section 3.1).
+const NO_TOKEN: &str = "PV-AUTH-MISSING";
+
 /// The status of a refusal. Denials of single tools are answers of the protocol, not of HTTP.
-pub(super) fn rejection_status(kind: RejectionKind) -> StatusCode {
-    match kind {
+pub(super) fn rejection_status(rejection: &Rejection) -> StatusCode {
+    match rejection.kind {
+        // RFC 6750: the client can ask for more (step-up).
+        RejectionKind::Denied if rejection.challenge.is_some() => StatusCode::FORBIDDEN,
         RejectionKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         RejectionKind::Limited => StatusCode::TOO_MANY_REQUESTS,
         RejectionKind::LimitUnknown | RejectionKind::Overloaded | RejectionKind::AuditUnavailable => {
@@ -37,11 +42,10 @@ pub(super) fn modern_status(code: i64) -> StatusCode {
 /// Headers that belong to a refusal. `metadata_url` is RFC 9728's.
 pub(crate) fn rejection_headers(rejection: &Rejection, metadata_url: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if rejection.kind == RejectionKind::Unauthenticated {
-        let challenge = format!("Bearer resource_metadata=\"{metadata_url}\"");
-        if let Ok(value) = HeaderValue::from_str(&challenge) {
-            headers.insert(header::WWW_AUTHENTICATE, value);
-        }
+    if let Some(challenge) = challenge(rejection, metadata_url)
+        && let Ok(value) = HeaderValue::from_str(&challenge)
+    {
+        headers.insert(header::WWW_AUTHENTICATE, value);
     }
     if let Some(ms) = rejection.retry_after_ms {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
@@ -57,6 +61,22 @@ fn retry_after(error: &RpcError) -> HeaderMap {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
     }
     headers
+}
+
+/// What a client does next about its token (RFC 6750, section 3; RFC 9728, section 5.1).
+fn challenge(rejection: &Rejection, metadata_url: &str) -> Option<String> {
+    let mut text = "Bearer ".to_owned();
+    match rejection.kind {
+        RejectionKind::Unauthenticated if rejection.code == NO_TOKEN => {}
+        RejectionKind::Unauthenticated => text.push_str("error=\"invalid_token\", "),
+        RejectionKind::Denied if rejection.challenge.is_some() => text.push_str("error=\"insufficient_scope\", "),
+        _ => return None,
+    }
+    if let Some(challenge) = &rejection.challenge {
+        text.push_str(&format!("scope=\"{}\", ", challenge.scopes.join(" ")));
+    }
+    text.push_str(&format!("resource_metadata=\"{metadata_url}\""));
+    Some(text)
 }
 
 /// `{"log":…,"index":…,"leafHash":…}`.
@@ -167,8 +187,8 @@ impl Context {
         }
         let error = with_receipt(rejection_error(rejection, &self.operation), receipt);
         let mut end = self.modern_error(error);
-        if rejection_status(rejection.kind) != StatusCode::OK {
-            end.status = rejection_status(rejection.kind);
+        if rejection_status(rejection) != StatusCode::OK {
+            end.status = rejection_status(rejection);
         }
         end.headers = rejection_headers(rejection, &self.metadata_url);
         end
@@ -213,7 +233,7 @@ impl Context {
             error.data = Some(data.finish());
         }
         let mut end = self.legacy_error(with_receipt(error, receipt));
-        end.status = rejection_status(rejection.kind);
+        end.status = rejection_status(rejection);
         end.headers = rejection_headers(rejection, &self.metadata_url);
         end
     }

@@ -1,9 +1,9 @@
 //! Refusals before there is a call: written to the record like any other, since a forged session
 //! or a token that is not good is what an auditor looks for first.
 
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use provost_data_pipeline::{Caller, Plane, Rejection};
-use provost_mcp::ProtocolVersion;
+use provost_mcp::{ProtocolVersion, RpcError};
 use provost_types::{AuditEvent, CallStatus, Effect, Impact, Phase, PrincipalRef, What, Who, Why};
 
 use super::{
@@ -102,10 +102,24 @@ impl<P: Plane + 'static> Frontend<P> {
         Err(rejection)
     }
 
+    /// Refuses a token in a URL, good or not: URLs stand in logs and histories (RFC 9700, section 4.3.2).
+    pub(crate) fn refuse_token_in_url(&self, inbound: &Inbound) -> Response<ResponseBody> {
+        let (code, reason) = ("PV-AUTH-QUERY", "a token stood in the URL; send it in the Authorization header");
+        let denied = Denied { caller: None, method: "http/request", code, reason: reason.to_owned() };
+        self.record_denied(inbound, denied);
+        let error = RpcError::with_code(RpcError::INVALID_REQUEST, code, reason);
+        let mut response = error_response(StatusCode::BAD_REQUEST, None, &error);
+        let challenge = format!("Bearer error=\"invalid_request\", resource_metadata=\"{}\"", inbound.metadata_url());
+        if let Ok(value) = HeaderValue::try_from(challenge) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+        response
+    }
+
     /// 401 unless the credential is good.
     pub(super) fn known_caller(&self, inbound: &Inbound, method: &str) -> Result<(), Refusal> {
         let Err(rejection) = self.recognise(inbound, method) else { return Ok(()) };
-        let status = match rejection_status(rejection.kind) {
+        let status = match rejection_status(&rejection) {
             StatusCode::OK => StatusCode::UNAUTHORIZED,
             status => status,
         };

@@ -45,10 +45,16 @@ impl ApiKeys {
             let caller = Arc::new(Caller {
                 principal: PrincipalRef { tenant: tenant.clone(), name: key.principal.clone() },
                 authenticated_by: format!("api_key:{}", resource.metadata.name),
+                token: None,
             });
             by_hash.insert(*hash.as_bytes(), ApiKey { caller, expires_ns, disabled });
         }
         Self { by_hash }
+    }
+
+    /// Whether the token is one of these keys, good or not.
+    pub(super) fn knows(&self, token: &str) -> bool {
+        self.by_hash.contains_key(blake3::hash(token.as_bytes()).as_bytes())
     }
 
     /// Whose token it is, at `now_ns`.

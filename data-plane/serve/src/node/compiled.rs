@@ -8,6 +8,7 @@ use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
 
 use super::api_keys::ApiKeys;
+use crate::identity::{Tokens, is_jwt};
 
 /// Why a revision cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,7 @@ pub struct Compiled {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) engine: PolicyEngine,
     pub(super) keys: ApiKeys,
+    pub(super) tokens: Tokens,
     pub(super) quotas: QuotaIndex,
     pub(super) prices: PriceIndex,
     pub(super) guards: GuardIndex,
@@ -60,20 +62,21 @@ impl Compiled {
     /// Compiles a later snapshot; tenants that did not change are taken over.
     pub fn next(&self, snapshot: Arc<Snapshot>) -> Result<Self, CompileError> {
         let engine = self.engine.recompile(&snapshot);
-        Self::with(engine, snapshot, Some(&self.guards))
+        Self::with(engine, snapshot, Some(self))
     }
 
     fn with(
         engine: Result<PolicyEngine, Vec<PolicyProblem>>,
         snapshot: Arc<Snapshot>,
-        guards: Option<&GuardIndex>,
+        before: Option<&Self>,
     ) -> Result<Self, CompileError> {
         let revision = snapshot.revision;
         let engine = engine.map_err(|problems| CompileError { revision, problems })?;
         let keys = ApiKeys::compile(&snapshot);
+        let tokens = Tokens::compile(&snapshot, before.map(|before| &before.tokens));
         let quotas = QuotaIndex::compile(&snapshot);
         let prices = PriceIndex::compile(&snapshot);
-        let guards = GuardIndex::compile(&snapshot, guards).map_err(|(key, cause)| {
+        let guards = GuardIndex::compile(&snapshot, before.map(|before| &before.guards)).map_err(|(key, cause)| {
             let message = format!("its dictionaries cannot be compiled: {cause}");
             let problem = PolicyProblem { key, message, line: None, column: None, hint: None };
             CompileError { revision, problems: vec![problem] }
@@ -95,12 +98,17 @@ impl Compiled {
         let inference = inference_plugins(&snapshot);
         let switches = Arc::new(KillSwitches::compile(&snapshot));
         let priorities = priorities(&snapshot);
-        Ok(Self { snapshot, engine, keys, quotas, prices, guards, switches, inference, plugin_facts, priorities })
+        Ok(Self { snapshot, engine, keys, tokens, quotas, prices, guards, switches, inference, plugin_facts, priorities })
     }
 
     /// What this was compiled from.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.clone()
+    }
+
+    /// Whether a bearer token is for the identity providers to judge, and no key of ours.
+    pub(super) fn is_of_provider(&self, token: &str) -> bool {
+        is_jwt(token) && self.tokens.has_any() && !self.keys.knows(token)
     }
 
     /// The revision.

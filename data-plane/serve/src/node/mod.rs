@@ -17,6 +17,7 @@ mod load;
 mod models;
 mod plane;
 mod schemas;
+mod step_up;
 mod switches;
 mod target;
 

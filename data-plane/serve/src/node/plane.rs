@@ -2,15 +2,16 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use provost_data_pipeline::{
-    Admitted, Authenticated, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold, Intended, Limited,
-    Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation, Resolved, Target, Validated,
+    Admitted, Authenticated, Authorization, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold,
+    Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation, Resolved,
+    Route, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, KillSwitches, SqlFacts};
 use provost_data_tools::{ExecuteRequest, Pressure, Toolbox};
@@ -64,6 +65,8 @@ pub struct Node {
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
     load: Arc<Load>,
+    /// Under which agents know the node: the audiences of tokens, each without `/mcp`.
+    addresses: OnceLock<Vec<String>>,
 }
 
 impl Node {
@@ -71,8 +74,9 @@ impl Node {
     pub fn new(ports: NodePorts, first: Compiled) -> Self {
         let NodePorts { audit, toolbox, inference, anonymous } = ports;
         toolbox.reconcile(&first.snapshot);
-        let anonymous =
-            anonymous.map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() }));
+        first.tokens.warm();
+        let anonymous = anonymous
+            .map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned(), token: None }));
         let switches = watch::Sender::new(first.switches.clone());
         let current = ArcSwap::from_pointee(first);
         Self {
@@ -88,7 +92,15 @@ impl Node {
             staleness: None,
             bodies: None,
             load: Arc::default(),
+            addresses: OnceLock::new(),
         }
+    }
+
+    /// Tells the addresses that agents know the node by (`https://mcp.example.com`); the first telling counts.
+    /// Tokens for them are taken where a provider names no audience; without any, none is.
+    pub fn known_as(&self, addresses: &[String]) {
+        let bare = addresses.iter().map(|address| address.trim_end_matches('/').to_owned()).collect();
+        let _ = self.addresses.set(bare);
     }
 
     /// With keys to keep bodies under; a node without records calls and nothing of their bodies.
@@ -117,6 +129,7 @@ impl Node {
     pub fn activate(&self, next: Compiled) {
         let switches = next.switches.clone();
         self.toolbox.reconcile(&next.snapshot);
+        next.tokens.warm();
         self.current.store(Arc::new(next));
         // After the state: a call that is admitted under the one before is stopped by this.
         self.switches.send_if_modified(|now| {
@@ -169,15 +182,25 @@ impl Node {
     }
 
     /// Who the credential says that calls.
-    pub(super) fn caller(&self, compiled: &Compiled, credential: &Credential) -> Result<Arc<Caller>, Rejection> {
+    pub(super) fn caller(
+        &self,
+        compiled: &Compiled,
+        credential: &Credential,
+        route: &Route,
+    ) -> Result<Arc<Caller>, Rejection> {
         match (credential, &self.anonymous) {
+            (Credential::Bearer(token), _) if compiled.is_of_provider(token) => {
+                let now_s = self.now_ns() / 1_000_000_000;
+                let addresses = self.addresses.get().map(Vec::as_slice).unwrap_or_default();
+                compiled.tokens.authenticate(token, route, &compiled.snapshot, addresses, now_s)
+            }
             (Credential::Bearer(token), _) => compiled.keys.authenticate(token, self.now_ns()),
             (Credential::Anonymous, Some(caller)) => Ok(caller.clone()),
-            (Credential::Anonymous, None) => Err(Rejection::new(
+            (Credential::Anonymous, None) => Err(compiled.tokens.challenge(Rejection::new(
                 RejectionKind::Unauthenticated,
                 "PV-AUTH-MISSING",
                 "no bearer token was sent; `provost token create` makes one",
-            )),
+            ))),
         }
     }
 
@@ -190,7 +213,9 @@ impl Node {
     ) -> bool {
         let (action, plugin, full) = target;
         let PrincipalRef { tenant, name } = &caller.principal;
-        compiled.engine.may_see(tenant, name, action, plugin, full, self.now_ns())
+        let (token, facts) = (caller.token.as_deref(), Facts::default());
+        let access = AccessRequest { tenant, principal: name, token, action, plugin, target: full, facts: &facts };
+        compiled.engine.may_see_object(&access, self.now_ns())
     }
 
     /// What a SQL text in the arguments does, where the plugin is a database.
@@ -352,7 +377,23 @@ impl Plane for Node {
     }
 
     fn authenticate(&self, snapshot: &Compiled, call: &Call<Received>) -> Result<Arc<Caller>, Rejection> {
-        self.caller(snapshot, &call.request().credential)
+        self.caller(snapshot, &call.request().credential, &call.request().route)
+    }
+
+    async fn prepare(&self, snapshot: &Arc<Compiled>, credential: &Credential) {
+        if let Credential::Bearer(token) = credential
+            && snapshot.is_of_provider(token)
+        {
+            Box::pin(snapshot.tokens.prepare(token)).await;
+        }
+    }
+
+    fn authorization(&self) -> Authorization {
+        self.current.load().tokens.authorization().clone()
+    }
+
+    fn scopes_needed(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Vec<String> {
+        super::step_up::scopes_needed(self, snapshot, call)
     }
 
     async fn resolve(&self, snapshot: &Arc<Compiled>, call: &Call<Authenticated>) -> Result<Target, Rejection> {
@@ -386,6 +427,7 @@ impl Plane for Node {
         let request = AccessRequest {
             tenant,
             principal: name,
+            token: call.caller().token.as_deref(),
             action,
             plugin: target.plugin.as_ref().map(Name::as_str),
             target: &target.full,

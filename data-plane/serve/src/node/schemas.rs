@@ -11,7 +11,7 @@ use crate::ToolSchemas;
 impl ToolSchemas for Node {
     fn input_schema(&self, credential: &Credential, route: &Route, tool: &str) -> Option<RawJson> {
         let compiled = self.compiled();
-        let caller = self.caller(&compiled, credential).ok()?;
+        let caller = self.caller(&compiled, credential, route).ok()?;
         let tenant = &caller.principal.tenant;
         let exists = |text: &str| self.toolbox.plugin(tenant, text).is_some();
         let (plugin, local) = match route {

@@ -153,12 +153,12 @@ impl Node {
             done = &mut running => return done,
         };
         stop.cancel();
-        let usage = match tokio::time::timeout(END_LIMIT, running).await {
-            Ok(ended) => ended.usage,
+        let (usage, effort) = match tokio::time::timeout(END_LIMIT, running).await {
+            Ok(ended) => (ended.usage, ended.effort),
             // What it used is not known; its upstream is cut off.
             Err(_) => Default::default(),
         };
-        Execution { reply: Reply::Error(error(&switch)), status: CallStatus::Cancelled, usage }
+        Execution { reply: Reply::Error(error(&switch)), status: CallStatus::Cancelled, usage, effort }
     }
 
     /// Resolves when a plugin is stopped for the caller: what it announces is not passed on any more.

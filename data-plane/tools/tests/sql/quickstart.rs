@@ -50,6 +50,7 @@ fn the_readme_is_true() {
         let facts = Facts { sql: Some(&analysis.facts), transport: "http", ..Facts::default() };
         let principal = Name::new(who).unwrap();
         let request = AccessRequest {
+            token: None,
             tenant: &acme,
             principal: &principal,
             action: Action::CallTool,

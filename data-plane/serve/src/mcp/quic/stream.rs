@@ -78,6 +78,7 @@ impl<P: Plane + 'static> Connection<P> {
                 return Ok(Begun::Error(None, error));
             }
         };
+        self.front.plane.prepare(&self.front.plane.snapshot(), &inbound.credential).await;
         let limits = JsonLimits { max_bytes: self.front.config.max_body_bytes, ..JsonLimits::REQUEST };
         let message = match Envelope::parse(opened.message, &limits) {
             Ok(message) => message,
