@@ -25,6 +25,8 @@ mod quic_client;
 mod quickstart;
 mod quotas;
 mod resources;
+mod scenarios;
+mod suite;
 mod upstreams;
 mod websocket;
 mod websocket_bad;

@@ -9,4 +9,5 @@ mod eras;
 mod listening;
 mod lists;
 mod npm_everything;
+mod several_nodes;
 mod toolbox;

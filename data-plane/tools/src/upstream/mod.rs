@@ -29,6 +29,6 @@ mod tasks;
 pub use connection::ServerFacts;
 pub(crate) use http::HttpTarget;
 pub use listen::ListenFilter;
-pub(crate) use listing::ListKind;
+pub use listing::ListKind;
 pub(crate) use mcp::McpUpstream;
 pub(crate) use stdio::StdioTarget;

@@ -22,8 +22,8 @@ use super::{
 use crate::{ExecuteRequest, UpstreamError};
 
 impl McpUpstream {
-    /// Runs one operation.
-    pub(crate) async fn execute(self: &Arc<Self>, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
+    /// Runs one operation on this node.
+    pub(crate) async fn execute_here(self: &Arc<Self>, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
         let outcome = match &request.operation {
             Operation::SetLogLevel => bounded(request, link, self.set_log_level(request)).await,
             Operation::Subscribe(uri) => bounded(request, link, self.subscribe(request, uri)).await,
@@ -38,7 +38,7 @@ impl McpUpstream {
         outcome.unwrap_or_else(|cause| self.failure(request, &cause))
     }
 
-    fn failure(&self, request: &ExecuteRequest<'_>, cause: &UpstreamError) -> Execution {
+    pub(super) fn failure(&self, request: &ExecuteRequest<'_>, cause: &UpstreamError) -> Execution {
         let mut error = cause.to_rpc(&self.plugin);
         if error.code == RpcError::LEGACY_RESOURCE_NOT_FOUND && request.client.protocol_version.era() == Era::Modern {
             error.code = RpcError::INVALID_PARAMS;
@@ -85,7 +85,7 @@ impl McpUpstream {
         match self.start_on(request, &connection).await {
             Err(UpstreamError::SessionGone) => {
                 // The server refused before it looked at the request: nothing was executed.
-                self.legacy.forget(&audience, &connection);
+                self.session_gone(&audience, &connection);
                 let (_, connection) = self.connection(request).await?;
                 self.start_on(request, &connection).await
             }
