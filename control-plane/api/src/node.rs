@@ -253,7 +253,8 @@ async fn steward(node: ControlNode, is_member: bool) {
     let members = async {
         if is_member {
             let (following, removing) = (reconcile::follow_members(node.clone()), members::remove_dead(node.clone()));
-            tokio::join!(following, removing, versions::announce(node.clone()));
+            let first_key = crate::secrets::make_first_key(node.clone());
+            tokio::join!(following, removing, first_key, versions::announce(node.clone()));
         }
     };
     tokio::join!(carrier::carry(node.clone()), members);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use provost_data_pipeline::{Credential, Route};
 use provost_mcp::RawJson;
 
-use crate::mcp::{QuicLimits, SocketLimits};
+use crate::{
+    SealKeys,
+    mcp::{QuicLimits, SocketLimits},
+};
 
 /// Settings of a [`Frontend`](crate::Frontend).
 #[derive(Clone)]
@@ -18,8 +21,8 @@ pub struct FrontendConfig {
     pub allowed_hosts: Vec<String>,
     /// The longest request body, in bytes.
     pub max_body_bytes: usize,
-    /// Seals session ids and MRTR states; the same on every node of the cluster.
-    pub session_key: [u8; 32],
+    /// Seal session ids and MRTR states; the same on every node of the cluster.
+    pub seal_keys: Arc<SealKeys>,
     /// `https://mcp.example.com`, for the metadata of RFC 9728. `None`: taken from `Host`.
     pub public_url: Option<String>,
     /// Issuers of tokens that are accepted here (RFC 9728 `authorization_servers`).
@@ -36,6 +39,9 @@ pub struct FrontendConfig {
     pub server_version: String,
     /// The longest wait for calls in flight after a shutdown was asked for, in milliseconds.
     pub drain_ms: u64,
+    /// How long connections are still accepted then, for those who do not know yet that the node goes,
+    /// in milliseconds; a part of `drain_ms`.
+    pub lame_duck_ms: u64,
 }
 
 impl FrontendConfig {
@@ -45,7 +51,7 @@ impl FrontendConfig {
     pub const DRAIN_MS: u64 = 4_000;
 
     /// Defaults for a node on loopback.
-    pub fn new(session_key: [u8; 32]) -> Self {
+    pub fn new(seal_keys: Arc<SealKeys>) -> Self {
         let loopback = ["localhost", "127.0.0.1", "[::1]"];
         Self {
             allowed_origins: loopback
@@ -54,7 +60,7 @@ impl FrontendConfig {
                 .collect(),
             allowed_hosts: loopback.iter().map(ToString::to_string).collect(),
             max_body_bytes: Self::MAX_BODY_BYTES,
-            session_key,
+            seal_keys,
             public_url: None,
             authorization_servers: Vec::new(),
             audit_receipts: true,
@@ -63,6 +69,7 @@ impl FrontendConfig {
             server_name: "provost".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             drain_ms: Self::DRAIN_MS,
+            lame_duck_ms: 0,
         }
     }
 

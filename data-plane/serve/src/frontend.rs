@@ -14,8 +14,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     FrontendConfig, Readiness, ToolSchemas,
     http::Doorkeeper,
-    mcp::{Asks, SessionSealer, Sessions, StateSealer},
+    mcp::{Asks, SessionDesk, SessionSealer, Sessions, StateSealer},
     seal::{SealFailed, random_id},
+    siblings::Siblings,
 };
 
 /// The longest `traceparent` that is taken from a header.
@@ -39,8 +40,10 @@ pub struct Frontend<P> {
     pub(crate) doorkeeper: Doorkeeper,
     pub(crate) session_ids: SessionSealer,
     pub(crate) states: StateSealer,
-    pub(crate) sessions: Sessions,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) asks: Arc<Asks>,
+    /// The other nodes.
+    pub(crate) siblings: Arc<Siblings>,
     pub(crate) server_info: RawJson,
     pub(crate) schemas: Option<Arc<dyn ToolSchemas>>,
     pub(crate) readiness: Option<Readiness>,
@@ -55,13 +58,15 @@ pub struct Frontend<P> {
 impl<P: Plane + 'static> Frontend<P> {
     /// A front end. Errors: the machine's cryptography is unusable.
     pub fn new(plane: Arc<P>, config: FrontendConfig) -> Result<Self, SealFailed> {
+        let siblings = Siblings::new("");
         Ok(Self {
             plane,
             doorkeeper: Doorkeeper::new(&config.allowed_hosts, &config.allowed_origins),
-            session_ids: SessionSealer::new(&config.session_key)?,
-            states: StateSealer::new(&config.session_key)?,
-            sessions: Sessions::default(),
-            asks: Arc::new(Asks::default()),
+            session_ids: SessionSealer::new(config.seal_keys.clone()),
+            states: StateSealer::new(config.seal_keys.clone()),
+            sessions: Arc::new(Sessions::new(siblings.tag())),
+            asks: Arc::new(Asks::new(siblings.tag())),
+            siblings,
             server_info: config.server_info(),
             schemas: None,
             readiness: None,
@@ -76,6 +81,17 @@ impl<P: Plane + 'static> Frontend<P> {
     #[must_use]
     pub fn with_schemas(mut self, schemas: Arc<dyn ToolSchemas>) -> Self {
         self.schemas = Some(schemas);
+        self
+    }
+
+    /// Shares legacy sessions with other nodes.
+    #[must_use]
+    pub fn with_siblings(mut self, siblings: Arc<Siblings>) -> Self {
+        self.sessions = Arc::new(Sessions::new(siblings.tag()));
+        self.asks = Arc::new(Asks::new(siblings.tag()));
+        let desk = SessionDesk { sessions: self.sessions.clone(), asks: self.asks.clone() };
+        siblings.attach(desk, self.draining.clone());
+        self.siblings = siblings;
         self
     }
 

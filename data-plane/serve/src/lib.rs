@@ -24,6 +24,8 @@ mod quic;
 pub mod quota;
 mod routes;
 mod seal;
+mod seal_keys;
+pub mod siblings;
 mod tls;
 
 pub use crate::{
@@ -32,6 +34,7 @@ pub use crate::{
     http::{ResponseBody, SseBody},
     listen::{Doors, PlainRule},
     seal::SealFailed,
+    seal_keys::SealKeys,
     tls::{ServerTls, TlsUnusable},
 };
 pub(crate) use mcp::error_response as mcp_error;

@@ -2,27 +2,40 @@
 //!
 //! One TCP port takes HTTP, plain or under TLS or both, and the UDP port of the same number takes
 //! QUIC. What comes out of a connection is served by [`Frontend::respond`] and its likes.
+//!
+//! The end comes in three steps, so that no request meets a connection that is just being closed. First
+//! the node says that it is going: `/readyz` is not ready, HTTP/1.1 answers carry `Connection: close`,
+//! HTTP/2 and HTTP/3 say GOAWAY, sockets begin nothing new; but connections are still accepted, by those
+//! who have not heard. After [`crate::FrontendConfig::lame_duck_ms`] the port is closed, then what is idle.
+//! Calls in flight end, or the drain does.
 
-use std::{convert::Infallible, io, net::UdpSocket, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{SocketAddr, UdpSocket},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto,
 };
 use provost_data_pipeline::Plane;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Frontend, Peer, ServerTls, quic::QuicServer};
 
@@ -73,6 +86,12 @@ struct Tcp {
     plain: PlainRule,
     /// Where HTTP/3 is, for responses under TLS (RFC 7838).
     alt_svc: Option<HeaderValue>,
+    /// One permit for each connection that may still be accepted.
+    slots: Arc<Semaphore>,
+    /// Those that are open.
+    open: TaskTracker,
+    /// Cancelled when connections that are idle are to be closed.
+    closing: CancellationToken,
 }
 
 fn alt_svc(port: u16) -> Option<HeaderValue> {
@@ -85,8 +104,8 @@ impl<P: Plane + 'static> Frontend<P> {
         self.serve_doors(Doors { tcp: listener, udp: None, tls: None, plain: PlainRule::Served }, shutdown).await
     }
 
-    /// Serves connections until `shutdown`, then lets calls in flight end (at most
-    /// [`crate::FrontendConfig::drain_ms`]).
+    /// Serves connections until `shutdown`, then says goodbye and lets calls in flight end (at most
+    /// [`crate::FrontendConfig::drain_ms`] after `shutdown`).
     ///
     /// If the process dies instead, calls past their intent stand as `unknown` in the record.
     pub async fn serve_doors(self: &Arc<Self>, doors: Doors, shutdown: CancellationToken) -> io::Result<()> {
@@ -100,71 +119,103 @@ impl<P: Plane + 'static> Frontend<P> {
             let front = self.clone();
             tokio::spawn(async move { quic.serve(&front).await });
         }
-        let graceful = GracefulShutdown::new();
         let tcp = Tcp {
             acceptor: tls.map(|tls| TlsAcceptor::from(tls.tcp)),
             plain,
             alt_svc: port.filter(|_| quic.is_some()).and_then(alt_svc),
+            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            open: TaskTracker::new(),
+            closing: CancellationToken::new(),
         };
-        self.accept(&listener, &tcp, &graceful, &shutdown).await?;
-        drop(listener);
-        self.drain(graceful).await;
+        tokio::select! {
+            ended = self.accept(&listener, &tcp) => ended?,
+            () = shutdown.cancelled() => {}
+        }
+        self.leave(listener, &tcp).await;
         if let Some(quic) = quic {
             let _ = timeout(GOODBYE_TIMEOUT, quic.close()).await;
         }
         Ok(())
     }
 
-    async fn accept(
-        self: &Arc<Self>,
-        listener: &TcpListener,
-        tcp: &Tcp,
-        graceful: &GracefulShutdown,
-        shutdown: &CancellationToken,
-    ) -> io::Result<()> {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    /// Takes connections. Ends only with an error.
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, tcp: &Tcp) -> io::Result<()> {
         loop {
-            let slot = tokio::select! {
-                slot = slots.clone().acquire_owned() => slot.map_err(io::Error::other)?,
-                () = shutdown.cancelled() => return Ok(()),
+            let slot = tcp.slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(cause) => {
+                    tracing::warn!(%cause, "PV-HTTP-ACCEPT: a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    continue;
+                }
             };
-            let (stream, address) = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    Err(cause) => {
-                        tracing::warn!(%cause, "PV-HTTP-ACCEPT: a connection was not accepted");
-                        tokio::time::sleep(ACCEPT_BACKOFF).await;
-                        continue;
-                    }
-                },
-                () = shutdown.cancelled() => return Ok(()),
-            };
-            // Small answers leave at once.
-            let _ = stream.set_nodelay(true);
-            let peer = Peer { address: Some(address), transport: "http", is_secure: false };
-            let (front, tcp, watcher) = (self.clone(), tcp.clone(), graceful.watcher());
-            tokio::spawn(async move {
-                front.tcp_connection(stream, peer, tcp, watcher).await;
-                drop(slot);
-            });
+            self.begin(stream, address, tcp, slot);
+        }
+    }
+
+    fn begin(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tcp: &Tcp, slot: OwnedSemaphorePermit) {
+        // Small answers leave at once.
+        let _ = stream.set_nodelay(true);
+        let peer = Peer { address: Some(address), transport: "http", is_secure: false };
+        let (front, served) = (self.clone(), tcp.clone());
+        tcp.open.spawn(async move {
+            front.tcp_connection(stream, peer, served).await;
+            drop(slot);
+        });
+    }
+
+    /// Closes the port. What the kernel has accepted before would be reset with it, and is taken first.
+    fn close(self: &Arc<Self>, listener: TcpListener, tcp: &Tcp) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let (Ok((stream, address)), Ok(slot)) = (listener.accept(), tcp.slots.clone().try_acquire_owned()) {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.begin(stream, address, tcp, slot);
+            }
+        }
+    }
+
+    /// See the module.
+    async fn leave(self: &Arc<Self>, listener: TcpListener, tcp: &Tcp) {
+        let limit = tokio::time::Instant::now() + Duration::from_millis(self.config.drain_ms);
+        self.draining.cancel();
+        self.sessions.drain();
+        let said = Duration::from_millis(self.config.lame_duck_ms);
+        let _ = tokio::time::timeout_at(limit, timeout(said, self.accept(&listener, tcp))).await;
+        self.close(listener, tcp);
+        tcp.closing.cancel();
+        self.calls.close();
+        tcp.open.close();
+        let all = async {
+            self.calls.wait().await;
+            tcp.open.wait().await;
+            self.siblings.hosted_calls_end().await;
+        };
+        if tokio::time::timeout_at(limit, all).await.is_err() {
+            tracing::warn!(
+                in_flight = self.calls.len(),
+                "PV-HTTP-DRAIN: calls were still in flight when the drain ended"
+            );
         }
     }
 
     /// Takes TLS off a connection, if it has it.
-    async fn tcp_connection(self: Arc<Self>, stream: TcpStream, peer: Peer, tcp: Tcp, watcher: Watcher) {
-        let Some(acceptor) = tcp.acceptor else { return self.connection(stream, peer, None, watcher).await };
+    async fn tcp_connection(self: Arc<Self>, stream: TcpStream, peer: Peer, tcp: Tcp) {
+        let Some(acceptor) = tcp.acceptor else { return self.connection(stream, peer, None, tcp.closing).await };
         if tcp.plain == PlainRule::Served {
             let mut first = [0];
             match timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await {
                 Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {}
-                Ok(Ok(1)) => return self.connection(stream, peer, None, watcher).await,
+                Ok(Ok(1)) => return self.connection(stream, peer, None, tcp.closing).await,
                 _ => return,
             }
         }
         match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let peer = Peer { is_secure: true, ..peer };
-                Box::pin(self.connection(stream, peer, tcp.alt_svc, watcher)).await;
+                Box::pin(self.connection(stream, peer, tcp.alt_svc, tcp.closing)).await;
             }
             // Scanners, and clients that do not trust the certificate, are daily business.
             Ok(Err(cause)) => tracing::debug!(%cause, "a TLS handshake failed"),
@@ -174,8 +225,13 @@ impl<P: Plane + 'static> Frontend<P> {
 
     /// Serves one connection that TLS has been taken off. A connection that becomes a WebSocket ends
     /// here, and goes on as a task of [`Frontend::calls`].
-    async fn connection<I>(self: Arc<Self>, stream: I, peer: Peer, alt_svc: Option<HeaderValue>, watcher: Watcher)
-    where
+    async fn connection<I>(
+        self: Arc<Self>,
+        stream: I,
+        peer: Peer,
+        alt_svc: Option<HeaderValue>,
+        closing: CancellationToken,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -185,36 +241,46 @@ impl<P: Plane + 'static> Frontend<P> {
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_H2_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES);
+        let draining = self.draining.clone();
+        // HTTP/2 can say that it ends while requests are on their way; HTTP/1.1 only with an answer.
+        let is_h2 = Arc::new(AtomicBool::new(false));
+        let seen = is_h2.clone();
         let service = service_fn(move |request| {
-            let (front, alt_svc) = (self.clone(), alt_svc.clone());
+            let (front, alt_svc, seen) = (self.clone(), alt_svc.clone(), seen.clone());
             async move {
+                let is_h2 = request.version() >= Version::HTTP_2;
+                seen.store(is_h2, Ordering::Relaxed);
                 let mut response = front.respond(request, peer).await;
                 if let Some(value) = alt_svc {
                     response.headers_mut().insert(header::ALT_SVC, value);
                 }
+                let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if front.draining.is_cancelled() && !is_h2 && !is_upgrade {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        if let Err(cause) = watcher.watch(connection).await {
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let (mut is_told, mut is_closing) = (false, false);
+        let ended = loop {
+            tokio::select! {
+                ended = connection.as_mut() => break ended,
+                () = draining.cancelled(), if !is_told => {
+                    is_told = true;
+                    if is_h2.load(Ordering::Relaxed) {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+                () = closing.cancelled(), if !is_closing => {
+                    is_closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        };
+        if let Err(cause) = ended {
             // Clients that leave are daily business.
             tracing::debug!(%cause, "a connection broke");
-        }
-    }
-
-    async fn drain(&self, graceful: GracefulShutdown) {
-        self.draining.cancel();
-        self.sessions.drain();
-        self.calls.close();
-        let all = async {
-            self.calls.wait().await;
-            graceful.shutdown().await;
-        };
-        if tokio::time::timeout(Duration::from_millis(self.config.drain_ms), all).await.is_err() {
-            tracing::warn!(
-                in_flight = self.calls.len(),
-                "PV-HTTP-DRAIN: calls were still in flight when the drain ended"
-            );
         }
     }
 }

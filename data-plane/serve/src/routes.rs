@@ -131,8 +131,8 @@ impl<P: Plane + 'static> Frontend<P> {
     {
         match (place, method) {
             (Place::Mcp(_), Method::GET) if asks_for_socket(&inbound.headers) => self.mcp_socket(inbound, upgrade),
-            (Place::Mcp(_), Method::GET) => self.mcp_get(inbound),
-            (Place::Mcp(_), Method::DELETE) => self.mcp_delete(&inbound),
+            (Place::Mcp(_), Method::GET) => self.mcp_get(inbound).await,
+            (Place::Mcp(_), Method::DELETE) => self.mcp_delete(&inbound).await,
             (Place::Mcp(_), Method::POST) => match self.json_body(&inbound, body).await {
                 Ok(body) => Box::pin(self.mcp_post(inbound, body)).await,
                 Err(fault) => fault.mcp(),

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, HttpPlugin, Inference, Kind, Name, PluginSource, PluginSpec, Resource, ResourceKey, SecretRef,
+    BuiltinPlugin, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec, Resource, ResourceKey, SecretRef,
     Snapshot, Spec, StdioPlugin,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -20,6 +20,7 @@ use crate::{
     Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
     plugin::Identity,
+    siblings::{Kin, PluginId, Siblings},
     upstream::{HttpTarget, McpUpstream, StdioTarget},
 };
 
@@ -39,6 +40,8 @@ pub struct ToolboxDeps {
     pub data_dir: PathBuf,
     /// Bounds.
     pub limits: Limits,
+    /// The other nodes that run the same plugins; `None`: there are none.
+    pub siblings: Option<Arc<dyn Siblings>>,
 }
 
 type Plugins = HashMap<(Name, Name), Running>;
@@ -124,14 +127,27 @@ impl Toolbox {
         let name = &resource.metadata.name;
         let id = || Identity::new(tenant.clone(), name.clone(), spec_digest(spec), spec);
         let started = match &spec.source {
-            PluginSource::McpHttp(http) => self.http(tenant, name, http).map(|u| Plugin::mcp(id(), u)),
-            PluginSource::McpStdio(stdio) => self.stdio(tenant, name, stdio).map(|u| Plugin::mcp(id(), u)),
+            PluginSource::McpHttp(http) => self.http(tenant, name, http, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u)),
+            PluginSource::McpStdio(stdio) => self.stdio(tenant, name, stdio, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u)),
             PluginSource::Builtin(builtin) => self.builtin(tenant, builtin).map(|b| Plugin::builtin(id(), b)),
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
     }
 
-    fn http(&self, tenant: &Name, name: &Name, spec: &HttpPlugin) -> Result<Arc<McpUpstream>, UpstreamError> {
+    fn kin(&self, tenant: &Name, resource: &Resource, spec: &PluginSpec) -> Option<Kin> {
+        let nodes = self.deps.siblings.clone()?;
+        let (tenant, name) = (tenant.clone(), resource.metadata.name.clone());
+        let is_single = matches!(&spec.source, PluginSource::McpStdio(stdio) if stdio.instances == Instances::One);
+        Some(Kin { plugin: PluginId { tenant, name, digest: spec_digest(spec) }, nodes, is_single })
+    }
+
+    fn http(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        spec: &HttpPlugin,
+        kin: Option<Kin>,
+    ) -> Result<Arc<McpUpstream>, UpstreamError> {
         let mut headers = HeaderMap::new();
         for (key, text) in &spec.headers {
             headers.insert(header_name(key)?, header_value(key, text)?);
@@ -143,10 +159,16 @@ impl Toolbox {
             headers.insert(header_name(key)?, value);
         }
         let target = HttpTarget::new(&spec.url, headers, &self.deps.limits)?;
-        Ok(McpUpstream::http(name.as_str(), target, spec.era, &self.deps.limits))
+        Ok(McpUpstream::http(name.as_str(), target, spec.era, &self.deps.limits, kin))
     }
 
-    fn stdio(&self, tenant: &Name, name: &Name, spec: &StdioPlugin) -> Result<Arc<McpUpstream>, UpstreamError> {
+    fn stdio(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        spec: &StdioPlugin,
+        kin: Option<Kin>,
+    ) -> Result<Arc<McpUpstream>, UpstreamError> {
         let mut secret_env = BTreeMap::new();
         for (key, reference) in &spec.secret_env {
             secret_env.insert(key.clone(), self.secret(tenant, reference)?);
@@ -160,7 +182,7 @@ impl Toolbox {
             cwd: spec.cwd.clone(),
             max_bytes: self.deps.limits.max_answer_bytes,
         };
-        Ok(McpUpstream::stdio(name.as_str(), target, spec.era, &self.deps.limits))
+        Ok(McpUpstream::stdio(name.as_str(), target, spec.era, &self.deps.limits, kin))
     }
 
     fn builtin(&self, tenant: &Name, spec: &BuiltinPlugin) -> Result<Builtin, UpstreamError> {

@@ -44,7 +44,7 @@ pub use resilience::{
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};
 pub use spec::{
-    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, PriceSpec,
+    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, Instances, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, PriceSpec,
     PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec,
     SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
 };

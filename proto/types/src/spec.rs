@@ -219,6 +219,28 @@ pub struct StdioPlugin {
     /// The era; found out if not given.
     #[serde(default)]
     pub era: Era,
+    /// How many of the nodes that serve calls run it.
+    #[serde(default, skip_serializing_if = "Instances::is_default")]
+    pub instances: Instances,
+}
+
+/// Where the processes of a stdio plugin run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Instances {
+    /// On one node, which the others ask: what a process remembers is the same for every client,
+    /// whichever node it uses. When that node goes, another one starts it anew.
+    #[default]
+    One,
+    /// On each node: no call goes over another node, and processes know nothing of each other. For
+    /// servers that remember nothing, or only on a disk that all nodes share.
+    EveryNode,
+}
+
+impl Instances {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A source of tools that is part of Provost.

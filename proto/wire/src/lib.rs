@@ -26,6 +26,11 @@ pub mod governance {
 pub mod node {
     tonic::include_proto!("provost.node.v1");
 }
+/// What data-plane nodes say to each other, version 1. See `proto/sibling.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod sibling {
+    tonic::include_proto!("provost.sibling.v1");
+}
 mod client;
 pub mod convert;
 mod failure;

@@ -1,12 +1,15 @@
 //! `[data_plane]`: how agents are served.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 
 use crate::{
     agent_tls::TlsFiles,
-    node::doors::{AgentConfig, AgentTls},
+    node::doors::{AgentConfig, AgentTls, Leaving},
 };
 
 /// `[data_plane]`.
@@ -27,6 +30,13 @@ pub struct DataPlaneFile {
     /// Calls at once on this node; beyond it calls are refused, those of principals with low priority first.
     /// Default: 4096. Less on a machine with little memory.
     pub max_calls: Option<u32>,
+    /// After SIGTERM calls in flight get so long, and then the process ends. Default 3.5: the process is
+    /// gone within five seconds. Longer where calls take longer; keep it below the time after which
+    /// whoever stops the process kills it.
+    pub drain_seconds: Option<f64>,
+    /// For so long of it connections are still accepted, while `/readyz` says that the node goes. Default
+    /// 1. Longer where a balancer looks less often; 0 where none looks.
+    pub notice_seconds: Option<f64>,
 }
 
 /// `[data_plane.tls]`.
@@ -60,13 +70,35 @@ pub(super) fn check(file: &DataPlaneFile, data_dir: &Path, say: &mut impl FnMut(
     if file.max_calls == Some(0) {
         say("data_plane.max_calls", "is 0: no call could run; write 1 or more, or leave it out".to_owned());
     }
+    let leaving = leaving(file, say);
     AgentConfig {
         tls,
         hosts: file.hosts.clone(),
         origins: file.origins.clone(),
         public_url: file.public_url.clone(),
         max_calls: file.max_calls,
+        leaving: Some(leaving),
     }
+}
+
+/// The longest drain: an hour.
+const MAX_DRAIN_SECONDS: f64 = 3_600.0;
+
+fn leaving(file: &DataPlaneFile, say: &mut impl FnMut(&'static str, String)) -> Leaving {
+    let mut seconds = |key, given: Option<f64>, default: Duration| match given {
+        None => default,
+        Some(s) if (0.0..=MAX_DRAIN_SECONDS).contains(&s) => Duration::from_secs_f64(s),
+        Some(s) => {
+            say(key, format!("`{s}` must be between 0 and {MAX_DRAIN_SECONDS} seconds"));
+            default
+        }
+    };
+    let drain = seconds("data_plane.drain_seconds", file.drain_seconds, Leaving::DEFAULT.drain);
+    let notice = seconds("data_plane.notice_seconds", file.notice_seconds, Leaving::DEFAULT.notice.min(drain));
+    if notice > drain {
+        say("data_plane.notice_seconds", format!("is a part of drain_seconds, which is {}", drain.as_secs_f64()));
+    }
+    Leaving { drain, notice }
 }
 
 #[cfg(test)]
@@ -98,9 +130,24 @@ mod tests {
     }
 
     #[test]
+    fn a_node_takes_leave_within_bounds() {
+        assert_eq!(read("").unwrap().leaving, Some(Leaving::DEFAULT));
+        let long = Leaving { drain: Duration::from_secs(25), notice: Duration::from_secs(5) };
+        assert_eq!(read("drain_seconds = 25\nnotice_seconds = 5\n").unwrap().leaving, Some(long));
+        let short = read("drain_seconds = 0.5\n").unwrap().leaving.unwrap();
+        assert_eq!((short.drain, short.notice), (Duration::from_millis(500), Duration::from_millis(500)));
+        for bad in ["drain_seconds = -1\n", "drain_seconds = nan\n", "drain_seconds = 4000\n"] {
+            assert_eq!(read(bad).unwrap_err(), ["data_plane.drain_seconds"], "{bad}");
+        }
+        assert_eq!(read("notice_seconds = 9\n").unwrap_err(), ["data_plane.notice_seconds"]);
+        let front = read("drain_seconds = 25\n").unwrap().front(provost_data_serve::SealKeys::own([0; 32]));
+        assert_eq!((front.drain_ms, front.lame_duck_ms), (25_000, 1_000));
+    }
+
+    #[test]
     fn names_are_added_to_those_of_loopback() {
         let config = read("hosts = ['mcp.example.com']\norigins = ['https://app.example.com']\n").unwrap();
-        let front = config.front([0; 32]);
+        let front = config.front(provost_data_serve::SealKeys::own([0; 32]));
         assert!(["localhost", "mcp.example.com"].iter().all(|h| front.allowed_hosts.iter().any(|a| a == h)));
         assert!(front.allowed_origins.iter().any(|o| o == "https://app.example.com"));
     }

@@ -3,11 +3,12 @@
 use std::{path::PathBuf, sync::Arc};
 
 use provost_data_serve::{
-    Frontend,
+    Frontend, SealKeys,
     bodies::BodyKeeper,
     node::{CompileError, Compiled, Node, NodePorts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
+    siblings::Siblings,
 };
 use provost_data_tools::{SecretSource, Toolbox, ToolboxDeps};
 use provost_types::{AuditSink, Inference, PrincipalRef, Snapshot};
@@ -35,6 +36,8 @@ pub struct DataPlaneParts {
     pub data_dir: PathBuf,
     /// Keeps bodies for the log; `None`: nothing is kept of them.
     pub bodies: Option<BodyKeeper>,
+    /// The other nodes; `None`: there are none.
+    pub siblings: Option<Arc<Siblings>>,
 }
 
 /// What calls run under at the start: the state, or none at all.
@@ -53,6 +56,7 @@ pub struct DataPlane {
     node: Arc<Node>,
     toolbox: Arc<Toolbox>,
     quotas: Arc<Quotas>,
+    siblings: Option<Arc<Siblings>>,
 }
 
 impl DataPlane {
@@ -60,9 +64,14 @@ impl DataPlane {
     /// otherwise than the one that ran it) stops no start: without grants everything is denied until a
     /// state comes that compiles.
     pub fn new(parts: DataPlaneParts) -> anyhow::Result<Self> {
-        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir, bodies } = parts;
+        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir, bodies, siblings } =
+            parts;
         let limits = provost_data_tools::Limits::default();
-        let toolbox = Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits });
+        let nodes = siblings.clone().map(|nodes| nodes as Arc<dyn provost_data_tools::Siblings>);
+        let toolbox = Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes });
+        if let Some(siblings) = &siblings {
+            siblings.attach_toolbox(toolbox.clone());
+        }
         let ports = NodePorts { audit, toolbox: toolbox.clone(), inference, anonymous };
         let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone());
         let node = match bodies {
@@ -73,7 +82,7 @@ impl DataPlane {
             Some((reader, limits)) => node.with_staleness(reader, limits),
             None => node,
         };
-        Ok(Self { node: Arc::new(node), toolbox, quotas })
+        Ok(Self { node: Arc::new(node), toolbox, quotas, siblings })
     }
 
     /// The stages of calls.
@@ -86,16 +95,20 @@ impl DataPlane {
         &self,
         ports: AgentPorts,
         agents: &AgentConfig,
-        session_key: [u8; 32],
+        seal_keys: Arc<SealKeys>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         if let Some(most) = agents.max_calls {
             self.node.load().limit(most);
         }
-        let frontend = Frontend::new(self.node.clone(), agents.front(session_key))?;
-        let frontend = Arc::new(frontend.with_schemas(self.node.clone()));
         self.node.known_as(&agents.addresses(ports.address()?));
+        let frontend = Frontend::new(self.node.clone(), agents.front(seal_keys))?;
+        let frontend = frontend.with_schemas(self.node.clone());
+        let frontend = Arc::new(match &self.siblings {
+            Some(siblings) => frontend.with_siblings(siblings.clone()),
+            None => frontend,
+        });
         let (doors, following) = ports.open(agents.tls.as_ref())?;
         let stopped = stop.clone();
         tasks.spawn(async move {

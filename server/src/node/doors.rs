@@ -4,9 +4,11 @@ use std::{
     net::{SocketAddr, UdpSocket},
     path::PathBuf,
     pin::Pin,
+    sync::Arc,
+    time::Duration,
 };
 
-use provost_data_serve::{Doors, FrontendConfig, PlainRule, ServerTls};
+use provost_data_serve::{Doors, FrontendConfig, PlainRule, SealKeys, ServerTls};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -49,6 +51,23 @@ pub struct AgentConfig {
     /// Calls at once; `None`: the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_calls: Option<u32>,
+    /// How a node goes; `None`: at once, as `provost dev` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
+}
+
+/// How a node that is told to stop takes leave of its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Leaving {
+    /// Calls in flight get so long.
+    pub drain: Duration,
+    /// For so long, within it, connections are still accepted.
+    pub notice: Duration,
+}
+
+impl Leaving {
+    /// Together with the flush of the audit log it stays within five seconds.
+    pub const DEFAULT: Self = Self { drain: Duration::from_millis(3_500), notice: Duration::from_millis(1_000) };
 }
 
 impl AgentConfig {
@@ -67,11 +86,15 @@ impl AgentConfig {
     }
 
     /// The front end's settings.
-    pub fn front(&self, session_key: [u8; 32]) -> FrontendConfig {
-        let mut front = FrontendConfig::new(session_key);
+    pub fn front(&self, seal_keys: Arc<SealKeys>) -> FrontendConfig {
+        let mut front = FrontendConfig::new(seal_keys);
         front.allowed_hosts.extend(self.hosts.iter().cloned());
         front.allowed_origins.extend(self.origins.iter().cloned());
         front.public_url.clone_from(&self.public_url);
+        if let Some(Leaving { drain, notice }) = self.leaving {
+            front.drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+            front.lame_duck_ms = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX);
+        }
         front
     }
 }

@@ -22,7 +22,7 @@ use std::{
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminApi, AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
-use provost_data_serve::{bodies::BodyKeeper, quota::Quotas};
+use provost_data_serve::{SealKeys, bodies::BodyKeeper, quota::Quotas};
 use provost_gpu_serve::{GpuConfig, GpuNode};
 use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
 use secrecy::ExposeSecret;
@@ -139,6 +139,7 @@ impl Node {
         let epoch = crate::roles::epoch::next(&config.data_dir.join("epoch"))?;
         let quotas = Quotas::start(Arc::new(adapters::LocalLeases(control.clone())), config.node_name.clone(), epoch);
         let data = DataPlane::new(DataPlaneParts {
+            siblings: None,
             first: control.snapshots().borrow().clone(),
             secrets: Arc::new(adapters::ControlSecrets(control.secrets())),
             audit: sink,
@@ -174,12 +175,12 @@ impl Node {
         node.tasks.spawn(async move {
             tokio::select! { () = holding => (), () = stopped.cancelled() => () }
         });
-        node.serve(listeners, &config.agents, keys::session_key(&keys.join("session.key"))?)?;
+        node.serve(listeners, &config.agents, SealKeys::own(keys::session_key(&keys.join("session.key"))?))?;
         Ok(node)
     }
 
-    fn serve(&self, listeners: Listeners, agents: &AgentConfig, session_key: [u8; 32]) -> anyhow::Result<()> {
-        self.data.serve(listeners.http, agents, session_key, &self.tasks, &self.stop)?;
+    fn serve(&self, listeners: Listeners, agents: &AgentConfig, seal_keys: Arc<SealKeys>) -> anyhow::Result<()> {
+        self.data.serve(listeners.http, agents, seal_keys, &self.tasks, &self.stop)?;
         let following = activation::follow(self.control.snapshots(), self.data.node().clone());
         let stopped = self.stop.clone();
         self.tasks.spawn(async move {

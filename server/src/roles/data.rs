@@ -15,6 +15,7 @@ use provost_data_serve::{
     node::Node,
     push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits},
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
+    siblings::{SiblingSlot, Siblings},
 };
 use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey, SubjectKeys};
 use provost_wire::{
@@ -22,10 +23,18 @@ use provost_wire::{
     tls::{self, Expect, Identity},
 };
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic::transport::Channel;
 
-use super::{control::key_provider, epoch, until};
+use super::{
+    control::{ControlRole, key_provider},
+    epoch,
+    seal_keys::SealKeyring,
+    siblings, until,
+};
 use crate::{
     config::ServerConfig,
     node::{
@@ -52,12 +61,18 @@ pub struct DataParts<'a> {
     pub anonymous: Option<PrincipalRef>,
     /// Keys of bodies; `None`: nothing is kept of them.
     pub keys: Option<Arc<dyn SubjectKeys>>,
+    /// The control plane, if it is in this process.
+    pub control: Option<&'a ControlRole>,
+    /// Where other data-plane nodes find this one.
+    pub slot: SiblingSlot,
 }
 
 /// The role, running.
 pub struct DataRole {
     /// What serves calls.
     pub plane: DataPlane,
+    /// Ends with the role.
+    _siblings: AbortOnDropHandle<()>,
 }
 
 impl DataRole {
@@ -68,7 +83,7 @@ impl DataRole {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let DataParts { config, identity, audit, inference, anonymous, keys } = parts;
+        let DataParts { config, identity, audit, inference, anonymous, keys, control, slot } = parts;
         let epoch = epoch::next(&config.data_dir.join("epoch")).context("PV-SERVER-EPOCH")?;
         let counted: Arc<std::sync::OnceLock<Arc<Node>>> = Arc::default();
         let counts = counted.clone();
@@ -86,9 +101,11 @@ impl DataRole {
         let Some(first) = first else { anyhow::bail!("PV-SERVER-NO-STATE: the control plane sent nothing") };
         let source = Arc::new(PushedSource(client.pushed()));
         let secrets = Arc::new(Secrets::new(key_provider(&config.keys)?, source));
+        let siblings = Siblings::new(config.node.clone());
         let plane = DataPlane::new(DataPlaneParts {
+            siblings: Some(siblings.clone()),
             first: first.snapshot.clone(),
-            secrets: Arc::new(ControlSecrets(secrets)),
+            secrets: Arc::new(ControlSecrets(secrets.clone())),
             audit,
             inference,
             anonymous,
@@ -98,8 +115,14 @@ impl DataRole {
             bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.privacy.0.clone())),
         })?;
         let _ = counted.set(plane.node().clone());
-        let session_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;
-        plane.serve(http, &config.agents, session_key, tasks, stop)?;
+        let own_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;
+        let keyring = SealKeyring::new(secrets, own_key);
+        keyring.take(&first.key_ring).await;
+        plane.serve(http, &config.agents, keyring.keys(), tasks, stop)?;
+        // The front end is there: others may ask.
+        let following = siblings::follow(&siblings, config, identity, control);
+        let _ = slot.set(siblings);
+        until(keyring.follow(states.clone()), tasks, stop);
         let (activation, node) = (client.activation(), plane.node().clone());
         until(async move { activation.drive(&Activator { node }).await }, tasks, stop);
         let stopped = stop.clone();
@@ -107,7 +130,7 @@ impl DataRole {
             stopped.cancelled().await;
             client.stop().await;
         });
-        Ok(Self { plane })
+        Ok(Self { plane, _siblings: following })
     }
 }
 

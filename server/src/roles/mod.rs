@@ -16,10 +16,13 @@ mod identity;
 pub mod init;
 mod removed;
 pub mod run;
+mod seal_keys;
+mod siblings;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use provost_audit_store::PeerService;
+use provost_data_serve::siblings::{SiblingService, SiblingSlot};
 use provost_control_api::identity::{Registry, admit, cut_former_members};
 use provost_gpu_serve::{GpuConfig, GpuNode};
 use provost_types::PrincipalRef;
@@ -55,6 +58,8 @@ pub struct Server {
     peers: Peers,
     /// Cancelled when this node learns that it was removed from the cluster.
     removed: CancellationToken,
+    /// Where other data-plane nodes find this one's data plane, once it serves.
+    siblings: SiblingSlot,
 }
 
 impl Server {
@@ -102,6 +107,7 @@ impl Server {
             stop,
             peers: Peers::default(),
             removed: CancellationToken::new(),
+            siblings: SiblingSlot::default(),
         };
         let keeper = Keeper::new(config, &server.identity, server.control.as_ref())?;
         keeper.come_back().await?;
@@ -115,7 +121,8 @@ impl Server {
             let inference = GpuNode::start(gpu)?;
             let audit = server.audit.sink();
             let (identity, keys) = (&server.identity, Some(server.audit.keys()));
-            let parts = data::DataParts { config, identity, audit, inference, anonymous, keys };
+            let (control, slot) = (server.control.as_ref(), server.siblings.clone());
+            let parts = data::DataParts { config, identity, audit, inference, anonymous, keys, control, slot };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
         }
@@ -158,7 +165,11 @@ impl Server {
                 own
             }
         };
-        let routes = self.audit.routes(config, &self.identity, self.control.as_ref(), routes);
+        let mut routes = self.audit.routes(config, &self.identity, self.control.as_ref(), routes);
+        if config.has(Role::DataPlane) {
+            let callers = siblings::DataNodesOnly(audit::callers(config, &self.identity, self.control.as_ref()));
+            routes = routes.add_service(SiblingService::server(self.siblings.clone(), Arc::new(callers)));
+        }
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
         if let Some(control) = &self.control {
             let registry: Arc<dyn Registry> = Arc::new(control.node.clone());

@@ -1,6 +1,6 @@
 //! The command `provost server`.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,10 +11,8 @@ use crate::{
     config::{self, ServerConfig, ServerFile},
     dev::stop_signal,
     failure::Failure,
+    node::doors::Leaving,
 };
-
-/// Calls in flight get this long to finish.
-const DRAIN_LIMIT: Duration = Duration::from_millis(3_500);
 
 /// What `provost server` is told.
 #[derive(Args, Clone)]
@@ -73,7 +71,8 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         () = removed.cancelled() => None,
         cause = fatal.raised() => Some(cause),
     };
-    server.shutdown(DRAIN_LIMIT).await?;
+    let leaving = config.agents.leaving.unwrap_or(Leaving::DEFAULT);
+    server.shutdown(leaving.drain).await?;
     if let Some(cause) = failed {
         return Err(cause);
     }

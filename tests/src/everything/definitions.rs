@@ -36,6 +36,7 @@ const PLAIN: &[(&str, &str)] = &[
     ("multi_input", "A task that asks for two inputs."),
     ("test_tool_with_task", "Asks, then becomes a task."),
     ("count_begun", "How many calls of `slow` have begun."),
+    ("count_in_session", "How often it was called in its legacy session, or process."),
     ("count_cancelled", "How many calls of `slow` were cancelled."),
     ("crash", "Ends the server's process in the middle of the call."),
 ];

@@ -63,6 +63,8 @@ pub struct Everything {
     pub(super) shared: Arc<Shared>,
     /// What the legacy session of this clone subscribed to.
     watched: Arc<Mutex<HashSet<String>>>,
+    /// Calls of `count_in_session` in this session.
+    pub(super) counted: Arc<AtomicU64>,
 }
 
 impl Everything {
@@ -76,12 +78,12 @@ impl Everything {
             streams: Mutex::default(),
             next_stream: AtomicU64::new(0),
         };
-        Self { era, shared: Arc::new(shared), watched: Arc::default() }
+        Self { era, shared: Arc::new(shared), watched: Arc::default(), counted: Arc::default() }
     }
 
     /// The same server for another session.
     pub fn session(&self) -> Self {
-        Self { era: self.era, shared: self.shared.clone(), watched: Arc::default() }
+        Self { era: self.era, shared: self.shared.clone(), watched: Arc::default(), counted: Arc::default() }
     }
 
     /// Tells every open subscription, and the caller's own legacy session.

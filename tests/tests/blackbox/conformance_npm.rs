@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    conformance::run_suite,
     harness::{Dev, root, upstream_yaml},
+    suite::run_suite,
 };
 
 /// The everything-server of `tests/upstream-npm`; it ends with its guard.

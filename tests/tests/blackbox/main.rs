@@ -30,6 +30,8 @@ mod quickstart;
 mod quotas;
 mod resilience;
 mod resources;
+mod scenarios;
+mod suite;
 mod upstreams;
 mod websocket;
 mod websocket_bad;

@@ -16,6 +16,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod any_node;
+mod any_node_conformance;
+mod any_node_faults;
+mod any_node_scene;
 mod audit_erasure;
 mod audit_faults;
 mod audit_forward;
@@ -25,6 +29,7 @@ mod audit_members;
 mod audit_pruning;
 mod audit_scene;
 mod certificates;
+mod balancer;
 mod cluster;
 mod expired;
 #[path = "../blackbox/files.rs"]
@@ -57,6 +62,8 @@ mod servers;
 mod signals;
 mod staged;
 mod stale;
+#[path = "../blackbox/suite.rs"]
+mod suite;
 mod tool_calls;
 mod verdict;
 mod wiped;

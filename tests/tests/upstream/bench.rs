@@ -8,7 +8,7 @@ use std::{
 };
 
 use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation, Reply};
-use provost_data_tools::{ExecuteRequest, Limits, Plugin, SecretSource, Toolbox, ToolboxDeps};
+use provost_data_tools::{ExecuteRequest, Limits, Plugin, SecretSource, Siblings, Toolbox, ToolboxDeps};
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_tests::everything::{EraChoice, Everything, HttpServer, serve_http};
 use provost_types::{
@@ -58,7 +58,13 @@ pub fn name(text: &str) -> Name {
 }
 
 pub fn toolbox(limits: Limits) -> Arc<Toolbox> {
+    toolbox_among(limits, None)
+}
+
+/// One of several.
+pub fn toolbox_among(limits: Limits, siblings: Option<Arc<dyn Siblings>>) -> Arc<Toolbox> {
     Toolbox::new(ToolboxDeps {
+        siblings,
         secrets: Arc::new(Secrets),
         inference: Arc::new(NoModels),
         data_dir: PathBuf::from("/nonexistent"),
@@ -103,6 +109,7 @@ pub fn stdio_spec(command: &str, args: &[&str], era: Era) -> PluginSpec {
         secret_env: BTreeMap::new(),
         cwd: None,
         era,
+        instances: Default::default(),
     }))
 }
 

@@ -10,4 +10,5 @@ mod listening;
 mod lists;
 mod npm_everything;
 mod resilience;
+mod several_nodes;
 mod toolbox;

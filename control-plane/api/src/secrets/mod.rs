@@ -14,6 +14,7 @@
 
 mod cipher;
 mod error;
+mod first_key;
 mod local;
 mod provider;
 mod ring;
@@ -23,6 +24,7 @@ mod source;
 mod vault;
 
 pub use error::SecretError;
+pub(crate) use first_key::make_first_key;
 pub use local::LocalFileKey;
 pub use provider::KeyProvider;
 pub use rotate::KeyRotation;

@@ -105,7 +105,7 @@ impl ControlNode {
         }
     }
 
-    async fn propose_key(&self, author: &str) -> Result<u64, ControlError> {
+    pub(super) async fn propose_key(&self, author: &str) -> Result<u64, ControlError> {
         for _ in 0..MAX_LOST {
             let _turn = Turn::take(&self.inner.writing, Reach::Keys).await;
             let state = self.fresh_state().await?;

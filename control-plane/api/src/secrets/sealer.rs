@@ -141,6 +141,16 @@ impl Secrets {
         Cipher::new(&self.provider.unwrap(wrapped)?)?.open(context.as_bytes(), body, context)
     }
 
+    /// A key for one purpose, made from the data key of a term: whoever can open the cluster's secrets
+    /// gets the same one, and nothing can be opened with it that the data key sealed. It may ask the
+    /// provider, and so block.
+    pub fn derived_key(&self, term: u64, purpose: &str) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+        let text = self.source.wrapped_key(term).ok_or_else(|| no_key(term))?;
+        let RingKey { wrapped, .. } = RingKey::parse(&text).ok_or_else(|| no_key(term))?;
+        let key = self.provider.unwrap(&wrapped)?;
+        Ok(Zeroizing::new(blake3::derive_key(purpose, &key)))
+    }
+
     fn key_of(&self, state: &State, term: u64) -> Result<Arc<DataKey>, SecretError> {
         let text = state.key_ring().get(&term).ok_or_else(|| no_key(term))?;
         self.key(term, text)

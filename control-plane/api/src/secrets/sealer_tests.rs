@@ -161,3 +161,20 @@ fn a_key_file_is_made_once_kept_private_and_never_replaced() {
     fs::set_permissions(&two, fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(LocalFileKey::open(&two).map(drop).unwrap_err().code(), "PV-SECRET-PROVIDER");
 }
+
+#[test]
+fn nodes_with_the_same_ring_and_provider_derive_the_same_key_for_a_purpose() {
+    let dir = tempfile::tempdir().unwrap();
+    let pushed = Arc::new(Pushed::default());
+    pushed.ring.lock().unwrap().extend([(1, WRAPPED.to_owned()), (7, format!("2|prod|{WRAPPED}"))]);
+    let (one, two) = (Secrets::new(local(dir.path(), 0x11), pushed.clone()), {
+        Secrets::new(local(dir.path(), 0x11), pushed.clone())
+    });
+    let a = one.derived_key(7, "a").unwrap();
+    assert_eq!(*a, *two.derived_key(7, "a").unwrap());
+    assert_ne!(*a, *one.derived_key(7, "b").unwrap());
+    assert!((*a)[..] != (0..32).collect::<Vec<u8>>()[..], "the data key itself does not leave");
+    assert_eq!(one.derived_key(8, "a").unwrap_err().code(), "PV-SECRET-KEY");
+    let other = Secrets::new(local(dir.path(), 0x12), pushed);
+    assert_eq!(other.derived_key(7, "a").unwrap_err().code(), "PV-SECRET-KEY");
+}

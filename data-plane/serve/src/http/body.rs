@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::mpsc;
 
 use super::SseBody;
 
@@ -20,6 +21,8 @@ pub enum ResponseBody {
     Whole(Option<Bytes>),
     /// Server-sent events.
     Events(Box<SseBody>),
+    /// Server-sent events of a stream that another node holds.
+    Relayed(mpsc::Receiver<Bytes>),
 }
 
 impl Body for ResponseBody {
@@ -30,6 +33,7 @@ impl Body for ResponseBody {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Events(events) => events.poll_event(cx).map(|event| event.map(|b| Ok(Frame::data(b)))),
+            Self::Relayed(frames) => frames.poll_recv(cx).map(|frame| frame.map(|b| Ok(Frame::data(b)))),
         }
     }
 
@@ -40,7 +44,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Events(_) => SizeHint::default(),
+            Self::Events(_) | Self::Relayed(_) => SizeHint::default(),
         }
     }
 }

@@ -8,4 +8,4 @@ pub use body::ResponseBody;
 pub(crate) use body::{BodyFault, Refusal, collect, empty, json, text};
 pub(crate) use doorkeeper::{Doorkeeper, Refused};
 pub use outbox::SseBody;
-pub(crate) use outbox::{CancelOnDrop, Final, Outbox, OutboxKind, Ready, sse_response};
+pub(crate) use outbox::{CancelOnDrop, Final, Outbox, OutboxKind, Ready, event_stream, sse_response};

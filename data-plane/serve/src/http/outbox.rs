@@ -22,6 +22,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::ResponseBody;
+use crate::siblings::Tag;
 
 /// Events kept for a reader (or for a client that comes back).
 const MAX_KEPT_EVENTS: usize = 1_024;
@@ -66,9 +67,10 @@ impl Final {
 pub(crate) enum OutboxKind {
     /// Read once; who goes away is gone.
     Once,
-    /// Events carry ids under this stream number and stay for a client that comes back. `primed`:
-    /// an empty event with an id and `retry` opens the stream (MCP 2025-11-25).
-    Resumable { stream: u64, primed: bool },
+    /// Events carry ids under this stream number and stay for a client that comes back, to whichever
+    /// node: the tag says which process has them. `primed`: an empty event with an id and `retry` opens
+    /// the stream (MCP 2025-11-25).
+    Resumable { stream: u64, primed: bool, tag: Tag },
 }
 
 struct Event {
@@ -166,8 +168,8 @@ impl Outbox {
 
     fn frame(&self, number: u64, data: &Bytes) -> Bytes {
         let mut out = BytesMut::with_capacity(data.len() + 48);
-        if let OutboxKind::Resumable { stream, .. } = self.kind {
-            out.put_slice(format!("id: {stream}-{number}\n").as_bytes());
+        if let OutboxKind::Resumable { stream, tag, .. } = self.kind {
+            out.put_slice(format!("id: {stream}-{number}-{tag}\n").as_bytes());
         }
         out.put_slice(b"data: ");
         // Line breaks in JSON are only ever space between tokens.
@@ -232,8 +234,8 @@ impl Outbox {
         state.read_to = state.read_to.max(cursor);
         wake(state);
         let prelude = match self.kind {
-            OutboxKind::Resumable { stream, primed: true } if after == 0 => {
-                Some(Bytes::from(format!("id: {stream}-0\nretry: {RETRY_MS}\ndata: \n\n")))
+            OutboxKind::Resumable { stream, primed: true, tag } if after == 0 => {
+                Some(Bytes::from(format!("id: {stream}-0-{tag}\nretry: {RETRY_MS}\ndata: \n\n")))
             }
             _ => None,
         };
@@ -333,7 +335,12 @@ impl Drop for SseBody {
 
 /// The response around a stream of events.
 pub(crate) fn sse_response(body: SseBody) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::Events(Box::new(body)));
+    event_stream(ResponseBody::Events(Box::new(body)))
+}
+
+/// The same around events of whatever origin.
+pub(crate) fn event_stream(body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use provost_mcp::{RawJson, RequestId, RpcError};
 use tokio::sync::oneshot;
 
-use crate::seal::random_id;
+use crate::{seal::random_id, siblings::Tag};
 
 /// Requests to clients that wait for an answer on one node.
 const MAX_WAITING: usize = 16_384;
@@ -20,16 +20,29 @@ struct Waiting {
 
 /// The requests that wait, by our id. Ids are random, and an answer counts only from the session
 /// that was asked.
-#[derive(Default)]
-pub(crate) struct Asks(Mutex<HashMap<String, Waiting>>);
+pub(crate) struct Asks {
+    /// In every id, so that an answer that reaches another node finds its way.
+    tag: Tag,
+    waiting: Mutex<HashMap<String, Waiting>>,
+}
+
+/// Which process sent the request of this id to a client.
+pub(super) fn asked_by(id: &RequestId) -> Option<Tag> {
+    let text = id.as_str().strip_prefix("\"provost-")?;
+    Tag::parse(text.split_once('-')?.0)
+}
 
 impl Asks {
+    pub(crate) fn new(tag: Tag) -> Self {
+        Self { tag, waiting: Mutex::default() }
+    }
+
     /// Registers a request to the client of `session`; `None`: too many wait.
     pub(super) fn open(self: &Arc<Self>, session: &Arc<str>) -> Option<Ask> {
-        let text = format!("provost-{:032x}", random_id().ok()?);
+        let text = format!("provost-{}-{:032x}", self.tag, random_id().ok()?);
         let id = RequestId::from_text(&text);
         let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.len() >= MAX_WAITING {
             return None;
         }
@@ -40,7 +53,7 @@ impl Asks {
 
     /// Delivers an answer; `false` if nobody waits for it.
     pub(super) fn answer(&self, session: &str, id: &RequestId, reply: Reply) -> bool {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.get(id.as_str()).is_none_or(|w| &*w.session != session) {
             return false;
         }
@@ -66,6 +79,21 @@ impl Ask {
 
 impl Drop for Ask {
     fn drop(&mut self) {
-        self.asks.0.lock().remove(self.id.as_str());
+        self.asks.waiting.lock().remove(self.id.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_names_the_process_that_asked() {
+        let asks = Arc::new(Asks::new(Tag::random()));
+        let ask = asks.open(&"s".into());
+        assert_eq!(ask.and_then(|ask| asked_by(&ask.id)), Some(asks.tag));
+        for foreign in ["provost", "provost-", "provost-1", "provost-0123-0", "1"] {
+            assert_eq!(asked_by(&RequestId::from_text(foreign)), None, "{foreign}");
+        }
     }
 }

@@ -99,9 +99,9 @@ impl<P: Plane + 'static> Connected<P> {
         if self.session.get().is_some() {
             return Err(again());
         }
-        let (slot, id) = (self.session.clone(), post.id.clone());
+        let (slot, id, tag) = (self.session.clone(), post.id.clone(), self.front.siblings.tag());
         let opened = move |session: Session, end| {
-            let local = Arc::new(LocalSession::new(session.principal.clone()));
+            let local = Arc::new(LocalSession::new(session.principal.clone(), tag));
             match slot.set(Entered { session, local }) {
                 Ok(()) => end,
                 // Two at once: the other was faster.

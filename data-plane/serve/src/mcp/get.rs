@@ -22,7 +22,8 @@ use super::{
 use crate::{
     Frontend,
     frontend::Inbound,
-    http::{Final, Outbox, ResponseBody, empty, sse_response},
+    http::{Final, Outbox, ResponseBody, empty, event_stream, sse_response},
+    siblings::{Tag, Told},
 };
 
 /// How long a stream without a reader is kept up for a client that comes back.
@@ -47,7 +48,7 @@ impl<P: Plane + 'static> Frontend<P> {
     }
 
     /// Opens the session's stream, or takes one up after `Last-Event-ID`.
-    pub(crate) fn mcp_get(self: &Arc<Self>, inbound: Inbound) -> Response<ResponseBody> {
+    pub(crate) async fn mcp_get(self: &Arc<Self>, inbound: Inbound) -> Response<ResponseBody> {
         let inbound = &Arc::new(inbound);
         if Self::is_modern(inbound) {
             return not_allowed();
@@ -60,10 +61,10 @@ impl<P: Plane + 'static> Frontend<P> {
             Ok(None) => return not_allowed(),
             Err(refused) => return *refused,
         };
-        if let Some((stream, event)) = last_event(inbound)
-            && let Some(outbox) = entered.local.stream(stream)
+        if let Some(last) = last_event(inbound)
+            && let Some(resumed) = self.resumed(&entered, last).await
         {
-            return sse_response(outbox.read(event));
+            return resumed;
         }
         if entered.local.listeners() >= MAX_LISTENERS {
             let error = RpcError::with_code(
@@ -74,6 +75,18 @@ impl<P: Plane + 'static> Frontend<P> {
             return error_response(StatusCode::CONFLICT, None, &error);
         }
         self.listen(inbound, &entered)
+    }
+
+    /// The rest of a stream, wherever it is; `None`: it is nowhere any more.
+    async fn resumed(self: &Arc<Self>, entered: &Entered, last: LastEvent) -> Option<Response<ResponseBody>> {
+        let LastEvent { stream, event, tag } = last;
+        match tag.filter(|tag| *tag != self.siblings.tag()) {
+            None => Some(sse_response(entered.local.stream(stream)?.read(event))),
+            Some(tag) => {
+                let frames = self.siblings.replay(tag, &entered.session.key, stream, event).await?;
+                Some(event_stream(ResponseBody::Relayed(frames)))
+            }
+        }
     }
 
     /// Starts a `Listen` that runs as long as somebody reads.
@@ -137,13 +150,14 @@ impl<P: Plane + 'static> Frontend<P> {
     }
 
     /// Ends the session.
-    pub(crate) fn mcp_delete(&self, inbound: &Inbound) -> Response<ResponseBody> {
+    pub(crate) async fn mcp_delete(&self, inbound: &Inbound) -> Response<ResponseBody> {
         if Self::is_modern(inbound) {
             return not_allowed();
         }
         match self.enter(inbound, None, "session/delete") {
             Ok(Some(entered)) => {
                 self.sessions.end(&entered.session.key);
+                self.siblings.tell_all(&entered.session.key, &Told::Ended).await;
                 empty(StatusCode::NO_CONTENT)
             }
             Ok(None) => not_allowed(),
@@ -180,10 +194,24 @@ async fn unread(outbox: &Outbox) {
     }
 }
 
-/// `Last-Event-ID: STREAM-EVENT`.
-fn last_event(inbound: &Inbound) -> Option<(u64, u64)> {
+/// The last event that a client saw of a stream.
+struct LastEvent {
+    stream: u64,
+    event: u64,
+    /// The process that has the stream; `None`: this one, as far as the client knows.
+    tag: Option<Tag>,
+}
+
+/// `Last-Event-ID: STREAM-EVENT-TAG`.
+fn last_event(inbound: &Inbound) -> Option<LastEvent> {
     let headers = Headers(&inbound.headers);
     let Header::One(text) = headers.header("last-event-id") else { return None };
-    let (stream, event) = text.split_once('-')?;
-    Some((stream.parse().ok()?, event.parse().ok()?))
+    let mut parts = text.splitn(3, '-');
+    let mut number = || parts.next()?.parse().ok();
+    let (stream, event) = (number()?, number()?);
+    let tag = match parts.next() {
+        None => None,
+        Some(tag) => Some(Tag::parse(tag)?),
+    };
+    Some(LastEvent { stream, event, tag })
 }

@@ -13,6 +13,7 @@ use provost_mcp::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    asks::asked_by,
     classify::legacy_operation,
     link::{CallLink, Manner},
     outlet::Outlet,
@@ -24,6 +25,7 @@ use crate::{
     Frontend,
     frontend::Inbound,
     http::{Outbox, OutboxKind, Refusal, ResponseBody, empty, json},
+    siblings::Told,
 };
 
 /// A session that the caller may use, and its state on this node.
@@ -97,7 +99,16 @@ impl<P: Plane + 'static> Frontend<P> {
             };
         }
         match legacy_operation(&post, entered.as_ref()) {
-            Ok((operation, params)) => self.legacy_call(inbound, post, meta, entered, (operation, params)).await,
+            Ok((operation, params)) => {
+                if let (Operation::SetLogLevel, Some(Entered { session, local })) = (&operation, &entered) {
+                    let level = *local.level.lock();
+                    if let Some(level) = level {
+                        let told = Told::Level(session.principal.clone(), level);
+                        self.siblings.tell_all(&session.key, &told).await;
+                    }
+                }
+                self.legacy_call(inbound, post, meta, entered, (operation, params)).await
+            }
             Err(error) => error_response(StatusCode::OK, Some(&post.id), &error),
         }
     }
@@ -193,8 +204,12 @@ impl<P: Plane + 'static> Frontend<P> {
                 .and_then(|p| RawObject::parse(p).ok())
                 .and_then(|p| p.get("requestId"))
                 .and_then(|id| RequestId::from_raw(&id));
-            if let Some(id) = id {
-                entered.local.cancel(id.as_str());
+            if let Some(id) = id
+                && !entered.local.cancel(id.as_str())
+            {
+                // The call may run on another node.
+                let (siblings, session) = (self.siblings.clone(), entered.session.key.clone());
+                self.calls.spawn(async move { siblings.tell_all(&session, &Told::Cancelled(id)).await });
             }
         }
         empty(StatusCode::ACCEPTED)
@@ -211,7 +226,7 @@ impl<P: Plane + 'static> Frontend<P> {
             Ok(Some(entered)) => {
                 // An answer that comes too late, or twice, is no error of the client's.
                 if let Some(id) = id {
-                    self.asks.answer(&entered.session.key, &id, outcome);
+                    self.answered(entered.session.key, id, outcome);
                 }
                 empty(StatusCode::ACCEPTED)
             }
@@ -225,6 +240,23 @@ impl<P: Plane + 'static> Frontend<P> {
             }
             Err(refused) => *refused,
         }
+    }
+}
+
+impl<P: Plane + 'static> Frontend<P> {
+    /// Gives an answer to whoever asked, here or on the node that the id names.
+    fn answered(&self, session: Arc<str>, id: RequestId, outcome: Result<RawJson, RpcError>) {
+        let elsewhere = asked_by(&id).filter(|tag| *tag != self.siblings.tag());
+        let Some(tag) = elsewhere else {
+            self.asks.answer(&session, &id, outcome);
+            return;
+        };
+        let siblings = self.siblings.clone();
+        self.calls.spawn(async move {
+            if !siblings.answer(tag, &session, &id, &outcome).await {
+                tracing::debug!("nobody waits for an answer of a client");
+            }
+        });
     }
 }
 

@@ -5,6 +5,7 @@ mod asks;
 mod classify;
 mod connected;
 mod denied;
+mod desk;
 mod get;
 mod initialize;
 mod legacy;
@@ -21,6 +22,7 @@ mod socket;
 
 pub(crate) use answer::{receipt_json, rejection_headers};
 pub(crate) use asks::Asks;
+pub(crate) use desk::SessionDesk;
 pub(crate) use post::error_response;
 pub(crate) use quic::Connection as QuicConnection;
 pub use quic::QuicLimits;

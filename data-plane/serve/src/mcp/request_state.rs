@@ -4,11 +4,16 @@
 //! members) and it expires; so a state can neither be read, nor changed, nor carried to another
 //! call or by another caller.
 
+use std::sync::Arc;
+
 use provost_mcp::{RawJson, RawObject, RpcError, canonical_bytes};
 use provost_types::PrincipalRef;
 use serde::{Deserialize, Serialize};
 
-use crate::seal::{SealFailed, Sealer};
+use crate::{
+    SealKeys,
+    seal::{SealFailed, Sealer},
+};
 
 /// How long a state is good, in seconds: a person may have to answer.
 const STATE_TTL_S: u64 = 15 * 60;
@@ -24,8 +29,8 @@ struct Sealed {
 pub(crate) struct StateSealer(Sealer);
 
 impl StateSealer {
-    pub(crate) fn new(key: &[u8; 32]) -> Result<Self, SealFailed> {
-        Ok(Self(Sealer::new(key, "provost 2026 mcp request state v1")?))
+    pub(crate) fn new(keys: Arc<SealKeys>) -> Self {
+        Self(Sealer::new(keys, "provost 2026 mcp request state v1"))
     }
 
     pub(super) fn seal(&self, state: &str, bound: &[u8], now_s: u64) -> Result<String, SealFailed> {

@@ -9,7 +9,10 @@ use provost_mcp::{ProtocolVersion, RawJson, RawObject};
 use provost_types::PrincipalRef;
 use serde::{Deserialize, Serialize};
 
-use crate::seal::{SealFailed, Sealer, random_id};
+use crate::{
+    SealKeys,
+    seal::{SealFailed, Sealer, random_id},
+};
 
 /// How long a session id is good, in seconds: a day.
 const SESSION_TTL_S: u64 = 24 * 3600;
@@ -48,8 +51,8 @@ struct Sealed {
 pub(crate) struct SessionSealer(Sealer);
 
 impl SessionSealer {
-    pub(crate) fn new(key: &[u8; 32]) -> Result<Self, SealFailed> {
-        Ok(Self(Sealer::new(key, "provost 2026 mcp session id v1")?))
+    pub(crate) fn new(keys: Arc<SealKeys>) -> Self {
+        Self(Sealer::new(keys, "provost 2026 mcp session id v1"))
     }
 
     /// A new session key.

@@ -14,7 +14,10 @@ use provost_mcp::LogLevel;
 use provost_types::PrincipalRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{Outbox, OutboxKind};
+use crate::{
+    http::{Outbox, OutboxKind},
+    siblings::Tag,
+};
 
 /// Sessions of one principal with state on one node; the oldest loses its state.
 const MAX_SESSIONS_PER_PRINCIPAL: usize = 1_024;
@@ -53,11 +56,14 @@ pub(super) struct LocalSession {
     streams: Mutex<(u64, VecDeque<Stream>)>,
     /// Unix seconds.
     used_s: AtomicU64,
+    /// In the ids of its streams' events.
+    tag: Tag,
 }
 
 impl LocalSession {
-    pub(super) fn new(principal: PrincipalRef) -> Self {
+    pub(super) fn new(principal: PrincipalRef, tag: Tag) -> Self {
         Self {
+            tag,
             used_s: AtomicU64::new(0),
             principal,
             level: Mutex::new(None),
@@ -72,7 +78,7 @@ impl LocalSession {
         let mut streams = self.streams.lock();
         let number = streams.0;
         streams.0 += 1;
-        let outbox = Outbox::new(OutboxKind::Resumable { stream: number, primed });
+        let outbox = Outbox::new(OutboxKind::Resumable { stream: number, primed, tag: self.tag });
         while streams.1.len() >= MAX_STREAMS
             || streams.1.iter().map(|s| s.outbox.kept_bytes()).sum::<usize>() > MAX_STREAM_BYTES
         {
@@ -115,11 +121,10 @@ impl LocalSession {
         self.running.lock().remove(id);
     }
 
-    pub(super) fn cancel(&self, id: &str) {
+    /// Cancels a call; `false`: none of this id runs.
+    pub(super) fn cancel(&self, id: &str) -> bool {
         let token = self.running.lock().get(id).cloned();
-        if let Some(token) = token {
-            token.cancel();
-        }
+        token.map(|token| token.cancel()).is_some()
     }
 
     fn is_idle(&self, now_s: u64) -> bool {
@@ -148,13 +153,24 @@ struct Table {
 }
 
 /// All sessions with state here.
-#[derive(Default)]
-pub(crate) struct Sessions(Mutex<Table>);
+pub(crate) struct Sessions {
+    table: Mutex<Table>,
+    tag: Tag,
+}
 
 impl Sessions {
+    pub(crate) fn new(tag: Tag) -> Self {
+        Self { table: Mutex::default(), tag }
+    }
+
+    /// The session's state here, if there is some.
+    pub(super) fn known(&self, key: &str) -> Option<Arc<LocalSession>> {
+        self.table.lock().by_key.get(key).cloned()
+    }
+
     /// The session's state here, made if there is none; `None` if it was ended.
     pub(super) fn enter(&self, key: &Arc<str>, principal: &PrincipalRef, now_s: u64) -> Option<Arc<LocalSession>> {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         if table.ended.contains(key) {
             return None;
         }
@@ -163,7 +179,7 @@ impl Sessions {
             return Some(session.clone());
         }
         let idle = table.sweep(now_s);
-        let session = Arc::new(LocalSession::new(principal.clone()));
+        let session = Arc::new(LocalSession::new(principal.clone(), self.tag));
         session.used_s.store(now_s, Ordering::Relaxed);
         table.by_key.insert(key.clone(), session.clone());
         table.oldest.push_back(key.clone());
@@ -187,7 +203,7 @@ impl Sessions {
 
     /// Ends a session: its id is refused from here on.
     pub(super) fn end(&self, key: &Arc<str>) {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         let session = table.remove(key);
         if table.ended.insert(key.clone()) {
             table.ended_order.push_back(key.clone());
@@ -205,7 +221,7 @@ impl Sessions {
 
     /// Ends every stream, for shutdown. Ids stay good: another node may serve them.
     pub(crate) fn drain(&self) {
-        let sessions: Vec<_> = self.0.lock().by_key.values().cloned().collect();
+        let sessions: Vec<_> = self.table.lock().by_key.values().cloned().collect();
         for session in sessions {
             session.ended.cancel();
         }

@@ -261,6 +261,7 @@ impl Setup {
     fn new(quotas: &[(&str, QuotaSpec)], port: Option<&Port>) -> Self {
         let world = Arc::new(World::default());
         let deps = ToolboxDeps {
+            siblings: None,
             secrets: world.clone(),
             inference: world.clone(),
             data_dir: std::env::temp_dir(),

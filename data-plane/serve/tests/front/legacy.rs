@@ -141,7 +141,7 @@ async fn the_client_is_asked_over_the_calls_own_stream() {
     let call = json!({ "jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": { "name": "ask" } });
     let mut stream = session.begin(call).await.into_body();
     let (text, asked) = read_until(&mut stream, |v| v["method"] == json!("elicitation/create")).await;
-    assert!(text.starts_with("id: 1-0\nretry: "), "2025-11-25 streams open with a priming event");
+    assert!(text.starts_with("id: 1-0-"), "2025-11-25 streams open with a priming event");
     let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": {
         "action": "accept", "content": { "name": "Ada" } } });
     // Another principal's session cannot answer for this one.
@@ -194,7 +194,7 @@ async fn a_broken_stream_is_taken_up_again() {
     let call = json!({ "jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": { "name": "gate" } });
     let mut stream = session.begin(call).await.into_body();
     let (text, _) = read_until(&mut stream, |v| v["method"] == json!("notifications/progress")).await;
-    assert!(text.contains("id: 1-1\n"));
+    assert!(text.contains("id: 1-1-"));
     drop(stream);
     // Legacy: a disconnect is no cancellation.
     world.plane.changes.send("go").unwrap();
@@ -243,7 +243,7 @@ async fn an_old_client_gets_no_priming_event() {
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
         "name": "slow_progress" } });
     let said = world.post(&[("mcp-session-id", &id)], call.to_string()).await;
-    assert!(said.text.starts_with("id: 1-1\ndata: "), "{}", said.text);
+    assert!(said.text.starts_with("id: 1-1-"), "{}", said.text);
 }
 
 #[tokio::test]

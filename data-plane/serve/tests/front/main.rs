@@ -11,6 +11,7 @@ mod quic;
 mod quic_bad;
 mod quic_client;
 mod quic_early;
+mod siblings;
 mod sockets;
 mod tls;
 mod websocket;

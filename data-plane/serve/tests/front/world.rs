@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use provost_data_serve::{Frontend, FrontendConfig, Peer, QuicLimits, ResponseBody, SocketLimits, ToolSchemas};
+use provost_data_serve::{Frontend, FrontendConfig, Peer, QuicLimits, ResponseBody, SealKeys, SocketLimits, ToolSchemas};
 use provost_mcp::RawJson;
 use serde_json::{Value, json};
 
@@ -94,7 +94,7 @@ impl World {
 
     fn with_limits(sockets: SocketLimits, quic: QuicLimits) -> Self {
         let plane = FakePlane::new();
-        let mut config = FrontendConfig::new([7; 32]);
+        let mut config = FrontendConfig::new(SealKeys::own([7; 32]));
         config.max_body_bytes = 64 * 1024;
         config.sockets = sockets;
         config.quic = quic;
@@ -104,8 +104,12 @@ impl World {
 
     /// A second node with the same key.
     pub fn sibling(&self) -> Self {
-        let front = Frontend::new(self.plane.clone(), FrontendConfig::new([7; 32])).unwrap();
-        Self { plane: self.plane.clone(), front: Arc::new(front) }
+        Self { plane: self.plane.clone(), front: Arc::new(self.alone()) }
+    }
+
+    /// Its front end, which knows no other node yet.
+    pub fn alone(&self) -> Frontend<FakePlane> {
+        Frontend::new(self.plane.clone(), FrontendConfig::new(SealKeys::own([7; 32]))).unwrap()
     }
 
     pub async fn open(

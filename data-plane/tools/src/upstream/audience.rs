@@ -23,7 +23,7 @@ use provost_mcp::{RawJson, RawObject};
 use provost_types::PrincipalRef;
 
 use super::connection::Connection;
-use crate::{Limits, UpstreamError};
+use crate::{Limits, UpstreamError, siblings::SessionOwner};
 
 /// Capabilities through which a server may ask the client.
 const ASKABLE: [&str; 3] = ["elicitation", "sampling", "roots"];
@@ -49,12 +49,22 @@ impl Audience {
 
     /// The caller's own, or over stdio the shared one for callers that cannot be asked.
     pub(super) fn of(client: &ClientFacts, principal: &PrincipalRef, over_stdio: bool) -> Self {
-        let declared = RawObject::parse(&client.capabilities).unwrap_or_default();
-        if over_stdio && !ASKABLE.iter().any(|name| declared.has(name)) {
+        if over_stdio && !Self::can_be_asked(client) {
             return Self::catalogue();
         }
         let caller = caller_key(client, principal);
         Self { caller, capabilities: client.capabilities.as_str().to_owned() }
+    }
+
+    /// Whether an upstream may ask the client something.
+    pub(super) fn can_be_asked(client: &ClientFacts) -> bool {
+        let declared = RawObject::parse(&client.capabilities).unwrap_or_default();
+        ASKABLE.iter().any(|name| declared.has(name))
+    }
+
+    /// As other nodes name it.
+    pub(super) fn owner(&self) -> SessionOwner {
+        SessionOwner { caller: self.caller.clone(), capabilities: self.capabilities.clone() }
     }
 
     pub(super) fn is_catalogue(&self) -> bool {
@@ -67,6 +77,12 @@ impl Audience {
         let mut object = RawObject::parse(&declared).unwrap_or_default();
         object.remove("extensions");
         object.finish()
+    }
+}
+
+impl From<SessionOwner> for Audience {
+    fn from(SessionOwner { caller, capabilities }: SessionOwner) -> Self {
+        Self { caller, capabilities }
     }
 }
 
@@ -178,6 +194,13 @@ impl Pool {
         }
         tokio::time::sleep(pause).await;
         Ok(())
+    }
+
+    /// The audience's connection, if there is one and nobody is just making or ending it.
+    pub(super) fn present(&self, audience: &Audience) -> Option<Arc<Connection>> {
+        let slot = self.members.lock().get(audience)?.clone();
+        let member = slot.try_lock().ok()?;
+        member.connection.clone().filter(|connection| !connection.is_closed())
     }
 
     fn slot(&self, audience: &Audience) -> Result<Slot, UpstreamError> {

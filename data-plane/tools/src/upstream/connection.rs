@@ -25,7 +25,7 @@ use super::{
     stdio::StdioProcess,
     switchboard::{Line, Switchboard},
 };
-use crate::UpstreamError;
+use crate::{UpstreamError, siblings::SharedSession};
 
 /// What happens on the way to an answer.
 #[derive(Clone, Debug)]
@@ -62,7 +62,8 @@ impl ServerFacts {
 
 /// How bytes reach the upstream.
 pub(super) enum Wire {
-    Http { target: HttpTarget, session: Option<String> },
+    /// `is_shared`: other nodes may use the session too, and so it is not ended from here.
+    Http { target: HttpTarget, session: Option<String>, is_shared: bool },
     Stdio(Arc<StdioProcess>),
 }
 
@@ -87,16 +88,42 @@ impl Connection {
             Wire::Http { .. } => Arc::new(Switchboard::new()),
             Wire::Stdio(process) => process.switchboard().clone(),
         };
+        // In a shared session no two nodes give their requests the same ids.
+        let range = match &wire {
+            Wire::Http { session: Some(_), is_shared: true, .. } => {
+                i64::from(rand::random::<u32>() >> 1) << OWN_IDS_BITS
+            }
+            _ => 0,
+        };
         Arc::new(Self {
             facts,
             wire,
-            ids: AtomicI64::new(FIRST_CALL_ID),
+            ids: AtomicI64::new(FIRST_CALL_ID + range),
             switchboard,
             log_level: Mutex::new(None),
             used_ms: AtomicU64::new(0),
             made: Instant::now(),
             reader: Mutex::new(None),
         })
+    }
+
+    /// In a session that another node opened.
+    pub(super) fn resumed(target: &HttpTarget, session: SharedSession) -> Arc<Self> {
+        let SharedSession { id, facts } = session;
+        Self::new(facts, Wire::Http { target: target.clone(), session: Some(id), is_shared: true })
+    }
+
+    /// The legacy session's id.
+    pub(super) fn session_id(&self) -> Option<&str> {
+        match &self.wire {
+            Wire::Http { session, .. } => session.as_deref(),
+            Wire::Stdio(_) => None,
+        }
+    }
+
+    /// The session for another node; `None`: it has no id.
+    pub(super) fn share(&self) -> Option<SharedSession> {
+        Some(SharedSession { id: self.session_id()?.to_owned(), facts: self.facts.clone() })
     }
 
     pub(super) fn is_legacy(&self) -> bool {
@@ -290,7 +317,7 @@ impl Drop for Connection {
         if let Some((reader, _)) = self.reader.lock().take() {
             reader.abort();
         }
-        let Wire::Http { target, session: Some(_) } = &self.wire else { return };
+        let Wire::Http { target, session: Some(_), is_shared: false } = &self.wire else { return };
         if self.switchboard.closed().is_some() {
             return;
         }
@@ -305,6 +332,9 @@ impl Drop for Connection {
 
 /// Ids below this are the handshake's.
 const FIRST_CALL_ID: i64 = 16;
+/// Of the ids in a shared session so many bits count a node's requests. With the bits that tell nodes
+/// apart they are integers that every language can hold.
+const OWN_IDS_BITS: u32 = 21;
 /// Longest time for a message that nobody waits for.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session's stream that could not be kept is let be.

@@ -29,18 +29,18 @@ use crate::{Definition, Definitions, Limits, UpstreamError};
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListKind {
-    /// Tools.
+    /// `tools/list`.
     Tools,
-    /// Prompts.
+    /// `prompts/list`.
     Prompts,
-    /// Resources.
+    /// `resources/list`.
     Resources,
-    /// Resource templates.
+    /// `resources/templates/list`.
     Templates,
 }
 
 impl ListKind {
-    pub(super) const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+    pub(crate) const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 
     fn method(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl ListKind {
     }
 
     /// The member of the result that holds the definitions.
-    fn member(self) -> &'static str {
+    pub fn member(self) -> &'static str {
         match self {
             Self::Tools => "tools",
             Self::Prompts => "prompts",
@@ -61,8 +61,13 @@ impl ListKind {
         }
     }
 
+    /// The kind of this member of a result.
+    pub fn of_member(member: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.member() == member)
+    }
+
     /// The member of a definition that names it.
-    fn name_member(self) -> &'static str {
+    pub fn name_member(self) -> &'static str {
         match self {
             Self::Tools | Self::Prompts => "name",
             Self::Resources => "uri",

@@ -7,6 +7,8 @@
 mod between_calls;
 mod calls;
 mod connect;
+mod kin;
+mod sessions;
 
 use std::{
     collections::HashMap,
@@ -28,7 +30,7 @@ use super::{
     stdio::StdioTarget,
     subscriptions::SubscriptionBook,
 };
-use crate::{Definition, Definitions, Limits, UpstreamError, resilience::Watch};
+use crate::{Definition, Definitions, Limits, UpstreamError, resilience::Watch, siblings::Kin};
 
 /// Between two looks for idle sessions.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
@@ -57,6 +59,9 @@ pub(crate) struct McpUpstream {
     parking: Arc<Parking>,
     lists: [ListCache; 4],
     book: SubscriptionBook,
+    /// The other nodes; `None`: there are none.
+    kin: Option<Kin>,
+    sessions: sessions::KnownSessions,
     /// The log level of legacy clients on a modern upstream, by caller.
     levels: Mutex<HashMap<String, String>>,
     watching: AtomicBool,
@@ -72,15 +77,27 @@ impl Drop for McpUpstream {
 }
 
 impl McpUpstream {
-    pub(crate) fn http(plugin: &str, target: HttpTarget, wanted: WantedEra, limits: &Limits) -> Arc<Self> {
-        Self::new(plugin, Target::Http(target), wanted, limits)
+    pub(crate) fn http(
+        plugin: &str,
+        target: HttpTarget,
+        wanted: WantedEra,
+        limits: &Limits,
+        kin: Option<Kin>,
+    ) -> Arc<Self> {
+        Self::new(plugin, Target::Http(target), wanted, limits, kin)
     }
 
-    pub(crate) fn stdio(plugin: &str, target: StdioTarget, wanted: WantedEra, limits: &Limits) -> Arc<Self> {
-        Self::new(plugin, Target::Stdio(target), wanted, limits)
+    pub(crate) fn stdio(
+        plugin: &str,
+        target: StdioTarget,
+        wanted: WantedEra,
+        limits: &Limits,
+        kin: Option<Kin>,
+    ) -> Arc<Self> {
+        Self::new(plugin, Target::Stdio(target), wanted, limits, kin)
     }
 
-    fn new(plugin: &str, target: Target, wanted: WantedEra, limits: &Limits) -> Arc<Self> {
+    fn new(plugin: &str, target: Target, wanted: WantedEra, limits: &Limits, kin: Option<Kin>) -> Arc<Self> {
         let over_stdio = matches!(target, Target::Stdio(_));
         let upstream = Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -96,7 +113,13 @@ impl McpUpstream {
             }),
             modern: Pool::new(limits, over_stdio),
             legacy: Pool::new(limits, over_stdio),
-            parking: Arc::new(Parking::new(limits.max_parked, limits.park_ttl)),
+            parking: Arc::new(Parking::new(
+                kin.as_ref().map(|kin| kin.nodes.tag()),
+                limits.max_parked,
+                limits.park_ttl,
+            )),
+            kin,
+            sessions: Default::default(),
             lists: Default::default(),
             book: SubscriptionBook::default(),
             levels: Mutex::default(),
@@ -120,15 +143,27 @@ impl McpUpstream {
         matches!(self.target, Target::Stdio(_))
     }
 
-    /// What the upstream says of itself.
-    pub(crate) async fn facts(&self) -> Result<ServerFacts, UpstreamError> {
+    /// What the upstream says of itself, asked from here.
+    pub(crate) async fn facts_here(&self) -> Result<ServerFacts, UpstreamError> {
         self.catalogue().await.map(|c| c.facts.clone())
     }
 
     /// One of its lists.
     pub(crate) async fn list(self: &Arc<Self>, kind: ListKind) -> Result<Definitions, UpstreamError> {
+        self.listed(kind, true).await
+    }
+
+    /// The same, as far as it is known or asked from here.
+    pub(crate) async fn list_here(self: &Arc<Self>, kind: ListKind) -> Result<Definitions, UpstreamError> {
+        self.listed(kind, false).await
+    }
+
+    async fn listed(self: &Arc<Self>, kind: ListKind, may_ask_others: bool) -> Result<Definitions, UpstreamError> {
         self.lists[kind as usize]
             .get(&self.limits, || async {
+                if may_ask_others && let Some(listed) = self.list_elsewhere(kind).await {
+                    return Ok(((*listed?).clone(), None));
+                }
                 match self.breaker.get() {
                     Some(breaker) => breaker.fetch(self.fetch_list(kind)).await,
                     None => self.fetch_list(kind).await,

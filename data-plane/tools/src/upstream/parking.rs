@@ -5,7 +5,8 @@
 //! takes it out again by the state it was given.
 //! Invariants: the key is 128 random bits and is good for one retry, of the same caller and
 //! operation; the table is bounded; a call that nobody comes back for is cancelled after a time.
-//! If this node ends, its parked calls end with it, and the retry learns that it must start anew.
+//! The state names this process, so that a retry that reaches another node finds it. If this process
+//! ends, its parked calls end with it, and the retry learns that it must start anew.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -32,14 +33,16 @@ pub(super) struct Owner {
 
 /// The parked calls of one plugin.
 pub(super) struct Parking {
+    /// This process, where there are others.
+    tag: Option<String>,
     entries: Mutex<HashMap<String, Entry>>,
     max_entries: usize,
     ttl: Duration,
 }
 
 impl Parking {
-    pub(super) fn new(max_entries: usize, ttl: Duration) -> Self {
-        Self { entries: Mutex::default(), max_entries, ttl }
+    pub(super) fn new(tag: Option<String>, max_entries: usize, ttl: Duration) -> Self {
+        Self { tag, entries: Mutex::default(), max_entries, ttl }
     }
 
     /// Whether the state was given by a parking table.
@@ -47,9 +50,23 @@ impl Parking {
         state.starts_with(PREFIX)
     }
 
+    /// Whether such a state may be in some JSON.
+    pub(super) fn is_mentioned(json: &[u8]) -> bool {
+        memchr::memmem::find(json, PREFIX.as_bytes()).is_some()
+    }
+
+    /// The process that gave the state.
+    pub(super) fn kept_by(state: &str) -> Option<&str> {
+        Some(state.strip_prefix(PREFIX)?.split_once('-')?.0)
+    }
+
     /// Keeps the call; returns the state for the client.
     pub(super) fn park(self: &Arc<Self>, owner: Owner, running: Running) -> Result<String, UpstreamError> {
-        let key = format!("{PREFIX}{:032x}", rand::random::<u128>());
+        let random = rand::random::<u128>();
+        let key = match &self.tag {
+            Some(tag) => format!("{PREFIX}{tag}-{random:032x}"),
+            None => format!("{PREFIX}{random:032x}"),
+        };
         {
             let mut entries = self.entries.lock();
             if entries.len() >= self.max_entries {

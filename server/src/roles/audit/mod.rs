@@ -14,7 +14,7 @@ mod fatal;
 mod keys;
 mod relay;
 mod replica;
-mod roster;
+pub mod roster;
 mod standing;
 
 use std::{
@@ -30,7 +30,7 @@ use provost_types::{AuditSink, BoxFuture, SubjectKeys};
 use provost_wire::{
     audit::audit_roster_server::AuditRosterServer,
     node::{audit_keys_server::AuditKeysServer, audit_relay_server::AuditRelayServer},
-    tls::Identity,
+    tls::{self, Identity},
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,7 +43,8 @@ use crate::{
     node::held,
     simulate::MAX_STATES_BYTES,
 };
-use callers::{Callers, authorise};
+pub use callers::Callers;
+use callers::authorise;
 use endpoints::{Followers, follow_endpoints};
 pub use fatal::Fatal;
 use keys::{AuditKeysService, GroupKeys};
@@ -157,11 +158,11 @@ impl AuditRole {
     ) -> anyhow::Result<()> {
         let (rosters, known) = (self.rosters.0.clone(), self.rosters.1.clone());
         match control {
-            Some(control) => until(roster::follow_here(control.node.clone(), rosters), tasks, stop),
+            Some(control) => until(roster::follow_here(control.node.clone(), tls::Role::AuditLog, rosters), tasks, stop),
             None => {
                 let noted = config.data_dir.join("audit-nodes.json");
                 let (identity, nodes) = (identity.clone(), config.control_plane.clone());
-                until(roster::follow_elsewhere(identity, nodes, noted, rosters), tasks, stop);
+                until(roster::follow_elsewhere(identity, nodes, noted, tls::Role::AuditLog, rosters), tasks, stop);
             }
         }
         let endpoints = follow_endpoints(self.followers(), self.node.clone(), identity.clone(), known.clone());
@@ -204,11 +205,7 @@ impl AuditRole {
             routes = routes.add_service(AuditRosterServer::new(RosterService(control.node.clone())));
         }
         if config.has(Role::AuditLog) {
-            let standing = match control {
-                Some(control) => Standing::Here(Arc::new(control.node.clone())),
-                None => Standing::Ask(Asking::new(identity, &config.control_plane)),
-            };
-            let callers = Callers(Arc::new(standing));
+            let callers = callers(config, identity, control);
             let keys = AuditKeysService { node: self.node.clone(), callers: callers.clone() };
             let relay = RelayService { access: self.access(), callers: callers.clone() };
             routes = routes
@@ -250,6 +247,14 @@ impl AuditRole {
             None => Ok(()),
         }
     }
+}
+
+/// Says who is a member.
+pub fn callers(config: &ServerConfig, identity: &Arc<Identity>, control: Option<&ControlRole>) -> Callers {
+    Callers(Arc::new(match control {
+        Some(control) => Standing::Here(Arc::new(control.node.clone())),
+        None => Standing::Ask(Asking::new(identity, &config.control_plane)),
+    }))
 }
 
 struct Leaving(AuditClient);

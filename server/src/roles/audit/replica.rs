@@ -124,7 +124,7 @@ impl Opening {
             }
             let listed = roster.keepers.contains_key(&self.config.node_id);
             for keeper in roster.keepers.iter().filter(|(id, _)| listed && **id != self.config.node_id) {
-                let Some(channel) = Roster::channel(&self.identity, keeper.1) else { continue };
+                let Some(channel) = Roster::channel(&self.identity, keeper.1, tls::Role::AuditLog) else { continue };
                 if let Err(status) = self.obtain_subject_keys(channel.clone()).await? {
                     tracing::debug!(from = keeper.1.name, error = status.message(), "no keys of bodies yet");
                     continue;
@@ -173,7 +173,7 @@ fn retention() -> RaftRetention {
 /// The services of the other replicas.
 fn others(identity: &Arc<Identity>, roster: &Roster, own: u64) -> Vec<(String, Channel)> {
     let others = roster.keepers.iter().filter(|(id, _)| **id != own);
-    others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(identity, keeper)?))).collect()
+    others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(identity, keeper, tls::Role::AuditLog)?))).collect()
 }
 
 /// What vouches for the log from outside of the group, and the way in for what it records of itself.

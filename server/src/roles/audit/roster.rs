@@ -1,7 +1,7 @@
-//! Which nodes keep the audit log.
+//! Which nodes keep the audit log, and which serve calls.
 //!
 //! A control-plane node knows it from its own state; another node asks one, and notes the last
-//! answer on its disk: it finds the audit log again while no control plane answers.
+//! answer on its disk: it finds them again while no control plane answers.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +28,8 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 /// The most replicas; further audit nodes wait until one of them goes.
 const MAX_REPLICAS: usize = 5;
+/// The most data-plane nodes that know each other.
+const MAX_SIBLINGS: usize = 256;
 /// Between two questions to the control plane.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// The same while nothing is known.
@@ -35,7 +37,7 @@ const ASK_SOON: Duration = Duration::from_millis(300);
 /// One control-plane node gets so long to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// A node that keeps the audit log.
+/// A node with the role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keeper {
     /// Its name.
@@ -46,10 +48,10 @@ pub struct Keeper {
     pub address: String,
 }
 
-/// The nodes with the role audit-log, by number.
+/// The nodes with a role, by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
-    /// Those of the lowest numbers, as many as there are replicas.
+    /// Those of the lowest numbers, as many as may be.
     pub keepers: BTreeMap<u64, Keeper>,
     /// The last number that was given to a node; a greater one is news.
     pub last_node_id: u64,
@@ -58,10 +60,11 @@ pub struct Roster {
 pub type Rosters = watch::Receiver<Roster>;
 
 impl Roster {
-    fn of(cluster: &Cluster) -> Self {
+    fn of(cluster: &Cluster, role: Role) -> Self {
+        let most = if role == Role::AuditLog { MAX_REPLICAS } else { MAX_SIBLINGS };
         let by_operator = cluster.name().is_some() && cluster.signing().is_none();
-        let with_role = cluster.members().iter().filter(|(_, m)| m.has(Role::AuditLog.as_str()));
-        let reached = with_role.filter(|(_, m)| !m.address.is_empty()).take(MAX_REPLICAS);
+        let with_role = cluster.members().iter().filter(|(_, m)| m.has(role.as_str()));
+        let reached = with_role.filter(|(_, m)| !m.address.is_empty()).take(most);
         let keeper = |(&id, m): (&u64, &provost_control_state::Member)| {
             let has_number = m.has(Role::ControlPlane.as_str()) && !by_operator;
             let certified_id = if has_number { id.to_string() } else { m.name.to_string() };
@@ -76,19 +79,19 @@ impl Roster {
     }
 
     /// Reaches a keeper, and nobody else.
-    pub fn channel(identity: &Arc<Identity>, keeper: &Keeper) -> Option<Channel> {
-        let expect = Expect::role(Role::AuditLog).id(&keeper.certified_id);
+    pub fn channel(identity: &Arc<Identity>, keeper: &Keeper, role: Role) -> Option<Channel> {
+        let expect = Expect::role(role).id(&keeper.certified_id);
         tls::channel(identity.clone(), &keeper.address, expect).ok()
     }
 
-    fn to_wire(&self) -> RosterResponse {
+    fn to_wire(&self, role: Role) -> RosterResponse {
         let member = |(id, keeper): (&u64, &Keeper)| RosterMember {
             node_id: *id,
             name: keeper.name.clone(),
             certified_id: keeper.certified_id.clone(),
             address: keeper.address.clone(),
         };
-        RosterResponse { members: self.keepers.iter().map(member).collect(), last_node_id: self.last_node_id }
+        RosterResponse { members: self.keepers.iter().map(member).collect(), last_node_id: self.last_node_id, role: role.to_string() }
     }
 
     fn from_wire(answer: RosterResponse) -> Self {
@@ -105,10 +108,10 @@ impl Roster {
 }
 
 /// Follows this process's own control-plane state.
-pub async fn follow_here(node: ControlNode, rosters: watch::Sender<Roster>) {
+pub async fn follow_here(node: ControlNode, role: Role, rosters: watch::Sender<Roster>) {
     let mut changes = node.snapshots();
     loop {
-        let roster = Roster::of(&Registry::cluster(&node));
+        let roster = Roster::of(&Registry::cluster(&node), role);
         rosters.send_if_modified(|known| {
             let differs = *known != roster;
             *known = roster;
@@ -125,6 +128,7 @@ pub async fn follow_elsewhere(
     identity: Arc<Identity>,
     addresses: Vec<String>,
     path: PathBuf,
+    role: Role,
     rosters: watch::Sender<Roster>,
 ) {
     if let Some(noted) = Roster::load(&path) {
@@ -135,9 +139,16 @@ pub async fn follow_elsewhere(
     let mut at = 0_usize;
     while let Some(node) = nodes.get(at % nodes.len().max(1)) {
         let mut client = AuditRosterClient::new(node.clone());
-        match tokio::time::timeout(ANSWER_LIMIT, client.members(RosterRequest {})).await {
+        match tokio::time::timeout(ANSWER_LIMIT, client.members(RosterRequest { role: role.to_string() })).await {
             Ok(Ok(answer)) => {
-                let roster = Roster::from_wire(answer.into_inner());
+                let answer = answer.into_inner();
+                if answer.role != role.as_str() && role != Role::AuditLog {
+                    // One of the release before: it knows of the audit log only.
+                    at = at.wrapping_add(1);
+                    tokio::time::sleep(ASK_EVERY).await;
+                    continue;
+                }
+                let roster = Roster::from_wire(answer);
                 // One that is behind may have been asked: numbers only grow.
                 if roster.last_node_id >= rosters.borrow().last_node_id && *rosters.borrow() != roster {
                     note(&path, &roster);
@@ -145,7 +156,7 @@ pub async fn follow_elsewhere(
                 }
             }
             Ok(Err(error)) => {
-                tracing::debug!(%error, "who keeps the audit log is not known from this control-plane node");
+                tracing::debug!(%error, %role, "the nodes are not known from this control-plane node");
                 at = at.wrapping_add(1);
             }
             Err(_) => at = at.wrapping_add(1),
@@ -163,11 +174,11 @@ fn note(path: &Path, roster: &Roster) {
         std::fs::rename(&temporary, path)
     };
     if let Err(error) = write() {
-        tracing::warn!(%error, path = %path.display(), "who keeps the audit log is not noted");
+        tracing::warn!(%error, path = %path.display(), "the nodes are not noted");
     }
 }
 
-/// Tells other nodes who keeps the audit log; on control-plane nodes.
+/// Tells other nodes who keeps the audit log, and who serves calls; on control-plane nodes.
 pub struct RosterService(pub ControlNode);
 
 #[tonic::async_trait]
@@ -177,6 +188,11 @@ impl AuditRoster for RosterService {
         let caller = tls::certified_of(&request)
             .ok_or_else(|| Status::unauthenticated("PV-TLS-NO-CERTIFICATE: only nodes of the cluster may ask"))?;
         standing(&cluster, caller).map_err(|e| Status::permission_denied(format!("{}: {e}", e.code())))?;
-        Ok(Response::new(Roster::of(&cluster).to_wire()))
+        let role = match request.get_ref().role.as_str() {
+            "" | "audit-log" => Role::AuditLog,
+            "data-plane" => Role::DataPlane,
+            other => return Err(Status::invalid_argument(format!("PV-ADMIN-REQUEST: no roster of `{other}`"))),
+        };
+        Ok(Response::new(Roster::of(&cluster, role).to_wire(role)))
     }
 }

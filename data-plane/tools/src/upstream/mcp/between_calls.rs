@@ -140,8 +140,8 @@ impl McpUpstream {
         Ok(Execution::result(RawJson::EMPTY_OBJECT, false))
     }
 
-    /// Passes on what the upstream says between calls, until the listener goes.
-    pub(crate) async fn listen(
+    /// Passes on what the upstream says between calls, heard from here, until the listener goes.
+    pub(crate) async fn listen_here(
         self: &Arc<Self>,
         filter: &ListenFilter,
         request: &ExecuteRequest<'_>,

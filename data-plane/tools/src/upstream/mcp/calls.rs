@@ -22,8 +22,8 @@ use super::{
 use crate::{ExecuteRequest, UpstreamError};
 
 impl McpUpstream {
-    /// Runs one operation.
-    pub(crate) async fn execute(
+    /// Runs one operation on this node.
+    pub(crate) async fn execute_here(
         self: &Arc<Self>,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
@@ -81,7 +81,7 @@ impl McpUpstream {
         match self.start_on(request, &connection).await {
             Err(UpstreamError::SessionGone) => {
                 // The server refused before it looked at the request: nothing was executed.
-                self.legacy.forget(&audience, &connection);
+                self.session_gone(&audience, &connection);
                 let (_, connection) = self.connection(request).await?;
                 self.start_on(request, &connection).await
             }

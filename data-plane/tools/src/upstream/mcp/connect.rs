@@ -8,6 +8,7 @@ use tokio::sync::broadcast;
 use super::{
     super::{audience::Audience, connection::Connection, handshake, listing::ListCache},
     McpUpstream, Target,
+    sessions::Asking,
 };
 use crate::{ExecuteRequest, UpstreamError};
 
@@ -42,7 +43,7 @@ impl McpUpstream {
             Ok(Err(cause)) => tracing::debug!(plugin = self.plugin, %cause, "not of the modern era"),
             Err(_) => tracing::debug!(plugin = self.plugin, "no answer to discovery"),
         }
-        self.connect_legacy(&Audience::catalogue()).await?;
+        self.connect_legacy(&Audience::catalogue(), Asking::Owner).await?;
         Ok(Era::Legacy)
     }
 
@@ -50,7 +51,7 @@ impl McpUpstream {
     pub(super) async fn catalogue(&self) -> Result<Arc<Connection>, UpstreamError> {
         match self.era().await? {
             Era::Modern => self.connect_modern().await,
-            Era::Legacy => self.connect_legacy(&Audience::catalogue()).await,
+            Era::Legacy => self.connect_legacy(&Audience::catalogue(), Asking::Owner).await,
         }
     }
 
@@ -67,13 +68,20 @@ impl McpUpstream {
             .await
     }
 
-    pub(super) async fn connect_legacy(&self, audience: &Audience) -> Result<Arc<Connection>, UpstreamError> {
+    pub(super) async fn connect_legacy(
+        &self,
+        audience: &Audience,
+        asking: Asking,
+    ) -> Result<Arc<Connection>, UpstreamError> {
         let capabilities = audience.capabilities(handshake::full_capabilities());
         self.legacy
             .get(audience, || {
                 self.in_time(async {
                     let connection = match &self.target {
-                        Target::Http(target) => handshake::initialize_http(target, &capabilities).await?,
+                        _ if let Some((kin, target)) = self.sharing(audience) => {
+                            self.shared_session(kin, target, audience, &capabilities, asking).await?
+                        }
+                        Target::Http(target) => handshake::initialize_http(target, &capabilities, false).await?,
                         Target::Stdio(target) => handshake::initialize_stdio(target, &capabilities).await?,
                     };
                     self.hear_changes(&connection);
@@ -121,7 +129,7 @@ impl McpUpstream {
             Era::Modern => Ok((Audience::catalogue(), self.connect_modern().await?)),
             Era::Legacy => {
                 let audience = Audience::of(request.client, request.principal, self.over_stdio());
-                let connection = self.connect_legacy(&audience).await?;
+                let connection = self.connect_legacy(&audience, Asking::Owner).await?;
                 Ok((audience, connection))
             }
         }

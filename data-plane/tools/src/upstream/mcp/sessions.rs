@@ -1,0 +1,157 @@
+//! Legacy sessions with an HTTP upstream that every node can take up.
+//!
+//! The node where a caller's things live opens its session, one at a time, and lets all others know its
+//! id; they take it up by that. A node that becomes that place asks the others first. So an upstream
+//! session lives as long as any node that has used it, and no longer than its upstream keeps it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use provost_mcp::RawJson;
+
+use super::{
+    super::{audience::Audience, connection::Connection, handshake, http::HttpTarget},
+    McpUpstream, Target,
+};
+use crate::{
+    UpstreamError,
+    siblings::{Kin, SessionOwner, SharedSession},
+};
+
+/// Sessions of other nodes that are remembered, of one plugin.
+const MAX_KNOWN: usize = 1_024;
+/// For so long.
+const KNOWN_TTL: Duration = Duration::from_secs(3_600);
+/// Nodes that are asked in turn.
+const MAX_TRIES: usize = 3;
+
+/// Who is asked for a session before it is opened here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// The node where the caller's things live, if that is another one.
+    Owner,
+    /// Nobody opens it for this node: it was asked to.
+    Nobody,
+}
+
+/// What is known of sessions beside the connections of this node.
+#[derive(Default)]
+pub(super) struct KnownSessions {
+    /// That other nodes opened.
+    known: Mutex<HashMap<SessionOwner, (SharedSession, Instant)>>,
+    /// That were gone when this node used them.
+    gone: Mutex<HashMap<SessionOwner, String>>,
+}
+
+impl KnownSessions {
+    fn note(&self, owner: SessionOwner, session: SharedSession) {
+        let mut known = self.known.lock();
+        if known.len() >= MAX_KNOWN {
+            known.retain(|_, (_, since)| since.elapsed() < KNOWN_TTL);
+        }
+        if known.len() >= MAX_KNOWN {
+            let oldest = known.iter().min_by_key(|(_, (_, since))| *since).map(|(owner, _)| owner.clone());
+            if let Some(oldest) = oldest {
+                known.remove(&oldest);
+            }
+        }
+        known.insert(owner, (session, Instant::now()));
+    }
+
+    fn get(&self, owner: &SessionOwner) -> Option<SharedSession> {
+        let known = self.known.lock();
+        known.get(owner).filter(|(_, since)| since.elapsed() < KNOWN_TTL).map(|(session, _)| session.clone())
+    }
+
+    fn is_gone(&self, owner: &SessionOwner, id: &str) {
+        self.known.lock().retain(|known, (session, _)| known != owner || session.id != id);
+        let mut gone = self.gone.lock();
+        if gone.len() >= MAX_KNOWN {
+            gone.clear();
+        }
+        gone.insert(owner.clone(), id.to_owned());
+    }
+}
+
+impl McpUpstream {
+    /// Forgets a session that the upstream does not know any more.
+    pub(super) fn session_gone(&self, audience: &Audience, connection: &Arc<Connection>) {
+        self.legacy.forget(audience, connection);
+        if let Some(id) = connection.session_id() {
+            self.sessions.is_gone(&audience.owner(), id);
+        }
+    }
+
+    /// A connection in the caller's session, which may have been opened by another node.
+    pub(super) async fn shared_session(
+        &self,
+        kin: &Kin,
+        target: &HttpTarget,
+        audience: &Audience,
+        capabilities: &RawJson,
+        asking: Asking,
+    ) -> Result<Arc<Connection>, UpstreamError> {
+        let owner = audience.owner();
+        let gone = self.sessions.gone.lock().remove(&owner);
+        for _ in 0..MAX_TRIES {
+            let Some(at) = kin.owner(&owner.caller).filter(|_| asking == Asking::Owner) else { break };
+            match kin.nodes.session(&at, &kin.plugin, &owner, gone.as_deref()).await {
+                Ok(Some(session)) => return Ok(Connection::resumed(target, session)),
+                Ok(None) => return handshake::initialize_http(target, capabilities, true).await,
+                Err(cause) => tracing::info!(plugin = self.plugin, ?at, %cause, "an upstream session is asked elsewhere"),
+            }
+        }
+        let known = match self.sessions.get(&owner) {
+            Some(known) => Some(known),
+            None => kin.nodes.known_session(&kin.plugin, &owner).await,
+        };
+        if let Some(session) = known.filter(|session| Some(session.id.as_str()) != gone.as_deref()) {
+            return Ok(Connection::resumed(target, session));
+        }
+        let connection = handshake::initialize_http(target, capabilities, true).await?;
+        if let Some(session) = connection.share() {
+            kin.nodes.share_session(&kin.plugin, &owner, &session).await;
+        }
+        Ok(connection)
+    }
+
+    /// What another node opened.
+    pub(crate) fn note_session(&self, owner: SessionOwner, session: SharedSession) {
+        self.sessions.note(owner, session);
+    }
+
+    /// The owner's session as far as this node knows it; opens none.
+    pub(crate) fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
+        let connection = self.legacy.present(&Audience::from(owner.clone()));
+        connection.and_then(|connection| connection.share()).or_else(|| self.sessions.get(owner))
+    }
+
+    /// The owner's session, for another node; opened if there is none. `None`: it has no id.
+    pub(crate) async fn session_for(
+        &self,
+        owner: &SessionOwner,
+        gone: Option<&str>,
+    ) -> Result<Option<SharedSession>, UpstreamError> {
+        let audience = Audience::from(owner.clone());
+        if let Some(gone) = gone {
+            let present = self.legacy.present(&audience);
+            if let Some(connection) = present.filter(|connection| connection.session_id() == Some(gone)) {
+                self.session_gone(&audience, &connection);
+            }
+            self.sessions.known.lock().retain(|known, (session, _)| known != owner || session.id != gone);
+        }
+        Ok(self.connect_legacy(&audience, Asking::Nobody).await?.share())
+    }
+
+    /// Where legacy HTTP sessions are shared.
+    pub(super) fn sharing(&self, audience: &Audience) -> Option<(&Kin, &HttpTarget)> {
+        match (&self.kin, &self.target) {
+            (Some(kin), Target::Http(target)) if !audience.is_catalogue() => Some((kin, target)),
+            _ => None,
+        }
+    }
+}
