@@ -23,7 +23,11 @@ use crate::{ExecuteRequest, UpstreamError};
 
 impl McpUpstream {
     /// Runs one operation on this node.
-    pub(crate) async fn execute_here(self: &Arc<Self>, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
+    pub(crate) async fn execute_here(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Execution {
         let outcome = match &request.operation {
             Operation::SetLogLevel => bounded(request, link, self.set_log_level(request)).await,
             Operation::Subscribe(uri) => bounded(request, link, self.subscribe(request, uri)).await,
