@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec, Resource, ResourceKey, SecretRef,
-    Snapshot, Spec, StdioPlugin,
+    BuiltinPlugin, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec, Resource, ResourceKey,
+    SecretRef, Snapshot, Spec, StdioPlugin,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -127,8 +127,12 @@ impl Toolbox {
         let name = &resource.metadata.name;
         let id = || Identity::new(tenant.clone(), name.clone(), spec_digest(spec), spec);
         let started = match &spec.source {
-            PluginSource::McpHttp(http) => self.http(tenant, name, http, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u)),
-            PluginSource::McpStdio(stdio) => self.stdio(tenant, name, stdio, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u)),
+            PluginSource::McpHttp(http) => {
+                self.http(tenant, name, http, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u))
+            }
+            PluginSource::McpStdio(stdio) => {
+                self.stdio(tenant, name, stdio, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u))
+            }
             PluginSource::Builtin(builtin) => self.builtin(tenant, builtin).map(|b| Plugin::builtin(id(), b)),
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))

@@ -44,9 +44,9 @@ pub use resilience::{
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};
 pub use spec::{
-    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, Instances, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec, PriceSpec,
-    PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec,
-    SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
+    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, Instances, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec,
+    PriceSpec, PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule,
+    RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
 };
 
 /// A boxed future, the form in which ports that are trait objects return their work.

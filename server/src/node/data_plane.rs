@@ -64,11 +64,22 @@ impl DataPlane {
     /// otherwise than the one that ran it) stops no start: without grants everything is denied until a
     /// state comes that compiles.
     pub fn new(parts: DataPlaneParts) -> anyhow::Result<Self> {
-        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir, bodies, siblings } =
-            parts;
+        let DataPlaneParts {
+            first,
+            secrets,
+            audit,
+            inference,
+            anonymous,
+            staleness,
+            quotas,
+            data_dir,
+            bodies,
+            siblings,
+        } = parts;
         let limits = provost_data_tools::Limits::default();
         let nodes = siblings.clone().map(|nodes| nodes as Arc<dyn provost_data_tools::Siblings>);
-        let toolbox = Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes });
+        let toolbox =
+            Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes });
         if let Some(siblings) = &siblings {
             siblings.attach_toolbox(toolbox.clone());
         }

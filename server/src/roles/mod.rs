@@ -22,8 +22,8 @@ mod siblings;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use provost_audit_store::PeerService;
-use provost_data_serve::siblings::{SiblingService, SiblingSlot};
 use provost_control_api::identity::{Registry, admit, cut_former_members};
+use provost_data_serve::siblings::{SiblingService, SiblingSlot};
 use provost_gpu_serve::{GpuConfig, GpuNode};
 use provost_types::PrincipalRef;
 use provost_wire::tls::{self, Identity};

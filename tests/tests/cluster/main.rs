@@ -28,8 +28,8 @@ mod audit_keys;
 mod audit_members;
 mod audit_pruning;
 mod audit_scene;
-mod certificates;
 mod balancer;
+mod certificates;
 mod cluster;
 mod expired;
 #[path = "../blackbox/files.rs"]

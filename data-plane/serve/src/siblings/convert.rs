@@ -49,11 +49,7 @@ pub(super) fn operation(method: &str, target: String, is_prompt: bool) -> Result
 }
 
 pub(super) fn plugin_ref(plugin: &PluginId) -> PluginRef {
-    PluginRef {
-        tenant: plugin.tenant.to_string(),
-        name: plugin.name.to_string(),
-        digest: plugin.digest.to_string(),
-    }
+    PluginRef { tenant: plugin.tenant.to_string(), name: plugin.name.to_string(), digest: plugin.digest.to_string() }
 }
 
 pub(super) fn client(facts: &ClientFacts, principal: &PrincipalRef) -> Client {

@@ -47,10 +47,9 @@ impl Siblings {
         let node = self.at(at).await?;
         let request = OfferRequest { plugin: Some(convert::plugin_ref(plugin)), what: what.to_owned() };
         let answer = timeout(OFFER_LIMIT, node.client().offer(request)).await;
-        answer.map_err(|_| SiblingError::Lost("no answer in time".to_owned()))?.map_or_else(
-            |status| Err(refused(&node, &status)),
-            |answer| Ok(answer.into_inner()),
-        )
+        answer
+            .map_err(|_| SiblingError::Lost("no answer in time".to_owned()))?
+            .map_or_else(|status| Err(refused(&node, &status)), |answer| Ok(answer.into_inner()))
     }
 }
 
@@ -127,7 +126,8 @@ impl provost_data_tools::Siblings for Siblings {
         Box::pin(async move {
             let node = self.at(at).await?;
             let left = request.deadline.saturating_duration_since(std::time::Instant::now());
-            let is_prompt = matches!(request.operation, provost_data_pipeline::Operation::Complete { is_prompt, .. } if is_prompt);
+            let is_prompt =
+                matches!(request.operation, provost_data_pipeline::Operation::Complete { is_prompt, .. } if is_prompt);
             let asked = WireExecute {
                 plugin: Some(convert::plugin_ref(plugin)),
                 client: Some(convert::client(request.client, request.principal)),

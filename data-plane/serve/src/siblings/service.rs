@@ -10,7 +10,8 @@ use provost_mcp::{LogLevel, RequestId};
 use provost_types::{BoxFuture, Name, PrincipalRef};
 use provost_wire::sibling::{
     ExecuteEvent, ExecuteRequest, HelloRequest, HelloResponse, ListenRequest, OfferRequest, OfferResponse, ReplayEvent,
-    ReplayRequest, SessionRequest, SessionResponse, TellRequest, TellResponse, client_answer::Outcome,
+    ReplayRequest, SessionRequest, SessionResponse, TellRequest, TellResponse,
+    client_answer::Outcome,
     sibling_server::{Sibling, SiblingServer},
     tell_request::What,
 };

@@ -156,7 +156,8 @@ async fn a_call_is_cancelled_and_a_session_ended_at_the_other_node() {
     let set = there.call("logging/setLevel", json!({ "level": "warning" })).await;
     assert_eq!(set.json()["result"], json!({}));
     let logged = here.call("tools/call", json!({ "name": "log" })).await;
-    let levels: Vec<_> = logged.events().iter().filter_map(|e| e["params"]["level"].as_str().map(str::to_owned)).collect();
+    let levels: Vec<_> =
+        logged.events().iter().filter_map(|e| e["params"]["level"].as_str().map(str::to_owned)).collect();
     assert_eq!(levels, ["warning"]);
 
     let ended = b.world.send(Method::DELETE, "/mcp", &there.headers(), "").await;

@@ -138,3 +138,57 @@ async fn shutdown_lets_calls_end() {
     opener.await.unwrap();
     served.stop().await;
 }
+
+/// Reads one answer, head and body.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer)).await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            length.is_some_and(|length| length.parse() == Ok(body.len()))
+        });
+        if whole || read == 0 {
+            return text;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_goes_says_so_before_it_closes_anything() {
+    let served = serve_world(World::leaving(4_000)).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let mut busy = served.send("echo").await;
+    let before = answer(&mut busy).await;
+    assert!(before.starts_with("HTTP/1.1 200") && !before.contains("connection: close"), "{before}");
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    served.shutdown.cancel();
+    loop {
+        let mut probe = TcpStream::connect(served.address).await.unwrap();
+        probe.write_all(get("/readyz").as_bytes()).await.unwrap();
+        if answer(&mut probe).await.starts_with("HTTP/1.1 503") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    // The connection of before takes one more request, and is then closed with its answer.
+    busy.write_all(bytes_of("echo").as_bytes()).await.unwrap();
+    let last = answer(&mut busy).await;
+    assert!(last.starts_with("HTTP/1.1 200") && last.contains("connection: close"), "{last}");
+    assert_eq!(busy.read(&mut [0; 16]).await.unwrap(), 0);
+    // Who has not heard is still served, and told.
+    let mut late = served.send("echo").await;
+    let told = answer(&mut late).await;
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("connection: close"), "{told}");
+    // One that was opened and not used yet can be used.
+    idle.write_all(get("/readyz").as_bytes()).await.unwrap();
+    let ready = answer(&mut idle).await;
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("connection: close"), "{ready}");
+
+    let address = served.address;
+    served.stop().await;
+    assert!(TcpStream::connect(address).await.is_err(), "the port is closed at last");
+}

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use provost_data_serve::{Frontend, FrontendConfig, Peer, QuicLimits, ResponseBody, SealKeys, SocketLimits, ToolSchemas};
+use provost_data_serve::{
+    Frontend, FrontendConfig, Peer, QuicLimits, ResponseBody, SealKeys, SocketLimits, ToolSchemas,
+};
 use provost_mcp::RawJson;
 use serde_json::{Value, json};
 
@@ -90,6 +92,15 @@ impl World {
 
     pub fn with_quic(quic: QuicLimits) -> Self {
         Self::with_limits(SocketLimits::DEFAULT, quic)
+    }
+
+    /// A node that accepts connections for so long after it was told to stop.
+    pub fn leaving(lame_duck_ms: u64) -> Self {
+        let plane = FakePlane::new();
+        let mut config = FrontendConfig::new(SealKeys::own([7; 32]));
+        (config.lame_duck_ms, config.drain_ms) = (lame_duck_ms, 20_000);
+        let front = Frontend::new(plane.clone(), config).unwrap();
+        Self { plane, front: Arc::new(front) }
     }
 
     fn with_limits(sockets: SocketLimits, quic: QuicLimits) -> Self {

@@ -63,7 +63,11 @@ impl ServerFacts {
 /// How bytes reach the upstream.
 pub(super) enum Wire {
     /// `is_shared`: other nodes may use the session too, and so it is not ended from here.
-    Http { target: HttpTarget, session: Option<String>, is_shared: bool },
+    Http {
+        target: HttpTarget,
+        session: Option<String>,
+        is_shared: bool,
+    },
     Stdio(Arc<StdioProcess>),
 }
 

@@ -38,7 +38,8 @@ pub(super) async fn follow_endpoints(
         let own = here.as_ref().map(|(id, _)| *id);
         let mut endpoints: Vec<AuditEndpoint> = here.into_iter().map(|(_, p)| AuditEndpoint::Here(p)).collect();
         let others = roster.keepers.iter().filter(|(id, _)| Some(**id) != own);
-        let others = others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(&identity, keeper, Role::AuditLog)?)));
+        let others = others
+            .filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(&identity, keeper, Role::AuditLog)?)));
         let others: Vec<(String, Channel)> = others.collect();
         keys.set(others.iter().map(|(_, channel)| channel.clone()).collect());
         relays.set(others.iter().map(|(_, channel)| channel.clone()).collect());

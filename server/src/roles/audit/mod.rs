@@ -158,7 +158,9 @@ impl AuditRole {
     ) -> anyhow::Result<()> {
         let (rosters, known) = (self.rosters.0.clone(), self.rosters.1.clone());
         match control {
-            Some(control) => until(roster::follow_here(control.node.clone(), tls::Role::AuditLog, rosters), tasks, stop),
+            Some(control) => {
+                until(roster::follow_here(control.node.clone(), tls::Role::AuditLog, rosters), tasks, stop)
+            }
             None => {
                 let noted = config.data_dir.join("audit-nodes.json");
                 let (identity, nodes) = (identity.clone(), config.control_plane.clone());

@@ -173,7 +173,9 @@ fn retention() -> RaftRetention {
 /// The services of the other replicas.
 fn others(identity: &Arc<Identity>, roster: &Roster, own: u64) -> Vec<(String, Channel)> {
     let others = roster.keepers.iter().filter(|(id, _)| **id != own);
-    others.filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(identity, keeper, tls::Role::AuditLog)?))).collect()
+    others
+        .filter_map(|(_, keeper)| Some((keeper.name.clone(), Roster::channel(identity, keeper, tls::Role::AuditLog)?)))
+        .collect()
 }
 
 /// What vouches for the log from outside of the group, and the way in for what it records of itself.

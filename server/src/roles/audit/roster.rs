@@ -91,7 +91,11 @@ impl Roster {
             certified_id: keeper.certified_id.clone(),
             address: keeper.address.clone(),
         };
-        RosterResponse { members: self.keepers.iter().map(member).collect(), last_node_id: self.last_node_id, role: role.to_string() }
+        RosterResponse {
+            members: self.keepers.iter().map(member).collect(),
+            last_node_id: self.last_node_id,
+            role: role.to_string(),
+        }
     }
 
     fn from_wire(answer: RosterResponse) -> Self {

@@ -102,7 +102,9 @@ impl McpUpstream {
             match kin.nodes.session(&at, &kin.plugin, &owner, gone.as_deref()).await {
                 Ok(Some(session)) => return Ok(Connection::resumed(target, session)),
                 Ok(None) => return handshake::initialize_http(target, capabilities, true).await,
-                Err(cause) => tracing::info!(plugin = self.plugin, ?at, %cause, "an upstream session is asked elsewhere"),
+                Err(cause) => {
+                    tracing::info!(plugin = self.plugin, ?at, %cause, "an upstream session is asked elsewhere")
+                }
             }
         }
         let known = match self.sessions.get(&owner) {
