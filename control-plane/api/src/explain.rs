@@ -2,7 +2,7 @@
 
 use provost_types::{
     ApiKeySpec, GuardSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec,
-    PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
+    PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -51,6 +51,8 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::Price => generator.subschema_for::<PriceSpec>(),
         Kind::Guard => generator.subschema_for::<GuardSpec>(),
         Kind::KillSwitch => generator.subschema_for::<KillSwitchSpec>(),
+        Kind::ToolPins => generator.subschema_for::<ToolPinsSpec>(),
+        Kind::ToolAlias => generator.subschema_for::<ToolAliasSpec>(),
     };
     schema.to_value()
 }

@@ -25,6 +25,8 @@ mod references;
 mod release;
 mod rollback;
 mod state;
+mod tool_aliases;
+mod tool_pins;
 
 pub use cluster::{
     AdminTokenHash, AuditCheckpoint, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken,
@@ -46,3 +48,4 @@ pub use provost_types::Resources;
 pub use release::{Halt, MAX_HALT_REASON_BYTES, MAX_HALT_REASONS, Release, ReleaseCommand, ReleaseReply};
 pub use rollback::RollbackError;
 pub use state::{Applied, State};
+pub use tool_pins::{Seen, approve, see, unknown_tool};

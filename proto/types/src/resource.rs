@@ -36,11 +36,15 @@ pub enum Kind {
     Guard,
     /// A switch that stops calls at once.
     KillSwitch,
+    /// Which definitions of a plugin's tools are approved.
+    ToolPins,
+    /// A public name for versions of a tool.
+    ToolAlias,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -54,6 +58,8 @@ impl Kind {
         Kind::Price,
         Kind::Guard,
         Kind::KillSwitch,
+        Kind::ToolPins,
+        Kind::ToolAlias,
     ];
 
     /// The kind as written in YAML.
@@ -72,6 +78,8 @@ impl Kind {
             Kind::Price => "Price",
             Kind::Guard => "Guard",
             Kind::KillSwitch => "KillSwitch",
+            Kind::ToolPins => "ToolPins",
+            Kind::ToolAlias => "ToolAlias",
         }
     }
 
@@ -89,13 +97,13 @@ impl Kind {
     /// Whether resources of this kind are made by commands of their own, and not by documents. They
     /// take effect at once, whatever a `NodeGroup` holds back, and a rollback leaves them as they are.
     pub fn is_governance(self) -> bool {
-        self == Kind::KillSwitch
+        matches!(self, Kind::KillSwitch | Kind::ToolPins)
     }
 
     /// The first wire version whose control-plane nodes can read resources of this kind.
     pub fn since_version(self) -> u32 {
         match self {
-            Kind::KillSwitch => 2,
+            Kind::KillSwitch | Kind::ToolPins | Kind::ToolAlias => 2,
             _ => 1,
         }
     }
@@ -111,7 +119,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard, KillSwitch"
+     NodeGroup, Price, Guard, KillSwitch, ToolPins, ToolAlias"
 )]
 pub struct UnknownKind(pub String);
 
@@ -128,6 +136,7 @@ impl FromStr for Kind {
                     || lower == format!("{name}s")
                     || (*k == Kind::Policy && lower == "policies")
                     || (*k == Kind::KillSwitch && matches!(lower.as_str(), "kill-switch" | "killswitches"))
+                    || (*k == Kind::ToolAlias && lower == "toolaliases")
             })
             .ok_or_else(|| UnknownKind(text.to_owned()))
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GuardSpec, KillSwitchSpec, Kind, Name, PolicyMode};
+use crate::{DefinitionPolicy, GuardSpec, KillSwitchSpec, Kind, Name, PolicyMode, ToolAliasSpec, ToolPinsSpec};
 
 /// A typed spec; the variant is the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum Spec {
     Price(PriceSpec),
     Guard(GuardSpec),
     KillSwitch(KillSwitchSpec),
+    ToolPins(ToolPinsSpec),
+    ToolAlias(ToolAliasSpec),
 }
 
 impl Spec {
@@ -44,6 +46,8 @@ impl Spec {
             Spec::Price(_) => Kind::Price,
             Spec::Guard(_) => Kind::Guard,
             Spec::KillSwitch(_) => Kind::KillSwitch,
+            Spec::ToolPins(_) => Kind::ToolPins,
+            Spec::ToolAlias(_) => Kind::ToolAlias,
         }
     }
 }
@@ -253,6 +257,10 @@ pub struct PluginSpec {
     /// Calls at once on one node. 0: the default, 256.
     #[serde(default)]
     pub max_concurrency: u32,
+    /// What becomes of a tool's definition that nobody has approved: `trust`, `pin` or `approve`. Left out: `pin` for
+    /// a plugin that is new, and for one that was stored before there was a choice `trust`. Built-ins are trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions: Option<DefinitionPolicy>,
 }
 
 /// A secret value. `provost secret set NAME` seals it; no command reads it back.

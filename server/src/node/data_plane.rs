@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use provost_data_serve::{
     Frontend,
     bodies::BodyKeeper,
+    definitions::DefinitionKeeper,
     node::{CompileError, Compiled, Node, NodePorts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
@@ -31,6 +32,8 @@ pub struct DataPlaneParts {
     pub staleness: Option<(StalenessReader, StalenessLimits)>,
     /// Leases of quotas.
     pub quotas: Arc<Quotas>,
+    /// What was seen of tool definitions.
+    pub definitions: DefinitionKeeper,
     /// Where relative `sqlite:` paths begin.
     pub data_dir: PathBuf,
     /// Keeps bodies for the log; `None`: nothing is kept of them.
@@ -60,11 +63,22 @@ impl DataPlane {
     /// otherwise than the one that ran it) stops no start: without grants everything is denied until a
     /// state comes that compiles.
     pub fn new(parts: DataPlaneParts) -> anyhow::Result<Self> {
-        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir, bodies } = parts;
+        let DataPlaneParts {
+            first,
+            secrets,
+            audit,
+            inference,
+            anonymous,
+            staleness,
+            quotas,
+            definitions,
+            data_dir,
+            bodies,
+        } = parts;
         let limits = provost_data_tools::Limits::default();
         let toolbox = Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits });
         let ports = NodePorts { audit, toolbox: toolbox.clone(), inference, anonymous };
-        let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone());
+        let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone()).with_definitions(definitions);
         let node = match bodies {
             Some(bodies) => node.with_bodies(bodies),
             None => node,

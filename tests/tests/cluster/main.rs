@@ -51,6 +51,7 @@ mod quota_flood;
 mod restore;
 mod revisions;
 mod rolling;
+mod rug_pull;
 mod secret_canary;
 mod server_process;
 mod servers;

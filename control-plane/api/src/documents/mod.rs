@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use provost_control_state::Draft;
 use provost_types::{
     ApiKeySpec, GuardSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec,
-    PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
+    PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec, ToolAliasSpec,
+    ToolPinsSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -285,10 +286,17 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::Price => spec!(Price, PriceSpec),
         Kind::Guard => spec!(Guard, GuardSpec),
         Kind::KillSwitch => spec!(KillSwitch, KillSwitchSpec),
+        Kind::ToolPins => spec!(ToolPins, ToolPinsSpec),
+        Kind::ToolAlias => spec!(ToolAlias, ToolAliasSpec),
     };
     if kind.is_governance() {
         let text = format!("a {kind} is made by a command and not by a document");
-        problems.push(origin.field_problem("kind", "PV-DOC-GOVERNANCE", text, "use `provost kill-switch`"));
+        problems.push(origin.field_problem(
+            "kind",
+            "PV-DOC-GOVERNANCE",
+            text,
+            "use `provost kill-switch` or `provost plugin`",
+        ));
         return None;
     }
     if let Some(Spec::Secret(SecretSpec { sealed: Some(_), .. })) = &spec {

@@ -7,7 +7,8 @@ use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex,
 use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, Revision, Snapshot, Spec};
 
-use super::api_keys::ApiKeys;
+use super::{aliases::AliasIndex, api_keys::ApiKeys};
+use crate::definitions::PinIndex;
 
 /// Why a revision cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,8 @@ pub struct Compiled {
     pub(super) prices: PriceIndex,
     pub(super) guards: GuardIndex,
     pub(super) switches: Arc<KillSwitches>,
+    pub(super) pins: PinIndex,
+    pub(super) aliases: AliasIndex,
     /// The plugins behind whose tools stand models, by tenant: seldom more than one.
     inference: HashMap<Name, Vec<Name>>,
     /// What records say of each plugin, by tenant and name.
@@ -92,7 +95,8 @@ impl Compiled {
             .collect();
         let inference = inference_plugins(&snapshot);
         let switches = Arc::new(KillSwitches::compile(&snapshot));
-        Ok(Self { snapshot, engine, keys, quotas, prices, guards, switches, inference, plugin_facts })
+        let (pins, aliases) = (PinIndex::compile(&snapshot), AliasIndex::compile(&snapshot));
+        Ok(Self { snapshot, engine, keys, quotas, prices, guards, switches, pins, aliases, inference, plugin_facts })
     }
 
     /// What this was compiled from.

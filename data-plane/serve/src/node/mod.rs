@@ -6,6 +6,7 @@
 //! replaces one that can; what a caller may not use looks to them as if it were not there.
 //! Left out: transports, upstreams (`provost-data-tools`), the log behind the sink.
 
+mod aliases;
 mod api_keys;
 mod compiled;
 mod counts;
@@ -14,6 +15,7 @@ mod limit;
 mod lists;
 mod models;
 mod plane;
+mod quarantine;
 mod schemas;
 mod switches;
 mod target;

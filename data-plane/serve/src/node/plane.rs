@@ -21,9 +21,10 @@ use provost_types::{
 };
 use tokio::sync::watch;
 
-use super::{compiled::Compiled, counts::Counts, lists, switches};
+use super::{aliases, compiled::Compiled, counts::Counts, lists, switches};
 use crate::{
     bodies::BodyKeeper,
+    definitions::DefinitionKeeper,
     guards::{self, GuardCounts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
@@ -60,6 +61,7 @@ pub struct Node {
     anonymous: Option<Arc<Caller>>,
     counts: Counts,
     guard_counts: Arc<GuardCounts>,
+    pub(super) definitions: DefinitionKeeper,
     pub(super) quotas: Option<Arc<Quotas>>,
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
@@ -83,6 +85,7 @@ impl Node {
             anonymous,
             counts: Counts::default(),
             guard_counts: Arc::default(),
+            definitions: DefinitionKeeper::alone(),
             quotas: None,
             staleness: None,
             bodies: None,
@@ -93,6 +96,13 @@ impl Node {
     #[must_use]
     pub fn with_bodies(mut self, bodies: BodyKeeper) -> Self {
         self.bodies = Some(bodies);
+        self
+    }
+
+    /// With a keeper that reports tool definitions; a node without pins what it sees by itself.
+    #[must_use]
+    pub fn with_definitions(mut self, definitions: DefinitionKeeper) -> Self {
+        self.definitions = definitions;
         self
     }
 
@@ -114,6 +124,7 @@ impl Node {
     /// Replaces the state at once for every call that arrives from now on.
     pub fn activate(&self, next: Compiled) {
         let switches = next.switches.clone();
+        self.definitions.retain(&next.pins);
         self.toolbox.reconcile(&next.snapshot);
         self.current.store(Arc::new(next));
         // After the state: a call that is admitted under the one before is stopped by this.
@@ -347,7 +358,8 @@ impl Plane for Node {
     }
 
     fn stop(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Result<(), Rejection> {
-        switches::check(&snapshot.switches, call)
+        switches::check(&snapshot.switches, call)?;
+        self.check_definition(snapshot, call)
     }
 
     fn authorise(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Decision {
@@ -437,6 +449,7 @@ impl Plane for Node {
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         let mut execution = self.run_unless_stopped(snapshot, call, link).await;
+        aliases::warn(&snapshot.aliases, call, &mut execution, self.now_ns());
         let usage = &mut execution.usage;
         usage.cost_micro = super::limit::price(snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
         execution

@@ -149,6 +149,7 @@ fn snapshot(quotas: &[(&str, QuotaSpec)]) -> Arc<Snapshot> {
         source: PluginSource::Builtin(builtin),
         timeout_ms: 0,
         max_concurrency: 0,
+        definitions: None,
     };
     add(&mut all, Some("acme"), "echo", Spec::Plugin(plugin));
     let price = PriceSpec {
