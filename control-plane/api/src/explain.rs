@@ -2,7 +2,7 @@
 
 use provost_types::{
     ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec,
-    PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
+    PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -52,6 +52,8 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::Guard => generator.subschema_for::<GuardSpec>(),
         Kind::KillSwitch => generator.subschema_for::<KillSwitchSpec>(),
         Kind::IdentityProvider => generator.subschema_for::<IdentityProviderSpec>(),
+        Kind::ToolPins => generator.subschema_for::<ToolPinsSpec>(),
+        Kind::ToolAlias => generator.subschema_for::<ToolAliasSpec>(),
     };
     schema.to_value()
 }

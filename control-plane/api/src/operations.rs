@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use provost_control_state::{Draft, Event, HistoryEntry, State};
-use provost_types::{ApiKeySpec, Kind, Metadata, Name, Resource, ResourceKey, Revision, SecretSpec, Spec};
+use provost_types::{
+    ApiKeySpec, DefinitionPolicy, Kind, Metadata, Name, PluginSource, Resource, ResourceKey, Revision, SecretSpec, Spec,
+};
 use secrecy::SecretString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -12,6 +14,8 @@ use crate::{
     change::Wanted, diff, documents, secrets, tokens,
 };
 
+/// The first version in which a plugin says what becomes of definitions.
+const DEFINITIONS_VERSION: u32 = 2;
 /// Bytes of documents that are read where they are asked for: larger ones get another thread.
 const MAX_READ_INLINE: usize = 64 << 10;
 /// History entries returned when no number is asked for.
@@ -72,7 +76,10 @@ impl ControlNode {
         empty.puts = drafts;
         self.change(wanted, |state| {
             let mut transaction = empty.clone();
-            transaction.puts.iter_mut().for_each(|draft| keep_sealed(state, draft));
+            transaction.puts.iter_mut().for_each(|draft| {
+                keep_sealed(state, draft);
+                choose_definitions(state, draft);
+            });
             Ok(transaction)
         })
         .await
@@ -119,7 +126,7 @@ impl ControlNode {
     ) -> Result<ChangeReport, ControlError> {
         if let Some(key) = keys.iter().find(|key| key.kind.is_governance()) {
             let text = format!("{key} is not removed like a document");
-            let hint = "use `provost kill-switch off`";
+            let hint = "use `provost kill-switch off`, or delete the plugin that pins are of";
             return Err(ControlError::new(ErrorKind::Refused, "PV-DOC-GOVERNANCE", text, hint));
         }
         let unread = Unread::default();
@@ -252,6 +259,24 @@ fn keep_sealed(state: &State, draft: &mut Draft) {
     let stored = state.resources().get(&draft.key());
     if let (Spec::Secret(new), Some(Spec::Secret(old))) = (&mut draft.spec, stored.map(|r| &r.spec)) {
         new.sealed = old.sealed.clone();
+    }
+}
+
+/// Definitions of a new upstream are pinned where its document does not say; one that was stored without a
+/// choice stays as it was. Not before every control-plane node can read it.
+fn choose_definitions(state: &State, draft: &mut Draft) {
+    let stored = match state.resources().get(&draft.key()).map(|r| &r.spec) {
+        Some(Spec::Plugin(stored)) => Some(stored.definitions),
+        _ => None,
+    };
+    let is_readable = state.cluster().name().is_none() || state.cluster().version() >= DEFINITIONS_VERSION;
+    if let Spec::Plugin(plugin) = &mut draft.spec
+        && plugin.definitions.is_none()
+        && !matches!(plugin.source, PluginSource::Builtin(_))
+        && stored != Some(None)
+        && is_readable
+    {
+        plugin.definitions = Some(DefinitionPolicy::Pin);
     }
 }
 

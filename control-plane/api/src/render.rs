@@ -56,6 +56,8 @@ fn spec_json(spec: &Spec) -> Value {
         Spec::Guard(s) => serde_json::to_value(s),
         Spec::KillSwitch(s) => serde_json::to_value(s),
         Spec::IdentityProvider(s) => serde_json::to_value(s),
+        Spec::ToolPins(s) => serde_json::to_value(s),
+        Spec::ToolAlias(s) => serde_json::to_value(s),
     };
     // Maps with text keys and plain scalars only: this cannot fail.
     value.unwrap_or_default()
@@ -110,5 +112,13 @@ pub fn summary(resource: &Resource) -> String {
         Spec::Guard(s) => guard_summary(s),
         Spec::KillSwitch(s) => format!("{}: {}", s.scope(resource.metadata.tenant.as_ref()), s.reason),
         Spec::IdentityProvider(s) => format!("{}, {:?} principals", s.issuer, s.principals).to_lowercase(),
+        Spec::ToolPins(s) => {
+            let waits = s.tools.values().filter(|pin| pin.changed.is_some()).count();
+            format!("{} tools, {waits} wait for approval", s.tools.len())
+        }
+        Spec::ToolAlias(s) => {
+            let targets: Vec<String> = s.targets.iter().map(|t| format!("{} ({})", t.tool, t.weight)).collect();
+            targets.join(", ")
+        }
     }
 }

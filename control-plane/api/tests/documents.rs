@@ -134,6 +134,9 @@ fn every_kind_can_be_written() {
         Kind::Price => "{currency: EUR, models: ['*'], perMillionOutputTokensMicro: 500000}",
         Kind::Guard => "{rules: [{kinds: [card, secrets], action: mask}], paths: [{path: $.a, action: block}]}",
         Kind::IdentityProvider => "{issuer: 'https://id.example.com', scopes: {tools.use: [r]}}",
+        Kind::ToolAlias => {
+            "{targets: [{tool: a.b, weight: 9}, {tool: c.d}], deprecated: {until: '2027-01-01T00:00:00Z'}}"
+        }
         _ => "{}",
     };
     for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_governance()) {

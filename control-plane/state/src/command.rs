@@ -1,6 +1,6 @@
 //! What is proposed: transactions, and their stored form.
 
-use provost_types::{Kind, Metadata, ResourceKey, Revision, Spec};
+use provost_types::{Metadata, ResourceKey, Revision, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::{Authorship, ClusterCommand, LedgerCommand, ReleaseCommand, references};
@@ -58,6 +58,15 @@ pub enum Event {
     /// Calls let through again.
     #[serde(rename = "kill-switch.off")]
     KillSwitchOff,
+    /// Definitions of tools that a node saw.
+    #[serde(rename = "tools.seen")]
+    DefinitionsSeen,
+    /// Definitions of tools approved.
+    #[serde(rename = "tools.approve")]
+    DefinitionsApproved,
+    /// Tools taken out of use.
+    #[serde(rename = "tools.quarantine")]
+    ToolsQuarantined,
 }
 
 impl Event {
@@ -72,13 +81,20 @@ impl Event {
             Event::KeysRotate => "keys.rotate",
             Event::KillSwitchOn => "kill-switch.on",
             Event::KillSwitchOff => "kill-switch.off",
+            Event::DefinitionsSeen => "tools.seen",
+            Event::DefinitionsApproved => "tools.approve",
+            Event::ToolsQuarantined => "tools.quarantine",
         }
     }
 
     /// The first wire version whose control-plane nodes can read it.
     fn since_version(self) -> u32 {
         match self {
-            Event::KillSwitchOn | Event::KillSwitchOff => 2,
+            Event::KillSwitchOn
+            | Event::KillSwitchOff
+            | Event::DefinitionsSeen
+            | Event::DefinitionsApproved
+            | Event::ToolsQuarantined => 2,
             _ => 1,
         }
     }
@@ -132,9 +148,12 @@ pub struct Transaction {
 impl Transaction {
     /// The first wire version whose control-plane nodes can read all that it names.
     fn version(&self) -> u32 {
-        let puts = self.puts.iter().map(|draft| draft.spec.kind());
-        let kinds = puts.chain(self.deletes.iter().map(|key| key.kind));
-        kinds.map(Kind::since_version).fold(self.event.since_version(), u32::max)
+        let put = |draft: &Draft| match &draft.spec {
+            Spec::Plugin(plugin) if plugin.definitions.is_some() => 2,
+            spec => spec.kind().since_version(),
+        };
+        let deletes = self.deletes.iter().map(|key| key.kind.since_version());
+        self.puts.iter().map(put).chain(deletes).fold(self.event.since_version(), u32::max)
     }
 }
 

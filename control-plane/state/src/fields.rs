@@ -86,6 +86,8 @@ pub(crate) fn check(resource: &Resource, problems: &mut Vec<Problem>) {
         Spec::Guard(spec) => crate::guards::check(&mut check, spec),
         Spec::KillSwitch(spec) => crate::kill_switches::check(&mut check, spec),
         Spec::IdentityProvider(spec) => crate::identity::check(&mut check, spec),
+        Spec::ToolPins(spec) => crate::tool_pins::check(&mut check, spec),
+        Spec::ToolAlias(spec) => crate::tool_aliases::check(&mut check, spec),
         Spec::Tenant(_) | Spec::Principal(_) | Spec::Secret(_) => {}
     }
 }

@@ -27,6 +27,8 @@ mod release;
 mod resilience;
 mod rollback;
 mod state;
+mod tool_aliases;
+mod tool_pins;
 
 pub use cluster::{
     AdminTokenHash, AuditCheckpoint, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken,
@@ -48,3 +50,4 @@ pub use provost_types::Resources;
 pub use release::{Halt, MAX_HALT_REASON_BYTES, MAX_HALT_REASONS, Release, ReleaseCommand, ReleaseReply};
 pub use rollback::RollbackError;
 pub use state::{Applied, State};
+pub use tool_pins::{Seen, approve, see, unknown_tool};

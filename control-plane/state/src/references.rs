@@ -57,6 +57,9 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
             }
             PluginSource::Builtin(_) => {}
         },
+        Spec::ToolPins(_) => sibling("metadata.name".to_owned(), Kind::Plugin, &metadata.name),
+        // Its tools may come later: which ones a plugin has is for its upstream to say.
+        Spec::ToolAlias(_) => {}
         Spec::Tenant(_)
         | Spec::Principal(_)
         | Spec::Role(_)

@@ -291,6 +291,11 @@ impl State {
         for key in &transaction.deletes {
             if resources.remove(key).is_some() {
                 report.insert(key.clone(), ChangeKind::Deleted);
+                // What was approved of a plugin goes with it: another of its name is another.
+                let pins = ResourceKey { kind: Kind::ToolPins, ..key.clone() };
+                if key.kind == Kind::Plugin && resources.remove(&pins).is_some() {
+                    report.insert(pins, ChangeKind::Deleted);
+                }
             } else {
                 problems.push(
                     Problem::of_field(key, "", "PV-RES-NOT-FOUND", "does not exist")

@@ -231,6 +231,31 @@ fn each_broken_rule_is_reported_with_its_field() {
             "PV-RES-REFERENCE",
             "spec.principals[0]",
         ),
+        (acme("ToolAlias", "x", json!({"targets": []})), "PV-RES-FIELD", "spec.targets"),
+        (acme("ToolAlias", "x", json!({"targets": [{"tool": "plain"}]})), "PV-RES-FIELD", "spec.targets[0].tool"),
+        (acme("ToolAlias", "x", json!({"targets": [{"tool": "a.*"}]})), "PV-RES-FIELD", "spec.targets[0].tool"),
+        (acme("ToolAlias", "x", json!({"targets": [{"tool": "a.b", "weight": 0}]})), "PV-RES-FIELD", "spec.targets"),
+        (
+            acme("ToolAlias", "x", json!({"targets": [{"tool": "a.b"}, {"tool": "a.b"}]})),
+            "PV-RES-FIELD",
+            "spec.targets[1].tool",
+        ),
+        (
+            acme("ToolAlias", "x", json!({"targets": [{"tool": "a.b"}], "deprecated": {"until": "soon"}})),
+            "PV-RES-FIELD",
+            "spec.deprecated.until",
+        ),
+        (
+            acme(
+                "ToolAlias",
+                "x",
+                json!({"targets": [{"tool": "a.b"}], "deprecated":
+                {"since": "2027-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}}),
+            ),
+            "PV-RES-FIELD",
+            "spec.deprecated.until",
+        ),
+        (acme("ToolPins", "nothing", json!({"tools": {}})), "PV-RES-REFERENCE", "metadata.name"),
         (guard_words(&["x"]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
         (guard_words(&[" lynx"]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
         (guard_words(&["--"]), "PV-RES-FIELD", "spec.dictionaries[0].words"),

@@ -9,7 +9,8 @@ use provost_types::{
 
 use crate::{
     Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Executed, Execution, Guarded, GuardedParams,
-    Intended, Limited, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage, Validated,
+    Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage,
+    Validated,
     guard::GuardedLink,
 };
 
@@ -247,6 +248,13 @@ impl Facts {
     fn note(&mut self, decision: &provost_types::Decision) {
         self.decision = Some(decision.effect);
         self.policies.clone_from(&decision.policies);
+        // A tool may be called by an alias: the record names what was called, and here how.
+        if let (Operation::CallTool(written), Some(target)) = (&self.request.operation, &self.target)
+            && *written != target.full
+            && *written != target.local
+        {
+            self.policies.push(format!("alias:{written}"));
+        }
         self.policies.extend(decision.observed.iter().map(|id| format!("observe:{id}")));
     }
 

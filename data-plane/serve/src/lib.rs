@@ -10,6 +10,7 @@
 
 pub mod bodies;
 mod config;
+pub mod definitions;
 mod frontend;
 mod guards;
 mod h3;

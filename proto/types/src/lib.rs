@@ -19,6 +19,8 @@ mod resilience;
 mod resource;
 mod snapshot;
 mod spec;
+mod tool_alias;
+mod tool_pins;
 
 pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
@@ -48,6 +50,9 @@ pub use spec::{
     PriceSpec, PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule,
     RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
 };
+
+pub use tool_alias::{AliasTarget, Deprecation, ToolAliasSpec};
+pub use tool_pins::{DefinitionPolicy, PinnedDefinition, Quarantine, ToolPin, ToolPinsSpec};
 
 /// A boxed future, the form in which ports that are trait objects return their work.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -38,11 +38,15 @@ pub enum Kind {
     KillSwitch,
     /// Who vouches for callers.
     IdentityProvider,
+    /// Which definitions of a plugin's tools are approved.
+    ToolPins,
+    /// A public name for versions of a tool.
+    ToolAlias,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -57,6 +61,8 @@ impl Kind {
         Kind::Guard,
         Kind::KillSwitch,
         Kind::IdentityProvider,
+        Kind::ToolPins,
+        Kind::ToolAlias,
     ];
 
     /// The kind as written in YAML.
@@ -76,6 +82,8 @@ impl Kind {
             Kind::Guard => "Guard",
             Kind::KillSwitch => "KillSwitch",
             Kind::IdentityProvider => "IdentityProvider",
+            Kind::ToolPins => "ToolPins",
+            Kind::ToolAlias => "ToolAlias",
         }
     }
 
@@ -93,13 +101,13 @@ impl Kind {
     /// Whether resources of this kind are made by commands of their own, and not by documents. They
     /// take effect at once, whatever a `NodeGroup` holds back, and a rollback leaves them as they are.
     pub fn is_governance(self) -> bool {
-        self == Kind::KillSwitch
+        matches!(self, Kind::KillSwitch | Kind::ToolPins)
     }
 
     /// The first wire version whose control-plane nodes can read resources of this kind.
     pub fn since_version(self) -> u32 {
         match self {
-            Kind::KillSwitch | Kind::IdentityProvider => 2,
+            Kind::KillSwitch | Kind::IdentityProvider | Kind::ToolPins | Kind::ToolAlias => 2,
             _ => 1,
         }
     }
@@ -115,7 +123,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard, KillSwitch, IdentityProvider"
+     NodeGroup, Price, Guard, KillSwitch, IdentityProvider, ToolPins, ToolAlias"
 )]
 pub struct UnknownKind(pub String);
 
@@ -132,6 +140,7 @@ impl FromStr for Kind {
                     || lower == format!("{name}s")
                     || (*k == Kind::Policy && lower == "policies")
                     || (*k == Kind::KillSwitch && matches!(lower.as_str(), "kill-switch" | "killswitches"))
+                    || (*k == Kind::ToolAlias && lower == "toolaliases")
             })
             .ok_or_else(|| UnknownKind(text.to_owned()))
     }

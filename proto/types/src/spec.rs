@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority, ResilienceSpec,
+    DefinitionPolicy, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority, ResilienceSpec,
+    ToolAliasSpec, ToolPinsSpec,
 };
 
 /// A typed spec; the variant is the kind.
@@ -28,6 +29,8 @@ pub enum Spec {
     Guard(GuardSpec),
     KillSwitch(KillSwitchSpec),
     IdentityProvider(IdentityProviderSpec),
+    ToolPins(ToolPinsSpec),
+    ToolAlias(ToolAliasSpec),
 }
 
 impl Spec {
@@ -48,6 +51,8 @@ impl Spec {
             Spec::Guard(_) => Kind::Guard,
             Spec::KillSwitch(_) => Kind::KillSwitch,
             Spec::IdentityProvider(_) => Kind::IdentityProvider,
+            Spec::ToolPins(_) => Kind::ToolPins,
+            Spec::ToolAlias(_) => Kind::ToolAlias,
         }
     }
 }
@@ -285,6 +290,10 @@ pub struct PluginSpec {
     /// What is done about slow, failing and busy upstreams; what is not given has its default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resilience: Option<Box<ResilienceSpec>>,
+    /// What becomes of a tool's definition that nobody has approved: `trust`, `pin` or `approve`. Left out: `pin` for
+    /// a plugin that is new, and for one that was stored before there was a choice `trust`. Built-ins are trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions: Option<DefinitionPolicy>,
 }
 
 /// A secret value. `provost secret set NAME` seals it; no command reads it back.

@@ -7,6 +7,7 @@ pub mod context;
 pub mod documents;
 pub mod endpoint;
 mod kill_switch;
+mod plugin;
 mod resources;
 mod secrets;
 mod simulate;
@@ -101,6 +102,9 @@ enum Command {
     /// Stop calls on every node at once, and let them through again.
     #[command(subcommand)]
     KillSwitch(kill_switch::KillSwitchCommand),
+    /// Look at plugins' tools, approve their definitions, take them out of use.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
 
     /// List the tools that a token may call.
     #[command(after_help = "Example: provost tools --json")]
@@ -186,6 +190,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => secrets::token(command).await,
         Command::Secret(command) => secrets::secret(command).await,
         Command::Cluster(command) => cluster::run(command).await,
+        Command::Plugin(command) => plugin::run(command).await,
         Command::KillSwitch(command) => kill_switch::run(command).await,
         Command::Tools(args) => using::tools(args).await,
         Command::Call(args) => using::call(args).await,

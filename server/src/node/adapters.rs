@@ -6,10 +6,16 @@ use arc_swap::ArcSwapOption;
 use provost_control_api::{Admission, ControlNode, Secrets};
 use provost_control_state::Problem;
 use provost_data_policy::{PolicyEngine, PolicyProblem};
-use provost_data_serve::quota::{LeasePort, LeaseUnavailable};
+use provost_data_serve::{
+    definitions::{DefinitionPort, ReportFailed},
+    quota::{LeasePort, LeaseUnavailable},
+};
 use provost_data_tools::SecretSource;
 use provost_types::{BoxFuture, Kind, Name, SecretRef, Snapshot};
-use provost_wire::node::{LeaseRequest, LeaseResponse};
+use provost_wire::{
+    governance::ReportDefinitionsRequest,
+    node::{LeaseRequest, LeaseResponse},
+};
 use secrecy::SecretString;
 
 /// Admission by the same compiler that nodes run: what is admitted can be run. It starts from the
@@ -57,6 +63,18 @@ pub struct LocalLeases(pub ControlNode);
 impl LeasePort for LocalLeases {
     fn exchange(&self, request: LeaseRequest) -> BoxFuture<'_, Result<LeaseResponse, LeaseUnavailable>> {
         Box::pin(async move { self.0.lease(request).await.map_err(|e| LeaseUnavailable(e.to_string())) })
+    }
+}
+
+/// Reports to a control plane in this process.
+pub struct LocalDefinitions(pub ControlNode);
+
+impl DefinitionPort for LocalDefinitions {
+    fn report(&self, request: ReportDefinitionsRequest) -> BoxFuture<'_, Result<(), ReportFailed>> {
+        Box::pin(async move {
+            let taken = self.0.report_definitions(request).await;
+            taken.map(drop).map_err(|e| ReportFailed(e.to_string()))
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use provost_data_serve::{
     Frontend, SealKeys,
     bodies::BodyKeeper,
+    definitions::DefinitionKeeper,
     node::{CompileError, Compiled, Node, NodePorts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
@@ -32,6 +33,8 @@ pub struct DataPlaneParts {
     pub staleness: Option<(StalenessReader, StalenessLimits)>,
     /// Leases of quotas.
     pub quotas: Arc<Quotas>,
+    /// What was seen of tool definitions.
+    pub definitions: DefinitionKeeper,
     /// Where relative `sqlite:` paths begin.
     pub data_dir: PathBuf,
     /// Keeps bodies for the log; `None`: nothing is kept of them.
@@ -72,6 +75,7 @@ impl DataPlane {
             anonymous,
             staleness,
             quotas,
+            definitions,
             data_dir,
             bodies,
             siblings,
@@ -84,7 +88,7 @@ impl DataPlane {
             siblings.attach_toolbox(toolbox.clone());
         }
         let ports = NodePorts { audit, toolbox: toolbox.clone(), inference, anonymous };
-        let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone());
+        let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone()).with_definitions(definitions);
         let node = match bodies {
             Some(bodies) => node.with_bodies(bodies),
             None => node,

@@ -22,7 +22,7 @@ use std::{
 
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminApi, AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
-use provost_data_serve::{SealKeys, bodies::BodyKeeper, quota::Quotas};
+use provost_data_serve::{SealKeys, bodies::BodyKeeper, definitions::DefinitionKeeper, quota::Quotas};
 use provost_gpu_serve::{GpuConfig, GpuNode};
 use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
 use secrecy::ExposeSecret;
@@ -147,6 +147,10 @@ impl Node {
             anonymous: config.anonymous.clone(),
             staleness: None,
             quotas,
+            definitions: DefinitionKeeper::start(
+                Arc::new(adapters::LocalDefinitions(control.clone())),
+                config.node_name.clone(),
+            ),
             data_dir: config.data_dir.clone(),
             bodies: Some(BodyKeeper::new(audit.subject_keys(), privacy)),
         })?;

@@ -12,6 +12,7 @@ use anyhow::Context;
 use provost_control_api::{SealedSource, Secrets};
 use provost_data_serve::{
     bodies::BodyKeeper,
+    definitions::{DefinitionKeeper, DefinitionPort, GrpcDefinitions, ReportFailed},
     node::Node,
     push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits},
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
@@ -19,6 +20,7 @@ use provost_data_serve::{
 };
 use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey, SubjectKeys};
 use provost_wire::{
+    governance::ReportDefinitionsRequest,
     node::{LeaseRequest, LeaseResponse},
     tls::{self, Expect, Identity},
 };
@@ -94,6 +96,7 @@ impl DataRole {
         push.counts = Arc::new(move || counts.get().map(|node| health(node)).unwrap_or_default());
         let dial = Arc::new(ControlPlane { identity: identity.clone(), nodes: config.control_plane.clone() });
         let leases = Arc::new(ClusterLeases::new(&dial));
+        let reports = Arc::new(ClusterReports::new(&dial));
         let client = PushClient::start(push, dial)?;
         let mut states = client.pushed();
         let first = tokio::time::timeout(FIRST_STATE_LIMIT, states.wait_for(Option::is_some)).await;
@@ -111,6 +114,7 @@ impl DataRole {
             anonymous,
             staleness: Some((client.staleness_reader(), limits)),
             quotas: Quotas::start(leases, config.node.clone(), epoch),
+            definitions: DefinitionKeeper::start(reports, config.node.clone()),
             data_dir: config.data_dir.clone(),
             bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.privacy.0.clone())),
         })?;
@@ -217,6 +221,34 @@ impl LeasePort for ClusterLeases {
             let answer = answer.unwrap_or_else(|_| Err(LeaseUnavailable(format!("no answer in {EXCHANGE_LIMIT:?}"))));
             // The same exchange is repeated by the caller, then at the next node.
             answer.inspect_err(|_| self.at.store(at + 1, Ordering::Relaxed))
+        })
+    }
+}
+
+/// Reports to whichever control-plane node takes it.
+struct ClusterReports(Vec<GrpcDefinitions>);
+
+impl ClusterReports {
+    fn new(control: &ControlPlane) -> Self {
+        let channel = |address: &String| {
+            tls::channel(control.identity.clone(), address, Expect::role(tls::Role::ControlPlane)).ok()
+        };
+        Self(control.nodes.iter().filter_map(channel).map(GrpcDefinitions::new).collect())
+    }
+}
+
+impl DefinitionPort for ClusterReports {
+    fn report(&self, request: ReportDefinitionsRequest) -> BoxFuture<'_, Result<(), ReportFailed>> {
+        Box::pin(async move {
+            let mut last = ReportFailed("no control-plane node is known".to_owned());
+            for node in &self.0 {
+                let answer = tokio::time::timeout(EXCHANGE_LIMIT, node.report(request.clone())).await;
+                match answer.unwrap_or_else(|_| Err(ReportFailed(format!("no answer in {EXCHANGE_LIMIT:?}")))) {
+                    Ok(()) => return Ok(()),
+                    Err(cause) => last = cause,
+                }
+            }
+            Err(last)
         })
     }
 }

@@ -103,6 +103,15 @@ fn json_schema_2020_12() -> Value {
     })
 }
 
+/// A file whose text, where it is named, is the description of `greet`: so that a definition can change while the
+/// server runs.
+const GREETING: &str = "EVERYTHING_GREETING";
+
+fn described(name: &str, description: &str) -> String {
+    let file = std::env::var_os(GREETING).filter(|_| name == "greet");
+    file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_else(|| description.to_owned())
+}
+
 /// Every tool.
 pub(super) fn tools() -> Result<Vec<Tool>, ErrorData> {
     let empty = || json!({"type": "object", "properties": {}});
@@ -111,7 +120,7 @@ pub(super) fn tools() -> Result<Vec<Tool>, ErrorData> {
         .map(|(name, description)| (*name, *description, empty()))
         .chain(with_parameters())
         .map(|(name, description, schema)| {
-            value(json!({"name": name, "description": description, "inputSchema": schema}))
+            value(json!({"name": name, "description": described(name, description), "inputSchema": schema}))
         })
         .collect()
 }

@@ -200,7 +200,13 @@ pub struct Process {
 impl Process {
     /// The everything-server of this workspace, speaking the given era over HTTP.
     pub fn everything(era: &str) -> Self {
+        Self::everything_env(era, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn everything_env(era: &str, env: &[(&str, &Path)]) -> Self {
         let mut child = Command::new(binary("everything-rmcp"))
+            .envs(env.iter().copied())
             .args(["--http", "127.0.0.1:0", "--era", era])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

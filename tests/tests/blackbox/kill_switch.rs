@@ -102,7 +102,7 @@ fn a_switch_stops_new_calls_and_those_that_run_and_is_recorded() {
     assert!(is_stopped(&answer), "{answer}");
     println!("kill switch: a running call ended {:?} after the command began", began.elapsed());
     let outcome = &records(&dev, "up.slow", "cancelled")[0];
-    assert_eq!((&outcome["error"], &outcome["phase"]), (&json!("PV-KILL-SWITCH"), &json!("outcome")), "{outcome}");
+    assert_eq!((&outcome["error.type"], &outcome["phase"]), (&json!("PV-KILL-SWITCH"), &json!("outcome")), "{outcome}");
 
     let stopped = call_tool(&dev, "up.test_simple_text", json!({}));
     let error = &stopped["error"];
@@ -110,7 +110,7 @@ fn a_switch_stops_new_calls_and_those_that_run_and_is_recorded() {
     assert!(error["data"]["since"].as_str().unwrap().ends_with('Z'), "{stopped}");
     assert!(error["message"].as_str().unwrap().contains("tenant acme, plugin up"), "{stopped}");
     let denied = &records(&dev, "up.test_simple_text", "denied")[0];
-    assert_eq!((&denied["error"], &denied["plugin"]), (&json!("PV-KILL-SWITCH"), &json!("up")), "{denied}");
+    assert_eq!((&denied["error.type"], &denied["plugin"]), (&json!("PV-KILL-SWITCH"), &json!("up")), "{denied}");
     // Whatever it comes by.
     for transport in ["http", "ws", "h3", "quic"] {
         let called = dev.cli(&["call", "up.test_simple_text", "--transport", transport]);

@@ -15,6 +15,7 @@ mod conformance;
 mod conformance_npm;
 mod crash;
 mod files;
+mod governance;
 mod guards;
 mod harness;
 mod identity;

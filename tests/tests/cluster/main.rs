@@ -56,6 +56,7 @@ mod quota_flood;
 mod restore;
 mod revisions;
 mod rolling;
+mod rug_pull;
 mod secret_canary;
 mod server_process;
 mod servers;

@@ -89,7 +89,14 @@ pub fn snapshot(plugins: &[(&str, PluginSpec)]) -> Snapshot {
 }
 
 pub fn spec(source: PluginSource) -> PluginSpec {
-    PluginSpec { description: String::new(), source, timeout_ms: 0, max_concurrency: 0, resilience: None }
+    PluginSpec {
+        description: String::new(),
+        source,
+        timeout_ms: 0,
+        max_concurrency: 0,
+        resilience: None,
+        definitions: None,
+    }
 }
 
 pub fn http_spec(url: &str, era: Era) -> PluginSpec {

@@ -14,6 +14,7 @@ use provost_control_state::Draft;
 use provost_types::{
     ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec,
     PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
+    ToolAliasSpec, ToolPinsSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -286,10 +287,17 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::Guard => spec!(Guard, GuardSpec),
         Kind::KillSwitch => spec!(KillSwitch, KillSwitchSpec),
         Kind::IdentityProvider => spec!(IdentityProvider, IdentityProviderSpec),
+        Kind::ToolPins => spec!(ToolPins, ToolPinsSpec),
+        Kind::ToolAlias => spec!(ToolAlias, ToolAliasSpec),
     };
     if kind.is_governance() {
         let text = format!("a {kind} is made by a command and not by a document");
-        problems.push(origin.field_problem("kind", "PV-DOC-GOVERNANCE", text, "use `provost kill-switch`"));
+        problems.push(origin.field_problem(
+            "kind",
+            "PV-DOC-GOVERNANCE",
+            text,
+            "use `provost kill-switch` or `provost plugin`",
+        ));
         return None;
     }
     if let Some(Spec::Secret(SecretSpec { sealed: Some(_), .. })) = &spec {

@@ -71,6 +71,30 @@ impl Selector {
         Ok(ResourceKey { kind: Kind::KillSwitch, tenant: self.tenant.clone(), name })
     }
 
+    /// Where a plugin's tools were seen, the tool must be one of them.
+    fn check_pinned(&self, state: &State, tool: &str) -> Result<(), ControlError> {
+        let prefix = tool.strip_suffix('*');
+        let (mut known, mut fits) = (Vec::new(), false);
+        for (key, resource) in state.resources() {
+            let Spec::ToolPins(pins) = &resource.spec else { continue };
+            if self.tenant.is_some() && key.tenant != self.tenant {
+                continue;
+            }
+            let names = pins.tools.keys().map(|own| format!("{}.{own}", key.name));
+            let names: Vec<String> = names.collect();
+            let own = format!("{}.", key.name);
+            if !tool.starts_with(&own) && !prefix.is_some_and(|prefix| own.starts_with(prefix)) {
+                continue;
+            }
+            fits |= names.iter().any(|name| name == tool || prefix.is_some_and(|prefix| name.starts_with(prefix)));
+            known.extend(names);
+        }
+        if fits || known.is_empty() {
+            return Ok(());
+        }
+        Err(unknown("tool", tool, near::hint(tool, known.iter().map(String::as_str))))
+    }
+
     /// Refuses names that nothing has: a switch that covers nothing is thought to be one.
     fn check_known(&self, state: &State) -> Result<(), ControlError> {
         let of = |kind: Kind| {
@@ -94,7 +118,7 @@ impl Selector {
         let prefix = tool.strip_suffix('*');
         let may_begin = |plugin: &str| prefix.is_some_and(|prefix| format!("{plugin}.").starts_with(prefix));
         if of(Kind::Plugin).any(|plugin| begins(plugin) || may_begin(plugin)) {
-            return Ok(());
+            return self.check_pinned(state, tool);
         }
         let plugin = tool.split('.').next().unwrap_or_default();
         let near = near::hint(plugin, of(Kind::Plugin));

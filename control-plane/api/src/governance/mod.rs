@@ -1,4 +1,4 @@
-//! What governs calls and is made by commands instead of documents: kill switches.
+//! What governs calls and is made by commands instead of documents: kill switches, and pins of tool definitions.
 //!
 //! Invariants: each is a change like any other (one transaction, in the history, recorded in the audit log),
 //! but none waits for a staged release, and none is refused because the audit log takes no records: it is
@@ -7,7 +7,11 @@
 
 mod kill_switch;
 mod near;
+mod pins;
+mod reports;
 mod service;
 
 pub use kill_switch::{Selector, Switched};
+pub use pins::{Governed, ToolsOf};
+pub(crate) use reports::DefinitionsService;
 pub(crate) use service::GovernanceService;

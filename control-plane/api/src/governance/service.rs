@@ -4,8 +4,11 @@ use provost_types::{Name, Resource, Spec};
 use provost_wire::governance::{self as wire, governance_server::Governance};
 use tonic::{Request, Response, Status};
 
-use super::kill_switch::{Selector, Switched, scope};
-use crate::{Caller, ControlError, ControlNode, ErrorKind};
+use super::{
+    kill_switch::{Selector, Switched, scope},
+    pins::{Governed, ToolsOf},
+};
+use crate::{Caller, ControlError, ControlNode, ErrorKind, Scope};
 
 /// Beside the admin service.
 pub(crate) struct GovernanceService {
@@ -63,6 +66,22 @@ fn switched(done: &Switched) -> Response<wire::SwitchedResponse> {
     })
 }
 
+fn tools_of(caller: &Caller, request: wire::GovernToolsRequest) -> Result<(ToolsOf, String), ControlError> {
+    let wire::GovernToolsRequest { tenant, plugin, tool, reason } = request;
+    let missing = |what: &str| ControlError::new(ErrorKind::Invalid, "PV-ADMIN-REQUEST", format!("which {what}?"), "");
+    let own = match &caller.scope {
+        Scope::Tenant(own) => Some(own.clone()),
+        Scope::Cluster => None,
+    };
+    let tenant = name(&tenant)?.or(own).ok_or_else(|| missing("tenant"))?;
+    let plugin = name(&plugin)?.ok_or_else(|| missing("plugin"))?;
+    Ok((ToolsOf { tenant, plugin, tool: Some(tool).filter(|tool| !tool.is_empty()) }, reason))
+}
+
+fn governed(done: Governed) -> Response<wire::GovernedResponse> {
+    Response::new(wire::GovernedResponse { revision: done.revision.0, tools: done.tools })
+}
+
 #[tonic::async_trait]
 impl Governance for GovernanceService {
     async fn switch_on(
@@ -96,5 +115,23 @@ impl Governance for GovernanceService {
     ) -> Result<Response<wire::SwitchedResponse>, Status> {
         let (revision, active) = self.node.kill_switches(&caller(&request)?).await?;
         Ok(switched(&Switched { revision, changed: false, switched: Vec::new(), active }))
+    }
+
+    async fn approve(
+        &self,
+        request: Request<wire::GovernToolsRequest>,
+    ) -> Result<Response<wire::GovernedResponse>, Status> {
+        let caller = caller(&request)?;
+        let (of, reason) = tools_of(&caller, request.into_inner())?;
+        Ok(governed(self.node.plugin_approve(&caller, &of, &reason).await?))
+    }
+
+    async fn quarantine(
+        &self,
+        request: Request<wire::GovernToolsRequest>,
+    ) -> Result<Response<wire::GovernedResponse>, Status> {
+        let caller = caller(&request)?;
+        let (of, reason) = tools_of(&caller, request.into_inner())?;
+        Ok(governed(self.node.plugin_quarantine(&caller, &of, &reason).await?))
     }
 }

@@ -7,8 +7,11 @@ use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex,
 use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
 
-use super::api_keys::ApiKeys;
-use crate::identity::{Tokens, is_jwt};
+use super::{aliases::AliasIndex, api_keys::ApiKeys};
+use crate::{
+    definitions::PinIndex,
+    identity::{Tokens, is_jwt},
+};
 
 /// Why a revision cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,8 @@ pub struct Compiled {
     pub(super) prices: PriceIndex,
     pub(super) guards: GuardIndex,
     pub(super) switches: Arc<KillSwitches>,
+    pub(super) pins: PinIndex,
+    pub(super) aliases: AliasIndex,
     /// The plugins behind whose tools stand models, by tenant: seldom more than one.
     inference: HashMap<Name, Vec<Name>>,
     /// What records say of each plugin, by tenant and name.
@@ -98,7 +103,22 @@ impl Compiled {
         let inference = inference_plugins(&snapshot);
         let switches = Arc::new(KillSwitches::compile(&snapshot));
         let priorities = priorities(&snapshot);
-        Ok(Self { snapshot, engine, keys, tokens, quotas, prices, guards, switches, inference, plugin_facts, priorities })
+        let (pins, aliases) = (PinIndex::compile(&snapshot), AliasIndex::compile(&snapshot));
+        Ok(Self {
+            snapshot,
+            engine,
+            keys,
+            tokens,
+            quotas,
+            prices,
+            guards,
+            switches,
+            pins,
+            aliases,
+            inference,
+            plugin_facts,
+            priorities,
+        })
     }
 
     /// What this was compiled from.

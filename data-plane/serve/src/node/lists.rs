@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use provost_data_pipeline::{Call, Caller, ClientLink, Execution, Intended, Operation, Route};
+use provost_data_pipeline::{Call, Caller, ClientLink, Execution, Intended, Operation, Plane, Route};
 use provost_data_tools::{
     Definition, Definitions, ListKind, ListenEnd, ListenFilter, Plugin, ServerFacts, UpstreamError,
     names::{self, ResourceIndex},
@@ -165,8 +165,9 @@ impl View<'_> {
             _ => None,
         };
         let mut items = Vec::new();
-        for ((name, _), definitions) in plugins.iter().zip(fetched) {
-            let definitions = match definitions {
+        for ((name, plugin), definitions) in plugins.iter().zip(&fetched) {
+            let definitions = match definitions.clone() {
+                Ok(definitions) if matches!(list, List::Tools) => self.node.served(self.compiled, plugin, definitions),
                 Ok(definitions) => definitions,
                 Err(cause) if self.is_merged() => {
                     tracing::warn!(plugin = %name, %cause, "left out of {}", list.member());
@@ -176,9 +177,31 @@ impl View<'_> {
             };
             items.extend(definitions.iter().filter_map(|d| self.item(list, name, d, index.as_ref())));
         }
+        if matches!((list, self.route), (List::Tools, Route::Merged)) {
+            items.extend(self.aliases(&plugins, &fetched));
+        }
         let mut body = RawObject::new();
         body.set(list.member(), array_of(&items));
         Ok(body.finish())
+    }
+
+    /// The tenant's aliases, each with the definition of the version that the caller gets.
+    fn aliases(&self, plugins: &[(Name, Arc<Plugin>)], fetched: &[Result<Definitions, UpstreamError>]) -> Vec<RawJson> {
+        let (principal, now_ns) = (&self.caller.principal, self.node.now_ns());
+        let shown = self.compiled.aliases.of(&principal.tenant).filter_map(|(name, alias)| {
+            let full = alias.target(name, principal);
+            let at = |plugin: &str| plugins.iter().position(|(own, _)| own.as_str() == plugin);
+            let (plugin, local) = names::split(full, |plugin| at(plugin).is_some())?;
+            let place = at(plugin)?;
+            let definition = fetched[place].as_ref().ok()?.iter().find(|d| d.name == local)?;
+            let plugin = &plugins[place].0;
+            let target = (Action::CallTool, Some(plugin.as_str()), full);
+            let is_shown = !alias.is_retired(now_ns)
+                && self.node.may_see(self.compiled, self.caller, target)
+                && self.node.is_served(self.compiled, &principal.tenant, plugin, local).is_ok();
+            is_shown.then(|| alias.definition(name, &definition.raw, now_ns)).flatten()
+        });
+        shown.collect()
     }
 
     /// The definition under the name that this route gives it, if the caller may see it.

@@ -7,6 +7,7 @@
 //! Left out: transports, upstreams (`provost-data-tools`), the log behind the sink.
 
 mod access;
+mod aliases;
 mod api_keys;
 mod compiled;
 mod counts;
@@ -16,6 +17,7 @@ mod lists;
 mod load;
 mod models;
 mod plane;
+mod quarantine;
 mod schemas;
 mod step_up;
 mod switches;

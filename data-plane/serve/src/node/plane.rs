@@ -22,9 +22,10 @@ use provost_types::{
 };
 use tokio::sync::watch;
 
-use super::{access, compiled::Compiled, counts::Counts, lists, load::Load, switches};
+use super::{access, aliases, compiled::Compiled, counts::Counts, lists, load::Load, switches};
 use crate::{
     bodies::BodyKeeper,
+    definitions::DefinitionKeeper,
     guards::{self, GuardCounts},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
@@ -61,6 +62,7 @@ pub struct Node {
     anonymous: Option<Arc<Caller>>,
     counts: Counts,
     guard_counts: Arc<GuardCounts>,
+    pub(super) definitions: DefinitionKeeper,
     pub(super) quotas: Option<Arc<Quotas>>,
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
@@ -88,6 +90,7 @@ impl Node {
             anonymous,
             counts: Counts::default(),
             guard_counts: Arc::default(),
+            definitions: DefinitionKeeper::alone(),
             quotas: None,
             staleness: None,
             bodies: None,
@@ -110,6 +113,13 @@ impl Node {
         self
     }
 
+    /// With a keeper that reports tool definitions; a node without pins what it sees by itself.
+    #[must_use]
+    pub fn with_definitions(mut self, definitions: DefinitionKeeper) -> Self {
+        self.definitions = definitions;
+        self
+    }
+
     /// With leases of quotas; a node without denies what a quota covers.
     #[must_use]
     pub fn with_quotas(mut self, quotas: Arc<Quotas>) -> Self {
@@ -128,6 +138,7 @@ impl Node {
     /// Replaces the state at once for every call that arrives from now on.
     pub fn activate(&self, next: Compiled) {
         let switches = next.switches.clone();
+        self.definitions.retain(&next.pins);
         self.toolbox.reconcile(&next.snapshot);
         next.tokens.warm();
         self.current.store(Arc::new(next));
@@ -401,7 +412,8 @@ impl Plane for Node {
     }
 
     fn stop(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Result<(), Rejection> {
-        switches::check(&snapshot.switches, call)
+        switches::check(&snapshot.switches, call)?;
+        self.check_definition(snapshot, call)
     }
 
     fn authorise(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Decision {
@@ -484,6 +496,7 @@ impl Plane for Node {
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
         let mut execution = self.run_unless_stopped(snapshot, call, link).await;
+        aliases::warn(&snapshot.aliases, call, &mut execution, self.now_ns());
         let usage = &mut execution.usage;
         usage.cost_micro = super::limit::price(snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
         execution

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_data_pipeline::{Authenticated, Call, Caller, Operation, Rejection, RejectionKind, Route, Target};
+use provost_data_pipeline::{Authenticated, Call, Caller, Operation, Plane, Rejection, RejectionKind, Route, Target};
 use provost_data_tools::{Plugin, names};
 use provost_types::{Action, Name};
 
@@ -90,7 +90,10 @@ impl Finder<'_> {
 
     async fn tool(&self, name: &str) -> Result<Target, Rejection> {
         let unknown = || not_found("PV-TOOL-UNKNOWN", format!("Unknown tool: {name}"));
-        let (plugin, plugin_name, local) = self.split(name).ok_or_else(unknown)?;
+        let (plugin, plugin_name, local) = match self.split(name) {
+            Some(found) => found,
+            None => self.aliased(name)?.ok_or_else(unknown)?,
+        };
         let full = names::join(&plugin_name, &local);
         let target = self.target(plugin_name, local, full, Action::CallTool);
         let target = self.check_visible(target, unknown())?;
@@ -103,6 +106,19 @@ impl Finder<'_> {
             // The call itself will say what is wrong with the upstream.
             Err(_) => Ok(target),
         }
+    }
+
+    /// The version that stands behind an alias for this caller; `None`: there is no alias, or nothing behind it.
+    fn aliased(&self, name: &str) -> Result<Option<(Arc<Plugin>, Name, String)>, Rejection> {
+        let alias = match self.route {
+            Route::Merged => self.compiled.aliases.find(self.tenant(), name),
+            Route::Plugin(_) => None,
+        };
+        let Some(alias) = alias else { return Ok(None) };
+        if alias.is_retired(self.node.now_ns()) {
+            return Err(alias.retired(name));
+        }
+        Ok(self.split(alias.target(name, &self.caller.principal)))
     }
 
     async fn prompt(&self, name: &str) -> Result<Target, Rejection> {

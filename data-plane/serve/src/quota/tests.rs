@@ -150,6 +150,7 @@ fn snapshot(quotas: &[(&str, QuotaSpec)]) -> Arc<Snapshot> {
         timeout_ms: 0,
         max_concurrency: 0,
         resilience: None,
+        definitions: None,
     };
     add(&mut all, Some("acme"), "echo", Spec::Plugin(plugin));
     let price = PriceSpec {

@@ -1,0 +1,180 @@
+//! What this node has seen of each plugin, and the task that reports it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use provost_data_tools::{Definitions, Toolbox, lint};
+use provost_types::{DefinitionPolicy, Name};
+use provost_wire::governance::{ReportDefinitionsRequest, SeenTool};
+use tokio::sync::mpsc;
+
+use super::{
+    DefinitionPort, SeenTools,
+    pins::{PinIndex, PluginPins, Verdict},
+};
+
+/// Reports that wait to be sent; more are made again with the next look.
+const MAX_WAITING: usize = 64;
+/// Between two reports of one plugin that say the same.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Between two reports of a plugin that is trusted and changes: each makes history.
+const AGAIN_TRUSTED: Duration = Duration::from_secs(3_600);
+/// One report may take so long.
+const REPORT_LIMIT: Duration = Duration::from_secs(10);
+/// Tools of one report.
+const MAX_REPORTED: usize = 4_096;
+/// Bytes of a definition that are reported; of a larger one the hash alone is.
+const MAX_DEFINITION_BYTES: usize = 16 << 10;
+
+type Key = (Name, Name);
+
+/// One plugin, as this node sees it.
+struct Looked {
+    /// Which form of the plugin: what an earlier one showed says nothing of this one.
+    digest: Arc<str>,
+    seen: Arc<SeenTools>,
+    /// The first definition of each tool that nobody has pinned yet.
+    first: HashMap<String, String>,
+    reported: Option<Instant>,
+}
+
+/// What the node has seen.
+pub struct DefinitionKeeper {
+    node: String,
+    looked: Mutex<HashMap<Key, Looked>>,
+    reports: mpsc::Sender<ReportDefinitionsRequest>,
+}
+
+impl DefinitionKeeper {
+    /// Reports in the name of `node`. Must be called within a tokio runtime; ends with the value.
+    pub fn start(port: Arc<dyn DefinitionPort>, node: impl Into<String>) -> Self {
+        let (reports, waiting) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(send(port, waiting));
+        Self { node: node.into(), looked: Mutex::default(), reports }
+    }
+
+    /// A keeper that reports to nobody: what it sees first stays the pin, on this node and until its end.
+    pub fn alone() -> Self {
+        let (reports, _) = mpsc::channel(1);
+        Self { node: String::new(), looked: Mutex::default(), reports }
+    }
+
+    /// Forgets plugins that are gone.
+    pub(crate) fn retain(&self, pins: &PinIndex) {
+        self.looked.lock().retain(|key, _| pins.has(key));
+    }
+
+    /// What becomes of each tool of a list, and of one that is not in it. Reports what the control plane does
+    /// not know.
+    pub(crate) fn judge<'t>(
+        &self,
+        (tenant, plugin, digest): (&Name, &Name, &Arc<str>),
+        (pins, toolbox): (&PluginPins, &Toolbox),
+        definitions: &Definitions,
+        tools: impl IntoIterator<Item = &'t str>,
+    ) -> Vec<Verdict> {
+        let mut looked = self.looked.lock();
+        let fresh = |digest: &Arc<str>| Looked {
+            digest: digest.clone(),
+            seen: Arc::new(SeenTools::of(definitions.clone())),
+            first: HashMap::new(),
+            reported: None,
+        };
+        let entry = looked.entry((tenant.clone(), plugin.clone())).or_insert_with(|| fresh(digest));
+        if entry.digest != *digest {
+            *entry = fresh(digest);
+        } else if !entry.seen.is(definitions) {
+            entry.seen = Arc::new(SeenTools::of(definitions.clone()));
+        }
+        let verdicts: Vec<Verdict> = tools.into_iter().map(|tool| entry.verdict(pins, tool)).collect();
+        let again = if pins.policy() == DefinitionPolicy::Trust { AGAIN_TRUSTED } else { AGAIN };
+        let wanted = entry.reported.is_none_or(|at| at.elapsed() >= again)
+            && entry
+                .seen
+                .definitions()
+                .iter()
+                .any(|d| entry.seen.hash(&d.name).is_some_and(|h| pins.wants(&d.name, h)));
+        if wanted {
+            let seen = entry.seen.clone();
+            let request = report(&self.node, (tenant, plugin), &seen, pins, toolbox);
+            if self.reports.try_send(request).is_ok() {
+                entry.reported = Some(Instant::now());
+            }
+        }
+        verdicts
+    }
+}
+
+impl Looked {
+    fn verdict(&mut self, pins: &PluginPins, tool: &str) -> Verdict {
+        let hash = self.seen.hash(tool);
+        match (pins.judge(tool, hash), hash) {
+            (Verdict::First, Some(hash)) => {
+                let first = self.first.entry(tool.to_owned()).or_insert_with(|| hash.to_owned());
+                match first == hash {
+                    true => Verdict::Served,
+                    false => Verdict::Quarantined("its definition changed since it was first seen here".to_owned()),
+                }
+            }
+            (verdict, _) => {
+                self.first.remove(tool);
+                verdict
+            }
+        }
+    }
+}
+
+fn report(
+    node: &str,
+    (tenant, plugin): (&Name, &Name),
+    seen: &SeenTools,
+    pins: &PluginPins,
+    toolbox: &Toolbox,
+) -> ReportDefinitionsRequest {
+    let foreign = toolbox.plugins(tenant);
+    let others: Vec<(String, String)> = foreign
+        .iter()
+        .filter(|other| other.name() != plugin)
+        .flat_map(|other| {
+            let name = other.name().to_string();
+            let tools = other.at_hand(provost_data_tools::ListKind::Tools);
+            tools.iter().map(|tool| (name.clone(), tool.name.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    let wanted = seen.definitions().iter().filter_map(|definition| {
+        let hash = seen.hash(&definition.name)?;
+        pins.wants(&definition.name, hash).then(|| {
+            let warnings = lint(definition, &others);
+            if !warnings.is_empty() {
+                let (tool, warnings) = (&definition.name, warnings.join("; "));
+                tracing::warn!(%tenant, %plugin, tool, warnings, "a tool's definition looks suspicious");
+            }
+            let mut text = definition.canonical();
+            if text.len() > MAX_DEFINITION_BYTES {
+                text.clear();
+            }
+            SeenTool { name: definition.name.clone(), hash: hash.to_owned(), definition: text, warnings }
+        })
+    });
+    ReportDefinitionsRequest {
+        node: node.to_owned(),
+        tenant: tenant.to_string(),
+        plugin: plugin.to_string(),
+        tools: wanted.take(MAX_REPORTED).collect(),
+    }
+}
+
+/// A report that is not taken is dropped: the next look makes it again.
+async fn send(port: Arc<dyn DefinitionPort>, mut waiting: mpsc::Receiver<ReportDefinitionsRequest>) {
+    while let Some(request) = waiting.recv().await {
+        let plugin = request.plugin.clone();
+        let sent = tokio::time::timeout(REPORT_LIMIT, port.report(request)).await;
+        if let Ok(Err(cause)) = sent {
+            tracing::warn!(plugin, %cause, "the control plane did not take what was seen of a plugin's tools");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The pins of a snapshot, and what they say of a definition.
+
+use std::{collections::HashMap, sync::Arc};
+
+use provost_types::{DefinitionPolicy, Kind, Name, PluginSource, Quarantine, Snapshot, Spec, ToolPinsSpec};
+
+/// What becomes of a tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its definition is approved, or need not be.
+    Served,
+    /// Nobody has pinned it yet: the first that this node saw is served.
+    First,
+    /// It is hidden and refused; why, for callers.
+    Quarantined(String),
+}
+
+/// The pins of one plugin.
+#[derive(Clone, Debug)]
+pub(crate) struct PluginPins {
+    policy: DefinitionPolicy,
+    pins: ToolPinsSpec,
+}
+
+/// All pins of a snapshot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PinIndex {
+    plugins: HashMap<(Name, Name), Arc<PluginPins>>,
+}
+
+impl PinIndex {
+    /// Those of a snapshot: of each plugin with an upstream, and of others that were quarantined.
+    pub(crate) fn compile(snapshot: &Snapshot) -> Self {
+        let mut pins: HashMap<(Name, Name), ToolPinsSpec> = HashMap::new();
+        for resource in snapshot.of_kind(Kind::ToolPins) {
+            if let (Some(tenant), Spec::ToolPins(spec)) = (&resource.metadata.tenant, &resource.spec) {
+                pins.insert((tenant.clone(), resource.metadata.name.clone()), spec.clone());
+            }
+        }
+        let mut plugins = HashMap::new();
+        for resource in snapshot.of_kind(Kind::Plugin) {
+            let (Some(tenant), Spec::Plugin(spec)) = (&resource.metadata.tenant, &resource.spec) else { continue };
+            let key = (tenant.clone(), resource.metadata.name.clone());
+            let is_builtin = matches!(spec.source, PluginSource::Builtin(_));
+            let policy = if is_builtin { DefinitionPolicy::Trust } else { spec.definitions.unwrap_or_default() };
+            let pins = pins.remove(&key);
+            if !is_builtin || pins.is_some() {
+                plugins.insert(key, Arc::new(PluginPins { policy, pins: pins.unwrap_or_default() }));
+            }
+        }
+        Self { plugins }
+    }
+
+    /// The pins of a plugin; `None`: it has none and needs none.
+    pub(crate) fn of(&self, tenant: &Name, plugin: &Name) -> Option<&Arc<PluginPins>> {
+        self.plugins.get(&(tenant.clone(), plugin.clone()))
+    }
+
+    pub(crate) fn has(&self, key: &(Name, Name)) -> bool {
+        self.plugins.contains_key(key)
+    }
+}
+
+fn by(quarantine: &Quarantine, what: &str) -> Verdict {
+    Verdict::Quarantined(format!("{what} is quarantined since {}: {}", quarantine.since, quarantine.reason))
+}
+
+impl PluginPins {
+    /// What they say of a tool with this definition; `None`: its definition is not at hand.
+    pub(crate) fn judge(&self, tool: &str, hash: Option<&str>) -> Verdict {
+        if let Some(quarantine) = &self.pins.quarantined {
+            return by(quarantine, "the plugin");
+        }
+        let pin = self.pins.tools.get(tool);
+        if let Some(quarantine) = pin.and_then(|pin| pin.quarantined.as_ref()) {
+            return by(quarantine, "the tool");
+        }
+        if self.policy == DefinitionPolicy::Trust {
+            return Verdict::Served;
+        }
+        let quarantined = |why: &str| Verdict::Quarantined(why.to_owned());
+        match (hash, pin) {
+            (None, _) => quarantined("its definition is not known, and only approved ones are served"),
+            (Some(hash), Some(pin)) => match &pin.approved {
+                Some(approved) if approved.hash == hash => Verdict::Served,
+                Some(approved) => Verdict::Quarantined(format!(
+                    "its definition is not the one that was approved on {}; an administrator looks at it with \
+                     `provost plugin status`",
+                    approved.since
+                )),
+                None => quarantined("its definition waits to be approved by an administrator"),
+            },
+            (Some(_), None) if self.policy == DefinitionPolicy::Approve => {
+                quarantined("its definition waits to be approved by an administrator")
+            }
+            (Some(_), None) => Verdict::First,
+        }
+    }
+
+    /// Whether the control plane should hear of this definition.
+    pub(crate) fn wants(&self, tool: &str, hash: &str) -> bool {
+        match self.pins.tools.get(tool) {
+            None => true,
+            Some(pin) => {
+                let is_approved = pin.approved.as_ref().is_some_and(|approved| approved.hash == hash);
+                !is_approved && (pin.changed.is_none() || self.policy == DefinitionPolicy::Trust)
+            }
+        }
+    }
+
+    pub(crate) fn policy(&self) -> DefinitionPolicy {
+        self.policy
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_types::{PinnedDefinition, ToolPin};
+
+    use super::*;
+
+    #[test]
+    fn what_is_served_is_approved_or_the_first() {
+        let definition = |hash: &str| Some(PinnedDefinition { hash: hash.to_owned(), ..Default::default() });
+        let quarantine = || Some(Quarantine { reason: "r".into(), ..Default::default() });
+        let pin = |approved: &str, changed: &str| ToolPin {
+            approved: definition(approved).filter(|_| !approved.is_empty()),
+            changed: definition(changed).filter(|_| !changed.is_empty()),
+            quarantined: None,
+        };
+        let judged = |policy, pin: Option<ToolPin>, whole: Option<Quarantine>, hash: Option<&str>| {
+            let tools = pin.into_iter().map(|pin| ("t".to_owned(), pin)).collect();
+            let pins = PluginPins { policy, pins: ToolPinsSpec { quarantined: whole, tools } };
+            match pins.judge("t", hash) {
+                Verdict::Served => "served".to_owned(),
+                Verdict::First => "first".to_owned(),
+                Verdict::Quarantined(why) => why,
+            }
+        };
+        use DefinitionPolicy::{Approve, Pin, Trust};
+        for (policy, pinned, hash, expect) in [
+            (Trust, None, Some("1"), "served"),
+            (Trust, Some(pin("1", "")), Some("2"), "served"),
+            (Trust, None, None, "served"),
+            (Pin, None, Some("1"), "first"),
+            (Pin, Some(pin("1", "")), Some("1"), "served"),
+            (Pin, Some(pin("1", "2")), Some("1"), "served"),
+            (Pin, Some(pin("1", "")), Some("2"), "not the one that was approved"),
+            (Pin, Some(pin("1", "2")), Some("2"), "not the one that was approved"),
+            (Pin, Some(pin("1", "")), None, "not known"),
+            (Approve, None, Some("1"), "waits"),
+            (Approve, Some(pin("", "1")), Some("1"), "waits"),
+            (Approve, Some(pin("1", "")), Some("1"), "served"),
+        ] {
+            let found = judged(policy, pinned.clone(), None, hash);
+            assert!(found.contains(expect), "{policy:?} {pinned:?} {hash:?}: {found}");
+            assert!(judged(policy, pinned, quarantine(), hash).contains("the plugin is quarantined"));
+        }
+        let taken = ToolPin { quarantined: quarantine(), ..pin("1", "") };
+        assert!(judged(Trust, Some(taken), None, Some("1")).contains("the tool is quarantined"));
+    }
+}
