@@ -44,10 +44,12 @@ pub enum UpstreamError {
     #[error("the plugin is busy: {0}; try again")]
     Busy(String),
     /// No answer in time; whose time it was.
-    #[error("{}", late(*.after_ms, *.is_policy))]
+    #[error("{}", late(*.after_ms, *.waited_ms, *.is_policy))]
     Late {
         /// How long the call lasted, in milliseconds.
         after_ms: u64,
+        /// How much of that it waited for a place, in milliseconds.
+        waited_ms: u64,
         /// The policy's time; else a shorter one that the caller asked for.
         is_policy: bool,
     },
@@ -120,14 +122,17 @@ impl UpstreamError {
     }
 }
 
-fn late(after_ms: u64, is_policy: bool) -> String {
-    if is_policy {
-        format!(
-            "the upstream did not answer in {after_ms} ms, the time that its policy gives; try again, or raise `timeoutMs`"
-        )
+fn late(after_ms: u64, waited_ms: u64, is_policy: bool) -> String {
+    let waited = match waited_ms {
+        0 => String::new(),
+        ms => format!(" ({ms} ms of them the call waited for a place)"),
+    };
+    let whose = if is_policy {
+        "the time that its policy gives; try again, or raise `timeoutMs`"
     } else {
-        format!("the upstream did not answer in {after_ms} ms, the time that the caller gave; give more")
-    }
+        "the time that the caller gave; give more"
+    };
+    format!("the upstream did not answer in {after_ms} ms{waited}, {whose}")
 }
 
 impl From<JsonFault> for UpstreamError {

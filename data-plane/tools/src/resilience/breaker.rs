@@ -258,7 +258,7 @@ mod tests {
             (&[("hopeless", 1)], true),
             // Half of ten in the window.
             (&[("good", 5), ("bad", 2), ("good", 1), ("bad", 2)], false),
-            (&[("good", 5), ("bad", 2), ("good", 1), ("bad", 2), ("good", 1), ("bad", 2)], true),
+            (&[("good", 4), ("bad", 2), ("good", 1), ("bad", 2), ("good", 1), ("bad", 2)], true),
             // The same, but the first ones are too long ago.
             (&[("good", 5), ("bad", 2), ("good", 1), ("wait", 1_200), ("bad", 2), ("good", 1), ("bad", 2)], false),
             // Open for 100 ms, then one trial.

@@ -8,7 +8,7 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     own: Key,
     /// The same for everybody; only for what the upstream may call public.
     shared: Option<Key>,
+    /// Which changes were known when it was asked for.
+    changes: u64,
 }
 
 /// See the module.
@@ -44,12 +46,14 @@ pub(crate) struct Cache {
     flights: Mutex<HashMap<Key, watch::Sender<()>>>,
     /// This upstream gives hints: until then nobody waits for another's answer, which may not be good for it.
     gives_hints: AtomicBool,
+    /// Counts what the upstream told of changes.
+    changes: AtomicU64,
 }
 
 impl Cache {
     pub(crate) fn new(spec: CacheSpec) -> Self {
         let store = Mutex::new(Store::new(spec.max_bytes));
-        Self { spec, store, flights: Mutex::default(), gives_hints: AtomicBool::new(false) }
+        Self { spec, store, flights: Mutex::default(), gives_hints: AtomicBool::new(false), changes: AtomicU64::new(0) }
     }
 
     /// Whether and how the request can be answered from here.
@@ -70,7 +74,8 @@ impl Cache {
             [request.operation.method().as_bytes(), target.as_bytes(), arguments.as_bytes(), &revision];
         let session = request.client.session.as_deref().unwrap_or_default();
         let own = hash(asked.into_iter().chain([request.principal.name.as_str().as_bytes(), session.as_bytes()]));
-        Some(Plan { own, shared: is_read.then(|| hash(asked)) })
+        let changes = self.changes.load(Ordering::Acquire);
+        Some(Plan { own, shared: is_read.then(|| hash(asked)), changes })
     }
 
     /// A kept answer.
@@ -79,16 +84,21 @@ impl Cache {
         store.get(&plan.own, now_ms).or_else(|| store.get(plan.shared.as_ref()?, now_ms))
     }
 
-    /// Keeps an answer if it may be.
+    /// Keeps an answer if it may be: not one that a change has overtaken.
     pub(crate) fn keep(&self, plan: &Plan, execution: &Execution, now_ms: u64) {
         let Reply::Result { body, is_error: false } = &execution.reply else { return };
-        if plan.shared.is_none() {
-            return self.store.lock().put(plan.own, body.clone(), now_ms, self.spec.ttl_ms);
+        let (key, ttl_ms) = match (plan.shared, hints(body)) {
+            (None, _) => (plan.own, self.spec.ttl_ms),
+            (Some(_), None) => return,
+            (Some(shared), Some((ttl_ms, is_public))) => {
+                self.gives_hints.store(true, Ordering::Relaxed);
+                (if is_public { shared } else { plan.own }, ttl_ms.min(self.spec.max_ttl_ms))
+            }
+        };
+        let mut store = self.store.lock();
+        if self.changes.load(Ordering::Acquire) == plan.changes {
+            store.put(key, body.clone(), now_ms, ttl_ms);
         }
-        let Some((ttl_ms, is_public)) = hints(body) else { return };
-        self.gives_hints.store(true, Ordering::Relaxed);
-        let key = plan.shared.filter(|_| is_public).unwrap_or(plan.own);
-        self.store.lock().put(key, body.clone(), now_ms, ttl_ms.min(self.spec.max_ttl_ms));
     }
 
     /// Joins those who ask for the same now. `Ok`: nobody does, and whoever asks says so until it drops this.
@@ -107,7 +117,10 @@ impl Cache {
 
     /// Forgets everything: something changed upstream.
     pub(crate) fn clear(&self) {
-        self.store.lock().clear();
+        let mut store = self.store.lock();
+        // Under the lock, so that nothing older is kept after it.
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        store.clear();
     }
 }
 

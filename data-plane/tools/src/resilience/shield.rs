@@ -117,12 +117,16 @@ impl Shield {
         link: &dyn ClientLink,
         times: &Times,
     ) -> Execution {
-        let mut attempts = 0;
+        let (mut attempts, mut placed) = (0, times.began);
         let outcome = async {
             let Some(_places) = self.places(request, link).await? else { return Ok(Execution::cancelled()) };
-            self.attempts(upstream, request, link, times, &mut attempts).await
+            placed = Instant::now();
+            // Who waited for long in our own queue says nothing of the upstream when its time is over.
+            let is_fair = times.is_policy && (placed - times.began) * 2 <= times.deadline - times.began;
+            self.attempts(upstream, request, link, is_fair, &mut attempts).await
         };
-        let mut execution = outcome.await.unwrap_or_else(|cause| self.failed(cause, times));
+        let outcome = outcome.await;
+        let mut execution = outcome.unwrap_or_else(|cause| self.failed(cause, times, placed));
         execution.effort = Effort { attempts, ..execution.effort };
         execution
     }
@@ -155,7 +159,7 @@ impl Shield {
         upstream: &dyn Upstream,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
-        times: &Times,
+        is_fair: bool,
         attempts: &mut u32,
     ) -> Result<Execution, UpstreamError> {
         self.budget.lock().call();
@@ -179,7 +183,7 @@ impl Shield {
                 }
                 _ => upstream.run(request, link).await,
             };
-            admitted.settle(verdict(&outcome, times.is_policy));
+            admitted.settle(verdict(&outcome, is_fair));
             let cause = match outcome {
                 Err(cause) if self.again(upstream, request, &cause, *attempts, began) => cause,
                 ended => return ended,
@@ -214,10 +218,12 @@ impl Shield {
             && self.budget.lock().take(self.watch.now_ms())
     }
 
-    fn failed(&self, cause: UpstreamError, times: &Times) -> Execution {
+    fn failed(&self, cause: UpstreamError, times: &Times, placed: Instant) -> Execution {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let cause = match cause {
             UpstreamError::Deadline => UpstreamError::Late {
-                after_ms: u64::try_from(times.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                after_ms: ms(times.began.elapsed()),
+                waited_ms: ms(placed - times.began),
                 is_policy: times.is_policy,
             },
             other => other,
@@ -226,7 +232,7 @@ impl Shield {
     }
 }
 
-/// A second try of it would answer the question twice.
+/// Whether it answers a question. A second try of it would answer the question twice.
 fn answers_a_question(request: &ExecuteRequest<'_>) -> bool {
     memmem::find(request.params.as_bytes(), b"\"requestState\"").is_some()
 }

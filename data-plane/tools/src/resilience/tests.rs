@@ -292,6 +292,22 @@ async fn who_asks_for_the_same_at_once_waits_for_one_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_that_a_change_overtook_is_not_kept() {
+    let shield = shield(cached_tool());
+    let upstream = scripted(|n| (60, Ok(json!({ "n": n }))));
+    let change = async {
+        while upstream.begun() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        shield.forget();
+    };
+    let (old, ()) = tokio::join!(call(&shield, &upstream), change);
+    assert_eq!(body(&old)["n"], 1);
+    assert_eq!(body(&call(&shield, &upstream).await)["n"], 2);
+    assert_eq!(body(&call(&shield, &upstream).await)["n"], 2);
+}
+
+#[tokio::test]
 async fn a_slow_try_is_hedged_once_and_the_first_good_answer_is_taken() {
     let lost = || Err(UpstreamError::Died("gone".to_owned()));
     type Try = (u64, Result<Value, UpstreamError>);
