@@ -2,14 +2,14 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
-use cedar_policy::{Authorizer, Effect as PolicyEffect};
+use cedar_policy::Authorizer;
 use provost_types::{Action, Decision, Effect, Kind, Name, ResourceKey, Revision, Snapshot, TokenFacts};
 
 use crate::{
     Facts, PolicyProblem,
     decision_cache::{DecisionCache, Key},
     entities::PrincipalState,
-    policy_slice::{Narrowed, Verdict, verdict},
+    policy_slice::{Narrowed, Verdict},
     question::{INTERNAL, Scene, Unaskable},
     schema::Vocabulary,
     tenant::{TenantState, changed, sources},
@@ -43,15 +43,6 @@ pub struct PolicyEngine {
     pub(crate) authorizer: Authorizer,
     tenants: imbl::HashMap<Name, Arc<TenantState>>,
     cache: Arc<DecisionCache>,
-}
-
-/// What is not known of a call that is looked at later.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unknown {
-    /// Its arguments, and so what its SQL does.
-    pub arguments: bool,
-    /// The peer's address.
-    pub address: bool,
 }
 
 impl std::fmt::Debug for PolicyEngine {
@@ -119,73 +110,15 @@ impl PolicyEngine {
             Ok(caller) => caller,
             Err(denied) => return denied,
         };
+        let principal = &*principal;
         let slice = tenant.slice(request.action);
         if slice.is_empty() {
-            return self.conclude(request, tenant.granting(&principal, request, now_ns), &Verdict::default());
+            return self.conclude(request, tenant.granting(principal, request, now_ns), &Verdict::default());
         }
-        match self.narrowed(tenant, &principal, request, now_ns) {
-            Some(narrowed) => self.settle((tenant, &principal), request, &narrowed, now_ns),
+        match self.narrowed(tenant, principal, request, now_ns) {
+            Some(narrowed) => self.settle((tenant, principal), request, &narrowed, now_ns),
             None => self.deny(INTERNAL.0.to_owned()),
         }
-    }
-
-    /// The same without what is remembered of earlier calls.
-    pub fn decide_anew(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
-        let (tenant, principal) = match self.caller(request) {
-            Ok(caller) => caller,
-            Err(denied) => return denied,
-        };
-        match self.narrow(tenant, &principal, request, now_ns) {
-            Some(narrowed) => self.settle((tenant, &principal), request, &narrowed, now_ns),
-            None => self.deny(INTERNAL.0.to_owned()),
-        }
-    }
-
-    /// The same by evaluating every policy of the tenant and action at once: slow, and what the quick way
-    /// is compared with in tests. Where the arguments cannot be read it may deny more.
-    #[doc(hidden)]
-    pub fn decide_by_all(&self, request: &AccessRequest<'_>, now_ns: u64) -> Decision {
-        let (tenant, principal) = match self.caller(request) {
-            Ok(caller) => caller,
-            Err(denied) => return denied,
-        };
-        let slice = tenant.slice(request.action);
-        let scene = Scene::new(self.vocabulary, tenant, &principal, request, now_ns).ok_or(INTERNAL);
-        let asked = match scene.and_then(|scene| scene.ask(self.vocabulary, request, slice.needs(), now_ns)) {
-            Ok(asked) => asked,
-            Err(Unaskable(why)) => return self.deny(why.to_owned()),
-        };
-        let (enforced, observed) = slice.whole(&self.authorizer, &asked.request, &asked.entities);
-        let mut decision = self.conclude(request, tenant.granting(&principal, request, now_ns), &enforced);
-        decision.observed = dissent(&decision, &enforced, observed);
-        decision
-    }
-
-    /// What is decided of a call of which not everything is known; `None`: it depends on what is not.
-    /// Of `policies` those may be missing that read what is not known.
-    pub fn decide_without(&self, request: &AccessRequest<'_>, unknown: Unknown, now_ns: u64) -> Option<Decision> {
-        let (tenant, principal) = match self.caller(request) {
-            Ok(caller) => caller,
-            Err(denied) => return Some(denied),
-        };
-        let Some(narrowed) = self.narrowed(tenant, &principal, request, now_ns) else {
-            return Some(self.deny(INTERNAL.0.to_owned()));
-        };
-        let hidden = ContextNeeds::hidden(unknown);
-        let open = match &narrowed.open {
-            Some(open) if open.needs.reads_any_of(hidden) => open,
-            _ => return Some(self.settle((tenant, &principal), request, &narrowed, now_ns)),
-        };
-        let (known, effects) = tenant.slice(request.action).split(open, hidden);
-        let scene = Scene::new(self.vocabulary, tenant, &principal, request, now_ns)?;
-        let asked = scene.ask(self.vocabulary, request, open.needs.without(hidden), now_ns).ok()?;
-        let said = verdict(&self.authorizer, &asked.request, &known, &asked.entities);
-        let said = said.join(narrowed.enforced.clone());
-        let roles = tenant.granting(&principal, request, now_ns);
-        let allowed = !roles.is_empty() || !said.permits.is_empty();
-        let may_permit = effects.contains(&PolicyEffect::Permit);
-        let certain = !said.forbids.is_empty() || effects.is_empty() || (!allowed && !may_permit);
-        certain.then(|| self.conclude(request, roles, &said))
     }
 
     /// Whether the object belongs in the caller's lists: false only where every call would be
@@ -238,7 +171,7 @@ impl PolicyEngine {
         }
     }
 
-    fn narrowed(
+    pub(crate) fn narrowed(
         &self,
         tenant: &TenantState,
         principal: &PrincipalState,
@@ -260,7 +193,7 @@ impl PolicyEngine {
         self.cache.get_or(key, || self.narrow(tenant, principal, request, now_ns))
     }
 
-    fn narrow(
+    pub(crate) fn narrow(
         &self,
         tenant: &TenantState,
         principal: &PrincipalState,
@@ -274,7 +207,7 @@ impl PolicyEngine {
     }
 
     /// The decision: what the policies come to, the open ones asked with what is known of the call.
-    fn settle(
+    pub(crate) fn settle(
         &self,
         (tenant, principal): (&TenantState, &PrincipalState),
         request: &AccessRequest<'_>,
@@ -284,14 +217,20 @@ impl PolicyEngine {
         let roles = tenant.granting(principal, request, now_ns);
         let (mut enforced, mut observed) = (narrowed.enforced.clone(), narrowed.observed.clone());
         if let Some(open) = &narrowed.open {
-            let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns).ok_or(INTERNAL);
-            let asked = scene.and_then(|scene| scene.ask(self.vocabulary, request, open.needs, now_ns));
+            let ask = |needs| {
+                let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns).ok_or(INTERNAL)?;
+                scene.ask(self.vocabulary, request, needs, now_ns)
+            };
+            let (asked, all_known) = match ask(open.needs) {
+                Ok(asked) => (Ok(asked), true),
+                Err(_) => (ask(open.needs_of_enforced), false),
+            };
             let asked = match asked {
                 Ok(asked) => asked,
                 Err(Unaskable(why)) => return self.deny(why.to_owned()),
             };
             enforced = enforced.join(open.enforced(&self.authorizer, &asked.request, &asked.entities));
-            if open.has_observers() {
+            if all_known && open.has_observers() {
                 observed = observed.join(open.observed(&self.authorizer, &asked.request, &asked.entities));
             }
         }
@@ -336,7 +275,7 @@ impl PolicyEngine {
 }
 
 /// The observing policies that would have changed the decision.
-fn dissent(decision: &Decision, enforced: &Verdict, would: Verdict) -> Vec<String> {
+pub(crate) fn dissent(decision: &Decision, enforced: &Verdict, would: Verdict) -> Vec<String> {
     match decision.effect {
         Effect::Allow => would.forbids,
         Effect::Deny if enforced.forbids.is_empty() => would.permits,

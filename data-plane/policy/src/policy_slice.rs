@@ -98,6 +98,8 @@ pub(crate) struct OpenSet {
     observe: PolicySet,
     rules: Box<[u32]>,
     pub(crate) needs: ContextNeeds,
+    /// What the enforced ones need: an observer must not make a call fail.
+    pub(crate) needs_of_enforced: ContextNeeds,
 }
 
 impl OpenSet {
@@ -217,11 +219,15 @@ impl PolicySlice {
         if let Some(known) = sets.get(rules.as_slice()) {
             return Some(known.clone());
         }
-        let needs = rules.iter().filter_map(|n| Some(self.rule(*n)?.needs));
+        let needs = |mode: Option<PolicyMode>| {
+            let read = rules.iter().filter_map(|n| self.rule(*n)).filter(|r| mode.is_none_or(|mode| mode == r.mode));
+            read.map(|rule| rule.needs).fold(ContextNeeds::default(), ContextNeeds::union)
+        };
         let made = Arc::new(OpenSet {
             enforce: self.set(&rules, Some(PolicyMode::Enforce)),
             observe: self.set(&rules, Some(PolicyMode::Observe)),
-            needs: needs.fold(ContextNeeds::default(), ContextNeeds::union),
+            needs: needs(None),
+            needs_of_enforced: needs(Some(PolicyMode::Enforce)),
             rules: rules.into(),
         });
         if sets.len() < MAX_OPEN_SETS {

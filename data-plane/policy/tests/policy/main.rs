@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod decisions;
+mod explained;
 mod laws;
 mod listings;
 mod problems;
+mod remembered;
 mod scale;
 mod tokens;
 mod world;
