@@ -85,7 +85,8 @@ pub(crate) fn check(resource: &Resource, problems: &mut Vec<Problem>) {
         Spec::Price(spec) => crate::prices::check(&mut check, spec),
         Spec::Guard(spec) => crate::guards::check(&mut check, spec),
         Spec::IdentityProvider(spec) => crate::identity::check(&mut check, spec),
-        Spec::Tenant(_) | Spec::Principal(_) | Spec::Secret(_) => {}
+        Spec::Principal(spec) => crate::identity::check_certificates(&mut check, spec),
+        Spec::Tenant(_) | Spec::Secret(_) => {}
     }
 }
 

@@ -9,6 +9,7 @@
 //! from ([`ServerTls`] is given them).
 
 pub mod bodies;
+mod certificate;
 mod config;
 mod frontend;
 mod guards;
@@ -32,7 +33,7 @@ pub use crate::{
     http::{ResponseBody, SseBody},
     listen::{Doors, PlainRule},
     seal::SealFailed,
-    tls::{ServerTls, TlsUnusable},
+    tls::{ClientCertificates, ServerTls, TlsUnusable},
 };
 pub(crate) use mcp::error_response as mcp_error;
 pub use mcp::{QuicLimits, SocketLimits};

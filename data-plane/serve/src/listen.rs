@@ -24,7 +24,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Frontend, Peer, ServerTls, quic::QuicServer};
+use crate::{Frontend, Peer, ServerTls, certificate::facts_of, quic::QuicServer};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -141,7 +141,7 @@ impl<P: Plane + 'static> Frontend<P> {
             };
             // Small answers leave at once.
             let _ = stream.set_nodelay(true);
-            let peer = Peer { address: Some(address), transport: "http", is_secure: false };
+            let peer = Peer { address: Some(address), transport: "http", is_secure: false, certificate: None };
             let (front, tcp, watcher) = (self.clone(), tcp.clone(), graceful.watcher());
             tokio::spawn(async move {
                 front.tcp_connection(stream, peer, tcp, watcher).await;
@@ -163,7 +163,8 @@ impl<P: Plane + 'static> Frontend<P> {
         }
         match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
-                let peer = Peer { is_secure: true, ..peer };
+                let certificate = stream.get_ref().1.peer_certificates().and_then(facts_of);
+                let peer = Peer { is_secure: true, certificate, ..peer };
                 Box::pin(self.connection(stream, peer, tcp.alt_svc, watcher)).await;
             }
             // Scanners, and clients that do not trust the certificate, are daily business.
@@ -186,7 +187,7 @@ impl<P: Plane + 'static> Frontend<P> {
             .max_concurrent_streams(MAX_H2_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES);
         let service = service_fn(move |request| {
-            let (front, alt_svc) = (self.clone(), alt_svc.clone());
+            let (front, alt_svc, peer) = (self.clone(), alt_svc.clone(), peer.clone());
             async move {
                 let mut response = front.respond(request, peer).await;
                 if let Some(value) = alt_svc {

@@ -84,6 +84,10 @@ pub struct PrincipalSpec {
     pub admin: bool,
     /// A disabled principal is refused at authentication.
     pub disabled: bool,
+    /// Subject alternative names of client certificates that authenticate this principal, exactly:
+    /// `uri:spiffe://…`, `dns:…` or `email:…`. A name belongs to one principal of the cluster.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub certificates: BTreeSet<String>,
 }
 
 /// A bearer credential. Only a hash is stored; `provost token create` makes one and shows it once.

@@ -93,7 +93,7 @@ impl DataPlane {
         let frontend = Frontend::new(self.node.clone(), agents.front(session_key))?;
         let frontend = Arc::new(frontend.with_schemas(self.node.clone()));
         self.node.known_as(&agents.addresses(ports.address()?));
-        let (doors, following) = ports.open(agents.tls.as_ref())?;
+        let (doors, following) = ports.open(agents.tls.as_ref(), agents.client_ca.as_ref())?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             tokio::select! { () = following => (), () = stopped.cancelled() => () }

@@ -7,7 +7,7 @@ use provost_data_policy::{PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaI
 use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, Revision, Snapshot, Spec};
 
-use super::api_keys::ApiKeys;
+use super::{api_keys::ApiKeys, certificates::Certificates};
 use crate::identity::{Tokens, is_jwt};
 
 /// Why a revision cannot be run.
@@ -31,6 +31,7 @@ pub struct Compiled {
     pub(super) engine: PolicyEngine,
     pub(super) keys: ApiKeys,
     pub(super) tokens: Tokens,
+    pub(super) certificates: Certificates,
     pub(super) quotas: QuotaIndex,
     pub(super) prices: PriceIndex,
     pub(super) guards: GuardIndex,
@@ -70,6 +71,7 @@ impl Compiled {
         let revision = snapshot.revision;
         let engine = engine.map_err(|problems| CompileError { revision, problems })?;
         let keys = ApiKeys::compile(&snapshot);
+        let certificates = Certificates::compile(&snapshot);
         let tokens = Tokens::compile(&snapshot, before.map(|before| &before.tokens));
         let quotas = QuotaIndex::compile(&snapshot);
         let prices = PriceIndex::compile(&snapshot);
@@ -93,7 +95,7 @@ impl Compiled {
             })
             .collect();
         let inference = inference_plugins(&snapshot);
-        Ok(Self { snapshot, engine, keys, tokens, quotas, prices, guards, inference, plugin_facts })
+        Ok(Self { snapshot, engine, keys, tokens, certificates, quotas, prices, guards, inference, plugin_facts })
     }
 
     /// What this was compiled from.

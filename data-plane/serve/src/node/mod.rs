@@ -7,6 +7,7 @@
 //! Left out: transports, upstreams (`provost-data-tools`), the log behind the sink.
 
 mod api_keys;
+mod certificates;
 mod compiled;
 mod counts;
 mod grants;
