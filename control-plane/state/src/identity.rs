@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use provost_types::{IdentityProviderSpec, Kind, Name, ResourceKey, Spec};
+use provost_types::{IdentityProviderSpec, Kind, Name, PrincipalSpec, ResourceKey, Spec};
 use url::{Host, Url};
 
 use crate::{Problem, Resources, fields::Check};
@@ -21,6 +21,8 @@ const MAX_ENTRIES: usize = 64;
 const MAX_ROLE_VALUES: usize = 512;
 /// Bytes put before names: a name has 63.
 const MAX_PREFIX_BYTES: usize = 16;
+/// Certificate names of one principal.
+const MAX_CERTIFICATES: usize = 16;
 /// Seconds that clocks may differ.
 const MAX_LEEWAY_S: u64 = 300;
 
@@ -140,6 +142,34 @@ pub(crate) fn check_together(all: &Resources, problems: &mut Vec<Problem>) {
             let text = format!("is the issuer of {whose} already; a token has one tenant");
             let hint = "most providers can have an issuer for each tenant";
             problems.push(Problem::of_field(key, "spec.issuer", CODE, text).hint(hint));
+        }
+    }
+}
+
+/// Checks the names of certificates of one principal.
+pub(crate) fn check_certificates(check: &mut Check<'_>, spec: &PrincipalSpec) {
+    at_most(check, "spec.certificates", spec.certificates.len(), MAX_CERTIFICATES);
+    for name in &spec.certificates {
+        let (kind, rest) = name.split_once(':').unwrap_or_default();
+        let known = matches!(kind, "uri" | "email") || (kind == "dns" && !rest.bytes().any(|b| b.is_ascii_uppercase()));
+        let visible = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.contains('*');
+        check.require(known && visible && name.len() <= MAX_TEXT_BYTES, "spec.certificates", || {
+            format!("`{name}` is not `uri:…`, `dns:…` in lower case, or `email:…`, without `*`")
+        });
+    }
+}
+
+/// Checks that no name of a certificate means two principals.
+pub(crate) fn check_unique_certificates(all: &Resources, problems: &mut Vec<Problem>) {
+    let mut owners: BTreeMap<&str, &ResourceKey> = BTreeMap::new();
+    for (key, resource) in all.iter().filter(|(key, _)| key.kind == Kind::Principal) {
+        let Spec::Principal(spec) = &resource.spec else { continue };
+        for name in &spec.certificates {
+            if let Some(first) = owners.insert(name, key) {
+                let whose = if first.tenant == key.tenant { first.to_string() } else { "another tenant".to_owned() };
+                let text = format!("`{name}` belongs to a principal of {whose} already");
+                problems.push(Problem::of_field(key, "spec.certificates", CODE, text));
+            }
         }
     }
 }

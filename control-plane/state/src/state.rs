@@ -193,6 +193,9 @@ impl State {
         if report.iter().any(|(k, _)| k.kind == Kind::IdentityProvider) {
             identity::check_together(&candidate, &mut problems);
         }
+        if report.iter().any(|(k, _)| k.kind == Kind::Principal) {
+            identity::check_unique_certificates(&candidate, &mut problems);
+        }
         if !problems.is_empty() {
             return Err(Rejected { problems });
         }

@@ -263,6 +263,11 @@ fn each_broken_rule_is_reported_with_its_field() {
         (guard_words(&[&"x".repeat(129)]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
         (guard_words::<&str>(&[]), "PV-RES-FIELD", "spec.dictionaries[0].words"),
         (guard_words(&many_words(2_001)), "PV-RES-FIELD", "spec.dictionaries"),
+        (acme("Principal", "x", json!({"certificates": ["spiffe://a/b"]})), "PV-RES-FIELD", "spec.certificates"),
+        (acme("Principal", "x", json!({"certificates": ["dns:*.example.com"]})), "PV-RES-FIELD", "spec.certificates"),
+        (acme("Principal", "x", json!({"certificates": ["dns:A.example.com"]})), "PV-RES-FIELD", "spec.certificates"),
+        (acme("Principal", "x", json!({"certificates": ["uri:"]})), "PV-RES-FIELD", "spec.certificates"),
+        (acme("Principal", "x", json!({"certificates": ["cn:x"]})), "PV-RES-FIELD", "spec.certificates"),
         (identity(json!({"issuer": "http://id.example.com"})), "PV-RES-FIELD", "spec.issuer"),
         (identity(json!({"issuer": "https://u:p@id.example.com"})), "PV-RES-FIELD", "spec.issuer"),
         (identity(json!({"issuer": "https://id.example.com/?a=b"})), "PV-RES-FIELD", "spec.issuer"),
@@ -450,4 +455,14 @@ fn an_issuer_has_one_owner_and_a_role_that_tokens_give_stays() {
     // Once it is free another one may have it.
     let freed = transaction(vec![globex("id")], vec![key(Kind::IdentityProvider, "x")]);
     state.apply(Revision(3), &freed).unwrap();
+}
+
+#[test]
+fn a_name_in_certificates_belongs_to_one_principal() {
+    let mut state = base();
+    let spec = json!({"certificates": ["uri:spiffe://example.com/a", "email:a@example.com"]});
+    state.apply(Revision(2), &transaction(vec![acme("Principal", "one", spec.clone())], vec![])).unwrap();
+    let rejected = state.apply(Revision(3), &transaction(vec![acme("Principal", "two", spec)], vec![])).unwrap_err();
+    assert!(rejected.problems.iter().all(|p| p.field == "spec.certificates"), "{rejected}");
+    assert_eq!(rejected.problems.len(), 2, "{rejected}");
 }

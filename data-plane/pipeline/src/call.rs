@@ -12,14 +12,26 @@ use crate::{CallGuard, GuardedParams, Reservation};
 pub enum Credential {
     /// A bearer token, whole.
     Bearer(Arc<str>),
+    /// A client certificate that TLS has verified, where no token was sent.
+    Certificate(Arc<CertificateFacts>),
     /// None was given.
     Anonymous,
+}
+
+/// What a verified client certificate says of its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Its subject alternative names: `uri:…`, `dns:…`, `email:…`.
+    pub names: Vec<String>,
+    /// Unix seconds from which it holds no more.
+    pub ends_s: u64,
 }
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Bearer(_) => "Bearer(…)",
+            Self::Certificate(_) => "Certificate",
             Self::Anonymous => "Anonymous",
         })
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, header};
 use provost_data_pipeline::{
-    Call, Caller, ClientFacts, Credential, Operation, Plane, Rejection, Request, Route, TraceFacts,
+    Call, Caller, CertificateFacts, ClientFacts, Credential, Operation, Plane, Rejection, Request, Route, TraceFacts,
 };
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_types::CallId;
@@ -23,7 +23,7 @@ use crate::{
 const MAX_TRACEPARENT_BYTES: usize = 256;
 
 /// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// The peer's address.
     pub address: Option<SocketAddr>,
@@ -31,6 +31,8 @@ pub struct Peer {
     pub transport: &'static str,
     /// Under TLS: decides `http` or `https` in URLs of ours.
     pub is_secure: bool,
+    /// The client's certificate, verified in a handshake that is complete.
+    pub certificate: Option<Arc<CertificateFacts>>,
 }
 
 /// MCP and OpenAI-compatible HTTP in front of a [`Plane`].
@@ -144,7 +146,7 @@ impl<P: Plane + 'static> Frontend<P> {
             None => format!("{}://{authority}", if peer.is_secure { "https" } else { "http" }),
         };
         Ok(Inbound {
-            credential: credential(&headers),
+            credential: credential(&headers, &peer),
             headers,
             route,
             path: path.to_owned(),
@@ -219,8 +221,12 @@ impl Inbound {
 }
 
 /// The bearer token. Anything else than one well-formed bearer is no credential; what an anonymous
-/// caller may do is the node's decision.
-fn credential(headers: &HeaderMap) -> Credential {
+/// caller may do is the node's decision. A certificate counts where there is no such header at all: who sends
+/// a token that is not good is not somebody else instead.
+fn credential(headers: &HeaderMap, peer: &Peer) -> Credential {
+    if let (Some(certificate), false) = (&peer.certificate, headers.contains_key(header::AUTHORIZATION)) {
+        return Credential::Certificate(certificate.clone());
+    }
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Credential::Anonymous };
     let Ok(text) = value.to_str() else { return Credential::Anonymous };

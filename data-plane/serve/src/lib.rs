@@ -9,6 +9,7 @@
 //! from ([`ServerTls`] is given them).
 
 pub mod bodies;
+mod certificate;
 mod config;
 pub mod definitions;
 mod frontend;
@@ -36,7 +37,7 @@ pub use crate::{
     listen::{Doors, PlainRule},
     seal::SealFailed,
     seal_keys::SealKeys,
-    tls::{ServerTls, TlsUnusable},
+    tls::{ClientCertificates, ServerTls, TlsUnusable},
 };
 pub(crate) use mcp::error_response as mcp_error;
 pub use mcp::{QuicLimits, SocketLimits};

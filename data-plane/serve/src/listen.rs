@@ -37,7 +37,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Frontend, Peer, ServerTls, quic::QuicServer};
+use crate::{Frontend, Peer, ServerTls, certificate::facts_of, quic::QuicServer};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -157,7 +157,7 @@ impl<P: Plane + 'static> Frontend<P> {
     fn begin(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, tcp: &Tcp, slot: OwnedSemaphorePermit) {
         // Small answers leave at once.
         let _ = stream.set_nodelay(true);
-        let peer = Peer { address: Some(address), transport: "http", is_secure: false };
+        let peer = Peer { address: Some(address), transport: "http", is_secure: false, certificate: None };
         let (front, served) = (self.clone(), tcp.clone());
         tcp.open.spawn(async move {
             front.tcp_connection(stream, peer, served).await;
@@ -214,7 +214,8 @@ impl<P: Plane + 'static> Frontend<P> {
         }
         match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
-                let peer = Peer { is_secure: true, ..peer };
+                let certificate = stream.get_ref().1.peer_certificates().and_then(facts_of);
+                let peer = Peer { is_secure: true, certificate, ..peer };
                 Box::pin(self.connection(stream, peer, tcp.alt_svc, tcp.closing)).await;
             }
             // Scanners, and clients that do not trust the certificate, are daily business.
@@ -246,7 +247,7 @@ impl<P: Plane + 'static> Frontend<P> {
         let is_h2 = Arc::new(AtomicBool::new(false));
         let seen = is_h2.clone();
         let service = service_fn(move |request| {
-            let (front, alt_svc, seen) = (self.clone(), alt_svc.clone(), seen.clone());
+            let (front, alt_svc, seen, peer) = (self.clone(), alt_svc.clone(), seen.clone(), peer.clone());
             async move {
                 let is_h2 = request.version() >= Version::HTTP_2;
                 seen.store(is_h2, Ordering::Relaxed);

@@ -96,6 +96,10 @@ pub struct PrincipalSpec {
     /// Whose calls a node that has too many refuses first: `low`, `normal` or `high`.
     #[serde(skip_serializing_if = "Priority::is_normal")]
     pub priority: Priority,
+    /// Subject alternative names of client certificates that authenticate this principal, exactly:
+    /// `uri:spiffe://…`, `dns:…` or `email:…`. A name belongs to one principal of the cluster.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub certificates: BTreeSet<String>,
 }
 
 /// A bearer credential. Only a hash is stored; `provost token create` makes one and shows it once.

@@ -7,10 +7,12 @@
 //! Left out: the certificates of nodes among each other (`roles::certificate`), which agents do not
 //! know how to check: they name a node of a cluster, not a host.
 
+mod client_ca;
 mod current;
 mod files;
 mod local_ca;
 
+pub use client_ca::ClientCa;
 pub use current::Current;
 pub use files::TlsFiles;
 pub use local_ca::LocalCa;

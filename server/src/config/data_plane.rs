@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    agent_tls::TlsFiles,
+    agent_tls::{ClientCa, TlsFiles},
     node::doors::{AgentConfig, AgentTls, Leaving},
 };
 
@@ -49,6 +49,20 @@ pub struct AgentTlsFile {
     pub key: Option<PathBuf>,
     /// For one machine, in their place: where to put the certificate of a CA that is made here.
     pub local_ca: Option<PathBuf>,
+    /// A PEM file: the authorities of certificates by which agents may authenticate. Default: none.
+    pub client_ca: Option<PathBuf>,
+    /// `optional`: who shows no certificate sends a token; `required`: no connection without one. Default:
+    /// `optional`.
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Whether agents must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum ClientAuth {
+    Optional,
+    Required,
 }
 
 pub(super) fn check(file: &DataPlaneFile, data_dir: &Path, say: &mut impl FnMut(&'static str, String)) -> AgentConfig {
@@ -71,8 +85,10 @@ pub(super) fn check(file: &DataPlaneFile, data_dir: &Path, say: &mut impl FnMut(
         say("data_plane.max_calls", "is 0: no call could run; write 1 or more, or leave it out".to_owned());
     }
     let leaving = leaving(file, say);
+    let client_ca = file.tls.as_ref().and_then(|tls| client_ca(tls, say));
     AgentConfig {
         tls,
+        client_ca,
         hosts: file.hosts.clone(),
         origins: file.origins.clone(),
         public_url: file.public_url.clone(),
@@ -101,6 +117,17 @@ fn leaving(file: &DataPlaneFile, say: &mut impl FnMut(&'static str, String)) -> 
     Leaving { drain, notice }
 }
 
+fn client_ca(tls: &AgentTlsFile, say: &mut impl FnMut(&'static str, String)) -> Option<ClientCa> {
+    match (&tls.client_ca, tls.client_auth) {
+        (Some(file), auth) => Some(ClientCa { file: file.clone(), required: auth == Some(ClientAuth::Required) }),
+        (None, None) => None,
+        (None, Some(_)) => {
+            say("data_plane.tls.client_auth", "needs client_ca, a PEM file with the authorities of agents".to_owned());
+            None
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -126,6 +153,14 @@ mod tests {
         assert_eq!(read("max_calls = 0\n").unwrap_err(), ["data_plane.max_calls"]);
         assert_eq!(read("max_calls = 64\n").unwrap().max_calls, Some(64));
         assert_eq!(read("public_url = 'mcp.example.com'\n").unwrap_err(), ["data_plane.public_url"]);
+        let clients = |text: &str| read(&format!("[tls]\nlocal_ca = '/ca'\n{text}")).map(|c| c.client_ca);
+        let ca = |required| Ok(Some(ClientCa { file: "/a".into(), required }));
+        assert_eq!(clients(""), Ok(None));
+        assert_eq!(clients("client_ca = '/a'\n"), ca(false));
+        assert_eq!(clients("client_ca = '/a'\nclient_auth = 'optional'\n"), ca(false));
+        assert_eq!(clients("client_ca = '/a'\nclient_auth = 'required'\n"), ca(true));
+        assert_eq!(clients("client_auth = 'required'\n"), Err(vec!["data_plane.tls.client_auth"]));
+        assert!(toml::from_str::<DataPlaneFile>("[tls]\nclient_auth = 'maybe'\n").is_err());
         assert!(toml::from_str::<DataPlaneFile>("[tls]\ncert = '/c'\n").is_err());
     }
 

@@ -124,7 +124,7 @@ impl DataPlane {
             Some(siblings) => frontend.with_siblings(siblings.clone()),
             None => frontend,
         });
-        let (doors, following) = ports.open(agents.tls.as_ref())?;
+        let (doors, following) = ports.open(agents.tls.as_ref(), agents.client_ca.as_ref())?;
         let stopped = stop.clone();
         tasks.spawn(async move {
             tokio::select! { () = following => (), () = stopped.cancelled() => () }

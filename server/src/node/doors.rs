@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use provost_data_serve::{Doors, FrontendConfig, PlainRule, SealKeys, ServerTls};
+use provost_data_serve::{ClientCertificates, Doors, FrontendConfig, PlainRule, SealKeys, ServerTls};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::{
-    agent_tls::{Current, LocalCa, TlsFiles},
+    agent_tls::{ClientCa, Current, LocalCa, TlsFiles},
     failure::Failure,
 };
 
@@ -41,6 +41,9 @@ pub struct AgentConfig {
     /// `None`: plain HTTP on TCP, and nothing on UDP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<AgentTls>,
+    /// Whose certificates agents may show, where TLS is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<ClientCa>,
     /// Names, beside those of loopback, under which the node answers.
     pub hosts: Vec<String>,
     /// Origins, beside those of loopback, whose pages may call.
@@ -134,7 +137,7 @@ impl AgentPorts {
     }
 
     /// With what TLS needs. Also gives what keeps the certificate new, and has no end of its own.
-    pub fn open(self, tls: Option<&AgentTls>) -> anyhow::Result<(Doors, Following)> {
+    pub fn open(self, tls: Option<&AgentTls>, clients: Option<&ClientCa>) -> anyhow::Result<(Doors, Following)> {
         let Self { tcp, udp } = self;
         let Some(tls) = tls else {
             let doors = Doors { tcp, udp: None, tls: None, plain: PlainRule::Served };
@@ -151,7 +154,8 @@ impl AgentPorts {
                 (current, Box::pin(following), PlainRule::Served)
             }
         };
-        let tls = ServerTls::new(current)?;
+        let clients: Option<ClientCertificates> = clients.map(ClientCa::read).transpose()?;
+        let tls = ServerTls::with_clients(current, clients.as_ref())?;
         Ok((Doors { tcp, udp, tls: Some(tls), plain }, following))
     }
 }
@@ -170,11 +174,11 @@ mod tests {
         let tls = AgentTls::LocalCa { certificate: dir.path().join("ca.pem"), keys: dir.path().join("keys") };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let ports = AgentPorts::bind(any, "a test", Some(&tls)).await.unwrap();
-        let (doors, _) = ports.open(Some(&tls)).unwrap();
+        let (doors, _) = ports.open(Some(&tls), None).unwrap();
         assert_eq!(doors.tcp.local_addr().unwrap(), doors.udp.unwrap().local_addr().unwrap());
         assert!(dir.path().join("ca.pem").exists());
         let plain = AgentPorts::bind(any, "a test", None).await.unwrap();
-        let (doors, _) = plain.open(None).unwrap();
+        let (doors, _) = plain.open(None, None).unwrap();
         assert!(doors.udp.is_none() && doors.tls.is_none() && doors.plain == PlainRule::Served);
     }
 }

@@ -16,13 +16,13 @@ fn document(kind: &str, tenant: &str, name: &str, spec: &str) -> String {
     format!("---\napiVersion: provost/v1\nkind: {kind}\nmetadata: {{ name: {name}, tenant: {tenant} }}\nspec: {spec}\n")
 }
 
-/// Tenant acme with an echo and a clock: `ann` is a principal who may use the echo, `off` is disabled; the roles
+/// Tenant acme with an echo and a clock: `ann` is a principal who may use the echo, `gone` is disabled; the roles
 /// `reader` and `keeper` give the clock and everything.
 pub fn resources(provider: &Value) -> String {
     let mut yaml = "apiVersion: provost/v1\nkind: Tenant\nmetadata: { name: acme }\nspec: {}\n".to_owned();
     let mut add = |kind: &str, name: &str, spec: &str| yaml += &document(kind, "acme", name, spec);
     add("Principal", "ann", "{ type: agent, attributes: { region: eu } }");
-    add("Principal", "off", "{ disabled: true }");
+    add("Principal", "gone", "{ disabled: true }");
     add("Role", "user", "{ rules: [ { tools: ['echo.*'] } ] }");
     add("Role", "reader", "{ rules: [ { tools: ['time.*'] } ] }");
     add("Role", "keeper", "{ rules: [ { tools: ['*'] } ] }");
@@ -108,9 +108,9 @@ fn a_token_names_a_principal_over_every_way_in_and_nothing_keeps_it() {
     let (status, _, answer) = call(&dev, &token, "echo.echo");
     assert_eq!((status, &answer["result"]["content"][0]["text"]), (200, &json!("hi")), "{answer}");
     assert_eq!(tools(&dev, &token), ["echo.echo"]);
-    // As a principal of the tenant, so by its bindings: what they do not give is denied, and no scope would help.
+    // As a principal of the tenant, so by its bindings: what they do not give is not there, and no scope helps.
     let (status, challenge, answer) = call(&dev, &token, "time.now");
-    assert_eq!((status, challenge.as_str(), code(&answer)), (200, "", "PV-POLICY-DENIED"));
+    assert_eq!((status, challenge.as_str(), code(&answer)), (200, "", "PV-TOOL-UNKNOWN"));
     let record = last_record(&dev, &["--tenant", "acme", "--tool", "echo.echo"]);
     assert!(record.to_string().contains("jwt:corp") && record.to_string().contains("ann"), "{record}");
 
@@ -189,7 +189,7 @@ fn claims_make_a_caller_and_scopes_step_up() {
     let staff = token(json!({ "groups": ["staff", "keeper"] }));
     assert_eq!(tools(&dev, &staff), ["echo.echo"]);
     let (status, challenge, answer) = call(&dev, &token(json!({ "scope": "all" })), "other.echo");
-    assert_eq!((status, challenge.as_str(), code(&answer)), (200, "", "PV-POLICY-DENIED"), "no scope helps: {answer}");
+    assert_eq!((status, challenge.as_str(), code(&answer)), (200, "", "PV-TOOL-UNKNOWN"), "no scope helps: {answer}");
     let eu = token(json!({ "scope": "all", "org": { "region": "eu" } }));
     assert_eq!(call(&dev, &eu, "other.echo").0, 200);
     assert_eq!(call(&dev, &eu, "other.echo").2["result"]["content"][0]["text"], "hi");

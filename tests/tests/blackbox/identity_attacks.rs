@@ -55,7 +55,7 @@ fn what_is_not_quite_good_is_refused() {
     let token = rsa.token("rsa", &good);
     let (head, rest) = token.split_once('.').unwrap();
     let (claims, mark) = rest.split_once('.').unwrap();
-    let admin = B64.encode(idp.claims("off", AUDIENCE, json!({})).to_string());
+    let admin = B64.encode(idp.claims("gone", AUDIENCE, json!({})).to_string());
     let embedded = stranger.jwk("rsa");
     let mut bad = vec![
         ("the claims of another", format!("{head}.{admin}.{mark}"), "PV-AUTH-TOKEN"),
@@ -116,12 +116,12 @@ fn what_is_not_quite_good_is_refused() {
             "PV-AUTH-ISSUER",
         ),
         ("no issuer", rsa.token("rsa", &with(json!({ "iss": null }))), "PV-AUTH-TOKEN"),
-        ("a disabled principal", rsa.token("rsa", &with(json!({ "sub": "off" }))), "PV-AUTH-DISABLED"),
+        ("a disabled principal", rsa.token("rsa", &with(json!({ "sub": "gone" }))), "PV-AUTH-DISABLED"),
         ("no principal", rsa.token("rsa", &with(json!({ "sub": "eve" }))), "PV-AUTH-NO-PRINCIPAL"),
         ("another case", rsa.token("rsa", &with(json!({ "sub": "Ann" }))), "PV-AUTH-NO-PRINCIPAL"),
         ("no subject", rsa.token("rsa", &with(json!({ "sub": null }))), "PV-AUTH-NO-PRINCIPAL"),
     ];
-    for twice in [r#""sub":"ann","sub":"off""#, r#""sub":"off","s\u0075b":"ann""#, r#""aud":"x","a\u0075d":"y""#] {
+    for twice in [r#""sub":"ann","sub":"gone""#, r#""sub":"gone","s\u0075b":"ann""#, r#""aud":"x","a\u0075d":"y""#] {
         let doubled = format!("{{{twice},{}", &body[1..]);
         bad.push(("a claim twice", rsa.token_of(&header(json!({})), &doubled), "PV-AUTH-TOKEN"));
     }

@@ -17,7 +17,7 @@ use super::{
     backend::{Backend, Sending, Stopped},
     body::RequestBody,
 };
-use crate::{Frontend, Peer, ResponseBody, listen::MAX_HEADER_BYTES, quic::Credit};
+use crate::{Frontend, Peer, ResponseBody, certificate::facts_of_quic, listen::MAX_HEADER_BYTES, quic::Credit};
 
 /// The transport, as it stands in the record.
 const TRANSPORT: &str = "h3";
@@ -80,7 +80,9 @@ async fn one<P: Plane + 'static>(
     let limits = front.config.quic;
     let Ok(Ok((request, stream))) = timeout(limits.opening, resolver.resolve_request()).await else { return };
     let (mut send, recv) = stream.split();
-    let peer = Peer { address: Some(connection.remote_address()), transport: TRANSPORT, is_secure: true };
+    let certificate = facts_of_quic(&connection);
+    let address = Some(connection.remote_address());
+    let peer = Peer { address, transport: TRANSPORT, is_secure: true, certificate };
     let request: Request<RequestBody> = request.map(|()| RequestBody(recv));
     let Some(mut stopped) = stopped else { return };
     let answered = tokio::select! {

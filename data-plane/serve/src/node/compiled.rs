@@ -7,7 +7,7 @@ use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex,
 use provost_data_tools::secrets_of;
 use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
 
-use super::{aliases::AliasIndex, api_keys::ApiKeys};
+use super::{aliases::AliasIndex, api_keys::ApiKeys, certificates::Certificates};
 use crate::{
     definitions::PinIndex,
     identity::{Tokens, is_jwt},
@@ -34,6 +34,7 @@ pub struct Compiled {
     pub(super) engine: PolicyEngine,
     pub(super) keys: ApiKeys,
     pub(super) tokens: Tokens,
+    pub(super) certificates: Certificates,
     pub(super) quotas: QuotaIndex,
     pub(super) prices: PriceIndex,
     pub(super) guards: GuardIndex,
@@ -78,6 +79,7 @@ impl Compiled {
         let revision = snapshot.revision;
         let engine = engine.map_err(|problems| CompileError { revision, problems })?;
         let keys = ApiKeys::compile(&snapshot);
+        let certificates = Certificates::compile(&snapshot);
         let tokens = Tokens::compile(&snapshot, before.map(|before| &before.tokens));
         let quotas = QuotaIndex::compile(&snapshot);
         let prices = PriceIndex::compile(&snapshot);
@@ -109,6 +111,7 @@ impl Compiled {
             engine,
             keys,
             tokens,
+            certificates,
             quotas,
             prices,
             guards,

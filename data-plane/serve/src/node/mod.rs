@@ -9,6 +9,7 @@
 mod access;
 mod aliases;
 mod api_keys;
+mod certificates;
 mod compiled;
 mod counts;
 mod grants;

@@ -206,6 +206,9 @@ impl Node {
                 compiled.tokens.authenticate(token, route, &compiled.snapshot, addresses, now_s)
             }
             (Credential::Bearer(token), _) => compiled.keys.authenticate(token, self.now_ns()),
+            (Credential::Certificate(certificate), _) => {
+                compiled.certificates.authenticate(certificate, self.now_ns() / 1_000_000_000)
+            }
             (Credential::Anonymous, Some(caller)) => Ok(caller.clone()),
             (Credential::Anonymous, None) => Err(compiled.tokens.challenge(Rejection::new(
                 RejectionKind::Unauthenticated,

@@ -10,6 +10,7 @@ use super::{
     compiled::{Compiled, PluginFacts},
     lists,
     plane::Node,
+    step_up,
 };
 
 /// Finds what an operation touches. What the caller may not see is not found.
@@ -80,11 +81,14 @@ impl Finder<'_> {
         Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest: digest, secrets }
     }
 
-    /// Invisible is the same as absent, in words and code.
+    /// Invisible is the same as absent, in words and code. What a caller could see with a further scope of its
+    /// provider goes on to be denied by policy, so that the caller learns which.
     fn check_visible(&self, target: Target, unknown: Rejection) -> Result<Target, Rejection> {
         let Some(action) = target.action else { return Ok(target) };
         let plugin = target.plugin.as_ref().map(Name::as_str);
-        let seen = self.node.may_see(self.compiled, self.caller, (action, plugin, &target.full));
+        let object = (action, plugin, target.full.as_str());
+        let seen = self.node.may_see(self.compiled, self.caller, object)
+            || step_up::could_see(self.node, self.compiled, self.caller, object);
         if seen { Ok(target) } else { Err(unknown) }
     }
 

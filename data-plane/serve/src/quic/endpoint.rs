@@ -43,6 +43,7 @@ impl Drop for Counted {
 pub(crate) struct QuicServer {
     endpoint: Endpoint,
     limits: QuicLimits,
+    takes_certificates: bool,
     connections: Arc<AtomicUsize>,
     handshakes: Arc<AtomicUsize>,
 }
@@ -51,7 +52,13 @@ impl QuicServer {
     pub(crate) fn new(socket: UdpSocket, tls: &ServerTls, limits: QuicLimits) -> io::Result<Self> {
         let config = server_config(tls, &limits);
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
-        Ok(Self { endpoint, limits, connections: Arc::default(), handshakes: Arc::default() })
+        Ok(Self {
+            endpoint,
+            limits,
+            takes_certificates: tls.takes_certificates,
+            connections: Arc::default(),
+            handshakes: Arc::default(),
+        })
     }
 
     /// Takes connections until the front end drains; those that are open then end by themselves.
@@ -64,11 +71,11 @@ impl QuicServer {
             let Some(incoming) = incoming else { return };
             if let Some(connecting) = self.admit(incoming) {
                 let (held, shaking) = (Counted::new(&self.connections), Counted::new(&self.handshakes));
-                let (front, limits) = (front.clone(), self.limits);
+                let (front, limits, certificates) = (front.clone(), self.limits, self.takes_certificates);
                 // Among the calls: a shutdown waits for what is in flight on the connection.
                 let calls = front.calls.clone();
                 calls.spawn(async move {
-                    Box::pin(serve_connection(front, connecting, limits, shaking)).await;
+                    Box::pin(serve_connection(front, connecting, limits, certificates, shaking)).await;
                     drop(held);
                 });
             }
@@ -101,6 +108,7 @@ async fn serve_connection<P: Plane + 'static>(
     front: Arc<Frontend<P>>,
     mut connecting: Connecting,
     limits: QuicLimits,
+    takes_certificates: bool,
     handshake: Counted,
 ) {
     // Clients that leave are daily business.
@@ -110,7 +118,7 @@ async fn serve_connection<P: Plane + 'static>(
     if said.protocol.as_deref() == Some(MCP_ALPN) {
         // Streams may come before the handshake is complete; each decides what that means for it.
         let Ok((connection, accepted)) = connecting.into_0rtt() else { return };
-        let connection = QuicConnection::new(front, connection, authority);
+        let connection = QuicConnection::new(front, connection, authority, takes_certificates);
         let confirmed = connection.confirmed();
         let counting = async move {
             confirmed.cancelled().await;

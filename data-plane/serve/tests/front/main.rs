@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
 
 mod bad_input;
+mod certificates;
 mod h3;
 mod legacy;
 mod modern;

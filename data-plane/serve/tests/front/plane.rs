@@ -124,6 +124,8 @@ impl Plane for FakePlane {
     fn authenticate(&self, (): &(), call: &Call<Received>) -> Result<Arc<Caller>, Rejection> {
         let name = match &call.request().credential {
             Credential::Anonymous => "anonymous",
+            Credential::Certificate(facts) if facts.names == ["uri:spiffe://test/alice"] => "alice",
+            Credential::Certificate(_) => "stranger",
             Credential::Bearer(token) if &**token == "token-alice" => "alice",
             Credential::Bearer(token) if &**token == "token-bob" => "bob",
             Credential::Bearer(_) => {

@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
-use provost_data_serve::{Doors, PlainRule, QuicLimits, ServerTls};
+use provost_data_serve::{ClientCertificates, Doors, PlainRule, QuicLimits, ServerTls};
 use quinn::{
     ClientConfig, Connection, Endpoint, RecvStream, SendStream,
     crypto::rustls::{HandshakeData, QuicClientConfig},
@@ -47,11 +47,15 @@ pub async fn serve(limits: QuicLimits) -> SecureNode {
 }
 
 pub async fn serve_with(limits: QuicLimits, plain: PlainRule) -> SecureNode {
+    serve_for(limits, plain, None).await
+}
+
+pub async fn serve_for(limits: QuicLimits, plain: PlainRule, clients: Option<&ClientCertificates>) -> SecureNode {
     let Made { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
     let pair = CertifiedKey::new(vec![cert.der().clone()], key);
-    let tls = ServerTls::new(Arc::new(Fixed(Arc::new(pair)))).unwrap();
+    let tls = ServerTls::with_clients(Arc::new(Fixed(Arc::new(pair))), clients).unwrap();
     let (tcp, udp) = loop {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()) {

@@ -142,7 +142,7 @@ impl World {
         if !has_host {
             request = request.header("host", "127.0.0.1:8420");
         }
-        let peer = Peer { address: None, transport: "http", is_secure: false };
+        let peer = Peer { address: None, transport: "http", is_secure: false, certificate: None };
         self.front.respond(request.body(Full::new(body.into())).unwrap(), peer).await
     }
 

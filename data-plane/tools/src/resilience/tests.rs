@@ -86,7 +86,7 @@ fn name(text: &str) -> Name {
 fn shield(spec: ResilienceSpec) -> Shield {
     let source = PluginSource::Builtin(BuiltinPlugin { name: "echo".into(), config: BTreeMap::new() });
     let resilience = Some(Box::new(spec));
-    let spec = PluginSpec { description: String::new(), source, timeout_ms: 0, max_concurrency: 0, resilience };
+    let spec = PluginSpec { description: String::new(), source, timeout_ms: 0, max_concurrency: 0, resilience, definitions: None };
     Shield::new(&name("acme"), &name("up"), &spec)
 }
 

@@ -5,6 +5,7 @@
 
 use std::{pin::pin, sync::Arc};
 
+use http::header::AUTHORIZATION;
 use provost_data_pipeline::Plane;
 use quinn::ZeroRttAccepted;
 use tokio::{
@@ -16,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{ending::Closing, head::Head, limits::QuicLimits, lines::LineBounds};
 use crate::{
     Frontend, Peer,
+    certificate::facts_of_quic,
     frontend::Inbound,
     mcp::{connected::Connected, queue::QueueBounds},
     quic::Credit,
@@ -36,6 +38,8 @@ pub(crate) struct Connection<P> {
     /// Cancelled once the handshake is complete: what came before can be a replay.
     pub(super) confirmed: CancellationToken,
     connection: quinn::Connection,
+    /// Clients may show certificates.
+    takes_certificates: bool,
     /// The name under which the client addressed the node.
     authority: String,
     streams: TaskTracker,
@@ -43,7 +47,12 @@ pub(crate) struct Connection<P> {
 }
 
 impl<P: Plane + 'static> Connection<P> {
-    pub(crate) fn new(front: Arc<Frontend<P>>, connection: quinn::Connection, authority: String) -> Arc<Self> {
+    pub(crate) fn new(
+        front: Arc<Frontend<P>>,
+        connection: quinn::Connection,
+        authority: String,
+        takes_certificates: bool,
+    ) -> Arc<Self> {
         let limits = front.config.quic;
         Arc::new(Self {
             connected: Connected::new(front.clone(), "PV-QUIC-SESSION-OPEN"),
@@ -54,6 +63,7 @@ impl<P: Plane + 'static> Connection<P> {
             limits,
             front,
             connection,
+            takes_certificates,
             authority,
         })
     }
@@ -106,11 +116,21 @@ impl<P: Plane + 'static> Connection<P> {
         }
     }
 
+    /// Waits for what authenticates the caller of a stream: without a token that may be the certificate, which
+    /// counts once the handshake is complete.
+    pub(super) async fn until_authenticated(&self, head: &Head) {
+        if self.takes_certificates && !head.headers.contains_key(AUTHORIZATION) {
+            self.confirmed.cancelled().await;
+        }
+    }
+
     /// What is known of a stream once its head was read.
     pub(super) fn inbound(&self, head: Head) -> Result<Inbound, SealFailed> {
         // The address of this moment: a client may move.
         let address = Some(self.connection.remote_address());
-        let peer = Peer { address, transport: TRANSPORT, is_secure: true };
+        // Early data can be a replay: nobody is authenticated by it.
+        let certificate = self.confirmed.is_cancelled().then(|| facts_of_quic(&self.connection)).flatten();
+        let peer = Peer { address, transport: TRANSPORT, is_secure: true, certificate };
         let inbound = self.front.inbound(head.headers, &self.authority, &head.path, head.route, peer)?;
         Ok(inbound.into_socket())
     }

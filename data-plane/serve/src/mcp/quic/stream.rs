@@ -70,6 +70,7 @@ impl<P: Plane + 'static> Connection<P> {
     /// Reads what is asked and starts it.
     async fn begin(&self, lines: &mut Lines<RecvStream>, is_early: bool) -> Result<Begun, NotOpened> {
         let opened = self.open(lines).await?;
+        self.until_authenticated(&opened.head).await;
         let inbound = match self.inbound(opened.head) {
             Ok(inbound) => inbound,
             Err(cause) => {
