@@ -120,6 +120,9 @@ impl Selector {
         if of(Kind::Plugin).any(|plugin| begins(plugin) || may_begin(plugin)) {
             return self.check_pinned(state, tool);
         }
+        if of(Kind::ToolAlias).any(|alias| alias == tool) {
+            return Ok(());
+        }
         let plugin = tool.split('.').next().unwrap_or_default();
         let near = near::hint(plugin, of(Kind::Plugin));
         Err(unknown("tool", tool, if near.is_empty() { near } else { format!("a tool is named plugin.tool: {near}") }))

@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 const AGAIN_TRUSTED: Duration = Duration::from_secs(3_600);
 /// One report may take so long.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
-/// Tools of one report.
+/// Tools of one report, and those whose first definition is remembered without a pin.
 const MAX_REPORTED: usize = 4_096;
 /// Bytes of a definition that are reported; of a larger one the hash alone is.
 const MAX_DEFINITION_BYTES: usize = 16 << 10;
@@ -40,6 +40,8 @@ struct Looked {
     /// The first definition of each tool that nobody has pinned yet.
     first: HashMap<String, String>,
     reported: Option<Instant>,
+    /// The pins that know all of it: nothing is to be reported.
+    settled: Option<Arc<PluginPins>>,
 }
 
 /// What the node has seen.
@@ -68,62 +70,80 @@ impl DefinitionKeeper {
         self.looked.lock().retain(|key, _| pins.has(key));
     }
 
-    /// What becomes of each tool of a list, and of one that is not in it. Reports what the control plane does
-    /// not know.
+    /// What becomes of these tools of a plugin. `definitions`: the list as it was fetched just now; without it, what
+    /// was seen last counts, and not what a cache holds: a server may empty that whenever it likes. Reports what the
+    /// control plane does not know.
     pub(crate) fn judge<'t>(
         &self,
         (tenant, plugin, digest): (&Name, &Name, &Arc<str>),
-        (pins, toolbox): (&PluginPins, &Toolbox),
-        definitions: &Definitions,
+        (pins, toolbox): (&Arc<PluginPins>, &Toolbox),
+        definitions: Option<&Definitions>,
         tools: impl IntoIterator<Item = &'t str>,
     ) -> Vec<Verdict> {
         let mut looked = self.looked.lock();
         let fresh = |digest: &Arc<str>| Looked {
             digest: digest.clone(),
-            seen: Arc::new(SeenTools::of(definitions.clone())),
+            seen: Arc::new(SeenTools::of(definitions.cloned().unwrap_or_default())),
             first: HashMap::new(),
             reported: None,
+            settled: None,
         };
         let entry = looked.entry((tenant.clone(), plugin.clone())).or_insert_with(|| fresh(digest));
         if entry.digest != *digest {
             *entry = fresh(digest);
-        } else if !entry.seen.is(definitions) {
+        } else if let Some(definitions) = definitions
+            && !entry.seen.is(definitions)
+        {
             entry.seen = Arc::new(SeenTools::of(definitions.clone()));
+            entry.settled = None;
         }
         let verdicts: Vec<Verdict> = tools.into_iter().map(|tool| entry.verdict(pins, tool)).collect();
-        let again = if pins.policy() == DefinitionPolicy::Trust { AGAIN_TRUSTED } else { AGAIN };
-        let wanted = entry.reported.is_none_or(|at| at.elapsed() >= again)
-            && entry
-                .seen
-                .definitions()
-                .iter()
-                .any(|d| entry.seen.hash(&d.name).is_some_and(|h| pins.wants(&d.name, h)));
-        if wanted {
-            let seen = entry.seen.clone();
-            let request = report(&self.node, (tenant, plugin), &seen, pins, toolbox);
-            if self.reports.try_send(request).is_ok() {
-                entry.reported = Some(Instant::now());
-            }
-        }
+        entry.report_if_due(pins, &self.reports, |seen| report(&self.node, (tenant, plugin), seen, pins, toolbox));
         verdicts
     }
 }
 
 impl Looked {
+    /// Hands over what the control plane does not know. Most of the time it knows everything, and that costs a
+    /// comparison of two pointers.
+    fn report_if_due(
+        &mut self,
+        pins: &Arc<PluginPins>,
+        reports: &mpsc::Sender<ReportDefinitionsRequest>,
+        make: impl FnOnce(&SeenTools) -> ReportDefinitionsRequest,
+    ) {
+        let again = if pins.policy() == DefinitionPolicy::Trust { AGAIN_TRUSTED } else { AGAIN };
+        let is_settled = self.settled.as_ref().is_some_and(|settled| Arc::ptr_eq(settled, pins));
+        if is_settled || self.reported.is_some_and(|at| at.elapsed() < again) {
+            return;
+        }
+        let seen = &*self.seen;
+        let is_wanted = |name: &str| seen.hash(name).is_some_and(|hash| pins.wants(name, hash));
+        if !seen.definitions().iter().any(|definition| is_wanted(&definition.name)) {
+            self.settled = Some(pins.clone());
+        } else {
+            // One that finds no room is made again, like one that the control plane does not take.
+            let _ = reports.try_send(make(seen));
+            self.reported = Some(Instant::now());
+        }
+    }
+
     fn verdict(&mut self, pins: &PluginPins, tool: &str) -> Verdict {
         let hash = self.seen.hash(tool);
         match (pins.judge(tool, hash), hash) {
-            (Verdict::First, Some(hash)) => {
-                let first = self.first.entry(tool.to_owned()).or_insert_with(|| hash.to_owned());
-                match first == hash {
-                    true => Verdict::Served,
-                    false => Verdict::Quarantined("its definition changed since it was first seen here".to_owned()),
+            (Verdict::First, Some(hash)) => match self.first.get(tool) {
+                Some(first) if first == hash => Verdict::Served,
+                Some(_) => Verdict::Quarantined("its definition changed since it was first seen here".to_owned()),
+                None if self.first.len() >= MAX_REPORTED => {
+                    Verdict::Quarantined("its plugin has shown more tools than are remembered".to_owned())
                 }
-            }
-            (verdict, _) => {
-                self.first.remove(tool);
-                verdict
-            }
+                None => {
+                    self.first.insert(tool.to_owned(), hash.to_owned());
+                    Verdict::Served
+                }
+            },
+            // The pin counts from now on; what was first seen here is kept, in case the pin goes.
+            (verdict, _) => verdict,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use provost_types::{DefinitionPolicy, Kind, Name, PluginSource, Quarantine, Snapshot, Spec, ToolPinsSpec};
+use provost_types::{
+    DefinitionPolicy, Kind, Name, PluginSource, Quarantine, Resource, Snapshot, Spec, ToolPin, ToolPinsSpec,
+};
 
 /// What becomes of a tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +17,11 @@ pub(crate) enum Verdict {
     Quarantined(String),
 }
 
-/// The pins of one plugin.
+/// The pins of one plugin; what is pinned is shared with the snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct PluginPins {
     policy: DefinitionPolicy,
-    pins: ToolPinsSpec,
+    pinned: Option<Arc<Resource>>,
 }
 
 /// All pins of a snapshot.
@@ -31,10 +33,10 @@ pub(crate) struct PinIndex {
 impl PinIndex {
     /// Those of a snapshot: of each plugin with an upstream, and of others that were quarantined.
     pub(crate) fn compile(snapshot: &Snapshot) -> Self {
-        let mut pins: HashMap<(Name, Name), ToolPinsSpec> = HashMap::new();
+        let mut pins: HashMap<(Name, Name), Arc<Resource>> = HashMap::new();
         for resource in snapshot.of_kind(Kind::ToolPins) {
-            if let (Some(tenant), Spec::ToolPins(spec)) = (&resource.metadata.tenant, &resource.spec) {
-                pins.insert((tenant.clone(), resource.metadata.name.clone()), spec.clone());
+            if let Some(tenant) = &resource.metadata.tenant {
+                pins.insert((tenant.clone(), resource.metadata.name.clone()), resource.clone());
             }
         }
         let mut plugins = HashMap::new();
@@ -43,9 +45,9 @@ impl PinIndex {
             let key = (tenant.clone(), resource.metadata.name.clone());
             let is_builtin = matches!(spec.source, PluginSource::Builtin(_));
             let policy = if is_builtin { DefinitionPolicy::Trust } else { spec.definitions.unwrap_or_default() };
-            let pins = pins.remove(&key);
-            if !is_builtin || pins.is_some() {
-                plugins.insert(key, Arc::new(PluginPins { policy, pins: pins.unwrap_or_default() }));
+            let pinned = pins.remove(&key);
+            if !is_builtin || pinned.is_some() {
+                plugins.insert(key, Arc::new(PluginPins { policy, pinned }));
             }
         }
         Self { plugins }
@@ -66,12 +68,23 @@ fn by(quarantine: &Quarantine, what: &str) -> Verdict {
 }
 
 impl PluginPins {
+    fn spec(&self) -> Option<&ToolPinsSpec> {
+        match &self.pinned.as_ref()?.spec {
+            Spec::ToolPins(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    fn pin(&self, tool: &str) -> Option<&ToolPin> {
+        self.spec()?.tools.get(tool)
+    }
+
     /// What they say of a tool with this definition; `None`: its definition is not at hand.
     pub(crate) fn judge(&self, tool: &str, hash: Option<&str>) -> Verdict {
-        if let Some(quarantine) = &self.pins.quarantined {
+        if let Some(quarantine) = self.spec().and_then(|pins| pins.quarantined.as_ref()) {
             return by(quarantine, "the plugin");
         }
-        let pin = self.pins.tools.get(tool);
+        let pin = self.pin(tool);
         if let Some(quarantine) = pin.and_then(|pin| pin.quarantined.as_ref()) {
             return by(quarantine, "the tool");
         }
@@ -80,6 +93,9 @@ impl PluginPins {
         }
         let quarantined = |why: &str| Verdict::Quarantined(why.to_owned());
         match (hash, pin) {
+            // Its upstream cannot be asked: nobody was shown a definition here, and the call will say what is wrong.
+            (None, Some(pin)) if pin.approved.is_some() => Verdict::Served,
+            (None, _) if self.policy == DefinitionPolicy::Pin => Verdict::Served,
             (None, _) => quarantined("its definition is not known, and only approved ones are served"),
             (Some(hash), Some(pin)) => match &pin.approved {
                 Some(approved) if approved.hash == hash => Verdict::Served,
@@ -99,7 +115,7 @@ impl PluginPins {
 
     /// Whether the control plane should hear of this definition.
     pub(crate) fn wants(&self, tool: &str, hash: &str) -> bool {
-        match self.pins.tools.get(tool) {
+        match self.pin(tool) {
             None => true,
             Some(pin) => {
                 let is_approved = pin.approved.as_ref().is_some_and(|approved| approved.hash == hash);
@@ -116,7 +132,7 @@ impl PluginPins {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use provost_types::{PinnedDefinition, ToolPin};
+    use provost_types::{Metadata, PinnedDefinition, Revision};
 
     use super::*;
 
@@ -131,7 +147,10 @@ mod tests {
         };
         let judged = |policy, pin: Option<ToolPin>, whole: Option<Quarantine>, hash: Option<&str>| {
             let tools = pin.into_iter().map(|pin| ("t".to_owned(), pin)).collect();
-            let pins = PluginPins { policy, pins: ToolPinsSpec { quarantined: whole, tools } };
+            let metadata = Metadata { name: Name::new("up").unwrap(), tenant: None, labels: Default::default() };
+            let spec = Spec::ToolPins(ToolPinsSpec { quarantined: whole, tools });
+            let (created, modified) = (Revision(1), Revision(1));
+            let pins = PluginPins { policy, pinned: Some(Arc::new(Resource { metadata, spec, created, modified })) };
             match pins.judge("t", hash) {
                 Verdict::Served => "served".to_owned(),
                 Verdict::First => "first".to_owned(),
@@ -148,7 +167,11 @@ mod tests {
             (Pin, Some(pin("1", "2")), Some("1"), "served"),
             (Pin, Some(pin("1", "")), Some("2"), "not the one that was approved"),
             (Pin, Some(pin("1", "2")), Some("2"), "not the one that was approved"),
-            (Pin, Some(pin("1", "")), None, "not known"),
+            (Pin, Some(pin("1", "")), None, "served"),
+            (Pin, None, None, "served"),
+            (Approve, None, None, "not known"),
+            (Approve, Some(pin("", "1")), None, "not known"),
+            (Approve, Some(pin("1", "")), None, "served"),
             (Approve, None, Some("1"), "waits"),
             (Approve, Some(pin("", "1")), Some("1"), "waits"),
             (Approve, Some(pin("1", "")), Some("1"), "served"),

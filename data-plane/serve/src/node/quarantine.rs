@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use provost_data_pipeline::{Call, Operation, Rejection, RejectionKind, Resolved};
-use provost_data_tools::{Definitions, ListKind, Plugin};
+use provost_data_tools::{Definitions, Plugin};
 use provost_types::Name;
 
 use super::{compiled::Compiled, plane::Node};
 use crate::definitions::Verdict;
 
 impl Node {
-    /// What becomes of each of these tools of a plugin, whose list this is.
+    /// What becomes of each of these tools of a plugin, by the list that was fetched just now or seen last.
     fn verdicts<'t>(
         &self,
         compiled: &Compiled,
         plugin: &Plugin,
-        definitions: &Definitions,
+        definitions: Option<&Definitions>,
         tools: impl IntoIterator<Item = &'t str>,
     ) -> Vec<Verdict> {
         let (tenant, name) = (plugin.tenant(), plugin.name());
@@ -29,7 +29,7 @@ impl Node {
     /// The tools of a list that are served.
     pub(super) fn served(&self, compiled: &Compiled, plugin: &Plugin, definitions: Definitions) -> Definitions {
         let names = definitions.iter().map(|definition| definition.name.as_str());
-        let verdicts = self.verdicts(compiled, plugin, &definitions, names);
+        let verdicts = self.verdicts(compiled, plugin, Some(&definitions), names);
         if verdicts.iter().all(|verdict| *verdict == Verdict::Served) {
             return definitions;
         }
@@ -49,11 +49,15 @@ impl Node {
             return Ok(());
         }
         let Some(plugin) = self.toolbox.plugin(tenant, plugin.as_str()) else { return Ok(()) };
-        let definitions = plugin.at_hand(ListKind::Tools);
-        match self.verdicts(compiled, &plugin, &definitions, [tool]).pop() {
+        match self.verdicts(compiled, &plugin, None, [tool]).pop() {
             Some(Verdict::Quarantined(why)) => Err(why),
             _ => Ok(()),
         }
+    }
+
+    /// Takes a list in that was fetched for a call: the call is judged by it.
+    pub(super) fn note_tools(&self, compiled: &Compiled, plugin: &Plugin, definitions: &Definitions) {
+        self.verdicts(compiled, plugin, Some(definitions), []);
     }
 
     /// Refuses a call of a tool that is not served.

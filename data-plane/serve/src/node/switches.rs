@@ -136,9 +136,7 @@ impl Node {
         link: &dyn ClientLink,
     ) -> Execution {
         let (request, target) = (call.request(), call.target());
-        if !is_covered(&request.operation, target) {
-            return self.run(compiled, call, link).await;
-        }
+        let is_covered = is_covered(&request.operation, target);
         let PrincipalRef { tenant, name: principal } = &call.caller().principal;
         let tools = tools(request, target);
         let plugin = target.plugin.as_ref().map(|plugin| plugin.as_str());
@@ -149,7 +147,7 @@ impl Node {
         tokio::pin!(running);
         let switch = tokio::select! {
             biased;
-            switch = stopped(&mut switches, &facts) => switch,
+            switch = stopped(&mut switches, &facts), if is_covered => switch,
             done = &mut running => return done,
         };
         stop.cancel();

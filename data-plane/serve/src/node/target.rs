@@ -105,7 +105,10 @@ impl Finder<'_> {
             return Ok(target);
         }
         match plugin.tools().await {
-            Ok(tools) if tools.iter().any(|t| t.name == target.local) => Ok(target),
+            Ok(tools) if tools.iter().any(|t| t.name == target.local) => {
+                self.node.note_tools(self.compiled, &plugin, &tools);
+                Ok(target)
+            }
             Ok(_) => Err(unknown()),
             // The call itself will say what is wrong with the upstream.
             Err(_) => Ok(target),
