@@ -24,6 +24,7 @@ mod references;
 mod release;
 mod rollback;
 mod state;
+mod upstreams;
 
 pub use cluster::{
     AdminTokenHash, AuditCheckpoint, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef};
 
-use crate::{CallGuard, GuardedParams, Reservation};
+use crate::{CallGuard, GuardedParams, Reservation, SubjectToken};
 
 /// How a caller proves who it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Caller {
     pub principal: PrincipalRef,
     /// For the record: `api_key:NAME`, `anonymous`.
     pub authenticated_by: String,
+    /// The token that they came with, if an upstream's authorization server can be asked to exchange it.
+    pub subject: Option<SubjectToken>,
 }
 
 /// Where the caller came in.

@@ -14,6 +14,7 @@ mod call;
 mod drive;
 mod guard;
 mod ports;
+mod subject;
 
 pub use answer::{Answer, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, Usage};
 pub use call::{
@@ -23,3 +24,4 @@ pub use call::{
 pub use drive::drive;
 pub use guard::{CallGuard, GuardedParams};
 pub use ports::{AskError, ClientLink, Hold, Plane, Reservation};
+pub use subject::SubjectToken;

@@ -11,6 +11,11 @@
 pub mod bodies;
 mod config;
 mod frontend;
+#[doc(hidden)]
+pub mod fuzzing {
+    //! What fuzz targets need of the inside.
+    pub use crate::mcp::quic_fuzzing::quic_stream;
+}
 mod guards;
 mod h3;
 mod http;
@@ -18,6 +23,7 @@ mod listen;
 mod mcp;
 pub mod node;
 mod openai;
+mod opening;
 pub mod push;
 mod quic;
 pub mod quota;

@@ -10,12 +10,15 @@
 
 mod builtin;
 mod definition;
-mod egress;
+pub mod egress;
 mod error;
 mod limits;
 pub mod names;
+mod oauth;
 mod plugin;
+mod redact;
 mod schema;
+mod secrets;
 pub mod sql;
 mod toolbox;
 mod upstream;
@@ -25,5 +28,6 @@ pub use error::UpstreamError;
 pub use limits::Limits;
 pub use plugin::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, ExecuteRequest, ListenEnd, Plugin};
 pub use schema::ValidationProblem;
-pub use toolbox::{SecretSource, Toolbox, ToolboxDeps, secrets_of, spec_digest};
+pub use secrets::secrets_of;
+pub use toolbox::{SecretSource, Toolbox, ToolboxDeps, spec_digest};
 pub use upstream::{ListenFilter, ServerFacts};

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use provost_data_pipeline::{ClientFacts, ClientLink, Execution, Operation};
+use provost_data_pipeline::{ClientFacts, ClientLink, Execution, Operation, SubjectToken};
 use provost_mcp::{Era, ProtocolVersion, RawJson};
 use provost_types::{CallId, Name, PluginSpec, PrincipalRef};
 use serde_json::json;
@@ -37,6 +37,8 @@ pub struct ExecuteRequest<'a> {
     pub client: &'a ClientFacts,
     /// Who calls.
     pub principal: &'a PrincipalRef,
+    /// The token that they came with, where it may be exchanged for one of the upstream's.
+    pub subject: Option<&'a SubjectToken>,
     /// When to give up; the plugin's own timeout may come earlier.
     pub deadline: Instant,
     /// For logs.

@@ -10,12 +10,14 @@ mod audit;
 mod body;
 mod content_path;
 mod decision;
+mod egress;
 mod guard;
 mod inference;
 mod name;
 mod resource;
 mod snapshot;
 mod spec;
+mod upstream_auth;
 
 pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
@@ -25,6 +27,7 @@ pub use body::{
 };
 pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
+pub use egress::{EgressSpec, HostPattern, NotAHost, NotAPrivateRange, PrivateRange};
 pub use guard::{
     GuardAction, GuardDictionary, GuardDirection, GuardKind, GuardMode, GuardPathRule, GuardRule, GuardSpec,
 };
@@ -40,6 +43,7 @@ pub use spec::{
     PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec,
     SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
 };
+pub use upstream_auth::{ClientSecretIn, JwtAlgorithm, OAuthClient, PrivateKeyJwt, UpstreamAuth};
 
 /// A boxed future, the form in which ports that are trait objects return their work.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GuardSpec, Kind, Name, PolicyMode};
+use crate::{EgressSpec, GuardSpec, Kind, Name, PolicyMode, UpstreamAuth};
 
 /// A typed spec; the variant is the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -173,7 +173,7 @@ pub enum Era {
 }
 
 /// An upstream MCP server over Streamable HTTP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpPlugin {
     /// The endpoint, `https://…/mcp`; `http://` only on loopback.
@@ -184,6 +184,15 @@ pub struct HttpPlugin {
     /// Headers with a plain value.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Query parameters with a value from a secret, for servers that take no header.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_query: BTreeMap<String, SecretRef>,
+    /// Access tokens of an authorization server, in place of an `authorization` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Box<UpstreamAuth>>,
+    /// Where it may connect to. Not given: public addresses by `https`, and this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Box<EgressSpec>>,
     /// The era; found out if not given.
     #[serde(default)]
     pub era: Era,

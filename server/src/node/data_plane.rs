@@ -10,7 +10,7 @@ use provost_data_serve::{
     quota::Quotas,
 };
 use provost_data_tools::{SecretSource, Toolbox, ToolboxDeps};
-use provost_types::{AuditSink, Inference, PrincipalRef, Snapshot};
+use provost_types::{AuditSink, Inference, PrincipalRef, PrivateRange, Snapshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::doors::{AgentConfig, AgentPorts};
@@ -35,6 +35,8 @@ pub struct DataPlaneParts {
     pub data_dir: PathBuf,
     /// Keeps bodies for the log; `None`: nothing is kept of them.
     pub bodies: Option<BodyKeeper>,
+    /// Private ranges that plugins may open for themselves.
+    pub egress: Vec<PrivateRange>,
 }
 
 /// What calls run under at the start: the state, or none at all.
@@ -60,8 +62,9 @@ impl DataPlane {
     /// otherwise than the one that ran it) stops no start: without grants everything is denied until a
     /// state comes that compiles.
     pub fn new(parts: DataPlaneParts) -> anyhow::Result<Self> {
-        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir, bodies } = parts;
-        let limits = provost_data_tools::Limits::default();
+        let DataPlaneParts { first, secrets, audit, inference, anonymous, staleness, quotas, data_dir, bodies, egress } =
+            parts;
+        let limits = provost_data_tools::Limits { allow_private: egress.into(), ..Default::default() };
         let toolbox = Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits });
         let ports = NodePorts { audit, toolbox: toolbox.clone(), inference, anonymous };
         let node = Node::new(ports, first_state(first)?).with_quotas(quotas.clone());

@@ -147,6 +147,7 @@ impl Node {
             quotas,
             data_dir: config.data_dir.clone(),
             bodies: Some(BodyKeeper::new(audit.subject_keys(), privacy)),
+            egress: Vec::new(),
         })?;
 
         let addresses = listeners.addresses()?;

@@ -96,6 +96,7 @@ impl DataRole {
             quotas: Quotas::start(leases, config.node.clone(), epoch),
             data_dir: config.data_dir.clone(),
             bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.privacy.0.clone())),
+            egress: config.egress.clone(),
         })?;
         let _ = counted.set(plane.node().clone());
         let session_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;

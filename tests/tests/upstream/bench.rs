@@ -87,12 +87,7 @@ pub fn spec(source: PluginSource) -> PluginSpec {
 }
 
 pub fn http_spec(url: &str, era: Era) -> PluginSpec {
-    spec(PluginSource::McpHttp(HttpPlugin {
-        url: url.to_owned(),
-        secret_headers: BTreeMap::new(),
-        headers: BTreeMap::new(),
-        era,
-    }))
+    spec(PluginSource::McpHttp(HttpPlugin { url: url.to_owned(), era, ..HttpPlugin::default() }))
 }
 
 pub fn stdio_spec(command: &str, args: &[&str], era: Era) -> PluginSpec {
@@ -241,6 +236,7 @@ pub fn request<'a>(
         params: RawJson::from(params),
         client,
         principal,
+        subject: None,
         deadline: Instant::now() + time,
         call_id: CallId(1),
     }

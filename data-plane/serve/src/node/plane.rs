@@ -67,8 +67,8 @@ impl Node {
     pub fn new(ports: NodePorts, first: Compiled) -> Self {
         let NodePorts { audit, toolbox, inference, anonymous } = ports;
         toolbox.reconcile(&first.snapshot);
-        let anonymous =
-            anonymous.map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned() }));
+        let anonymous = anonymous
+            .map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned(), subject: None }));
         let current = ArcSwap::from_pointee(first);
         Self {
             current,
@@ -243,6 +243,7 @@ pub(super) fn execute_request(call: &Call<Intended>, operation: Operation, param
         params,
         client: &call.request().client,
         principal: &call.caller().principal,
+        subject: call.caller().subject.as_ref(),
         deadline: Instant::now() + MAX_CALL_TIME,
         call_id: call.request().call_id,
     }

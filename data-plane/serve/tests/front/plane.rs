@@ -138,7 +138,11 @@ impl Plane for FakePlane {
         let (Ok(tenant), Ok(name)) = (name_of("acme"), name_of(name)) else {
             return Err(Rejection::new(RejectionKind::Invalid, "PV-TEST", "bad name"));
         };
-        Ok(Arc::new(Caller { principal: PrincipalRef { tenant, name }, authenticated_by: "test".to_owned() }))
+        Ok(Arc::new(Caller {
+            principal: PrincipalRef { tenant, name },
+            authenticated_by: "test".to_owned(),
+            subject: None,
+        }))
     }
 
     async fn resolve(&self, _snapshot: &Arc<()>, call: &Call<Authenticated>) -> Result<Target, Rejection> {
