@@ -236,6 +236,7 @@ fn http_plugin(check: &mut Check<'_>, http: &HttpPlugin) {
             "has a line break or a character that headers cannot carry".into()
         });
     }
+    crate::upstreams::check(check, http);
 }
 
 fn stdio_plugin(check: &mut Check<'_>, stdio: &StdioPlugin) {

@@ -29,6 +29,7 @@ mod rollback;
 mod state;
 mod tool_aliases;
 mod tool_pins;
+mod upstreams;
 
 pub use cluster::{
     AdminTokenHash, AuditCheckpoint, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken,

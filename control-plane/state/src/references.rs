@@ -48,6 +48,9 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
                     let field = format!("spec.source.mcp-http.secretHeaders.{header}.secret");
                     sibling(field, Kind::Secret, &reference.secret);
                 }
+                for (field, reference) in crate::upstreams::more_secrets(http) {
+                    sibling(format!("{field}.secret"), Kind::Secret, &reference.secret);
+                }
             }
             PluginSource::McpStdio(stdio) => {
                 for (variable, reference) in &stdio.secret_env {

@@ -111,6 +111,77 @@ fn each_broken_rule_is_reported_with_its_field() {
             "PV-RES-FIELD",
             "spec.source.builtin.config.maxRows",
         ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://e.com", "egress": {"allowPrivate": ["0.0.0.0/0"]}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.egress.allowPrivate",
+        ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://e.com", "egress": {"allowHosts": ["https://e.com"]}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.egress.allowHosts",
+        ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://e.com", "egress": {"allowHosts": ["*.e.com"]}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.egress.allowHosts",
+        ),
+        (
+            acme("Plugin", "x", http(json!({"url": "https://e.com", "secretQuery": {"k": {"secret": "gone"}}}))),
+            "PV-RES-REFERENCE",
+            "spec.source.mcp-http.secretQuery.k.secret",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
+                http(json!({"url": "https://e.com", "auth": {"clientCredentials": {
+                "tokenUrl": "https://e.com/t", "clientId": "c", "clientSecret": {"secret": "gone"}}}})),
+            ),
+            "PV-RES-REFERENCE",
+            "spec.source.mcp-http.auth.clientCredentials.clientSecret.secret",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
+                http(json!({"url": "https://e.com", "auth": {"tokenExchange": {
+                "tokenUrl": "http://e.com/t", "clientId": "c", "clientSecret": {"secret": "token"}}}})),
+            ),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.auth.tokenExchange.tokenUrl",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
+                http(json!({"url": "https://e.com", "auth": {"clientCredentials": {
+                "clientId": "c", "clientSecret": {"secret": "token"}}}})),
+            ),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.auth.clientCredentials",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
+                http(json!({"url": "https://e.com", "auth": {"clientCredentials": {
+                "issuer": "https://e.com", "clientId": "c"}}})),
+            ),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.auth.clientCredentials",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
+                http(json!({"url": "https://e.com", "headers": {"Authorization": "x"},
+                "auth": {"clientCredentials": {"issuer": "https://e.com", "clientId": "c",
+                    "clientSecret": {"secret": "token"}}}})),
+            ),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.auth",
+        ),
         (acme("Plugin", "x", http(json!({"url": "nonsense"}))), "PV-RES-FIELD", "spec.source.mcp-http.url"),
         (
             acme("Plugin", "x", http(json!({"url": "http://example.com/mcp"}))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef, TokenFacts};
 
-use crate::{CallGuard, GuardedParams, Reservation};
+use crate::{CallGuard, GuardedParams, Reservation, SubjectToken};
 
 /// How a caller proves who it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Caller {
     pub authenticated_by: String,
     /// What a token of an identity provider says beside the name; decisions count it.
     pub token: Option<Arc<TokenFacts>>,
+    /// The token that they came with, if an upstream's authorization server can be asked to exchange it.
+    pub subject: Option<SubjectToken>,
 }
 
 /// Where the caller came in.

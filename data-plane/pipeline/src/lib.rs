@@ -14,6 +14,7 @@ mod call;
 mod drive;
 mod guard;
 mod ports;
+mod subject;
 
 pub use answer::{
     Answer, Effort, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, ScopeChallenge, Usage,
@@ -25,3 +26,4 @@ pub use call::{
 pub use drive::drive;
 pub use guard::{CallGuard, GuardedParams};
 pub use ports::{AskError, Authorization, ClientLink, Hold, Plane, Reservation};
+pub use subject::SubjectToken;

@@ -126,6 +126,7 @@ impl Plane for FakePlane {
             token: None,
             principal: PrincipalRef { tenant: Name::new("acme").unwrap(), name: Name::new("ana").unwrap() },
             authenticated_by: "api_key:k".into(),
+            subject: None,
         }))
     }
     async fn resolve(&self, _: &Arc<Revision>, call: &Call<Authenticated>) -> Result<Target, Rejection> {

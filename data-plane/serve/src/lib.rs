@@ -13,6 +13,11 @@ mod certificate;
 mod config;
 pub mod definitions;
 mod frontend;
+#[doc(hidden)]
+pub mod fuzzing {
+    //! What fuzz targets need of the inside.
+    pub use crate::mcp::quic_fuzzing::quic_stream;
+}
 mod guards;
 mod h3;
 mod http;
@@ -21,6 +26,7 @@ mod listen;
 mod mcp;
 pub mod node;
 mod openai;
+mod opening;
 pub mod push;
 mod quic;
 pub mod quota;

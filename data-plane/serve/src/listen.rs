@@ -37,13 +37,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Frontend, Peer, ServerTls, certificate::facts_of, quic::QuicServer};
+use crate::{Frontend, Peer, ServerTls, certificate::facts_of, opening::Opening, quic::QuicServer};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 16_384;
 /// The longest wait for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest TLS handshake, and the longest wait for its first byte.
+/// The longest TLS handshake, and the longest wait for the first bytes of a connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams at once in one HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 256;
@@ -235,6 +235,7 @@ impl<P: Plane + 'static> Frontend<P> {
     ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let stream = Opening::new(stream, HANDSHAKE_TIMEOUT);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
         builder

@@ -249,6 +249,11 @@ fn carries_token(query: &str) -> bool {
 
 fn refused_response(refused: Refused) -> Response<ResponseBody> {
     let (code, message) = match refused {
+        Refused::Twice(name) => {
+            let text = format!("the header `{name}` came twice; send it once");
+            let error = RpcError::with_code(RpcError::HEADER_MISMATCH, "PV-HTTP-HEADER-TWICE", text);
+            return mcp_error(StatusCode::BAD_REQUEST, None, &error);
+        }
         Refused::Host => {
             ("PV-HTTP-HOST", "this node does not answer under the name in Host; add it to the allowed hosts")
         }

@@ -70,6 +70,7 @@ fn shields(c: &mut Criterion) {
         params: RawJson::from(serde_json::json!({"name": "t", "arguments": {"text": "hello"}})),
         client: &client,
         principal: &principal,
+        subject: None,
         deadline: Instant::now() + Duration::from_secs(3_600),
         revision: Revision(1),
         call_id: CallId(1),

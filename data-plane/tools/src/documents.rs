@@ -7,43 +7,40 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header;
-use reqwest::Client;
+use http::{Method, header};
 
 use crate::{
     UpstreamError,
-    egress::{CheckedResolver, check_url},
+    egress::{EgressClient, EgressRule},
 };
 
 /// Longest time for one document, the connection included.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Fetches documents.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DocumentClient {
-    client: Client,
+    client: EgressClient,
+}
+
+impl std::fmt::Debug for DocumentClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DocumentClient").finish_non_exhaustive()
+    }
 }
 
 impl DocumentClient {
     /// A client; connects to nothing yet.
     pub fn new() -> Result<Self, UpstreamError> {
-        // Whoever installed a provider first wins; all of ours is aws-lc-rs.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(CheckedResolver)
-            .timeout(FETCH_TIMEOUT)
-            .pool_max_idle_per_host(1)
-            .build()
-            .map_err(|cause| UpstreamError::Config(cause.to_string()))?;
-        Ok(Self { client })
+        let client = EgressClient::new(EgressRule::public());
+        Ok(Self { client: client.map_err(|cause| UpstreamError::Config(cause.to_string()))? })
     }
 
     /// Gets a JSON document of at most `max_bytes`; what it holds is not looked at.
     pub async fn get(&self, url: &str, max_bytes: usize) -> Result<Bytes, UpstreamError> {
-        let url = check_url(url)?;
-        let request = self.client.get(url).header(header::ACCEPT, "application/json");
+        let url = self.client.check(url)?;
+        let request = self.client.request(Method::GET, &url).timeout(FETCH_TIMEOUT);
+        let request = request.header(header::ACCEPT, "application/json");
         let mut response = request.send().await.map_err(transport_error)?;
         let status = response.status();
         if !status.is_success() {
@@ -62,14 +59,11 @@ impl DocumentClient {
 }
 
 fn transport_error(cause: reqwest::Error) -> UpstreamError {
+    if let Some(refused) = EgressClient::refusal(&cause) {
+        return refused.into();
+    }
     if cause.is_timeout() {
         return UpstreamError::Deadline;
     }
-    let mut text = String::new();
-    let mut source: Option<&dyn std::error::Error> = Some(&cause);
-    while let Some(error) = source {
-        text = error.to_string();
-        source = error.source();
-    }
-    UpstreamError::Unreachable(text)
+    UpstreamError::Unreachable(EgressClient::cause(cause))
 }

@@ -2,6 +2,8 @@
 
 use provost_mcp::{EventTooLong, JsonFault, RawJson, RpcError};
 
+use crate::egress::AddressRefused;
+
 /// A failure of an upstream. `Rpc` is the upstream's own, well-formed error and goes back as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
@@ -9,11 +11,21 @@ pub enum UpstreamError {
     #[error("cannot reach the upstream: {0}; check that it runs and that its address is right")]
     Unreachable(String),
     /// The address may not be used.
-    #[error("the upstream's address is refused: {0}; use https to a public address, or loopback")]
+    #[error(
+        "the upstream's address is refused: {0}; use https to a public address, or loopback, or let the plugin and the node allow it"
+    )]
     Egress(String),
     /// The upstream wants other credentials.
-    #[error("the upstream refused our credentials (HTTP {0}); check the plugin's secret headers")]
+    #[error("the upstream refused our credentials (HTTP {0}); check the plugin's secret headers, or its auth")]
     Unauthorized(u16),
+    /// There is no access token for the upstream.
+    #[error("no access token for the upstream: {0}; check the plugin's auth, and the authorization server")]
+    Token(String),
+    /// The caller came without a token that could be exchanged for one of the upstream's.
+    #[error(
+        "the plugin acts with its callers' rights, and this caller came without a token to exchange; sign in at the identity provider"
+    )]
+    NoSubject,
     /// An HTTP status that is not part of the protocol.
     #[error("the upstream answered HTTP {status}: {body}; see its log")]
     Http {
@@ -89,6 +101,8 @@ impl UpstreamError {
             Self::Unreachable(_) => "PV-UPSTREAM-UNREACHABLE",
             Self::Egress(_) => "PV-UPSTREAM-ADDRESS-REFUSED",
             Self::Unauthorized(_) => "PV-UPSTREAM-UNAUTHORIZED",
+            Self::Token(_) => "PV-UPSTREAM-TOKEN",
+            Self::NoSubject => "PV-UPSTREAM-NO-SUBJECT",
             Self::Http { .. } => "PV-UPSTREAM-HTTP",
             Self::Garbage(_) => "PV-UPSTREAM-GARBAGE",
             Self::Died(_) => "PV-UPSTREAM-DIED",
@@ -133,6 +147,12 @@ fn late(after_ms: u64, waited_ms: u64, is_policy: bool) -> String {
         "the time that the caller gave; give more"
     };
     format!("the upstream did not answer in {after_ms} ms{waited}, {whose}")
+}
+
+impl From<AddressRefused> for UpstreamError {
+    fn from(refused: AddressRefused) -> Self {
+        Self::Egress(refused.to_string())
+    }
 }
 
 impl From<JsonFault> for UpstreamError {

@@ -1,6 +1,8 @@
-//! The bounds on what upstreams may cost this node.
+//! The bounds on what upstreams may cost this node, and on where they may be.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use provost_types::PrivateRange;
 
 /// Bounds; the defaults suit production, tests make them small.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Limits {
     pub idle_ttl: Duration,
     /// The longest pause before an ended process is started again.
     pub restart_backoff_max: Duration,
+    /// Private ranges that a plugin's document may open for itself; none unless the node's operator says so.
+    pub allow_private: Arc<[PrivateRange]>,
 }
 
 impl Default for Limits {
@@ -56,6 +60,7 @@ impl Default for Limits {
             max_processes: 16,
             idle_ttl: Duration::from_secs(600),
             restart_backoff_max: Duration::from_secs(30),
+            allow_private: Arc::default(),
         }
     }
 }

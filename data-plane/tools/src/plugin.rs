@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation};
+use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation, SubjectToken};
 use provost_mcp::{Era, ProtocolVersion, RawJson};
 use provost_types::{BoxFuture, CallId, Name, PluginSpec, PrincipalRef, Revision};
 use serde_json::json;
@@ -34,6 +34,8 @@ pub struct ExecuteRequest<'a> {
     pub client: &'a ClientFacts,
     /// Who calls.
     pub principal: &'a PrincipalRef,
+    /// The token that they came with, where it may be exchanged for one of the upstream's.
+    pub subject: Option<&'a SubjectToken>,
     /// When to give up; the plugin's own timeout may come earlier.
     pub deadline: Instant,
     /// The revision of the policy that admitted it.

@@ -1,7 +1,7 @@
 //! All plugins of all tenants, kept in step with the snapshot.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
 };
@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec, Resource, ResourceKey,
-    SecretRef, Snapshot, Spec, StdioPlugin,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, HttpPlugin, Inference, Instances, Kind, Name, OAuthClient, PluginSource,
+    PluginSpec, Resource, ResourceKey, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -19,7 +19,11 @@ use sha2::{Digest, Sha256};
 use crate::{
     Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
+    egress::{EgressClient, EgressRule},
+    oauth::{Authorizer, ClientIdentity, SigningKey},
     plugin::Identity,
+    redact::Redactor,
+    secrets::{SECRET_OPEN, secrets_of},
     siblings::{Kin, PluginId, Siblings},
     upstream::{HttpTarget, McpUpstream, StdioTarget},
 };
@@ -127,30 +131,35 @@ impl Toolbox {
         let name = &resource.metadata.name;
         let id = || Identity::new(tenant.clone(), name.clone(), spec_digest(spec), spec);
         let started = match &spec.source {
-            PluginSource::McpHttp(http) => {
-                self.http(tenant, name, http, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u))
-            }
-            PluginSource::McpStdio(stdio) => {
-                self.stdio(tenant, name, stdio, self.kin(tenant, resource, spec)).map(|u| Plugin::mcp(id(), u))
-            }
+            PluginSource::McpHttp(http) => self.http(tenant, name, spec, http).map(|u| Plugin::mcp(id(), u)),
+            PluginSource::McpStdio(stdio) => self.stdio(tenant, name, spec, stdio).map(|u| Plugin::mcp(id(), u)),
             PluginSource::Builtin(builtin) => self.builtin(tenant, builtin).map(|b| Plugin::builtin(id(), b)),
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
     }
 
-    fn kin(&self, tenant: &Name, resource: &Resource, spec: &PluginSpec) -> Option<Kin> {
+    /// Its place among the nodes. With its callers' rights a plugin has none: their tokens stay on the node that took
+    /// the call.
+    fn kin(&self, tenant: &Name, name: &Name, spec: &PluginSpec) -> Option<Kin> {
         let nodes = self.deps.siblings.clone()?;
-        let (tenant, name) = (tenant.clone(), resource.metadata.name.clone());
-        let is_single = matches!(&spec.source, PluginSource::McpStdio(stdio) if stdio.instances == Instances::One);
-        Some(Kin { plugin: PluginId { tenant, name, digest: spec_digest(spec) }, nodes, is_single })
+        let is_single = match &spec.source {
+            PluginSource::McpHttp(http) => match http.auth.as_deref() {
+                Some(UpstreamAuth::TokenExchange(_)) => return None,
+                _ => false,
+            },
+            PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
+            PluginSource::Builtin(_) => false,
+        };
+        let plugin = PluginId { tenant: tenant.clone(), name: name.clone(), digest: spec_digest(spec) };
+        Some(Kin { plugin, nodes, is_single })
     }
 
     fn http(
         &self,
         tenant: &Name,
         name: &Name,
+        plugin: &PluginSpec,
         spec: &HttpPlugin,
-        kin: Option<Kin>,
     ) -> Result<Arc<McpUpstream>, UpstreamError> {
         let mut headers = HeaderMap::new();
         for (key, text) in &spec.headers {
@@ -162,16 +171,72 @@ impl Toolbox {
             value.set_sensitive(true);
             headers.insert(header_name(key)?, value);
         }
-        let target = HttpTarget::new(&spec.url, headers, &self.deps.limits)?;
+        let client = self.client(spec.egress.as_deref())?;
+        let mut url = client.check(&spec.url)?;
+        for (key, reference) in &spec.secret_query {
+            url.add_query(key, self.secret(tenant, reference)?.expose_secret());
+        }
+        let redactor = self.redactor(tenant, plugin);
+        let auth = match &spec.auth {
+            Some(auth) => {
+                let identity = self.identity(tenant, auth.client())?;
+                let auth = Authorizer::new(auth, &spec.url, identity, client.clone(), redactor.clone())?;
+                Some(Arc::new(auth))
+            }
+            None => None,
+        };
+        let target = HttpTarget::new(client, url, headers, redactor, &self.deps.limits);
+        let target = match auth {
+            Some(auth) => target.with_auth(auth),
+            None => target,
+        };
+        let kin = self.kin(tenant, name, plugin);
         Ok(McpUpstream::http(name.as_str(), target, spec.era, &self.deps.limits, kin))
+    }
+
+    /// How the plugin proves who it is to an authorization server.
+    fn identity(&self, tenant: &Name, client: &OAuthClient) -> Result<ClientIdentity, UpstreamError> {
+        let id = client.client_id.clone();
+        match (&client.client_secret, &client.private_key_jwt) {
+            (Some(secret), _) => {
+                let secret = self.secret(tenant, secret)?;
+                Ok(match client.client_secret_in {
+                    ClientSecretIn::Header => ClientIdentity::Basic { id, secret },
+                    ClientSecretIn::Body => ClientIdentity::Body { id, secret },
+                })
+            }
+            (None, Some(jwt)) => {
+                let pem = self.secret(tenant, &jwt.key)?;
+                let key = SigningKey::new(pem.expose_secret(), jwt.algorithm, jwt.key_id.clone())?;
+                Ok(ClientIdentity::Signed { id, key })
+            }
+            (None, None) => Err(UpstreamError::Config("auth needs clientSecret or privateKeyJwt".to_owned())),
+        }
+    }
+
+    /// The client that everything of one plugin is fetched with.
+    fn client(&self, egress: Option<&EgressSpec>) -> Result<EgressClient, UpstreamError> {
+        let rule = match egress {
+            Some(spec) => EgressRule::new(spec, &self.deps.limits.allow_private)?,
+            None => EgressRule::public(),
+        };
+        EgressClient::new(rule).map_err(|cause| UpstreamError::Config(cause.to_string()))
+    }
+
+    /// Finds what the plugin was given. Only values are looked for: a prefix such as `Bearer ` is no secret.
+    fn redactor(&self, tenant: &Name, spec: &PluginSpec) -> Redactor {
+        let names: BTreeSet<Name> = secrets_of(spec).into_iter().collect();
+        let values: Vec<SecretString> =
+            names.iter().filter_map(|name| self.deps.secrets.secret(tenant, name)).collect();
+        Redactor::new(values.iter().map(ExposeSecret::expose_secret))
     }
 
     fn stdio(
         &self,
         tenant: &Name,
         name: &Name,
+        plugin: &PluginSpec,
         spec: &StdioPlugin,
-        kin: Option<Kin>,
     ) -> Result<Arc<McpUpstream>, UpstreamError> {
         let mut secret_env = BTreeMap::new();
         for (key, reference) in &spec.secret_env {
@@ -184,8 +249,10 @@ impl Toolbox {
             env: spec.env.clone(),
             secret_env,
             cwd: spec.cwd.clone(),
+            redactor: self.redactor(tenant, plugin),
             max_bytes: self.deps.limits.max_answer_bytes,
         };
+        let kin = self.kin(tenant, name, plugin);
         Ok(McpUpstream::stdio(name.as_str(), target, spec.era, &self.deps.limits, kin))
     }
 
@@ -231,8 +298,6 @@ impl Toolbox {
     }
 }
 
-const SECRET_OPEN: &str = "${secret:";
-
 fn header_name(key: &str) -> Result<HeaderName, UpstreamError> {
     HeaderName::from_bytes(key.as_bytes()).map_err(|_| UpstreamError::Config(format!("`{key}` is not a header name")))
 }
@@ -266,18 +331,4 @@ fn fingerprint(snapshot: &Snapshot, tenant: &Name, spec: &PluginSpec) -> [u8; 32
         hash.update(version.to_be_bytes());
     }
     hash.finalize().into()
-}
-
-/// The secrets that a plugin is given, by name.
-pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
-    match &spec.source {
-        PluginSource::McpHttp(http) => http.secret_headers.values().map(|r| r.secret.clone()).collect(),
-        PluginSource::McpStdio(stdio) => stdio.secret_env.values().map(|r| r.secret.clone()).collect(),
-        PluginSource::Builtin(builtin) => builtin
-            .config
-            .values()
-            .flat_map(|value| value.split(SECRET_OPEN).skip(1))
-            .filter_map(|rest| Name::new(rest.split_once('}')?.0).ok())
-            .collect(),
-    }
 }

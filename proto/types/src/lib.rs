@@ -10,6 +10,7 @@ mod audit;
 mod body;
 mod content_path;
 mod decision;
+mod egress;
 mod guard;
 mod identity;
 mod inference;
@@ -21,6 +22,7 @@ mod snapshot;
 mod spec;
 mod tool_alias;
 mod tool_pins;
+mod upstream_auth;
 
 pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
@@ -30,6 +32,7 @@ pub use body::{
 };
 pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
+pub use egress::{EgressSpec, HostPattern, NotAHost, NotAPrivateRange, PrivateRange};
 pub use guard::{
     GuardAction, GuardDictionary, GuardDirection, GuardKind, GuardMode, GuardPathRule, GuardRule, GuardSpec,
 };
@@ -50,6 +53,7 @@ pub use spec::{
     PriceSpec, PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule,
     RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
 };
+pub use upstream_auth::{ClientSecretIn, JwtAlgorithm, OAuthClient, PrivateKeyJwt, UpstreamAuth};
 
 pub use tool_alias::{AliasTarget, Deprecation, ToolAliasSpec};
 pub use tool_pins::{DefinitionPolicy, PinnedDefinition, Quarantine, ToolPin, ToolPinsSpec};

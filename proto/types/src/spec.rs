@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DefinitionPolicy, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority, ResilienceSpec,
-    ToolAliasSpec, ToolPinsSpec,
+    DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority,
+    ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth,
 };
 
 /// A typed spec; the variant is the kind.
@@ -191,7 +191,7 @@ pub enum Era {
 }
 
 /// An upstream MCP server over Streamable HTTP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpPlugin {
     /// The endpoint, `https://…/mcp`; `http://` only on loopback.
@@ -202,6 +202,15 @@ pub struct HttpPlugin {
     /// Headers with a plain value.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Query parameters with a value from a secret, for servers that take no header.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_query: BTreeMap<String, SecretRef>,
+    /// Access tokens of an authorization server, in place of an `authorization` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Box<UpstreamAuth>>,
+    /// Where it may connect to. Not given: public addresses by `https`, and this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Box<EgressSpec>>,
     /// The era; found out if not given.
     #[serde(default)]
     pub era: Era,

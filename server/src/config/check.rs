@@ -172,6 +172,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     }
     let keys = keys(&file, &data_dir, &mut say);
     let agents = super::data_plane::check(&file.data_plane, &data_dir, &mut say);
+    let egress = super::data_plane::egress(&file.data_plane.egress, &mut say);
     let mut audit = super::audit::check(&file.audit, roles.contains(&Role::AuditLog), &mut say);
     audit.privacy = privacy(&file.audit, &mut say);
     let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
@@ -201,6 +202,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         certificate_ttl,
         grants_max_age: (grants_seconds > 0).then(|| Duration::from_secs(grants_seconds)),
         agents,
+        egress,
         audit,
     })
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use provost_types::PrivateRange;
 use serde::Deserialize;
 
 use crate::{
@@ -37,6 +38,29 @@ pub struct DataPlaneFile {
     /// For so long of it connections are still accepted, while `/readyz` says that the node goes. Default
     /// 1. Longer where a balancer looks less often; 0 where none looks.
     pub notice_seconds: Option<f64>,
+    /// Where plugins may connect to.
+    pub egress: EgressFile,
+}
+
+/// `[data_plane.egress]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressFile {
+    /// Private ranges, such as `10.20.0.0/16`, that a plugin's document may open for itself. Default: none.
+    /// Set it where upstreams run in a private network, as narrow as that network is.
+    pub allow_private: Vec<String>,
+}
+
+/// The ranges that documents may open on this node.
+pub(super) fn egress(file: &EgressFile, say: &mut impl FnMut(&'static str, String)) -> Vec<PrivateRange> {
+    let read = |text: &String| match text.parse() {
+        Ok(range) => Some(range),
+        Err(cause) => {
+            say("data_plane.egress.allow_private", format!("{cause}"));
+            None
+        }
+    };
+    file.allow_private.iter().filter_map(read).collect()
 }
 
 /// `[data_plane.tls]`.
@@ -177,6 +201,26 @@ mod tests {
         assert_eq!(read("notice_seconds = 9\n").unwrap_err(), ["data_plane.notice_seconds"]);
         let front = read("drain_seconds = 25\n").unwrap().front(provost_data_serve::SealKeys::own([0; 32]));
         assert_eq!((front.drain_ms, front.lame_duck_ms), (25_000, 1_000));
+    }
+
+    #[test]
+    fn private_ranges_are_read_or_refused() {
+        let read = |text: &str| {
+            let file: DataPlaneFile = toml::from_str(text).unwrap();
+            let mut problems = Vec::new();
+            let ranges = egress(&file.egress, &mut |key, text| problems.push(format!("{key}: {text}")));
+            (ranges.iter().map(ToString::to_string).collect::<Vec<_>>(), problems)
+        };
+        assert_eq!(read(""), (vec![], vec![]));
+        let good = read("[egress]\nallow_private = ['10.20.0.0/16', 'fd00::/8']\n");
+        assert_eq!(good, (vec!["10.20.0.0/16".to_owned(), "fd00::/8".to_owned()], vec![]));
+        let (ranges, problems) = read("[egress]\nallow_private = ['169.254.0.0/16', '10.0.0.0/8', '0.0.0.0/0']\n");
+        assert_eq!((ranges.len(), problems.len()), (1, 2), "{problems:?}");
+        assert!(
+            problems
+                .iter()
+                .all(|p| p.starts_with("data_plane.egress.allow_private: ") && p.contains("cannot be opened"))
+        );
     }
 
     #[test]

@@ -132,6 +132,8 @@ pub struct ServerConfig {
     pub grants_max_age: Option<Duration>,
     /// How agents are served (data plane).
     pub agents: AgentConfig,
+    /// Private ranges that plugins may open for themselves (data plane).
+    pub egress: Vec<provost_types::PrivateRange>,
     /// What the audit log does beside keeping records.
     pub audit: audit::AuditConfig,
 }

@@ -12,7 +12,7 @@ use provost_data_serve::{
     siblings::Siblings,
 };
 use provost_data_tools::{SecretSource, Toolbox, ToolboxDeps};
-use provost_types::{AuditSink, Inference, PrincipalRef, Snapshot};
+use provost_types::{AuditSink, Inference, PrincipalRef, PrivateRange, Snapshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::doors::{AgentConfig, AgentPorts};
@@ -41,6 +41,8 @@ pub struct DataPlaneParts {
     pub bodies: Option<BodyKeeper>,
     /// The other nodes; `None`: there are none.
     pub siblings: Option<Arc<Siblings>>,
+    /// Private ranges that plugins may open for themselves.
+    pub egress: Vec<PrivateRange>,
 }
 
 /// What calls run under at the start: the state, or none at all.
@@ -79,8 +81,9 @@ impl DataPlane {
             data_dir,
             bodies,
             siblings,
+            egress,
         } = parts;
-        let limits = provost_data_tools::Limits::default();
+        let limits = provost_data_tools::Limits { allow_private: egress.into(), ..Default::default() };
         let nodes = siblings.clone().map(|nodes| nodes as Arc<dyn provost_data_tools::Siblings>);
         let toolbox =
             Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes });

@@ -153,6 +153,7 @@ impl Node {
             ),
             data_dir: config.data_dir.clone(),
             bodies: Some(BodyKeeper::new(audit.subject_keys(), privacy)),
+            egress: Vec::new(),
         })?;
 
         let addresses = listeners.addresses()?;

@@ -117,6 +117,7 @@ impl DataRole {
             definitions: DefinitionKeeper::start(reports, config.node.clone()),
             data_dir: config.data_dir.clone(),
             bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.privacy.0.clone())),
+            egress: config.egress.clone(),
         })?;
         let _ = counted.set(plane.node().clone());
         let own_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;

@@ -100,12 +100,7 @@ pub fn spec(source: PluginSource) -> PluginSpec {
 }
 
 pub fn http_spec(url: &str, era: Era) -> PluginSpec {
-    spec(PluginSource::McpHttp(HttpPlugin {
-        url: url.to_owned(),
-        secret_headers: BTreeMap::new(),
-        headers: BTreeMap::new(),
-        era,
-    }))
+    spec(PluginSource::McpHttp(HttpPlugin { url: url.to_owned(), era, ..HttpPlugin::default() }))
 }
 
 pub fn stdio_spec(command: &str, args: &[&str], era: Era) -> PluginSpec {
@@ -255,6 +250,7 @@ pub fn request<'a>(
         params: RawJson::from(params),
         client,
         principal,
+        subject: None,
         deadline: Instant::now() + time,
         revision: Revision(1),
         call_id: CallId(1),

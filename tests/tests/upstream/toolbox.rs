@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use provost_data_pipeline::Reply;
 use provost_data_tools::Limits;
-use provost_types::{BuiltinPlugin, CallStatus, Era, HttpPlugin, PluginSource, SecretRef};
+use provost_types::{BuiltinPlugin, CallStatus, HttpPlugin, PluginSource, SecretRef};
 use serde_json::json;
 
 use crate::bench::*;
@@ -51,8 +51,7 @@ async fn a_wrong_spec_says_what_is_wrong() {
             "authorization".to_owned(),
             SecretRef { secret: name(NO_SECRET), prefix: "Bearer ".to_owned() },
         )]),
-        headers: BTreeMap::new(),
-        era: Era::Auto,
+        ..HttpPlugin::default()
     }));
     for (spec, expected) in [(missing, NO_SECRET), (builtin("nonsense"), "nonsense"), (builtin("sql"), "url")] {
         let plugin = plugin(spec);

@@ -1,7 +1,9 @@
-//! `Host` and `Origin`: the defence of a local node against pages of other sites.
+//! `Host` and `Origin`: the defence of a local node against pages of other sites; and headers that come twice.
 //!
 //! A page that rebinds its own name to our address still sends its name in `Host`, and its origin
 //! in `Origin`; both are compared with lists, so such a page is refused before its body is read.
+//! Of a header that comes twice one reader takes the first and another the last: what decides anything comes
+//! once.
 
 use http::{HeaderMap, Uri, header};
 
@@ -10,7 +12,12 @@ use http::{HeaderMap, Uri, header};
 pub(crate) enum Refused {
     Host,
     Origin,
+    /// This one came twice.
+    Twice(&'static str),
 }
+
+/// Headers that decide something, beside `Host` and those that mirror the body, which are compared with it.
+const SINGLE: [&str; 5] = ["authorization", "content-type", "origin", "mcp-session-id", "last-event-id"];
 
 /// The lists, in lower case.
 pub(crate) struct Doorkeeper {
@@ -36,6 +43,9 @@ impl Doorkeeper {
     }
 
     pub(crate) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refused> {
+        if let Some(name) = SINGLE.into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
+            return Err(Refused::Twice(name));
+        }
         let authority = Self::authority(headers, uri).ok_or(Refused::Host)?;
         if !self.host_allowed(&authority.to_ascii_lowercase()) {
             return Err(Refused::Host);
@@ -103,6 +113,20 @@ mod tests {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
         keeper.check(&headers, &Uri::from_static("/mcp"))
+    }
+
+    #[test]
+    fn what_decides_comes_once() {
+        let keeper = Doorkeeper::new(&["localhost".to_owned()], &["http://localhost:*".to_owned()]);
+        for name in SINGLE.into_iter().chain(["x-other"]) {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, "localhost".parse().unwrap());
+            for value in ["http://localhost", "http://localhost"] {
+                headers.append(name, value.parse().unwrap());
+            }
+            let expected = if name == "x-other" { Ok(()) } else { Err(Refused::Twice(name)) };
+            assert_eq!(keeper.check(&headers, &Uri::from_static("/mcp")), expected, "{name}");
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) struct Unverified<'t> {
     pub(super) algorithm: TokenAlgorithm,
     pub(super) kid: Option<String>,
     pub(super) issuer: String,
+    /// The whole of it.
+    pub(super) text: &'t str,
     /// What is signed.
     pub(super) signed: &'t [u8],
     pub(super) signature: Vec<u8>,
@@ -54,13 +56,13 @@ impl<'t> Unverified<'t> {
         let issuer = issuer.clone();
         let signature = decode(mark).ok_or(TokenFault::Form("its signature is not base64url"))?;
         let signed = token.as_bytes().get(..head.len() + 1 + body.len()).unwrap_or_default();
-        Ok(Self { algorithm, kid, issuer, signed, signature, claims })
+        Ok(Self { algorithm, kid, issuer, text: token, signed, signature, claims })
     }
 
     /// One whose parts are given.
     #[cfg(test)]
     pub(super) fn of_parts(algorithm: TokenAlgorithm, signed: &'t [u8], signature: Vec<u8>) -> Self {
-        Self { algorithm, kid: None, issuer: String::new(), signed, signature, claims: Map::new() }
+        Self { algorithm, kid: None, issuer: String::new(), text: "", signed, signature, claims: Map::new() }
     }
 
     /// The claims, once whoever calls has checked the signature.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_data_pipeline::Caller;
+use provost_data_pipeline::{Caller, SubjectToken};
 use provost_types::{IdentityProviderSpec, Kind, Name, PrincipalRef, ResourceKey, Snapshot, Spec};
 
 use super::{
@@ -62,6 +62,7 @@ impl Provider {
         }
         let keys = self.keys.current().ok_or(TokenFault::NoKeys)?;
         keys.verify(&token)?;
+        let subject = SubjectToken::verified(token.text);
         let claims = token.claims_of_signed();
         claims.check_kind()?;
         let ends_s = claims.check_time(now_s, self.spec.leeway_seconds)?;
@@ -80,6 +81,7 @@ impl Provider {
             principal: PrincipalRef { tenant: self.tenant.clone(), name },
             authenticated_by: format!("jwt:{}", self.name),
             token: Some(Arc::new(facts)),
+            subject: Some(subject),
         });
         Ok(Verified { caller, audience, ends_s, keys, source: self.keys.clone() })
     }

@@ -46,6 +46,8 @@ impl ApiKeys {
                 principal: PrincipalRef { tenant: tenant.clone(), name: key.principal.clone() },
                 authenticated_by: format!("api_key:{}", resource.metadata.name),
                 token: None,
+                // A key of ours says nothing to another's authorization server.
+                subject: None,
             });
             by_hash.insert(*hash.as_bytes(), ApiKey { caller, expires_ns, disabled });
         }

@@ -28,6 +28,7 @@ impl Certificates {
                     principal: PrincipalRef { tenant: tenant.clone(), name: resource.metadata.name.clone() },
                     authenticated_by: format!("certificate:{name}"),
                     token: None,
+                    subject: None,
                 });
                 by_name.insert(name.clone(), Holder { caller, disabled: spec.disabled });
             }

@@ -77,8 +77,9 @@ impl Node {
         let NodePorts { audit, toolbox, inference, anonymous } = ports;
         toolbox.reconcile(&first.snapshot);
         first.tokens.warm();
-        let anonymous = anonymous
-            .map(|principal| Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned(), token: None }));
+        let anonymous = anonymous.map(|principal| {
+            Arc::new(Caller { principal, authenticated_by: "anonymous".to_owned(), token: None, subject: None })
+        });
         let switches = watch::Sender::new(first.switches.clone());
         let current = ArcSwap::from_pointee(first);
         Self {
@@ -319,6 +320,7 @@ pub(super) fn execute_request(call: &Call<Intended>, operation: Operation, param
         params,
         client: &call.request().client,
         principal: &call.caller().principal,
+        subject: call.caller().subject.as_ref(),
         deadline: Instant::now() + MAX_CALL_TIME,
         revision: call.decision().revision,
         call_id: call.request().call_id,

@@ -56,6 +56,8 @@ impl Siblings {
                 params,
                 client: &client,
                 principal: &principal,
+                // A plugin that needs it runs where the call was taken.
+                subject: None,
                 deadline: std::time::Instant::now() + deadline,
                 // Answers are kept where calls are taken.
                 revision: Revision::default(),
@@ -90,6 +92,7 @@ impl Siblings {
                 params: RawJson::EMPTY_OBJECT,
                 client: &client,
                 principal: &principal,
+                subject: None,
                 deadline: std::time::Instant::now() + MAX_DEADLINE,
                 revision: Revision::default(),
                 call_id: CallId(0),

@@ -141,9 +141,10 @@ impl Plane for FakePlane {
             return Err(Rejection::new(RejectionKind::Invalid, "PV-TEST", "bad name"));
         };
         Ok(Arc::new(Caller {
-            token: None,
             principal: PrincipalRef { tenant, name },
             authenticated_by: "test".to_owned(),
+            token: None,
+            subject: None,
         }))
     }
 

@@ -47,6 +47,11 @@ impl Audience {
         Self { caller: String::new(), capabilities: String::new() }
     }
 
+    /// One caller's, with one token of theirs: for what is stateless, and still not for others.
+    pub(super) fn behalf(key: String) -> Self {
+        Self { caller: format!("b:{key}"), capabilities: String::new() }
+    }
+
     /// The caller's own, or over stdio the shared one for callers that cannot be asked.
     pub(super) fn of(client: &ClientFacts, principal: &PrincipalRef, over_stdio: bool) -> Self {
         if over_stdio && !Self::can_be_asked(client) {

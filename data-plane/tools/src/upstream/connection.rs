@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use provost_mcp::{
     Envelope, Era, RawJson, RequestId, RpcError, error_message, notification_message, request_message, result_message,
@@ -79,6 +79,8 @@ pub(super) struct Connection {
     switchboard: Arc<Switchboard>,
     /// The level that a legacy session was told, if any.
     log_level: Mutex<Option<String>>,
+    /// The access token of whom the connection is for, if it is for one caller: that of their last call.
+    authorization: Mutex<Option<HeaderValue>>,
     /// Milliseconds since `made` of the last use.
     used_ms: AtomicU64,
     made: Instant,
@@ -105,6 +107,7 @@ impl Connection {
             ids: AtomicI64::new(FIRST_CALL_ID + range),
             switchboard,
             log_level: Mutex::new(None),
+            authorization: Mutex::new(None),
             used_ms: AtomicU64::new(0),
             made: Instant::now(),
             reader: Mutex::new(None),
@@ -140,6 +143,16 @@ impl Connection {
 
     pub(super) fn log_level(&self) -> &Mutex<Option<String>> {
         &self.log_level
+    }
+
+    /// Requests from now on carry this token.
+    pub(super) fn authorize(&self, token: HeaderValue) {
+        *self.authorization.lock() = Some(token);
+    }
+
+    /// The token that requests carry, if the connection is for one caller.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        self.authorization.lock().clone()
     }
 
     /// Whether it has ended and must be replaced.
@@ -267,6 +280,9 @@ impl Connection {
             && let Some(session) = header_value(session)
         {
             headers.insert(SESSION_ID, session);
+        }
+        if let Some(token) = self.authorization() {
+            headers.insert(http::header::AUTHORIZATION, token);
         }
         headers
     }

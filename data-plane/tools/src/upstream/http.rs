@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use provost_mcp::{Envelope, EnvelopeFault, JsonLimits, SseParser};
-use reqwest::{Client, Method, Response};
-use url::Url;
+use reqwest::{Method, RequestBuilder, Response};
 
 use crate::{
     Limits, UpstreamError,
-    egress::{CheckedResolver, check_url},
+    egress::{CheckedUrl, EgressClient},
+    oauth::Authorizer,
+    redact::Redactor,
 };
 
 /// The legacy session's header.
@@ -20,17 +21,15 @@ pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-pro
 
 /// How much of an unexpected body is shown.
 const SHOWN_BODY_CHARS: usize = 200;
-/// Longest time for a TCP and TLS handshake.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle connections kept to one upstream.
-const MAX_IDLE_CONNECTIONS: usize = 64;
-
-/// One endpoint with a connection pool of its own.
+/// One endpoint with a connection pool of its own. Its URL may carry a secret: never shown.
 #[derive(Clone)]
 pub(crate) struct HttpTarget {
-    client: Client,
-    url: Url,
+    client: EgressClient,
+    url: CheckedUrl,
     headers: Arc<HeaderMap>,
+    /// Gives the `authorization` header where a request has none.
+    auth: Option<Arc<Authorizer>>,
+    redactor: Redactor,
     max_bytes: usize,
 }
 
@@ -45,43 +44,89 @@ pub(super) enum Posted {
 }
 
 impl HttpTarget {
-    /// Checks the address and headers; connects to nothing yet.
-    pub(crate) fn new(url: &str, headers: HeaderMap, limits: &Limits) -> Result<Self, UpstreamError> {
-        let url = check_url(url)?;
-        // Whoever installed a provider first wins; all of ours is aws-lc-rs.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(CheckedResolver)
-            .connect_timeout(DIAL_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|cause| UpstreamError::Config(cause.to_string()))?;
-        Ok(Self { client, url, headers: Arc::new(headers), max_bytes: limits.max_answer_bytes })
+    /// An endpoint that is called with these headers; connects to nothing yet. What `redactor` finds in answers
+    /// goes no further.
+    pub(crate) fn new(
+        client: EgressClient,
+        url: CheckedUrl,
+        headers: HeaderMap,
+        redactor: Redactor,
+        limits: &Limits,
+    ) -> Self {
+        Self { client, url, headers: Arc::new(headers), auth: None, redactor, max_bytes: limits.max_answer_bytes }
+    }
+
+    /// The same with access tokens.
+    pub(crate) fn with_auth(self, auth: Arc<Authorizer>) -> Self {
+        Self { auth: Some(auth), ..self }
+    }
+
+    pub(super) fn auth(&self) -> Option<&Arc<Authorizer>> {
+        self.auth.as_ref()
+    }
+
+    /// The same on behalf of one caller, with their `authorization` header.
+    pub(super) fn on_behalf(&self, authorization: &HeaderValue) -> Self {
+        let mut headers = (*self.headers).clone();
+        headers.insert(header::AUTHORIZATION, authorization.clone());
+        Self { headers: Arc::new(headers), ..self.clone() }
+    }
+
+    /// The plugin's own access token, where the request is on nobody's behalf.
+    async fn own_token(&self, extra: &HeaderMap) -> Result<Option<(&Authorizer, HeaderValue)>, UpstreamError> {
+        let given = extra.contains_key(header::AUTHORIZATION) || self.headers.contains_key(header::AUTHORIZATION);
+        match self.auth.as_deref().filter(|_| !given) {
+            None => Ok(None),
+            Some(auth) => Ok(Some((auth, auth.header(None).await?))),
+        }
+    }
+
+    /// Finds the plugin's secrets, and the access token of this request.
+    fn redactor_for(&self, extra: &HeaderMap) -> Redactor {
+        let header = extra.get(header::AUTHORIZATION).or_else(|| self.headers.get(header::AUTHORIZATION));
+        let token = header.filter(|_| self.auth.is_some()).and_then(|h| h.to_str().ok()?.split_once(' '));
+        token.map_or_else(|| self.redactor.clone(), |(_, token)| self.redactor.and(token))
+    }
+
+    /// A request with the plugin's headers and those of this request.
+    fn request(&self, method: Method, extra: HeaderMap) -> RequestBuilder {
+        self.client.request(method, &self.url).headers((*self.headers).clone()).headers(extra)
+    }
+
+    /// Sends one message. If the upstream refuses the plugin's own access token, which it does before it looks
+    /// at the message, it is sent once more with another.
+    pub(super) async fn post(&self, body: Bytes, mut extra: HeaderMap) -> Result<Posted, UpstreamError> {
+        let Some((auth, token)) = self.own_token(&extra).await? else { return self.post_once(body, extra).await };
+        extra.insert(header::AUTHORIZATION, token.clone());
+        match self.post_once(body.clone(), extra.clone()).await {
+            Err(UpstreamError::Unauthorized(401)) => {
+                auth.refused(None, &token);
+                extra.insert(header::AUTHORIZATION, auth.header(None).await?);
+                self.post_once(body, extra).await
+            }
+            posted => posted,
+        }
     }
 
     /// Sends one message. A status of the protocol's own errors (400, 404 with a JSON-RPC body)
     /// comes back as that message.
-    pub(super) async fn post(&self, body: Bytes, extra: HeaderMap) -> Result<Posted, UpstreamError> {
+    async fn post_once(&self, body: Bytes, extra: HeaderMap) -> Result<Posted, UpstreamError> {
         let has_session = extra.contains_key(SESSION_ID);
+        let redactor = self.redactor_for(&extra);
         let request = self
-            .client
-            .request(Method::POST, self.url.clone())
-            .headers((*self.headers).clone())
-            .headers(extra)
+            .request(Method::POST, extra)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, text/event-stream")
             .body(body);
         let response = request.send().await.map_err(transport_error)?;
         let (status, headers) = (response.status(), response.headers().clone());
+        refuse_encoded(&headers)?;
         match content_type(&headers) {
             Content::EventStream if status.is_success() => {
-                Ok(Posted::Stream(Box::new(MessageStream::new(response, self.max_bytes)), headers))
+                Ok(Posted::Stream(Box::new(MessageStream::new(response, redactor, self.max_bytes)), headers))
             }
             Content::Json => {
-                let body = whole_body(response, self.max_bytes).await?;
+                let body = redactor.message(whole_body(response, self.max_bytes).await?);
                 match parse(body.clone(), self.max_bytes) {
                     Ok(message) if status.is_success() || is_answer(&message) => {
                         // A forgotten session is told by the status; servers add various bodies.
@@ -91,7 +136,7 @@ impl HttpTarget {
                         Ok(Posted::Message(message, headers))
                     }
                     Err(fault) if status.is_success() => Err(fault),
-                    _ => Err(status_error(status, has_session, &body)),
+                    _ => Err(status_error(status, has_session, &body, &redactor)),
                 }
             }
             _ if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT => Ok(Posted::Accepted),
@@ -100,40 +145,41 @@ impl HttpTarget {
                 if status.is_success() {
                     return Err(UpstreamError::Garbage(format!(
                         "neither JSON nor an event stream, but: {}",
-                        shown(&body)
+                        shown(&body, &redactor)
                     )));
                 }
-                Err(status_error(status, has_session, &body))
+                Err(status_error(status, has_session, &body, &redactor))
             }
         }
     }
 
     /// Opens the legacy stream for what the server says on its own, or resumes one. `None`: the
     /// server has no such stream.
-    pub(super) async fn stream(&self, extra: HeaderMap) -> Result<Option<MessageStream>, UpstreamError> {
-        let response = self
-            .client
-            .request(Method::GET, self.url.clone())
-            .headers((*self.headers).clone())
-            .headers(extra)
-            .header(header::ACCEPT, "text/event-stream")
-            .send()
-            .await
-            .map_err(transport_error)?;
+    pub(super) async fn stream(&self, mut extra: HeaderMap) -> Result<Option<MessageStream>, UpstreamError> {
+        if let Some((_, token)) = self.own_token(&extra).await? {
+            extra.insert(header::AUTHORIZATION, token);
+        }
+        let redactor = self.redactor_for(&extra);
+        let request = self.request(Method::GET, extra).header(header::ACCEPT, "text/event-stream");
+        let response = request.send().await.map_err(transport_error)?;
         let status = response.status();
+        refuse_encoded(response.headers())?;
         match content_type(response.headers()) {
-            Content::EventStream if status.is_success() => Ok(Some(MessageStream::new(response, self.max_bytes))),
+            Content::EventStream if status.is_success() => {
+                Ok(Some(MessageStream::new(response, redactor, self.max_bytes)))
+            }
             _ if status == StatusCode::METHOD_NOT_ALLOWED => Ok(None),
-            _ => Err(status_error(status, true, &[])),
+            _ => Err(status_error(status, true, &[], &redactor)),
         }
     }
 
     /// Ends a legacy session; a failure changes nothing.
-    pub(super) async fn delete(&self, extra: HeaderMap) {
-        let request =
-            self.client.request(Method::DELETE, self.url.clone()).headers((*self.headers).clone()).headers(extra);
-        if let Err(cause) = request.send().await {
-            tracing::debug!(%cause, "an upstream session was not ended");
+    pub(super) async fn delete(&self, mut extra: HeaderMap) {
+        if let Ok(Some((_, token))) = self.own_token(&extra).await {
+            extra.insert(header::AUTHORIZATION, token);
+        }
+        if let Err(cause) = self.request(Method::DELETE, extra).send().await {
+            tracing::debug!(cause = EgressClient::cause(cause), "an upstream session was not ended");
         }
     }
 }
@@ -161,34 +207,44 @@ fn is_answer(message: &Envelope) -> bool {
 }
 
 fn transport_error(cause: reqwest::Error) -> UpstreamError {
-    let mut text = cause.to_string();
-    let mut source = std::error::Error::source(&cause);
-    while let Some(inner) = source {
-        text = inner.to_string();
-        source = inner.source();
+    if let Some(refused) = EgressClient::refusal(&cause) {
+        return UpstreamError::Egress(refused.to_string());
     }
+    let connecting = cause.is_connect();
+    let text = EgressClient::cause(cause);
     // Whatever was not even connected cannot have been executed.
-    if cause.is_connect() { UpstreamError::Unreachable(text) } else { UpstreamError::Died(text) }
+    if connecting { UpstreamError::Unreachable(text) } else { UpstreamError::Died(text) }
 }
 
-fn status_error(status: StatusCode, has_session: bool, body: &[u8]) -> UpstreamError {
+/// We ask for no compression and undo none: a small answer cannot become a large one here.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), UpstreamError> {
+    let plain = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"identity") || v.is_empty();
+    match headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+        true => Ok(()),
+        false => Err(UpstreamError::Garbage("it is compressed, which nobody asked for".to_owned())),
+    }
+}
+
+fn status_error(status: StatusCode, has_session: bool, body: &[u8], redactor: &Redactor) -> UpstreamError {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => UpstreamError::Unauthorized(status.as_u16()),
         StatusCode::NOT_FOUND if has_session => UpstreamError::SessionGone,
-        _ => UpstreamError::Http { status: status.as_u16(), body: shown(body) },
+        _ => UpstreamError::Http { status: status.as_u16(), body: shown(body, redactor) },
     }
 }
 
-/// The start of a body for an error text: one line, printable.
-fn shown(body: &[u8]) -> String {
-    String::from_utf8_lossy(body).chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_BODY_CHARS).collect()
+/// The start of a body for an error text: one line, printable, without our credentials.
+fn shown(body: &[u8], redactor: &Redactor) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text = redactor.text(&text);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_BODY_CHARS).collect()
 }
 
-async fn whole_body(mut response: Response, max_bytes: usize) -> Result<Bytes, UpstreamError> {
+pub(crate) async fn whole_body(mut response: Response, max_bytes: usize) -> Result<Bytes, UpstreamError> {
     if response.content_length().is_some_and(|n| n > max_bytes as u64) {
         return Err(UpstreamError::TooLarge(max_bytes));
     }
-    let died = |cause: reqwest::Error| UpstreamError::Died(cause.to_string());
+    let died = |cause: reqwest::Error| UpstreamError::Died(EgressClient::cause(cause));
     let Some(first) = response.chunk().await.map_err(died)? else { return Ok(Bytes::new()) };
     let mut whole: Option<BytesMut> = None;
     let mut length = first.len();
@@ -216,24 +272,25 @@ pub(super) fn parse(bytes: Bytes, max_bytes: usize) -> Result<Envelope, Upstream
 pub(super) struct MessageStream {
     response: Response,
     parser: SseParser,
+    redactor: Redactor,
     max_bytes: usize,
 }
 
 impl MessageStream {
-    fn new(response: Response, max_bytes: usize) -> Self {
-        Self { response, parser: SseParser::new(max_bytes), max_bytes }
+    fn new(response: Response, redactor: Redactor, max_bytes: usize) -> Self {
+        Self { response, parser: SseParser::new(max_bytes), redactor, max_bytes }
     }
 
     /// The next message; `None` at the end. Can be dropped and called again without loss.
     pub(super) async fn next(&mut self) -> Result<Option<Envelope>, UpstreamError> {
         loop {
             if let Some(event) = self.parser.next_event()? {
-                return parse(event, self.max_bytes).map(Some);
+                return parse(self.redactor.message(event), self.max_bytes).map(Some);
             }
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.parser.feed(&chunk)?,
                 Ok(None) => return Ok(None),
-                Err(cause) => return Err(UpstreamError::Died(cause.to_string())),
+                Err(cause) => return Err(UpstreamError::Died(EgressClient::cause(cause))),
             }
         }
     }

@@ -134,6 +134,7 @@ impl McpUpstream {
                 tokio::time::sleep(SWEEP_PERIOD).await;
                 let Some(upstream) = weak.upgrade() else { return };
                 upstream.legacy.sweep();
+                upstream.modern.sweep();
             }
         });
         upstream

@@ -27,7 +27,7 @@ mod switchboard;
 mod tasks;
 
 pub use connection::ServerFacts;
-pub(crate) use http::HttpTarget;
+pub(crate) use http::{HttpTarget, whole_body};
 pub use listen::ListenFilter;
 pub use listing::ListKind;
 pub(crate) use mcp::McpUpstream;

@@ -2,7 +2,8 @@
 //!
 //! Invariants: the child has a process group of its own, which ends with it; its environment is
 //! what the spec says and PATH, HOME and LANG; its stderr goes to our log, and its last lines into
-//! the error that tells of its end; a message longer than the bound ends it.
+//! the error that tells of its end; what it says of its secrets is written over first; a message longer
+//! than the bound ends it.
 //! Left out: restarts with back-off (see `audience`), since a fresh process needs a handshake.
 //! If this node is killed outright, the child sees end of file on stdin and is expected to end.
 
@@ -24,14 +25,17 @@ use tokio::{
 };
 
 use super::{http::parse, switchboard::Switchboard};
-use crate::UpstreamError;
+use crate::{UpstreamError, redact::Redactor};
 
 /// Messages waiting to be written; a child that does not read makes callers wait.
 const WRITE_QUEUE: usize = 256;
 /// Lines of stderr kept for error texts.
 const KEPT_STDERR_LINES: usize = 12;
-/// Longest stderr line that is kept or logged, in bytes.
+/// Longest stderr line that is kept or logged, in characters.
 const MAX_STDERR_LINE: usize = 512;
+/// Longest stderr line that is read, in bytes; of a longer one nothing is shown if it holds a secret, since
+/// the cut may go through another.
+const MAX_READ_STDERR_LINE: usize = 8 * 1024;
 /// Between the polite and the hard end of a process.
 const TERM_GRACE: Duration = Duration::from_secs(2);
 /// How long the status, and then the last of stderr, may take once stdout has ended: on a busy machine a
@@ -51,6 +55,8 @@ pub(crate) struct StdioTarget {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) secret_env: BTreeMap<String, SecretString>,
     pub(crate) cwd: Option<String>,
+    /// Finds its secrets in what it says.
+    pub(crate) redactor: Redactor,
     pub(crate) max_bytes: usize,
 }
 
@@ -93,11 +99,12 @@ impl StdioProcess {
         let (stop, stopped) = mpsc::channel(1);
         let tail = Tail::default();
         tokio::spawn(write_all(stdin, to_write));
-        let stderr = tokio::spawn(read_stderr(target.plugin.clone(), stderr, tail.clone()));
+        let stderr = tokio::spawn(read_stderr(target.plugin.clone(), stderr, tail.clone(), target.redactor.clone()));
         let reader = Reader {
             plugin: target.plugin.clone(),
             switchboard: switchboard.clone(),
             writer: writer.downgrade(),
+            redactor: target.redactor.clone(),
             max_bytes: target.max_bytes,
         };
         tokio::spawn(supervise(child, stdout, reader, stopped, LastWords { stderr, tail }));
@@ -143,11 +150,11 @@ fn one_line(body: Bytes) -> Bytes {
     body.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect()
 }
 
-async fn read_stderr(plugin: String, stderr: impl AsyncRead + Unpin, tail: Tail) {
+async fn read_stderr(plugin: String, stderr: impl AsyncRead + Unpin, tail: Tail, redactor: Redactor) {
     let mut reader = BufReader::new(stderr);
     let mut line = BytesMut::new();
-    while let Ok(true) = read_line(&mut reader, &mut line, MAX_STDERR_LINE, true).await {
-        let text = String::from_utf8_lossy(&line.split()).trim_end().to_owned();
+    while let Ok(true) = read_line(&mut reader, &mut line, MAX_READ_STDERR_LINE, true).await {
+        let text = shown_line(&line.split(), &redactor);
         tracing::info!(plugin, line = text, "stderr of an upstream process");
         let mut tail = tail.lock();
         if tail.len() == KEPT_STDERR_LINES {
@@ -155,6 +162,16 @@ async fn read_stderr(plugin: String, stderr: impl AsyncRead + Unpin, tail: Tail)
         }
         tail.push_back(text);
     }
+}
+
+/// A line of stderr as it may be seen.
+fn shown_line(line: &[u8], redactor: &Redactor) -> String {
+    let text = String::from_utf8_lossy(line);
+    let shown = redactor.text(text.trim_end());
+    if line.len() == MAX_READ_STDERR_LINE && shown != text.trim_end() {
+        return "[a long line with a secret in it]".to_owned();
+    }
+    shown.chars().take(MAX_STDERR_LINE).collect()
 }
 
 /// Reads one line without its end into `line`. `false` at the end of the input. A longer line is
@@ -191,6 +208,7 @@ struct Reader {
     switchboard: Arc<Switchboard>,
     /// Weak: the writer must end when the last user of the process goes.
     writer: mpsc::WeakSender<Bytes>,
+    redactor: Redactor,
     max_bytes: usize,
 }
 
@@ -213,7 +231,7 @@ impl Reader {
                 }
                 continue;
             }
-            match parse(line, self.max_bytes) {
+            match parse(self.redactor.message(line), self.max_bytes) {
                 Ok(message) => self.take(message).await,
                 // Which call it was meant for cannot be known.
                 Err(fault) => return Some(fault),

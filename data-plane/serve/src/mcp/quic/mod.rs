@@ -12,6 +12,7 @@
 mod call;
 mod connection;
 mod ending;
+pub(crate) mod fuzzing;
 mod head;
 mod limits;
 mod lines;

@@ -85,6 +85,15 @@ impl McpUpstream {
                 let (_, connection) = self.connection(request).await?;
                 self.start_on(request, &connection).await
             }
+            // The server refused the caller's token before it looked at the request: another one, once.
+            Err(cause @ UpstreamError::Unauthorized(401)) => {
+                let (Some((auth, behalf)), Some(token)) = (self.behalf(request)?, connection.authorization()) else {
+                    return Err(cause);
+                };
+                auth.refused(Some(&behalf), &token);
+                let (_, connection) = self.connection(request).await?;
+                self.start_on(request, &connection).await
+            }
             Err(UpstreamError::Rpc(error)) if error.code == RpcError::HEADER_MISMATCH => {
                 // The schema that told us the headers is old; the server executed nothing.
                 self.lists[ListKind::Tools as usize].invalidate();

@@ -2,15 +2,19 @@
 
 use std::{future::Future, sync::Arc, time::Instant};
 
+use http::HeaderValue;
 use provost_mcp::Era;
 use tokio::sync::broadcast;
 
 use super::{
-    super::{audience::Audience, connection::Connection, handshake, listing::ListCache},
+    super::{audience::Audience, connection::Connection, handshake, http::HttpTarget, listing::ListCache},
     McpUpstream, Target,
     sessions::Asking,
 };
-use crate::{ExecuteRequest, UpstreamError};
+use crate::{
+    ExecuteRequest, UpstreamError,
+    oauth::{Authorizer, Behalf},
+};
 
 impl McpUpstream {
     pub(super) async fn era(&self) -> Result<Era, UpstreamError> {
@@ -34,33 +38,42 @@ impl McpUpstream {
     }
 
     async fn find_era(&self) -> Result<Era, UpstreamError> {
-        let tried = tokio::time::timeout(handshake::DISCOVER_TIMEOUT, self.connect_modern()).await;
+        let catalogue = Audience::catalogue();
+        let modern = self.connect_modern(&catalogue, None);
+        let tried = tokio::time::timeout(handshake::DISCOVER_TIMEOUT, modern).await;
         match tried {
             Ok(Ok(_)) => return Ok(Era::Modern),
             Ok(Err(
-                cause @ (UpstreamError::Unreachable(_) | UpstreamError::Egress(_) | UpstreamError::Unauthorized(_)),
+                cause @ (UpstreamError::Unreachable(_)
+                | UpstreamError::Egress(_)
+                | UpstreamError::Unauthorized(_)
+                | UpstreamError::Token(_)),
             )) => return Err(cause),
             Ok(Err(cause)) => tracing::debug!(plugin = self.plugin, %cause, "not of the modern era"),
             Err(_) => tracing::debug!(plugin = self.plugin, "no answer to discovery"),
         }
-        self.connect_legacy(&Audience::catalogue(), Asking::Owner).await?;
+        self.connect_legacy(&Audience::catalogue(), Asking::Owner, None).await?;
         Ok(Era::Legacy)
     }
 
     /// The connection that lists, and in the modern era serves all.
     pub(super) async fn catalogue(&self) -> Result<Arc<Connection>, UpstreamError> {
         match self.era().await? {
-            Era::Modern => self.connect_modern().await,
-            Era::Legacy => self.connect_legacy(&Audience::catalogue(), Asking::Owner).await,
+            Era::Modern => self.connect_modern(&Audience::catalogue(), None).await,
+            Era::Legacy => self.connect_legacy(&Audience::catalogue(), Asking::Owner, None).await,
         }
     }
 
-    pub(super) async fn connect_modern(&self) -> Result<Arc<Connection>, UpstreamError> {
+    async fn connect_modern(
+        &self,
+        audience: &Audience,
+        token: Option<&HeaderValue>,
+    ) -> Result<Arc<Connection>, UpstreamError> {
         self.modern
-            .get(&Audience::catalogue(), || {
+            .get(audience, || {
                 self.in_time(async {
                     match &self.target {
-                        Target::Http(target) => handshake::discover_http(target).await,
+                        Target::Http(target) => handshake::discover_http(&on_behalf(target, token)).await,
                         Target::Stdio(target) => handshake::discover_stdio(target).await,
                     }
                 })
@@ -72,16 +85,20 @@ impl McpUpstream {
         &self,
         audience: &Audience,
         asking: Asking,
+        token: Option<&HeaderValue>,
     ) -> Result<Arc<Connection>, UpstreamError> {
         let capabilities = audience.capabilities(handshake::full_capabilities());
         self.legacy
             .get(audience, || {
                 self.in_time(async {
                     let connection = match &self.target {
+                        // Not with tokens: a plugin with its callers' rights has no kin.
                         _ if let Some((kin, target)) = self.sharing(audience) => {
                             self.shared_session(kin, target, audience, &capabilities, asking).await?
                         }
-                        Target::Http(target) => handshake::initialize_http(target, &capabilities, false).await?,
+                        Target::Http(target) => {
+                            handshake::initialize_http(&on_behalf(target, token), &capabilities, false).await?
+                        }
                         Target::Stdio(target) => handshake::initialize_stdio(target, &capabilities).await?,
                     };
                     self.hear_changes(&connection);
@@ -125,13 +142,61 @@ impl McpUpstream {
         &self,
         request: &ExecuteRequest<'_>,
     ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
-        match self.era().await? {
-            Era::Modern => Ok((Audience::catalogue(), self.connect_modern().await?)),
-            Era::Legacy => {
-                let audience = Audience::of(request.client, request.principal, self.over_stdio());
-                let connection = self.connect_legacy(&audience, Asking::Owner).await?;
-                Ok((audience, connection))
+        let era = self.era().await?;
+        let Some((auth, behalf)) = self.behalf(request)? else { return self.connect(era, request, None).await };
+        let token = auth.header(Some(&behalf)).await?;
+        match self.connect(era, request, Some((&behalf, token.clone()))).await {
+            // The handshake is refused, and nothing was executed: another token, once.
+            Err(UpstreamError::Unauthorized(401)) => {
+                auth.refused(Some(&behalf), &token);
+                let token = auth.header(Some(&behalf)).await?;
+                self.connect(era, request, Some((&behalf, token))).await
             }
+            connected => connected,
         }
     }
+
+    /// A connection whose requests carry the token from now on. Over a legacy session that is the token of its
+    /// caller's last call.
+    async fn connect(
+        &self,
+        era: Era,
+        request: &ExecuteRequest<'_>,
+        behalf: Option<(&Behalf<'_>, HeaderValue)>,
+    ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
+        let token = behalf.as_ref().map(|(_, token)| token);
+        let (audience, connection) = match era {
+            Era::Modern => {
+                let audience =
+                    behalf.as_ref().map_or_else(Audience::catalogue, |(behalf, _)| Audience::behalf(behalf.key()));
+                let connection = self.connect_modern(&audience, token).await?;
+                (audience, connection)
+            }
+            Era::Legacy => {
+                let audience = Audience::of(request.client, request.principal, self.over_stdio());
+                let connection = self.connect_legacy(&audience, Asking::Owner, token).await?;
+                (audience, connection)
+            }
+        };
+        if let Some((_, token)) = behalf {
+            connection.authorize(token);
+        }
+        Ok((audience, connection))
+    }
+
+    /// On whose behalf the upstream is called, where it is called with its callers' rights. Never with the
+    /// plugin's own in their place.
+    pub(super) fn behalf<'a>(
+        &'a self,
+        request: &ExecuteRequest<'a>,
+    ) -> Result<Option<(&'a Authorizer, Behalf<'a>)>, UpstreamError> {
+        let Target::Http(target) = &self.target else { return Ok(None) };
+        let Some(auth) = target.auth().filter(|auth| auth.exchanges()) else { return Ok(None) };
+        let subject = request.subject.ok_or(UpstreamError::NoSubject)?;
+        Ok(Some((auth, Behalf { principal: request.principal, subject })))
+    }
+}
+
+fn on_behalf(target: &HttpTarget, token: Option<&HeaderValue>) -> HttpTarget {
+    token.map_or_else(|| target.clone(), |token| target.on_behalf(token))
 }

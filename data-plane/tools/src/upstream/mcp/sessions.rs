@@ -146,7 +146,7 @@ impl McpUpstream {
             }
             self.sessions.known.lock().retain(|known, (session, _)| known != owner || session.id != gone);
         }
-        Ok(self.connect_legacy(&audience, Asking::Nobody).await?.share())
+        Ok(self.connect_legacy(&audience, Asking::Nobody, None).await?.share())
     }
 
     /// Where legacy HTTP sessions are shared.

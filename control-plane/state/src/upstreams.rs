@@ -1,0 +1,149 @@
+//! The rules that a plugin's credentials and its way out keep.
+//!
+//! Invariants: a document names one place for the upstream's credentials, and its own addresses are among
+//! those that it allows itself; what a node would refuse at once is refused here, with its field.
+//! Left out: what a name resolves to, and what a node's configuration allows (the nodes).
+
+use provost_types::{EgressSpec, HostPattern, HttpPlugin, OAuthClient, PrivateRange, SecretRef, UpstreamAuth};
+use url::{Host, Url};
+
+use crate::fields::Check;
+
+const BASE: &str = "spec.source.mcp-http";
+/// Hosts, or ranges, of one plugin.
+const MAX_EGRESS: usize = 64;
+/// Query parameters with a secret of one plugin.
+const MAX_QUERY: usize = 16;
+/// Bytes of a text of a client's: its id, scope, resource, audience.
+const MAX_TEXT_BYTES: usize = 2_048;
+
+/// Secrets beside those of headers, with the fields that name them.
+pub(crate) fn more_secrets(http: &HttpPlugin) -> Vec<(String, &SecretRef)> {
+    let mut found: Vec<(String, &SecretRef)> =
+        http.secret_query.iter().map(|(key, reference)| (format!("{BASE}.secretQuery.{key}"), reference)).collect();
+    if let Some(auth) = &http.auth {
+        let (base, client) = (auth_base(auth), auth.client());
+        if let Some(secret) = &client.client_secret {
+            found.push((format!("{base}.clientSecret"), secret));
+        }
+        if let Some(jwt) = &client.private_key_jwt {
+            found.push((format!("{base}.privateKeyJwt.key"), &jwt.key));
+        }
+    }
+    found
+}
+
+fn auth_base(auth: &UpstreamAuth) -> String {
+    let way = match auth {
+        UpstreamAuth::ClientCredentials(_) => "clientCredentials",
+        UpstreamAuth::TokenExchange(_) => "tokenExchange",
+    };
+    format!("{BASE}.auth.{way}")
+}
+
+/// Checks what is new beside URL and headers.
+pub(crate) fn check(check: &mut Check<'_>, http: &HttpPlugin) {
+    check.require(http.secret_query.len() <= MAX_QUERY, &format!("{BASE}.secretQuery"), || {
+        format!("has more than {MAX_QUERY} parameters")
+    });
+    for key in http.secret_query.keys() {
+        let given = Url::parse(&http.url).is_ok_and(|url| url.query_pairs().any(|(k, _)| k == key.as_str()));
+        check.require(!key.is_empty() && !given, &format!("{BASE}.secretQuery.{key}"), || {
+            "needs a name that the URL does not have already".into()
+        });
+    }
+    if let Some(egress) = &http.egress {
+        check_egress(check, egress, http);
+    }
+    if let Some(auth) = &http.auth {
+        let mut headers = http.headers.keys().chain(http.secret_headers.keys());
+        check.require(!headers.any(|h| h.eq_ignore_ascii_case("authorization")), &format!("{BASE}.auth"), || {
+            "gives the `authorization` header, which `headers` or `secretHeaders` give too; keep one".into()
+        });
+        check_client(check, &auth_base(auth), auth.client());
+    }
+}
+
+fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
+    for (field, count) in [("allowHosts", egress.allow_hosts.len()), ("allowPrivate", egress.allow_private.len())] {
+        check.require(count <= MAX_EGRESS, &format!("{BASE}.egress.{field}"), || {
+            format!("has {count} entries; at most {MAX_EGRESS} can be")
+        });
+    }
+    let mut hosts = Vec::new();
+    for text in &egress.allow_hosts {
+        match text.parse::<HostPattern>() {
+            Ok(host) => hosts.push(host),
+            Err(cause) => check.require(false, &format!("{BASE}.egress.allowHosts"), || cause.to_string()),
+        }
+    }
+    for text in &egress.allow_private {
+        if let Err(cause) = text.parse::<PrivateRange>() {
+            check.require(false, &format!("{BASE}.egress.allowPrivate"), || cause.to_string());
+        }
+    }
+    if hosts.is_empty() {
+        return;
+    }
+    let client = http.auth.as_ref().map(|auth| auth.client());
+    let written = [Some(&http.url), client.and_then(|c| c.token_url.as_ref()), client.and_then(|c| c.issuer.as_ref())];
+    for url in written.into_iter().flatten().filter_map(|text| Url::parse(text).ok()) {
+        let host = url.host_str().unwrap_or_default();
+        check.require(hosts.iter().any(|pattern| pattern.matches(host)), &format!("{BASE}.egress.allowHosts"), || {
+            format!("lacks `{host}`, which the plugin itself names")
+        });
+    }
+}
+
+fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient) {
+    match (&client.token_url, &client.issuer) {
+        (Some(url), None) => endpoint(check, &format!("{base}.tokenUrl"), url),
+        (None, Some(url)) => endpoint(check, &format!("{base}.issuer"), url),
+        _ => check.require(false, base, || "needs `tokenUrl` or `issuer`, and not both".into()),
+    }
+    let one = client.client_secret.is_some() != client.private_key_jwt.is_some();
+    check.require(one, base, || "needs `clientSecret` or `privateKeyJwt`, and not both".into());
+    check.require(!client.client_id.is_empty(), &format!("{base}.clientId"), || "is empty".into());
+    let texts = [
+        ("clientId", Some(&client.client_id)),
+        ("scope", Some(&client.scope)),
+        ("resource", client.resource.as_ref()),
+        ("audience", client.audience.as_ref()),
+    ];
+    for (field, text) in texts {
+        let good = text.is_none_or(|t| t.len() <= MAX_TEXT_BYTES && !t.chars().any(char::is_control));
+        check.require(good, &format!("{base}.{field}"), || {
+            format!("is longer than {MAX_TEXT_BYTES} bytes, or has control characters")
+        });
+    }
+    if let Some(resource) = &client.resource {
+        let good = Url::parse(resource).is_ok_and(|url| url.fragment().is_none());
+        check.require(good, &format!("{base}.resource"), || {
+            format!("`{resource}` is not an absolute URI without a fragment (RFC 8707)")
+        });
+    }
+    let prefixed = client.client_secret.iter().chain(client.private_key_jwt.iter().map(|j| &j.key));
+    for reference in prefixed {
+        check.require(reference.prefix.is_empty(), &format!("{base}.clientSecret.prefix"), || {
+            "is for headers; leave it out".into()
+        });
+    }
+}
+
+fn endpoint(check: &mut Check<'_>, field: &str, text: &str) {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(cause) => return check.require(false, field, || format!("`{text}` is not a URL: {cause}")),
+    };
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    check.require(url.scheme() == "https" || (url.scheme() == "http" && loopback), field, || {
+        "must be `https://…`; `http://` only to this machine".into()
+    });
+    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    check.require(bare, field, || "carries a user name, a password or a fragment".into());
+}

@@ -1,0 +1,46 @@
+//! Where requests of the data plane may go, and the one client that they go with.
+//!
+//! Purpose: upstreams, token endpoints, discovery documents and key sets are fetched with an [`EgressClient`];
+//! its rule says which URLs and addresses it reaches.
+//! Invariants: a URL is checked before it is used, literals included; a name is resolved once for a
+//! connection and refused if any of its addresses is; only the checked addresses are connected to, so a
+//! second answer of the name server changes nothing; redirects are not followed and proxy variables are not
+//! read; answers are taken as they are, since nothing here decompresses.
+//! Left out: what operators configure for the process itself (log forwarding, witnesses, a key store), and
+//! what a child process connects to.
+
+mod address;
+mod client;
+mod rule;
+
+pub use client::{EgressClient, Lookup};
+pub use rule::EgressRule;
+use url::Url;
+
+/// Why an address is not reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AddressRefused(pub(crate) String);
+
+/// A URL that a rule lets through. Its name is still to be resolved, and checked then.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CheckedUrl(Url);
+
+impl CheckedUrl {
+    /// The URL.
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Adds a query parameter, which changes nothing of where it leads.
+    pub(crate) fn add_query(&mut self, key: &str, value: &str) {
+        self.0.query_pairs_mut().append_pair(key, value);
+    }
+}
+
+impl std::fmt::Debug for CheckedUrl {
+    /// Without the query, which may carry a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.0.origin().ascii_serialization(), self.0.path())
+    }
+}

@@ -1,0 +1,130 @@
+//! A client at a token endpoint: who it is, and what it is answered.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderValue, header};
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use url::form_urlencoded;
+
+use super::{SigningKey, endpoint::Place};
+use crate::{UpstreamError, egress::EgressClient, redact::Redactor, upstream::whole_body};
+
+/// Longest answer of a token endpoint.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// How much of what it says about an error is shown.
+const MAX_SHOWN_CHARS: usize = 200;
+/// How long a signed assertion holds.
+const ASSERTION_LIFE: Duration = Duration::from_secs(60);
+
+/// How the client proves who it is.
+pub(crate) enum ClientIdentity {
+    /// By a secret in HTTP Basic.
+    Basic { id: String, secret: SecretString },
+    /// By a secret in the form.
+    Body { id: String, secret: SecretString },
+    /// By a signature.
+    Signed { id: String, key: SigningKey },
+}
+
+/// The form of a token request.
+#[derive(Default)]
+pub(super) struct Form(Vec<(&'static str, String)>);
+
+impl Form {
+    pub(super) fn add(&mut self, key: &'static str, value: &str) {
+        self.0.push((key, value.to_owned()));
+    }
+
+    fn encode(&self) -> String {
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish()
+    }
+}
+
+/// What a token endpoint gives.
+#[derive(Deserialize)]
+pub(super) struct TokenAnswer {
+    pub(super) access_token: String,
+    pub(super) token_type: String,
+    #[serde(default)]
+    pub(super) expires_in: Option<u64>,
+    #[serde(default)]
+    pub(super) issued_token_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+}
+
+/// Asks for a token.
+pub(super) async fn ask(
+    http: &EgressClient,
+    place: &Place,
+    identity: &ClientIdentity,
+    mut form: Form,
+    redactor: &Redactor,
+) -> Result<TokenAnswer, UpstreamError> {
+    let basic = identify(identity, place, &mut form)?;
+    let mut request = http
+        .request(Method::POST, &place.url)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::ACCEPT, "application/json")
+        .body(form.encode());
+    if let Some(basic) = basic {
+        request = request.header(header::AUTHORIZATION, basic);
+    }
+    let response = request.send().await.map_err(|cause| match EgressClient::refusal(&cause) {
+        Some(address) => address.into(),
+        None => UpstreamError::Token(format!("the token endpoint cannot be reached: {}", EgressClient::cause(cause))),
+    })?;
+    let status = response.status();
+    let body = whole_body(response, MAX_ANSWER_BYTES).await.map_err(|cause| UpstreamError::Token(cause.to_string()))?;
+    if status.is_success() {
+        // The parser's words do not repeat the body, which holds a token.
+        return serde_json::from_slice(&body)
+            .map_err(|_| UpstreamError::Token("the token endpoint's answer holds no token".to_owned()));
+    }
+    let why = match serde_json::from_slice::<ErrorAnswer>(&body) {
+        Ok(answer) => format!("`{}` {}", answer.error, answer.error_description),
+        Err(_) => String::new(),
+    };
+    let shown: String = redactor.text(why.trim()).chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect();
+    Err(UpstreamError::Token(format!("the token endpoint answered HTTP {} {shown}", status.as_u16()).trim().to_owned()))
+}
+
+/// Adds what proves the client's identity; a header if that is how.
+fn identify(identity: &ClientIdentity, place: &Place, form: &mut Form) -> Result<Option<HeaderValue>, UpstreamError> {
+    match identity {
+        ClientIdentity::Basic { id, secret } => {
+            let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let pair = BASE64_STANDARD.encode(format!("{}:{}", encode(id), encode(secret.expose_secret())));
+            let mut value = HeaderValue::from_str(&format!("Basic {pair}"))
+                .map_err(|_| UpstreamError::Config("the client's secret cannot be sent".to_owned()))?;
+            value.set_sensitive(true);
+            Ok(Some(value))
+        }
+        ClientIdentity::Body { id, secret } => {
+            form.add("client_id", id);
+            form.add("client_secret", secret.expose_secret());
+            Ok(None)
+        }
+        ClientIdentity::Signed { id, key } => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let once = format!("{:032x}", rand::random::<u128>());
+            let claims = json!({
+                "iss": id, "sub": id, "aud": place.audience, "iat": now,
+                "exp": now + ASSERTION_LIFE.as_secs(), "jti": once,
+            });
+            form.add("client_id", id);
+            form.add("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+            form.add("client_assertion", &key.sign(&claims)?);
+            Ok(None)
+        }
+    }
+}
