@@ -101,6 +101,9 @@ fn of_data_plane(node: &Node) -> Vec<Sample> {
     samples
 }
 
+/// Name, help, and the value of a plugin.
+type Gauge = (&'static str, &'static str, fn(&Pressure) -> u64);
+
 /// Calls on the node and towards each upstream.
 fn of_load(node: &Node) -> Vec<Sample> {
     let mut samples = vec![
@@ -120,7 +123,7 @@ fn of_load(node: &Node) -> Vec<Sample> {
         },
     ];
     let pressures = node.pressures();
-    let gauges: [(&'static str, &'static str, fn(&Pressure) -> u64); 3] = [
+    let gauges: [Gauge; 3] = [
         ("provost_upstream_open", "1 while a plugin's upstream fails and is not called.", |p| p.is_open.into()),
         ("provost_upstream_running", "Calls of a plugin that run on this node.", |p| p.running as u64),
         ("provost_upstream_waiting", "Calls of a plugin that wait for a place on this node.", |p| p.waiting as u64),
