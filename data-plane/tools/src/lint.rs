@@ -100,9 +100,12 @@ fn collect(value: &serde_json::Value, out: &mut String) {
     }
 }
 
+/// Whether a character is of a kind that people do not see.
+type IsHidden = fn(char) -> bool;
+
 /// Characters that people do not see.
 fn hidden(texts: &str, warnings: &mut Vec<String>) {
-    let kinds: [(&str, fn(char) -> bool); 4] = [
+    let kinds: [(&str, IsHidden); 4] = [
         (
             "has zero-width characters",
             |c| matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{00ad}'),

@@ -90,7 +90,7 @@ impl Alias {
         let deprecated = self.spec.deprecated.clone().unwrap_or_default();
         let until = deprecated.until.unwrap_or_default();
         let text = format!("the tool {name} is out of use since {until}. {}", deprecated.message);
-        Rejection::new(RejectionKind::NotFound, "PV-TOOL-RETIRED", text.trim_end().to_owned())
+        Rejection::new(RejectionKind::Denied, "PV-TOOL-RETIRED", text.trim_end().to_owned())
     }
 
     /// What is said of the name now.
