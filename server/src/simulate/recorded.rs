@@ -188,3 +188,97 @@ pub fn is_pseudonym(text: &str) -> bool {
 pub fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn record(more: Value) -> Record<'static> {
+        let mut leaf = json!({
+            "call_id": "0".repeat(32), "epoch": 1, "phase": "intent", "principal": "ana", "plugin": "sql",
+            "mcp.method.name": "tools/call", "gen_ai.tool.name": "sql.query", "network.transport": "ws",
+            "client.address": "10.0.0.7:4711", "seq": 1, "tenant": "acme", "time_ns": "7", "v": 1,
+            "writer_id": "n", "writer_prev": "0".repeat(64),
+        });
+        for (key, value) in more.as_object().unwrap() {
+            leaf[key] = value.clone();
+        }
+        Record::decode(leaf.to_string().as_bytes()).unwrap()
+    }
+
+    fn read(more: Value) -> Option<Result<Recorded, Why>> {
+        let names = HashMap::from([(format!("p-{}", "1".repeat(32)), "sue".to_owned())]);
+        Recorded::read(&record(more), &names, |plugin| plugin == "sql")
+    }
+
+    #[test]
+    fn a_call_is_asked_about_as_it_was_made() {
+        let call = read(json!({})).unwrap().unwrap();
+        assert_eq!(
+            (call.principal.as_str(), call.action, call.target.as_str()),
+            ("ana", Action::CallTool, "sql.query")
+        );
+        assert_eq!((call.plugin.as_deref(), call.transport.as_str(), call.time_ns), (Some("sql"), "ws", 7));
+        assert_eq!((call.address, call.address_hidden), (Some([10, 0, 0, 7].into()), false));
+        assert_eq!(call.decided, Some(Effect::Allow));
+        for (error, decided) in [("PV-POLICY-DENIED", Some(Effect::Deny)), ("PV-QUOTA-EXHAUSTED", None)] {
+            let call = read(json!({ "phase": "denied", "error.type": error })).unwrap().unwrap();
+            assert_eq!(call.decided, decided, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_policy_is_not_asked_about_is_no_call() {
+        for more in [
+            json!({ "phase": "outcome" }),
+            json!({ "phase": "event" }),
+            json!({ "mcp.method.name": "tools/list" }),
+            json!({ "mcp.method.name": "tasks/get" }),
+            json!({ "gen_ai.tool.name": null }),
+            json!({ "principal": null }),
+        ] {
+            assert!(read(more.clone()).is_none(), "{more}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_guessed() {
+        let hidden = json!({ "principal": format!("p-{}", "1".repeat(32)), "client.address": null });
+        let call = read(hidden).unwrap().unwrap();
+        assert_eq!((call.principal.as_str(), call.address_hidden), ("sue", true));
+        for (more, why) in [
+            (json!({ "principal": format!("p-{}", "2".repeat(32)) }), "unknown_principal"),
+            (json!({ "gen_ai.tool.name": "sql.que…" }), "cut"),
+            (json!({ "plugin": null, "gen_ai.tool.name": "nothing.x" }), "no_plugin"),
+            (json!({ "mcp.method.name": "resources/read", "guards": ["card:mask=1"] }), "altered"),
+            (json!({ "mcp.method.name": "resources/read", "plugin": null }), "no_plugin"),
+        ] {
+            assert_eq!(read(more.clone()).unwrap().unwrap_err(), why, "{more}");
+        }
+        assert_eq!(read(json!({ "plugin": null })).unwrap().unwrap().plugin.as_deref(), Some("sql"));
+    }
+
+    #[test]
+    fn arguments_are_taken_only_as_they_came() {
+        let body = br#"{"name":"sql.query","arguments":{"sql":"x"}}"#;
+        let known = Arguments::Known(Some(r#"{"sql":"x"}"#.to_owned()));
+        let hash = json!("0".repeat(64));
+        for (more, body, expect) in [
+            (json!({}), &body[..], known),
+            (json!({}), b"{}", Arguments::Known(None)),
+            (json!({}), b"{", Arguments::Unknown("damaged")),
+            (json!({ "guards": ["card:report=1"] }), b"{}", Arguments::Known(None)),
+            (json!({ "guards": ["card:report=1", "email:mask=2"] }), b"{}", Arguments::Unknown("altered")),
+            (json!({ "redaction.policy": hash }), b"{}", Arguments::Known(None)),
+            (json!({ "redaction.policy": hash }), br#"{"arguments":"[redacted]"}"#, Arguments::Unknown("altered")),
+        ] {
+            assert_eq!(arguments_in(&record(more.clone()), body), expect, "{more}");
+        }
+        assert_eq!(arguments(&record(json!({})), Ok(BodyState::Erased(1))), Arguments::Unknown("erased"));
+        assert_eq!(arguments(&record(json!({})), Ok(BodyState::None)), Arguments::Unknown("no_body"));
+        assert_eq!(arguments(&record(json!({})), Err(BodyError::NoKey(1))), Arguments::Unknown("no_key"));
+    }
+}

@@ -73,3 +73,46 @@ fn a_later_snapshot_decides_as_if_compiled_anew() {
     let broken = first.policy("acme", "p", "permit(");
     assert_eq!(engine.recompile(&broken.0).unwrap_err(), broken.problems());
 }
+
+#[test]
+fn a_decision_costs_what_its_own_policies_cost() {
+    use provost_data_policy::{AccessRequest, Facts};
+    use provost_types::Action;
+
+    let cedar = (0..600).map(|n| {
+        format!(
+            "@id(\"p{n}\") forbid(principal, action, resource == Provost::Tool::\"plugin-{n}.tool\") \
+             when {{ context.ints.hasTag(\"limit\") && context.ints.getTag(\"limit\") > {n} }};"
+        )
+    });
+    let cedar: Vec<String> = cedar.collect();
+    let engine = World::acme()
+        .role("acme", "all", &["plugin-*"], &["ana"], None)
+        .policy("acme", "many", &cedar.join("\n"))
+        .engine();
+    let (tenant, principal) = (name("acme"), name("ana"));
+    let facts = Facts { arguments: Some(r#"{"limit":300}"#), transport: "http", ..Facts::default() };
+    let timed = |how: &dyn Fn(&AccessRequest<'_>) -> provost_types::Decision| {
+        let began = std::time::Instant::now();
+        let mut allowed = 0;
+        for n in 0..100 {
+            let target = format!("plugin-{}.tool", 250 + n);
+            let request = AccessRequest {
+                tenant: &tenant,
+                principal: &principal,
+                action: Action::CallTool,
+                plugin: target.split_once('.').map(|(plugin, _)| plugin),
+                target: &target,
+                facts: &facts,
+            };
+            allowed += usize::from(how(&request).is_allow());
+        }
+        assert_eq!(allowed, 50, "limits below 300 forbid");
+        began.elapsed() / 100
+    };
+    let first = timed(&|request| engine.decide(request, NOW));
+    let remembered = timed(&|request| engine.decide(request, NOW));
+    let all = timed(&|request| engine.decide_by_all(request, NOW));
+    println!("600 policies: first time {first:?}, remembered {remembered:?}, all evaluated {all:?}");
+    assert!(remembered * 5 < all, "{remembered:?} against {all:?}");
+}
