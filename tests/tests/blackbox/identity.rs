@@ -44,7 +44,7 @@ pub fn provider(idp: &Idp, more: Value) -> Value {
 pub fn call(dev: &Dev, token: &str, tool: &str) -> (u16, String, Value) {
     let arguments = if tool.ends_with("echo") { json!({ "text": "hi" }) } else { json!({}) };
     let body = modern("tools/call", json!({ "name": tool, "arguments": arguments }));
-    send(&dev.mcp().to_owned(), token, &body)
+    send(dev.mcp(), token, &body)
 }
 
 pub fn send(url: &str, token: &str, body: &Value) -> (u16, String, Value) {

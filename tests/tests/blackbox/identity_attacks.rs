@@ -27,7 +27,7 @@ fn what_is_not_quite_good_is_refused() {
         json!({ "kty": "oct", "k": "AAAA", "kid": "oct" }),
     ]);
     let other = Idp::openid(vec![stranger.jwk("rsa")]);
-    let dev = Dev::start(Some(&resources(&provider(&idp, json!({ "leewaySeconds": 5 })))), &[]);
+    let dev = Dev::start(Some(&resources(&provider(&idp, json!({ "leewaySeconds": 60 })))), &[]);
     let good = idp.claims("ann", AUDIENCE, json!({}));
     let with = |more: Value| idp.claims("ann", AUDIENCE, more);
     let header = |more: Value| {
@@ -105,7 +105,7 @@ fn what_is_not_quite_good_is_refused() {
             rsa.token("rsa", &with(json!({ "aud": format!("{AUDIENCE}x") }))),
             "PV-AUTH-AUDIENCE",
         ),
-        ("over", rsa.token("rsa", &with(json!({ "exp": now_s() - 60 }))), "PV-AUTH-EXPIRED-TOKEN"),
+        ("over", rsa.token("rsa", &with(json!({ "exp": now_s() - 600 }))), "PV-AUTH-EXPIRED-TOKEN"),
         ("not yet", rsa.token("rsa", &with(json!({ "nbf": now_s() + 600 }))), "PV-AUTH-EXPIRED-TOKEN"),
         ("without end", rsa.token("rsa", &with(json!({ "exp": null }))), "PV-AUTH-TOKEN"),
         ("an end that is text", rsa.token("rsa", &with(json!({ "exp": "9999999999" }))), "PV-AUTH-TOKEN"),

@@ -142,7 +142,6 @@ mod tests {
             "off" => Some(&off),
             _ => None,
         })
-        .map(|(name, facts)| (name, facts))
     }
 
     #[test]

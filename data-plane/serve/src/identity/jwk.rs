@@ -195,7 +195,7 @@ mod tests {
         KeySet::parse(Bytes::copy_from_slice(json.as_bytes()))
     }
 
-    fn unverified<'t>(token: &'t str, algorithm: TokenAlgorithm) -> Unverified<'t> {
+    fn unverified(token: &str, algorithm: TokenAlgorithm) -> Unverified<'_> {
         // The examples of the RFCs name no issuer, or no JSON at all: the parts are taken by hand.
         let (signed, signature) = token.rsplit_once('.').unwrap();
         Unverified::of_parts(algorithm, signed.as_bytes(), URL_SAFE_NO_PAD.decode(signature).unwrap())

@@ -127,8 +127,8 @@ impl KeySource {
     }
 
     async fn fetch(&self) {
-        let client = self.client.get_or_init(|| DocumentClient::new().ok());
-        let Some(client) = client else { return };
+        let make = || DocumentClient::new().inspect_err(|cause| tracing::error!(%cause, "no client for keys")).ok();
+        let Some(client) = self.client.get_or_init(make) else { return };
         match self.whence.keys(client).await {
             Ok(set) => {
                 tracing::debug!(issuer = %self.whence.issuer, "fetched keys");

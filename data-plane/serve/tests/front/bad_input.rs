@@ -36,7 +36,8 @@ async fn a_refused_caller_is_told_where_to_get_a_token() {
     let said = World::new().post(&[("authorization", "Bearer wrong")], TOOLS_LIST).await;
     assert_eq!(
         said.header("www-authenticate"),
-        "Bearer resource_metadata=\"http://127.0.0.1:8420/.well-known/oauth-protected-resource/mcp\""
+        "Bearer error=\"invalid_token\", \
+         resource_metadata=\"http://127.0.0.1:8420/.well-known/oauth-protected-resource/mcp\""
     );
 }
 
