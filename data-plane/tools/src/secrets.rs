@@ -5,9 +5,9 @@ use provost_types::{HttpPlugin, Name, PluginSource, PluginSpec};
 /// What begins a secret inside of a built-in's setting; `}` ends it.
 pub(crate) const SECRET_OPEN: &str = "${secret:";
 
-/// The secrets that a plugin is given, by name.
+/// The secrets that a plugin is given, by name, each once.
 pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
-    match &spec.source {
+    let mut names: Vec<Name> = match &spec.source {
         PluginSource::McpHttp(http) => of_http(http),
         PluginSource::McpStdio(stdio) => stdio.secret_env.values().map(|r| r.secret.clone()).collect(),
         PluginSource::Builtin(builtin) => builtin
@@ -16,7 +16,10 @@ pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
             .flat_map(|value| value.split(SECRET_OPEN).skip(1))
             .filter_map(|rest| Name::new(rest.split_once('}')?.0).ok())
             .collect(),
-    }
+    };
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn of_http(http: &HttpPlugin) -> Vec<Name> {

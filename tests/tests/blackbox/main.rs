@@ -1,6 +1,7 @@
 //! Black-box tests: they start the real binary and talk to it as its users do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
+mod attacks;
 mod audit_held;
 mod audit_privacy;
 mod audit_read;
