@@ -2,7 +2,8 @@
 
 use provost_types::{
     ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec,
-    PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
+    PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec, ToolAliasSpec,
+    ToolPinsSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};

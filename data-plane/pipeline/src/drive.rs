@@ -10,8 +10,7 @@ use provost_types::{
 use crate::{
     Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Executed, Execution, Guarded, GuardedParams,
     Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage,
-    Validated,
-    guard::GuardedLink,
+    Validated, guard::GuardedLink,
 };
 
 /// Runs one call from arrival to its durable end.

@@ -50,7 +50,14 @@ fn name(text: &str) -> Name {
 fn shield(cache: CacheSpec) -> Shield {
     let source = PluginSource::Builtin(BuiltinPlugin { name: "echo".to_owned(), config: Default::default() });
     let resilience = Some(Box::new(ResilienceSpec { cache, ..ResilienceSpec::default() }));
-    let spec = PluginSpec { description: String::new(), source, timeout_ms: 0, max_concurrency: 0, resilience, definitions: None };
+    let spec = PluginSpec {
+        description: String::new(),
+        source,
+        timeout_ms: 0,
+        max_concurrency: 0,
+        resilience,
+        definitions: None,
+    };
     Shield::new(&name("acme"), &name("up"), &spec)
 }
 

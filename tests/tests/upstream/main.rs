@@ -10,7 +10,7 @@ mod eras;
 mod listening;
 mod lists;
 mod npm_everything;
+mod oauth;
 mod resilience;
 mod several_nodes;
-mod oauth;
 mod toolbox;

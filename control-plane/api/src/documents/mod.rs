@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use provost_control_state::Draft;
 use provost_types::{
     ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec,
-    PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec,
-    ToolAliasSpec, ToolPinsSpec,
+    PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec,
+    TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use provost_wire::admin::Problem;
 

@@ -8,6 +8,7 @@ use crate::world::*;
 fn explain(world: &World, who: &str, tool: &str, facts: &Facts<'_>) -> Explanation {
     let (tenant, principal) = (name("acme"), name(who));
     let request = AccessRequest {
+        token: None,
         tenant: &tenant,
         principal: &principal,
         action: Action::CallTool,

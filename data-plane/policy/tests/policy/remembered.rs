@@ -100,6 +100,7 @@ impl Call {
         };
         let (tenant, principal) = (name("acme"), name(self.who));
         let request = AccessRequest {
+            token: None,
             tenant: &tenant,
             principal: &principal,
             action: Action::CallTool,

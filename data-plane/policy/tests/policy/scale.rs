@@ -98,6 +98,7 @@ fn a_decision_costs_what_its_own_policies_cost() {
         for n in 0..100 {
             let target = format!("plugin-{}.tool", 250 + n);
             let request = AccessRequest {
+                token: None,
                 tenant: &tenant,
                 principal: &principal,
                 action: Action::CallTool,

@@ -125,7 +125,14 @@ mod tests {
     pub(crate) fn spec(resilience: ResilienceSpec) -> PluginSpec {
         let source = PluginSource::Builtin(BuiltinPlugin { name: "echo".into(), config: Default::default() });
         let resilience = Some(Box::new(resilience));
-        PluginSpec { description: String::new(), source, timeout_ms: 5_000, max_concurrency: 0, resilience, definitions: None }
+        PluginSpec {
+            description: String::new(),
+            source,
+            timeout_ms: 5_000,
+            max_concurrency: 0,
+            resilience,
+            definitions: None,
+        }
     }
 
     #[test]

@@ -86,7 +86,14 @@ fn name(text: &str) -> Name {
 fn shield(spec: ResilienceSpec) -> Shield {
     let source = PluginSource::Builtin(BuiltinPlugin { name: "echo".into(), config: BTreeMap::new() });
     let resilience = Some(Box::new(spec));
-    let spec = PluginSpec { description: String::new(), source, timeout_ms: 0, max_concurrency: 0, resilience, definitions: None };
+    let spec = PluginSpec {
+        description: String::new(),
+        source,
+        timeout_ms: 0,
+        max_concurrency: 0,
+        resilience,
+        definitions: None,
+    };
     Shield::new(&name("acme"), &name("up"), &spec)
 }
 
@@ -124,6 +131,7 @@ async fn call_as(
         params: RawJson::from(params),
         client: &client,
         principal: &principal,
+        subject: None,
         deadline: Instant::now() + Duration::from_secs(30),
         revision: Revision(who.revision),
         call_id: CallId(1),
@@ -196,6 +204,7 @@ async fn a_cancelled_call_is_not_tried_again_and_gives_its_place_back() {
         params: RawJson::EMPTY_OBJECT,
         client: &facts,
         principal: &principal,
+        subject: None,
         deadline: Instant::now() + Duration::from_secs(3_600),
         revision: Revision(1),
         call_id: CallId(1),
