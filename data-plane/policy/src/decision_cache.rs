@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -63,7 +63,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct DecisionCache {
     shards: [RwLock<HashMap<u64, Entry>>; SHARDS],
-    hasher: RandomState,
+    /// Whoever makes two keys collide has one of them decided anew, no more.
+    hasher: BuildHasherDefault<DefaultHasher>,
 }
 
 impl DecisionCache {

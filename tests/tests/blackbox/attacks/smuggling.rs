@@ -79,11 +79,14 @@ fn a_request_has_one_meaning_or_none() {
     still_serves(&dev);
 }
 
+/// What it is, headers, and the status.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 #[test]
 fn headers_say_what_the_body_says() {
     let dev = Dev::start(None, &[]);
     let call = modern("tools/call", json!({ "name": "echo.echo", "arguments": { "text": "hi" } }));
-    let table: [(&str, &[(&str, &str)], u16); 9] = [
+    let table: [Case; 9] = [
         ("they agree", &[("mcp-method", "tools/call"), ("mcp-name", "echo.echo")], 200),
         ("another method", &[("mcp-method", "tools/list"), ("mcp-name", "echo.echo")], 400),
         ("another tool", &[("mcp-method", "tools/call"), ("mcp-name", "sql.query")], 400),

@@ -71,12 +71,12 @@ impl McpUpstream {
     ) -> Result<Arc<Connection>, UpstreamError> {
         self.modern
             .get(audience, || {
-                self.in_time(async {
+                Box::pin(self.in_time(async {
                     match &self.target {
                         Target::Http(target) => handshake::discover_http(&on_behalf(target, token)).await,
                         Target::Stdio(target) => handshake::discover_stdio(target).await,
                     }
-                })
+                }))
             })
             .await
     }
@@ -90,7 +90,7 @@ impl McpUpstream {
         let capabilities = audience.capabilities(handshake::full_capabilities());
         self.legacy
             .get(audience, || {
-                self.in_time(async {
+                Box::pin(self.in_time(async {
                     let connection = match &self.target {
                         // Not with tokens: a plugin with its callers' rights has no kin.
                         _ if let Some((kin, target)) = self.sharing(audience) => {
@@ -103,7 +103,7 @@ impl McpUpstream {
                     };
                     self.hear_changes(&connection);
                     Ok(connection)
-                })
+                }))
             })
             .await
     }
