@@ -55,6 +55,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long clients may remember that there is HTTP/3, in seconds.
 const ALT_SVC_AGE_S: u32 = 86_400;
+/// A connection that has had no request yet when idle ones are closed may still send its first one, if it
+/// comes so soon: it may be on its way.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
 /// The first byte of a TLS connection (RFC 8446, section 5.1: a handshake record).
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -246,9 +249,11 @@ impl<P: Plane + 'static> Frontend<P> {
         let draining = self.draining.clone();
         // HTTP/2 can say that it ends while requests are on their way; HTTP/1.1 only with an answer.
         let is_h2 = Arc::new(AtomicBool::new(false));
-        let seen = is_h2.clone();
+        let is_used = Arc::new(AtomicBool::new(false));
+        let (seen, used) = (is_h2.clone(), is_used.clone());
         let service = service_fn(move |request| {
             let (front, alt_svc, seen, peer) = (self.clone(), alt_svc.clone(), seen.clone(), peer.clone());
+            used.store(true, Ordering::Relaxed);
             async move {
                 let is_h2 = request.version() >= Version::HTTP_2;
                 seen.store(is_h2, Ordering::Relaxed);
@@ -265,6 +270,13 @@ impl<P: Plane + 'static> Frontend<P> {
         });
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let (mut is_told, mut is_closing) = (false, false);
+        let idle = async {
+            closing.cancelled().await;
+            if !is_used.load(Ordering::Relaxed) {
+                tokio::time::sleep(FIRST_REQUEST_GRACE).await;
+            }
+        };
+        let mut idle = pin!(idle);
         let ended = loop {
             tokio::select! {
                 ended = connection.as_mut() => break ended,
@@ -274,7 +286,7 @@ impl<P: Plane + 'static> Frontend<P> {
                         connection.as_mut().graceful_shutdown();
                     }
                 }
-                () = closing.cancelled(), if !is_closing => {
+                () = &mut idle, if !is_closing => {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
                 }
