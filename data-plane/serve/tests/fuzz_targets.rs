@@ -16,7 +16,7 @@ fn seeds() -> Vec<Vec<u8>> {
         call.to_owned(),
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#.to_owned(),
         r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32000,"message":"no"}}"#.to_owned(),
-        format!("mcp-method: tools/call\nmcp-name: =?base64?YS5i?=\n\n{{\"name\":\"a.b\"}}"),
+        "mcp-method: tools/call\nmcp-name: =?base64?YS5i?=\n\n{\"name\":\"a.b\"}".to_owned(),
         format!("x: y\n\n{schema}"),
         format!("{{\"authorization\":\"Bearer t\",\"endpoint\":\"/mcp/plugin\"}}\n{call}\n{call}"),
         "\n\n\n".to_owned(),
