@@ -62,9 +62,9 @@ fn engine(policies: usize) -> PolicyEngine {
     add(&mut snapshot, Some("acme"), "ana", Spec::Principal(PrincipalSpec::default()));
     for role in 0..10 {
         let id = format!("r{role}");
-        let rules = vec![RoleRule { tools: vec!["plugin-*".to_owned()], ..RoleRule::default() }];
+        let rules = vec![RoleRule { tools: ["plugin-*".to_owned()].into(), ..RoleRule::default() }];
         add(&mut snapshot, Some("acme"), &id, Spec::Role(RoleSpec { description: String::new(), rules }));
-        let binding = RoleBindingSpec { role: name(&id), principals: vec![name("ana")], expires: None };
+        let binding = RoleBindingSpec { role: name(&id), principals: [name("ana")].into(), expires: None };
         add(&mut snapshot, Some("acme"), &id, Spec::RoleBinding(binding));
     }
     for (resource, numbers) in (0..policies).collect::<Vec<_>>().chunks(A_RESOURCE).enumerate() {

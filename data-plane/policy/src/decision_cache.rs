@@ -109,6 +109,8 @@ mod tests {
 
     #[test]
     fn the_memory_has_a_bound_and_finds_only_what_was_asked_for() {
+        let many: Vec<String> = (0..2 * MAX_ENTRIES).map(|n| n.to_string()).collect();
+        let long = "x".repeat(MAX_TARGET_BYTES + 1);
         let cache = DecisionCache::default();
         let (tenant, principal) = (Name::new("acme").unwrap(), Name::new("ana").unwrap());
         let key = |target| Key {
@@ -133,12 +135,12 @@ mod tests {
         ask(Key { plugin: None, ..key("one") }).unwrap();
         ask(Key { action: Action::GetPrompt, ..key("one") }).unwrap();
         assert_eq!((made.get(), cache.len()), (4, 4));
-        for n in 0..2 * MAX_ENTRIES {
-            ask(key(&n.to_string())).unwrap();
+        for target in &many {
+            ask(key(target)).unwrap();
         }
         assert!((MAX_ENTRIES / 4..=MAX_ENTRIES).contains(&cache.len()), "{}", cache.len());
         let before = cache.len();
-        ask(key(&"x".repeat(MAX_TARGET_BYTES + 1))).unwrap();
+        ask(key(&long)).unwrap();
         assert_eq!(cache.len(), before);
         assert!(cache.get_or(key("broken"), || None).is_none());
     }
