@@ -116,7 +116,7 @@ fn a_token_names_a_principal_over_every_way_in_and_nothing_keeps_it() {
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let mut request = upgrade(&dev, "/mcp");
+        let mut request = upgrade(&dev, "");
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
         let mut socket = Socket::connect(request).await;
         let body = modern("tools/call", json!({ "name": "echo.echo", "arguments": { "text": "ws" } }));
