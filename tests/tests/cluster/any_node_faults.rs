@@ -209,7 +209,7 @@ async fn a_node_that_is_killed_under_load_costs_only_the_calls_that_it_ran() {
     println!("{succeeded} calls succeeded, {lost} were running on the node that was killed, {moved} moved");
     let others: BTreeMap<usize, Vec<String>> = failures.into_iter().filter(|(at, _)| *at != 0).collect();
     assert!(others.is_empty(), "calls at nodes that lived failed: {:#?}", kept(&others));
-    assert!(lost <= WORKERS && moved > 0 && succeeded > 100, "{succeeded}, {lost}, {moved}");
+    assert!(lost <= 2 * WORKERS && moved > 0 && succeeded > 100, "{succeeded}, {lost}, {moved}");
     // No call was executed without a record of what it was going to be.
     let begun: u64 = client.text(&urls[1], "up.count_begun").await.parse().unwrap();
     tokio::task::block_in_place(|| {
