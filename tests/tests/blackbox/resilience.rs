@@ -55,7 +55,7 @@ fn an_upstream_that_dies_is_left_alone_its_neighbour_is_not() {
     assert!(refused["error"]["data"]["retryAfterMs"].as_u64().unwrap() > 1_000, "{refused}");
     assert!(refused["error"]["message"].as_str().unwrap().contains("`bad`"), "{refused}");
     let outcome = record(&dev, "bad.t", "outcome");
-    assert_eq!((&outcome["status"], &outcome["attempt"]), (&json!("rpc_error"), &json!(0)), "{outcome}");
+    assert_eq!((&outcome["status"], outcome.get("attempt")), (&json!("rpc_error"), None), "{outcome}");
     let began = Instant::now();
     let answer = call_tool(&dev, "up.test_simple_text", json!({}));
     assert!(answer["result"]["content"][0]["text"].is_string(), "{answer}");
@@ -105,7 +105,7 @@ fn a_kept_answer_is_recorded_as_one() {
     assert_eq!((&asked["attempt"], asked.get("reason")), (&json!(1), None), "{asked}");
     assert_eq!(now(), first);
     let kept = record(&dev, "clock.now", "outcome");
-    assert_eq!((&kept["attempt"], &kept["status"]), (&json!(0), &json!("ok")), "{kept}");
+    assert_eq!((kept.get("attempt"), &kept["status"]), (None, &json!("ok")), "{kept}");
     assert!(kept["reason"].as_str().unwrap().starts_with("cached"), "{kept}");
     // Another policy: the answer is not the same any more, to be sure.
     let file = dev.data.join("more.yaml");
