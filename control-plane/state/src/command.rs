@@ -148,10 +148,7 @@ pub struct Transaction {
 impl Transaction {
     /// The first wire version whose control-plane nodes can read all that it names.
     fn version(&self) -> u32 {
-        let put = |draft: &Draft| match &draft.spec {
-            Spec::Plugin(plugin) if plugin.definitions.is_some() => 2,
-            spec => spec.kind().since_version(),
-        };
+        let put = |draft: &Draft| draft.spec.since_version();
         let deletes = self.deletes.iter().map(|key| key.kind.since_version());
         self.puts.iter().map(put).chain(deletes).fold(self.event.since_version(), u32::max)
     }

@@ -55,6 +55,25 @@ impl Spec {
             Spec::ToolAlias(_) => Kind::ToolAlias,
         }
     }
+
+    /// The first wire version whose control-plane nodes can read it: its kind, and every field that it has.
+    pub fn since_version(&self) -> u32 {
+        let has_later_fields = match self {
+            Spec::Principal(spec) => !spec.priority.is_normal() || !spec.certificates.is_empty(),
+            Spec::Plugin(spec) => {
+                let source = match &spec.source {
+                    PluginSource::McpHttp(http) => {
+                        !http.secret_query.is_empty() || http.auth.is_some() || http.egress.is_some()
+                    }
+                    PluginSource::McpStdio(stdio) => !stdio.instances.is_default(),
+                    PluginSource::Builtin(_) => false,
+                };
+                source || spec.resilience.is_some() || spec.definitions.is_some()
+            }
+            _ => false,
+        };
+        self.kind().since_version().max(if has_later_fields { 2 } else { 1 })
+    }
 }
 
 /// An organisation or team: principals, plugins and policies belong to exactly one.
@@ -501,4 +520,28 @@ pub struct PriceSpec {
     /// For a million tokens that a model makes, in millionths.
     #[serde(default)]
     pub per_million_output_tokens_micro: u64,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_came_later_waits_for_nodes_that_read_it() {
+        for (text, version) in [
+            (r#"{"Principal":{"type":"user"}}"#, 1),
+            (r#"{"Principal":{"type":"user","priority":"high"}}"#, 2),
+            (r#"{"Principal":{"type":"user","certificates":["dns:a.example"]}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}}}}"#, 1),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"resilience":{}}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","egress":{}}}}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"definitions":"pin"}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
+            (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
+        ] {
+            let spec: Spec = serde_json::from_str(text).unwrap();
+            assert_eq!(spec.since_version(), version, "{text}");
+        }
+    }
 }

@@ -108,7 +108,10 @@ impl Walk<'_> {
             Ok(call) => call,
             Err(why) => {
                 // Whose it was is not known, or what: with a condition on the principal it is not meant.
-                if asked.principal.is_empty() || why != "unknown_principal" {
+                let who = found.record.principal.as_deref();
+                let who = who.map(|who| self.names.get(who).map_or(who, String::as_str));
+                let is_meant = why != "unknown_principal" && who == Some(asked.principal.as_str());
+                if asked.principal.is_empty() || is_meant {
                     self.page.looked_at += 1;
                     self.leave(why, found.index);
                 }

@@ -18,6 +18,9 @@ const REDACTED: &[u8] = b"[redacted]";
 /// The end of a text that the log cut.
 const CUT: char = '…';
 
+/// How records begin to say that a caller came with a token of an identity provider.
+const BY_TOKEN: &str = "jwt:";
+
 /// Why a recorded call cannot be decided; the words are part of the output.
 pub type Why = &'static str;
 
@@ -82,6 +85,10 @@ impl Recorded {
         names: &HashMap<String, String>,
         is_plugin: impl Fn(&str) -> bool,
     ) -> Result<Self, Why> {
+        // What their tokens gave them is not in the log.
+        if record.authenticated_by.as_deref().is_some_and(|by| by.starts_with(BY_TOKEN)) {
+            return Err("token");
+        }
         let known = names.get(principal);
         if known.is_none() && is_pseudonym(principal) {
             return Err("unknown_principal");
@@ -224,7 +231,7 @@ mod tests {
         assert_eq!((call.plugin.as_deref(), call.transport.as_str(), call.time_ns), (Some("sql"), "ws", 7));
         assert_eq!((call.address, call.address_hidden), (Some([10, 0, 0, 7].into()), false));
         assert_eq!(call.decided, Some(Effect::Allow));
-        for (error, decided) in [("PV-POLICY-DENIED", Some(Effect::Deny)), ("PV-QUOTA-EXHAUSTED", None)] {
+        for (error, decided) in [("PV-POLICY-DENIED", Some(Effect::Deny)), ("PV-QUOTA-EXCEEDED", None)] {
             let call = read(json!({ "phase": "denied", "error.type": error })).unwrap().unwrap();
             assert_eq!(call.decided, decided, "{error}");
         }
@@ -251,6 +258,7 @@ mod tests {
         assert_eq!((call.principal.as_str(), call.address_hidden), ("sue", true));
         for (more, why) in [
             (json!({ "principal": format!("p-{}", "2".repeat(32)) }), "unknown_principal"),
+            (json!({ "authenticated_by": "jwt:corp" }), "token"),
             (json!({ "gen_ai.tool.name": "sql.que…" }), "cut"),
             (json!({ "plugin": null, "gen_ai.tool.name": "nothing.x" }), "no_plugin"),
             (json!({ "mcp.method.name": "resources/read", "guards": ["card:mask=1"] }), "altered"),

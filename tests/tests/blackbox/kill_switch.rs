@@ -118,7 +118,7 @@ fn a_switch_stops_new_calls_and_those_that_run_and_is_recorded() {
     }
     for (method, params) in [
         ("prompts/get", json!({ "name": "up.test_simple_prompt" })),
-        ("resources/read", json!({ "uri": "test://static-text" })),
+        ("resources/read", json!({ "uri": "provost:up:test://static-text" })),
     ] {
         let answer = post(dev.mcp(), dev.token(), &modern(method, params)).1;
         assert!(is_stopped(&answer), "{method}: {answer}");

@@ -22,7 +22,9 @@ async fn conform(cluster: &str, upstream_era: &str, requirements: &str, turns: T
     if let Err(output) = outcome {
         panic!("{requirements} through three nodes in front of a {upstream_era} upstream:\n{output}");
     }
-    assert!(served.iter().all(|n| *n > 10), "one node served nearly everything: {served:?}");
+    // How many requests a connection carries is the suite's choice.
+    let least = if turns == Turns::Requests { 10 } else { 1 };
+    assert!(served.iter().all(|n| *n >= least), "a node served next to nothing: {served:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -144,6 +144,7 @@ fn meaning(why: &str) -> &'static str {
         "no_body" => "no arguments were kept",
         "no_key" => "this node does not hold the key of the arguments",
         "no_address" => "the address was not kept",
+        "token" => "their callers came with tokens, and what those gave is not in the log",
         "unknown_principal" => "whom the pseudonym stood for is not known",
         "no_plugin" => "whose tool or resource it was is not known",
         "cut" => "its name was too long for the record",

@@ -36,7 +36,7 @@ async fn states_are_followed_and_answered() {
     let mut stream = fake.stream().await;
     let hello = &stream.hello;
     assert_eq!((hello.node.as_str(), hello.epoch, hello.group.as_str()), ("n1", 7, "canary"));
-    assert_eq!((hello.revision, hello.hash.len(), hello.wire_version), (0, 0, 1));
+    assert_eq!((hello.revision, hello.hash.len(), hello.wire_version), (0, 0, provost_wire::WIRE_VERSION));
     match stream.message().await {
         Up::Health(health) => assert_eq!((health.revision, health.calls, health.denials), (0, 9, 2)),
         other => panic!("{other:?}"),
