@@ -6,6 +6,7 @@ use crate::{
     any_node_scene::{LegacyClient, NODES, addresses, event, scene},
     balancer::{Balancer, Turns},
     harness::{Process, upstream_yaml},
+    processes::SOON,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -21,15 +22,23 @@ async fn a_legacy_session_goes_from_node_to_node() {
         assert!(answer["result"]["content"].is_array(), "{url}: {answer}");
     }
 
-    // A level that was set at one node holds at the others.
-    let set = client.ask(&urls[1], "logging/setLevel", json!({ "level": "emergency" })).await;
-    assert_eq!(set["result"], json!({}), "{set}");
-    for url in &urls {
-        let body = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call",
-            "params": { "name": "up.test_tool_with_logging", "arguments": {} } });
-        let text = client.begin(url, &body).await.text().await.unwrap();
-        // The upstream logs at the level that it is asked for.
-        assert!(text.contains(r#""level":"emergency""#), "{url}: {text}");
+    // A level that was set at one node holds at the others, once the nodes know each other. The upstream logs at
+    // the level that it is asked for.
+    let deadline = std::time::Instant::now() + SOON;
+    'set: loop {
+        let set = client.ask(&urls[1], "logging/setLevel", json!({ "level": "emergency" })).await;
+        assert_eq!(set["result"], json!({}), "{set}");
+        for url in &urls {
+            let body = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call",
+                "params": { "name": "up.test_tool_with_logging", "arguments": {} } });
+            let text = client.begin(url, &body).await.text().await.unwrap();
+            if !text.contains(r#""level":"emergency""#) {
+                assert!(std::time::Instant::now() < deadline, "{url}: {text}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue 'set;
+            }
+        }
+        break;
     }
 
     // A question that one node asks is answered at another, and the stream is taken up at the third.

@@ -65,7 +65,9 @@ pub(super) fn outgoing(
         Era::Modern => {
             meta = modern_meta(meta, &client.capabilities, client.info.as_ref());
             if client.protocol_version.era() == Era::Legacy {
-                meta.set_text(META_LOG_LEVEL, session_level.unwrap_or(DEFAULT_LOG_LEVEL));
+                // It may have been set at another node, which told the front end of this one.
+                let level = session_level.or(log_level.as_deref()).unwrap_or(DEFAULT_LOG_LEVEL);
+                meta.set_text(META_LOG_LEVEL, level);
             }
         }
         Era::Legacy => {
