@@ -49,6 +49,31 @@ impl Check<'_> {
         }
     }
 
+    /// Where something of others is reached: encrypted, or on this machine. Says `credentials` of an address that
+    /// holds some. The address as it was read, if it is one.
+    pub(crate) fn address(&mut self, field: &str, text: &str, credentials: &str) -> Option<Url> {
+        let url = match Url::parse(text) {
+            Ok(url) => url,
+            Err(cause) => {
+                self.require(false, field, || format!("`{text}` is not a URL: {cause}"));
+                return None;
+            }
+        };
+        let loopback = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        let encrypted = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+        self.require(encrypted, field, || {
+            "must be `https://…`; `http://` only to this machine (localhost, 127.0.0.1, [::1])".into()
+        });
+        let bare = url.username().is_empty() && url.password().is_none();
+        self.require(bare, field, || credentials.to_owned());
+        Some(url)
+    }
+
     fn expiry(&mut self, expires: Option<&String>) {
         if let Some(text) = expires {
             let valid = OffsetDateTime::parse(text, &Rfc3339).is_ok();
@@ -203,23 +228,7 @@ fn plugin(check: &mut Check<'_>, spec: &PluginSpec) {
 
 fn http_plugin(check: &mut Check<'_>, http: &HttpPlugin) {
     let field = "spec.source.mcp-http.url";
-    match Url::parse(&http.url) {
-        Err(e) => check.require(false, field, || format!("`{}` is not a URL: {e}", http.url)),
-        Ok(url) => {
-            let loopback = match url.host() {
-                Some(Host::Domain(name)) => name == "localhost",
-                Some(Host::Ipv4(ip)) => ip.is_loopback(),
-                Some(Host::Ipv6(ip)) => ip.is_loopback(),
-                None => false,
-            };
-            let encrypted = url.scheme() == "https" || (url.scheme() == "http" && loopback);
-            check.require(encrypted, field, || {
-                "must be `https://…`; `http://` only to this machine (localhost, 127.0.0.1, [::1])".into()
-            });
-            let bare = url.username().is_empty() && url.password().is_none();
-            check.require(bare, field, || "carries a user name or password; use `secretHeaders` instead".into());
-        }
-    }
+    check.address(field, &http.url, "carries a user name or password; use `secretHeaders` instead");
     for (group, name) in
         http.headers.keys().map(|h| ("headers", h)).chain(http.secret_headers.keys().map(|h| ("secretHeaders", h)))
     {

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use provost_types::{IdentityProviderSpec, Kind, Name, PrincipalSpec, ResourceKey, Spec};
-use url::{Host, Url};
 
 use crate::{Problem, Resources, fields::Check};
 
@@ -94,22 +93,7 @@ fn at_most(check: &mut Check<'_>, field: &str, given: usize, most: usize) {
 
 fn address(check: &mut Check<'_>, field: &str, text: &str) {
     check.require(text.len() <= MAX_TEXT_BYTES, field, || format!("has more than {MAX_TEXT_BYTES} bytes"));
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(cause) => return check.require(false, field, || format!("`{text}` is not a URL: {cause}")),
-    };
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    let encrypted = url.scheme() == "https" || (url.scheme() == "http" && loopback);
-    check.require(encrypted, field, || {
-        "must be `https://…`; `http://` only to this machine (localhost, 127.0.0.1, [::1])".into()
-    });
-    let bare = url.username().is_empty() && url.password().is_none();
-    check.require(bare, field, || "carries a user name or password".into());
+    check.address(field, text, "carries a user name or password");
 }
 
 /// The roles that tokens of a provider may give, with the fields that name them.

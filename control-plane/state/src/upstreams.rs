@@ -5,7 +5,7 @@
 //! Left out: what a name resolves to, and what a node's configuration allows (the nodes).
 
 use provost_types::{EgressSpec, HostPattern, HttpPlugin, OAuthClient, PrivateRange, SecretRef, UpstreamAuth};
-use url::{Host, Url};
+use url::Url;
 
 use crate::fields::Check;
 
@@ -131,19 +131,7 @@ fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient) {
 }
 
 fn endpoint(check: &mut Check<'_>, field: &str, text: &str) {
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(cause) => return check.require(false, field, || format!("`{text}` is not a URL: {cause}")),
-    };
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    check.require(url.scheme() == "https" || (url.scheme() == "http" && loopback), field, || {
-        "must be `https://…`; `http://` only to this machine".into()
-    });
-    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    check.require(bare, field, || "carries a user name, a password or a fragment".into());
+    if let Some(url) = check.address(field, text, "carries a user name or password") {
+        check.require(url.fragment().is_none(), field, || "carries a fragment".into());
+    }
 }

@@ -4,8 +4,8 @@
 //! version before said and stored, and says and stores nothing new before every control-plane node
 //! can read it (the control plane keeps the least version of its members).
 
-/// The version of what nodes say to each other and store. 2 added resources that commands make and no document
-/// can (`Kind::is_governance`), and their events.
+/// The version of what nodes say to each other and store. 2 added kinds and fields of resources
+/// (`Spec::since_version`), and the events of what commands make and no document can (`Kind::is_governance`).
 pub const WIRE_VERSION: u32 = 2;
 
 /// The version that this process speaks: [`WIRE_VERSION`].

@@ -158,7 +158,8 @@ impl Finder<'_> {
         self.check_visible(target, unknown())
     }
 
-    /// A task was made by a tool call that policy admitted, and its handle is bound to the caller.
+    /// A task was made by a tool call that policy admitted. Its handle is the upstream's own and says nothing of
+    /// the caller: whoever of the tenant knows it can ask for it.
     fn task(&self, task: &str) -> Result<Target, Rejection> {
         let unknown = || not_found("PV-TASK-UNKNOWN", format!("Unknown task: {task}"));
         if task.is_empty() {
