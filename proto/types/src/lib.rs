@@ -16,6 +16,7 @@ mod identity;
 mod inference;
 mod kill_switch;
 mod name;
+mod package;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -43,6 +44,7 @@ pub use inference::{
 };
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
+pub use package::{NotSoNamed, PackageDigest, PublisherKey};
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec, ToolResilience,
 };
