@@ -80,7 +80,8 @@ impl PolicyEngine {
             let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: name.clone() };
             if snapshot.get(&key).is_some() {
                 let sources = sources(snapshot, &name);
-                let state = TenantState::compile(&name, &sources, vocabulary, &mut problems);
+                let before = self.tenants.get(&name).map(|before| &**before);
+                let state = TenantState::compile(&name, &sources, before, vocabulary, &mut problems);
                 tenants.insert(name, Arc::new(state));
             } else {
                 tenants.remove(&name);

@@ -27,11 +27,11 @@ pub mod sql;
 mod toolbox;
 mod upstream;
 
-pub use definition::{Definition, Definitions, definition_hash};
+pub use definition::{Definition, DefinitionList, Definitions, definition_hash};
 pub use documents::DocumentClient;
 pub use error::UpstreamError;
 pub use limits::Limits;
-pub use lint::lint;
+pub use lint::{Others, lint};
 pub use plugin::{ExecuteRequest, ListenEnd, Plugin, Pressure};
 pub use resilience::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Shield, Upstream};
 pub use schema::ValidationProblem;

@@ -79,7 +79,7 @@ impl Upstream for Source {
             Self::Builtin(builtin) => builtin.tools(),
             Self::Broken(_) => return None,
         };
-        tools.iter().find(|d| d.name == tool).map(|d| d.raw.clone())
+        tools.named(tool).map(|d| d.raw.clone())
     }
 }
 
@@ -253,7 +253,7 @@ impl Plugin {
             Source::Builtin(builtin) => builtin.tools(),
             Source::Broken(_) => return None,
         };
-        tools.iter().find(|d| d.name == tool).cloned()
+        tools.named(tool).cloned()
     }
 
     /// Checks a call's arguments (the object itself) against the tool's input schema. Waits for

@@ -48,13 +48,23 @@ pub struct ToolboxDeps {
     pub siblings: Option<Arc<dyn Siblings>>,
 }
 
-type Plugins = HashMap<(Name, Name), Running>;
+/// By tenant, then by name: a call looks some up several times, and makes no key for it.
+type Plugins = HashMap<Name, BTreeMap<Name, Running>>;
 
 #[derive(Clone)]
 struct Running {
+    /// What it was made of.
+    resource: Arc<Resource>,
     /// Changes when the spec or a secret that it uses does.
     fingerprint: [u8; 32],
     plugin: Arc<Plugin>,
+}
+
+impl Running {
+    /// Whether it is the plugin of this document still, for sure: nothing needs to be compared then.
+    fn is_of(&self, resource: &Arc<Resource>, spec: &PluginSpec) -> bool {
+        Arc::ptr_eq(&self.resource, resource) && secrets_of(spec).is_empty()
+    }
 }
 
 /// The running plugins.
@@ -81,43 +91,53 @@ impl Toolbox {
             let (Some(tenant), Spec::Plugin(spec)) = (&resource.metadata.tenant, &resource.spec) else {
                 continue;
             };
-            let key = (tenant.clone(), resource.metadata.name.clone());
-            let fingerprint = fingerprint(snapshot, tenant, spec);
-            let running = match old.get(&key) {
-                Some(running) if running.fingerprint == fingerprint => running.clone(),
-                _ => Running { fingerprint, plugin: Arc::new(self.start(tenant, resource, spec)) },
+            let name = &resource.metadata.name;
+            let before = old.get(tenant).and_then(|plugins| plugins.get(name));
+            let running = match before {
+                Some(running) if running.is_of(resource, spec) => running.clone(),
+                _ => {
+                    let fingerprint = fingerprint(snapshot, tenant, spec);
+                    let kept = before.filter(|running| running.fingerprint == fingerprint);
+                    let plugin = kept.map(|running| running.plugin.clone());
+                    let plugin = plugin.unwrap_or_else(|| Arc::new(self.start(tenant, resource, spec)));
+                    Running { resource: resource.clone(), fingerprint, plugin }
+                }
             };
-            new.insert(key, running);
+            new.entry(tenant.clone()).or_default().insert(name.clone(), running);
         }
         let new = Arc::new(new);
         self.plugins.store(new.clone());
-        for (key, running) in old.iter() {
-            if new.get(key).is_none_or(|now| !Arc::ptr_eq(&now.plugin, &running.plugin)) {
-                running.plugin.retire();
+        for (tenant, plugins) in old.iter() {
+            let now = new.get(tenant);
+            for (name, running) in plugins {
+                let now = now.and_then(|plugins| plugins.get(name));
+                if now.is_none_or(|now| !Arc::ptr_eq(&now.plugin, &running.plugin)) {
+                    running.plugin.retire();
+                }
             }
         }
     }
 
     /// A plugin.
     pub fn plugin(&self, tenant: &Name, name: &str) -> Option<Arc<Plugin>> {
-        let name = Name::new(name).ok()?;
-        self.plugins.load().get(&(tenant.clone(), name)).map(|r| r.plugin.clone())
+        self.plugins.load().get(tenant)?.get(name).map(|r| r.plugin.clone())
     }
 
     /// A tenant's plugins, in order of name.
     pub fn plugins(&self, tenant: &Name) -> Vec<Arc<Plugin>> {
         let all = self.plugins.load();
-        let mut of_tenant: Vec<Arc<Plugin>> =
-            all.iter().filter(|((t, _), _)| t == tenant).map(|(_, r)| r.plugin.clone()).collect();
-        of_tenant.sort_by(|a, b| a.name().cmp(b.name()));
-        of_tenant
+        all.get(tenant).into_iter().flat_map(BTreeMap::values).map(|r| r.plugin.clone()).collect()
     }
 
     /// How every plugin stands towards its upstream, in order of tenant and name.
     pub fn pressures(&self) -> Vec<(Name, Name, Pressure)> {
         let all = self.plugins.load();
-        let mut pressures: Vec<_> =
-            all.iter().map(|((tenant, name), r)| (tenant.clone(), name.clone(), r.plugin.pressure())).collect();
+        let mut pressures: Vec<_> = all
+            .iter()
+            .flat_map(|(tenant, plugins)| {
+                plugins.iter().map(move |(name, r)| (tenant.clone(), name.clone(), r.plugin.pressure()))
+            })
+            .collect();
         pressures.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         pressures
     }

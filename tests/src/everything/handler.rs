@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub(super) cancelled: AtomicU64,
     streams: Mutex<HashMap<u64, SubscriptionSink>>,
     next_stream: AtomicU64,
+    /// Tools beyond its own.
+    more_tools: Vec<Tool>,
 }
 
 /// The server; clones share their state, one clone serves one session.
@@ -77,8 +79,17 @@ impl Everything {
             cancelled: AtomicU64::new(0),
             streams: Mutex::default(),
             next_stream: AtomicU64::new(0),
+            more_tools: Vec::new(),
         };
         Self { era, shared: Arc::new(shared), watched: Arc::default(), counted: Arc::default() }
+    }
+
+    /// The same server with so many more tools, `more_00000` and so on, which answer with their own name.
+    pub fn with_more_tools(mut self, count: usize) -> Result<Self, ErrorData> {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.more_tools = definitions::more_tools(count)?;
+        }
+        Ok(self)
     }
 
     /// The same server for another session.
@@ -153,7 +164,8 @@ impl ServerHandler for Everything {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        definitions::tools().ok()?.into_iter().find(|t| t.name == name)
+        let own = definitions::tools().ok()?.into_iter().find(|t| t.name == name);
+        own.or_else(|| self.shared.more_tools.iter().find(|t| t.name == name).cloned())
     }
 
     async fn list_tools(
@@ -161,7 +173,9 @@ impl ServerHandler for Everything {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        result(json!({"tools": definitions::tools()?, "ttlMs": 60_000, "cacheScope": "public"}))
+        let mut tools = definitions::tools()?;
+        tools.extend_from_slice(&self.shared.more_tools);
+        result(json!({"tools": tools, "ttlMs": 60_000, "cacheScope": "public"}))
     }
 
     async fn call_tool(

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     PIXEL_PNG, SILENCE_WAV,
     ask::{Asked, ask, elicitation, is_modern, required, roots, sampling},
+    definitions::MORE,
     handler::{Change, Everything},
     result, tasks, value,
 };
@@ -82,6 +83,7 @@ pub(super) async fn call(
         "count_cancelled" => text(server.shared.cancelled.load(Ordering::SeqCst).to_string()),
         "blob" => text("x".repeat(argument("bytes").and_then(|v| v.as_u64()).unwrap_or(0) as usize)),
         "crash" => std::process::exit(70),
+        more if more.starts_with(MORE) => text(more),
         other => Err(ErrorData::invalid_params(format!("there is no tool `{other}`"), None)),
     }
 }

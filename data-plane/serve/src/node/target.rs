@@ -105,7 +105,7 @@ impl Finder<'_> {
             return Ok(target);
         }
         match plugin.tools().await {
-            Ok(tools) if tools.iter().any(|t| t.name == target.local) => {
+            Ok(tools) if tools.named(&target.local).is_some() => {
                 self.node.note_tools(self.compiled, &plugin, &tools);
                 Ok(target)
             }
@@ -138,7 +138,7 @@ impl Finder<'_> {
             return Ok(target);
         }
         match plugin.prompts().await {
-            Ok(prompts) if prompts.iter().any(|p| p.name == target.local) => Ok(target),
+            Ok(prompts) if prompts.named(&target.local).is_some() => Ok(target),
             Ok(_) => Err(unknown()),
             Err(_) => Ok(target),
         }

@@ -13,7 +13,7 @@ use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
 };
 
-use super::{AddressRefused, CheckedUrl, EgressRule};
+use super::{AddressRefused, CheckedUrl, ClientUnmade, EgressRule, tls};
 
 /// Longest time for a TCP and TLS handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,23 +47,26 @@ pub struct EgressClient {
 
 impl EgressClient {
     /// A client with connections of its own.
-    pub fn new(rule: EgressRule) -> Result<Self, reqwest::Error> {
+    pub fn new(rule: EgressRule) -> Result<Self, ClientUnmade> {
         Self::with_lookup(rule, Arc::new(System))
     }
 
     /// The same with other name servers.
-    pub fn with_lookup(rule: EgressRule, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
+    pub fn with_lookup(rule: EgressRule, lookup: Arc<dyn Lookup>) -> Result<Self, ClientUnmade> {
         let rule = Arc::new(rule);
         // Whoever installed a provider first wins; all of ours is aws-lc-rs.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let tls = tls::client_config().map_err(|cause| ClientUnmade(cause.to_string()))?;
         let http = Client::builder()
+            .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .dns_resolver(CheckedResolver { rule: rule.clone(), lookup })
             .connect_timeout(DIAL_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .tcp_nodelay(true)
-            .build()?;
+            .build()
+            .map_err(|cause| ClientUnmade(cause.to_string()))?;
         Ok(Self { http, rule })
     }
 

@@ -12,6 +12,7 @@
 mod address;
 mod client;
 mod rule;
+mod tls;
 
 pub use client::{EgressClient, Lookup};
 pub use rule::EgressRule;
@@ -21,6 +22,11 @@ use url::Url;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AddressRefused(pub(crate) String);
+
+/// Why no client can be made: the machine's certificates or TLS are unusable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("requests cannot be sent: {0}")]
+pub struct ClientUnmade(String);
 
 /// A URL that a rule lets through. Its name is still to be resolved, and checked then.
 #[derive(Clone, PartialEq, Eq)]

@@ -434,6 +434,11 @@ impl Exchange {
     /// What happens next. Can be dropped and called again without loss.
     pub(super) async fn next(&mut self) -> Result<Event, UpstreamError> {
         let event = self.advance().await;
+        if let (Ok(Event::Answer(_)), true) = (&event, matches!(self.source, Source::Stream(_)))
+            && let Source::Stream(stream) = std::mem::replace(&mut self.source, Source::Line)
+        {
+            stream.finish();
+        }
         if matches!(event, Ok(Event::Answer(_)) | Err(_)) {
             self.finished = !matches!(event, Err(UpstreamError::Died(_)));
         }

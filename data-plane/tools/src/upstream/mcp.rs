@@ -163,7 +163,7 @@ impl McpUpstream {
         self.lists[kind as usize]
             .get(&self.limits, || async {
                 if may_ask_others && let Some(listed) = self.list_elsewhere(kind).await {
-                    return Ok(((*listed?).clone(), None));
+                    return Ok((listed?.to_vec(), None));
                 }
                 match self.breaker.get() {
                     Some(breaker) => breaker.fetch(self.fetch_list(kind)).await,

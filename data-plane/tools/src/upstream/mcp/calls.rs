@@ -146,7 +146,7 @@ impl McpUpstream {
 
     fn definition(&self, tool: &str) -> Option<RawJson> {
         let tools = self.cached(ListKind::Tools)?;
-        tools.iter().find(|d| d.name == tool).map(|d| d.raw.clone())
+        tools.named(tool).map(|d| d.raw.clone())
     }
 
     async fn finish(
