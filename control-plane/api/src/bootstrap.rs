@@ -73,7 +73,9 @@ impl ControlNode {
         };
         let roles = wanted.roles.iter().filter_map(|r| Name::new(r.as_str()).ok()).collect();
         let (cluster, node, address) = (wanted.cluster.clone(), wanted.node.clone(), wanted.address.clone());
-        Registry::change(self, ClusterCommand::Init { cluster, node_id, node, roles, address, authority }).await?;
+        let version = crate::versions::own();
+        let command = ClusterCommand::Init { cluster, node_id, node, roles, address, authority, version };
+        Registry::change(self, command).await?;
         let admin_token = self.add_admin_token(FIRST_ADMIN).await?;
 
         let sealer: Arc<dyn KeySealer> = self.inner.secrets.clone();

@@ -40,9 +40,14 @@ pub(crate) fn check_own(cluster: &Cluster, node_id: u64) -> Result<(), ControlEr
     cluster.check_version(node_id, wire_version()).map_err(|e| rejected(e.problems))
 }
 
+/// What this build speaks.
+pub(crate) fn own() -> NodeVersion {
+    NodeVersion { wire: wire_version(), build: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
 /// Tells the cluster what this node speaks, once, as soon as it is a member. Runs until it is done.
 pub(crate) async fn announce(node: ControlNode) {
-    let own = NodeVersion { wire: wire_version(), build: env!("CARGO_PKG_VERSION").to_owned() };
+    let own = own();
     let node_id = node.inner.config.node_id;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -74,6 +74,7 @@ impl Server {
                 roles: BTreeSet::from([name("control-plane")]),
                 address: "127.0.0.1:7443".into(),
                 authority: Some(authority),
+                version: Default::default(),
             };
             Registry::change(&node, command).await.unwrap();
             let registry: Arc<dyn Registry> = Arc::new(node.clone());

@@ -52,6 +52,7 @@ fn state() -> State {
         roles: [n("control-plane")].into(),
         address: "cp-1:7443".into(),
         authority: None,
+        version: Default::default(),
     };
     state.apply_cluster(Revision(2), command).unwrap();
     state

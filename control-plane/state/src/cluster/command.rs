@@ -26,6 +26,9 @@ pub enum ClusterCommand {
         address: String,
         /// What signs certificates; `None`: they come from elsewhere.
         authority: Option<Authority>,
+        /// What the first node speaks, which is the cluster's version from the first moment on.
+        #[serde(default)]
+        version: NodeVersion,
     },
     /// A join token was made.
     TokenMade {

@@ -141,8 +141,8 @@ impl Cluster {
             return Err(reject("PV-CLUSTER-NOT-INITIALIZED", "the cluster is not initialised", hint));
         }
         match command {
-            ClusterCommand::Init { cluster, node_id, node, roles, address, authority } => {
-                self.initialise(revision, cluster, (node_id, node, roles, address), authority)
+            ClusterCommand::Init { cluster, node_id, node, roles, address, authority, version } => {
+                self.initialise(revision, cluster, (node_id, node, roles, address), authority, version)
             }
             ClusterCommand::TokenMade { hash, token, time_ns } => self.token_made(hash, token, time_ns),
             ClusterCommand::TokenUsed { hash, key, address, now_ns } => {
@@ -169,6 +169,7 @@ impl Cluster {
         cluster: Name,
         first: (u64, Name, BTreeSet<Name>, String),
         authority: Option<Authority>,
+        version: NodeVersion,
     ) -> Result<ClusterReply, Rejected> {
         if let Some(name) = &self.name {
             let text = format!("this is cluster {name} already");
@@ -183,8 +184,8 @@ impl Cluster {
         }
         self.name = Some(cluster);
         self.last_node_id = node_id;
-        self.members
-            .insert(node_id, Member { name, roles, address, joined: revision, version: NodeVersion::default() });
+        self.members.insert(node_id, Member { name, roles, address, joined: revision, version });
+        self.raise_version();
         if let Some(authority) = authority {
             self.authorities.insert(revision.0, authority);
             self.signing = revision.0;

@@ -83,8 +83,8 @@ fn an_authority_takes_over_in_three_steps() {
 fn a_cluster_without_ca_changes_none() {
     let mut world = World::default();
     let command = match init() {
-        ClusterCommand::Init { cluster, node_id, node, roles, address, .. } => {
-            ClusterCommand::Init { cluster, node_id, node, roles, address, authority: None }
+        ClusterCommand::Init { cluster, node_id, node, roles, address, version, .. } => {
+            ClusterCommand::Init { cluster, node_id, node, roles, address, authority: None, version }
         }
         other => other,
     };
@@ -122,8 +122,8 @@ fn a_restored_copy_trusts_nobody_and_gives_no_id_again() {
     assert!(world.cluster.join_tokens().is_empty() && world.cluster.name().is_none());
     assert_eq!(world.code(init()), "PV-CLUSTER-NODE-ID");
     let command = match init() {
-        ClusterCommand::Init { node, roles, address, authority, .. } => {
-            ClusterCommand::Init { cluster: name("umbra"), node_id: 3, node, roles, address, authority }
+        ClusterCommand::Init { node, roles, address, authority, version, .. } => {
+            ClusterCommand::Init { cluster: name("umbra"), node_id: 3, node, roles, address, authority, version }
         }
         other => other,
     };

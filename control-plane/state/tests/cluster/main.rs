@@ -40,6 +40,7 @@ fn init() -> ClusterCommand {
         roles: roles(&["control-plane"]),
         address: "10.0.0.1:7443".into(),
         authority: Some(authority("old")),
+        version: Default::default(),
     }
 }
 

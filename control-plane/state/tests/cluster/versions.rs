@@ -2,7 +2,7 @@
 
 use provost_control_state::{Cluster, ClusterCommand, JoinToken, NodeVersion};
 
-use crate::{MINUTE, T0, World, hash, name, node_of, removed, roles, token, used};
+use crate::{MINUTE, T0, World, hash, init, name, node_of, removed, roles, token, used};
 
 fn speaks(node_id: u64, wire: u32) -> ClusterCommand {
     ClusterCommand::NodeVersion { node_id, version: NodeVersion { wire, build: format!("{wire}.0.0") } }
@@ -45,6 +45,26 @@ fn it_rises_with_the_last_and_never_falls() {
     let late = join(&mut world, 5, "control-plane");
     assert_eq!(world.cluster.members()[&late].version.wire, 3);
     assert_eq!(world.cluster.for_restore().version(), 3, "what was stored is in the copy");
+}
+
+/// Nodes that join a new cluster at once are of its version, whichever speaks first.
+#[test]
+fn a_new_cluster_has_the_version_of_its_first_node() {
+    let mut world = World::default();
+    let command = match init() {
+        ClusterCommand::Init { cluster, node_id, node, roles, address, authority, .. } => {
+            let version = NodeVersion { wire: 3, build: "3.0.0".to_owned() };
+            ClusterCommand::Init { cluster, node_id, node, roles, address, authority, version }
+        }
+        other => other,
+    };
+    world.apply(command).unwrap();
+    assert_eq!(world.cluster.version(), 3);
+    let (second, third) = (join(&mut world, 2, "control-plane"), join(&mut world, 3, "control-plane"));
+    assert_eq!(world.cluster.version(), 3);
+    for node in [third, 1, second] {
+        world.apply(speaks(node, 3)).unwrap();
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod convert;
 mod hosting;
 mod owners;
 mod plugins;
+mod seeking;
 mod service;
 mod sibling;
 mod tag;
@@ -30,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
 
 use crate::mcp::SessionDesk;
+use seeking::Seeking;
 pub use service::{SiblingCallers, SiblingService, SiblingSlot};
 pub(crate) use sibling::Sibling;
 pub(crate) use tag::Tag;
@@ -56,6 +58,8 @@ pub struct Siblings {
     nodes: ArcSwap<Vec<Arc<Sibling>>>,
     /// Cancelled when this node begins nothing new.
     draining: OnceLock<CancellationToken>,
+    /// Greetings because of unknown tags.
+    seeking: Seeking,
     /// What is known here of legacy sessions.
     desk: OnceLock<SessionDesk>,
     /// The plugins here.
@@ -78,6 +82,7 @@ impl Siblings {
             tag: Tag::random(),
             nodes: ArcSwap::default(),
             draining: OnceLock::new(),
+            seeking: Seeking::default(),
             desk: OnceLock::new(),
             toolbox: OnceLock::new(),
             hosting: TaskTracker::new(),
@@ -138,7 +143,8 @@ impl Siblings {
         self.nodes.load().iter().filter(|node| node.is_alive()).cloned().collect()
     }
 
-    /// The node where a process runs; a process that is not known may have begun a moment ago.
+    /// The node where a process runs; a process that is not known may have begun a moment ago, and is looked for
+    /// within the bound of [`Seeking`].
     pub(crate) async fn find(&self, tag: Tag) -> Option<Arc<Sibling>> {
         let by_tag = || self.nodes.load().iter().find(|node| node.tag() == Some(tag)).cloned();
         if tag == self.tag {
@@ -147,7 +153,7 @@ impl Siblings {
         match by_tag() {
             Some(found) => Some(found),
             None => {
-                self.greet_all().await;
+                self.seeking.round(|| self.greet_all()).await;
                 by_tag()
             }
         }

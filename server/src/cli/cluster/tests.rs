@@ -81,6 +81,7 @@ impl Server {
             roles: [n("control-plane")].into(),
             address: "127.0.0.1:7443".into(),
             authority: Some(authority),
+            version: Default::default(),
         };
         Registry::change(&node, command).await.unwrap();
         let registry: Arc<dyn Registry> = Arc::new(node.clone());

@@ -143,6 +143,7 @@ async fn with_an_operators_ca_the_list_decides_by_name() {
         roles: roles("control-plane"),
         address: "cp-1:1".to_owned(),
         authority: None,
+        version: Default::default(),
     };
     memory.change(init).await.unwrap();
     let certifier = Certifier::new(memory.clone(), Arc::new(super::world::Upside), DEFAULT_LIFE);

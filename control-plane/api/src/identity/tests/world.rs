@@ -155,6 +155,7 @@ pub(super) async fn start(life: Duration) -> World {
         roles: roles.clone(),
         address: address.clone(),
         authority: Some(authority),
+        version: Default::default(),
     };
     memory.change(init).await.unwrap();
     let certifier = Arc::new(Certifier::new(memory.clone(), Arc::new(Upside), life));
