@@ -40,6 +40,17 @@ pub(crate) fn check(check: &mut Check<'_>, spec: &GuardSpec) {
     at_most(check, "spec.paths", spec.paths.len(), MAX_PATHS);
     let words = spec.dictionaries.iter().map(|d| d.words.len()).sum();
     at_most(check, "spec.dictionaries", words, MAX_WORDS);
+    if let Some(reveal) = &spec.reveal {
+        check.require(spec.tokenises(), "spec.reveal", || {
+            "gives back what nothing tokenises: give a rule, dictionary or path the action `tokenise`".into()
+        });
+        check.require(!reveal.principals.is_empty() || !reveal.roles.is_empty(), "spec.reveal", || {
+            "names nobody: give `principals` or `roles`, or leave `reveal` out".into()
+        });
+        check.require(!reveal.directions.is_empty(), "spec.reveal.directions", || {
+            "looks no way: `arguments`, `results`, or leave it out for results".into()
+        });
+    }
     for (i, rule) in spec.rules.iter().enumerate() {
         check.require(!rule.kinds.is_empty(), &format!("spec.rules[{i}].kinds"), || "names no kind".into());
     }

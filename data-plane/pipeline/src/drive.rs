@@ -9,8 +9,8 @@ use provost_types::{
 
 use crate::{
     Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Executed, Execution, Guarded, GuardedParams,
-    Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage,
-    Validated, guard::GuardedLink,
+    GuardedReply, Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved,
+    Target, Usage, Validated, guard::GuardedLink,
 };
 
 /// Runs one call from arrival to its durable end.
@@ -98,7 +98,11 @@ async fn finish<P: Plane>(
     let Execution { reply, status, usage, effort } = execution;
     let replied = match call.guard() {
         Some(guard) => guard.reply(reply),
-        None => Ok(reply),
+        None => Ok(GuardedReply::untouched(reply)),
+    };
+    let (replied, kept) = match replied {
+        Ok(GuardedReply { reply, kept }) => (Ok(reply), kept),
+        Err(held_back) => (Err(held_back), None),
     };
     call.reservation().settle(&usage);
     let limits = call.reservation().limits();
@@ -106,7 +110,8 @@ async fn finish<P: Plane>(
     let mut event = outcome(plane, facts, &replied, (status, usage, effort));
     event.guards = call.guard().map(|guard| guard.found()).unwrap_or_default();
     let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
-    match record_with(plane, facts, event, replied.as_ref().ok().and_then(body_of)).await {
+    let body = kept.as_ref().or_else(|| replied.as_ref().ok().and_then(body_of));
+    match record_with(plane, facts, event, body).await {
         Ok(receipt) => Answer { outcome: replied, receipt: Some(receipt), limits },
         // The effect may stand, but an answer without a durable outcome must not leave.
         Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), Some(call.stage.intended.receipt)),

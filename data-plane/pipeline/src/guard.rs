@@ -31,17 +31,35 @@ pub trait CallGuard: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// It, or something that was streamed before, holds what may not pass.
-    fn reply(&self, reply: Reply) -> Result<Reply, Rejection>;
+    fn reply(&self, reply: Reply) -> Result<GuardedReply, Rejection>;
 
     /// What was found while the call ran, for its outcome: of each kind and action how many.
     fn found(&self) -> Vec<String>;
 }
 
+/// A reply as guards left it.
+#[derive(Clone, Debug)]
+pub struct GuardedReply {
+    /// What may go back.
+    pub reply: Reply,
+    /// What is recorded of its body, where that is another: tokens for values that the caller gets back.
+    pub kept: Option<RawJson>,
+}
+
+impl GuardedReply {
+    /// As it is.
+    pub fn untouched(reply: Reply) -> Self {
+        Self { reply, kept: None }
+    }
+}
+
 /// Parameters as guards left them.
 #[derive(Clone, Debug)]
 pub struct GuardedParams {
-    /// What may be sent on, and is recorded.
+    /// What is recorded, and sent on.
     pub params: RawJson,
+    /// What is sent on, where that is another: values out of tokens that the log keeps.
+    pub sent: Option<RawJson>,
     /// Of each kind and action how many were found.
     pub found: Vec<String>,
     /// What the record says was called, where that held a protected value itself.
@@ -53,7 +71,7 @@ pub struct GuardedParams {
 impl GuardedParams {
     /// Nothing was found, and nothing watches.
     pub fn untouched(params: RawJson) -> Self {
-        Self { params, found: Vec::new(), target: None, guard: None }
+        Self { params, sent: None, found: Vec::new(), target: None, guard: None }
     }
 }
 

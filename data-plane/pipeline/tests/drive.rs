@@ -55,9 +55,9 @@ impl CallGuard for FakeGuard {
     fn answer(&self, _: RawJson) -> Result<RawJson, String> {
         Err("card".to_owned())
     }
-    fn reply(&self, reply: Reply) -> Result<Reply, Rejection> {
+    fn reply(&self, reply: Reply) -> Result<GuardedReply, Rejection> {
         let refusal = Rejection::new(RejectionKind::Guarded, "PV-GUARD-BLOCKED", "told to");
-        if self.blocks { Err(refusal) } else { Ok(reply) }
+        if self.blocks { Err(refusal) } else { Ok(GuardedReply::untouched(reply)) }
     }
     fn found(&self) -> Vec<String> {
         vec!["jwt:block=2".to_owned()]

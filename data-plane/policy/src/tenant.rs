@@ -95,6 +95,12 @@ impl TenantState {
         roles.filter_map(|role| self.roles.get(role as usize)).collect()
     }
 
+    /// Whether the caller holds the role now.
+    pub(crate) fn holds(&self, principal: &PrincipalState, role: &Name, now_ns: u64) -> bool {
+        // Roles stand in order of name.
+        self.roles.binary_search(role).is_ok_and(|role| principal.holds(role as RoleIndex, now_ns))
+    }
+
     /// Whether a role that the caller holds grants the object.
     pub(crate) fn is_granted(&self, principal: &PrincipalState, request: &AccessRequest<'_>, now_ns: u64) -> bool {
         let mut roles = self.grants[action_index(request.action)].roles(request.target);

@@ -143,6 +143,8 @@ impl fmt::Display for GuardKind {
 pub enum GuardAction {
     /// Count it.
     Report,
+    /// Count it and put a token in its place, out of which those that `reveal` names get it back.
+    Tokenise,
     /// Count it and write over it.
     Mask,
     /// Count it and refuse the call.
@@ -205,9 +207,28 @@ pub struct GuardPathRule {
     pub action: GuardAction,
 }
 
-/// Protects values in calls: finds them by kind, by words or by place, and counts, masks or blocks
-/// them, in arguments and in results. Of all guards that cover a call the strictest action for a value
-/// holds: `block`, then `mask`, then `report`. The audit log keeps the guarded form and
+/// For whom tokens are opened. Nobody else gets a value back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct GuardReveal {
+    /// These principals.
+    pub principals: BTreeSet<Name>,
+    /// Whoever holds one of these roles, by a binding or by their token.
+    pub roles: BTreeSet<Name>,
+    /// `results`: in what they get back tokens are opened and values stay plain. `arguments`: so it is in
+    /// what their calls send to the tool. Only results if not given.
+    pub directions: BTreeSet<GuardDirection>,
+}
+
+impl Default for GuardReveal {
+    fn default() -> Self {
+        Self { principals: BTreeSet::new(), roles: BTreeSet::new(), directions: [GuardDirection::Results].into() }
+    }
+}
+
+/// Protects values in calls: finds them by kind, by words or by place, and counts, tokenises, masks or
+/// blocks them, in arguments and in results. Of all guards that cover a call the strictest action for a
+/// value holds: `block`, then `mask`, then `tokenise`, then `report`. The audit log keeps the guarded form and
 /// how many values of each kind there were, never a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -229,6 +250,23 @@ pub struct GuardSpec {
     pub dictionaries: Vec<GuardDictionary>,
     /// Places in JSON. At most 64.
     pub paths: Vec<GuardPathRule>,
+    /// For whom what this guard tokenises is given back; nobody if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reveal: Option<GuardReveal>,
+}
+
+impl GuardSpec {
+    /// Every action that it names.
+    pub fn actions(&self) -> impl Iterator<Item = GuardAction> + '_ {
+        let rules = self.rules.iter().map(|rule| rule.action);
+        let words = self.dictionaries.iter().map(|words| words.action);
+        rules.chain(words).chain(self.paths.iter().map(|path| path.action))
+    }
+
+    /// Whether it puts tokens in place of values.
+    pub fn tokenises(&self) -> bool {
+        self.actions().any(|action| action == GuardAction::Tokenise)
+    }
 }
 
 impl Default for GuardSpec {
@@ -242,6 +280,7 @@ impl Default for GuardSpec {
             rules: Vec::new(),
             dictionaries: Vec::new(),
             paths: Vec::new(),
+            reveal: None,
         }
     }
 }

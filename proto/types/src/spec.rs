@@ -58,6 +58,11 @@ impl Spec {
 
     /// The first wire version whose control-plane nodes can read it: its kind, and every field that it has.
     pub fn since_version(&self) -> u32 {
+        if let Spec::Guard(spec) = self
+            && (spec.reveal.is_some() || spec.tokenises())
+        {
+            return 3;
+        }
         let has_later_fields = match self {
             Spec::Principal(spec) => !spec.priority.is_normal() || !spec.certificates.is_empty(),
             Spec::Plugin(spec) => {
@@ -539,6 +544,8 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"definitions":"pin"}}"#, 2),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
+            (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
+            (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
         ] {
             let spec: Spec = serde_json::from_str(text).unwrap();
             assert_eq!(spec.since_version(), version, "{text}");

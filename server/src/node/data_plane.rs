@@ -121,6 +121,7 @@ impl DataPlane {
             self.node.load().limit(most);
         }
         self.node.known_as(&agents.addresses(ports.address()?));
+        self.node.seals_with(seal_keys.clone());
         let frontend = Frontend::new(self.node.clone(), agents.front(seal_keys))?;
         let frontend = frontend.with_schemas(self.node.clone());
         let frontend = Arc::new(match &self.siblings {

@@ -33,7 +33,7 @@ fn card(action: &str, more: Value) -> Value {
 fn becomes(index: &GuardIndex, principal: &str, target: GuardTarget<'_>, direction: GuardDirection) -> String {
     let (tenant, principal) = (name("acme"), name(principal));
     let call = GuardCall { tenant: &tenant, principal: &principal, target };
-    let Some(guard) = index.of(&call, direction) else { return "-".to_owned() };
+    let Some(guard) = index.of(&call, direction, &|_| false) else { return "-".to_owned() };
     let text = RawJson::from_checked(Bytes::from_static(b"[\"4111111111111111\"]"));
     let actions: Vec<&str> = guard.inspect_json(&text, &Layout::PLAIN).tally.iter().map(|(_, a, _)| a.name()).collect();
     actions.join(",")

@@ -11,7 +11,9 @@ mod chat;
 mod counts;
 mod layouts;
 mod stages;
+mod vault;
 mod watch;
 
 pub(crate) use counts::GuardCounts;
-pub(crate) use stages::{guard_in, guard_refused};
+pub(crate) use stages::{Revealing, guard_in, guard_refused};
+pub(crate) use vault::TenantVault;

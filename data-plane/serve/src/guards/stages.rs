@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_data_guards::{Guard, GuardCall, GuardIndex, GuardTarget, JsonInspection};
+use provost_data_guards::{Guard, GuardCall, GuardIndex, GuardTarget, HoldsRole, JsonInspection, Vault};
 use provost_data_pipeline::{
     Call, CallGuard, Caller, GuardedParams, Operation, Rejection, RejectionKind, Request, Target, Validated,
 };
@@ -15,21 +15,30 @@ use super::{
     watch::Watch,
 };
 
+/// What tokens are made with and for whom they are opened.
+#[derive(Clone)]
+pub(crate) struct Revealing<'a> {
+    /// `None`: the tenant has none.
+    pub(crate) vault: Option<Arc<dyn Vault>>,
+    pub(crate) holds: HoldsRole<'a>,
+}
+
 /// Guards parameters that are about to be sent on, and sets up what watches the call.
 pub(crate) fn guard_in(
     index: &GuardIndex,
     counts: &Arc<GuardCounts>,
     call: &Call<Validated>,
     model: Option<&str>,
+    revealing: Revealing<'_>,
 ) -> Result<GuardedParams, Rejection> {
     let request = call.request();
     if !index.has_any(&call.caller().principal.tenant) {
         return Ok(GuardedParams::untouched(request.params.clone()));
     }
     let target = target(&request.operation, Some(call.target()), model);
-    let arguments = covering(index, call.caller(), target, GuardDirection::Arguments);
-    let results = covering(index, call.caller(), target, GuardDirection::Results);
-    let inspection = inspect(arguments.as_deref(), request);
+    let arguments = covering(index, call.caller(), target, GuardDirection::Arguments, revealing.holds);
+    let results = covering(index, call.caller(), target, GuardDirection::Results, revealing.holds);
+    let inspection = inspect(arguments.as_deref(), request, revealing.vault.as_deref());
     if let Some(blocked) = inspection.blocked {
         // Counted where it is recorded.
         return Err(Rejection::new(
@@ -44,7 +53,7 @@ pub(crate) fn guard_in(
     counts.add(&inspection.tally);
     let mut guarded = guarded(request, inspection);
     if arguments.is_some() || results.is_some() {
-        let watch = Watch::new(&request.operation, arguments, results, counts.clone());
+        let watch = Watch::new(&request.operation, arguments, results, revealing.vault, counts.clone());
         guarded.guard = watch.map(|watch| -> Arc<dyn CallGuard> { Arc::new(watch) });
     }
     Ok(guarded)
@@ -59,13 +68,15 @@ pub(crate) fn guard_refused(
     touched: Option<&Target>,
     request: &Request,
     model: Option<&str>,
+    vault: Option<Arc<dyn Vault>>,
 ) -> GuardedParams {
     if !index.has_any(&caller.principal.tenant) {
         return GuardedParams::untouched(request.params.clone());
     }
     let target = target(&request.operation, touched, model);
-    let guard = covering(index, caller, target, GuardDirection::Arguments);
-    let inspection = inspect(guard.as_deref(), request);
+    // Nothing is sent on, so nothing is given back.
+    let guard = covering(index, caller, target, GuardDirection::Arguments, &|_| false);
+    let inspection = inspect(guard.as_deref(), request, vault.as_deref());
     counts.add(&inspection.tally);
     guarded(request, inspection)
 }
@@ -75,10 +86,11 @@ fn covering(
     caller: &Caller,
     target: GuardTarget<'_>,
     direction: GuardDirection,
+    holds: HoldsRole<'_>,
 ) -> Option<Arc<Guard>> {
     let principal = &caller.principal;
     let call = GuardCall { tenant: &principal.tenant, principal: &principal.name, target };
-    index.of(&call, direction).filter(|guard| !guard.is_empty())
+    index.of(&call, direction, holds).filter(|guard| !guard.is_empty())
 }
 
 fn target<'a>(operation: &'a Operation, target: Option<&'a Target>, model: Option<&'a str>) -> GuardTarget<'a> {
@@ -94,17 +106,18 @@ fn target<'a>(operation: &'a Operation, target: Option<&'a Target>, model: Optio
     }
 }
 
-fn inspect(guard: Option<&Guard>, request: &Request) -> JsonInspection {
+fn inspect(guard: Option<&Guard>, request: &Request, vault: Option<&dyn Vault>) -> JsonInspection {
     match (guard, layouts::params(&request.operation)) {
-        (Some(guard), Some(layout)) => guard.inspect_json(&request.params, layout),
+        (Some(guard), Some(layout)) => guard.inspect_json_with(&request.params, layout, vault),
         _ => JsonInspection::default(),
     }
 }
 
 fn guarded(request: &Request, inspection: JsonInspection) -> GuardedParams {
-    let JsonInspection { tally, rewritten, .. } = inspection;
+    let JsonInspection { tally, rewritten, sent, .. } = inspection;
     let mut guarded = GuardedParams::untouched(request.params.clone());
     guarded.found = written(&tally);
+    guarded.sent = sent;
     if let Some(rewritten) = rewritten {
         guarded.target = shown_target(&request.operation, &request.params, &rewritten);
         guarded.params = rewritten;

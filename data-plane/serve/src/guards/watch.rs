@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use parking_lot::Mutex;
-use provost_data_guards::{Blocked, Guard, JsonInspection, Layout, Tally};
-use provost_data_pipeline::{CallGuard, Operation, Rejection, RejectionKind, Reply};
+use provost_data_guards::{Blocked, Guard, JsonInspection, Layout, Tally, Vault};
+use provost_data_pipeline::{CallGuard, GuardedReply, Operation, Rejection, RejectionKind, Reply};
 use provost_mcp::{RawJson, RpcError};
 
 use super::{
@@ -18,9 +18,18 @@ use crate::node::CHUNK;
 pub(super) struct Watch {
     arguments: Option<Arc<Guard>>,
     results: Option<Arc<Guard>>,
+    /// What tokens are made with, where any are.
+    vault: Option<Arc<dyn Vault>>,
     result: &'static Layout,
     counts: Arc<GuardCounts>,
     state: Mutex<State>,
+}
+
+/// A part of the exchange that may go on.
+struct Passed {
+    sent: RawJson,
+    /// For the log, where that is another.
+    kept: Option<RawJson>,
 }
 
 #[derive(Default)]
@@ -44,20 +53,32 @@ impl Watch {
         operation: &Operation,
         arguments: Option<Arc<Guard>>,
         results: Option<Arc<Guard>>,
+        vault: Option<Arc<dyn Vault>>,
         counts: Arc<GuardCounts>,
     ) -> Option<Self> {
         let result = layouts::result(operation)?;
-        Some(Self { arguments, results, result, counts, state: Mutex::default() })
+        let state = State { chat: ChatStreams::new(vault.clone()), ..State::default() };
+        Some(Self { arguments, results, vault, result, counts, state: Mutex::new(state) })
     }
 
     /// Looks at a part of the exchange; what it may go on as.
-    fn pass(&self, guard: Option<&Guard>, json: &RawJson, layout: &Layout) -> Result<RawJson, Blocked> {
-        let Some(guard) = guard else { return Ok(json.clone()) };
-        let JsonInspection { tally, blocked, rewritten } = guard.inspect_json(json, layout);
+    fn look(&self, guard: &Guard, json: &RawJson, layout: &Layout) -> Result<Passed, Blocked> {
+        let inspection = guard.inspect_json_with(json, layout, self.vault.as_deref());
+        let JsonInspection { tally, blocked, rewritten, sent } = inspection;
         self.state.lock().tally.merge(&tally);
-        match blocked {
-            Some(blocked) => Err(blocked),
-            None => Ok(rewritten.unwrap_or_else(|| json.clone())),
+        blocked.map_or(Ok(()), Err)?;
+        let kept = rewritten.unwrap_or_else(|| json.clone());
+        Ok(match sent {
+            Some(sent) => Passed { sent, kept: Some(kept) },
+            None => Passed { sent: kept, kept: None },
+        })
+    }
+
+    /// The same of what is not recorded.
+    fn pass(&self, guard: Option<&Guard>, json: &RawJson, layout: &Layout) -> Result<RawJson, Blocked> {
+        match guard {
+            Some(guard) => self.look(guard, json, layout).map(|passed| passed.sent),
+            None => Ok(json.clone()),
         }
     }
 
@@ -68,14 +89,17 @@ impl Watch {
         Ok(RpcError { code: error.code, message, data })
     }
 
-    fn judge(&self, guard: &Guard, reply: Reply) -> Result<Reply, Blocked> {
+    fn judge(&self, guard: &Guard, reply: Reply) -> Result<GuardedReply, Blocked> {
         match reply {
             Reply::Result { body, is_error } => {
-                let body = self.pass(Some(guard), &body, self.result)?;
-                Ok(Reply::Result { body, is_error })
+                let Passed { sent: body, kept } = self.look(guard, &body, self.result)?;
+                Ok(GuardedReply { reply: Reply::Result { body, is_error }, kept })
             }
-            Reply::InputRequired(body) => self.pass(Some(guard), &body, self.result).map(Reply::InputRequired),
-            Reply::Error(error) => self.error(guard, error).map(Reply::Error),
+            Reply::InputRequired(body) => {
+                let Passed { sent, kept } = self.look(guard, &body, self.result)?;
+                Ok(GuardedReply { reply: Reply::InputRequired(sent), kept })
+            }
+            Reply::Error(error) => self.error(guard, error).map(Reply::Error).map(GuardedReply::untouched),
         }
     }
 }
@@ -102,11 +126,11 @@ impl CallGuard for Watch {
         passed.map_err(|blocked| blocked.kind.to_string())
     }
 
-    fn reply(&self, reply: Reply) -> Result<Reply, Rejection> {
+    fn reply(&self, reply: Reply) -> Result<GuardedReply, Rejection> {
         let whole_text = matches!(reply, Reply::Result { .. });
         let judged = match &self.results {
             Some(guard) => self.judge(guard, reply),
-            None => Ok(reply),
+            None => Ok(GuardedReply::untouched(reply)),
         };
         let mut state = self.state.lock();
         state.whole = state.tally.clone();

@@ -8,6 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
+use provost_data_guards::Vault;
 use provost_data_pipeline::{
     Admitted, Authenticated, Authorization, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold,
     Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation, Resolved,
@@ -24,9 +25,10 @@ use tokio::sync::watch;
 
 use super::{access, aliases, compiled::Compiled, counts::Counts, lists, load::Load, switches};
 use crate::{
+    SealKeys,
     bodies::BodyKeeper,
     definitions::DefinitionKeeper,
-    guards::{self, GuardCounts},
+    guards::{self, GuardCounts, Revealing, TenantVault},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -67,6 +69,8 @@ pub struct Node {
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
     load: Arc<Load>,
+    /// What tokens of guards are sealed with; without, values are masked.
+    token_keys: OnceLock<Arc<SealKeys>>,
     /// Under which agents know the node: the audiences of tokens, each without `/mcp`.
     addresses: OnceLock<Vec<String>>,
 }
@@ -96,6 +100,7 @@ impl Node {
             staleness: None,
             bodies: None,
             load: Arc::default(),
+            token_keys: OnceLock::new(),
             addresses: OnceLock::new(),
         }
     }
@@ -105,6 +110,11 @@ impl Node {
     pub fn known_as(&self, addresses: &[String]) {
         let bare = addresses.iter().map(|address| address.trim_end_matches('/').to_owned()).collect();
         let _ = self.addresses.set(bare);
+    }
+
+    /// Tells the keys that tokens of guards are sealed with; the first telling counts.
+    pub fn seals_with(&self, keys: Arc<SealKeys>) {
+        let _ = self.token_keys.set(keys);
     }
 
     /// With keys to keep bodies under; a node without records calls and nothing of their bodies.
@@ -217,6 +227,12 @@ impl Node {
                 "no bearer token was sent; `provost token create` makes one",
             ))),
         }
+    }
+
+    /// What the tenant's tokens are made with, if its guards make any.
+    fn vault(&self, compiled: &Compiled, tenant: &Name) -> Option<Arc<dyn Vault>> {
+        let keys = self.token_keys.get().filter(|_| compiled.guards.tokenises(tenant))?;
+        Some(Arc::new(TenantVault::new(keys.clone(), tenant.clone())))
     }
 
     /// Whether the caller may see the object in lists.
@@ -484,8 +500,13 @@ impl Plane for Node {
     }
 
     fn guard_in(&self, snapshot: &Compiled, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
-        let model = model_of(snapshot, call.caller(), call.target(), call.request());
-        guards::guard_in(&snapshot.guards, &self.guard_counts, call, model.as_deref())
+        let caller = call.caller();
+        let model = model_of(snapshot, caller, call.target(), call.request());
+        let PrincipalRef { tenant, name } = &caller.principal;
+        let (token, now_ns) = (caller.token.as_deref(), self.now_ns());
+        let holds = |role: &Name| snapshot.engine.holds_role(tenant, name, token, role, now_ns);
+        let revealing = Revealing { vault: self.vault(snapshot, tenant), holds: &holds };
+        guards::guard_in(&snapshot.guards, &self.guard_counts, call, model.as_deref(), revealing)
     }
 
     fn guard_refused(
@@ -496,7 +517,8 @@ impl Plane for Node {
         request: &Request,
     ) -> GuardedParams {
         let model = target.and_then(|target| model_of(snapshot, caller, target, request));
-        guards::guard_refused(&snapshot.guards, &self.guard_counts, caller, target, request, model.as_deref())
+        let vault = self.vault(snapshot, &caller.principal.tenant);
+        guards::guard_refused(&snapshot.guards, &self.guard_counts, caller, target, request, model.as_deref(), vault)
     }
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
