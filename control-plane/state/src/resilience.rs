@@ -1,6 +1,6 @@
 //! The rules that a plugin's `resilience` keeps: bounds that a node can hold, and nothing that does nothing.
 
-use provost_types::{BreakerSpec, CacheSpec, HedgeSpec, ResilienceSpec, RetrySpec};
+use provost_types::{BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, ResilienceSpec, RetrySpec};
 
 use crate::fields::{Check, MAX_CONCURRENCY, MAX_TIMEOUT_MS};
 
@@ -38,6 +38,9 @@ pub(crate) fn check(check: &mut Check<'_>, spec: &ResilienceSpec) {
         at_most(check, &format!("tools[{i}].maxConcurrent"), rule.max_concurrent.into(), MAX_CONCURRENCY.into());
     }
     breaker(check, &spec.breaker);
+    if let Some(spec) = &spec.outliers {
+        outliers(check, spec);
+    }
     retry(check, &spec.retry);
     cache(check, &spec.cache);
     if let Some(hedge) = &spec.hedge {
@@ -56,6 +59,16 @@ fn breaker(check: &mut Check<'_>, spec: &BreakerSpec) {
     check.require(spec.open_ms <= spec.max_open_ms, &format!("{BASE}.breaker.openMs"), || {
         format!("is {}, longer than `maxOpenMs`, which is {}", spec.open_ms, spec.max_open_ms)
     });
+}
+
+fn outliers(check: &mut Check<'_>, spec: &OutlierSpec) {
+    between(check, "outliers.consecutiveFailures", spec.consecutive_failures.into(), 1, MAX_BREAKER_CALLS.into());
+    between(check, "outliers.ejectMs", spec.eject_ms, 10, MAX_WAIT_MS);
+    between(check, "outliers.maxEjectMs", spec.max_eject_ms, 10, MAX_WAIT_MS);
+    check.require(spec.eject_ms <= spec.max_eject_ms, &format!("{BASE}.outliers.ejectMs"), || {
+        format!("is {}, longer than `maxEjectMs`, which is {}", spec.eject_ms, spec.max_eject_ms)
+    });
+    between(check, "outliers.maxEjectedPercent", spec.max_ejected_percent.into(), 1, 100);
 }
 
 fn retry(check: &mut Check<'_>, spec: &RetrySpec) {

@@ -12,6 +12,8 @@ use crate::fields::Check;
 const BASE: &str = "spec.source.mcp-http";
 /// Hosts, or ranges, of one plugin.
 const MAX_EGRESS: usize = 64;
+/// Endpoints beside the first one of one plugin.
+const MAX_MORE_URLS: usize = 15;
 /// Query parameters with a secret of one plugin.
 const MAX_QUERY: usize = 16;
 /// Bytes of a text of a client's: its id, scope, resource, audience.
@@ -43,11 +45,13 @@ fn auth_base(auth: &UpstreamAuth) -> String {
 
 /// Checks what is new beside URL and headers.
 pub(crate) fn check(check: &mut Check<'_>, http: &HttpPlugin) {
+    check_more_urls(check, http);
     check.require(http.secret_query.len() <= MAX_QUERY, &format!("{BASE}.secretQuery"), || {
         format!("has more than {MAX_QUERY} parameters")
     });
     for key in http.secret_query.keys() {
-        let given = Url::parse(&http.url).is_ok_and(|url| url.query_pairs().any(|(k, _)| k == key.as_str()));
+        let mut urls = urls(http).filter_map(|text| Url::parse(text).ok());
+        let given = urls.any(|url| url.query_pairs().any(|(k, _)| k == key.as_str()));
         check.require(!key.is_empty() && !given, &format!("{BASE}.secretQuery.{key}"), || {
             "needs a name that the URL does not have already".into()
         });
@@ -61,6 +65,28 @@ pub(crate) fn check(check: &mut Check<'_>, http: &HttpPlugin) {
             "gives the `authorization` header, which `headers` or `secretHeaders` give too; keep one".into()
         });
         check_client(check, &auth_base(auth), auth.client());
+    }
+}
+
+/// The first endpoint and the others.
+fn urls(http: &HttpPlugin) -> impl Iterator<Item = &String> {
+    std::iter::once(&http.url).chain(&http.more_urls)
+}
+
+/// Each is an address as the first one is, and another one.
+fn check_more_urls(check: &mut Check<'_>, http: &HttpPlugin) {
+    let base = format!("{BASE}.moreUrls");
+    let count = http.more_urls.len();
+    check.require(count <= MAX_MORE_URLS, &base, || format!("has {count} entries; at most {MAX_MORE_URLS} can be"));
+    let mut seen: Vec<Url> = Url::parse(&http.url).into_iter().collect();
+    for (i, text) in http.more_urls.iter().enumerate() {
+        let field = format!("{base}[{i}]");
+        let Some(url) = check.address(&field, text, "carries a user name or password; use `secretHeaders` instead")
+        else {
+            continue;
+        };
+        check.require(!seen.contains(&url), &field, || format!("names `{text}` a second time; leave it out"));
+        seen.push(url);
     }
 }
 
@@ -86,8 +112,8 @@ fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
         return;
     }
     let client = http.auth.as_ref().map(|auth| auth.client());
-    let written = [Some(&http.url), client.and_then(|c| c.token_url.as_ref()), client.and_then(|c| c.issuer.as_ref())];
-    for url in written.into_iter().flatten().filter_map(|text| Url::parse(text).ok()) {
+    let of_client = [client.and_then(|c| c.token_url.as_ref()), client.and_then(|c| c.issuer.as_ref())];
+    for url in urls(http).chain(of_client.into_iter().flatten()).filter_map(|text| Url::parse(text).ok()) {
         let host = url.host_str().unwrap_or_default();
         check.require(hosts.iter().any(|pattern| pattern.matches(host)), &format!("{BASE}.egress.allowHosts"), || {
             format!("lacks `{host}`, which the plugin itself names")

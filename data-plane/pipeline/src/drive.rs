@@ -19,6 +19,7 @@ use crate::{
 /// intent that recovery turns into `unknown`. Dropping it later does the same to a call that ran,
 /// so transports spawn it and never drop it.
 pub async fn drive<P: Plane>(plane: &P, call: Call<Received>, link: &dyn ClientLink) -> Answer {
+    plane.catch_up(call.request()).await;
     let snapshot = plane.snapshot();
     let mut facts = Facts::new(plane, &snapshot, call.shared_request());
     match admit(plane, &snapshot, call, &mut facts).await {
@@ -55,6 +56,7 @@ async fn admit<P: Plane>(
     let decision = plane.authorise(snapshot, &call);
     facts.note(&decision);
     if !decision.is_allow() {
+        plane.unreadable(snapshot, &call)?;
         let reason = decision.reason;
         let denied = Rejection::new(RejectionKind::Denied, "PV-POLICY-DENIED", reason);
         return Err(denied.with_scopes(plane.scopes_needed(snapshot, &call)));

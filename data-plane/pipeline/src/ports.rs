@@ -103,6 +103,11 @@ pub trait Plane: Send + Sync {
     /// Nanoseconds since the Unix epoch.
     fn now_ns(&self) -> u64;
 
+    /// Before the snapshot is taken: waits, a bounded time, for a state that brings what the request names and the
+    /// present one lacks, if such a state is being made ready.
+    fn catch_up(&self, _request: &Request) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
     /// Makes ready what `authenticate` needs and the node does not have yet, such as the keys of an
     /// issuer. Waits a bounded time, and never for a credential that can be decided on now.
     fn prepare(&self, _snapshot: &Arc<Self::Snapshot>, _credential: &Credential) -> impl Future<Output = ()> + Send {
@@ -126,6 +131,11 @@ pub trait Plane: Send + Sync {
     }
     /// May it?
     fn authorise(&self, snapshot: &Self::Snapshot, call: &Call<Resolved>) -> Decision;
+    /// Asked after a denial: do the arguments not fit the schema of a tool whose policy reads facts that are made of
+    /// them? Then that is what the caller is told. Nothing that was denied goes on by it.
+    fn unreadable(&self, _snapshot: &Self::Snapshot, _call: &Call<Resolved>) -> Result<(), Rejection> {
+        Ok(())
+    }
     /// The scopes to ask for, by which a call that policy denied would be permitted; empty: there are
     /// none, or the caller has no scopes.
     fn scopes_needed(&self, _snapshot: &Self::Snapshot, _call: &Call<Resolved>) -> Vec<String> {

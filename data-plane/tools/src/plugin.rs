@@ -13,9 +13,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Definitions, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
+    Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
-    resilience::{Shield, Upstream},
+    resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
     siblings::{SessionOwner, SharedSession},
     sql::SqlPlugin,
@@ -67,10 +67,26 @@ impl Upstream for Source {
         link: &'a dyn ClientLink,
     ) -> BoxFuture<'a, Result<Execution, UpstreamError>> {
         match self {
-            Self::Mcp(upstream) => Box::pin(upstream.execute(request, link)),
+            Self::Mcp(upstream) => Box::pin(async move { upstream.execute(request, link, &Tries::new(false)).await }),
             Self::Builtin(builtin) => Box::pin(builtin.execute(request, link)),
             Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
         }
+    }
+
+    fn attempt<'a>(
+        &'a self,
+        request: &'a ExecuteRequest<'a>,
+        link: &'a dyn ClientLink,
+        tries: &'a Tries,
+    ) -> BoxFuture<'a, Result<Execution, UpstreamError>> {
+        match self {
+            Self::Mcp(upstream) => Box::pin(upstream.execute(request, link, tries)),
+            _ => self.run(request, link),
+        }
+    }
+
+    fn has_other(&self, tries: &Tries) -> bool {
+        matches!(self, Self::Mcp(upstream) if upstream.has_other(tries))
     }
 
     fn definition(&self, tool: &str) -> Option<RawJson> {
@@ -162,6 +178,14 @@ impl Plugin {
     pub fn pressure(&self) -> Pressure {
         let (running, waiting) = self.shield.policy().gate.load();
         Pressure { is_open: self.shield.watch().is_open(), running, waiting }
+    }
+
+    /// Its endpoints, if it has several.
+    pub fn endpoints(&self) -> Vec<EndpointView> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.endpoints(),
+            _ => Vec::new(),
+        }
     }
 
     /// Ends listeners; calls under way finish.
@@ -278,7 +302,12 @@ impl Plugin {
     pub async fn execute_here(&self, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
         match &self.source {
             Source::Mcp(upstream) => {
-                let ended = upstream.execute_here(request, link).await;
+                let tries = Tries::new(false);
+                let mut ended = upstream.execute_here(request, link, &tries).await;
+                // The node that asked cannot choose another endpoint; what was not sent goes to one from here.
+                while matches!(&ended, Err(UpstreamError::Unreachable(_))) && upstream.has_other(&tries) {
+                    ended = upstream.execute_here(request, link, &tries).await;
+                }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
             Source::Builtin(_) | Source::Broken(_) => self.execute(request, link).await,

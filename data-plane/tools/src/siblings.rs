@@ -50,6 +50,8 @@ pub struct SharedSession {
     pub id: String,
     /// What it said of itself when the session was opened.
     pub facts: ServerFacts,
+    /// At which of the plugin's endpoints it lives, in the order of its document.
+    pub endpoint: usize,
 }
 
 /// Whose session: of a caller, with what it declares.

@@ -25,7 +25,7 @@ use crate::{
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
     siblings::{Kin, PluginId, Siblings},
-    upstream::{HttpTarget, McpUpstream, StdioTarget},
+    upstream::{EndpointView, Endpoints, HttpTarget, McpUpstream, StdioTarget},
 };
 
 /// Opened secrets of a tenant.
@@ -142,6 +142,15 @@ impl Toolbox {
         pressures
     }
 
+    /// The endpoints of plugins that have several, in order of tenant and name.
+    pub fn endpoints(&self) -> Vec<(Name, Name, Vec<EndpointView>)> {
+        let all = self.plugins.load();
+        let views = all.iter().map(|((tenant, name), r)| (tenant.clone(), name.clone(), r.plugin.endpoints()));
+        let mut views: Vec<_> = views.filter(|(_, _, endpoints)| !endpoints.is_empty()).collect();
+        views.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        views
+    }
+
     /// Stops every plugin; calls under way finish.
     pub fn stop(&self) {
         self.reconcile(&Snapshot::default());
@@ -192,10 +201,16 @@ impl Toolbox {
             headers.insert(header_name(key)?, value);
         }
         let client = self.client(spec.egress.as_deref())?;
-        let mut url = client.check(&spec.url)?;
-        for (key, reference) in &spec.secret_query {
-            url.add_query(key, self.secret(tenant, reference)?.expose_secret());
-        }
+        let url = |text: &str| {
+            let mut url = client.check(text)?;
+            for (key, reference) in &spec.secret_query {
+                url.add_query(key, self.secret(tenant, reference)?.expose_secret());
+            }
+            Ok::<_, UpstreamError>(url)
+        };
+        let first = url(&spec.url)?;
+        let more = spec.more_urls.iter().map(|text| Ok((text.clone(), url(text)?)));
+        let more: Vec<_> = more.collect::<Result<_, UpstreamError>>()?;
         let redactor = self.redactor(tenant, plugin);
         let auth = match &spec.auth {
             Some(auth) => {
@@ -205,13 +220,18 @@ impl Toolbox {
             }
             None => None,
         };
-        let target = HttpTarget::new(client, url, headers, redactor, &self.deps.limits);
+        let target = HttpTarget::new(client.clone(), first, headers, redactor, &self.deps.limits);
         let target = match auth {
             Some(auth) => target.with_auth(auth),
             None => target,
         };
+        let mut targets: Vec<(String, HttpTarget)> =
+            more.into_iter().enumerate().map(|(i, (text, url))| (text, target.at(i + 1, url))).collect();
+        targets.insert(0, (spec.url.clone(), target));
+        let outliers = plugin.resilience.as_ref().and_then(|r| r.outliers.clone()).unwrap_or_default();
+        let endpoints = Endpoints::new(tenant.clone(), name.clone(), targets, outliers);
         let kin = self.kin(tenant, name, plugin);
-        Ok(McpUpstream::http(name.as_str(), target, spec.era, &self.deps.limits, kin))
+        Ok(McpUpstream::http(name.as_str(), endpoints, spec.era, &self.deps.limits, kin))
     }
 
     /// How the plugin proves who it is to an authorization server.

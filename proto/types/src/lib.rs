@@ -47,7 +47,8 @@ pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use package::{NotSoNamed, PackageDigest, PublisherKey};
 pub use resilience::{
-    BreakerSpec, CacheSpec, HedgeSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec, ToolResilience,
+    BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
+    ToolResilience,
 };
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};

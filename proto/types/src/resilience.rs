@@ -20,6 +20,9 @@ pub struct ResilienceSpec {
     pub tools: Vec<ToolResilience>,
     /// When an upstream that fails is left alone for a while.
     pub breaker: BreakerSpec,
+    /// When one of several endpoints (`moreUrls`) is left out for a while. None: by the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<OutlierSpec>,
     /// What is tried again.
     pub retry: RetrySpec,
     /// Which answers are kept and given again.
@@ -90,6 +93,29 @@ impl Default for BreakerSpec {
             open_ms: 1_000,
             max_open_ms: 30_000,
         }
+    }
+}
+
+/// When one of several equal endpoints gets no calls for a while. What counts as a failure is what counts for the
+/// breaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct OutlierSpec {
+    /// Failures of an endpoint one after the other that eject it. Default 3.
+    pub consecutive_failures: u32,
+    /// How long it is out the first time, in milliseconds; then it is looked at, and twice as long after each look that
+    /// fails. Default 1000.
+    pub eject_ms: u64,
+    /// The longest that it is out between two looks, in milliseconds. Default 60000.
+    pub max_eject_ms: u64,
+    /// The share of a plugin's endpoints that may be out at once, in percent. Default 50. One may always be, and the
+    /// last one never is.
+    pub max_ejected_percent: u32,
+}
+
+impl Default for OutlierSpec {
+    fn default() -> Self {
+        Self { consecutive_failures: 3, eject_ms: 1_000, max_eject_ms: 60_000, max_ejected_percent: 50 }
     }
 }
 

@@ -63,6 +63,12 @@ impl Spec {
         {
             return 3;
         }
+        if let Spec::Plugin(spec) = self
+            && (matches!(&spec.source, PluginSource::McpHttp(http) if !http.more_urls.is_empty())
+                || spec.resilience.as_ref().is_some_and(|resilience| resilience.outliers.is_some()))
+        {
+            return 3;
+        }
         let has_later_fields = match self {
             Spec::Principal(spec) => !spec.priority.is_normal() || !spec.certificates.is_empty(),
             Spec::Plugin(spec) => {
@@ -220,6 +226,10 @@ pub enum Era {
 pub struct HttpPlugin {
     /// The endpoint, `https://…/mcp`; `http://` only on loopback.
     pub url: String,
+    /// Further endpoints of the same server, equal to the first: each has the same tools. A call goes to one of
+    /// them, and one that fails is left out for a while (`resilience.outliers`). At most 15.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_urls: Vec<String>,
     /// Headers with a value from a secret, injected at call time.
     #[serde(default)]
     pub secret_headers: BTreeMap<String, SecretRef>,
@@ -542,6 +552,11 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"resilience":{}}}"#, 2),
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","egress":{}}}}}"#, 2),
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"definitions":"pin"}}"#, 2),
+            (
+                r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","moreUrls":["https://b.example/mcp"]}}}}"#,
+                3,
+            ),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"resilience":{"outliers":{}}}}"#, 3),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),

@@ -24,6 +24,7 @@ pub async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, node: Arc<Nod
 /// bug or a newer writer.
 pub async fn activate(snapshot: Arc<Snapshot>, node: &Node) -> Result<(), CompileError> {
     let revision = snapshot.revision;
+    let _announced = node.announce(snapshot.clone());
     let before = node.compiled();
     // Compiling many policies takes a while: not on a thread that serves calls.
     match tokio::task::spawn_blocking(move || before.next(snapshot)).await {

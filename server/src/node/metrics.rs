@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use provost_audit_store::{AuditNode, AuditStatus, GroupMetrics};
 use provost_data_serve::node::Node;
-use provost_data_tools::Pressure;
+use provost_data_tools::{EndpointView, Pressure};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +104,14 @@ fn of_data_plane(node: &Node) -> Vec<Sample> {
 /// Name, help, and the value of a plugin.
 type Gauge = (&'static str, &'static str, fn(&Pressure) -> u64);
 
+/// Name, help, and the value of an endpoint.
+type EndpointGauge = (&'static str, &'static str, fn(&EndpointView) -> u64);
+
+/// A text as the value of a label.
+fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// Calls on the node and towards each upstream.
 fn of_load(node: &Node) -> Vec<Sample> {
     let mut samples = vec![
@@ -135,6 +143,26 @@ fn of_load(node: &Node) -> Vec<Sample> {
             help,
             is_counter: false,
             value: float(value(pressure)),
+        }));
+    }
+    let endpoints = node.endpoints();
+    let gauges: [EndpointGauge; 3] = [
+        ("provost_upstream_endpoint_ejected", "1 while an endpoint fails and gets no calls.", |e| e.is_ejected.into()),
+        (
+            "provost_upstream_endpoint_differs",
+            "1 while an endpoint shows other tools than its plugin and gets no calls.",
+            |e| e.differs.into(),
+        ),
+        ("provost_upstream_endpoint_running", "Calls that run at an endpoint.", |e| e.running.into()),
+    ];
+    for (name, help, value) in gauges {
+        let all = endpoints.iter().flat_map(|(tenant, plugin, all)| all.iter().map(move |e| (tenant, plugin, e)));
+        samples.extend(all.map(|(tenant, plugin, endpoint)| Sample {
+            name,
+            labels: format!("{{tenant=\"{tenant}\",plugin=\"{plugin}\",endpoint=\"{}\"}}", label(&endpoint.url)),
+            help,
+            is_counter: false,
+            value: float(value(endpoint)),
         }));
     }
     samples

@@ -140,8 +140,16 @@ impl DataRole {
 }
 
 fn health(node: &Node) -> HealthCounts {
+    // Read first, so that it is never more than the denials.
+    let shed = node.shed();
+    health_of(shed, node.counts())
+}
+
+/// What a full node refuses says nothing of the state that it runs: it is neither a call nor a denial.
+fn health_of(shed: u64, counts: Vec<(&'static str, u64)>) -> HealthCounts {
     let mut health = HealthCounts::default();
-    for (outcome, count) in node.counts() {
+    for (outcome, count) in counts {
+        let count = if outcome == "denied" { count.saturating_sub(shed) } else { count };
         health.calls += count;
         match outcome {
             "ok" => {}
@@ -264,5 +272,19 @@ impl SealedSource for PushedSource {
 
     fn wrapped_key(&self, term: u64) -> Option<String> {
         self.0.borrow().as_ref()?.key_ring.get(&term).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_a_full_node_refused_are_neither_calls_nor_denials() {
+        for (shed, denied, expect) in [(0, 5, (13, 5, 3)), (4, 5, (9, 1, 3)), (5, 5, (8, 0, 3)), (6, 5, (8, 0, 3))] {
+            let counts = vec![("ok", 5), ("tool_error", 2), ("timeout", 1), ("denied", denied)];
+            let HealthCounts { calls, denials, errors, .. } = health_of(shed, counts);
+            assert_eq!((calls, denials, errors), expect, "{shed} of {denied}");
+        }
     }
 }

@@ -96,6 +96,28 @@ fn arguments_that_do_not_fit_the_schema_never_reach_the_tool() {
 }
 
 #[test]
+fn a_wrong_argument_of_a_query_is_called_that_and_no_denial() {
+    let dev = Dev::start(None, &[]);
+    for (arguments, named) in [
+        (json!({ "query": "SELECT 1" }), "query"),
+        (json!({}), "sql"),
+        (json!({ "sql": "SELECT 1", "limit": 5 }), "limit"),
+    ] {
+        let answer = call_tool(&dev, "sql.query", arguments);
+        assert_eq!(answer["result"]["isError"], true, "{answer}");
+        let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
+        assert!(said.contains("PV-ARGS-SCHEMA") && said.contains(named), "{named}: {answer}");
+    }
+    // What policy forbids stays forbidden, however it is dressed.
+    let answer = call_tool(&dev, "sql.query", json!({ "sql": "DROP TABLE orders" }));
+    assert_eq!(answer["error"]["data"]["code"], "PV-POLICY-DENIED", "{answer}");
+    let answer = call_tool(&dev, "sql.query", json!({ "sql": "DROP TABLE orders", "query": "SELECT 1" }));
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    let good = call_tool(&dev, "sql.query", json!({ "sql": "SELECT 1" }));
+    assert!(good["result"]["isError"] != true && good["result"].is_object(), "{good}");
+}
+
+#[test]
 fn upstreams_that_fail_fail_clearly() {
     for (mode, code) in
         [("unreachable", "PV-UPSTREAM"), ("hang", "PV-"), ("garbage", "PV-UPSTREAM"), ("die", "PV-UPSTREAM")]

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, Process, call_tool, modern, post, text, until, upstream_yaml};
+use crate::{
+    harness::{Dev, Process, call_tool, modern, post, text, until, upstream_yaml},
+    ws_client::Socket,
+};
 
 fn works(answer: &Value) -> bool {
     answer["result"]["content"][0]["text"].is_string()
@@ -111,4 +114,66 @@ fn an_alias_leads_to_one_version_and_goes_out_of_use() {
     assert!(done, "{said}");
     until(|| (code(&call("hello")) == "PV-KILL-SWITCH").then_some(()));
     assert!(works(&call("say-hello")));
+}
+
+/// Over sockets: each is one connection with all that a client hears.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quarantine_and_approval_are_told_to_clients_of_both_eras() {
+    const CHANGED: &str = "notifications/tools/list_changed";
+    let upstream = Process::everything("modern");
+    let clock = "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: { name: clock, tenant: acme }\n\
+                 spec: { source: { builtin: { name: time } } }\n";
+    let yaml = upstream_yaml(&upstream.url) + clock;
+    let dev = tokio::task::block_in_place(|| Dev::start(Some(&yaml), &[]));
+    let done = |args: &[&str]| tokio::task::block_in_place(|| until(|| run(&dev, args).0.then_some(())));
+    let mut legacy = Socket::legacy(&dev, "", json!({})).await;
+    let mut listening = Socket::open(&dev, "").await;
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    let id = listening.begin_modern("subscriptions/listen", wanted).await;
+    let first = listening.until(|m| m.get("method").is_some()).await;
+    assert_eq!(first["method"], "notifications/subscriptions/acknowledged", "{first}");
+    let mut asking = Socket::open(&dev, "").await;
+    let mut shown = async |name: &str| {
+        let answer = asking.modern("tools/list", json!({})).await;
+        answer["result"]["tools"].as_array().unwrap().iter().any(|tool| tool["name"] == name)
+    };
+    assert!(shown("up.greet").await && shown("clock.now").await);
+    let began = std::time::Instant::now();
+    // Again until the legacy one has heard: its stream opens in its own time.
+    while !legacy.others.iter().any(|m| m["method"] == CHANGED) {
+        assert!(began.elapsed() < crate::harness::START_LIMIT, "the session heard nothing");
+        for (plugin, tool, name) in [("up", Some("greet"), "up.greet"), ("clock", None, "clock.now")] {
+            for (verb, is_shown) in [("quarantine", false), ("approve", true)] {
+                let of_tool = tool.map(|tool| ["--tool", tool]);
+                let mut args = vec!["plugin", verb, plugin, "--reason", "INC-9"];
+                args.extend(of_tool.iter().flatten());
+                done(&args);
+                let told = listening.until(|m| m["method"] == CHANGED).await;
+                assert_eq!(told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], id, "{told}");
+                assert_eq!(shown(name).await, is_shown, "{name}: what is told is so already");
+            }
+        }
+        legacy.request("ping", json!({})).await;
+    }
+    assert!(legacy.others.iter().all(|m| m["params"]["_meta"].is_null()), "{:?}", legacy.others);
+}
+
+#[test]
+fn what_was_applied_can_be_called_at_once() {
+    let dev = Dev::start(Some(&upstream_yaml("http://127.0.0.1:9/mcp")), &[]);
+    let file = dev.data.join("more.yaml");
+    for n in 0..5 {
+        let plugin = format!(
+            "apiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: clock{n}, tenant: acme }}\n\
+             spec: {{ source: {{ builtin: {{ name: time }} }} }}\n"
+        );
+        std::fs::write(&file, plugin).unwrap();
+        let (done, said) = run(&dev, &["apply", "-f", file.to_str().unwrap()]);
+        assert!(done, "{said}");
+        let answer = call_tool(&dev, &format!("clock{n}.now"), json!({}));
+        assert!(answer["result"].is_object(), "{answer}");
+    }
+    let began = std::time::Instant::now();
+    assert_eq!(code(&call_tool(&dev, "nothing.now", json!({}))), "PV-TOOL-UNKNOWN");
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "nobody waits for what nobody brings");
 }

@@ -203,11 +203,20 @@ impl Process {
         Self::everything_env(era, &[])
     }
 
+    /// The same where one was before that is gone: a modern one at this `HOST:PORT`.
+    pub fn everything_at(address: &str) -> Self {
+        Self::everything_on("modern", address, &[])
+    }
+
     /// The same with variables in its environment.
     pub fn everything_env(era: &str, env: &[(&str, &Path)]) -> Self {
+        Self::everything_on(era, "127.0.0.1:0", env)
+    }
+
+    fn everything_on(era: &str, address: &str, env: &[(&str, &Path)]) -> Self {
         let mut child = Command::new(binary("everything-rmcp"))
             .envs(env.iter().copied())
-            .args(["--http", "127.0.0.1:0", "--era", era])
+            .args(["--http", address, "--era", era])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

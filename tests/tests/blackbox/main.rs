@@ -16,6 +16,7 @@ mod conformance;
 mod conformance_npm;
 mod coverage;
 mod crash;
+mod endpoints;
 mod files;
 mod governance;
 mod guard_tokens;

@@ -6,6 +6,7 @@ mod bench;
 mod broken_http;
 mod broken_stdio;
 mod credentials;
+mod endpoints;
 mod eras;
 mod listening;
 mod lists;

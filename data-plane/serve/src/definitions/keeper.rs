@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use provost_data_tools::{Definitions, ListKind, Others, Toolbox, lint};
 use provost_types::{DefinitionPolicy, Name};
 use provost_wire::governance::{ReportDefinitionsRequest, SeenTool};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
-    DefinitionPort, SeenTools,
+    DefinitionPort, SeenTools, ToolChanges,
     pins::{PinIndex, PluginPins, Verdict},
 };
 
@@ -49,6 +49,8 @@ pub struct DefinitionKeeper {
     node: String,
     looked: Mutex<HashMap<Key, Looked>>,
     reports: mpsc::Sender<Report>,
+    /// Which plugins' tools were hidden or shown again.
+    changes: watch::Sender<ToolChanges>,
 }
 
 /// What is to be reported. It is made into a request beside the calls: to look at thousands of definitions takes
@@ -67,18 +69,52 @@ impl DefinitionKeeper {
     pub fn start(port: Arc<dyn DefinitionPort>, node: impl Into<String>) -> Self {
         let (reports, waiting) = mpsc::channel(MAX_WAITING);
         tokio::spawn(send(port, waiting));
-        Self { node: node.into(), looked: Mutex::default(), reports }
+        Self { node: node.into(), looked: Mutex::default(), reports, changes: watch::Sender::default() }
     }
 
     /// A keeper that reports to nobody: what it sees first stays the pin, on this node and until its end.
     pub fn alone() -> Self {
         let (reports, _) = mpsc::channel(1);
-        Self { node: String::new(), looked: Mutex::default(), reports }
+        Self { node: String::new(), looked: Mutex::default(), reports, changes: watch::Sender::default() }
     }
 
     /// Forgets plugins that are gone.
     pub(crate) fn retain(&self, pins: &PinIndex) {
         self.looked.lock().retain(|key, _| pins.has(key));
+        self.changes.send_if_modified(|changes| {
+            changes.retain(|key| pins.has(key));
+            false
+        });
+    }
+
+    /// Tells whose tools are hidden or shown by these pins and were not by those before.
+    pub(crate) fn repinned(&self, before: &PinIndex, after: &PinIndex) {
+        let looked = self.looked.lock();
+        let nothing = SeenTools::of(Definitions::default());
+        let changed: Vec<Key> = after
+            .repinned(before)
+            .filter(|(key, before, after)| {
+                let seen = looked.get(*key).map_or(&nothing, |entry| &*entry.seen);
+                let hidden =
+                    |pins: &Option<&Arc<PluginPins>>| pins.map(|p| (p.takes(), p.hidden(seen))).unwrap_or_default();
+                hidden(before) != hidden(after)
+            })
+            .map(|(key, ..)| key.clone())
+            .collect();
+        drop(looked);
+        self.tell(changed);
+    }
+
+    /// Counts, for each plugin, how often tools of it were hidden or shown again.
+    pub(crate) fn changes(&self) -> watch::Receiver<ToolChanges> {
+        self.changes.subscribe()
+    }
+
+    fn tell(&self, changed: Vec<Key>) {
+        self.changes.send_if_modified(|changes| {
+            changed.iter().for_each(|key| changes.count(key.clone()));
+            !changed.is_empty()
+        });
     }
 
     /// What becomes of these tools of a plugin. `definitions`: the list as it was fetched just now; without it, what
@@ -105,8 +141,12 @@ impl DefinitionKeeper {
         } else if let Some(definitions) = definitions
             && !entry.seen.is(definitions)
         {
+            let before = pins.hidden(&entry.seen);
             entry.seen = Arc::new(SeenTools::of(definitions.clone()));
             entry.settled = None;
+            if before != pins.hidden(&entry.seen) {
+                self.tell(vec![(tenant.clone(), plugin.clone())]);
+            }
         }
         let verdicts: Vec<Verdict> = tools.into_iter().map(|tool| entry.verdict(pins, tool)).collect();
         entry.report_if_due(pins, &self.reports, |seen| Report {

@@ -5,11 +5,13 @@
 //! plane has not said otherwise; a report never holds up a call; one change of a tool is reported once.
 //! Left out: what a report makes of the state (`provost-control-state`).
 
+mod changes;
 mod keeper;
 mod pins;
 mod port;
 mod seen;
 
+pub(crate) use changes::ToolChanges;
 pub use keeper::DefinitionKeeper;
 pub(crate) use pins::{PinIndex, Verdict};
 pub use port::{DefinitionPort, GrpcDefinitions, ReportFailed};

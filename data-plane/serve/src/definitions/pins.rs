@@ -1,10 +1,15 @@
 //! The pins of a snapshot, and what they say of a definition.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use provost_types::{
     DefinitionPolicy, Kind, Name, PluginSource, Quarantine, Resource, Snapshot, Spec, ToolPin, ToolPinsSpec,
 };
+
+use super::SeenTools;
 
 /// What becomes of a tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +68,22 @@ impl PinIndex {
 
     pub(crate) fn has(&self, key: &(Name, Name)) -> bool {
         self.plugins.contains_key(key)
+    }
+
+    /// The plugins whose pins are others than before, with both.
+    #[allow(clippy::type_complexity, reason = "used once, beside")]
+    pub(crate) fn repinned<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (&'a (Name, Name), Option<&'a Arc<PluginPins>>, Option<&'a Arc<PluginPins>>)> {
+        let gone = before.plugins.keys().filter(|key| !self.plugins.contains_key(*key));
+        let both = self.plugins.keys().chain(gone);
+        both.map(|key| (key, before.plugins.get(key), self.plugins.get(key))).filter(|(_, before, after)| {
+            match (before, after) {
+                (Some(before), Some(after)) => !before.is_same(after),
+                _ => true,
+            }
+        })
     }
 }
 
@@ -123,6 +144,30 @@ impl PluginPins {
             }
             (Some(_), None) => Verdict::First,
         }
+    }
+
+    /// Whether these are the very pins.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let same = match (&self.pinned, &other.pinned) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        same && self.policy == other.policy
+    }
+
+    /// What was quarantined by name: the whole plugin, and tools.
+    pub(crate) fn takes(&self) -> (bool, BTreeSet<String>) {
+        let Some(spec) = self.spec() else { return Default::default() };
+        let tools = spec.tools.iter().filter(|(_, pin)| pin.quarantined.is_some());
+        (spec.quarantined.is_some(), tools.map(|(name, _)| name.clone()).collect())
+    }
+
+    /// The tools that they hide of those that were seen.
+    pub(crate) fn hidden(&self, seen: &SeenTools) -> BTreeSet<String> {
+        let names = seen.definitions().iter().map(|definition| &definition.name);
+        let is_hidden = |name: &&String| matches!(self.judge(name, seen.hash(name)), Verdict::Quarantined(_));
+        names.filter(is_hidden).cloned().collect()
     }
 
     /// Whether the control plane should hear of this definition.

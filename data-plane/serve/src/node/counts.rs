@@ -8,7 +8,11 @@ const NAMES: [&str; 8] =
     ["ok", "tool_error", "rpc_error", "timeout", "cancelled", "denied", "input_required", "unknown"];
 
 #[derive(Debug, Default)]
-pub(super) struct Counts([AtomicU64; NAMES.len()]);
+pub(super) struct Counts {
+    ended: [AtomicU64; NAMES.len()],
+    /// Of the denied ones, those that were refused because the node ran as many as it may.
+    shed: AtomicU64,
+}
 
 impl Counts {
     pub(super) fn add(&self, status: CallStatus) {
@@ -22,10 +26,38 @@ impl Counts {
             CallStatus::InputRequired => 6,
             CallStatus::Unknown => 7,
         };
-        self.0[index].fetch_add(1, Ordering::Relaxed);
+        self.ended[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counted as denied before, and here too.
+    pub(super) fn add_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Release);
+    }
+
+    /// Never more than are counted as denied by whoever reads those afterwards.
+    pub(super) fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Acquire)
     }
 
     pub(super) fn read(&self) -> Vec<(&'static str, u64)> {
-        NAMES.into_iter().zip(self.0.iter().map(|n| n.load(Ordering::Relaxed))).collect()
+        NAMES.into_iter().zip(self.ended.iter().map(|n| n.load(Ordering::Relaxed))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_shed_is_counted_apart_from_denials_too() {
+        let counts = Counts::default();
+        for _ in 0..3 {
+            counts.add(CallStatus::Denied);
+        }
+        counts.add(CallStatus::Ok);
+        counts.add_shed();
+        let read = counts.read();
+        assert!(read.contains(&("denied", 3)) && read.contains(&("ok", 1)), "{read:?}");
+        assert_eq!(counts.shed(), 1);
     }
 }

@@ -6,19 +6,16 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use provost_data_pipeline::{Call, Caller, ClientLink, Execution, Intended, Operation, Plane, Route};
+use provost_data_pipeline::{Call, Caller, Execution, Intended, Operation, Plane, Route};
 use provost_data_tools::{
-    Definition, Definitions, ListKind, ListenEnd, ListenFilter, Plugin, ServerFacts, UpstreamError,
+    Definition, Definitions, ListKind, Plugin, ServerFacts, UpstreamError,
     names::{self, ResourceIndex},
 };
 use provost_mcp::{RawJson, RawObject, RpcError, array_of};
 use provost_types::{Action, Name};
 use serde_json::{Map, Value, json};
 
-use super::{
-    compiled::Compiled,
-    plane::{Node, execute_request},
-};
+use super::{compiled::Compiled, plane::Node};
 
 /// Which list: its member in the result, the action that makes an item visible.
 #[derive(Clone, Copy)]
@@ -92,7 +89,7 @@ pub(super) fn is_list(operation: &Operation) -> bool {
 
 /// Answers a list.
 pub(super) async fn answer(node: &Node, compiled: &Arc<Compiled>, call: &Call<Intended>) -> Execution {
-    let view = View { node, compiled, caller: call.caller(), route: &call.request().route };
+    let view = View::new(node, compiled, call);
     let outcome = match &call.request().operation {
         Operation::Discover => view.discover().await,
         Operation::ListModels => Ok(view.models()),
@@ -107,10 +104,10 @@ pub(super) async fn answer(node: &Node, compiled: &Arc<Compiled>, call: &Call<In
     }
 }
 
-struct View<'a> {
-    node: &'a Node,
-    compiled: &'a Arc<Compiled>,
-    caller: &'a Caller,
+pub(super) struct View<'a> {
+    pub(super) node: &'a Node,
+    pub(super) compiled: &'a Arc<Compiled>,
+    pub(super) caller: &'a Caller,
     route: &'a Route,
 }
 
@@ -138,8 +135,13 @@ pub(super) async fn resource_index(
     ResourceIndex::new(&fetched.await.into_iter().collect())
 }
 
-impl View<'_> {
-    fn plugins(&self) -> Vec<(Name, Arc<Plugin>)> {
+impl<'a> View<'a> {
+    /// The call's.
+    pub(super) fn new(node: &'a Node, compiled: &'a Arc<Compiled>, call: &'a Call<Intended>) -> Self {
+        Self { node, compiled, caller: call.caller(), route: &call.request().route }
+    }
+
+    pub(super) fn plugins(&self) -> Vec<(Name, Arc<Plugin>)> {
         plugins(self.node, self.compiled, &self.caller.principal.tenant, self.route)
     }
 
@@ -148,7 +150,7 @@ impl View<'_> {
         self.compiled.switches.stops_plugin(&self.caller.principal.tenant, plugin.as_str())
     }
 
-    async fn resource_index(&self, plugins: &[(Name, Arc<Plugin>)]) -> ResourceIndex {
+    pub(super) async fn resource_index(&self, plugins: &[(Name, Arc<Plugin>)]) -> ResourceIndex {
         resource_index(self.compiled, &self.caller.principal.tenant, plugins).await
     }
 
@@ -263,7 +265,7 @@ impl View<'_> {
         }
         let mut capabilities = Map::new();
         for facts in found.into_iter().flatten() {
-            if let Ok(Value::Object(theirs)) = facts.capabilities.parse() {
+            if let Ok(Value::Object(theirs)) = with_changes(&facts.capabilities).parse() {
                 merge(&mut capabilities, &theirs);
             }
         }
@@ -283,7 +285,7 @@ impl View<'_> {
 /// What one plugin says of itself.
 fn introduction(facts: &ServerFacts) -> RawJson {
     let mut body = RawObject::new();
-    body.set("capabilities", facts.capabilities.clone());
+    body.set("capabilities", with_changes(&facts.capabilities));
     if let Some(info) = &facts.server_info {
         body.set("serverInfo", info.clone());
     }
@@ -291,6 +293,15 @@ fn introduction(facts: &ServerFacts) -> RawJson {
         body.set_text("instructions", instructions);
     }
     body.finish()
+}
+
+/// Tools come and go by quarantine and approval, whether their server tells of changes or not.
+fn with_changes(capabilities: &RawJson) -> RawJson {
+    let Ok(mut object) = RawObject::parse(capabilities) else { return capabilities.clone() };
+    let Some(mut tools) = object.get_object("tools") else { return capabilities.clone() };
+    tools.set("listChanged", RawJson::from(Value::Bool(true)));
+    object.set("tools", tools.finish());
+    object.finish()
 }
 
 /// The union: a capability that any plugin has; flags are true where any says so.
@@ -302,84 +313,6 @@ fn merge(into: &mut Map<String, Value>, from: &Map<String, Value>) {
             (Some(_), _) => {}
             (None, _) => {
                 into.insert(key.clone(), value.clone());
-            }
-        }
-    }
-}
-
-/// Streams what the plugins of the route announce, until the caller is gone. A plugin that is
-/// replaced is taken up again under its new form.
-pub(super) async fn listen(
-    node: &Node,
-    compiled: &Arc<Compiled>,
-    call: &Call<Intended>,
-    link: &dyn ClientLink,
-) -> Execution {
-    let view = View { node, compiled, caller: call.caller(), route: &call.request().route };
-    let wanted = match &call.request().client.session {
-        Some(_) => ListenFilter::legacy(),
-        None => ListenFilter::from_params(call.params()),
-    };
-    let plugins = view.plugins();
-    let index = match call.request().route {
-        Route::Merged => Some(view.resource_index(&plugins).await),
-        Route::Plugin(_) => None,
-    };
-    let streams = plugins.iter().map(|(name, _)| {
-        let filter = view.filter_for(name, &wanted, index.as_ref());
-        listen_to(node, name.clone(), filter, call, link)
-    });
-    let all = join_all(streams);
-    let cancelled = link.cancelled();
-    futures::pin_mut!(all, cancelled);
-    match futures::future::select(all, cancelled).await {
-        // No upstream has anything to say: the stream stays open until the caller ends it.
-        futures::future::Either::Left((_, cancelled)) => cancelled.await,
-        futures::future::Either::Right(_) => {}
-    }
-    Execution::result(RawJson::EMPTY_OBJECT, false)
-}
-
-impl View<'_> {
-    /// The part of a filter that concerns one plugin: its own URIs, and of those what the caller
-    /// may read.
-    fn filter_for(&self, plugin: &Name, wanted: &ListenFilter, index: Option<&ResourceIndex>) -> ListenFilter {
-        let uris = wanted
-            .uris
-            .iter()
-            .filter(|uri| {
-                let target = (Action::ReadResource, Some(plugin.as_str()), uri.as_str());
-                self.node.may_see(self.compiled, self.caller, target)
-            })
-            .filter_map(|uri| match index {
-                None => Some(uri.clone()),
-                Some(index) => index.route(uri).filter(|(owner, _)| owner == plugin).map(|(_, own)| own),
-            })
-            .collect();
-        ListenFilter { uris, ..wanted.clone() }
-    }
-}
-
-async fn listen_to(node: &Node, name: Name, filter: ListenFilter, call: &Call<Intended>, link: &dyn ClientLink) {
-    let tenant = &call.caller().principal.tenant;
-    let request = execute_request(call, Operation::Listen, call.params().clone());
-    while let Some(plugin) = node.toolbox.plugin(tenant, name.as_str()) {
-        let heard = tokio::select! {
-            heard = plugin.listen(&filter, &request, link) => heard,
-            // Announcements of a plugin that was stopped wait until it runs again.
-            () = node.plugin_stopped(&call.caller().principal, name.as_str()) => {
-                tokio::select! {
-                    () = node.plugin_runs(&call.caller().principal, name.as_str()) => continue,
-                    () = link.cancelled() => return,
-                }
-            }
-        };
-        match heard {
-            Ok(ListenEnd::Retired) => {}
-            Ok(ListenEnd::Cancelled) => return,
-            Err(cause) => {
-                tracing::warn!(plugin = %name, %cause, "its announcements cannot be heard");
-                return;
             }
         }
     }
@@ -397,5 +330,8 @@ mod tests {
         merge(&mut all, &parse(json!({ "tools": {} })));
         let expect = json!({ "tools": { "listChanged": true }, "logging": {} });
         assert_eq!(Value::Object(all), expect);
+        let told = |v: Value| with_changes(&RawJson::from(v)).parse::<Value>().unwrap_or_default();
+        assert_eq!(told(json!({ "tools": {}, "x": 1 })), json!({ "tools": { "listChanged": true }, "x": 1 }));
+        assert_eq!(told(json!({ "prompts": {} })), json!({ "prompts": {} }));
     }
 }

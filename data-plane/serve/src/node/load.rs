@@ -16,6 +16,8 @@ use provost_types::Priority;
 
 /// Calls at once on a node, if its configuration names no other bound.
 pub const DEFAULT_MAX_CALLS: u32 = 4_096;
+/// The code of a call that was refused because as many ran as may.
+pub(super) const SHED: &str = "PV-NODE-BUSY";
 /// When a refused caller should come again.
 const RETRY_MS: u64 = 1_000;
 
@@ -86,8 +88,8 @@ fn overloaded(priority: Priority) -> Rejection {
         Priority::High => "any priority",
     };
     let message = format!("this node runs as many calls as it may take for callers of {whose}; try again in a second");
-    let mut rejection = Rejection::new(RejectionKind::Overloaded, "PV-NODE-BUSY", message);
-    let data = serde_json::json!({ "code": "PV-NODE-BUSY", "retryAfterMs": RETRY_MS });
+    let mut rejection = Rejection::new(RejectionKind::Overloaded, SHED, message);
+    let data = serde_json::json!({ "code": SHED, "retryAfterMs": RETRY_MS });
     rejection.error.data = Some(data.into());
     rejection.retry_after_ms = Some(RETRY_MS);
     rejection

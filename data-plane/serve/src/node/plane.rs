@@ -15,7 +15,7 @@ use provost_data_pipeline::{
     Route, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, KillSwitches, SqlFacts};
-use provost_data_tools::{ExecuteRequest, Pressure, Toolbox};
+use provost_data_tools::{EndpointView, ExecuteRequest, Pressure, Toolbox};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
@@ -23,7 +23,15 @@ use provost_types::{
 };
 use tokio::sync::watch;
 
-use super::{access, aliases, compiled::Compiled, counts::Counts, lists, load::Load, switches};
+use super::{
+    access, aliases,
+    coming::Coming,
+    compiled::Compiled,
+    counts::Counts,
+    listening, lists,
+    load::{self, Load},
+    switches,
+};
 use crate::{
     SealKeys,
     bodies::BodyKeeper,
@@ -71,6 +79,8 @@ pub struct Node {
     load: Arc<Load>,
     /// What tokens of guards are sealed with; without, values are masked.
     token_keys: OnceLock<Arc<SealKeys>>,
+    /// A state that is being made ready.
+    pub(super) coming: Coming,
     /// Under which agents know the node: the audiences of tokens, each without `/mcp`.
     addresses: OnceLock<Vec<String>>,
 }
@@ -101,6 +111,7 @@ impl Node {
             bodies: None,
             load: Arc::default(),
             token_keys: OnceLock::new(),
+            coming: Coming::default(),
             addresses: OnceLock::new(),
         }
     }
@@ -149,10 +160,13 @@ impl Node {
     /// Replaces the state at once for every call that arrives from now on.
     pub fn activate(&self, next: Compiled) {
         let switches = next.switches.clone();
+        let before = self.compiled();
         self.definitions.retain(&next.pins);
         self.toolbox.reconcile(&next.snapshot);
         next.tokens.warm();
-        self.current.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.current.store(next.clone());
+        self.definitions.repinned(&before.pins, &next.pins);
         // After the state: a call that is admitted under the one before is stopped by this.
         self.switches.send_if_modified(|now| {
             let changed = **now != *switches;
@@ -188,6 +202,12 @@ impl Node {
         self.guard_counts.read()
     }
 
+    /// Of the calls that were denied since the start, those that a full node refused: they say nothing of its policy.
+    /// Ask before [`Node::counts`].
+    pub fn shed(&self) -> u64 {
+        self.counts.shed()
+    }
+
     /// The calls that run now, and the bound on them.
     pub fn load(&self) -> &Load {
         &self.load
@@ -196,6 +216,11 @@ impl Node {
     /// How plugins stand towards their upstreams: tenant, plugin, state.
     pub fn pressures(&self) -> Vec<(Name, Name, Pressure)> {
         self.toolbox.pressures()
+    }
+
+    /// The endpoints of plugins that have several: tenant, plugin, state of each.
+    pub fn endpoints(&self) -> Vec<(Name, Name, Vec<EndpointView>)> {
+        self.toolbox.endpoints()
     }
 
     /// The state that calls run under now: the next one is compiled from it.
@@ -261,6 +286,22 @@ impl Node {
         plugin.sql()?.facts(&target.local, &arguments).ok()?
     }
 
+    /// Whether the arguments of a tool fit its schema.
+    fn check_arguments(&self, tenant: &Name, target: &Target, request: &Request) -> Result<(), Rejection> {
+        let Operation::CallTool(_) = &request.operation else { return Ok(()) };
+        let Some(plugin) = target.plugin.as_ref().and_then(|p| self.toolbox.plugin(tenant, p.as_str())) else {
+            return Ok(());
+        };
+        let arguments = arguments(&request.params).unwrap_or(RawJson::EMPTY_OBJECT);
+        plugin.validate(&target.local, &arguments).map_err(|problem| {
+            Rejection::new(
+                RejectionKind::Invalid,
+                "PV-ARGS-SCHEMA",
+                format!("the arguments of {} do not fit its schema: {problem}", target.full),
+            )
+        })
+    }
+
     pub(super) async fn run(
         &self,
         compiled: &Arc<Compiled>,
@@ -272,7 +313,7 @@ impl Node {
             return lists::answer(self, compiled, call).await;
         }
         if matches!(operation, Operation::Listen) {
-            return lists::listen(self, compiled, call, link).await;
+            return listening::listen(self, compiled, call, link).await;
         }
         if matches!(operation, Operation::SetLogLevel) {
             return self.set_log_level(compiled, call, link).await;
@@ -412,6 +453,10 @@ impl Plane for Node {
         self.caller(snapshot, &call.request().credential, &call.request().route)
     }
 
+    async fn catch_up(&self, request: &Request) {
+        self.wait_for_coming(request).await;
+    }
+
     async fn prepare(&self, snapshot: &Arc<Compiled>, credential: &Credential) {
         if let Credential::Bearer(token) = credential
             && snapshot.is_of_provider(token)
@@ -470,6 +515,15 @@ impl Plane for Node {
         access::decide(&snapshot.engine, &request, is_inference, self.now_ns())
     }
 
+    fn unreadable(&self, _: &Compiled, call: &Call<Resolved>) -> Result<(), Rejection> {
+        let (tenant, target) = (&call.caller().principal.tenant, call.target());
+        let plugin = target.plugin.as_ref().and_then(|name| self.toolbox.plugin(tenant, name.as_str()));
+        match plugin.filter(|plugin| plugin.sql().is_some()) {
+            Some(_) => self.check_arguments(tenant, target, call.request()),
+            None => Ok(()),
+        }
+    }
+
     async fn limit(&self, snapshot: &Compiled, call: &Call<Admitted>) -> Result<Reservation, Rejection> {
         // After policy: who may not do it anyway is told that, and not how the node stands.
         if call.target().action.is_some() {
@@ -483,20 +537,7 @@ impl Plane for Node {
     }
 
     fn validate(&self, _: &Compiled, call: &Call<Limited>) -> Result<(), Rejection> {
-        let Operation::CallTool(_) = &call.request().operation else { return Ok(()) };
-        let target = call.target();
-        let tenant = &call.caller().principal.tenant;
-        let Some(plugin) = target.plugin.as_ref().and_then(|p| self.toolbox.plugin(tenant, p.as_str())) else {
-            return Ok(());
-        };
-        let arguments = arguments(&call.request().params).unwrap_or(RawJson::EMPTY_OBJECT);
-        plugin.validate(&target.local, &arguments).map_err(|problem| {
-            Rejection::new(
-                RejectionKind::Invalid,
-                "PV-ARGS-SCHEMA",
-                format!("the arguments of {} do not fit its schema: {problem}", target.full),
-            )
-        })
+        self.check_arguments(&call.caller().principal.tenant, call.target(), call.request())
     }
 
     fn guard_in(&self, snapshot: &Compiled, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
@@ -530,10 +571,13 @@ impl Plane for Node {
     }
 
     async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
-        let status = event.status;
+        let (status, is_shed) = (event.status, event.error.as_deref() == Some(load::SHED));
         let receipt = self.audit.record(event).await?;
         if let Some(status) = status {
             self.counts.add(status);
+        }
+        if is_shed {
+            self.counts.add_shed();
         }
         Ok(receipt)
     }

@@ -110,6 +110,7 @@ pub(super) fn execution(ended: Ended) -> Result<Execution, Status> {
 pub(super) fn facts_to_wire(facts: &ServerFacts) -> UpstreamSession {
     UpstreamSession {
         id: String::new(),
+        endpoint: 0,
         protocol_version: facts.protocol_version.clone(),
         capabilities: facts.capabilities.bytes(),
         server_info: facts.server_info.as_ref().map(RawJson::bytes).unwrap_or_default(),
@@ -118,12 +119,13 @@ pub(super) fn facts_to_wire(facts: &ServerFacts) -> UpstreamSession {
 }
 
 pub(super) fn session_to_wire(session: &SharedSession) -> UpstreamSession {
-    UpstreamSession { id: session.id.clone(), ..facts_to_wire(&session.facts) }
+    let endpoint = session.endpoint as u64;
+    UpstreamSession { id: session.id.clone(), endpoint, ..facts_to_wire(&session.facts) }
 }
 
 #[allow(clippy::result_large_err, reason = "tonic's handlers return its Status")]
 pub(super) fn session(wire: UpstreamSession) -> Result<SharedSession, Status> {
-    let UpstreamSession { id, protocol_version, capabilities, server_info, instructions } = wire;
+    let UpstreamSession { id, protocol_version, capabilities, server_info, instructions, endpoint } = wire;
     let version = ProtocolVersion::parse(&protocol_version);
     let era = version.map(ProtocolVersion::era).unwrap_or(Era::Legacy);
     let facts = ServerFacts {
@@ -133,5 +135,6 @@ pub(super) fn session(wire: UpstreamSession) -> Result<SharedSession, Status> {
         server_info: if server_info.is_empty() { None } else { Some(json(server_info)?) },
         instructions: Some(instructions).filter(|text| !text.is_empty()),
     };
-    Ok(SharedSession { id, facts })
+    let endpoint = usize::try_from(endpoint).unwrap_or(usize::MAX);
+    Ok(SharedSession { id, facts, endpoint })
 }

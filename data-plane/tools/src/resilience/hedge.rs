@@ -7,7 +7,7 @@ use provost_data_pipeline::{AskError, ClientLink, Execution, Operation, Reply};
 use provost_mcp::RawJson;
 use provost_types::{BoxFuture, HedgeSpec};
 
-use super::{policy::names, shield::Upstream};
+use super::{policy::names, shield::Upstream, tries::Tries};
 use crate::{ExecuteRequest, UpstreamError};
 
 /// After how long the operation is tried a second time, if it is.
@@ -22,10 +22,11 @@ pub(crate) async fn run(
     upstream: &dyn Upstream,
     request: &ExecuteRequest<'_>,
     link: &dyn ClientLink,
+    tries: &Tries,
     after: Duration,
     may_hedge: impl FnOnce() -> bool,
 ) -> Result<Execution, UpstreamError> {
-    let mut first = upstream.run(request, link);
+    let mut first = upstream.attempt(request, link, tries);
     tokio::select! {
         biased;
         done = &mut first => return done,
@@ -35,7 +36,7 @@ pub(crate) async fn run(
         return first.await;
     }
     let quiet = Quiet(link);
-    let second = upstream.run(request, &quiet);
+    let second = upstream.attempt(request, &quiet, tries);
     match select(first, second).await {
         Either::Left((Ok(done), _)) => Ok(done),
         Either::Left((Err(cause), second)) => match second.await {

@@ -104,7 +104,7 @@ pub(crate) fn names(patterns: &BTreeSet<String>, tool: &str) -> bool {
 }
 
 /// The time that the caller asks for, if it does. Looked for as text first: few do.
-fn callers_time(params: &RawJson) -> Option<Duration> {
+pub fn callers_time(params: &RawJson) -> Option<Duration> {
     memmem::find(params.as_bytes(), CALLERS_TIME.as_bytes())?;
     let meta = RawObject::parse(params).ok()?.get_object("_meta")?;
     let ms: u64 = meta.get(CALLERS_TIME)?.parse().ok()?;

@@ -13,15 +13,17 @@ use memchr::memmem;
 use parking_lot::Mutex;
 use provost_data_pipeline::{ClientLink, Effort, Execution};
 use provost_mcp::RawJson;
-use provost_types::{BoxFuture, Name, PluginSpec};
+use provost_types::{BoxFuture, Name, PluginSpec, RetryOn};
 
 use super::{
+    breaker::Verdict,
     budget::{Budget, pause_ms},
     cache::{self, Cache},
     gate::{NoPlace, Place},
     hedge,
     policy::{Policy, Times},
-    verdict::{may_retry, verdict},
+    tries::Tries,
+    verdict::{may_retry, retry_on, verdict},
     watch::Watch,
 };
 use crate::{ExecuteRequest, UpstreamError};
@@ -39,6 +41,21 @@ pub trait Upstream: Sync {
         request: &'a ExecuteRequest<'a>,
         link: &'a dyn ClientLink,
     ) -> BoxFuture<'a, Result<Execution, UpstreamError>>;
+
+    /// The same where there is a choice of places: not where the call was before.
+    fn attempt<'a>(
+        &'a self,
+        request: &'a ExecuteRequest<'a>,
+        link: &'a dyn ClientLink,
+        _tries: &'a Tries,
+    ) -> BoxFuture<'a, Result<Execution, UpstreamError>> {
+        self.run(request, link)
+    }
+
+    /// Whether there is a place in good standing where the call was not.
+    fn has_other(&self, _tries: &Tries) -> bool {
+        false
+    }
 
     /// A tool's definition, if it is at hand.
     fn definition(&self, tool: &str) -> Option<RawJson>;
@@ -163,6 +180,7 @@ impl Shield {
         attempts: &mut u32,
     ) -> Result<Execution, UpstreamError> {
         self.budget.lock().call();
+        let tries = Tries::new(is_fair);
         let mut last = None;
         loop {
             let began = Instant::now();
@@ -179,16 +197,25 @@ impl Shield {
                         *attempts += u32::from(paid);
                         paid
                     };
-                    hedge::run(upstream, request, link, after, may_hedge).await
+                    hedge::run(upstream, request, link, &tries, after, may_hedge).await
                 }
-                _ => upstream.run(request, link).await,
+                _ => upstream.attempt(request, link, &tries).await,
             };
-            admitted.settle(verdict(&outcome, is_fair));
+            let has_other = upstream.has_other(&tries);
+            admitted.settle(match verdict(&outcome, is_fair) {
+                // One of several endpoints failed: that is between it and the others.
+                Verdict::Bad if has_other => Verdict::Neither,
+                verdict => verdict,
+            });
             let cause = match outcome {
-                Err(cause) if self.again(upstream, request, &cause, *attempts, began) => cause,
+                Err(cause) if self.again(upstream, request, &cause, *attempts, began, has_other) => cause,
                 ended => return ended,
             };
-            let pause = Duration::from_millis(pause_ms(&self.policy.spec.retry, *attempts + 1, rand::random()));
+            // Another endpoint needs no time to come to itself.
+            let pause = match has_other {
+                true => Duration::ZERO,
+                false => Duration::from_millis(pause_ms(&self.policy.spec.retry, *attempts + 1, rand::random())),
+            };
             if Instant::now() + pause >= request.deadline {
                 return Err(cause);
             }
@@ -209,13 +236,16 @@ impl Shield {
         cause: &UpstreamError,
         attempts: u32,
         began: Instant,
+        has_other: bool,
     ) -> bool {
         let spec = &self.policy.spec.retry;
+        // What was not sent and goes to another endpoint is no load that would not be there anyway.
+        let is_free = has_other && retry_on(cause) == Some(RetryOn::NotSent);
         attempts < spec.attempts
             && began.elapsed().as_millis() < u128::from(QUICK_FAILURE_MS)
             && may_retry(spec, &request.operation, cause, |tool| upstream.definition(tool))
             && !answers_a_question(request)
-            && self.budget.lock().take(self.watch.now_ms())
+            && (is_free || self.budget.lock().take(self.watch.now_ms()))
     }
 
     fn failed(&self, cause: UpstreamError, times: &Times, placed: Instant) -> Execution {

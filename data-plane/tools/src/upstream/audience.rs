@@ -39,17 +39,19 @@ const STABLE_AFTER: Duration = Duration::from_secs(30);
 pub(super) struct Audience {
     caller: String,
     capabilities: String,
+    /// One connection at each endpoint; `None`: one for all, wherever its session lives.
+    endpoint: Option<usize>,
 }
 
 impl Audience {
     /// Whoever lists.
     pub(super) fn catalogue() -> Self {
-        Self { caller: String::new(), capabilities: String::new() }
+        Self { caller: String::new(), capabilities: String::new(), endpoint: None }
     }
 
     /// One caller's, with one token of theirs: for what is stateless, and still not for others.
     pub(super) fn behalf(key: String) -> Self {
-        Self { caller: format!("b:{key}"), capabilities: String::new() }
+        Self { caller: format!("b:{key}"), capabilities: String::new(), endpoint: None }
     }
 
     /// The caller's own, or over stdio the shared one for callers that cannot be asked.
@@ -58,7 +60,12 @@ impl Audience {
             return Self::catalogue();
         }
         let caller = caller_key(client, principal);
-        Self { caller, capabilities: client.capabilities.as_str().to_owned() }
+        Self { caller, capabilities: client.capabilities.as_str().to_owned(), endpoint: None }
+    }
+
+    /// The same at this endpoint only.
+    pub(super) fn at(self, endpoint: usize) -> Self {
+        Self { endpoint: Some(endpoint), ..self }
     }
 
     /// Whether an upstream may ask the client something.
@@ -87,7 +94,7 @@ impl Audience {
 
 impl From<SessionOwner> for Audience {
     fn from(SessionOwner { caller, capabilities }: SessionOwner) -> Self {
-        Self { caller, capabilities }
+        Self { caller, capabilities, endpoint: None }
     }
 }
 

@@ -74,6 +74,11 @@ impl Running {
         self.exchange.id()
     }
 
+    /// At which of the plugin's endpoints it runs.
+    pub(super) fn endpoint(&self) -> usize {
+        self.exchange.connection().endpoint()
+    }
+
     /// A retry brings its own progress token.
     pub(super) fn set_client_token(&mut self, token: Option<RawJson>) {
         if token.is_some() {

@@ -116,7 +116,7 @@ impl Connection {
 
     /// In a session that another node opened.
     pub(super) fn resumed(target: &HttpTarget, session: SharedSession) -> Arc<Self> {
-        let SharedSession { id, facts } = session;
+        let SharedSession { id, facts, .. } = session;
         Self::new(facts, Wire::Http { target: target.clone(), session: Some(id), is_shared: true })
     }
 
@@ -130,7 +130,15 @@ impl Connection {
 
     /// The session for another node; `None`: it has no id.
     pub(super) fn share(&self) -> Option<SharedSession> {
-        Some(SharedSession { id: self.session_id()?.to_owned(), facts: self.facts.clone() })
+        Some(SharedSession { id: self.session_id()?.to_owned(), facts: self.facts.clone(), endpoint: self.endpoint() })
+    }
+
+    /// At which of the plugin's endpoints it is.
+    pub(super) fn endpoint(&self) -> usize {
+        match &self.wire {
+            Wire::Http { target, .. } => target.number(),
+            Wire::Stdio(_) => 0,
+        }
     }
 
     pub(super) fn is_legacy(&self) -> bool {

@@ -28,6 +28,8 @@ const MAX_REST_BYTES: usize = 4 * 1024;
 /// One endpoint with a connection pool of its own. Its URL may carry a secret: never shown.
 #[derive(Clone)]
 pub(crate) struct HttpTarget {
+    /// Which of the plugin's endpoints it is.
+    number: usize,
     client: EgressClient,
     url: CheckedUrl,
     headers: Arc<HeaderMap>,
@@ -57,12 +59,23 @@ impl HttpTarget {
         redactor: Redactor,
         limits: &Limits,
     ) -> Self {
-        Self { client, url, headers: Arc::new(headers), auth: None, redactor, max_bytes: limits.max_answer_bytes }
+        let max_bytes = limits.max_answer_bytes;
+        Self { number: 0, client, url, headers: Arc::new(headers), auth: None, redactor, max_bytes }
     }
 
     /// The same with access tokens.
     pub(crate) fn with_auth(self, auth: Arc<Authorizer>) -> Self {
         Self { auth: Some(auth), ..self }
+    }
+
+    /// The same as another of the plugin's endpoints.
+    pub(crate) fn at(&self, number: usize, url: CheckedUrl) -> Self {
+        Self { number, url, ..self.clone() }
+    }
+
+    /// Which of the plugin's endpoints it is.
+    pub(super) fn number(&self) -> usize {
+        self.number
     }
 
     pub(super) fn auth(&self) -> Option<&Arc<Authorizer>> {

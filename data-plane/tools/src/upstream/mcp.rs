@@ -8,6 +8,7 @@ mod between_calls;
 mod calls;
 mod connect;
 mod kin;
+mod looks;
 mod sessions;
 
 use std::{
@@ -22,22 +23,26 @@ use provost_types::Era as WantedEra;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    audience::{Audience, Pool},
+    audience::Pool,
     connection::ServerFacts,
-    http::HttpTarget,
-    listing::{self, ListCache, ListKind},
+    endpoints::{EndpointView, Endpoints, Turn},
+    listing::{ListCache, ListKind},
     parking::Parking,
     stdio::StdioTarget,
     subscriptions::SubscriptionBook,
 };
-use crate::{Definition, Definitions, Limits, UpstreamError, resilience::Watch, siblings::Kin};
+use crate::{
+    Definitions, Limits, UpstreamError,
+    resilience::{Tries, Watch},
+    siblings::Kin,
+};
 
 /// Between two looks for idle sessions.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
 
 /// How to reach the upstream.
 enum Target {
-    Http(HttpTarget),
+    Http(Endpoints),
     Stdio(StdioTarget),
 }
 
@@ -52,8 +57,8 @@ pub(crate) struct McpUpstream {
     plugin: String,
     target: Target,
     limits: Limits,
-    /// The era found out; one at a time finds it.
-    era: tokio::sync::Mutex<EraState>,
+    /// The era found out at each endpoint; one at a time finds it.
+    eras: Vec<tokio::sync::Mutex<EraState>>,
     modern: Pool,
     legacy: Pool,
     parking: Arc<Parking>,
@@ -65,6 +70,10 @@ pub(crate) struct McpUpstream {
     /// The log level of legacy clients on a modern upstream, by caller.
     levels: Mutex<HashMap<String, String>>,
     watching: AtomicBool,
+    /// Its endpoints were looked at, or could not be.
+    is_looked_at: AtomicBool,
+    /// Its legacy sessions have no ids: nothing is kept in them, and any endpoint is as good.
+    is_stateless: AtomicBool,
     /// Told how fetches of lists end; set once by the plugin.
     breaker: OnceLock<Arc<Watch>>,
     stop: CancellationToken,
@@ -79,12 +88,12 @@ impl Drop for McpUpstream {
 impl McpUpstream {
     pub(crate) fn http(
         plugin: &str,
-        target: HttpTarget,
+        endpoints: Endpoints,
         wanted: WantedEra,
         limits: &Limits,
         kin: Option<Kin>,
     ) -> Arc<Self> {
-        Self::new(plugin, Target::Http(target), wanted, limits, kin)
+        Self::new(plugin, Target::Http(endpoints), wanted, limits, kin)
     }
 
     pub(crate) fn stdio(
@@ -99,18 +108,20 @@ impl McpUpstream {
 
     fn new(plugin: &str, target: Target, wanted: WantedEra, limits: &Limits, kin: Option<Kin>) -> Arc<Self> {
         let over_stdio = matches!(target, Target::Stdio(_));
+        let places = match &target {
+            Target::Http(endpoints) => endpoints.count(),
+            Target::Stdio(_) => 1,
+        };
+        let known = match wanted {
+            WantedEra::Auto => None,
+            WantedEra::Modern => Some(Era::Modern),
+            WantedEra::Legacy => Some(Era::Legacy),
+        };
         let upstream = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             plugin: plugin.to_owned(),
+            eras: (0..places).map(|_| tokio::sync::Mutex::new(EraState { known, failed: None })).collect(),
             target,
-            era: tokio::sync::Mutex::new(EraState {
-                known: match wanted {
-                    WantedEra::Auto => None,
-                    WantedEra::Modern => Some(Era::Modern),
-                    WantedEra::Legacy => Some(Era::Legacy),
-                },
-                failed: None,
-            }),
             modern: Pool::new(limits, over_stdio),
             legacy: Pool::new(limits, over_stdio),
             parking: Arc::new(Parking::new(
@@ -124,10 +135,13 @@ impl McpUpstream {
             book: SubscriptionBook::default(),
             levels: Mutex::default(),
             watching: false.into(),
+            is_looked_at: false.into(),
+            is_stateless: false.into(),
             breaker: OnceLock::new(),
             stop: CancellationToken::new(),
             limits: limits.clone(),
         });
+        upstream.probe();
         let weak = Arc::downgrade(&upstream);
         tokio::spawn(async move {
             loop {
@@ -165,27 +179,18 @@ impl McpUpstream {
                 if may_ask_others && let Some(listed) = self.list_elsewhere(kind).await {
                     return Ok((listed?.to_vec(), None));
                 }
+                let fetch = async {
+                    match self.several().filter(|_| kind == ListKind::Tools) {
+                        Some(endpoints) => self.look_at_all(endpoints).await,
+                        None => self.list_of_any(kind).await,
+                    }
+                };
                 match self.breaker.get() {
-                    Some(breaker) => breaker.fetch(self.fetch_list(kind)).await,
-                    None => self.fetch_list(kind).await,
+                    Some(breaker) => breaker.fetch(fetch).await,
+                    None => fetch.await,
                 }
             })
             .await
-    }
-
-    async fn fetch_list(
-        self: &Arc<Self>,
-        kind: ListKind,
-    ) -> Result<(Vec<Definition>, Option<Duration>), UpstreamError> {
-        let connection = self.catalogue().await?;
-        self.watch(&connection);
-        match listing::fetch(&connection, kind, &self.limits).await {
-            Err(UpstreamError::SessionGone) => {
-                self.legacy.forget(&Audience::catalogue(), &connection);
-                listing::fetch(&self.catalogue().await?, kind, &self.limits).await
-            }
-            fetched => fetched,
-        }
     }
 
     /// Has fetches of lists counted, and refused while the breaker is open.
@@ -205,6 +210,24 @@ impl McpUpstream {
                 self.lists[kind as usize].invalidate();
             }
         }
+    }
+
+    /// A call's way to one of the places where the upstream is.
+    fn turn<'a>(&'a self, tries: &'a Tries) -> Turn<'a> {
+        match &self.target {
+            Target::Http(endpoints) => endpoints.turn(tries),
+            Target::Stdio(_) => Turn::nowhere(tries),
+        }
+    }
+
+    /// Whether a call that failed somewhere can go somewhere else.
+    pub(crate) fn has_other(&self, tries: &Tries) -> bool {
+        self.several().is_some_and(|endpoints| endpoints.has_other(tries))
+    }
+
+    /// Its endpoints, if it has several.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointView> {
+        self.several().map(Endpoints::view).unwrap_or_default()
     }
 
     /// How many calls wait for their clients.

@@ -4,6 +4,7 @@
 //! - `switchboard`: who on a shared connection an incoming message belongs to.
 //! - `connection`: one upstream connection (an era, a session or a process) and its exchanges.
 //! - `handshake`: discovery, `initialize`, and which era it is.
+//! - `endpoints`, `bound`: several equal endpoints, and what lives at one of them.
 //! - `audience`: which callers share a legacy session.
 //! - `outgoing`: a caller's parameters as the upstream must see them.
 //! - `call`, `parking`: one call with everything that may happen on its way.
@@ -11,8 +12,10 @@
 //! - `listen`, `subscriptions`: what the upstream says between calls.
 
 mod audience;
+mod bound;
 mod call;
 mod connection;
+mod endpoints;
 mod handshake;
 mod headers;
 mod http;
@@ -27,6 +30,8 @@ mod switchboard;
 mod tasks;
 
 pub use connection::ServerFacts;
+pub use endpoints::EndpointView;
+pub(crate) use endpoints::Endpoints;
 pub(crate) use http::{HttpTarget, whole_body};
 pub use listen::ListenFilter;
 pub use listing::ListKind;

@@ -19,7 +19,7 @@ use super::{
     },
     McpUpstream,
 };
-use crate::{ExecuteRequest, UpstreamError};
+use crate::{ExecuteRequest, UpstreamError, resilience::Tries};
 
 /// Most legacy clients whose log level is remembered.
 const MAX_LOG_LEVELS: usize = 8_192;
@@ -87,7 +87,8 @@ impl McpUpstream {
 
     pub(super) async fn set_log_level(&self, request: &ExecuteRequest<'_>) -> Result<Execution, UpstreamError> {
         let level = RawObject::parse(&request.params)?.get_text("level").unwrap_or_default();
-        let (_, connection) = self.connection(request).await?;
+        let tries = Tries::new(false);
+        let (_, connection) = self.connection(request, &mut self.turn(&tries)).await?;
         if connection.is_legacy() {
             if connection.facts.can("logging") {
                 connection.request("logging/setLevel", &request.params, HeaderMap::new()).await?;
@@ -116,7 +117,8 @@ impl McpUpstream {
     }
 
     pub(super) async fn subscribe(&self, request: &ExecuteRequest<'_>, uri: &str) -> Result<Execution, UpstreamError> {
-        let (_, connection) = self.connection(request).await?;
+        let tries = Tries::new(false);
+        let (_, connection) = self.connection(request, &mut self.turn(&tries)).await?;
         if connection.is_legacy() {
             let params = RawJson::from(json!({"uri": uri}));
             connection.request("resources/subscribe", &params, HeaderMap::new()).await?;
@@ -131,7 +133,8 @@ impl McpUpstream {
         uri: &str,
     ) -> Result<Execution, UpstreamError> {
         self.book.remove(&caller_key(request.client, request.principal), uri);
-        let (audience, connection) = self.connection(request).await?;
+        let tries = Tries::new(false);
+        let (audience, connection) = self.connection(request, &mut self.turn(&tries)).await?;
         // On a shared connection another caller may still want it.
         if connection.is_legacy() && !audience.is_catalogue() {
             let params = RawJson::from(json!({"uri": uri}));
@@ -154,7 +157,10 @@ impl McpUpstream {
         };
         let mut pauses = Pauses::new();
         loop {
-            let stretch = match self.connection(request).await {
+            // Listening is no call: it is not counted where it is.
+            let tries = Tries::new(false);
+            let connected = self.connection(request, &mut self.turn(&tries)).await;
+            let stretch = match connected {
                 Err(cause) => Stretch::Ended(cause),
                 Ok((audience, connection)) if connection.is_legacy() => {
                     let private = !audience.is_catalogue();

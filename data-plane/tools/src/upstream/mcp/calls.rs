@@ -3,14 +3,16 @@
 use std::{future::Future, sync::Arc};
 
 use http::HeaderMap;
-use provost_data_pipeline::{ClientLink, Execution, Operation};
+use provost_data_pipeline::{ClientLink, Execution, Operation, Reply};
 use provost_mcp::{Era, RawJson, RawObject, RpcError};
 
 use super::{
     super::{
         audience::caller_key,
+        bound::{Bound, bind_state, task_prefix, unbind},
         call::{Ended, Running, Surroundings},
         connection::Connection,
+        endpoints::Turn,
         headers::{add_param_headers, standard_headers},
         listing::ListKind,
         outgoing::{Outgoing, outgoing},
@@ -19,7 +21,10 @@ use super::{
     },
     McpUpstream,
 };
-use crate::{ExecuteRequest, UpstreamError};
+use crate::{
+    ExecuteRequest, UpstreamError,
+    resilience::{Tries, verdict},
+};
 
 impl McpUpstream {
     /// Runs one operation on this node.
@@ -27,6 +32,7 @@ impl McpUpstream {
         self: &Arc<Self>,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
+        tries: &Tries,
     ) -> Result<Execution, UpstreamError> {
         let outcome = match &request.operation {
             Operation::SetLogLevel => bounded(request, link, self.set_log_level(request)).await,
@@ -36,7 +42,7 @@ impl McpUpstream {
             | Operation::GetPrompt(_)
             | Operation::ReadResource(_)
             | Operation::Complete { .. }
-            | Operation::Task { .. } => self.call(request, link).await,
+            | Operation::Task { .. } => self.call(request, link, tries).await,
             other => Err(UpstreamError::Unsupported(other.method().to_owned())),
         };
         outcome.map_err(|cause| in_era_of(request, cause))
@@ -46,10 +52,44 @@ impl McpUpstream {
         self: &Arc<Self>,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
+        tries: &Tries,
+    ) -> Result<Execution, UpstreamError> {
+        let mut turn = self.turn(tries);
+        let bound = self.several().and_then(|_| unbind(request));
+        let request = match &bound {
+            None => request,
+            Some(bound) => {
+                self.go_home(bound, &mut turn);
+                &bound.request
+            }
+        };
+        let outcome = self.call_on(request, link, &mut turn).await;
+        turn.settle(verdict(&outcome, tries.is_fair()));
+        outcome
+    }
+
+    /// To where the request's things live. What is nowhere else is asked for there even if it is out, unless it shows
+    /// other tools by now.
+    fn go_home(&self, bound: &Bound<'_>, turn: &mut Turn<'_>) {
+        let Some(endpoints) = self.several().filter(|endpoints| bound.endpoint < endpoints.count()) else { return };
+        let (is_out, differs) = (endpoints.is_out(bound.endpoint), endpoints.differs(bound.endpoint));
+        if !is_out || (bound.is_only_there && !differs) {
+            turn.go(bound.endpoint);
+        }
+    }
+
+    async fn call_on(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+        turn: &mut Turn<'_>,
     ) -> Result<Execution, UpstreamError> {
         let (running, sent) = match self.resumed(request)? {
-            Some(resumed) => resumed,
-            None => match bounded_start(request, link, self.start(request)).await? {
+            Some((running, sent)) => {
+                turn.go(running.endpoint());
+                (running, sent)
+            }
+            None => match bounded_start(request, link, self.start(request, turn)).await? {
                 Some(started) => started,
                 None => return Ok(Execution::cancelled()),
             },
@@ -76,14 +116,25 @@ impl McpUpstream {
         Ok(Some((running, sent)))
     }
 
-    async fn start(self: &Arc<Self>, request: &ExecuteRequest<'_>) -> Result<(Running, Outgoing), UpstreamError> {
-        let (audience, connection) = self.connection(request).await?;
+    async fn start(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(Running, Outgoing), UpstreamError> {
+        let (audience, connection) = self.connection(request, turn).await?;
         match self.start_on(request, &connection).await {
             Err(UpstreamError::SessionGone) => {
                 // The server refused before it looked at the request: nothing was executed.
                 self.session_gone(&audience, &connection);
-                let (_, connection) = self.connection(request).await?;
+                let (_, connection) = self.connection(request, turn).await?;
                 self.start_on(request, &connection).await
+            }
+            // The endpoint is not there, and with it what the session kept: the next attempt begins another elsewhere.
+            Err(cause @ UpstreamError::Unreachable(_)) if self.several().is_some() => {
+                if connection.session_id().is_some() {
+                    self.session_gone(&audience, &connection);
+                }
+                Err(cause)
             }
             // The server refused the caller's token before it looked at the request: another one, once.
             Err(cause @ UpstreamError::Unauthorized(401)) => {
@@ -91,7 +142,7 @@ impl McpUpstream {
                     return Err(cause);
                 };
                 auth.refused(Some(&behalf), &token);
-                let (_, connection) = self.connection(request).await?;
+                let (_, connection) = self.connection(request, turn).await?;
                 self.start_on(request, &connection).await
             }
             Err(UpstreamError::Rpc(error)) if error.code == RpcError::HEADER_MISMATCH => {
@@ -157,8 +208,11 @@ impl McpUpstream {
         sent: &Outgoing,
     ) -> Result<Execution, UpstreamError> {
         let on_change = |notification: &str| self.changed(notification);
+        let endpoint = self.several().map(|_| running.endpoint());
+        let marked = endpoint.map(|endpoint| task_prefix(&self.plugin, endpoint));
+        let prefix = marked.as_deref().unwrap_or(&self.plugin);
         let around = Surroundings {
-            plugin: &self.plugin,
+            plugin: prefix,
             client: request.client,
             link,
             deadline: request.deadline,
@@ -173,7 +227,15 @@ impl McpUpstream {
         };
         running.answer(sent.input_responses.as_ref()).await?;
         match running.advance(&around).await {
-            Ended::Answer(Ok(body)) => Ok(self.result(request, body)),
+            Ended::Answer(Ok(body)) => {
+                let execution = result(request, prefix, body);
+                Ok(match (endpoint, execution.reply) {
+                    (Some(endpoint), Reply::InputRequired(body)) => {
+                        Execution::input_required(bind_state(endpoint, body))
+                    }
+                    (_, reply) => Execution { reply, ..execution },
+                })
+            }
             Ended::Answer(Err(error)) => Err(UpstreamError::Rpc(error)),
             Ended::Cancelled => Ok(Execution::cancelled()),
             Ended::Failed(cause) => Err(cause),
@@ -187,21 +249,21 @@ impl McpUpstream {
             }
         }
     }
+}
 
-    /// An answer as an execution. The two marks are looked for as text first, since most answers
-    /// have neither and some are megabytes.
-    fn result(&self, request: &ExecuteRequest<'_>, body: RawJson) -> Execution {
-        let has = |mark: &[u8]| memchr::memmem::find(body.as_bytes(), mark).is_some();
-        if has(b"\"input_required\"")
-            && RawObject::parse(&body).is_ok_and(|o| o.get_text("resultType").as_deref() == Some("input_required"))
-        {
-            return Execution::input_required(body);
-        }
-        let is_error = matches!(request.operation, Operation::CallTool(_))
-            && has(b"\"isError\"")
-            && RawObject::parse(&body).is_ok_and(|o| o.get("isError").is_some_and(|v| v.is_true()));
-        Execution::result(prefix_handles(&self.plugin, body), is_error)
+/// An answer as an execution, with the plugin's name before handles of tasks. The two marks are looked for as text
+/// first, since most answers have neither and some are megabytes.
+fn result(request: &ExecuteRequest<'_>, prefix: &str, body: RawJson) -> Execution {
+    let has = |mark: &[u8]| memchr::memmem::find(body.as_bytes(), mark).is_some();
+    if has(b"\"input_required\"")
+        && RawObject::parse(&body).is_ok_and(|o| o.get_text("resultType").as_deref() == Some("input_required"))
+    {
+        return Execution::input_required(body);
     }
+    let is_error = matches!(request.operation, Operation::CallTool(_))
+        && has(b"\"isError\"")
+        && RawObject::parse(&body).is_ok_and(|o| o.get("isError").is_some_and(|v| v.is_true()));
+    Execution::result(prefix_handles(prefix, body), is_error)
 }
 
 /// A modern client knows no number of its own for a resource that is missing.

@@ -1,25 +1,42 @@
 //! Finding the era, and the connection for each purpose.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use http::HeaderValue;
 use provost_mcp::Era;
 use tokio::sync::broadcast;
 
 use super::{
-    super::{audience::Audience, connection::Connection, handshake, http::HttpTarget, listing::ListCache},
-    McpUpstream, Target,
+    super::{
+        audience::Audience, connection::Connection, endpoints::Turn, handshake, http::HttpTarget, listing::ListCache,
+    },
+    EraState, McpUpstream, Target,
     sessions::Asking,
 };
 use crate::{
     ExecuteRequest, UpstreamError,
     oauth::{Authorizer, Behalf},
+    resilience::{Tries, Verdict, of_failure},
 };
 
 impl McpUpstream {
+    /// The era, as far as it is known without asking, else as the first endpoint that answers speaks it.
     pub(super) async fn era(&self) -> Result<Era, UpstreamError> {
+        let known = |state: &tokio::sync::Mutex<EraState>| state.try_lock().ok().and_then(|state| state.known);
+        match self.eras.iter().find_map(known) {
+            Some(era) => Ok(era),
+            None => self.catalogue().await.map(|connection| connection.facts.era),
+        }
+    }
+
+    async fn era_at(&self, at: usize) -> Result<Era, UpstreamError> {
         let waiting_since = Instant::now();
-        let mut state = self.era.lock().await;
+        // One for each endpoint; a number that is none of ours is the first one's.
+        let mut state = self.eras.get(at).unwrap_or(&self.eras[0]).lock().await;
         if let Some(era) = state.known {
             return Ok(era);
         }
@@ -29,7 +46,7 @@ impl McpUpstream {
         {
             return Err(cause.clone());
         }
-        let found = self.find_era().await;
+        let found = self.find_era(at).await;
         match &found {
             Ok(era) => state.known = Some(*era),
             Err(cause) => state.failed = Some((Instant::now(), cause.clone())),
@@ -37,9 +54,9 @@ impl McpUpstream {
         found
     }
 
-    async fn find_era(&self) -> Result<Era, UpstreamError> {
-        let catalogue = Audience::catalogue();
-        let modern = self.connect_modern(&catalogue, None);
+    async fn find_era(&self, at: usize) -> Result<Era, UpstreamError> {
+        let catalogue = self.catalogue_audience(at);
+        let modern = self.connect_modern(&catalogue, None, at);
         let tried = tokio::time::timeout(handshake::DISCOVER_TIMEOUT, modern).await;
         match tried {
             Ok(Ok(_)) => return Ok(Era::Modern),
@@ -52,28 +69,56 @@ impl McpUpstream {
             Ok(Err(cause)) => tracing::debug!(plugin = self.plugin, %cause, "not of the modern era"),
             Err(_) => tracing::debug!(plugin = self.plugin, "no answer to discovery"),
         }
-        self.connect_legacy(&Audience::catalogue(), Asking::Owner, None).await?;
+        self.connect_legacy(&catalogue, Asking::Owner, None, at).await?;
         Ok(Era::Legacy)
     }
 
-    /// The connection that lists, and in the modern era serves all.
+    /// A connection that lists, and in the modern era serves all; of several endpoints at one that answers.
     pub(super) async fn catalogue(&self) -> Result<Arc<Connection>, UpstreamError> {
-        match self.era().await? {
-            Era::Modern => self.connect_modern(&Audience::catalogue(), None).await,
-            Era::Legacy => self.connect_legacy(&Audience::catalogue(), Asking::Owner, None).await,
+        let Some(endpoints) = self.several() else { return self.catalogue_at(0).await };
+        let tries = Tries::new(true);
+        loop {
+            match self.catalogue_at(endpoints.choose(&tries)).await {
+                Err(cause) if of_failure(&cause, true) == Verdict::Bad && endpoints.has_other(&tries) => {
+                    tracing::debug!(plugin = self.plugin, %cause, "an endpoint is not reached");
+                }
+                connected => return connected,
+            }
         }
+    }
+
+    /// The same at one endpoint.
+    pub(super) async fn catalogue_at(&self, at: usize) -> Result<Arc<Connection>, UpstreamError> {
+        let audience = self.catalogue_audience(at);
+        match self.era_at(at).await? {
+            Era::Modern => self.connect_modern(&audience, None, at).await,
+            Era::Legacy => self.connect_legacy(&audience, Asking::Owner, None, at).await,
+        }
+    }
+
+    /// Whoever lists at an endpoint.
+    pub(super) fn catalogue_audience(&self, at: usize) -> Audience {
+        self.placed(Audience::catalogue(), at)
+    }
+
+    /// Of several endpoints each has connections of its own.
+    fn placed(&self, audience: Audience, at: usize) -> Audience {
+        if self.several().is_some() { audience.at(at) } else { audience }
     }
 
     async fn connect_modern(
         &self,
         audience: &Audience,
         token: Option<&HeaderValue>,
+        at: usize,
     ) -> Result<Arc<Connection>, UpstreamError> {
         self.modern
             .get(audience, || {
                 Box::pin(self.in_time(async {
                     match &self.target {
-                        Target::Http(target) => handshake::discover_http(&on_behalf(target, token)).await,
+                        Target::Http(endpoints) => {
+                            handshake::discover_http(&on_behalf(endpoints.target(at), token)).await
+                        }
                         Target::Stdio(target) => handshake::discover_stdio(target).await,
                     }
                 }))
@@ -86,6 +131,7 @@ impl McpUpstream {
         audience: &Audience,
         asking: Asking,
         token: Option<&HeaderValue>,
+        at: usize,
     ) -> Result<Arc<Connection>, UpstreamError> {
         let capabilities = audience.capabilities(handshake::full_capabilities());
         self.legacy
@@ -93,14 +139,18 @@ impl McpUpstream {
                 Box::pin(self.in_time(async {
                     let connection = match &self.target {
                         // Not with tokens: a plugin with its callers' rights has no kin.
-                        _ if let Some((kin, target)) = self.sharing(audience) => {
-                            self.shared_session(kin, target, audience, &capabilities, asking).await?
+                        _ if let Some((kin, endpoints)) = self.sharing(audience) => {
+                            self.shared_session(kin, endpoints, at, audience, &capabilities, asking).await?
                         }
-                        Target::Http(target) => {
-                            handshake::initialize_http(&on_behalf(target, token), &capabilities, false).await?
+                        Target::Http(endpoints) => {
+                            let target = on_behalf(endpoints.target(at), token);
+                            handshake::initialize_http(&target, &capabilities, false).await?
                         }
                         Target::Stdio(target) => handshake::initialize_stdio(target, &capabilities).await?,
                     };
+                    if self.several().is_some() && connection.session_id().is_none() {
+                        self.is_stateless.store(true, Ordering::Relaxed);
+                    }
                     self.hear_changes(&connection);
                     Ok(connection)
                 }))
@@ -137,20 +187,25 @@ impl McpUpstream {
             .unwrap_or_else(|_| Err(UpstreamError::Unreachable(format!("no answer to the handshake in {limit:?}"))))
     }
 
-    /// The connection for a caller's request, and its audience if it can be replaced.
+    /// The connection for a caller's request, and its audience if it can be replaced. The turn then is where the
+    /// connection is.
     pub(super) async fn connection(
         &self,
         request: &ExecuteRequest<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
-        let era = self.era().await?;
-        let Some((auth, behalf)) = self.behalf(request)? else { return self.connect(era, request, None).await };
+        self.looked_at_first().await;
+        let era = self.era_at(turn.at()).await?;
+        let Some((auth, behalf)) = self.behalf(request)? else {
+            return self.connect(era, request, None, turn).await;
+        };
         let token = auth.header(Some(&behalf)).await?;
-        match self.connect(era, request, Some((&behalf, token.clone()))).await {
+        match self.connect(era, request, Some((&behalf, token.clone())), turn).await {
             // The handshake is refused, and nothing was executed: another token, once.
             Err(UpstreamError::Unauthorized(401)) => {
                 auth.refused(Some(&behalf), &token);
                 let token = auth.header(Some(&behalf)).await?;
-                self.connect(era, request, Some((&behalf, token))).await
+                self.connect(era, request, Some((&behalf, token)), turn).await
             }
             connected => connected,
         }
@@ -163,18 +218,22 @@ impl McpUpstream {
         era: Era,
         request: &ExecuteRequest<'_>,
         behalf: Option<(&Behalf<'_>, HeaderValue)>,
+        turn: &mut Turn<'_>,
     ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
         let token = behalf.as_ref().map(|(_, token)| token);
         let (audience, connection) = match era {
             Era::Modern => {
                 let audience =
                     behalf.as_ref().map_or_else(Audience::catalogue, |(behalf, _)| Audience::behalf(behalf.key()));
-                let connection = self.connect_modern(&audience, token).await?;
+                let audience = self.placed(audience, turn.at());
+                let connection = self.connect_modern(&audience, token, turn.at()).await?;
                 (audience, connection)
             }
             Era::Legacy => {
                 let audience = Audience::of(request.client, request.principal, self.over_stdio());
-                let connection = self.connect_legacy(&audience, Asking::Owner, token).await?;
+                let audience = self.session_home(audience, turn);
+                let connection = self.connect_legacy(&audience, Asking::Owner, token, turn.at()).await?;
+                turn.go(connection.endpoint());
                 (audience, connection)
             }
         };
@@ -190,8 +249,8 @@ impl McpUpstream {
         &'a self,
         request: &ExecuteRequest<'a>,
     ) -> Result<Option<(&'a Authorizer, Behalf<'a>)>, UpstreamError> {
-        let Target::Http(target) = &self.target else { return Ok(None) };
-        let Some(auth) = target.auth().filter(|auth| auth.exchanges()) else { return Ok(None) };
+        let Target::Http(endpoints) = &self.target else { return Ok(None) };
+        let Some(auth) = endpoints.target(0).auth().filter(|auth| auth.exchanges()) else { return Ok(None) };
         let subject = request.subject.ok_or(UpstreamError::NoSubject)?;
         Ok(Some((auth, Behalf { principal: request.principal, subject })))
     }

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     Definitions, ExecuteRequest, ListenFilter, ServerFacts, UpstreamError,
+    resilience::Tries,
     siblings::{At, Kin, SiblingError},
 };
 
@@ -37,10 +38,11 @@ impl McpUpstream {
         self: &Arc<Self>,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
+        tries: &Tries,
     ) -> Result<Execution, UpstreamError> {
         match self.elsewhere(request, link).await {
             Some(done) => done,
-            None => self.execute_here(request, link).await,
+            None => self.execute_here(request, link, tries).await,
         }
     }
 

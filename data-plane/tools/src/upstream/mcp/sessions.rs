@@ -3,10 +3,13 @@
 //! The node where a caller's things live opens its session, one at a time, and lets all others know its
 //! id; they take it up by that. A node that becomes that place asks the others first. So an upstream
 //! session lives as long as any node that has used it, and no longer than its upstream keeps it.
+//!
+//! Of several endpoints a session lives at the one that gave its id, for every node. It is given up when that one is
+//! not reached or left out; the caller then gets a new one elsewhere, as when an upstream forgets a session.
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,11 +17,17 @@ use parking_lot::Mutex;
 use provost_mcp::RawJson;
 
 use super::{
-    super::{audience::Audience, connection::Connection, handshake, http::HttpTarget},
+    super::{
+        audience::Audience,
+        connection::Connection,
+        endpoints::{Endpoints, Turn},
+        handshake,
+    },
     McpUpstream, Target,
 };
 use crate::{
     UpstreamError,
+    resilience::Tries,
     siblings::{Kin, SessionOwner, SharedSession},
 };
 
@@ -90,20 +99,22 @@ impl McpUpstream {
     pub(super) async fn shared_session(
         &self,
         kin: &Kin,
-        target: &HttpTarget,
+        endpoints: &Endpoints,
+        at: usize,
         audience: &Audience,
         capabilities: &RawJson,
         asking: Asking,
     ) -> Result<Arc<Connection>, UpstreamError> {
         let owner = audience.owner();
+        let target = endpoints.target(at);
         let gone = self.sessions.gone.lock().remove(&owner);
         for _ in 0..MAX_TRIES {
-            let Some(at) = kin.owner(&owner.caller).filter(|_| asking == Asking::Owner) else { break };
-            match kin.nodes.session(&at, &kin.plugin, &owner, gone.as_deref()).await {
-                Ok(Some(session)) => return Ok(Connection::resumed(target, session)),
+            let Some(node) = kin.owner(&owner.caller).filter(|_| asking == Asking::Owner) else { break };
+            match kin.nodes.session(&node, &kin.plugin, &owner, gone.as_deref()).await {
+                Ok(Some(session)) => return Ok(Connection::resumed(endpoints.target(session.endpoint), session)),
                 Ok(None) => return handshake::initialize_http(target, capabilities, true).await,
                 Err(cause) => {
-                    tracing::info!(plugin = self.plugin, ?at, %cause, "an upstream session is asked elsewhere")
+                    tracing::info!(plugin = self.plugin, ?node, %cause, "an upstream session is asked elsewhere")
                 }
             }
         }
@@ -112,13 +123,31 @@ impl McpUpstream {
             None => kin.nodes.known_session(&kin.plugin, &owner).await,
         };
         if let Some(session) = known.filter(|session| Some(session.id.as_str()) != gone.as_deref()) {
-            return Ok(Connection::resumed(target, session));
+            return Ok(Connection::resumed(endpoints.target(session.endpoint), session));
         }
         let connection = handshake::initialize_http(target, capabilities, true).await?;
         if let Some(session) = connection.share() {
             kin.nodes.share_session(&kin.plugin, &owner, &session).await;
         }
         Ok(connection)
+    }
+
+    /// Who a caller's connection is for, at several endpoints: where nothing is kept in sessions any endpoint does;
+    /// else there is one session, wherever it lives, and it is given up when its endpoint is out.
+    pub(super) fn session_home(&self, audience: Audience, turn: &mut Turn<'_>) -> Audience {
+        let Some(endpoints) = self.several() else { return audience };
+        if self.is_stateless.load(Ordering::Relaxed) {
+            return audience.at(turn.at());
+        }
+        if let Some(present) = self.legacy.present(&audience).filter(|c| endpoints.is_out(c.endpoint())) {
+            tracing::info!(
+                plugin = self.plugin,
+                endpoint = present.endpoint(),
+                "an upstream session ends with its endpoint"
+            );
+            self.session_gone(&audience, &present);
+        }
+        audience
     }
 
     /// What another node opened.
@@ -146,13 +175,16 @@ impl McpUpstream {
             }
             self.sessions.known.lock().retain(|known, (session, _)| known != owner || session.id != gone);
         }
-        Ok(self.connect_legacy(&audience, Asking::Nobody, None).await?.share())
+        let tries = Tries::new(false);
+        let mut turn = self.turn(&tries);
+        let audience = self.session_home(audience, &mut turn);
+        Ok(self.connect_legacy(&audience, Asking::Nobody, None, turn.at()).await?.share())
     }
 
     /// Where legacy HTTP sessions are shared.
-    pub(super) fn sharing(&self, audience: &Audience) -> Option<(&Kin, &HttpTarget)> {
+    pub(super) fn sharing(&self, audience: &Audience) -> Option<(&Kin, &Endpoints)> {
         match (&self.kin, &self.target) {
-            (Some(kin), Target::Http(target)) if !audience.is_catalogue() => Some((kin, target)),
+            (Some(kin), Target::Http(endpoints)) if !audience.is_catalogue() => Some((kin, endpoints)),
             _ => None,
         }
     }
