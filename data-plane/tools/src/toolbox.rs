@@ -131,24 +131,28 @@ impl Toolbox {
 
     /// How every plugin stands towards its upstream, in order of tenant and name.
     pub fn pressures(&self) -> Vec<(Name, Name, Pressure)> {
-        let all = self.plugins.load();
-        let mut pressures: Vec<_> = all
-            .iter()
-            .flat_map(|(tenant, plugins)| {
-                plugins.iter().map(move |(name, r)| (tenant.clone(), name.clone(), r.plugin.pressure()))
-            })
-            .collect();
-        pressures.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        pressures
+        self.of_all(Plugin::pressure)
     }
 
     /// The endpoints of plugins that have several, in order of tenant and name.
     pub fn endpoints(&self) -> Vec<(Name, Name, Vec<EndpointView>)> {
-        let all = self.plugins.load();
-        let views = all.iter().map(|((tenant, name), r)| (tenant.clone(), name.clone(), r.plugin.endpoints()));
-        let mut views: Vec<_> = views.filter(|(_, _, endpoints)| !endpoints.is_empty()).collect();
-        views.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        let mut views = self.of_all(Plugin::endpoints);
+        views.retain(|(_, _, endpoints)| !endpoints.is_empty());
         views
+    }
+
+    /// Something of every plugin, in order of tenant and name.
+    fn of_all<T>(&self, of: impl Fn(&Plugin) -> T) -> Vec<(Name, Name, T)> {
+        let all = self.plugins.load();
+        let of = &of;
+        let mut found: Vec<_> = all
+            .iter()
+            .flat_map(|(tenant, plugins)| {
+                plugins.iter().map(move |(name, r)| (tenant.clone(), name.clone(), of(&r.plugin)))
+            })
+            .collect();
+        found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        found
     }
 
     /// Stops every plugin; calls under way finish.
