@@ -11,11 +11,11 @@
 #   idle     IDLE WebSockets and as many QUIC connections at once at one node: its memory
 #
 # Policy, quota and guard decide about every call. Each of the first three runs ROUNDS times, its sides in turn; medians.
-# A table on stdout, everything in DIR/results.json. Exit code 1: something failed, or missed its bar with STRICT=1.
+# A table on stdout, and with JSON=FILE everything there. Exit code 1: something failed, or missed its bar with STRICT=1.
 #
 # Environment: ROUNDS (3), SECONDS_EACH (10), RATE (500), CONNECTIONS (16), PARTS ("added ratio loaded idle"), TOOLS
 # (10000), TENANTS (1000), POLICIES (5000), IDLE (10000), IDLE_SECONDS (20), PORT (24800, and the fifteen after it),
-# PROVOST, EVERYTHING (programs), KEEP=1 (leave DIR and its logs), STRICT=1.
+# PROVOST, EVERYTHING (programs), JSON, KEEP=1 (leave DIR and its logs), STRICT=1.
 # It needs bash and python3, installs nothing, and ends only what it started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -58,13 +58,14 @@ dir=$(mktemp -d "${1:-$PWD}/bench-calls.XXXXXX")
 [[ $(stat -f -c %T "$dir") != tmpfs ]] || echo "bench_calls: $dir is in memory: syncs cost nothing there" >&2
 results=$dir/runs.jsonl
 : >"$results"
-pids=()
+# By process id; gone when it was waited for.
+declare -A running
 
 cleanup() {
   local status=$? pid
   trap - EXIT INT TERM
-  for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
-  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  for pid in "${!running[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+  for pid in "${!running[@]}"; do wait "$pid" 2>/dev/null || true; done
   if ((status == 0)) && [[ -z ${KEEP:-} ]]; then
     rm -rf "$dir"
   else
@@ -75,6 +76,16 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+
+# stop PID...: ends what was started here, and waits for it.
+stop() {
+  local pid
+  kill -TERM "$@"
+  for pid in "$@"; do
+    wait "$pid" || true
+    unset "running[$pid]"
+  done
+}
 
 # until_true WHAT COMMAND...: waits until COMMAND succeeds.
 until_true() {
@@ -153,16 +164,19 @@ YAML
 
 # Further tenants, each with a caller, a role and policies, and further plugins and policies of the first tenant.
 more_resources() {
-  python3 - "$dir/loaded-config" "$((port + 1))" "$tenants" "$policies" "$((tools / tools_each))" <<'PY'
+  mkdir -p "$dir/more"
+  python3 - "$dir/more" "$((port + 1))" "$tenants" "$policies" "$((tools / tools_each))" <<'PY'
 import json, sys
 
 folder, port, tenants, policies, plugins = sys.argv[1], *map(int, sys.argv[2:])
 
 
-def write(kind, name, tenant, spec, file):
+documents = []
+
+
+def write(kind, name, tenant, spec):
     metadata = {"name": name} if tenant is None else {"name": name, "tenant": tenant}
-    document = {"apiVersion": "provost/v1", "kind": kind, "metadata": metadata, "spec": spec}
-    file.write(json.dumps(document) + "\n---\n")
+    documents.append({"apiVersion": "provost/v1", "kind": kind, "metadata": metadata, "spec": spec})
 
 
 def cedar(plugin, n):
@@ -172,22 +186,25 @@ def cedar(plugin, n):
 
 
 own = policies // 5
-with open(f"{folder}/more.yaml", "w") as file:
-    for n in range(1, plugins):
-        source = {"mcp-http": {"url": f"http://127.0.0.1:{port}/mcp"}}
-        write("Plugin", f"up{n}", "acme", {"source": source}, file)
-    for n in range(own):
-        write("Policy", f"rule-{n}", "acme", {"cedar": cedar(f"up{n % plugins or ''}", n)}, file)
-    left, others = policies - own - 1, tenants - 1
-    for t in range(others):
-        name = f"tenant-{t:04}"
-        write("Tenant", name, None, {}, file)
-        write("Principal", "bob", name, {"type": "user"}, file)
-        write("Role", "caller", name, {"rules": [{"tools": ["*"]}]}, file)
-        write("RoleBinding", "caller", name, {"role": "caller", "principals": ["bob"]}, file)
-        write("Plugin", "up", name, {"source": {"mcp-http": {"url": f"http://127.0.0.1:{port}/mcp"}}}, file)
-        for n in range(left * t // others, left * (t + 1) // others):
-            write("Policy", f"rule-{n}", name, {"cedar": cedar("up", n)}, file)
+source = {"mcp-http": {"url": f"http://127.0.0.1:{port}/mcp"}}
+for n in range(1, plugins):
+    write("Plugin", f"up{n}", "acme", {"source": source})
+for n in range(own):
+    write("Policy", f"rule-{n}", "acme", {"cedar": cedar(f"up{n % plugins or ''}", n)})
+left, others = policies - own - 1, tenants - 1
+for t in range(others):
+    name = f"tenant-{t:04}"
+    write("Tenant", name, None, {})
+    write("Principal", "bob", name, {"type": "user"})
+    write("Role", "caller", name, {"rules": [{"tools": ["*"]}]})
+    write("RoleBinding", "caller", name, {"role": "caller", "principals": ["bob"]})
+    write("Plugin", "up", name, {"source": source})
+    for n in range(left * t // others, left * (t + 1) // others):
+        write("Policy", f"rule-{n}", name, {"cedar": cedar("up", n)})
+# A file holds at most 1,024 documents, and a change 10,000.
+for n in range(0, len(documents), 1000):
+    with open(f"{folder}/{n // 1000:03}.yaml", "w") as file:
+        file.write("\n---\n".join(map(json.dumps, documents[n : n + 1000])) + "\n")
 PY
 }
 
@@ -196,17 +213,21 @@ start_upstream() {
   local name=$1 at=$2
   shift 2
   "$everything" --era modern --http "127.0.0.1:$at" "$@" >"$dir/$name.log" 2>&1 &
-  pids+=($!)
+  running[$!]=1
   until_true "the MCP server does not start" test -s "$dir/$name.log"
 }
+
+# Ready, or over.
+started() { [[ -s $dir/$1/dev.json ]] || ! kill -0 "${pid[$1]}"; }
 
 # start_one NAME: one node with all roles; its records are synced to its own disk.
 declare -A url token pid
 start_one() {
   "$provost" dev --data-dir "$dir/$1" --http 127.0.0.1:0 --config "$dir/$1-config" >"$dir/$1.log" 2>&1 &
-  pids+=($!)
+  running[$!]=1
   pid[$1]=$!
-  until_true "the node $1 does not start" test -s "$dir/$1/dev.json"
+  until_true "the node $1 does not start" started "$1"
+  test -s "$dir/$1/dev.json" || fail "the node $1 ended; see $dir/$1.log"
   url[$1]=$(of "$dir/$1/dev.json" mcp)
   token[$1]=$(of "$dir/$1/dev.json" token)
 }
@@ -244,7 +265,7 @@ TOML
   for n in 1 2; do (umask 077 && of "$made" join_tokens "n$n" >"$dir/n$n/token"); done
   for n in 0 1 2; do
     "$provost" server --config "$dir/n$n/provost.toml" >"$dir/n$n.log" 2>&1 &
-    pids+=($!)
+    running[$!]=1
     pid[n$n]=$!
     sleep 0.3
   done
@@ -316,8 +337,7 @@ if wants added; then
     load added direct "$round" --rate "$rate"
     load added "n$((round % 3))" "$round" --rate "$rate"
   done
-  for n in 0 1 2; do kill -TERM "${pid[n$n]}"; done
-  for n in 0 1 2; do wait "${pid[n$n]}" || true; done
+  stop "${pid[n0]}" "${pid[n1]}" "${pid[n2]}"
 fi
 
 if wants ratio || wants loaded || wants idle; then
@@ -338,10 +358,17 @@ if wants loaded; then
   resources loaded "$((port + 1))"
   more_resources
   echo "a node with $tools tools, $tenants tenants and $policies policies" >&2
-  began=$(date +%s%N)
   start_one loaded
+  began=$(date +%s%N)
+  for file in "$dir"/more/*.yaml; do
+    PROVOST_ADMIN=$(of "$dir/loaded/dev.json" admin) \
+      PROVOST_ADMIN_TOKEN=$(of "$dir/loaded/dev.json" admin_token) "$provost" apply -f "$file" >"$dir/apply.log" 2>&1 || {
+      cat "$dir/apply.log" >&2
+      fail "$file is not taken"
+    }
+  done
+  echo "applied in $((($(date +%s%N) - began) / 1000000)) ms" >&2
   settled loaded
-  echo "it started and served after $((($(date +%s%N) - began) / 1000000)) ms" >&2
   # Its merged list holds all tools: they are fetched and pinned before anything is measured.
   PROVOST_TOKEN=${token[loaded]} "$provost" tools --url "${url[loaded]}" --json >"$dir/tools.json" ||
     fail "the tools cannot be listed"
@@ -371,4 +398,5 @@ fi
 
 python3 scripts/bench_calls_table.py "$dir" >"$dir/table.txt" || failed=1
 cat "$dir/table.txt"
+[[ -z ${JSON:-} ]] || cp "$dir/results.json" "$JSON"
 [[ -z ${failed:-} || -z ${STRICT:-} ]] || fail "a bar was missed"
