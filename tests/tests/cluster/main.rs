@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod agent_tls;
 mod any_node;
 mod any_node_conformance;
 mod any_node_faults;
