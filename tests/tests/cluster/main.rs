@@ -43,6 +43,7 @@ mod followers;
 mod harness;
 mod history;
 mod kill_switch;
+mod killed;
 mod leader_faults;
 mod linearizable;
 mod linearizable_tests;
