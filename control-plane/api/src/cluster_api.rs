@@ -29,7 +29,9 @@ use crate::{
     ControlError, ControlNode, QuotaService, Subscribers,
     audit_checkpoints::CheckpointService,
     governance::DefinitionsService,
-    identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator},
+    identity::{
+        AgentNames, CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator,
+    },
     members::{Standings, decide_releases},
     node::GROUP,
     push::{HubConfig, PushHub},
@@ -58,12 +60,18 @@ pub struct ClusterApi {
 }
 
 impl ClusterApi {
-    /// Starts what the services share. `certificate_life` is that of the certificates it signs; `dial`
-    /// reaches the services of other control-plane nodes.
-    pub fn start(node: &ControlNode, certificate_life: Duration, dial: Dial) -> Result<Self, ControlError> {
+    /// Starts what the services share. `certificate_life` is that of the certificates it signs,
+    /// `agent_names` the names that it lets nodes have for agents; `dial` reaches the services of other
+    /// control-plane nodes.
+    pub fn start(
+        node: &ControlNode,
+        certificate_life: Duration,
+        agent_names: AgentNames,
+        dial: Dial,
+    ) -> Result<Self, ControlError> {
         let registry: Arc<dyn Registry> = Arc::new(node.clone());
         let sealer: Arc<dyn KeySealer> = node.secrets();
-        let certifier = Arc::new(Certifier::new(registry, sealer, certificate_life));
+        let certifier = Arc::new(Certifier::new(registry, sealer, certificate_life).with_agent_names(agent_names));
         let confirmed = Arc::new(AtomicU64::new(0));
         let confirming = tokio::spawn(confirm(node.clone(), confirmed.clone())).abort_handle();
         let hub = PushHub::start(

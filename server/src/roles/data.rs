@@ -32,6 +32,7 @@ use tokio_util::{
 use tonic::transport::Channel;
 
 use super::{
+    certificate,
     control::{ControlRole, key_provider},
     epoch,
     seal_keys::SealKeyring,
@@ -123,6 +124,10 @@ impl DataRole {
         let own_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;
         let keyring = SealKeyring::new(secrets, own_key);
         keyring.take(&first.key_ring).await;
+        let http = match certificate::for_agents(config, identity, control).await? {
+            Some(issued) => http.with_certificate(issued),
+            None => http,
+        };
         plane.serve(http, &config.agents, keyring.keys(), tasks, stop)?;
         // The front end is there: others may ask.
         let following = siblings::follow(&siblings, config, identity, control);

@@ -65,7 +65,7 @@ fn with_parameters() -> Vec<(&'static str, &'static str, Value)> {
         (
             "slow",
             "Waits until it is cancelled or the time is over.",
-            object(json!({"ms": {"type": "integer", "minimum": 0}}), json!(["ms"])),
+            object(json!({"ms": {"type": "integer", "minimum": 0}, "id": text}), json!(["ms"])),
         ),
         (
             "blob",

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) tasks: TaskManager,
     pub(super) begun: AtomicU64,
     pub(super) cancelled: AtomicU64,
+    /// How often calls of `slow` have begun that gave an id.
+    by_id: std::sync::Mutex<HashMap<String, u32>>,
     streams: Mutex<HashMap<u64, SubscriptionSink>>,
     next_stream: AtomicU64,
     /// Tools beyond its own.
@@ -77,6 +79,7 @@ impl Everything {
             tasks: TaskManager::new(),
             begun: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
+            by_id: std::sync::Mutex::default(),
             streams: Mutex::default(),
             next_stream: AtomicU64::new(0),
             more_tools: Vec::new(),
@@ -95,6 +98,16 @@ impl Everything {
     /// The same server for another session.
     pub fn session(&self) -> Self {
         Self { era: self.era, shared: self.shared.clone(), watched: Arc::default(), counted: Arc::default() }
+    }
+
+    /// Counts a call of `slow` by its id.
+    pub(super) fn note_begun(&self, id: String) {
+        *self.shared.by_id.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default() += 1;
+    }
+
+    /// How often calls of `slow` have begun, by the ids that they gave.
+    pub fn begun_by_id(&self) -> HashMap<String, u32> {
+        self.shared.by_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells every open subscription, and the caller's own legacy session.

@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod agent_tls;
 mod any_node;
 mod any_node_conformance;
 mod any_node_faults;
@@ -42,6 +43,7 @@ mod followers;
 mod harness;
 mod history;
 mod kill_switch;
+mod killed;
 mod leader_faults;
 mod linearizable;
 mod linearizable_tests;
