@@ -11,6 +11,8 @@
 pub mod bodies;
 mod certificate;
 mod config;
+mod connect;
+pub mod connections;
 pub mod definitions;
 mod frontend;
 #[doc(hidden)]
@@ -38,6 +40,7 @@ mod tls;
 
 pub use crate::{
     config::{FrontendConfig, Readiness, ToolSchemas},
+    connect::{ConsentFailed, Consented, Consents},
     frontend::{Frontend, Peer},
     http::{ResponseBody, SseBody},
     listen::{Doors, PlainRule},

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority,
-    ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth,
+    ConnectionSpec, DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name,
+    PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth,
 };
 
 /// A typed spec; the variant is the kind.
@@ -31,6 +31,7 @@ pub enum Spec {
     IdentityProvider(IdentityProviderSpec),
     ToolPins(ToolPinsSpec),
     ToolAlias(ToolAliasSpec),
+    Connection(ConnectionSpec),
 }
 
 impl Spec {
@@ -53,6 +54,7 @@ impl Spec {
             Spec::IdentityProvider(_) => Kind::IdentityProvider,
             Spec::ToolPins(_) => Kind::ToolPins,
             Spec::ToolAlias(_) => Kind::ToolAlias,
+            Spec::Connection(_) => Kind::Connection,
         }
     }
 
@@ -72,7 +74,16 @@ impl Spec {
             }
             _ => false,
         };
-        self.kind().since_version().max(if has_later_fields { 2 } else { 1 })
+        let fields = match self {
+            Spec::Plugin(PluginSpec { source: PluginSource::McpHttp(http), .. })
+                if matches!(http.auth.as_deref(), Some(UpstreamAuth::PerUser(_))) =>
+            {
+                3
+            }
+            _ if has_later_fields => 2,
+            _ => 1,
+        };
+        self.kind().since_version().max(fields)
     }
 }
 
@@ -537,6 +548,8 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"resilience":{}}}"#, 2),
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","egress":{}}}}}"#, 2),
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"definitions":"pin"}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","auth":{"tokenExchange":{}}}}}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","auth":{"perUser":{}}}}}}"#, 3),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
         ] {

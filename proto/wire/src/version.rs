@@ -5,8 +5,9 @@
 //! can read it (the control plane keeps the least version of its members).
 
 /// The version of what nodes say to each other and store. 2 added kinds and fields of resources
-/// (`Spec::since_version`), and the events of what commands make and no document can (`Kind::is_governance`).
-pub const WIRE_VERSION: u32 = 2;
+/// (`Spec::since_version`), and the events of what commands make and no document can (`Kind::is_governance`). 3 added
+/// connections of users with upstreams (`Kind::Connection`, `auth.perUser`).
+pub const WIRE_VERSION: u32 = 3;
 
 /// The version that this process speaks: [`WIRE_VERSION`].
 ///

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::{
     compiled::Compiled,
     plane::{Node, execute_request},
+    tasks::{CallHandles, TaskLink},
 };
 
 /// Which list: its member in the result, the action that makes an item visible.
@@ -363,6 +364,8 @@ impl View<'_> {
 async fn listen_to(node: &Node, name: Name, filter: ListenFilter, call: &Call<Intended>, link: &dyn ClientLink) {
     let tenant = &call.caller().principal.tenant;
     let request = execute_request(call, Operation::Listen, call.params().clone());
+    let handles = CallHandles::of(&node.tasks, call, &name);
+    let link = &TaskLink { link, handles: &handles };
     while let Some(plugin) = node.toolbox.plugin(tenant, name.as_str()) {
         let heard = tokio::select! {
             heard = plugin.listen(&filter, &request, link) => heard,

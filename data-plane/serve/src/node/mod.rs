@@ -11,6 +11,7 @@ mod aliases;
 mod api_keys;
 mod certificates;
 mod compiled;
+mod consent;
 mod counts;
 mod grants;
 mod limit;
@@ -23,6 +24,7 @@ mod schemas;
 mod step_up;
 mod switches;
 mod target;
+mod tasks;
 
 pub use access::{Judge, Question};
 pub use compiled::{CompileError, Compiled};

@@ -22,9 +22,20 @@ use provost_types::{
 };
 use tokio::sync::watch;
 
-use super::{access, aliases, compiled::Compiled, counts::Counts, lists, load::Load, switches};
+use super::{
+    access, aliases,
+    compiled::Compiled,
+    consent,
+    counts::Counts,
+    lists,
+    load::Load,
+    switches,
+    tasks::{CallHandles, TaskHandles, TaskLink},
+};
 use crate::{
+    SealKeys,
     bodies::BodyKeeper,
+    connect::Tickets,
     definitions::DefinitionKeeper,
     guards::{self, GuardCounts},
     push::{StalenessLimits, StalenessReader},
@@ -69,6 +80,9 @@ pub struct Node {
     load: Arc<Load>,
     /// Under which agents know the node: the audiences of tokens, each without `/mcp`.
     addresses: OnceLock<Vec<String>>,
+    pub(super) tasks: TaskHandles,
+    /// Addresses that lead users to a consent; set with the keys.
+    pub(super) tickets: OnceLock<Tickets>,
 }
 
 impl Node {
@@ -97,6 +111,8 @@ impl Node {
             bodies: None,
             load: Arc::default(),
             addresses: OnceLock::new(),
+            tasks: TaskHandles::default(),
+            tickets: OnceLock::new(),
         }
     }
 
@@ -105,6 +121,18 @@ impl Node {
     pub fn known_as(&self, addresses: &[String]) {
         let bare = addresses.iter().map(|address| address.trim_end_matches('/').to_owned()).collect();
         let _ = self.addresses.set(bare);
+    }
+
+    /// Tells the keys under which clients carry things for all nodes; the first telling counts. A node that is told
+    /// none gives handles of tasks that are good at it alone.
+    pub fn seals_with(&self, keys: &Arc<SealKeys>) {
+        self.tasks.keyed(keys);
+        let _ = self.tickets.set(Tickets::new(keys));
+    }
+
+    /// The address that users are sent to.
+    pub(super) fn first_address(&self) -> Option<&str> {
+        self.addresses.get()?.first().map(String::as_str)
     }
 
     /// With keys to keep bodies under; a node without records calls and nothing of their bodies.
@@ -294,9 +322,17 @@ impl Node {
     ) -> Execution {
         let operation = local_operation(&call.request().operation, &call.target().local);
         let mut request = execute_request(call, operation, call.params().clone());
+        let handles = CallHandles::of(&self.tasks, call, plugin.name());
+        let link = &TaskLink { link, handles: &handles };
+        if consent::needs_consent(&call.request().operation)
+            && let Some(ended) = self.consent_first(plugin, call, &mut request.params).await
+        {
+            return ended;
+        }
         for _ in 0..MAX_INPUT_ROUNDS {
             let execution = plugin.execute(&request, link).await;
-            let Reply::InputRequired(body) = &execution.reply else { return execution };
+            let execution = self.consent_again(plugin, call, &request.params, execution);
+            let Reply::InputRequired(body) = &execution.reply else { return handles.own(execution) };
             match ask(link, call.params(), body).await {
                 None => return execution,
                 Some(Ok(next)) => request.params = next,

@@ -18,6 +18,11 @@ use crate::{
 
 impl McpUpstream {
     pub(super) async fn era(&self) -> Result<Era, UpstreamError> {
+        self.era_for(None).await
+    }
+
+    /// The same, found out in a caller's name where nobody else may ask the upstream.
+    async fn era_for(&self, behalf: Option<(&Audience, &HeaderValue)>) -> Result<Era, UpstreamError> {
         let waiting_since = Instant::now();
         let mut state = self.era.lock().await;
         if let Some(era) = state.known {
@@ -29,7 +34,7 @@ impl McpUpstream {
         {
             return Err(cause.clone());
         }
-        let found = self.find_era().await;
+        let found = self.find_era(behalf).await;
         match &found {
             Ok(era) => state.known = Some(*era),
             Err(cause) => state.failed = Some((Instant::now(), cause.clone())),
@@ -37,9 +42,10 @@ impl McpUpstream {
         found
     }
 
-    async fn find_era(&self) -> Result<Era, UpstreamError> {
+    async fn find_era(&self, behalf: Option<(&Audience, &HeaderValue)>) -> Result<Era, UpstreamError> {
         let catalogue = Audience::catalogue();
-        let modern = self.connect_modern(&catalogue, None);
+        let (audience, token) = behalf.map_or((&catalogue, None), |(audience, token)| (audience, Some(token)));
+        let modern = self.connect_modern(audience, token);
         let tried = tokio::time::timeout(handshake::DISCOVER_TIMEOUT, modern).await;
         match tried {
             Ok(Ok(_)) => return Ok(Era::Modern),
@@ -47,12 +53,14 @@ impl McpUpstream {
                 cause @ (UpstreamError::Unreachable(_)
                 | UpstreamError::Egress(_)
                 | UpstreamError::Unauthorized(_)
-                | UpstreamError::Token(_)),
+                | UpstreamError::Token(_)
+                | UpstreamError::Grant(_)
+                | UpstreamError::Consent),
             )) => return Err(cause),
             Ok(Err(cause)) => tracing::debug!(plugin = self.plugin, %cause, "not of the modern era"),
             Err(_) => tracing::debug!(plugin = self.plugin, "no answer to discovery"),
         }
-        self.connect_legacy(&Audience::catalogue(), Asking::Owner, None).await?;
+        self.connect_legacy(audience, Asking::Owner, token).await?;
         Ok(Era::Legacy)
     }
 
@@ -142,18 +150,34 @@ impl McpUpstream {
         &self,
         request: &ExecuteRequest<'_>,
     ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
-        let era = self.era().await?;
-        let Some((auth, behalf)) = self.behalf(request)? else { return self.connect(era, request, None).await };
-        let token = auth.header(Some(&behalf)).await?;
-        match self.connect(era, request, Some((&behalf, token.clone()))).await {
+        let Some((auth, behalf)) = self.behalf(request)? else {
+            return self.connect(self.era().await?, request, None).await;
+        };
+        let token = auth.header(&behalf).await?;
+        match self.connect_for(auth, request, &behalf, token.clone()).await {
             // The handshake is refused, and nothing was executed: another token, once.
             Err(UpstreamError::Unauthorized(401)) => {
                 auth.refused(Some(&behalf), &token);
-                let token = auth.header(Some(&behalf)).await?;
-                self.connect(era, request, Some((&behalf, token))).await
+                let token = auth.header(&behalf).await?;
+                self.connect_for(auth, request, &behalf, token).await
             }
             connected => connected,
         }
+    }
+
+    async fn connect_for(
+        &self,
+        auth: &Authorizer,
+        request: &ExecuteRequest<'_>,
+        behalf: &Behalf<'_>,
+        token: HeaderValue,
+    ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
+        let era = if auth.is_per_user() {
+            self.era_for(Some((&Audience::behalf(behalf.key()), &token))).await?
+        } else {
+            self.era().await?
+        };
+        self.connect(era, request, Some((behalf, token))).await
     }
 
     /// A connection whose requests carry the token from now on. Over a legacy session that is the token of its
@@ -191,9 +215,16 @@ impl McpUpstream {
         request: &ExecuteRequest<'a>,
     ) -> Result<Option<(&'a Authorizer, Behalf<'a>)>, UpstreamError> {
         let Target::Http(target) = &self.target else { return Ok(None) };
-        let Some(auth) = target.auth().filter(|auth| auth.exchanges()) else { return Ok(None) };
-        let subject = request.subject.ok_or(UpstreamError::NoSubject)?;
-        Ok(Some((auth, Behalf { principal: request.principal, subject })))
+        let Some(auth) = target.auth() else { return Ok(None) };
+        Ok(auth.behalf(request.principal, request.subject)?.map(|behalf| (&**auth, behalf)))
+    }
+
+    /// What gives the plugin's tokens, if it acts in its users' names.
+    pub(crate) fn consents(&self) -> Option<&Authorizer> {
+        match &self.target {
+            Target::Http(target) => target.auth().map(|auth| &**auth).filter(|auth| auth.is_per_user()),
+            Target::Stdio(_) => None,
+        }
     }
 }
 
