@@ -68,6 +68,8 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
             PluginSource::Builtin(_) => {}
         },
         Spec::ToolPins(_) => sibling("metadata.name".to_owned(), Kind::Plugin, &metadata.name),
+        // Its principal may be one that an identity provider vouches for, and no resource.
+        Spec::Connection(spec) => sibling("spec.plugin".to_owned(), Kind::Plugin, &spec.plugin),
         // Its tools may come later: which ones a plugin has is for its upstream to say.
         Spec::ToolAlias(_) => {}
         Spec::Tenant(_)

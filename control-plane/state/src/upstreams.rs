@@ -39,6 +39,7 @@ fn auth_base(auth: &UpstreamAuth) -> String {
     let way = match auth {
         UpstreamAuth::ClientCredentials(_) => "clientCredentials",
         UpstreamAuth::TokenExchange(_) => "tokenExchange",
+        UpstreamAuth::PerUser(_) => "perUser",
     };
     format!("{BASE}.auth.{way}")
 }
@@ -64,7 +65,7 @@ pub(crate) fn check(check: &mut Check<'_>, http: &HttpPlugin) {
         check.require(!headers.any(|h| h.eq_ignore_ascii_case("authorization")), &format!("{BASE}.auth"), || {
             "gives the `authorization` header, which `headers` or `secretHeaders` give too; keep one".into()
         });
-        check_client(check, &auth_base(auth), auth.client());
+        check_client(check, &auth_base(auth), auth.client(), matches!(**auth, UpstreamAuth::PerUser(_)));
     }
 }
 
@@ -112,7 +113,8 @@ fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
         return;
     }
     let client = http.auth.as_ref().map(|auth| auth.client());
-    let of_client = [client.and_then(|c| c.token_url.as_ref()), client.and_then(|c| c.issuer.as_ref())];
+    let of_client = |field: fn(&OAuthClient) -> Option<&String>| client.and_then(field);
+    let of_client = [of_client(|c| c.token_url.as_ref()), of_client(|c| c.issuer.as_ref())];
     for url in urls(http).chain(of_client.into_iter().flatten()).filter_map(|text| Url::parse(text).ok()) {
         let host = url.host_str().unwrap_or_default();
         check.require(hosts.iter().any(|pattern| pattern.matches(host)), &format!("{BASE}.egress.allowHosts"), || {
@@ -121,14 +123,27 @@ fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
     }
 }
 
-fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient) {
+fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient, is_per_user: bool) {
+    if let Some(url) = &client.authorize_url {
+        endpoint(check, &format!("{base}.authorizeUrl"), url);
+    }
+    let stray = client.authorize_url.is_some() || client.lists_as.is_some();
+    check.require(is_per_user || !stray, base, || {
+        "takes no `authorizeUrl` and no `listsAs`: they are `perUser`'s".into()
+    });
+    let paired = client.authorize_url.is_some() == client.token_url.is_some();
+    check.require(!is_per_user || paired, base, || "needs `authorizeUrl` and `tokenUrl` together, or neither".into());
     match (&client.token_url, &client.issuer) {
+        // The upstream's metadata says.
+        (None, None) if is_per_user => {}
         (Some(url), None) => endpoint(check, &format!("{base}.tokenUrl"), url),
         (None, Some(url)) => endpoint(check, &format!("{base}.issuer"), url),
         _ => check.require(false, base, || "needs `tokenUrl` or `issuer`, and not both".into()),
     }
     let one = client.client_secret.is_some() != client.private_key_jwt.is_some();
-    check.require(one, base, || "needs `clientSecret` or `privateKeyJwt`, and not both".into());
+    let none = client.client_secret.is_none() && client.private_key_jwt.is_none();
+    check
+        .require(one || (is_per_user && none), base, || "needs `clientSecret` or `privateKeyJwt`, and not both".into());
     check.require(!client.client_id.is_empty(), &format!("{base}.clientId"), || "is empty".into());
     let texts = [
         ("clientId", Some(&client.client_id)),

@@ -12,6 +12,8 @@ pub mod bodies;
 mod certificate;
 mod client_certificates;
 mod config;
+mod connect;
+pub mod connections;
 mod cutting;
 pub mod definitions;
 mod frontend;
@@ -41,6 +43,7 @@ mod tls;
 pub use crate::{
     client_certificates::ClientCertificates,
     config::{FrontendConfig, Readiness, ToolSchemas},
+    connect::{ConsentFailed, Consented, Consents},
     frontend::{Frontend, Peer},
     http::{ResponseBody, SseBody},
     listen::{Doors, PlainRule},

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
+    Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
     resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
@@ -191,6 +191,14 @@ impl Plugin {
     /// Ends listeners; calls under way finish.
     pub(crate) fn retire(&self) {
         self.retired.cancel();
+    }
+
+    /// How users let it act in their names; `None`: it does not.
+    pub fn consent(&self) -> Option<Consent<'_>> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.consents().map(Consent::new),
+            Source::Builtin(_) | Source::Broken(_) => None,
+        }
     }
 
     /// The `sql` built-in behind this plugin, for the facts that policy needs.

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, ClientSecretIn, EgressSpec, HttpPlugin, Inference, Instances, Kind, Name, OAuthClient, PluginSource,
-    PluginSpec, Resource, ResourceKey, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec,
+    Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -19,8 +19,9 @@ use sha2::{Digest, Sha256};
 use crate::{
     Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
+    connections::Connections,
     egress::{EgressClient, EgressRule},
-    oauth::{Authorizer, ClientIdentity, SigningKey},
+    oauth::{Authorizer, ClientIdentity, For, SigningKey},
     plugin::Identity,
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
@@ -32,6 +33,11 @@ use crate::{
 pub trait SecretSource: Send + Sync {
     /// The secret's value; `None` if there is none under this name, or it has no value yet.
     fn secret(&self, tenant: &Name, name: &Name) -> Option<SecretString>;
+
+    /// The tokens of a connection, as they were sealed in the resource of this name; `None`: they do not open.
+    fn tokens(&self, _tenant: &Name, _connection: &Name, _sealed: &SealedSecret) -> Option<SecretString> {
+        None
+    }
 }
 
 /// What plugins need of the node.
@@ -46,6 +52,8 @@ pub struct ToolboxDeps {
     pub limits: Limits,
     /// The other nodes that run the same plugins; `None`: there are none.
     pub siblings: Option<Arc<dyn Siblings>>,
+    /// What users consented to; `None`: plugins that need it do not run.
+    pub connections: Option<Arc<Connections>>,
 }
 
 /// By tenant, then by name: a call looks some up several times, and makes no key for it.
@@ -85,6 +93,9 @@ impl Toolbox {
     /// nothing: that happens at a plugin's first use. Must be called within a tokio runtime.
     pub fn reconcile(&self, snapshot: &Snapshot) {
         let _one = self.reconciling.lock();
+        if let Some(connections) = &self.deps.connections {
+            connections.renew(snapshot);
+        }
         let old = self.plugins.load_full();
         let mut new = Plugins::new();
         for resource in snapshot.of_kind(Kind::Plugin) {
@@ -177,7 +188,7 @@ impl Toolbox {
         let nodes = self.deps.siblings.clone()?;
         let is_single = match &spec.source {
             PluginSource::McpHttp(http) => match http.auth.as_deref() {
-                Some(UpstreamAuth::TokenExchange(_)) => return None,
+                Some(UpstreamAuth::TokenExchange(_) | UpstreamAuth::PerUser(_)) => return None,
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
@@ -218,8 +229,10 @@ impl Toolbox {
         let redactor = self.redactor(tenant, plugin);
         let auth = match &spec.auth {
             Some(auth) => {
-                let identity = self.identity(tenant, auth.client())?;
-                let auth = Authorizer::new(auth, &spec.url, identity, client.clone(), redactor.clone())?;
+                let identity = self.identity(tenant, auth)?;
+                let connections = self.deps.connections.clone();
+                let of = For { tenant, plugin: name, url: &spec.url, connections };
+                let auth = Authorizer::new(auth, of, identity, client.clone(), redactor.clone())?;
                 Some(Arc::new(auth))
             }
             None => None,
@@ -239,7 +252,8 @@ impl Toolbox {
     }
 
     /// How the plugin proves who it is to an authorization server.
-    fn identity(&self, tenant: &Name, client: &OAuthClient) -> Result<ClientIdentity, UpstreamError> {
+    fn identity(&self, tenant: &Name, auth: &UpstreamAuth) -> Result<ClientIdentity, UpstreamError> {
+        let client = auth.client();
         let id = client.client_id.clone();
         match (&client.client_secret, &client.private_key_jwt) {
             (Some(secret), _) => {
@@ -254,6 +268,7 @@ impl Toolbox {
                 let key = SigningKey::new(pem.expose_secret(), jwt.algorithm, jwt.key_id.clone())?;
                 Ok(ClientIdentity::Signed { id, key })
             }
+            (None, None) if matches!(auth, UpstreamAuth::PerUser(_)) => Ok(ClientIdentity::Public { id }),
             (None, None) => Err(UpstreamError::Config("auth needs clientSecret or privateKeyJwt".to_owned())),
         }
     }

@@ -8,6 +8,7 @@
 
 mod audit;
 mod body;
+mod connection;
 mod content_path;
 mod decision;
 mod egress;
@@ -31,6 +32,7 @@ pub use audit::{
 pub use body::{
     Body, KeptBody, KeyId, MAX_BODY_BYTES, Month, NotAKeyId, NotAMonth, Pseudonym, SealedBytes, SubjectKey, SubjectKeys,
 };
+pub use connection::{ConnectionClaim, ConnectionSpec};
 pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use egress::{EgressSpec, HostPattern, NotAHost, NotAPrivateRange, PrivateRange};

@@ -14,6 +14,7 @@ mod cli_transports;
 mod clients;
 mod conformance;
 mod conformance_npm;
+mod connections;
 mod coverage;
 mod crash;
 mod endpoints;

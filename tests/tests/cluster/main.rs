@@ -32,6 +32,12 @@ mod audit_scene;
 mod balancer;
 mod certificates;
 mod cluster;
+mod connections;
+#[path = "../blackbox/connections/browser.rs"]
+mod connections_browser;
+#[path = "../blackbox/connections/world.rs"]
+#[allow(dead_code, reason = "the other target uses the rest")]
+mod connections_world;
 mod expired;
 #[path = "../blackbox/files.rs"]
 mod files;

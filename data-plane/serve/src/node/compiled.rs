@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use provost_data_guards::GuardIndex;
 use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
-use provost_data_tools::secrets_of;
+use provost_data_tools::{acts_for_users, secrets_of};
 use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
 
 use super::{aliases::AliasIndex, api_keys::ApiKeys, certificates::Certificates};
@@ -162,7 +162,11 @@ fn plugin_facts(snapshot: &Snapshot, before: Option<&Compiled>) -> HashMap<(Name
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spec);
         let digest = Some(hex(digest.as_ref()).into());
         let secrets = match &plugin.spec {
-            Spec::Plugin(spec) => secrets_of(spec).iter().map(ToString::to_string).collect(),
+            Spec::Plugin(spec) => {
+                let names = secrets_of(spec).into_iter().map(|name| name.to_string());
+                // No secret has such a name: what the caller consented to.
+                names.chain(acts_for_users(spec).then(|| "connection/own".to_owned())).collect()
+            }
             _ => Arc::default(),
         };
         Some((key, PluginFacts { digest, secrets }))

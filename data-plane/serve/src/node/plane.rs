@@ -27,14 +27,17 @@ use super::{
     access, aliases,
     coming::Coming,
     compiled::Compiled,
+    consent,
     counts::Counts,
     listening, lists,
     load::{self, Load},
     switches,
+    tasks::{CallHandles, TaskHandles, TaskLink},
 };
 use crate::{
     SealKeys,
     bodies::BodyKeeper,
+    connect::Tickets,
     definitions::DefinitionKeeper,
     guards::{self, GuardCounts, Revealing, TenantVault},
     push::{StalenessLimits, StalenessReader},
@@ -83,6 +86,9 @@ pub struct Node {
     pub(super) coming: Coming,
     /// Under which agents know the node: the audiences of tokens, each without `/mcp`.
     addresses: OnceLock<Vec<String>>,
+    pub(super) tasks: TaskHandles,
+    /// Addresses that lead users to a consent; set with the keys.
+    pub(super) tickets: OnceLock<Tickets>,
 }
 
 impl Node {
@@ -113,6 +119,8 @@ impl Node {
             token_keys: OnceLock::new(),
             coming: Coming::default(),
             addresses: OnceLock::new(),
+            tasks: TaskHandles::default(),
+            tickets: OnceLock::new(),
         }
     }
 
@@ -123,9 +131,17 @@ impl Node {
         let _ = self.addresses.set(bare);
     }
 
-    /// Tells the keys that tokens of guards are sealed with; the first telling counts.
-    pub fn seals_with(&self, keys: Arc<SealKeys>) {
-        let _ = self.token_keys.set(keys);
+    /// Tells the keys under which clients and texts carry things for all nodes; the first telling counts. A node that is
+    /// told none gives handles of tasks that are good at it alone, and masks what guards would tokenise.
+    pub fn seals_with(&self, keys: &Arc<SealKeys>) {
+        let _ = self.token_keys.set(keys.clone());
+        self.tasks.keyed(keys);
+        let _ = self.tickets.set(Tickets::new(keys));
+    }
+
+    /// The address that users are sent to.
+    pub(super) fn first_address(&self) -> Option<&str> {
+        self.addresses.get()?.first().map(String::as_str)
     }
 
     /// With keys to keep bodies under; a node without records calls and nothing of their bodies.
@@ -351,9 +367,17 @@ impl Node {
     ) -> Execution {
         let operation = local_operation(&call.request().operation, &call.target().local);
         let mut request = execute_request(call, operation, call.params().clone());
+        let handles = CallHandles::of(&self.tasks, call, plugin.name());
+        let link = &TaskLink { link, handles: &handles };
+        if consent::needs_consent(&call.request().operation)
+            && let Some(ended) = self.consent_first(plugin, call, &mut request.params).await
+        {
+            return ended;
+        }
         for _ in 0..MAX_INPUT_ROUNDS {
             let execution = plugin.execute(&request, link).await;
-            let Reply::InputRequired(body) = &execution.reply else { return execution };
+            let execution = self.consent_again(plugin, call, &request.params, execution);
+            let Reply::InputRequired(body) = &execution.reply else { return handles.own(execution) };
             match ask(link, call.params(), body).await {
                 None => return execution,
                 Some(Ok(next)) => request.params = next,

@@ -94,7 +94,7 @@ impl HttpTarget {
         let given = extra.contains_key(header::AUTHORIZATION) || self.headers.contains_key(header::AUTHORIZATION);
         match self.auth.as_deref().filter(|_| !given) {
             None => Ok(None),
-            Some(auth) => Ok(Some((auth, auth.header(None).await?))),
+            Some(auth) => Ok(auth.own_header().await?.map(|header| (auth, header))),
         }
     }
 
@@ -118,7 +118,9 @@ impl HttpTarget {
         match self.post_once(body.clone(), extra.clone()).await {
             Err(UpstreamError::Unauthorized(401)) => {
                 auth.refused(None, &token);
-                extra.insert(header::AUTHORIZATION, auth.header(None).await?);
+                if let Some(another) = auth.own_header().await? {
+                    extra.insert(header::AUTHORIZATION, another);
+                }
                 self.post_once(body, extra).await
             }
             posted => posted,
