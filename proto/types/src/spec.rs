@@ -59,7 +59,7 @@ impl Spec {
     /// The first wire version whose control-plane nodes can read it: its kind, and every field that it has.
     pub fn since_version(&self) -> u32 {
         if let Spec::Guard(spec) = self
-            && (spec.reveal.is_some() || spec.tokenises())
+            && (spec.reveal.is_some() || spec.external.is_some() || spec.tokenises())
         {
             return 3;
         }
@@ -546,6 +546,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
+            (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),
         ] {
             let spec: Spec = serde_json::from_str(text).unwrap();
             assert_eq!(spec.since_version(), version, "{text}");

@@ -18,6 +18,7 @@ mod coverage;
 mod crash;
 mod files;
 mod governance;
+mod guard_external;
 mod guard_tokens;
 mod guards;
 mod harness;

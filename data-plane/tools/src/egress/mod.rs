@@ -13,7 +13,7 @@ mod address;
 mod client;
 mod rule;
 
-pub use client::{EgressClient, Lookup};
+pub use client::{EgressBody, EgressClient, Lookup};
 pub use rule::EgressRule;
 use url::Url;
 
@@ -30,6 +30,15 @@ impl CheckedUrl {
     /// The URL.
     pub fn as_url(&self) -> &Url {
         &self.0
+    }
+
+    /// The same place with another path, and no query.
+    #[must_use]
+    pub fn with_path(&self, path: &str) -> Self {
+        let mut url = self.0.clone();
+        url.set_path(path);
+        url.set_query(None);
+        Self(url)
     }
 
     /// Adds a query parameter, which changes nothing of where it leads.
