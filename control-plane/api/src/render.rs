@@ -70,7 +70,8 @@ fn spec_json(spec: &Spec) -> Value {
 
 fn guard_summary(spec: &GuardSpec) -> String {
     let counted = [(spec.rules.len(), "rules"), (spec.dictionaries.len(), "dictionaries"), (spec.paths.len(), "paths")];
-    let parts: Vec<String> = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let parts = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+    let parts: Vec<String> = parts.chain(spec.external.as_ref().map(|external| external.url.clone())).collect();
     let ways: Vec<String> = spec.directions.iter().map(|d| format!("{d:?}").to_lowercase()).collect();
     format!("{}, {}, {}", format!("{:?}", spec.mode).to_lowercase(), ways.join(" and "), parts.join(", "))
 }

@@ -91,9 +91,10 @@ fn check_more_urls(check: &mut Check<'_>, http: &HttpPlugin) {
     }
 }
 
-fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
+/// Checks what a document lets itself reach; its hosts.
+pub(crate) fn egress_entries(check: &mut Check<'_>, base: &str, egress: &EgressSpec) -> Vec<HostPattern> {
     for (field, count) in [("allowHosts", egress.allow_hosts.len()), ("allowPrivate", egress.allow_private.len())] {
-        check.require(count <= MAX_EGRESS, &format!("{BASE}.egress.{field}"), || {
+        check.require(count <= MAX_EGRESS, &format!("{base}.{field}"), || {
             format!("has {count} entries; at most {MAX_EGRESS} can be")
         });
     }
@@ -101,25 +102,33 @@ fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
     for text in &egress.allow_hosts {
         match text.parse::<HostPattern>() {
             Ok(host) => hosts.push(host),
-            Err(cause) => check.require(false, &format!("{BASE}.egress.allowHosts"), || cause.to_string()),
+            Err(cause) => check.require(false, &format!("{base}.allowHosts"), || cause.to_string()),
         }
     }
     for text in &egress.allow_private {
         if let Err(cause) = text.parse::<PrivateRange>() {
-            check.require(false, &format!("{BASE}.egress.allowPrivate"), || cause.to_string());
+            check.require(false, &format!("{base}.allowPrivate"), || cause.to_string());
         }
     }
-    if hosts.is_empty() {
-        return;
-    }
+    hosts
+}
+
+/// Checks that the host of a URL of the document is among those that it allows itself.
+pub(crate) fn names_own_host(check: &mut Check<'_>, base: &str, hosts: &[HostPattern], url: &str) {
+    let Ok(url) = Url::parse(url) else { return };
+    let host = url.host_str().unwrap_or_default();
+    let named = hosts.is_empty() || hosts.iter().any(|pattern| pattern.matches(host));
+    check.require(named, &format!("{base}.allowHosts"), || format!("lacks `{host}`, which the document itself names"));
+}
+
+fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
+    let base = format!("{BASE}.egress");
+    let hosts = egress_entries(check, &base, egress);
     let client = http.auth.as_ref().map(|auth| auth.client());
     let of_client = |field: fn(&OAuthClient) -> Option<&String>| client.and_then(field);
     let of_client = [of_client(|c| c.token_url.as_ref()), of_client(|c| c.issuer.as_ref())];
-    for url in urls(http).chain(of_client.into_iter().flatten()).filter_map(|text| Url::parse(text).ok()) {
-        let host = url.host_str().unwrap_or_default();
-        check.require(hosts.iter().any(|pattern| pattern.matches(host)), &format!("{BASE}.egress.allowHosts"), || {
-            format!("lacks `{host}`, which the plugin itself names")
-        });
+    for url in urls(http).chain(of_client.into_iter().flatten()) {
+        names_own_host(check, &base, &hosts, url);
     }
 }
 
@@ -171,7 +180,7 @@ fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient, is_per_
     }
 }
 
-fn endpoint(check: &mut Check<'_>, field: &str, text: &str) {
+pub(crate) fn endpoint(check: &mut Check<'_>, field: &str, text: &str) {
     if let Some(url) = check.address(field, text, "carries a user name or password") {
         check.require(url.fragment().is_none(), field, || "carries a fragment".into());
     }

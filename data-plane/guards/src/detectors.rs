@@ -24,6 +24,10 @@ use crate::{
 pub const MAX_HELD: usize =
     (KEY_MAX + TOKEN_MAX + REACH + WORD_REACH + email::LOCAL_MAX + 1 + email::DOMAIN_MAX + STAND_IN_MAX) / 4 * 5;
 
+/// A text is looked at in blocks of so many bytes: each family walks over it, and it should still be in
+/// the cache when the next one does.
+const BLOCK: usize = 16 * 1024;
+
 /// Detectors of some kinds.
 #[derive(Debug, Clone)]
 pub struct Detectors {
@@ -72,9 +76,22 @@ impl Detectors {
 
     /// The same but for what lies in tokens, which are found too.
     pub(crate) fn scan_beside(&self, text: &[u8], stand_ins: &mut StandIns<'_>) -> Vec<Finding> {
-        let mut found = Vec::new();
-        self.advance(text, Cursor::default(), true, &mut found, stand_ins);
-        found
+        let (mut found, mut spots, mut part) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut cursor, mut step) = (Cursor::default(), BLOCK);
+        loop {
+            let end = text.len().min(cursor.from.saturating_add(step));
+            let last = end == text.len();
+            let next = self.advance(text.get(..end).unwrap_or(text), cursor, last, &mut part, stand_ins);
+            found.append(&mut part);
+            spots.append(&mut stand_ins.spots);
+            if last {
+                stand_ins.spots = spots;
+                return found;
+            }
+            // Where much is open the step grows, so that the work stays linear.
+            step = if next.from - cursor.from < step / 2 { step.saturating_mul(2) } else { BLOCK };
+            cursor = next;
+        }
     }
 
     /// Finds what is settled from `cursor` on, and returns where that ends. `last`: nothing follows.

@@ -13,8 +13,8 @@ use std::{
 
 use aho_corasick::BuildError;
 use provost_types::{
-    GuardAction, GuardDirection, GuardMode, GuardReveal, GuardSpec, Kind as ResourceKind, Name, Resource, ResourceKey,
-    Snapshot, Spec,
+    GuardAction, GuardDirection, GuardExternal, GuardMode, GuardReveal, GuardSpec, Kind as ResourceKind, Name,
+    Resource, ResourceKey, Snapshot, Spec,
 };
 
 use crate::{
@@ -98,6 +98,18 @@ struct OneGuard {
     /// Where it covers a call alone.
     alone: Arc<Guard>,
     reveal: Option<Reveal>,
+    external: Option<Arc<ExternalGuard>>,
+}
+
+/// A program that is asked what may pass.
+#[derive(Debug)]
+pub struct ExternalGuard {
+    /// The guard's name.
+    pub name: Name,
+    /// Where it is, and how it is asked.
+    pub spec: GuardExternal,
+    /// It is only tried: what it says is counted and nothing is done.
+    pub reports: bool,
 }
 
 /// For whom a guard's tokens are opened.
@@ -136,6 +148,10 @@ impl OneGuard {
             places,
             alone: Arc::new(Guard::new(Rules::default())),
             reveal: None,
+            external: spec.external.clone().map(|external| {
+                let (name, reports) = (source.metadata.name.clone(), spec.mode == GuardMode::Report);
+                Arc::new(ExternalGuard { name, spec: external, reports })
+            }),
         };
         guard.alone = Arc::new(join(&[(&guard, false)]));
         let revealing = spec.reveal.clone().filter(|_| spec.mode == GuardMode::Enforce);
@@ -242,6 +258,13 @@ impl GuardIndex {
     /// Whether any guard of the tenant's puts tokens in place of values.
     pub fn tokenises(&self, tenant: &Name) -> bool {
         self.tenants.get(tenant).is_some_and(|of| of.guards.iter().any(|guard| guard.tokenises()))
+    }
+
+    /// The external guards that cover a call in one direction, in order of name.
+    pub fn external(&self, call: &GuardCall<'_>, direction: GuardDirection) -> Vec<Arc<ExternalGuard>> {
+        let of_tenant = self.tenants.get(call.tenant).into_iter().flat_map(|of| &of.guards);
+        let external = of_tenant.filter_map(|guard| Some((guard, guard.external.as_ref()?)));
+        external.filter(|(guard, _)| guard.covers(call, direction)).map(|(_, external)| external.clone()).collect()
     }
 
     /// What covers a call in one direction, for who `holds` these roles.

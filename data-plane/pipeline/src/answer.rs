@@ -139,6 +139,9 @@ pub struct Rejection {
     pub limit: Option<Box<LimitState>>,
     /// The scopes of a token with which it would not be refused; told in `WWW-Authenticate`.
     pub challenge: Option<Box<ScopeChallenge>>,
+    /// A guard refused the parameters by what it alone knows of them: what is counted of it. The record keeps
+    /// none of them.
+    pub withheld: Option<Vec<String>>,
 }
 
 /// Scopes to ask an authorization server for.
@@ -205,7 +208,15 @@ impl Rejection {
             retry_after_ms: None,
             limit: None,
             challenge: None,
+            withheld: None,
         }
+    }
+
+    /// The same, and nothing of the parameters is kept.
+    #[must_use]
+    pub fn withholding(mut self, found: Vec<String>) -> Self {
+        self.withheld = Some(found);
+        self
     }
 
     /// The same with the scopes to ask for; without any it is as it was.

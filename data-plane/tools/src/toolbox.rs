@@ -275,11 +275,19 @@ impl Toolbox {
 
     /// The client that everything of one plugin is fetched with.
     fn client(&self, egress: Option<&EgressSpec>) -> Result<EgressClient, UpstreamError> {
-        let rule = match egress {
+        EgressClient::new(self.rule(egress)?).map_err(|cause| UpstreamError::Config(cause.to_string()))
+    }
+
+    /// A client for gRPC, which reaches what a document asks for within what the node allows.
+    pub fn http2_client(&self, egress: Option<&EgressSpec>) -> Result<EgressClient, UpstreamError> {
+        EgressClient::http2(self.rule(egress)?).map_err(|cause| UpstreamError::Config(cause.to_string()))
+    }
+
+    fn rule(&self, egress: Option<&EgressSpec>) -> Result<EgressRule, UpstreamError> {
+        Ok(match egress {
             Some(spec) => EgressRule::new(spec, &self.deps.limits.allow_private)?,
             None => EgressRule::public(),
-        };
-        EgressClient::new(rule).map_err(|cause| UpstreamError::Config(cause.to_string()))
+        })
     }
 
     /// Finds what the plugin was given. Only values are looked for: a prefix such as `Bearer ` is no secret.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentPath, Name};
+use crate::{ContentPath, EgressSpec, Name};
 
 /// A kind of value that detectors find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -226,6 +226,38 @@ impl Default for GuardReveal {
     }
 }
 
+/// What is done with a part of a call about which an external guard gives no answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ExternalFailure {
+    /// It does not pass.
+    #[default]
+    Deny,
+    /// It passes, and is counted.
+    Allow,
+}
+
+/// A program of your own that is asked by gRPC what may pass (`provost.guard.v1.Guard`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct GuardExternal {
+    /// Where it is: `https://host:port`, or `http://` on this machine.
+    pub url: String,
+    /// Longest time for one answer, in milliseconds: 1 to 30,000. 1,000 if not given.
+    #[serde(default = "external_timeout_ms")]
+    pub timeout_ms: u64,
+    /// What is done where it does not answer: `deny`, or `allow`.
+    #[serde(default)]
+    pub on_failure: ExternalFailure,
+    /// Where nodes may connect to for it, beside public addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressSpec>,
+}
+
+fn external_timeout_ms() -> u64 {
+    1_000
+}
+
 /// Protects values in calls: finds them by kind, by words or by place, and counts, tokenises, masks or
 /// blocks them, in arguments and in results. Of all guards that cover a call the strictest action for a
 /// value holds: `block`, then `mask`, then `tokenise`, then `report`. The audit log keeps the guarded form and
@@ -253,6 +285,9 @@ pub struct GuardSpec {
     /// For whom what this guard tokenises is given back; nobody if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reveal: Option<GuardReveal>,
+    /// A program that is asked too, after all rules of all guards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<GuardExternal>,
 }
 
 impl GuardSpec {
@@ -281,6 +316,7 @@ impl Default for GuardSpec {
             dictionaries: Vec::new(),
             paths: Vec::new(),
             reveal: None,
+            external: None,
         }
     }
 }

@@ -62,7 +62,7 @@ impl Spec {
     pub fn since_version(&self) -> u32 {
         let fields = match self {
             Spec::Principal(spec) if !spec.priority.is_normal() || !spec.certificates.is_empty() => 2,
-            Spec::Guard(spec) if spec.reveal.is_some() || spec.tokenises() => 3,
+            Spec::Guard(spec) if spec.reveal.is_some() || spec.external.is_some() || spec.tokenises() => 3,
             Spec::Plugin(spec) => spec.since_version(),
             _ => 1,
         };
@@ -575,6 +575,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
+            (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),
         ] {
             let spec: Spec = serde_json::from_str(text).unwrap();
             assert_eq!(spec.since_version(), version, "{text}");

@@ -43,7 +43,7 @@ pub(crate) fn start(plugins: &[&str], more: &str, flags: &[&str]) -> (tempfile::
     (dir, Dev::start(Some(&(yaml + more)), flags))
 }
 
-fn echo(dev: &Dev, plugin: &str, text: &str) -> Value {
+pub(crate) fn echo(dev: &Dev, plugin: &str, text: &str) -> Value {
     call_tool(dev, &format!("{plugin}.echo"), json!({ "text": text }))
 }
 

@@ -21,6 +21,7 @@
 
 mod decoded;
 mod scanner;
+mod spans;
 mod strings;
 mod walk;
 
@@ -34,6 +35,7 @@ use crate::{
     tally::Tally,
 };
 
+pub use spans::mask_spans;
 use walk::Walk;
 
 /// How often a text is decoded in search of what its escapes hide.

@@ -23,6 +23,9 @@ use crate::{
 impl<'a> Walk<'a> {
     pub(super) fn string(&mut self, part: Part, name: &[u8], inner: Range<usize>) {
         let found = self.pass(inner.end);
+        if self.only_spans {
+            return self.over_string(part, &inner, found);
+        }
         if part == Part::Skipped || self.only_places {
             return;
         }

@@ -43,6 +43,8 @@ pub(super) struct Walk<'a> {
     depth: usize,
     /// Nothing is looked for but protected places.
     pub(super) only_places: bool,
+    /// Nothing is looked for: what was found is written over.
+    pub(super) only_spans: bool,
     pub(super) out: Walked,
 }
 
@@ -66,7 +68,20 @@ impl<'a> Walk<'a> {
     ) -> Self {
         let text = json.as_bytes();
         let (scanner, out) = (Scanner::new(text), Walked::default());
-        Self { guard, text, layout, scanner, found, passed: 0, spots, with, depth: 0, only_places: false, out }
+        Self {
+            guard,
+            text,
+            layout,
+            scanner,
+            found,
+            passed: 0,
+            spots,
+            with,
+            depth: 0,
+            only_places: false,
+            only_spans: false,
+            out,
+        }
     }
 
     pub(super) fn run(mut self) -> Walked {
@@ -215,6 +230,9 @@ impl<'a> Walk<'a> {
 
     fn scalar(&mut self, part: Part, token: Range<usize>) {
         let found = self.pass(token.end);
+        if self.only_spans {
+            return self.over_scalar(part, &token, found);
+        }
         if found.is_empty() || part == Part::Skipped {
             return;
         }

@@ -8,11 +8,13 @@ use provost_data_pipeline::{
 };
 use provost_mcp::{RawJson, RawObject};
 use provost_types::GuardDirection;
+use provost_wire::guard::{Direction, Part};
 
 use super::{
     counts::{GuardCounts, written},
+    external::{About, ExternalClients, Outside},
     layouts,
-    watch::Watch,
+    watch::{Watch, Ways},
 };
 
 /// What tokens are made with and for whom they are opened.
@@ -23,22 +25,24 @@ pub(crate) struct Revealing<'a> {
     pub(crate) holds: HoldsRole<'a>,
 }
 
+/// What external guards are asked with.
+pub(crate) struct Asking<'a> {
+    pub(crate) clients: &'a Arc<ExternalClients>,
+    /// Stands for who calls.
+    pub(crate) principal: String,
+}
+
 /// Guards parameters that are about to be sent on, and sets up what watches the call.
-pub(crate) fn guard_in(
-    index: &GuardIndex,
+pub(crate) async fn guard_in(
     counts: &Arc<GuardCounts>,
     call: &Call<Validated>,
-    model: Option<&str>,
-    revealing: Revealing<'_>,
+    ways: Ways,
 ) -> Result<GuardedParams, Rejection> {
     let request = call.request();
-    if !index.has_any(&call.caller().principal.tenant) {
+    if ways.is_empty() {
         return Ok(GuardedParams::untouched(request.params.clone()));
     }
-    let target = target(&request.operation, Some(call.target()), model);
-    let arguments = covering(index, call.caller(), target, GuardDirection::Arguments, revealing.holds);
-    let results = covering(index, call.caller(), target, GuardDirection::Results, revealing.holds);
-    let inspection = inspect(arguments.as_deref(), request, revealing.vault.as_deref());
+    let inspection = inspect(ways.arguments.as_deref(), request, ways.vault.as_deref());
     if let Some(blocked) = inspection.blocked {
         // Counted where it is recorded.
         return Err(Rejection::new(
@@ -50,13 +54,57 @@ pub(crate) fn guard_in(
             ),
         ));
     }
-    counts.add(&inspection.tally);
+    let mut tally = inspection.tally.clone();
     let mut guarded = guarded(request, inspection);
-    if arguments.is_some() || results.is_some() {
-        let watch = Watch::new(&request.operation, arguments, results, revealing.vault, counts.clone());
-        guarded.guard = watch.map(|watch| -> Arc<dyn CallGuard> { Arc::new(watch) });
+    if let (Some(outside), Some(layout)) = (&ways.outside_arguments, layouts::params(&request.operation)) {
+        let checked = outside.check(Part::Params, &guarded.params, layout).await;
+        if let Some(stop) = checked.stop {
+            counts.add(&checked.tally);
+            return Err(stop.rejection(false).withholding(written(&checked.tally)));
+        }
+        if let Some(changed) = checked.changed {
+            // What was changed elsewhere is not opened.
+            (guarded.params, guarded.sent) = (changed, None);
+        }
+        tally.merge(&checked.tally);
+        guarded.found = written(&tally);
     }
+    counts.add(&tally);
+    let watch = Watch::new(&request.operation, ways, counts.clone());
+    guarded.guard = watch.map(|watch| -> Arc<dyn CallGuard> { Arc::new(watch) });
     Ok(guarded)
+}
+
+/// The guards that cover a call, and what external ones are told of it.
+pub(crate) fn ways(
+    index: &GuardIndex,
+    call: &Call<Validated>,
+    model: Option<&str>,
+    revealing: Revealing<'_>,
+    asking: &Asking<'_>,
+) -> Ways {
+    let (request, caller) = (call.request(), call.caller());
+    if !index.has_any(&caller.principal.tenant) {
+        return Ways::default();
+    }
+    let target = target(&request.operation, Some(call.target()), model);
+    let inside = |direction| covering(index, caller, target, direction, revealing.holds);
+    let covered = GuardCall { tenant: &caller.principal.tenant, principal: &caller.principal.name, target };
+    let about = Arc::new(About {
+        tenant: caller.principal.tenant.clone(),
+        principal: asking.principal.clone(),
+        method: request.operation.method().to_owned(),
+        target: call.target().full.clone(),
+        call_id: request.call_id.to_string(),
+    });
+    let outside = |way, direction| Outside::new(index.external(&covered, way), asking.clients, &about, direction);
+    Ways {
+        arguments: inside(GuardDirection::Arguments),
+        results: inside(GuardDirection::Results),
+        outside_arguments: outside(GuardDirection::Arguments, Direction::Arguments),
+        outside_results: outside(GuardDirection::Results, Direction::Results),
+        vault: revealing.vault,
+    }
 }
 
 /// What may be recorded of the parameters of a refused call. Where it is not known what the call would

@@ -11,12 +11,14 @@ use std::{fmt, sync::Arc};
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use provost_data_guards::Vault;
-use provost_types::Name;
+use provost_types::{Name, PrincipalRef};
 
 use crate::SealKeys;
 
 /// Separates these keys from all others that are made of the same ones.
 const PURPOSE: &str = "provost 2026 tokens of guards v1";
+const PSEUDONYM: &str = "provost 2026 principals for external guards v1";
+const PSEUDONYM_BYTES: usize = 16;
 /// Bits of a term in one byte; the highest says that another follows.
 const TERM_BITS: u32 = 7;
 const MORE: u8 = 1 << TERM_BITS;
@@ -43,6 +45,14 @@ impl TenantVault {
         let derived = blake3::derive_key(PURPOSE, &material);
         UnboundKey::new(&AES_256_GCM_SIV, &derived).ok().map(LessSafeKey::new)
     }
+}
+
+/// What stands for a principal where others are told of calls: the same as long as the key is.
+pub(crate) fn pseudonym(keys: &SealKeys, principal: &PrincipalRef) -> String {
+    let (_, key) = keys.sealing();
+    let who = [key.as_slice(), principal.tenant.as_str().as_bytes(), b"/", principal.name.as_str().as_bytes()].concat();
+    let derived = blake3::derive_key(PSEUDONYM, &who);
+    derived.iter().take(PSEUDONYM_BYTES).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn nonce() -> Nonce {

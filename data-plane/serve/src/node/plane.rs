@@ -39,7 +39,7 @@ use crate::{
     bodies::BodyKeeper,
     connect::Tickets,
     definitions::DefinitionKeeper,
-    guards::{self, GuardCounts, Revealing, TenantVault},
+    guards::{self, Asking, ExternalClients, GuardCounts, Revealing, TenantVault},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -80,6 +80,7 @@ pub struct Node {
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
     load: Arc<Load>,
+    external_guards: Arc<ExternalClients>,
     /// What tokens of guards are sealed with; without, values are masked.
     token_keys: OnceLock<Arc<SealKeys>>,
     /// A state that is being made ready.
@@ -102,6 +103,7 @@ impl Node {
         });
         let switches = watch::Sender::new(first.switches.clone());
         let current = ArcSwap::from_pointee(first);
+        let external_guards = Arc::new(ExternalClients::new(toolbox.clone()));
         Self {
             current,
             switches,
@@ -116,6 +118,7 @@ impl Node {
             staleness: None,
             bodies: None,
             load: Arc::default(),
+            external_guards,
             token_keys: OnceLock::new(),
             coming: Coming::default(),
             addresses: OnceLock::new(),
@@ -564,14 +567,18 @@ impl Plane for Node {
         self.check_arguments(&call.caller().principal.tenant, call.target(), call.request())
     }
 
-    fn guard_in(&self, snapshot: &Compiled, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
+    async fn guard_in(&self, snapshot: &Compiled, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
         let caller = call.caller();
         let model = model_of(snapshot, caller, call.target(), call.request());
         let PrincipalRef { tenant, name } = &caller.principal;
         let (token, now_ns) = (caller.token.as_deref(), self.now_ns());
         let holds = |role: &Name| snapshot.engine.holds_role(tenant, name, token, role, now_ns);
         let revealing = Revealing { vault: self.vault(snapshot, tenant), holds: &holds };
-        guards::guard_in(&snapshot.guards, &self.guard_counts, call, model.as_deref(), revealing)
+        let principal =
+            self.token_keys.get().map(|keys| guards::pseudonym(keys, &caller.principal)).unwrap_or_default();
+        let asking = Asking { clients: &self.external_guards, principal };
+        let ways = guards::ways(&snapshot.guards, call, model.as_deref(), revealing, &asking);
+        guards::guard_in(&self.guard_counts, call, ways).await
     }
 
     fn guard_refused(

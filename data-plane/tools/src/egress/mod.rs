@@ -14,7 +14,7 @@ mod client;
 mod rule;
 mod tls;
 
-pub use client::{EgressClient, Lookup};
+pub use client::{EgressBody, EgressClient, Lookup};
 pub use rule::EgressRule;
 use url::Url;
 
@@ -36,6 +36,15 @@ impl CheckedUrl {
     /// The URL.
     pub fn as_url(&self) -> &Url {
         &self.0
+    }
+
+    /// The same place with another path, and no query.
+    #[must_use]
+    pub fn with_path(&self, path: &str) -> Self {
+        let mut url = self.0.clone();
+        url.set_path(path);
+        url.set_query(None);
+        Self(url)
     }
 
     /// Adds a query parameter, which changes nothing of where it leads.

@@ -21,7 +21,8 @@ const SESSIONS: usize = 16;
 
 static READ: Mutex<Option<(Instant, ClientConfig)>> = Mutex::new(None);
 
-/// The configuration of one client: TLS 1.2 and 1.3, HTTP/2 where the server has it, and sessions of its own.
+/// The configuration of one client: TLS 1.2 and 1.3, and sessions of its own. Which protocols it speaks is for the
+/// client to say.
 pub(super) fn client_config() -> Result<ClientConfig, rustls::Error> {
     let mut config = trusting()?;
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -38,8 +39,7 @@ fn trusting() -> Result<ClientConfig, rustls::Error> {
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
-    let mut config = builder.with_platform_verifier()?.with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let config = builder.with_platform_verifier()?.with_no_client_auth();
     *read = Some((Instant::now(), config.clone()));
     Ok(config)
 }
