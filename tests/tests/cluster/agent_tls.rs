@@ -93,7 +93,7 @@ pub fn url(transport: Transport, address: SocketAddr) -> String {
     }
 }
 
-pub const TRANSPORTS: [Transport; 4] = [Transport::Http, Transport::WebSocket, Transport::Http3, Transport::Quic];
+const TRANSPORTS: [Transport; 4] = [Transport::Http, Transport::WebSocket, Transport::Http3, Transport::Quic];
 
 async fn open(transport: Transport, address: SocketAddr, ca: &Path, token: &str) -> Result<Lane, String> {
     let endpoint = Endpoint::parse(&url(transport, address), None).unwrap();

@@ -64,6 +64,7 @@ mod quota_flood;
 mod restore;
 mod revisions;
 mod rolling;
+mod rolling_clients;
 mod rug_pull;
 mod secret_canary;
 mod server_process;

@@ -108,7 +108,8 @@ impl HeldCertificate {
             chain.split_first().ok_or_else(|| IdentityError::Answer("there is no certificate".to_owned()))?;
         let mut found = HostName::of_certificate(leaf)?;
         let mut wanted = names.to_vec();
-        (found.sort_unstable(), wanted.sort_unstable());
+        found.sort_unstable();
+        wanted.sort_unstable();
         found.dedup();
         wanted.dedup();
         if found != wanted {
