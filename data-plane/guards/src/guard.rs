@@ -106,7 +106,7 @@ impl Rules {
     }
 
     fn any(&self, wanted: Action) -> bool {
-        self.0.iter().any(|action| *action == Some(wanted))
+        self.0.contains(&Some(wanted))
     }
 
     /// What is done about a kind; `None` if it is not looked for.

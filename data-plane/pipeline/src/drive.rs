@@ -174,7 +174,7 @@ async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejectio
         facts.guarded(&guarded);
         params = guarded.params;
     }
-    if let Some(found) = &rejection.withheld {
+    if let Some(found) = rejection.withheld() {
         facts.found.extend(found.iter().cloned());
         params = RawJson::EMPTY_OBJECT;
     }

@@ -14,7 +14,7 @@ const NO_TOKEN: &str = "PV-AUTH-MISSING";
 pub(super) fn rejection_status(rejection: &Rejection) -> StatusCode {
     match rejection.kind {
         // RFC 6750: the client can ask for more (step-up).
-        RejectionKind::Denied if rejection.challenge.is_some() => StatusCode::FORBIDDEN,
+        RejectionKind::Denied if rejection.challenge().is_some() => StatusCode::FORBIDDEN,
         RejectionKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         RejectionKind::Limited => StatusCode::TOO_MANY_REQUESTS,
         RejectionKind::LimitUnknown | RejectionKind::Overloaded | RejectionKind::AuditUnavailable => {
@@ -69,10 +69,10 @@ fn challenge(rejection: &Rejection, metadata_url: &str) -> Option<String> {
     match rejection.kind {
         RejectionKind::Unauthenticated if rejection.code == NO_TOKEN => {}
         RejectionKind::Unauthenticated => text.push_str("error=\"invalid_token\", "),
-        RejectionKind::Denied if rejection.challenge.is_some() => text.push_str("error=\"insufficient_scope\", "),
+        RejectionKind::Denied if rejection.challenge().is_some() => text.push_str("error=\"insufficient_scope\", "),
         _ => return None,
     }
-    if let Some(challenge) = &rejection.challenge {
+    if let Some(challenge) = rejection.challenge() {
         text.push_str(&format!("scope=\"{}\", ", challenge.scopes.join(" ")));
     }
     text.push_str(&format!("resource_metadata=\"{metadata_url}\""));

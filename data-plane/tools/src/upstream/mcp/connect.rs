@@ -51,7 +51,7 @@ impl McpUpstream {
         {
             return Err(cause.clone());
         }
-        let found = self.find_era(at, behalf).await;
+        let found = Box::pin(self.find_era(at, behalf)).await;
         match &found {
             Ok(era) => state.known = Some(*era),
             Err(cause) => state.failed = Some((Instant::now(), cause.clone())),
@@ -207,6 +207,17 @@ impl McpUpstream {
             let era = self.era_at(turn.at()).await?;
             return self.connect(era, request, None, turn).await;
         };
+        // Of a size that calls without it need not carry.
+        Box::pin(self.connection_for(auth, request, behalf, turn)).await
+    }
+
+    async fn connection_for(
+        &self,
+        auth: &Authorizer,
+        request: &ExecuteRequest<'_>,
+        behalf: Behalf<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
         let token = auth.header(&behalf).await?;
         match self.connect_for(auth, request, (&behalf, token.clone()), turn).await {
             // The handshake is refused, and nothing was executed: another token, once.
