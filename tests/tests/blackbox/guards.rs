@@ -285,7 +285,7 @@ fn a_streamed_answer_is_guarded_over_the_borders_of_its_pieces() {
 }
 
 /// What two or more pieces say together: one to three whole words, as a dictionary can hold them.
-fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
+pub(crate) fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
     let is_letter = |at: usize| whole[at..].chars().next().is_some_and(char::is_alphanumeric);
     let places: Vec<usize> = whole.char_indices().map(|(at, _)| at).collect();
     let places = places.as_slice();
