@@ -34,7 +34,8 @@ impl McpUpstream {
         {
             return Err(cause.clone());
         }
-        let found = self.find_era(behalf).await;
+        // Once: calls do not carry its size.
+        let found = Box::pin(self.find_era(behalf)).await;
         match &found {
             Ok(era) => state.known = Some(*era),
             Err(cause) => state.failed = Some((Instant::now(), cause.clone())),
@@ -154,12 +155,12 @@ impl McpUpstream {
             return self.connect(self.era().await?, request, None).await;
         };
         let token = auth.header(&behalf).await?;
-        match self.connect_for(auth, request, &behalf, token.clone()).await {
+        match Box::pin(self.connect_for(auth, request, &behalf, token.clone())).await {
             // The handshake is refused, and nothing was executed: another token, once.
             Err(UpstreamError::Unauthorized(401)) => {
                 auth.refused(Some(&behalf), &token);
                 let token = auth.header(&behalf).await?;
-                self.connect_for(auth, request, &behalf, token).await
+                Box::pin(self.connect_for(auth, request, &behalf, token)).await
             }
             connected => connected,
         }
