@@ -179,10 +179,6 @@ impl PolicyEngine {
         request: &AccessRequest<'_>,
         now_ns: u64,
     ) -> Option<Arc<Narrowed>> {
-        // What a token says is not in the key: two callers of one name may hold different ones.
-        if request.token.is_some() {
-            return self.narrow(tenant, principal, request, now_ns).map(Arc::new);
-        }
         let key = Key {
             tenant: request.tenant,
             principal: request.principal,
@@ -190,6 +186,7 @@ impl PolicyEngine {
             action: request.action,
             plugin: request.plugin,
             target: request.target,
+            token: request.token,
         };
         self.cache.get_or(key, || self.narrow(tenant, principal, request, now_ns))
     }

@@ -225,9 +225,9 @@ impl Authorizer {
     /// The `authorization` header of the plugin itself, for lists and the like; `None`: it has none.
     pub(crate) async fn own_header(&self) -> Result<Option<HeaderValue>, UpstreamError> {
         match &self.way {
-            Way::Own | Way::Exchange => self.given(None).await.map(Some),
+            Way::Own | Way::Exchange => Box::pin(self.given(None)).await.map(Some),
             Way::PerUser(user) => match user.lister() {
-                Some(principal) => user.header(&principal).await.map(Some),
+                Some(principal) => Box::pin(user.header(&principal)).await.map(Some),
                 None => Ok(None),
             },
         }
@@ -236,8 +236,9 @@ impl Authorizer {
     /// The `authorization` header for a request.
     pub(crate) async fn header(&self, behalf: &Behalf<'_>) -> Result<HeaderValue, UpstreamError> {
         match &self.way {
-            Way::Own | Way::Exchange => self.given(Some(behalf)).await,
-            Way::PerUser(user) => user.header(behalf.principal).await,
+            // Calls that need no new token do not carry the size of what gets one.
+            Way::Own | Way::Exchange => Box::pin(self.given(Some(behalf))).await,
+            Way::PerUser(user) => Box::pin(user.header(behalf.principal)).await,
         }
     }
 
