@@ -43,6 +43,9 @@ pub enum LinkError {
     /// The connection ended while an answer was awaited.
     #[error("the connection was lost: {0}")]
     Lost(String),
+    /// The request was not begun: the node takes no more, or it never went out.
+    #[error("the request was not taken: {0}")]
+    NotTaken(String),
     /// What came is no MCP.
     #[error("the server's answer is not usable: {0}")]
     Answer(String),
@@ -72,6 +75,7 @@ impl LinkError {
             Self::Token => "PV-CLI-TOKEN",
             Self::Refused { .. } | Self::Rejected(_) => "PV-CLI-REFUSED",
             Self::Lost(_) => "PV-CLI-LOST",
+            Self::NotTaken(_) => "PV-CLI-NOT-TAKEN",
             Self::Answer(_) => "PV-CLI-ANSWER",
             Self::TooLarge(_) => "PV-CLI-TOO-LARGE",
             Self::Deadline(_) => "PV-CLI-DEADLINE",
@@ -94,6 +98,7 @@ impl LinkError {
                 "`provost audit query` says whether the call ran; look before you repeat it"
             }
             Self::Answer(_) => "is this an MCP endpoint? its path usually ends in /mcp",
+            Self::NotTaken(_) => "it has not run: ask again, at another node where there is one",
             Self::TooLarge(_) => "ask for less at once",
             Self::Busy(_) => "wait for an answer before the next call",
         }

@@ -1,7 +1,12 @@
 //! Streamable HTTP over HTTP/3: the exchanges of HTTP/1.1 on streams of one QUIC connection.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::{Buf, Bytes};
-use h3::client::SendRequest;
+use h3::{
+    client::SendRequest,
+    error::{Code, StreamError},
+};
 use h3_quinn::{BidiStream, OpenStreams};
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use provost_mcp::RequestId;
@@ -18,6 +23,8 @@ pub(crate) struct Http3Connection {
     requests: SendRequest<OpenStreams, Bytes>,
     connection: quinn::Connection,
     driver: JoinHandle<()>,
+    /// The server takes no more requests on it.
+    is_going: AtomicBool,
     common: HeaderMap,
     uri: http::Uri,
 }
@@ -40,12 +47,12 @@ impl Http3Connection {
         let driver = tokio::spawn(async move {
             driver.wait_idle().await;
         });
-        Ok(Self { requests, connection, driver, common, uri })
+        Ok(Self { requests, connection, driver, is_going: AtomicBool::new(false), common, uri })
     }
 
-    /// Whether it has ended.
+    /// Whether it takes no more requests.
     pub(crate) fn is_closed(&self) -> bool {
-        self.connection.close_reason().is_some()
+        self.is_going.load(Ordering::Relaxed) || self.connection.close_reason().is_some()
     }
 
     /// Waits for its end.
@@ -55,6 +62,21 @@ impl Http3Connection {
 
     /// One exchange, as over HTTP/1.1; any number at a time.
     pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        id: Option<&RequestId>,
+        events: Option<&mpsc::Sender<Bytes>>,
+    ) -> Result<Reply, LinkError> {
+        let outcome = self.try_exchange(method, headers, body, id, events).await;
+        if matches!(outcome, Err(LinkError::NotTaken(_))) {
+            self.is_going.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    async fn try_exchange(
         &self,
         method: Method,
         headers: HeaderMap,
@@ -103,6 +125,13 @@ impl Chunks for Stream {
     }
 }
 
-fn lost(cause: impl std::fmt::Display) -> LinkError {
-    LinkError::Lost(cause.to_string())
+/// What a server that goes has not begun it says so of: by GOAWAY before, or by a code of the stream
+/// (RFC 9114, section 5.2).
+fn lost(cause: StreamError) -> LinkError {
+    match cause {
+        StreamError::RemoteClosing { .. } | StreamError::RemoteTerminate { code: Code::H3_REQUEST_REJECTED, .. } => {
+            LinkError::NotTaken(cause.to_string())
+        }
+        other => LinkError::Lost(other.to_string()),
+    }
 }

@@ -7,8 +7,8 @@
 //! [`Client`] asks and is answered, knows the eras, and serves what the server asks (the command line).
 //!
 //! Invariants: payloads stay the bytes they came as; every queue, message and wait has a bound with a name;
-//! a request that went out is never sent again by itself, since it may have run; the token is in no error
-//! and no log.
+//! a request that may have run is never sent again by itself, and one that a node refused because it goes
+//! is ([`Client::request`]); the token is in no error and no log.
 //!
 //! Left out: OAuth (a token is given), stdio, taking up a lost stream of events again, and upstreams, which
 //! the data plane speaks to by rules of its own (`provost-data-tools`).
@@ -27,7 +27,7 @@ mod quic;
 mod tls;
 mod ws;
 
-pub use client::{Client, EraChoice, Handler, Identity, NoHandler, ServerFacts};
+pub use client::{Client, EraChoice, Handler, Identity, NoHandler, ServerFacts, is_draining};
 pub use connector::{Connector, Options};
 pub use endpoint::{Endpoint, EndpointFault, Transport};
 pub use error::{ClientError, LinkError};

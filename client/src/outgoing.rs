@@ -19,7 +19,7 @@ pub enum OutgoingKind {
 }
 
 /// See the module. The body is sent as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     body: Bytes,
     kind: OutgoingKind,

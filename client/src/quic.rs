@@ -25,6 +25,8 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(45);
 /// The code with which a client cancels.
 const CANCELLED: VarInt = VarInt::from_u32(1);
+/// The code of a connection whose node shuts down.
+const DRAINING: VarInt = VarInt::from_u32(2);
 /// What is read from a stream at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -117,7 +119,8 @@ impl QuicConnection {
         events: Option<&mpsc::Sender<Bytes>>,
         mut replies: Option<mpsc::Receiver<Bytes>>,
     ) -> Result<Option<Bytes>, LinkError> {
-        let (send, receive) = self.connection.open_bi().await.map_err(|e| lost(&e))?;
+        // Without a stream nothing was sent.
+        let (send, receive) = self.connection.open_bi().await.map_err(|e| LinkError::NotTaken(lost(&e).to_string()))?;
         let mut stream =
             Stream { send, lines: Lines { receive, buffer: BytesMut::new(), searched: 0 }, is_done: false };
         let mut begin = BytesMut::with_capacity(self.head.len() + message.len() + 2);
@@ -233,11 +236,13 @@ impl Lines {
     }
 }
 
+/// A node that goes ends every stream that it has taken, and hears that its answer arrived, before it closes
+/// the connection with a code of its own: what has no answer then was not begun.
 fn lost(cause: &ConnectionError) -> LinkError {
-    LinkError::Lost(match cause {
-        ConnectionError::ApplicationClosed(close) => {
-            format!("the server closed it with {} {}", close.error_code, String::from_utf8_lossy(&close.reason))
-        }
-        other => other.to_string(),
-    })
+    let ConnectionError::ApplicationClosed(close) = cause else { return LinkError::Lost(cause.to_string()) };
+    let text = format!("the server closed it with {} {}", close.error_code, String::from_utf8_lossy(&close.reason));
+    match close.error_code == DRAINING && close.reason.starts_with(b"PV-QUIC-DRAINING") {
+        true => LinkError::NotTaken(text),
+        false => LinkError::Lost(text),
+    }
 }

@@ -120,11 +120,14 @@ fn taken(frame: Option<Result<Message, Error>>) -> Result<Option<Bytes>, LinkErr
     }
 }
 
+/// A node that goes answers all that it has taken before it says so: what has no answer then was not begun.
 fn closed(frame: Option<&CloseFrame>) -> LinkError {
-    LinkError::Lost(match frame {
-        Some(frame) => format!("the server closed it with {} {}", u16::from(frame.code), frame.reason),
-        None => "it was closed".to_owned(),
-    })
+    let Some(frame) = frame else { return LinkError::Lost("it was closed".to_owned()) };
+    let text = format!("the server closed it with {} {}", u16::from(frame.code), frame.reason);
+    match frame.code == CloseCode::Away && frame.reason.starts_with("PV-WS-DRAINING") {
+        true => LinkError::NotTaken(text),
+        false => LinkError::Lost(text),
+    }
 }
 
 fn broken(error: &Error) -> LinkError {

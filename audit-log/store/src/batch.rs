@@ -103,6 +103,11 @@ impl Numbering {
 }
 
 impl Batch {
+    /// Its records.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Answers those who wait, by the first index in each log. An intent that became durable after
     /// its caller had stopped waiting did not run: its outcome, which says so, goes into `own`.
     pub(crate) fn acknowledge(self, cluster: &str, places: &[(LogId, u64)], own: &mut VecDeque<AuditEvent>) {

@@ -2,8 +2,9 @@
 //!
 //! It begins with the group's word on where this writer stands, takes the next epoch and records
 //! `log.start`, which fences every older process of its name. Then a batch starts at once when
-//! nothing is in flight; while batches are being committed the next one collects, so that the
-//! batch grows with the load. The machine refuses a batch that arrives before its predecessor, and
+//! nothing is in flight; while batches are being committed the next one collects, and starts before
+//! they are done only if it has grown as large as they are: what a batch costs does hardly depend on its
+//! size, so that under load few large ones are made, and with little load none waits. The machine refuses a batch that arrives before its predecessor, and
 //! answers one that it has seen, so that sending again is always safe, at whichever replica.
 //! Sending again goes on until the outcome is known: a batch whose fate is open blocks what comes
 //! after it, because a later record would otherwise break the chain. Callers stop waiting at their
@@ -89,6 +90,10 @@ pub(crate) struct Sequencer {
     cluster: String,
     pub(crate) numbering: Numbering,
     in_flight: FuturesOrdered<BoxFuture<'static, Sent>>,
+    /// Records in flight.
+    flying: usize,
+    /// Taken from the queue for the next batch.
+    waiting: Vec<Asked>,
     /// Outcomes that the task itself has to add.
     own: VecDeque<AuditEvent>,
     pub(crate) shared: Arc<Shared>,
@@ -99,8 +104,8 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     pub(crate) fn new(proposer: Arc<dyn Proposer>, cluster: String, writer: String, shared: Arc<Shared>) -> Self {
         let numbering = Numbering::new(writer);
-        let (in_flight, own) = Default::default();
-        Self { proposer, cluster, numbering, in_flight, own, shared, failed: None }
+        let (in_flight, waiting, own) = Default::default();
+        Self { proposer, cluster, numbering, in_flight, flying: 0, waiting, own, shared, failed: None }
     }
 
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
@@ -111,8 +116,7 @@ impl Sequencer {
         let mut open = true;
         loop {
             let busy = !self.in_flight.is_empty();
-            let pipeline = self.proposer.pipeline().clamp(1, MAX_PIPELINE);
-            let room = open && self.in_flight.len() < pipeline;
+            let room = open && self.waiting.len() < MAX_BATCH_RECORDS - MAX_OWN;
             tokio::select! {
                 biased;
                 Some((batch, result)) = self.in_flight.next(), if busy => {
@@ -120,7 +124,8 @@ impl Sequencer {
                 }
                 message = queue.recv(), if room => match message {
                     Some(Message::Record(asked)) => {
-                        if let Some(done) = self.start(asked, &mut queue) {
+                        self.waiting.push(asked);
+                        if let Some(done) = self.take_more(&mut queue) {
                             queue.close();
                             closing = Some(done);
                         }
@@ -133,6 +138,10 @@ impl Sequencer {
                 },
                 else => break,
             }
+            if self.is_time() {
+                let events = std::mem::take(&mut self.waiting);
+                self.send_batch(events);
+            }
             if !self.own.is_empty() && self.in_flight.is_empty() {
                 self.send_batch(Vec::new());
             }
@@ -142,22 +151,24 @@ impl Sequencer {
         }
     }
 
-    /// Starts a batch with `first` and whatever else waits.
-    fn start(&mut self, first: Asked, queue: &mut mpsc::Receiver<Message>) -> Option<oneshot::Sender<()>> {
-        let mut events = vec![first];
-        let mut closing = None;
-        while events.len() < MAX_BATCH_RECORDS - MAX_OWN {
+    /// Takes whatever else waits, as far as one batch holds it.
+    fn take_more(&mut self, queue: &mut mpsc::Receiver<Message>) -> Option<oneshot::Sender<()>> {
+        while self.waiting.len() < MAX_BATCH_RECORDS - MAX_OWN {
             match queue.try_recv() {
-                Ok(Message::Record(asked)) => events.push(asked),
-                Ok(Message::Close(done)) => {
-                    closing = Some(done);
-                    break;
-                }
+                Ok(Message::Record(asked)) => self.waiting.push(asked),
+                Ok(Message::Close(done)) => return Some(done),
                 Err(_) => break,
             }
         }
-        self.send_batch(events);
-        closing
+        None
+    }
+
+    /// Whether what waits is to be sent now: nothing is in flight, or there is room, and as much waits as is in
+    /// flight.
+    fn is_time(&self) -> bool {
+        let (batches, pipeline) = (self.in_flight.len(), self.proposer.pipeline().clamp(1, MAX_PIPELINE));
+        let enough = self.flying.min(MAX_BATCH_RECORDS - MAX_OWN);
+        !self.waiting.is_empty() && batches < pipeline && (batches == 0 || self.waiting.len() >= enough)
     }
 
     fn send_batch(&mut self, events: Vec<Asked>) {
@@ -185,6 +196,7 @@ impl Sequencer {
     fn propose(&mut self, build: Build) {
         let Some(batch) = self.numbering.batch(build) else { return };
         let proposer = self.proposer.clone();
+        self.flying += batch.len();
         self.in_flight.push_back(Box::pin(async move {
             let result = proposer.propose(batch.bytes.clone()).await;
             (batch, result)
@@ -214,6 +226,15 @@ impl Sequencer {
 
     /// Answers the batch's callers; gives the batch back when it has to be sent again.
     fn take_answer(&mut self, batch: Batch, result: Result<Reply, ProposeError>) -> Option<Batch> {
+        let records = batch.len();
+        let open = self.take_reply(batch, result);
+        if open.is_none() {
+            self.flying = self.flying.saturating_sub(records);
+        }
+        open
+    }
+
+    fn take_reply(&mut self, batch: Batch, result: Result<Reply, ProposeError>) -> Option<Batch> {
         let fatal = match result {
             Ok(Reply::Appended(places)) => {
                 self.shared.cause.lock().take();

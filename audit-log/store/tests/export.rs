@@ -27,6 +27,7 @@ fn logs(dir: &Path) {
     denied.why.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
     denied.error = Some("PV-POLICY-DENIED".to_owned());
     denied.reason = Some("no \u{1} role\n\"fits\" … ü".to_owned());
+    denied.guards = vec!["card:block=1".to_owned(), "email:tokenise=2".to_owned()];
     let mut start = event(&LogId::CLUSTER, Phase::Event, 7_002, common::START_NS);
     start.who = provost_types::Who::default();
     start.what = provost_types::What {
@@ -114,6 +115,8 @@ fn ocsf_events_have_what_the_class_requires() {
     );
     assert_eq!(denied["trace"]["uid"], "0af7651916cd43dd8448eb211c80319c");
     assert_eq!(denied["resources"][0]["name"], "sql.query");
+    assert_eq!(denied["unmapped"]["guards"], serde_json::json!(["card:block=1", "email:tokenise=2"]));
+    assert!(ok["unmapped"].get("guards").is_none(), "{ok}");
     assert_eq!(
         (start["api"]["operation"].as_str(), start["actor"]["user"]["type_id"].as_u64()),
         (Some("log.start"), Some(3))
@@ -148,15 +151,17 @@ fn parquet_is_read_back_by_others() {
 
     let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
     let columns = reader.metadata().file_metadata().schema().get_fields().len();
-    let mut rows = 0;
+    let (mut rows, mut found) = (0, Vec::new());
     for row in reader.get_row_iter(None).unwrap() {
         let row = row.unwrap();
         rows += 1;
-        // First hash, last the exact record: they belong together.
-        let (hash, record) = (row.get_string(2).unwrap(), row.get_string(columns - 1).unwrap());
+        // First hash, then the exact record: they belong together.
+        let (hash, record) = (row.get_string(2).unwrap(), row.get_string(columns - 2).unwrap());
         assert_eq!(hash, &leaf_hash(record.as_bytes()).to_string());
+        found.extend(row.get_string(columns - 1).ok().cloned());
     }
     assert_eq!(rows, 1_202);
+    assert_eq!(found, [r#"["card:block=1","email:tokenise=2"]"#], "what guards found, and null elsewhere");
 
     let python = std::env::var("PROVOST_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let script = r#"

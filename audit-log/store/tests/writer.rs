@@ -193,6 +193,72 @@ async fn a_group_that_is_away_refuses_in_time_by_its_cause_and_what_came_late_ha
     log.close().await.unwrap();
 }
 
+/// The group, which does nothing until it is let.
+struct Held {
+    group: Arc<LocalProposer>,
+    asked: AtomicU64,
+    open: tokio::sync::watch::Sender<bool>,
+}
+
+impl Proposer for Held {
+    fn pipeline(&self) -> usize {
+        4
+    }
+    fn writer_state(self: Arc<Self>, writer: String) -> BoxFuture<'static, Result<WriterState, ProposeError>> {
+        self.group.clone().writer_state(writer)
+    }
+    fn propose(self: Arc<Self>, command: Bytes) -> BoxFuture<'static, Result<Reply, ProposeError>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let _ = self.open.subscribe().wait_for(|open| *open).await;
+            self.group.clone().propose(command).await
+        })
+    }
+    fn open_calls(
+        self: Arc<Self>,
+        writer: String,
+        before: u64,
+    ) -> BoxFuture<'static, Result<Vec<OpenCall>, ProposeError>> {
+        self.group.clone().open_calls(writer, before)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_others_are_before_waits_until_it_is_as_large_as_they_are() {
+    let dir = tempdir().unwrap();
+    let log = group(dir.path()).await;
+    let (open, _) = tokio::sync::watch::channel(true);
+    let held = Arc::new(Held { group: Arc::new(log.node().proposer()), asked: AtomicU64::new(0), open });
+    let writer = start("dp-1", PATIENT, held.clone());
+    writer.ready().await.unwrap();
+    held.open.send_replace(false);
+    let before = held.asked.load(Ordering::SeqCst);
+    let mut records = Vec::new();
+    // How many batches there are after so many records: of one, one, two and four records.
+    for (record, batches) in (1_u128..).zip([1, 2, 2, 3, 3, 3, 3, 4]) {
+        let writer = writer.clone();
+        records.push(tokio::spawn(async move {
+            writer.record(event(&tenant("acme"), Phase::Denied, record, START_NS)).await
+        }));
+        let began = Instant::now();
+        while held.asked.load(Ordering::SeqCst) - before < batches {
+            assert!(began.elapsed() < PATIENT, "record {record} waits, and nothing is as large before it");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Long enough for a batch that should not be there to show.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(held.asked.load(Ordering::SeqCst) - before, batches, "after {record} records");
+    }
+    held.open.send_replace(true);
+    for record in records {
+        record.await.unwrap().unwrap();
+    }
+    assert_eq!(count(&log, Phase::Denied), 8);
+    writer.close(PATIENT).await.unwrap();
+    log.close().await.unwrap();
+    assert_eq!(verify_both(&dir.path().join("audit"), None).exit, Exit::Unanchored);
+}
+
 /// A process ends; the next one of its name ends its calls, whichever way it reaches the group.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_process_ends_the_calls_of_the_last_and_of_nobody_else() {

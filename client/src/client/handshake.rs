@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use provost_mcp::{Era, ProtocolVersion, RawJson, RawObject, RpcError};
 
-use super::{Client, EraChoice, ServerFacts};
+use super::{EraChoice, ServerFacts, connected::Connected};
 use crate::{ClientError, LinkError, Outgoing};
 
-impl Client {
+impl Connected {
     pub(super) async fn negotiate(&self, era: EraChoice, limit: Duration) -> Result<ServerFacts, ClientError> {
         match era {
             EraChoice::Only(Era::Modern) => self.discover(limit).await,

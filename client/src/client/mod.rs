@@ -3,23 +3,28 @@
 //! Order (specification 2026-07-28, "Backward compatibility"): ask `server/discover`; whatever a server of
 //! the legacy era makes of it (an error, a status, silence), try `initialize`. A refusal of the caller is
 //! no sign of an era and ends the attempt.
+//!
+//! A node that is restarted costs no call: what it refuses because it goes was not begun, and is sent to
+//! another one, or to the same once it is back. In the legacy era over a socket or bare QUIC that is a new
+//! session, as the session is the connection.
 
+mod again;
+mod connected;
 mod handshake;
 mod server_side;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use provost_mcp::{Era, ProtocolVersion, RawJson, RawObject, RequestId, RpcError, meta::key};
-use tokio::task::JoinHandle;
+use provost_mcp::{Era, ProtocolVersion, RawJson, RawObject, RpcError};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 
-use crate::{ClientError, Connector, Link, LinkError, LinkSender, Outgoing, pending::Pending};
+pub use self::again::is_draining;
+use self::connected::Connected;
+use crate::{ClientError, Connector, LinkError, Transport};
 
 /// Which era to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +79,18 @@ impl Handler for NoHandler {
 
 /// See the module. To drop it closes the connection.
 pub struct Client {
+    connectors: Vec<Connector>,
     identity: Identity,
+    handler: Arc<dyn Handler>,
     facts: ServerFacts,
-    link: LinkSender,
-    pending: Arc<Pending>,
-    reader: JoinHandle<()>,
+    current: Mutex<Current>,
+}
+
+/// Where the next request goes.
+struct Current {
+    /// Of the connectors.
+    at: usize,
+    connected: Arc<Connected>,
 }
 
 impl Client {
@@ -89,23 +101,42 @@ impl Client {
         handler: Arc<dyn Handler>,
         era: EraChoice,
     ) -> Result<Self, ClientError> {
-        let Link { sender, receiver } = Link::open(connector).await?;
-        let pending = Arc::new(Pending::default());
-        let reader = tokio::spawn(server_side::read(receiver, sender.clone(), pending.clone(), handler));
-        let facts =
-            ServerFacts { era: Era::Modern, version: ProtocolVersion::LATEST, capabilities: RawJson::EMPTY_OBJECT };
-        let mut client = Self { identity, facts, link: sender, pending, reader };
-        client.facts = client.negotiate(era, connector.connect_timeout()).await?;
-        Ok(client)
+        Self::connect_any(std::slice::from_ref(connector), identity, handler, era).await
     }
 
-    /// What the server says of itself.
+    /// The same with several addresses of one cluster, any of which will do: the first that answers. Where
+    /// one goes, the next is taken.
+    pub async fn connect_any(
+        connectors: &[Connector],
+        identity: Identity,
+        handler: Arc<dyn Handler>,
+        era: EraChoice,
+    ) -> Result<Self, ClientError> {
+        let mut last = ClientError::Link(LinkError::Answer("no address was given".to_owned()));
+        for (at, connector) in connectors.iter().enumerate() {
+            match Connected::open(connector, identity.clone(), handler.clone(), era).await {
+                Ok(connected) => {
+                    let facts = connected.facts.clone();
+                    let current = Mutex::new(Current { at, connected: Arc::new(connected) });
+                    return Ok(Self { connectors: connectors.to_vec(), identity, handler, facts, current });
+                }
+                Err(error) if again::may_pass(&error) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// What the server said of itself when it was first connected to.
     pub fn facts(&self) -> &ServerFacts {
         &self.facts
     }
 
     /// Asks and waits for the result. Past the deadline, and when the future is dropped, the request is
     /// cancelled. With a progress token the server may tell how far it is.
+    ///
+    /// A request that no node has begun, since the one that got it goes or is not there, is sent again over
+    /// another connection, for 15 seconds at most. One of which that is not certain is never sent again.
     pub async fn request(
         &self,
         method: &str,
@@ -113,64 +144,69 @@ impl Client {
         progress_token: Option<&str>,
         deadline: Option<Duration>,
     ) -> Result<RawJson, ClientError> {
-        let params = self.with_meta(params, progress_token);
-        self.ask(method, &params, deadline).await
-    }
-
-    /// `_meta` of the era.
-    fn with_meta(&self, mut params: RawObject, progress_token: Option<&str>) -> RawJson {
-        let mut meta = params.get_object("_meta").unwrap_or_default();
-        if self.facts.era == Era::Modern {
-            meta.set_text(key::PROTOCOL_VERSION, self.facts.version.as_str());
-            meta.set(key::CLIENT_INFO, self.client_info());
-            meta.set(key::CLIENT_CAPABILITIES, self.identity.capabilities.clone());
-        }
-        if let Some(token) = progress_token {
-            meta.set_text(key::PROGRESS_TOKEN, token);
-        }
-        if !meta.is_empty() {
-            params.set("_meta", meta.finish());
-        }
-        params.finish()
-    }
-
-    fn client_info(&self) -> RawJson {
-        let mut info = RawObject::new();
-        info.set_text("name", self.identity.name);
-        info.set_text("version", self.identity.version);
-        info.finish()
-    }
-
-    async fn ask(&self, method: &str, params: &RawJson, deadline: Option<Duration>) -> Result<RawJson, ClientError> {
-        let (id, answer) = self.pending.register()?;
-        let guard = CancelOnDrop { id: &id, client: self, is_armed: AtomicBool::new(true) };
-        self.link.send(Outgoing::request(&id, method, params)).await?;
-        let answered = match deadline {
-            Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| LinkError::Deadline(limit))?,
-            None => answer.await,
-        };
-        guard.is_armed.store(false, Ordering::Relaxed);
-        answered.unwrap_or_else(|_| Err(LinkError::Lost("it was closed".to_owned()).into()))
-    }
-}
-
-/// Tells the server that nobody waits any more.
-struct CancelOnDrop<'a> {
-    id: &'a RequestId,
-    client: &'a Client,
-    is_armed: AtomicBool,
-}
-
-impl Drop for CancelOnDrop<'_> {
-    fn drop(&mut self) {
-        if self.is_armed.load(Ordering::Relaxed) && self.client.pending.forget(self.id) {
-            self.client.link.try_send(Outgoing::cancelled(self.id, "the caller stopped waiting"));
+        let asked = self.ask_any(method, params, progress_token);
+        match deadline {
+            Some(limit) => tokio::time::timeout(limit, asked).await.unwrap_or(Err(LinkError::Deadline(limit).into())),
+            None => asked.await,
         }
     }
-}
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.reader.abort();
+    async fn ask_any(
+        &self,
+        method: &str,
+        params: RawObject,
+        progress_token: Option<&str>,
+    ) -> Result<RawJson, ClientError> {
+        let mut until = None;
+        let mut pause = again::PAUSE.0;
+        loop {
+            let connected = self.current.lock().await.connected.clone();
+            let params = connected.with_meta(params.clone(), progress_token);
+            let error = match connected.ask(method, &params, None).await {
+                Err(error) if again::was_not_taken(&error) => error,
+                other => return other,
+            };
+            let until = *until.get_or_insert_with(|| Instant::now() + again::RESEND_LIMIT);
+            if Instant::now() >= until {
+                return Err(error);
+            }
+            tracing::debug!(%error, method, "not taken: it is sent again");
+            // One that is refused again at once waits a little longer each time.
+            sleep(pause).await;
+            pause = (pause * 2).min(again::PAUSE.1);
+            self.replace(&connected, until).await?;
+        }
+    }
+
+    /// Another connection in the place of this one, on which calls in flight go on to their answers.
+    async fn replace(&self, old: &Arc<Connected>, until: Instant) -> Result<(), ClientError> {
+        if let [connector] = self.connectors.as_slice()
+            && matches!(connector.endpoint().transport(), Transport::Http | Transport::Http3)
+        {
+            // Its link connects anew by itself, and a legacy session is good at every node.
+            return Ok(());
+        }
+        let mut current = self.current.lock().await;
+        if !Arc::ptr_eq(&current.connected, old) {
+            return Ok(());
+        }
+        let mut pause = again::PAUSE.0;
+        for at in (current.at + 1..).map(|at| at % self.connectors.len().max(1)) {
+            let Some(connector) = self.connectors.get(at) else { break };
+            let era = EraChoice::Only(self.facts.era);
+            match Connected::open(connector, self.identity.clone(), self.handler.clone(), era).await {
+                Ok(connected) => {
+                    *current = Current { at, connected: Arc::new(connected) };
+                    break;
+                }
+                Err(error) if again::may_pass(&error) && Instant::now() + pause < until => {
+                    tracing::debug!(%error, "no connection yet");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(again::PAUSE.1);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }

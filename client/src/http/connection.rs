@@ -4,6 +4,8 @@
 //! an exchange closes the connection, which is how a modern call is cancelled. An exchange whose stream
 //! goes on after the answer ends the connection too: nothing could be asked on it.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
@@ -19,7 +21,8 @@ use crate::{Connector, LinkError, connector::Stream};
 /// See the module.
 pub(crate) struct HttpConnection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
+    /// `None`: it has ended.
+    driver: Option<http1::Connection<TokioIo<Stream>, Full<Bytes>>>,
     common: HeaderMap,
     uri: Uri,
     /// Whether another exchange may begin.
@@ -42,7 +45,7 @@ impl HttpConnection {
         let stream = connector.stream().await?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| connector.unreachable(e.to_string()))?;
-        Ok(Self { sender, driver, common, uri, is_open: true })
+        Ok(Self { sender, driver: Some(driver), common, uri, is_open: true })
     }
 
     /// Whether another exchange may begin. One that failed, was dropped or did not end leaves none.
@@ -52,14 +55,22 @@ impl HttpConnection {
 
     /// The same for a connection that has lain idle: notices whether the server has closed it.
     pub(crate) fn is_alive(&mut self) -> bool {
-        self.is_open = self.is_open() && (&mut self.driver).now_or_never().is_none();
+        let ended = self.driver.as_mut().is_none_or(|driver| driver.now_or_never().is_some());
+        if ended {
+            self.driver = None;
+        }
+        self.is_open = self.is_open() && !ended;
         self.is_open
     }
 
     /// Waits for the server to close it.
     pub(crate) async fn closed(&mut self) -> LinkError {
-        let ended = (&mut self.driver).await;
-        LinkError::Lost(ended.err().map_or_else(|| "it was closed".to_owned(), |e| e.to_string()))
+        let ended = match &mut self.driver {
+            Some(driver) => driver.await.err(),
+            None => None,
+        };
+        self.driver = None;
+        LinkError::Lost(ended.map_or_else(|| "it was closed".to_owned(), |e| e.to_string()))
     }
 
     /// Posts a message. With an id it returns with that request's answer; messages before it go to `events`.
@@ -98,24 +109,30 @@ impl HttpConnection {
         *request.headers_mut() = self.common.clone();
         request.headers_mut().extend(headers);
         let Self { sender, driver, .. } = self;
-        let answer = async {
-            sender.ready().await.map_err(lost)?;
-            let (head, mut body) = sender.send_request(request).await.map_err(lost)?.into_parts();
-            read_reply(head.status, head.headers, &mut body, id, events).await
+        let Some(running) = driver.as_mut() else {
+            return Err(LinkError::NotTaken("the connection was closed before".to_owned()));
         };
-        let (reply, has_ended) = tokio::select! {
+        let mut answer = pin!(async {
+            sender.ready().await.map_err(|cause| LinkError::NotTaken(cause.to_string()))?;
+            let sent = sender.try_send_request(request).await.map_err(|mut failed| match failed.take_message() {
+                // It comes back whole only if nothing of it was written.
+                Some(_) => LinkError::NotTaken(failed.into_error().to_string()),
+                None => LinkError::Lost(failed.into_error().to_string()),
+            });
+            let (head, mut body) = sent?.into_parts();
+            read_reply(head.status, head.headers, &mut body, id, events).await
+        });
+        let answered = tokio::select! {
             biased;
-            answer = answer => answer?,
-            ended = driver => {
-                let cause = ended.err().map_or_else(|| "it was closed".to_owned(), |e| e.to_string());
-                return Err(LinkError::Lost(cause));
+            answered = &mut answer => answered,
+            _ = running => {
+                // It gives back what it holds: an answer that had come, or a request that never left.
+                *driver = None;
+                return answer.await.map(|(reply, _)| reply);
             }
         };
+        let (reply, has_ended) = answered?;
         self.is_open = has_ended;
         Ok(reply)
     }
-}
-
-fn lost(cause: hyper::Error) -> LinkError {
-    LinkError::Lost(cause.to_string())
 }

@@ -84,9 +84,9 @@ impl Room<'_> {
 }
 
 impl LinkSender {
-    /// Sends a message, once there is room for it. Errors: the link has ended.
+    /// Sends a message, once there is room for it. Errors: the link has ended, and the message did not go out.
     pub async fn send(&self, message: Outgoing) -> Result<(), LinkError> {
-        self.0.send(message).await.map_err(|_| LinkError::Lost("it was closed".to_owned()))
+        self.0.send(message).await.map_err(|_| LinkError::NotTaken("the connection was closed before".to_owned()))
     }
 
     /// Waits for room, without a message yet. Errors: the link has ended.

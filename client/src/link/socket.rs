@@ -1,5 +1,7 @@
 //! A link over a WebSocket: one task writes, one reads, so that neither waits for the other.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::{
     sync::mpsc,
@@ -12,6 +14,9 @@ use crate::{
     Connector, LinkError, Outgoing,
     ws::{PING_EVERY, SILENCE, Socket, SocketReceiver, SocketSender},
 };
+
+/// After the writer has failed the reader gets so long to say why.
+const READER_SAYS: Duration = Duration::from_millis(250);
 
 /// Connects and starts both tasks.
 pub(super) async fn start(
@@ -43,8 +48,9 @@ async fn write(mut socket: SocketSender, mut outgoing: mpsc::Receiver<Outgoing>,
             break error;
         }
     };
+    // The server may have said why, and the reader knows it better; only the first end is heard.
+    let _ = timeout(READER_SAYS, incoming.closed()).await;
     let _ = incoming.send(Incoming::Closed(error)).await;
-    // The reader may say the same later; only the first end is heard.
 }
 
 async fn read(mut socket: SocketReceiver, incoming: mpsc::Sender<Incoming>) {

@@ -162,7 +162,7 @@ impl ControlNode {
                 self.inner.carrying.check()?;
             }
             let record = Record::new(wanted.caller, wanted.event, &changed, wanted.message, state.revision());
-            transaction.authorship = Some(record.authorship());
+            transaction.authorship = (!wanted.event.is_routine()).then(|| record.authorship());
             match self.commit(&record, transaction).await? {
                 Committed::At(revision) => return Ok(ChangeReport { revision, dry_run: false, diffs }),
                 Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => fresh = true,

@@ -15,7 +15,7 @@ use std::{
 use provost_control_raft::{Dial, GrpcTransport, PeerService};
 use provost_control_state::Cluster;
 use provost_wire::{
-    governance::definitions_server::DefinitionsServer,
+    governance::{connections_server::ConnectionsServer, definitions_server::DefinitionsServer},
     node::{
         audit_checkpoints_server::AuditCheckpointsServer, identity_server::IdentityServer, join_server::JoinServer,
         quota_server::QuotaServer,
@@ -28,8 +28,10 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 use crate::{
     ControlError, ControlNode, QuotaService, Subscribers,
     audit_checkpoints::CheckpointService,
-    governance::DefinitionsService,
-    identity::{CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator},
+    governance::{ConnectionsService, DefinitionsService},
+    identity::{
+        AgentNames, CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator,
+    },
     members::{Standings, decide_releases},
     node::GROUP,
     push::{HubConfig, PushHub},
@@ -41,6 +43,8 @@ use crate::{
 const CONFIRM_EVERY: Duration = Duration::from_millis(1_000);
 /// Bytes of one report of tool definitions.
 const MAX_REPORT_BYTES: usize = 16 << 20;
+/// Bytes of what a node keeps of a connection.
+const MAX_CONNECTION_BYTES: usize = 256 << 10;
 /// Roles that hold a replica of a group.
 const REPLICAS: &[Role] = &[Role::ControlPlane, Role::AuditLog];
 /// Roles that take configuration.
@@ -58,12 +62,18 @@ pub struct ClusterApi {
 }
 
 impl ClusterApi {
-    /// Starts what the services share. `certificate_life` is that of the certificates it signs; `dial`
-    /// reaches the services of other control-plane nodes.
-    pub fn start(node: &ControlNode, certificate_life: Duration, dial: Dial) -> Result<Self, ControlError> {
+    /// Starts what the services share. `certificate_life` is that of the certificates it signs,
+    /// `agent_names` the names that it lets nodes have for agents; `dial` reaches the services of other
+    /// control-plane nodes.
+    pub fn start(
+        node: &ControlNode,
+        certificate_life: Duration,
+        agent_names: AgentNames,
+        dial: Dial,
+    ) -> Result<Self, ControlError> {
         let registry: Arc<dyn Registry> = Arc::new(node.clone());
         let sealer: Arc<dyn KeySealer> = node.secrets();
-        let certifier = Arc::new(Certifier::new(registry, sealer, certificate_life));
+        let certifier = Arc::new(Certifier::new(registry, sealer, certificate_life).with_agent_names(agent_names));
         let confirmed = Arc::new(AtomicU64::new(0));
         let confirming = tokio::spawn(confirm(node.clone(), confirmed.clone())).abort_handle();
         let hub = PushHub::start(
@@ -114,6 +124,8 @@ impl ClusterApi {
         let quota = QuotaService::new(self.node.clone(), callers(&self.node));
         let definitions = DefinitionsService { node: self.node.clone(), authorise: callers(&self.node) };
         let definitions = DefinitionsServer::new(definitions).max_decoding_message_size(MAX_REPORT_BYTES);
+        let connections = ConnectionsService { node: self.node.clone(), authorise: callers(&self.node) };
+        let connections = ConnectionsServer::new(connections).max_decoding_message_size(MAX_CONNECTION_BYTES);
         let held = AuditCheckpointsServer::new(CheckpointService::new(self.node.clone()));
         Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
             .add_service(InterceptedService::new(self.peers.clone().into_server(), only(REPLICAS).or_unlisted()))
@@ -122,6 +134,7 @@ impl ClusterApi {
             .add_service(InterceptedService::new(self.hub.service(), only(SUBSCRIBERS)))
             .add_service(InterceptedService::new(QuotaServer::new(quota), only(&[Role::DataPlane])))
             .add_service(InterceptedService::new(definitions, only(&[Role::DataPlane])))
+            .add_service(InterceptedService::new(connections, only(&[Role::DataPlane])))
             .add_service(InterceptedService::new(held, only(&[Role::AuditLog])))
     }
 

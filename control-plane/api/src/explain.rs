@@ -1,9 +1,9 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec, PluginSpec, PolicySpec,
-    PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec, ToolAliasSpec,
-    ToolPinsSpec,
+    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec,
+    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
+    ToolAliasSpec, ToolPinsSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -55,6 +55,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::IdentityProvider => generator.subschema_for::<IdentityProviderSpec>(),
         Kind::ToolPins => generator.subschema_for::<ToolPinsSpec>(),
         Kind::ToolAlias => generator.subschema_for::<ToolAliasSpec>(),
+        Kind::Connection => generator.subschema_for::<ConnectionSpec>(),
     };
     schema.to_value()
 }

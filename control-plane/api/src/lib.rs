@@ -56,7 +56,7 @@ pub use diff::{FieldDiff, ResourceDiff, diff_text};
 pub use documents::{Documents, SourceFile, Unread, read as read_documents};
 pub use error::{ControlError, ErrorKind};
 pub use explain::{Explained, ExplainedField, explain, schema};
-pub use governance::{Governed, Selector, Switched, ToolsOf};
+pub use governance::{Governed, OfConnections, Revoked, Selector, Switched, ToolsOf};
 pub use members::{
     ClusterStatus, Gathered, MemberStatus, NoSubscribers, NodeFacts, ReplicaStanding, SubscriberStatus, Subscribers,
 };

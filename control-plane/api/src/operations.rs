@@ -126,7 +126,8 @@ impl ControlNode {
     ) -> Result<ChangeReport, ControlError> {
         if let Some(key) = keys.iter().find(|key| key.kind.is_governance()) {
             let text = format!("{key} is not removed like a document");
-            let hint = "use `provost kill-switch off`, or delete the plugin that pins are of";
+            let hint =
+                "use `provost kill-switch off`, `provost connections revoke`, or delete the plugin that pins are of";
             return Err(ControlError::new(ErrorKind::Refused, "PV-DOC-GOVERNANCE", text, hint));
         }
         let unread = Unread::default();
@@ -213,7 +214,7 @@ impl ControlNode {
             };
             let version = spec.sealed.as_ref().map_or(0, |s| s.version) + 1;
             let cluster = &self.inner.config.cluster;
-            let sealed = self.inner.secrets.seal(cluster, state, tenant, name, version, value);
+            let sealed = self.inner.secrets.seal(cluster, state, &key, version, value);
             let (sealed, new_key) =
                 sealed.map_err(|e| ControlError::new(ErrorKind::Internal, e.code(), e.to_string(), ""))?;
             spec.sealed = Some(sealed);

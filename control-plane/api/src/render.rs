@@ -29,8 +29,8 @@ pub(crate) fn comparable(draft: &Draft) -> Value {
 
 fn comparable_spec(spec: &Spec) -> Value {
     let mut value = spec_json(spec);
-    if let (Spec::Secret(secret), Some(fields)) = (spec, value.as_object_mut()) {
-        let version = secret.sealed.as_ref().map_or(0, |s| s.version);
+    if let (Spec::Secret(_) | Spec::Connection(_), Some(fields)) = (spec, value.as_object_mut()) {
+        let version = provost_control_state::sealed(spec).map_or(0, |s| s.version);
         fields.insert("valueVersion".to_owned(), version.into());
     }
     value
@@ -58,6 +58,11 @@ fn spec_json(spec: &Spec) -> Value {
         Spec::IdentityProvider(s) => serde_json::to_value(s),
         Spec::ToolPins(s) => serde_json::to_value(s),
         Spec::ToolAlias(s) => serde_json::to_value(s),
+        Spec::Connection(s) => {
+            let mut shown = s.clone();
+            shown.sealed = None;
+            serde_json::to_value(shown)
+        }
     };
     // Maps with text keys and plain scalars only: this cannot fail.
     value.unwrap_or_default()
@@ -65,7 +70,8 @@ fn spec_json(spec: &Spec) -> Value {
 
 fn guard_summary(spec: &GuardSpec) -> String {
     let counted = [(spec.rules.len(), "rules"), (spec.dictionaries.len(), "dictionaries"), (spec.paths.len(), "paths")];
-    let parts: Vec<String> = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let parts = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+    let parts: Vec<String> = parts.chain(spec.external.as_ref().map(|external| external.url.clone())).collect();
     let ways: Vec<String> = spec.directions.iter().map(|d| format!("{d:?}").to_lowercase()).collect();
     format!("{}, {}, {}", format!("{:?}", spec.mode).to_lowercase(), ways.join(" and "), parts.join(", "))
 }
@@ -116,6 +122,7 @@ pub fn summary(resource: &Resource) -> String {
             let waits = s.tools.values().filter(|pin| pin.changed.is_some()).count();
             format!("{} tools, {waits} wait for approval", s.tools.len())
         }
+        Spec::Connection(s) => format!("{} with {}, since {}", s.principal, s.plugin, s.since),
         Spec::ToolAlias(s) => {
             let targets: Vec<String> = s.targets.iter().map(|t| format!("{} ({})", t.tool, t.weight)).collect();
             targets.join(", ")

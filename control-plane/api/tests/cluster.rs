@@ -172,6 +172,8 @@ async fn join_tokens_and_the_ca_are_changed_and_recorded() {
         assert_eq!(begun.len(), 2);
         begun[0].clone()
     };
+    let known = root.authorities(wire::AuthoritiesRequest {}).await.unwrap().into_inner().bundle;
+    assert_eq!(known.matches("BEGIN CERTIFICATE").count(), 2, "both are to be trusted: {known}");
     assert_eq!(code(root.rotate_ca(step("commit")).await), "PV-CA-TOO-EARLY");
     assert_eq!(code(root.rotate_ca(step("leap")).await), "PV-ADMIN-REQUEST");
     let records = server.recorder.take();

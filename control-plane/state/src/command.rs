@@ -67,6 +67,15 @@ pub enum Event {
     /// Tools taken out of use.
     #[serde(rename = "tools.quarantine")]
     ToolsQuarantined,
+    /// A user let a plugin act in their name.
+    #[serde(rename = "connection.made")]
+    ConnectionMade,
+    /// That is over.
+    #[serde(rename = "connection.ended")]
+    ConnectionEnded,
+    /// A node asks for new tokens of a connection, or has got them.
+    #[serde(rename = "connection.kept")]
+    ConnectionKept,
 }
 
 impl Event {
@@ -84,12 +93,22 @@ impl Event {
             Event::DefinitionsSeen => "tools.seen",
             Event::DefinitionsApproved => "tools.approve",
             Event::ToolsQuarantined => "tools.quarantine",
+            Event::ConnectionMade => "connection.made",
+            Event::ConnectionEnded => "connection.ended",
+            Event::ConnectionKept => "connection.kept",
         }
+    }
+
+    /// Whether it is routine that comes too often to be remembered: it makes no history, and so pushes none out,
+    /// and no record. Only for kinds that a rollback leaves as they are.
+    pub fn is_routine(self) -> bool {
+        self == Event::ConnectionKept
     }
 
     /// The first wire version whose control-plane nodes can read it.
     fn since_version(self) -> u32 {
         match self {
+            Event::ConnectionMade | Event::ConnectionEnded | Event::ConnectionKept => 3,
             Event::KillSwitchOn
             | Event::KillSwitchOff
             | Event::DefinitionsSeen

@@ -5,13 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use provost_types::{GuardDictionary, GuardSpec, Kind, Name, ResourceKey};
+use provost_types::{GuardDictionary, GuardExternal, GuardSpec, Kind, Name, ResourceKey, Spec};
 
 use crate::{Problem, Resources, fields::Check};
 
 const CODE: &str = "PV-RES-FIELD";
 /// Guards of one tenant.
 const MAX_GUARDS: usize = 64;
+/// External guards of one tenant: a call may wait for each.
+const MAX_EXTERNAL: usize = 4;
+/// Longest wait for one.
+const MAX_TIMEOUT_MS: u64 = 30_000;
 /// Rules of one guard.
 const MAX_RULES: usize = 32;
 /// Dictionaries of one guard.
@@ -27,9 +31,10 @@ const MAX_WORD_BYTES: usize = 128;
 
 /// Checks one guard by itself.
 pub(crate) fn check(check: &mut Check<'_>, spec: &GuardSpec) {
-    let does_something = !spec.rules.is_empty() || !spec.dictionaries.is_empty() || !spec.paths.is_empty();
+    let rules = !spec.rules.is_empty() || !spec.dictionaries.is_empty() || !spec.paths.is_empty();
+    let does_something = rules || spec.external.is_some();
     check.require(does_something, "spec", || {
-        "protects nothing: give `rules`, `dictionaries` or `paths`; `provost explain Guard` lists the kinds".into()
+        "protects nothing: give `rules`, `dictionaries`, `paths` or `external`; `provost explain Guard` lists the kinds".into()
     });
     check.require(!spec.directions.is_empty(), "spec.directions", || {
         "looks no way: `arguments`, `results`, or leave it out for both".into()
@@ -40,6 +45,20 @@ pub(crate) fn check(check: &mut Check<'_>, spec: &GuardSpec) {
     at_most(check, "spec.paths", spec.paths.len(), MAX_PATHS);
     let words = spec.dictionaries.iter().map(|d| d.words.len()).sum();
     at_most(check, "spec.dictionaries", words, MAX_WORDS);
+    if let Some(reveal) = &spec.reveal {
+        check.require(spec.tokenises(), "spec.reveal", || {
+            "gives back what nothing tokenises: give a rule, dictionary or path the action `tokenise`".into()
+        });
+        check.require(!reveal.principals.is_empty() || !reveal.roles.is_empty(), "spec.reveal", || {
+            "names nobody: give `principals` or `roles`, or leave `reveal` out".into()
+        });
+        check.require(!reveal.directions.is_empty(), "spec.reveal.directions", || {
+            "looks no way: `arguments`, `results`, or leave it out for results".into()
+        });
+    }
+    if let Some(external) = &spec.external {
+        check_external(check, external);
+    }
     for (i, rule) in spec.rules.iter().enumerate() {
         check.require(!rule.kinds.is_empty(), &format!("spec.rules[{i}].kinds"), || "names no kind".into());
     }
@@ -49,6 +68,17 @@ pub(crate) fn check(check: &mut Check<'_>, spec: &GuardSpec) {
             format!("`{}` is the name of a dictionary before; put the words into one", dictionary.name)
         });
         words_of(check, &format!("spec.dictionaries[{i}].words"), dictionary);
+    }
+}
+
+fn check_external(check: &mut Check<'_>, external: &GuardExternal) {
+    crate::upstreams::endpoint(check, "spec.external.url", &external.url);
+    check.require((1..=MAX_TIMEOUT_MS).contains(&external.timeout_ms), "spec.external.timeoutMs", || {
+        format!("is {}; it can be 1 to {MAX_TIMEOUT_MS}", external.timeout_ms)
+    });
+    if let Some(egress) = &external.egress {
+        let hosts = crate::upstreams::egress_entries(check, "spec.external.egress", egress);
+        crate::upstreams::names_own_host(check, "spec.external.egress", &hosts, &external.url);
     }
 }
 
@@ -75,11 +105,21 @@ fn words_of(check: &mut Check<'_>, field: &str, dictionary: &GuardDictionary) {
 /// Checks that no tenant has more guards than a call may have to be looked at with.
 pub(crate) fn check_together(all: &Resources, problems: &mut Vec<Problem>) {
     let mut of_tenant: BTreeMap<Option<&Name>, usize> = BTreeMap::new();
-    for key in all.keys().filter(|key| key.kind == Kind::Guard) {
+    let mut external: BTreeMap<Option<&Name>, usize> = BTreeMap::new();
+    for (key, resource) in all.iter().filter(|(key, _)| key.kind == Kind::Guard) {
         let count = of_tenant.entry(key.tenant.as_ref()).or_default();
         *count += 1;
         if *count == MAX_GUARDS + 1 {
             problems.push(too_many(key));
+        }
+        if matches!(&resource.spec, Spec::Guard(spec) if spec.external.is_some()) {
+            let count = external.entry(key.tenant.as_ref()).or_default();
+            *count += 1;
+            if *count == MAX_EXTERNAL + 1 {
+                let text =
+                    format!("the tenant has {MAX_EXTERNAL} external guards already; a call asks one after the other");
+                problems.push(Problem::of_field(key, "spec.external", CODE, text));
+            }
         }
     }
 }

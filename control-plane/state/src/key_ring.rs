@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use provost_types::{Resource, Spec};
+use provost_types::{Resource, SealedSecret, Spec};
 
 use crate::{Problem, State, Transaction};
 
@@ -22,8 +22,8 @@ impl State {
     pub(crate) fn check_key_terms(&self, transaction: &Transaction) -> Vec<Problem> {
         let new = transaction.sealing_key.as_ref().map(|key| key.term);
         let missing = |spec: &Spec| match spec {
-            Spec::Secret(secret) => {
-                let term = secret.sealed.as_ref()?.key_term;
+            Spec::Secret(_) | Spec::Connection(_) => {
+                let term = sealed(spec)?.key_term;
                 (new != Some(term) && !self.key_ring().contains_key(&term)).then_some(term)
             }
             _ => None,
@@ -39,8 +39,14 @@ impl State {
 }
 
 fn sealed_with(resource: &Resource) -> Option<u64> {
-    match &resource.spec {
-        Spec::Secret(spec) => spec.sealed.as_ref().map(|s| s.key_term),
+    sealed(&resource.spec).map(|s| s.key_term)
+}
+
+/// What of a resource is sealed.
+pub fn sealed(spec: &Spec) -> Option<&SealedSecret> {
+    match spec {
+        Spec::Secret(spec) => spec.sealed.as_ref(),
+        Spec::Connection(spec) => spec.sealed.as_ref(),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod command;
+mod connections;
 mod fields;
 mod guards;
 mod history;
@@ -40,7 +41,9 @@ pub use command::{
     CommandError, Draft, Event, Expectation, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, SealingKey, StoredCommand,
     Transaction,
 };
+pub use connections::{Keeping, MAX_CONNECTIONS, claim, takes};
 pub use history::{ChangeKind, HistoryEntry, KeyChange, MAX_HISTORY};
+pub use key_ring::sealed;
 pub use ledger::{
     AccountKey, AccountView, ClockReading, LeaseGrant, LeaseReport, LeaseView, LeaseWant, Ledger, LedgerCommand,
     LedgerReply, LedgerRow, LedgerRowKey, MAX_REPORTS, MAX_WANTS, QuotaId, Span,

@@ -36,6 +36,13 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
             for (i, name) in spec.principals.iter().enumerate() {
                 sibling(format!("spec.principals[{i}]"), Kind::Principal, name);
             }
+            let reveal = spec.reveal.as_ref();
+            for (i, name) in reveal.iter().flat_map(|r| &r.principals).enumerate() {
+                sibling(format!("spec.reveal.principals[{i}]"), Kind::Principal, name);
+            }
+            for (i, name) in reveal.iter().flat_map(|r| &r.roles).enumerate() {
+                sibling(format!("spec.reveal.roles[{i}]"), Kind::Role, name);
+            }
         }
         Spec::IdentityProvider(spec) => {
             for (field, name) in crate::identity::roles(spec) {
@@ -61,6 +68,8 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
             PluginSource::Builtin(_) => {}
         },
         Spec::ToolPins(_) => sibling("metadata.name".to_owned(), Kind::Plugin, &metadata.name),
+        // Its principal may be one that an identity provider vouches for, and no resource.
+        Spec::Connection(spec) => sibling("spec.plugin".to_owned(), Kind::Plugin, &spec.plugin),
         // Its tools may come later: which ones a plugin has is for its upstream to say.
         Spec::ToolAlias(_) => {}
         Spec::Tenant(_)

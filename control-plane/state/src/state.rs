@@ -13,7 +13,7 @@ use provost_types::{Kind, Resource, ResourceKey, Resources, Revision, Snapshot};
 use crate::{
     ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
     MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, Transaction, Unrecorded,
-    fields, guards, identity, kill_switches, prices, references,
+    connections, fields, guards, identity, kill_switches, prices, references,
 };
 
 /// What a transaction does to each resource it names, in key order.
@@ -145,7 +145,9 @@ impl State {
         if let Some(entry) = &applied.entry {
             let before = std::mem::replace(&mut self.revision, revision);
             self.resources = candidate;
-            self.history.push_back(entry.clone());
+            if !entry.event.is_routine() {
+                self.history.push_back(entry.clone());
+            }
             if self.history.len() > MAX_HISTORY
                 && let Some(dropped) = self.history.pop_front()
             {
@@ -299,6 +301,10 @@ impl State {
                 if key.kind == Kind::Plugin && resources.remove(&pins).is_some() {
                     report.insert(pins, ChangeKind::Deleted);
                 }
+                for connection in connections::of_deleted(key, &resources) {
+                    resources.remove(&connection);
+                    report.insert(connection, ChangeKind::Deleted);
+                }
             } else {
                 problems.push(
                     Problem::of_field(key, "", "PV-RES-NOT-FOUND", "does not exist")
@@ -320,8 +326,8 @@ impl State {
         let changes: Vec<KeyChange> = changed
             .map(|(key, _)| KeyChange {
                 key: key.clone(),
-                old: self.resources.get(key).cloned(),
-                new: candidate.get(key).cloned(),
+                old: self.resources.get(key).map(connections::without_tokens),
+                new: candidate.get(key).map(connections::without_tokens),
             })
             .collect();
         if changes.is_empty() {

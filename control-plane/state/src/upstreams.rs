@@ -39,6 +39,7 @@ fn auth_base(auth: &UpstreamAuth) -> String {
     let way = match auth {
         UpstreamAuth::ClientCredentials(_) => "clientCredentials",
         UpstreamAuth::TokenExchange(_) => "tokenExchange",
+        UpstreamAuth::PerUser(_) => "perUser",
     };
     format!("{BASE}.auth.{way}")
 }
@@ -64,7 +65,7 @@ pub(crate) fn check(check: &mut Check<'_>, http: &HttpPlugin) {
         check.require(!headers.any(|h| h.eq_ignore_ascii_case("authorization")), &format!("{BASE}.auth"), || {
             "gives the `authorization` header, which `headers` or `secretHeaders` give too; keep one".into()
         });
-        check_client(check, &auth_base(auth), auth.client());
+        check_client(check, &auth_base(auth), auth.client(), matches!(**auth, UpstreamAuth::PerUser(_)));
     }
 }
 
@@ -90,9 +91,10 @@ fn check_more_urls(check: &mut Check<'_>, http: &HttpPlugin) {
     }
 }
 
-fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
+/// Checks what a document lets itself reach; its hosts.
+pub(crate) fn egress_entries(check: &mut Check<'_>, base: &str, egress: &EgressSpec) -> Vec<HostPattern> {
     for (field, count) in [("allowHosts", egress.allow_hosts.len()), ("allowPrivate", egress.allow_private.len())] {
-        check.require(count <= MAX_EGRESS, &format!("{BASE}.egress.{field}"), || {
+        check.require(count <= MAX_EGRESS, &format!("{base}.{field}"), || {
             format!("has {count} entries; at most {MAX_EGRESS} can be")
         });
     }
@@ -100,35 +102,57 @@ fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
     for text in &egress.allow_hosts {
         match text.parse::<HostPattern>() {
             Ok(host) => hosts.push(host),
-            Err(cause) => check.require(false, &format!("{BASE}.egress.allowHosts"), || cause.to_string()),
+            Err(cause) => check.require(false, &format!("{base}.allowHosts"), || cause.to_string()),
         }
     }
     for text in &egress.allow_private {
         if let Err(cause) = text.parse::<PrivateRange>() {
-            check.require(false, &format!("{BASE}.egress.allowPrivate"), || cause.to_string());
+            check.require(false, &format!("{base}.allowPrivate"), || cause.to_string());
         }
     }
-    if hosts.is_empty() {
-        return;
-    }
+    hosts
+}
+
+/// Checks that the host of a URL of the document is among those that it allows itself.
+pub(crate) fn names_own_host(check: &mut Check<'_>, base: &str, hosts: &[HostPattern], url: &str) {
+    let Ok(url) = Url::parse(url) else { return };
+    let host = url.host_str().unwrap_or_default();
+    let named = hosts.is_empty() || hosts.iter().any(|pattern| pattern.matches(host));
+    check.require(named, &format!("{base}.allowHosts"), || format!("lacks `{host}`, which the document itself names"));
+}
+
+fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
+    let base = format!("{BASE}.egress");
+    let hosts = egress_entries(check, &base, egress);
     let client = http.auth.as_ref().map(|auth| auth.client());
-    let of_client = [client.and_then(|c| c.token_url.as_ref()), client.and_then(|c| c.issuer.as_ref())];
-    for url in urls(http).chain(of_client.into_iter().flatten()).filter_map(|text| Url::parse(text).ok()) {
-        let host = url.host_str().unwrap_or_default();
-        check.require(hosts.iter().any(|pattern| pattern.matches(host)), &format!("{BASE}.egress.allowHosts"), || {
-            format!("lacks `{host}`, which the plugin itself names")
-        });
+    let of_client = |field: fn(&OAuthClient) -> Option<&String>| client.and_then(field);
+    let of_client = [of_client(|c| c.token_url.as_ref()), of_client(|c| c.issuer.as_ref())];
+    for url in urls(http).chain(of_client.into_iter().flatten()) {
+        names_own_host(check, &base, &hosts, url);
     }
 }
 
-fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient) {
+fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient, is_per_user: bool) {
+    if let Some(url) = &client.authorize_url {
+        endpoint(check, &format!("{base}.authorizeUrl"), url);
+    }
+    let stray = client.authorize_url.is_some() || client.lists_as.is_some();
+    check.require(is_per_user || !stray, base, || {
+        "takes no `authorizeUrl` and no `listsAs`: they are `perUser`'s".into()
+    });
+    let paired = client.authorize_url.is_some() == client.token_url.is_some();
+    check.require(!is_per_user || paired, base, || "needs `authorizeUrl` and `tokenUrl` together, or neither".into());
     match (&client.token_url, &client.issuer) {
+        // The upstream's metadata says.
+        (None, None) if is_per_user => {}
         (Some(url), None) => endpoint(check, &format!("{base}.tokenUrl"), url),
         (None, Some(url)) => endpoint(check, &format!("{base}.issuer"), url),
         _ => check.require(false, base, || "needs `tokenUrl` or `issuer`, and not both".into()),
     }
     let one = client.client_secret.is_some() != client.private_key_jwt.is_some();
-    check.require(one, base, || "needs `clientSecret` or `privateKeyJwt`, and not both".into());
+    let none = client.client_secret.is_none() && client.private_key_jwt.is_none();
+    check
+        .require(one || (is_per_user && none), base, || "needs `clientSecret` or `privateKeyJwt`, and not both".into());
     check.require(!client.client_id.is_empty(), &format!("{base}.clientId"), || "is empty".into());
     let texts = [
         ("clientId", Some(&client.client_id)),
@@ -156,7 +180,7 @@ fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient) {
     }
 }
 
-fn endpoint(check: &mut Check<'_>, field: &str, text: &str) {
+pub(crate) fn endpoint(check: &mut Check<'_>, field: &str, text: &str) {
     if let Some(url) = check.address(field, text, "carries a user name or password") {
         check.require(url.fragment().is_none(), field, || "carries a fragment".into());
     }

@@ -165,6 +165,40 @@ fn each_broken_rule_is_reported_with_its_field() {
             acme(
                 "Plugin",
                 "x",
+                http(
+                    json!({"url": "https://e.com", "auth": {"tokenExchange": {"tokenUrl": "https://e.com/t", "clientId": "c", "clientSecret": {"secret": "token"},
+                "listsAs": "ann"}}}),
+                ),
+            ),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.auth.tokenExchange",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
+                http(
+                    json!({"url": "https://e.com", "auth": {"perUser": {"authorizeUrl": "https://e.com/a", "clientId": "c"}}}),
+                ),
+            ),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.auth.perUser",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
+                http(
+                    json!({"url": "https://e.com", "auth": {"perUser": {"tokenUrl": "https://e.com/t", "clientId": "c"}}}),
+                ),
+            ),
+            "PV-RES-FIELD",
+            "spec.source.mcp-http.auth.perUser",
+        ),
+        (
+            acme(
+                "Plugin",
+                "x",
                 http(json!({"url": "https://e.com", "auth": {"clientCredentials": {
                 "issuer": "https://e.com", "clientId": "c"}}})),
             ),

@@ -10,17 +10,23 @@ use std::sync::Arc;
 use crate::{
     email,
     finding::Finding,
+    guard::Action,
     kind::{Kind, KindSet},
     numbers::{self, REACH},
+    stand_in::{STAND_IN_MAX, StandIns},
     tokens::{KEY_MAX, Open, Piece, TOKEN_MAX, Tokens},
     words::{WORD_REACH, Words},
 };
 
 /// Most bytes that a [`GuardStream`](crate::GuardStream) holds after a chunk: the longest key, and one
-/// finding of each other family that overlaps the start of the next; and a quarter, because a scan
+/// finding (or token in place of a value) of each other family that overlaps the start of the next; and a quarter, because a scan
 /// waits for that much.
 pub const MAX_HELD: usize =
-    (KEY_MAX + TOKEN_MAX + REACH + WORD_REACH + email::LOCAL_MAX + 1 + email::DOMAIN_MAX) / 4 * 5;
+    (KEY_MAX + TOKEN_MAX + REACH + WORD_REACH + email::LOCAL_MAX + 1 + email::DOMAIN_MAX + STAND_IN_MAX) / 4 * 5;
+
+/// A text is looked at in blocks of so many bytes: each family walks over it, and it should still be in
+/// the cache when the next one does.
+const BLOCK: usize = 16 * 1024;
 
 /// Detectors of some kinds.
 #[derive(Debug, Clone)]
@@ -54,6 +60,10 @@ impl Detectors {
         Detectors { words, ..self }
     }
 
+    pub(crate) fn any_word(&self, action: Action) -> bool {
+        self.words.iter().any(|words| words.any(action))
+    }
+
     /// Whether there is anything to look for.
     pub(crate) fn is_empty(&self) -> bool {
         self.kinds == KindSet::default() && self.words.is_empty()
@@ -61,13 +71,38 @@ impl Detectors {
 
     /// Everything in a whole text, in the order of where it starts. Findings of different kinds may overlap.
     pub fn scan(&self, text: &[u8]) -> Vec<Finding> {
-        let mut found = Vec::new();
-        self.advance(text, Cursor::default(), true, &mut found);
-        found
+        self.scan_beside(text, &mut StandIns::new(None))
+    }
+
+    /// The same but for what lies in tokens, which are found too.
+    pub(crate) fn scan_beside(&self, text: &[u8], stand_ins: &mut StandIns<'_>) -> Vec<Finding> {
+        let (mut found, mut spots, mut part) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut cursor, mut step) = (Cursor::default(), BLOCK);
+        loop {
+            let end = text.len().min(cursor.from.saturating_add(step));
+            let last = end == text.len();
+            let next = self.advance(text.get(..end).unwrap_or(text), cursor, last, &mut part, stand_ins);
+            found.append(&mut part);
+            spots.append(&mut stand_ins.spots);
+            if last {
+                stand_ins.spots = spots;
+                return found;
+            }
+            // Where much is open the step grows, so that the work stays linear.
+            step = if next.from - cursor.from < step / 2 { step.saturating_mul(2) } else { BLOCK };
+            cursor = next;
+        }
     }
 
     /// Finds what is settled from `cursor` on, and returns where that ends. `last`: nothing follows.
-    pub(crate) fn advance(&self, buf: &[u8], cursor: Cursor, last: bool, found: &mut Vec<Finding>) -> Cursor {
+    pub(crate) fn advance(
+        &self,
+        buf: &[u8],
+        cursor: Cursor,
+        last: bool,
+        found: &mut Vec<Finding>,
+        stand_ins: &mut StandIns<'_>,
+    ) -> Cursor {
         let from = cursor.from;
         found.clear();
         let tail = if last { buf.len() } else { buf.len().saturating_sub(REACH).max(from) };
@@ -86,14 +121,25 @@ impl Detectors {
             settled = settled.min(limit);
             self.words.iter().for_each(|words| words.scan(buf, from, limit, found));
         }
+        if let Some(cut) = stand_ins.scan(buf, from, last) {
+            settled = settled.min(cut);
+        }
         found.extend(pieces.iter().map(|p| p.finding));
+        found.retain(|f| !stand_ins.hold(f));
         found.sort_unstable();
 
         // Moving back for one finding may divide another that starts before it.
-        while let Some(divided) = found.iter().filter(|f| f.start < settled && settled < f.end).map(|f| f.start).min() {
-            settled = divided;
+        loop {
+            let findings = found.iter().map(|f| (f.start, f.end));
+            let spots = stand_ins.spots.iter().map(|s| (s.outer.start, s.outer.end));
+            let divided = findings.chain(spots).filter(|(start, end)| *start < settled && settled < *end);
+            match divided.map(|(start, _)| start).min() {
+                Some(start) => settled = start,
+                None => break,
+            }
         }
         found.retain(|f| f.end <= settled);
+        stand_ins.spots.retain(|s| s.outer.end <= settled);
         let email_end = found.iter().filter(|f| f.kind == Kind::Email).map(|f| f.end).max();
         // A token is open at `settled` if its next piece, seen or cut off, starts there.
         let seen = pieces.iter().find(|p| p.finding.start == settled).and_then(|p| p.continues);

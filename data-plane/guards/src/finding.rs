@@ -30,3 +30,25 @@ impl Finding {
         self.start..self.end
     }
 }
+
+/// Findings that overlap, together.
+pub(crate) fn groups(found: &[Finding]) -> impl Iterator<Item = &[Finding]> {
+    let mut rest = found;
+    std::iter::from_fn(move || {
+        let mut end = rest.first()?.end;
+        let count = rest.iter().skip(1).take_while(|f| {
+            let overlaps = f.start < end;
+            end = end.max(if overlaps { f.end } else { end });
+            overlaps
+        });
+        let (group, after) = rest.split_at(count.count() + 1);
+        rest = after;
+        Some(group)
+    })
+}
+
+/// Where a group begins and ends.
+pub(crate) fn extent(group: &[Finding]) -> Range<usize> {
+    let start = group.iter().map(|f| f.start).min().unwrap_or_default();
+    start..group.iter().map(|f| f.end).max().unwrap_or(start)
+}

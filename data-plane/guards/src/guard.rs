@@ -10,6 +10,8 @@ use crate::{
     kind::{Counts, Kind},
     mask,
     paths::Paths,
+    replace::{Form, With},
+    stand_in::{StandIns, Vault},
     stream::GuardStream,
     tally::Tally,
     words::Words,
@@ -20,6 +22,10 @@ use crate::{
 pub enum Action {
     /// Count it.
     Report,
+    /// Count it, and give it back where a token stands in for it.
+    Reveal,
+    /// Count it and put a token in its place.
+    Tokenise,
     /// Count it and write over it.
     Mask,
     /// Count it and let nothing pass.
@@ -28,15 +34,22 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 3] = [Action::Report, Action::Mask, Action::Block];
+    pub const ALL: [Action; 5] = [Action::Report, Action::Reveal, Action::Tokenise, Action::Mask, Action::Block];
 
     /// The stable name: what records and metrics say.
     pub const fn name(self) -> &'static str {
         match self {
             Action::Report => "report",
+            Action::Reveal => "reveal",
+            Action::Tokenise => "tokenise",
             Action::Mask => "mask",
             Action::Block => "block",
         }
+    }
+
+    /// What holds for whom tokens are opened.
+    pub(crate) fn revealing(self) -> Action {
+        if self == Action::Tokenise { Action::Reveal } else { self }
     }
 }
 
@@ -87,6 +100,15 @@ impl Rules {
         Rules(self.0.map(|action| action.map(|_| Action::Report)))
     }
 
+    /// The same kinds for whom tokens are opened.
+    pub fn revealing(self) -> Rules {
+        Rules(self.0.map(|action| action.map(Action::revealing)))
+    }
+
+    fn any(&self, wanted: Action) -> bool {
+        self.0.contains(&Some(wanted))
+    }
+
     /// What is done about a kind; `None` if it is not looked for.
     pub fn action(&self, kind: Kind) -> Option<Action> {
         self.0.get(kind as usize).copied().flatten()
@@ -112,7 +134,7 @@ pub struct Blocked {
 pub enum Verdict {
     /// It passes as it is.
     Pass,
-    /// It passes in this form, of the same length.
+    /// It passes in this form; of the same length but for tokens.
     Masked(Vec<u8>),
     /// It does not pass.
     Blocked(Blocked),
@@ -133,30 +155,50 @@ pub struct Guard {
     detectors: Detectors,
     rules: Rules,
     paths: Paths,
+    /// It makes tokens, or opens them.
+    tokenises: bool,
+    reveals_words: bool,
 }
 
 impl Guard {
     /// A guard with these rules.
     pub fn new(rules: Rules) -> Guard {
-        Guard { detectors: Detectors::new(rules.kinds()), rules, paths: Paths::default() }
+        let detectors = Detectors::new(rules.kinds());
+        Guard { detectors, rules, paths: Paths::default(), tokenises: false, reveals_words: false }.noted()
     }
 
     /// With words and places of a tenant's own.
     pub fn with(self, words: Vec<Arc<Words>>, paths: Paths) -> Guard {
-        Guard { detectors: self.detectors.with_words(words), paths, ..self }
+        Guard { detectors: self.detectors.with_words(words), paths, ..self }.noted()
     }
 
-    /// Judges a whole text.
+    /// Notes what calls ask for often.
+    fn noted(mut self) -> Guard {
+        let any = |action| self.rules.any(action) || self.paths.any(action) || self.detectors.any_word(action);
+        self.tokenises = any(Action::Tokenise) || any(Action::Reveal);
+        self.reveals_words = self.detectors.any_word(Action::Reveal);
+        self
+    }
+
+    /// Judges a whole text. Without a vault what would be tokenised is masked.
     pub fn inspect(&self, text: &[u8]) -> Inspection {
-        let found = self.detectors.scan(text);
-        let counts = count(&found);
+        self.inspect_with(text, None)
+    }
+
+    /// Judges a whole text, with tokens of this vault.
+    pub fn inspect_with(&self, text: &[u8], vault: Option<&dyn Vault>) -> Inspection {
+        let mut stand_ins = StandIns::new(vault);
+        let found = self.detectors.scan_beside(text, &mut stand_ins);
+        let (counts, spots) = (count(&found), &stand_ins.spots);
+        let passes = || spots.is_empty() && found.iter().all(|f| self.action(f) <= Action::Reveal);
         let verdict = match self.blocked(&found) {
             Some(blocked) => Verdict::Blocked(blocked),
-            None if !found.iter().any(|f| self.masks(f)) => Verdict::Pass,
+            None if passes() => Verdict::Pass,
             None => {
-                let mut masked = text.to_vec();
-                self.mask(text, &found, 0, &mut masked);
-                Verdict::Masked(masked)
+                let (mut out, mut given_back) = (Vec::with_capacity(text.len()), Tally::default());
+                let with = With { form: Form::Sent, vault };
+                self.render((text, 0..text.len()), (&found, spots), with, &mut given_back, &mut out);
+                if out == text { Verdict::Pass } else { Verdict::Masked(out) }
             }
         };
         Inspection { counts, verdict }
@@ -165,6 +207,24 @@ impl Guard {
     /// Judges a text that comes in chunks.
     pub fn stream(&self) -> GuardStream<&Guard> {
         GuardStream::new(self)
+    }
+
+    /// Whether it makes tokens, or opens them.
+    pub(crate) fn tokenises(&self) -> bool {
+        self.tokenises
+    }
+
+    /// Whether it gives any value back.
+    pub(crate) fn reveals(&self) -> bool {
+        self.rules.any(Action::Reveal) || self.paths.reveal() || self.reveals_words
+    }
+
+    pub(crate) fn reveals_words(&self) -> bool {
+        self.reveals_words
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     pub(crate) fn paths(&self) -> &Paths {
@@ -198,7 +258,7 @@ impl Guard {
     }
 
     fn masks(&self, finding: &Finding) -> bool {
-        self.action(finding) == Action::Mask
+        self.action(finding) > Action::Reveal
     }
 }
 

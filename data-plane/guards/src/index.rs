@@ -1,7 +1,8 @@
 //! Which guards cover a call, compiled for one revision.
 //!
 //! Invariants: of all guards that cover a call the strictest action for a kind holds, whatever their
-//! names; a guard in report mode only counts. Where what a call touches is not known (it was refused
+//! names; a guard in report mode only counts. A guard that opens its tokens for a caller is weaker for that
+//! caller only, and every other guard holds beside it. Where what a call touches is not known (it was refused
 //! before), every guard of its tenant and caller covers it.
 //! A call that no guard covers costs one look-up and no allocation.
 
@@ -12,8 +13,8 @@ use std::{
 
 use aho_corasick::BuildError;
 use provost_types::{
-    GuardAction, GuardDirection, GuardMode, GuardSpec, Kind as ResourceKind, Name, Resource, ResourceKey, Snapshot,
-    Spec,
+    GuardAction, GuardDirection, GuardExternal, GuardMode, GuardReveal, GuardSpec, Kind as ResourceKind, Name,
+    Resource, ResourceKey, Snapshot, Spec,
 };
 
 use crate::{
@@ -54,6 +55,9 @@ pub enum GuardTarget<'a> {
     Unknown,
 }
 
+/// Whether who calls holds a role. Asked only where a guard names roles.
+pub type HoldsRole<'a> = &'a dyn Fn(&Name) -> bool;
+
 /// Exact names and prefixes; none at all covers everything.
 #[derive(Debug)]
 struct Patterns(BTreeSet<String>);
@@ -93,12 +97,34 @@ struct OneGuard {
     places: Vec<(provost_types::ContentPath, Action)>,
     /// Where it covers a call alone.
     alone: Arc<Guard>,
+    reveal: Option<Reveal>,
+    external: Option<Arc<ExternalGuard>>,
+}
+
+/// A program that is asked what may pass.
+#[derive(Debug)]
+pub struct ExternalGuard {
+    /// The guard's name.
+    pub name: Name,
+    /// Where it is, and how it is asked.
+    pub spec: GuardExternal,
+    /// It is only tried: what it says is counted and nothing is done.
+    pub reports: bool,
+}
+
+/// For whom a guard's tokens are opened.
+#[derive(Debug)]
+struct Reveal {
+    spec: GuardReveal,
+    /// The guard for these callers, where it covers a call alone.
+    alone: Arc<Guard>,
 }
 
 impl OneGuard {
     fn compile(source: &Arc<Resource>, spec: &GuardSpec) -> Result<Self, BuildError> {
         let action = |action: GuardAction| match (spec.mode, action) {
             (GuardMode::Report, _) | (_, GuardAction::Report) => Action::Report,
+            (GuardMode::Enforce, GuardAction::Tokenise) => Action::Tokenise,
             (GuardMode::Enforce, GuardAction::Mask) => Action::Mask,
             (GuardMode::Enforce, GuardAction::Block) => Action::Block,
         };
@@ -112,8 +138,7 @@ impl OneGuard {
         let words = spec.dictionaries.iter().flat_map(|d| d.words.iter().map(move |w| (w.as_str(), action(d.action))));
         let words = Words::new(words)?.map(Arc::new);
         let places: Vec<_> = spec.paths.iter().map(|p| (p.path.clone(), action(p.action))).collect();
-        let alone = Guard::new(rules).with(words.iter().cloned().collect(), Paths::new(places.iter().cloned()));
-        Ok(Self {
+        let mut guard = Self {
             source: source.clone(),
             principals: spec.principals.iter().cloned().collect(),
             tools: Patterns(spec.tools.clone()),
@@ -121,8 +146,28 @@ impl OneGuard {
             rules,
             words,
             places,
-            alone: Arc::new(alone),
-        })
+            alone: Arc::new(Guard::new(Rules::default())),
+            reveal: None,
+            external: spec.external.clone().map(|external| {
+                let (name, reports) = (source.metadata.name.clone(), spec.mode == GuardMode::Report);
+                Arc::new(ExternalGuard { name, spec: external, reports })
+            }),
+        };
+        guard.alone = Arc::new(join(&[(&guard, false)]));
+        let revealing = spec.reveal.clone().filter(|_| spec.mode == GuardMode::Enforce);
+        guard.reveal = revealing.map(|spec| Reveal { spec, alone: Arc::new(join(&[(&guard, true)])) });
+        Ok(guard)
+    }
+
+    /// Whether tokens are opened for who calls, this way.
+    fn reveals(&self, call: &GuardCall<'_>, direction: GuardDirection, holds: HoldsRole<'_>) -> bool {
+        let Some(Reveal { spec, .. }) = &self.reveal else { return false };
+        spec.directions.contains(&direction)
+            && (spec.principals.contains(call.principal) || spec.roles.iter().any(holds))
+    }
+
+    fn tokenises(&self) -> bool {
+        self.alone.tokenises()
     }
 
     fn covers(&self, call: &GuardCall<'_>, direction: GuardDirection) -> bool {
@@ -131,38 +176,51 @@ impl OneGuard {
     }
 }
 
+/// One guard that judges as all of these together; `true`: for whom its tokens are opened.
+fn join(chosen: &[(&OneGuard, bool)]) -> Guard {
+    let (mut rules, mut words, mut places) = (Rules::default(), Vec::new(), Vec::new());
+    for (guard, reveals) in chosen {
+        rules = rules.stricter(&if *reveals { guard.rules.revealing() } else { guard.rules });
+        words.extend(guard.words.as_ref().map(|w| if *reveals { Arc::new(w.revealing()) } else { w.clone() }));
+        let action = |action: Action| if *reveals { action.revealing() } else { action };
+        places.extend(guard.places.iter().map(|(place, of)| (place.clone(), action(*of))));
+    }
+    Guard::new(rules).with(words, Paths::new(places))
+}
+
+/// Guards by their places among a tenant's, each with whether its tokens are opened.
+type Chosen = Vec<(usize, bool)>;
+
 #[derive(Debug, Default)]
 struct TenantGuards {
     guards: Vec<Arc<OneGuard>>,
-    /// Guards that cover calls together, by their places in `guards`.
-    together: Mutex<HashMap<Vec<usize>, Arc<Guard>>>,
+    /// Guards that cover calls together.
+    together: Mutex<HashMap<Chosen, Arc<Guard>>>,
 }
 
 impl TenantGuards {
-    fn of(&self, call: &GuardCall<'_>, direction: GuardDirection) -> Option<Arc<Guard>> {
-        let mut covering = self.guards.iter().enumerate().filter(|(_, guard)| guard.covers(call, direction));
+    fn of(&self, call: &GuardCall<'_>, direction: GuardDirection, holds: HoldsRole<'_>) -> Option<Arc<Guard>> {
+        let covering = self.guards.iter().enumerate().filter(|(_, guard)| guard.covers(call, direction));
+        let mut covering = covering.map(|(i, guard)| (i, guard, guard.reveals(call, direction, holds)));
         let first = covering.next()?;
-        let Some(second) = covering.next() else { return Some(first.1.alone.clone()) };
-        let chosen: Vec<usize> = [first.0, second.0].into_iter().chain(covering.map(|(i, _)| i)).collect();
+        let Some(second) = covering.next() else {
+            let (_, guard, reveals) = first;
+            let revealing = guard.reveal.as_ref().filter(|_| reveals);
+            return Some(revealing.map_or(&guard.alone, |reveal| &reveal.alone).clone());
+        };
+        let chosen: Chosen = [first, second].into_iter().chain(covering).map(|(i, _, reveals)| (i, reveals)).collect();
         // Whoever panicked while holding it left whole entries.
         let mut together = self.together.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(guard) = together.get(&chosen) {
             return Some(guard.clone());
         }
-        let guard = Arc::new(self.join(&chosen));
+        let guards: Vec<_> = chosen.iter().filter_map(|(i, r)| Some((self.guards.get(*i)?.as_ref(), *r))).collect();
+        let guard = Arc::new(join(&guards));
         if together.len() >= MAX_COMBINATIONS {
             together.clear();
         }
         together.insert(chosen, guard.clone());
         Some(guard)
-    }
-
-    fn join(&self, chosen: &[usize]) -> Guard {
-        let chosen = || chosen.iter().filter_map(|i| self.guards.get(*i));
-        let rules = chosen().fold(Rules::default(), |all, guard| all.stricter(&guard.rules));
-        let words = chosen().filter_map(|guard| guard.words.clone()).collect();
-        let places = chosen().flat_map(|guard| guard.places.iter().cloned());
-        Guard::new(rules).with(words, Paths::new(places))
     }
 }
 
@@ -197,11 +255,23 @@ impl GuardIndex {
         !self.tenants.is_empty() && self.tenants.contains_key(tenant)
     }
 
-    /// What covers a call in one direction.
-    pub fn of(&self, call: &GuardCall<'_>, direction: GuardDirection) -> Option<Arc<Guard>> {
+    /// Whether any guard of the tenant's puts tokens in place of values.
+    pub fn tokenises(&self, tenant: &Name) -> bool {
+        self.tenants.get(tenant).is_some_and(|of| of.guards.iter().any(|guard| guard.tokenises()))
+    }
+
+    /// The external guards that cover a call in one direction, in order of name.
+    pub fn external(&self, call: &GuardCall<'_>, direction: GuardDirection) -> Vec<Arc<ExternalGuard>> {
+        let of_tenant = self.tenants.get(call.tenant).into_iter().flat_map(|of| &of.guards);
+        let external = of_tenant.filter_map(|guard| Some((guard, guard.external.as_ref()?)));
+        external.filter(|(guard, _)| guard.covers(call, direction)).map(|(_, external)| external.clone()).collect()
+    }
+
+    /// What covers a call in one direction, for who `holds` these roles.
+    pub fn of(&self, call: &GuardCall<'_>, direction: GuardDirection, holds: HoldsRole<'_>) -> Option<Arc<Guard>> {
         if self.tenants.is_empty() {
             return None;
         }
-        self.tenants.get(call.tenant)?.of(call, direction)
+        self.tenants.get(call.tenant)?.of(call, direction, holds)
     }
 }

@@ -12,6 +12,8 @@ macro_rules! kinds {
             Word,
             /// Whatever stands at a place in JSON.
             Path,
+            /// Whatever an external guard found.
+            External,
         }
 
         impl Kind {
@@ -20,7 +22,7 @@ macro_rules! kinds {
 
             /// The stable name: what configuration, records and metrics say.
             pub const fn name(self) -> &'static str {
-                match self { $(Kind::$kind => $name,)+ Kind::Word => "word", Kind::Path => "path" }
+                match self { $(Kind::$kind => $name,)+ Kind::Word => "word", Kind::Path => "path", Kind::External => "external" }
             }
         }
     };
@@ -52,11 +54,16 @@ impl Kind {
     /// How many kinds detectors find.
     pub const COUNT: usize = Kind::ALL.len();
     /// How many kinds there are.
-    pub(crate) const EVERY: usize = Kind::COUNT + 2;
+    pub(crate) const EVERY: usize = Kind::COUNT + 3;
 
     /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Kind> {
         Kind::ALL.iter().copied().find(|k| k.name() == name)
+    }
+
+    /// Every kind there is.
+    pub(crate) fn every() -> impl Iterator<Item = Kind> {
+        Kind::ALL.iter().copied().chain([Kind::Word, Kind::Path, Kind::External])
     }
 
     pub(crate) const fn bit(self) -> u32 {
@@ -77,6 +84,10 @@ pub(crate) struct KindSet(u32);
 impl KindSet {
     pub(crate) fn insert(&mut self, kind: Kind) {
         self.0 |= kind.bit();
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Kind> {
+        Kind::every().filter(move |kind| self.has(*kind))
     }
 
     pub(crate) const fn has(self, kind: Kind) -> bool {
@@ -111,8 +122,7 @@ impl Counts {
 
     /// The kinds that were found, with how often.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u32)> + '_ {
-        let every = Kind::ALL.iter().copied().chain([Kind::Word, Kind::Path]);
-        every.map(|k| (k, self.of(k))).filter(|(_, n)| *n > 0)
+        Kind::every().map(|k| (k, self.of(k))).filter(|(_, n)| *n > 0)
     }
 
     /// Adds what another part of the same call held.

@@ -4,6 +4,8 @@
 //! thing was there. Overlapping findings are masked one after the other: a byte that one of them hides
 //! stays hidden. Text in JSON stays JSON: escapes are kept, and a bare number stays a number.
 
+use std::ops::Range;
+
 use crate::{finding::Finding, kind::Kind};
 
 const HIDDEN: u8 = b'*';
@@ -14,7 +16,7 @@ const BLANKS_MAX: usize = 16;
 /// Hides a finding of `buf` in `out`, a copy of its bytes (perhaps with others hidden already).
 pub(crate) fn hide(buf: &[u8], finding: &Finding, out: &mut [u8]) {
     let value = &buf[finding.range()];
-    if value.iter().all(u8::is_ascii_digit) && is_json_number(buf, finding) {
+    if value.iter().all(u8::is_ascii_digit) && is_json_number(buf, &finding.range()) {
         let kept = if finding.kind == Kind::Card { 4 } else { 0 };
         // No leading zero, and never what was there: an all-nines value becomes eights.
         let digit = if value.iter().all(|d| *d == b'9') { b'8' } else { b'9' };
@@ -81,13 +83,13 @@ fn hide_armour(value: &[u8], out: &mut [u8]) {
 
 /// Whether the value stands where JSON has a number: after a key and `:`, or `,` or `[`, and before `,`
 /// `]` or `}`. In prose a list of numbers may look so too; it gets nines for stars, which hides as much.
-fn is_json_number(buf: &[u8], finding: &Finding) -> bool {
+pub(crate) fn is_json_number(buf: &[u8], place: &Range<usize>) -> bool {
     let blank = |b: &&u8| matches!(b, b' ' | b'\n' | b'\r' | b'\t');
-    let mut before = buf[..finding.start].iter().rev().take(BLANKS_MAX).skip_while(blank);
+    let mut before = buf[..place.start].iter().rev().take(BLANKS_MAX).skip_while(blank);
     let opens = match before.next() {
         Some(b':') => before.find(|b| !blank(b)) == Some(&b'"'),
         other => matches!(other, Some(b',' | b'[')),
     };
-    let after = buf[finding.end..].iter().take(BLANKS_MAX).find(|b| !blank(b));
+    let after = buf[place.end..].iter().take(BLANKS_MAX).find(|b| !blank(b));
     opens && matches!(after, Some(b',' | b']' | b'}'))
 }

@@ -21,6 +21,15 @@ impl Paths {
         self.0.is_empty()
     }
 
+    pub(crate) fn any(&self, wanted: Action) -> bool {
+        self.0.iter().any(|(_, action)| *action == wanted)
+    }
+
+    /// Whether what stands at any of them is given back.
+    pub(crate) fn reveal(&self) -> bool {
+        self.any(Action::Reveal)
+    }
+
     /// Nothing taken yet: what holds at `$`.
     pub(crate) fn root(&self) -> Taken {
         Taken((0..self.0.len()).map(|path| (path, 0)).collect())

@@ -4,7 +4,7 @@
 //! at most [`MAX_HELD`](crate::MAX_HELD) after a chunk. Some bytes that were released are kept for a
 //! while: what stands before a value decides whether it is one. After a block nothing is released.
 
-use std::ops::Deref;
+use std::{ops::Deref, sync::Arc};
 
 use crate::{
     detectors::Cursor,
@@ -12,6 +12,8 @@ use crate::{
     guard::{Blocked, Guard, count},
     kind::Counts,
     numbers::LOOK_BEHIND,
+    replace::{Form, With},
+    stand_in::{StandIns, Vault},
     tally::Tally,
 };
 
@@ -22,6 +24,7 @@ const EAGER_MAX: usize = 1024;
 /// One text on its way through a [`Guard`], borrowed or shared.
 pub struct GuardStream<G> {
     guard: G,
+    vault: Option<Arc<dyn Vault>>,
     /// Released bytes that still matter, then held ones from `cursor.from` on.
     buf: Vec<u8>,
     cursor: Cursor,
@@ -38,6 +41,7 @@ impl<G: Deref<Target = Guard>> GuardStream<G> {
     pub fn new(guard: G) -> GuardStream<G> {
         GuardStream {
             guard,
+            vault: None,
             buf: Vec::new(),
             cursor: Cursor::default(),
             scan_at: 0,
@@ -46,6 +50,13 @@ impl<G: Deref<Target = Guard>> GuardStream<G> {
             tally: Tally::default(),
             blocked: None,
         }
+    }
+
+    /// With tokens of this vault; without one what would be tokenised is masked.
+    #[must_use]
+    pub fn with_vault(mut self, vault: Option<Arc<dyn Vault>>) -> GuardStream<G> {
+        self.vault = vault;
+        self
     }
 
     /// Takes a chunk and appends to `out` what may leave.
@@ -88,7 +99,10 @@ impl<G: Deref<Target = Guard>> GuardStream<G> {
 
     fn release(&mut self, last: bool, out: &mut Vec<u8>) -> Result<(), Blocked> {
         let from = self.cursor.from;
-        let next = self.guard.detectors().advance(&self.buf, self.cursor, last, &mut self.found);
+        let vault = self.vault.clone();
+        let mut stand_ins = StandIns::new(vault.as_deref());
+        let detectors = self.guard.detectors();
+        let next = detectors.advance(&self.buf, self.cursor, last, &mut self.found, &mut stand_ins);
         self.counts.merge(&count(&self.found));
         self.guard.tally(&self.found, &mut self.tally);
         if let Some(blocked) = self.guard.blocked(&self.found) {
@@ -97,9 +111,9 @@ impl<G: Deref<Target = Guard>> GuardStream<G> {
             self.cursor = Cursor::default();
             return Err(blocked);
         }
-        let released = out.len();
-        out.extend_from_slice(&self.buf[from..next.from]);
-        self.guard.mask(&self.buf, &self.found, from, &mut out[released..]);
+        let with = With { form: Form::Sent, vault: vault.as_deref() };
+        let (part, found) = ((self.buf.as_slice(), from..next.from), (self.found.as_slice(), &*stand_ins.spots));
+        self.guard.render(part, found, with, &mut self.tally, out);
 
         let gone = next.from.saturating_sub(LOOK_BEHIND);
         self.buf.drain(..gone);

@@ -10,8 +10,15 @@ pub struct Tally(BTreeMap<(Kind, Action), u32>);
 
 impl Tally {
     pub(crate) fn add(&mut self, kind: Kind, action: Action) {
-        let n = self.0.entry((kind, action)).or_default();
-        *n = n.saturating_add(1);
+        self.add_many(kind, action, 1);
+    }
+
+    /// Counts so many values; none leave no trace.
+    pub fn add_many(&mut self, kind: Kind, action: Action, count: u32) {
+        if count > 0 {
+            let n = self.0.entry((kind, action)).or_default();
+            *n = n.saturating_add(count);
+        }
     }
 
     /// Adds what another part of the same call held.

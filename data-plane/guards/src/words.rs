@@ -38,6 +38,17 @@ impl Words {
         Ok(Some(Words { searcher, actions: actions.into() }))
     }
 
+    /// The same words for whom tokens are opened.
+    #[must_use]
+    pub fn revealing(&self) -> Words {
+        let actions = self.actions.iter().map(|action| action.revealing()).collect();
+        Words { searcher: self.searcher.clone(), actions }
+    }
+
+    pub(crate) fn any(&self, wanted: Action) -> bool {
+        self.actions.contains(&wanted)
+    }
+
     /// Finds the words that start in `from..limit`.
     pub(crate) fn scan(&self, buf: &[u8], from: usize, limit: usize, found: &mut Vec<Finding>) {
         let input = Input::new(buf).span(from..buf.len());

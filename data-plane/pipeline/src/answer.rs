@@ -137,8 +137,15 @@ pub struct Rejection {
     pub retry_after_ms: Option<u64>,
     /// For limits: what is left of the one that refused.
     pub limit: Option<Box<LimitState>>,
-    /// The scopes of a token with which it would not be refused; told in `WWW-Authenticate`.
-    pub challenge: Option<Box<ScopeChallenge>>,
+    /// What only some refusals have.
+    aside: Option<Box<Aside>>,
+}
+
+/// What only some refusals have, and none has both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Aside {
+    Challenge(ScopeChallenge),
+    Withheld(Vec<String>),
 }
 
 /// Scopes to ask an authorization server for.
@@ -204,7 +211,31 @@ impl Rejection {
             error: RpcError::with_code(number, code, message),
             retry_after_ms: None,
             limit: None,
-            challenge: None,
+            aside: None,
+        }
+    }
+
+    /// The same, and nothing of the parameters is kept.
+    #[must_use]
+    pub fn withholding(mut self, found: Vec<String>) -> Self {
+        self.aside = Some(Box::new(Aside::Withheld(found)));
+        self
+    }
+
+    /// A guard refused the parameters by what it alone knows of them: what is counted of it. The record keeps
+    /// none of them.
+    pub fn withheld(&self) -> Option<&[String]> {
+        match self.aside.as_deref() {
+            Some(Aside::Withheld(found)) => Some(found),
+            _ => None,
+        }
+    }
+
+    /// The scopes of a token with which it would not be refused; told in `WWW-Authenticate`.
+    pub fn challenge(&self) -> Option<&ScopeChallenge> {
+        match self.aside.as_deref() {
+            Some(Aside::Challenge(challenge)) => Some(challenge),
+            _ => None,
         }
     }
 
@@ -218,7 +249,7 @@ impl Rejection {
                 data.set("scopes", RawJson::from(serde_json::json!(scopes)));
                 self.error.data = Some(data.finish());
             }
-            self.challenge = Some(Box::new(ScopeChallenge { scopes }));
+            self.aside = Some(Box::new(Aside::Challenge(ScopeChallenge { scopes })));
         }
         self
     }

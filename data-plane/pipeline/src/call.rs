@@ -346,9 +346,10 @@ knows_target! {
 }
 
 impl Call<Intended> {
-    /// The parameters as the guards left them; what may be sent on.
+    /// The parameters as the guards left them; what may be sent on. The log may keep another form.
     pub fn params(&self) -> &RawJson {
-        &self.stage.guarded.guarded.params
+        let guarded = &self.stage.guarded.guarded;
+        guarded.sent.as_ref().unwrap_or(&guarded.params)
     }
     /// What watches it while it runs, if anything.
     pub fn guard(&self) -> Option<&dyn CallGuard> {

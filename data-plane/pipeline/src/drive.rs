@@ -9,8 +9,9 @@ use provost_types::{
 
 use crate::{
     Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Executed, Execution, Guarded, GuardedParams,
-    Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved, Target, Usage,
-    Validated, guard::GuardedLink,
+    GuardedReply, Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved,
+    Target, Usage, Validated,
+    guard::{GuardedLink, beside},
 };
 
 /// Runs one call from arrival to its durable end.
@@ -69,7 +70,7 @@ async fn admit<P: Plane>(
     plane.validate(snapshot, &call)?;
     let call: Call<Validated> = call.into_stage(|limited| Validated { limited });
 
-    let guarded = plane.guard_in(snapshot, &call)?;
+    let guarded = plane.guard_in(snapshot, &call).await?;
     Ok(call.into_stage(|v| Guarded { limited: v.limited, guarded }))
 }
 
@@ -94,13 +95,22 @@ async fn finish<P: Plane>(
 ) -> Answer {
     call.reservation().begin();
     let execution = match call.guard() {
-        Some(guard) => plane.execute(snapshot, &call, &GuardedLink { link, guard }).await,
+        Some(guard) => {
+            let guarded = GuardedLink { link, guard };
+            let execution = beside(plane.execute(snapshot, &call, &guarded), guard.relay(link)).await;
+            guard.flush(link).await;
+            execution
+        }
         None => plane.execute(snapshot, &call, link).await,
     };
     let Execution { reply, status, usage, effort } = execution;
     let replied = match call.guard() {
-        Some(guard) => guard.reply(reply),
-        None => Ok(reply),
+        Some(guard) => guard.reply(reply).await,
+        None => Ok(GuardedReply::untouched(reply)),
+    };
+    let (replied, kept) = match replied {
+        Ok(GuardedReply { reply, kept }) => (Ok(reply), kept),
+        Err(held_back) => (Err(held_back), None),
     };
     call.reservation().settle(&usage);
     let limits = call.reservation().limits();
@@ -108,7 +118,8 @@ async fn finish<P: Plane>(
     let mut event = outcome(plane, facts, &replied, (status, usage, effort));
     event.guards = call.guard().map(|guard| guard.found()).unwrap_or_default();
     let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
-    match record_with(plane, facts, event, replied.as_ref().ok().and_then(body_of)).await {
+    let body = kept.as_ref().or_else(|| replied.as_ref().ok().and_then(body_of));
+    match record_with(plane, facts, event, body).await {
         Ok(receipt) => Answer { outcome: replied, receipt: Some(receipt), limits },
         // The effect may stand, but an answer without a durable outcome must not leave.
         Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), Some(call.stage.intended.receipt)),
@@ -162,6 +173,10 @@ async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejectio
         let guarded = plane.guard_refused(snapshot, caller, facts.target.as_deref(), &facts.request);
         facts.guarded(&guarded);
         params = guarded.params;
+    }
+    if let Some(found) = rejection.withheld() {
+        facts.found.extend(found.iter().cloned());
+        params = RawJson::EMPTY_OBJECT;
     }
     let mut event = facts.event(Phase::Denied, now);
     event.decision = Some(Effect::Deny);

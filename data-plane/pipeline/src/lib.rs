@@ -24,6 +24,6 @@ pub use call::{
     Limited, Operation, Received, Request, Resolved, Route, Target, TraceFacts, Validated,
 };
 pub use drive::drive;
-pub use guard::{CallGuard, GuardedParams};
+pub use guard::{CallGuard, GuardedParams, GuardedReply};
 pub use ports::{AskError, Authorization, ClientLink, Hold, Plane, Reservation};
 pub use subject::SubjectToken;

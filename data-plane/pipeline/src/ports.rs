@@ -150,7 +150,12 @@ pub trait Plane: Send + Sync {
     /// Do the arguments fit the schema?
     fn validate(&self, snapshot: &Self::Snapshot, call: &Call<Limited>) -> Result<(), Rejection>;
     /// May these parameters go out? Returns them as they may, and what guards the call from then on.
-    fn guard_in(&self, snapshot: &Self::Snapshot, call: &Call<Validated>) -> Result<GuardedParams, Rejection>;
+    /// May wait a bounded time for guards that are elsewhere.
+    fn guard_in(
+        &self,
+        snapshot: &Self::Snapshot,
+        call: &Call<Validated>,
+    ) -> impl Future<Output = Result<GuardedParams, Rejection>> + Send;
     /// The parameters of a call that was refused, at whatever stage, as they may be recorded.
     fn guard_refused(
         &self,

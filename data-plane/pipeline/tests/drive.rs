@@ -49,15 +49,15 @@ impl CallGuard for FakeGuard {
     fn notify(&self, _: &str, _: RawJson, _: &mut dyn FnMut(RawJson)) {
         self.noted.fetch_add(1, Ordering::SeqCst);
     }
-    fn question(&self, _: &RawJson) -> Result<RawJson, String> {
-        Err("card".to_owned())
+    fn question<'a>(&'a self, _: &'a RawJson) -> BoxFuture<'a, Result<RawJson, String>> {
+        Box::pin(async { Err("card".to_owned()) })
     }
-    fn answer(&self, _: RawJson) -> Result<RawJson, String> {
-        Err("card".to_owned())
+    fn answer(&self, _: RawJson) -> BoxFuture<'_, Result<RawJson, String>> {
+        Box::pin(async { Err("card".to_owned()) })
     }
-    fn reply(&self, reply: Reply) -> Result<Reply, Rejection> {
+    fn reply(&self, reply: Reply) -> BoxFuture<'_, Result<GuardedReply, Rejection>> {
         let refusal = Rejection::new(RejectionKind::Guarded, "PV-GUARD-BLOCKED", "told to");
-        if self.blocks { Err(refusal) } else { Ok(reply) }
+        Box::pin(async move { if self.blocks { Err(refusal) } else { Ok(GuardedReply::untouched(reply)) } })
     }
     fn found(&self) -> Vec<String> {
         vec!["jwt:block=2".to_owned()]
@@ -162,7 +162,7 @@ impl Plane for FakePlane {
         self.step("validate");
         self.refused(Refuse::Schema, RejectionKind::Invalid)
     }
-    fn guard_in(&self, _: &Revision, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
+    async fn guard_in(&self, _: &Revision, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
         self.step("guard_in");
         self.refused(Refuse::Guard, RejectionKind::Guarded)?;
         let mut guarded = GuardedParams::untouched(call.request().params.clone());

@@ -2,18 +2,19 @@
 //!
 //! A decision needs the policies that could apply to its caller and object. Finding them costs as
 //! much as there are policies, and does not depend on the call; so it is done once for each caller,
-//! object and phase (the time between two expiries of the caller's bindings).
+//! object and phase (the time between two expiries of the caller's bindings). What a token says of its caller
+//! (attributes, roles, scopes) belongs to the caller: another set is another one.
 //!
 //! Invariants: an entry belongs to one compiled state; it is found only by exactly what it was made
 //! for (the whole key is compared, not its hash alone); the memory has a bound, whatever is asked for.
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher},
     sync::{Arc, PoisonError, RwLock},
 };
 
-use provost_types::{Action, Name};
+use provost_types::{Action, Name, TokenFacts};
 
 use crate::policy_slice::Narrowed;
 
@@ -23,9 +24,11 @@ const MAX_ENTRIES: usize = 65_536;
 const SHARDS: usize = 16;
 /// Longer names are not remembered: a caller can make them up.
 const MAX_TARGET_BYTES: usize = 512;
+/// Tokens that say more are not remembered, whoever can make them.
+const MAX_TOKEN_BYTES: usize = 1_024;
 
 /// Whom and what an entry is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key<'a> {
     pub(crate) tenant: &'a Name,
     pub(crate) principal: &'a Name,
@@ -33,6 +36,34 @@ pub(crate) struct Key<'a> {
     pub(crate) action: Action,
     pub(crate) plugin: Option<&'a str>,
     pub(crate) target: &'a str,
+    /// What the caller's token says.
+    pub(crate) token: Option<&'a TokenFacts>,
+}
+
+impl Hash for Key<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.tenant, self.principal, self.phase, self.action, self.plugin, self.target).hash(state);
+        // What is left out makes two keys one hash, and no two keys one.
+        let token = self.token.map(|t| (&t.principal.attributes, &t.roles, &t.scopes, &t.provider, t.is_made));
+        token.hash(state);
+    }
+}
+
+impl Key<'_> {
+    fn is_kept(&self) -> bool {
+        self.target.len() <= MAX_TARGET_BYTES
+            && self.plugin.is_none_or(|p| p.len() <= MAX_TARGET_BYTES)
+            && self.token.is_none_or(|token| bytes(token) <= MAX_TOKEN_BYTES)
+    }
+}
+
+/// How much there is to a token, about.
+fn bytes(token: &TokenFacts) -> usize {
+    let TokenFacts { principal, roles, scopes, .. } = token;
+    let attributes = principal.attributes.iter().map(|(key, value)| key.len() + value.len());
+    let names = roles.iter().map(|name| name.as_str().len()).chain(scopes.iter().map(String::len));
+    let certificates = principal.certificates.iter().map(String::len);
+    attributes.chain(names).chain(certificates).sum::<usize>() + principal.display_name.len()
 }
 
 #[derive(Debug)]
@@ -43,6 +74,7 @@ struct Entry {
     action: Action,
     plugin: Option<Box<str>>,
     target: Box<str>,
+    token: Option<Box<TokenFacts>>,
     narrowed: Arc<Narrowed>,
 }
 
@@ -55,6 +87,7 @@ impl Entry {
             action: self.action,
             plugin: self.plugin.as_deref(),
             target: &self.target,
+            token: self.token.as_deref(),
         }
     }
 }
@@ -78,7 +111,7 @@ impl DecisionCache {
             return Some(entry.narrowed.clone());
         }
         let narrowed = Arc::new(make()?);
-        if key.target.len() <= MAX_TARGET_BYTES && key.plugin.is_none_or(|p| p.len() <= MAX_TARGET_BYTES) {
+        if key.is_kept() {
             let entry = Entry {
                 tenant: key.tenant.clone(),
                 principal: key.principal.clone(),
@@ -86,6 +119,7 @@ impl DecisionCache {
                 action: key.action,
                 plugin: key.plugin.map(Into::into),
                 target: key.target.into(),
+                token: key.token.cloned().map(Box::new),
                 narrowed: narrowed.clone(),
             };
             let mut entries = shard.write().unwrap_or_else(PoisonError::into_inner);
@@ -119,6 +153,7 @@ mod tests {
             action: Action::CallTool,
             plugin: Some("p"),
             target,
+            token: None,
         };
         let names: Vec<String> = (0..2 * MAX_ENTRIES).map(|n| n.to_string()).collect();
         let long = "x".repeat(MAX_TARGET_BYTES + 1);

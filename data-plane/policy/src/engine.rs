@@ -80,7 +80,8 @@ impl PolicyEngine {
             let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: name.clone() };
             if snapshot.get(&key).is_some() {
                 let sources = sources(snapshot, &name);
-                let state = TenantState::compile(&name, &sources, vocabulary, &mut problems);
+                let before = self.tenants.get(&name).map(|before| &**before);
+                let state = TenantState::compile(&name, &sources, before, vocabulary, &mut problems);
                 tenants.insert(name, Arc::new(state));
             } else {
                 tenants.remove(&name);
@@ -178,10 +179,6 @@ impl PolicyEngine {
         request: &AccessRequest<'_>,
         now_ns: u64,
     ) -> Option<Arc<Narrowed>> {
-        // What a token says is not in the key: two callers of one name may hold different ones.
-        if request.token.is_some() {
-            return self.narrow(tenant, principal, request, now_ns).map(Arc::new);
-        }
         let key = Key {
             tenant: request.tenant,
             principal: request.principal,
@@ -189,6 +186,7 @@ impl PolicyEngine {
             action: request.action,
             plugin: request.plugin,
             target: request.target,
+            token: request.token,
         };
         self.cache.get_or(key, || self.narrow(tenant, principal, request, now_ns))
     }

@@ -30,6 +30,7 @@ mod entities;
 mod explain;
 mod facts;
 mod grants;
+mod held;
 mod kill_switch;
 mod looked_at;
 mod policy_slice;

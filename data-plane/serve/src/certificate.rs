@@ -36,6 +36,11 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
 
 /// The facts of a QUIC connection's client, where it has shown a certificate and the handshake is complete.
 pub(crate) fn facts_of_quic(connection: &quinn::Connection) -> Option<Arc<CertificateFacts>> {
+    facts_of(&chain_of_quic(connection)?)
+}
+
+/// The chain that a QUIC connection's client has shown.
+pub(crate) fn chain_of_quic(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
     let identity = connection.peer_identity()?;
-    facts_of(identity.downcast_ref::<Vec<CertificateDer<'static>>>()?)
+    identity.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
 }

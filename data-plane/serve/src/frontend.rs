@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     FrontendConfig, Readiness, ToolSchemas,
+    connect::{Consents, Tickets},
     http::Doorkeeper,
     mcp::{Asks, SessionDesk, SessionSealer, Sessions, StateSealer},
     seal::{SealFailed, random_id},
@@ -48,6 +49,9 @@ pub struct Frontend<P> {
     pub(crate) siblings: Arc<Siblings>,
     pub(crate) server_info: RawJson,
     pub(crate) schemas: Option<Arc<dyn ToolSchemas>>,
+    /// Plugins that act in their users' names.
+    pub(crate) consents: Option<Arc<dyn Consents>>,
+    pub(crate) tickets: Tickets,
     pub(crate) readiness: Option<Readiness>,
     /// Every call in flight, with or without a client.
     pub(crate) calls: TaskTracker,
@@ -71,6 +75,8 @@ impl<P: Plane + 'static> Frontend<P> {
             siblings,
             server_info: config.server_info(),
             schemas: None,
+            consents: None,
+            tickets: Tickets::new(&config.seal_keys),
             readiness: None,
             calls: TaskTracker::new(),
             sockets: Arc::new(Semaphore::new(config.sockets.max_connections)),
@@ -86,13 +92,24 @@ impl<P: Plane + 'static> Frontend<P> {
         self
     }
 
+    /// Leads users to where they let plugins act in their names.
+    #[must_use]
+    pub fn with_consents(mut self, consents: Arc<dyn Consents>) -> Self {
+        self.consents = Some(consents);
+        self
+    }
+
+    /// What other nodes may ask of the sessions here.
+    pub(crate) fn desk(&self) -> SessionDesk {
+        SessionDesk { sessions: self.sessions.clone(), asks: self.asks.clone() }
+    }
+
     /// Shares legacy sessions with other nodes.
     #[must_use]
     pub fn with_siblings(mut self, siblings: Arc<Siblings>) -> Self {
         self.sessions = Arc::new(Sessions::new(siblings.tag()));
         self.asks = Arc::new(Asks::new(siblings.tag()));
-        let desk = SessionDesk { sessions: self.sessions.clone(), asks: self.asks.clone() };
-        siblings.attach(desk, self.draining.clone());
+        siblings.attach(self.desk(), self.draining.clone());
         self.siblings = siblings;
         self
     }

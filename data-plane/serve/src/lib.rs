@@ -10,7 +10,11 @@
 
 pub mod bodies;
 mod certificate;
+mod client_certificates;
 mod config;
+mod connect;
+pub mod connections;
+mod cutting;
 pub mod definitions;
 mod frontend;
 #[doc(hidden)]
@@ -37,13 +41,15 @@ pub mod siblings;
 mod tls;
 
 pub use crate::{
+    client_certificates::ClientCertificates,
     config::{FrontendConfig, Readiness, ToolSchemas},
+    connect::{ConsentFailed, Consented, Consents},
     frontend::{Frontend, Peer},
     http::{ResponseBody, SseBody},
     listen::{Doors, PlainRule},
     seal::SealFailed,
     seal_keys::SealKeys,
-    tls::{ClientCertificates, ServerTls, TlsUnusable},
+    tls::{ServerTls, TlsUnusable},
 };
 pub(crate) use mcp::error_response as mcp_error;
 pub use mcp::{QuicLimits, SocketLimits};

@@ -37,7 +37,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Frontend, Peer, ServerTls, certificate::facts_of, opening::Opening, quic::QuicServer};
+use crate::{Frontend, Peer, ServerTls, certificate::facts_of, cutting::Cutting, opening::Opening, quic::QuicServer};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -85,7 +85,7 @@ pub struct Doors {
 /// What a TCP connection is served with.
 #[derive(Clone)]
 struct Tcp {
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<ServerTls>,
     plain: PlainRule,
     /// Where HTTP/3 is, for responses under TLS (RFC 7838).
     alt_svc: Option<HeaderValue>,
@@ -123,7 +123,7 @@ impl<P: Plane + 'static> Frontend<P> {
             tokio::spawn(async move { quic.serve(&front).await });
         }
         let tcp = Tcp {
-            acceptor: tls.map(|tls| TlsAcceptor::from(tls.tcp)),
+            tls,
             plain,
             alt_svc: port.filter(|_| quic.is_some()).and_then(alt_svc),
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
@@ -206,7 +206,7 @@ impl<P: Plane + 'static> Frontend<P> {
 
     /// Takes TLS off a connection, if it has it.
     async fn tcp_connection(self: Arc<Self>, stream: TcpStream, peer: Peer, tcp: Tcp) {
-        let Some(acceptor) = tcp.acceptor else { return self.connection(stream, peer, None, tcp.closing).await };
+        let Some(tls) = tcp.tls else { return self.connection(stream, peer, None, tcp.closing).await };
         if tcp.plain == PlainRule::Served {
             let mut first = [0];
             match timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await {
@@ -215,10 +215,14 @@ impl<P: Plane + 'static> Frontend<P> {
                 _ => return,
             }
         }
-        match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.tcp()).accept(stream)).await {
             Ok(Ok(stream)) => {
-                let certificate = stream.get_ref().1.peer_certificates().and_then(facts_of);
-                let peer = Peer { is_secure: true, certificate, ..peer };
+                let chain = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+                let peer = Peer { is_secure: true, certificate: chain.as_deref().and_then(facts_of), ..peer };
+                if chain.is_none() {
+                    return Box::pin(self.connection(stream, peer, tcp.alt_svc, tcp.closing)).await;
+                }
+                let stream = Cutting::new(stream, async move { tls.until_distrusted(chain).await });
                 Box::pin(self.connection(stream, peer, tcp.alt_svc, tcp.closing)).await;
             }
             // Scanners, and clients that do not trust the certificate, are daily business.

@@ -11,7 +11,7 @@ use provost_mcp::RpcError;
 use provost_types::Name;
 
 use crate::{
-    Frontend, Peer,
+    Frontend, Peer, connect,
     frontend::Inbound,
     http::{BodyFault, Doorkeeper, Refused, ResponseBody, collect, empty, json, text},
     mcp::asks_for_socket,
@@ -28,6 +28,9 @@ enum Place {
     Health,
     Ready,
     Landing,
+    Connect,
+    /// Of a tenant's plugin.
+    ConnectCallback(Name, Name),
 }
 
 fn place(path: &str) -> Option<Place> {
@@ -39,11 +42,15 @@ fn place(path: &str) -> Option<Place> {
         "/v1/chat/completions" => Place::Chat,
         "/v1/embeddings" => Place::Embeddings,
         "/v1/models" => Place::Models(None),
+        connect::START => Place::Connect,
         _ => {
             if let Some(route) = mcp_route(path) {
                 Place::Mcp(route)
             } else if let Some(model) = path.strip_prefix("/v1/models/") {
                 Place::Models(Some(model.to_owned()))
+            } else if let Some(of) = path.strip_prefix(connect::CALLBACK) {
+                let (tenant, plugin) = of.split_once('/')?;
+                Place::ConnectCallback(Name::new(tenant).ok()?, Name::new(plugin).ok()?)
             } else {
                 let rest = path.strip_prefix(METADATA)?;
                 if !rest.is_empty() && mcp_route(rest).is_none() {
@@ -83,11 +90,16 @@ impl<P: Plane + 'static> Frontend<P> {
             Place::Ready => return self.ready(),
             _ => {}
         }
-        if let Err(refused) = self.doorkeeper.check(&parts.headers, &parts.uri) {
-            return refused_response(refused);
+        match self.doorkeeper.check(&parts.headers, &parts.uri) {
+            // Our own form, wherever agents reach us: whether it is ours is asked there.
+            Err(Refused::Origin) if matches!(place, Place::Connect) => {}
+            Err(refused) => return refused_response(refused),
+            Ok(()) => {}
         }
         let authority = Doorkeeper::authority(&parts.headers, &parts.uri).unwrap_or_default().to_owned();
-        let origin = parts.headers.get(header::ORIGIN).cloned();
+        let is_page = matches!(place, Place::Connect | Place::ConnectCallback(..));
+        // Pages are for people: no other page reads them.
+        let origin = parts.headers.get(header::ORIGIN).filter(|_| !is_page).cloned();
         let mut response = if parts.method == Method::OPTIONS {
             preflight(&parts.headers)
         } else {
@@ -102,7 +114,8 @@ impl<P: Plane + 'static> Frontend<P> {
                     }
                     // Whoever decides on the caller below decides at once.
                     self.plane.prepare(&self.plane.snapshot(), &inbound.credential).await;
-                    self.enter_place(place, parts.method, inbound, body, upgrade).await
+                    let query = parts.uri.query().unwrap_or_default();
+                    self.enter_place(place, (parts.method, query), inbound, body, upgrade).await
                 }
                 Err(cause) => {
                     tracing::error!(%cause, "no randomness for a call id");
@@ -119,7 +132,7 @@ impl<P: Plane + 'static> Frontend<P> {
     async fn enter_place<B>(
         self: &Arc<Self>,
         place: Place,
-        method: Method,
+        (method, query): (Method, &str),
         inbound: Inbound,
         body: B,
         upgrade: Option<OnUpgrade>,
@@ -148,11 +161,20 @@ impl<P: Plane + 'static> Frontend<P> {
             (Place::Models(name), Method::GET) => Box::pin(self.models(inbound, name)).await,
             (Place::Metadata(path), Method::GET) => self.metadata(&inbound, &path),
             (Place::Landing, Method::GET | Method::HEAD) => landing(),
+            (Place::Connect, Method::GET) => self.connect_page(&inbound, query),
+            (Place::Connect, Method::POST) => match collect(body, connect::MAX_FORM_BYTES).await {
+                Ok(form) => Box::pin(self.connect_start(&inbound, form)).await,
+                Err(_) => text(StatusCode::BAD_REQUEST, "PV-HTTP-BODY-BROKEN: the form could not be read\n"),
+            },
+            (Place::ConnectCallback(tenant, plugin), Method::GET) => {
+                Box::pin(self.connect_callback(&inbound, (&tenant, &plugin), query)).await
+            }
             (place, _) => {
                 let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
                 let allow = match place {
                     Place::Mcp(_) => "GET, POST, DELETE",
                     Place::Chat | Place::Embeddings => "POST",
+                    Place::Connect => "GET, POST",
                     _ => "GET",
                 };
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));

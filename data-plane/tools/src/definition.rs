@@ -1,6 +1,6 @@
-//! A definition as its upstream gave it.
+//! A definition as its upstream gave it, and lists of them.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use provost_mcp::{RawJson, RawObject, canonical_bytes};
 use sha2::{Digest, Sha256};
@@ -18,9 +18,54 @@ pub struct Definition {
 }
 
 /// One list, shared.
-pub type Definitions = Arc<Vec<Definition>>;
+pub type Definitions = Arc<DefinitionList>;
+
+/// Definitions in the order of their upstream, found by name without reading all of them: a server may have
+/// thousands, and each call asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefinitionList {
+    items: Vec<Definition>,
+    /// Places in `items`, in order of name; of equal names the first place comes first.
+    by_name: Box<[u32]>,
+}
+
+impl DefinitionList {
+    /// The (first) definition of this name.
+    pub fn named(&self, name: &str) -> Option<&Definition> {
+        let of = |place: &u32| self.items.get(*place as usize);
+        let at = self.by_name.partition_point(|place| of(place).is_some_and(|d| d.name.as_str() < name));
+        self.by_name.get(at).and_then(of).filter(|d| d.name == name)
+    }
+}
+
+impl From<Vec<Definition>> for DefinitionList {
+    fn from(items: Vec<Definition>) -> Self {
+        let mut by_name: Box<[u32]> = (0..u32::try_from(items.len()).unwrap_or(u32::MAX)).collect();
+        by_name.sort_by_key(|place| items.get(*place as usize).map(|d| d.name.as_str()));
+        Self { items, by_name }
+    }
+}
+
+impl FromIterator<Definition> for DefinitionList {
+    fn from_iter<I: IntoIterator<Item = Definition>>(items: I) -> Self {
+        items.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+impl Deref for DefinitionList {
+    type Target = [Definition];
+
+    fn deref(&self) -> &[Definition] {
+        &self.items
+    }
+}
 
 impl Definition {
+    /// Whether arguments of the tool may be mirrored in headers (SEP-2243); most definitions mark none.
+    pub fn mirrors_arguments(&self) -> bool {
+        memchr::memmem::find(self.raw.as_bytes(), b"x-mcp-header").is_some()
+    }
+
     /// The canonical form of what is pinned of a tool: members sorted, without space. `_meta` and icons are
     /// left out: they change without a change of meaning.
     pub fn canonical(&self) -> String {
@@ -49,6 +94,25 @@ mod tests {
     fn hash(value: serde_json::Value) -> String {
         let raw = RawJson::from_checked(value.to_string().into());
         definition_hash(&Definition { name: "t".to_owned(), raw }.canonical())
+    }
+
+    #[test]
+    fn a_name_finds_its_first_definition() {
+        let named = |name: &str, raw: &'static str| Definition {
+            name: name.to_owned(),
+            raw: RawJson::from_checked(raw.into()),
+        };
+        let list: DefinitionList =
+            [named("c", "1"), named("a", "2"), named("c", "3"), named("b", "4"), named("", "5")].into_iter().collect();
+        let raw = |name: &str| list.named(name).map(|d| d.raw.as_str().to_owned());
+        for (name, expect) in
+            [("a", Some("2")), ("b", Some("4")), ("c", Some("1")), ("", Some("5")), ("d", None), ("aa", None)]
+        {
+            assert_eq!(raw(name).as_deref(), expect, "{name}");
+        }
+        let order: Vec<&str> = list.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(order, ["c", "a", "c", "b", ""]);
+        assert_eq!(DefinitionList::default().named("a"), None);
     }
 
     #[test]

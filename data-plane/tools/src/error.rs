@@ -21,6 +21,14 @@ pub enum UpstreamError {
     /// There is no access token for the upstream.
     #[error("no access token for the upstream: {0}; check the plugin's auth, and the authorization server")]
     Token(String),
+    /// What a token was asked for with is not good any more.
+    #[error("no access token for the upstream: {0}; try again")]
+    Grant(String),
+    /// The caller has not let the plugin act in their name yet.
+    #[error(
+        "the plugin acts in its users' names, and this caller has not consented to it yet; open the address that a call names"
+    )]
+    Consent,
     /// The caller came without a token that could be exchanged for one of the upstream's.
     #[error(
         "the plugin acts with its callers' rights, and this caller came without a token to exchange; sign in at the identity provider"
@@ -95,13 +103,17 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// The code of [`UpstreamError::Consent`].
+    pub const CONSENT: &str = "PV-UPSTREAM-CONSENT";
+
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "PV-UPSTREAM-UNREACHABLE",
             Self::Egress(_) => "PV-UPSTREAM-ADDRESS-REFUSED",
             Self::Unauthorized(_) => "PV-UPSTREAM-UNAUTHORIZED",
-            Self::Token(_) => "PV-UPSTREAM-TOKEN",
+            Self::Token(_) | Self::Grant(_) => "PV-UPSTREAM-TOKEN",
+            Self::Consent => Self::CONSENT,
             Self::NoSubject => "PV-UPSTREAM-NO-SUBJECT",
             Self::Http { .. } => "PV-UPSTREAM-HTTP",
             Self::Garbage(_) => "PV-UPSTREAM-GARBAGE",

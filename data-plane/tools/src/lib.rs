@@ -9,6 +9,8 @@
 //! Left out: policy, audit and routing (the node), the client's side of MCP (`provost-data-serve`).
 
 mod builtin;
+mod connections;
+mod consent;
 mod definition;
 mod documents;
 pub mod egress;
@@ -27,15 +29,17 @@ pub mod sql;
 mod toolbox;
 mod upstream;
 
-pub use definition::{Definition, Definitions, definition_hash};
+pub use connections::{ConnectionPort, Connections, Keep, KeepFailed};
+pub use consent::Consent;
+pub use definition::{Definition, DefinitionList, Definitions, definition_hash};
 pub use documents::DocumentClient;
 pub use error::UpstreamError;
 pub use limits::Limits;
-pub use lint::lint;
+pub use lint::{Others, lint};
 pub use plugin::{ExecuteRequest, ListenEnd, Plugin, Pressure};
 pub use resilience::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Shield, Tries, Upstream, callers_time};
 pub use schema::ValidationProblem;
-pub use secrets::secrets_of;
+pub use secrets::{acts_for_users, secrets_of};
 pub use siblings::{At, PluginId, SessionOwner, SharedSession, SiblingError, Siblings};
 pub use toolbox::{SecretSource, Toolbox, ToolboxDeps, spec_digest};
-pub use upstream::{EndpointView, ListKind, ListenFilter, ServerFacts};
+pub use upstream::{EndpointView, ListKind, ListenFilter, ServerFacts, rewrite_handles};

@@ -1,10 +1,4 @@
 //! One plugin of one tenant, running.
-//!
-//! `source`: what stands behind it; `hosted`: what it does for other nodes; `heard`: its listeners.
-
-mod heard;
-mod hosted;
-mod source;
 
 use std::{
     sync::Arc,
@@ -12,18 +6,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use provost_data_pipeline::{ClientFacts, ClientLink, Execution, Operation, SubjectToken};
+use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation, SubjectToken};
 use provost_mcp::{Era, ProtocolVersion, RawJson};
-use provost_types::{CallId, Name, PluginSpec, PrincipalRef, Revision};
+use provost_types::{BoxFuture, CallId, Name, PluginSpec, PrincipalRef, Revision};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use self::{heard::Heard, source::Source};
 use crate::{
-    Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
+    Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
-    resilience::Shield,
+    resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
+    siblings::{SessionOwner, SharedSession},
     sql::SqlPlugin,
     upstream::{ListKind, McpUpstream},
 };
@@ -57,6 +51,52 @@ pub enum ListenEnd {
     Cancelled,
     /// The plugin was changed or removed: look it up again.
     Retired,
+}
+
+enum Source {
+    Mcp(Arc<McpUpstream>),
+    Builtin(Builtin),
+    /// It could not be set up; every use says why.
+    Broken(UpstreamError),
+}
+
+impl Upstream for Source {
+    fn run<'a>(
+        &'a self,
+        request: &'a ExecuteRequest<'a>,
+        link: &'a dyn ClientLink,
+    ) -> BoxFuture<'a, Result<Execution, UpstreamError>> {
+        match self {
+            Self::Mcp(upstream) => Box::pin(async move { upstream.execute(request, link, &Tries::new(false)).await }),
+            Self::Builtin(builtin) => Box::pin(builtin.execute(request, link)),
+            Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
+        }
+    }
+
+    fn attempt<'a>(
+        &'a self,
+        request: &'a ExecuteRequest<'a>,
+        link: &'a dyn ClientLink,
+        tries: &'a Tries,
+    ) -> BoxFuture<'a, Result<Execution, UpstreamError>> {
+        match self {
+            Self::Mcp(upstream) => Box::pin(upstream.execute(request, link, tries)),
+            _ => self.run(request, link),
+        }
+    }
+
+    fn has_other(&self, tries: &Tries) -> bool {
+        matches!(self, Self::Mcp(upstream) if upstream.has_other(tries))
+    }
+
+    fn definition(&self, tool: &str) -> Option<RawJson> {
+        let tools = match self {
+            Self::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
+            Self::Builtin(builtin) => builtin.tools(),
+            Self::Broken(_) => return None,
+        };
+        tools.named(tool).map(|d| d.raw.clone())
+    }
 }
 
 /// How a plugin stands towards its upstream.
@@ -153,6 +193,14 @@ impl Plugin {
         self.retired.cancel();
     }
 
+    /// How users let it act in their names; `None`: it does not.
+    pub fn consent(&self) -> Option<Consent<'_>> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.consents().map(Consent::new),
+            Source::Builtin(_) | Source::Broken(_) => None,
+        }
+    }
+
     /// The `sql` built-in behind this plugin, for the facts that policy needs.
     pub fn sql(&self) -> Option<&SqlPlugin> {
         match &self.source {
@@ -237,7 +285,7 @@ impl Plugin {
             Source::Builtin(builtin) => builtin.tools(),
             Source::Broken(_) => return None,
         };
-        tools.iter().find(|d| d.name == tool).cloned()
+        tools.named(tool).cloned()
     }
 
     /// Checks a call's arguments (the object itself) against the tool's input schema. Waits for
@@ -255,6 +303,82 @@ impl Plugin {
     /// `inputResponses` in the params.
     pub async fn execute(&self, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
         self.shield.execute(&self.source, request, link).await
+    }
+
+    /// Runs one operation for another node, which has done all but execute it. What is asked of this node
+    /// is not passed on.
+    pub async fn execute_here(&self, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
+        match &self.source {
+            Source::Mcp(upstream) => {
+                let tries = Tries::new(false);
+                let mut ended = upstream.execute_here(request, link, &tries).await;
+                // The node that asked cannot choose another endpoint; what was not sent goes to one from here.
+                while matches!(&ended, Err(UpstreamError::Unreachable(_))) && upstream.has_other(&tries) {
+                    ended = upstream.execute_here(request, link, &tries).await;
+                }
+                ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
+            }
+            Source::Builtin(_) | Source::Broken(_) => self.execute(request, link).await,
+        }
+    }
+
+    /// Listens for another node. See [`Plugin::listen`].
+    pub async fn listen_here(
+        &self,
+        filter: &ListenFilter,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Result<(), UpstreamError> {
+        match &self.source {
+            Source::Mcp(upstream) => tokio::select! {
+                ended = upstream.listen_here(filter, request, link) => ended,
+                () = self.retired.cancelled() => Ok(()),
+            },
+            Source::Builtin(_) | Source::Broken(_) => self.listen(filter, request, link).await.map(drop),
+        }
+    }
+
+    /// A list for another node.
+    pub async fn list_here(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.list_here(kind).await,
+            Source::Builtin(_) | Source::Broken(_) => self.list(kind).await,
+        }
+    }
+
+    /// [`Plugin::capabilities`] for another node.
+    pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.facts_here().await,
+            Source::Builtin(_) | Source::Broken(_) => self.capabilities().await,
+        }
+    }
+
+    /// The upstream session of an owner, for another node; opened here if there is none.
+    pub async fn session_for(
+        &self,
+        owner: &SessionOwner,
+        gone: Option<&str>,
+    ) -> Result<Option<SharedSession>, UpstreamError> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.session_for(owner, gone).await,
+            Source::Builtin(_) | Source::Broken(_) => Ok(None),
+        }
+    }
+
+    /// The same as far as it is known here.
+    pub fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.known_session(owner),
+            Source::Builtin(_) | Source::Broken(_) => None,
+        }
+    }
+
+    /// Notes an upstream session that another node opened.
+    pub fn note_session(&self, owner: SessionOwner, session: SharedSession) {
+        if let Source::Mcp(upstream) = &self.source {
+            upstream.note_session(owner, session);
+        }
     }
 
     /// Passes on what the upstream says between calls (names and URIs are the plugin's own), until
@@ -281,6 +405,29 @@ impl Plugin {
             ended = listening => ended.map(|()| ListenEnd::Cancelled),
             () = self.retired.cancelled() => Ok(ListenEnd::Retired),
         }
+    }
+}
+
+/// A listener that has kept answers forgotten when it hears of changes.
+struct Heard<'a> {
+    link: &'a dyn ClientLink,
+    shield: &'a Shield,
+}
+
+impl ClientLink for Heard<'_> {
+    fn notify(&self, method: &str, params: RawJson) {
+        if method.starts_with("notifications/resources/") {
+            self.shield.forget();
+        }
+        self.link.notify(method, params);
+    }
+
+    fn ask<'a>(&'a self, input_requests: &'a RawJson) -> Option<BoxFuture<'a, Result<RawJson, AskError>>> {
+        self.link.ask(input_requests)
+    }
+
+    fn cancelled(&self) -> BoxFuture<'_, ()> {
+        self.link.cancelled()
     }
 }
 

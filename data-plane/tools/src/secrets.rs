@@ -1,6 +1,6 @@
 //! Which secrets a plugin is given: for its records, for noticing new values, and for keeping them in.
 
-use provost_types::{HttpPlugin, Name, PluginSource, PluginSpec};
+use provost_types::{HttpPlugin, Name, PluginSource, PluginSpec, UpstreamAuth};
 
 /// What begins a secret inside of a built-in's setting; `}` ends it.
 pub(crate) const SECRET_OPEN: &str = "${secret:";
@@ -22,8 +22,16 @@ pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
     names
 }
 
+/// Whether it acts with what its callers consented to.
+pub fn acts_for_users(spec: &PluginSpec) -> bool {
+    match &spec.source {
+        PluginSource::McpHttp(http) => matches!(http.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
+        PluginSource::McpStdio(_) | PluginSource::Builtin(_) => false,
+    }
+}
+
 fn of_http(http: &HttpPlugin) -> Vec<Name> {
-    let client = http.auth.as_deref().map(provost_types::UpstreamAuth::client);
+    let client = http.auth.as_deref().map(UpstreamAuth::client);
     let of_client = client
         .into_iter()
         .flat_map(|client| client.client_secret.iter().chain(client.private_key_jwt.iter().map(|jwt| &jwt.key)));

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, ClientSecretIn, EgressSpec, HttpPlugin, Inference, Instances, Kind, Name, OAuthClient, PluginSource,
-    PluginSpec, Resource, ResourceKey, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec,
+    Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -19,8 +19,9 @@ use sha2::{Digest, Sha256};
 use crate::{
     Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
+    connections::Connections,
     egress::{EgressClient, EgressRule},
-    oauth::{Authorizer, ClientIdentity, SigningKey},
+    oauth::{Authorizer, ClientIdentity, For, SigningKey},
     plugin::Identity,
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
@@ -32,6 +33,11 @@ use crate::{
 pub trait SecretSource: Send + Sync {
     /// The secret's value; `None` if there is none under this name, or it has no value yet.
     fn secret(&self, tenant: &Name, name: &Name) -> Option<SecretString>;
+
+    /// The tokens of a connection, as they were sealed in the resource of this name; `None`: they do not open.
+    fn tokens(&self, _tenant: &Name, _connection: &Name, _sealed: &SealedSecret) -> Option<SecretString> {
+        None
+    }
 }
 
 /// What plugins need of the node.
@@ -46,15 +52,27 @@ pub struct ToolboxDeps {
     pub limits: Limits,
     /// The other nodes that run the same plugins; `None`: there are none.
     pub siblings: Option<Arc<dyn Siblings>>,
+    /// What users consented to; `None`: plugins that need it do not run.
+    pub connections: Option<Arc<Connections>>,
 }
 
-type Plugins = HashMap<(Name, Name), Running>;
+/// By tenant, then by name: a call looks some up several times, and makes no key for it.
+type Plugins = HashMap<Name, BTreeMap<Name, Running>>;
 
 #[derive(Clone)]
 struct Running {
+    /// What it was made of.
+    resource: Arc<Resource>,
     /// Changes when the spec or a secret that it uses does.
     fingerprint: [u8; 32],
     plugin: Arc<Plugin>,
+}
+
+impl Running {
+    /// Whether it is the plugin of this document still, for sure: nothing needs to be compared then.
+    fn is_of(&self, resource: &Arc<Resource>, spec: &PluginSpec) -> bool {
+        Arc::ptr_eq(&self.resource, resource) && secrets_of(spec).is_empty()
+    }
 }
 
 /// The running plugins.
@@ -75,60 +93,77 @@ impl Toolbox {
     /// nothing: that happens at a plugin's first use. Must be called within a tokio runtime.
     pub fn reconcile(&self, snapshot: &Snapshot) {
         let _one = self.reconciling.lock();
+        if let Some(connections) = &self.deps.connections {
+            connections.renew(snapshot);
+        }
         let old = self.plugins.load_full();
         let mut new = Plugins::new();
         for resource in snapshot.of_kind(Kind::Plugin) {
             let (Some(tenant), Spec::Plugin(spec)) = (&resource.metadata.tenant, &resource.spec) else {
                 continue;
             };
-            let key = (tenant.clone(), resource.metadata.name.clone());
-            let fingerprint = fingerprint(snapshot, tenant, spec);
-            let running = match old.get(&key) {
-                Some(running) if running.fingerprint == fingerprint => running.clone(),
-                _ => Running { fingerprint, plugin: Arc::new(self.start(tenant, resource, spec)) },
+            let name = &resource.metadata.name;
+            let before = old.get(tenant).and_then(|plugins| plugins.get(name));
+            let running = match before {
+                Some(running) if running.is_of(resource, spec) => running.clone(),
+                _ => {
+                    let fingerprint = fingerprint(snapshot, tenant, spec);
+                    let kept = before.filter(|running| running.fingerprint == fingerprint);
+                    let plugin = kept.map(|running| running.plugin.clone());
+                    let plugin = plugin.unwrap_or_else(|| Arc::new(self.start(tenant, resource, spec)));
+                    Running { resource: resource.clone(), fingerprint, plugin }
+                }
             };
-            new.insert(key, running);
+            new.entry(tenant.clone()).or_default().insert(name.clone(), running);
         }
         let new = Arc::new(new);
         self.plugins.store(new.clone());
-        for (key, running) in old.iter() {
-            if new.get(key).is_none_or(|now| !Arc::ptr_eq(&now.plugin, &running.plugin)) {
-                running.plugin.retire();
+        for (tenant, plugins) in old.iter() {
+            let now = new.get(tenant);
+            for (name, running) in plugins {
+                let now = now.and_then(|plugins| plugins.get(name));
+                if now.is_none_or(|now| !Arc::ptr_eq(&now.plugin, &running.plugin)) {
+                    running.plugin.retire();
+                }
             }
         }
     }
 
     /// A plugin.
     pub fn plugin(&self, tenant: &Name, name: &str) -> Option<Arc<Plugin>> {
-        let name = Name::new(name).ok()?;
-        self.plugins.load().get(&(tenant.clone(), name)).map(|r| r.plugin.clone())
+        self.plugins.load().get(tenant)?.get(name).map(|r| r.plugin.clone())
     }
 
     /// A tenant's plugins, in order of name.
     pub fn plugins(&self, tenant: &Name) -> Vec<Arc<Plugin>> {
         let all = self.plugins.load();
-        let mut of_tenant: Vec<Arc<Plugin>> =
-            all.iter().filter(|((t, _), _)| t == tenant).map(|(_, r)| r.plugin.clone()).collect();
-        of_tenant.sort_by(|a, b| a.name().cmp(b.name()));
-        of_tenant
+        all.get(tenant).into_iter().flat_map(BTreeMap::values).map(|r| r.plugin.clone()).collect()
     }
 
     /// How every plugin stands towards its upstream, in order of tenant and name.
     pub fn pressures(&self) -> Vec<(Name, Name, Pressure)> {
-        let all = self.plugins.load();
-        let mut pressures: Vec<_> =
-            all.iter().map(|((tenant, name), r)| (tenant.clone(), name.clone(), r.plugin.pressure())).collect();
-        pressures.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        pressures
+        self.of_all(Plugin::pressure)
     }
 
     /// The endpoints of plugins that have several, in order of tenant and name.
     pub fn endpoints(&self) -> Vec<(Name, Name, Vec<EndpointView>)> {
-        let all = self.plugins.load();
-        let views = all.iter().map(|((tenant, name), r)| (tenant.clone(), name.clone(), r.plugin.endpoints()));
-        let mut views: Vec<_> = views.filter(|(_, _, endpoints)| !endpoints.is_empty()).collect();
-        views.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        let mut views = self.of_all(Plugin::endpoints);
+        views.retain(|(_, _, endpoints)| !endpoints.is_empty());
         views
+    }
+
+    /// Something of every plugin, in order of tenant and name.
+    fn of_all<T>(&self, of: impl Fn(&Plugin) -> T) -> Vec<(Name, Name, T)> {
+        let all = self.plugins.load();
+        let of = &of;
+        let mut found: Vec<_> = all
+            .iter()
+            .flat_map(|(tenant, plugins)| {
+                plugins.iter().map(move |(name, r)| (tenant.clone(), name.clone(), of(&r.plugin)))
+            })
+            .collect();
+        found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        found
     }
 
     /// Stops every plugin; calls under way finish.
@@ -153,7 +188,7 @@ impl Toolbox {
         let nodes = self.deps.siblings.clone()?;
         let is_single = match &spec.source {
             PluginSource::McpHttp(http) => match http.auth.as_deref() {
-                Some(UpstreamAuth::TokenExchange(_)) => return None,
+                Some(UpstreamAuth::TokenExchange(_) | UpstreamAuth::PerUser(_)) => return None,
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
@@ -194,8 +229,10 @@ impl Toolbox {
         let redactor = self.redactor(tenant, plugin);
         let auth = match &spec.auth {
             Some(auth) => {
-                let identity = self.identity(tenant, auth.client())?;
-                let auth = Authorizer::new(auth, &spec.url, identity, client.clone(), redactor.clone())?;
+                let identity = self.identity(tenant, auth)?;
+                let connections = self.deps.connections.clone();
+                let of = For { tenant, plugin: name, url: &spec.url, connections };
+                let auth = Authorizer::new(auth, of, identity, client.clone(), redactor.clone())?;
                 Some(Arc::new(auth))
             }
             None => None,
@@ -215,7 +252,8 @@ impl Toolbox {
     }
 
     /// How the plugin proves who it is to an authorization server.
-    fn identity(&self, tenant: &Name, client: &OAuthClient) -> Result<ClientIdentity, UpstreamError> {
+    fn identity(&self, tenant: &Name, auth: &UpstreamAuth) -> Result<ClientIdentity, UpstreamError> {
+        let client = auth.client();
         let id = client.client_id.clone();
         match (&client.client_secret, &client.private_key_jwt) {
             (Some(secret), _) => {
@@ -230,17 +268,26 @@ impl Toolbox {
                 let key = SigningKey::new(pem.expose_secret(), jwt.algorithm, jwt.key_id.clone())?;
                 Ok(ClientIdentity::Signed { id, key })
             }
+            (None, None) if matches!(auth, UpstreamAuth::PerUser(_)) => Ok(ClientIdentity::Public { id }),
             (None, None) => Err(UpstreamError::Config("auth needs clientSecret or privateKeyJwt".to_owned())),
         }
     }
 
     /// The client that everything of one plugin is fetched with.
     fn client(&self, egress: Option<&EgressSpec>) -> Result<EgressClient, UpstreamError> {
-        let rule = match egress {
+        EgressClient::new(self.rule(egress)?).map_err(|cause| UpstreamError::Config(cause.to_string()))
+    }
+
+    /// A client for gRPC, which reaches what a document asks for within what the node allows.
+    pub fn http2_client(&self, egress: Option<&EgressSpec>) -> Result<EgressClient, UpstreamError> {
+        EgressClient::http2(self.rule(egress)?).map_err(|cause| UpstreamError::Config(cause.to_string()))
+    }
+
+    fn rule(&self, egress: Option<&EgressSpec>) -> Result<EgressRule, UpstreamError> {
+        Ok(match egress {
             Some(spec) => EgressRule::new(spec, &self.deps.limits.allow_private)?,
             None => EgressRule::public(),
-        };
-        EgressClient::new(rule).map_err(|cause| UpstreamError::Config(cause.to_string()))
+        })
     }
 
     /// Finds what the plugin was given. Only values are looked for: a prefix such as `Bearer ` is no secret.

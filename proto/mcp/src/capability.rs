@@ -38,7 +38,7 @@ pub fn missing_for(capabilities: &RawJson, input_requests: &RawJson) -> Option<R
     let requests = RawObject::parse(input_requests).ok()?;
     let mut missing = RawObject::new();
     for (_, request) in requests.iter() {
-        let Ok(request) = RawObject::parse(request) else { continue };
+        let Ok(request) = RawObject::parse(&request) else { continue };
         let method = request.get_text("method").unwrap_or_default();
         let params = request.get("params");
         if may_ask(capabilities, &method, params.as_ref()) {

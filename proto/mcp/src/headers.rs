@@ -136,7 +136,7 @@ fn collect_annotations(schema: &RawJson, path: &mut Vec<String>, found: &mut Vec
     };
     for (name, property) in properties.iter() {
         path.push(name.into_owned());
-        if let Ok(object) = RawObject::parse(property) {
+        if let Ok(object) = RawObject::parse(&property) {
             if let Some(annotation) = object.get(ANNOTATION) {
                 let header = annotation.as_text().map(|t| t.into_owned()).unwrap_or_default();
                 let kind = object.get_text("type").unwrap_or_default();
@@ -151,7 +151,7 @@ fn collect_annotations(schema: &RawJson, path: &mut Vec<String>, found: &mut Vec
                 }
                 found.push(ParamHeader { path: path.clone(), header });
             }
-            collect_annotations(property, path, found)?;
+            collect_annotations(&property, path, found)?;
         }
         path.pop();
     }
@@ -169,7 +169,7 @@ fn count_annotations(value: &RawJson) -> usize {
             .map(|(key, inner)| match &*key {
                 ANNOTATION => 1,
                 "default" | "const" | "enum" | "examples" => 0,
-                _ => count_annotations(inner),
+                _ => count_annotations(&inner),
             })
             .sum();
     }

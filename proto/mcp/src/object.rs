@@ -1,46 +1,63 @@
 //! Objects and arrays edited member by member, the rest kept byte for byte.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
     RawJson,
+    raw::{quoted, text_of},
     scan::{JsonFault, JsonLimits, Scanner},
 };
 
-/// One member: its key decoded, its key as text with quotes, its value.
+/// Members that most objects have at most.
+const TYPICAL_MEMBERS: usize = 8;
+
+/// One member: its key as text with quotes, and its value.
 #[derive(Clone, Debug)]
 struct Member {
-    name: Name,
-    value: RawJson,
-}
-
-/// A key: the text with its quotes, and the decoded form where that differs.
-#[derive(Clone, Debug)]
-struct Name {
-    quoted: Bytes,
+    key: Piece,
+    /// The key decoded, where that differs from what stands between its quotes.
     decoded: Option<Box<[u8]>>,
+    value: Piece,
 }
 
-impl Name {
-    fn new(text: &str) -> Self {
-        let quoted = serde_json::to_vec(text).unwrap_or_default();
-        let same = quoted.get(1..quoted.len() - 1) == Some(text.as_bytes());
-        let decoded = (!same).then(|| text.as_bytes().into());
-        Self { quoted: quoted.into(), decoded }
+/// A part of the text that an object came from, or text of its own.
+#[derive(Clone, Debug)]
+enum Piece {
+    At(Range<usize>),
+    Own(Bytes),
+}
+
+impl Piece {
+    fn bytes<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::At(range) => source.get(range.clone()).unwrap_or_default(),
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+impl Member {
+    fn new(name: &str, value: RawJson) -> Self {
+        let quoted = quoted(name);
+        let same = quoted.get(1..quoted.len().saturating_sub(1)) == Some(name.as_bytes());
+        let decoded = (!same).then(|| name.as_bytes().into());
+        Self { key: Piece::Own(quoted), decoded, value: Piece::Own(value.bytes()) }
     }
 
-    fn decoded(&self) -> &[u8] {
+    fn decoded<'a>(&'a self, source: &'a [u8]) -> &'a [u8] {
+        let quoted = self.key.bytes(source);
         match &self.decoded {
             Some(decoded) => decoded,
-            None => self.quoted.get(1..self.quoted.len().saturating_sub(1)).unwrap_or_default(),
+            None => quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default(),
         }
     }
 }
 
 /// A JSON object whose members can be read, replaced, added and removed; order and unknown members
-/// stay, and values keep their bytes (shared, not copied, until [`RawObject::finish`]).
+/// stay, and values keep their bytes (shared, not copied, until [`RawObject::finish`]). To read one costs
+/// one allocation, however many members it has: most are looked at and never changed.
 ///
 /// ```
 /// use provost_mcp::{RawJson, RawObject};
@@ -49,43 +66,61 @@ impl Name {
 /// object.set_text("name", "b");
 /// assert_eq!(object.finish().as_str(), r#"{"name":"b","x":1.50}"#);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RawObject {
-    /// The text it came from, as long as nothing was changed.
-    unchanged: Option<RawJson>,
+    /// The text it came from; members are parts of it.
+    source: Bytes,
+    is_changed: bool,
     members: Vec<Member>,
+}
+
+impl Default for RawObject {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl RawObject {
     /// An object without members.
     pub fn new() -> Self {
-        Self::default()
+        Self { source: Bytes::new(), is_changed: true, members: Vec::new() }
     }
 
     /// Reads the members of an object; values are slices of `raw`.
     pub fn parse(raw: &RawJson) -> Result<Self, JsonFault> {
-        let bytes = raw.bytes();
-        let mut members = Vec::new();
-        Scanner::new(&bytes, JsonLimits::MAX_DEPTH).whole_object(|key, value| {
-            let quoted = bytes.slice(key.start - 1..key.end + 1);
-            let decoded = key.escaped.then(|| key.decode(&bytes).into_owned().into());
-            members.push(Member { name: Name { quoted, decoded }, value: raw.slice(value) });
+        let source = raw.bytes();
+        let mut members = Vec::with_capacity(TYPICAL_MEMBERS);
+        Scanner::new(&source, JsonLimits::MAX_DEPTH).whole_object(|key, value| {
+            let decoded = key.escaped.then(|| key.decode(&source).into_owned().into());
+            members.push(Member { key: Piece::At(key.start - 1..key.end + 1), decoded, value: Piece::At(value) });
         })?;
-        Ok(Self { unchanged: Some(raw.clone()), members })
+        Ok(Self { source, is_changed: false, members })
     }
 
     fn position(&self, key: &str) -> Option<usize> {
-        self.members.iter().position(|m| m.name.decoded() == key.as_bytes())
+        self.members.iter().position(|m| m.decoded(&self.source) == key.as_bytes())
+    }
+
+    fn member(&self, key: &str) -> Option<&Member> {
+        self.members.get(self.position(key)?)
+    }
+
+    fn value(&self, member: &Member) -> RawJson {
+        RawJson::part(match &member.value {
+            Piece::At(range) => self.source.slice(range.clone()),
+            Piece::Own(bytes) => bytes.clone(),
+        })
     }
 
     /// The member's value.
     pub fn get(&self, key: &str) -> Option<RawJson> {
-        self.position(key).map(|i| self.members[i].value.clone())
+        self.member(key).map(|member| self.value(member))
     }
 
     /// The member's value if it is a string, decoded.
     pub fn get_text(&self, key: &str) -> Option<String> {
-        self.get(key)?.as_text().map(Cow::into_owned)
+        let value = self.member(key)?.value.bytes(&self.source);
+        text_of(std::str::from_utf8(value).ok()?).map(Cow::into_owned)
     }
 
     /// The member's value if it is an object.
@@ -100,10 +135,10 @@ impl RawObject {
 
     /// Replaces the member in its place, or adds it at the end.
     pub fn set(&mut self, key: &str, value: RawJson) {
-        self.unchanged = None;
-        match self.position(key) {
-            Some(i) => self.members[i].value = value,
-            None => self.members.push(Member { name: Name::new(key), value }),
+        self.is_changed = true;
+        match self.position(key).and_then(|i| self.members.get_mut(i)) {
+            Some(member) => member.value = Piece::Own(value.bytes()),
+            None => self.members.push(Member::new(key, value)),
         }
     }
 
@@ -129,13 +164,14 @@ impl RawObject {
     /// Takes the member out.
     pub fn remove(&mut self, key: &str) -> Option<RawJson> {
         let i = self.position(key)?;
-        self.unchanged = None;
-        Some(self.members.remove(i).value)
+        self.is_changed = true;
+        let member = self.members.remove(i);
+        Some(self.value(&member))
     }
 
     /// Keys and values in order. A key with a lone surrogate is given with replacement characters.
-    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &RawJson)> {
-        self.members.iter().map(|m| (String::from_utf8_lossy(m.name.decoded()), &m.value))
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, RawJson)> {
+        self.members.iter().map(|m| (String::from_utf8_lossy(m.decoded(&self.source)), self.value(m)))
     }
 
     /// How many members it has.
@@ -150,19 +186,21 @@ impl RawObject {
 
     /// The object as text: the very bytes it came from if nothing was changed.
     pub fn finish(self) -> RawJson {
-        if let Some(raw) = self.unchanged {
-            return raw;
+        if !self.is_changed {
+            return RawJson::part(self.source);
         }
-        let size = self.members.iter().map(|m| m.name.quoted.len() + m.value.as_bytes().len() + 2).sum::<usize>();
+        let source = &*self.source;
+        let lengths = self.members.iter().map(|m| m.key.bytes(source).len() + m.value.bytes(source).len() + 2);
+        let size = lengths.sum::<usize>();
         let mut out = BytesMut::with_capacity(size + 2);
         out.put_u8(b'{');
         for (i, member) in self.members.iter().enumerate() {
             if i > 0 {
                 out.put_u8(b',');
             }
-            out.put_slice(&member.name.quoted);
+            out.put_slice(member.key.bytes(source));
             out.put_u8(b':');
-            out.put_slice(member.value.as_bytes());
+            out.put_slice(member.value.bytes(source));
         }
         out.put_u8(b'}');
         RawJson::from_checked(out.freeze())

@@ -53,6 +53,8 @@ impl RpcError {
     pub const MISSING_CLIENT_CAPABILITY: i64 = -32021;
     /// 2026-07-28: the revision is not spoken here.
     pub const UNSUPPORTED_VERSION: i64 = -32022;
+    /// 2025-11-25: the user has to open an address first.
+    pub const URL_ELICITATION_REQUIRED: i64 = -32042;
     /// Legacy: no such resource.
     pub const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
     /// Ours: refused by policy (outside JSON-RPC's reserved range).

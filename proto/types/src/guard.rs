@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentPath, Name};
+use crate::{ContentPath, EgressSpec, Name};
 
 /// A kind of value that detectors find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -143,6 +143,8 @@ impl fmt::Display for GuardKind {
 pub enum GuardAction {
     /// Count it.
     Report,
+    /// Count it and put a token in its place, out of which those that `reveal` names get it back.
+    Tokenise,
     /// Count it and write over it.
     Mask,
     /// Count it and refuse the call.
@@ -205,9 +207,60 @@ pub struct GuardPathRule {
     pub action: GuardAction,
 }
 
-/// Protects values in calls: finds them by kind, by words or by place, and counts, masks or blocks
-/// them, in arguments and in results. Of all guards that cover a call the strictest action for a value
-/// holds: `block`, then `mask`, then `report`. The audit log keeps the guarded form and
+/// For whom tokens are opened. Nobody else gets a value back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct GuardReveal {
+    /// These principals.
+    pub principals: BTreeSet<Name>,
+    /// Whoever holds one of these roles, by a binding or by their token.
+    pub roles: BTreeSet<Name>,
+    /// `results`: in what they get back tokens are opened and values stay plain. `arguments`: so it is in
+    /// what their calls send to the tool. Only results if not given.
+    pub directions: BTreeSet<GuardDirection>,
+}
+
+impl Default for GuardReveal {
+    fn default() -> Self {
+        Self { principals: BTreeSet::new(), roles: BTreeSet::new(), directions: [GuardDirection::Results].into() }
+    }
+}
+
+/// What is done with a part of a call about which an external guard gives no answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ExternalFailure {
+    /// It does not pass.
+    #[default]
+    Deny,
+    /// It passes, and is counted.
+    Allow,
+}
+
+/// A program of your own that is asked by gRPC what may pass (`provost.guard.v1.Guard`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct GuardExternal {
+    /// Where it is: `https://host:port`, or `http://` on this machine.
+    pub url: String,
+    /// Longest time for one answer, in milliseconds: 1 to 30,000. 1,000 if not given.
+    #[serde(default = "external_timeout_ms")]
+    pub timeout_ms: u64,
+    /// What is done where it does not answer: `deny`, or `allow`.
+    #[serde(default)]
+    pub on_failure: ExternalFailure,
+    /// Where nodes may connect to for it, beside public addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressSpec>,
+}
+
+fn external_timeout_ms() -> u64 {
+    1_000
+}
+
+/// Protects values in calls: finds them by kind, by words or by place, and counts, tokenises, masks or
+/// blocks them, in arguments and in results. Of all guards that cover a call the strictest action for a
+/// value holds: `block`, then `mask`, then `tokenise`, then `report`. The audit log keeps the guarded form and
 /// how many values of each kind there were, never a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -229,6 +282,26 @@ pub struct GuardSpec {
     pub dictionaries: Vec<GuardDictionary>,
     /// Places in JSON. At most 64.
     pub paths: Vec<GuardPathRule>,
+    /// For whom what this guard tokenises is given back; nobody if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reveal: Option<GuardReveal>,
+    /// A program that is asked too, after all rules of all guards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<GuardExternal>,
+}
+
+impl GuardSpec {
+    /// Every action that it names.
+    pub fn actions(&self) -> impl Iterator<Item = GuardAction> + '_ {
+        let rules = self.rules.iter().map(|rule| rule.action);
+        let words = self.dictionaries.iter().map(|words| words.action);
+        rules.chain(words).chain(self.paths.iter().map(|path| path.action))
+    }
+
+    /// Whether it puts tokens in place of values.
+    pub fn tokenises(&self) -> bool {
+        self.actions().any(|action| action == GuardAction::Tokenise)
+    }
 }
 
 impl Default for GuardSpec {
@@ -242,6 +315,8 @@ impl Default for GuardSpec {
             rules: Vec::new(),
             dictionaries: Vec::new(),
             paths: Vec::new(),
+            reveal: None,
+            external: None,
         }
     }
 }

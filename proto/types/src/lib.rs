@@ -8,6 +8,7 @@
 
 mod audit;
 mod body;
+mod connection;
 mod content_path;
 mod decision;
 mod egress;
@@ -16,6 +17,7 @@ mod identity;
 mod inference;
 mod kill_switch;
 mod name;
+mod package;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -30,11 +32,13 @@ pub use audit::{
 pub use body::{
     Body, KeptBody, KeyId, MAX_BODY_BYTES, Month, NotAKeyId, NotAMonth, Pseudonym, SealedBytes, SubjectKey, SubjectKeys,
 };
+pub use connection::{ConnectionClaim, ConnectionSpec};
 pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use egress::{EgressSpec, HostPattern, NotAHost, NotAPrivateRange, PrivateRange};
 pub use guard::{
-    GuardAction, GuardDictionary, GuardDirection, GuardKind, GuardMode, GuardPathRule, GuardRule, GuardSpec,
+    ExternalFailure, GuardAction, GuardDictionary, GuardDirection, GuardExternal, GuardKind, GuardMode, GuardPathRule,
+    GuardReveal, GuardRule, GuardSpec,
 };
 pub use identity::{ClaimMapping, IdentityProviderSpec, ProviderPrincipals, RolesClaim, TokenAlgorithm, TokenFacts};
 pub use inference::{
@@ -43,6 +47,7 @@ pub use inference::{
 };
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
+pub use package::{NotSoNamed, PackageDigest, PublisherKey};
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
     ToolResilience,

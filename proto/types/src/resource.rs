@@ -42,11 +42,13 @@ pub enum Kind {
     ToolPins,
     /// A public name for versions of a tool.
     ToolAlias,
+    /// What a user let a plugin do in their name.
+    Connection,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -63,6 +65,7 @@ impl Kind {
         Kind::IdentityProvider,
         Kind::ToolPins,
         Kind::ToolAlias,
+        Kind::Connection,
     ];
 
     /// The kind as written in YAML.
@@ -84,6 +87,7 @@ impl Kind {
             Kind::IdentityProvider => "IdentityProvider",
             Kind::ToolPins => "ToolPins",
             Kind::ToolAlias => "ToolAlias",
+            Kind::Connection => "Connection",
         }
     }
 
@@ -101,13 +105,14 @@ impl Kind {
     /// Whether resources of this kind are made by commands of their own, and not by documents. They
     /// take effect at once, whatever a `NodeGroup` holds back, and a rollback leaves them as they are.
     pub fn is_governance(self) -> bool {
-        matches!(self, Kind::KillSwitch | Kind::ToolPins)
+        matches!(self, Kind::KillSwitch | Kind::ToolPins | Kind::Connection)
     }
 
     /// The first wire version whose control-plane nodes can read resources of this kind.
     pub fn since_version(self) -> u32 {
         match self {
             Kind::KillSwitch | Kind::IdentityProvider | Kind::ToolPins | Kind::ToolAlias => 2,
+            Kind::Connection => 3,
             _ => 1,
         }
     }
@@ -123,7 +128,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard, KillSwitch, IdentityProvider, ToolPins, ToolAlias"
+     NodeGroup, Price, Guard, KillSwitch, IdentityProvider, ToolPins, ToolAlias, Connection"
 )]
 pub struct UnknownKind(pub String);
 

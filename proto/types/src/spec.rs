@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PolicyMode, Priority,
-    ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth,
+    ConnectionSpec, DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name,
+    PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth,
 };
 
 /// A typed spec; the variant is the kind.
@@ -31,6 +31,7 @@ pub enum Spec {
     IdentityProvider(IdentityProviderSpec),
     ToolPins(ToolPinsSpec),
     ToolAlias(ToolAliasSpec),
+    Connection(ConnectionSpec),
 }
 
 impl Spec {
@@ -53,32 +54,48 @@ impl Spec {
             Spec::IdentityProvider(_) => Kind::IdentityProvider,
             Spec::ToolPins(_) => Kind::ToolPins,
             Spec::ToolAlias(_) => Kind::ToolAlias,
+            Spec::Connection(_) => Kind::Connection,
         }
     }
 
     /// The first wire version whose control-plane nodes can read it: its kind, and every field that it has.
     pub fn since_version(&self) -> u32 {
-        if let Spec::Plugin(spec) = self
-            && (matches!(&spec.source, PluginSource::McpHttp(http) if !http.more_urls.is_empty())
-                || spec.resilience.as_ref().is_some_and(|resilience| resilience.outliers.is_some()))
-        {
-            return 3;
-        }
-        let has_later_fields = match self {
-            Spec::Principal(spec) => !spec.priority.is_normal() || !spec.certificates.is_empty(),
-            Spec::Plugin(spec) => {
-                let source = match &spec.source {
-                    PluginSource::McpHttp(http) => {
-                        !http.secret_query.is_empty() || http.auth.is_some() || http.egress.is_some()
-                    }
-                    PluginSource::McpStdio(stdio) => !stdio.instances.is_default(),
-                    PluginSource::Builtin(_) => false,
-                };
-                source || spec.resilience.is_some() || spec.definitions.is_some()
-            }
-            _ => false,
+        let fields = match self {
+            Spec::Principal(spec) if !spec.priority.is_normal() || !spec.certificates.is_empty() => 2,
+            Spec::Guard(spec) if spec.reveal.is_some() || spec.external.is_some() || spec.tokenises() => 3,
+            Spec::Plugin(spec) => spec.since_version(),
+            _ => 1,
         };
-        self.kind().since_version().max(if has_later_fields { 2 } else { 1 })
+        self.kind().since_version().max(fields)
+    }
+}
+
+impl PluginSpec {
+    fn since_version(&self) -> u32 {
+        let source = match &self.source {
+            PluginSource::McpHttp(http) => http.since_version(),
+            PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
+            PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
+        };
+        let around = match &self.resilience {
+            Some(resilience) if resilience.outliers.is_some() => 3,
+            Some(_) => 2,
+            None if self.definitions.is_some() => 2,
+            None => 1,
+        };
+        source.max(around)
+    }
+}
+
+impl HttpPlugin {
+    fn since_version(&self) -> u32 {
+        if !self.more_urls.is_empty() || matches!(self.auth.as_deref(), Some(UpstreamAuth::PerUser(_))) {
+            3
+        } else if !self.secret_query.is_empty() || self.auth.is_some() || self.egress.is_some() {
+            2
+        } else {
+            1
+        }
     }
 }
 
@@ -552,8 +569,13 @@ mod tests {
                 3,
             ),
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp"}},"resilience":{"outliers":{}}}}"#, 3),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","auth":{"tokenExchange":{}}}}}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","auth":{"perUser":{}}}}}}"#, 3),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
+            (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
+            (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
+            (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),
         ] {
             let spec: Spec = serde_json::from_str(text).unwrap();
             assert_eq!(spec.since_version(), version, "{text}");

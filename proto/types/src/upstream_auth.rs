@@ -1,9 +1,9 @@
-//! How the gateway proves itself to an upstream with OAuth 2.1 (RFC 6749, 7523, 8414, 8693, 8707).
+//! How the gateway proves itself to an upstream with OAuth 2.1 (RFC 6749, 7523, 7636, 8414, 8693, 8707, 9728).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::SecretRef;
+use crate::{Name, SecretRef};
 
 /// Where a plugin's access tokens come from: exactly one. The caller's own token is never sent upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -14,13 +14,16 @@ pub enum UpstreamAuth {
     /// One for each caller, given for the token that the caller came with (RFC 8693). A caller without one is
     /// refused. Lists, which are fetched once for all, use the client's own credentials.
     TokenExchange(OAuthClient),
+    /// One for each caller, whom the caller let the gateway get in a browser (authorization code with PKCE). Who
+    /// has not yet is asked to; see `provost connections`.
+    PerUser(OAuthClient),
 }
 
 impl UpstreamAuth {
     /// Whom the gateway is at the authorization server.
     pub fn client(&self) -> &OAuthClient {
         match self {
-            Self::ClientCredentials(client) | Self::TokenExchange(client) => client,
+            Self::ClientCredentials(client) | Self::TokenExchange(client) | Self::PerUser(client) => client,
         }
     }
 }
@@ -35,9 +38,16 @@ pub struct OAuthClient {
     /// The authorization server, whose metadata (RFC 8414, or OpenID Connect Discovery) names the token endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// The authorization endpoint, beside `tokenUrl`. For `perUser` only; with neither and no `issuer`, the
+    /// upstream's metadata (RFC 9728) names the authorization server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorize_url: Option<String>,
+    /// The principal with whose consent the plugin's lists are fetched, for `perUser`. Default: without a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lists_as: Option<Name>,
     /// The client's id.
     pub client_id: String,
-    /// The client's secret. Give this or `privateKeyJwt`.
+    /// The client's secret. Give this or `privateKeyJwt`; with `perUser` a client may have neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<SecretRef>,
     /// Where the secret goes: `header` (HTTP Basic), or `body` for servers that want it there.

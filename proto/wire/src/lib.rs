@@ -21,6 +21,11 @@ pub mod audit {
 pub mod governance {
     tonic::include_proto!("provost.governance.v1");
 }
+/// What guards of an operator's own are asked, version 1. See `proto/guard.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod guard {
+    tonic::include_proto!("provost.guard.v1");
+}
 /// What nodes of one cluster say to each other, version 1. See `proto/node.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod node {

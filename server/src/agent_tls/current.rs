@@ -35,15 +35,23 @@ impl Current {
         Ok((current, following))
     }
 
+    /// Begins with a certificate that somebody else keeps new, by [`Current::replace`].
+    pub(super) fn of(first: CertifiedKey) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(first)))
+    }
+
+    /// Used from the next connection on.
+    pub(super) fn replace(&self, newer: CertifiedKey) {
+        self.0.store(Arc::new(newer));
+        tracing::info!("agents are served with a new certificate");
+    }
+
     async fn follow(self: Arc<Self>, mut source: impl TlsSource) {
         loop {
             tokio::time::sleep(source.look_every()).await;
             match source.newer() {
                 Ok(None) => {}
-                Ok(Some(newer)) => {
-                    self.0.store(Arc::new(newer));
-                    tracing::info!("agents are served with a new certificate");
-                }
+                Ok(Some(newer)) => self.replace(newer),
                 // Half of a pair may have been written: the one before is used until both are there.
                 Err(cause) => tracing::warn!("agents are still served with the certificate before: {cause:#}"),
             }

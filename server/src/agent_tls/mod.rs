@@ -1,4 +1,4 @@
-//! The certificate that agents see: of files, or of a local authority.
+//! The certificate that agents see: of files, of the cluster's CA, or of a local authority.
 //!
 //! Purpose: HTTP over TLS, HTTP/3 and QUIC ask for a certificate with each handshake; here is where
 //! it comes from.
@@ -8,11 +8,13 @@
 //! know how to check: they name a node of a cluster, not a host.
 
 mod client_ca;
+mod cluster_ca;
 mod current;
 mod files;
 mod local_ca;
 
 pub use client_ca::ClientCa;
+pub use cluster_ca::certified_by_cluster;
 pub use current::Current;
 pub use files::TlsFiles;
 pub use local_ca::LocalCa;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use provost_client::{LinkError, Outgoing, OutgoingKind};
+use provost_client::{LinkError, Outgoing, OutgoingKind, is_draining};
 use provost_mcp::{Envelope, JsonLimits, RawJson, RawObject, RequestId, notification_message};
 use serde_json::json;
 
@@ -24,11 +24,16 @@ const REPEATABLE: [&str; 7] = [
     "resources/templates/list",
 ];
 
+/// How often a request is sent again: each time a node has said that it goes.
+const MAX_REPEATS: u32 = 8;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Book {
     /// Requests of the client without an answer.
     open: HashMap<String, Outgoing>,
+    /// How often requests were sent again since a node that goes had not begun them.
+    repeated: HashMap<String, u32>,
     /// Requests of the server without an answer.
     asked: HashSet<String>,
     session: Session,
@@ -57,6 +62,8 @@ enum Own {
 pub enum Came {
     /// The client gets it.
     Pass(Bytes),
+    /// The node goes and has not begun this request: it is sent again, on another connection.
+    Refused(Box<Outgoing>),
     /// It was for the bridge.
     Swallowed,
     /// The session was made again: the client's messages may go out, after these.
@@ -132,10 +139,15 @@ impl Book {
                     }
                     if own == Own::Initialize { Came::Restored } else { Came::Swallowed }
                 }
-                None => {
-                    self.open.remove(id.as_str());
-                    Came::Pass(bytes)
-                }
+                None => match (outcome, self.open.remove(id.as_str())) {
+                    (Err(error), Some(message)) if is_draining(&error) && self.may_repeat(&id) => {
+                        Came::Refused(Box::new(message))
+                    }
+                    _ => {
+                        self.repeated.remove(id.as_str());
+                        Came::Pass(bytes)
+                    }
+                },
             },
             Ok(Envelope::Request { id, .. }) => {
                 self.asked.insert(id.as_str().to_owned());
@@ -149,9 +161,23 @@ impl Book {
         }
     }
 
+    /// Counts the times that a request is sent again. `false`: it was often enough.
+    fn may_repeat(&mut self, id: &RequestId) -> bool {
+        let times = self.repeated.entry(id.as_str().to_owned()).or_default();
+        *times += 1;
+        *times <= MAX_REPEATS
+    }
+
+    /// A request failed by itself and was not begun: it is sent again.
+    pub fn taken_back(&mut self, id: &RequestId, error: &LinkError) -> Option<Outgoing> {
+        let is_again = matches!(error, LinkError::NotTaken(_)) && self.open.contains_key(id.as_str());
+        if is_again && self.may_repeat(id) { self.open.remove(id.as_str()) } else { None }
+    }
+
     /// A request failed by itself: the answer, unless nobody waits for one.
     pub fn failed(&mut self, id: &RequestId, error: &LinkError) -> Option<Bytes> {
         let message = self.open.remove(id.as_str())?;
+        self.repeated.remove(id.as_str());
         Some(match reply::was_not_sent(error) {
             true => reply::not_sent(id, error),
             false => reply::lost(&message, id, error),
@@ -163,15 +189,18 @@ impl Book {
         let mut loss = Loss::default();
         self.own.clear();
         for message in std::mem::take(&mut self.open).into_values() {
-            let Some(id) = message.id() else { continue };
-            if REPEATABLE.contains(&message.method()) {
+            let Some(id) = message.id().cloned() else { continue };
+            // A node that goes has answered all that it had begun.
+            let was_not_begun = matches!(error, LinkError::NotTaken(_)) && self.may_repeat(&id);
+            if was_not_begun || REPEATABLE.contains(&message.method()) {
                 if message.method() == "initialize" {
                     // It makes its session itself.
                     self.session = Session::default();
                 }
                 loss.again.push(message);
             } else {
-                loss.answers.push(reply::lost(&message, &id.clone(), error));
+                self.repeated.remove(id.as_str());
+                loss.answers.push(reply::lost(&message, &id, error));
             }
         }
         for id in std::mem::take(&mut self.asked) {

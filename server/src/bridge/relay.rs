@@ -24,6 +24,8 @@ use super::{
 const MAX_WAITING: usize = 256;
 /// The longest that a request waits for a connection.
 const WAIT_LIMIT: Duration = Duration::from_secs(15);
+/// While a node goes: between two looks at what has waited too long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to connect: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// After the end of stdin: the longest that calls in flight may take.
@@ -198,10 +200,7 @@ impl Relay {
 
     async fn lose(&mut self, error: &LinkError) -> Result<(), Stop> {
         let loss = self.book.lost(error);
-        let now = Instant::now();
-        for message in loss.again {
-            self.waiting.push_front(Waiting { since: now, message });
-        }
+        loss.again.into_iter().for_each(|message| self.first(message));
         for answer in loss.answers {
             self.tell(answer).await?;
         }
@@ -219,13 +218,15 @@ impl Relay {
             }
             restoring = Some(Instant::now() + RESTORE_LIMIT);
         }
+        // The node goes: it ends the connection once it has answered what runs there.
+        let mut looks = None;
         loop {
             if self.ended.is_some() && self.waiting.is_empty() && self.book.is_clear() {
                 return Served::Stop(Stop::Done);
             }
             let overdue = self.ended.map(|since| since + END_LIMIT);
             let stop = tokio::select! {
-                room = sender.reserve(), if restoring.is_none() && !self.waiting.is_empty() => {
+                room = sender.reserve(), if restoring.is_none() && looks.is_none() && !self.waiting.is_empty() => {
                     let Ok(room) = room else { continue };
                     if let Some(Waiting { message, .. }) = self.waiting.pop_front()
                         && self.book.goes_out(&message)
@@ -241,20 +242,35 @@ impl Relay {
                     Some(Incoming::Message(bytes)) => match self.book.came(bytes) {
                         Came::Pass(bytes) => self.tell(bytes).await,
                         Came::Swallowed => Ok(()),
+                        Came::Refused(message) => {
+                            self.first(*message);
+                            looks = Some(Instant::now() + LOOK_EVERY);
+                            Ok(())
+                        }
                         Came::Restored => {
                             restoring = None;
                             self.restored();
                             Ok(())
                         }
                     },
-                    Some(Incoming::Failed { id, error }) => match self.book.failed(&id, &error) {
-                        Some(answer) => self.tell(answer).await,
-                        None => Ok(()),
+                    Some(Incoming::Failed { id, error }) => match self.book.taken_back(&id, &error) {
+                        Some(message) => {
+                            self.first(message);
+                            Ok(())
+                        }
+                        None => match self.book.failed(&id, &error) {
+                            Some(answer) => self.tell(answer).await,
+                            None => Ok(()),
+                        },
                     },
                     Some(Incoming::Closed(error)) => return Served::Lost(error),
                     None => return Served::Lost(LinkError::Lost("it was closed".to_owned())),
                 },
                 () = until(restoring) => return Served::Lost(LinkError::Deadline(RESTORE_LIMIT)),
+                () = until(looks) => {
+                    looks = Some(Instant::now() + LOOK_EVERY);
+                    self.refuse(&LinkError::NotTaken("the node shuts down".to_owned()), WAIT_LIMIT).await
+                }
                 () = until(overdue) => Err(Stop::Overdue),
                 () = self.to_client.closed() => Err(Stop::Done),
             };
@@ -266,10 +282,12 @@ impl Relay {
 
     /// What makes the rest of a session goes out before what waits.
     fn restored(&mut self) {
-        let now = Instant::now();
-        for message in self.book.restored().into_iter().rev() {
-            self.waiting.push_front(Waiting { since: now, message });
-        }
+        self.book.restored().into_iter().rev().for_each(|message| self.first(message));
+    }
+
+    /// This goes out before what waits.
+    fn first(&mut self, message: Outgoing) {
+        self.waiting.push_front(Waiting { since: Instant::now(), message });
     }
 }
 

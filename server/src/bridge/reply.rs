@@ -40,6 +40,7 @@ pub fn was_not_sent(error: &LinkError) -> bool {
         | LinkError::Ca(_)
         | LinkError::Token
         | LinkError::Rejected(_)
+        | LinkError::NotTaken(_)
         | LinkError::Busy(_) => true,
         LinkError::Refused { .. }
         | LinkError::Lost(_)
@@ -58,6 +59,7 @@ pub fn is_permanent(error: &LinkError) -> bool {
         LinkError::Rejected(error) => error.code == RpcError::UNAUTHENTICATED || error.code == RpcError::POLICY_DENIED,
         LinkError::Unreachable { .. }
         | LinkError::Lost(_)
+        | LinkError::NotTaken(_)
         | LinkError::TooLarge(_)
         | LinkError::Deadline(_)
         | LinkError::Busy(_) => false,

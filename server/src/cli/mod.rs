@@ -3,6 +3,7 @@
 pub mod admin;
 mod audit;
 mod cluster;
+mod connections;
 pub mod context;
 pub mod documents;
 pub mod endpoint;
@@ -102,6 +103,9 @@ enum Command {
     /// Stop calls on every node at once, and let them through again.
     #[command(subcommand)]
     KillSwitch(kill_switch::KillSwitchCommand),
+    /// List and end what users let plugins do in their names.
+    #[command(subcommand)]
+    Connections(connections::ConnectionsCommand),
     /// Look at plugins' tools, approve their definitions, take them out of use.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -192,6 +196,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cluster(command) => cluster::run(command).await,
         Command::Plugin(command) => plugin::run(command).await,
         Command::KillSwitch(command) => kill_switch::run(command).await,
+        Command::Connections(command) => connections::run(command).await,
         Command::Tools(args) => using::tools(args).await,
         Command::Call(args) => using::call(args).await,
         Command::Bridge(args) => bridge::run(args).await,

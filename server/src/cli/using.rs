@@ -120,7 +120,7 @@ async fn answered(client: &Client, terminal: Terminal, params: RawObject) -> any
         }
         let mut responses = RawObject::new();
         for (key, request) in object.get_object("inputRequests").unwrap_or_default().iter() {
-            let request = RawObject::parse(request).unwrap_or_default();
+            let request = RawObject::parse(&request).unwrap_or_default();
             let method = request.get_text("method").unwrap_or_default();
             let answer = terminal.answer(method, request.get("params")).await;
             responses.set(&key, answer.map_err(|error| failed(ClientError::Rpc(error)))?);

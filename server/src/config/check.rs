@@ -2,11 +2,14 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 
-use provost_control_api::identity::{DEFAULT_LIFE, MIN_LIFE};
+use provost_control_api::identity::{AgentNameRule, AgentNames, DEFAULT_LIFE, MIN_LIFE};
 use provost_data_serve::bodies::{Identities, Privacy, RedactionPolicy};
 use provost_sealed::Keep;
 
-use super::{AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile, audit::AuditFile};
+use super::{
+    AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile, audit::AuditFile, file::AgentNamesFile,
+};
+use crate::node::doors::AgentTls;
 
 /// Shortest time that grants hold unconfirmed: an election and a reconnection must fit into it.
 const MIN_GRANTS_SECONDS: u64 = 5;
@@ -172,6 +175,15 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     }
     let keys = keys(&file, &data_dir, &mut say);
     let agents = super::data_plane::check(&file.data_plane, &data_dir, &mut say);
+    if file.tls.dir.is_some() && agents.tls.as_ref().is_some_and(AgentTls::is_of_cluster) {
+        let text = "is \"cluster\", but the operator certifies the nodes (tls.dir): write certificate and key";
+        say("data_plane.tls.issuer", text.to_owned());
+    }
+    let rule = |r: &AgentNamesFile| AgentNameRule { nodes: r.nodes.clone(), names: r.names.clone() };
+    let agent_names = AgentNames::new(file.agent_names.iter().map(rule).collect()).unwrap_or_else(|problem| {
+        say("agent_names", problem);
+        AgentNames::default()
+    });
     let egress = super::data_plane::egress(&file.data_plane.egress, &mut say);
     let mut audit = super::audit::check(&file.audit, roles.contains(&Role::AuditLog), &mut say);
     audit.privacy = privacy(&file.audit, &mut say);
@@ -200,6 +212,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         min_voters,
         remove_dead_after,
         certificate_ttl,
+        agent_names,
         grants_max_age: (grants_seconds > 0).then(|| Duration::from_secs(grants_seconds)),
         agents,
         egress,
@@ -290,6 +303,18 @@ mod tests {
         assert_eq!(of(0).unwrap().grants_max_age, None);
         assert_eq!(of(90).unwrap().grants_max_age, Some(Duration::from_secs(90)));
         assert_eq!(of(4).unwrap_err(), ["timings.grants_max_age_seconds"]);
+    }
+
+    #[test]
+    fn names_for_agents_are_rules_and_need_the_clusters_ca() {
+        let rules = "[[agent_names]]\nnodes = ['dp-*']\nnames = ['mcp.example.com']\n";
+        assert_ne!(read(&format!("{GOOD}{rules}")).unwrap().agent_names, AgentNames::default());
+        let bad = format!("{GOOD}[[agent_names]]\nnodes = ['dp-*']\nnames = ['*']\n");
+        assert_eq!(read(&bad).unwrap_err(), ["agent_names"]);
+        let of_cluster = "[data_plane]\nhosts = ['mcp.example.com']\n[data_plane.tls]\nissuer = 'cluster'\n";
+        assert!(read(&format!("{GOOD}{of_cluster}")).is_ok());
+        let both = read(&format!("{GOOD}{of_cluster}[tls]\ndir = '/t'\n"));
+        assert_eq!(both.unwrap_err(), ["data_plane.tls.issuer"]);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
+use provost_control_api::identity::MAX_AGENT_NAMES;
 use provost_types::PrivateRange;
+use provost_wire::tls::HostName;
 use serde::Deserialize;
 
 use crate::{
@@ -71,13 +73,27 @@ pub struct AgentTlsFile {
     pub certificate: Option<PathBuf>,
     /// A PEM file that only the server's user can read: its private key.
     pub key: Option<PathBuf>,
+    /// In their place: `cluster`, whose CA then certifies the node for its `hosts` and the host of `public_url`,
+    /// as far as `[[agent_names]]` of the control plane lets it.
+    pub issuer: Option<AgentIssuer>,
     /// For one machine, in their place: where to put the certificate of a CA that is made here.
     pub local_ca: Option<PathBuf>,
     /// A PEM file: the authorities of certificates by which agents may authenticate. Default: none.
     pub client_ca: Option<PathBuf>,
+    /// PEM or DER files: the revocation lists of those authorities. Default: nothing is revoked. With any there
+    /// must be one of each authority in a chain. Both these and `client_ca` are read again when they change.
+    pub client_crl: Vec<PathBuf>,
     /// `optional`: who shows no certificate sends a token; `required`: no connection without one. Default:
     /// `optional`.
     pub client_auth: Option<ClientAuth>,
+}
+
+/// Who certifies the node for agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentIssuer {
+    /// The cluster's CA.
+    Cluster,
 }
 
 /// Whether agents must show a certificate.
@@ -90,13 +106,18 @@ pub enum ClientAuth {
 }
 
 pub(super) fn check(file: &DataPlaneFile, data_dir: &Path, say: &mut impl FnMut(&'static str, String)) -> AgentConfig {
-    let tls = file.tls.as_ref().and_then(|tls| match (&tls.certificate, &tls.key, &tls.local_ca) {
-        (Some(certificate), Some(key), None) => {
+    let tls = file.tls.as_ref().and_then(|tls| match (&tls.certificate, &tls.key, &tls.local_ca, tls.issuer) {
+        (None, None, None, Some(AgentIssuer::Cluster)) => Some(AgentTls::ClusterCa { names: names(file, say) }),
+        (Some(certificate), Some(key), None, None) => {
             Some(AgentTls::Files(TlsFiles { certificate: certificate.clone(), key: key.clone() }))
         }
-        (None, None, Some(ca)) => Some(AgentTls::LocalCa { certificate: ca.clone(), keys: data_dir.join("keys") }),
+        (None, None, Some(ca), None) => {
+            Some(AgentTls::LocalCa { certificate: ca.clone(), keys: data_dir.join("keys") })
+        }
         _ => {
-            say("data_plane.tls", "needs certificate and key, two PEM files; or, for one machine, local_ca".to_owned());
+            let text =
+                "needs certificate and key, two PEM files; or issuer = \"cluster\"; or, for one machine, local_ca";
+            say("data_plane.tls", text.to_owned());
             None
         }
     });
@@ -141,10 +162,39 @@ fn leaving(file: &DataPlaneFile, say: &mut impl FnMut(&'static str, String)) -> 
     Leaving { drain, notice }
 }
 
+/// The names to be certified for.
+fn names(file: &DataPlaneFile, say: &mut impl FnMut(&'static str, String)) -> Vec<HostName> {
+    let mut names = Vec::new();
+    for (key, read) in
+        (file.hosts.iter().filter(|h| *h != "*").map(|h| ("data_plane.hosts", HostName::of_authority(h))))
+            .chain(file.public_url.iter().map(|url| ("data_plane.public_url", HostName::of_url(url))))
+    {
+        match read {
+            Ok(name) if names.contains(&name) => {}
+            Ok(name) => names.push(name),
+            Err(cause) => say(key, format!("{cause}; data_plane.tls.issuer certifies the node by it")),
+        }
+    }
+    if names.is_empty() || names.len() > MAX_AGENT_NAMES {
+        let text =
+            format!("must name 1 to {MAX_AGENT_NAMES} hosts, for which data_plane.tls.issuer certifies the node");
+        say("data_plane.hosts", text);
+    }
+    names
+}
+
 fn client_ca(tls: &AgentTlsFile, say: &mut impl FnMut(&'static str, String)) -> Option<ClientCa> {
     match (&tls.client_ca, tls.client_auth) {
-        (Some(file), auth) => Some(ClientCa { file: file.clone(), required: auth == Some(ClientAuth::Required) }),
-        (None, None) => None,
+        (Some(file), auth) => {
+            let required = auth == Some(ClientAuth::Required);
+            Some(ClientCa { file: file.clone(), lists: tls.client_crl.clone(), required })
+        }
+        (None, None) => {
+            if !tls.client_crl.is_empty() {
+                say("data_plane.tls.client_crl", "needs client_ca, whose certificates it revokes".to_owned());
+            }
+            None
+        }
         (None, Some(_)) => {
             say("data_plane.tls.client_auth", "needs client_ca, a PEM file with the authorities of agents".to_owned());
             None
@@ -171,6 +221,13 @@ mod tests {
         assert_eq!(read("[tls]\ncertificate = '/c'\nkey = '/k'\n").unwrap().tls, Some(AgentTls::Files(files)));
         let local = AgentTls::LocalCa { certificate: "/ca".into(), keys: "/d/keys".into() };
         assert_eq!(read("[tls]\nlocal_ca = '/ca'\n").unwrap().tls, Some(local));
+        let cluster = |hosts: &str| read(&format!("{hosts}[tls]\nissuer = 'cluster'\n")).map(|c| c.tls.unwrap());
+        let names = ["mcp.example.com", "192.0.2.1"].map(|n| n.parse().unwrap()).to_vec();
+        let given = "hosts = ['*', 'mcp.example.com:8443', '192.0.2.1']\npublic_url = 'https://MCP.example.com'\n";
+        assert_eq!(cluster(given).unwrap(), AgentTls::ClusterCa { names });
+        assert_eq!(cluster("hosts = ['*']\n").unwrap_err(), ["data_plane.hosts"]);
+        assert_eq!(cluster("hosts = ['a', 'b c']\n").unwrap_err(), ["data_plane.hosts"]);
+        assert_eq!(read("[tls]\nissuer = 'cluster'\nlocal_ca = '/ca'\n").unwrap_err(), ["data_plane.tls"]);
         for bad in ["[tls]\n", "[tls]\ncertificate = '/c'\n", "[tls]\nkey = '/k'\nlocal_ca = '/ca'\n"] {
             assert_eq!(read(bad).unwrap_err(), ["data_plane.tls"], "{bad}");
         }
@@ -178,10 +235,13 @@ mod tests {
         assert_eq!(read("max_calls = 64\n").unwrap().max_calls, Some(64));
         assert_eq!(read("public_url = 'mcp.example.com'\n").unwrap_err(), ["data_plane.public_url"]);
         let clients = |text: &str| read(&format!("[tls]\nlocal_ca = '/ca'\n{text}")).map(|c| c.client_ca);
-        let ca = |required| Ok(Some(ClientCa { file: "/a".into(), required }));
+        let ca = |required| Ok(Some(ClientCa { file: "/a".into(), lists: Vec::new(), required }));
         assert_eq!(clients(""), Ok(None));
         assert_eq!(clients("client_ca = '/a'\n"), ca(false));
         assert_eq!(clients("client_ca = '/a'\nclient_auth = 'optional'\n"), ca(false));
+        let lists = clients("client_ca = '/a'\nclient_crl = ['/l', '/m']\n").unwrap().unwrap().lists;
+        assert_eq!(lists, [Path::new("/l"), Path::new("/m")]);
+        assert_eq!(clients("client_crl = ['/l']\n").unwrap_err(), ["data_plane.tls.client_crl"]);
         assert_eq!(clients("client_ca = '/a'\nclient_auth = 'required'\n"), ca(true));
         assert_eq!(clients("client_auth = 'required'\n"), Err(vec!["data_plane.tls.client_auth"]));
         assert!(toml::from_str::<DataPlaneFile>("[tls]\nclient_auth = 'maybe'\n").is_err());

@@ -32,6 +32,9 @@ pub struct ServerFile {
     pub tls: TlsFile,
     /// The key that wraps data keys.
     pub keys: KeysFile,
+    /// Control plane: by which names agents may know which data-plane nodes, where the cluster's CA certifies
+    /// them. Default: no node. Write the same in the files of all control-plane nodes.
+    pub agent_names: Vec<AgentNamesFile>,
     /// Clocks; change them for slow disks or distant nodes.
     pub timings: TimingsFile,
     /// How many voters there must be.
@@ -68,6 +71,16 @@ pub struct JoinFile {
 pub struct TlsFile {
     /// A folder with `cert.pem`, `key.pem` and `ca.pem`. Default: the cluster's own CA certifies the node.
     pub dir: Option<PathBuf>,
+}
+
+/// `[[agent_names]]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentNamesFile {
+    /// Names of nodes; `dp-*` takes all that begin with `dp-`.
+    pub nodes: Vec<String>,
+    /// DNS names and addresses that they may have; `*.example.com` takes those with one label more.
+    pub names: Vec<String>,
 }
 
 /// `[keys]`.

@@ -16,6 +16,7 @@ pub use file::ServerFile;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use provost_control_api::identity::AgentNames;
 use provost_data_serve::bodies::{Identities, Privacy, RedactionRule};
 use provost_sealed::Keep;
 use provost_wire::tls::{self, NameError, Roles};
@@ -128,6 +129,8 @@ pub struct ServerConfig {
     pub remove_dead_after: Option<Duration>,
     /// Life of the certificates that this control plane signs.
     pub certificate_ttl: Duration,
+    /// Names that it lets nodes have for agents.
+    pub agent_names: AgentNames,
     /// How long grants hold while no control-plane node confirms them; `None`: for ever.
     pub grants_max_age: Option<Duration>,
     /// How agents are served (data plane).

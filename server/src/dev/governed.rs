@@ -80,8 +80,10 @@ impl Governed for Three {
 }
 
 /// A connection that breaks in the middle of a call is `Unknown` or `Cancelled` on this side.
-fn may_be_tried_again(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled)
+fn may_be_tried_again(status: &tonic::Status) -> bool {
+    // All voters are of this build; that the cluster does not know so yet is a matter of moments after its start.
+    let is_early = admin::Failure::of(status).code == "PV-CLUSTER-VERSION";
+    is_early || matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
 }
 
 impl Three {
@@ -100,7 +102,7 @@ impl Three {
             };
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(status) if may_be_tried_again(status.code()) && began.elapsed() < SETTLE_LIMIT => {
+                Err(status) if may_be_tried_again(&status) && began.elapsed() < SETTLE_LIMIT => {
                     tokio::time::sleep(SETTLE_PAUSE).await;
                 }
                 Err(status) => return Err(failed(status)),

@@ -7,11 +7,12 @@ use provost_control_api::{Admission, ControlNode, Secrets};
 use provost_control_state::Problem;
 use provost_data_policy::{PolicyEngine, PolicyProblem};
 use provost_data_serve::{
+    connections::keep_request,
     definitions::{DefinitionPort, ReportFailed},
     quota::{LeasePort, LeaseUnavailable},
 };
-use provost_data_tools::SecretSource;
-use provost_types::{BoxFuture, Kind, Name, SecretRef, Snapshot};
+use provost_data_tools::{ConnectionPort, Keep, KeepFailed, SecretSource};
+use provost_types::{BoxFuture, Kind, Name, PrincipalRef, SealedSecret, SecretRef, Snapshot};
 use provost_wire::{
     governance::ReportDefinitionsRequest,
     node::{LeaseRequest, LeaseResponse},
@@ -91,5 +92,39 @@ impl SecretSource for ControlSecrets {
                 None
             }
         }
+    }
+
+    fn tokens(&self, tenant: &Name, connection: &Name, sealed: &SealedSecret) -> Option<SecretString> {
+        let opened = self.0.open_connection(tenant, connection, sealed);
+        match opened.map(|bytes| std::str::from_utf8(&bytes).map(|text| SecretString::from(text.to_owned()))) {
+            Ok(Ok(text)) => Some(text),
+            Ok(Err(_)) => None,
+            Err(cause) => {
+                tracing::warn!(%tenant, %connection, %cause, "what a user consented to cannot be opened");
+                None
+            }
+        }
+    }
+}
+
+/// Connections kept by a control plane in this process.
+pub struct LocalConnections {
+    pub control: ControlNode,
+    /// This node's name.
+    pub node: String,
+}
+
+impl ConnectionPort for LocalConnections {
+    fn keep<'a>(
+        &'a self,
+        principal: &'a PrincipalRef,
+        plugin: &'a Name,
+        keep: Keep,
+    ) -> BoxFuture<'a, Result<bool, KeepFailed>> {
+        let request = keep_request(&self.node, principal, plugin, keep);
+        Box::pin(async move {
+            let kept = self.control.keep_connection(request).await;
+            kept.map(|kept| kept.taken).map_err(|e| KeepFailed(e.to_string()))
+        })
     }
 }

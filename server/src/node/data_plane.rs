@@ -11,7 +11,7 @@ use provost_data_serve::{
     quota::Quotas,
     siblings::Siblings,
 };
-use provost_data_tools::{SecretSource, Toolbox, ToolboxDeps};
+use provost_data_tools::{ConnectionPort, Connections, SecretSource, Toolbox, ToolboxDeps};
 use provost_types::{AuditSink, Inference, PrincipalRef, PrivateRange, Snapshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -41,6 +41,8 @@ pub struct DataPlaneParts {
     pub bodies: Option<BodyKeeper>,
     /// The other nodes; `None`: there are none.
     pub siblings: Option<Arc<Siblings>>,
+    /// Keeps what users consent to.
+    pub connections: Arc<dyn ConnectionPort>,
     /// Private ranges that plugins may open for themselves.
     pub egress: Vec<PrivateRange>,
 }
@@ -81,12 +83,15 @@ impl DataPlane {
             data_dir,
             bodies,
             siblings,
+            connections,
             egress,
         } = parts;
         let limits = provost_data_tools::Limits { allow_private: egress.into(), ..Default::default() };
         let nodes = siblings.clone().map(|nodes| nodes as Arc<dyn provost_data_tools::Siblings>);
-        let toolbox =
-            Toolbox::new(ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes });
+        let connections = Some(Connections::new(connections, secrets.clone()));
+        let deps =
+            ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes, connections };
+        let toolbox = Toolbox::new(deps);
         if let Some(siblings) = &siblings {
             siblings.attach_toolbox(toolbox.clone());
         }
@@ -121,8 +126,9 @@ impl DataPlane {
             self.node.load().limit(most);
         }
         self.node.known_as(&agents.addresses(ports.address()?));
+        self.node.seals_with(&seal_keys);
         let frontend = Frontend::new(self.node.clone(), agents.front(seal_keys))?;
-        let frontend = frontend.with_schemas(self.node.clone());
+        let frontend = frontend.with_schemas(self.node.clone()).with_consents(self.node.clone());
         let frontend = Arc::new(match &self.siblings {
             Some(siblings) => frontend.with_siblings(siblings.clone()),
             None => frontend,

@@ -9,7 +9,8 @@ use std::{
 };
 
 use provost_data_serve::{ClientCertificates, Doors, FrontendConfig, PlainRule, SealKeys, ServerTls};
-use serde::Serialize;
+use provost_wire::tls::HostName;
+use serde::{Serialize, Serializer};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -26,6 +27,12 @@ const FREE_PORT_TRIES: usize = 16;
 pub enum AgentTls {
     /// Files that somebody else renews. TCP then takes TLS and nothing else.
     Files(TlsFiles),
+    /// The cluster's CA, for these names. TCP then takes TLS and nothing else.
+    ClusterCa {
+        /// DNS names and addresses.
+        #[serde(serialize_with = "as_text")]
+        names: Vec<HostName>,
+    },
     /// An authority of this machine, for `provost dev`: TCP takes plain HTTP, too.
     LocalCa {
         /// Where its certificate is, for clients.
@@ -33,6 +40,17 @@ pub enum AgentTls {
         /// The folder with its key.
         keys: PathBuf,
     },
+}
+
+fn as_text<S: Serializer>(names: &[HostName], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(names.iter().map(ToString::to_string))
+}
+
+impl AgentTls {
+    /// Whether the cluster's CA certifies.
+    pub fn is_of_cluster(&self) -> bool {
+        matches!(self, Self::ClusterCa { .. })
+    }
 }
 
 /// How agents are served.
@@ -106,6 +124,8 @@ impl AgentConfig {
 pub struct AgentPorts {
     tcp: TcpListener,
     udp: Option<UdpSocket>,
+    /// The certificate that the cluster's CA has issued, and what keeps it new.
+    issued: Option<(Arc<Current>, Following)>,
 }
 
 impl AgentPorts {
@@ -119,11 +139,11 @@ impl AgentPorts {
         for _ in 0..FREE_PORT_TRIES {
             let tcp = TcpListener::bind(address).await.map_err(|cause| taken(address, cause))?;
             if tls.is_none() {
-                return Ok(Self { tcp, udp: None });
+                return Ok(Self { tcp, udp: None, issued: None });
             }
             let beside = tcp.local_addr()?;
             match UdpSocket::bind(beside) {
-                Ok(udp) => return Ok(Self { tcp, udp: Some(udp) }),
+                Ok(udp) => return Ok(Self { tcp, udp: Some(udp), issued: None }),
                 Err(cause) if address.port() == 0 => last = Some(taken(beside, cause)),
                 Err(cause) => return Err(taken(beside, cause).into()),
             }
@@ -136,9 +156,14 @@ impl AgentPorts {
         Ok(self.tcp.local_addr()?)
     }
 
+    /// With the certificate that [`AgentTls::ClusterCa`] stands for.
+    pub fn with_certificate(self, issued: (Arc<Current>, Following)) -> Self {
+        Self { issued: Some(issued), ..self }
+    }
+
     /// With what TLS needs. Also gives what keeps the certificate new, and has no end of its own.
     pub fn open(self, tls: Option<&AgentTls>, clients: Option<&ClientCa>) -> anyhow::Result<(Doors, Following)> {
-        let Self { tcp, udp } = self;
+        let Self { tcp, udp, issued } = self;
         let Some(tls) = tls else {
             let doors = Doors { tcp, udp: None, tls: None, plain: PlainRule::Served };
             return Ok((doors, Box::pin(std::future::pending())));
@@ -148,14 +173,28 @@ impl AgentPorts {
                 let (current, following) = Current::start(files.clone().source())?;
                 (current, Box::pin(following), PlainRule::Refused)
             }
+            AgentTls::ClusterCa { .. } => {
+                let none = || anyhow::anyhow!("PV-TLS-AGENTS: no CA of a cluster certifies this node for agents");
+                let (current, following) = issued.ok_or_else(none)?;
+                (current, following, PlainRule::Refused)
+            }
             AgentTls::LocalCa { certificate, keys } => {
                 let ca = LocalCa::open_or_make(keys, certificate)?;
                 let (current, following) = Current::start(ca.source(vec![tcp.local_addr()?.ip()]))?;
                 (current, Box::pin(following), PlainRule::Served)
             }
         };
-        let clients: Option<ClientCertificates> = clients.map(ClientCa::read).transpose()?;
+        let (clients, seen): (Option<ClientCertificates>, _) = clients.map(ClientCa::read).transpose()?.unzip();
         let tls = ServerTls::with_clients(current, clients.as_ref())?;
+        let following: Following = match seen {
+            Some(seen) => {
+                let clients = seen.follow(tls.clone());
+                Box::pin(async move {
+                    tokio::join!(following, clients);
+                })
+            }
+            None => following,
+        };
         Ok((Doors { tcp, udp, tls: Some(tls), plain }, following))
     }
 }

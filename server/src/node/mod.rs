@@ -153,6 +153,10 @@ impl Node {
             ),
             data_dir: config.data_dir.clone(),
             bodies: Some(BodyKeeper::new(audit.subject_keys(), privacy)),
+            connections: Arc::new(adapters::LocalConnections {
+                control: control.clone(),
+                node: config.node_name.clone(),
+            }),
             egress: Vec::new(),
         })?;
 

@@ -11,14 +11,20 @@ use std::{
 };
 
 use provost_control_api::identity::{
-    IdentityError, LocalRenewer, Registry, RemoteRenewer, Renewer, renew_loop, renew_on_authority_change, renew_once,
+    AgentCertificate, CertifyAgents, IdentityError, LocalRenewer, Registry, RemoteRenewer, Renewer, renew_loop,
+    renew_on_authority_change, renew_once,
 };
 use provost_wire::tls::{Identity, follow_operator};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{control::ControlRole, until};
-use crate::{config::ServerConfig, failure::Failure};
+use crate::{
+    agent_tls::{Current, certified_by_cluster},
+    config::ServerConfig,
+    failure::Failure,
+    node::doors::{AgentTls, Following},
+};
 
 /// Between two looks at an operator's files.
 const OPERATOR_LOOK: Duration = Duration::from_secs(5);
@@ -104,6 +110,21 @@ impl Keeper {
         let Some(renewer) = self.renewers.into_iter().next() else { return };
         until(renew_loop(self.identity, self.dir, renewer, now), tasks, stop);
     }
+}
+
+/// The certificate by which agents know this node, where the cluster's CA issues it; and what keeps it new.
+pub async fn for_agents(
+    config: &ServerConfig,
+    identity: &Arc<Identity>,
+    control: Option<&ControlRole>,
+) -> anyhow::Result<Option<(Arc<Current>, Following)>> {
+    let Some(AgentTls::ClusterCa { names }) = &config.agents.tls else { return Ok(None) };
+    let issuer: Arc<dyn CertifyAgents> = match control {
+        Some(control) => Arc::new(LocalRenewer::new(identity.clone(), control.api.certifier().clone())),
+        None => Arc::new(RemoteRenewer::new(identity.clone(), &config.control_plane)?),
+    };
+    let certificate = AgentCertificate::new(config.data_dir.join("agent-tls"), names.clone(), issuer);
+    Ok(Some(certified_by_cluster(certificate).await?))
 }
 
 /// Whether asking again cannot help: the node was removed, or was away for too long.

@@ -52,7 +52,7 @@ impl ControlRole {
         let node = open(config, name.cluster().as_str(), node_id, others, sink).await?;
         let _ = names.node.set(node.clone());
         mark(&marker, node_id)?;
-        let api = ClusterApi::start(&node, config.certificate_ttl, dialled)?;
+        let api = ClusterApi::start(&node, config.certificate_ttl, config.agent_names.clone(), dialled)?;
         Ok(Self { node, api })
     }
 

@@ -12,6 +12,7 @@ use anyhow::Context;
 use provost_control_api::{SealedSource, Secrets};
 use provost_data_serve::{
     bodies::BodyKeeper,
+    connections::GrpcConnections,
     definitions::{DefinitionKeeper, DefinitionPort, GrpcDefinitions, ReportFailed},
     node::Node,
     push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits},
@@ -32,6 +33,7 @@ use tokio_util::{
 use tonic::transport::Channel;
 
 use super::{
+    certificate,
     control::{ControlRole, key_provider},
     epoch,
     seal_keys::SealKeyring,
@@ -97,7 +99,7 @@ impl DataRole {
         let dial = Arc::new(ControlPlane { identity: identity.clone(), nodes: config.control_plane.clone() });
         let leases = Arc::new(ClusterLeases::new(&dial));
         let reports = Arc::new(ClusterReports::new(&dial));
-        let client = PushClient::start(push, dial)?;
+        let client = PushClient::start(push, dial.clone())?;
         let mut states = client.pushed();
         let first = tokio::time::timeout(FIRST_STATE_LIMIT, states.wait_for(Option::is_some)).await;
         let first = first.context("PV-SERVER-NO-STATE: no control-plane node sent a state; is one running?")??.clone();
@@ -117,12 +119,17 @@ impl DataRole {
             definitions: DefinitionKeeper::start(reports, config.node.clone()),
             data_dir: config.data_dir.clone(),
             bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.privacy.0.clone())),
+            connections: Arc::new(GrpcConnections::new(config.node.clone(), channels(&dial))),
             egress: config.egress.clone(),
         })?;
         let _ = counted.set(plane.node().clone());
         let own_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;
         let keyring = SealKeyring::new(secrets, own_key);
         keyring.take(&first.key_ring).await;
+        let http = match certificate::for_agents(config, identity, control).await? {
+            Some(issued) => http.with_certificate(issued),
+            None => http,
+        };
         plane.serve(http, &config.agents, keyring.keys(), tasks, stop)?;
         // The front end is there: others may ask.
         let following = siblings::follow(&siblings, config, identity, control);
@@ -201,6 +208,13 @@ impl Dial for ControlPlane {
         let channel = tls::channel(self.identity.clone(), endpoint, Expect::role(tls::Role::ControlPlane));
         Box::pin(std::future::ready(channel.map_err(DialError::from)))
     }
+}
+
+/// A channel to each control-plane node.
+fn channels(control: &ControlPlane) -> Vec<Channel> {
+    let channel =
+        |address: &String| tls::channel(control.identity.clone(), address, Expect::role(tls::Role::ControlPlane)).ok();
+    control.nodes.iter().filter_map(channel).collect()
 }
 
 /// Exchanges leases with whichever control-plane node answers; a channel reconnects by itself.

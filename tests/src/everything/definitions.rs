@@ -65,7 +65,7 @@ fn with_parameters() -> Vec<(&'static str, &'static str, Value)> {
         (
             "slow",
             "Waits until it is cancelled or the time is over.",
-            object(json!({"ms": {"type": "integer", "minimum": 0}}), json!(["ms"])),
+            object(json!({"ms": {"type": "integer", "minimum": 0}, "id": text}), json!(["ms"])),
         ),
         (
             "blob",
@@ -123,4 +123,24 @@ pub(super) fn tools() -> Result<Vec<Tool>, ErrorData> {
             value(json!({"name": name, "description": described(name, description), "inputSchema": schema}))
         })
         .collect()
+}
+
+/// How the names of further tools begin.
+pub(super) const MORE: &str = "more_";
+
+/// Further tools, each with a schema of its own: for servers with many.
+pub(super) fn more_tools(count: usize) -> Result<Vec<Tool>, ErrorData> {
+    let tool = |n: usize| {
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "text": {"type": "string", "description": "What to look for.", "maxLength": 1_000},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 100 + n},
+            },
+            "required": [],
+        });
+        let description = format!("Tool number {n} of many: it takes a text and a limit, and answers with its name.");
+        value(json!({"name": format!("{MORE}{n:05}"), "description": description, "inputSchema": schema}))
+    };
+    (0..count).map(tool).collect()
 }

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -52,8 +52,12 @@ pub(super) struct Shared {
     pub(super) tasks: TaskManager,
     pub(super) begun: AtomicU64,
     pub(super) cancelled: AtomicU64,
+    /// How often calls of `slow` have begun that gave an id.
+    by_id: std::sync::Mutex<HashMap<String, u32>>,
     streams: Mutex<HashMap<u64, SubscriptionSink>>,
     next_stream: AtomicU64,
+    /// Tools beyond its own.
+    more_tools: Vec<Tool>,
 }
 
 /// The server; clones share their state, one clone serves one session.
@@ -75,15 +79,35 @@ impl Everything {
             tasks: TaskManager::new(),
             begun: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
+            by_id: std::sync::Mutex::default(),
             streams: Mutex::default(),
             next_stream: AtomicU64::new(0),
+            more_tools: Vec::new(),
         };
         Self { era, shared: Arc::new(shared), watched: Arc::default(), counted: Arc::default() }
+    }
+
+    /// The same server with so many more tools, `more_00000` and so on, which answer with their own name.
+    pub fn with_more_tools(mut self, count: usize) -> Result<Self, ErrorData> {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.more_tools = definitions::more_tools(count)?;
+        }
+        Ok(self)
     }
 
     /// The same server for another session.
     pub fn session(&self) -> Self {
         Self { era: self.era, shared: self.shared.clone(), watched: Arc::default(), counted: Arc::default() }
+    }
+
+    /// Counts a call of `slow` by its id.
+    pub(super) fn note_begun(&self, id: String) {
+        *self.shared.by_id.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default() += 1;
+    }
+
+    /// How often calls of `slow` have begun, by the ids that they gave.
+    pub fn begun_by_id(&self) -> HashMap<String, u32> {
+        self.shared.by_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells every open subscription, and the caller's own legacy session.
@@ -153,7 +177,8 @@ impl ServerHandler for Everything {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        definitions::tools().ok()?.into_iter().find(|t| t.name == name)
+        let own = definitions::tools().ok()?.into_iter().find(|t| t.name == name);
+        own.or_else(|| self.shared.more_tools.iter().find(|t| t.name == name).cloned())
     }
 
     async fn list_tools(
@@ -161,7 +186,9 @@ impl ServerHandler for Everything {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        result(json!({"tools": definitions::tools()?, "ttlMs": 60_000, "cacheScope": "public"}))
+        let mut tools = definitions::tools()?;
+        tools.extend_from_slice(&self.shared.more_tools);
+        result(json!({"tools": tools, "ttlMs": 60_000, "cacheScope": "public"}))
     }
 
     async fn call_tool(

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     PIXEL_PNG, SILENCE_WAV,
     ask::{Asked, ask, elicitation, is_modern, required, roots, sampling},
+    definitions::MORE,
     handler::{Change, Everything},
     result, tasks, value,
 };
@@ -76,12 +77,18 @@ pub(super) async fn call(
             text("touched")
         }
         "test_missing_capability" => missing_capability(&cx),
-        "slow" => slow(server, argument("ms").and_then(|v| v.as_u64()).unwrap_or(0), &cx).await,
+        "slow" => {
+            if let Some(id) = argument("id").and_then(|v| v.as_str().map(str::to_owned)) {
+                server.note_begun(id);
+            }
+            slow(server, argument("ms").and_then(|v| v.as_u64()).unwrap_or(0), &cx).await
+        }
         "count_begun" => text(server.shared.begun.load(Ordering::SeqCst).to_string()),
         "count_in_session" => text((server.counted.fetch_add(1, Ordering::SeqCst) + 1).to_string()),
         "count_cancelled" => text(server.shared.cancelled.load(Ordering::SeqCst).to_string()),
         "blob" => text("x".repeat(argument("bytes").and_then(|v| v.as_u64()).unwrap_or(0) as usize)),
         "crash" => std::process::exit(70),
+        more if more.starts_with(MORE) => text(more),
         other => Err(ErrorData::invalid_params(format!("there is no tool `{other}`"), None)),
     }
 }

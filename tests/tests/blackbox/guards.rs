@@ -12,20 +12,20 @@ use crate::{
     ws_client::Socket,
 };
 
-const CARD: &str = "4111 1111 1111 1111";
-const MASKED: &str = "**** **** **** 1111";
+pub(crate) const CARD: &str = "4111 1111 1111 1111";
+pub(crate) const MASKED: &str = "**** **** **** 1111";
 
-fn document(kind: &str, name: &str, spec: &str) -> String {
+pub(crate) fn document(kind: &str, name: &str, spec: &str) -> String {
     format!("---\napiVersion: provost/v1\nkind: {kind}\nmetadata: {{ name: {name}, tenant: acme }}\nspec: {spec}\n")
 }
 
-fn guard(name: &str, spec: &str) -> String {
+pub(crate) fn guard(name: &str, spec: &str) -> String {
     document("Guard", name, spec)
 }
 
 /// A node with one agent `bot` who may use everything: `plugins` of the built-in echo, and a database in
 /// the folder that is returned.
-fn start(plugins: &[&str], more: &str, flags: &[&str]) -> (tempfile::TempDir, Dev) {
+pub(crate) fn start(plugins: &[&str], more: &str, flags: &[&str]) -> (tempfile::TempDir, Dev) {
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("empty.db");
     // An empty file is a database without tables.
@@ -43,16 +43,16 @@ fn start(plugins: &[&str], more: &str, flags: &[&str]) -> (tempfile::TempDir, De
     (dir, Dev::start(Some(&(yaml + more)), flags))
 }
 
-fn echo(dev: &Dev, plugin: &str, text: &str) -> Value {
+pub(crate) fn echo(dev: &Dev, plugin: &str, text: &str) -> Value {
     call_tool(dev, &format!("{plugin}.echo"), json!({ "text": text }))
 }
 
-fn said(answer: &Value) -> &str {
+pub(crate) fn said(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_default()
 }
 
 /// The last record of a tool in this phase.
-fn record(dev: &Dev, tool: &str, phase: &str) -> Value {
+pub(crate) fn record(dev: &Dev, tool: &str, phase: &str) -> Value {
     let output = dev.cli(&["audit", "query", "--json", "--tool", tool]);
     assert!(output.status.success(), "{}", text(&output));
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -60,7 +60,7 @@ fn record(dev: &Dev, tool: &str, phase: &str) -> Value {
     records.rfind(|r| r["record"]["phase"] == phase).unwrap_or_else(|| panic!("no {phase} of {tool}"))
 }
 
-fn body(dev: &Dev, record: &Value) -> String {
+pub(crate) fn body(dev: &Dev, record: &Value) -> String {
     let index = record["index"].to_string();
     let output = dev.cli(&["audit", "show", &index, "--tenant", "acme", "--body"]);
     assert!(output.status.success(), "{}", text(&output));
@@ -285,7 +285,7 @@ fn a_streamed_answer_is_guarded_over_the_borders_of_its_pieces() {
 }
 
 /// What two or more pieces say together: one to three whole words, as a dictionary can hold them.
-fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
+pub(crate) fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
     let is_letter = |at: usize| whole[at..].chars().next().is_some_and(char::is_alphanumeric);
     let places: Vec<usize> = whole.char_indices().map(|(at, _)| at).collect();
     let places = places.as_slice();
@@ -304,7 +304,7 @@ fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
 }
 
 /// The pieces of a streamed answer.
-fn chat(dev: &Dev, body: &Value) -> Vec<String> {
+pub(crate) fn chat(dev: &Dev, body: &Value) -> Vec<String> {
     let url = format!("{}/v1/chat/completions", dev.base());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let text = runtime.block_on(async {

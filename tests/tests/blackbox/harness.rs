@@ -267,7 +267,7 @@ pub fn post(url: &str, token: &str, body: &Value) -> (u16, Value) {
         ("mcp-method".to_owned(), body["method"].as_str().unwrap_or_default().to_owned()),
     ];
     let params = &body["params"];
-    if let Some(name) = params["name"].as_str().or_else(|| params["uri"].as_str()) {
+    if let Some(name) = ["name", "uri", "taskId"].iter().find_map(|key| params[*key].as_str()) {
         headers.push(("mcp-name".to_owned(), name.to_owned()));
     }
     post_raw(url, &headers, body.to_string().into_bytes())

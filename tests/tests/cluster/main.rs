@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
+mod agent_tls;
 mod any_node;
 mod any_node_conformance;
 mod any_node_faults;
@@ -31,6 +32,12 @@ mod audit_scene;
 mod balancer;
 mod certificates;
 mod cluster;
+mod connections;
+#[path = "../blackbox/connections/browser.rs"]
+mod connections_browser;
+#[path = "../blackbox/connections/world.rs"]
+#[allow(dead_code, reason = "the other target uses the rest")]
+mod connections_world;
 mod expired;
 #[path = "../blackbox/files.rs"]
 mod files;
@@ -42,6 +49,7 @@ mod followers;
 mod harness;
 mod history;
 mod kill_switch;
+mod killed;
 mod leader_faults;
 mod linearizable;
 mod linearizable_tests;
@@ -56,6 +64,7 @@ mod quota_flood;
 mod restore;
 mod revisions;
 mod rolling;
+mod rolling_clients;
 mod rug_pull;
 mod secret_canary;
 mod server_process;

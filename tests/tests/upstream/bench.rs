@@ -65,6 +65,7 @@ pub fn toolbox(limits: Limits) -> Arc<Toolbox> {
 pub fn toolbox_among(limits: Limits, siblings: Option<Arc<dyn Siblings>>) -> Arc<Toolbox> {
     Toolbox::new(ToolboxDeps {
         siblings,
+        connections: None,
         secrets: Arc::new(Secrets),
         inference: Arc::new(NoModels),
         data_dir: PathBuf::from("/nonexistent"),

@@ -13,5 +13,6 @@ mod lists;
 mod npm_everything;
 mod oauth;
 mod resilience;
+mod reuse;
 mod several_nodes;
 mod toolbox;

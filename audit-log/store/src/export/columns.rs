@@ -120,4 +120,5 @@ pub(super) const COLUMNS: &[Column] = &[
     column("event_objects", Kind::Json, true, |f| list(&f.record.event_objects)),
     column("event_detail", Kind::Text, true, |f| word(f.record.event_detail.as_deref())),
     column("record", Kind::Json, false, |f| Cell::Text(Some(f.leaf.clone()))),
+    column("guards", Kind::Json, true, |f| list(&f.record.guards)),
 ];

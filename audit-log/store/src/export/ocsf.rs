@@ -261,6 +261,9 @@ fn unmapped(found: &Found) -> Value {
     ];
     let numbers = numbers.into_iter().filter(|(_, n)| *n > 0).map(|(key, n)| (key.to_owned(), Value::from(n)));
     map.extend(numbers);
+    if !record.guards.is_empty() {
+        map.insert("guards".to_owned(), json!(record.guards));
+    }
     Value::Object(map)
 }
 

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec, PluginSpec,
-    PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec, Spec,
-    TenantSpec, ToolAliasSpec, ToolPinsSpec,
+    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec,
+    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec,
+    Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -289,6 +289,7 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::IdentityProvider => spec!(IdentityProvider, IdentityProviderSpec),
         Kind::ToolPins => spec!(ToolPins, ToolPinsSpec),
         Kind::ToolAlias => spec!(ToolAlias, ToolAliasSpec),
+        Kind::Connection => spec!(Connection, ConnectionSpec),
     };
     if kind.is_governance() {
         let text = format!("a {kind} is made by a command and not by a document");
@@ -296,7 +297,7 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
             "kind",
             "PV-DOC-GOVERNANCE",
             text,
-            "use `provost kill-switch` or `provost plugin`",
+            "use `provost kill-switch`, `provost plugin` or `provost connections`",
         ));
         return None;
     }

@@ -5,6 +5,7 @@ use provost_wire::governance::{self as wire, governance_server::Governance};
 use tonic::{Request, Response, Status};
 
 use super::{
+    OfConnections,
     kill_switch::{Selector, Switched, scope},
     pins::{Governed, ToolsOf},
 };
@@ -133,5 +134,21 @@ impl Governance for GovernanceService {
         let caller = caller(&request)?;
         let (of, reason) = tools_of(&caller, request.into_inner())?;
         Ok(governed(self.node.plugin_quarantine(&caller, &of, &reason).await?))
+    }
+
+    async fn revoke_connections(
+        &self,
+        request: Request<wire::RevokeConnectionsRequest>,
+    ) -> Result<Response<wire::RevokedConnectionsResponse>, Status> {
+        let caller = caller(&request)?;
+        let wire::RevokeConnectionsRequest { tenant, principal, plugin, reason } = request.into_inner();
+        let of = OfConnections { tenant: name(&tenant)?, principal: name(&principal)?, plugin: name(&plugin)? };
+        let done = self.node.revoke_connections(&caller, &of, &reason).await?;
+        let revoked = done.connections.into_iter().map(|(tenant, principal, plugin)| wire::RevokedConnection {
+            tenant: tenant.to_string(),
+            principal: principal.to_string(),
+            plugin: plugin.to_string(),
+        });
+        Ok(Response::new(wire::RevokedConnectionsResponse { revision: done.revision.0, revoked: revoked.collect() }))
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use provost_types::Name;
-use provost_wire::tls::{BACKDATE, NodeName, certificate_hash, certificates, encode_pem};
+use provost_wire::tls::{BACKDATE, HostName, NodeName, certificate_hash, certificates, encode_pem};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
@@ -92,6 +92,36 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        self.sign(params, key)
+    }
+
+    /// A certificate by which agents know a node, for these names. It names no node of the cluster (no
+    /// SPIFFE URI, servers only), so that it is good for nothing between nodes.
+    pub fn issue_for_agents(
+        &self,
+        key: &NodeKey,
+        (node, node_id): (&Name, u64),
+        names: &[HostName],
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<String, IdentityError> {
+        let mut params = named(node.as_str());
+        params.serial_number = Some(serial(node_id)?);
+        params.not_before = whole_seconds(now - BACKDATE);
+        params.not_after = whole_seconds(now + life).min(self.not_after);
+        for name in names {
+            params.subject_alt_names.push(match name {
+                HostName::Dns(dns) => SanType::DnsName(dns.as_str().try_into().map_err(ca)?),
+                HostName::Ip(ip) => SanType::IpAddress(*ip),
+            });
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        self.sign(params, key)
+    }
+
+    fn sign(&self, params: CertificateParams, key: &NodeKey) -> Result<String, IdentityError> {
         let signed = params.signed_by(key, &self.issuer).map_err(ca)?;
         Ok(format!("{}{}", encode_pem("CERTIFICATE", signed.der()), self.certificate))
     }

@@ -12,7 +12,7 @@ use provost_control_state::{Authority, Cluster, Member};
 use provost_types::Name;
 use provost_wire::tls::{NodeName, Role, Roles, certificate_hash, certificates};
 
-use super::{Ca, IdentityError, KeySealer, NodeKey, Registry, error::ca};
+use super::{AgentNames, Ca, IdentityError, KeySealer, NodeKey, Registry, error::ca};
 use crate::{ControlError, ErrorKind};
 
 /// The life of a node's certificate unless told otherwise.
@@ -66,6 +66,8 @@ pub struct Certifier {
     registry: Arc<dyn Registry>,
     sealer: Arc<dyn KeySealer>,
     life: Duration,
+    /// By which names agents may know which nodes.
+    agent_names: AgentNames,
     /// The authority opened last, with its id: opening it may ask a remote key provider.
     opened: ArcSwapOption<(u64, Ca)>,
 }
@@ -90,7 +92,16 @@ impl Certifier {
     /// Certificates that live for `life` each. Callers that take it from people insist on
     /// [`MIN_LIFE`].
     pub fn new(registry: Arc<dyn Registry>, sealer: Arc<dyn KeySealer>, life: Duration) -> Self {
-        Self { registry, sealer, life, opened: ArcSwapOption::empty() }
+        Self { registry, sealer, life, agent_names: AgentNames::default(), opened: ArcSwapOption::empty() }
+    }
+
+    /// The same, and lets nodes have certificates of these names for agents.
+    pub fn with_agent_names(self, agent_names: AgentNames) -> Self {
+        Self { agent_names, ..self }
+    }
+
+    pub(super) fn agent_names(&self) -> &AgentNames {
+        &self.agent_names
     }
 
     /// A new authority for a cluster: what to propose, and SHA-256 of its certificate.

@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::SystemTime};
 
 use provost_wire::{
-    node::{RenewRequest, RenewResponse, StandingRequest, StandingResponse, identity_server::Identity},
-    tls::{Certified, NameError, certified_of},
+    node::{
+        CertifyAgentsRequest, CertifyAgentsResponse, RenewRequest, RenewResponse, StandingRequest, StandingResponse,
+        identity_server::Identity,
+    },
+    tls::{Certified, HostName, HostNameError, NameError, certified_of},
 };
 use tonic::{Request, Response, Status};
 
@@ -25,22 +28,50 @@ impl IdentityService {
 
     async fn renew_for(&self, caller: &Certified, request: RenewRequest) -> Result<RenewResponse, ControlError> {
         let now = SystemTime::now();
+        let (key, node) = self.member(caller, &request.csr, now).await?;
+        let issued = self.certifier.certify(&node, &key, now)?;
+        Ok(RenewResponse {
+            certificate: issued.certificate,
+            bundle: issued.bundle,
+            control_plane: issued.control_plane.into_iter().collect(),
+        })
+    }
+
+    /// Who asks for a certificate, by what the group knows now, and the key that it is for.
+    async fn member(
+        &self,
+        caller: &Certified,
+        csr: &[u8],
+        now: SystemTime,
+    ) -> Result<(NodeKey, NodeRecord), ControlError> {
         // Connections outlive certificates; the right to a new one does not.
         if caller.not_after <= now {
             let text = "the certificate of this connection has ended";
             let hint = "connect with the present one, or join again";
             return Err(ControlError::new(ErrorKind::Unauthenticated, "PV-TLS-EXPIRED", text, hint));
         }
-        let key = NodeKey::of_request(&request.csr)?;
+        let key = NodeKey::of_request(csr)?;
         let cluster = self.certifier.registry().confirmed().await?;
         let node_id = standing(&cluster, caller)?.ok_or(NotMember::Unknown)?;
         let member = cluster.members().get(&node_id).ok_or(NotMember::Unknown)?;
-        let issued = self.certifier.certify(&NodeRecord::of(node_id, member)?, &key, now)?;
-        Ok(RenewResponse {
-            certificate: issued.certificate,
-            bundle: issued.bundle,
-            control_plane: issued.control_plane.into_iter().collect(),
-        })
+        Ok((key, NodeRecord::of(node_id, member)?))
+    }
+
+    async fn certify_agents_for(
+        &self,
+        caller: &Certified,
+        request: CertifyAgentsRequest,
+    ) -> Result<CertifyAgentsResponse, ControlError> {
+        let now = SystemTime::now();
+        let (key, node) = self.member(caller, &request.csr, now).await?;
+        let names: Result<Vec<HostName>, HostNameError> = request.names.iter().map(|n| n.parse()).collect();
+        let names = names.map_err(|e| {
+            let hint = "write DNS names or addresses into data_plane.hosts of the node";
+            ControlError::new(ErrorKind::Invalid, "PV-TLS-AGENT-NAMES", e.to_string(), hint)
+        })?;
+        let issued = self.certifier.certify_agents(&node, &key, &names, now)?;
+        tracing::info!(node = %node.name, names = request.names.join(", "), "a certificate for agents was issued");
+        Ok(CertifyAgentsResponse { certificate: issued.certificate, bundle: issued.bundle })
     }
 }
 
@@ -49,6 +80,14 @@ impl Identity for IdentityService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let caller = certified_of(&request).cloned().ok_or(NotMember::NoCertificate).map_err(ControlError::from)?;
         Ok(Response::new(self.renew_for(&caller, request.into_inner()).await?))
+    }
+
+    async fn certify_agents(
+        &self,
+        request: Request<CertifyAgentsRequest>,
+    ) -> Result<Response<CertifyAgentsResponse>, Status> {
+        let caller = certified_of(&request).cloned().ok_or(NotMember::NoCertificate).map_err(ControlError::from)?;
+        Ok(Response::new(self.certify_agents_for(&caller, request.into_inner()).await?))
     }
 
     /// By what this node knows: it answers without a quorum too.

@@ -12,6 +12,8 @@
 //! membership. Every control-plane node can open the CA's key: one that is removed and was hostile
 //! calls for a change of the CA.
 
+mod agent_names;
+mod agents;
 mod ca;
 mod certifier;
 mod csr;
@@ -32,6 +34,8 @@ mod token;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
+pub use agent_names::{AgentNameRule, AgentNames, MAX_AGENT_NAMES};
+pub use agents::{AgentCertificate, CertifyAgents, HeldCertificate};
 pub use ca::Ca;
 pub(crate) use certifier::resealed_key;
 pub use certifier::{Certifier, DEFAULT_LIFE, Issued, MIN_LIFE, NodeRecord};

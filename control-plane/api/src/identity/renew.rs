@@ -34,7 +34,7 @@ const RETRY_MOST: Duration = Duration::from_secs(60);
 /// After a failure once the certificate has ended: peers refuse the node until it has a new one.
 const RETRY_ENDED: Duration = Duration::from_secs(10);
 /// The longest wait for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Gets a certificate for a key.
 #[tonic::async_trait]
@@ -47,7 +47,7 @@ pub trait Renewer: Send + Sync {
 /// certificate, and a connection shows the one that it was made with. After a failure another node is
 /// asked. A certificate that has ended is shown in the request instead (see `Readmit`).
 pub struct RemoteRenewer {
-    identity: Arc<Identity>,
+    pub(super) identity: Arc<Identity>,
     /// What this node was told at its start: what the control plane says of itself may not be
     /// reachable from here.
     configured: Vec<String>,
@@ -69,7 +69,7 @@ impl RemoteRenewer {
         Ok(Self { identity, configured: control_plane.to_vec(), addresses })
     }
 
-    fn addresses(&self) -> MutexGuard<'_, VecDeque<String>> {
+    pub(super) fn addresses(&self) -> MutexGuard<'_, VecDeque<String>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,8 +117,8 @@ impl Renewer for RemoteRenewer {
 /// A control-plane node certifies itself from its own state: it needs no peer and no quorum, so a
 /// cluster that was off for longer than a certificate lives comes back by itself.
 pub struct LocalRenewer {
-    identity: Arc<Identity>,
-    certifier: Arc<Certifier>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) certifier: Arc<Certifier>,
 }
 
 impl LocalRenewer {
@@ -213,19 +213,24 @@ pub async fn renew_on_authority_change<T>(
 
 /// `jitter` is from 0 to 1.
 fn until_renewal(certified: &Certified, now: SystemTime, jitter: f64) -> Duration {
-    let issued = certified.not_before + BACKDATE;
-    let life = certified.not_after.duration_since(issued).unwrap_or_default();
+    renewal_in((certified.not_before, certified.not_after), now, jitter)
+}
+
+/// The same for any certificate that a CA of the cluster signed for so long.
+pub(super) fn renewal_in((not_before, not_after): (SystemTime, SystemTime), now: SystemTime, jitter: f64) -> Duration {
+    let issued = not_before + BACKDATE;
+    let life = not_after.duration_since(issued).unwrap_or_default();
     let at = issued + life.mul_f64(RENEW_AT - JITTER * jitter);
     at.duration_since(now).unwrap_or_default()
 }
 
-fn until_retry(left: Duration, jitter: f64) -> Duration {
+pub(super) fn until_retry(left: Duration, jitter: f64) -> Duration {
     let wait = if left.is_zero() { RETRY_ENDED } else { left / RETRY_SHARE };
     wait.clamp(RETRY_LEAST, RETRY_MOST).mul_f64(1.0 - jitter / 2.0)
 }
 
 /// From 0 to 1. Without randomness there is none: renewal matters more.
-fn jitter() -> f64 {
+pub(super) fn jitter() -> f64 {
     let mut bytes = [0; 4];
     if rand::fill(&mut bytes).is_err() {
         return 0.0;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use provost_control_state::State;
-use provost_types::{Name, Resource, Spec};
+use provost_types::{Kind, Name, Resource};
 
 const FORM_2: &str = "2|";
 
@@ -38,11 +38,26 @@ impl RingKey {
 }
 
 /// What is authenticated with a value: it opens only as what it was sealed as.
-pub(super) fn context(cluster: Option<&str>, tenant: &Name, name: &Name, version: u64, term: u64) -> String {
+pub(super) fn context(cluster: Option<&str>, place: &Place<'_>, version: u64, term: u64) -> String {
+    let Place { kind, tenant, name } = place;
     match cluster {
-        None => format!("Secret|{tenant}|{name}|{version}"),
+        None => format!("{kind}|{tenant}|{name}|{version}"),
         // All but the first part have no bar, so no two facts give one text.
-        Some(cluster) => format!("{cluster}|Secret|{tenant}|{name}|{version}|{term}"),
+        Some(cluster) => format!("{cluster}|{kind}|{tenant}|{name}|{version}|{term}"),
+    }
+}
+
+/// Where a value is sealed: in a resource of this kind and name.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) kind: Kind,
+    pub(super) tenant: &'a Name,
+    pub(super) name: &'a Name,
+}
+
+impl Place<'_> {
+    pub(super) fn what(&self) -> String {
+        format!("{}/{}/{}", self.kind, self.tenant, self.name)
     }
 }
 
@@ -68,10 +83,7 @@ pub(super) fn used_terms(state: &State) -> BTreeSet<u64> {
 }
 
 fn term_of(resource: &Resource) -> Option<u64> {
-    match &resource.spec {
-        Spec::Secret(spec) => spec.sealed.as_ref().map(|s| s.key_term),
-        _ => None,
-    }
+    provost_control_state::sealed(&resource.spec).map(|s| s.key_term)
 }
 
 #[cfg(test)]
@@ -95,14 +107,17 @@ mod tests {
     #[test]
     fn contexts_differ_in_every_part() {
         let (a, b) = (Name::new("a").unwrap(), Name::new("b").unwrap());
+        let at = |kind, tenant, name| Place { kind, tenant, name };
+        let secret = at(Kind::Secret, &a, &b);
         let all = [
-            context(None, &a, &b, 1, 1),
-            context(Some("x"), &a, &b, 1, 1),
-            context(Some("y"), &a, &b, 1, 1),
-            context(Some("x"), &b, &a, 1, 1),
-            context(Some("x"), &a, &b, 2, 1),
-            context(Some("x"), &a, &b, 1, 2),
-            context(Some("x|Secret|a"), &a, &b, 1, 2),
+            context(None, &secret, 1, 1),
+            context(Some("x"), &secret, 1, 1),
+            context(Some("y"), &secret, 1, 1),
+            context(Some("x"), &at(Kind::Secret, &b, &a), 1, 1),
+            context(Some("x"), &at(Kind::Connection, &a, &b), 1, 1),
+            context(Some("x"), &secret, 2, 1),
+            context(Some("x"), &secret, 1, 2),
+            context(Some("x|Secret|a"), &secret, 1, 2),
         ];
         assert_eq!(BTreeSet::from(all.clone()).len(), all.len());
     }

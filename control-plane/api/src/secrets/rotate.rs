@@ -157,7 +157,9 @@ impl ControlNode {
     fn next_batch(&self, state: &State, term: u64, leave: &[provost_types::ResourceKey]) -> Batch {
         let mut batch = Batch::default();
         let mut bytes = 0;
-        for (key, resource) in state.resources().iter().filter(|(key, _)| key.kind == Kind::Secret) {
+        for (key, resource) in
+            state.resources().iter().filter(|(key, _)| matches!(key.kind, Kind::Secret | Kind::Connection))
+        {
             if batch.puts.len() >= MAX_BATCH || bytes >= MAX_BATCH_BYTES {
                 break;
             }
@@ -182,14 +184,17 @@ impl ControlNode {
 
     /// `None`: it has no value, or one under this key or a newer one already.
     fn resealed(&self, state: &State, term: u64, resource: &Resource) -> Option<Result<(Draft, usize), SecretError>> {
-        let (Spec::Secret(spec), Some(tenant)) = (&resource.spec, &resource.metadata.tenant) else { return None };
-        let sealed = spec.sealed.as_ref().filter(|s| s.key_term < term)?;
-        let made = self.inner.secrets.reseal(state, term, tenant, &resource.metadata.name, sealed);
+        let sealed = provost_control_state::sealed(&resource.spec).filter(|s| s.key_term < term)?;
+        let made = self.inner.secrets.reseal(state, term, &resource.key(), sealed);
         Some(made.map(|sealed| {
             let size = sealed.ciphertext.len();
-            let mut spec = spec.clone();
-            spec.sealed = Some(sealed);
-            (Draft { metadata: resource.metadata.clone(), spec: Spec::Secret(spec) }, size)
+            let mut spec = resource.spec.clone();
+            match &mut spec {
+                Spec::Secret(spec) => spec.sealed = Some(sealed),
+                Spec::Connection(spec) => spec.sealed = Some(sealed),
+                _ => {}
+            }
+            (Draft { metadata: resource.metadata.clone(), spec }, size)
         }))
     }
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     KeyProvider, SealedSource, SecretError,
     cipher::{Cipher, random_key},
-    ring::{self, RingKey},
+    ring::{self, Place, RingKey},
 };
 
 /// First byte of what [`Secrets::seal_bytes`] gives.
@@ -55,10 +55,21 @@ impl Secrets {
     pub fn unseal(&self, tenant: &Name, reference: &SecretRef) -> Result<SecretString, SecretError> {
         let name = &reference.secret;
         let (sealed, key) = self.read(tenant, name)?;
-        let value = open(&key, tenant, name, &sealed)?;
+        let value = open(&key, &Place { kind: Kind::Secret, tenant, name }, &sealed)?;
         let what = || SecretError::does_not_open(format!("Secret/{tenant}/{name}"));
         let text = std::str::from_utf8(&value).map_err(|_| what())?;
         Ok(SecretString::from(format!("{}{text}", reference.prefix)))
+    }
+
+    /// The tokens of a connection, as they were sealed in the resource of this name.
+    pub fn open_connection(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        sealed: &SealedSecret,
+    ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let text = self.source.wrapped_key(sealed.key_term).ok_or_else(|| no_key(sealed.key_term))?;
+        open(&*self.key(sealed.key_term, &text)?, &Place { kind: Kind::Connection, tenant, name }, sealed)
     }
 
     fn read(&self, tenant: &Name, name: &Name) -> Result<(SealedSecret, Arc<DataKey>), SecretError> {
@@ -87,11 +98,11 @@ impl Secrets {
         &self,
         cluster: &str,
         state: &State,
-        tenant: &Name,
-        name: &Name,
+        key: &ResourceKey,
         version: u64,
         value: &[u8],
     ) -> Result<(SealedSecret, Option<SealingKey>), SecretError> {
+        let place = place_of(key)?;
         let (term, key, new_key) = match ring::sealing_term(state, cluster) {
             Some(term) => (term, self.key_of(state, term)?, None),
             None => {
@@ -99,7 +110,7 @@ impl Secrets {
                 (made.term, self.key(made.term, &made.wrapped)?, Some(made))
             }
         };
-        Ok((seal(&key, term, tenant, name, version, value)?, new_key))
+        Ok((seal(&key, term, &place, version, value)?, new_key))
     }
 
     /// A new data key, wrapped, to propose.
@@ -113,12 +124,12 @@ impl Secrets {
         &self,
         state: &State,
         term: u64,
-        tenant: &Name,
-        name: &Name,
+        key: &ResourceKey,
         sealed: &SealedSecret,
     ) -> Result<SealedSecret, SecretError> {
-        let value = open(&*self.key_of(state, sealed.key_term)?, tenant, name, sealed)?;
-        seal(&*self.key_of(state, term)?, term, tenant, name, sealed.version, &value)
+        let place = place_of(key)?;
+        let value = open(&*self.key_of(state, sealed.key_term)?, &place, sealed)?;
+        seal(&*self.key_of(state, term)?, term, &place, sealed.version, &value)
     }
 
     /// Seals bytes that are no secret of a tenant, such as the CA's key, under a key of their own
@@ -173,23 +184,28 @@ fn no_key(term: u64) -> SecretError {
     SecretError::does_not_open(format!("the data key of term {term}"))
 }
 
+/// What has no tenant is never sealed.
+fn place_of(key: &ResourceKey) -> Result<Place<'_>, SecretError> {
+    let tenant = key.tenant.as_ref().ok_or_else(|| SecretError::does_not_open(key.to_string()))?;
+    Ok(Place { kind: key.kind, tenant, name: &key.name })
+}
+
 fn seal(
     key: &DataKey,
     key_term: u64,
-    tenant: &Name,
-    name: &Name,
+    place: &Place<'_>,
     version: u64,
     value: &[u8],
 ) -> Result<SealedSecret, SecretError> {
-    let context = ring::context(key.cluster.as_deref(), tenant, name, version, key_term);
+    let context = ring::context(key.cluster.as_deref(), place, version, key_term);
     let ciphertext = STANDARD.encode(key.cipher.seal(context.as_bytes(), value)?);
     Ok(SealedSecret { version, key_term, ciphertext })
 }
 
-fn open(key: &DataKey, tenant: &Name, name: &Name, sealed: &SealedSecret) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let what = format!("Secret/{tenant}/{name}");
+fn open(key: &DataKey, place: &Place<'_>, sealed: &SealedSecret) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let what = place.what();
     let bytes = STANDARD.decode(&sealed.ciphertext).map_err(|_| SecretError::does_not_open(&what))?;
-    let context = ring::context(key.cluster.as_deref(), tenant, name, sealed.version, sealed.key_term);
+    let context = ring::context(key.cluster.as_deref(), place, sealed.version, sealed.key_term);
     key.cipher.open(context.as_bytes(), &bytes, &what)
 }
 

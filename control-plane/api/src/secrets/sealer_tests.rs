@@ -57,6 +57,11 @@ fn get(secrets: &Secrets, tenant: &str, name: &str) -> Result<String, &'static s
     secrets.unseal(&n(tenant), &reference).map(|v| v.expose_secret().to_owned()).map_err(|e| e.code())
 }
 
+/// The secret that is sealed here.
+fn api() -> ResourceKey {
+    ResourceKey { kind: Kind::Secret, tenant: Some(n("acme")), name: n("api") }
+}
+
 #[test]
 fn values_of_both_forms_open_from_a_snapshot_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -102,11 +107,11 @@ fn a_key_of_another_ring_under_the_same_term_is_another_key() {
     let pushed = Arc::new(Pushed::default());
     let secrets = Secrets::new(local(dir.path(), 0x11), pushed.clone());
     let state = State::default();
-    let (first, key) = secrets.seal("a", &state, &n("acme"), &n("api"), 1, b"one").unwrap();
+    let (first, key) = secrets.seal("a", &state, &api(), 1, b"one").unwrap();
     pushed.ring.lock().unwrap().insert(1, key.unwrap().wrapped);
     pushed.put("acme", "api", Some(first));
     assert_eq!(get(&secrets, "acme", "api"), Ok("Bearer one".to_owned()));
-    let (second, key) = secrets.seal("a", &state, &n("acme"), &n("api"), 1, b"two").unwrap();
+    let (second, key) = secrets.seal("a", &state, &api(), 1, b"two").unwrap();
     pushed.ring.lock().unwrap().insert(1, key.unwrap().wrapped);
     pushed.put("acme", "api", Some(second));
     assert_eq!(get(&secrets, "acme", "api"), Ok("Bearer two".to_owned()));
@@ -121,7 +126,7 @@ fn a_cluster_seals_with_a_key_of_its_own() {
         State::from_parts(Revision(9), [], [], Revision(0), keys)
     };
     let term = |state: &State| {
-        let (sealed, new) = secrets.seal("prod", state, &n("acme"), &n("api"), 1, b"x").unwrap();
+        let (sealed, new) = secrets.seal("prod", state, &api(), 1, b"x").unwrap();
         (sealed.key_term, new.map(|k| k.term))
     };
     assert_eq!(term(&ring(&[(1, "2|prod|"), (5, "2|prod|")])), (5, None));

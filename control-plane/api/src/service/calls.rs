@@ -217,6 +217,11 @@ impl Admin for Service {
         Ok(Response::new(wire::RotateKeysResponse { term: done.term, sealed: done.sealed }))
     }
 
+    async fn authorities(&self, request: Request<wire::AuthoritiesRequest>) -> Answer<wire::AuthoritiesResponse> {
+        caller(&request)?;
+        Ok(Response::new(self.authorities_of_cluster()?))
+    }
+
     async fn rotate_ca(&self, request: Request<wire::RotateCaRequest>) -> Answer<wire::RotateCaResponse> {
         let caller = caller(&request)?;
         Ok(Response::new(self.change_ca(&caller, &request.into_inner().step).await?))

@@ -13,7 +13,7 @@ use tonic::Status;
 use super::{Service, convert};
 use crate::{
     Caller, ControlError, ErrorKind, MemberStatus, SubscriberStatus,
-    identity::{Certifier, RotationStep},
+    identity::{Certifier, Registry, RotationStep},
 };
 
 impl Service {
@@ -90,6 +90,17 @@ impl Service {
         };
         let hashes = self.node.rotate_ca(caller, self.certifier()?, step).await?;
         Ok(wire::RotateCaResponse { authorities: hashes.iter().map(hex::encode).collect() })
+    }
+
+    /// For every administrator: what it gives is public.
+    pub(super) fn authorities_of_cluster(&self) -> Result<wire::AuthoritiesResponse, Status> {
+        let bundle = Registry::cluster(&self.node).bundle();
+        if bundle.is_empty() {
+            let text = "the cluster has no CA of its own";
+            let hint = "its operator issues certificates; ask them for the authorities";
+            return Err(ControlError::new(ErrorKind::Refused, "PV-CA-NONE", text, hint).into());
+        }
+        Ok(wire::AuthoritiesResponse { bundle })
     }
 
     fn certifier(&self) -> Result<&Arc<Certifier>, ControlError> {

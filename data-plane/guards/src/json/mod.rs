@@ -12,6 +12,7 @@
 //!   the decoded text holds such escapes again, up to [`LEVELS_MAX`] times.
 //! - Names of members are never changed. What would have to be masked there blocks, and so it is where
 //!   the [`Layout`] says that a value cannot be changed.
+//! - Where values may be given back, two texts are made: what is kept holds tokens, what is sent values.
 //! - A number that holds a protected value becomes a string; a number inside a text that holds JSON
 //!   stays a number.
 //!
@@ -19,20 +20,22 @@
 //! with an exponent.
 
 mod decoded;
-mod edit;
 mod scanner;
+mod spans;
 mod strings;
 mod walk;
 
-use bytes::Bytes;
 use provost_mcp::RawJson;
 
 use crate::{
+    edit::apply,
     guard::{Blocked, Guard},
+    replace::{Form, With},
+    stand_in::{StandIns, Vault},
     tally::Tally,
 };
 
-use edit::{Edit, apply};
+pub use spans::mask_spans;
 use walk::Walk;
 
 /// How often a text is decoded in search of what its escapes hide.
@@ -81,6 +84,9 @@ pub struct JsonInspection {
     /// The text without what is masked or blocked; `None` if nothing is. If it does not pass, this is
     /// what may be recorded of it: names of members are masked too.
     pub rewritten: Option<RawJson>,
+    /// What is sent on, where that is another: tokens that may be given back are opened in it, and what
+    /// may be given back is plain.
+    pub sent: Option<RawJson>,
 }
 
 impl Guard {
@@ -89,18 +95,36 @@ impl Guard {
         self.detectors().is_empty() && self.paths().is_empty()
     }
 
-    /// Judges a JSON text.
+    /// Judges a JSON text. Without a vault what would be tokenised is masked.
     pub fn inspect_json(&self, json: &RawJson, layout: &Layout) -> JsonInspection {
+        self.inspect_json_with(json, layout, None)
+    }
+
+    /// Judges a JSON text, with tokens of this vault.
+    pub fn inspect_json_with(&self, json: &RawJson, layout: &Layout, vault: Option<&dyn Vault>) -> JsonInspection {
         let text = json.as_bytes();
-        let found = self.detectors().scan(text);
-        if found.is_empty() && self.paths().is_empty() && !decoded::may_hide(text) {
+        let mut stand_ins = StandIns::new(vault);
+        let found = self.detectors().scan_beside(text, &mut stand_ins);
+        let opens = self.reveals() && !stand_ins.spots.is_empty();
+        if found.is_empty() && !opens && self.paths().is_empty() && !decoded::may_hide(text) {
             return JsonInspection::default();
         }
-        let walked = Walk::new(self, json, layout, &found).run();
-        let rewritten = (!walked.edits.is_empty()).then(|| {
-            let bytes = Bytes::from(apply(text, walked.edits));
-            RawJson::from_checked(bytes)
+        let walk = |form| Walk::new(self, json, layout, (&found, &stand_ins.spots), With { form, vault }).run();
+        let mut kept = walk(Form::Kept);
+        let changed = |edits: Vec<_>| (!edits.is_empty()).then(|| RawJson::from_checked(apply(text, edits).into()));
+        let rewritten = changed(std::mem::take(&mut kept.edits));
+        let sent = self.reveals().then(|| {
+            let sent = walk(Form::Sent);
+            kept.tally.merge(&sent.given_back);
+            changed(sent.edits).unwrap_or_else(|| json.clone())
         });
-        JsonInspection { tally: walked.tally, blocked: walked.blocked, rewritten }
+        let as_kept = rewritten.as_ref().unwrap_or(json).as_bytes();
+        let sent = sent.filter(|sent| sent.as_bytes() != as_kept);
+        JsonInspection { tally: kept.tally, blocked: kept.blocked, rewritten, sent }
     }
+}
+
+/// What the contents of a string say.
+pub(crate) fn decoded_once(raw: &[u8]) -> Vec<u8> {
+    decoded::Decoded::of(raw, 0).text
 }

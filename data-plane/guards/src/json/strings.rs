@@ -6,15 +6,26 @@ use bytes::Bytes;
 use provost_mcp::{JsonLimits, RawJson};
 
 use super::{
-    Edit, LEVELS_MAX, Layout, Root, apply,
+    LEVELS_MAX, Layout, Root,
     decoded::{Decoded, encode, may_hide},
     walk::{Part, Walk},
 };
-use crate::{finding::Finding, guard::Action, mask, numbers::LOOK_BEHIND};
+use crate::{
+    edit::{Edit, apply},
+    finding::{Finding, extent, groups},
+    guard::Action,
+    kind::{Kind, KindSet},
+    numbers::LOOK_BEHIND,
+    replace::{Form, Written},
+    stand_in::{self, Spot, StandIns},
+};
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     pub(super) fn string(&mut self, part: Part, name: &[u8], inner: Range<usize>) {
         let found = self.pass(inner.end);
+        if self.only_spans {
+            return self.over_string(part, &inner, found);
+        }
         if part == Part::Skipped || self.only_places {
             return;
         }
@@ -22,14 +33,14 @@ impl Walk<'_> {
             return;
         }
         let raw = self.text.get(inner.clone()).unwrap_or_default();
+        self.give_back(part, &inner, found);
         if may_hide(raw) {
             return self.hidden(part, &inner);
         }
+        self.judge(part, found);
         for group in groups(found) {
-            let (start, end) = extent(group);
-            let mut text = self.text.get(start..end).unwrap_or_default().to_vec();
-            if self.hide_in_text(part, group, self.text, start, &mut text) {
-                self.out.edits.push(Edit { start, end, with: text });
+            if let Some((place, with)) = self.guard.instead(self.text, group, Written::InString, self.with) {
+                self.out.edits.push(Edit { start: place.start, end: place.end, with });
             }
         }
     }
@@ -44,18 +55,19 @@ impl Walk<'_> {
         let mut covered: Vec<Range<usize>> = Vec::new();
         for level in 1..=LEVELS_MAX {
             let buf = [before, decoded.text.as_slice(), b"\""].concat();
-            let mut found = self.guard.detectors().scan(&buf);
+            let mut found = self.guard.detectors().scan_beside(&buf, &mut StandIns::new(self.with.vault));
             found.retain(|f| f.start >= before.len() && f.end < buf.len());
             let origin = |at: usize| decoded.origin(at - before.len());
             for group in groups(&found) {
-                let (start, end) = extent(group);
-                let place = origin(start)..origin(end);
+                let whole = extent(group);
+                let place = origin(whole.start)..origin(whole.end);
                 if covered.iter().any(|c| c.start < place.end && place.start < c.end) {
                     continue;
                 }
-                let mut text = buf.get(start..end).unwrap_or_default().to_vec();
-                if self.hide_in_text(part, group, &buf, start, &mut text) {
-                    self.out.edits.push(Edit { start: place.start, end: place.end, with: encode(&text, level) });
+                self.judge(part, group);
+                if let Some((changed, text)) = self.guard.instead(&buf, group, Written::Plain, self.with) {
+                    let (start, end) = (origin(changed.start), origin(changed.end));
+                    self.out.edits.push(Edit { start, end, with: encode(&text, level) });
                 }
                 covered.push(place);
             }
@@ -66,40 +78,56 @@ impl Walk<'_> {
         }
     }
 
-    /// Counts findings, and hides them in `text`, which begins at `offset`. Whether anything was hidden.
-    pub(super) fn hide(&mut self, part: Part, found: &[Finding], offset: usize, text: &mut [u8]) -> bool {
-        let mut hidden = false;
+    /// Counts findings, and notes whether they let the text pass.
+    pub(super) fn judge(&mut self, part: Part, found: &[Finding]) {
         self.guard.tally(found, &mut self.out.tally);
-        let whole = text.to_vec();
-        for finding in found {
-            let action = self.guard.action(finding);
-            self.stop(part, action, finding.kind);
-            let range = finding.start - offset..finding.end - offset;
-            if action > Action::Report
-                && let (Some(value), Some(out)) = (whole.get(range.clone()), text.get_mut(range))
-            {
-                mask::hide_text(value, finding.kind, out);
-                hidden = true;
-            }
-        }
-        hidden
+        found.iter().for_each(|f| self.stop(part, self.guard.action(f), f.kind));
     }
 
-    /// The same in a text: a number that stands there as in JSON stays a number.
-    fn hide_in_text(&mut self, part: Part, found: &[Finding], buf: &[u8], offset: usize, text: &mut [u8]) -> bool {
-        let mut hidden = false;
-        self.guard.tally(found, &mut self.out.tally);
-        for finding in found {
-            let action = self.guard.action(finding);
-            self.stop(part, action, finding.kind);
-            if action > Action::Report
-                && let Some(out) = text.get_mut(finding.start - offset..finding.end - offset)
-            {
-                mask::hide(buf, finding, out);
-                hidden = true;
-            }
+    /// Opens the tokens in a string that may be.
+    fn give_back(&mut self, part: Part, inner: &Range<usize>, found: &[Finding]) {
+        if self.with.form != Form::Sent || !matches!(part, Part::Content | Part::Meta) {
+            return;
         }
-        hidden
+        for spot in self.spots_in(inner).iter().filter(|spot| self.guard.opens(spot, found)) {
+            spot.kinds.iter().for_each(|kind| self.out.given_back.add(kind, Action::Reveal));
+            let escaped = spot.value.bytes().any(|b| b < b' ' || matches!(b, b'"' | b'\\'));
+            let times = 1 + u8::from(escaped && self.is_json(inner));
+            let with = encode(spot.value.as_bytes(), times);
+            self.out.edits.push(Edit { start: spot.outer.start, end: spot.outer.end, with });
+        }
+    }
+
+    fn spots_in(&self, inner: &Range<usize>) -> &'a [Spot] {
+        let first = self.spots.partition_point(|spot| spot.start < inner.start);
+        let rest = self.spots.get(first..).unwrap_or_default();
+        rest.get(..rest.partition_point(|spot| spot.end <= inner.end)).unwrap_or_default()
+    }
+
+    /// Whether a string is itself JSON.
+    fn is_json(&self, inner: &Range<usize>) -> bool {
+        let text = Decoded::of(self.text.get(inner.clone()).unwrap_or_default(), 0).text;
+        matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
+            && RawJson::check(Bytes::from(text), &JsonLimits::RESPONSE).is_ok()
+    }
+
+    /// The token for a whole value, quoted: of a text or a number. One that is a token already stays.
+    pub(super) fn token_of(&self, value: &Range<usize>) -> Option<Vec<u8>> {
+        let raw = self.text.get(value.clone())?;
+        let mut kinds = KindSet::default();
+        kinds.insert(Kind::Path);
+        let token = if raw.starts_with(b"\"") {
+            let inner = value.start + 1..value.end.saturating_sub(1);
+            if self.spots_in(&inner).iter().any(|spot| inner == (spot.start..spot.end)) {
+                return Some(raw.to_vec());
+            }
+            let text = Decoded::of(self.text.get(inner)?, 0).text;
+            stand_in::make(self.with.vault?, kinds, &text, false)?
+        } else {
+            let is_number = std::str::from_utf8(raw).is_ok_and(stand_in::is_number);
+            stand_in::make(self.with.vault.filter(|_| is_number)?, kinds, raw, true)?
+        };
+        Some([b"\"", token.as_slice(), b"\""].concat())
     }
 
     /// Looks into a text that is itself JSON, for protected places. Whether it changed the text, and so
@@ -116,7 +144,9 @@ impl Walk<'_> {
             return false;
         }
         let Ok(json) = RawJson::check(Bytes::from(text), &JsonLimits::RESPONSE) else { return false };
-        let mut walk = Walk::new(self.guard, &json, &Layout::PLAIN, &[]);
+        let mut stand_ins = StandIns::new(self.with.vault);
+        stand_ins.scan(json.as_bytes(), 0, true);
+        let mut walk = Walk::new(self.guard, &json, &Layout::PLAIN, (&[], &stand_ins.spots), self.with);
         walk.only_places = true;
         let walked = walk.run();
         if let Some(blocked) = walked.blocked {
@@ -130,12 +160,14 @@ impl Walk<'_> {
         // The rest of the text is looked at as a text.
         let changed = RawJson::from_checked(Bytes::from(apply(json.as_bytes(), places)));
         let quoted = RawJson::from_text(changed.as_str());
-        let found = self.guard.detectors().scan(quoted.as_bytes());
-        let mut rest = Walk::new(self.guard, &quoted, &Layout::PLAIN, &found);
+        let mut stand_ins = StandIns::new(self.with.vault);
+        let found = self.guard.detectors().scan_beside(quoted.as_bytes(), &mut stand_ins);
+        let mut rest = Walk::new(self.guard, &quoted, &Layout::PLAIN, (&found, &stand_ins.spots), self.with);
         let token = rest.scanner.value();
         rest.string(part, b"", token.start + 1..token.end.saturating_sub(1));
         let rest = rest.out;
         self.out.tally.merge(&rest.tally);
+        self.out.given_back.merge(&rest.given_back);
         if let Some(blocked) = rest.blocked {
             self.out.blocked.get_or_insert(blocked);
         }
@@ -143,25 +175,4 @@ impl Walk<'_> {
         self.out.edits.push(Edit { start: inner.start - 1, end: inner.end + 1, with });
         true
     }
-}
-
-/// Findings that overlap, together.
-fn groups(found: &[Finding]) -> impl Iterator<Item = &[Finding]> {
-    let mut rest = found;
-    std::iter::from_fn(move || {
-        let mut end = rest.first()?.end;
-        let count = rest.iter().skip(1).take_while(|f| {
-            let overlaps = f.start < end;
-            end = end.max(if overlaps { f.end } else { end });
-            overlaps
-        });
-        let (group, after) = rest.split_at(count.count() + 1);
-        rest = after;
-        Some(group)
-    })
-}
-
-fn extent(group: &[Finding]) -> (usize, usize) {
-    let start = group.first().map_or(0, |f| f.start);
-    (start, group.iter().map(|f| f.end).max().unwrap_or(start))
 }

@@ -4,12 +4,15 @@ use std::{borrow::Cow, ops::Range};
 
 use provost_mcp::RawJson;
 
-use super::{Edit, Layout, Root, decoded::Decoded, scanner::Scanner};
+use super::{Layout, Root, decoded::Decoded, scanner::Scanner};
 use crate::{
-    finding::Finding,
+    edit::{Edit, apply_in},
+    finding::{Finding, groups},
     guard::{Action, Blocked, Guard},
     kind::Kind,
     paths::Taken,
+    replace::{Form, With, Written},
+    stand_in::Spot,
     tally::Tally,
 };
 
@@ -34,9 +37,14 @@ pub(super) struct Walk<'a> {
     /// What was found in the bytes as they stand, and how much of it has been passed.
     found: &'a [Finding],
     passed: usize,
+    /// The tokens in the bytes as they stand.
+    pub(super) spots: &'a [Spot],
+    pub(super) with: With<'a>,
     depth: usize,
     /// Nothing is looked for but protected places.
     pub(super) only_places: bool,
+    /// Nothing is looked for: what was found is written over.
+    pub(super) only_spans: bool,
     pub(super) out: Walked,
 }
 
@@ -46,13 +54,34 @@ pub(super) struct Walked {
     pub(super) edits: Vec<Edit>,
     pub(super) tally: Tally,
     pub(super) blocked: Option<Blocked>,
+    /// Values that came out of tokens.
+    pub(super) given_back: Tally,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(guard: &'a Guard, json: &'a RawJson, layout: &'a Layout, found: &'a [Finding]) -> Self {
+    pub(super) fn new(
+        guard: &'a Guard,
+        json: &'a RawJson,
+        layout: &'a Layout,
+        (found, spots): (&'a [Finding], &'a [Spot]),
+        with: With<'a>,
+    ) -> Self {
         let text = json.as_bytes();
-        let scanner = Scanner::new(text);
-        Self { guard, text, layout, scanner, found, passed: 0, depth: 0, only_places: false, out: Walked::default() }
+        let (scanner, out) = (Scanner::new(text), Walked::default());
+        Self {
+            guard,
+            text,
+            layout,
+            scanner,
+            found,
+            passed: 0,
+            spots,
+            with,
+            depth: 0,
+            only_places: false,
+            only_spans: false,
+            out,
+        }
     }
 
     pub(super) fn run(mut self) -> Walked {
@@ -125,24 +154,25 @@ impl<'a> Walk<'a> {
             return self.value(part, taken, name);
         }
         let below = self.guard.paths().step(taken, step);
-        match below.hit {
-            None => self.value(part, &below.taken, name),
-            Some(Action::Report) => {
-                if self.is_something() {
-                    self.out.tally.add(Kind::Path, Action::Report);
-                }
-                self.value(part, &below.taken, name);
+        let Some(action) = below.hit else { return self.value(part, &below.taken, name) };
+        let stays = action == Action::Report || (action == Action::Reveal && self.with.form == Form::Sent);
+        if stays {
+            if self.is_something() {
+                self.out.tally.add(Kind::Path, action);
             }
-            Some(action) => {
-                let there = self.is_something();
-                let range = self.scanner.value();
-                self.pass(range.end);
-                if there {
-                    self.out.tally.add(Kind::Path, action);
-                    self.stop(part, action, Kind::Path);
-                    self.out.edits.push(Edit { start: range.start, end: range.end, with: MASKED.to_vec() });
-                }
-            }
+            return self.value(part, &below.taken, name);
+        }
+        let there = self.is_something();
+        let range = self.scanner.value();
+        self.pass(range.end);
+        if there {
+            self.stop(part, action, Kind::Path);
+            let tokenised = if action < Action::Mask { self.token_of(&range) } else { None };
+            // What no token can stand for is masked.
+            let done = if action == Action::Tokenise && tokenised.is_none() { Action::Mask } else { action };
+            self.out.tally.add(Kind::Path, done);
+            let with = tokenised.unwrap_or_else(|| MASKED.to_vec());
+            self.out.edits.push(Edit { start: range.start, end: range.end, with });
         }
     }
 
@@ -188,7 +218,7 @@ impl<'a> Walk<'a> {
 
     /// Notes that the text does not pass, if so it is.
     pub(super) fn stop(&mut self, part: Part, action: Action, kind: Kind) {
-        if action == Action::Block || (part == Part::Fixed && action > Action::Report) {
+        if action == Action::Block || (part == Part::Fixed && action > Action::Reveal) {
             self.out.blocked.get_or_insert(Blocked { kind });
         }
     }
@@ -200,12 +230,20 @@ impl<'a> Walk<'a> {
 
     fn scalar(&mut self, part: Part, token: Range<usize>) {
         let found = self.pass(token.end);
+        if self.only_spans {
+            return self.over_scalar(part, &token, found);
+        }
         if found.is_empty() || part == Part::Skipped {
             return;
         }
-        let mut text = self.text.get(token.clone()).unwrap_or_default().to_vec();
-        if self.hide(part, found, token.start, &mut text) {
-            let with = [b"\"", text.as_slice(), b"\""].concat();
+        self.judge(part, found);
+        let written = Written::Number(token.start, token.end);
+        let instead = groups(found).filter_map(|group| self.guard.instead(self.text, group, written, self.with));
+        let edits: Vec<Edit> = instead.map(|(place, with)| Edit { start: place.start, end: place.end, with }).collect();
+        if !edits.is_empty() {
+            let mut with = b"\"".to_vec();
+            apply_in(self.text, token.clone(), edits, &mut with);
+            with.push(b'"');
             self.out.edits.push(Edit { start: token.start, end: token.end, with });
         }
     }

@@ -8,4 +8,5 @@ mod json;
 mod masks;
 mod quality;
 mod streams;
+mod tokens;
 mod words;

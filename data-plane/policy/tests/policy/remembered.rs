@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use provost_data_policy::{AccessRequest, Facts, PolicyEngine, SqlFacts, Unknown};
-use provost_types::{Action, Decision};
+use provost_types::{Action, Decision, TokenFacts};
 
 use crate::world::*;
 
@@ -68,6 +68,20 @@ struct Call {
     transport: &'static str,
     is_local: bool,
     sql: Option<bool>,
+    token: Option<usize>,
+}
+
+/// What tokens say: nothing, roles, attributes, and that there is such a caller at all.
+fn tokens() -> [TokenFacts; 6] {
+    let plain = TokenFacts::default();
+    let mut eu = plain.clone();
+    eu.principal.attributes.insert("region".to_owned(), "eu".to_owned());
+    let mut us = eu.clone();
+    us.principal.attributes.insert("region".to_owned(), "us".to_owned());
+    let made = TokenFacts { is_made: true, ..eu.clone() };
+    let of_role = TokenFacts { roles: [name("r1")].into(), ..plain.clone() };
+    let both = TokenFacts { roles: [name("r0")].into(), is_made: true, ..us.clone() };
+    [plain, eu, us, made, of_role, both]
 }
 
 fn calls() -> impl Strategy<Value = Call> {
@@ -76,8 +90,9 @@ fn calls() -> impl Strategy<Value = Call> {
     let arguments = prop::sample::select(&ARGUMENTS[..]);
     let now_ns = prop::sample::select(&TIMES[..]);
     let transport = prop::sample::select(&["http", "quic"][..]);
-    (who, tool, arguments, now_ns, transport, any::<bool>(), any::<Option<bool>>()).prop_map(
-        |(who, tool, arguments, now_ns, transport, is_local, sql)| Call {
+    let token = prop::option::of(0..tokens().len());
+    (who, tool, arguments, now_ns, transport, any::<bool>(), any::<Option<bool>>(), token).prop_map(
+        |(who, tool, arguments, now_ns, transport, is_local, sql, token)| Call {
             who,
             tool,
             arguments,
@@ -85,6 +100,7 @@ fn calls() -> impl Strategy<Value = Call> {
             transport,
             is_local,
             sql,
+            token,
         },
     )
 }
@@ -99,8 +115,9 @@ impl Call {
             client_address: Some(if self.is_local { [127, 0, 0, 1].into() } else { [10, 0, 0, 7].into() }),
         };
         let (tenant, principal) = (name("acme"), name(self.who));
+        let tokens = tokens();
         let request = AccessRequest {
-            token: None,
+            token: self.token.map(|token| &tokens[token]),
             tenant: &tenant,
             principal: &principal,
             action: Action::CallTool,
@@ -197,11 +214,24 @@ fn what_is_remembered_is_kept_while_policy_stays_the_same() {
         call(&engine, "ana", &format!("t.{}", n % 10));
     }
     assert_eq!(engine.remembered(), 10);
+    // What a token says is a part of whom it is remembered for, unless it says very much.
+    let (tenant, ana, facts) = (name("acme"), name("ana"), Facts::default());
+    let mut large = TokenFacts::default();
+    large.principal.attributes.insert("x".to_owned(), "y".repeat(2_000));
+    for (token, remembered) in
+        [(Some(&tokens()[1]), 11), (Some(&tokens()[1]), 11), (Some(&tokens()[2]), 12), (Some(&large), 12)]
+    {
+        let (action, plugin) = (Action::CallTool, Some("t"));
+        let request =
+            AccessRequest { token, tenant: &tenant, principal: &ana, action, plugin, target: "t.1", facts: &facts };
+        engine.decide(&request, NOW);
+        assert_eq!(engine.remembered(), remembered);
+    }
     // A revision that changes nothing about policy keeps what is known.
     let mut same = World::acme().policy("acme", "p", "permit(principal, action, resource);").0;
     same.revision.0 += 1;
     let kept = engine.recompile(&same).unwrap();
-    assert_eq!(kept.remembered(), 10);
+    assert_eq!(kept.remembered(), 12);
     assert_eq!(call(&kept, "ana", "t.9").revision, same.revision, "and says its own revision");
 }
 

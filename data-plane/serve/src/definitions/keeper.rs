@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use provost_data_tools::{Definitions, Toolbox, lint};
+use provost_data_tools::{Definitions, ListKind, Others, Toolbox, lint};
 use provost_types::{DefinitionPolicy, Name};
 use provost_wire::governance::{ReportDefinitionsRequest, SeenTool};
 use tokio::sync::{mpsc, watch};
@@ -48,9 +48,20 @@ struct Looked {
 pub struct DefinitionKeeper {
     node: String,
     looked: Mutex<HashMap<Key, Looked>>,
-    reports: mpsc::Sender<ReportDefinitionsRequest>,
+    reports: mpsc::Sender<Report>,
     /// Which plugins' tools were hidden or shown again.
     changes: watch::Sender<ToolChanges>,
+}
+
+/// What is to be reported. It is made into a request beside the calls: to look at thousands of definitions takes
+/// longer than a call may.
+struct Report {
+    node: String,
+    key: Key,
+    seen: Arc<SeenTools>,
+    pins: Arc<PluginPins>,
+    /// The tools of the tenant's other plugins, as far as they are at hand.
+    others: Vec<(Name, Definitions)>,
 }
 
 impl DefinitionKeeper {
@@ -138,7 +149,13 @@ impl DefinitionKeeper {
             }
         }
         let verdicts: Vec<Verdict> = tools.into_iter().map(|tool| entry.verdict(pins, tool)).collect();
-        entry.report_if_due(pins, &self.reports, |seen| report(&self.node, (tenant, plugin), seen, pins, toolbox));
+        entry.report_if_due(pins, &self.reports, |seen| Report {
+            node: self.node.clone(),
+            key: (tenant.clone(), plugin.clone()),
+            seen: seen.clone(),
+            pins: pins.clone(),
+            others: others(toolbox, tenant, plugin),
+        });
         verdicts
     }
 }
@@ -149,15 +166,15 @@ impl Looked {
     fn report_if_due(
         &mut self,
         pins: &Arc<PluginPins>,
-        reports: &mpsc::Sender<ReportDefinitionsRequest>,
-        make: impl FnOnce(&SeenTools) -> ReportDefinitionsRequest,
+        reports: &mpsc::Sender<Report>,
+        make: impl FnOnce(&Arc<SeenTools>) -> Report,
     ) {
         let again = if pins.policy() == DefinitionPolicy::Trust { AGAIN_TRUSTED } else { AGAIN };
         let is_settled = self.settled.as_ref().is_some_and(|settled| Arc::ptr_eq(settled, pins));
         if is_settled || self.reported.is_some_and(|at| at.elapsed() < again) {
             return;
         }
-        let seen = &*self.seen;
+        let seen = &self.seen;
         let is_wanted = |name: &str| seen.hash(name).is_some_and(|hash| pins.wants(name, hash));
         if !seen.definitions().iter().any(|definition| is_wanted(&definition.name)) {
             self.settled = Some(pins.clone());
@@ -188,50 +205,44 @@ impl Looked {
     }
 }
 
-fn report(
-    node: &str,
-    (tenant, plugin): (&Name, &Name),
-    seen: &SeenTools,
-    pins: &PluginPins,
-    toolbox: &Toolbox,
-) -> ReportDefinitionsRequest {
-    let foreign = toolbox.plugins(tenant);
-    let others: Vec<(String, String)> = foreign
-        .iter()
-        .filter(|other| other.name() != plugin)
-        .flat_map(|other| {
-            let name = other.name().to_string();
-            let tools = other.at_hand(provost_data_tools::ListKind::Tools);
-            tools.iter().map(|tool| (name.clone(), tool.name.clone())).collect::<Vec<_>>()
-        })
-        .collect();
-    let wanted = seen.definitions().iter().filter_map(|definition| {
-        let hash = seen.hash(&definition.name)?;
-        pins.wants(&definition.name, hash).then(|| {
-            let warnings = lint(definition, &others);
-            if !warnings.is_empty() {
-                let (tool, warnings) = (&definition.name, warnings.join("; "));
-                tracing::warn!(%tenant, %plugin, tool, warnings, "a tool's definition looks suspicious");
-            }
-            let mut text = definition.canonical();
-            if text.len() > MAX_DEFINITION_BYTES {
-                text.clear();
-            }
-            SeenTool { name: definition.name.clone(), hash: hash.to_owned(), definition: text, warnings }
-        })
-    });
-    ReportDefinitionsRequest {
-        node: node.to_owned(),
-        tenant: tenant.to_string(),
-        plugin: plugin.to_string(),
-        tools: wanted.take(MAX_REPORTED).collect(),
+fn others(toolbox: &Toolbox, tenant: &Name, plugin: &Name) -> Vec<(Name, Definitions)> {
+    let foreign = toolbox.plugins(tenant).into_iter().filter(|other| other.name() != plugin);
+    foreign.map(|other| (other.name().clone(), other.at_hand(ListKind::Tools))).collect()
+}
+
+impl Report {
+    fn request(&self) -> ReportDefinitionsRequest {
+        let Self { node, key: (tenant, plugin), seen, pins, others } = self;
+        let others = Others::of(others);
+        let wanted = seen.definitions().iter().filter_map(|definition| {
+            let hash = seen.hash(&definition.name)?;
+            pins.wants(&definition.name, hash).then(|| {
+                let warnings = lint(definition, &others);
+                if !warnings.is_empty() {
+                    let (tool, warnings) = (&definition.name, warnings.join("; "));
+                    tracing::warn!(%tenant, %plugin, tool, warnings, "a tool's definition looks suspicious");
+                }
+                let mut text = definition.canonical();
+                if text.len() > MAX_DEFINITION_BYTES {
+                    text.clear();
+                }
+                SeenTool { name: definition.name.clone(), hash: hash.to_owned(), definition: text, warnings }
+            })
+        });
+        ReportDefinitionsRequest {
+            node: node.clone(),
+            tenant: tenant.to_string(),
+            plugin: plugin.to_string(),
+            tools: wanted.take(MAX_REPORTED).collect(),
+        }
     }
 }
 
 /// A report that is not taken is dropped: the next look makes it again.
-async fn send(port: Arc<dyn DefinitionPort>, mut waiting: mpsc::Receiver<ReportDefinitionsRequest>) {
-    while let Some(request) = waiting.recv().await {
-        let plugin = request.plugin.clone();
+async fn send(port: Arc<dyn DefinitionPort>, mut waiting: mpsc::Receiver<Report>) {
+    while let Some(report) = waiting.recv().await {
+        let plugin = report.key.1.to_string();
+        let Ok(request) = tokio::task::spawn_blocking(move || report.request()).await else { continue };
         let sent = tokio::time::timeout(REPORT_LIMIT, port.report(request)).await;
         if let Ok(Err(cause)) = sent {
             tracing::warn!(plugin, %cause, "the control plane did not take what was seen of a plugin's tools");

@@ -37,7 +37,8 @@ pub(crate) struct PinIndex {
 
 impl PinIndex {
     /// Those of a snapshot: of each plugin with an upstream, and of others that were quarantined.
-    pub(crate) fn compile(snapshot: &Snapshot) -> Self {
+    /// What did not change since `before` is taken over as it is, so that what was made of it stays good.
+    pub(crate) fn compile(snapshot: &Snapshot, before: Option<&Self>) -> Self {
         let mut pins: HashMap<(Name, Name), Arc<Resource>> = HashMap::new();
         for resource in snapshot.of_kind(Kind::ToolPins) {
             if let Some(tenant) = &resource.metadata.tenant {
@@ -52,7 +53,9 @@ impl PinIndex {
             let policy = if is_builtin { DefinitionPolicy::Trust } else { spec.definitions.unwrap_or_default() };
             let pinned = pins.remove(&key);
             if !is_builtin || pinned.is_some() {
-                plugins.insert(key, Arc::new(PluginPins { policy, pinned }));
+                let pins = PluginPins { policy, pinned };
+                let kept = before.and_then(|before| before.plugins.get(&key)).filter(|kept| kept.is(&pins)).cloned();
+                plugins.insert(key, kept.unwrap_or_else(|| Arc::new(pins)));
             }
         }
         Self { plugins }
@@ -89,6 +92,15 @@ fn by(quarantine: &Quarantine, what: &str) -> Verdict {
 }
 
 impl PluginPins {
+    fn is(&self, other: &Self) -> bool {
+        let is_same = match (&self.pinned, &other.pinned) {
+            (Some(pinned), Some(other)) => Arc::ptr_eq(pinned, other),
+            (None, None) => true,
+            _ => false,
+        };
+        is_same && self.policy == other.policy
+    }
+
     fn spec(&self) -> Option<&ToolPinsSpec> {
         match &self.pinned.as_ref()?.spec {
             Spec::ToolPins(spec) => Some(spec),

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use provost_data_guards::{Blocked, Guard, GuardStream, Tally};
+use provost_data_guards::{Blocked, Guard, GuardStream, Tally, Vault};
 use provost_mcp::RawJson;
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 pub(super) struct ChatStreams {
     choices: BTreeMap<u64, Text>,
     blocked: Option<Blocked>,
+    vault: Option<Arc<dyn Vault>>,
 }
 
 /// One text.
@@ -24,6 +25,11 @@ struct Text {
 }
 
 impl ChatStreams {
+    /// Texts with tokens of this vault.
+    pub(super) fn new(vault: Option<Arc<dyn Vault>>) -> Self {
+        Self { vault, ..Self::default() }
+    }
+
     /// What was found in all of them.
     pub(super) fn tally(&self) -> Tally {
         let mut all = Tally::default();
@@ -67,10 +73,8 @@ impl ChatStreams {
     /// One choice of a chunk: what of it leaves now, in order.
     fn choice(&mut self, guard: &Arc<Guard>, mut choice: Value) -> Result<Vec<Value>, Blocked> {
         let index = choice.get("index").and_then(Value::as_u64).unwrap_or_default();
-        let text = self
-            .choices
-            .entry(index)
-            .or_insert_with(|| Text { stream: GuardStream::new(guard.clone()), rest: Vec::new() });
+        let stream = || GuardStream::new(guard.clone()).with_vault(self.vault.clone());
+        let text = self.choices.entry(index).or_insert_with(|| Text { stream: stream(), rest: Vec::new() });
         let mut out = Vec::new();
         if let Some(content) = choice.pointer("/delta/content").and_then(Value::as_str) {
             let was_empty = content.is_empty();

@@ -2,34 +2,47 @@
 
 use std::sync::Arc;
 
-use provost_data_guards::{Guard, GuardCall, GuardIndex, GuardTarget, JsonInspection};
+use provost_data_guards::{Guard, GuardCall, GuardIndex, GuardTarget, HoldsRole, JsonInspection, Vault};
 use provost_data_pipeline::{
     Call, CallGuard, Caller, GuardedParams, Operation, Rejection, RejectionKind, Request, Target, Validated,
 };
 use provost_mcp::{RawJson, RawObject};
 use provost_types::GuardDirection;
+use provost_wire::guard::{Direction, Part};
 
 use super::{
     counts::{GuardCounts, written},
+    external::{About, ExternalClients, Outside},
     layouts,
-    watch::Watch,
+    watch::{Watch, Ways},
 };
 
+/// What tokens are made with and for whom they are opened.
+#[derive(Clone)]
+pub(crate) struct Revealing<'a> {
+    /// `None`: the tenant has none.
+    pub(crate) vault: Option<Arc<dyn Vault>>,
+    pub(crate) holds: HoldsRole<'a>,
+}
+
+/// What external guards are asked with.
+pub(crate) struct Asking<'a> {
+    pub(crate) clients: &'a Arc<ExternalClients>,
+    /// Stands for who calls.
+    pub(crate) principal: String,
+}
+
 /// Guards parameters that are about to be sent on, and sets up what watches the call.
-pub(crate) fn guard_in(
-    index: &GuardIndex,
+pub(crate) async fn guard_in(
     counts: &Arc<GuardCounts>,
     call: &Call<Validated>,
-    model: Option<&str>,
+    ways: Ways,
 ) -> Result<GuardedParams, Rejection> {
     let request = call.request();
-    if !index.has_any(&call.caller().principal.tenant) {
+    if ways.is_empty() {
         return Ok(GuardedParams::untouched(request.params.clone()));
     }
-    let target = target(&request.operation, Some(call.target()), model);
-    let arguments = covering(index, call.caller(), target, GuardDirection::Arguments);
-    let results = covering(index, call.caller(), target, GuardDirection::Results);
-    let inspection = inspect(arguments.as_deref(), request);
+    let inspection = inspect(ways.arguments.as_deref(), request, ways.vault.as_deref());
     if let Some(blocked) = inspection.blocked {
         // Counted where it is recorded.
         return Err(Rejection::new(
@@ -41,13 +54,57 @@ pub(crate) fn guard_in(
             ),
         ));
     }
-    counts.add(&inspection.tally);
+    let mut tally = inspection.tally.clone();
     let mut guarded = guarded(request, inspection);
-    if arguments.is_some() || results.is_some() {
-        let watch = Watch::new(&request.operation, arguments, results, counts.clone());
-        guarded.guard = watch.map(|watch| -> Arc<dyn CallGuard> { Arc::new(watch) });
+    if let (Some(outside), Some(layout)) = (&ways.outside_arguments, layouts::params(&request.operation)) {
+        let checked = outside.check(Part::Params, &guarded.params, layout).await;
+        if let Some(stop) = checked.stop {
+            counts.add(&checked.tally);
+            return Err(stop.rejection(false).withholding(written(&checked.tally)));
+        }
+        if let Some(changed) = checked.changed {
+            // What was changed elsewhere is not opened.
+            (guarded.params, guarded.sent) = (changed, None);
+        }
+        tally.merge(&checked.tally);
+        guarded.found = written(&tally);
     }
+    counts.add(&tally);
+    let watch = Watch::new(&request.operation, ways, counts.clone());
+    guarded.guard = watch.map(|watch| -> Arc<dyn CallGuard> { Arc::new(watch) });
     Ok(guarded)
+}
+
+/// The guards that cover a call, and what external ones are told of it.
+pub(crate) fn ways(
+    index: &GuardIndex,
+    call: &Call<Validated>,
+    model: Option<&str>,
+    revealing: Revealing<'_>,
+    asking: &Asking<'_>,
+) -> Ways {
+    let (request, caller) = (call.request(), call.caller());
+    if !index.has_any(&caller.principal.tenant) {
+        return Ways::default();
+    }
+    let target = target(&request.operation, Some(call.target()), model);
+    let inside = |direction| covering(index, caller, target, direction, revealing.holds);
+    let covered = GuardCall { tenant: &caller.principal.tenant, principal: &caller.principal.name, target };
+    let about = Arc::new(About {
+        tenant: caller.principal.tenant.clone(),
+        principal: asking.principal.clone(),
+        method: request.operation.method().to_owned(),
+        target: call.target().full.clone(),
+        call_id: request.call_id.to_string(),
+    });
+    let outside = |way, direction| Outside::new(index.external(&covered, way), asking.clients, &about, direction);
+    Ways {
+        arguments: inside(GuardDirection::Arguments),
+        results: inside(GuardDirection::Results),
+        outside_arguments: outside(GuardDirection::Arguments, Direction::Arguments),
+        outside_results: outside(GuardDirection::Results, Direction::Results),
+        vault: revealing.vault,
+    }
 }
 
 /// What may be recorded of the parameters of a refused call. Where it is not known what the call would
@@ -59,13 +116,15 @@ pub(crate) fn guard_refused(
     touched: Option<&Target>,
     request: &Request,
     model: Option<&str>,
+    vault: Option<Arc<dyn Vault>>,
 ) -> GuardedParams {
     if !index.has_any(&caller.principal.tenant) {
         return GuardedParams::untouched(request.params.clone());
     }
     let target = target(&request.operation, touched, model);
-    let guard = covering(index, caller, target, GuardDirection::Arguments);
-    let inspection = inspect(guard.as_deref(), request);
+    // Nothing is sent on, so nothing is given back.
+    let guard = covering(index, caller, target, GuardDirection::Arguments, &|_| false);
+    let inspection = inspect(guard.as_deref(), request, vault.as_deref());
     counts.add(&inspection.tally);
     guarded(request, inspection)
 }
@@ -75,10 +134,11 @@ fn covering(
     caller: &Caller,
     target: GuardTarget<'_>,
     direction: GuardDirection,
+    holds: HoldsRole<'_>,
 ) -> Option<Arc<Guard>> {
     let principal = &caller.principal;
     let call = GuardCall { tenant: &principal.tenant, principal: &principal.name, target };
-    index.of(&call, direction).filter(|guard| !guard.is_empty())
+    index.of(&call, direction, holds).filter(|guard| !guard.is_empty())
 }
 
 fn target<'a>(operation: &'a Operation, target: Option<&'a Target>, model: Option<&'a str>) -> GuardTarget<'a> {
@@ -94,17 +154,18 @@ fn target<'a>(operation: &'a Operation, target: Option<&'a Target>, model: Optio
     }
 }
 
-fn inspect(guard: Option<&Guard>, request: &Request) -> JsonInspection {
+fn inspect(guard: Option<&Guard>, request: &Request, vault: Option<&dyn Vault>) -> JsonInspection {
     match (guard, layouts::params(&request.operation)) {
-        (Some(guard), Some(layout)) => guard.inspect_json(&request.params, layout),
+        (Some(guard), Some(layout)) => guard.inspect_json_with(&request.params, layout, vault),
         _ => JsonInspection::default(),
     }
 }
 
 fn guarded(request: &Request, inspection: JsonInspection) -> GuardedParams {
-    let JsonInspection { tally, rewritten, .. } = inspection;
+    let JsonInspection { tally, rewritten, sent, .. } = inspection;
     let mut guarded = GuardedParams::untouched(request.params.clone());
     guarded.found = written(&tally);
+    guarded.sent = sent;
     if let Some(rewritten) = rewritten {
         guarded.target = shown_target(&request.operation, &request.params, &rewritten);
         guarded.params = rewritten;

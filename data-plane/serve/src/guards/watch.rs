@@ -3,24 +3,61 @@
 use std::{fmt, sync::Arc};
 
 use parking_lot::Mutex;
-use provost_data_guards::{Blocked, Guard, JsonInspection, Layout, Tally};
-use provost_data_pipeline::{CallGuard, Operation, Rejection, RejectionKind, Reply};
-use provost_mcp::{RawJson, RpcError};
+use provost_data_guards::{Blocked, Guard, JsonInspection, Layout, Tally, Vault};
+use provost_data_pipeline::{CallGuard, ClientLink, GuardedReply, Operation, Rejection, RejectionKind, Reply};
+use provost_mcp::{RawJson, RawObject, RpcError};
+use provost_types::BoxFuture;
+use provost_wire::guard::Part;
 
 use super::{
     chat::ChatStreams,
     counts::{GuardCounts, written},
+    external::{Checked, Outside, Queue, Stop, Waiting, Windows},
     layouts,
 };
 use crate::node::CHUNK;
 
+/// The guards of a call, one way each.
+#[derive(Default)]
+pub(crate) struct Ways {
+    pub(super) arguments: Option<Arc<Guard>>,
+    pub(super) results: Option<Arc<Guard>>,
+    pub(super) outside_arguments: Option<Outside>,
+    pub(super) outside_results: Option<Outside>,
+    /// What tokens are made with, where any are.
+    pub(super) vault: Option<Arc<dyn Vault>>,
+}
+
+impl Ways {
+    pub(super) fn is_empty(&self) -> bool {
+        self.arguments.is_none()
+            && self.results.is_none()
+            && self.outside_arguments.is_none()
+            && self.outside_results.is_none()
+    }
+}
+
 /// The guards of a call, and what they found so far.
 pub(super) struct Watch {
-    arguments: Option<Arc<Guard>>,
-    results: Option<Arc<Guard>>,
+    ways: Ways,
     result: &'static Layout,
     counts: Arc<GuardCounts>,
     state: Mutex<State>,
+    /// What waits for external guards before it goes to the client.
+    queue: Queue,
+}
+
+/// A part of the exchange that may go on.
+struct Passed {
+    sent: RawJson,
+    /// For the log, where that is another.
+    kept: Option<RawJson>,
+}
+
+impl Passed {
+    fn untouched(json: &RawJson) -> Self {
+        Self { sent: json.clone(), kept: None }
+    }
 }
 
 #[derive(Default)]
@@ -30,6 +67,46 @@ struct State {
     /// In all of it, once there was a reply.
     whole: Tally,
     chat: ChatStreams,
+    windows: Windows,
+    /// Why of a stream nothing leaves any more.
+    stop: Option<Stop>,
+}
+
+/// Why something does not pass.
+enum Held {
+    Inside(Blocked),
+    Outside(Stop),
+}
+
+impl From<Blocked> for Held {
+    fn from(blocked: Blocked) -> Self {
+        Held::Inside(blocked)
+    }
+}
+
+impl Held {
+    /// As a question's asker reads it.
+    fn kind(&self) -> String {
+        match self {
+            Held::Inside(blocked) => blocked.kind.to_string(),
+            Held::Outside(_) => "external".to_owned(),
+        }
+    }
+
+    fn rejection(&self) -> Rejection {
+        match self {
+            Held::Inside(blocked) => Rejection::new(
+                RejectionKind::Guarded,
+                "PV-GUARD-BLOCKED",
+                format!(
+                    "the call ran, and its answer is held back: it holds a value of kind {}, which a guard lets \
+                     nobody receive here",
+                    blocked.kind
+                ),
+            ),
+            Held::Outside(stop) => stop.rejection(true),
+        }
+    }
 }
 
 impl fmt::Debug for Watch {
@@ -40,96 +117,194 @@ impl fmt::Debug for Watch {
 
 impl Watch {
     /// `None`: nothing that comes back holds content.
-    pub(super) fn new(
-        operation: &Operation,
-        arguments: Option<Arc<Guard>>,
-        results: Option<Arc<Guard>>,
-        counts: Arc<GuardCounts>,
-    ) -> Option<Self> {
+    pub(super) fn new(operation: &Operation, ways: Ways, counts: Arc<GuardCounts>) -> Option<Self> {
         let result = layouts::result(operation)?;
-        Some(Self { arguments, results, result, counts, state: Mutex::default() })
+        let state = State { chat: ChatStreams::new(ways.vault.clone()), ..State::default() };
+        Some(Self { ways, result, counts, state: Mutex::new(state), queue: Queue::default() })
     }
 
     /// Looks at a part of the exchange; what it may go on as.
-    fn pass(&self, guard: Option<&Guard>, json: &RawJson, layout: &Layout) -> Result<RawJson, Blocked> {
-        let Some(guard) = guard else { return Ok(json.clone()) };
-        let JsonInspection { tally, blocked, rewritten } = guard.inspect_json(json, layout);
+    fn look(&self, guard: Option<&Guard>, json: &RawJson, layout: &Layout) -> Result<Passed, Blocked> {
+        let Some(guard) = guard else { return Ok(Passed::untouched(json)) };
+        let inspection = guard.inspect_json_with(json, layout, self.ways.vault.as_deref());
+        let JsonInspection { tally, blocked, rewritten, sent } = inspection;
         self.state.lock().tally.merge(&tally);
-        match blocked {
-            Some(blocked) => Err(blocked),
-            None => Ok(rewritten.unwrap_or_else(|| json.clone())),
+        blocked.map_or(Ok(()), Err)?;
+        let kept = rewritten.unwrap_or_else(|| json.clone());
+        Ok(match sent {
+            Some(sent) => Passed { sent, kept: Some(kept) },
+            None => Passed { sent: kept, kept: None },
+        })
+    }
+
+    /// The same, and asks external guards. What they change is not opened.
+    async fn pass(
+        &self,
+        (guard, outside): (Option<&Guard>, Option<&Outside>),
+        (part, layout): (Part, &Layout),
+        json: &RawJson,
+    ) -> Result<Passed, Held> {
+        let passed = self.look(guard, json, layout)?;
+        let Some(outside) = outside else { return Ok(passed) };
+        let Checked { changed, tally, stop } =
+            outside.check(part, passed.kept.as_ref().unwrap_or(&passed.sent), layout).await;
+        self.state.lock().tally.merge(&tally);
+        stop.map_or(Ok(()), |stop| Err(Held::Outside(stop)))?;
+        Ok(changed.map_or(passed, |changed| Passed { sent: changed, kept: None }))
+    }
+
+    fn results(&self) -> (Option<&Guard>, Option<&Outside>) {
+        (self.ways.results.as_deref(), self.ways.outside_results.as_ref())
+    }
+
+    async fn error(&self, error: RpcError) -> Result<RpcError, Held> {
+        let mut object = RawObject::new();
+        object.set("message", RawJson::from_text(&error.message));
+        if let Some(data) = &error.data {
+            object.set("data", data.clone());
+        }
+        let passed = self.pass(self.results(), (Part::Error, &layouts::EXCHANGE), &object.finish()).await?;
+        let object = RawObject::parse(&passed.sent).unwrap_or_default();
+        let message = object.get_text("message").unwrap_or_default();
+        Ok(RpcError { code: error.code, message, data: object.get("data") })
+    }
+
+    async fn judge(&self, reply: Reply) -> Result<GuardedReply, Held> {
+        let how = (Part::Result, self.result);
+        match reply {
+            Reply::Result { body, is_error } => {
+                let Passed { sent: body, kept } = self.pass(self.results(), how, &body).await?;
+                Ok(GuardedReply { reply: Reply::Result { body, is_error }, kept })
+            }
+            Reply::InputRequired(body) => {
+                let Passed { sent, kept } = self.pass(self.results(), how, &body).await?;
+                Ok(GuardedReply { reply: Reply::InputRequired(sent), kept })
+            }
+            Reply::Error(error) => self.error(error).await.map(Reply::Error).map(GuardedReply::untouched),
         }
     }
 
-    fn error(&self, guard: &Guard, error: RpcError) -> Result<RpcError, Blocked> {
-        let message = self.pass(Some(guard), &RawJson::from_text(&error.message), &layouts::EXCHANGE)?;
-        let data = error.data.as_ref().map(|data| self.pass(Some(guard), data, &layouts::EXCHANGE)).transpose()?;
-        let message = message.as_text().map(|text| text.into_owned()).unwrap_or_default();
-        Ok(RpcError { code: error.code, message, data })
+    /// What external guards leave of a notification.
+    async fn check_waiting(&self, outside: &Outside, waiting: &Waiting) -> Vec<RawJson> {
+        if waiting.method != CHUNK {
+            let Checked { changed, tally, stop } =
+                outside.check(Part::Notification, &waiting.params, &layouts::NOTIFICATION).await;
+            self.state.lock().tally.merge(&tally);
+            // One that may not pass is left out: the call goes on, and its record counts it.
+            return match stop {
+                Some(_) => Vec::new(),
+                None => vec![changed.unwrap_or_else(|| waiting.params.clone())],
+            };
+        }
+        let looked = {
+            let state = self.state.lock();
+            if state.stop.is_some() {
+                return Vec::new();
+            }
+            state.windows.look(&waiting.params)
+        };
+        let Some(piece) = looked else { return vec![waiting.params.clone()] };
+        let mut changed = None;
+        if let Some(window) = &piece.window {
+            let checked = outside.check(Part::Stream, window, &layouts::EXCHANGE).await;
+            let mut state = self.state.lock();
+            state.tally.merge(&checked.tally);
+            if checked.stop.is_some() {
+                state.stop = checked.stop;
+                return Vec::new();
+            }
+            changed = checked.changed;
+        }
+        self.state.lock().windows.pass(piece, changed)
     }
 
-    fn judge(&self, guard: &Guard, reply: Reply) -> Result<Reply, Blocked> {
-        match reply {
-            Reply::Result { body, is_error } => {
-                let body = self.pass(Some(guard), &body, self.result)?;
-                Ok(Reply::Result { body, is_error })
-            }
-            Reply::InputRequired(body) => self.pass(Some(guard), &body, self.result).map(Reply::InputRequired),
-            Reply::Error(error) => self.error(guard, error).map(Reply::Error),
+    /// Sends what waits.
+    async fn send_waiting(&self, link: &dyn ClientLink) {
+        let Some(outside) = &self.ways.outside_results else { return };
+        while let Some(waiting) = self.queue.first() {
+            let passed = self.check_waiting(outside, &waiting).await;
+            self.queue.take();
+            passed.into_iter().for_each(|params| link.notify(&waiting.method, params));
+        }
+    }
+
+    /// Sends at once, or when external guards have seen it.
+    fn pass_on(&self, method: &str, params: RawJson, send: &mut dyn FnMut(RawJson)) {
+        if self.ways.outside_results.is_none() {
+            return send(params);
+        }
+        if !self.queue.push(method, params) && method == CHUNK {
+            // A text with a hole is another text.
+            let mut state = self.state.lock();
+            state.stop.get_or_insert(Stop::TooFast);
         }
     }
 }
 
 impl CallGuard for Watch {
     fn notify(&self, method: &str, params: RawJson, send: &mut dyn FnMut(RawJson)) {
-        let Some(guard) = &self.results else { return send(params) };
         if method == CHUNK {
-            return self.state.lock().chat.pass(guard, params, send);
+            let Some(guard) = &self.ways.results else { return self.pass_on(method, params, send) };
+            let mut passed = Vec::new();
+            self.state.lock().chat.pass(guard, params, &mut |chunk| passed.push(chunk));
+            return passed.into_iter().for_each(|chunk| self.pass_on(method, chunk, send));
         }
         // One that may not pass is left out: the call goes on, and its record counts it.
-        if let Ok(params) = self.pass(Some(guard), &params, &layouts::NOTIFICATION) {
-            send(params);
+        if let Ok(passed) = self.look(self.ways.results.as_deref(), &params, &layouts::NOTIFICATION) {
+            self.pass_on(method, passed.sent, send);
         }
     }
 
-    fn question(&self, input_requests: &RawJson) -> Result<RawJson, String> {
-        let passed = self.pass(self.results.as_deref(), input_requests, &layouts::EXCHANGE);
-        passed.map_err(|blocked| blocked.kind.to_string())
+    fn relay<'a>(&'a self, link: &'a dyn ClientLink) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.ways.outside_results.is_none() {
+                return std::future::pending().await;
+            }
+            loop {
+                self.send_waiting(link).await;
+                self.queue.came().await;
+            }
+        })
     }
 
-    fn answer(&self, input_responses: RawJson) -> Result<RawJson, String> {
-        let passed = self.pass(self.arguments.as_deref(), &input_responses, &layouts::EXCHANGE);
-        passed.map_err(|blocked| blocked.kind.to_string())
+    fn flush<'a>(&'a self, link: &'a dyn ClientLink) -> BoxFuture<'a, ()> {
+        Box::pin(self.send_waiting(link))
     }
 
-    fn reply(&self, reply: Reply) -> Result<Reply, Rejection> {
-        let whole_text = matches!(reply, Reply::Result { .. });
-        let judged = match &self.results {
-            Some(guard) => self.judge(guard, reply),
-            None => Ok(reply),
-        };
-        let mut state = self.state.lock();
-        state.whole = state.tally.clone();
-        // A reply holds all that was streamed; an error does not.
-        if !whole_text {
-            let streamed = state.chat.tally();
-            state.whole.merge(&streamed);
-        }
-        self.counts.add(&state.whole);
-        let judged = match state.chat.blocked() {
-            Some(blocked) => Err(blocked),
-            None => judged,
-        };
-        judged.map_err(|blocked| {
-            Rejection::new(
-                RejectionKind::Guarded,
-                "PV-GUARD-BLOCKED",
-                format!(
-                    "the call ran, and its answer is held back: it holds a value of kind {}, which a guard lets \
-                     nobody receive here",
-                    blocked.kind
-                ),
-            )
+    fn question<'a>(&'a self, input_requests: &'a RawJson) -> BoxFuture<'a, Result<RawJson, String>> {
+        Box::pin(async move {
+            let how = (Part::Question, &layouts::EXCHANGE);
+            let passed = self.pass(self.results(), how, input_requests).await;
+            passed.map(|passed| passed.sent).map_err(|held| held.kind())
+        })
+    }
+
+    fn answer(&self, input_responses: RawJson) -> BoxFuture<'_, Result<RawJson, String>> {
+        Box::pin(async move {
+            let ways = (self.ways.arguments.as_deref(), self.ways.outside_arguments.as_ref());
+            let passed = self.pass(ways, (Part::Answer, &layouts::EXCHANGE), &input_responses).await;
+            passed.map(|passed| passed.sent).map_err(|held| held.kind())
+        })
+    }
+
+    fn reply(&self, reply: Reply) -> BoxFuture<'_, Result<GuardedReply, Rejection>> {
+        Box::pin(async move {
+            let whole_text = matches!(reply, Reply::Result { .. });
+            let judged = self.judge(reply).await;
+            let mut state = self.state.lock();
+            state.whole = state.tally.clone();
+            // A reply holds all that was streamed; an error does not.
+            if !whole_text {
+                let streamed = state.chat.tally();
+                state.whole.merge(&streamed);
+            }
+            self.counts.add(&state.whole);
+            let streamed = match (state.chat.blocked(), state.stop.take()) {
+                (Some(blocked), _) => Err(Held::Inside(blocked)),
+                (None, Some(stop)) => Err(Held::Outside(stop)),
+                (None, None) => Ok(()),
+            };
+            streamed.and(judged).map_err(|held| held.rejection())
         })
     }
 

@@ -14,7 +14,7 @@ const NO_TOKEN: &str = "PV-AUTH-MISSING";
 pub(super) fn rejection_status(rejection: &Rejection) -> StatusCode {
     match rejection.kind {
         // RFC 6750: the client can ask for more (step-up).
-        RejectionKind::Denied if rejection.challenge.is_some() => StatusCode::FORBIDDEN,
+        RejectionKind::Denied if rejection.challenge().is_some() => StatusCode::FORBIDDEN,
         RejectionKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         RejectionKind::Limited => StatusCode::TOO_MANY_REQUESTS,
         RejectionKind::LimitUnknown | RejectionKind::Overloaded | RejectionKind::AuditUnavailable => {
@@ -69,10 +69,10 @@ fn challenge(rejection: &Rejection, metadata_url: &str) -> Option<String> {
     match rejection.kind {
         RejectionKind::Unauthenticated if rejection.code == NO_TOKEN => {}
         RejectionKind::Unauthenticated => text.push_str("error=\"invalid_token\", "),
-        RejectionKind::Denied if rejection.challenge.is_some() => text.push_str("error=\"insufficient_scope\", "),
+        RejectionKind::Denied if rejection.challenge().is_some() => text.push_str("error=\"insufficient_scope\", "),
         _ => return None,
     }
-    if let Some(challenge) = &rejection.challenge {
+    if let Some(challenge) = rejection.challenge() {
         text.push_str(&format!("scope=\"{}\", ", challenge.scopes.join(" ")));
     }
     text.push_str(&format!("resource_metadata=\"{metadata_url}\""));
@@ -81,15 +81,22 @@ fn challenge(rejection: &Rejection, metadata_url: &str) -> Option<String> {
 
 /// `{"log":…,"index":…,"leafHash":…}`.
 pub(crate) fn receipt_json(receipt: &AuditReceipt) -> RawJson {
-    RawJson::from(serde_json::json!({
-        "log": receipt.log,
-        "index": receipt.index,
-        "leafHash": hex(&receipt.leaf_hash),
-    }))
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Receipt<'a> {
+        log: &'a str,
+        index: u64,
+        leaf_hash: String,
+    }
+    let AuditReceipt { log, index, leaf_hash } = receipt;
+    let receipt = Receipt { log, index: *index, leaf_hash: hex(leaf_hash) };
+    RawJson::from_value(&receipt).unwrap_or(RawJson::EMPTY_OBJECT)
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
 }
 
 /// The URI that an operation reads, for errors about resources.

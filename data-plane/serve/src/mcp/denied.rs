@@ -17,21 +17,21 @@ use crate::{
 };
 
 /// What was refused.
-pub(super) struct Denied<'a> {
+pub(crate) struct Denied<'a> {
     /// The caller, as far as known.
-    pub(super) caller: Option<&'a Caller>,
+    pub(crate) caller: Option<&'a Caller>,
     /// The MCP method.
-    pub(super) method: &'a str,
+    pub(crate) method: &'a str,
     /// Our code.
-    pub(super) code: &'static str,
+    pub(crate) code: &'static str,
     /// One sentence.
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 impl<P: Plane + 'static> Frontend<P> {
     /// Records a refusal. The answer, which gives nothing away, does not wait for it; a record
     /// that fails is logged, since there is no call that could be refused for it.
-    pub(super) fn record_denied(&self, inbound: &Inbound, denied: Denied<'_>) {
+    pub(crate) fn record_denied(&self, inbound: &Inbound, denied: Denied<'_>) {
         let principal = denied.caller.map(|caller| caller.principal.clone());
         let mut event = self.denied_event(inbound, denied);
         let plane = self.plane.clone();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use provost_mcp::{LogLevel, RawJson, RequestId, RpcError};
+use provost_mcp::{LogLevel, RawJson, RequestId, RpcError, notification_message};
 use provost_types::PrincipalRef;
 
 use super::{asks::Asks, sessions::Sessions};
@@ -38,6 +38,13 @@ impl SessionDesk {
         let was_known = self.sessions.known(session).is_some();
         self.sessions.end(&session.into());
         was_known
+    }
+
+    /// Tells the client that an elicitation's address was seen to its end; whether it listens here.
+    pub(crate) fn connected(&self, session: &str, elicitation: &str) -> bool {
+        let params = RawJson::from(serde_json::json!({"elicitationId": elicitation}));
+        let message = notification_message("notifications/elicitation/complete", Some(&params));
+        self.sessions.known(session).is_some_and(|local| local.announce(&message))
     }
 
     /// What one of the session's streams said after an event.

@@ -134,7 +134,7 @@ impl CallLink {
         let requests = RawObject::parse(input_requests).unwrap_or_default();
         let mut waiting = Vec::with_capacity(requests.len());
         for (name, request) in requests.iter() {
-            let request = RawObject::parse(request).unwrap_or_default();
+            let request = RawObject::parse(&request).unwrap_or_default();
             let method = request.get_text("method").unwrap_or_default();
             let params = request.get("params");
             if !capability::may_ask(capabilities, &method, params.as_ref()) {

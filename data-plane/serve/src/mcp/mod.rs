@@ -22,6 +22,7 @@ mod socket;
 
 pub(crate) use answer::{receipt_json, rejection_headers};
 pub(crate) use asks::Asks;
+pub(crate) use denied::Denied;
 pub(crate) use desk::SessionDesk;
 pub(crate) use post::error_response;
 pub use quic::QuicLimits;

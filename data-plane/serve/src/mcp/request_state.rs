@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use provost_mcp::{RawJson, RawObject, RpcError, canonical_bytes};
+use provost_mcp::{RawObject, RpcError, canonical_bytes};
 use provost_types::PrincipalRef;
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ pub(super) fn binding(principal: &PrincipalRef, route: &str, method: &str, param
 /// Checks the shape of a retry's `inputResponses`: an object of objects.
 pub(super) fn check_responses(params: &RawObject) -> Result<(), RpcError> {
     let Some(responses) = params.get("inputResponses") else { return Ok(()) };
-    let good = RawObject::parse(&responses).is_ok_and(|r| r.iter().all(|(_, response)| RawJson::is_object(response)));
+    let good = RawObject::parse(&responses).is_ok_and(|r| r.iter().all(|(_, response)| response.is_object()));
     if good {
         Ok(())
     } else {

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use provost_mcp::LogLevel;
 use provost_types::PrincipalRef;
@@ -105,6 +106,13 @@ impl LocalSession {
     pub(super) fn listeners(&self) -> usize {
         let streams = self.streams.lock();
         streams.1.iter().filter(|s| s.is_listener && !s.outbox.is_finished()).count()
+    }
+
+    /// Says something that concerns no call on one of the GET streams, as the protocol demands: on one only.
+    pub(super) fn announce(&self, message: &Bytes) -> bool {
+        let streams = self.streams.lock();
+        let open = streams.1.iter().find(|s| s.is_listener && !s.outbox.is_finished());
+        open.map(|stream| stream.outbox.push(message)).is_some()
     }
 
     /// Notes a call in flight under its id; `false`: too many, or the id is in use.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use provost_data_guards::GuardIndex;
 use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
-use provost_data_tools::secrets_of;
+use provost_data_tools::{acts_for_users, secrets_of};
 use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
 
 use super::{aliases::AliasIndex, api_keys::ApiKeys, certificates::Certificates};
@@ -88,24 +88,12 @@ impl Compiled {
             let problem = PolicyProblem { key, message, line: None, column: None, hint: None };
             CompileError { revision, problems: vec![problem] }
         })?;
-        let plugin_facts = snapshot
-            .of_kind(Kind::Plugin)
-            .filter_map(|plugin| {
-                let tenant = plugin.metadata.tenant.clone()?;
-                let spec = serde_json::to_vec(&plugin.spec).ok()?;
-                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spec);
-                let digest = Some(hex(digest.as_ref()).into());
-                let secrets = match &plugin.spec {
-                    Spec::Plugin(spec) => secrets_of(spec).iter().map(ToString::to_string).collect(),
-                    _ => Arc::default(),
-                };
-                Some(((tenant, plugin.metadata.name.clone()), PluginFacts { digest, secrets }))
-            })
-            .collect();
+        let plugin_facts = plugin_facts(&snapshot, before);
         let inference = inference_plugins(&snapshot);
         let switches = Arc::new(KillSwitches::compile(&snapshot));
         let priorities = priorities(&snapshot);
-        let (pins, aliases) = (PinIndex::compile(&snapshot), AliasIndex::compile(&snapshot));
+        let pins = PinIndex::compile(&snapshot, before.map(|before| &before.pins));
+        let aliases = AliasIndex::compile(&snapshot);
         Ok(Self {
             snapshot,
             engine,
@@ -157,6 +145,33 @@ impl Compiled {
     pub(super) fn plugins(&self, tenant: &Name) -> Vec<Name> {
         self.snapshot.of_tenant(Kind::Plugin, tenant).map(|p| p.metadata.name.clone()).collect()
     }
+}
+
+/// What records say of each plugin. Those of documents that `before` holds too are taken over.
+fn plugin_facts(snapshot: &Snapshot, before: Option<&Compiled>) -> HashMap<(Name, Name), PluginFacts> {
+    let of = |plugin: &Arc<Resource>| {
+        let key = (plugin.metadata.tenant.clone()?, plugin.metadata.name.clone());
+        let kept = before.filter(|before| {
+            let old = before.snapshot.get(&plugin.key());
+            old.is_some_and(|old| Arc::ptr_eq(old, plugin))
+        });
+        if let Some(facts) = kept.and_then(|before| before.plugin_facts.get(&key)) {
+            return Some((key, facts.clone()));
+        }
+        let spec = serde_json::to_vec(&plugin.spec).ok()?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spec);
+        let digest = Some(hex(digest.as_ref()).into());
+        let secrets = match &plugin.spec {
+            Spec::Plugin(spec) => {
+                let names = secrets_of(spec).into_iter().map(|name| name.to_string());
+                // No secret has such a name: what the caller consented to.
+                names.chain(acts_for_users(spec).then(|| "connection/own".to_owned())).collect()
+            }
+            _ => Arc::default(),
+        };
+        Some((key, PluginFacts { digest, secrets }))
+    };
+    snapshot.of_kind(Kind::Plugin).filter_map(of).collect()
 }
 
 fn priorities(snapshot: &Snapshot) -> HashMap<PrincipalRef, Priority> {

@@ -15,6 +15,7 @@ use super::{
     compiled::Compiled,
     lists::View,
     plane::{Node, execute_request},
+    tasks::{CallHandles, TaskLink},
 };
 
 /// What is said of a list of tools that is not what it was.
@@ -77,6 +78,8 @@ impl View<'_> {
 async fn listen_to(node: &Node, name: Name, filter: ListenFilter, call: &Call<Intended>, link: &dyn ClientLink) {
     let tenant = &call.caller().principal.tenant;
     let request = execute_request(call, Operation::Listen, call.params().clone());
+    let handles = CallHandles::of(&node.tasks, call, &name);
+    let link = &TaskLink { link, handles: &handles };
     while let Some(plugin) = node.toolbox.plugin(tenant, name.as_str()) {
         let heard = tokio::select! {
             heard = plugin.listen(&filter, &request, link) => heard,

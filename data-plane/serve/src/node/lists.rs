@@ -195,7 +195,7 @@ impl<'a> View<'a> {
             let at = |plugin: &str| plugins.iter().position(|(own, _)| own.as_str() == plugin);
             let (plugin, local) = names::split(full, |plugin| at(plugin).is_some())?;
             let place = at(plugin)?;
-            let definition = fetched[place].as_ref().ok()?.iter().find(|d| d.name == local)?;
+            let definition = fetched[place].as_ref().ok()?.named(local)?;
             let plugin = &plugins[place].0;
             let target = (Action::CallTool, Some(plugin.as_str()), full);
             let is_shown = !alias.is_retired(now_ns)

@@ -12,6 +12,7 @@ mod api_keys;
 mod certificates;
 mod coming;
 mod compiled;
+mod consent;
 mod counts;
 mod grants;
 mod limit;
@@ -25,6 +26,7 @@ mod schemas;
 mod step_up;
 mod switches;
 mod target;
+mod tasks;
 
 pub use access::{Judge, Question};
 pub use compiled::{CompileError, Compiled};

@@ -8,6 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
+use provost_data_guards::Vault;
 use provost_data_pipeline::{
     Admitted, Authenticated, Authorization, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold,
     Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Reservation, Resolved,
@@ -26,15 +27,19 @@ use super::{
     access, aliases,
     coming::Coming,
     compiled::Compiled,
+    consent,
     counts::Counts,
     listening, lists,
     load::{self, Load},
     switches,
+    tasks::{CallHandles, TaskHandles, TaskLink},
 };
 use crate::{
+    SealKeys,
     bodies::BodyKeeper,
+    connect::Tickets,
     definitions::DefinitionKeeper,
-    guards::{self, GuardCounts},
+    guards::{self, Asking, ExternalClients, GuardCounts, Revealing, TenantVault},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -75,10 +80,16 @@ pub struct Node {
     pub(super) staleness: Option<(StalenessReader, StalenessLimits)>,
     bodies: Option<BodyKeeper>,
     load: Arc<Load>,
+    external_guards: Arc<ExternalClients>,
+    /// What tokens of guards are sealed with; without, values are masked.
+    token_keys: OnceLock<Arc<SealKeys>>,
     /// A state that is being made ready.
     pub(super) coming: Coming,
     /// Under which agents know the node: the audiences of tokens, each without `/mcp`.
     addresses: OnceLock<Vec<String>>,
+    pub(super) tasks: TaskHandles,
+    /// Addresses that lead users to a consent; set with the keys.
+    pub(super) tickets: OnceLock<Tickets>,
 }
 
 impl Node {
@@ -92,6 +103,7 @@ impl Node {
         });
         let switches = watch::Sender::new(first.switches.clone());
         let current = ArcSwap::from_pointee(first);
+        let external_guards = Arc::new(ExternalClients::new(toolbox.clone()));
         Self {
             current,
             switches,
@@ -106,8 +118,12 @@ impl Node {
             staleness: None,
             bodies: None,
             load: Arc::default(),
+            external_guards,
+            token_keys: OnceLock::new(),
             coming: Coming::default(),
             addresses: OnceLock::new(),
+            tasks: TaskHandles::default(),
+            tickets: OnceLock::new(),
         }
     }
 
@@ -116,6 +132,19 @@ impl Node {
     pub fn known_as(&self, addresses: &[String]) {
         let bare = addresses.iter().map(|address| address.trim_end_matches('/').to_owned()).collect();
         let _ = self.addresses.set(bare);
+    }
+
+    /// Tells the keys under which clients and texts carry things for all nodes; the first telling counts. A node that is
+    /// told none gives handles of tasks that are good at it alone, and masks what guards would tokenise.
+    pub fn seals_with(&self, keys: &Arc<SealKeys>) {
+        let _ = self.token_keys.set(keys.clone());
+        self.tasks.keyed(keys);
+        let _ = self.tickets.set(Tickets::new(keys));
+    }
+
+    /// The address that users are sent to.
+    pub(super) fn first_address(&self) -> Option<&str> {
+        self.addresses.get()?.first().map(String::as_str)
     }
 
     /// With keys to keep bodies under; a node without records calls and nothing of their bodies.
@@ -244,6 +273,12 @@ impl Node {
         }
     }
 
+    /// What the tenant's tokens are made with, if its guards make any.
+    fn vault(&self, compiled: &Compiled, tenant: &Name) -> Option<Arc<dyn Vault>> {
+        let keys = self.token_keys.get().filter(|_| compiled.guards.tokenises(tenant))?;
+        Some(Arc::new(TenantVault::new(keys.clone(), tenant.clone())))
+    }
+
     /// Whether the caller may see the object in lists.
     pub(super) fn may_see(
         &self,
@@ -335,9 +370,17 @@ impl Node {
     ) -> Execution {
         let operation = local_operation(&call.request().operation, &call.target().local);
         let mut request = execute_request(call, operation, call.params().clone());
+        let handles = CallHandles::of(&self.tasks, call, plugin.name());
+        let link = &TaskLink { link, handles: &handles };
+        if consent::needs_consent(&call.request().operation)
+            && let Some(ended) = self.consent_first(plugin, call, &mut request.params).await
+        {
+            return ended;
+        }
         for _ in 0..MAX_INPUT_ROUNDS {
             let execution = plugin.execute(&request, link).await;
-            let Reply::InputRequired(body) = &execution.reply else { return execution };
+            let execution = self.consent_again(plugin, call, &request.params, execution);
+            let Reply::InputRequired(body) = &execution.reply else { return handles.own(execution) };
             match ask(link, call.params(), body).await {
                 None => return execution,
                 Some(Ok(next)) => request.params = next,
@@ -524,9 +567,18 @@ impl Plane for Node {
         self.check_arguments(&call.caller().principal.tenant, call.target(), call.request())
     }
 
-    fn guard_in(&self, snapshot: &Compiled, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
-        let model = model_of(snapshot, call.caller(), call.target(), call.request());
-        guards::guard_in(&snapshot.guards, &self.guard_counts, call, model.as_deref())
+    async fn guard_in(&self, snapshot: &Compiled, call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
+        let caller = call.caller();
+        let model = model_of(snapshot, caller, call.target(), call.request());
+        let PrincipalRef { tenant, name } = &caller.principal;
+        let (token, now_ns) = (caller.token.as_deref(), self.now_ns());
+        let holds = |role: &Name| snapshot.engine.holds_role(tenant, name, token, role, now_ns);
+        let revealing = Revealing { vault: self.vault(snapshot, tenant), holds: &holds };
+        let principal =
+            self.token_keys.get().map(|keys| guards::pseudonym(keys, &caller.principal)).unwrap_or_default();
+        let asking = Asking { clients: &self.external_guards, principal };
+        let ways = guards::ways(&snapshot.guards, call, model.as_deref(), revealing, &asking);
+        guards::guard_in(&self.guard_counts, call, ways).await
     }
 
     fn guard_refused(
@@ -537,7 +589,8 @@ impl Plane for Node {
         request: &Request,
     ) -> GuardedParams {
         let model = target.and_then(|target| model_of(snapshot, caller, target, request));
-        guards::guard_refused(&snapshot.guards, &self.guard_counts, caller, target, request, model.as_deref())
+        let vault = self.vault(snapshot, &caller.principal.tenant);
+        guards::guard_refused(&snapshot.guards, &self.guard_counts, caller, target, request, model.as_deref(), vault)
     }
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {

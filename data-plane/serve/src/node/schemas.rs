@@ -24,6 +24,10 @@ impl ToolSchemas for Node {
             return None;
         }
         let definition = self.toolbox.plugin(tenant, plugin)?.cached_tool(local)?;
+        // Hardly any schema asks for such a header.
+        if !definition.mirrors_arguments() {
+            return None;
+        }
         RawObject::parse(&definition.raw).ok()?.get("inputSchema")
     }
 }

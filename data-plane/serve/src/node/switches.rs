@@ -82,7 +82,9 @@ pub(super) fn check(switches: &KillSwitches, call: &Call<Resolved>) -> Result<()
         None => Ok(()),
         Some(switch) => {
             let error = error(switch);
-            Err(Rejection { error, ..Rejection::new(RejectionKind::Denied, CODE, "") })
+            let mut rejection = Rejection::new(RejectionKind::Denied, CODE, "");
+            rejection.error = error;
+            Err(rejection)
         }
     }
 }

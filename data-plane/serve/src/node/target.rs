@@ -105,7 +105,7 @@ impl Finder<'_> {
             return Ok(target);
         }
         match plugin.tools().await {
-            Ok(tools) if tools.iter().any(|t| t.name == target.local) => {
+            Ok(tools) if tools.named(&target.local).is_some() => {
                 self.node.note_tools(self.compiled, &plugin, &tools);
                 Ok(target)
             }
@@ -138,7 +138,7 @@ impl Finder<'_> {
             return Ok(target);
         }
         match plugin.prompts().await {
-            Ok(prompts) if prompts.iter().any(|p| p.name == target.local) => Ok(target),
+            Ok(prompts) if prompts.named(&target.local).is_some() => Ok(target),
             Ok(_) => Err(unknown()),
             Err(_) => Ok(target),
         }
@@ -158,8 +158,8 @@ impl Finder<'_> {
         self.check_visible(target, unknown())
     }
 
-    /// A task was made by a tool call that policy admitted. Its handle is the upstream's own and says nothing of
-    /// the caller: whoever of the tenant knows it can ask for it.
+    /// A task was made by a tool call that policy admitted. Its handle is bound to that call's principal: to all
+    /// others there is no such task.
     fn task(&self, task: &str) -> Result<Target, Rejection> {
         let unknown = || not_found("PV-TASK-UNKNOWN", format!("Unknown task: {task}"));
         if task.is_empty() {
@@ -170,7 +170,8 @@ impl Finder<'_> {
             Route::Plugin(plugin) => task.strip_prefix(plugin.as_str()).and_then(|rest| rest.strip_prefix('.')),
             Route::Merged => Some(task),
         };
-        let (_, plugin, local) = bare.and_then(|bare| self.split(bare)).ok_or_else(unknown)?;
+        let (_, plugin, handle) = bare.and_then(|bare| self.split(bare)).ok_or_else(unknown)?;
+        let local = self.node.tasks.open(&self.caller.principal, &plugin, &handle).ok_or_else(unknown)?;
         let PluginFacts { digest, secrets } = self.compiled.plugin_facts(self.tenant(), &plugin);
         Ok(Target { plugin: Some(plugin), local, full: task.to_owned(), action: None, plugin_digest: digest, secrets })
     }

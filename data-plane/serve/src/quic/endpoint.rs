@@ -18,10 +18,15 @@ use super::{
     transport::server_config,
 };
 use crate::{
-    Frontend, ServerTls, h3,
+    Frontend, ServerTls,
+    certificate::chain_of_quic,
+    h3,
     mcp::{QuicConnection, QuicLimits},
     tls::MCP_ALPN,
 };
+
+/// CONNECTION_CLOSE: the client's certificate is not taken any more.
+const DISTRUSTED: VarInt = VarInt::from_u32(0x8);
 
 /// Counts something for as long as it lives.
 struct Counted(Arc<AtomicUsize>);
@@ -43,7 +48,7 @@ impl Drop for Counted {
 pub(crate) struct QuicServer {
     endpoint: Endpoint,
     limits: QuicLimits,
-    takes_certificates: bool,
+    tls: ServerTls,
     connections: Arc<AtomicUsize>,
     handshakes: Arc<AtomicUsize>,
 }
@@ -52,30 +57,29 @@ impl QuicServer {
     pub(crate) fn new(socket: UdpSocket, tls: &ServerTls, limits: QuicLimits) -> io::Result<Self> {
         let config = server_config(tls, &limits);
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
-        Ok(Self {
-            endpoint,
-            limits,
-            takes_certificates: tls.takes_certificates,
-            connections: Arc::default(),
-            handshakes: Arc::default(),
-        })
+        Ok(Self { endpoint, limits, tls: tls.clone(), connections: Arc::default(), handshakes: Arc::default() })
     }
 
     /// Takes connections until the front end drains; those that are open then end by themselves.
     pub(crate) async fn serve<P: Plane + 'static>(&self, front: &Arc<Frontend<P>>) {
+        let mut changes = self.tls.changes();
         loop {
             let incoming = tokio::select! {
                 incoming = self.endpoint.accept() => incoming,
+                Ok(()) = changes.changed() => {
+                    self.endpoint.set_server_config(Some(server_config(&self.tls, &self.limits)));
+                    continue;
+                }
                 () = front.draining.cancelled() => return self.endpoint.set_server_config(None),
             };
             let Some(incoming) = incoming else { return };
             if let Some(connecting) = self.admit(incoming) {
                 let (held, shaking) = (Counted::new(&self.connections), Counted::new(&self.handshakes));
-                let (front, limits, certificates) = (front.clone(), self.limits, self.takes_certificates);
+                let (front, limits, tls) = (front.clone(), self.limits, self.tls.clone());
                 // Among the calls: a shutdown waits for what is in flight on the connection.
                 let calls = front.calls.clone();
                 calls.spawn(async move {
-                    Box::pin(serve_connection(front, connecting, limits, certificates, shaking)).await;
+                    Box::pin(serve_connection(front, connecting, limits, tls, shaking)).await;
                     drop(held);
                 });
             }
@@ -108,7 +112,7 @@ async fn serve_connection<P: Plane + 'static>(
     front: Arc<Frontend<P>>,
     mut connecting: Connecting,
     limits: QuicLimits,
-    takes_certificates: bool,
+    tls: ServerTls,
     handshake: Counted,
 ) {
     // Clients that leave are daily business.
@@ -118,12 +122,13 @@ async fn serve_connection<P: Plane + 'static>(
     if said.protocol.as_deref() == Some(MCP_ALPN) {
         // Streams may come before the handshake is complete; each decides what that means for it.
         let Ok((connection, accepted)) = connecting.into_0rtt() else { return };
-        let connection = QuicConnection::new(front, connection, authority, takes_certificates);
+        let shown = connection.clone();
+        let connection = QuicConnection::new(front, connection, authority, tls.takes_certificates());
         let confirmed = connection.confirmed();
         let counting = async move {
             confirmed.cancelled().await;
             drop(handshake);
-            std::future::pending::<()>().await;
+            distrust(&tls, &shown).await;
         };
         tokio::select! {
             () = Box::pin(connection.run(accepted)) => {}
@@ -134,5 +139,17 @@ async fn serve_connection<P: Plane + 'static>(
     // Early data of HTTP/3 waits here, and is taken once it cannot be a replay.
     let Ok(Ok(connection)) = timeout(limits.handshake, connecting).await else { return };
     drop(handshake);
-    Box::pin(h3::serve(front, connection)).await;
+    let shown = connection.clone();
+    tokio::select! {
+        () = Box::pin(h3::serve(front, connection)) => {}
+        () = distrust(&tls, &shown) => {}
+    }
+}
+
+/// Closes a connection whose client's certificate is not taken any more, and never ends: the connection does.
+async fn distrust(tls: &ServerTls, connection: &quinn::Connection) {
+    tls.until_distrusted(chain_of_quic(connection)).await;
+    let reason = b"PV-AUTH-CERTIFICATE: the client certificate is not trusted any more";
+    connection.close(DISTRUSTED, reason);
+    std::future::pending().await
 }

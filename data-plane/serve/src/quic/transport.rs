@@ -31,7 +31,7 @@ pub(super) fn server_config(tls: &ServerTls, limits: &QuicLimits) -> ServerConfi
         .keep_alive_interval(Some(limits.ping_every))
         // Nothing is sent as a datagram.
         .datagram_receive_buffer_size(None);
-    let mut config = ServerConfig::with_crypto(tls.quic.clone());
+    let mut config = ServerConfig::with_crypto(tls.quic());
     config
         .transport_config(Arc::new(transport))
         .migration(true)

@@ -263,6 +263,7 @@ impl Setup {
         let world = Arc::new(World::default());
         let deps = ToolboxDeps {
             siblings: None,
+            connections: None,
             secrets: world.clone(),
             inference: world.clone(),
             data_dir: std::env::temp_dir(),

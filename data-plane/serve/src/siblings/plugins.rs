@@ -212,7 +212,7 @@ impl provost_data_tools::Siblings for Siblings {
                 let Some(name) = name else { continue };
                 definitions.push(Definition { name, raw });
             }
-            Ok(Ok(Arc::new(definitions)))
+            Ok(Ok(Arc::new(definitions.into())))
         })
     }
 

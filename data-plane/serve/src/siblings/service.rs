@@ -87,6 +87,7 @@ impl Sibling for SiblingService {
                 desk.set_level(&session, &principal, level)
             }
             What::Ended(_) => desk.end(&session),
+            What::Connected(elicitation) => desk.connected(&session, &elicitation),
         };
         Ok(Response::new(TellResponse { known }))
     }

@@ -29,6 +29,8 @@ pub(crate) enum Told {
     Level(PrincipalRef, LogLevel),
     /// It ended the session.
     Ended,
+    /// Its user has been where this elicitation sent them.
+    Connected(String),
 }
 
 impl Told {
@@ -41,6 +43,7 @@ impl Told {
                 level: level.as_str().to_owned(),
             }),
             Self::Ended => What::Ended(SessionEnded {}),
+            Self::Connected(elicitation) => What::Connected(elicitation.clone()),
         }
     }
 }

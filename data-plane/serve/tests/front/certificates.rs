@@ -5,7 +5,10 @@ use std::sync::Arc;
 use provost_data_serve::{ClientCertificates, PlainRule, QuicLimits};
 use provost_types::Phase;
 use quinn::{ClientConfig, Endpoint, crypto::rustls::QuicClientConfig};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
@@ -22,16 +25,16 @@ use crate::{
     world::modern_request,
 };
 
-const ALICE: &str = "uri:spiffe://test/alice";
+pub const ALICE: &str = "uri:spiffe://test/alice";
 
 /// An authority of clients.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -39,16 +42,42 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
-    fn trusted(&self, required: bool) -> ClientCertificates {
+    pub fn trusted(&self, required: bool) -> ClientCertificates {
         let mut authorities = RootCertStore::empty();
         authorities.add(self.certificate.clone()).unwrap();
-        ClientCertificates { authorities: Arc::new(authorities), required }
+        ClientCertificates { authorities: Arc::new(authorities), revoked: Vec::new(), required }
+    }
+
+    /// Trusted, with a list that revokes these and ends in this year.
+    pub fn listing(&self, serials: &[u64], until: i32) -> ClientCertificates {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).unwrap();
+        ClientCertificates { revoked: vec![list.der().clone()], ..self.trusted(false) }
     }
 
     /// TLS of a client whose certificate has this name.
-    fn client(&self, node: &SecureNode, name: &str, alpn: &[u8]) -> rustls::ClientConfig {
+    pub fn client(&self, node: &SecureNode, name: &str, alpn: &[u8]) -> rustls::ClientConfig {
+        self.client_of(node, name, alpn, 1)
+    }
+
+    /// The same with a serial number.
+    pub fn client_of(&self, node: &SecureNode, name: &str, alpn: &[u8], serial: u64) -> rustls::ClientConfig {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
         params.subject_alt_names = vec![SanType::URI(name.strip_prefix("uri:").unwrap().try_into().unwrap())];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
@@ -67,7 +96,7 @@ impl Authority {
     }
 }
 
-fn endpoint(config: rustls::ClientConfig) -> Endpoint {
+pub fn endpoint(config: rustls::ClientConfig) -> Endpoint {
     let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let crypto = QuicClientConfig::try_from(config).unwrap();
     endpoint.set_default_client_config(ClientConfig::new(Arc::new(crypto)));
@@ -82,7 +111,7 @@ fn who(node: &SecureNode, method: &str) -> String {
 }
 
 /// Posts a call over HTTP/1.1; the status line.
-async fn post(node: &SecureNode, config: rustls::ClientConfig, authorization: &str) -> std::io::Result<String> {
+pub async fn post(node: &SecureNode, config: rustls::ClientConfig, authorization: &str) -> std::io::Result<String> {
     let (headers, body) = modern_request("tools/call", json!({ "name": "echo", "arguments": {} }));
     let mut request =
         "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\

@@ -12,6 +12,7 @@ mod quic;
 mod quic_bad;
 mod quic_client;
 mod quic_early;
+mod revocation;
 mod siblings;
 mod sockets;
 mod tls;

@@ -196,7 +196,7 @@ impl Plane for FakePlane {
         Ok(())
     }
 
-    fn guard_in(&self, (): &(), call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
+    async fn guard_in(&self, (): &(), call: &Call<Validated>) -> Result<GuardedParams, Rejection> {
         Ok(GuardedParams::untouched(call.request().params.clone()))
     }
 

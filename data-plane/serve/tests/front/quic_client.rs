@@ -39,6 +39,8 @@ impl ResolvesServerCert for Fixed {
 /// A node, and what its certificate is checked with.
 pub struct SecureNode {
     pub served: Served,
+    /// What it serves TLS with.
+    pub tls: ServerTls,
     pub trusted: CertificateDer<'static>,
 }
 
@@ -62,8 +64,9 @@ pub async fn serve_for(limits: QuicLimits, plain: PlainRule, clients: Option<&Cl
             break (tcp, udp);
         }
     };
-    let served = serve_doors(World::with_quic(limits), Doors { tcp, udp: Some(udp), tls: Some(tls), plain });
-    SecureNode { served, trusted: cert.der().clone() }
+    let doors = Doors { tcp, udp: Some(udp), tls: Some(tls.clone()), plain };
+    let served = serve_doors(World::with_quic(limits), doors);
+    SecureNode { served, tls, trusted: cert.der().clone() }
 }
 
 impl SecureNode {

@@ -115,7 +115,7 @@ impl Builtin {
         let Operation::CallTool(tool) = &request.operation else {
             return Err(UpstreamError::Unsupported(request.operation.method().to_owned()));
         };
-        if !self.tools.iter().any(|d| d.name == *tool) {
+        if self.tools.named(tool).is_none() {
             let message = format!("there is no tool `{tool}`");
             return Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)));
         }

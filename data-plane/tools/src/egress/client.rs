@@ -7,18 +7,23 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http::HeaderMap;
 use provost_types::BoxFuture;
 use reqwest::{
-    Client, Method, RequestBuilder,
+    Client, ClientBuilder, Method, RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
 };
 
-use super::{AddressRefused, CheckedUrl, EgressRule};
+use super::{AddressRefused, CheckedUrl, ClientUnmade, EgressRule, tls};
 
 /// Longest time for a TCP and TLS handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections kept to one host.
 const MAX_IDLE_CONNECTIONS: usize = 64;
+
+/// What an answer of [`EgressClient::exchange`] carries.
+pub type EgressBody = reqwest::Body;
 
 /// Asks a name server.
 pub trait Lookup: Send + Sync {
@@ -47,23 +52,41 @@ pub struct EgressClient {
 
 impl EgressClient {
     /// A client with connections of its own.
-    pub fn new(rule: EgressRule) -> Result<Self, reqwest::Error> {
+    pub fn new(rule: EgressRule) -> Result<Self, ClientUnmade> {
         Self::with_lookup(rule, Arc::new(System))
     }
 
+    /// One that speaks HTTP/2 alone, for gRPC.
+    pub fn http2(rule: EgressRule) -> Result<Self, ClientUnmade> {
+        let with = |http: ClientBuilder| http.http2_prior_knowledge().http2_adaptive_window(true);
+        Self::build(rule, Arc::new(System), &[b"h2"], with)
+    }
+
     /// The same with other name servers.
-    pub fn with_lookup(rule: EgressRule, lookup: Arc<dyn Lookup>) -> Result<Self, reqwest::Error> {
+    pub fn with_lookup(rule: EgressRule, lookup: Arc<dyn Lookup>) -> Result<Self, ClientUnmade> {
+        Self::build(rule, lookup, &[b"h2", b"http/1.1"], |http| http)
+    }
+
+    fn build(
+        rule: EgressRule,
+        lookup: Arc<dyn Lookup>,
+        protocols: &[&[u8]],
+        with: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Self, ClientUnmade> {
         let rule = Arc::new(rule);
         // Whoever installed a provider first wins; all of ours is aws-lc-rs.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let http = Client::builder()
+        let mut tls = tls::client_config().map_err(|cause| ClientUnmade(cause.to_string()))?;
+        tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let http = with(Client::builder().tls_backend_preconfigured(tls))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .dns_resolver(CheckedResolver { rule: rule.clone(), lookup })
             .connect_timeout(DIAL_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .tcp_nodelay(true)
-            .build()?;
+            .build()
+            .map_err(|cause| ClientUnmade(cause.to_string()))?;
         Ok(Self { http, rule })
     }
 
@@ -75,6 +98,16 @@ impl EgressClient {
     /// A request to a URL that was checked (by this client's rule, or one that is stricter).
     pub fn request(&self, method: Method, url: &CheckedUrl) -> RequestBuilder {
         self.http.request(method, url.as_url().clone())
+    }
+
+    /// Posts a body and hands over the answer as it comes, trailers too.
+    pub async fn exchange(
+        &self,
+        url: &CheckedUrl,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<http::Response<EgressBody>, reqwest::Error> {
+        self.request(Method::POST, url).headers(headers).body(body).send().await.map(http::Response::from)
     }
 
     /// Why the request was not sent, if its name resolved to an address that is refused.

@@ -12,8 +12,9 @@
 mod address;
 mod client;
 mod rule;
+mod tls;
 
-pub use client::{EgressClient, Lookup};
+pub use client::{EgressBody, EgressClient, Lookup};
 pub use rule::EgressRule;
 use url::Url;
 
@@ -21,6 +22,11 @@ use url::Url;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AddressRefused(pub(crate) String);
+
+/// Why no client can be made: the machine's certificates or TLS are unusable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("requests cannot be sent: {0}")]
+pub struct ClientUnmade(String);
 
 /// A URL that a rule lets through. Its name is still to be resolved, and checked then.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +36,15 @@ impl CheckedUrl {
     /// The URL.
     pub fn as_url(&self) -> &Url {
         &self.0
+    }
+
+    /// The same place with another path, and no query.
+    #[must_use]
+    pub fn with_path(&self, path: &str) -> Self {
+        let mut url = self.0.clone();
+        url.set_path(path);
+        url.set_query(None);
+        Self(url)
     }
 
     /// Adds a query parameter, which changes nothing of where it leads.

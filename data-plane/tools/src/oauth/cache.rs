@@ -35,13 +35,17 @@ pub(super) enum TokenKey {
     Own,
     /// A principal with one token of theirs, by its hash: another token may give them other rights.
     Caller { principal: String, subject: [u8; 32] },
+    /// A principal's, of one version of what they consented to.
+    User { principal: String, version: u64 },
 }
 
 impl TokenKey {
     pub(super) fn of(behalf: &Behalf<'_>) -> Self {
-        Self::Caller {
-            principal: behalf.principal.to_string(),
-            subject: Sha256::digest(behalf.subject.expose()).into(),
+        let principal = behalf.principal.to_string();
+        match behalf.subject {
+            Some(subject) => Self::Caller { principal, subject: Sha256::digest(subject.expose()).into() },
+            // Whatever version: connections are not told apart by it.
+            None => Self::User { principal, version: 0 },
         }
     }
 
@@ -49,6 +53,7 @@ impl TokenKey {
         match self {
             Self::Own => String::new(),
             Self::Caller { principal, subject } => format!("{principal}:{}", hex::encode(subject)),
+            Self::User { principal, version } => format!("{principal}@{version}"),
         }
     }
 }
@@ -119,15 +124,17 @@ impl TokenCache {
         }
     }
 
-    /// Drops the token if it is still this one; another call may have brought a newer.
-    pub(super) fn forget(&self, key: &TokenKey, refused: &HeaderValue) {
+    /// Drops the token if it is still this one, and says so; another call may have brought a newer.
+    pub(super) fn forget(&self, key: &TokenKey, refused: &HeaderValue) -> bool {
         let slot = self.slots.lock().get(key).cloned();
         // Held: somebody fetches another one already.
         if let Some(mut slot) = slot.as_ref().and_then(|s| s.try_lock().ok())
             && slot.token.as_ref().is_some_and(|t| t.header == *refused)
         {
             slot.token = None;
+            return true;
         }
+        false
     }
 
     fn slot(&self, key: TokenKey) -> Arc<tokio::sync::Mutex<Slot>> {

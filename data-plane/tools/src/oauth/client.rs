@@ -28,6 +28,17 @@ pub(crate) enum ClientIdentity {
     Body { id: String, secret: SecretString },
     /// By a signature.
     Signed { id: String, key: SigningKey },
+    /// Not at all: what it gets is bound to a proof of its own (PKCE).
+    Public { id: String },
+}
+
+impl ClientIdentity {
+    /// The client's id.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Basic { id, .. } | Self::Body { id, .. } | Self::Signed { id, .. } | Self::Public { id } => id,
+        }
+    }
 }
 
 /// The form of a token request.
@@ -53,6 +64,10 @@ pub(super) struct TokenAnswer {
     pub(super) expires_in: Option<u64>,
     #[serde(default)]
     pub(super) issued_token_type: Option<String>,
+    #[serde(default)]
+    pub(super) refresh_token: Option<String>,
+    #[serde(default)]
+    pub(super) scope: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,12 +105,13 @@ pub(super) async fn ask(
         return serde_json::from_slice(&body)
             .map_err(|_| UpstreamError::Token("the token endpoint's answer holds no token".to_owned()));
     }
-    let why = match serde_json::from_slice::<ErrorAnswer>(&body) {
-        Ok(answer) => format!("`{}` {}", answer.error, answer.error_description),
-        Err(_) => String::new(),
+    let (why, is_grant) = match serde_json::from_slice::<ErrorAnswer>(&body) {
+        Ok(answer) => (format!("`{}` {}", answer.error, answer.error_description), answer.error == "invalid_grant"),
+        Err(_) => (String::new(), false),
     };
     let shown: String = redactor.text(why.trim()).chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect();
-    Err(UpstreamError::Token(format!("the token endpoint answered HTTP {} {shown}", status.as_u16()).trim().to_owned()))
+    let said = format!("the token endpoint answered HTTP {} {shown}", status.as_u16()).trim().to_owned();
+    Err(if is_grant { UpstreamError::Grant(said) } else { UpstreamError::Token(said) })
 }
 
 /// Adds what proves the client's identity; a header if that is how.
@@ -112,6 +128,10 @@ fn identify(identity: &ClientIdentity, place: &Place, form: &mut Form) -> Result
         ClientIdentity::Body { id, secret } => {
             form.add("client_id", id);
             form.add("client_secret", secret.expose_secret());
+            Ok(None)
+        }
+        ClientIdentity::Public { id } => {
+            form.add("client_id", id);
             Ok(None)
         }
         ClientIdentity::Signed { id, key } => {

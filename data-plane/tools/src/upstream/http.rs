@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use provost_mcp::{Envelope, EnvelopeFault, JsonLimits, SseParser};
 use reqwest::{Method, RequestBuilder, Response};
@@ -21,6 +22,9 @@ pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-pro
 
 /// How much of an unexpected body is shown.
 const SHOWN_BODY_CHARS: usize = 200;
+/// How long the end of a stream is waited for after its answer, and how much may come until then.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_REST_BYTES: usize = 4 * 1024;
 /// One endpoint with a connection pool of its own. Its URL may carry a secret: never shown.
 #[derive(Clone)]
 pub(crate) struct HttpTarget {
@@ -90,7 +94,7 @@ impl HttpTarget {
         let given = extra.contains_key(header::AUTHORIZATION) || self.headers.contains_key(header::AUTHORIZATION);
         match self.auth.as_deref().filter(|_| !given) {
             None => Ok(None),
-            Some(auth) => Ok(Some((auth, auth.header(None).await?))),
+            Some(auth) => Ok(auth.own_header().await?.map(|header| (auth, header))),
         }
     }
 
@@ -114,7 +118,9 @@ impl HttpTarget {
         match self.post_once(body.clone(), extra.clone()).await {
             Err(UpstreamError::Unauthorized(401)) => {
                 auth.refused(None, &token);
-                extra.insert(header::AUTHORIZATION, auth.header(None).await?);
+                if let Some(another) = auth.own_header().await? {
+                    extra.insert(header::AUTHORIZATION, another);
+                }
                 self.post_once(body, extra).await
             }
             posted => posted,
@@ -305,6 +311,26 @@ impl MessageStream {
                 Ok(None) => return Ok(None),
                 Err(cause) => return Err(UpstreamError::Died(EgressClient::cause(cause))),
             }
+        }
+    }
+
+    /// Reads what is left of a stream whose answer came, so that its connection serves the next call: one that is
+    /// let go in the middle of a response is closed. Mostly the end is there already; else it is waited for aside,
+    /// for a moment.
+    pub(super) fn finish(mut self: Box<Self>) {
+        if matches!(self.response.chunk().now_or_never(), Some(Ok(None) | Err(_))) {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(END_TIMEOUT, async move {
+                let mut length = 0;
+                while let Ok(Some(chunk)) = self.response.chunk().await {
+                    length += chunk.len();
+                    if length > MAX_REST_BYTES {
+                        return;
+                    }
+                }
+            }));
         }
     }
 

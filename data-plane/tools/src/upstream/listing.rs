@@ -5,9 +5,10 @@
 //! pages, definitions and time are bounded.
 
 use std::{
+    collections::HashSet,
     future::Future,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use super::{
     headers::{standard_headers, valid_header_annotations},
     outgoing::modern_meta,
 };
-use crate::{Definition, Definitions, Limits, UpstreamError};
+use crate::{Definition, DefinitionList, Definitions, Limits, UpstreamError};
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub(super) struct ListCache {
     /// Counts invalidations: a fetch that one overtook is old when it arrives.
     generation: AtomicU64,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
+    /// The last list that was fetched, for as long as anybody holds it.
+    latest: Mutex<Weak<DefinitionList>>,
 }
 
 impl ListCache {
@@ -150,7 +153,7 @@ impl ListCache {
         let fetched = tokio::time::timeout(limits.list_timeout, fetch()).await;
         match fetched.unwrap_or(Err(UpstreamError::Deadline)) {
             Ok((definitions, ttl)) => {
-                let definitions: Definitions = Arc::new(definitions);
+                let definitions = self.shared(definitions);
                 let fresh_for = ttl.unwrap_or(limits.list_ttl_min).clamp(limits.list_ttl_min, limits.list_ttl_max);
                 let cached = Cached { definitions: definitions.clone(), fetched: Instant::now(), fresh_for };
                 if self.generation.load(Ordering::SeqCst) == generation {
@@ -160,6 +163,14 @@ impl ListCache {
             }
             Err(cause) => self.stale_or(limits, cause),
         }
+    }
+
+    /// The list as others hold it already, if nothing changed: what was made of it stays good.
+    fn shared(&self, fetched: Vec<Definition>) -> Definitions {
+        let before = self.latest.lock().upgrade();
+        let list = before.filter(|list| list[..] == fetched[..]).unwrap_or_else(|| Arc::new(fetched.into()));
+        *self.latest.lock() = Arc::downgrade(&list);
+        list
     }
 
     fn stale_or(&self, limits: &Limits, cause: UpstreamError) -> Result<Definitions, UpstreamError> {
@@ -187,6 +198,7 @@ pub(super) async fn fetch(
     limits: &Limits,
 ) -> Result<(Vec<Definition>, Option<Duration>), UpstreamError> {
     let mut definitions: Vec<Definition> = Vec::new();
+    let mut names = HashSet::new();
     let mut ttl: Option<Duration> = None;
     if !connection.facts.can(kind.capability()) {
         return Ok((definitions, Some(limits.list_ttl_max)));
@@ -210,7 +222,7 @@ pub(super) async fn fetch(
                 tracing::warn!(limit = limits.max_definitions, "a list is cut: it has more definitions");
                 return Ok((definitions, ttl));
             }
-            take(&mut definitions, kind, raw);
+            definitions.extend(taken(kind, raw).filter(|definition| is_first(&mut names, definition)));
         }
         if let Some(ms) = page.get("ttlMs").and_then(|t| t.parse::<u64>().ok()) {
             let page_ttl = Duration::from_millis(ms);
@@ -241,20 +253,24 @@ async fn request_page(
     connection.request(kind.method(), &params.finish(), headers).await
 }
 
-/// Keeps a definition, unless it must not be offered.
-fn take(definitions: &mut Vec<Definition>, kind: ListKind, raw: RawJson) {
+/// The definition, unless it must not be offered.
+fn taken(kind: ListKind, raw: RawJson) -> Option<Definition> {
     let name = RawObject::parse(&raw).ok().and_then(|o| o.get_text(kind.name_member()));
     let Some(name) = name else {
         tracing::warn!(kind = kind.member(), "a definition without a name is dropped");
-        return;
+        return None;
     };
     if kind == ListKind::Tools && !valid_header_annotations(&raw) {
         tracing::warn!(tool = name, "a tool with an invalid x-mcp-header is dropped");
-        return;
+        return None;
     }
-    if definitions.iter().any(|d| d.name == name) {
-        tracing::warn!(name, "a second definition of the same name is dropped");
-        return;
+    Some(Definition { name, raw })
+}
+
+fn is_first(names: &mut HashSet<String>, definition: &Definition) -> bool {
+    let is_first = names.insert(definition.name.clone());
+    if !is_first {
+        tracing::warn!(name = definition.name, "a second definition of the same name is dropped");
     }
-    definitions.push(Definition { name, raw });
+    is_first
 }

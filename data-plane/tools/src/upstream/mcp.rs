@@ -177,7 +177,7 @@ impl McpUpstream {
         self.lists[kind as usize]
             .get(&self.limits, || async {
                 if may_ask_others && let Some(listed) = self.list_elsewhere(kind).await {
-                    return Ok(((*listed?).clone(), None));
+                    return Ok((listed?.to_vec(), None));
                 }
                 let fetch = async {
                     match self.several().filter(|_| kind == ListKind::Tools) {

@@ -37,3 +37,4 @@ pub use listen::ListenFilter;
 pub use listing::ListKind;
 pub(crate) use mcp::McpUpstream;
 pub(crate) use stdio::StdioTarget;
+pub use tasks::rewrite_handles;

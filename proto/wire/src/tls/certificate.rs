@@ -79,6 +79,13 @@ pub fn read_ended(leaf: &CertificateDer<'_>, bundle: &str) -> Result<Certified, 
     Ok(certified)
 }
 
+/// From when and until when a certificate holds.
+pub fn validity_of(der: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), TlsError> {
+    let (_, certificate) = parse_x509_certificate(der).map_err(|e| TlsError::certificate("the certificate", e))?;
+    let validity = certificate.validity();
+    Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
+}
+
 /// The public key of a certificate, as it stands in it.
 pub fn public_key_of(leaf: &CertificateDer<'_>) -> Result<Vec<u8>, TlsError> {
     let (_, certificate) = parse_x509_certificate(leaf).map_err(|e| TlsError::certificate("the certificate", e))?;

@@ -16,6 +16,7 @@ mod channel;
 mod connections;
 mod error;
 mod files;
+mod host_name;
 mod identity;
 mod incoming;
 mod material;
@@ -23,10 +24,13 @@ mod name;
 mod pem;
 mod verify;
 
-pub use certificate::{BACKDATE, Certified, certificate_hash, public_key_of, read_certificate, read_ended};
+pub use certificate::{
+    BACKDATE, Certified, certificate_hash, public_key_of, read_certificate, read_ended, validity_of,
+};
 pub use channel::{admin_channel, channel, join_channel, readmit_channel};
 pub use connections::{Connections, PeerInfo, PeerStream, certified_in, certified_of, peer_of, remote_of};
 pub use error::TlsError;
+pub use host_name::{HostName, HostNameError};
 pub use identity::{Identity, follow_operator};
 pub use incoming::{Admit, Incoming, Limits, incoming};
 pub use material::Material;

@@ -5,7 +5,8 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt};
 use provost_wire::{
     node::{
-        PeerRequest, PeerResponse, RenewRequest, RenewResponse, StandingRequest, StandingResponse,
+        CertifyAgentsRequest, CertifyAgentsResponse, PeerRequest, PeerResponse, RenewRequest, RenewResponse,
+        StandingRequest, StandingResponse,
         identity_client::IdentityClient,
         identity_server::{Identity as IdentityApi, IdentityServer},
         peer_server::{Peer, PeerServer},
@@ -30,6 +31,13 @@ impl IdentityApi for Says {
 
     async fn standing(&self, _: Request<StandingRequest>) -> Result<Response<StandingResponse>, Status> {
         Ok(Response::new(StandingResponse::default()))
+    }
+
+    async fn certify_agents(
+        &self,
+        _: Request<CertifyAgentsRequest>,
+    ) -> Result<Response<CertifyAgentsResponse>, Status> {
+        Ok(Response::new(CertifyAgentsResponse::default()))
     }
 }
 

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 use serde_json::Value;
 
 use super::*;
@@ -88,4 +88,29 @@ fn a_session_that_was_being_opened_is_opened_by_the_client_itself() {
     let loss = book.lost(&gone());
     assert_eq!(loss.again[0].method(), "initialize");
     assert!(book.restore().is_none());
+}
+
+#[test]
+fn what_a_node_that_goes_has_not_begun_is_sent_again_a_bounded_number_of_times() {
+    let mut book = Book::default();
+    let draining = json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": -32603, "message": "",
+        "data": { "code": "PV-WS-DRAINING" } } });
+    for _ in 0..MAX_REPEATS {
+        book.goes_out(&request(1, "tools/call", json!({})));
+        let Came::Refused(message) = book.came(bytes(draining.clone())) else { panic!("it is passed on") };
+        assert_eq!(message.method(), "tools/call");
+        assert!(book.is_clear());
+    }
+    book.goes_out(&request(1, "tools/call", json!({})));
+    assert!(matches!(book.came(bytes(draining)), Came::Pass(_)), "enough");
+
+    // The end of such a node's connection: nothing without an answer was begun.
+    let going = LinkError::NotTaken("it goes".to_owned());
+    book.goes_out(&request(2, "tools/call", json!({})));
+    let loss = book.lost(&going);
+    assert!(loss.answers.is_empty() && loss.again.len() == 1, "{loss:?}");
+    book.goes_out(&request(3, "tools/call", json!({})));
+    let id = request(3, "tools/call", json!({})).id().unwrap().clone();
+    assert!(book.taken_back(&id, &gone()).is_none(), "it may have run");
+    assert!(book.taken_back(&id, &going).is_some() && book.is_clear());
 }

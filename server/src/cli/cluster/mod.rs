@@ -55,6 +55,10 @@ pub enum ClusterCommand {
     /// Make a new data key and seal every secret again under it.
     #[command(after_help = "Example: provost cluster rotate-keys")]
     RotateKeys(PlainArgs),
+    /// Print the certificates of the cluster's CA, as PEM: what agents trust where the CA certifies
+    /// data-plane nodes for them.
+    #[command(after_help = "Example: provost cluster ca > ca.pem")]
+    Ca(PlainArgs),
     /// Change the CA in three steps: `begin` (both are trusted), `commit` (the new one signs),
     /// `finish` (the old one is dropped).
     #[command(after_help = "Example: provost cluster rotate-ca begin")]
@@ -150,6 +154,7 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Restore(args) => restore::run(args).await?,
         ClusterCommand::Release(args) => release(args).await?,
         ClusterCommand::RotateKeys(args) => rotate_keys(args).await?,
+        ClusterCommand::Ca(args) => ca(args).await?,
         ClusterCommand::RotateCa(args) => rotate_ca(args).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -195,6 +200,12 @@ async fn rotate_keys(args: PlainArgs) -> anyhow::Result<()> {
     let done = client.rotate_keys(admin::RotateKeysRequest {}).await.map_err(failed)?.into_inner();
     let sentence = || format!("data key {} is in use; {} secrets were sealed again", done.term, done.sealed);
     tell(args.json, sentence, json!({ "term": done.term, "sealed": done.sealed }))
+}
+
+async fn ca(args: PlainArgs) -> anyhow::Result<()> {
+    let (mut client, _) = connect(&args.admin).await?;
+    let bundle = client.authorities(admin::AuthoritiesRequest {}).await.map_err(failed)?.into_inner().bundle;
+    tell(args.json, || bundle.trim_end().to_owned(), json!({ "ca": bundle }))
 }
 
 async fn rotate_ca(args: RotateCaArgs) -> anyhow::Result<()> {

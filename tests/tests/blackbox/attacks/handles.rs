@@ -102,3 +102,84 @@ fn handles_are_their_owners_alone() {
         assert!(status == 400 || answer["result"]["tools"].is_array(), "{status} {answer}");
     }
 }
+
+/// A request that speaks of tasks.
+fn about_tasks(method: &str, params: Value) -> Value {
+    let mut body = modern(method, params);
+    body["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] =
+        json!({"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}});
+    body
+}
+
+#[test]
+fn a_task_is_of_who_made_it() {
+    let upstream = Process::everything("modern");
+    let dev = Dev::start(Some(&two_people(&upstream.url)), &[]);
+    let (bot, eve) = (dev.token().to_owned(), token_of(&dev, "acme", "eve"));
+    let make = json!({"name": "up.slow_compute", "arguments": {"label": "mine", "seconds": 60}});
+    let (_, made) = post(dev.mcp(), &bot, &about_tasks("tools/call", make));
+    assert_eq!(made["result"]["resultType"], "task", "{made}");
+    let handle = made["result"]["taskId"].as_str().unwrap().to_owned();
+    let parts: Vec<&str> = handle.split('~').collect();
+    assert!(handle.starts_with("up.") && parts.len() == 3, "{handle}");
+    let of_eve = json!({"name": "up.slow_compute", "arguments": {"label": "hers", "seconds": 60}});
+    let hers =
+        post(dev.mcp(), &eve, &about_tasks("tools/call", of_eve)).1["result"]["taskId"].as_str().unwrap().to_owned();
+    let her_mac = hers.rsplit_once('~').unwrap().1;
+
+    // What is said of a task that never was, with its own name left out.
+    let said = |token: &str, method: &str, handle: &str| {
+        let mut params = json!({"taskId": handle});
+        if method == "tasks/update" {
+            params["inputResponses"] = json!({});
+        }
+        let (status, answer) = post(dev.mcp(), token, &about_tasks(method, params));
+        let mut error = answer["error"].clone();
+        error["data"].as_object_mut().map(|data| data.remove("audit"));
+        (error["code"].is_null(), format!("{status} {error}").replace(handle, "HANDLE"))
+    };
+    let legacy_said = |token: &str, method: &str, handle: &str| {
+        let session = session(&dev, token);
+        let body = json!({"jsonrpc": "2.0", "id": 3, "method": method, "params": {"taskId": handle}});
+        let (status, answer) = legacy(&dev, Some(token), Some(&session), &body);
+        let mut error = answer["error"].clone();
+        error["data"].as_object_mut().map(|data| data.remove("audit"));
+        format!("{status} {error}").replace(handle, "HANDLE")
+    };
+    let attacks = [
+        ("another principal's", &eve, handle.clone()),
+        ("the upstream's own id", &bot, parts[0].to_owned()),
+        ("one character of the id changed", &bot, changed(&handle)),
+        ("with the mac of another's", &eve, format!("{}~{}~{her_mac}", parts[0], parts[1])),
+        ("with the mac of another's, by the owner", &bot, format!("{}~{}~{her_mac}", parts[0], parts[1])),
+        ("cut", &bot, handle[..handle.len() - 4].to_owned()),
+        ("of a plugin that is not there", &bot, handle.replacen("up.", "down.", 1)),
+    ];
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let unknown = said(&eve, method, "up.made-up");
+        assert!(!unknown.0 && unknown.1.contains("PV-TASK-UNKNOWN"), "{unknown:?}");
+        for (case, token, handle) in &attacks {
+            let answer = said(token, method, handle);
+            verdict("task", &format!("{method}: {case}"), &answer.1);
+            assert_eq!(answer, unknown, "{method}: {case}");
+        }
+    }
+    for method in ["tasks/get", "tasks/cancel", "tasks/result"] {
+        let unknown = legacy_said(&eve, method, "up.made-up");
+        assert!(unknown.contains("PV-TASK-UNKNOWN"), "{unknown}");
+        for (case, token, handle) in &attacks {
+            let answer = legacy_said(token, method, handle);
+            verdict("task", &format!("2025-11-25 {method}: {case}"), &answer);
+            assert_eq!(answer, unknown, "{method}: {case}");
+        }
+    }
+    // Nothing of that reached it: it still works, and is its owner's under the same name.
+    let (_, answer) = post(dev.mcp(), &bot, &about_tasks("tasks/get", json!({"taskId": handle})));
+    assert_eq!(
+        (&answer["result"]["taskId"], &answer["result"]["status"]),
+        (&json!(handle), &json!("working")),
+        "{answer}"
+    );
+    let (_, cancelled) = post(dev.mcp(), &bot, &about_tasks("tasks/cancel", json!({"taskId": handle})));
+    assert!(cancelled["error"].is_null(), "{cancelled}");
+}

@@ -26,8 +26,9 @@ use zeroize::Zeroizing;
 use crate::{
     ControlError, ErrorKind, SecretError,
     identity::{
-        Certifier, IdentityService, JoinService, Joined, Joining, KeyRequest, KeySealer, MembersOnly, NodeKey,
-        NodeRecord, Registry, RemoteRenewer, admit, cut_former_members, join, make_join_token, registry::rejected,
+        AgentNameRule, AgentNames, Certifier, IdentityService, JoinService, Joined, Joining, KeyRequest, KeySealer,
+        MembersOnly, NodeKey, NodeRecord, Registry, RemoteRenewer, admit, cut_former_members, join, make_join_token,
+        registry::rejected,
     },
 };
 
@@ -158,7 +159,13 @@ pub(super) async fn start(life: Duration) -> World {
         version: Default::default(),
     };
     memory.change(init).await.unwrap();
-    let certifier = Arc::new(Certifier::new(memory.clone(), Arc::new(Upside), life));
+    let rule = AgentNameRule {
+        nodes: vec!["dp-*".to_owned()],
+        names: vec!["mcp.example.com".to_owned(), "192.0.2.1".to_owned()],
+    };
+    let agent_names = AgentNames::new(vec![rule]).unwrap();
+    let certifier = Certifier::new(memory.clone(), Arc::new(Upside), life).with_agent_names(agent_names);
+    let certifier = Arc::new(certifier);
     let node = NodeRecord::of_parts(1, name("cp-1"), &roles).unwrap();
     let server = Arc::new(Identity::new(&certify(&certifier, &node)).unwrap());
 

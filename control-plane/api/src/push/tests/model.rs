@@ -99,7 +99,7 @@ impl Model {
             epoch: 1,
             revision: self.revision,
             hash: self.hash.clone(),
-            wire_version: 1,
+            wire_version: provost_wire::WIRE_VERSION,
             version: "test".into(),
             group: String::new(),
         }

@@ -59,7 +59,7 @@ pub fn value(kind: Kind, rng: &mut Rng) -> Value {
             3 => format!("SG.{}.{}Q", rng.base64url(22), rng.base64url(42)),
             _ => format!("pv_{}_{}aB9", rng.chars(12, LOWER), rng.base64url(40)),
         }),
-        Kind::Word | Kind::Path => panic!("no detector finds {kind}"),
+        Kind::Word | Kind::Path | Kind::External => panic!("no detector finds {kind}"),
     }
 }
 

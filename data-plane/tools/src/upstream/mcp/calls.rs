@@ -8,7 +8,7 @@ use provost_mcp::{Era, RawJson, RawObject, RpcError};
 
 use super::{
     super::{
-        audience::caller_key,
+        audience::{Audience, caller_key},
         bound::{Bound, bind_state, task_prefix, unbind},
         call::{Ended, Running, Surroundings},
         connection::Connection,
@@ -123,21 +123,36 @@ impl McpUpstream {
     ) -> Result<(Running, Outgoing), UpstreamError> {
         let (audience, connection) = self.connection(request, turn).await?;
         match self.start_on(request, &connection).await {
-            Err(UpstreamError::SessionGone) => {
+            Ok(started) => Ok(started),
+            // Of a size that calls which start need not carry.
+            Err(cause) => Box::pin(self.start_again(request, turn, (&audience, &connection), cause)).await,
+        }
+    }
+
+    /// Starts once more where nothing was executed and another try is of use.
+    async fn start_again(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        turn: &mut Turn<'_>,
+        (audience, connection): (&Audience, &Arc<Connection>),
+        cause: UpstreamError,
+    ) -> Result<(Running, Outgoing), UpstreamError> {
+        match cause {
+            UpstreamError::SessionGone => {
                 // The server refused before it looked at the request: nothing was executed.
-                self.session_gone(&audience, &connection);
+                self.session_gone(audience, connection);
                 let (_, connection) = self.connection(request, turn).await?;
                 self.start_on(request, &connection).await
             }
             // The endpoint is not there, and with it what the session kept: the next attempt begins another elsewhere.
-            Err(cause @ UpstreamError::Unreachable(_)) if self.several().is_some() => {
+            UpstreamError::Unreachable(_) if self.several().is_some() => {
                 if connection.session_id().is_some() {
-                    self.session_gone(&audience, &connection);
+                    self.session_gone(audience, connection);
                 }
                 Err(cause)
             }
             // The server refused the caller's token before it looked at the request: another one, once.
-            Err(cause @ UpstreamError::Unauthorized(401)) => {
+            UpstreamError::Unauthorized(401) => {
                 let (Some((auth, behalf)), Some(token)) = (self.behalf(request)?, connection.authorization()) else {
                     return Err(cause);
                 };
@@ -145,13 +160,13 @@ impl McpUpstream {
                 let (_, connection) = self.connection(request, turn).await?;
                 self.start_on(request, &connection).await
             }
-            Err(UpstreamError::Rpc(error)) if error.code == RpcError::HEADER_MISMATCH => {
+            UpstreamError::Rpc(error) if error.code == RpcError::HEADER_MISMATCH => {
                 // The schema that told us the headers is old; the server executed nothing.
                 self.lists[ListKind::Tools as usize].invalidate();
                 self.list(ListKind::Tools).await?;
-                self.start_on(request, &connection).await
+                self.start_on(request, connection).await
             }
-            started => started,
+            cause => Err(cause),
         }
     }
 
@@ -197,7 +212,7 @@ impl McpUpstream {
 
     fn definition(&self, tool: &str) -> Option<RawJson> {
         let tools = self.cached(ListKind::Tools)?;
-        tools.iter().find(|d| d.name == tool).map(|d| d.raw.clone())
+        tools.named(tool).map(|d| d.raw.clone())
     }
 
     async fn finish(

@@ -34,6 +34,11 @@ impl McpUpstream {
     }
 
     async fn era_at(&self, at: usize) -> Result<Era, UpstreamError> {
+        self.era_for(at, None).await
+    }
+
+    /// The same, found out in a caller's name where nobody else may ask the upstream.
+    async fn era_for(&self, at: usize, behalf: Option<(&Audience, &HeaderValue)>) -> Result<Era, UpstreamError> {
         let waiting_since = Instant::now();
         // One for each endpoint; a number that is none of ours is the first one's.
         let mut state = self.eras.get(at).unwrap_or(&self.eras[0]).lock().await;
@@ -46,7 +51,7 @@ impl McpUpstream {
         {
             return Err(cause.clone());
         }
-        let found = self.find_era(at).await;
+        let found = Box::pin(self.find_era(at, behalf)).await;
         match &found {
             Ok(era) => state.known = Some(*era),
             Err(cause) => state.failed = Some((Instant::now(), cause.clone())),
@@ -54,9 +59,10 @@ impl McpUpstream {
         found
     }
 
-    async fn find_era(&self, at: usize) -> Result<Era, UpstreamError> {
+    async fn find_era(&self, at: usize, behalf: Option<(&Audience, &HeaderValue)>) -> Result<Era, UpstreamError> {
         let catalogue = self.catalogue_audience(at);
-        let modern = self.connect_modern(&catalogue, None, at);
+        let (audience, token) = behalf.map_or((&catalogue, None), |(audience, token)| (audience, Some(token)));
+        let modern = self.connect_modern(audience, token, at);
         let tried = tokio::time::timeout(handshake::DISCOVER_TIMEOUT, modern).await;
         match tried {
             Ok(Ok(_)) => return Ok(Era::Modern),
@@ -64,12 +70,14 @@ impl McpUpstream {
                 cause @ (UpstreamError::Unreachable(_)
                 | UpstreamError::Egress(_)
                 | UpstreamError::Unauthorized(_)
-                | UpstreamError::Token(_)),
+                | UpstreamError::Token(_)
+                | UpstreamError::Grant(_)
+                | UpstreamError::Consent),
             )) => return Err(cause),
             Ok(Err(cause)) => tracing::debug!(plugin = self.plugin, %cause, "not of the modern era"),
             Err(_) => tracing::debug!(plugin = self.plugin, "no answer to discovery"),
         }
-        self.connect_legacy(&catalogue, Asking::Owner, None, at).await?;
+        self.connect_legacy(audience, Asking::Owner, token, at).await?;
         Ok(Era::Legacy)
     }
 
@@ -195,20 +203,47 @@ impl McpUpstream {
         turn: &mut Turn<'_>,
     ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
         self.looked_at_first().await;
-        let era = self.era_at(turn.at()).await?;
         let Some((auth, behalf)) = self.behalf(request)? else {
+            let era = self.era_at(turn.at()).await?;
             return self.connect(era, request, None, turn).await;
         };
-        let token = auth.header(Some(&behalf)).await?;
-        match self.connect(era, request, Some((&behalf, token.clone())), turn).await {
+        // Of a size that calls without it need not carry.
+        Box::pin(self.connection_for(auth, request, behalf, turn)).await
+    }
+
+    async fn connection_for(
+        &self,
+        auth: &Authorizer,
+        request: &ExecuteRequest<'_>,
+        behalf: Behalf<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
+        let token = auth.header(&behalf).await?;
+        match self.connect_for(auth, request, (&behalf, token.clone()), turn).await {
             // The handshake is refused, and nothing was executed: another token, once.
             Err(UpstreamError::Unauthorized(401)) => {
                 auth.refused(Some(&behalf), &token);
-                let token = auth.header(Some(&behalf)).await?;
-                self.connect(era, request, Some((&behalf, token)), turn).await
+                let token = auth.header(&behalf).await?;
+                self.connect_for(auth, request, (&behalf, token), turn).await
             }
             connected => connected,
         }
+    }
+
+    async fn connect_for(
+        &self,
+        auth: &Authorizer,
+        request: &ExecuteRequest<'_>,
+        (behalf, token): (&Behalf<'_>, HeaderValue),
+        turn: &mut Turn<'_>,
+    ) -> Result<(Audience, Arc<Connection>), UpstreamError> {
+        let era = if auth.is_per_user() {
+            let audience = self.placed(Audience::behalf(behalf.key()), turn.at());
+            self.era_for(turn.at(), Some((&audience, &token))).await?
+        } else {
+            self.era_at(turn.at()).await?
+        };
+        self.connect(era, request, Some((behalf, token)), turn).await
     }
 
     /// A connection whose requests carry the token from now on. Over a legacy session that is the token of its
@@ -250,9 +285,16 @@ impl McpUpstream {
         request: &ExecuteRequest<'a>,
     ) -> Result<Option<(&'a Authorizer, Behalf<'a>)>, UpstreamError> {
         let Target::Http(endpoints) = &self.target else { return Ok(None) };
-        let Some(auth) = endpoints.target(0).auth().filter(|auth| auth.exchanges()) else { return Ok(None) };
-        let subject = request.subject.ok_or(UpstreamError::NoSubject)?;
-        Ok(Some((auth, Behalf { principal: request.principal, subject })))
+        let Some(auth) = endpoints.target(0).auth() else { return Ok(None) };
+        Ok(auth.behalf(request.principal, request.subject)?.map(|behalf| (&**auth, behalf)))
+    }
+
+    /// What gives the plugin's tokens, if it acts in its users' names.
+    pub(crate) fn consents(&self) -> Option<&Authorizer> {
+        match &self.target {
+            Target::Http(endpoints) => endpoints.target(0).auth().map(|auth| &**auth).filter(|auth| auth.is_per_user()),
+            Target::Stdio(_) => None,
+        }
     }
 }
 

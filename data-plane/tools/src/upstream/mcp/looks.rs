@@ -48,7 +48,7 @@ impl McpUpstream {
         }
         if let Some(me) = self.me.upgrade() {
             // What cannot be listed shows nothing, and the call says itself what is wrong.
-            if let Err(UpstreamError::Open { .. }) = me.list_here(ListKind::Tools).await {
+            if let Err(UpstreamError::Open { .. }) = Box::pin(me.list_here(ListKind::Tools)).await {
                 return;
             }
         }
@@ -78,7 +78,8 @@ impl McpUpstream {
                 (at, look.unwrap_or(Err(UpstreamError::Deadline)))
             })
             .collect();
-        let (mut seen, mut failed): (Vec<(usize, Listed)>, Vec<(usize, UpstreamError)>) = Default::default();
+        let mut seen: Vec<(usize, Listed)> = Vec::new();
+        let mut failed: Vec<(usize, UpstreamError)> = Vec::new();
         let stragglers = tokio::time::sleep(LOOK_TIMEOUT);
         tokio::pin!(stragglers);
         loop {

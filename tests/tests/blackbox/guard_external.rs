@@ -1,0 +1,272 @@
+//! A guard of an operator's own, asked by gRPC: a real server here, a real node there.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use provost_wire::guard::{
+    Allow, Block, CheckRequest, CheckResponse, Direction, Mask, Part, Replace, Span,
+    check_response::Verdict,
+    guard_server::{Guard, GuardServer},
+};
+use serde_json::{Value, json};
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+use crate::{
+    guards::{CARD, MASKED, body, chat, echo, guard, phrase, record, said, start},
+    harness::{modern, post, post_raw, text, until},
+    inference::models_dir,
+};
+
+/// Judges by words in what it is shown, and remembers that.
+#[derive(Clone, Default)]
+struct Words {
+    seen: Arc<Mutex<Vec<CheckRequest>>>,
+    /// A word that it masks beside the others.
+    masks: Arc<Mutex<Option<String>>>,
+}
+
+impl Words {
+    fn seen(&self) -> Vec<CheckRequest> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn verdict(&self, json: &str) -> Option<Verdict> {
+        let masked = self.masks.lock().unwrap().clone().unwrap_or_else(|| "Lynx".to_owned());
+        let span = |(at, word): (usize, &str)| Span { start: at as u32, end: (at + word.len()) as u32 };
+        let spans: Vec<Span> = json.match_indices(masked.as_str()).map(span).collect();
+        Some(match () {
+            () if json.contains("silent") => return None,
+            () if json.contains("birds") => Verdict::Block(Block { reason: "no animals\nthat fly".to_owned() }),
+            () if json.contains("swap") => Verdict::Replace(Replace { json: json.replace("swap", "swop") }),
+            () if json.contains("rename") => {
+                Verdict::Replace(Replace { json: json.replace("\"name\":\"in.echo\"", "\"name\":\"other.echo\"") })
+            }
+            () if json.contains("odd") => Verdict::Mask(Mask { spans: vec![Span { start: 0, end: 1 }] }),
+            () if !spans.is_empty() => Verdict::Mask(Mask { spans }),
+            () => Verdict::Allow(Allow {}),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Guard for Words {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let request = request.into_inner();
+        self.seen.lock().unwrap().push(request.clone());
+        if request.json.contains("hang") {
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+        }
+        if request.json.contains("broken") {
+            return Err(Status::internal(request.json));
+        }
+        Ok(Response::new(CheckResponse { verdict: self.verdict(&request.json) }))
+    }
+}
+
+/// A server that ends with its runtime.
+struct Server {
+    words: Words,
+    address: SocketAddr,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Server {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let words = Words::default();
+        let service = GuardServer::new(words.clone());
+        let address = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let incoming = TcpIncoming::from(listener);
+            tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+            address
+        });
+        Self { words, address, runtime }
+    }
+
+    fn guard(&self, name: &str, more: &str) -> String {
+        guard(name, &format!("{{ external: {{ url: 'http://{}', {more}", self.address))
+    }
+}
+
+fn code(answer: &Value) -> &str {
+    answer["error"]["data"]["code"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn arguments_and_results_pass_as_it_says() {
+    let server = Server::start();
+    let guards = [
+        server.guard("in", "timeoutMs: 20000 }, directions: [arguments], tools: ['in.*'] }"),
+        server.guard("out", "timeoutMs: 20000 }, directions: [results], tools: ['out.*'] }"),
+        server.guard("try", "timeoutMs: 20000 }, mode: report, directions: [arguments], tools: ['try.*'] }"),
+        guard("cards", "{ directions: [arguments], rules: [ { kinds: [card], action: mask } ] }"),
+    ];
+    let (_dir, mut dev) = start(&["in", "out", "try", "free"], &guards.concat(), &[]);
+
+    assert_eq!(
+        said(&echo(&dev, "in", &format!("Lynx pays with {CARD}, Lynx"))),
+        format!("**** pays with {MASKED}, ****")
+    );
+    let intent = record(&dev, "in.echo", "intent");
+    assert_eq!(intent["record"]["guards"], json!(["card:mask=1", "external:mask=2"]), "{intent}");
+    assert!(body(&dev, &intent).contains("**** pays") && !body(&dev, &intent).contains("Lynx"));
+    let asked = server.words.seen().pop().unwrap();
+    assert!(
+        asked.json.contains(MASKED) && !asked.json.contains("4111"),
+        "it sees what the built-in guards left: {asked:?}"
+    );
+    assert_eq!(
+        (asked.guard.as_str(), asked.tenant.as_str(), asked.method.as_str(), asked.target.as_str()),
+        ("in", "acme", "tools/call", "in.echo")
+    );
+    assert_eq!((asked.direction(), asked.part()), (Direction::Arguments, Part::Params));
+    assert_eq!(asked.call_id, intent["record"]["call_id"].as_str().unwrap());
+    assert!(asked.principal.len() == 32 && !asked.json.contains("bot"), "a name that stands for one: {asked:?}");
+
+    assert_eq!(said(&echo(&dev, "in", "swap it")), "swop it");
+    assert_eq!(said(&echo(&dev, "in", "nothing")), "nothing");
+    let answer = echo(&dev, "in", "two birds");
+    assert_eq!(code(&answer), "PV-GUARD-BLOCKED", "{answer}");
+    assert!(
+        answer["error"]["message"].as_str().unwrap().ends_with("in lets it not pass: no animalsthat fly"),
+        "{answer}"
+    );
+    let denied = record(&dev, "in.echo", "denied");
+    assert_eq!(denied["record"]["guards"], json!(["external:block=1"]), "{denied}");
+    assert!(!body(&dev, &denied).contains("birds"), "what only it knows of is not kept");
+    // What cannot be done is no permission.
+    for odd in ["odd", "rename"] {
+        assert_eq!(code(&echo(&dev, "in", odd)), "PV-GUARD-BLOCKED", "{odd}");
+    }
+
+    assert_eq!(said(&echo(&dev, "out", "a Lynx")), "a ****");
+    let outcome = record(&dev, "out.echo", "outcome");
+    let count = outcome["record"]["guards"].to_string();
+    assert!(count.contains("external:mask="), "{outcome}");
+    assert!(!body(&dev, &outcome).contains("Lynx"));
+    assert!(body(&dev, &record(&dev, "out.echo", "intent")).contains("Lynx"), "this way it does not look");
+    let answer = echo(&dev, "out", "birds");
+    assert_eq!(code(&answer), "PV-GUARD-BLOCKED", "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().starts_with("the call ran"), "{answer}");
+    let outcome = record(&dev, "out.echo", "outcome");
+    assert_eq!(outcome["record"]["error.type"], "PV-GUARD-BLOCKED", "{outcome}");
+
+    assert_eq!(said(&echo(&dev, "try", "two birds")), "two birds");
+    assert_eq!(record(&dev, "try.echo", "intent")["record"]["guards"], json!(["external:report=1"]));
+    let before = server.words.seen().len();
+    assert_eq!(said(&echo(&dev, "free", "birds")), "birds");
+    assert_eq!(server.words.seen().len(), before, "a call that it does not cover is not shown");
+    assert!(dev.terminate().1, "{}", dev.stderr());
+}
+
+#[test]
+fn without_an_answer_nothing_passes_unless_the_guard_says_so() {
+    let server = Server::start();
+    let guards = [
+        server.guard("hard", "timeoutMs: 2000 }, directions: [arguments], tools: ['hard.*'] }"),
+        server.guard("soft", "timeoutMs: 2000, onFailure: allow }, directions: [arguments], tools: ['soft.*'] }"),
+        server.guard("late", "timeoutMs: 2000 }, directions: [results], tools: ['late.*'] }"),
+        // A document may name any address; the rules of egress hold for it.
+        guard("inner", "{ external: { url: 'https://10.1.2.3' }, tools: ['inner.*'] }"),
+    ];
+    let (_dir, mut dev) = start(&["hard", "soft", "late", "inner"], &guards.concat(), &[]);
+    assert_eq!(said(&echo(&dev, "hard", "fine")), "fine");
+    let large = "x".repeat(1 << 20);
+    for said_to_it in ["hang", "silent", "broken zebra", large.as_str()] {
+        let answer = echo(&dev, "hard", said_to_it);
+        assert_eq!(code(&answer), "PV-GUARD-EXTERNAL", "{answer}");
+        assert!(!answer.to_string().contains("zebra"), "what it says in an error reaches nobody: {answer}");
+        let denied = record(&dev, "hard.echo", "denied");
+        assert_eq!(denied["record"]["guards"], json!(["external:block=1"]), "{denied}");
+        assert_eq!(said(&echo(&dev, "soft", said_to_it)), said_to_it);
+        let intent = record(&dev, "soft.echo", "intent");
+        assert_eq!(intent["record"]["guards"], json!(["external:report=1"]), "{intent}");
+    }
+    let answer = echo(&dev, "late", "silent");
+    assert_eq!(code(&answer), "PV-GUARD-EXTERNAL", "{answer}");
+    assert_eq!(record(&dev, "late.echo", "outcome")["record"]["error.type"], "PV-GUARD-EXTERNAL");
+    assert_eq!(code(&echo(&dev, "inner", "fine")), "PV-GUARD-EXTERNAL");
+
+    server.runtime.shutdown_background();
+    assert_eq!(code(&echo(&dev, "hard", "fine")), "PV-GUARD-EXTERNAL");
+    assert_eq!(said(&echo(&dev, "soft", "fine")), "fine");
+    assert!(dev.terminate().1, "{}", dev.stderr());
+    let log = dev.stderr();
+    assert!(log.contains("PV-GUARD-EXTERNAL") && log.contains("private") && !log.contains("zebra"), "{log}");
+}
+
+#[test]
+fn a_streamed_answer_leaves_as_it_was_checked() {
+    let models = models_dir();
+    let server = Server::start();
+    let guards = server.guard("said", "timeoutMs: 20000 }, directions: [results], tools: ['tiny-chat'] }");
+    let (_dir, dev) = start(&[], &guards, &["--models", models.path().to_str().unwrap()]);
+    let ask = |seed: u64, stream: bool| {
+        json!({ "model": "tiny-chat", "max_tokens": 48, "temperature": 1, "seed": seed, "stream": stream,
+                "messages": [{ "role": "user", "content": "hello" }] })
+    };
+    // Long enough to stand nowhere but in what the model says.
+    let found = (1..40).find_map(|seed| {
+        let pieces = chat(&dev, &ask(seed, true));
+        let plain = pieces.concat();
+        let word = phrase(&plain, &pieces).filter(|word| word.len() >= 4)?;
+        Some((seed, plain, word))
+    });
+    let (seed, plain, word) = found.expect("no phrase over a border");
+    let streamed = |words: &Words| words.seen().into_iter().filter(|r| r.part() == Part::Stream).count();
+    assert!(streamed(&server.words) > 0, "pieces are checked before they leave");
+    *server.words.masks.lock().unwrap() = Some(word.clone());
+    let masked = plain.replace(&word, &"*".repeat(word.len()));
+    assert_eq!(chat(&dev, &ask(seed, true)).concat(), masked);
+    let headers = [("authorization".to_owned(), format!("Bearer {}", dev.token()))];
+    let url = format!("{}/v1/chat/completions", dev.base());
+    let (_, answer) = post_raw(&url, &headers, ask(seed, false).to_string().into_bytes());
+    assert_eq!(answer["choices"][0]["message"]["content"], masked.as_str(), "{answer}");
+}
+
+#[test]
+fn one_that_cannot_be_is_refused_with_its_place() {
+    let (_dir, dev) = start(&["echo"], "", &[]);
+    let file = dev.data.join("guard.yaml");
+    let apply = |documents: &str| {
+        std::fs::write(&file, documents).unwrap();
+        dev.cli(&["apply", "-f", file.to_str().unwrap()])
+    };
+    for (spec, said) in [
+        ("{ external: { url: 'http://dlp.example' } }", "spec.external.url"),
+        ("{ external: { url: 'https://user:pass@dlp.example' } }", "spec.external.url"),
+        ("{ external: { url: 'https://dlp.example', timeoutMs: 0 } }", "spec.external.timeoutMs"),
+        ("{ external: { url: 'https://dlp.example', onFailure: maybe } }", "deny"),
+        ("{ external: { url: 'https://dlp.example', egress: { allowPrivate: [8.8.8.0/24] } } }", "allowPrivate"),
+    ] {
+        let refused = apply(&guard("g", spec));
+        assert_eq!(refused.status.code(), Some(1), "{spec} was taken");
+        assert!(text(&refused).contains(said), "{spec}: {}", text(&refused));
+    }
+    let many: String =
+        (0..5).map(|n| guard(&format!("g{n}"), "{ external: { url: 'https://dlp.example' } }")).collect();
+    assert!(text(&apply(&many)).contains("external guards already"));
+    assert!(apply(&guard("g", "{ external: { url: 'https://dlp.example' } }")).status.success());
+    let shown = text(&dev.cli(&["get", "Guard"]));
+    assert!(shown.contains("https://dlp.example"), "{shown}");
+    let answer = until(|| {
+        let call = modern("tools/call", json!({ "name": "echo.echo", "arguments": { "text": "x" } }));
+        let answer = post(dev.mcp(), dev.token(), &call).1;
+        (!answer["error"].is_null()).then_some(answer)
+    });
+    assert_eq!(code(&answer), "PV-GUARD-EXTERNAL", "{answer}");
+}
+
+/// The whole example of the documentation is taken as it is.
+#[test]
+fn the_examples_are_taken() {
+    let (_dir, dev) = start(&["echo"], "", &[]);
+    let examples = crate::harness::root().join("examples").join("guards");
+    let applied = dev.cli(&["apply", "-f", examples.to_str().unwrap()]);
+    assert!(applied.status.success(), "{}", text(&applied));
+}
