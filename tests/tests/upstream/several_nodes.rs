@@ -17,7 +17,10 @@ use provost_tests::everything::{EraChoice, Everything, HttpServer, serve_http};
 use provost_types::{BoxFuture, Era, Instances, PluginSource, PluginSpec, StdioPlugin};
 use serde_json::{Value, json};
 
-use crate::bench::*;
+use crate::{
+    bench::*,
+    endpoints::{ServerProcess, spec_of},
+};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -177,6 +180,12 @@ impl Cluster {
         Self::new(http_spec(&server.url(), Era::Legacy), Some(server))
     }
 
+    /// With equal endpoints.
+    fn endpoints(servers: &[ServerProcess]) -> Self {
+        let urls: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
+        Self::new(spec_of(&urls, Era::Legacy), None)
+    }
+
     fn plugin(&self, node: &str) -> Arc<Plugin> {
         self.net.nodes.get().unwrap()[node].plugin(&name("acme"), "up").unwrap()
     }
@@ -253,6 +262,28 @@ async fn an_upstream_session_is_continued_at_every_node_and_outlives_each() {
     cluster.kill("b");
     assert_eq!(cluster.count("c", &legacy_client("asked")).await, "8");
     assert_eq!(cluster.count("c", &mute("mute")).await, "8");
+}
+
+#[tokio::test]
+async fn a_session_is_at_one_endpoint_for_every_node_and_moves_with_all() {
+    let mut servers = vec![ServerProcess::start("legacy"), ServerProcess::start("legacy")];
+    let cluster = Cluster::endpoints(&servers);
+    let clients: Vec<ClientFacts> =
+        (0..4).flat_map(|n| [legacy_client(&format!("asked{n}")), mute(&format!("mute{n}"))]).collect();
+    for (n, node) in NAMES.into_iter().cycle().take(6).enumerate() {
+        for client in &clients {
+            assert_eq!(cluster.count(node, client).await, (n + 1).to_string(), "at {node}, {:?}", client.session);
+        }
+    }
+    drop(servers.remove(0));
+    // Its sessions begin anew at the other one, once for all nodes; those of the other go on.
+    for client in &clients {
+        let mut counts = Vec::new();
+        for node in NAMES {
+            counts.push(cluster.count(node, client).await);
+        }
+        assert!(counts == ["1", "2", "3"] || counts == ["7", "8", "9"], "{counts:?} of {:?}", client.session);
+    }
 }
 
 #[tokio::test]

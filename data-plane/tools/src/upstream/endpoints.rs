@@ -78,7 +78,10 @@ impl Endpoints {
 
     /// One for something that is no call.
     pub(super) fn choose(&self, tries: &Tries) -> usize {
-        let at = self.machine.lock().choose(tries.mask(), rand::random());
+        let at = match self.are_several() {
+            true => self.machine.lock().choose(tries.mask(), rand::random()),
+            false => 0,
+        };
         tries.add(at);
         at
     }

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     UpstreamError,
-    resilience::Tries,
+    resilience::{Tries, Verdict, of_failure},
     siblings::{Kin, SessionOwner, SharedSession},
 };
 
@@ -52,7 +52,7 @@ pub(super) enum Asking {
 pub(super) struct KnownSessions {
     /// That other nodes opened.
     known: Mutex<HashMap<SessionOwner, (SharedSession, Instant)>>,
-    /// That were gone when this node used them.
+    /// The last one of each owner that was gone when a node used it.
     gone: Mutex<HashMap<SessionOwner, String>>,
 }
 
@@ -107,7 +107,8 @@ impl McpUpstream {
     ) -> Result<Arc<Connection>, UpstreamError> {
         let owner = audience.owner();
         let target = endpoints.target(at);
-        let gone = self.sessions.gone.lock().remove(&owner);
+        // Kept: a try that fails must not bring it back from a node that does not know yet.
+        let gone = self.sessions.gone.lock().get(&owner).cloned();
         for _ in 0..MAX_TRIES {
             let Some(node) = kin.owner(&owner.caller).filter(|_| asking == Asking::Owner) else { break };
             match kin.nodes.session(&node, &kin.plugin, &owner, gone.as_deref()).await {
@@ -173,12 +174,22 @@ impl McpUpstream {
             if let Some(connection) = present.filter(|connection| connection.session_id() == Some(gone)) {
                 self.session_gone(&audience, &connection);
             }
-            self.sessions.known.lock().retain(|known, (session, _)| known != owner || session.id != gone);
+            self.sessions.is_gone(owner, gone);
         }
-        let tries = Tries::new(false);
-        let mut turn = self.turn(&tries);
-        let audience = self.session_home(audience, &mut turn);
-        Ok(self.connect_legacy(&audience, Asking::Nobody, None, turn.at()).await?.share())
+        let tries = Tries::new(true);
+        loop {
+            let mut turn = self.turn(&tries);
+            let audience = self.session_home(audience.clone(), &mut turn);
+            match self.connect_legacy(&audience, Asking::Nobody, None, turn.at()).await {
+                Ok(connection) => return Ok(connection.share()),
+                Err(cause) => {
+                    turn.settle(of_failure(&cause, true));
+                    if of_failure(&cause, true) != Verdict::Bad || !self.has_other(&tries) {
+                        return Err(cause);
+                    }
+                }
+            }
+        }
     }
 
     /// Where legacy HTTP sessions are shared.
