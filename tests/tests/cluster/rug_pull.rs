@@ -87,7 +87,9 @@ async fn a_changed_definition_is_out_of_use_on_every_node_until_it_is_approved()
     }
     let status = || -> Value {
         let output = cluster.cli(&["plugin", "status", "up", "--tool", "greet", "--json"]);
-        serde_json::from_slice::<Value>(&output.stdout).map(|mut s| s["tools"][0].take()).unwrap_or_default()
+        // Until a node has told what it saw there is none.
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        shown["tools"].get(0).cloned().unwrap_or_default()
     };
     until("its definition is pinned", || status()["state"] == "approved");
     let pinned = status()["approved"]["hash"].clone();

@@ -219,8 +219,19 @@ impl Drop for ServerProcess {
 /// Calls `count_in_session`, as a client that cannot be asked.
 async fn counted(plugin: &Plugin, session: &str) -> String {
     let client = ClientFacts { capabilities: RawJson::EMPTY_OBJECT, ..legacy_client(session) };
-    let operation = Operation::CallTool("count_in_session".to_owned());
-    text(&execute(plugin, operation, json!({"name": "x", "arguments": {}}), &client, &TestLink::default()).await)
+    let call = async || {
+        let operation = Operation::CallTool("count_in_session".to_owned());
+        execute(plugin, operation, json!({"name": "x", "arguments": {}}), &client, &TestLink::default()).await
+    };
+    // A connection that ends while a call is sent leaves its fate open: that is said and not tried again.
+    for _ in 0..5 {
+        let answer = call().await;
+        if matches!(answer.reply, Reply::Error(_)) && pv_code(&answer) == "PV-UPSTREAM-DIED" {
+            continue;
+        }
+        return text(&answer);
+    }
+    text(&call().await)
 }
 
 #[tokio::test]
