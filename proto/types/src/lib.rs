@@ -17,7 +17,6 @@ mod identity;
 mod inference;
 mod kill_switch;
 mod name;
-mod package;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -47,7 +46,6 @@ pub use inference::{
 };
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
-pub use package::{NotSoNamed, PackageDigest, PublisherKey};
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
     ToolResilience,

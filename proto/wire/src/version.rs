@@ -6,7 +6,7 @@
 
 /// The version of what nodes say to each other and store. 2 added kinds and fields of resources
 /// (`Spec::since_version`), and the events of what commands make and no document can (`Kind::is_governance`).
-/// 3 added kinds and fields of resources, and packages of plugins.
+/// 3 added kinds and fields of resources.
 pub const WIRE_VERSION: u32 = 3;
 
 /// The version that this process speaks: [`WIRE_VERSION`].
