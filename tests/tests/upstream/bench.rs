@@ -265,6 +265,19 @@ pub async fn call(plugin: &Plugin, tool: &str, arguments: Value) -> Execution {
     execute(plugin, operation, params, &modern_client(), &TestLink::default()).await
 }
 
+/// The same call again while an upstream that has just gone is noticed: a connection that ends while a call is sent leaves
+/// its fate open, which Provost says and does not try again; one that is refused is tried again where a policy says so.
+pub async fn certain(call: impl AsyncFn() -> Execution) -> Execution {
+    for _ in 0..5 {
+        let answer = call().await;
+        let is_error = matches!(answer.reply, Reply::Error(_));
+        if !is_error || !["PV-UPSTREAM-DIED", "PV-UPSTREAM-UNREACHABLE"].contains(&pv_code(&answer).as_str()) {
+            return answer;
+        }
+    }
+    call().await
+}
+
 /// The result's body.
 pub fn body(execution: &Execution) -> Value {
     match &execution.reply {

@@ -197,9 +197,12 @@ impl Cluster {
 
     /// Calls `count_in_session` at a node.
     async fn count(&self, node: &str, client: &ClientFacts) -> String {
-        let operation = Operation::CallTool("count_in_session".to_owned());
-        let params = json!({ "name": "x", "arguments": {} });
-        text(&execute(&self.plugin(node), operation, params, client, &TestLink::default()).await)
+        let call = async || {
+            let operation = Operation::CallTool("count_in_session".to_owned());
+            let params = json!({ "name": "x", "arguments": {} });
+            execute(&self.plugin(node), operation, params, client, &TestLink::default()).await
+        };
+        text(&certain(call).await)
     }
 }
 
