@@ -3,9 +3,10 @@
 //! It begins with the group's word on where this writer stands, takes the next epoch and records
 //! `log.start`, which fences every older process of its name. Then a batch starts at once when
 //! nothing is in flight; while batches are being committed the next one collects, and starts before
-//! they are done only if it has grown as large as they are: what a batch costs does hardly depend on its
-//! size, so that under load few large ones are made, and with little load none waits. The machine refuses a batch that arrives before its predecessor, and
-//! answers one that it has seen, so that sending again is always safe, at whichever replica.
+//! they are done only if it has grown as large as they are: what a batch costs hardly depends on its
+//! size. So few large ones are made under load, and a record waits for those under way at most. The machine
+//! refuses a batch that arrives before its predecessor, and answers one that it has seen, so that sending
+//! again is always safe, at whichever replica.
 //! Sending again goes on until the outcome is known: a batch whose fate is open blocks what comes
 //! after it, because a later record would otherwise break the chain. Callers stop waiting at their
 //! deadline; the task does not.

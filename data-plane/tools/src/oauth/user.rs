@@ -44,7 +44,7 @@ const MARGIN_S: u64 = 30;
 /// How one fetch tells those that wait for it that they have to look again.
 const OVERTAKEN: &str = "it was refreshed elsewhere";
 
-/// Why there is no token for now.
+/// Why a caller's token cannot be had.
 enum Missing {
     /// Another node refreshes, or something else came first: look again.
     Overtaken,
