@@ -22,7 +22,12 @@ has() { command -v "$1"; }
 has_libclang() {
   [[ -n ${LIBCLANG_PATH:-} ]] && return 0
   ldconfig -p | grep -q 'libclang[-.0-9]*\.so' && return 0
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G '/usr/lib/x86_64-linux-gnu/libclang*.so*'
+  # Not libclang-cpp, which comes with LLVM's tools and does not serve.
+  local dir
+  for dir in /usr/lib/llvm-*/lib /usr/lib/x86_64-linux-gnu; do
+    compgen -G "$dir/libclang.so*" || compgen -G "$dir/libclang-[0-9]*.so*" && return 0
+  done
+  return 1
 }
 
 has_venv() { python3 -c 'import venv, ensurepip'; }
