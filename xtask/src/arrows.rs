@@ -4,7 +4,7 @@
 //! 1. planes never import each other; they meet in `proto/` and in the binary; a leaf imports `proto/` only, and
 //!    only the binary and what exercises it import a leaf;
 //! 2. a pure crate reaches no runtime, storage, network, tensor or randomness crate;
-//! 3. an engine (openraft, RocksDB, candle, sqlx) has the owners named here and no others;
+//! 3. an engine (openraft, RocksDB, candle, sqlx, wasmtime) has the owners named here and no others;
 //! 4. the offline verifier reaches no runtime and no network: an auditor runs it on a copy;
 //! 5. nothing depends on the binary, the tests, the benches or this crate;
 //! 6. every member is listed under a known folder, so that a new plane cannot escape the rules.
@@ -75,13 +75,14 @@ const VERIFIER: (&str, [&str; 10]) = (
 );
 
 /// (engine, its owners). Direct dependencies only: that is where code can name the engine.
-const ENGINES: [(&str, &[&str]); 7] = [
+const ENGINES: [(&str, &[&str]); 8] = [
     ("openraft", &["provost-control-raft"]),
     ("rocksdb", &["provost-control-raft", "provost-control-api"]),
     ("candle-core", &["provost-gpu-infer"]),
     ("candle-nn", &["provost-gpu-infer"]),
     ("sqlx", &["provost-data-tools"]),
     ("cedar-policy", &["provost-data-policy"]),
+    ("wasmtime", &["provost-data-wasm"]),
     ("rmcp", &["provost-tests"]),
 ];
 

@@ -1,0 +1,14 @@
+//! What the contract in `wit/plugin.wit` is in Rust, generated.
+#![allow(missing_docs, clippy::all, reason = "generated")]
+
+wasmtime::component::bindgen!({
+    path: "wit",
+    world: "tool-plugin",
+    imports: {
+        "provost:plugin/host.kv-get": async,
+        "provost:plugin/host.kv-set": async,
+        "provost:plugin/host.call-tool": async,
+        "provost:plugin/http.send": async,
+    },
+    exports: { default: async },
+});

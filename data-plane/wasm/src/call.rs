@@ -1,0 +1,194 @@
+//! One call: an instance of its own, from the pool to the answer.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use provost_mcp::RawJson;
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+
+use crate::{
+    Engine, PluginAnswer, PluginError, PluginHost,
+    answer::answer_of,
+    bindings::{ToolPlugin, ToolPluginPre, provost::plugin::types},
+    imports::cut,
+    limits::CANCEL_GRACE,
+    state::CallState,
+};
+
+/// A call of one tool.
+#[derive(Clone, Debug)]
+pub struct PluginCall {
+    /// The plugin's own name of it.
+    pub tool: String,
+    /// An object; it fits the tool's schema, or the plugin says that it does not.
+    pub arguments: RawJson,
+    /// What else the plugin learns.
+    pub context: CallContext,
+    /// When to give up.
+    pub deadline: Instant,
+    /// How many plugins called each other to get here: 0 for a caller's own call.
+    pub depth: u8,
+}
+
+/// What a plugin learns of a call beside its arguments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallContext {
+    /// For logs.
+    pub request_id: String,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// Who calls, where the plugin may know.
+    pub principal: Option<String>,
+    /// The answers to what the plugin asked for before.
+    pub input_responses: Option<RawJson>,
+    /// What the plugin wanted back with them.
+    pub request_state: Option<String>,
+}
+
+/// Why a guest is stopped from outside.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Stop {
+    #[error("the deadline is over")]
+    Deadline,
+    #[error("the call is cancelled")]
+    Cancelled,
+}
+
+/// An instance, ready to be asked.
+pub(crate) struct Instance {
+    store: Store<CallState>,
+    plugin: ToolPlugin,
+}
+
+impl Instance {
+    /// Makes one. It computes until `deadline` and no longer; to wait no longer is for the caller to see to.
+    pub(crate) async fn start(
+        engine: &Engine,
+        pre: &ToolPluginPre<CallState>,
+        state: CallState,
+        deadline: Instant,
+    ) -> Result<Self, PluginError> {
+        let mut store = Store::new(&engine.wasmtime, state);
+        store.limiter(|state| &mut state.memory);
+        let transfer = store.data().limits.transfer_bytes();
+        store.set_hostcall_fuel(transfer);
+        store.set_epoch_deadline(1);
+        let mut cancelled_since = None;
+        store.epoch_deadline_callback(move |context| every_tick(&context, deadline, &mut cancelled_since));
+        match pre.instantiate_async(&mut store).await {
+            Ok(plugin) => Ok(Self { store, plugin }),
+            Err(cause) => Err(explain(&cause, store.data())),
+        }
+    }
+
+    /// The schema of its configuration.
+    pub(crate) async fn config_schema(&mut self) -> Result<Option<String>, PluginError> {
+        let said = self.plugin.provost_plugin_tools().call_config_schema(&mut self.store).await;
+        self.explained(said)
+    }
+
+    /// Its tools.
+    pub(crate) async fn list_tools(&mut self) -> Result<Vec<types::Tool>, PluginError> {
+        let said = self.plugin.provost_plugin_tools().call_list_tools(&mut self.store).await;
+        self.explained(said)
+    }
+
+    /// Gives it its configuration.
+    pub(crate) async fn configure(&mut self, config: Option<&RawJson>) -> Result<(), PluginError> {
+        let Some(config) = config else { return Ok(()) };
+        let config = config.as_str().to_owned();
+        let taken = self.plugin.provost_plugin_tools().call_configure(&mut self.store, &config).await;
+        self.explained(taken)?.map_err(|why| PluginError::Config(cut(&why).to_owned()))
+    }
+
+    /// Calls a tool.
+    pub(crate) async fn call(&mut self, call: &PluginCall) -> Result<PluginAnswer, PluginError> {
+        let context = context_of(call);
+        let arguments = call.arguments.as_str().to_owned();
+        let guest = self.plugin.provost_plugin_tools();
+        let ended = guest.call_call_tool(&mut self.store, &context, &call.tool, &arguments).await;
+        match self.explained(ended)? {
+            Ok(outcome) => answer_of(outcome, self.store.data().limits.answer_bytes),
+            Err(types::CallError::UnknownTool) => Err(PluginError::UnknownTool(call.tool.clone())),
+            Err(types::CallError::InvalidParams(why)) => Err(PluginError::InvalidParams(cut(&why).to_owned())),
+            Err(types::CallError::Cancelled) => Err(PluginError::Cancelled),
+            Err(types::CallError::Failed(why)) => Err(PluginError::Failed(cut(&why).to_owned())),
+        }
+    }
+
+    fn explained<T>(&self, ended: wasmtime::Result<T>) -> Result<T, PluginError> {
+        ended.map_err(|cause| explain(&cause, self.store.data()))
+    }
+}
+
+fn context_of(call: &PluginCall) -> types::CallContext {
+    let left = call.deadline.saturating_duration_since(Instant::now());
+    let context = &call.context;
+    types::CallContext {
+        request_id: context.request_id.clone(),
+        deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        traceparent: context.traceparent.clone(),
+        principal: context.principal.clone(),
+        input_responses: context.input_responses.as_ref().map(|json| json.as_str().to_owned()),
+        request_state: context.request_state.clone(),
+    }
+}
+
+/// Every tick that the guest computes: goes on after everybody else had a turn, or ends.
+fn every_tick(
+    context: &StoreContextMut<'_, CallState>,
+    deadline: Instant,
+    cancelled_since: &mut Option<Instant>,
+) -> wasmtime::Result<UpdateDeadline> {
+    let now = Instant::now();
+    if now >= deadline {
+        return Err(Stop::Deadline.into());
+    }
+    if context.data().host.is_cancelled() {
+        let since = *cancelled_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= CANCEL_GRACE {
+            return Err(Stop::Cancelled.into());
+        }
+    }
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+}
+
+/// Why an instance ended without an answer.
+fn explain(cause: &wasmtime::Error, state: &CallState) -> PluginError {
+    match cause.downcast_ref() {
+        Some(Stop::Deadline) => return PluginError::Deadline,
+        Some(Stop::Cancelled) => return PluginError::Cancelled,
+        None => {}
+    }
+    // First of all: who gets no memory crashes, in one way or another.
+    if let Some(limit) = state.memory.refused() {
+        return PluginError::Memory(limit);
+    }
+    let root = cause.root_cause().to_string();
+    // The engine has no public type for it; `tests/wasm/hostile.rs` sees that it still says so.
+    if root.contains("fuel allocated for hostcalls") {
+        return PluginError::TooLarge(state.limits.transfer_bytes());
+    }
+    PluginError::Trap(root)
+}
+
+/// Waits for `work` until `deadline`, at most.
+pub(crate) async fn until<T>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, PluginError>>,
+) -> Result<T, PluginError> {
+    tokio::time::timeout_at(deadline.into(), work).await.unwrap_or(Err(PluginError::Deadline))
+}
+
+/// A point in time that is always there.
+pub(crate) fn in_time(duration: Duration) -> Instant {
+    Instant::now() + duration
+}
+
+impl PluginCall {
+    pub(crate) fn state(&self, host: Arc<dyn PluginHost>, limits: crate::PluginLimits) -> CallState {
+        CallState::new(host, limits, self.depth)
+    }
+}

@@ -1,0 +1,157 @@
+//! One installed plugin.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use provost_mcp::RawJson;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+
+use crate::{
+    ComponentDigest, ComponentSource, Engine, Grants, MAX_DEPTH, PluginAnswer, PluginCall, PluginError, PluginHost,
+    PluginLimits, PluginTool,
+    bindings::{ToolPluginPre, provost::plugin::types},
+    call::{Instance, in_time, until},
+    imports::json_limits,
+    limits::LOAD_TIME,
+    quiet::QuietHost,
+    state::CallState,
+    tool::tools_of,
+};
+
+/// How a plugin is installed.
+#[derive(Clone, Debug, Default)]
+pub struct PluginSettings {
+    /// Its configuration; `None`: it is not asked to take one.
+    pub config: Option<RawJson>,
+    /// What it may do beyond computing.
+    pub grants: Grants,
+    /// How much it may use.
+    pub limits: PluginLimits,
+}
+
+/// An installed plugin. To make one costs nothing; its component is loaded, or compiled, when it is needed first.
+pub struct WasmPlugin {
+    engine: Arc<Engine>,
+    digest: ComponentDigest,
+    source: ComponentSource,
+    settings: PluginSettings,
+    places: Semaphore,
+    /// An error in here is final.
+    loaded: OnceCell<Result<Loaded, PluginError>>,
+}
+
+/// What is known once the component is there.
+struct Loaded {
+    pre: ToolPluginPre<CallState>,
+    tools: Arc<[PluginTool]>,
+    config_schema: Option<RawJson>,
+}
+
+impl WasmPlugin {
+    /// A plugin whose component has this digest.
+    pub fn new(
+        engine: Arc<Engine>,
+        digest: ComponentDigest,
+        source: ComponentSource,
+        mut settings: PluginSettings,
+    ) -> Self {
+        let limits = &mut settings.limits;
+        limits.memory_bytes = limits.memory_bytes.min(engine.max_memory_bytes);
+        let places = Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS));
+        Self { engine, digest, source, settings, places, loaded: OnceCell::new() }
+    }
+
+    /// Which component it is.
+    pub fn digest(&self) -> &ComponentDigest {
+        &self.digest
+    }
+
+    /// Its tools. The first time this loads the component; an error that cannot go away is remembered.
+    pub async fn tools(&self) -> Result<Arc<[PluginTool]>, PluginError> {
+        Ok(self.loaded().await?.tools.clone())
+    }
+
+    /// The tools, if it is loaded.
+    pub fn tools_at_hand(&self) -> Option<Arc<[PluginTool]>> {
+        self.loaded.get()?.as_ref().ok().map(|loaded| loaded.tools.clone())
+    }
+
+    /// JSON Schema of its configuration, if it takes one.
+    pub async fn config_schema(&self) -> Result<Option<RawJson>, PluginError> {
+        Ok(self.loaded().await?.config_schema.clone())
+    }
+
+    /// Calls a tool, in an instance that nobody used before and nobody will use again. Ends at the call's deadline at
+    /// the latest. To drop the future ends the guest as well, wherever it is.
+    pub async fn call(&self, call: &PluginCall, host: Arc<dyn PluginHost>) -> Result<PluginAnswer, PluginError> {
+        if call.depth > MAX_DEPTH {
+            return Err(PluginError::TooDeep(MAX_DEPTH));
+        }
+        until(call.deadline, Box::pin(self.run(call, host))).await
+    }
+
+    async fn run(&self, call: &PluginCall, host: Arc<dyn PluginHost>) -> Result<PluginAnswer, PluginError> {
+        let loaded = self.loaded().await?;
+        let _places = self.take_places(call.depth > 0).await?;
+        let _running = self.engine.ticker.enter();
+        let state = call.state(host, self.settings.limits);
+        let mut instance = Instance::start(&self.engine, &loaded.pre, state, call.deadline).await?;
+        instance.configure(self.settings.config.as_ref()).await?;
+        instance.call(call).await
+    }
+
+    /// A place of this plugin, then one of the engine. Who stands in a call already does not wait: those who have the
+    /// places may be waiting for it.
+    async fn take_places(&self, is_nested: bool) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), PluginError> {
+        if is_nested {
+            let busy = |_| PluginError::Busy;
+            return Ok((self.places.try_acquire().map_err(busy)?, self.engine.places.try_acquire().map_err(busy)?));
+        }
+        let closed = |_| PluginError::Unavailable("the engine is closed".to_owned());
+        let own = self.places.acquire().await.map_err(closed)?;
+        Ok((own, self.engine.places.acquire().await.map_err(closed)?))
+    }
+
+    async fn loaded(&self) -> Result<&Loaded, PluginError> {
+        let loaded = self.loaded.get_or_try_init(|| async {
+            match Box::pin(self.load()).await {
+                Err(error) if !error.is_final() => Err(error),
+                ended => Ok(ended),
+            }
+        });
+        loaded.await?.as_ref().map_err(Clone::clone)
+    }
+
+    /// The component, tied to its imports, and what it says of itself.
+    async fn load(&self) -> Result<Loaded, PluginError> {
+        let component = self.engine.component(self.digest, &self.source).await?;
+        let pre = self.engine.links.tie(&component, self.settings.grants)?;
+        let deadline = in_time(LOAD_TIME);
+        let (schema, tools) = until(deadline, self.introduce(&pre, deadline)).await?;
+        Ok(Loaded { tools: tools_of(tools)?.into(), config_schema: schema, pre })
+    }
+
+    async fn introduce(
+        &self,
+        pre: &ToolPluginPre<CallState>,
+        deadline: std::time::Instant,
+    ) -> Result<(Option<RawJson>, Vec<types::Tool>), PluginError> {
+        let limits = self.settings.limits;
+        // Not a place of the plugin's own: those may all be waiting for it to be loaded.
+        let place = self.engine.places.acquire().await;
+        let _place = place.map_err(|_| PluginError::Unavailable("the engine is closed".to_owned()))?;
+        let _running = self.engine.ticker.enter();
+        let state = CallState::new(Arc::new(QuietHost), limits, 0);
+        let mut instance = Instance::start(&self.engine, pre, state, deadline).await?;
+        let schema = instance.config_schema().await?;
+        let schema = schema.map(|text| schema_of(text, limits.answer_bytes)).transpose()?;
+        instance.configure(self.settings.config.as_ref()).await?;
+        let tools = instance.list_tools().await?;
+        Ok((schema, tools))
+    }
+}
+
+fn schema_of(text: String, max_bytes: usize) -> Result<RawJson, PluginError> {
+    let schema = RawJson::check(Bytes::from(text), &json_limits(max_bytes));
+    schema.map_err(|fault| PluginError::json("the schema of its configuration", &fault))
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds the plugins of this repository and puts the components where they are kept: `build_guests.sh [--check]`.
+#
+# With rustup the result is the same, byte for byte, on every machine: the compiler is pinned, the lock files are
+# kept, and everything is compiled in one folder, because paths are a part of what a compiler hashes. `--check`
+# fails where a component that is kept is not what its source gives. Where rustup has no target for WebAssembly,
+# PROVOST_WASM_RUSTC names a compiler that has its library in source (Debian: rustc-web, rust-web-src): the
+# components work, and differ.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+check=
+[[ ${1:-} == --check ]] && check=1
+target=wasm32-unknown-unknown
+# The same everywhere, unlike a folder below the home of whoever builds.
+build=/tmp/provost-guests
+
+flags=(--release --locked --target "$target")
+if [[ -n ${PROVOST_WASM_RUSTC:-} ]]; then
+  export RUSTC=$PROVOST_WASM_RUSTC RUSTC_BOOTSTRAP=1
+  export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=${PROVOST_WASM_LINKER:-rust-lld}
+  flags+=(-Zbuild-std=std,panic_abort)
+else
+  rustup target list --installed | grep -qx "$target" || rustup target add "$target"
+fi
+# Of the registry's sources, panics name the paths; the rest of the path is the user's own affair.
+export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+export CARGO_TARGET_DIR=$build/target
+
+rm -rf "$build/src"
+mkdir -p "$build/src/data-plane/wasm" "$build/src/examples"
+cp -r plugins "$build/src/"
+cp -r examples/plugins "$build/src/examples/"
+cp -r data-plane/wasm/wit "$build/src/data-plane/wasm/"
+cp rust-toolchain.toml "$build/src/"
+
+# component FOLDER CRATE KEPT: compiles the crate and wraps it as a component.
+component() {
+  local folder=$1 crate=$2 kept=$3 made
+  (cd "$build/src/$folder" && cargo build "${flags[@]}" --package "$crate")
+  made=$build/$crate.wasm
+  "$wrap" "$build/target/$target/release/$crate.wasm" "$made"
+  if [[ -z $check ]]; then
+    cp "$made" "$kept"
+    echo "$kept: $(stat -c %s "$kept") bytes"
+  elif ! cmp "$made" "$kept"; then
+    echo "$kept is not what its source gives: run scripts/build_guests.sh" >&2
+    exit 1
+  fi
+}
+
+# For this machine, so without what is set for guests.
+(cd plugins && env -u RUSTFLAGS -u RUSTC -u RUSTC_BOOTSTRAP cargo build --locked --package provost-component)
+wrap=$build/target/debug/provost-component
+
+component examples/plugins/rust-text text examples/plugins/rust-text/text.wasm
+component plugins hostile data-plane/wasm/tests/guests/hostile.wasm
