@@ -224,6 +224,7 @@ fn plugin(check: &mut Check<'_>, spec: &PluginSpec) {
         PluginSource::McpHttp(http) => http_plugin(check, http),
         PluginSource::McpStdio(stdio) => stdio_plugin(check, stdio),
         PluginSource::Builtin(builtin) => builtin_plugin(check, builtin),
+        PluginSource::Wasm(wasm) => crate::wasm::check(check, wasm),
     }
 }
 
@@ -234,11 +235,7 @@ fn http_plugin(check: &mut Check<'_>, http: &HttpPlugin) {
         http.headers.keys().map(|h| ("headers", h)).chain(http.secret_headers.keys().map(|h| ("secretHeaders", h)))
     {
         let field = format!("spec.source.mcp-http.{group}.{name}");
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        let valid = !name.is_empty() && name.bytes().all(token);
-        check.require(valid, &field, || format!("`{name}` is not a header name"));
-        let reserved = RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str());
-        check.require(!reserved, &field, || format!("`{name}` is written by the gateway itself"));
+        header_name(check, &field, name);
     }
     for (name, value) in &http.headers {
         let printable = value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
@@ -247,6 +244,15 @@ fn http_plugin(check: &mut Check<'_>, http: &HttpPlugin) {
         });
     }
     crate::upstreams::check(check, http);
+}
+
+/// Checks the name of a header that the document gives.
+pub(crate) fn header_name(check: &mut Check<'_>, field: &str, name: &str) {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let valid = !name.is_empty() && name.bytes().all(token);
+    check.require(valid, field, || format!("`{name}` is not a header name"));
+    let reserved = RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str());
+    check.require(!reserved, field, || format!("`{name}` is written by the gateway itself"));
 }
 
 fn stdio_plugin(check: &mut Check<'_>, stdio: &StdioPlugin) {

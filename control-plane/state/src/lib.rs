@@ -31,6 +31,7 @@ mod state;
 mod tool_aliases;
 mod tool_pins;
 mod upstreams;
+mod wasm;
 
 pub use cluster::{
     AdminTokenHash, AuditCheckpoint, Authority, CaStep, Cluster, ClusterCommand, ClusterReply, JoinToken,

@@ -65,6 +65,12 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
                     sibling(field, Kind::Secret, &reference.secret);
                 }
             }
+            PluginSource::Wasm(wasm) => {
+                for (alias, credential) in &wasm.credentials {
+                    let field = format!("{}.credentials.{alias}.value.secret", crate::wasm::BASE);
+                    sibling(field, Kind::Secret, &credential.value.secret);
+                }
+            }
             PluginSource::Builtin(_) => {}
         },
         Spec::ToolPins(_) => sibling("metadata.name".to_owned(), Kind::Plugin, &metadata.name),

@@ -1,4 +1,4 @@
-//! Executors: upstream MCP servers over HTTP and stdio, and the built-ins.
+//! Executors: upstream MCP servers over HTTP and stdio, WebAssembly components, and the built-ins.
 //!
 //! Purpose: everything behind a plugin's name. A [`Toolbox`] keeps the [`Plugin`]s of all tenants
 //! in step with the snapshot; a plugin lists its definitions byte for byte and executes operations
@@ -9,6 +9,7 @@
 //! Left out: policy, audit and routing (the node), the client's side of MCP (`provost-data-serve`).
 
 mod builtin;
+mod component;
 mod connections;
 mod consent;
 mod definition;
@@ -41,5 +42,5 @@ pub use resilience::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Shield, Tries, Upstre
 pub use schema::ValidationProblem;
 pub use secrets::{acts_for_users, secrets_of};
 pub use siblings::{At, PluginId, SessionOwner, SharedSession, SiblingError, Siblings};
-pub use toolbox::{SecretSource, Toolbox, ToolboxDeps, spec_digest};
+pub use toolbox::{SecretSource, Toolbox, ToolboxDeps, recorded_digest, spec_digest};
 pub use upstream::{EndpointView, ListKind, ListenFilter, ServerFacts, rewrite_handles};

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation, SubjectToken};
 use provost_mcp::{Era, ProtocolVersion, RawJson};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
+    component::Component,
     resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
     siblings::{SessionOwner, SharedSession},
@@ -56,6 +58,7 @@ pub enum ListenEnd {
 enum Source {
     Mcp(Arc<McpUpstream>),
     Builtin(Builtin),
+    Component(Arc<Component>),
     /// It could not be set up; every use says why.
     Broken(UpstreamError),
 }
@@ -69,6 +72,7 @@ impl Upstream for Source {
         match self {
             Self::Mcp(upstream) => Box::pin(async move { upstream.execute(request, link, &Tries::new(false)).await }),
             Self::Builtin(builtin) => Box::pin(builtin.execute(request, link)),
+            Self::Component(component) => Box::pin(component.execute(request, link)),
             Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
         }
     }
@@ -93,6 +97,7 @@ impl Upstream for Source {
         let tools = match self {
             Self::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Self::Builtin(builtin) => builtin.tools(),
+            Self::Component(component) => component.at_hand()?,
             Self::Broken(_) => return None,
         };
         tools.named(tool).map(|d| d.raw.clone())
@@ -115,9 +120,12 @@ pub struct Plugin {
     tenant: Name,
     name: Name,
     digest: Arc<str>,
+    recorded: Arc<str>,
     shield: Shield,
     source: Source,
     schemas: SchemaCache,
+    /// What this one replaces, until it is ready to.
+    before: ArcSwapOption<Plugin>,
     /// What the upstream said of itself last.
     facts: Mutex<Option<ServerFacts>>,
     retired: CancellationToken,
@@ -130,6 +138,15 @@ impl Plugin {
 
     pub(crate) fn builtin(id: Identity, builtin: Builtin) -> Self {
         Self::new(id, Source::Builtin(builtin))
+    }
+
+    /// `before` serves until the component is ready.
+    pub(crate) fn component(id: Identity, component: Arc<Component>, before: Option<&Arc<Plugin>>) -> Self {
+        let plugin = Self::new(id, Source::Component(component));
+        // One that is not ready itself never served.
+        let before = before.and_then(|before| before.stand_in().or_else(|| before.serves().then(|| before.clone())));
+        plugin.before.store(before);
+        plugin
     }
 
     pub(crate) fn broken(id: Identity, cause: UpstreamError) -> Self {
@@ -146,9 +163,11 @@ impl Plugin {
             tenant: id.tenant,
             name: id.name,
             digest: id.digest,
+            recorded: id.recorded,
             shield,
             source,
             schemas: SchemaCache::default(),
+            before: ArcSwapOption::empty(),
             facts: Mutex::default(),
             retired: CancellationToken::new(),
         }
@@ -167,6 +186,40 @@ impl Plugin {
     /// SHA-256 of the spec, hexadecimal.
     pub fn digest(&self) -> &Arc<str> {
         &self.digest
+    }
+
+    /// The digest that records of its calls name.
+    pub fn recorded_digest(&self) -> &Arc<str> {
+        &self.recorded
+    }
+
+    /// What serves while this one is being made ready; `None`: this one does.
+    pub fn stand_in(&self) -> Option<Arc<Plugin>> {
+        let Source::Component(component) = &self.source else { return None };
+        if !component.is_ready() {
+            return self.before.load_full();
+        }
+        if self.before.load().is_some() {
+            self.before.store(None);
+        }
+        None
+    }
+
+    /// Whether it takes calls.
+    fn serves(&self) -> bool {
+        match &self.source {
+            Source::Component(component) => component.is_ready(),
+            Source::Mcp(_) | Source::Builtin(_) => true,
+            Source::Broken(_) => false,
+        }
+    }
+
+    /// The component behind this plugin.
+    pub(crate) fn as_component(&self) -> Option<&Arc<Component>> {
+        match &self.source {
+            Source::Component(component) => Some(component),
+            _ => None,
+        }
     }
 
     /// The longest time for one call of a tool that has none of its own.
@@ -197,7 +250,7 @@ impl Plugin {
     pub fn consent(&self) -> Option<Consent<'_>> {
         match &self.source {
             Source::Mcp(upstream) => upstream.consents().map(Consent::new),
-            Source::Builtin(_) | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => None,
         }
     }
 
@@ -225,7 +278,7 @@ impl Plugin {
                 Err(cause @ UpstreamError::Open { .. }) => self.facts.lock().clone().ok_or(cause),
                 facts => facts.inspect(|facts| *self.facts.lock() = Some(facts.clone())),
             },
-            Source::Builtin(_) => Ok(ServerFacts {
+            Source::Builtin(_) | Source::Component(_) => Ok(ServerFacts {
                 era: Era::Modern,
                 protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
                 capabilities: RawJson::from(json!({"tools": {}})),
@@ -240,9 +293,12 @@ impl Plugin {
 
     /// Its tools. All lists are fetched once for all callers and cached.
     pub async fn tools(&self) -> Result<Definitions, UpstreamError> {
-        match &self.source {
+        let stand_in = self.stand_in();
+        let serving = stand_in.as_deref().unwrap_or(self);
+        match &serving.source {
             Source::Builtin(builtin) => Ok(builtin.tools()),
-            _ => self.list(ListKind::Tools).await,
+            Source::Component(component) => component.tools().await,
+            _ => serving.list(ListKind::Tools).await,
         }
     }
 
@@ -264,25 +320,29 @@ impl Plugin {
     async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list(kind).await,
-            Source::Builtin(_) => Ok(Definitions::default()),
+            Source::Builtin(_) | Source::Component(_) => Ok(Definitions::default()),
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
 
     /// A list as far as it is known without asking; however old.
     pub fn at_hand(&self, kind: ListKind) -> Definitions {
-        match (&self.source, kind) {
+        let stand_in = self.stand_in();
+        match (&stand_in.as_deref().unwrap_or(self).source, kind) {
             (Source::Mcp(upstream), _) => upstream.cached(kind).unwrap_or_default(),
             (Source::Builtin(builtin), ListKind::Tools) => builtin.tools(),
+            (Source::Component(component), ListKind::Tools) => component.at_hand().unwrap_or_default(),
             _ => Definitions::default(),
         }
     }
 
     /// The tool's definition, if its list was fetched before (resolving a call does that).
     pub fn cached_tool(&self, tool: &str) -> Option<crate::Definition> {
-        let tools = match &self.source {
+        let stand_in = self.stand_in();
+        let tools = match &stand_in.as_deref().unwrap_or(self).source {
             Source::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Source::Builtin(builtin) => builtin.tools(),
+            Source::Component(component) => component.at_hand()?,
             Source::Broken(_) => return None,
         };
         tools.named(tool).cloned()
@@ -302,7 +362,9 @@ impl Plugin {
     /// whoever can ask the client does, and executes again with `requestState` and
     /// `inputResponses` in the params.
     pub async fn execute(&self, request: &ExecuteRequest<'_>, link: &dyn ClientLink) -> Execution {
-        self.shield.execute(&self.source, request, link).await
+        let stand_in = self.stand_in();
+        let serving = stand_in.as_deref().unwrap_or(self);
+        serving.shield.execute(&serving.source, request, link).await
     }
 
     /// Runs one operation for another node, which has done all but execute it. What is asked of this node
@@ -318,7 +380,7 @@ impl Plugin {
                 }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
-            Source::Builtin(_) | Source::Broken(_) => self.execute(request, link).await,
+            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.execute(request, link).await,
         }
     }
 
@@ -334,7 +396,7 @@ impl Plugin {
                 ended = upstream.listen_here(filter, request, link) => ended,
                 () = self.retired.cancelled() => Ok(()),
             },
-            Source::Builtin(_) | Source::Broken(_) => self.listen(filter, request, link).await.map(drop),
+            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.listen(filter, request, link).await.map(drop),
         }
     }
 
@@ -342,7 +404,7 @@ impl Plugin {
     pub async fn list_here(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list_here(kind).await,
-            Source::Builtin(_) | Source::Broken(_) => self.list(kind).await,
+            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.list(kind).await,
         }
     }
 
@@ -350,7 +412,7 @@ impl Plugin {
     pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.facts_here().await,
-            Source::Builtin(_) | Source::Broken(_) => self.capabilities().await,
+            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.capabilities().await,
         }
     }
 
@@ -362,7 +424,7 @@ impl Plugin {
     ) -> Result<Option<SharedSession>, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.session_for(owner, gone).await,
-            Source::Builtin(_) | Source::Broken(_) => Ok(None),
+            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => Ok(None),
         }
     }
 
@@ -370,7 +432,7 @@ impl Plugin {
     pub fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
         match &self.source {
             Source::Mcp(upstream) => upstream.known_session(owner),
-            Source::Builtin(_) | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => None,
         }
     }
 
@@ -393,8 +455,8 @@ impl Plugin {
         let listening = async {
             match &self.source {
                 Source::Mcp(upstream) => upstream.listen(filter, request, &Heard { link, shield: &self.shield }).await,
-                // Built-ins never change.
-                Source::Builtin(_) => {
+                // Built-ins never change, and a component's other version is another plugin.
+                Source::Builtin(_) | Source::Component(_) => {
                     link.cancelled().await;
                     Ok(())
                 }
@@ -436,12 +498,14 @@ pub(crate) struct Identity {
     pub(crate) tenant: Name,
     pub(crate) name: Name,
     pub(crate) digest: Arc<str>,
+    /// As records name it.
+    pub(crate) recorded: Arc<str>,
     shield: Shield,
 }
 
 impl Identity {
-    pub(crate) fn new(tenant: Name, name: Name, digest: Arc<str>, spec: &PluginSpec) -> Self {
+    pub(crate) fn new(tenant: Name, name: Name, (digest, recorded): (Arc<str>, Arc<str>), spec: &PluginSpec) -> Self {
         let shield = Shield::new(&tenant, &name, spec);
-        Self { tenant, name, digest, shield }
+        Self { tenant, name, digest, recorded, shield }
     }
 }

@@ -16,6 +16,7 @@ pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
             .flat_map(|value| value.split(SECRET_OPEN).skip(1))
             .filter_map(|rest| Name::new(rest.split_once('}')?.0).ok())
             .collect(),
+        PluginSource::Wasm(wasm) => wasm.credentials.values().map(|c| c.value.secret.clone()).collect(),
     };
     names.sort();
     names.dedup();
@@ -26,7 +27,7 @@ pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
 pub fn acts_for_users(spec: &PluginSpec) -> bool {
     match &spec.source {
         PluginSource::McpHttp(http) => matches!(http.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
-        PluginSource::McpStdio(_) | PluginSource::Builtin(_) => false,
+        PluginSource::McpStdio(_) | PluginSource::Builtin(_) | PluginSource::Wasm(_) => false,
     }
 }
 

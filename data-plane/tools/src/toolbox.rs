@@ -10,15 +10,17 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, ClientSecretIn, EgressSpec, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec,
-    Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec,
+    Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use crate::{
     Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
+    component::{Component, Credential, Door, Engines, Parts},
     connections::Connections,
     egress::{EgressClient, EgressRule},
     oauth::{Authorizer, ClientIdentity, For, SigningKey},
@@ -81,12 +83,17 @@ pub struct Toolbox {
     plugins: ArcSwap<Plugins>,
     /// One reconciliation at a time.
     reconciling: Mutex<()>,
+    engines: Engines,
+    /// Counts what changed of the plugins, or of what serves in their names.
+    changes: watch::Sender<u64>,
 }
 
 impl Toolbox {
     /// A toolbox without plugins.
     pub fn new(deps: ToolboxDeps) -> Arc<Self> {
-        Arc::new(Self { deps, plugins: ArcSwap::from_pointee(Plugins::new()), reconciling: Mutex::new(()) })
+        let engines = Engines::new(&deps.data_dir);
+        let (plugins, changes) = (ArcSwap::from_pointee(Plugins::new()), watch::Sender::new(0));
+        Arc::new(Self { deps, plugins, reconciling: Mutex::new(()), engines, changes })
     }
 
     /// Starts, keeps, replaces and stops plugins so that they are the snapshot's. Connects to
@@ -110,7 +117,8 @@ impl Toolbox {
                     let fingerprint = fingerprint(snapshot, tenant, spec);
                     let kept = before.filter(|running| running.fingerprint == fingerprint);
                     let plugin = kept.map(|running| running.plugin.clone());
-                    let plugin = plugin.unwrap_or_else(|| Arc::new(self.start(tenant, resource, spec)));
+                    let replaced = before.map(|running| &running.plugin);
+                    let plugin = plugin.unwrap_or_else(|| Arc::new(self.start(tenant, resource, spec, replaced)));
                     Running { resource: resource.clone(), fingerprint, plugin }
                 }
             };
@@ -127,6 +135,16 @@ impl Toolbox {
                 }
             }
         }
+        let plugins_of = |all: &Plugins| all.values().flat_map(BTreeMap::values).map(|r| Arc::as_ptr(&r.plugin)).collect();
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) = (plugins_of(&old), plugins_of(&new));
+        if old != new {
+            self.changes.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Changes when a plugin comes, goes or is replaced, and when its next version begins to serve.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// A plugin.
@@ -171,13 +189,20 @@ impl Toolbox {
         self.reconcile(&Snapshot::default());
     }
 
-    fn start(&self, tenant: &Name, resource: &Resource, spec: &PluginSpec) -> Plugin {
+    fn start(&self, tenant: &Name, resource: &Resource, spec: &PluginSpec, before: Option<&Arc<Plugin>>) -> Plugin {
         let name = &resource.metadata.name;
-        let id = || Identity::new(tenant.clone(), name.clone(), spec_digest(spec), spec);
+        let id = || {
+            let digests = (spec_digest(spec), recorded_digest(resource));
+            Identity::new(tenant.clone(), name.clone(), digests, spec)
+        };
         let started = match &spec.source {
             PluginSource::McpHttp(http) => self.http(tenant, name, spec, http).map(|u| Plugin::mcp(id(), u)),
             PluginSource::McpStdio(stdio) => self.stdio(tenant, name, spec, stdio).map(|u| Plugin::mcp(id(), u)),
             PluginSource::Builtin(builtin) => self.builtin(tenant, builtin).map(|b| Plugin::builtin(id(), b)),
+            PluginSource::Wasm(wasm) => {
+                let component = self.component((tenant, name), spec, wasm, before);
+                component.map(|c| Plugin::component(id(), c, before))
+            }
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
     }
@@ -192,7 +217,7 @@ impl Toolbox {
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
-            PluginSource::Builtin(_) => false,
+            PluginSource::Builtin(_) | PluginSource::Wasm(_) => false,
         };
         let plugin = PluginId { tenant: tenant.clone(), name: name.clone(), digest: spec_digest(spec) };
         Some(Kin { plugin, nodes, is_single })
@@ -323,6 +348,35 @@ impl Toolbox {
         Ok(McpUpstream::stdio(name.as_str(), target, spec.era, &self.deps.limits, kin))
     }
 
+    fn component(
+        &self,
+        (tenant, name): (&Name, &Name),
+        plugin: &PluginSpec,
+        spec: &WasmPlugin,
+        before: Option<&Arc<Plugin>>,
+    ) -> Result<Arc<Component>, UpstreamError> {
+        let mut credentials = BTreeMap::new();
+        for (alias, credential) in &spec.credentials {
+            let header = header_name(&credential.header)?;
+            let mut value = header_value(&credential.header, self.secret(tenant, &credential.value)?.expose_secret())?;
+            value.set_sensitive(true);
+            let hosts = credential.hosts.iter().map(|host| host.parse::<HostPattern>()).collect::<Result<_, _>>();
+            let hosts = hosts.map_err(|cause| UpstreamError::Config(cause.to_string()))?;
+            credentials.insert(alias.clone(), Credential { header, value, hosts });
+        }
+        let door = match spec.egress.as_deref().filter(|egress| !egress.allow_hosts.is_empty()) {
+            Some(egress) => {
+                let (client, redactor) = (self.client(Some(egress))?, self.redactor(tenant, plugin));
+                Some(Door { client, credentials, redactor })
+            }
+            None => None,
+        };
+        let store = before.and_then(|before| before.as_component()).map(|c| c.store().clone()).unwrap_or_default();
+        let changes = self.changes.clone();
+        let changed = move || changes.send_modify(|n| *n += 1);
+        Component::start(Parts { tenant, name, spec, door, store }, &self.engines, changed)
+    }
+
     fn builtin(&self, tenant: &Name, spec: &BuiltinPlugin) -> Result<Builtin, UpstreamError> {
         let mut config = BTreeMap::new();
         for (key, value) in &spec.config {
@@ -375,7 +429,12 @@ fn header_value(key: &str, text: &str) -> Result<HeaderValue, UpstreamError> {
         .map_err(|_| UpstreamError::Config(format!("the value of header `{key}` cannot be sent")))
 }
 
-/// SHA-256 of a plugin's spec as JSON, hexadecimal: what the audit log names as `plugin_digest`.
+/// SHA-256 of a resource's typed spec as JSON, hexadecimal: what the audit log names as `plugin_digest`.
+pub fn recorded_digest(resource: &Resource) -> Arc<str> {
+    hex::encode(Sha256::digest(serde_json::to_vec(&resource.spec).unwrap_or_default())).into()
+}
+
+/// SHA-256 of a plugin's spec as JSON, hexadecimal: how nodes know that they run the same.
 pub fn spec_digest(spec: &PluginSpec) -> Arc<str> {
     hex::encode(Sha256::digest(spec_bytes(spec))).into()
 }

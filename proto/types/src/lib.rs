@@ -24,6 +24,7 @@ mod spec;
 mod tool_alias;
 mod tool_pins;
 mod upstream_auth;
+mod wasm;
 
 pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
@@ -61,6 +62,7 @@ pub use upstream_auth::{ClientSecretIn, JwtAlgorithm, OAuthClient, PrivateKeyJwt
 
 pub use tool_alias::{AliasTarget, Deprecation, ToolAliasSpec};
 pub use tool_pins::{DefinitionPolicy, PinnedDefinition, Quarantine, ToolPin, ToolPinsSpec};
+pub use wasm::{FileDigest, NotADigest, WasmCredential, WasmPlugin};
 
 /// A boxed future, the form in which ports that are trait objects return their work.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

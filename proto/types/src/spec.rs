@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConnectionSpec, DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name,
-    PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth,
+    PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
 };
 
 /// A typed spec; the variant is the kind.
@@ -76,6 +76,7 @@ impl PluginSpec {
             PluginSource::McpHttp(http) => http.since_version(),
             PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
+            PluginSource::Wasm(_) => 3,
         };
         let around = match &self.resilience {
             Some(resilience) if resilience.outliers.is_some() => 3,
@@ -329,6 +330,8 @@ pub enum PluginSource {
     McpStdio(StdioPlugin),
     /// Part of Provost.
     Builtin(BuiltinPlugin),
+    /// A WebAssembly component.
+    Wasm(Box<WasmPlugin>),
 }
 
 /// A source of tools, prompts and resources. Clients see them as `plugin.tool`.

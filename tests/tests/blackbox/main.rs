@@ -41,6 +41,7 @@ mod scenarios;
 mod simulate;
 mod suite;
 mod upstreams;
+mod wasm;
 mod websocket;
 mod websocket_bad;
 mod websocket_calls;

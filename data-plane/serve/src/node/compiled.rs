@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use provost_data_guards::GuardIndex;
 use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
-use provost_data_tools::{acts_for_users, secrets_of};
+use provost_data_tools::{acts_for_users, recorded_digest, secrets_of};
 use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
 
 use super::{aliases::AliasIndex, api_keys::ApiKeys, certificates::Certificates};
@@ -158,9 +158,7 @@ fn plugin_facts(snapshot: &Snapshot, before: Option<&Compiled>) -> HashMap<(Name
         if let Some(facts) = kept.and_then(|before| before.plugin_facts.get(&key)) {
             return Some((key, facts.clone()));
         }
-        let spec = serde_json::to_vec(&plugin.spec).ok()?;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spec);
-        let digest = Some(hex(digest.as_ref()).into());
+        let digest = Some(recorded_digest(plugin));
         let secrets = match &plugin.spec {
             Spec::Plugin(spec) => {
                 let names = secrets_of(spec).into_iter().map(|name| name.to_string());
@@ -197,6 +195,3 @@ fn inference_plugins(snapshot: &Snapshot) -> HashMap<Name, Vec<Name>> {
     by_tenant
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}

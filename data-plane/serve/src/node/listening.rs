@@ -1,11 +1,12 @@
 //! Subscriptions: what the plugins of a route announce, and what this node itself changes of their lists.
 //!
-//! Invariants: a listener hears of what it may see; a plugin that is replaced is taken up again; quarantine and
-//! approval are told like a change that a server tells of, in both eras.
+//! Invariants: a listener hears of what it may see; a plugin that is replaced is taken up again, and one that is new
+//! is heard too; quarantine and approval, and a plugin that comes, goes or has another version, are told like a change
+//! that a server tells of, in both eras.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use futures::future::{join, join_all};
+use futures::{StreamExt, future::join3, stream::FuturesUnordered};
 use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Route};
 use provost_data_tools::{ListenEnd, ListenFilter, names::ResourceIndex};
 use provost_mcp::RawJson;
@@ -18,8 +19,10 @@ use super::{
     tasks::{CallHandles, TaskLink},
 };
 
-/// What is said of a list of tools that is not what it was.
+/// What is said of a list that is not what it was.
 const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
+const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
 
 /// Streams what the plugins of the route announce, until the caller is gone. A plugin that is
 /// replaced is taken up again under its new form.
@@ -39,12 +42,10 @@ pub(super) async fn listen(
         Route::Merged => Some(view.resource_index(&plugins).await),
         Route::Plugin(_) => None,
     };
-    let streams = plugins.iter().map(|(name, _)| {
-        let filter = view.filter_for(name, &wanted, index.as_ref());
-        listen_to(node, name.clone(), filter, call, link)
-    });
-    let tenant = &call.caller().principal.tenant;
-    let all = join(join_all(streams), tell_of_tools(node, tenant, &call.request().route, wanted.tools, link));
+    let to_plugins = listen_to_all(node, &view, &wanted, index.as_ref(), call, link);
+    let (tenant, route) = (&call.caller().principal.tenant, &call.request().route);
+    let of_tools = tell_of_tools(node, tenant, route, wanted.tools, link);
+    let all = join3(to_plugins, of_tools, tell_of_plugins(node, tenant, route, &wanted, link));
     let cancelled = link.cancelled();
     futures::pin_mut!(all, cancelled);
     match futures::future::select(all, cancelled).await {
@@ -72,6 +73,74 @@ impl View<'_> {
             })
             .collect();
         ListenFilter { uris, ..wanted.clone() }
+    }
+}
+
+/// Listens to each plugin of the route, also to those that come later.
+async fn listen_to_all(
+    node: &Node,
+    view: &View<'_>,
+    wanted: &ListenFilter,
+    index: Option<&ResourceIndex>,
+    call: &Call<Intended>,
+    link: &dyn ClientLink,
+) {
+    let (tenant, route) = (&call.caller().principal.tenant, &call.request().route);
+    let mut changes = node.toolbox.changes();
+    let (mut streams, mut heard) = (FuturesUnordered::new(), BTreeSet::new());
+    loop {
+        changes.mark_unchanged();
+        for name in names(node, tenant, route) {
+            if heard.insert(name.clone()) {
+                let filter = view.filter_for(&name, wanted, index);
+                streams.push(async move {
+                    listen_to(node, name.clone(), filter, call, link).await;
+                    name
+                });
+            }
+        }
+        tokio::select! {
+            Some(ended) = streams.next(), if !streams.is_empty() => {
+                // One that is gone is heard again when it comes back; one that cannot be heard stays unheard.
+                if node.toolbox.plugin(tenant, ended.as_str()).is_none() {
+                    heard.remove(&ended);
+                }
+            }
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The plugins of a route that run now.
+fn names(node: &Node, tenant: &Name, route: &Route) -> Vec<Name> {
+    match route {
+        Route::Merged => node.toolbox.plugins(tenant).iter().map(|plugin| plugin.name().clone()).collect(),
+        Route::Plugin(name) => node.toolbox.plugin(tenant, name.as_str()).map(|_| name.clone()).into_iter().collect(),
+    }
+}
+
+/// Tells of plugins of the route that came or went, and of versions that began to serve, for as long as it is polled.
+async fn tell_of_plugins(node: &Node, tenant: &Name, route: &Route, wanted: &ListenFilter, link: &dyn ClientLink) {
+    let serving = || -> Vec<(Name, Arc<str>)> {
+        let plugins = names(node, tenant, route).into_iter().filter_map(|name| node.toolbox.plugin(tenant, name.as_str()));
+        let served = plugins.map(|plugin| {
+            let stand_in = plugin.stand_in();
+            let serving = stand_in.as_ref().unwrap_or(&plugin);
+            (plugin.name().clone(), serving.digest().clone())
+        });
+        served.collect()
+    };
+    let kinds = [(wanted.tools, TOOLS_CHANGED), (wanted.prompts, PROMPTS_CHANGED), (wanted.resources, RESOURCES_CHANGED)];
+    let mut changes = node.toolbox.changes();
+    let mut known = serving();
+    while changes.changed().await.is_ok() {
+        let now = serving();
+        if now != known {
+            known = now;
+            for (_, notification) in kinds.iter().filter(|(is_wanted, _)| *is_wanted) {
+                link.notify(notification, RawJson::EMPTY_OBJECT);
+            }
+        }
     }
 }
 

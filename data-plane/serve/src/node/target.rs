@@ -78,7 +78,10 @@ impl Finder<'_> {
 
     fn target(&self, plugin: Name, local: String, full: String, action: Action) -> Target {
         let PluginFacts { digest, secrets } = self.compiled.plugin_facts(self.tenant(), &plugin);
-        Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest: digest, secrets }
+        // While a version is made ready, the one before it serves, and is the one that is recorded.
+        let stand_in = self.plugin(&plugin).and_then(|plugin| plugin.stand_in());
+        let plugin_digest = stand_in.map(|before| before.recorded_digest().clone()).or(digest);
+        Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest, secrets }
     }
 
     /// Invisible is the same as absent, in words and code. What a caller could see with a further scope of its

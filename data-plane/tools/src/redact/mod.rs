@@ -50,7 +50,8 @@ impl Redactor {
         self.fixed.iter().chain(self.token.iter().flat_map(|t| t.iter()))
     }
 
-    fn finds(&self, text: &[u8]) -> bool {
+    /// Whether a value, or a form of it, is in these bytes.
+    pub(crate) fn finds(&self, text: &[u8]) -> bool {
         self.needles().any(|n| n.is_in(text))
     }
 

@@ -1,0 +1,164 @@
+//! One call of a component: what its guest is given, and what it may ask.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use provost_data_pipeline::{ClientLink, Execution, Operation};
+use provost_data_wasm::{
+    CallContext, HttpError, HttpRequest, HttpResponse, KvError, LogLevel, NestedCall, NestedError, PluginAnswer,
+    PluginCall, PluginError, PluginHost, Progress,
+};
+use provost_mcp::{RawJson, RawObject, RpcError};
+use provost_types::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::Component;
+use crate::{ExecuteRequest, UpstreamError};
+
+/// Reports of progress that wait for the client; more are left out.
+const PROGRESS_QUEUE: usize = 32;
+
+/// The node as the guest of one call sees it.
+struct Host {
+    component: Arc<Component>,
+    progress: mpsc::Sender<Progress>,
+    is_cancelled: AtomicBool,
+}
+
+impl PluginHost for Host {
+    fn log(&self, level: LogLevel, message: &str) {
+        let (plugin, tenant) = (&self.component.name, &self.component.tenant);
+        // The guest's text is data: no line break of its makes a line of the log.
+        let message = message.escape_debug();
+        match level {
+            LogLevel::Debug => tracing::debug!(%plugin, %tenant, "guest: {message}"),
+            LogLevel::Info => tracing::info!(%plugin, %tenant, "guest: {message}"),
+            LogLevel::Warn => tracing::warn!(%plugin, %tenant, "guest: {message}"),
+            LogLevel::Error => tracing::error!(%plugin, %tenant, "guest: {message}"),
+        }
+    }
+
+    fn progress(&self, progress: Progress) {
+        let _ = self.progress.try_send(progress);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn kv_get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, KvError>> {
+        Box::pin(std::future::ready(Ok(self.component.store.get(key))))
+    }
+
+    fn kv_set<'a>(&'a self, key: &'a str, value: Option<Vec<u8>>) -> BoxFuture<'a, Result<(), KvError>> {
+        Box::pin(std::future::ready(self.component.store.set(key, value)))
+    }
+
+    fn call_tool<'a>(&'a self, _: NestedCall<'a>) -> BoxFuture<'a, Result<RawJson, NestedError>> {
+        let why = "this node lets no plugin call other tools".to_owned();
+        Box::pin(std::future::ready(Err(NestedError::Denied(why))))
+    }
+
+    fn send_http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        Box::pin(async move {
+            match &self.component.door {
+                Some(door) => door.send(request).await,
+                None => Err(HttpError::Denied("the plugin may not send requests".to_owned())),
+            }
+        })
+    }
+}
+
+impl Component {
+    pub(crate) async fn execute(
+        self: &Arc<Self>,
+        request: &ExecuteRequest<'_>,
+        link: &dyn ClientLink,
+    ) -> Result<Execution, UpstreamError> {
+        let Operation::CallTool(tool) = &request.operation else {
+            return Err(UpstreamError::Unsupported(request.operation.method().to_owned()));
+        };
+        if self.tools().await?.named(tool).is_none() {
+            let message = format!("there is no tool `{tool}`");
+            return Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)));
+        }
+        let params = RawObject::parse(&request.params)?;
+        let call = self.call_of(tool, &params, request)?;
+        let token = params.get_object("_meta").and_then(|meta| meta.get("progressToken"));
+        let (progress, mut reports) = mpsc::channel(PROGRESS_QUEUE);
+        let host = Arc::new(Host { component: self.clone(), progress, is_cancelled: AtomicBool::new(false) });
+        let tell = |report: Progress| {
+            // A client that gave no token wants no reports.
+            if let Some(token) = &token {
+                link.notify("notifications/progress", report_of(report, token));
+            }
+        };
+        let running = self.plugin.call(&call, host.clone());
+        let cancelled = link.cancelled();
+        tokio::pin!(running, cancelled);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut running => break ended,
+                Some(report) = reports.recv() => tell(report),
+                () = &mut cancelled, if !host.is_cancelled() => host.is_cancelled.store(true, Ordering::Relaxed),
+            }
+        };
+        while let Ok(report) = reports.try_recv() {
+            tell(report);
+        }
+        match ended {
+            Ok(PluginAnswer::Complete { body, is_error }) => Ok(Execution::result(body, is_error)),
+            Ok(PluginAnswer::InputRequired(body)) => Ok(Execution::input_required(body)),
+            Err(PluginError::Cancelled) => Ok(Execution::cancelled()),
+            Err(cause) => Err(self.failed(&cause)),
+        }
+    }
+
+    fn call_of(&self, tool: &str, params: &RawObject, request: &ExecuteRequest<'_>) -> Result<PluginCall, UpstreamError> {
+        let arguments = params.get("arguments").unwrap_or(RawJson::EMPTY_OBJECT);
+        if !arguments.is_object() {
+            let message = "`arguments` must be an object";
+            return Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)));
+        }
+        let meta = params.get_object("_meta");
+        let context = CallContext {
+            request_id: request.call_id.to_string(),
+            traceparent: meta.and_then(|meta| meta.get_text("traceparent")),
+            principal: Some(format!("{}/{}", request.principal.tenant, request.principal.name)),
+            input_responses: params.get("inputResponses"),
+            request_state: params.get_text("requestState"),
+        };
+        Ok(PluginCall { tool: tool.to_owned(), arguments, context, deadline: request.deadline, depth: 0 })
+    }
+}
+
+/// The params of a `notifications/progress`.
+fn report_of(report: Progress, token: &RawJson) -> RawJson {
+    let Progress { progress, total, message } = report;
+    let mut params = serde_json::json!({ "progress": progress });
+    if let Some(total) = total {
+        params["total"] = total.into();
+    }
+    if let Some(message) = message {
+        params["message"] = message.into();
+    }
+    let params = RawJson::from(params);
+    match RawObject::parse(&params) {
+        Ok(mut object) => {
+            object.set("progressToken", token.clone());
+            object.finish()
+        }
+        Err(_) => params,
+    }
+}

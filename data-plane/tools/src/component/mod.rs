@@ -1,0 +1,164 @@
+//! Plugins that are WebAssembly components, as a source of tools.
+//!
+//! Purpose: between a plugin's document and the engine that runs it. A [`Component`] is made ready (read, checked,
+//! compiled, asked for its tools) beside the calls; until then what it replaces serves.
+//! Invariants: nothing is run but the file that the document names by its hash; a request of a guest goes where the
+//! document lets it, with credentials that the guest never sees.
+//! Left out: where the file comes from, and calls of other tools from within a guest.
+
+mod call;
+mod door;
+mod engine;
+mod store;
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use provost_data_wasm::{
+    ComponentDigest, ComponentSource, Grants, PluginError, PluginLimits, PluginSettings, WasmPlugin,
+};
+use provost_mcp::{RawJson, RpcError};
+use provost_types::{Name, WasmPlugin as WasmSpec};
+use tokio::sync::watch;
+
+pub(crate) use door::{Credential, Door};
+pub(crate) use engine::Engines;
+pub(crate) use store::Store;
+
+use crate::{Definition, Definitions, UpstreamError};
+
+/// Between two tries of what may end better: first and longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long a call waits for a plugin that is not ready.
+const READY_WAIT: Duration = Duration::from_secs(60);
+
+/// How a component stands.
+#[derive(Clone)]
+enum Standing {
+    Coming,
+    Ready(Definitions),
+    /// It is not this node's to run; said to every call.
+    Failed(UpstreamError),
+}
+
+/// What a component is made of.
+pub(crate) struct Parts<'a> {
+    pub tenant: &'a Name,
+    pub name: &'a Name,
+    pub spec: &'a WasmSpec,
+    pub door: Option<Door>,
+    pub store: Arc<Store>,
+}
+
+/// One component, of one document.
+pub(crate) struct Component {
+    tenant: Name,
+    name: Name,
+    plugin: WasmPlugin,
+    door: Option<Door>,
+    store: Arc<Store>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Component {
+    /// Makes it, and begins to make it ready. `changed` is called when that has ended. Needs a runtime.
+    pub(crate) fn start(
+        parts: Parts<'_>,
+        engines: &Engines,
+        changed: impl Fn() + Send + 'static,
+    ) -> Result<Arc<Self>, UpstreamError> {
+        let Parts { tenant, name, spec, door, store } = parts;
+        let engine = engines.get()?;
+        let config = (!spec.config.is_empty()).then(|| RawJson::from(serde_json::Value::Object(spec.config.clone())));
+        let mut limits = PluginLimits::default();
+        if spec.memory_mib > 0 {
+            limits.memory_bytes = (spec.memory_mib as usize) << 20;
+        }
+        let settings = PluginSettings { config, grants: Grants { http: door.is_some() }, limits };
+        let digest = ComponentDigest::from_bytes(*spec.digest.as_bytes());
+        let source = ComponentSource::File(engines.file(&spec.file));
+        let component = Arc::new(Self {
+            tenant: tenant.clone(),
+            name: name.clone(),
+            plugin: WasmPlugin::new(engine, digest, source, settings),
+            door,
+            store,
+            standing: watch::Sender::new(Standing::Coming),
+        });
+        tokio::spawn(make_ready(Arc::downgrade(&component), changed));
+        Ok(component)
+    }
+
+    /// Whether it takes calls.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Ready(_))
+    }
+
+    /// What its guest keeps.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Its tools as far as they are known.
+    pub(crate) fn at_hand(&self) -> Option<Definitions> {
+        match &*self.standing.borrow() {
+            Standing::Ready(tools) => Some(tools.clone()),
+            Standing::Coming | Standing::Failed(_) => None,
+        }
+    }
+
+    /// Its tools; waits a bounded time until it is ready.
+    pub(crate) async fn tools(&self) -> Result<Definitions, UpstreamError> {
+        let mut standing = self.standing.subscribe();
+        let settled = standing.wait_for(|now| !matches!(now, Standing::Coming));
+        let settled = tokio::time::timeout(READY_WAIT, settled).await;
+        match settled.as_deref() {
+            Ok(Ok(Standing::Ready(tools))) => Ok(tools.clone()),
+            Ok(Ok(Standing::Failed(cause))) => Err(cause.clone()),
+            _ => Err(UpstreamError::Busy("it is still being made ready".to_owned())),
+        }
+    }
+
+    /// What the caller is told of a failure.
+    fn failed(&self, cause: &PluginError) -> UpstreamError {
+        let number = match cause {
+            PluginError::Deadline => return UpstreamError::Deadline,
+            PluginError::Busy => return UpstreamError::Busy("no instance is free".to_owned()),
+            PluginError::UnknownTool(_) | PluginError::InvalidParams(_) => RpcError::INVALID_PARAMS,
+            _ => RpcError::UPSTREAM_FAILED,
+        };
+        let code = cause.code();
+        let text = cause.to_string();
+        let text = text.strip_prefix(code).and_then(|text| text.strip_prefix(": ")).unwrap_or(&text);
+        UpstreamError::Rpc(RpcError::with_code(number, code, format!("plugin `{}`: {text}", self.name)))
+    }
+}
+
+/// Tries until the component is ready, cannot be, or is not wanted any more.
+async fn make_ready(component: Weak<Component>, changed: impl Fn()) {
+    let mut pause = RETRY.0;
+    while let Some(this) = component.upgrade() {
+        let (standing, again) = match this.plugin.tools().await {
+            Ok(tools) => {
+                let tools = tools.iter().map(|t| Definition { name: t.name.clone(), raw: t.definition.clone() });
+                (Standing::Ready(Arc::new(tools.collect())), false)
+            }
+            Err(cause) => {
+                let (plugin, tenant) = (&this.name, &this.tenant);
+                tracing::warn!(%plugin, %tenant, %cause, "a plugin cannot be made ready");
+                let again = matches!(cause, PluginError::Unavailable(_) | PluginError::Deadline | PluginError::Busy);
+                (Standing::Failed(this.failed(&cause)), again)
+            }
+        };
+        this.standing.send_replace(standing);
+        drop(this);
+        changed();
+        if !again {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+    }
+}

@@ -1,0 +1,197 @@
+//! Plugins that are WebAssembly components, through one node.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    harness::{Dev, call_tool, modern, post, root, text, until},
+    ws_client::Socket,
+};
+
+const BASE: &str = "\
+apiVersion: provost/v1
+kind: Tenant
+metadata: { name: acme }
+spec: {}
+---
+apiVersion: provost/v1
+kind: Principal
+metadata: { name: bot, tenant: acme }
+spec: { type: agent }
+---
+apiVersion: provost/v1
+kind: Role
+metadata: { name: all, tenant: acme }
+spec: { rules: [{ tools: ['*'] }] }
+---
+apiVersion: provost/v1
+kind: RoleBinding
+metadata: { name: all, tenant: acme }
+spec: { role: all, principals: [bot] }
+";
+
+fn component() -> Vec<u8> {
+    fs::read(root().join("examples/plugins/rust-text/text.wasm")).unwrap()
+}
+
+/// The same component with a custom section at its end: other bytes, other digest, same tools.
+fn version(n: u8) -> Vec<u8> {
+    let mut bytes = component();
+    bytes.extend_from_slice(&[0, 3, 1, b'v', n]);
+    bytes
+}
+
+/// Puts a component where the node looks for it; its digest.
+fn put(data: &Path, file: &str, bytes: &[u8]) -> String {
+    let folder = data.join("plugins");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(file), bytes).unwrap();
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+fn plugin(file: &str, digest: &str, more: &str) -> String {
+    format!(
+        "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: text, tenant: acme }}\n\
+         spec:\n  source:\n    wasm: {{ file: {file}, digest: '{digest}'{more} }}\n"
+    )
+}
+
+fn apply(dev: &Dev, yaml: &str) -> (bool, String) {
+    let file = dev.data.join("change.yaml");
+    fs::write(&file, yaml).unwrap();
+    let output = dev.cli(&["apply", "-f", file.to_str().unwrap()]);
+    (output.status.success(), text(&output))
+}
+
+fn code(answer: &Value) -> &str {
+    answer["error"]["data"]["code"].as_str().unwrap_or_default()
+}
+
+fn slug(dev: &Dev) -> Value {
+    call_tool(dev, "text.slug", json!({ "text": "Any Node" }))
+}
+
+#[test]
+fn a_component_is_installed_while_the_node_runs_and_its_arguments_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let dev = Dev::start_in(&data, Some(BASE), &[]);
+    assert_eq!(code(&slug(&dev)), "PV-TOOL-UNKNOWN");
+    let digest = put(&data, "text.wasm", &component());
+    let (done, said) = apply(&dev, &plugin("text.wasm", &digest, ", config: { separator: '_' }"));
+    assert!(done, "{said}");
+    let answer = until(|| Some(slug(&dev)).filter(|answer| answer["error"].is_null()));
+    assert_eq!(answer["result"]["content"][0]["text"], "any_node", "{answer}");
+    let answer = call_tool(&dev, "text.count", json!({ "text": "a b\nc" }));
+    assert_eq!(answer["result"]["structuredContent"]["words"], 3, "{answer}");
+    assert_eq!(code(&call_tool(&dev, "text.count", json!({ "texts": "a" }))), "PV-ARGS-SCHEMA");
+    let (_, listed) = post(dev.mcp(), dev.token(), &modern("tools/list", json!({})));
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    let tool = tools.iter().find(|tool| tool["name"] == "text.count").unwrap();
+    assert!(tool["inputSchema"]["properties"]["text"].is_object() && tool["outputSchema"].is_object(), "{tool}");
+    // The record names the version.
+    let query = text(&dev.cli(&["audit", "query", "--json", "--tool", "text.count"]));
+    assert!(query.contains("plugin_digest"), "{query}");
+}
+
+#[test]
+fn what_is_not_the_component_of_the_document_is_not_run_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let digest = put(&data, "text.wasm", &component());
+    let wrong = put(&data, "other.wasm", &version(1));
+    let dev = Dev::start_in(&data, Some(&format!("{BASE}{}", plugin("text.wasm", &wrong, ""))), &[]);
+    let answer = until(|| Some(slug(&dev)).filter(|answer| code(answer) == "PV-PLUGIN-COMPONENT"));
+    assert!(answer["error"]["message"].as_str().unwrap().contains("sha256:"), "{answer}");
+    // Not there: it may come yet.
+    let (done, said) = apply(&dev, &plugin("later.wasm", &digest, ""));
+    assert!(done, "{said}");
+    until(|| (code(&slug(&dev)) == "PV-PLUGIN-UNAVAILABLE").then_some(()));
+    put(&data, "later.wasm", &component());
+    until(|| slug(&dev)["error"].is_null().then_some(()));
+    // Its configuration is judged by the component.
+    let (done, said) = apply(&dev, &plugin("text.wasm", &digest, ", config: { colour: red }"));
+    assert!(done, "{said}");
+    until(|| dev.stderr().contains("PV-PLUGIN-CONFIG").then_some(()));
+    assert!(slug(&dev)["error"].is_null(), "the version before goes on");
+    // What no node could run is refused at once, with its field.
+    for (more, expect) in [
+        (", egress: {}", "spec.source.wasm.egress.allowHosts"),
+        (", credentials: { key: { header: x-key, value: { secret: s }, hosts: [] } }", "spec.source.wasm.credentials"),
+        (", memoryMib: 9999", "spec.source.wasm.memoryMib"),
+    ] {
+        let (done, said) = apply(&dev, &plugin("text.wasm", &digest, more));
+        assert!(!done && said.contains(expect), "{said}");
+    }
+    let (done, said) = apply(&dev, &plugin("../text.wasm", &digest, ""));
+    assert!(!done && said.contains("spec.source.wasm.file"), "{said}");
+    let (done, said) = apply(&dev, &plugin("text.wasm", "sha256:00", ""));
+    assert!(!done && said.contains("sha256:"), "{said}");
+}
+
+/// Twenty versions under calls: none fails, and a client that listens hears of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_follow_each_other_under_calls_and_none_fails() {
+    const VERSIONS: u8 = 20;
+    const CHANGED: &str = "notifications/tools/list_changed";
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let digest = put(&data, "v0.wasm", &version(0));
+    let yaml = format!("{BASE}{}", plugin("v0.wasm", &digest, ""));
+    let dev = Arc::new(tokio::task::block_in_place(|| Dev::start_in(&data, Some(&yaml), &[])));
+    tokio::task::block_in_place(|| until(|| slug(&dev)["error"].is_null().then_some(())));
+    let mut listening = Socket::open(&dev, "").await;
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    listening.begin_modern("subscriptions/listen", wanted).await;
+    let first = listening.until(|m| m.get("method").is_some()).await;
+    assert_eq!(first["method"], "notifications/subscriptions/acknowledged", "{first}");
+
+    let (ends, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let callers: Vec<_> = (0..2)
+        .map(|_| {
+            let (dev, ends, calls) = (dev.clone(), ends.clone(), calls.clone());
+            thread::spawn(move || {
+                while !ends.load(Ordering::Relaxed) {
+                    let answer = slug(&dev);
+                    assert_eq!(answer["result"]["content"][0]["text"], "any-node", "{answer}");
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(10));
+                }
+            })
+        })
+        .collect();
+    for n in 1..=VERSIONS {
+        let digest = put(&data, &format!("v{n}.wasm"), &version(n));
+        let (done, said) = tokio::task::block_in_place(|| apply(&dev, &plugin(&format!("v{n}.wasm"), &digest, "")));
+        assert!(done, "{said}");
+        let told = listening.until(|m| m["method"] == CHANGED).await;
+        assert_eq!(told["method"], CHANGED);
+    }
+    ends.store(true, Ordering::Relaxed);
+    for caller in callers {
+        tokio::task::block_in_place(|| caller.join().unwrap());
+    }
+    let calls = calls.load(Ordering::Relaxed);
+    assert!(calls > u64::from(VERSIONS), "{calls} calls");
+    // Each call is there once, and the versions are told apart.
+    let query = tokio::task::block_in_place(|| {
+        text(&dev.cli(&["audit", "query", "--json", "--tool", "text.slug", "--limit", "10000"]))
+    });
+    let records: Vec<Value> = query.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let outcomes = records.iter().filter(|r| r["record"]["phase"] == "outcome" && r["record"]["status"] == "ok").count();
+    assert!(outcomes as u64 >= calls, "{outcomes} outcomes of {calls} calls");
+    let digests: std::collections::BTreeSet<String> =
+        records.iter().filter_map(|r| r["record"]["plugin_digest"].as_str().map(str::to_owned)).collect();
+    assert!(digests.len() > usize::from(VERSIONS) / 2, "{} versions in the records", digests.len());
+}
