@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
+    openapi::OpenApi,
     resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
     siblings::{SessionOwner, SharedSession},
@@ -56,6 +57,7 @@ pub enum ListenEnd {
 enum Source {
     Mcp(Arc<McpUpstream>),
     Builtin(Builtin),
+    OpenApi(Box<OpenApi>),
     /// It could not be set up; every use says why.
     Broken(UpstreamError),
 }
@@ -69,6 +71,7 @@ impl Upstream for Source {
         match self {
             Self::Mcp(upstream) => Box::pin(async move { upstream.execute(request, link, &Tries::new(false)).await }),
             Self::Builtin(builtin) => Box::pin(builtin.execute(request, link)),
+            Self::OpenApi(api) => Box::pin(api.execute(request, link)),
             Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
         }
     }
@@ -93,6 +96,7 @@ impl Upstream for Source {
         let tools = match self {
             Self::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Self::Builtin(builtin) => builtin.tools(),
+            Self::OpenApi(api) => api.at_hand()?,
             Self::Broken(_) => return None,
         };
         tools.named(tool).map(|d| d.raw.clone())
@@ -130,6 +134,10 @@ impl Plugin {
 
     pub(crate) fn builtin(id: Identity, builtin: Builtin) -> Self {
         Self::new(id, Source::Builtin(builtin))
+    }
+
+    pub(crate) fn openapi(id: Identity, api: OpenApi) -> Self {
+        Self::new(id, Source::OpenApi(Box::new(api)))
     }
 
     pub(crate) fn broken(id: Identity, cause: UpstreamError) -> Self {
@@ -197,6 +205,7 @@ impl Plugin {
     pub fn consent(&self) -> Option<Consent<'_>> {
         match &self.source {
             Source::Mcp(upstream) => upstream.consents().map(Consent::new),
+            Source::OpenApi(api) => api.consents().map(Consent::new),
             Source::Builtin(_) | Source::Broken(_) => None,
         }
     }
@@ -225,7 +234,7 @@ impl Plugin {
                 Err(cause @ UpstreamError::Open { .. }) => self.facts.lock().clone().ok_or(cause),
                 facts => facts.inspect(|facts| *self.facts.lock() = Some(facts.clone())),
             },
-            Source::Builtin(_) => Ok(ServerFacts {
+            Source::Builtin(_) | Source::OpenApi(_) => Ok(ServerFacts {
                 era: Era::Modern,
                 protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
                 capabilities: RawJson::from(json!({"tools": {}})),
@@ -264,7 +273,8 @@ impl Plugin {
     async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list(kind).await,
-            Source::Builtin(_) => Ok(Definitions::default()),
+            Source::OpenApi(api) if kind == ListKind::Tools => api.tools().await,
+            Source::Builtin(_) | Source::OpenApi(_) => Ok(Definitions::default()),
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
@@ -274,6 +284,7 @@ impl Plugin {
         match (&self.source, kind) {
             (Source::Mcp(upstream), _) => upstream.cached(kind).unwrap_or_default(),
             (Source::Builtin(builtin), ListKind::Tools) => builtin.tools(),
+            (Source::OpenApi(api), ListKind::Tools) => api.at_hand().unwrap_or_default(),
             _ => Definitions::default(),
         }
     }
@@ -283,6 +294,7 @@ impl Plugin {
         let tools = match &self.source {
             Source::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Source::Builtin(builtin) => builtin.tools(),
+            Source::OpenApi(api) => api.at_hand()?,
             Source::Broken(_) => return None,
         };
         tools.named(tool).cloned()
@@ -318,7 +330,7 @@ impl Plugin {
                 }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
-            Source::Builtin(_) | Source::Broken(_) => self.execute(request, link).await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Broken(_) => self.execute(request, link).await,
         }
     }
 
@@ -334,7 +346,9 @@ impl Plugin {
                 ended = upstream.listen_here(filter, request, link) => ended,
                 () = self.retired.cancelled() => Ok(()),
             },
-            Source::Builtin(_) | Source::Broken(_) => self.listen(filter, request, link).await.map(drop),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Broken(_) => {
+                self.listen(filter, request, link).await.map(drop)
+            }
         }
     }
 
@@ -342,7 +356,7 @@ impl Plugin {
     pub async fn list_here(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list_here(kind).await,
-            Source::Builtin(_) | Source::Broken(_) => self.list(kind).await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Broken(_) => self.list(kind).await,
         }
     }
 
@@ -350,7 +364,7 @@ impl Plugin {
     pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.facts_here().await,
-            Source::Builtin(_) | Source::Broken(_) => self.capabilities().await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Broken(_) => self.capabilities().await,
         }
     }
 
@@ -362,7 +376,7 @@ impl Plugin {
     ) -> Result<Option<SharedSession>, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.session_for(owner, gone).await,
-            Source::Builtin(_) | Source::Broken(_) => Ok(None),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Broken(_) => Ok(None),
         }
     }
 
@@ -370,7 +384,7 @@ impl Plugin {
     pub fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
         match &self.source {
             Source::Mcp(upstream) => upstream.known_session(owner),
-            Source::Builtin(_) | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Broken(_) => None,
         }
     }
 
@@ -393,8 +407,8 @@ impl Plugin {
         let listening = async {
             match &self.source {
                 Source::Mcp(upstream) => upstream.listen(filter, request, &Heard { link, shield: &self.shield }).await,
-                // Built-ins never change.
-                Source::Builtin(_) => {
+                // Built-ins never change, and a service tells of nothing.
+                Source::Builtin(_) | Source::OpenApi(_) => {
                     link.cancelled().await;
                     Ok(())
                 }
