@@ -101,6 +101,9 @@ pub fn summary(resource: &Resource) -> String {
             PluginSource::McpHttp(http) => http.url.clone(),
             PluginSource::McpStdio(stdio) => format!("runs {}", stdio.command),
             PluginSource::Builtin(builtin) => format!("built-in {}", builtin.name),
+            PluginSource::OpenApi(api) => {
+                format!("OpenAPI, {}", api.server_url().or(api.document_url.as_deref()).unwrap_or_default())
+            }
         },
         Spec::Secret(s) => match &s.sealed {
             Some(sealed) => format!("value set (version {})", sealed.version),

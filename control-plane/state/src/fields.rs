@@ -9,7 +9,7 @@ use provost_types::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::{Host, Url};
 
-use crate::{Problem, Resources};
+use crate::{Problem, Resources, upstreams::Reached};
 
 const CODE: &str = "PV-RES-FIELD";
 /// Labels of one resource.
@@ -225,25 +225,31 @@ fn plugin(check: &mut Check<'_>, spec: &PluginSpec) {
         PluginSource::McpStdio(stdio) => stdio_plugin(check, stdio),
         PluginSource::Builtin(builtin) => builtin_plugin(check, builtin),
         PluginSource::Wasm(wasm) => crate::wasm::check(check, wasm),
+        PluginSource::OpenApi(api) => crate::openapi::check(check, api),
     }
 }
 
 fn http_plugin(check: &mut Check<'_>, http: &HttpPlugin) {
     let field = "spec.source.mcp-http.url";
     check.address(field, &http.url, "carries a user name or password; use `secretHeaders` instead");
-    for (group, name) in
-        http.headers.keys().map(|h| ("headers", h)).chain(http.secret_headers.keys().map(|h| ("secretHeaders", h)))
-    {
-        let field = format!("spec.source.mcp-http.{group}.{name}");
+    reached(check, &Reached::from(http));
+    crate::upstreams::check_more_urls(check, http);
+}
+
+/// What is the same for everything that is reached over HTTP.
+pub(crate) fn reached(check: &mut Check<'_>, to: &Reached<'_>) {
+    let names = to.headers.keys().map(|h| ("headers", h));
+    for (group, name) in names.chain(to.secret_headers.keys().map(|h| ("secretHeaders", h))) {
+        let field = format!("{}.{group}.{name}", to.base);
         header_name(check, &field, name);
     }
-    for (name, value) in &http.headers {
+    for (name, value) in to.headers {
         let printable = value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
-        check.require(printable, &format!("spec.source.mcp-http.headers.{name}"), || {
+        check.require(printable, &format!("{}.headers.{name}", to.base), || {
             "has a line break or a character that headers cannot carry".into()
         });
     }
-    crate::upstreams::check(check, http);
+    to.check(check);
 }
 
 /// Checks the name of a header that the document gives.

@@ -20,6 +20,7 @@ mod identity;
 mod key_ring;
 mod kill_switches;
 mod ledger;
+mod openapi;
 mod outbox;
 mod prices;
 mod problem;

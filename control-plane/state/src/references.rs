@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use provost_types::{Kind, Metadata, Name, PluginSource, Resource, ResourceKey, Spec};
 
-use crate::{Problem, Resources};
+use crate::{Problem, Resources, upstreams::Reached};
 
 /// The fields of a resource that name another, with what they name.
 pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)> {
@@ -51,11 +51,12 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
         }
         Spec::Plugin(spec) => match &spec.source {
             PluginSource::McpHttp(http) => {
-                for (header, reference) in &http.secret_headers {
-                    let field = format!("spec.source.mcp-http.secretHeaders.{header}.secret");
-                    sibling(field, Kind::Secret, &reference.secret);
+                for (field, reference) in Reached::from(http).secrets() {
+                    sibling(format!("{field}.secret"), Kind::Secret, &reference.secret);
                 }
-                for (field, reference) in crate::upstreams::more_secrets(http) {
+            }
+            PluginSource::OpenApi(api) => {
+                for (field, reference) in Reached::from(&**api).secrets() {
                     sibling(format!("{field}.secret"), Kind::Secret, &reference.secret);
                 }
             }

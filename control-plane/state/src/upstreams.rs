@@ -4,12 +4,17 @@
 //! those that it allows itself; what a node would refuse at once is refused here, with its field.
 //! Left out: what a name resolves to, and what a node's configuration allows (the nodes).
 
-use provost_types::{EgressSpec, HostPattern, HttpPlugin, OAuthClient, PrivateRange, SecretRef, UpstreamAuth};
+use std::collections::BTreeMap;
+
+use provost_types::{
+    EgressSpec, HostPattern, HttpPlugin, OAuthClient, OpenApiPlugin, PrivateRange, SecretRef, UpstreamAuth,
+};
 use url::Url;
 
 use crate::fields::Check;
 
-const BASE: &str = "spec.source.mcp-http";
+const MCP_HTTP: &str = "spec.source.mcp-http";
+const OPENAPI: &str = "spec.source.openapi";
 /// Hosts, or ranges, of one plugin.
 const MAX_EGRESS: usize = 64;
 /// Endpoints beside the first one of one plugin.
@@ -19,53 +24,109 @@ const MAX_QUERY: usize = 16;
 /// Bytes of a text of a client's: its id, scope, resource, audience.
 const MAX_TEXT_BYTES: usize = 2_048;
 
-/// Secrets beside those of headers, with the fields that name them.
-pub(crate) fn more_secrets(http: &HttpPlugin) -> Vec<(String, &SecretRef)> {
-    let mut found: Vec<(String, &SecretRef)> =
-        http.secret_query.iter().map(|(key, reference)| (format!("{BASE}.secretQuery.{key}"), reference)).collect();
-    if let Some(auth) = &http.auth {
-        let (base, client) = (auth_base(auth), auth.client());
-        if let Some(secret) = &client.client_secret {
-            found.push((format!("{base}.clientSecret"), secret));
-        }
-        if let Some(jwt) = &client.private_key_jwt {
-            found.push((format!("{base}.privateKeyJwt.key"), &jwt.key));
-        }
-    }
-    found
+/// What documents of plugins that are reached over HTTP have in common.
+pub(crate) struct Reached<'a> {
+    /// The field that all of it is in.
+    pub(crate) base: &'static str,
+    urls: Vec<&'a str>,
+    pub(crate) headers: &'a BTreeMap<String, String>,
+    pub(crate) secret_headers: &'a BTreeMap<String, SecretRef>,
+    secret_query: &'a BTreeMap<String, SecretRef>,
+    auth: Option<&'a UpstreamAuth>,
+    egress: Option<&'a EgressSpec>,
 }
 
-fn auth_base(auth: &UpstreamAuth) -> String {
-    let way = match auth {
-        UpstreamAuth::ClientCredentials(_) => "clientCredentials",
-        UpstreamAuth::TokenExchange(_) => "tokenExchange",
-        UpstreamAuth::PerUser(_) => "perUser",
-    };
-    format!("{BASE}.auth.{way}")
+impl<'a> From<&'a HttpPlugin> for Reached<'a> {
+    fn from(http: &'a HttpPlugin) -> Self {
+        Self {
+            base: MCP_HTTP,
+            urls: urls(http).map(String::as_str).collect(),
+            headers: &http.headers,
+            secret_headers: &http.secret_headers,
+            secret_query: &http.secret_query,
+            auth: http.auth.as_deref(),
+            egress: http.egress.as_deref(),
+        }
+    }
 }
 
-/// Checks what is new beside URL and headers.
-pub(crate) fn check(check: &mut Check<'_>, http: &HttpPlugin) {
-    check_more_urls(check, http);
-    check.require(http.secret_query.len() <= MAX_QUERY, &format!("{BASE}.secretQuery"), || {
-        format!("has more than {MAX_QUERY} parameters")
-    });
-    for key in http.secret_query.keys() {
-        let mut urls = urls(http).filter_map(|text| Url::parse(text).ok());
-        let given = urls.any(|url| url.query_pairs().any(|(k, _)| k == key.as_str()));
-        check.require(!key.is_empty() && !given, &format!("{BASE}.secretQuery.{key}"), || {
-            "needs a name that the URL does not have already".into()
-        });
+impl<'a> From<&'a OpenApiPlugin> for Reached<'a> {
+    fn from(api: &'a OpenApiPlugin) -> Self {
+        Self {
+            base: OPENAPI,
+            urls: api.server_url().into_iter().chain(api.document_url.as_deref()).collect(),
+            headers: &api.headers,
+            secret_headers: &api.secret_headers,
+            secret_query: &api.secret_query,
+            auth: api.auth.as_deref(),
+            egress: api.egress.as_deref(),
+        }
     }
-    if let Some(egress) = &http.egress {
-        check_egress(check, egress, http);
+}
+
+impl<'a> Reached<'a> {
+    /// Its secrets, with the fields that name them.
+    pub(crate) fn secrets(&self) -> Vec<(String, &'a SecretRef)> {
+        let base = self.base;
+        let headers = self.secret_headers.iter().map(|(key, of)| (format!("{base}.secretHeaders.{key}"), of));
+        let query = self.secret_query.iter().map(|(key, of)| (format!("{base}.secretQuery.{key}"), of));
+        let mut found: Vec<(String, &SecretRef)> = headers.chain(query).collect();
+        if let Some(auth) = self.auth {
+            let (base, client) = (self.auth_base(auth), auth.client());
+            if let Some(secret) = &client.client_secret {
+                found.push((format!("{base}.clientSecret"), secret));
+            }
+            if let Some(jwt) = &client.private_key_jwt {
+                found.push((format!("{base}.privateKeyJwt.key"), &jwt.key));
+            }
+        }
+        found
     }
-    if let Some(auth) = &http.auth {
-        let mut headers = http.headers.keys().chain(http.secret_headers.keys());
-        check.require(!headers.any(|h| h.eq_ignore_ascii_case("authorization")), &format!("{BASE}.auth"), || {
-            "gives the `authorization` header, which `headers` or `secretHeaders` give too; keep one".into()
+
+    fn auth_base(&self, auth: &UpstreamAuth) -> String {
+        let way = match auth {
+            UpstreamAuth::ClientCredentials(_) => "clientCredentials",
+            UpstreamAuth::TokenExchange(_) => "tokenExchange",
+            UpstreamAuth::PerUser(_) => "perUser",
+        };
+        format!("{}.auth.{way}", self.base)
+    }
+
+    /// Checks credentials and the way out.
+    pub(crate) fn check(&self, check: &mut Check<'_>) {
+        let base = self.base;
+        check.require(self.secret_query.len() <= MAX_QUERY, &format!("{base}.secretQuery"), || {
+            format!("has more than {MAX_QUERY} parameters")
         });
-        check_client(check, &auth_base(auth), auth.client(), matches!(**auth, UpstreamAuth::PerUser(_)));
+        for key in self.secret_query.keys() {
+            let mut urls = self.urls.iter().filter_map(|text| Url::parse(text).ok());
+            let given = urls.any(|url| url.query_pairs().any(|(k, _)| k == key.as_str()));
+            check.require(!key.is_empty() && !given, &format!("{base}.secretQuery.{key}"), || {
+                "needs a name that the URL does not have already".into()
+            });
+        }
+        if let Some(egress) = self.egress {
+            self.check_egress(check, egress);
+        }
+        if let Some(auth) = self.auth {
+            let mut headers = self.headers.keys().chain(self.secret_headers.keys());
+            check.require(!headers.any(|h| h.eq_ignore_ascii_case("authorization")), &format!("{base}.auth"), || {
+                "gives the `authorization` header, which `headers` or `secretHeaders` give too; keep one".into()
+            });
+            check_client(check, &self.auth_base(auth), auth.client(), matches!(auth, UpstreamAuth::PerUser(_)));
+        }
+    }
+
+    fn check_egress(&self, check: &mut Check<'_>, egress: &EgressSpec) {
+        let base = format!("{}.egress", self.base);
+        let hosts = egress_entries(check, &base, egress);
+        let client = self.auth.map(UpstreamAuth::client);
+        let of_client = |field: fn(&OAuthClient) -> Option<&String>| client.and_then(field);
+        let of_client = [of_client(|c| c.token_url.as_ref()), of_client(|c| c.issuer.as_ref())];
+        let of_client = of_client.into_iter().flatten().map(String::as_str);
+        for url in self.urls.iter().copied().chain(of_client) {
+            names_own_host(check, &base, &hosts, url);
+        }
     }
 }
 
@@ -75,8 +136,8 @@ fn urls(http: &HttpPlugin) -> impl Iterator<Item = &String> {
 }
 
 /// Each is an address as the first one is, and another one.
-fn check_more_urls(check: &mut Check<'_>, http: &HttpPlugin) {
-    let base = format!("{BASE}.moreUrls");
+pub(crate) fn check_more_urls(check: &mut Check<'_>, http: &HttpPlugin) {
+    let base = format!("{MCP_HTTP}.moreUrls");
     let count = http.more_urls.len();
     check.require(count <= MAX_MORE_URLS, &base, || format!("has {count} entries; at most {MAX_MORE_URLS} can be"));
     let mut seen: Vec<Url> = Url::parse(&http.url).into_iter().collect();
@@ -119,17 +180,6 @@ pub(crate) fn names_own_host(check: &mut Check<'_>, base: &str, hosts: &[HostPat
     let host = url.host_str().unwrap_or_default();
     let named = hosts.is_empty() || hosts.iter().any(|pattern| pattern.matches(host));
     check.require(named, &format!("{base}.allowHosts"), || format!("lacks `{host}`, which the document itself names"));
-}
-
-fn check_egress(check: &mut Check<'_>, egress: &EgressSpec, http: &HttpPlugin) {
-    let base = format!("{BASE}.egress");
-    let hosts = egress_entries(check, &base, egress);
-    let client = http.auth.as_ref().map(|auth| auth.client());
-    let of_client = |field: fn(&OAuthClient) -> Option<&String>| client.and_then(field);
-    let of_client = [of_client(|c| c.token_url.as_ref()), of_client(|c| c.issuer.as_ref())];
-    for url in urls(http).chain(of_client.into_iter().flatten()) {
-        names_own_host(check, &base, &hosts, url);
-    }
 }
 
 fn check_client(check: &mut Check<'_>, base: &str, client: &OAuthClient, is_per_user: bool) {

@@ -97,6 +97,14 @@ pub enum UpstreamError {
     /// The upstream has no such method or operation.
     #[error("the plugin does not offer {0}")]
     Unsupported(String),
+    /// An argument that cannot be part of a request, whatever its schema says. It is not sent.
+    #[error("the argument `{name}` cannot be sent: {cause}; give another value")]
+    Argument {
+        /// The argument.
+        name: String,
+        /// What is wrong with it; never the value.
+        cause: String,
+    },
     /// The upstream's own error.
     #[error("the upstream answered error {}: {}", .0.code, .0.message)]
     Rpc(RpcError),
@@ -126,6 +134,7 @@ impl UpstreamError {
             Self::Open { .. } => "PV-UPSTREAM-OPEN",
             Self::Config(_) => "PV-UPSTREAM-CONFIG",
             Self::Unsupported(_) => "PV-UPSTREAM-UNSUPPORTED",
+            Self::Argument { .. } => "PV-OPENAPI-ARGUMENT",
             Self::Rpc(_) => "PV-UPSTREAM-ERROR",
         }
     }
@@ -137,6 +146,7 @@ impl UpstreamError {
             Self::Deadline | Self::Late { .. } => RpcError::DEADLINE_EXCEEDED,
             Self::Busy(_) | Self::Crowded { .. } => RpcError::LIMIT_EXCEEDED,
             Self::Unsupported(_) => RpcError::METHOD_NOT_FOUND,
+            Self::Argument { .. } => RpcError::INVALID_PARAMS,
             _ => RpcError::UPSTREAM_FAILED,
         };
         let mut error = RpcError::with_code(number, self.code(), format!("plugin `{plugin}`: {self}"));

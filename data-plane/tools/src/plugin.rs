@@ -17,6 +17,7 @@ use crate::{
     Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
     component::Component,
+    openapi::OpenApi,
     resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
     siblings::{SessionOwner, SharedSession},
@@ -59,6 +60,7 @@ enum Source {
     Mcp(Arc<McpUpstream>),
     Builtin(Builtin),
     Component(Arc<Component>),
+    OpenApi(Box<OpenApi>),
     /// It could not be set up; every use says why.
     Broken(UpstreamError),
 }
@@ -73,6 +75,7 @@ impl Upstream for Source {
             Self::Mcp(upstream) => Box::pin(async move { upstream.execute(request, link, &Tries::new(false)).await }),
             Self::Builtin(builtin) => Box::pin(builtin.execute(request, link)),
             Self::Component(component) => Box::pin(component.execute(request, link)),
+            Self::OpenApi(api) => Box::pin(api.execute(request, link)),
             Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
         }
     }
@@ -98,6 +101,7 @@ impl Upstream for Source {
             Self::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Self::Builtin(builtin) => builtin.tools(),
             Self::Component(component) => component.at_hand()?,
+            Self::OpenApi(api) => api.at_hand()?,
             Self::Broken(_) => return None,
         };
         tools.named(tool).map(|d| d.raw.clone())
@@ -138,6 +142,10 @@ impl Plugin {
 
     pub(crate) fn builtin(id: Identity, builtin: Builtin) -> Self {
         Self::new(id, Source::Builtin(builtin))
+    }
+
+    pub(crate) fn openapi(id: Identity, api: OpenApi) -> Self {
+        Self::new(id, Source::OpenApi(Box::new(api)))
     }
 
     /// `before` serves until the component is ready.
@@ -209,7 +217,7 @@ impl Plugin {
     fn serves(&self) -> bool {
         match &self.source {
             Source::Component(component) => component.is_ready(),
-            Source::Mcp(_) | Source::Builtin(_) => true,
+            Source::Mcp(_) | Source::Builtin(_) | Source::OpenApi(_) => true,
             Source::Broken(_) => false,
         }
     }
@@ -250,6 +258,7 @@ impl Plugin {
     pub fn consent(&self) -> Option<Consent<'_>> {
         match &self.source {
             Source::Mcp(upstream) => upstream.consents().map(Consent::new),
+            Source::OpenApi(api) => api.consents().map(Consent::new),
             Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => None,
         }
     }
@@ -278,7 +287,7 @@ impl Plugin {
                 Err(cause @ UpstreamError::Open { .. }) => self.facts.lock().clone().ok_or(cause),
                 facts => facts.inspect(|facts| *self.facts.lock() = Some(facts.clone())),
             },
-            Source::Builtin(_) | Source::Component(_) => Ok(ServerFacts {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => Ok(ServerFacts {
                 era: Era::Modern,
                 protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
                 capabilities: RawJson::from(json!({"tools": {}})),
@@ -320,7 +329,8 @@ impl Plugin {
     async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list(kind).await,
-            Source::Builtin(_) | Source::Component(_) => Ok(Definitions::default()),
+            Source::OpenApi(api) if kind == ListKind::Tools => api.tools().await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => Ok(Definitions::default()),
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
@@ -332,6 +342,7 @@ impl Plugin {
             (Source::Mcp(upstream), _) => upstream.cached(kind).unwrap_or_default(),
             (Source::Builtin(builtin), ListKind::Tools) => builtin.tools(),
             (Source::Component(component), ListKind::Tools) => component.at_hand().unwrap_or_default(),
+            (Source::OpenApi(api), ListKind::Tools) => api.at_hand().unwrap_or_default(),
             _ => Definitions::default(),
         }
     }
@@ -343,6 +354,7 @@ impl Plugin {
             Source::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Source::Builtin(builtin) => builtin.tools(),
             Source::Component(component) => component.at_hand()?,
+            Source::OpenApi(api) => api.at_hand()?,
             Source::Broken(_) => return None,
         };
         tools.named(tool).cloned()
@@ -380,7 +392,7 @@ impl Plugin {
                 }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.execute(request, link).await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => self.execute(request, link).await,
         }
     }
 
@@ -396,7 +408,9 @@ impl Plugin {
                 ended = upstream.listen_here(filter, request, link) => ended,
                 () = self.retired.cancelled() => Ok(()),
             },
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.listen(filter, request, link).await.map(drop),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => {
+                self.listen(filter, request, link).await.map(drop)
+            }
         }
     }
 
@@ -404,7 +418,7 @@ impl Plugin {
     pub async fn list_here(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list_here(kind).await,
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.list(kind).await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => self.list(kind).await,
         }
     }
 
@@ -412,7 +426,7 @@ impl Plugin {
     pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.facts_here().await,
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => self.capabilities().await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => self.capabilities().await,
         }
     }
 
@@ -424,7 +438,7 @@ impl Plugin {
     ) -> Result<Option<SharedSession>, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.session_for(owner, gone).await,
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => Ok(None),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => Ok(None),
         }
     }
 
@@ -432,7 +446,7 @@ impl Plugin {
     pub fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
         match &self.source {
             Source::Mcp(upstream) => upstream.known_session(owner),
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => None,
         }
     }
 
@@ -455,8 +469,8 @@ impl Plugin {
         let listening = async {
             match &self.source {
                 Source::Mcp(upstream) => upstream.listen(filter, request, &Heard { link, shield: &self.shield }).await,
-                // Built-ins never change, and a component's other version is another plugin.
-                Source::Builtin(_) | Source::Component(_) => {
+                // Built-ins never change, a service tells of nothing, and a component's other version is another plugin.
+                Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => {
                     link.cancelled().await;
                     Ok(())
                 }

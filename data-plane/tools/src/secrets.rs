@@ -1,6 +1,8 @@
 //! Which secrets a plugin is given: for its records, for noticing new values, and for keeping them in.
 
-use provost_types::{HttpPlugin, Name, PluginSource, PluginSpec, UpstreamAuth};
+use std::collections::BTreeMap;
+
+use provost_types::{Name, PluginSource, PluginSpec, SecretRef, UpstreamAuth};
 
 /// What begins a secret inside of a built-in's setting; `}` ends it.
 pub(crate) const SECRET_OPEN: &str = "${secret:";
@@ -8,7 +10,8 @@ pub(crate) const SECRET_OPEN: &str = "${secret:";
 /// The secrets that a plugin is given, by name, each once.
 pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
     let mut names: Vec<Name> = match &spec.source {
-        PluginSource::McpHttp(http) => of_http(http),
+        PluginSource::McpHttp(http) => of_http([&http.secret_headers, &http.secret_query], http.auth.as_deref()),
+        PluginSource::OpenApi(api) => of_http([&api.secret_headers, &api.secret_query], api.auth.as_deref()),
         PluginSource::McpStdio(stdio) => stdio.secret_env.values().map(|r| r.secret.clone()).collect(),
         PluginSource::Builtin(builtin) => builtin
             .config
@@ -27,15 +30,16 @@ pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
 pub fn acts_for_users(spec: &PluginSpec) -> bool {
     match &spec.source {
         PluginSource::McpHttp(http) => matches!(http.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
+        PluginSource::OpenApi(api) => matches!(api.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
         PluginSource::McpStdio(_) | PluginSource::Builtin(_) | PluginSource::Wasm(_) => false,
     }
 }
 
-fn of_http(http: &HttpPlugin) -> Vec<Name> {
-    let client = http.auth.as_deref().map(UpstreamAuth::client);
-    let of_client = client
+fn of_http(given: [&BTreeMap<String, SecretRef>; 2], auth: Option<&UpstreamAuth>) -> Vec<Name> {
+    let of_client = auth
+        .map(UpstreamAuth::client)
         .into_iter()
         .flat_map(|client| client.client_secret.iter().chain(client.private_key_jwt.iter().map(|jwt| &jwt.key)));
-    let all = http.secret_headers.values().chain(http.secret_query.values()).chain(of_client);
-    all.map(|reference| reference.secret.clone()).collect()
+    let given = given.into_iter().flat_map(BTreeMap::values);
+    given.chain(of_client).map(|reference| reference.secret.clone()).collect()
 }

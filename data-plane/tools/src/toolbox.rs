@@ -10,8 +10,9 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec,
-    Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name, OpenApiPlugin,
+    PluginSource, PluginSpec, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin,
+    UpstreamAuth, WasmPlugin,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -24,6 +25,7 @@ use crate::{
     connections::Connections,
     egress::{EgressClient, EgressRule},
     oauth::{Authorizer, ClientIdentity, For, SigningKey},
+    openapi::{Filter, OpenApi, Origin, Reach},
     plugin::Identity,
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
@@ -65,6 +67,8 @@ type Plugins = HashMap<Name, BTreeMap<Name, Running>>;
 struct Running {
     /// What it was made of.
     resource: Arc<Resource>,
+    /// SHA-256 of the spec: a document in it may be large, and is hashed once.
+    spec_hash: [u8; 32],
     /// Changes when the spec or a secret that it uses does.
     fingerprint: [u8; 32],
     plugin: Arc<Plugin>,
@@ -114,12 +118,14 @@ impl Toolbox {
             let running = match before {
                 Some(running) if running.is_of(resource, spec) => running.clone(),
                 _ => {
-                    let fingerprint = fingerprint(snapshot, tenant, spec);
+                    let same = before.filter(|running| Arc::ptr_eq(&running.resource, resource));
+                    let spec_hash = same.map_or_else(|| Sha256::digest(spec_bytes(spec)).into(), |r| r.spec_hash);
+                    let fingerprint = fingerprint(snapshot, tenant, spec, &spec_hash);
                     let kept = before.filter(|running| running.fingerprint == fingerprint);
                     let plugin = kept.map(|running| running.plugin.clone());
                     let replaced = before.map(|running| &running.plugin);
                     let plugin = plugin.unwrap_or_else(|| Arc::new(self.start(tenant, resource, spec, replaced)));
-                    Running { resource: resource.clone(), fingerprint, plugin }
+                    Running { resource: resource.clone(), spec_hash, fingerprint, plugin }
                 }
             };
             new.entry(tenant.clone()).or_default().insert(name.clone(), running);
@@ -203,6 +209,7 @@ impl Toolbox {
                 let component = self.component((tenant, name), spec, wasm, before);
                 component.map(|c| Plugin::component(id(), c, before))
             }
+            PluginSource::OpenApi(api) => self.openapi(tenant, name, spec, api).map(|api| Plugin::openapi(id(), api)),
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
     }
@@ -217,7 +224,7 @@ impl Toolbox {
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
-            PluginSource::Builtin(_) | PluginSource::Wasm(_) => false,
+            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Wasm(_) => false,
         };
         let plugin = PluginId { tenant: tenant.clone(), name: name.clone(), digest: spec_digest(spec) };
         Some(Kin { plugin, nodes, is_single })
@@ -230,16 +237,7 @@ impl Toolbox {
         plugin: &PluginSpec,
         spec: &HttpPlugin,
     ) -> Result<Arc<McpUpstream>, UpstreamError> {
-        let mut headers = HeaderMap::new();
-        for (key, text) in &spec.headers {
-            headers.insert(header_name(key)?, header_value(key, text)?);
-        }
-        for (key, reference) in &spec.secret_headers {
-            let secret = self.secret(tenant, reference)?;
-            let mut value = header_value(key, secret.expose_secret())?;
-            value.set_sensitive(true);
-            headers.insert(header_name(key)?, value);
-        }
+        let headers = self.headers(tenant, &spec.headers, &spec.secret_headers)?;
         let client = self.client(spec.egress.as_deref())?;
         let url = |text: &str| {
             let mut url = client.check(text)?;
@@ -252,16 +250,7 @@ impl Toolbox {
         let more = spec.more_urls.iter().map(|text| Ok((text.clone(), url(text)?)));
         let more: Vec<_> = more.collect::<Result<_, UpstreamError>>()?;
         let redactor = self.redactor(tenant, plugin);
-        let auth = match &spec.auth {
-            Some(auth) => {
-                let identity = self.identity(tenant, auth)?;
-                let connections = self.deps.connections.clone();
-                let of = For { tenant, plugin: name, url: &spec.url, connections };
-                let auth = Authorizer::new(auth, of, identity, client.clone(), redactor.clone())?;
-                Some(Arc::new(auth))
-            }
-            None => None,
-        };
+        let auth = self.authorizer(spec.auth.as_deref(), (tenant, name, &spec.url), &client, &redactor)?;
         let target = HttpTarget::new(client.clone(), first, headers, redactor, &self.deps.limits);
         let target = match auth {
             Some(auth) => target.with_auth(auth),
@@ -274,6 +263,68 @@ impl Toolbox {
         let endpoints = Endpoints::new(tenant.clone(), name.clone(), targets, outliers);
         let kin = self.kin(tenant, name, plugin);
         Ok(McpUpstream::http(name.as_str(), endpoints, spec.era, &self.deps.limits, kin))
+    }
+
+    fn openapi(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        plugin: &PluginSpec,
+        spec: &OpenApiPlugin,
+    ) -> Result<OpenApi, UpstreamError> {
+        let headers = self.headers(tenant, &spec.headers, &spec.secret_headers)?;
+        let client = self.client(spec.egress.as_deref())?;
+        let server = spec.server_url().ok_or_else(|| UpstreamError::Config("it has no `server`".to_owned()))?;
+        let redactor = self.redactor(tenant, plugin);
+        let auth = self.authorizer(spec.auth.as_deref(), (tenant, name, server), &client, &redactor)?;
+        let server = client.check(server)?;
+        let mut query = Vec::new();
+        for (key, reference) in &spec.secret_query {
+            query.push((key.clone(), self.secret(tenant, reference)?));
+        }
+        let origin = match (&spec.document, &spec.document_url) {
+            (Some(document), _) => Origin::Inline(document),
+            (None, Some(url)) => Origin::Url(client.check(url)?),
+            (None, None) => return Err(UpstreamError::Config("it has no `document`".to_owned())),
+        };
+        let filter = Filter { include: spec.include.clone(), exclude: spec.exclude.clone() };
+        let reach = Reach { client, server, headers, query, auth, redactor };
+        let flags = (spec.server.is_some(), spec.hide_output_schemas);
+        OpenApi::new(name.as_str(), reach, origin, filter, flags, &self.deps.limits)
+    }
+
+    /// The headers that a plugin gives to each of its requests.
+    fn headers(
+        &self,
+        tenant: &Name,
+        plain: &BTreeMap<String, String>,
+        secret: &BTreeMap<String, SecretRef>,
+    ) -> Result<HeaderMap, UpstreamError> {
+        let mut headers = HeaderMap::new();
+        for (key, text) in plain {
+            headers.insert(header_name(key)?, header_value(key, text)?);
+        }
+        for (key, reference) in secret {
+            let secret = self.secret(tenant, reference)?;
+            let mut value = header_value(key, secret.expose_secret())?;
+            value.set_sensitive(true);
+            headers.insert(header_name(key)?, value);
+        }
+        Ok(headers)
+    }
+
+    /// What gives a plugin's access tokens, for this URL unless its document names another resource.
+    fn authorizer(
+        &self,
+        auth: Option<&UpstreamAuth>,
+        (tenant, plugin, url): (&Name, &Name, &str),
+        client: &EgressClient,
+        redactor: &Redactor,
+    ) -> Result<Option<Arc<Authorizer>>, UpstreamError> {
+        let Some(auth) = auth else { return Ok(None) };
+        let identity = self.identity(tenant, auth)?;
+        let of = For { tenant, plugin, url, connections: self.deps.connections.clone() };
+        Ok(Some(Arc::new(Authorizer::new(auth, of, identity, client.clone(), redactor.clone())?)))
     }
 
     /// How the plugin proves who it is to an authorization server.
@@ -445,9 +496,9 @@ fn spec_bytes(spec: &PluginSpec) -> Vec<u8> {
 }
 
 /// The spec and the versions of the secrets that it uses.
-fn fingerprint(snapshot: &Snapshot, tenant: &Name, spec: &PluginSpec) -> [u8; 32] {
+fn fingerprint(snapshot: &Snapshot, tenant: &Name, spec: &PluginSpec, spec_hash: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(spec_bytes(spec));
+    hash.update(spec_hash);
     for secret in secrets_of(spec) {
         let key = ResourceKey { kind: Kind::Secret, tenant: Some(tenant.clone()), name: secret };
         let version = match snapshot.get(&key).map(|r| &r.spec) {

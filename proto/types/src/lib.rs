@@ -17,6 +17,7 @@ mod identity;
 mod inference;
 mod kill_switch;
 mod name;
+mod openapi;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -47,6 +48,7 @@ pub use inference::{
 };
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
+pub use openapi::OpenApiPlugin;
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
     ToolResilience,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConnectionSpec, DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name,
-    PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
+    OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
 };
 
 /// A typed spec; the variant is the kind.
@@ -76,7 +76,7 @@ impl PluginSpec {
             PluginSource::McpHttp(http) => http.since_version(),
             PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
-            PluginSource::Wasm(_) => 3,
+            PluginSource::OpenApi(_) | PluginSource::Wasm(_) => 4,
         };
         let around = match &self.resilience {
             Some(resilience) if resilience.outliers.is_some() => 3,
@@ -332,6 +332,9 @@ pub enum PluginSource {
     Builtin(BuiltinPlugin),
     /// A WebAssembly component.
     Wasm(Box<WasmPlugin>),
+    /// An HTTP service that an OpenAPI document describes.
+    #[serde(rename = "openapi")]
+    OpenApi(Box<OpenApiPlugin>),
 }
 
 /// A source of tools, prompts and resources. Clients see them as `plugin.tool`.
@@ -576,6 +579,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","auth":{"perUser":{}}}}}}"#, 3),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
+            (r#"{"Plugin":{"source":{"openapi":{"document":{"openapi":"3.1.0"}}}}}"#, 4),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
             (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),

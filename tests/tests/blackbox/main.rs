@@ -31,6 +31,7 @@ mod inference;
 mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
+mod openapi;
 mod quic;
 mod quic_client;
 mod quickstart;

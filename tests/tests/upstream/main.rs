@@ -12,6 +12,7 @@ mod listening;
 mod lists;
 mod npm_everything;
 mod oauth;
+mod openapi;
 mod resilience;
 mod reuse;
 mod several_nodes;

@@ -47,6 +47,14 @@ impl CheckedUrl {
         Self(url)
     }
 
+    /// The same place with this query, percent-encoded already.
+    #[must_use]
+    pub(crate) fn with_query(&self, query: Option<&str>) -> Self {
+        let mut url = self.0.clone();
+        url.set_query(query);
+        Self(url)
+    }
+
     /// Adds a query parameter, which changes nothing of where it leads.
     pub(crate) fn add_query(&mut self, key: &str, value: &str) {
         self.0.query_pairs_mut().append_pair(key, value);

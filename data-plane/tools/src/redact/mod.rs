@@ -75,6 +75,11 @@ impl Redactor {
         }
     }
 
+    /// Whether bytes that are no text hold one of the values.
+    pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
+        !self.is_idle() && self.finds(bytes)
+    }
+
     /// `None`: nothing was found.
     fn redact(&self, text: &str) -> Option<String> {
         let written_over = self.write_over(text);

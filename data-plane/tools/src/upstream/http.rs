@@ -225,7 +225,7 @@ fn is_answer(message: &Envelope) -> bool {
     matches!(message, Envelope::Response { .. })
 }
 
-fn transport_error(cause: reqwest::Error) -> UpstreamError {
+pub(crate) fn transport_error(cause: reqwest::Error) -> UpstreamError {
     if let Some(refused) = EgressClient::refusal(&cause) {
         return UpstreamError::Egress(refused.to_string());
     }
@@ -236,7 +236,7 @@ fn transport_error(cause: reqwest::Error) -> UpstreamError {
 }
 
 /// We ask for no compression and undo none: a small answer cannot become a large one here.
-fn refuse_encoded(headers: &HeaderMap) -> Result<(), UpstreamError> {
+pub(crate) fn refuse_encoded(headers: &HeaderMap) -> Result<(), UpstreamError> {
     let plain = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"identity") || v.is_empty();
     match headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
         true => Ok(()),
@@ -253,7 +253,7 @@ fn status_error(status: StatusCode, has_session: bool, body: &[u8], redactor: &R
 }
 
 /// The start of a body for an error text: one line, printable, without our credentials.
-fn shown(body: &[u8], redactor: &Redactor) -> String {
+pub(crate) fn shown(body: &[u8], redactor: &Redactor) -> String {
     let text = String::from_utf8_lossy(body);
     let text = redactor.text(&text);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_BODY_CHARS).collect()

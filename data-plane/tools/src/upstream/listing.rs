@@ -103,7 +103,7 @@ struct Cached {
 
 /// One list.
 #[derive(Default)]
-pub(super) struct ListCache {
+pub(crate) struct ListCache {
     current: ArcSwapOption<Cached>,
     fetching: tokio::sync::Mutex<()>,
     /// Counts invalidations: a fetch that one overtook is old when it arrives.
@@ -120,7 +120,7 @@ impl ListCache {
     }
 
     /// What is cached, however old.
-    pub(super) fn cached(&self) -> Option<Definitions> {
+    pub(crate) fn cached(&self) -> Option<Definitions> {
         self.current.load().as_ref().map(|c| c.definitions.clone())
     }
 
@@ -131,7 +131,7 @@ impl ListCache {
     }
 
     /// The list, fetched by `fetch` if the cached one is too old.
-    pub(super) async fn get<F>(&self, limits: &Limits, fetch: impl FnOnce() -> F) -> Result<Definitions, UpstreamError>
+    pub(crate) async fn get<F>(&self, limits: &Limits, fetch: impl FnOnce() -> F) -> Result<Definitions, UpstreamError>
     where
         F: Future<Output = Result<(Vec<Definition>, Option<Duration>), UpstreamError>>,
     {
