@@ -14,6 +14,11 @@ impl ComponentDigest {
         Self(Sha256::digest(component).into())
     }
 
+    /// These 32 bytes.
+    pub const fn from_bytes(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
     /// From 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
