@@ -279,8 +279,13 @@ impl Toolbox {
     }
 
     /// A client for gRPC, which reaches what a document asks for within what the node allows.
-    pub fn http2_client(&self, egress: Option<&EgressSpec>) -> Result<EgressClient, UpstreamError> {
-        EgressClient::http2(self.rule(egress)?).map_err(|cause| UpstreamError::Config(cause.to_string()))
+    pub fn http2_client(
+        &self,
+        egress: Option<&EgressSpec>,
+        certificate: Option<&SecretString>,
+    ) -> Result<EgressClient, UpstreamError> {
+        let client = EgressClient::http2(self.rule(egress)?, certificate);
+        client.map_err(|cause| UpstreamError::Config(cause.to_string()))
     }
 
     fn rule(&self, egress: Option<&EgressSpec>) -> Result<EgressRule, UpstreamError> {
@@ -354,7 +359,8 @@ impl Toolbox {
         }
     }
 
-    fn secret(&self, tenant: &Name, reference: &SecretRef) -> Result<SecretString, UpstreamError> {
+    /// A tenant's secret as it is now, as a document names it. The error names it and holds no value.
+    pub fn secret(&self, tenant: &Name, reference: &SecretRef) -> Result<SecretString, UpstreamError> {
         let found = self.deps.secrets.secret(tenant, &reference.secret).ok_or_else(|| {
             UpstreamError::Config(format!(
                 "the secret `{0}` has no value; run `provost secret set {0}`",
