@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
     BuiltinPlugin, ClientSecretIn, EgressSpec, HttpPlugin, Inference, Instances, Kind, Name, PluginSource, PluginSpec,
-    Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
+    PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -19,9 +19,9 @@ use sha2::{Digest, Sha256};
 use crate::{
     Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
-    connections::Connections,
+    connections::{Connections, OwnConnection},
     egress::{EgressClient, EgressRule},
-    oauth::{Authorizer, ClientIdentity, For, SigningKey},
+    oauth::{AuthorityTold, Authorizer, ClientIdentity, For, SigningKey},
     plugin::Identity,
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
@@ -138,6 +138,33 @@ impl Toolbox {
     pub fn plugins(&self, tenant: &Name) -> Vec<Arc<Plugin>> {
         let all = self.plugins.load();
         all.get(tenant).into_iter().flat_map(BTreeMap::values).map(|r| r.plugin.clone()).collect()
+    }
+
+    /// What a principal lets plugins do in their name, in order of plugin.
+    pub fn connections_of(&self, principal: &PrincipalRef) -> Vec<OwnConnection> {
+        self.deps.connections.as_ref().map(|connections| connections.of(principal)).unwrap_or_default()
+    }
+
+    /// Ends what a principal consented to in the flow that began then, here in any case; what the authorization
+    /// server made of it. `None`: there is no such connection any more.
+    pub async fn disconnect(
+        &self,
+        principal: &PrincipalRef,
+        plugin: &Name,
+        began_ns: u64,
+    ) -> Result<Option<AuthorityTold>, UpstreamError> {
+        if let Some(running) = self.plugin(&principal.tenant, plugin.as_str())
+            && let Some(consent) = running.consent()
+        {
+            return consent.end(principal, began_ns).await;
+        }
+        // A plugin that acts in nobody's name any more: nobody knows the server that gave the tokens.
+        let Some(connections) = &self.deps.connections else { return Ok(None) };
+        let told = AuthorityTold::OtherServer;
+        let ended = connections.forget(principal, plugin, began_ns, told.to_string()).await;
+        let ended =
+            ended.map_err(|cause| UpstreamError::Token(format!("the control plane does not end it: {cause}")))?;
+        Ok(ended.then_some(told))
     }
 
     /// How every plugin stands towards its upstream, in order of tenant and name.
