@@ -193,6 +193,15 @@ impl Toolbox {
         found
     }
 
+    /// A client has ended its legacy session of this key: connections and processes that plugins have for it end.
+    /// `tells`: upstreams are told of it, also for sessions that another node opened; one node of several does that.
+    /// Nothing is waited for. Must be called within a tokio runtime.
+    pub fn end_session(&self, session: &str, tells: bool) {
+        for running in self.plugins.load().values().flat_map(BTreeMap::values) {
+            running.plugin.end_session(session, tells);
+        }
+    }
+
     /// Stops every plugin; calls under way finish.
     pub fn stop(&self) {
         self.reconcile(&Snapshot::default());
