@@ -93,16 +93,33 @@ impl Http3Connection {
             request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         let mut requests = self.requests.clone();
-        let stream = requests.send_request(request).await.map_err(lost)?;
-        let mut stream = Stream(stream);
-        if !body.is_empty() {
-            stream.0.send_data(body).await.map_err(lost)?;
+        let stream = requests.send_request(request).await.map_err(|cause| self.unsent(cause))?;
+        let mut stream = Stream { inner: stream, connection: &self.connection };
+        if !body.is_empty()
+            && let Err(cause) = stream.inner.send_data(body).await
+            // One that reads no more of a request has said why, or will (RFC 9114, section 4.1).
+            && !is_early_answer(&cause)
+        {
+            return Err(self.unsent(cause));
         }
-        stream.0.finish().await.map_err(lost)?;
-        let (head, ()) = stream.0.recv_response().await.map_err(lost)?.into_parts();
+        let _ = stream.inner.finish().await;
+        let (head, ()) = stream.inner.recv_response().await.map_err(|cause| stream.lost(cause))?.into_parts();
         let (reply, _) = read_reply(head.status, head.headers, &mut stream, id, events).await?;
         Ok(reply)
     }
+
+    /// A request of which a part has not left: nobody has the whole of it, so nobody has begun it.
+    fn unsent(&self, cause: StreamError) -> LinkError {
+        match cause {
+            StreamError::ConnectionError(_) => LinkError::NotTaken(cause.to_string()),
+            other => lost(&self.connection, other),
+        }
+    }
+}
+
+/// Whether the server stopped reading for another reason than that it takes no more.
+fn is_early_answer(cause: &StreamError) -> bool {
+    matches!(cause, StreamError::RemoteTerminate { code, .. } if *code != Code::H3_REQUEST_REJECTED)
 }
 
 impl Drop for Http3Connection {
@@ -114,24 +131,42 @@ impl Drop for Http3Connection {
 
 /// One exchange's stream. Dropped before its end it cancels: quinn stops what is not read any more. (To say so
 /// by a code of HTTP/3 is no way: h3-quinn panics when a read was dropped in its middle.)
-struct Stream(h3::client::RequestStream<BidiStream<Bytes>, Bytes>);
+struct Stream<'a> {
+    inner: h3::client::RequestStream<BidiStream<Bytes>, Bytes>,
+    connection: &'a quinn::Connection,
+}
 
-impl Chunks for Stream {
+impl Stream<'_> {
+    fn lost(&self, cause: StreamError) -> LinkError {
+        lost(self.connection, cause)
+    }
+}
+
+impl Chunks for Stream<'_> {
     async fn chunk(&mut self) -> Result<Option<Bytes>, LinkError> {
-        match self.0.recv_data().await.map_err(lost)? {
-            Some(mut data) => Ok(Some(data.copy_to_bytes(data.remaining()))),
-            None => Ok(None),
+        match self.inner.recv_data().await {
+            Ok(Some(mut data)) => Ok(Some(data.copy_to_bytes(data.remaining()))),
+            Ok(None) => Ok(None),
+            Err(cause) => Err(self.lost(cause)),
         }
     }
 }
 
-/// What a server that goes has not begun it says so of: by GOAWAY before, or by a code of the stream
-/// (RFC 9114, section 5.2).
-fn lost(cause: StreamError) -> LinkError {
+/// What a server that goes has not begun it says so of: by GOAWAY before, by a code of the stream (RFC 9114,
+/// section 5.2), or by the reason with which it ends the connection, once all that it took is answered.
+fn lost(connection: &quinn::Connection, cause: StreamError) -> LinkError {
     match cause {
         StreamError::RemoteClosing { .. } | StreamError::RemoteTerminate { code: Code::H3_REQUEST_REJECTED, .. } => {
             LinkError::NotTaken(cause.to_string())
         }
+        StreamError::ConnectionError(_) if connection.close_reason().is_some_and(|end| all_was_answered(&end)) => {
+            LinkError::NotTaken(cause.to_string())
+        }
         other => LinkError::Lost(other.to_string()),
     }
+}
+
+fn all_was_answered(end: &quinn::ConnectionError) -> bool {
+    matches!(end, quinn::ConnectionError::ApplicationClosed(close)
+        if u64::from(close.error_code) == Code::H3_NO_ERROR.value() && close.reason.starts_with(quic::DRAINING_REASON))
 }

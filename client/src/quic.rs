@@ -27,6 +27,8 @@ const SILENCE: Duration = Duration::from_secs(45);
 const CANCELLED: VarInt = VarInt::from_u32(1);
 /// The code of a connection whose node shuts down.
 const DRAINING: VarInt = VarInt::from_u32(2);
+/// How the reason begins with which such a node ends a connection, when it has answered all that it took.
+pub(crate) const DRAINING_REASON: &[u8] = b"PV-QUIC-DRAINING";
 /// What is read from a stream at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -241,7 +243,7 @@ impl Lines {
 fn lost(cause: &ConnectionError) -> LinkError {
     let ConnectionError::ApplicationClosed(close) = cause else { return LinkError::Lost(cause.to_string()) };
     let text = format!("the server closed it with {} {}", close.error_code, String::from_utf8_lossy(&close.reason));
-    match close.error_code == DRAINING && close.reason.starts_with(b"PV-QUIC-DRAINING") {
+    match close.error_code == DRAINING && close.reason.starts_with(DRAINING_REASON) {
         true => LinkError::NotTaken(text),
         false => LinkError::Lost(text),
     }

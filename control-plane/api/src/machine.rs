@@ -197,7 +197,7 @@ mod tests {
             expect: Vec::new(),
             puts: vec![Draft { metadata, spec: Spec::Tenant(TenantSpec::default()) }],
             deletes: Vec::new(),
-            sealing_key: Some(SealingKey { term: index, wrapped: "AA==".into() }),
+            sealing_key: Some(SealingKey { term: index, wrapped: "AA==".into(), keeps: 0 }),
             authorship: None,
         };
         let payload = StoredCommand::V1(transaction).encode().unwrap().into();

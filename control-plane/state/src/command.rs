@@ -135,6 +135,19 @@ pub struct SealingKey {
     pub term: u64,
     /// The wrapped key, base64.
     pub wrapped: String,
+    /// So many of the newest keys before it stay in the ring though nothing of the state is sealed with them: what
+    /// data-plane nodes made from them (tokens of guards) opens as long.
+    #[serde(default, skip_serializing_if = "keeps_none")]
+    pub keeps: u32,
+}
+
+fn keeps_none(keeps: &u32) -> bool {
+    *keeps == 0
+}
+
+impl SealingKey {
+    /// The first wire version whose control-plane nodes keep earlier keys.
+    pub const KEEPS_VERSION: u32 = 3;
 }
 
 /// One change of the state: all of it at one revision, or nothing.
@@ -169,7 +182,8 @@ impl Transaction {
     fn version(&self) -> u32 {
         let put = |draft: &Draft| draft.spec.since_version();
         let deletes = self.deletes.iter().map(|key| key.kind.since_version());
-        self.puts.iter().map(put).chain(deletes).fold(self.event.since_version(), u32::max)
+        let key = self.sealing_key.iter().filter(|key| key.keeps > 0).map(|_| SealingKey::KEEPS_VERSION);
+        self.puts.iter().map(put).chain(deletes).chain(key).fold(self.event.since_version(), u32::max)
     }
 }
 

@@ -76,6 +76,15 @@ fn check_external(check: &mut Check<'_>, external: &GuardExternal) {
     check.require((1..=MAX_TIMEOUT_MS).contains(&external.timeout_ms), "spec.external.timeoutMs", || {
         format!("is {}; it can be 1 to {MAX_TIMEOUT_MS}", external.timeout_ms)
     });
+    if let Some(auth) = &external.auth {
+        check.require(auth.secrets().next().is_some(), "spec.external.auth", || {
+            "shows nothing: give `bearer`, `certificate`, or both, or leave it out".into()
+        });
+        let is_tls = external.url.starts_with("https://");
+        check.require(auth.certificate.is_none() || is_tls, "spec.external.auth.certificate", || {
+            "is for TLS: give a `url` with https://".into()
+        });
+    }
     if let Some(egress) = &external.egress {
         let hosts = crate::upstreams::egress_entries(check, "spec.external.egress", egress);
         crate::upstreams::names_own_host(check, "spec.external.egress", &hosts, &external.url);

@@ -1,8 +1,9 @@
 //! Which data keys the state still needs.
 //!
 //! A key may go once nothing is sealed with it: no present secret, and none in the history, from
-//! which a rollback can bring a deleted one back. What was sealed with a key that is gone by the
-//! time it is applied is refused, so that nobody waits for a value that never opens.
+//! which a rollback can bring a deleted one back; and no rotation wants it kept for what nodes made from
+//! it. What was sealed with a key that is gone by the time it is applied is refused, so that nobody waits
+//! for a value that never opens.
 
 use std::collections::BTreeSet;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use provost_types::{Kind, Metadata, Name, PluginSource, Resource, ResourceKey, Spec};
+use provost_types::{GuardAuth, Kind, Metadata, Name, PluginSource, Resource, ResourceKey, Spec};
 
 use crate::{Problem, Resources, upstreams::Reached};
 
@@ -42,6 +42,10 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
             }
             for (i, name) in reveal.iter().flat_map(|r| &r.roles).enumerate() {
                 sibling(format!("spec.reveal.roles[{i}]"), Kind::Role, name);
+            }
+            let auth = spec.external.iter().filter_map(|external| external.auth.as_ref());
+            for (field, reference) in auth.flat_map(GuardAuth::secrets) {
+                sibling(format!("spec.external.auth.{field}.secret"), Kind::Secret, &reference.secret);
             }
         }
         Spec::IdentityProvider(spec) => {

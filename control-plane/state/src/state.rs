@@ -158,7 +158,9 @@ impl State {
         }
         if let Some(key) = &transaction.sealing_key {
             // A new key is the occasion to let go of those that nothing needs any more.
-            let used = self.used_key_terms();
+            let mut used = self.used_key_terms();
+            let before = self.key_ring.keys().rev().filter(|term| **term != key.term);
+            used.extend(before.take(key.keeps as usize));
             self.key_ring.retain(|term, _| *term == key.term || used.contains(term));
         }
         Ok(applied)

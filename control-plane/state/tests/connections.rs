@@ -66,7 +66,7 @@ fn base() -> State {
         connection("c-4", "jwt.carol", "files", 1),
     ];
     let mut made = transaction(Event::Apply, puts, Vec::new());
-    made.sealing_key = Some(SealingKey { term: 1, wrapped: "2|x|AAAA".to_owned() });
+    made.sealing_key = Some(SealingKey { term: 1, wrapped: "2|x|AAAA".to_owned(), keeps: 0 });
     state.apply(Revision(1), &made).unwrap();
     state
 }

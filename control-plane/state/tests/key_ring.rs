@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use provost_control_state::{Draft, Event, MAX_HISTORY, SealingKey, State, Transaction};
+use provost_control_state::{Draft, Event, MAX_HISTORY, SealingKey, State, StoredCommand, Transaction};
 use provost_types::{Kind, Metadata, Name, ResourceKey, Revision, SealedSecret, SecretSpec, Spec, TenantSpec};
 
 fn n(text: &str) -> Name {
@@ -23,6 +23,7 @@ fn secret(term: u64) -> Draft {
 struct World {
     state: State,
     revision: u64,
+    keeps: u32,
 }
 
 impl World {
@@ -37,7 +38,7 @@ impl World {
             expect: Vec::new(),
             puts,
             deletes,
-            sealing_key: key.map(|term| SealingKey { term, wrapped: format!("key {term}") }),
+            sealing_key: key.map(|term| SealingKey { term, wrapped: format!("key {term}"), keeps: self.keeps }),
             authorship: None,
         };
         let applied = self.state.apply(Revision(self.revision), &transaction);
@@ -69,6 +70,42 @@ fn a_key_goes_when_no_secret_and_no_past_needs_it() {
     assert_eq!(world.ring(), [2, 3, 4]);
     world.apply(Vec::new(), Vec::new(), Some(5)).unwrap();
     assert_eq!(world.ring(), [5]);
+}
+
+#[test]
+fn a_rotation_keeps_so_many_of_the_newest_keys_before_it() {
+    let mut world = World { keeps: 2, ..World::default() };
+    for term in 1..=5 {
+        world.apply(Vec::new(), Vec::new(), Some(term)).unwrap();
+    }
+    assert_eq!(world.ring(), [3, 4, 5]);
+    // One of an older build keeps none.
+    world.keeps = 0;
+    world.apply(Vec::new(), Vec::new(), Some(6)).unwrap();
+    assert_eq!(world.ring(), [6]);
+}
+
+#[test]
+fn what_keeps_keys_is_proposed_when_every_node_keeps_them() {
+    let command = |keeps| {
+        let key = SealingKey { term: 1, wrapped: String::new(), keeps };
+        StoredCommand::V1(Transaction {
+            event: Event::KeysRotate,
+            time_ns: 0,
+            author: String::new(),
+            message: String::new(),
+            expect_revision: None,
+            expect: Vec::new(),
+            puts: Vec::new(),
+            deletes: Vec::new(),
+            sealing_key: Some(key),
+            authorship: None,
+        })
+    };
+    assert_eq!((command(0).version(), command(1).version()), (1, 3));
+    let old = String::from_utf8(command(0).encode().unwrap()).unwrap();
+    assert!(!old.contains("keeps"), "{old}");
+    assert_eq!(StoredCommand::decode(old.as_bytes()).unwrap(), command(0));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 /// What is asked of the control plane in the name of `node`.
 pub fn keep_request(node: &str, principal: &PrincipalRef, plugin: &Name, keep: Keep) -> KeepConnectionRequest {
     let bytes = |tokens: &SecretString| tokens.expose_secret().as_bytes().to_vec();
+    let mut note = String::new();
     let what = match keep {
         Keep::Made { authority, scope, began_ns, tokens } => {
             What::Made(ConnectionMade { authority, scope, began_ns, tokens: bytes(&tokens) })
@@ -23,7 +24,10 @@ pub fn keep_request(node: &str, principal: &PrincipalRef, plugin: &Name, keep: K
             What::Refreshed(ConnectionRefreshed { version, scope, tokens: bytes(&tokens) })
         }
         Keep::Released(version) => What::Released(version),
-        Keep::Ended(version) => What::Ended(version),
+        Keep::Ended { version, note: why } => {
+            note = why;
+            What::Ended(version)
+        }
     };
     KeepConnectionRequest {
         node: node.to_owned(),
@@ -31,6 +35,7 @@ pub fn keep_request(node: &str, principal: &PrincipalRef, plugin: &Name, keep: K
         principal: principal.name.to_string(),
         plugin: plugin.to_string(),
         what: Some(what),
+        note,
     }
 }
 

@@ -114,6 +114,13 @@ impl<P: Plane + 'static> Frontend<P> {
         self
     }
 
+    /// Ends what these plugins have for a legacy session when its client ends it. After [`Frontend::with_siblings`].
+    #[must_use]
+    pub fn with_toolbox(self, toolbox: Arc<provost_data_tools::Toolbox>) -> Self {
+        self.siblings.attach_toolbox(toolbox);
+        self
+    }
+
     /// What `/readyz` asks.
     #[must_use]
     pub fn with_readiness(mut self, readiness: Readiness) -> Self {

@@ -29,6 +29,7 @@ enum Place {
     Ready,
     Landing,
     Connect,
+    Connections,
     /// Of a tenant's plugin.
     ConnectCallback(Name, Name),
 }
@@ -43,6 +44,7 @@ fn place(path: &str) -> Option<Place> {
         "/v1/embeddings" => Place::Embeddings,
         "/v1/models" => Place::Models(None),
         connect::START => Place::Connect,
+        connect::OWN => Place::Connections,
         _ => {
             if let Some(route) = mcp_route(path) {
                 Place::Mcp(route)
@@ -92,12 +94,12 @@ impl<P: Plane + 'static> Frontend<P> {
         }
         match self.doorkeeper.check(&parts.headers, &parts.uri) {
             // Our own form, wherever agents reach us: whether it is ours is asked there.
-            Err(Refused::Origin) if matches!(place, Place::Connect) => {}
+            Err(Refused::Origin) if matches!(place, Place::Connect | Place::Connections) => {}
             Err(refused) => return refused_response(refused),
             Ok(()) => {}
         }
         let authority = Doorkeeper::authority(&parts.headers, &parts.uri).unwrap_or_default().to_owned();
-        let is_page = matches!(place, Place::Connect | Place::ConnectCallback(..));
+        let is_page = matches!(place, Place::Connect | Place::Connections | Place::ConnectCallback(..));
         // Pages are for people: no other page reads them.
         let origin = parts.headers.get(header::ORIGIN).filter(|_| !is_page).cloned();
         let mut response = if parts.method == Method::OPTIONS {
@@ -166,6 +168,11 @@ impl<P: Plane + 'static> Frontend<P> {
                 Ok(form) => Box::pin(self.connect_start(&inbound, form)).await,
                 Err(_) => text(StatusCode::BAD_REQUEST, "PV-HTTP-BODY-BROKEN: the form could not be read\n"),
             },
+            (Place::Connections, Method::GET) => self.own_page(&inbound, query),
+            (Place::Connections, Method::POST) => match collect(body, connect::MAX_FORM_BYTES).await {
+                Ok(form) => Box::pin(self.own_form(&inbound, form)).await,
+                Err(_) => text(StatusCode::BAD_REQUEST, "PV-HTTP-BODY-BROKEN: the form could not be read\n"),
+            },
             (Place::ConnectCallback(tenant, plugin), Method::GET) => {
                 Box::pin(self.connect_callback(&inbound, (&tenant, &plugin), query)).await
             }
@@ -174,7 +181,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 let allow = match place {
                     Place::Mcp(_) => "GET, POST, DELETE",
                     Place::Chat | Place::Embeddings => "POST",
-                    Place::Connect => "GET, POST",
+                    Place::Connect | Place::Connections => "GET, POST",
                     _ => "GET",
                 };
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));

@@ -2,7 +2,8 @@
 //!
 //! Purpose: all nodes of a cluster get the same ones, so that any of them serves any client.
 //! Invariants: there is always one that seals; a key that was known stays known for a day, which is as
-//! long as anything sealed is good, so that a rotation ends no session.
+//! long as sessions and the like are good, so that a rotation ends none. What has no end of its own (tokens of
+//! guards) opens as long as its key is among the present ones.
 //! Left out: where keys come from (whoever composes the node sets them).
 
 use std::{
@@ -70,10 +71,13 @@ impl SealKeys {
                 let Some(oldest) = next.keys().nth(1).copied() else { break };
                 next.remove(&oldest);
             }
+            let newest = present.keys().next_back();
             for (term, key) in present {
+                // Keys come one at a time: all but the newest were there for others before.
+                let since = if Some(term) == newest { now } else { now.checked_sub(SETTLE).unwrap_or(now) };
                 match next.get_mut(term) {
                     Some(known) if known.key == *key => known.gone = None,
-                    _ => drop(next.insert(*term, Known { key: *key, since: now, gone: None })),
+                    _ => drop(next.insert(*term, Known { key: *key, since, gone: None })),
                 }
             }
             next
@@ -126,6 +130,16 @@ mod tests {
         ring.set_at(&keys(&[5]), later + SETTLE + FORMER_TTL);
         assert_eq!((ring.of(4), ring.of(5)), (None, Some([5; 32])));
         assert_eq!(ring.of(SealKeys::OWN_TERM), Some([9; 32]), "what was sealed before the first key opens");
+    }
+
+    #[test]
+    fn a_node_that_starts_seals_with_the_newest_key_that_others_have_for_sure() {
+        let ring = SealKeys::own([9; 32]);
+        let start = Instant::now() + SETTLE;
+        ring.set_at(&keys(&[3, 4, 5, 6]), start);
+        assert_eq!(ring.sealing_at(start).0, 5, "6 may have been made a moment ago");
+        assert_eq!(ring.sealing_at(start + SETTLE).0, 6);
+        assert_eq!(ring.of(3), Some([3; 32]), "the others open");
     }
 
     #[test]

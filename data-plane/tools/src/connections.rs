@@ -50,8 +50,13 @@ pub enum Keep {
     },
     /// It got none, and another may try.
     Released(u64),
-    /// The tokens of this version were taken back.
-    Ended(u64),
+    /// It is over: the tokens of this version were taken back.
+    Ended {
+        /// The version.
+        version: u64,
+        /// How it came to it, for the record.
+        note: String,
+    },
 }
 
 /// The control plane did not answer, or refused.
@@ -108,6 +113,19 @@ impl UserTokens {
             ends_s: stored.ends_s,
         })
     }
+}
+
+/// One of a principal's connections, as they may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnConnection {
+    /// The plugin.
+    pub plugin: Name,
+    /// What it may do, as the authorization server said.
+    pub scope: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// When the flow began that led to it, nanoseconds since the Unix epoch: never the same for a later consent.
+    pub began_ns: u64,
 }
 
 /// A connection that was found.
@@ -169,6 +187,25 @@ impl Connections {
         }
     }
 
+    /// A principal's, in order of plugin.
+    pub(crate) fn of(&self, principal: &PrincipalRef) -> Vec<OwnConnection> {
+        let index = self.index.borrow().clone();
+        let own = index.iter().filter(|((whose, _), _)| whose == principal);
+        let mut own: Vec<_> = own
+            .filter_map(|(_, resource)| match &resource.spec {
+                Spec::Connection(spec) => Some(OwnConnection {
+                    plugin: spec.plugin.clone(),
+                    scope: spec.scope.clone(),
+                    since: spec.since.clone(),
+                    began_ns: spec.began_ns,
+                }),
+                _ => None,
+            })
+            .collect();
+        own.sort_by(|a, b| a.plugin.cmp(&b.plugin));
+        own
+    }
+
     pub(crate) fn find(&self, principal: &PrincipalRef, plugin: &Name) -> Option<Found> {
         self.index.borrow().get(&(principal.clone(), plugin.clone())).cloned().map(Found)
     }
@@ -182,6 +219,20 @@ impl Connections {
     pub(crate) async fn keep(&self, principal: &PrincipalRef, plugin: &Name, keep: Keep) -> Result<bool, KeepFailed> {
         let kept = tokio::time::timeout(KEEP_LIMIT, self.port.keep(principal, plugin, keep)).await;
         kept.unwrap_or_else(|_| Err(KeepFailed(format!("the control plane did not answer in {KEEP_LIMIT:?}"))))
+    }
+
+    /// Ends the connection of the flow that began then; whether there was one.
+    pub(crate) async fn forget(
+        &self,
+        principal: &PrincipalRef,
+        plugin: &Name,
+        began_ns: u64,
+        note: String,
+    ) -> Result<bool, KeepFailed> {
+        let Some(found) = self.find(principal, plugin).filter(|found| found.began_ns() == began_ns) else {
+            return Ok(false);
+        };
+        self.keep(principal, plugin, Keep::Ended { version: found.version(), note }).await
     }
 
     /// Waits until the connection is another than `before` (none, or of this version), or the time is over.

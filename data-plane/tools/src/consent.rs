@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use provost_types::PrincipalRef;
 
-use crate::{UpstreamError, oauth::Authorizer};
+use crate::{
+    UpstreamError,
+    oauth::{AuthorityTold, Authorizer},
+};
 
 /// The plugin's side of it: what the browser is told, and what comes back from it. Who the user is, and that it is
 /// the same from beginning to end, is for the caller to see to.
@@ -50,5 +53,11 @@ impl<'a> Consent<'a> {
         began_ns: u64,
     ) -> Result<bool, UpstreamError> {
         self.0.consented(principal, code, proof, began_ns).await
+    }
+
+    /// Ends what the principal consented to in the flow that began then, and has the authorization server take its
+    /// tokens back where it can. `None`: there is no such connection any more.
+    pub async fn end(&self, principal: &PrincipalRef, began_ns: u64) -> Result<Option<AuthorityTold>, UpstreamError> {
+        self.0.disconnect(principal, began_ns).await
     }
 }

@@ -32,13 +32,14 @@ pub mod sql;
 mod toolbox;
 mod upstream;
 
-pub use connections::{ConnectionPort, Connections, Keep, KeepFailed};
+pub use connections::{ConnectionPort, Connections, Keep, KeepFailed, OwnConnection};
 pub use consent::Consent;
 pub use definition::{Definition, DefinitionList, Definitions, definition_hash};
 pub use documents::DocumentClient;
 pub use error::UpstreamError;
 pub use limits::Limits;
 pub use lint::{Others, lint};
+pub use oauth::AuthorityTold;
 pub use plugin::{ExecuteRequest, ListenEnd, Plugin, Pressure};
 pub use resilience::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Shield, Tries, Upstream, callers_time};
 pub use schema::ValidationProblem;

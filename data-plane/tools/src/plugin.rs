@@ -450,6 +450,13 @@ impl Plugin {
         }
     }
 
+    /// A client has ended its legacy session of this key: see [`crate::Toolbox::end_session`].
+    pub(crate) fn end_session(&self, session: &str, tells: bool) {
+        if let Source::Mcp(upstream) = &self.source {
+            upstream.end_session(session, tells);
+        }
+    }
+
     /// Notes an upstream session that another node opened.
     pub fn note_session(&self, owner: SessionOwner, session: SharedSession) {
         if let Source::Mcp(upstream) = &self.source {

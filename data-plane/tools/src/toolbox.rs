@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
     BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name, OpenApiPlugin,
-    PluginSource, PluginSpec, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin,
+    PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin,
     UpstreamAuth, WasmPlugin,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -22,9 +22,9 @@ use crate::{
     Limits, Plugin, Pressure, UpstreamError,
     builtin::Builtin,
     component::{Component, Credential, Door, Engines, Parts},
-    connections::Connections,
+    connections::{Connections, OwnConnection},
     egress::{EgressClient, EgressRule},
-    oauth::{Authorizer, ClientIdentity, For, SigningKey},
+    oauth::{AuthorityTold, Authorizer, ClientIdentity, For, SigningKey},
     openapi::{Filter, OpenApi, Origin, Reach},
     plugin::Identity,
     redact::Redactor,
@@ -164,6 +164,33 @@ impl Toolbox {
         all.get(tenant).into_iter().flat_map(BTreeMap::values).map(|r| r.plugin.clone()).collect()
     }
 
+    /// What a principal lets plugins do in their name, in order of plugin.
+    pub fn connections_of(&self, principal: &PrincipalRef) -> Vec<OwnConnection> {
+        self.deps.connections.as_ref().map(|connections| connections.of(principal)).unwrap_or_default()
+    }
+
+    /// Ends what a principal consented to in the flow that began then, here in any case; what the authorization
+    /// server made of it. `None`: there is no such connection any more.
+    pub async fn disconnect(
+        &self,
+        principal: &PrincipalRef,
+        plugin: &Name,
+        began_ns: u64,
+    ) -> Result<Option<AuthorityTold>, UpstreamError> {
+        if let Some(running) = self.plugin(&principal.tenant, plugin.as_str())
+            && let Some(consent) = running.consent()
+        {
+            return consent.end(principal, began_ns).await;
+        }
+        // A plugin that acts in nobody's name any more: nobody knows the server that gave the tokens.
+        let Some(connections) = &self.deps.connections else { return Ok(None) };
+        let told = AuthorityTold::OtherServer;
+        let ended = connections.forget(principal, plugin, began_ns, told.to_string()).await;
+        let ended =
+            ended.map_err(|cause| UpstreamError::Token(format!("the control plane does not end it: {cause}")))?;
+        Ok(ended.then_some(told))
+    }
+
     /// How every plugin stands towards its upstream, in order of tenant and name.
     pub fn pressures(&self) -> Vec<(Name, Name, Pressure)> {
         self.of_all(Plugin::pressure)
@@ -188,6 +215,15 @@ impl Toolbox {
             .collect();
         found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         found
+    }
+
+    /// A client has ended its legacy session of this key: connections and processes that plugins have for it end.
+    /// `tells`: upstreams are told of it, also for sessions that another node opened; one node of several does that.
+    /// Nothing is waited for. Must be called within a tokio runtime.
+    pub fn end_session(&self, session: &str, tells: bool) {
+        for running in self.plugins.load().values().flat_map(BTreeMap::values) {
+            running.plugin.end_session(session, tells);
+        }
     }
 
     /// Stops every plugin; calls under way finish.
@@ -355,8 +391,13 @@ impl Toolbox {
     }
 
     /// A client for gRPC, which reaches what a document asks for within what the node allows.
-    pub fn http2_client(&self, egress: Option<&EgressSpec>) -> Result<EgressClient, UpstreamError> {
-        EgressClient::http2(self.rule(egress)?).map_err(|cause| UpstreamError::Config(cause.to_string()))
+    pub fn http2_client(
+        &self,
+        egress: Option<&EgressSpec>,
+        certificate: Option<&SecretString>,
+    ) -> Result<EgressClient, UpstreamError> {
+        let client = EgressClient::http2(self.rule(egress)?, certificate);
+        client.map_err(|cause| UpstreamError::Config(cause.to_string()))
     }
 
     fn rule(&self, egress: Option<&EgressSpec>) -> Result<EgressRule, UpstreamError> {
@@ -459,7 +500,8 @@ impl Toolbox {
         }
     }
 
-    fn secret(&self, tenant: &Name, reference: &SecretRef) -> Result<SecretString, UpstreamError> {
+    /// A tenant's secret as it is now, as a document names it. The error names it and holds no value.
+    pub fn secret(&self, tenant: &Name, reference: &SecretRef) -> Result<SecretString, UpstreamError> {
         let found = self.deps.secrets.secret(tenant, &reference.secret).ok_or_else(|| {
             UpstreamError::Config(format!(
                 "the secret `{0}` has no value; run `provost secret set {0}`",

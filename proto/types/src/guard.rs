@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentPath, EgressSpec, Name};
+use crate::{ContentPath, EgressSpec, Name, SecretRef};
 
 /// A kind of value that detectors find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -252,6 +252,29 @@ pub struct GuardExternal {
     /// Where nodes may connect to for it, beside public addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressSpec>,
+    /// How nodes show who they are; not at all if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<GuardAuth>,
+}
+
+/// How a node shows an external guard who it is: a token, a certificate, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct GuardAuth {
+    /// Sent with each question as `authorization: Bearer VALUE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<SecretRef>,
+    /// A client certificate for TLS: PEM, the chain and its private key (PKCS #8, SEC 1 or PKCS #1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<SecretRef>,
+}
+
+impl GuardAuth {
+    /// The secrets that it names, by field.
+    pub fn secrets(&self) -> impl Iterator<Item = (&'static str, &SecretRef)> {
+        let bearer = self.bearer.iter().map(|secret| ("bearer", secret));
+        bearer.chain(self.certificate.iter().map(|secret| ("certificate", secret)))
+    }
 }
 
 fn external_timeout_ms() -> u64 {

@@ -38,8 +38,8 @@ pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use egress::{EgressSpec, HostPattern, NotAHost, NotAPrivateRange, PrivateRange};
 pub use guard::{
-    ExternalFailure, GuardAction, GuardDictionary, GuardDirection, GuardExternal, GuardKind, GuardMode, GuardPathRule,
-    GuardReveal, GuardRule, GuardSpec,
+    ExternalFailure, GuardAction, GuardAuth, GuardDictionary, GuardDirection, GuardExternal, GuardKind, GuardMode,
+    GuardPathRule, GuardReveal, GuardRule, GuardSpec,
 };
 pub use identity::{ClaimMapping, IdentityProviderSpec, ProviderPrincipals, RolesClaim, TokenAlgorithm, TokenFacts};
 pub use inference::{

@@ -168,10 +168,15 @@ impl Book {
         *times <= MAX_REPEATS
     }
 
-    /// A request failed by itself and was not begun: it is sent again.
-    pub fn taken_back(&mut self, id: &RequestId, error: &LinkError) -> Option<Outgoing> {
-        let is_again = matches!(error, LinkError::NotTaken(_)) && self.open.contains_key(id.as_str());
-        if is_again && self.may_repeat(id) { self.open.remove(id.as_str()) } else { None }
+    /// A request failed by itself and was not begun, since the node goes or is not back yet: it is sent again.
+    /// With it comes how often it was.
+    pub fn taken_back(&mut self, id: &RequestId, error: &LinkError) -> Option<(Outgoing, u32)> {
+        let was_not_begun = matches!(error, LinkError::NotTaken(_) | LinkError::Unreachable { .. });
+        if !was_not_begun || !self.open.contains_key(id.as_str()) || !self.may_repeat(id) {
+            return None;
+        }
+        let times = self.repeated.get(id.as_str()).copied().unwrap_or_default();
+        self.open.remove(id.as_str()).map(|message| (message, times))
     }
 
     /// A request failed by itself: the answer, unless nobody waits for one.

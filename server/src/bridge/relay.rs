@@ -220,13 +220,17 @@ impl Relay {
         }
         // The node goes: it ends the connection once it has answered what runs there.
         let mut looks = None;
+        // No node took a request of its own exchange: the next try is then.
+        let mut pause = None;
         loop {
             if self.ended.is_some() && self.waiting.is_empty() && self.book.is_clear() {
                 return Served::Stop(Stop::Done);
             }
             let overdue = self.ended.map(|since| since + END_LIMIT);
             let stop = tokio::select! {
-                room = sender.reserve(), if restoring.is_none() && looks.is_none() && !self.waiting.is_empty() => {
+                room = sender.reserve(),
+                    if restoring.is_none() && looks.is_none() && pause.is_none() && !self.waiting.is_empty() =>
+                {
                     let Ok(room) = room else { continue };
                     if let Some(Waiting { message, .. }) = self.waiting.pop_front()
                         && self.book.goes_out(&message)
@@ -254,8 +258,9 @@ impl Relay {
                         }
                     },
                     Some(Incoming::Failed { id, error }) => match self.book.taken_back(&id, &error) {
-                        Some(message) => {
+                        Some((message, times)) => {
                             self.first(message);
+                            pause = Some(Instant::now() + pause_after(times));
                             Ok(())
                         }
                         None => match self.book.failed(&id, &error) {
@@ -267,6 +272,10 @@ impl Relay {
                     None => return Served::Lost(LinkError::Lost("it was closed".to_owned())),
                 },
                 () = until(restoring) => return Served::Lost(LinkError::Deadline(RESTORE_LIMIT)),
+                () = until(pause) => {
+                    pause = None;
+                    Ok(())
+                }
                 () = until(looks) => {
                     looks = Some(Instant::now() + LOOK_EVERY);
                     self.refuse(&LinkError::NotTaken("the node shuts down".to_owned()), WAIT_LIMIT).await
@@ -289,6 +298,12 @@ impl Relay {
     fn first(&mut self, message: Outgoing) {
         self.waiting.push_front(Waiting { since: Instant::now(), message });
     }
+}
+
+/// Before a request is sent again that was so many times already, at least once.
+fn pause_after(times: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(times.saturating_sub(1));
+    BACKOFF.0.saturating_mul(doubled).min(BACKOFF.1)
 }
 
 /// Never, without a time.

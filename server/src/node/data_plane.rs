@@ -131,7 +131,7 @@ impl DataPlane {
         let frontend = frontend.with_schemas(self.node.clone()).with_consents(self.node.clone());
         let frontend = Arc::new(match &self.siblings {
             Some(siblings) => frontend.with_siblings(siblings.clone()),
-            None => frontend,
+            None => frontend.with_toolbox(self.toolbox.clone()),
         });
         let (doors, following) = ports.open(agents.tls.as_ref(), agents.client_ca.as_ref())?;
         let stopped = stop.clone();

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 /// Separates these keys from all others that are made of data keys.
 const PURPOSE: &str = "provost 2026 texts that clients of a cluster carry v1";
-/// The newest data keys count; older ones open secrets of long ago only.
+/// The newest data keys count, which is as many as a rotation keeps; older ones open secrets of long ago only.
 const MAX_TERMS: usize = 8;
 /// Before a key that did not open is tried again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -50,8 +50,20 @@ impl SealKeyring {
         let (me, terms) = (self.clone(), ring.clone());
         // The provider may ask a network.
         let derived = tokio::task::spawn_blocking(move || {
-            let newest = terms.keys().rev().take(MAX_TERMS);
-            newest.map(|term| Ok((*term, *me.secrets.derived_key(*term, PURPOSE)?))).collect()
+            let mut made = BTreeMap::new();
+            for term in terms.keys().rev().take(MAX_TERMS) {
+                match me.secrets.derived_key(*term, PURPOSE) {
+                    Ok(key) => drop(made.insert(*term, *key)),
+                    // Without the newest there is nothing to seal with that others open.
+                    Err(cause) if made.is_empty() => return Err(cause),
+                    // The provider may open new ones only (Vault: `min_decryption_version`).
+                    Err(cause) => {
+                        let code = cause.code();
+                        tracing::warn!(code, term, %cause, "what was made from an earlier data key stays closed");
+                    }
+                }
+            }
+            Ok(made)
         });
         let derived: Result<BTreeMap<u64, [u8; 32]>, provost_control_api::SecretError> = match derived.await {
             Ok(derived) => derived,

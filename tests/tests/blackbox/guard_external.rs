@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::{
     guards::{CARD, MASKED, body, chat, echo, guard, phrase, record, said, start},
-    harness::{modern, post, post_raw, text, until},
+    harness::{Dev, modern, post, post_raw, text, until},
     inference::models_dir,
 };
 
@@ -26,6 +26,8 @@ struct Words {
     seen: Arc<Mutex<Vec<CheckRequest>>>,
     /// A word that it masks beside the others.
     masks: Arc<Mutex<Option<String>>>,
+    /// The `authorization` of each question.
+    shown: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl Words {
@@ -54,7 +56,13 @@ impl Words {
 #[tonic::async_trait]
 impl Guard for Words {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let shown = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        self.shown.lock().unwrap().push(shown.clone());
         let request = request.into_inner();
+        if request.json.contains("who am I") {
+            let reason = format!("you are {}", shown.unwrap_or_default());
+            return Ok(Response::new(CheckResponse { verdict: Some(Verdict::Block(Block { reason })) }));
+        }
         self.seen.lock().unwrap().push(request.clone());
         if request.json.contains("hang") {
             tokio::time::sleep(Duration::from_secs(3_600)).await;
@@ -260,6 +268,127 @@ fn one_that_cannot_be_is_refused_with_its_place() {
         (!answer["error"].is_null()).then_some(answer)
     });
     assert_eq!(code(&answer), "PV-GUARD-EXTERNAL", "{answer}");
+}
+
+/// A token that would be seen wherever it stood.
+const TOKEN: &str = "dlp-7Zq4Xw9Rt2Lm";
+
+#[test]
+fn it_is_shown_the_token_of_its_document_and_nobody_else_is() {
+    let server = Server::start();
+    let (_dir, mut dev) = start(&["in", "free"], "", &[]);
+    let set = |value: &str| {
+        let set = dev.cli_stdin(&["secret", "set", "dlp", "--tenant", "acme"], value);
+        assert!(set.status.success(), "{}", text(&set));
+    };
+    let file = dev.data.join("guard.yaml");
+    let apply = |documents: &str| {
+        std::fs::write(&file, documents).unwrap();
+        dev.cli(&["apply", "-f", file.to_str().unwrap()])
+    };
+    let guard = server.guard(
+        "in",
+        "timeoutMs: 20000, auth: { bearer: { secret: dlp } } }, directions: [arguments], tools: ['in.*'] }",
+    );
+    let early = apply(&guard);
+    assert!(!early.status.success() && text(&early).contains("spec.external.auth.bearer.secret"), "{}", text(&early));
+    set(TOKEN);
+    assert!(apply(&guard).status.success());
+    let last = || server.words.shown.lock().unwrap().last().cloned().flatten();
+    // A state that was applied reaches the calls a moment later.
+    until(|| (said(&echo(&dev, "in", "a Lynx")) == "a ****").then_some(()));
+    assert_eq!(last().as_deref(), Some(&*format!("Bearer {TOKEN}")));
+    // An answer that repeats it is none.
+    let answer = echo(&dev, "in", "who am I");
+    assert_eq!(code(&answer), "PV-GUARD-EXTERNAL", "{answer}");
+    let renewed = format!("{TOKEN}-2");
+    set(&renewed);
+    until(|| {
+        echo(&dev, "in", "nothing");
+        (last() == Some(format!("Bearer {renewed}"))).then_some(())
+    });
+    // It is in use.
+    assert!(!dev.cli(&["delete", "Secret", "dlp", "--tenant", "acme"]).status.success());
+    let outputs = [
+        vec!["get", "Guard", "-o", "yaml"],
+        vec!["get", "Guard", "-o", "json"],
+        vec!["describe", "Guard", "in", "--tenant", "acme"],
+        vec!["history", "Guard", "in", "--tenant", "acme"],
+        vec!["audit", "query", "--json"],
+    ];
+    let mut all: String = outputs.iter().map(|args| text(&dev.cli(args))).collect();
+    assert!(all.contains("bearer"), "{all}");
+    all += &answer.to_string();
+    assert!(dev.terminate().1, "{}", dev.stderr());
+    all += &dev.stderr();
+    assert!(!all.contains("7Zq4Xw9Rt2Lm"), "a token is shown");
+}
+
+#[test]
+fn it_is_shown_a_client_certificate() {
+    let certified = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let (own, client) = (certified("localhost"), certified("node"));
+    let server = Server::start();
+    // TLS in front of it, for those who show the one certificate.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(client.cert.der().clone()).unwrap();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let behind = server.address;
+    let port = server.runtime.block_on(async move {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut outside) = acceptor.accept(stream).await else { return };
+                    let mut inside = tokio::net::TcpStream::connect(behind).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+                });
+            }
+        });
+        port
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let pem = |label: &str, der: &[u8]| {
+        let body = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, der);
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+    };
+    let trusted = dir.path().join("ca.pem");
+    std::fs::write(&trusted, pem("CERTIFICATE", own.cert.der())).unwrap();
+    let secret = pem("CERTIFICATE", client.cert.der()) + &pem("PRIVATE KEY", &client.signing_key.serialize_der());
+
+    let yaml = crate::guards::yaml_of(&["in"]);
+    let data = dir.path().join("data");
+    let dev = Dev::start_env(&data, Some(&yaml), &[], &[("SSL_CERT_FILE", trusted.to_str().unwrap())]);
+    let set = |value: &str| {
+        let set = dev.cli_stdin(&["secret", "set", "dlp-client", "--tenant", "acme"], value);
+        assert!(set.status.success(), "{}", text(&set));
+    };
+    set("no certificate");
+    let external = format!(
+        "{{ external: {{ url: 'https://localhost:{port}', timeoutMs: 20000, \
+         auth: {{ certificate: {{ secret: dlp-client }} }} }}, directions: [arguments], tools: ['in.*'] }}"
+    );
+    let file = dev.data.join("guard.yaml");
+    std::fs::write(&file, guard("in", &external)).unwrap();
+    let applied = dev.cli(&["apply", "-f", file.to_str().unwrap()]);
+    assert!(applied.status.success(), "{}", text(&applied));
+    until(|| (code(&echo(&dev, "in", "a Lynx")) == "PV-GUARD-EXTERNAL").then_some(()));
+    assert!(server.words.seen().is_empty());
+    set(&secret);
+    until(|| (said(&echo(&dev, "in", "a Lynx")) == "a ****").then_some(()));
 }
 
 /// The whole example of the documentation is taken as it is.

@@ -30,6 +30,14 @@ pub(crate) fn start(plugins: &[&str], more: &str, flags: &[&str]) -> (tempfile::
     let database = dir.path().join("empty.db");
     // An empty file is a database without tables.
     std::fs::write(&database, "").unwrap();
+    let mut yaml = yaml_of(plugins);
+    let sql = json!({ "source": { "builtin": { "name": "sql", "config": { "url": format!("sqlite:{}", database.display()) } } } });
+    yaml += &document("Plugin", "sql", &sql.to_string());
+    (dir, Dev::start(Some(&(yaml + more)), flags))
+}
+
+/// A tenant with `bot`, who may do everything, and these plugins that echo.
+pub(crate) fn yaml_of(plugins: &[&str]) -> String {
     let mut yaml = "apiVersion: provost/v1\nkind: Tenant\nmetadata: { name: acme }\nspec: {}\n".to_owned();
     yaml += &document("Principal", "bot", "{ type: agent }");
     yaml +=
@@ -38,9 +46,7 @@ pub(crate) fn start(plugins: &[&str], more: &str, flags: &[&str]) -> (tempfile::
     for plugin in plugins {
         yaml += &document("Plugin", plugin, "{ source: { builtin: { name: echo } } }");
     }
-    let sql = json!({ "source": { "builtin": { "name": "sql", "config": { "url": format!("sqlite:{}", database.display()) } } } });
-    yaml += &document("Plugin", "sql", &sql.to_string());
-    (dir, Dev::start(Some(&(yaml + more)), flags))
+    yaml
 }
 
 pub(crate) fn echo(dev: &Dev, plugin: &str, text: &str) -> Value {

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use crate::{
-    any_node_scene::{LegacyClient, NODES, addresses, event, scene},
+    any_node_scene::{LegacyClient, NODES, addresses, event, ready, scene},
     balancer::{Balancer, Turns},
-    harness::{Process, upstream_yaml},
+    harness::{Process, modern, post, upstream_yaml},
     processes::SOON,
 };
 
@@ -109,4 +109,47 @@ async fn sessions_outlive_a_rotation_of_the_keys() {
         assert!(answer["result"]["content"].is_array(), "{answer}");
     }
     assert!(balancer.served().iter().all(|n| *n >= 3), "{:?}", balancer.served());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tokens_of_guards_outlive_rotations_of_the_keys_on_every_node() {
+    const CARD: &str = "4111 1111 1111 1111";
+    let up = Process::everything("modern");
+    let mut documents = upstream_yaml(&up.url);
+    for plugin in ["rows", "pay"] {
+        documents += &document("Plugin", plugin, "{ source: { builtin: { name: echo } } }");
+    }
+    let card = "rules: [ { kinds: [card], action: tokenise } ]";
+    documents += &document("Guard", "rows", &format!("{{ directions: [results], tools: ['rows.*'], {card} }}"));
+    let reveal = "reveal: { principals: [bot], directions: [arguments] }";
+    documents +=
+        &document("Guard", "pay", &format!("{{ directions: [arguments], tools: ['pay.*'], {card}, {reveal} }}"));
+    tokio::task::block_in_place(|| {
+        let (mut fleet, token) = scene("tokens", &documents, "up.count_begun");
+        let echo = |fleet: &Fleet, node: &str, plugin: &str, text: &str| {
+            let call = modern("tools/call", json!({ "name": format!("{plugin}.echo"), "arguments": { "text": text } }));
+            let url = fleet.servers[node].mcp();
+            let token = token.clone();
+            // Not on a thread of the runtime's.
+            let answer = std::thread::spawn(move || post(&url, &token, &call).1).join().unwrap();
+            let said = answer["result"]["content"][0]["text"].as_str();
+            said.unwrap_or_else(|| panic!("{answer}")).to_owned()
+        };
+        let sealed = echo(&fleet, NODES[0], "rows", CARD);
+        assert!(sealed.starts_with("[[pv:card:"), "{sealed}");
+        for _ in 0..2 {
+            fleet.ok("cp-1", &["cluster", "rotate-keys"]);
+        }
+        // A node that never saw the key while it was the newest.
+        assert!(fleet.get(NODES[1]).terminate().1.success());
+        fleet.start(NODES[1]);
+        ready(&fleet, NODES[1], &token, "up.count_begun");
+        for node in NODES {
+            fleet.until("the token opens", |fleet| echo(fleet, node, "pay", &sealed) == CARD);
+        }
+    });
+}
+
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!("---\napiVersion: provost/v1\nkind: {kind}\nmetadata: {{ name: {name}, tenant: acme }}\nspec: {spec}\n")
 }

@@ -1,7 +1,4 @@
-//! All nodes are restarted in turn while agents call through the client library.
-//!
-//! Not over HTTP/3: a request that meets the end of its connection there may have been begun, for all that its
-//! client can know, and is not sent again.
+//! All nodes are restarted in turn while agents call through the client library, over every transport.
 
 use std::{
     collections::BTreeMap,
@@ -28,8 +25,8 @@ use crate::{
 
 /// How long one call takes upstream; of every fifth call, longer, so that some are always in flight.
 const CALL_MS: (u64, u64) = (5, 500);
-/// Those on which a client knows what a node that goes has not begun.
-const TRANSPORTS: [Transport; 3] = [Transport::Http, Transport::WebSocket, Transport::Quic];
+/// On each a client knows what a node that goes has not begun.
+const TRANSPORTS: [Transport; 4] = [Transport::Http, Transport::WebSocket, Transport::Http3, Transport::Quic];
 /// Between two calls of one client.
 const PERIOD: Duration = Duration::from_millis(60);
 /// Patience with one call.

@@ -268,6 +268,43 @@ async fn an_upstream_session_is_continued_at_every_node_and_outlives_each() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_clients_session_ends_its_upstream_session_though_the_node_that_opened_it_is_gone() {
+    let cluster = Cluster::http().await;
+    let seat = Seat { own: "none", net: cluster.net.clone() };
+    for client in [legacy_client("asked"), mute("mute")] {
+        let session = client.session.as_deref().unwrap();
+        let alive: Vec<&str> = NAMES.into_iter().filter(|name| !cluster.net.is_dead(name)).collect();
+        for (n, node) in alive.iter().cycle().take(4).enumerate() {
+            assert_eq!(cluster.count(node, &client).await, (n + 1).to_string(), "at {node}");
+        }
+        let caller = format!("s:{}:{session}", principal());
+        let owner = SessionOwner { caller: caller.clone(), capabilities: client.capabilities.as_str().to_owned() };
+        let shared = alive.iter().find_map(|node| cluster.plugin(node).known_session(&owner)).unwrap();
+        // Where it was opened, unless that was the first to go.
+        let gone = seat.owner(&caller).and_then(|name| NAMES.into_iter().find(|own| *own == name)).unwrap();
+        if alive.len() > 2 {
+            cluster.kill(gone);
+        }
+        let left: Vec<&str> = NAMES.into_iter().filter(|name| !cluster.net.is_dead(name)).collect();
+        for (n, node) in left.iter().enumerate() {
+            cluster.net.nodes.get().unwrap()[node].end_session(session, n == 0);
+            assert!(cluster.plugin(node).known_session(&owner).is_none(), "nothing is kept at {node}");
+        }
+        // Somebody who still had its id would find it gone.
+        for node in &left {
+            cluster.plugin(node).note_session(owner.clone(), shared.clone());
+        }
+        let began = std::time::Instant::now();
+        while cluster.count(left[0], &client).await != "1" {
+            assert!(began.elapsed() < std::time::Duration::from_secs(30), "the upstream still has the session");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        // Others' sessions are not touched.
+        assert_eq!(cluster.count(left[0], &mute("other")).await, if alive.len() > 2 { "1" } else { "2" });
+    }
+}
+
+#[tokio::test]
 async fn a_session_is_at_one_endpoint_for_every_node_and_moves_with_all() {
     let mut servers = vec![ServerProcess::start("legacy"), ServerProcess::start("legacy")];
     let cluster = Cluster::endpoints(&servers);

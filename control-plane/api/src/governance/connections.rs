@@ -18,6 +18,8 @@ use crate::{Caller, ControlError, ControlNode, ErrorKind, Scope, Unread, change:
 const MAX_TOKENS_BYTES: usize = 64 << 10;
 /// A flow cannot have begun later than so long after now: clocks differ.
 const MAX_AHEAD_NS: u64 = 300_000_000_000;
+/// Characters of what a node says of an end.
+const MAX_NOTE_CHARS: usize = 400;
 /// Connections that one command ends.
 const MAX_REVOKED: usize = 1_000;
 
@@ -109,7 +111,7 @@ impl ControlNode {
         &self,
         request: wire::KeepConnectionRequest,
     ) -> Result<wire::KeptConnectionResponse, ControlError> {
-        let wire::KeepConnectionRequest { node, tenant, principal, plugin, what } = request;
+        let wire::KeepConnectionRequest { node, tenant, principal, plugin, what, note } = request;
         let what = what.ok_or_else(|| invalid("nothing is to be kept"))?;
         let name = |text: &str| Name::new(text).map_err(|e| invalid(e.to_string()));
         let whose = Whose::new(name(&tenant)?, name(&principal)?, name(&plugin)?)?;
@@ -120,7 +122,11 @@ impl ControlNode {
             What::Ended(_) => Event::ConnectionEnded,
             What::Claimed(_) | What::Refreshed(_) | What::Released(_) => Event::ConnectionKept,
         };
-        let message = format!("principal {principal}, plugin {plugin}");
+        let mut message = format!("principal {principal}, plugin {plugin}");
+        if matches!(what, What::Ended(_)) && !note.is_empty() {
+            message.push_str(": ");
+            message.extend(note.chars().filter(|c| !c.is_control()).take(MAX_NOTE_CHARS));
+        }
         let caller = Caller {
             name: format!("node {node}"),
             scope: Scope::Cluster,

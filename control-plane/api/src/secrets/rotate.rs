@@ -24,6 +24,9 @@ use crate::{
     record::now_ns,
 };
 
+/// Data keys before the new one that stay: tokens of guards that were made from them open as long. Data-plane nodes
+/// take the eight newest.
+const KEPT_KEYS: u32 = 7;
 /// Secrets sealed again by one transaction.
 const MAX_BATCH: usize = 100;
 /// Bytes of ciphertext in one transaction; at least one secret is always taken.
@@ -112,7 +115,11 @@ impl ControlNode {
             let node = self.clone();
             let term = ring::next_term(&state);
             let made = move || node.inner.secrets.new_key(&node.inner.config.cluster, term);
-            let key = tokio::task::spawn_blocking(made).await.map_err(ControlError::internal)?.map_err(unsealed)?;
+            let made = tokio::task::spawn_blocking(made).await.map_err(ControlError::internal)?.map_err(unsealed)?;
+            let cluster = state.cluster();
+            // Not before every control-plane node does the same with it.
+            let is_kept = cluster.name().is_none() || cluster.version() >= SealingKey::KEEPS_VERSION;
+            let key = SealingKey { keeps: if is_kept { KEPT_KEYS } else { 0 }, ..made };
             let message = format!("data key {term}");
             if self.propose_reseal(author, Some(key), Vec::new(), message).await? {
                 return Ok(term);

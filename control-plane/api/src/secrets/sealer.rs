@@ -116,7 +116,7 @@ impl Secrets {
     /// A new data key, wrapped, to propose.
     pub(super) fn new_key(&self, cluster: &str, term: u64) -> Result<SealingKey, SecretError> {
         let wrapped = self.provider.wrap(&random_key()?)?;
-        Ok(SealingKey { term, wrapped: RingKey::write(cluster, &wrapped) })
+        Ok(SealingKey { term, wrapped: RingKey::write(cluster, &wrapped), keeps: 0 })
     }
 
     /// The same value under the key of another term.

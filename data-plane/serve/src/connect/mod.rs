@@ -10,19 +10,25 @@
 //! - An answer counts once, in time, for the plugin and the server that were asked, and only if nothing newer came.
 //! - Nothing of it is kept on a node: each step may come to another one.
 //!
+//! - Who lets a plugin act in their name takes that back by the same credential, and nobody else does for them.
+//!
 //! Left out: tokens (`provost-data-tools`); sign-in by an identity provider's own pages.
 
 mod callback;
+mod own;
 mod page;
 mod start;
 mod ticket;
 
+use provost_data_tools::{AuthorityTold, OwnConnection};
 use provost_types::{BoxFuture, Name, PrincipalRef};
 pub(crate) use start::MAX_FORM_BYTES;
 pub(crate) use ticket::{Flow, Ticket, Tickets};
 
 /// The first page.
 pub(crate) const START: &str = "/connect";
+/// Where principals see what they let plugins do in their names, and end it.
+pub(crate) const OWN: &str = "/connections";
 /// Where authorization servers send users back to, followed by `TENANT/PLUGIN`: a server of one plugin cannot pass
 /// off an answer as another's.
 pub(crate) const CALLBACK: &str = "/connect/callback/";
@@ -91,4 +97,16 @@ pub trait Consents: Send + Sync {
 
     /// Takes what the user consented to.
     fn finish<'a>(&'a self, consented: Consented<'a>) -> BoxFuture<'a, Result<(), ConsentFailed>>;
+
+    /// What a principal lets plugins do in their name, in order of plugin.
+    fn own(&self, principal: &PrincipalRef) -> Vec<OwnConnection>;
+
+    /// Ends the one of the flow that began then; what the authorization server made of it. `None`: there is no such
+    /// connection any more.
+    fn end<'a>(
+        &'a self,
+        principal: &'a PrincipalRef,
+        plugin: &'a Name,
+        began_ns: u64,
+    ) -> BoxFuture<'a, Result<Option<AuthorityTold>, ConsentFailed>>;
 }

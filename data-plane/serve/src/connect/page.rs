@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use provost_data_tools::{AuthorityTold, OwnConnection};
+use provost_types::{Name, PrincipalRef};
 
-use super::{ConsentFailed, Ticket};
+use super::{ConsentFailed, OWN, Ticket, ticket::Ending};
 use crate::http::{ResponseBody, text};
 
 const CONTENT: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
@@ -77,7 +79,7 @@ pub(super) fn ask(ticket: &Ticket, sealed: &str, is_known: bool) -> Response<Res
 pub(super) fn done(ticket: &Ticket) -> Response<ResponseBody> {
     let body = format!(
         "<p>The plugin <code>{}</code> can act for <code>{}</code> now. You may close this page and go on where you \
-         came from.</p>",
+         came from.</p><p>Under <a href=\"{OWN}\">{OWN}</a> you see what you let plugins do, and end it.</p>",
         ticket.plugin, ticket.principal.name
     );
     page(StatusCode::OK, "Connected", &body)
@@ -85,8 +87,67 @@ pub(super) fn done(ticket: &Ticket) -> Response<ResponseBody> {
 
 /// It did not work.
 pub(super) fn failed(status: StatusCode, why: &ConsentFailed) -> Response<ResponseBody> {
-    let body = format!("<p>{}</p><p><code>{}</code></p>", escaped(&why.message), why.code);
-    page(status, "Not connected", &body)
+    page(status, "Not connected", &reason(why))
+}
+
+fn reason(why: &ConsentFailed) -> String {
+    format!("<p>{}</p><p><code>{}</code></p>", escaped(&why.message), why.code)
+}
+
+/// Asks who wants to see their connections, where the browser has not said so.
+pub(super) fn ask_own(plugin: Option<&Name>, is_known: bool) -> Response<ResponseBody> {
+    let proof = if is_known {
+        ""
+    } else {
+        "<p><label>To show who you are, give a token of yours (an API key, or an access token of your identity \
+         provider). It is compared and not kept.<br><input type=\"password\" name=\"token\" autocomplete=\"off\" \
+         required autofocus></label></p>"
+    };
+    let plugin = plugin.map(|name| format!("<input type=\"hidden\" name=\"plugin\" value=\"{name}\">"));
+    let body = format!(
+        "<p>Here you see which plugins act in your name, and end it.</p><form method=\"post\" action=\"{OWN}\">{}\
+         {proof}<p><button>Go on</button></p></form>",
+        plugin.unwrap_or_default(),
+    );
+    page(StatusCode::OK, "Your connections", &body)
+}
+
+/// A principal's connections, each with what ends it.
+pub(super) fn own(principal: &PrincipalRef, all: &[(OwnConnection, String)]) -> Response<ResponseBody> {
+    let mut body = format!("<p><code>{}</code> (tenant <code>{}</code>)</p>", principal.name, principal.tenant);
+    if all.is_empty() {
+        body.push_str("<p>No plugin acts in your name.</p>");
+    }
+    for (connection, sealed) in all {
+        body.push_str(&format!(
+            "<form method=\"post\" action=\"{OWN}\"><p><code>{}</code> acts in your name since {}, with the rights \
+             <code>{}</code>.</p><input type=\"hidden\" name=\"end\" value=\"{}\"><p><button>End it</button></p></form>",
+            connection.plugin,
+            escaped(&connection.since),
+            escaped(&connection.scope),
+            escaped(sealed),
+        ));
+    }
+    page(StatusCode::OK, "Your connections", &body)
+}
+
+/// It is over.
+pub(super) fn ended(ending: &Ending, told: Option<&AuthorityTold>) -> Response<ResponseBody> {
+    let (plugin, principal) = (&ending.plugin, &ending.principal.name);
+    let body = match told {
+        Some(told) => format!(
+            "<p>The plugin <code>{plugin}</code> does not act for <code>{principal}</code> any more. Its tokens are \
+             forgotten here; {}.</p>",
+            escaped(&told.to_string())
+        ),
+        None => format!("<p>The plugin <code>{plugin}</code> did not act for <code>{principal}</code> any more.</p>"),
+    };
+    page(StatusCode::OK, "Ended", &body)
+}
+
+/// Nothing was shown, or ended.
+pub(super) fn not_ended(status: StatusCode, why: &ConsentFailed) -> Response<ResponseBody> {
+    page(status, "Your connections", &reason(why))
 }
 
 /// To the authorization server.

@@ -135,8 +135,8 @@ impl<P: Plane + 'static> Frontend<P> {
     }
 }
 
-/// A page of another site must not begin a flow in the user's browser.
-fn check_origin(headers: &HeaderMap, base: &str) -> Result<(), Failed> {
+/// A page of another site must neither begin a flow in the user's browser nor end one.
+pub(super) fn check_origin(headers: &HeaderMap, base: &str) -> Result<(), Failed> {
     let own = url::Url::parse(base).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let is_own = match text("origin") {

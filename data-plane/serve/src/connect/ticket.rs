@@ -51,10 +51,26 @@ pub(crate) struct Flow {
     pub(crate) began_ns: u64,
 }
 
+/// What the button of one connection carries: only who proved to be the principal was shown it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ending {
+    #[serde(rename = "p")]
+    pub(crate) principal: PrincipalRef,
+    #[serde(rename = "g")]
+    pub(crate) plugin: Name,
+    /// When the flow began that led to the connection: a later one is not ended by it.
+    #[serde(rename = "b")]
+    pub(crate) began_ns: u64,
+    /// When it was shown, nanoseconds since the Unix epoch.
+    #[serde(rename = "t")]
+    pub(crate) made_ns: u64,
+}
+
 /// Makes and opens them.
 pub(crate) struct Tickets {
     tickets: Sealer,
     flows: Sealer,
+    endings: Sealer,
 }
 
 impl Tickets {
@@ -62,6 +78,7 @@ impl Tickets {
         Self {
             tickets: Sealer::new(keys.clone(), "provost 2026 connect ticket v1"),
             flows: Sealer::new(keys.clone(), "provost 2026 connect flow v1"),
+            endings: Sealer::new(keys.clone(), "provost 2026 connect ending v1"),
         }
     }
 
@@ -88,6 +105,15 @@ impl Tickets {
     pub(super) fn open_flow(&self, sealed: &str, state: &str, now_ns: u64) -> Option<Flow> {
         let flow: Flow = parse(self.flows.open(sealed, state.as_bytes())?)?;
         (now_ns < flow.began_ns.saturating_add(FLOW_S * 1_000_000_000)).then_some(flow)
+    }
+
+    pub(super) fn seal_ending(&self, ending: &Ending) -> Result<String, SealFailed> {
+        self.endings.seal(&serde_json::to_vec(ending).map_err(|_| SealFailed)?, b"")
+    }
+
+    pub(super) fn open_ending(&self, sealed: &str, now_ns: u64) -> Option<Ending> {
+        let ending: Ending = parse(self.endings.open(sealed, b"")?)?;
+        (now_ns < ending.made_ns.saturating_add(TICKET_NS)).then_some(ending)
     }
 }
 
@@ -125,5 +151,12 @@ mod tests {
         assert_eq!(tickets.open_flow(&carried, "state", 5 + FLOW_S * 1_000_000_000), None, "too late");
         assert_eq!(tickets.open_flow(&sealed, "", 5), None, "a ticket is no flow");
         assert_eq!(tickets.open(&carried, 5), None, "a flow is no ticket");
+        let Ticket { principal, plugin, .. } = ticket();
+        let ending = Ending { principal, plugin, began_ns: 7, made_ns: 1_000 };
+        let shown = tickets.seal_ending(&ending).unwrap();
+        assert_eq!(tickets.open_ending(&shown, 1_000), Some(ending));
+        assert_eq!(tickets.open_ending(&shown, 1_000 + TICKET_NS), None, "too old");
+        assert_eq!(tickets.open_ending(&sealed, 1_000), None, "a ticket ends nothing");
+        assert_eq!(tickets.open(&shown, 1_000), None, "and what ends begins nothing");
     }
 }

@@ -1,11 +1,16 @@
 //! Quinn behind the traits of `h3`.
 //!
 //! Beside what the traits ask for it tells when a client stops reading a stream ([`Stops`]): `h3`
-//! notices that only with the next write, which may be 15 s later.
+//! notices that only with the next write, which may be 15 s later. And it refuses the streams that come
+//! after GOAWAY ([`Refusing`]) before `h3` sees them: `h3` would take the first of them, and close the
+//! connection with the next, so that its client could not know which of the two it was.
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -33,12 +38,23 @@ impl Stops {
     }
 }
 
+/// From its beginning on, no stream of the client's is taken.
+#[derive(Clone, Default)]
+pub(super) struct Refusing(Arc<AtomicBool>);
+
+impl Refusing {
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A connection.
 pub(super) struct Backend {
     opener: Opener,
     bidirectional: Streams<(quinn::SendStream, quinn::RecvStream)>,
     unidirectional: Streams<quinn::RecvStream>,
     stops: Stops,
+    refusing: Refusing,
 }
 
 impl Backend {
@@ -49,7 +65,12 @@ impl Backend {
             unidirectional: Box::pin(unfold(uni, |c| async { Some((c.accept_uni().await, c)) })),
             opener: Opener { connection, opening: None },
             stops: Stops::default(),
+            refusing: Refusing::default(),
         }
+    }
+
+    pub(super) fn refusing(&self) -> Refusing {
+        self.refusing.clone()
     }
 
     pub(super) fn stops(&self) -> Stops {
@@ -95,8 +116,17 @@ impl<B: Buf> quic::Connection<B> for Backend {
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Both<B>, ConnectionErrorIncoming>> {
-        let accepted = ready!(self.bidirectional.as_mut().poll_next(cx)).ok_or_else(no_more)?;
-        let (send, recv) = accepted.map_err(connection_error)?;
+        let (send, recv) = loop {
+            let accepted = ready!(self.bidirectional.as_mut().poll_next(cx)).ok_or_else(no_more)?;
+            let (mut send, mut recv) = accepted.map_err(connection_error)?;
+            if !self.refusing.0.load(Ordering::Relaxed) {
+                break (send, recv);
+            }
+            // RFC 9114, section 4.1.1: nothing of it was processed, and the client may send it elsewhere.
+            let code = varint(Code::H3_REQUEST_REJECTED.value());
+            let _ = recv.stop(code);
+            let _ = send.reset(code);
+        };
         let stopped = send.stopped();
         *self.stops.0.lock() = Some(Box::pin(async move {
             let _ = stopped.await;

@@ -100,10 +100,16 @@ impl<P: Plane + 'static> Connected<P> {
             return Err(again());
         }
         let (slot, id, tag) = (self.session.clone(), post.id.clone(), self.front.siblings.tag());
+        let sessions = self.front.sessions.clone();
         let opened = move |session: Session, end| {
             let local = Arc::new(LocalSession::new(session.principal.clone(), tag));
+            let (key, held) = (session.key.clone(), local.clone());
             match slot.set(Entered { session, local }) {
-                Ok(()) => end,
+                Ok(()) => {
+                    // Others have to find it: what a user does in a browser may be said anywhere.
+                    sessions.hold(&key, &held);
+                    end
+                }
                 // Two at once: the other was faster.
                 Err(_) => failed(&id, &again()),
             }

@@ -44,7 +44,8 @@ impl SessionDesk {
     pub(crate) fn connected(&self, session: &str, elicitation: &str) -> bool {
         let params = RawJson::from(serde_json::json!({"elicitationId": elicitation}));
         let message = notification_message("notifications/elicitation/complete", Some(&params));
-        self.sessions.known(session).is_some_and(|local| local.announce(&message))
+        let local = self.sessions.known(session).or_else(|| self.sessions.held(session));
+        local.is_some_and(|local| local.announce(&message))
     }
 
     /// What one of the session's streams said after an event.

@@ -157,6 +157,7 @@ impl<P: Plane + 'static> Frontend<P> {
         match self.enter(inbound, None, "session/delete") {
             Ok(Some(entered)) => {
                 self.sessions.end(&entered.session.key);
+                self.siblings.end_upstream_sessions(&entered.session.key, true);
                 self.siblings.tell_all(&entered.session.key, &Told::Ended).await;
                 empty(StatusCode::NO_CONTENT)
             }

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,6 +15,7 @@ use provost_mcp::LogLevel;
 use provost_types::PrincipalRef;
 use tokio_util::sync::CancellationToken;
 
+use super::outlet::Outlet;
 use crate::{
     http::{Outbox, OutboxKind},
     siblings::Tag,
@@ -39,6 +40,9 @@ pub(super) const MAX_RUNNING: usize = 256;
 /// GET streams open at once in one session.
 pub(super) const MAX_LISTENERS: usize = 4;
 
+/// Sessions of connections that are noted before those that are over are looked for.
+const MIN_HELD: usize = 64;
+
 /// A stream of a session.
 pub(super) struct Stream {
     pub(super) number: u64,
@@ -55,6 +59,8 @@ pub(super) struct LocalSession {
     pub(super) ended: CancellationToken,
     running: Mutex<HashMap<String, CancellationToken>>,
     streams: Mutex<(u64, VecDeque<Stream>)>,
+    /// Of a session that is a connection: where it hears what concerns no call.
+    listener: Mutex<Option<Weak<dyn Outlet>>>,
     /// Unix seconds.
     used_s: AtomicU64,
     /// In the ids of its streams' events.
@@ -71,7 +77,13 @@ impl LocalSession {
             ended: CancellationToken::new(),
             running: Mutex::new(HashMap::new()),
             streams: Mutex::new((1, VecDeque::new())),
+            listener: Mutex::new(None),
         }
+    }
+
+    /// From now on the session's connection hears there what concerns no call.
+    pub(super) fn listens(&self, outlet: &Arc<dyn Outlet>) {
+        *self.listener.lock() = Some(Arc::downgrade(outlet));
     }
 
     /// A new stream; the oldest that is over (or else the oldest) makes room.
@@ -108,11 +120,17 @@ impl LocalSession {
         streams.1.iter().filter(|s| s.is_listener && !s.outbox.is_finished()).count()
     }
 
-    /// Says something that concerns no call on one of the GET streams, as the protocol demands: on one only.
+    /// Says something that concerns no call on one of the GET streams, as the protocol demands: on one only; or on
+    /// the connection that the session is.
     pub(super) fn announce(&self, message: &Bytes) -> bool {
         let streams = self.streams.lock();
-        let open = streams.1.iter().find(|s| s.is_listener && !s.outbox.is_finished());
-        open.map(|stream| stream.outbox.push(message)).is_some()
+        if let Some(open) = streams.1.iter().find(|s| s.is_listener && !s.outbox.is_finished()) {
+            open.outbox.push(message);
+            return true;
+        }
+        drop(streams);
+        let listener = self.listener.lock().as_ref().and_then(Weak::upgrade);
+        listener.filter(|outlet| !outlet.is_finished()).map(|outlet| outlet.push(message)).is_some()
     }
 
     /// Notes a call in flight under its id; `false`: too many, or the id is in use.
@@ -160,15 +178,39 @@ struct Table {
     swept_s: u64,
 }
 
+/// Sessions that are connections: they end with these, so nothing is kept of them here but where they are.
+#[derive(Default)]
+struct Held {
+    by_key: HashMap<Arc<str>, Weak<LocalSession>>,
+    /// How many there were when those that are over were last taken out.
+    swept: usize,
+}
+
 /// All sessions with state here.
 pub(crate) struct Sessions {
     table: Mutex<Table>,
+    held: Mutex<Held>,
     tag: Tag,
 }
 
 impl Sessions {
     pub(crate) fn new(tag: Tag) -> Self {
-        Self { table: Mutex::default(), tag }
+        Self { table: Mutex::default(), held: Mutex::default(), tag }
+    }
+
+    /// Notes the session of a connection.
+    pub(super) fn hold(&self, key: &Arc<str>, session: &Arc<LocalSession>) {
+        let mut held = self.held.lock();
+        if held.by_key.len() >= 2 * held.swept.max(MIN_HELD) {
+            held.by_key.retain(|_, session| session.strong_count() > 0);
+            held.swept = held.by_key.len();
+        }
+        held.by_key.insert(key.clone(), Arc::downgrade(session));
+    }
+
+    /// The session of a connection that is open here.
+    pub(super) fn held(&self, key: &str) -> Option<Arc<LocalSession>> {
+        self.held.lock().by_key.get(key)?.upgrade()
     }
 
     /// The session's state here, if there is some.
@@ -258,5 +300,58 @@ impl Table {
             }
         }
         Some(session)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_types::Name;
+
+    use super::*;
+    use crate::{http::Final, siblings::Siblings};
+
+    /// Remembers what it is told.
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Bytes>>);
+
+    impl Outlet for Heard {
+        fn push(&self, message: &Bytes) {
+            self.0.lock().push(message.clone());
+        }
+
+        fn finish(&self, _: Final) {}
+
+        fn is_finished(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_session_of_a_connection_is_told_while_it_listens_and_is_forgotten_with_it() {
+        let tag = Siblings::new("").tag();
+        let sessions = Sessions::new(tag);
+        let principal = PrincipalRef { tenant: Name::new("acme").unwrap(), name: Name::new("ann").unwrap() };
+        let open = |key: &str| {
+            let local = Arc::new(LocalSession::new(principal.clone(), tag));
+            sessions.hold(&key.into(), &local);
+            local
+        };
+        let local = open("first");
+        let message = Bytes::from_static(b"{}");
+        assert!(!sessions.held("first").unwrap().announce(&message), "nobody listens yet");
+        let heard = Arc::new(Heard::default());
+        let outlet: Arc<dyn Outlet> = heard.clone();
+        local.listens(&outlet);
+        assert!(sessions.held("first").unwrap().announce(&message));
+        assert_eq!(*heard.0.lock(), [message.clone()]);
+        drop((outlet, heard));
+        assert!(!local.announce(&message), "its stream is over");
+        drop(local);
+        assert!(sessions.held("first").is_none());
+        for n in 0..1_000 {
+            open(&n.to_string());
+        }
+        assert!(sessions.held.lock().by_key.len() <= 2 * MIN_HELD, "those that are over are taken out");
     }
 }

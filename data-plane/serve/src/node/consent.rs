@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use provost_data_pipeline::{Call, Execution, Intended, Operation, Reply};
-use provost_data_tools::{Consent, Plugin, UpstreamError};
+use provost_data_tools::{AuthorityTold, Consent, OwnConnection, Plugin, UpstreamError};
 use provost_mcp::{Era, ProtocolVersion, RawJson, RawObject, RpcError, capability};
 use provost_types::{BoxFuture, Name, PrincipalRef};
 use serde::{Deserialize, Serialize};
@@ -236,6 +236,22 @@ impl Consents for Node {
                 }
                 false => Err(ConsentFailed::new("PV-CONNECT-STATE", "This was answered already.")),
             }
+        })
+    }
+
+    fn own(&self, principal: &PrincipalRef) -> Vec<OwnConnection> {
+        self.toolbox.connections_of(principal)
+    }
+
+    fn end<'a>(
+        &'a self,
+        principal: &'a PrincipalRef,
+        plugin: &'a Name,
+        began_ns: u64,
+    ) -> BoxFuture<'a, Result<Option<AuthorityTold>, ConsentFailed>> {
+        Box::pin(async move {
+            let ended = self.toolbox.disconnect(principal, plugin, began_ns).await;
+            ended.map_err(|cause| failed(&cause))
         })
     }
 }

@@ -18,6 +18,7 @@ mod service;
 mod sibling;
 mod tag;
 mod telling;
+mod unheard;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -36,6 +37,7 @@ pub use service::{SiblingCallers, SiblingService, SiblingSlot};
 pub(crate) use sibling::Sibling;
 pub(crate) use tag::Tag;
 pub(crate) use telling::Told;
+use unheard::Unheard;
 
 /// Between two greetings of every sibling.
 const GREET_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +62,8 @@ pub struct Siblings {
     draining: OnceLock<CancellationToken>,
     /// Greetings because of unknown tags.
     seeking: Seeking,
+    /// Ends of sessions that others have still to hear of.
+    unheard: Unheard,
     /// What is known here of legacy sessions.
     desk: OnceLock<SessionDesk>,
     /// The plugins here.
@@ -83,6 +87,7 @@ impl Siblings {
             nodes: ArcSwap::default(),
             draining: OnceLock::new(),
             seeking: Seeking::default(),
+            unheard: Unheard::default(),
             desk: OnceLock::new(),
             toolbox: OnceLock::new(),
             hosting: TaskTracker::new(),
@@ -98,12 +103,15 @@ impl Siblings {
             same.cloned().unwrap_or_else(|| Arc::new(Sibling::new(member.name, member.address, member.channel)))
         });
         self.nodes.store(Arc::new(nodes.collect()));
+        let members = self.nodes.load();
+        self.unheard.keep(|name| members.iter().any(|node| node.name() == name));
     }
 
     /// Keeps looking who lives. Has no end of its own.
     pub async fn watch(self: Arc<Self>) {
         loop {
             self.greet_all().await;
+            self.tell_what_was_missed().await;
             tokio::time::sleep(GREET_EVERY).await;
         }
     }
@@ -133,6 +141,13 @@ impl Siblings {
     pub(crate) async fn hosted_calls_end(&self) {
         self.hosting.close();
         self.hosting.wait().await;
+    }
+
+    /// What plugins have for a client's session ends; `tells`: upstreams are told, too.
+    pub(crate) fn end_upstream_sessions(&self, session: &str, tells: bool) {
+        if let Some(toolbox) = self.toolbox.get() {
+            toolbox.end_session(session, tells);
+        }
     }
 
     fn is_draining(&self) -> bool {

@@ -86,7 +86,11 @@ impl Sibling for SiblingService {
                 let level = LogLevel::parse(&set.level).ok_or_else(|| bad("no log level"))?;
                 desk.set_level(&session, &principal, level)
             }
-            What::Ended(_) => desk.end(&session),
+            What::Ended(_) => {
+                // Whoever was asked by the client tells upstreams.
+                node.end_upstream_sessions(&session, false);
+                desk.end(&session)
+            }
             What::Connected(elicitation) => desk.connected(&session, &elicitation),
         };
         Ok(Response::new(TellResponse { known }))

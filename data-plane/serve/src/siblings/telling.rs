@@ -1,6 +1,9 @@
 //! What other nodes are told of legacy sessions, and streams that they hold.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -11,7 +14,7 @@ use provost_wire::sibling::{
 };
 use tokio::sync::mpsc;
 
-use super::{Siblings, Tag, convert};
+use super::{Sibling, Siblings, Tag, convert};
 
 /// One sibling gets so long to take what it is told.
 const TELL_LIMIT: Duration = Duration::from_secs(1);
@@ -48,20 +51,52 @@ impl Told {
     }
 }
 
+/// Whether the node took it.
+async fn tell(node: &Sibling, session: &str, told: &Told) -> bool {
+    let told = TellRequest { session: session.to_owned(), what: Some(told.to_wire()) };
+    match tokio::time::timeout(TELL_LIMIT, node.client().tell(told)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(status)) => {
+            node.failed(&status);
+            false
+        }
+        Err(_) => {
+            tracing::debug!(node = node.name(), "a node did not take what it was told of a session");
+            false
+        }
+    }
+}
+
 impl Siblings {
     /// Tells every node that lives; waits a bounded time for all of them. A node that does not hear it
-    /// serves the session as if nothing had been said.
+    /// serves the session as if nothing had been said; of the end of one it is told when it is there again.
     pub(crate) async fn tell_all(&self, session: &str, told: &Told) {
-        let told = TellRequest { session: session.to_owned(), what: Some(told.to_wire()) };
-        join_all(self.alive().into_iter().map(|node| {
-            let told = told.clone();
-            async move {
-                match tokio::time::timeout(TELL_LIMIT, node.client().tell(told)).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(status)) => node.failed(&status),
-                    Err(_) => tracing::debug!(node = node.name(), "a node did not take what it was told of a session"),
+        let nodes = self.nodes.load_full();
+        let is_end = matches!(told, Told::Ended);
+        join_all(nodes.iter().map(|node| async move {
+            let has_heard = node.is_alive() && tell(node, session, told).await;
+            if is_end && !has_heard {
+                self.unheard.note(node.name(), session, Instant::now());
+            }
+        }))
+        .await;
+    }
+
+    /// Tells nodes that are there again which sessions ended meanwhile. What a node does not take in a bounded time
+    /// waits for the next round: greetings must not wait for it.
+    pub(super) async fn tell_what_was_missed(&self) {
+        join_all(self.alive().iter().map(|node| async move {
+            let began = Instant::now();
+            let mut missed = self.unheard.take(node.name(), began).into_iter();
+            let mut has_heard = true;
+            while has_heard && began.elapsed() < TELL_LIMIT {
+                let Some(session) = missed.next() else { return };
+                has_heard = tell(node, &session, &Told::Ended).await;
+                if !has_heard {
+                    self.unheard.note(node.name(), &session, began);
                 }
             }
+            missed.for_each(|session| self.unheard.note(node.name(), &session, began));
         }))
         .await;
     }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 
 use bytes::{Buf, Bytes};
+use h3::error::{Code, StreamError};
 use http::{Method, Request, StatusCode};
 use provost_data_serve::QuicLimits;
 use provost_types::{CallStatus, Phase};
@@ -14,6 +15,7 @@ use crate::{
 };
 
 type Requests = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
+type Driver = h3::client::Connection<h3_quinn::Connection, Bytes>;
 type Exchange = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
 
 struct Client {
@@ -23,13 +25,20 @@ struct Client {
 }
 
 async fn connect(node: &SecureNode) -> Client {
-    let endpoint = node.endpoint(b"h3");
-    let connection = endpoint.connect(node.served.address, "localhost").unwrap().await.unwrap();
-    let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
+    let (client, mut driver, _) = connect_deaf(node).await;
     let driving = tokio::spawn(async move {
         let _ = poll_fn(|cx| driver.poll_close(cx)).await;
     });
-    Client { requests, driving, _endpoint: endpoint }
+    Client { driving, ..client }
+}
+
+/// A client that hears no GOAWAY: nobody drives its connection.
+async fn connect_deaf(node: &SecureNode) -> (Client, Driver, quinn::Connection) {
+    let endpoint = node.endpoint(b"h3");
+    let connection = endpoint.connect(node.served.address, "localhost").unwrap().await.unwrap();
+    let (driver, requests) = h3::client::new(h3_quinn::Connection::new(connection.clone())).await.unwrap();
+    let driving = tokio::spawn(async {});
+    (Client { requests, driving, _endpoint: endpoint }, driver, connection)
 }
 
 impl Client {
@@ -110,7 +119,7 @@ async fn a_client_that_stops_reading_has_cancelled() {
     let mut client = connect(&node).await;
     let mut exchange = client.call("wait").await;
     node.served.wait_for(Phase::Intent, "wait").await;
-    exchange.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+    exchange.stop_sending(Code::H3_REQUEST_CANCELLED);
     let outcome = node.served.wait_for(Phase::Outcome, "wait").await;
     assert_eq!(outcome.status, Some(CallStatus::Cancelled));
     // The connection is as good as before.
@@ -139,5 +148,35 @@ async fn events_come_as_they_are_and_a_drain_ends_them() {
     assert!(String::from_utf8_lossy(&first).contains("acknowledged"), "{first:?}");
     node.served.begin_stop();
     assert!(body(&mut exchange).await.contains("\"result\""));
+    node.served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_crosses_the_goaway_is_rejected_and_the_end_says_that_all_else_was_answered() {
+    let node = serve(QuicLimits::DEFAULT).await;
+    let (mut client, _driver, connection) = connect_deaf(&node).await;
+    let mut taken = client.call("gate").await;
+    node.served.wait_for(Phase::Intent, "gate").await;
+    node.served.begin_stop();
+    // More than one: the first after the last that was taken is not served either. Until the node has said that
+    // it goes, requests are.
+    let mut rejected = 0;
+    let began = std::time::Instant::now();
+    while rejected < 3 {
+        assert!(began.elapsed() < PATIENCE, "nothing is rejected");
+        let mut crossing = client.call("echo").await;
+        match tokio::time::timeout(PATIENCE, crossing.recv_response()).await.expect("a fate") {
+            Ok(response) => assert!(response.status() == StatusCode::OK && rejected == 0),
+            Err(StreamError::RemoteTerminate { code: Code::H3_REQUEST_REJECTED, .. }) => rejected += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    let _ = node.served.world.plane.changes.send("go");
+    assert_eq!(status(&mut taken).await, StatusCode::OK);
+    assert!(body(&mut taken).await.contains("\"result\""));
+    let end = tokio::time::timeout(PATIENCE, connection.closed()).await.expect("an end");
+    let quinn::ConnectionError::ApplicationClosed(end) = end else { panic!("{end:?}") };
+    assert_eq!(u64::from(end.error_code), Code::H3_NO_ERROR.value());
+    assert!(end.reason.starts_with(b"PV-QUIC-DRAINING"), "{end:?}");
     node.served.stop().await;
 }

@@ -14,6 +14,8 @@ use reqwest::{
     Client, ClientBuilder, Method, RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
 };
+use rustls::client::ResolvesClientCert;
+use secrecy::SecretString;
 
 use super::{AddressRefused, CheckedUrl, ClientUnmade, EgressRule, tls};
 
@@ -56,21 +58,22 @@ impl EgressClient {
         Self::with_lookup(rule, Arc::new(System))
     }
 
-    /// One that speaks HTTP/2 alone, for gRPC.
-    pub fn http2(rule: EgressRule) -> Result<Self, ClientUnmade> {
+    /// One that speaks HTTP/2 alone, for gRPC. `certificate`: PEM, what it shows of itself and its private key.
+    pub fn http2(rule: EgressRule, certificate: Option<&SecretString>) -> Result<Self, ClientUnmade> {
         let with = |http: ClientBuilder| http.http2_prior_knowledge().http2_adaptive_window(true);
-        Self::build(rule, Arc::new(System), &[b"h2"], with)
+        let shown = certificate.map(tls::client_certificate).transpose()?;
+        Self::build(rule, Arc::new(System), (&[b"h2"], shown), with)
     }
 
     /// The same with other name servers.
     pub fn with_lookup(rule: EgressRule, lookup: Arc<dyn Lookup>) -> Result<Self, ClientUnmade> {
-        Self::build(rule, lookup, &[b"h2", b"http/1.1"], |http| http)
+        Self::build(rule, lookup, (&[b"h2", b"http/1.1"], None), |http| http)
     }
 
     fn build(
         rule: EgressRule,
         lookup: Arc<dyn Lookup>,
-        protocols: &[&[u8]],
+        (protocols, shown): (&[&[u8]], Option<Arc<dyn ResolvesClientCert>>),
         with: impl FnOnce(ClientBuilder) -> ClientBuilder,
     ) -> Result<Self, ClientUnmade> {
         let rule = Arc::new(rule);
@@ -78,6 +81,9 @@ impl EgressClient {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut tls = tls::client_config().map_err(|cause| ClientUnmade(cause.to_string()))?;
         tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        if let Some(shown) = shown {
+            tls.client_auth_cert_resolver = shown;
+        }
         let http = with(Client::builder().tls_backend_preconfigured(tls))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()

@@ -9,8 +9,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustls::{ClientConfig, client::Resumption, crypto::aws_lc_rs};
+use rustls::{
+    ClientConfig,
+    client::{ResolvesClientCert, Resumption},
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use rustls_platform_verifier::BuilderVerifierExt;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::ClientUnmade;
 
 /// A client that is made later than this after the machine's certificates were read has them read again: a
 /// certificate authority that was added counts for plugins that are changed from then on, without a restart.
@@ -42,4 +51,19 @@ fn trusting() -> Result<ClientConfig, rustls::Error> {
     let config = builder.with_platform_verifier()?.with_no_client_auth();
     *read = Some((Instant::now(), config.clone()));
     Ok(config)
+}
+
+/// A client's certificate out of PEM that holds its chain and its private key. No error repeats what it holds.
+pub(super) fn client_certificate(pem: &SecretString) -> Result<Arc<dyn ResolvesClientCert>, ClientUnmade> {
+    let unmade = |what: &str| ClientUnmade(format!("the client certificate {what}"));
+    let bytes = pem.expose_secret().as_bytes();
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(|_| unmade("cannot be read as PEM"))?;
+    if chain.is_empty() {
+        return Err(unmade("is not in the PEM"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(bytes).map_err(|_| unmade("has no private key in the PEM"))?;
+    let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    let key = key.map_err(|_| unmade("and the private key do not belong together"))?;
+    Ok(Arc::new(SingleCertAndKey::from(key)))
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::{HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -11,7 +12,12 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::{SigningKey, endpoint::Place};
-use crate::{UpstreamError, egress::EgressClient, redact::Redactor, upstream::whole_body};
+use crate::{
+    UpstreamError,
+    egress::{CheckedUrl, EgressClient},
+    redact::Redactor,
+    upstream::whole_body,
+};
 
 /// Longest answer of a token endpoint.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -41,17 +47,21 @@ impl ClientIdentity {
     }
 }
 
-/// The form of a token request.
+/// The form of a request to an authorization server.
 #[derive(Default)]
-pub(super) struct Form(Vec<(&'static str, String)>);
+pub(super) struct Form {
+    fields: Vec<(&'static str, String)>,
+    /// The client's secret, if it is sent in a header.
+    basic: Option<HeaderValue>,
+}
 
 impl Form {
     pub(super) fn add(&mut self, key: &'static str, value: &str) {
-        self.0.push((key, value.to_owned()));
+        self.fields.push((key, value.to_owned()));
     }
 
     fn encode(&self) -> String {
-        form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish()
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.fields).finish()
     }
 }
 
@@ -85,37 +95,74 @@ pub(super) async fn ask(
     mut form: Form,
     redactor: &Redactor,
 ) -> Result<TokenAnswer, UpstreamError> {
-    let basic = identify(identity, place, &mut form)?;
-    let mut request = http
-        .request(Method::POST, &place.url)
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header(header::ACCEPT, "application/json")
-        .body(form.encode());
-    if let Some(basic) = basic {
-        request = request.header(header::AUTHORIZATION, basic);
-    }
-    let response = request.send().await.map_err(|cause| match EgressClient::refusal(&cause) {
-        Some(address) => address.into(),
-        None => UpstreamError::Token(format!("the token endpoint cannot be reached: {}", EgressClient::cause(cause))),
-    })?;
-    let status = response.status();
-    let body = whole_body(response, MAX_ANSWER_BYTES).await.map_err(|cause| UpstreamError::Token(cause.to_string()))?;
+    identify(identity, place, &mut form)?;
+    let (status, body) = post(http, (&place.url, "token"), form).await?;
     if status.is_success() {
         // The parser's words do not repeat the body, which holds a token.
         return serde_json::from_slice(&body)
             .map_err(|_| UpstreamError::Token("the token endpoint's answer holds no token".to_owned()));
     }
-    let (why, is_grant) = match serde_json::from_slice::<ErrorAnswer>(&body) {
+    let (said, is_grant) = refusal("token", status, &body, redactor);
+    Err(if is_grant { UpstreamError::Grant(said) } else { UpstreamError::Token(said) })
+}
+
+/// Has a token taken back (RFC 7009), where there is a place for it. One that is over already is no error there.
+pub(super) async fn revoke(
+    http: &EgressClient,
+    place: &Place,
+    identity: &ClientIdentity,
+    (token, hint): (&str, &str),
+    redactor: &Redactor,
+) -> Result<(), UpstreamError> {
+    let Some(url) = &place.revoke else { return Ok(()) };
+    let mut form = Form::default();
+    form.add("token", token);
+    form.add("token_type_hint", hint);
+    identify(identity, place, &mut form)?;
+    let (status, body) = post(http, (url, "revocation"), form).await?;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(UpstreamError::Token(refusal("revocation", status, &body, redactor).0)),
+    }
+}
+
+/// Posts a form to one of the server's endpoints.
+async fn post(
+    http: &EgressClient,
+    (url, endpoint): (&CheckedUrl, &str),
+    form: Form,
+) -> Result<(StatusCode, Bytes), UpstreamError> {
+    let mut request = http
+        .request(Method::POST, url)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::ACCEPT, "application/json")
+        .body(form.encode());
+    if let Some(basic) = form.basic {
+        request = request.header(header::AUTHORIZATION, basic);
+    }
+    let response = request.send().await.map_err(|cause| match EgressClient::refusal(&cause) {
+        Some(address) => address.into(),
+        None => {
+            UpstreamError::Token(format!("the {endpoint} endpoint cannot be reached: {}", EgressClient::cause(cause)))
+        }
+    })?;
+    let status = response.status();
+    let body = whole_body(response, MAX_ANSWER_BYTES).await.map_err(|cause| UpstreamError::Token(cause.to_string()))?;
+    Ok((status, body))
+}
+
+/// What it says of an error, as far as that may be shown; whether what was given is not good any more.
+fn refusal(endpoint: &str, status: StatusCode, body: &[u8], redactor: &Redactor) -> (String, bool) {
+    let (why, is_grant) = match serde_json::from_slice::<ErrorAnswer>(body) {
         Ok(answer) => (format!("`{}` {}", answer.error, answer.error_description), answer.error == "invalid_grant"),
         Err(_) => (String::new(), false),
     };
     let shown: String = redactor.text(why.trim()).chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect();
-    let said = format!("the token endpoint answered HTTP {} {shown}", status.as_u16()).trim().to_owned();
-    Err(if is_grant { UpstreamError::Grant(said) } else { UpstreamError::Token(said) })
+    (format!("the {endpoint} endpoint answered HTTP {} {shown}", status.as_u16()).trim().to_owned(), is_grant)
 }
 
-/// Adds what proves the client's identity; a header if that is how.
-fn identify(identity: &ClientIdentity, place: &Place, form: &mut Form) -> Result<Option<HeaderValue>, UpstreamError> {
+/// Adds what proves the client's identity.
+fn identify(identity: &ClientIdentity, place: &Place, form: &mut Form) -> Result<(), UpstreamError> {
     match identity {
         ClientIdentity::Basic { id, secret } => {
             let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
@@ -123,17 +170,13 @@ fn identify(identity: &ClientIdentity, place: &Place, form: &mut Form) -> Result
             let mut value = HeaderValue::from_str(&format!("Basic {pair}"))
                 .map_err(|_| UpstreamError::Config("the client's secret cannot be sent".to_owned()))?;
             value.set_sensitive(true);
-            Ok(Some(value))
+            form.basic = Some(value);
         }
         ClientIdentity::Body { id, secret } => {
             form.add("client_id", id);
             form.add("client_secret", secret.expose_secret());
-            Ok(None)
         }
-        ClientIdentity::Public { id } => {
-            form.add("client_id", id);
-            Ok(None)
-        }
+        ClientIdentity::Public { id } => form.add("client_id", id),
         ClientIdentity::Signed { id, key } => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let once = format!("{:032x}", rand::random::<u128>());
@@ -144,7 +187,7 @@ fn identify(identity: &ClientIdentity, place: &Place, form: &mut Form) -> Result
             form.add("client_id", id);
             form.add("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
             form.add("client_assertion", &key.sign(&claims)?);
-            Ok(None)
         }
     }
+    Ok(())
 }

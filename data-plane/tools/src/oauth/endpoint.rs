@@ -27,6 +27,8 @@ pub(super) struct Place {
     pub(super) audience: String,
     /// Where users are sent; only looked at for consents.
     pub(super) authorize: Option<CheckedUrl>,
+    /// Where tokens are taken back (RFC 7009), if its metadata says.
+    pub(super) revoke: Option<CheckedUrl>,
     /// The server, where its metadata or the document says.
     pub(super) issuer: Option<String>,
     /// Its metadata says that its answers carry `iss` (RFC 9207).
@@ -56,6 +58,8 @@ struct Metadata {
     #[serde(default)]
     authorization_endpoint: Option<String>,
     #[serde(default)]
+    revocation_endpoint: Option<String>,
+    #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
@@ -81,6 +85,7 @@ impl Endpoint {
                 url: http.check(url)?,
                 audience: url.clone(),
                 authorize: client.authorize_url.as_ref().map(|url| http.check(url)).transpose()?,
+                revoke: None,
                 issuer: None,
                 names_itself: false,
                 lacks_pkce: false,
@@ -155,6 +160,8 @@ async fn discover(issuer: &str, http: &EgressClient) -> Result<Place, UpstreamEr
                     url: http.check(&metadata.token_endpoint)?,
                     audience: issuer.to_owned(),
                     authorize: metadata.authorization_endpoint.map(|url| http.check(&url)).transpose()?,
+                    // One that may not be reached is as good as none: the others are used all the same.
+                    revoke: metadata.revocation_endpoint.and_then(|url| http.check(&url).ok()),
                     issuer: Some(metadata.issuer),
                     names_itself: metadata.authorization_response_iss_parameter_supported,
                     lacks_pkce: !metadata.code_challenge_methods_supported.iter().any(|method| method == "S256"),

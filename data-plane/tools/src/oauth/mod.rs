@@ -29,6 +29,7 @@ use http::HeaderValue;
 pub(crate) use key::SigningKey;
 use provost_data_pipeline::SubjectToken;
 use provost_types::{Name, PrincipalRef, UpstreamAuth};
+pub use user::AuthorityTold;
 use user::PerUser;
 
 use crate::{UpstreamError, connections::Connections, egress::EgressClient, redact::Redactor};
@@ -220,6 +221,15 @@ impl Authorizer {
         began_ns: u64,
     ) -> Result<bool, UpstreamError> {
         self.per_user()?.consented(principal, code, proof, began_ns).await
+    }
+
+    /// Ends what a principal consented to in the flow that began then; `None`: there is no such connection.
+    pub(crate) async fn disconnect(
+        &self,
+        principal: &PrincipalRef,
+        began_ns: u64,
+    ) -> Result<Option<AuthorityTold>, UpstreamError> {
+        self.per_user()?.disconnect(principal, began_ns).await
     }
 
     /// The `authorization` header of the plugin itself, for lists and the like; `None`: it has none.

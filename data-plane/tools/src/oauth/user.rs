@@ -5,6 +5,7 @@
 //! is used by others; work that was begun is brought to its end though its caller went away.
 
 mod consent;
+mod ending;
 
 use std::{
     collections::HashSet,
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use ending::AuthorityTold;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use provost_types::{Name, PrincipalRef};
@@ -40,6 +42,9 @@ const MAX_KEEPS: usize = 3;
 const KEEP_PAUSE: Duration = Duration::from_millis(500);
 /// So long before its end a token is refreshed, or a tenth of what is left if that is less.
 const MARGIN_S: u64 = 30;
+
+/// How the record names an end that the authorization server began.
+const TAKEN_BACK: &str = "the authorization server takes its tokens no more";
 
 /// How one fetch tells those that wait for it that they have to look again.
 const OVERTAKEN: &str = "it was refreshed elsewhere";
@@ -203,7 +208,9 @@ impl PerUser {
     }
 
     async fn end(&self, principal: &PrincipalRef, found: &Found) -> Missing {
-        if let Err(cause) = self.keep(principal, Keep::Ended(found.version())).await {
+        if let Err(cause) =
+            self.keep(principal, Keep::Ended { version: found.version(), note: TAKEN_BACK.to_owned() }).await
+        {
             tracing::warn!(plugin = %self.plugin, %cause, "a consent that is over is still kept");
         }
         Missing::Failed(UpstreamError::Consent)

@@ -106,6 +106,12 @@ pub(super) fn caller_key(client: &ClientFacts, principal: &PrincipalRef) -> Stri
     }
 }
 
+/// Whether a caller is of this legacy session, whose key no other one has.
+pub(super) fn is_of_session(caller: &str, session: &str) -> bool {
+    let rest = caller.strip_prefix("s:").and_then(|rest| rest.strip_suffix(session));
+    !session.is_empty() && rest.is_some_and(|rest| rest.ends_with(':'))
+}
+
 #[derive(Default)]
 struct Member {
     connection: Option<Arc<Connection>>,
@@ -247,6 +253,15 @@ impl Pool {
         self.members.lock().retain(|audience, slot| {
             audience.is_catalogue() || unused_for(slot).is_none_or(|idle| idle < self.idle_ttl)
         });
+    }
+
+    /// Takes out what a caller's session has: it is over. Calls that still run go on to their ends.
+    pub(super) fn take_of(&self, session: &str) -> Vec<(Audience, Arc<Connection>)> {
+        let mut members = self.members.lock();
+        let over: Vec<Audience> = members.keys().filter(|a| is_of_session(&a.caller, session)).cloned().collect();
+        let taken = over.into_iter().filter_map(|audience| Some((members.remove(&audience)?, audience)));
+        let connection = |slot: Slot| slot.try_lock().ok().and_then(|member| member.connection.clone());
+        taken.filter_map(|(slot, audience)| Some((audience, connection(slot)?))).collect()
     }
 
     /// Takes the member out if it still holds this connection: its session is gone.

@@ -176,6 +176,13 @@ impl Connection {
         }
     }
 
+    /// Ends a session that other nodes may have used, too, at its upstream. One that is this node's own ends with the
+    /// connection.
+    pub(super) async fn end_shared(&self) {
+        let Wire::Http { target, session: Some(_), is_shared: true } = &self.wire else { return };
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, target.delete(self.headers(HeaderMap::new()))).await;
+    }
+
     /// How long nobody used it.
     pub(super) fn idle(&self) -> Duration {
         let used = Duration::from_millis(self.used_ms.load(Ordering::Relaxed));

@@ -112,5 +112,12 @@ fn what_a_node_that_goes_has_not_begun_is_sent_again_a_bounded_number_of_times()
     book.goes_out(&request(3, "tools/call", json!({})));
     let id = request(3, "tools/call", json!({})).id().unwrap().clone();
     assert!(book.taken_back(&id, &gone()).is_none(), "it may have run");
-    assert!(book.taken_back(&id, &going).is_some() && book.is_clear());
+    assert!(book.taken_back(&id, &going).is_some_and(|(_, times)| times == 1) && book.is_clear());
+    let away = LinkError::Unreachable { address: "x".to_owned(), cause: "refused".to_owned() };
+    for times in 2..=MAX_REPEATS {
+        book.goes_out(&request(3, "tools/call", json!({})));
+        assert_eq!(book.taken_back(&id, &away).map(|(_, n)| n), Some(times), "no node is there yet");
+    }
+    book.goes_out(&request(3, "tools/call", json!({})));
+    assert!(book.taken_back(&id, &away).is_none(), "enough");
 }

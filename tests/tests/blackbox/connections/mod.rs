@@ -3,6 +3,8 @@
 mod attacks;
 mod browser;
 mod keeping;
+mod notices;
+mod own;
 mod world;
 
 use browser::{Browser, Page};

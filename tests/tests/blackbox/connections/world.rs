@@ -36,6 +36,10 @@ struct Shared {
     reused: AtomicBool,
     /// Forms of token requests.
     asked: Mutex<Vec<Fields>>,
+    /// Forms of requests to take a token back.
+    taken_back: Mutex<Vec<Fields>>,
+    /// They are answered with 503.
+    is_down: AtomicBool,
     /// Every token and code that was ever given.
     given: Mutex<Vec<String>>,
     /// Method and `authorization` of each request to the upstream.
@@ -74,6 +78,16 @@ impl World {
     pub fn calls(&self) -> Vec<String> {
         let seen = self.shared.seen.lock().unwrap();
         seen.iter().filter(|(method, _)| method == "tools/call").map(|(_, by)| by.clone()).collect()
+    }
+
+    /// Requests to take a token back so far.
+    pub fn taken_back(&self) -> Vec<Fields> {
+        self.shared.taken_back.lock().unwrap().clone()
+    }
+
+    /// From now on no token can be taken back.
+    pub fn refuse_revocation(&self) {
+        self.shared.is_down.store(true, Ordering::SeqCst);
     }
 
     pub fn given(&self) -> Vec<String> {
@@ -120,12 +134,14 @@ async fn serve(State(shared): State<Arc<Shared>>, request: axum::extract::Reques
                 "issuer": format!("{base}/as"),
                 "authorization_endpoint": format!("{base}/authorize"),
                 "token_endpoint": format!("{base}/token"),
+                "revocation_endpoint": format!("{base}/revoke"),
                 "code_challenge_methods_supported": ["S256"],
                 "authorization_response_iss_parameter_supported": true,
             }),
         ),
         "/authorize" => shared.authorize(&query),
         "/token" => shared.token(pairs(&body)),
+        "/revoke" => shared.revoke(pairs(&body)),
         "/mcp" => {
             let by = parts.headers.get("authorization").map_or("", |v| v.to_str().unwrap());
             shared.upstream(by, &serde_json::from_slice(&body).unwrap())
@@ -190,6 +206,17 @@ impl Shared {
         let answer = json!({"access_token": access, "refresh_token": refresh, "token_type": "Bearer",
                             "expires_in": life, "scope": "mail:read"});
         reply(200, &answer)
+    }
+
+    fn revoke(&self, fields: Fields) -> Response {
+        self.taken_back.lock().unwrap().push(fields.clone());
+        if self.is_down.load(Ordering::SeqCst) {
+            // What it says of the token must not be shown.
+            return reply(503, &json!({"error": "server_error", "error_description": fields["token"]}));
+        }
+        self.access.lock().unwrap().remove(&fields["token"]);
+        self.refresh.lock().unwrap().remove(&fields["token"]);
+        reply(200, &json!({}))
     }
 
     fn upstream(&self, by: &str, message: &Value) -> Response {

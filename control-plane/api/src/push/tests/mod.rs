@@ -51,7 +51,7 @@ fn transaction(puts: Vec<Draft>, deletes: Vec<ResourceKey>, key_term: Option<u64
         expect: Vec::new(),
         puts,
         deletes,
-        sealing_key: key_term.map(|term| SealingKey { term, wrapped: format!("key{term}") }),
+        sealing_key: key_term.map(|term| SealingKey { term, wrapped: format!("key{term}"), keeps: 0 }),
         authorship: None,
     }
 }

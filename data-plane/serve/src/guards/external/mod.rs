@@ -167,7 +167,7 @@ impl Outside {
             call_id: self.about.call_id.clone(),
             json: json.as_str().to_owned(),
         };
-        match self.clients.check(&guard.spec, request).await {
+        match self.clients.check(&self.about.tenant, &guard.spec, request).await {
             Ok(response) if response.verdict.is_some() => response.verdict,
             Ok(_) => {
                 told("it answered without a verdict");

@@ -134,7 +134,9 @@ impl<P: Plane + 'static> Connection<P> {
         };
         let call = self.call();
         let over = call.clone();
-        self.front.start_listening(&inbound, entered, call.clone(), call.cancel.clone(), move || over.cancel.cancel());
+        let outlet: Arc<dyn Outlet> = call.clone();
+        entered.local.listens(&outlet);
+        self.front.start_listening(&inbound, entered, outlet, call.cancel.clone(), move || over.cancel.cancel());
         let (front, cancel) = (self.front.clone(), call.cancel.clone());
         // It has no end of its own: it ends with the node, or with its caller's credential.
         self.front.calls.spawn(async move {

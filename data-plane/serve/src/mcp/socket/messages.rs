@@ -1,5 +1,7 @@
 //! From one message to the same request that a POST would make of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use provost_data_pipeline::Plane;
 use provost_mcp::{Envelope, JsonLimits, RawJson, RawObject, RequestId, RpcError, error_message};
@@ -81,7 +83,8 @@ impl<P: Plane + 'static> Connection<P> {
         let Ok(Some(entered)) = self.connected.entered(&inbound, "subscriptions/listen") else { return };
         let cancel = self.gone.child_token();
         if self.listener.set(cancel.clone()).is_ok() {
-            let outlet = Listener::new(self.queue.clone());
+            let outlet: Arc<dyn Outlet> = Listener::new(self.queue.clone());
+            entered.local.listens(&outlet);
             self.front.start_listening(&inbound, entered, outlet, cancel, || {});
         }
     }

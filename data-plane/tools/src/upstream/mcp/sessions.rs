@@ -18,7 +18,7 @@ use provost_mcp::RawJson;
 
 use super::{
     super::{
-        audience::Audience,
+        audience::{Audience, is_of_session},
         connection::Connection,
         endpoints::{Endpoints, Turn},
         handshake,
@@ -37,6 +37,11 @@ const MAX_KNOWN: usize = 1_024;
 const KNOWN_TTL: Duration = Duration::from_secs(3_600);
 /// Nodes that are asked in turn.
 const MAX_TRIES: usize = 3;
+
+/// A session that a client has ended is waited for while calls run in it, at most so long.
+const IN_USE_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks.
+const IN_USE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Who is asked for a session before it is opened here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,14 @@ impl KnownSessions {
             gone.clear();
         }
         gone.insert(owner.clone(), id.to_owned());
+    }
+
+    /// Takes out those of a caller's session.
+    fn take_of(&self, session: &str) -> Vec<SharedSession> {
+        self.gone.lock().retain(|owner, _| !is_of_session(&owner.caller, session));
+        let mut known = self.known.lock();
+        let over: Vec<SessionOwner> = known.keys().filter(|o| is_of_session(&o.caller, session)).cloned().collect();
+        over.iter().filter_map(|owner| known.remove(owner)).map(|(session, _)| session).collect()
     }
 }
 
@@ -149,6 +162,34 @@ impl McpUpstream {
             self.session_gone(&audience, &present);
         }
         audience
+    }
+
+    /// A client has ended its session: what this plugin has for it goes. `tells`: its upstream sessions end too,
+    /// whichever node opened them, and whether that is there or not. The upstream's answer is not waited for.
+    pub(crate) fn end_session(&self, session: &str, tells: bool) {
+        let connections = self.legacy.take_of(session);
+        self.modern.take_of(session);
+        let mut known = self.sessions.take_of(session);
+        known.retain(|known| connections.iter().all(|(_, c)| c.session_id() != Some(known.id.as_str())));
+        let Target::Http(endpoints) = &self.target else { return };
+        if !tells {
+            return;
+        }
+        let resumed = known.into_iter().map(|known| Connection::resumed(endpoints.target(known.endpoint), known));
+        let ending: Vec<_> = connections.into_iter().map(|(_, connection)| connection).chain(resumed).collect();
+        if ending.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            for connection in ending {
+                // A call that was begun goes on to its end, though its client has gone.
+                let since = Instant::now();
+                while Arc::strong_count(&connection) > 1 && since.elapsed() < IN_USE_LIMIT {
+                    tokio::time::sleep(IN_USE_PAUSE).await;
+                }
+                connection.end_shared().await;
+            }
+        });
     }
 
     /// What another node opened.

@@ -1,10 +1,11 @@
 //! The client against a server that is written from `docs/transports.md` alone: what each side of bare QUIC
-//! sends, and what HTTP/3 looks like.
+//! sends; in `http3`, what that looks like.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod http3;
+mod server;
+
 use std::{
-    net::Ipv4Addr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,68 +13,20 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
-use http::{Response, StatusCode};
 use provost_client::{
     Client, ClientError, Connector, Endpoint, EraChoice, Handler, Identity, Incoming, Lane, Link, LinkError, NoHandler,
     Options, Outgoing, Transport,
 };
 use provost_mcp::{Era, JsonLimits, RawJson, RawObject, RequestId, RpcError};
-use quinn::{RecvStream, SendStream, crypto::rustls::QuicServerConfig};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use quinn::{RecvStream, SendStream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use self::server::Server;
+
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
-
-struct Server {
-    endpoint: quinn::Endpoint,
-    ca: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Server {
-    fn new(alpn: &[u8]) -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let ca = dir.path().join("ca.pem");
-        let body = BASE64_STANDARD.encode(made.cert.der());
-        std::fs::write(&ca, format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        tls.alpn_protocols = vec![alpn.to_vec()];
-        let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-        let endpoint = quinn::Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        Self { endpoint, ca, _dir: dir }
-    }
-
-    fn port(&self) -> u16 {
-        self.endpoint.local_addr().unwrap().port()
-    }
-
-    async fn accept(&self) -> quinn::Connection {
-        self.endpoint.accept().await.unwrap().await.unwrap()
-    }
-
-    fn connector(&self, url: &str, transport: Transport) -> Connector {
-        let endpoint = Endpoint::parse(url, Some(transport)).unwrap();
-        let token = Some("pv_secret".to_owned().into());
-        Connector::new(endpoint, Options { token, ca: Some(self.ca.clone()), ..Options::default() }).unwrap()
-    }
-
-    fn quic(&self) -> Connector {
-        self.connector(&format!("127.0.0.1:{}", self.port()), Transport::Quic)
-    }
-}
 
 async fn line(stream: &mut RecvStream) -> Option<Value> {
     let mut text = Vec::new();
@@ -248,48 +201,6 @@ async fn whom_the_authority_did_not_sign_is_not_spoken_to() {
     tokio::spawn(async move { server.endpoint.accept().await.unwrap().await });
     let error = Link::open(&connector).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, LinkError::Tls { .. }), "{error:?}");
-}
-
-/// Answers one request of HTTP/3 with events; returns its headers and body.
-async fn serve_http3(server: &Server) -> (http::HeaderMap, Value) {
-    let connection = h3_quinn::Connection::new(server.accept().await);
-    let mut connection = h3::server::Connection::<_, Bytes>::new(connection).await.unwrap();
-    let resolver = connection.accept().await.unwrap().unwrap();
-    let (request, mut stream) = resolver.resolve_request().await.unwrap();
-    let mut body = Vec::new();
-    while let Some(mut data) = stream.recv_data().await.unwrap() {
-        body.extend_from_slice(&data.copy_to_bytes(data.remaining()));
-    }
-    let asked: Value = serde_json::from_slice(&body).unwrap();
-    let response = Response::builder().status(StatusCode::OK).header("content-type", "text/event-stream");
-    stream.send_response(response.body(()).unwrap()).await.unwrap();
-    let result = json!({ "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} } });
-    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
-    let events = format!(
-        "data: {}\n\ndata: {answer}\n\n",
-        json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} })
-    );
-    stream.send_data(events.into()).await.unwrap();
-    stream.finish().await.unwrap();
-    // Until the client closes.
-    let _ = tokio::time::timeout(LIMIT, connection.accept()).await;
-    (request.headers().clone(), asked)
-}
-
-#[tokio::test]
-async fn http3_is_streamable_http() {
-    let server = Server::new(b"h3");
-    let connector = server.connector(&format!("https://127.0.0.1:{}/mcp", server.port()), Transport::Http3);
-    let serving = tokio::spawn(async move { serve_http3(&server).await });
-    let identity = Identity { name: "test", version: "1", capabilities: RawJson::EMPTY_OBJECT };
-    let client = Client::connect(&connector, identity, Arc::new(NoHandler), EraChoice::Auto).await.unwrap();
-    assert_eq!(client.facts().era, Era::Modern);
-    drop(client);
-    let (headers, asked) = tokio::time::timeout(LIMIT, serving).await.unwrap().unwrap();
-    assert_eq!(headers["authorization"], "Bearer pv_secret");
-    assert_eq!(headers["mcp-method"], "server/discover");
-    assert_eq!(headers["mcp-protocol-version"], "2026-07-28");
-    assert_eq!(asked["method"], "server/discover");
 }
 
 #[tokio::test]
