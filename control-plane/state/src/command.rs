@@ -147,7 +147,7 @@ fn keeps_none(keeps: &u32) -> bool {
 
 impl SealingKey {
     /// The first wire version whose control-plane nodes keep earlier keys.
-    pub const KEEPS_VERSION: u32 = 3;
+    pub const KEEPS_VERSION: u32 = 4;
 }
 
 /// One change of the state: all of it at one revision, or nothing.

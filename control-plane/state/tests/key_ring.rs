@@ -102,7 +102,7 @@ fn what_keeps_keys_is_proposed_when_every_node_keeps_them() {
             authorship: None,
         })
     };
-    assert_eq!((command(0).version(), command(1).version()), (1, 3));
+    assert_eq!((command(0).version(), command(1).version()), (1, SealingKey::KEEPS_VERSION));
     let old = String::from_utf8(command(0).encode().unwrap()).unwrap();
     assert!(!old.contains("keeps"), "{old}");
     assert_eq!(StoredCommand::decode(old.as_bytes()).unwrap(), command(0));

@@ -62,6 +62,7 @@ impl Spec {
     pub fn since_version(&self) -> u32 {
         let fields = match self {
             Spec::Principal(spec) if !spec.priority.is_normal() || !spec.certificates.is_empty() => 2,
+            Spec::Guard(spec) if spec.external.as_ref().is_some_and(|external| external.auth.is_some()) => 4,
             Spec::Guard(spec) if spec.reveal.is_some() || spec.external.is_some() || spec.tokenises() => 3,
             Spec::Plugin(spec) => spec.since_version(),
             _ => 1,
