@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_is_not_json_or_too_large_is_refused() {
-        let json = |outcome| matches!(answer_of(outcome, 1 << 10), Err(PluginError::Json { .. }));
+        let json = |outcome| matches!(answer_of(outcome, 1 << 12), Err(PluginError::Json { .. }));
         let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
         for wrong in ["", "{", "[]", "{} {}", r#"{"a":1,"a":2}"#, r#"},"isError":{"#, &deep] {
             assert!(json(complete(vec![], Some(wrong), false)), "{wrong}");

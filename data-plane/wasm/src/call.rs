@@ -166,6 +166,10 @@ fn explain(cause: &wasmtime::Error, state: &CallState) -> PluginError {
     if let Some(limit) = state.memory.refused() {
         return PluginError::Memory(limit);
     }
+    if let Some(trap) = cause.downcast_ref::<wasmtime::Trap>() {
+        let why = trap.to_string();
+        return PluginError::Trap(why.strip_prefix("wasm trap: ").unwrap_or(&why).to_owned());
+    }
     let root = cause.root_cause().to_string();
     // The engine has no public type for it; `tests/wasm/hostile.rs` sees that it still says so.
     if root.contains("fuel allocated for hostcalls") {

@@ -117,7 +117,10 @@ mod tests {
     fn it_ticks_while_a_call_runs_sleeps_without_and_wakes_for_the_next() {
         let ticks = Arc::new(AtomicUsize::new(0));
         let counted = ticks.clone();
-        let ticker = Ticker::start(move || drop(counted.fetch_add(1, Ordering::SeqCst))).unwrap();
+        let count = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        let ticker = Ticker::start(count).unwrap();
         wait_for(|| ticker.shared.is_asleep.load(Ordering::SeqCst));
         for _ in 0..2 {
             let before = ticks.load(Ordering::SeqCst);
