@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use provost_data_tools::Toolbox;
-use provost_types::{GuardExternal, Name};
+use provost_types::{GuardExternal, Name, SecretRef};
 use provost_wire::guard::{CheckRequest, CheckResponse, check_response::Verdict, guard_client::GuardClient};
 use secrecy::{ExposeSecret, SecretString};
 use tonic::{
@@ -80,7 +80,7 @@ impl ExternalClients {
 
     fn credentials(&self, tenant: &Name, spec: &GuardExternal) -> Result<Credentials, String> {
         let Some(auth) = &spec.auth else { return Ok(Credentials::default()) };
-        let value = |reference| self.toolbox.secret(tenant, reference).map_err(|cause| cause.to_string());
+        let value = |reference: &SecretRef| self.toolbox.secret(tenant, reference).map_err(|cause| cause.to_string());
         Ok(Credentials {
             bearer: auth.bearer.as_ref().map(value).transpose()?,
             certificate: auth.certificate.as_ref().map(value).transpose()?,
