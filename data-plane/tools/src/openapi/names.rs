@@ -82,7 +82,7 @@ mod tests {
     fn a_name_is_given_once() {
         let mut names = Names::default();
         let long = "y".repeat(MAX_NAME_CHARS);
-        let taken: Vec<String> = ["a", "a", "a_2", "a", &long, &long].iter().map(|n| names.take(n)).collect();
+        let taken: Vec<String> = ["a", "a", "a_2", "a", long.as_str(), long.as_str()].map(|n| names.take(n)).into();
         assert_eq!(taken[..4], ["a", "a_2", "a_2_2", "a_3"]);
         assert_eq!((taken[5].len(), taken[5].ends_with("y_2")), (MAX_NAME_CHARS, true));
     }

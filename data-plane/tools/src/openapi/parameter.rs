@@ -106,9 +106,8 @@ pub(super) fn read<'a>(document: &Document<'a>, value: &'a Value) -> Result<Desc
         return Err(format!("`{}` is no name of a {} parameter", short(name), place.as_str()));
     }
     let content = value.get("content").and_then(Value::as_object).and_then(|content| content.iter().next());
-    let is_json = |kind: &str| super::body::is_json(kind);
     let (style, schema) = match content {
-        Some((kind, media)) if is_json(kind) => (Style::Json, media.get("schema")),
+        Some((kind, media)) if super::body::is_json(kind) => (Style::Json, media.get("schema")),
         Some((kind, _)) => return Err(format!("the parameter `{}` is of type {}", short(name), short(kind))),
         None => (style(place, value, name)?, value.get("schema")),
     };
