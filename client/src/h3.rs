@@ -111,7 +111,7 @@ impl Http3Connection {
     /// A request of which a part has not left: nobody has the whole of it, so nobody has begun it.
     fn unsent(&self, cause: StreamError) -> LinkError {
         match cause {
-            StreamError::ConnectionError(_) => LinkError::NotTaken(cause.to_string()),
+            StreamError::ConnectionError { .. } => LinkError::NotTaken(cause.to_string()),
             other => lost(&self.connection, other),
         }
     }
@@ -159,7 +159,7 @@ fn lost(connection: &quinn::Connection, cause: StreamError) -> LinkError {
         StreamError::RemoteClosing { .. } | StreamError::RemoteTerminate { code: Code::H3_REQUEST_REJECTED, .. } => {
             LinkError::NotTaken(cause.to_string())
         }
-        StreamError::ConnectionError(_) if connection.close_reason().is_some_and(|end| all_was_answered(&end)) => {
+        StreamError::ConnectionError { .. } if connection.close_reason().is_some_and(|end| all_was_answered(&end)) => {
             LinkError::NotTaken(cause.to_string())
         }
         other => LinkError::Lost(other.to_string()),

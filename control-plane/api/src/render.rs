@@ -101,6 +101,7 @@ pub fn summary(resource: &Resource) -> String {
             PluginSource::McpHttp(http) => http.url.clone(),
             PluginSource::McpStdio(stdio) => format!("runs {}", stdio.command),
             PluginSource::Builtin(builtin) => format!("built-in {}", builtin.name),
+            PluginSource::Wasm(wasm) => format!("component {}", wasm.file),
             PluginSource::OpenApi(api) => {
                 format!("OpenAPI, {}", api.server_url().or(api.document_url.as_deref()).unwrap_or_default())
             }

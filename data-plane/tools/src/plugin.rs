@@ -392,7 +392,9 @@ impl Plugin {
                 }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => self.execute(request, link).await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => {
+                self.execute(request, link).await
+            }
         }
     }
 
@@ -426,7 +428,9 @@ impl Plugin {
     pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.facts_here().await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => self.capabilities().await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => {
+                self.capabilities().await
+            }
         }
     }
 

@@ -10,9 +10,9 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name, OpenApiPlugin,
-    PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin,
-    UpstreamAuth, WasmPlugin,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
+    OpenApiPlugin, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot,
+    Spec, StdioPlugin, UpstreamAuth, WasmPlugin,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -141,7 +141,8 @@ impl Toolbox {
                 }
             }
         }
-        let plugins_of = |all: &Plugins| all.values().flat_map(BTreeMap::values).map(|r| Arc::as_ptr(&r.plugin)).collect();
+        let plugins_of =
+            |all: &Plugins| all.values().flat_map(BTreeMap::values).map(|r| Arc::as_ptr(&r.plugin)).collect();
         let (old, new): (BTreeSet<_>, BTreeSet<_>) = (plugins_of(&old), plugins_of(&new));
         if old != new {
             self.changes.send_modify(|n| *n += 1);

@@ -189,7 +189,8 @@ async fn versions_follow_each_other_under_calls_and_none_fails() {
         text(&dev.cli(&["audit", "query", "--json", "--tool", "text.slug", "--limit", "10000"]))
     });
     let records: Vec<Value> = query.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let outcomes = records.iter().filter(|r| r["record"]["phase"] == "outcome" && r["record"]["status"] == "ok").count();
+    let outcomes =
+        records.iter().filter(|r| r["record"]["phase"] == "outcome" && r["record"]["status"] == "ok").count();
     assert!(outcomes as u64 >= calls, "{outcomes} outcomes of {calls} calls");
     let digests: std::collections::BTreeSet<String> =
         records.iter().filter_map(|r| r["record"]["plugin_digest"].as_str().map(str::to_owned)).collect();

@@ -194,4 +194,3 @@ fn inference_plugins(snapshot: &Snapshot) -> HashMap<Name, Vec<Name>> {
     }
     by_tenant
 }
-

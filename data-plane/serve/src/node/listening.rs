@@ -122,7 +122,8 @@ fn names(node: &Node, tenant: &Name, route: &Route) -> Vec<Name> {
 /// Tells of plugins of the route that came or went, and of versions that began to serve, for as long as it is polled.
 async fn tell_of_plugins(node: &Node, tenant: &Name, route: &Route, wanted: &ListenFilter, link: &dyn ClientLink) {
     let serving = || -> Vec<(Name, Arc<str>)> {
-        let plugins = names(node, tenant, route).into_iter().filter_map(|name| node.toolbox.plugin(tenant, name.as_str()));
+        let plugins =
+            names(node, tenant, route).into_iter().filter_map(|name| node.toolbox.plugin(tenant, name.as_str()));
         let served = plugins.map(|plugin| {
             let stand_in = plugin.stand_in();
             let serving = stand_in.as_ref().unwrap_or(&plugin);
@@ -130,7 +131,8 @@ async fn tell_of_plugins(node: &Node, tenant: &Name, route: &Route, wanted: &Lis
         });
         served.collect()
     };
-    let kinds = [(wanted.tools, TOOLS_CHANGED), (wanted.prompts, PROMPTS_CHANGED), (wanted.resources, RESOURCES_CHANGED)];
+    let kinds =
+        [(wanted.tools, TOOLS_CHANGED), (wanted.prompts, PROMPTS_CHANGED), (wanted.resources, RESOURCES_CHANGED)];
     let mut changes = node.toolbox.changes();
     let mut known = serving();
     while changes.changed().await.is_ok() {

@@ -125,7 +125,12 @@ impl Component {
         }
     }
 
-    fn call_of(&self, tool: &str, params: &RawObject, request: &ExecuteRequest<'_>) -> Result<PluginCall, UpstreamError> {
+    fn call_of(
+        &self,
+        tool: &str,
+        params: &RawObject,
+        request: &ExecuteRequest<'_>,
+    ) -> Result<PluginCall, UpstreamError> {
         let arguments = params.get("arguments").unwrap_or(RawJson::EMPTY_OBJECT);
         if !arguments.is_object() {
             let message = "`arguments` must be an object";

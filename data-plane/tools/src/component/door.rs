@@ -42,7 +42,8 @@ impl Door {
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let HttpRequest { method, url, headers, body, credential, max_response_bytes, .. } = request;
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| HttpError::Invalid(format!("method {method}")))?;
+        let method =
+            Method::from_bytes(method.as_bytes()).map_err(|_| HttpError::Invalid(format!("method {method}")))?;
         let url = self.client.check(&url).map_err(|refused| HttpError::Denied(refused.to_string()))?;
         let mut map = header_map(&headers)?;
         if let Some(alias) = &credential {

@@ -114,10 +114,12 @@ impl Component {
         let mut standing = self.standing.subscribe();
         let settled = standing.wait_for(|now| !matches!(now, Standing::Coming));
         let settled = tokio::time::timeout(READY_WAIT, settled).await;
-        match settled.as_deref() {
-            Ok(Ok(Standing::Ready(tools))) => Ok(tools.clone()),
-            Ok(Ok(Standing::Failed(cause))) => Err(cause.clone()),
-            _ => Err(UpstreamError::Busy("it is still being made ready".to_owned())),
+        let busy = || Err(UpstreamError::Busy("it is still being made ready".to_owned()));
+        let Ok(Ok(settled)) = settled else { return busy() };
+        match &*settled {
+            Standing::Ready(tools) => Ok(tools.clone()),
+            Standing::Failed(cause) => Err(cause.clone()),
+            Standing::Coming => busy(),
         }
     }
 
