@@ -126,6 +126,10 @@ fn settings(config: &EngineConfig) -> Config {
         // The same on every processor, and nobody sees by a difference where a call ran.
         .relaxed_simd_deterministic(true)
         .wasm_memory64(false)
+        // Where in a guest a trap happened is told to nobody, and would be half of each file.
+        .generate_address_map(false)
+        .wasm_backtrace_max_frames(None)
+        .debug_symbols(false)
         // Nothing in the contract is asynchronous for the guest.
         .concurrency_support(false);
     settings

@@ -32,6 +32,8 @@ macro_rules! export {
         // Elsewhere there is nobody to export to, and tests run there.
         #[cfg(target_family = "wasm")]
         $crate::bindings::export_component!(ProvostExport with_types_in $crate::bindings);
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() -> $crate::Plugin = <ProvostExport as $crate::Exported>::plugin;
     };
 }
 
