@@ -56,6 +56,7 @@ pub(crate) enum Origin<'a> {
 }
 
 /// The catalogue, and where a new one comes from.
+#[allow(clippy::large_enum_variant, reason = "one for each plugin")]
 enum Source {
     Inline(Catalogue),
     Url { url: CheckedUrl, filter: Filter, lists: ListCache, latest: ArcSwapOption<Catalogue> },
