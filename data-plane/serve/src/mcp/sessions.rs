@@ -344,7 +344,7 @@ mod tests {
         let outlet: Arc<dyn Outlet> = heard.clone();
         local.listens(&outlet);
         assert!(sessions.held("first").unwrap().announce(&message));
-        assert_eq!(*heard.0.lock(), [message.clone()]);
+        assert_eq!(*heard.0.lock(), std::slice::from_ref(&message));
         drop((outlet, heard));
         assert!(!local.announce(&message), "its stream is over");
         drop(local);
