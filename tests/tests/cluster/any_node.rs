@@ -5,9 +5,8 @@ use serde_json::json;
 use crate::{
     any_node_scene::{LegacyClient, NODES, addresses, event, ready, scene},
     balancer::{Balancer, Turns},
-    fleet::Fleet,
     harness::{Process, modern, post, upstream_yaml},
-    processes::SOON,
+    processes::{Fleet, SOON},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
