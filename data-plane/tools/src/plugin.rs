@@ -213,8 +213,8 @@ impl Plugin {
         None
     }
 
-    /// Whether it takes calls.
-    fn serves(&self) -> bool {
+    /// Whether it takes calls; what is behind it may be down all the same.
+    pub fn serves(&self) -> bool {
         match &self.source {
             Source::Component(component) => component.is_ready(),
             Source::Mcp(_) | Source::Builtin(_) | Source::OpenApi(_) => true,

@@ -31,8 +31,9 @@ use crate::{Definition, Definitions, UpstreamError};
 
 /// Between two tries of what may end better: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long a call waits for a plugin that is not ready.
-const READY_WAIT: Duration = Duration::from_secs(60);
+/// How long calls and lists wait for a plugin that is not ready: it may be on its way through a compiler, and whoever
+/// lists hears when it is there.
+const READY_WAIT: Duration = Duration::from_secs(2);
 
 /// How a component stands.
 #[derive(Clone)]
