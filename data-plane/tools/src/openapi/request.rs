@@ -48,8 +48,10 @@ pub(super) fn prepare(
             Place::Header => {
                 let text = simple(parameter, &value, str::to_owned).map_err(|cause| refused(argument, cause))?;
                 if let Some(text) = text {
-                    let value = HeaderValue::from_str(&text)
-                        .map_err(|_| refused(argument, "it has characters that headers cannot carry"))?;
+                    // `HeaderValue` takes other bytes than ASCII too, which each server reads in its own way.
+                    let value = HeaderValue::from_str(&text).ok().filter(|value| value.to_str().is_ok());
+                    let unfit = || refused(argument, "it has characters that headers cannot carry");
+                    let value = value.ok_or_else(unfit)?;
                     let name = HeaderName::from_bytes(parameter.name.as_bytes());
                     headers.insert(name.map_err(|_| refused(argument, "its header has no name"))?, value);
                 }

@@ -107,7 +107,8 @@ async fn progress_is_passed_on_up_to_its_bound() {
 async fn a_call_of_another_tool_is_the_hosts_to_make() {
     let host = FakeHost::new();
     let result = tell("nested", r#"{"text":"other","arguments":{"a":1}}"#, &host).await;
-    assert_eq!(result, r#"{"content":[{"text":"from other","type":"text"}]}"#);
+    let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+    assert_eq!(result, serde_json::json!({"content": [{"type": "text", "text": "from other"}]}));
     assert_eq!(*host.nested.lock().unwrap(), [("other".to_owned(), r#"{"a":1}"#.to_owned(), 1)]);
     let denied = tell("nested", r#"{"text":"secret","arguments":{}}"#, &host).await;
     assert!(denied.contains("Denied") && denied.contains("no tool secret"), "{denied}");
