@@ -156,6 +156,19 @@ fn a_duplicate_key_is_a_syntax_error_with_its_line() {
     assert_eq!(found, ["a.yaml:4 PV-DOC-SYNTAX "]);
 }
 
+/// On a stack as small as a node's tasks have.
+#[test]
+fn deep_documents_are_refused_and_end_nothing() {
+    let nested = |levels: usize| format!("{HEAD}spec: {}{}\n", "{a: ".repeat(levels), "}".repeat(levels));
+    for (levels, expect) in [(60, "a.yaml:4 PV-DOC-UNKNOWN spec.a"), (80, "PV-DOC-SYNTAX"), (100_000, "PV-DOC-SYNTAX")]
+    {
+        let text = nested(levels);
+        let read = std::thread::Builder::new().stack_size(2 << 20).spawn(move || problems(&[("a.yaml", &text)]));
+        let found = read.unwrap().join().unwrap();
+        assert!(found.len() == 1 && found[0].contains(expect), "{levels}: {found:?}");
+    }
+}
+
 #[test]
 fn explain_and_schema_know_every_kind() {
     for kind in Kind::ALL {

@@ -17,8 +17,8 @@ use crate::{
 const BASE: &str = "spec.source.openapi";
 /// Bytes of a document, as JSON without space.
 const MAX_DOCUMENT_BYTES: usize = 3 << 20;
-/// Nesting of a document. The resource around it takes a few levels of the 128 that readers of JSON allow.
-const MAX_DOCUMENT_DEPTH: usize = 96;
+/// Nesting of a document. The resource around it takes a few of the 64 levels that are read.
+const MAX_DOCUMENT_DEPTH: usize = 56;
 /// Patterns of `include`, and of `exclude`.
 const MAX_PATTERNS: usize = 1_024;
 

@@ -217,7 +217,8 @@ fn a_service_of_a_hundred_operations_is_governed_like_any_other() {
         json!({"body": {"label": "Truck"}, "x-api-key": "mine"}),
     ] {
         let refused = call_tool(&dev, "fleet.create_vehicles", arguments.clone());
-        assert_eq!(refused["error"]["data"]["code"], "PV-ARGS-SCHEMA", "{arguments}: {refused}");
+        let said = refused["result"]["content"][0]["text"].as_str().unwrap_or_default();
+        assert!(said.starts_with("PV-ARGS-SCHEMA"), "{arguments}: {refused}");
     }
     let refused = call_tool(&dev, "fleet.get_vehicles", json!({"id": "../../admin"}));
     assert_eq!(refused["error"]["data"]["code"], "PV-OPENAPI-ARGUMENT", "{refused}");
@@ -274,7 +275,7 @@ fn a_document_that_cannot_work_is_refused_with_its_place() {
     };
     let good = |server: &str| json!({"openapi": "3.1.0", "paths": {}, "servers": [{"url": server}]});
     let mut deep = json!({});
-    for _ in 0..100 {
+    for _ in 0..57 {
         deep = json!({ "a": deep });
     }
     let big = json!({"openapi": "3.1.0", "paths": {}, "x": "y".repeat(4 << 20)});

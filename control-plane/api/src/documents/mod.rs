@@ -28,6 +28,9 @@ pub(crate) const API_VERSION: &str = "provost/v1";
 const MAX_TOTAL_BYTES: usize = 8 << 20;
 /// Documents of one request.
 const MAX_DOCUMENTS: usize = 10_000;
+/// Stack for reading them. Readers descend with the nesting, of which YAML's allows 64 levels; with places a level
+/// takes tens of kilobytes without optimisation, and a task's stack has two megabytes.
+const STACK_BYTES: usize = 16 << 20;
 
 /// A text with one or more documents, and where it comes from (for messages only).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,10 @@ pub(crate) fn origins(files: &[SourceFile]) -> BTreeMap<ResourceKey, Origin> {
 }
 
 fn read_all<const PLACED: bool>(files: &[SourceFile]) -> (Vec<ParsedDraft>, Unread) {
+    stacker::grow(STACK_BYTES, || read_each::<PLACED>(files))
+}
+
+fn read_each<const PLACED: bool>(files: &[SourceFile]) -> (Vec<ParsedDraft>, Unread) {
     let mut drafts = Vec::new();
     let mut unread = Unread::default();
     let total: usize = files.iter().map(|f| f.text.len()).sum();

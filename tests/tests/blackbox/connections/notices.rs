@@ -35,7 +35,7 @@ fn it_is_told_over_a_websocket() {
     let dev = Dev::start(Some(&documents(&world)), &[]);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (mut socket, refused) = runtime.block_on(async {
-        let mut socket = Socket::legacy(&dev, "/mcp", json!({ "elicitation": { "url": {} } })).await;
+        let mut socket = Socket::legacy(&dev, "", json!({ "elicitation": { "url": {} } })).await;
         let refused = socket.request("tools/call", tool()).await;
         (socket, refused)
     });
