@@ -23,8 +23,6 @@ if [[ -n ${PROVOST_WASM_RUSTC:-} ]]; then
 else
   rustup target list --installed | grep -qx "$target" || rustup target add "$target"
 fi
-# Of the registry's sources, panics name the paths; the rest of the path is the user's own affair.
-export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 export CARGO_TARGET_DIR=$build/target
 
 rm -rf "$build/src"
@@ -33,6 +31,14 @@ cp -r plugins "$build/src/"
 cp -r examples/plugins "$build/src/examples/"
 cp -r data-plane/wasm/wit "$build/src/data-plane/wasm/"
 cp rust-toolchain.toml "$build/src/"
+
+# Panics name the files of dependencies. Where a registry's sources lie is the builder's own affair.
+for folder in plugins examples/plugins/rust-text; do (cd "$build/src/$folder" && cargo fetch --quiet --locked); done
+RUSTFLAGS=
+for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+  RUSTFLAGS+=" --remap-path-prefix=${sources%/}=/registry"
+done
+export RUSTFLAGS
 
 # component FOLDER CRATE KEPT: compiles the crate and wraps it as a component.
 component() {
