@@ -3,7 +3,7 @@
 //! One task takes streams; each stream has a task of its own, and so has each call. Past the end
 //! the calls run on to their records, cancelled, and their answers go nowhere.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use http::header::AUTHORIZATION;
 use provost_data_pipeline::Plane;
@@ -23,6 +23,9 @@ use crate::{
     quic::Credit,
     seal::SealFailed,
 };
+
+/// Between the last acknowledgement of an answer and the end of a draining connection.
+const READING: Duration = Duration::from_millis(200);
 
 /// The transport, as it stands in the record.
 const TRANSPORT: &str = "quic";
@@ -73,6 +76,13 @@ impl<P: Plane + 'static> Connection<P> {
         self.confirmed.clone()
     }
 
+    /// Waits until every stream has ended and its client has had time to read what it acknowledged: a close takes
+    /// with it what lies unread, and the client would take that call for one that was not begun.
+    async fn answers_read(&self) {
+        self.streams.wait().await;
+        tokio::time::sleep(READING).await;
+    }
+
     /// Serves streams to the end of the connection.
     pub(crate) async fn run(self: Arc<Self>, handshake: ZeroRttAccepted) {
         let _gone = self.gone.clone().drop_guard();
@@ -105,7 +115,7 @@ impl<P: Plane + 'static> Connection<P> {
                     is_draining = true;
                     self.streams.close();
                 }
-                () = self.streams.wait(), if is_draining => return Closing::Draining.close(&self.connection),
+                () = self.answers_read(), if is_draining => return Closing::Draining.close(&self.connection),
                 () = sleep_until(used + self.limits.idle) => {
                     if self.streams.is_empty() {
                         return Closing::Idle(self.limits.idle).close(&self.connection);
