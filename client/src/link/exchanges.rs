@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -66,21 +67,20 @@ pub(super) async fn start(
         asked: Mutex::default(),
         incoming,
     });
-    Ok(tokio::spawn(async move {
-        tokio::select! {
-            () = send(shared.clone(), outgoing) => {}
-            error = shared.wires.closed() => {
-                let _ = shared.incoming.send(Incoming::Closed(error)).await;
-            }
-        }
-    }))
+    Ok(tokio::spawn(send(shared, outgoing)))
 }
 
 /// Its end aborts what runs: the set is dropped with it.
 async fn send(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Outgoing>) {
     let mut tasks = JoinSet::new();
     let mut is_listening = false;
-    while let Some(message) = outgoing.recv().await {
+    let mut closed = pin!(shared.wires.closed());
+    let end = loop {
+        let message = tokio::select! {
+            message = outgoing.recv() => message,
+            error = &mut closed => break Some(error),
+        };
+        let Some(message) = message else { break None };
         while tasks.try_join_next().is_some() {}
         match message.kind() {
             OutgoingKind::Request(id) => {
@@ -106,9 +106,14 @@ async fn send(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Outgoing>) {
                 }
             }
         }
-    }
-    // Nobody sends any more; what was asked may still be answered, while somebody listens.
+    };
+    // Nothing goes out any more. What was asked may still be answered, while somebody listens; on a connection that
+    // has ended the answers that came before its end are still to be read, and a request that has one was executed:
+    // only those that find the end instead of an answer end like the connection.
     while !shared.open.lock().is_empty() && tasks.join_next().await.is_some() {}
+    if let Some(error) = end {
+        let _ = shared.incoming.send(Incoming::Closed(error)).await;
+    }
 }
 
 async fn begin(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, id: RequestId, message: Outgoing) {

@@ -7,11 +7,15 @@ use std::sync::{
 
 use bytes::{Buf, Bytes};
 use http::{Response, StatusCode};
-use provost_client::{Client, ClientError, Connector, EraChoice, Identity, LinkError, NoHandler, Transport};
-use provost_mcp::{Era, RawJson, RawObject};
+use provost_client::{Client, Connector, EraChoice, Identity, NoHandler, Transport};
+use provost_mcp::{Era, RawJson};
 use serde_json::{Value, json};
 
-use crate::{LIMIT, server::Server};
+use crate::{
+    LIMIT,
+    again::{Node, SCRIPTS, begun_once},
+    server::Server,
+};
 
 type Connection = h3::server::Connection<h3_quinn::Connection, Bytes>;
 type Stream = h3::server::RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
@@ -58,18 +62,6 @@ async fn http3_is_streamable_http() {
     assert_eq!(asked["method"], "server/discover");
 }
 
-/// What a node does with the calls of one connection.
-#[derive(Clone, Copy, Debug)]
-enum Node {
-    /// It says that it goes, and rejects what came too late.
-    Rejects,
-    /// It ends the connection as one that goes and has answered all that it took.
-    Leaves,
-    /// It ends the connection as one that cannot say what it has begun.
-    Fails,
-    Answers,
-}
-
 async fn ask(connection: &mut Connection) -> Option<(Value, Stream)> {
     let (_, mut stream) = connection.accept().await.ok()??.resolve_request().await.unwrap();
     let mut body = Vec::new();
@@ -88,7 +80,7 @@ async fn answer(stream: &mut Stream, id: &Value, result: Value) {
 }
 
 /// One connection for each of these, one after the other; counts the calls that were taken.
-fn nodes(script: Vec<Node>) -> (Connector, Arc<AtomicUsize>) {
+fn nodes(script: &'static [Node]) -> (Connector, Arc<AtomicUsize>) {
     let server = Server::new(b"h3");
     let connector = server.connector(&format!("https://127.0.0.1:{}/mcp", server.port()), Transport::Http3);
     let taken = Arc::<AtomicUsize>::default();
@@ -105,7 +97,7 @@ fn nodes(script: Vec<Node>) -> (Connector, Arc<AtomicUsize>) {
                     continue;
                 }
                 match node {
-                    Node::Rejects => {
+                    Node::Refuses => {
                         stream.stop_stream(h3::error::Code::H3_REQUEST_REJECTED);
                         break;
                     }
@@ -122,6 +114,7 @@ fn nodes(script: Vec<Node>) -> (Connector, Arc<AtomicUsize>) {
                         counted.fetch_add(1, Ordering::SeqCst);
                         answer(&mut stream, &asked["id"], json!({ "n": 1 })).await;
                     }
+                    Node::AnswersAndLeaves => panic!("h3 does not say when an answer has arrived"),
                 }
             }
             kept.push(connection);
@@ -133,23 +126,7 @@ fn nodes(script: Vec<Node>) -> (Connector, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn what_a_node_that_goes_has_not_begun_is_sent_again_over_http3_and_nothing_else_is() {
-    for (script, answered) in [
-        (vec![Node::Answers], true),
-        (vec![Node::Rejects, Node::Answers], true),
-        (vec![Node::Leaves, Node::Answers], true),
-        (vec![Node::Rejects, Node::Leaves, Node::Rejects, Node::Answers], true),
-        (vec![Node::Fails, Node::Answers], false),
-        (vec![Node::Rejects, Node::Fails, Node::Answers], false),
-    ] {
-        let (connector, taken) = nodes(script.clone());
-        let identity = Identity { name: "test", version: "1", capabilities: RawJson::EMPTY_OBJECT };
-        let era = EraChoice::Only(Era::Modern);
-        let client = Client::connect(&connector, identity, Arc::new(NoHandler), era).await.unwrap();
-        let said = client.request("tools/call", RawObject::new(), None, Some(LIMIT)).await;
-        match answered {
-            true => assert!(said.is_ok(), "{script:?}: {said:?}"),
-            false => assert!(matches!(said, Err(ClientError::Link(LinkError::Lost(_)))), "{script:?}: {said:?}"),
-        }
-        assert_eq!(taken.load(Ordering::SeqCst), 1, "{script:?}: begun once");
+    for (script, is_answered) in SCRIPTS {
+        begun_once(nodes(script), script, is_answered).await;
     }
 }

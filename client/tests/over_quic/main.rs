@@ -2,21 +2,16 @@
 //! sends; in `http3`, what that looks like.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod again;
 mod http3;
 mod server;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use provost_client::{
-    Client, ClientError, Connector, Endpoint, EraChoice, Handler, Identity, Incoming, Lane, Link, LinkError, NoHandler,
-    Options, Outgoing, Transport,
+    Client, ClientError, Connector, Endpoint, EraChoice, Handler, Identity, Incoming, Lane, Link, LinkError, Options,
+    Outgoing, Transport,
 };
 use provost_mcp::{Era, JsonLimits, RawJson, RawObject, RequestId, RpcError};
 use quinn::{RecvStream, SendStream};
@@ -223,90 +218,5 @@ async fn a_lane_over_quic_makes_one_call_after_another() {
         let answer = lane.call(&http::HeaderMap::new(), call.body().clone(), &id).await.unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()["id"], number);
         assert!(lane.is_open());
-    }
-}
-
-/// What a node does with the calls of one connection.
-#[derive(Clone, Copy, Debug)]
-enum Node {
-    /// It says that it goes.
-    Refuses,
-    /// It ends the connection as one that goes, without an answer.
-    Leaves,
-    /// It ends the connection as one that fails.
-    Fails,
-    Answers,
-}
-
-/// One connection for each of these, one after the other; counts the calls that were read.
-fn nodes(server: Server, script: Vec<Node>) -> (Connector, Arc<AtomicUsize>) {
-    let (connector, read) = (server.quic(), Arc::<AtomicUsize>::default());
-    let counted = read.clone();
-    tokio::spawn(async move {
-        let mut kept = Vec::new();
-        for node in script {
-            let connection = server.accept().await;
-            kept.push(connection.clone());
-            while let Ok((mut send, mut receive)) = connection.accept_bi().await {
-                line(&mut receive).await.unwrap();
-                let asked = line(&mut receive).await.unwrap();
-                let id = asked["id"].clone();
-                let result = json!({ "supportedVersions": ["2026-07-28"], "capabilities": {} });
-                let error = json!({ "code": -32603, "message": "", "data": { "code": "PV-QUIC-DRAINING" } });
-                let answer = match (asked["method"].as_str().unwrap(), node) {
-                    ("server/discover", _) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
-                    (_, Node::Refuses) => json!({ "jsonrpc": "2.0", "id": id, "error": error }),
-                    (_, Node::Leaves) => {
-                        connection.close(2_u32.into(), b"PV-QUIC-DRAINING: the node shuts down");
-                        break;
-                    }
-                    (_, Node::Fails) => {
-                        counted.fetch_add(1, Ordering::SeqCst);
-                        connection.close(0_u32.into(), b"");
-                        break;
-                    }
-                    (_, Node::Answers) => {
-                        counted.fetch_add(1, Ordering::SeqCst);
-                        json!({ "jsonrpc": "2.0", "id": id, "result": { "n": 1 } })
-                    }
-                };
-                say(&mut send, answer).await;
-                send.finish().unwrap();
-                if matches!(node, Node::Refuses) && asked["method"] != "server/discover" {
-                    // The client comes back over another connection.
-                    break;
-                }
-            }
-        }
-        std::future::pending::<()>().await;
-    });
-    (connector, read)
-}
-
-#[tokio::test]
-async fn what_a_node_that_goes_has_not_begun_is_sent_again_and_nothing_else_is() {
-    for (script, answered) in [
-        (vec![Node::Answers], true),
-        (vec![Node::Refuses, Node::Answers], true),
-        (vec![Node::Leaves, Node::Answers], true),
-        (vec![Node::Refuses, Node::Leaves, Node::Refuses, Node::Answers], true),
-        (vec![Node::Fails, Node::Answers], false),
-        (vec![Node::Refuses, Node::Fails, Node::Answers], false),
-    ] {
-        let (connector, read) = nodes(Server::new(b"mcp/1"), script.clone());
-        let identity = Identity { name: "test", version: "1", capabilities: RawJson::EMPTY_OBJECT };
-        let era = EraChoice::Only(Era::Modern);
-        let client = Client::connect(&connector, identity, Arc::new(NoHandler), era).await.unwrap();
-        let said = client.request("tools/call", RawObject::new(), None, Some(LIMIT)).await;
-        match answered {
-            true => assert!(said.is_ok(), "{script:?}: {said:?}"),
-            false => assert!(matches!(said, Err(ClientError::Link(LinkError::Lost(_)))), "{script:?}: {said:?}"),
-        }
-        assert_eq!(read.load(Ordering::SeqCst), 1, "{script:?}: begun once");
-        // Whatever became of that call: the next one finds a node.
-        if !answered {
-            let next = client.request("tools/call", RawObject::new(), None, Some(LIMIT)).await;
-            assert!(next.is_ok(), "{script:?}: {next:?}");
-        }
     }
 }

@@ -1,6 +1,4 @@
-//! All nodes are restarted in turn while agents call through the client library.
-//!
-//! HTTP/3 is tested by itself (`client/tests/over_quic`, the front end's `h3`).
+//! All nodes are restarted in turn while agents call through the client library, over every transport.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +26,7 @@ use crate::{
 /// How long one call takes upstream; of every fifth call, longer, so that some are always in flight.
 const CALL_MS: (u64, u64) = (5, 500);
 /// On each a client knows what a node that goes has not begun.
-const TRANSPORTS: [Transport; 3] = [Transport::Http, Transport::WebSocket, Transport::Quic];
+const TRANSPORTS: [Transport; 4] = [Transport::Http, Transport::WebSocket, Transport::Http3, Transport::Quic];
 /// Between two calls of one client.
 const PERIOD: Duration = Duration::from_millis(60);
 /// Patience with one call.

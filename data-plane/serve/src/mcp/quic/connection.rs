@@ -3,7 +3,14 @@
 //! One task takes streams; each stream has a task of its own, and so has each call. Past the end
 //! the calls run on to their records, cancelled, and their answers go nowhere.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::header::AUTHORIZATION;
 use provost_data_pipeline::Plane;
@@ -46,6 +53,8 @@ pub(crate) struct Connection<P> {
     /// The name under which the client addressed the node.
     authority: String,
     streams: TaskTracker,
+    /// The end of a stream was not seen to arrive: its client may not know that its call was executed.
+    pub(super) is_in_doubt: AtomicBool,
     large_lines: Semaphore,
 }
 
@@ -62,6 +71,7 @@ impl<P: Plane + 'static> Connection<P> {
             gone: CancellationToken::new(),
             confirmed: CancellationToken::new(),
             streams: TaskTracker::new(),
+            is_in_doubt: AtomicBool::new(false),
             large_lines: Semaphore::new(limits.max_large_lines),
             limits,
             front,
@@ -76,8 +86,8 @@ impl<P: Plane + 'static> Connection<P> {
         self.confirmed.clone()
     }
 
-    /// Waits until every stream has ended and its client has had time to read what it acknowledged: a close takes
-    /// with it what lies unread, and the client would take that call for one that was not begun.
+    /// Waits until every stream has ended and its client has had time to read what it acknowledged: not every
+    /// implementation of QUIC hands over what it holds when the connection closes.
     async fn answers_read(&self) {
         self.streams.wait().await;
         tokio::time::sleep(READING).await;
@@ -115,7 +125,13 @@ impl<P: Plane + 'static> Connection<P> {
                     is_draining = true;
                     self.streams.close();
                 }
-                () = self.answers_read(), if is_draining => return Closing::Draining.close(&self.connection),
+                () = self.answers_read(), if is_draining => {
+                    let closing = match self.is_in_doubt.load(Ordering::Relaxed) {
+                        false => Closing::Draining,
+                        true => Closing::Doubt,
+                    };
+                    return closing.close(&self.connection);
+                }
                 () = sleep_until(used + self.limits.idle) => {
                     if self.streams.is_empty() {
                         return Closing::Idle(self.limits.idle).close(&self.connection);

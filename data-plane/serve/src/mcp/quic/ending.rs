@@ -22,8 +22,10 @@ pub(super) const SLOW_READER: VarInt = VarInt::from_u32(0x4);
 /// Why a connection is closed by this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// The node shuts down.
+    /// The node shuts down, and every answer of it has arrived.
     Draining,
+    /// The node shuts down, and an answer of it may not have arrived.
+    Doubt,
     /// The client opened a unidirectional stream.
     Protocol,
     /// Nothing was asked for a long time.
@@ -37,6 +39,7 @@ impl Closing {
     fn code_and_reason(self) -> (VarInt, String) {
         let (code, reason) = match self {
             Self::Draining => (0x2, "PV-QUIC-DRAINING: the node shuts down; connect again".to_owned()),
+            Self::Doubt => (0x4, "PV-QUIC-SLOW-READER: the node shuts down, and not every answer was read".to_owned()),
             Self::Protocol => (0x3, "PV-QUIC-PROTOCOL: the streams of mcp/1 are bidirectional".to_owned()),
             Self::Idle(limit) => (0x5, format!("PV-QUIC-IDLE: no stream for {} s", limit.as_secs())),
             Self::Handshake => (0x0, "the handshake took too long".to_owned()),

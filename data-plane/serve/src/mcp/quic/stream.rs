@@ -1,6 +1,9 @@
 //! One stream: a message in, what belongs to it out.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::StatusCode;
 use provost_data_pipeline::Plane;
@@ -64,7 +67,9 @@ impl<P: Plane + 'static> Connection<P> {
         }
         let _ = lines.reader().stop(CANCELLED);
         // The connection must not be closed before the client has the end of this stream.
-        let _ = timeout(self.limits.write_stall, send.stopped()).await;
+        if timeout(self.limits.write_stall, send.stopped()).await.is_err() {
+            self.is_in_doubt.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Reads what is asked and starts it.
