@@ -18,6 +18,7 @@ mod inference;
 mod kill_switch;
 mod name;
 mod openapi;
+mod package;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -49,6 +50,7 @@ pub use inference::{
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;
+pub use package::{NotSoNamed, PackageDigest, PublisherKey};
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
     ToolResilience,
