@@ -406,11 +406,7 @@ impl Plugin {
                 }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
-            Source::Builtin(_)
-            | Source::OpenApi(_)
-            | Source::Grpc(_)
-            | Source::Component(_)
-            | Source::Broken(_) => {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
                 self.execute(request, link).await
             }
         }
@@ -428,11 +424,7 @@ impl Plugin {
                 ended = upstream.listen_here(filter, request, link) => ended,
                 () = self.retired.cancelled() => Ok(()),
             },
-            Source::Builtin(_)
-            | Source::OpenApi(_)
-            | Source::Grpc(_)
-            | Source::Component(_)
-            | Source::Broken(_) => {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
                 self.listen(filter, request, link).await.map(drop)
             }
         }
@@ -442,11 +434,9 @@ impl Plugin {
     pub async fn list_here(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list_here(kind).await,
-            Source::Builtin(_)
-            | Source::OpenApi(_)
-            | Source::Grpc(_)
-            | Source::Component(_)
-            | Source::Broken(_) => self.list(kind).await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
+                self.list(kind).await
+            }
         }
     }
 
@@ -454,11 +444,7 @@ impl Plugin {
     pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.facts_here().await,
-            Source::Builtin(_)
-            | Source::OpenApi(_)
-            | Source::Grpc(_)
-            | Source::Component(_)
-            | Source::Broken(_) => {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
                 self.capabilities().await
             }
         }
@@ -472,11 +458,9 @@ impl Plugin {
     ) -> Result<Option<SharedSession>, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.session_for(owner, gone).await,
-            Source::Builtin(_)
-            | Source::OpenApi(_)
-            | Source::Grpc(_)
-            | Source::Component(_)
-            | Source::Broken(_) => Ok(None),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
+                Ok(None)
+            }
         }
     }
 
@@ -484,11 +468,9 @@ impl Plugin {
     pub fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
         match &self.source {
             Source::Mcp(upstream) => upstream.known_session(owner),
-            Source::Builtin(_)
-            | Source::OpenApi(_)
-            | Source::Grpc(_)
-            | Source::Component(_)
-            | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
+                None
+            }
         }
     }
 

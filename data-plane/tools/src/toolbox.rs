@@ -263,7 +263,9 @@ impl Toolbox {
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
-            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Grpc(_) | PluginSource::Wasm(_) => false,
+            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Grpc(_) | PluginSource::Wasm(_) => {
+                false
+            }
         };
         let plugin = PluginId { tenant: tenant.clone(), name: name.clone(), digest: spec_digest(spec) };
         Some(Kin { plugin, nodes, is_single })
@@ -332,13 +334,7 @@ impl Toolbox {
         OpenApi::new(name.as_str(), reach, origin, filter, flags, &self.deps.limits)
     }
 
-    fn grpc(
-        &self,
-        tenant: &Name,
-        name: &Name,
-        plugin: &PluginSpec,
-        spec: &GrpcPlugin,
-    ) -> Result<Grpc, UpstreamError> {
+    fn grpc(&self, tenant: &Name, name: &Name, plugin: &PluginSpec, spec: &GrpcPlugin) -> Result<Grpc, UpstreamError> {
         let headers = self.headers(tenant, &spec.headers, &spec.secret_headers)?;
         // Tokens come from servers that need not speak HTTP/2 without asking first.
         let others = self.client(spec.egress.as_deref())?;

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name,
-    OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
+    ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind,
+    Name, OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
 };
 
 /// A typed spec; the variant is the kind.

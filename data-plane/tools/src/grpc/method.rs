@@ -3,10 +3,7 @@
 //! Invariant: the last line of a tool's description names the method, so that what is approved of a definition, and what
 //! its hash covers, says what a call does.
 
-use prost_reflect::{
-    MessageDescriptor, MethodDescriptor,
-    prost_types::method_options::IdempotencyLevel,
-};
+use prost_reflect::{MessageDescriptor, MethodDescriptor, prost_types::method_options::IdempotencyLevel};
 use provost_mcp::RawJson;
 use serde_json::{Value, json};
 
@@ -67,7 +64,8 @@ pub(super) fn tool(
     }
     let mut input = of_message(&method.input(), Side::Input, work, comments)?;
     if shape(method.input().full_name()) != Shape::Object {
-        input = json!({"type": "object", "properties": {VALUE: input}, "required": [VALUE], "additionalProperties": false});
+        input =
+            json!({"type": "object", "properties": {VALUE: input}, "required": [VALUE], "additionalProperties": false});
     }
     let messages = method.is_server_streaming().then(|| bound_argument(&mut input));
     if input.to_string().len() > MAX_INPUT_BYTES {
@@ -108,7 +106,8 @@ fn bound_argument(input: &mut Value) -> String {
 fn output(method: &MethodDescriptor, work: &Work, comments: &Comments) -> Option<Value> {
     let mut schema = of_message(&method.output(), Side::Output, work, comments).ok()?;
     let definitions = schema.as_object_mut().and_then(|object| object.remove("$defs"));
-    let in_member = |member: &str, schema: Value| json!({"type": "object", "properties": {member: schema}, "required": [member]});
+    let in_member =
+        |member: &str, schema: Value| json!({"type": "object", "properties": {member: schema}, "required": [member]});
     let mut schema = match shape(method.output().full_name()) {
         _ if method.is_server_streaming() => in_member("items", json!({"type": "array", "items": schema})),
         Shape::Object => schema,

@@ -22,6 +22,8 @@ mod line;
 mod message;
 mod method;
 mod reflection;
+#[cfg(test)]
+mod samples;
 mod schema;
 mod service;
 mod status;

@@ -257,7 +257,8 @@ impl Conversion<'_> {
             parts.push("Deprecated.".to_owned());
         }
         parts.extend(self.comments.of(&field.parent_file(), field.path()));
-        if let Some(oneof) = field.containing_oneof().filter(|oneof| !oneof.is_synthetic() && oneof.fields().len() > 1) {
+        if let Some(oneof) = field.containing_oneof().filter(|oneof| !oneof.is_synthetic() && oneof.fields().len() > 1)
+        {
             let names: Vec<String> = oneof.fields().map(|field| field.json_name().to_owned()).collect();
             parts.push(format!("At most one of: {}.", names.join(", ")));
         }

@@ -196,7 +196,8 @@ mod tests {
     fn details_are_shown_as_far_as_they_are_known_and_without_secrets() {
         let redactor = Redactor::new(["s3cret"]);
         let pool = DescriptorPool::global();
-        let any = |kind: &str, value: &[u8]| Any { type_url: format!("type.googleapis.com/{kind}"), value: value.into() };
+        let any =
+            |kind: &str, value: &[u8]| Any { type_url: format!("type.googleapis.com/{kind}"), value: value.into() };
         let details = vec![
             // A duration of 7 seconds.
             any("google.protobuf.Duration", &[8, 7]),
@@ -205,7 +206,8 @@ mod tests {
         ];
         let bytes = Details { details }.encode_to_vec();
         let status = Status::read(&trailers("9", "not now", &bytes)).unwrap();
-        let expect = "FAILED_PRECONDITION: not now\ngoogle.protobuf.Duration \"7s\"\nacme.Unknown\ngoogle.protobuf.StringValue";
+        let expect =
+            "FAILED_PRECONDITION: not now\ngoogle.protobuf.Duration \"7s\"\nacme.Unknown\ngoogle.protobuf.StringValue";
         assert_eq!(status.refusal(&pool, &redactor), expect);
         let many = Details { details: vec![any("a.B", b""); 100] }.encode_to_vec();
         let status = Status::read(&trailers("9", "", &many)).unwrap();
