@@ -120,7 +120,6 @@ fn a_source_that_cannot_work_is_refused_with_its_place() {
             format!("{at}.secretHeaders.x-key.secret"),
         ),
         (json!({"url": url, "egress": {"allowHosts": ["other.example"]}}), format!("{at}.egress.allowHosts")),
-        (json!({"url": url, "secretQuery": {}}), "secretQuery".to_owned()),
     ] {
         let plugin = json!({"apiVersion": "provost/v1", "kind": "Plugin", "metadata": {"name": "x", "tenant": "acme"},
             "spec": {"source": {"grpc": source}}});
