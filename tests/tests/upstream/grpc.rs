@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use provost_tests::tickets::{
         tickets_server::Tickets,
     },
 };
-use provost_types::{CallStatus, EgressSpec, GrpcPlugin, PluginSource, SecretRef};
+use provost_types::{CallStatus, EgressSpec, GrpcPlugin, OAuthClient, PluginSource, SecretRef, UpstreamAuth};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
@@ -75,7 +78,7 @@ impl Tickets for Faulty {
             LARGE => titled("x".repeat(3 << 20)),
             code => {
                 let code = tonic::Code::from(i32::try_from(code).unwrap_or(2));
-                Err(Status::with_details(code, format!("{said} is not wanted"), vec![0x1a, 0x00].into()))
+                Err(Status::with_details(code, format!("{said} is not wanted"), vec![0x1a_u8, 0x00].into()))
             }
         }
     }
@@ -389,5 +392,40 @@ async fn what_does_not_speak_grpc_is_told_so() {
     let server = tokio::spawn(async move { axum::serve(listener, page).await.unwrap() });
     let source = GrpcPlugin { url, descriptor: Some(BASE64_STANDARD.encode(DESCRIPTORS)), ..GrpcPlugin::default() };
     assert_eq!(pv_code(&get(&of(source), ECHO).await), "PV-UPSTREAM-GARBAGE");
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_replaced_once_and_seen_by_nobody() {
+    let service = Service::start(Reflection::V1).await;
+    let given = Arc::new(AtomicUsize::new(0));
+    let counted = given.clone();
+    let tokens = axum::Router::new().fallback(move || {
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        let token = json!({"access_token": format!("access-{number}"), "token_type": "Bearer", "expires_in": 3600});
+        async move { axum::Json(token) }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let token_url = format!("http://{}/token", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, tokens).await.unwrap() });
+    let client = OAuthClient {
+        token_url: Some(token_url),
+        client_id: "gateway".to_owned(),
+        client_secret: Some(SecretRef { secret: name("client"), prefix: String::new() }),
+        ..OAuthClient::default()
+    };
+    let plugin = of(GrpcPlugin {
+        auth: Some(Box::new(UpstreamAuth::ClientCredentials(client))),
+        secret_headers: BTreeMap::new(),
+        ..service.source()
+    });
+    assert_eq!(body(&get(&plugin, ECHO).await)["structuredContent"]["title"], "Bearer [redacted]");
+    assert_eq!(service.last()["authorization"], "Bearer access-0");
+    let before = service.count();
+    assert_eq!(pv_code(&get(&plugin, 16).await), "PV-UPSTREAM-UNAUTHORIZED");
+    let sent: Vec<String> =
+        service.seen.lock().unwrap().iter().skip(before).map(|seen| seen["authorization"].clone()).collect();
+    assert_eq!(sent, ["Bearer access-0", "Bearer access-1"]);
+    assert_eq!(given.load(Ordering::SeqCst), 2);
     server.abort();
 }

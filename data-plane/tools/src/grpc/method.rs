@@ -59,7 +59,8 @@ pub(super) fn tool(
         return Err("it takes a stream of messages".to_owned());
     }
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/')) {
+    // Descriptors are others' word: a name such as `..` would lead to another place of the server.
+    if !method.parent_service().full_name().split('.').all(is_name) || !is_name(method.name()) {
         return Err("its name is no name".to_owned());
     }
     let mut input = of_message(&method.input(), Side::Input, work, comments)?;
@@ -82,6 +83,10 @@ pub(super) fn tool(
     }
     let call = Call { path, input: method.input(), output: method.output(), messages };
     Ok((Definition { name: name.to_owned(), raw: RawJson::from(definition) }, call))
+}
+
+fn is_name(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Adds the argument that says how many messages of a stream to take; its name.

@@ -161,8 +161,12 @@ impl Conversion<'_> {
         if let Some(name) = self.named.get(message.full_name()) {
             return name.clone();
         }
-        let wanted = sanitised(message.name());
-        let name = self.names.take(if wanted.is_empty() { "message" } else { &wanted });
+        let short = sanitised(message.name());
+        let name = match short.is_empty() || self.names.has(&short) {
+            // With a number at once: to try all of them for thousands of one name takes too long.
+            true => self.names.take(&format!("message_{}", self.named.len())),
+            false => self.names.take(&short),
+        };
         self.named.insert(message.full_name().to_owned(), name.clone());
         self.waiting.push_back((name.clone(), message.clone()));
         name
@@ -184,6 +188,7 @@ impl Conversion<'_> {
                 schema.insert("description".to_owned(), text.into());
             }
             let name = field.json_name().to_owned();
+            self.spend(name.len() / PART_BYTES)?;
             if self.side == Side::Input && (field.is_required() || behaviour.contains(&REQUIRED)) {
                 required.push(Value::from(name.clone()));
             }
@@ -205,14 +210,12 @@ impl Conversion<'_> {
     /// What may not be: two fields of one `oneof`.
     fn exclusive(&mut self, message: &MessageDescriptor) -> Result<Option<Value>, Fault> {
         let mut pairs = Vec::new();
-        for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
+        let is_small = |count: usize| (2..=MAX_EXCLUSIVE).contains(&count);
+        for oneof in message.oneofs().filter(|oneof| is_small(oneof.fields().len())) {
             let names: Vec<String> = oneof.fields().map(|field| field.json_name().to_owned()).collect();
-            if names.len() > MAX_EXCLUSIVE {
-                continue;
-            }
             for (at, first) in names.iter().enumerate() {
                 for second in names.iter().skip(at + 1) {
-                    self.spend(1)?;
+                    self.spend(1 + (first.len() + second.len()) / PART_BYTES)?;
                     pairs.push(json!({ "required": [first, second] }));
                 }
             }
@@ -240,7 +243,7 @@ impl Conversion<'_> {
         match kind {
             Kind::Message(message) => self.message(message, depth),
             Kind::Enum(of) => {
-                self.spend(1 + of.values().len())?;
+                self.spend(of.values().map(|value| 1 + value.name().len() / PART_BYTES).sum())?;
                 Ok(names_of(of, self.side))
             }
             other => {
