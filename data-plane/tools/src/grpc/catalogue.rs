@@ -20,6 +20,8 @@ use crate::{
 
 /// Services of gRPC itself, which become tools only if they are named.
 const OWN: [&str; 3] = ["grpc.reflection.", "grpc.health.", "grpc.channelz."];
+/// Methods that are looked at; there are no more tools than that.
+const MAX_METHODS: usize = 4_096;
 /// What is left out that the log names one by one.
 const MAX_NAMED: usize = 32;
 /// Characters of a cause in the log.
@@ -66,6 +68,7 @@ impl Catalogue {
         let (pool, mut left_out) = files.read();
         let (mut all, work, comments) = (Names::default(), Work::default(), Comments::default());
         let (mut definitions, mut calls) = (Vec::<Definition>::new(), BTreeMap::new());
+        let mut seen = 0_usize;
         // The order of files says nothing.
         let mut services: Vec<ServiceDescriptor> =
             pool.services().filter(|service| filter.takes_service(service.full_name())).collect();
@@ -74,7 +77,12 @@ impl Catalogue {
             left_out.push((lacking.clone(), "there is no such service among the descriptors".to_owned()));
         }
         for service in services {
-            for method in service.methods() {
+            if seen >= MAX_METHODS {
+                left_out.push((service.full_name().to_owned(), "there are too many methods already".to_owned()));
+                continue;
+            }
+            for method in service.methods().take(MAX_METHODS - seen) {
+                seen += 1;
                 // Before anything is left out, so that a name does not depend on what is.
                 let name = all.take(&sanitised(&format!("{}_{}", service.name(), method.name())));
                 if !filter.takes(&format!("{}/{}", service.full_name(), method.name()), &name) {

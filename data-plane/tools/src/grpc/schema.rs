@@ -260,10 +260,16 @@ impl Conversion<'_> {
             parts.push("Deprecated.".to_owned());
         }
         parts.extend(self.comments.of(&field.parent_file(), field.path()));
-        if let Some(oneof) = field.containing_oneof().filter(|oneof| !oneof.is_synthetic() && oneof.fields().len() > 1)
-        {
-            let names: Vec<String> = oneof.fields().map(|field| field.json_name().to_owned()).collect();
-            parts.push(format!("At most one of: {}.", names.join(", ")));
+        // What is optional by itself is a choice of one for protobuf.
+        match field.containing_oneof() {
+            Some(oneof) if oneof.fields().len() > MAX_EXCLUSIVE => {
+                parts.push(format!("At most one field of the choice `{}`.", oneof.name()));
+            }
+            Some(oneof) if oneof.fields().len() > 1 => {
+                let names: Vec<String> = oneof.fields().map(|field| field.json_name().to_owned()).collect();
+                parts.push(format!("At most one of: {}.", names.join(", ")));
+            }
+            _ => {}
         }
         if parts.is_empty() {
             return Ok(None);
