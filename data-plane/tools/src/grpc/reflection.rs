@@ -130,8 +130,12 @@ impl Asker<'_> {
             let mut names = Vec::new();
             for response in told {
                 if let Some(Told::Services(list)) = response.told {
-                    names.extend(list.services.into_iter().map(|service| service.name).take(MAX_SERVICES));
+                    names.extend(list.services.into_iter().map(|service| service.name));
                 }
+            }
+            if names.len() > MAX_SERVICES {
+                tracing::warn!(services = names.len(), taken = MAX_SERVICES, "a server lists too many gRPC services");
+                names.truncate(MAX_SERVICES);
             }
             return Ok((path, names));
         }
