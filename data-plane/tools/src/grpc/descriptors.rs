@@ -1,14 +1,20 @@
 //! Files of descriptors, and the pool that is made of them.
 //!
 //! Invariants: files and their bytes are bounded; a file that cannot be used costs what needs it, and nothing else; the
-//! files of protobuf itself are ours, whatever others say that they are.
+//! files of protobuf itself are ours, whatever others say that they are; no descriptor ends a task ([`caught`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use prost::Message;
-use prost_reflect::DescriptorPool;
+use prost_reflect::{
+    DescriptorPool,
+    prost_types::{DescriptorProto, FileDescriptorProto, field_descriptor_proto::Label, field_descriptor_proto::Type},
+};
 
 use crate::UpstreamError;
 
@@ -98,9 +104,11 @@ impl Files {
             }
             for name in ready {
                 let Some(file) = waiting.remove(&name) else { continue };
-                if let Err(cause) = pool.decode_file_descriptor_proto(file.bytes) {
-                    left_out.push((name, cause.to_string()));
-                }
+                let added = match is_sound(&file.bytes) {
+                    true => pool.decode_file_descriptor_proto(file.bytes).map_err(|cause| cause.to_string()),
+                    false => Err("it has a map or an enumeration that is none".to_owned()),
+                };
+                left_out.extend(added.err().map(|cause| (name, cause)));
             }
         }
         let lacks = |name| (name, "something that it imports is not there".to_owned());
@@ -109,12 +117,85 @@ impl Files {
     }
 }
 
+/// Does what others' descriptors, and messages by them, are read with; `None`: it panicked. The reader takes it for
+/// granted that a compiler wrote the descriptors, which nobody knows of those that a server gives.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // What it worked on is dropped with it, or was only looked at.
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+/// Whether maps and enumerations of a file are what they have to be: the reader looks at their parts unseen.
+fn is_sound(file: &Bytes) -> bool {
+    FileDescriptorProto::decode(file.clone()).is_ok_and(|file| {
+        file.enum_type.iter().all(|of| !of.value.is_empty()) && file.message_type.iter().all(is_sound_message)
+    })
+}
+
+fn is_sound_message(message: &DescriptorProto) -> bool {
+    let is_map = message.options.as_ref().is_some_and(|options| options.map_entry());
+    (!is_map || is_entry(message))
+        && message.enum_type.iter().all(|of| !of.value.is_empty())
+        && message.nested_type.iter().all(is_sound_message)
+}
+
+/// Whether a message is an entry of a map: a key that JSON has, and one value.
+fn is_entry(message: &DescriptorProto) -> bool {
+    let [key, value] = &message.field[..] else { return false };
+    let no_key = [Type::Double, Type::Float, Type::Bytes, Type::Message, Type::Enum, Type::Group];
+    (key.number(), value.number()) == (1, 2)
+        && key.r#type.is_some()
+        && !no_key.contains(&key.r#type())
+        && [key, value].iter().all(|field| field.label() != Label::Repeated)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use prost_reflect::prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+    use prost_reflect::prost_types::{EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions};
 
     use super::*;
+
+    #[test]
+    fn what_no_compiler_writes_is_left_out() {
+        let field = |name: &str, number: i32, of: Type| FieldDescriptorProto {
+            name: Some(name.to_owned()),
+            number: Some(number),
+            r#type: Some(of.into()),
+            label: Some(Label::Optional.into()),
+            ..Default::default()
+        };
+        let map = |fields: Vec<FieldDescriptorProto>| {
+            let options = MessageOptions { map_entry: Some(true), ..Default::default() };
+            let entry = DescriptorProto {
+                name: Some("E".to_owned()),
+                field: fields,
+                options: Some(options),
+                ..Default::default()
+            };
+            let mut whole = file("m.proto", &[], "M");
+            whole.message_type.extend([entry]);
+            whole
+        };
+        let (key, value) = (field("key", 1, Type::String), field("value", 2, Type::Bool));
+        let repeated = FieldDescriptorProto { label: Some(Label::Repeated.into()), ..value.clone() };
+        let mut no_values = file("m.proto", &[], "M");
+        no_values.enum_type.push(EnumDescriptorProto { name: Some("N".to_owned()), ..Default::default() });
+        for (case, whole, expect) in [
+            ("good", map(vec![key.clone(), value.clone()]), true),
+            ("empty", map(Vec::new()), false),
+            ("no value", map(vec![key.clone()]), false),
+            ("a key of fractions", map(vec![field("key", 1, Type::Double), value.clone()]), false),
+            ("many values", map(vec![key.clone(), repeated]), false),
+            ("other numbers", map(vec![key, field("value", 3, Type::Bool)]), false),
+            ("an enumeration of nothing", no_values, false),
+        ] {
+            let mut files = Files::default();
+            files.add(whole.encode_to_vec().into()).unwrap();
+            let (pool, left_out) = files.read();
+            assert_eq!((pool.get_message_by_name("M").is_some(), left_out.is_empty()), (expect, expect), "{case}");
+        }
+        assert_eq!(caught(|| 7), Some(7));
+    }
 
     fn file(name: &str, imports: &[&str], message: &str) -> FileDescriptorProto {
         FileDescriptorProto {

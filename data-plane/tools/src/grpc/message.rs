@@ -1,19 +1,27 @@
 //! Arguments as a message, and messages as JSON (the JSON mapping of proto3).
 //!
-//! Invariants: no error repeats a value of the caller's; what a message becomes as JSON has a bound, however small it was.
+//! Invariants: no error repeats a value of the caller's; what a message becomes as JSON has a bound, however small it was,
+//! and so has its nesting: messages within an `Any` are counted too, which nobody else does.
 
 use std::io;
 
 use bytes::Bytes;
 use prost::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, ReflectMessage, SerializeOptions, Value,
+};
 use provost_mcp::{RawJson, RawObject};
 
-use super::method::{Call, DEFAULT_MESSAGES, MAX_MESSAGES, VALUE};
+use super::{
+    descriptors::caught,
+    method::{Call, DEFAULT_MESSAGES, MAX_MESSAGES, VALUE},
+};
 use crate::UpstreamError;
 
 /// Room for readers and writers that descend with what they read: a hundred levels.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
+/// Messages within messages.
+const MAX_LEVELS: usize = 100;
 /// Bytes of a detail of a status as JSON.
 const MAX_DETAIL_BYTES: usize = 16 * 1024;
 
@@ -32,14 +40,20 @@ pub(super) fn written(call: &Call, arguments: &RawObject) -> Result<(Bytes, usiz
         true => arguments.clone().finish(),
         false => arguments.get(VALUE).ok_or_else(|| refused(VALUE, "it is missing"))?,
     };
-    match stacker::grow(STACK_BYTES, || read(&call.input, &json).map(|message| message.encode_to_vec())) {
-        Some(message) => Ok((message.into(), messages)),
-        None => Err(at_fault(call, &arguments)),
+    let encoded = || read(&call.input, &json).map(|message| message.encode_to_vec());
+    match stacker::grow(STACK_BYTES, || caught(encoded)) {
+        Some(Some(message)) => Ok((message.into(), messages)),
+        Some(None) => Err(at_fault(call, &arguments)),
+        None => Err(unusable(&call.input)),
     }
 }
 
 fn refused(name: &str, cause: &str) -> UpstreamError {
     UpstreamError::GrpcArgument { name: name.to_owned(), cause: cause.to_owned() }
+}
+
+fn unusable(descriptor: &MessageDescriptor) -> UpstreamError {
+    UpstreamError::Garbage(format!("its descriptor of {} cannot be used", descriptor.full_name()))
 }
 
 /// `None`: it is no such message. Why not is in words that hold the value.
@@ -60,7 +74,7 @@ fn at_fault(call: &Call, arguments: &RawObject) -> UpstreamError {
         let mut alone = RawObject::new();
         alone.set(&name, value);
         let alone = alone.finish();
-        if stacker::grow(STACK_BYTES, || read(&call.input, &alone)).is_none() {
+        if stacker::grow(STACK_BYTES, || caught(|| read(&call.input, &alone))).flatten().is_none() {
             return refused(&name, &format!("it has no form in a {}", call.input.full_name()));
         }
     }
@@ -70,19 +84,56 @@ fn at_fault(call: &Call, arguments: &RawObject) -> UpstreamError {
 
 /// A message as JSON, fields without a value included where the mapping has a default for them.
 pub(super) fn json(descriptor: &MessageDescriptor, bytes: &[u8], max_bytes: usize) -> Result<Vec<u8>, UpstreamError> {
-    stacker::grow(STACK_BYTES, || {
-        let message = DynamicMessage::decode(descriptor.clone(), bytes)
-            .map_err(|_| UpstreamError::Garbage(format!("it is no {}", descriptor.full_name())))?;
-        let mut room = Room { bytes: Vec::new(), left: max_bytes, is_full: false };
-        let options = SerializeOptions::new().skip_default_fields(false);
-        let done = message.serialize_with_options(&mut serde_json::Serializer::new(&mut room), &options);
-        match done {
-            Ok(()) => Ok(room.bytes),
-            Err(_) if room.is_full => Err(UpstreamError::TooLarge(max_bytes)),
-            // A time out of range, or an `Any` of a message that the descriptors do not know.
-            Err(_) => Err(UpstreamError::Garbage(format!("a {} of it has no form as JSON", descriptor.full_name()))),
-        }
-    })
+    let json = stacker::grow(STACK_BYTES, || caught(|| json_here(descriptor, bytes, max_bytes)));
+    json.unwrap_or_else(|| Err(unusable(descriptor)))
+}
+
+fn json_here(descriptor: &MessageDescriptor, bytes: &[u8], max_bytes: usize) -> Result<Vec<u8>, UpstreamError> {
+    let message = DynamicMessage::decode(descriptor.clone(), bytes)
+        .map_err(|_| UpstreamError::Garbage(format!("it is no {}", descriptor.full_name())))?;
+    if !is_within(&message, MAX_LEVELS) {
+        return Err(UpstreamError::Garbage("its messages are nested too deep".to_owned()));
+    }
+    let mut room = Room { bytes: Vec::new(), left: max_bytes, is_full: false };
+    let options = SerializeOptions::new().skip_default_fields(false);
+    let done = message.serialize_with_options(&mut serde_json::Serializer::new(&mut room), &options);
+    match done {
+        Ok(()) => Ok(room.bytes),
+        Err(_) if room.is_full => Err(UpstreamError::TooLarge(max_bytes)),
+        // A time out of range, or an `Any` of a message that the descriptors do not know.
+        Err(_) => Err(UpstreamError::Garbage(format!("a {} of it has no form as JSON", descriptor.full_name()))),
+    }
+}
+
+/// Whether a message has at most so many levels. Protobuf's own bound begins anew in each `Any`.
+fn is_within(message: &DynamicMessage, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return false };
+    if let Some(packed) = packed(message) {
+        return is_within(&packed, levels);
+    }
+    let fields = message.fields().map(|(_, value)| value);
+    fields.chain(message.extensions().map(|(_, value)| value)).all(|value| is_value_within(value, levels))
+}
+
+fn is_value_within(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Message(message) => is_within(message, levels),
+        Value::List(values) => values.iter().all(|value| is_value_within(value, levels)),
+        Value::Map(values) => values.values().all(|value| is_value_within(value, levels)),
+        _ => true,
+    }
+}
+
+/// What is in an `Any`, if it is one of a message that is known.
+fn packed(message: &DynamicMessage) -> Option<DynamicMessage> {
+    let descriptor = message.descriptor();
+    if descriptor.full_name() != "google.protobuf.Any" {
+        return None;
+    }
+    let (kind, bytes) = (message.get_field_by_name("type_url")?, message.get_field_by_name("value")?);
+    let kind = kind.as_str()?.rsplit('/').next().unwrap_or_default();
+    let packed = descriptor.parent_pool().get_message_by_name(kind)?;
+    DynamicMessage::decode(packed, &bytes.as_bytes()?[..]).ok()
 }
 
 /// A message of a type that is found by name, as JSON; `None`: there is no such type, or it is no such message.

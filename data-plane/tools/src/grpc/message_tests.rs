@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use prost_reflect::prost_types::Any;
 use serde_json::{Value, json};
 
 use super::{super::samples::pool, *};
@@ -128,4 +129,15 @@ fn an_answer_has_bounds_and_a_form() {
         deep = outer;
     }
     assert!(matches!(json(&call.output, &deep, 1 << 20), Err(UpstreamError::Garbage(_))));
+    // The same by `Any`, of which each is bytes to the one around it.
+    let any = pool(SOURCE).get_message_by_name("google.protobuf.Any").unwrap();
+    let mut deep = Vec::new();
+    for _ in 0..20_000 {
+        let around = Any { type_url: "/google.protobuf.Any".to_owned(), value: std::mem::take(&mut deep) };
+        deep = around.encode_to_vec();
+        if deep.len() > 200_000 {
+            break;
+        }
+    }
+    assert!(matches!(json(&any, &deep, 1 << 20), Err(UpstreamError::Garbage(_))));
 }

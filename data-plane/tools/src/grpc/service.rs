@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     catalogue::{Catalogue, Filter},
-    descriptors::Files,
+    descriptors::{Files, caught},
     frame,
     line::{Answer, Asked, Line, Take},
     message,
@@ -39,6 +39,8 @@ const MAX_ANSWER_BYTES: usize = 2 * 1024 * 1024;
 const MAX_DEPTH: u32 = 100;
 /// How long descriptors that were asked for are used before they are asked for again.
 const DESCRIPTOR_TTL: Duration = Duration::from_secs(300);
+/// What is said of descriptors that no compiler wrote.
+const UNUSABLE: &str = "its descriptors cannot be used";
 /// What is said beside messages of a stream that may have more.
 const MORE_MESSAGES: &str = "The stream may have more messages; it was ended here.";
 
@@ -78,7 +80,8 @@ impl Grpc {
             Some(text) => {
                 let files = Files::of_base64(text);
                 let files = files.map_err(|cause| UpstreamError::Config(format!("the descriptor: {cause}")))?;
-                let catalogue = Catalogue::read(files, &filter, limits.max_definitions);
+                let catalogue = caught(|| Catalogue::read(files, &filter, limits.max_definitions));
+                let catalogue = catalogue.ok_or_else(|| UpstreamError::Config(UNUSABLE.to_owned()))?;
                 catalogue.log(plugin);
                 Source::Inline(catalogue)
             }
@@ -135,7 +138,8 @@ impl Grpc {
             }
             files => files?,
         };
-        let catalogue = Catalogue::read(files, filter, self.limits.max_definitions);
+        let catalogue = caught(|| Catalogue::read(files, filter, self.limits.max_definitions));
+        let catalogue = catalogue.ok_or_else(|| UpstreamError::Garbage(UNUSABLE.to_owned()))?;
         catalogue.log(&self.plugin);
         Ok(catalogue)
     }
