@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{super::samples::files, *};
+use super::*;
+use crate::grpc::samples::files;
 
 const SOURCE: &str = r#"
 syntax = "proto3"; package shop.v1;

@@ -3,7 +3,8 @@
 use prost_reflect::prost_types::Any;
 use serde_json::{Value, json};
 
-use super::{super::samples::pool, *};
+use super::*;
+use crate::grpc::samples::pool;
 
 const SOURCE: &str = r#"
 syntax = "proto3"; package m;

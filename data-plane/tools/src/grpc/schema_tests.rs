@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use super::{super::samples::pool, *};
+use super::*;
+use crate::grpc::samples::pool;
 
 /// The schema of the message `M` of a file.
 fn schema(body: &str, side: Side) -> Result<Value, String> {
