@@ -1,3 +1,4 @@
 //! Black-box tests of the binary and the fixtures they use.
 
 pub mod everything;
+pub mod tickets;

@@ -105,6 +105,7 @@ pub fn summary(resource: &Resource) -> String {
             PluginSource::OpenApi(api) => {
                 format!("OpenAPI, {}", api.server_url().or(api.document_url.as_deref()).unwrap_or_default())
             }
+            PluginSource::Grpc(grpc) => format!("gRPC, {}", grpc.url),
         },
         Spec::Secret(s) => match &s.sealed {
             Some(sealed) => format!("value set (version {})", sealed.version),

@@ -14,6 +14,7 @@ mod cluster;
 mod command;
 mod connections;
 mod fields;
+mod grpc;
 mod guards;
 mod history;
 mod identity;

@@ -64,6 +64,11 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
                     sibling(format!("{field}.secret"), Kind::Secret, &reference.secret);
                 }
             }
+            PluginSource::Grpc(grpc) => {
+                for (field, reference) in Reached::from(&**grpc).secrets() {
+                    sibling(format!("{field}.secret"), Kind::Secret, &reference.secret);
+                }
+            }
             PluginSource::McpStdio(stdio) => {
                 for (variable, reference) in &stdio.secret_env {
                     let field = format!("spec.source.mcp-stdio.secretEnv.{variable}.secret");

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use provost_types::{
-    EgressSpec, HostPattern, HttpPlugin, OAuthClient, OpenApiPlugin, PrivateRange, SecretRef, UpstreamAuth,
+    EgressSpec, GrpcPlugin, HostPattern, HttpPlugin, OAuthClient, OpenApiPlugin, PrivateRange, SecretRef, UpstreamAuth,
 };
 use url::Url;
 
@@ -15,6 +15,8 @@ use crate::fields::Check;
 
 const MCP_HTTP: &str = "spec.source.mcp-http";
 const OPENAPI: &str = "spec.source.openapi";
+/// gRPC has no query to put a secret in.
+static NO_QUERY: BTreeMap<String, SecretRef> = BTreeMap::new();
 /// Hosts, or ranges, of one plugin.
 const MAX_EGRESS: usize = 64;
 /// Endpoints beside the first one of one plugin.
@@ -60,6 +62,20 @@ impl<'a> From<&'a OpenApiPlugin> for Reached<'a> {
             secret_query: &api.secret_query,
             auth: api.auth.as_deref(),
             egress: api.egress.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a GrpcPlugin> for Reached<'a> {
+    fn from(grpc: &'a GrpcPlugin) -> Self {
+        Self {
+            base: crate::grpc::BASE,
+            urls: vec![&grpc.url],
+            headers: &grpc.headers,
+            secret_headers: &grpc.secret_headers,
+            secret_query: &NO_QUERY,
+            auth: grpc.auth.as_deref(),
+            egress: grpc.egress.as_deref(),
         }
     }
 }

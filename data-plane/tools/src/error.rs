@@ -10,6 +10,9 @@ pub enum UpstreamError {
     /// No connection, or it broke before anything was sent.
     #[error("cannot reach the upstream: {0}; check that it runs and that its address is right")]
     Unreachable(String),
+    /// It was reached, and says that it is not there for calls now (gRPC's `UNAVAILABLE`).
+    #[error("the upstream says that it is not available: {0}; try again, or check that it runs as it should")]
+    Unavailable(String),
     /// The address may not be used.
     #[error(
         "the upstream's address is refused: {0}; use https to a public address, or loopback, or let the plugin and the node allow it"
@@ -105,6 +108,14 @@ pub enum UpstreamError {
         /// What is wrong with it; never the value.
         cause: String,
     },
+    /// An argument that the message of a gRPC method cannot carry, whatever its schema says. It is not sent.
+    #[error("the argument `{name}` cannot be sent: {cause}; give another value")]
+    GrpcArgument {
+        /// The argument.
+        name: String,
+        /// What is wrong with it; never the value.
+        cause: String,
+    },
     /// The upstream's own error.
     #[error("the upstream answered error {}: {}", .0.code, .0.message)]
     Rpc(RpcError),
@@ -117,7 +128,7 @@ impl UpstreamError {
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => "PV-UPSTREAM-UNREACHABLE",
+            Self::Unreachable(_) | Self::Unavailable(_) => "PV-UPSTREAM-UNREACHABLE",
             Self::Egress(_) => "PV-UPSTREAM-ADDRESS-REFUSED",
             Self::Unauthorized(_) => "PV-UPSTREAM-UNAUTHORIZED",
             Self::Token(_) | Self::Grant(_) => "PV-UPSTREAM-TOKEN",
@@ -135,6 +146,7 @@ impl UpstreamError {
             Self::Config(_) => "PV-UPSTREAM-CONFIG",
             Self::Unsupported(_) => "PV-UPSTREAM-UNSUPPORTED",
             Self::Argument { .. } => "PV-OPENAPI-ARGUMENT",
+            Self::GrpcArgument { .. } => "PV-GRPC-ARGUMENT",
             Self::Rpc(_) => "PV-UPSTREAM-ERROR",
         }
     }
@@ -146,7 +158,7 @@ impl UpstreamError {
             Self::Deadline | Self::Late { .. } => RpcError::DEADLINE_EXCEEDED,
             Self::Busy(_) | Self::Crowded { .. } => RpcError::LIMIT_EXCEEDED,
             Self::Unsupported(_) => RpcError::METHOD_NOT_FOUND,
-            Self::Argument { .. } => RpcError::INVALID_PARAMS,
+            Self::Argument { .. } | Self::GrpcArgument { .. } => RpcError::INVALID_PARAMS,
             _ => RpcError::UPSTREAM_FAILED,
         };
         let mut error = RpcError::with_code(number, self.code(), format!("plugin `{plugin}`: {self}"));

@@ -1,5 +1,5 @@
-//! Executors: upstream MCP servers over HTTP and stdio, services with an OpenAPI document, WebAssembly components, and
-//! the built-ins.
+//! Executors: upstream MCP servers over HTTP and stdio, services with an OpenAPI document, gRPC services, WebAssembly
+//! components, and the built-ins.
 //!
 //! Purpose: everything behind a plugin's name. A [`Toolbox`] keeps the [`Plugin`]s of all tenants
 //! in step with the snapshot; a plugin lists its definitions byte for byte and executes operations
@@ -17,6 +17,7 @@ mod definition;
 mod documents;
 pub mod egress;
 mod error;
+mod grpc;
 mod limits;
 mod lint;
 pub mod names;

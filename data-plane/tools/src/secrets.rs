@@ -12,6 +12,7 @@ pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
     let mut names: Vec<Name> = match &spec.source {
         PluginSource::McpHttp(http) => of_http([&http.secret_headers, &http.secret_query], http.auth.as_deref()),
         PluginSource::OpenApi(api) => of_http([&api.secret_headers, &api.secret_query], api.auth.as_deref()),
+        PluginSource::Grpc(grpc) => of_http([&grpc.secret_headers, &BTreeMap::new()], grpc.auth.as_deref()),
         PluginSource::McpStdio(stdio) => stdio.secret_env.values().map(|r| r.secret.clone()).collect(),
         PluginSource::Builtin(builtin) => builtin
             .config
@@ -31,6 +32,7 @@ pub fn acts_for_users(spec: &PluginSpec) -> bool {
     match &spec.source {
         PluginSource::McpHttp(http) => matches!(http.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
         PluginSource::OpenApi(api) => matches!(api.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
+        PluginSource::Grpc(grpc) => matches!(grpc.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
         PluginSource::McpStdio(_) | PluginSource::Builtin(_) | PluginSource::Wasm(_) => false,
     }
 }

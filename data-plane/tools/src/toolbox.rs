@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, GrpcPlugin, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
     OpenApiPlugin, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot,
     Spec, StdioPlugin, UpstreamAuth, WasmPlugin,
 };
@@ -24,6 +24,7 @@ use crate::{
     component::{Component, Credential, Door, Engines, Parts},
     connections::{Connections, OwnConnection},
     egress::{EgressClient, EgressRule},
+    grpc::{self, Grpc},
     oauth::{AuthorityTold, Authorizer, ClientIdentity, For, SigningKey},
     openapi::{Filter, OpenApi, Origin, Reach},
     plugin::Identity,
@@ -247,6 +248,7 @@ impl Toolbox {
                 component.map(|c| Plugin::component(id(), c, before))
             }
             PluginSource::OpenApi(api) => self.openapi(tenant, name, spec, api).map(|api| Plugin::openapi(id(), api)),
+            PluginSource::Grpc(grpc) => self.grpc(tenant, name, spec, grpc).map(|grpc| Plugin::grpc(id(), grpc)),
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
     }
@@ -261,7 +263,9 @@ impl Toolbox {
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
-            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Wasm(_) => false,
+            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Grpc(_) | PluginSource::Wasm(_) => {
+                false
+            }
         };
         let plugin = PluginId { tenant: tenant.clone(), name: name.clone(), digest: spec_digest(spec) };
         Some(Kin { plugin, nodes, is_single })
@@ -328,6 +332,24 @@ impl Toolbox {
         let reach = Reach { client, server, headers, query, auth, redactor };
         let flags = (spec.server.is_some(), spec.hide_output_schemas);
         OpenApi::new(name.as_str(), reach, origin, filter, flags, &self.deps.limits)
+    }
+
+    fn grpc(&self, tenant: &Name, name: &Name, plugin: &PluginSpec, spec: &GrpcPlugin) -> Result<Grpc, UpstreamError> {
+        let headers = self.headers(tenant, &spec.headers, &spec.secret_headers)?;
+        // Tokens come from servers that need not speak HTTP/2 without asking first.
+        let others = self.client(spec.egress.as_deref())?;
+        let redactor = self.redactor(tenant, plugin);
+        let auth = self.authorizer(spec.auth.as_deref(), (tenant, name, &spec.url), &others, &redactor)?;
+        let client = self.http2_client(spec.egress.as_deref(), None)?;
+        let server = client.check(&spec.url)?;
+        let line = grpc::Line::new(client, server, headers);
+        let filter = grpc::Filter {
+            services: spec.services.clone(),
+            include: spec.include.clone(),
+            exclude: spec.exclude.clone(),
+            hide_output_schemas: spec.hide_output_schemas,
+        };
+        Grpc::new(name.as_str(), (line, auth, redactor), spec.descriptor.as_deref(), filter, &self.deps.limits)
     }
 
     /// The headers that a plugin gives to each of its requests.

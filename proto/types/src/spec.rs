@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConnectionSpec, DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name,
-    OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
+    ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind,
+    Name, OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
 };
 
 /// A typed spec; the variant is the kind.
@@ -78,6 +78,7 @@ impl PluginSpec {
             PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
             PluginSource::OpenApi(_) | PluginSource::Wasm(_) => 4,
+            PluginSource::Grpc(_) => 5,
         };
         let around = match &self.resilience {
             Some(resilience) if resilience.outliers.is_some() => 3,
@@ -336,6 +337,8 @@ pub enum PluginSource {
     /// An HTTP service that an OpenAPI document describes.
     #[serde(rename = "openapi")]
     OpenApi(Box<OpenApiPlugin>),
+    /// gRPC services, by their descriptors or by server reflection.
+    Grpc(Box<GrpcPlugin>),
 }
 
 /// A source of tools, prompts and resources. Clients see them as `plugin.tool`.
@@ -581,6 +584,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
             (r#"{"Plugin":{"source":{"openapi":{"document":{"openapi":"3.1.0"}}}}}"#, 4),
+            (r#"{"Plugin":{"source":{"grpc":{"url":"https://a.example"}}}}"#, 5),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
             (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),

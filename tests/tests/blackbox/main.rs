@@ -20,6 +20,7 @@ mod crash;
 mod endpoints;
 mod files;
 mod governance;
+mod grpc;
 mod guard_external;
 mod guard_tokens;
 mod guards;

@@ -173,7 +173,7 @@ fn start(service: &Service) -> Dev {
     dev
 }
 
-fn apply(dev: &Dev, document: &str) {
+pub fn apply(dev: &Dev, document: &str) {
     let file = dev.data.join("plugin.yaml");
     std::fs::write(&file, document).unwrap();
     let applied = dev.cli(&["apply", "-f", file.to_str().unwrap()]);
@@ -181,7 +181,7 @@ fn apply(dev: &Dev, document: &str) {
 }
 
 /// All tools of a plugin, page by page.
-fn tools(dev: &Dev, plugin: &str) -> Vec<Value> {
+pub fn tools(dev: &Dev, plugin: &str) -> Vec<Value> {
     let (url, mut all, mut cursor) = (format!("{}/{plugin}", dev.mcp()), Vec::new(), Value::Null);
     loop {
         let params = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };

@@ -8,6 +8,7 @@ mod broken_stdio;
 mod credentials;
 mod endpoints;
 mod eras;
+mod grpc;
 mod listening;
 mod lists;
 mod npm_everything;

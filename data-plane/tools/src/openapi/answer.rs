@@ -173,7 +173,7 @@ impl Content {
 }
 
 /// What MCP takes as a structured result: an object.
-fn as_object(json: RawJson) -> RawJson {
+pub(crate) fn as_object(json: RawJson) -> RawJson {
     if json.is_object() {
         return json;
     }
@@ -184,7 +184,7 @@ fn as_object(json: RawJson) -> RawJson {
 }
 
 /// A refusal as the result of a tool.
-pub(super) fn refusal(text: &str) -> RawJson {
+pub(crate) fn refusal(text: &str) -> RawJson {
     RawJson::from(json!({"content": [{"type": "text", "text": text}], "isError": true}))
 }
 

@@ -42,7 +42,8 @@ impl Filter {
     }
 }
 
-fn fits(pattern: &str, text: &str) -> bool {
+/// Whether a pattern, which a `*` may end, is one of this text.
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => text.starts_with(prefix),
         None => pattern == text,

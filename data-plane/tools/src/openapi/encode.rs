@@ -28,7 +28,7 @@ pub(super) fn percent(text: &str) -> String {
 }
 
 /// Undoes percent-encoding; what is none stays.
-pub(super) fn percent_decode(text: &str) -> String {
+pub(crate) fn percent_decode(text: &str) -> String {
     let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
     while let Some(b) = bytes.get(at) {

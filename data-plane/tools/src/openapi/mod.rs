@@ -28,5 +28,10 @@ mod request;
 mod schema;
 mod service;
 
-pub(crate) use catalogue::Filter;
+pub(crate) use answer::{as_object, refusal};
+pub(crate) use catalogue::{Filter, fits};
+pub(crate) use encode::percent_decode;
+pub(crate) use names::{Names, sanitised};
+pub(crate) use request::arguments;
+pub(crate) use schema::bounded;
 pub(crate) use service::{OpenApi, Origin, Reach};

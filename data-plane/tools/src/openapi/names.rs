@@ -13,7 +13,7 @@ pub(super) fn of_operation(id: Option<&str>, method: &str, path: &str) -> String
 }
 
 /// Letters, digits, `_`, `-` and `.` stay; runs of others become one `_`, and none at the ends.
-pub(super) fn sanitised(text: &str) -> String {
+pub(crate) fn sanitised(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {
         if name.len() >= MAX_NAME_CHARS {
@@ -30,16 +30,16 @@ pub(super) fn sanitised(text: &str) -> String {
 
 /// Names that are given already.
 #[derive(Default)]
-pub(super) struct Names(HashSet<String>);
+pub(crate) struct Names(HashSet<String>);
 
 impl Names {
     /// Whether the name is given already.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains(name)
     }
 
     /// The name, or the same with the first number that makes it another.
-    pub(super) fn take(&mut self, wanted: &str) -> String {
+    pub(crate) fn take(&mut self, wanted: &str) -> String {
         if self.0.insert(wanted.to_owned()) {
             return wanted.to_owned();
         }

@@ -147,7 +147,7 @@ fn is_dots(segment: &str) -> bool {
 }
 
 /// The arguments of a call: the object itself.
-pub(super) fn arguments(params: &RawJson) -> Result<RawObject, UpstreamError> {
+pub(crate) fn arguments(params: &RawJson) -> Result<RawObject, UpstreamError> {
     match RawObject::parse(params)?.get("arguments") {
         Some(raw) => Ok(RawObject::parse(&raw)?),
         None => Ok(RawObject::new()),

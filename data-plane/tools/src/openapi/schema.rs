@@ -373,7 +373,7 @@ fn is_type(value: &Value) -> bool {
 }
 
 /// A description with at most so many characters.
-pub(super) fn bounded(text: &str, max_chars: usize) -> String {
+pub(crate) fn bounded(text: &str, max_chars: usize) -> String {
     let text = text.trim();
     match text.char_indices().nth(max_chars) {
         None => text.to_owned(),

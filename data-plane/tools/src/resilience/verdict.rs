@@ -23,7 +23,10 @@ pub(crate) fn verdict(outcome: &Result<Execution, UpstreamError>, in_policy_time
 /// What a failure says.
 pub(crate) fn of_failure(cause: &UpstreamError, in_policy_time: bool) -> Verdict {
     match cause {
-        UpstreamError::Unreachable(_) | UpstreamError::Died(_) | UpstreamError::NotRunning(_) => Verdict::Bad,
+        UpstreamError::Unreachable(_)
+        | UpstreamError::Unavailable(_)
+        | UpstreamError::Died(_)
+        | UpstreamError::NotRunning(_) => Verdict::Bad,
         UpstreamError::Http { status, .. } if *status >= 500 => Verdict::Bad,
         UpstreamError::Deadline if in_policy_time => Verdict::Bad,
         // It answered, if not what was hoped for.
@@ -43,7 +46,8 @@ pub(crate) fn retry_on(cause: &UpstreamError) -> Option<RetryOn> {
     match cause {
         UpstreamError::Unreachable(_) | UpstreamError::NotRunning(_) => Some(RetryOn::NotSent),
         UpstreamError::Died(_) => Some(RetryOn::ConnectionLost),
-        UpstreamError::Http { status: 502..=504, .. } => Some(RetryOn::Unavailable),
+        // Whether it has begun with the call is not said.
+        UpstreamError::Http { status: 502..=504, .. } | UpstreamError::Unavailable(_) => Some(RetryOn::Unavailable),
         _ => None,
     }
 }
@@ -89,6 +93,7 @@ mod tests {
         vec![
             (UpstreamError::Unreachable(String::new()), Verdict::Bad, Some(RetryOn::NotSent)),
             (UpstreamError::NotRunning(String::new()), Verdict::Bad, Some(RetryOn::NotSent)),
+            (UpstreamError::Unavailable(String::new()), Verdict::Bad, Some(RetryOn::Unavailable)),
             (UpstreamError::Died(String::new()), Verdict::Bad, Some(RetryOn::ConnectionLost)),
             (http(500), Verdict::Bad, None),
             (http(502), Verdict::Bad, Some(RetryOn::Unavailable)),
