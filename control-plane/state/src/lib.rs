@@ -17,6 +17,7 @@ mod fields;
 mod guards;
 mod history;
 mod identity;
+mod isolation;
 mod key_ring;
 mod kill_switches;
 mod ledger;

@@ -15,6 +15,7 @@ mod egress;
 mod guard;
 mod identity;
 mod inference;
+mod isolation;
 mod kill_switch;
 mod name;
 mod openapi;
@@ -47,6 +48,7 @@ pub use inference::{
     ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference, InferenceError,
     InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
 };
+pub use isolation::{IsolatedNetwork, IsolationSpec};
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;

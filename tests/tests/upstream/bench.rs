@@ -70,6 +70,7 @@ pub fn toolbox_among(limits: Limits, siblings: Option<Arc<dyn Siblings>>) -> Arc
         inference: Arc::new(NoModels),
         data_dir: PathBuf::from("/nonexistent"),
         limits,
+        launcher: None,
     })
 }
 
@@ -113,6 +114,7 @@ pub fn stdio_spec(command: &str, args: &[&str], era: Era) -> PluginSpec {
         cwd: None,
         era,
         instances: Default::default(),
+        isolation: None,
     }))
 }
 

@@ -23,7 +23,11 @@ pub(crate) fn verdict(outcome: &Result<Execution, UpstreamError>, in_policy_time
 /// What a failure says.
 pub(crate) fn of_failure(cause: &UpstreamError, in_policy_time: bool) -> Verdict {
     match cause {
-        UpstreamError::Unreachable(_) | UpstreamError::Died(_) | UpstreamError::NotRunning(_) => Verdict::Bad,
+        UpstreamError::Unreachable(_)
+        | UpstreamError::Died(_)
+        | UpstreamError::NotRunning(_)
+        | UpstreamError::Isolation(_)
+        | UpstreamError::Outgrown(_) => Verdict::Bad,
         UpstreamError::Http { status, .. } if *status >= 500 => Verdict::Bad,
         UpstreamError::Deadline if in_policy_time => Verdict::Bad,
         // It answered, if not what was hoped for.
@@ -42,7 +46,7 @@ pub(crate) fn of_failure(cause: &UpstreamError, in_policy_time: bool) -> Verdict
 pub(crate) fn retry_on(cause: &UpstreamError) -> Option<RetryOn> {
     match cause {
         UpstreamError::Unreachable(_) | UpstreamError::NotRunning(_) => Some(RetryOn::NotSent),
-        UpstreamError::Died(_) => Some(RetryOn::ConnectionLost),
+        UpstreamError::Died(_) | UpstreamError::Outgrown(_) => Some(RetryOn::ConnectionLost),
         UpstreamError::Http { status: 502..=504, .. } => Some(RetryOn::Unavailable),
         _ => None,
     }
