@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use provost_control_state::{Draft, Event, HistoryEntry, State};
 use provost_types::{
-    ApiKeySpec, DefinitionPolicy, Kind, Metadata, Name, PluginSource, PluginSpec, Resource, ResourceKey, Revision, SecretSpec, Spec,
+    ApiKeySpec, DefinitionPolicy, Kind, Metadata, Name, PluginSource, PluginSpec, Resource, ResourceKey, Revision,
+    SecretSpec, Spec,
 };
 use secrecy::SecretString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

@@ -47,5 +47,8 @@ fn is_folder(text: &str) -> bool {
     let mut parts = path.components();
     let from_root = parts.next() == Some(Component::RootDir);
     let mut below = parts.peekable();
-    from_root && below.peek().is_some() && below.all(|part| matches!(part, Component::Normal(_))) && !text.contains('\0')
+    from_root
+        && below.peek().is_some()
+        && below.all(|part| matches!(part, Component::Normal(_)))
+        && !text.contains('\0')
 }

@@ -424,7 +424,11 @@ fn good_resources_are_taken() {
         acme("Plugin", "x", json!({"source": {"mcp-http": {"url": "http://127.0.0.1:3000/mcp"}}})),
         acme("Plugin", "x", json!({"source": {"mcp-http": {"url": "http://[::1]:3000/mcp"}}})),
         acme("Plugin", "x", json!({"source": {"mcp-stdio": {"command": "npx", "args": ["-y", "x"]}}})),
-        acme("Plugin", "y", json!({"source": {"mcp-stdio": {"command": "a", "isolation": {"network": "host", "writable": ["/srv/a b"]}}}})),
+        acme(
+            "Plugin",
+            "y",
+            json!({"source": {"mcp-stdio": {"command": "a", "isolation": {"network": "host", "writable": ["/srv/a b"]}}}}),
+        ),
         acme(
             "Plugin",
             "x",

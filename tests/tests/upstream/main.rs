@@ -8,6 +8,8 @@ mod broken_stdio;
 mod credentials;
 mod endpoints;
 mod eras;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod listening;
 mod lists;
 mod npm_everything;
