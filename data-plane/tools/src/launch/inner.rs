@@ -106,8 +106,6 @@ fn prepare(plan: &Plan, program: &Path) -> Result<House, String> {
         // What its parents leave behind becomes this one's.
         let _ = set_child_subreaper(Some(Pid::INIT));
     } else {
-        // The outer stage ends by SIGKILL alone, and then nothing must be left.
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|cause| cause.to_string())?;
         let made = mounts::make(plan, program, as_root)?;
         has_own_files = made.files.is_ok();
         if let Err(cause) = made.files {
@@ -138,6 +136,10 @@ fn prepare(plan: &Plan, program: &Path) -> Result<House, String> {
     }
     // Who can look into this process knows what begins its notes.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|cause| cause.to_string())?;
+    if plan.space != Space::None {
+        // The outer stage ends by SIGKILL alone, and then nothing must be left. Not before: a change of user forgets it.
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|cause| cause.to_string())?;
+    }
     if let Some(cause) = walls.refusal(isolation) {
         return Err(cause);
     }

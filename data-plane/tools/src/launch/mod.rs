@@ -15,6 +15,7 @@
 //! cannot write what the node takes for words of its launcher; all of it ends with the node.
 //! Left out: control groups (a node rarely has one that it may divide), and filters of system calls.
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there is no launcher elsewhere"))]
 mod plan;
 
 #[cfg(target_os = "linux")]

@@ -74,7 +74,7 @@ impl Watch {
         let rate = f64::from(cpu_percent.max(1)) / 100.0;
         // A process that ended unseen takes its ticks with it: that is no use of less than nothing.
         let used = ticks.saturating_sub(self.ticks) as f64 / TICKS;
-        self.credit = (self.credit + rate * (now - self.looked).as_secs_f64() - used).min(BURST);
+        self.credit = (self.credit + rate * now.saturating_duration_since(self.looked).as_secs_f64() - used).min(BURST);
         self.ticks = ticks;
         self.looked = now;
         if self.credit >= 0.0 {
@@ -86,10 +86,13 @@ impl Watch {
 
 /// Sends a signal to all that descend from this process; whether there was any.
 pub(super) fn signal_all(signal: Signal) -> bool {
-    let all = family();
-    let pids = all.iter().filter(|stat| stat.pid != own_pid()).filter_map(|stat| Pid::from_raw(stat.pid));
-    // Whoever cannot be reached has ended.
-    pids.map(|pid| kill_process(pid, signal)).count() > 0
+    let mut was_any = false;
+    for pid in family().iter().filter(|stat| stat.pid != own_pid()).filter_map(|stat| Pid::from_raw(stat.pid)) {
+        was_any = true;
+        // Whoever cannot be reached has ended.
+        let _ = kill_process(pid, signal);
+    }
+    was_any
 }
 
 fn own_pid() -> i32 {
@@ -105,7 +108,8 @@ fn family() -> Vec<Stat> {
     let mut known = BTreeSet::from([own_pid()]);
     loop {
         let before = known.len();
-        known.extend(all.iter().filter(|stat| known.contains(&stat.parent)).map(|stat| stat.pid).collect::<Vec<_>>());
+        let more: Vec<i32> = all.iter().filter(|stat| known.contains(&stat.parent)).map(|stat| stat.pid).collect();
+        known.extend(more);
         if known.len() == before {
             break;
         }

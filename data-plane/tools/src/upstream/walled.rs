@@ -62,7 +62,7 @@ impl Walled {
         };
         let plan = serde_json::to_string(&plan).map_err(|cause| UpstreamError::Config(cause.to_string()))?;
         let mut command = Command::new(launcher);
-        command.args([ASKED, Stage::Outer.as_str(), &target.command]).args(&target.args).env_clear();
+        command.args([ASKED, Stage::Outer.as_str(), target.command.as_str()]).args(&target.args).env_clear();
         command.env(PLAN_VARIABLE, plan);
         let mut environment: BTreeMap<String, std::ffi::OsString> =
             INHERITED.iter().filter_map(|k| Some(((*k).to_owned(), std::env::var_os(k)?))).collect();
