@@ -76,6 +76,7 @@ pub(super) fn run(plan: &Plan, program: &OsStr, args: &[OsString]) -> u8 {
     let live = async {
         let mut life = Life::begin()?;
         let child = command.spawn()?;
+        life::let_go()?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         Ok::<u8, io::Error>(watch_over(plan, pid, is_watched, &mut life).await)
     };

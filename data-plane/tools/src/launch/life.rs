@@ -1,11 +1,15 @@
 //! What both stages do while they wait: hear of ended children, outlive polite signals, notice that the node is gone.
 
 use std::{
+    fs::File,
     io::{self, Write},
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    stdio::{dup2_stdin, dup2_stdout},
+};
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -46,7 +50,7 @@ impl Life {
         }
     }
 
-    /// Whether nobody reads what is written to stdout, and that for a while: the node is gone.
+    /// Whether nobody reads what is written to stderr, and that for a while: the node is gone.
     pub(super) fn is_abandoned(&mut self, now: Instant) -> bool {
         if !has_no_reader() {
             self.abandoned = None;
@@ -57,11 +61,18 @@ impl Life {
 }
 
 fn has_no_reader() -> bool {
-    let stdout = io::stdout();
-    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    let stderr = io::stderr();
+    let mut watched = [PollFd::new(&stderr, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     // An error says nothing of the reader.
     poll(&mut watched, Some(&at_once)).is_ok() && watched[0].revents().contains(PollFlags::ERR)
+}
+
+/// Leaves stdin and stdout to the process within, which was just started: they end when it lets go of them.
+pub(super) fn let_go() -> io::Result<()> {
+    let nothing = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&nothing)?;
+    dup2_stdout(&nothing).map_err(io::Error::from)
 }
 
 /// Tells the node.

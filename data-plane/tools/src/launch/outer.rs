@@ -44,7 +44,9 @@ pub(super) fn run(mut plan: Plan, program: &OsStr, args: &[OsString]) -> u8 {
             let text = serde_json::to_string(&plan).map_err(io::Error::other)?;
             let mut command = Command::new(SELF);
             command.args([ASKED, Stage::Inner.as_str()]).arg(program).args(args).env(PLAN_VARIABLE, text);
-            wait_for(command.spawn()?, &mut life).await
+            let inner = command.spawn()?;
+            life::let_go()?;
+            wait_for(inner, &mut life).await
         };
         life::runtime()?.block_on(wait)
     });

@@ -44,7 +44,7 @@ const TERM_GRACE: Duration = Duration::from_secs(2);
 const END_GRACE: Duration = Duration::from_secs(1);
 /// How long a process that nobody uses any more may take to end by itself, its stdin closed.
 const STOP_GRACE: Duration = Duration::from_millis(200);
-/// What a child inherits.
+/// What a child without walls inherits.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
 
 /// What to start.

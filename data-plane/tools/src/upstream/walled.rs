@@ -1,6 +1,6 @@
 //! The walls around a stdio plugin's process, from the node's side: how its launcher is started, and what it tells.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 use provost_types::IsolationSpec;
@@ -64,10 +64,10 @@ impl Walled {
         let mut command = Command::new(launcher);
         command.args([ASKED, Stage::Outer.as_str(), target.command.as_str()]).args(&target.args).env_clear();
         command.env(PLAN_VARIABLE, plan);
-        let mut environment: BTreeMap<String, std::ffi::OsString> =
+        let mut environment: BTreeMap<String, OsString> =
             INHERITED.iter().filter_map(|k| Some(((*k).to_owned(), std::env::var_os(k)?))).collect();
-        environment.extend(target.env.iter().map(|(k, v)| (k.clone(), v.into())));
-        environment.extend(target.secret_env.iter().map(|(k, v)| (k.clone(), v.expose_secret().into())));
+        environment.extend(target.env.iter().map(|(k, v)| (k.clone(), OsString::from(v))));
+        environment.extend(target.secret_env.iter().map(|(k, v)| (k.clone(), OsString::from(v.expose_secret()))));
         command.envs(environment.into_iter().map(|(k, v)| (format!("{TARGET_PREFIX}{k}"), v)));
         Ok(Some((command, nonce)))
     }
