@@ -173,6 +173,22 @@ fn lives(marker: &str) -> bool {
 }
 
 #[tokio::test]
+async fn processor_time_is_held_down() {
+    let isolation = IsolationSpec { cpu_percent: 20, ..as_permitted() };
+    let script = "timeout 9 sh -c 'while :; do :; done'; times >&2; exit 1";
+    let (_, message, walls) = ended(isolated("sh", &["-c", script], isolation)).await;
+    if !walls.unwrap().stands(Wall::Limits) {
+        return println!("SKIPPED: this machine does not show what processes use");
+    }
+    // `0m4.25s`: of the shell and of its children, as user and in the kernel.
+    let seconds = |word: &str| word.strip_suffix('s')?.split_once('m')?.1.parse::<f64>().ok();
+    let used: Vec<f64> = message.split_whitespace().filter_map(seconds).collect();
+    assert!(used.len() >= 2, "{message}");
+    // Nine seconds of a core if nobody holds it; the reserve of four and a fifth of nine if somebody does.
+    assert!(used.iter().sum::<f64>() < 7.5, "{message}");
+}
+
+#[tokio::test]
 async fn the_environment_is_what_the_document_says() {
     let mut spec = isolated("sh", &["-c", "env >&2; exit 1"], as_permitted());
     if let PluginSource::McpStdio(stdio) = &mut spec.source {

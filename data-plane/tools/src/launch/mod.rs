@@ -33,7 +33,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-pub(crate) use plan::{ASKED, Note, PLAN_VARIABLE, Plan, Stage, TARGET_PREFIX, demanded};
+pub(crate) use plan::{ASKED, LAUNCHER_NAME, Note, PLAN_VARIABLE, Plan, Stage, TARGET_PREFIX, demanded};
 pub use plan::{Wall, Walls};
 
 /// Runs the launcher if that is what this process was started for. Must be the first thing in `main`: there must be one

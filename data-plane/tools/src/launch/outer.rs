@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::{
         fd::{BorrowedFd, RawFd},
-        unix::process::ExitStatusExt,
+        unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use rustix::{
 use super::{
     inner,
     life::{self, Life},
-    plan::{ASKED, FAULT, Note, PLAN_VARIABLE, Plan, Space, Stage},
+    plan::{ASKED, FAULT, LAUNCHER_NAME, Note, PLAN_VARIABLE, Plan, Space, Stage},
     user,
 };
 
@@ -43,6 +43,7 @@ pub(super) fn run(mut plan: Plan, program: &OsStr, args: &[OsString]) -> u8 {
             let mut life = Life::begin()?;
             let text = serde_json::to_string(&plan).map_err(io::Error::other)?;
             let mut command = Command::new(SELF);
+            command.arg0(LAUNCHER_NAME);
             command.args([ASKED, Stage::Inner.as_str()]).arg(program).args(args).env(PLAN_VARIABLE, text);
             let inner = command.spawn()?;
             life::let_go()?;
@@ -85,7 +86,7 @@ fn enter(plan: &mut Plan) -> io::Result<()> {
         plan.space = Space::AsRoot;
         return Ok(());
     }
-    let probe = Command::new(SELF).args([ASKED, Stage::Probe.as_str(), "-"]).status();
+    let probe = Command::new(SELF).arg0(LAUNCHER_NAME).args([ASKED, Stage::Probe.as_str(), "-"]).status();
     match probe {
         Ok(status) if status.success() => {
             as_user(plan)?;

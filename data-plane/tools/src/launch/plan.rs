@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The word after the program's name that asks for the launcher.
 pub(crate) const ASKED: &str = "__stdio-launch";
+/// As what lists of processes show the launcher, whose file has no telling name.
+pub(crate) const LAUNCHER_NAME: &str = "provost";
 /// The variable that holds the plan; it has no secrets.
 pub(crate) const PLAN_VARIABLE: &str = "PROVOST_STDIO_PLAN";
 /// What stands before the names of the variables that the plugin's process gets.

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use super::stdio::StdioTarget;
 use crate::{
     UpstreamError,
-    launch::{ASKED, PLAN_VARIABLE, Plan, Stage, TARGET_PREFIX, Walls, demanded},
+    launch::{ASKED, LAUNCHER_NAME, PLAN_VARIABLE, Plan, Stage, TARGET_PREFIX, Walls, demanded},
 };
 
 /// What a child within walls inherits; its home is its own.
@@ -62,6 +62,9 @@ impl Walled {
         };
         let plan = serde_json::to_string(&plan).map_err(|cause| UpstreamError::Config(cause.to_string()))?;
         let mut command = Command::new(launcher);
+        // What lists of processes show.
+        #[cfg(unix)]
+        command.arg0(LAUNCHER_NAME);
         command.args([ASKED, Stage::Outer.as_str(), target.command.as_str()]).args(&target.args).env_clear();
         command.env(PLAN_VARIABLE, plan);
         let mut environment: BTreeMap<String, OsString> =
