@@ -75,7 +75,7 @@ async fn permits(wall: Wall) -> bool {
     if walls.stands(wall) {
         return true;
     }
-    println!("SKIPPED: this machine permits no wall `{}`: {:?}", wall.as_str(), walls.missing);
+    eprintln!("SKIPPED: this machine permits no wall `{}`: {:?}", wall.as_str(), walls.missing);
     let all = IsolationSpec { required: Some(true), ..IsolationSpec::default() };
     let (code, message, _) = ended(isolated("sh", &["-c", "exit 1"], all)).await;
     assert_eq!(code, "PV-UPSTREAM-ISOLATION", "{message}");
@@ -142,7 +142,7 @@ async fn too_much_memory_ends_it_and_nobody_else() {
     assert_eq!(text(&call(&beside, "greet", json!({"name": "a"})).await), "Hello, a!");
     let (code, message, walls) = ended(isolated(FIXTURE, &["--hold", "256"], isolation)).await;
     if !walls.unwrap().stands(Wall::Limits) {
-        return println!("SKIPPED: this machine does not show what processes use");
+        return eprintln!("SKIPPED: this machine does not show what processes use");
     }
     assert_eq!(code, "PV-UPSTREAM-OUTGROWN", "{message}");
     assert!(message.contains("memoryMib") && message.contains("64"), "{message}");
@@ -178,7 +178,7 @@ async fn processor_time_is_held_down() {
     let script = "timeout 9 sh -c 'while :; do :; done'; times >&2; exit 1";
     let (_, message, walls) = ended(isolated("sh", &["-c", script], isolation)).await;
     if !walls.unwrap().stands(Wall::Limits) {
-        return println!("SKIPPED: this machine does not show what processes use");
+        return eprintln!("SKIPPED: this machine does not show what processes use");
     }
     // `0m4.25s`: of the shell and of its children, as user and in the kernel.
     let seconds = |word: &str| word.strip_suffix('s')?.split_once('m')?.1.parse::<f64>().ok();
