@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use provost_types::IsolatedNetwork;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, geteuid, set_child_subreaper, set_dumpable_behavior,
     set_parent_process_death_signal,
@@ -110,6 +111,9 @@ fn prepare(plan: &Plan, program: &Path) -> Result<House, String> {
         let made = mounts::make(plan, program, as_root)?;
         has_own_files = made.files.is_ok();
         if let Err(cause) = made.files {
+            if isolation.network == IsolatedNetwork::None {
+                walls.missing.insert(Wall::Network, format!("sockets of services may be seen: {cause}"));
+            }
             walls.missing.insert(Wall::Files, cause);
         }
         if let Err(cause) = made.processes {
