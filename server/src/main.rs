@@ -30,6 +30,10 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before anything that could start a thread.
+    if let Some(code) = provost_data_tools::launch_if_asked() {
+        return code;
+    }
     let args = match cli::Cli::try_parse() {
         Ok(args) => args,
         Err(refused) if refused.use_stderr() && cli::is_audit_verify(std::env::args()) => {

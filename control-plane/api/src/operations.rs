@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use provost_control_state::{Draft, Event, HistoryEntry, State};
 use provost_types::{
-    ApiKeySpec, DefinitionPolicy, Kind, Metadata, Name, PluginSource, Resource, ResourceKey, Revision, SecretSpec, Spec,
+    ApiKeySpec, DefinitionPolicy, Kind, Metadata, Name, PluginSource, PluginSpec, Resource, ResourceKey, Revision,
+    SecretSpec, Spec,
 };
 use secrecy::SecretString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -16,6 +17,8 @@ use crate::{
 
 /// The first version in which a plugin says what becomes of definitions.
 const DEFINITIONS_VERSION: u32 = 2;
+/// The first version in which a stdio plugin says how it is kept apart.
+const ISOLATION_VERSION: u32 = 5;
 /// Bytes of documents that are read where they are asked for: larger ones get another thread.
 const MAX_READ_INLINE: usize = 64 << 10;
 /// History entries returned when no number is asked for.
@@ -79,6 +82,7 @@ impl ControlNode {
             transaction.puts.iter_mut().for_each(|draft| {
                 keep_sealed(state, draft);
                 choose_definitions(state, draft);
+                choose_isolation(state, draft);
             });
             Ok(transaction)
         })
@@ -278,6 +282,23 @@ fn choose_definitions(state: &State, draft: &mut Draft) {
         && is_readable
     {
         plugin.definitions = Some(DefinitionPolicy::Pin);
+    }
+}
+
+/// The process of a new stdio plugin is kept apart where its document does not say; one that was stored without a
+/// choice stays as it was. Not before every control-plane node can read it.
+fn choose_isolation(state: &State, draft: &mut Draft) {
+    let stored = match state.resources().get(&draft.key()).map(|r| &r.spec) {
+        Some(Spec::Plugin(PluginSpec { source: PluginSource::McpStdio(stored), .. })) => Some(&stored.isolation),
+        _ => None,
+    };
+    let is_readable = state.cluster().name().is_none() || state.cluster().version() >= ISOLATION_VERSION;
+    if let Spec::Plugin(PluginSpec { source: PluginSource::McpStdio(stdio), .. }) = &mut draft.spec
+        && stdio.isolation.is_none()
+        && stored != Some(&None)
+        && is_readable
+    {
+        stdio.isolation = Some(Box::default());
     }
 }
 

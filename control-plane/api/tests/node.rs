@@ -15,7 +15,9 @@ use provost_control_api::{
     Admission, Caller, ControlConfig, ControlNode, ErrorKind, ResourceFilter, SourceFile, diff_text, document_yaml,
 };
 use provost_control_state::{ChangeKind, Problem};
-use provost_types::{Kind, Resource, ResourceKey, Revision, SecretRef, Snapshot, Spec};
+use provost_types::{
+    IsolationSpec, Kind, PluginSource, PluginSpec, Resource, ResourceKey, Revision, SecretRef, Snapshot, Spec,
+};
 use secrecy::ExposeSecret;
 
 const CANARY: &str = "canary-5d1f3b0c9e7a";
@@ -54,6 +56,32 @@ async fn applied_resources_survive_a_restart() {
     let (history, _) = node.history(&admin(), None, 0).await.unwrap();
     assert_eq!(history.len(), 1);
     assert_eq!((history[0].entry.author.as_str(), history[0].entry.message.as_str()), ("root", "first"));
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_stdio_plugin_is_isolated_unless_it_says_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, _) = open(dir.path()).await;
+    let plugin = |name: &str, isolation: &str| {
+        format!(
+            "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: {{name: {name}, tenant: acme}}\n\
+             spec: {{source: {{mcp-stdio: {{command: a{isolation}}}}}}}\n"
+        )
+    };
+    let text = format!("{ACME}{}{}", plugin("plain", ""), plugin("open", ", isolation: {enabled: false}"));
+    node.apply(&admin(), &[file("a.yaml", &text)], "", false).await.unwrap();
+    let filter = ResourceFilter { kind: Some(Kind::Plugin), ..ResourceFilter::default() };
+    let (_, found) = node.get(&admin(), &filter).await.unwrap();
+    let isolation = |wanted: &str| {
+        let plugin = found.iter().find(|r| r.metadata.name.as_str() == wanted).unwrap();
+        match &plugin.spec {
+            Spec::Plugin(PluginSpec { source: PluginSource::McpStdio(stdio), .. }) => stdio.isolation.clone().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(*isolation("plain"), IsolationSpec::default());
+    assert!(!isolation("open").enabled);
     node.shutdown().await.unwrap();
 }
 

@@ -285,6 +285,9 @@ fn stdio_plugin(check: &mut Check<'_>, stdio: &StdioPlugin) {
     if let Some(cwd) = &stdio.cwd {
         check.require(!cwd.is_empty() && clean(cwd), &format!("{base}.cwd"), || "names no folder".into());
     }
+    if let Some(isolation) = &stdio.isolation {
+        crate::isolation::check(check, isolation);
+    }
 }
 
 fn builtin_plugin(check: &mut Check<'_>, builtin: &BuiltinPlugin) {

@@ -18,6 +18,7 @@ mod grpc;
 mod guards;
 mod history;
 mod identity;
+mod isolation;
 mod key_ring;
 mod kill_switches;
 mod ledger;

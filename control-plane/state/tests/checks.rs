@@ -248,6 +248,21 @@ fn each_broken_rule_is_reported_with_its_field() {
             "PV-RES-FIELD",
             "spec.source.mcp-stdio.env.A=B",
         ),
+        (
+            acme("Plugin", "x", stdio(json!({"command": "a", "isolation": {"memoryMib": 1}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-stdio.isolation.memoryMib",
+        ),
+        (
+            acme("Plugin", "x", stdio(json!({"command": "a", "isolation": {"writable": ["/"]}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-stdio.isolation.writable",
+        ),
+        (
+            acme("Plugin", "x", stdio(json!({"command": "a", "isolation": {"readable": ["/a/../b"]}}))),
+            "PV-RES-FIELD",
+            "spec.source.mcp-stdio.isolation.readable",
+        ),
         (acme("Quota", "x", json!({"limit": 1, "unit": "calls"})), "PV-RES-FIELD", "spec.window"),
         (acme("Quota", "x", json!({"limit": 1, "unit": "concurrent", "window": "day"})), "PV-RES-FIELD", "spec.window"),
         (acme("Quota", "x", json!({"limit": 0, "unit": "calls", "window": "day"})), "PV-RES-FIELD", "spec.limit"),
@@ -409,6 +424,11 @@ fn good_resources_are_taken() {
         acme("Plugin", "x", json!({"source": {"mcp-http": {"url": "http://127.0.0.1:3000/mcp"}}})),
         acme("Plugin", "x", json!({"source": {"mcp-http": {"url": "http://[::1]:3000/mcp"}}})),
         acme("Plugin", "x", json!({"source": {"mcp-stdio": {"command": "npx", "args": ["-y", "x"]}}})),
+        acme(
+            "Plugin",
+            "y",
+            json!({"source": {"mcp-stdio": {"command": "a", "isolation": {"network": "host", "writable": ["/srv/a b"]}}}}),
+        ),
         acme(
             "Plugin",
             "x",

@@ -54,6 +54,16 @@ pub enum UpstreamError {
     /// The process cannot be started, or ends at once.
     #[error("the upstream's process does not run: {0}; check the command and its arguments")]
     NotRunning(String),
+    /// The walls that the plugin's document demands cannot be built here. Nothing was started.
+    #[error(
+        "the plugin's process cannot be kept apart as its `isolation` demands: {0}; let the machine permit it, or demand less"
+    )]
+    Isolation(String),
+    /// The process was ended for what it used.
+    #[error(
+        "the plugin's process was ended: {0}; whether the call took effect is not known; ask for less, or raise the bound"
+    )]
+    Outgrown(String),
     /// More bytes than allowed.
     #[error("the upstream's answer is longer than {0} bytes; ask for less, or raise the limit")]
     TooLarge(usize),
@@ -138,6 +148,8 @@ impl UpstreamError {
             Self::Garbage(_) => "PV-UPSTREAM-GARBAGE",
             Self::Died(_) => "PV-UPSTREAM-DIED",
             Self::NotRunning(_) => "PV-UPSTREAM-NOT-RUNNING",
+            Self::Isolation(_) => "PV-UPSTREAM-ISOLATION",
+            Self::Outgrown(_) => "PV-UPSTREAM-OUTGROWN",
             Self::TooLarge(_) => "PV-UPSTREAM-TOO-LARGE",
             Self::SessionGone => "PV-UPSTREAM-SESSION-GONE",
             Self::Deadline | Self::Late { .. } => "PV-UPSTREAM-TIMEOUT",

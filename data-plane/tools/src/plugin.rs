@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
+    Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem, Walls,
     builtin::Builtin,
     component::Component,
     grpc::Grpc,
@@ -254,6 +254,14 @@ impl Plugin {
         match &self.source {
             Source::Mcp(upstream) => upstream.endpoints(),
             _ => Vec::new(),
+        }
+    }
+
+    /// The walls around its process, if it has one that is to have some.
+    pub fn walls(&self) -> Option<Walls> {
+        match &self.source {
+            Source::Mcp(upstream) => upstream.walls(),
+            _ => None,
         }
     }
 

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::{
-    Limits, Plugin, Pressure, UpstreamError,
+    Limits, Plugin, Pressure, UpstreamError, Walls,
     builtin::Builtin,
     component::{Component, Credential, Door, Engines, Parts},
     connections::{Connections, OwnConnection},
@@ -31,7 +31,7 @@ use crate::{
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
     siblings::{Kin, PluginId, Siblings},
-    upstream::{EndpointView, Endpoints, HttpTarget, McpUpstream, StdioTarget},
+    upstream::{EndpointView, Endpoints, HttpTarget, McpUpstream, StdioTarget, Walled},
 };
 
 /// Opened secrets of a tenant.
@@ -59,6 +59,8 @@ pub struct ToolboxDeps {
     pub siblings: Option<Arc<dyn Siblings>>,
     /// What users consented to; `None`: plugins that need it do not run.
     pub connections: Option<Arc<Connections>>,
+    /// The program whose `main` begins with [`crate::launch_if_asked`]; `None`: plugins that need walls do not run.
+    pub launcher: Option<PathBuf>,
 }
 
 /// By tenant, then by name: a call looks some up several times, and makes no key for it.
@@ -203,6 +205,12 @@ impl Toolbox {
         let mut views = self.of_all(Plugin::endpoints);
         views.retain(|(_, _, endpoints)| !endpoints.is_empty());
         views
+    }
+
+    /// The walls around the processes of plugins, in order of tenant and name.
+    pub fn walls(&self) -> Vec<(Name, Name, Walls)> {
+        let all = self.of_all(Plugin::walls).into_iter();
+        all.filter_map(|(tenant, plugin, walls)| Some((tenant, plugin, walls?))).collect()
     }
 
     /// Something of every plugin, in order of tenant and name.
@@ -449,6 +457,9 @@ impl Toolbox {
         for (key, reference) in &spec.secret_env {
             secret_env.insert(key.clone(), self.secret(tenant, reference)?);
         }
+        let hidden = vec![self.deps.data_dir.clone()];
+        let isolation = spec.isolation.as_deref();
+        let walled = isolation.and_then(|spec| Walled::new(spec, self.deps.launcher.clone(), hidden));
         let target = StdioTarget {
             plugin: name.to_string(),
             command: spec.command.clone(),
@@ -456,6 +467,7 @@ impl Toolbox {
             env: spec.env.clone(),
             secret_env,
             cwd: spec.cwd.clone(),
+            walled,
             redactor: self.redactor(tenant, plugin),
             max_bytes: self.deps.limits.max_answer_bytes,
         };

@@ -16,6 +16,7 @@ mod grpc;
 mod guard;
 mod identity;
 mod inference;
+mod isolation;
 mod kill_switch;
 mod name;
 mod openapi;
@@ -49,6 +50,7 @@ pub use inference::{
     ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference, InferenceError,
     InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
 };
+pub use isolation::{IsolatedNetwork, IsolationSpec};
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;

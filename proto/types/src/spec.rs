@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind,
+    ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, IsolationSpec, KillSwitchSpec, Kind,
     Name, OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
 };
 
@@ -75,6 +75,7 @@ impl PluginSpec {
     fn since_version(&self) -> u32 {
         let source = match &self.source {
             PluginSource::McpHttp(http) => http.since_version(),
+            PluginSource::McpStdio(stdio) if stdio.isolation.is_some() => 5,
             PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
             PluginSource::OpenApi(_) | PluginSource::Wasm(_) => 4,
@@ -274,7 +275,7 @@ pub struct StdioPlugin {
     /// Its arguments.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Its environment; nothing is inherited but PATH, HOME and LANG.
+    /// Its environment; nothing is inherited but PATH, LANG and, if it is not isolated, HOME.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Environment variables with a value from a secret.
@@ -289,6 +290,10 @@ pub struct StdioPlugin {
     /// How many of the nodes that serve calls run it.
     #[serde(default, skip_serializing_if = "Instances::is_default")]
     pub instances: Instances,
+    /// The walls around its process. Left out: those of `isolation: {}` for a plugin that is new, and none for one that
+    /// was stored before there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Box<IsolationSpec>>,
 }
 
 /// Where the processes of a stdio plugin run.
@@ -583,6 +588,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-http":{"url":"https://a.example/mcp","auth":{"perUser":{}}}}}}"#, 3),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
+            (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","isolation":{}}}}}"#, 5),
             (r#"{"Plugin":{"source":{"openapi":{"document":{"openapi":"3.1.0"}}}}}"#, 4),
             (r#"{"Plugin":{"source":{"grpc":{"url":"https://a.example"}}}}"#, 5),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),

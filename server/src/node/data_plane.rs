@@ -89,8 +89,17 @@ impl DataPlane {
         let limits = provost_data_tools::Limits { allow_private: egress.into(), ..Default::default() };
         let nodes = siblings.clone().map(|nodes| nodes as Arc<dyn provost_data_tools::Siblings>);
         let connections = Some(Connections::new(connections, secrets.clone()));
-        let deps =
-            ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes, connections };
+        // This very program, also where its file is replaced while it runs.
+        let launcher = cfg!(target_os = "linux").then(|| "/proc/self/exe".into());
+        let deps = ToolboxDeps {
+            secrets,
+            inference: inference.clone(),
+            data_dir,
+            limits,
+            siblings: nodes,
+            connections,
+            launcher,
+        };
         let toolbox = Toolbox::new(deps);
         if let Some(siblings) = &siblings {
             siblings.attach_toolbox(toolbox.clone());

@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use provost_audit_store::{AuditNode, AuditStatus, GroupMetrics};
 use provost_data_serve::node::Node;
-use provost_data_tools::{EndpointView, Pressure};
+use provost_data_tools::{EndpointView, Pressure, Wall};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -163,6 +163,15 @@ fn of_load(node: &Node) -> Vec<Sample> {
             help,
             is_counter: false,
             value: float(value(endpoint)),
+        }));
+    }
+    for (tenant, plugin, walls) in node.walls() {
+        samples.extend(Wall::ALL.into_iter().map(|wall| Sample {
+            name: "provost_plugin_wall",
+            labels: format!("{{tenant=\"{tenant}\",plugin=\"{plugin}\",wall=\"{}\"}}", wall.as_str()),
+            help: "1 where a wall around the process of a stdio plugin stands, or none is asked for.",
+            is_counter: false,
+            value: if walls.stands(wall) { 1.0 } else { 0.0 },
         }));
     }
     samples

@@ -1,5 +1,7 @@
 //! The everything-server as a program: `everything-rmcp [--era modern|legacy|dual] [--http ADDR]
 //! [--more-tools N]`.
+//! `--connect ADDR` says on stderr whether it gets there, and `--hold MIB` takes that much memory: for processes that
+//! are kept apart.
 //! Without `--http` it serves on stdin and stdout; with it, the first line on stdout is the URL.
 
 use std::net::SocketAddr;
@@ -19,6 +21,17 @@ async fn main() -> anyhow::Result<()> {
             "--era" => era = value()?.parse().map_err(anyhow::Error::msg)?,
             "--http" => http = Some(value()?.parse().context("--http needs HOST:PORT")?),
             "--more-tools" => more_tools = value()?.parse().context("--more-tools needs a number")?,
+            "--connect" => {
+                let reached = std::net::TcpStream::connect(value()?).map_or("it is out of reach", |_| "it is reached");
+                bail!("{reached}");
+            }
+            "--hold" => {
+                let mib: usize = value()?.parse().context("--hold needs a number")?;
+                // Not zeroes, which need no memory.
+                let held: Vec<Vec<u8>> = (0..mib).map(|_| vec![1; 1 << 20]).collect();
+                std::thread::sleep(std::time::Duration::from_secs(600));
+                bail!("{} MiB were held", held.len());
+            }
             other => bail!("unknown argument `{other}`"),
         }
     }

@@ -29,6 +29,8 @@ mod identity;
 mod identity_attacks;
 mod idp;
 mod inference;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;

@@ -108,7 +108,10 @@ fn several_upstreams_are_merged_under_their_names_and_one_alone_has_plain_names(
 fn a_stdio_upstream_that_is_killed_comes_back() {
     let yaml = upstream_yaml("http://127.0.0.1:9/mcp").replace(
         "mcp-http: { url: 'http://127.0.0.1:9/mcp' }",
-        &format!("mcp-stdio: {{ command: '{}' }}", binary("everything-rmcp").display()),
+        &format!(
+            "mcp-stdio: {{ command: '{}', isolation: {{ required: false }} }}",
+            binary("everything-rmcp").display()
+        ),
     );
     let dev = Dev::start(Some(&yaml), &[]);
     let works = || {

@@ -76,7 +76,7 @@ pub fn scene_with(cluster: &str, environment: &[(&str, &str)]) -> (Fleet, String
     std::fs::write(&program, COUNTING).unwrap();
     let counting = format!(
         "apiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: count, tenant: acme }}\n\
-         spec: {{ source: {{ mcp-stdio: {{ command: python3, args: ['{}', '{}'] }} }} }}\n",
+         spec: {{ source: {{ mcp-stdio: {{ command: python3, args: ['{}', '{}'], isolation: {{ enabled: false }} }} }} }}\n",
         program.display(),
         runs.display()
     );

@@ -63,6 +63,11 @@ pub fn toolbox(limits: Limits) -> Arc<Toolbox> {
 
 /// One of several.
 pub fn toolbox_among(limits: Limits, siblings: Option<Arc<dyn Siblings>>) -> Arc<Toolbox> {
+    toolbox_with(limits, siblings, None)
+}
+
+/// One that can build walls.
+pub fn toolbox_with(limits: Limits, siblings: Option<Arc<dyn Siblings>>, launcher: Option<PathBuf>) -> Arc<Toolbox> {
     Toolbox::new(ToolboxDeps {
         siblings,
         connections: None,
@@ -70,6 +75,7 @@ pub fn toolbox_among(limits: Limits, siblings: Option<Arc<dyn Siblings>>) -> Arc
         inference: Arc::new(NoModels),
         data_dir: PathBuf::from("/nonexistent"),
         limits,
+        launcher,
     })
 }
 
@@ -113,6 +119,7 @@ pub fn stdio_spec(command: &str, args: &[&str], era: Era) -> PluginSpec {
         cwd: None,
         era,
         instances: Default::default(),
+        isolation: None,
     }))
 }
 

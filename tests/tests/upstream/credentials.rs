@@ -179,6 +179,7 @@ async fn what_a_process_says_of_its_secret_is_written_over() {
         cwd: None,
         era: Era::Modern,
         instances: Default::default(),
+        isolation: None,
     }));
     let done = call(&plugin(spec), "t", json!({})).await;
     let Reply::Error(error) = &done.reply else { panic!("{done:?}") };

@@ -9,6 +9,8 @@ mod credentials;
 mod endpoints;
 mod eras;
 mod grpc;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod listening;
 mod lists;
 mod npm_everything;

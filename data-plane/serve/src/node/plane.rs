@@ -15,7 +15,7 @@ use provost_data_pipeline::{
     Route, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, KillSwitches, SqlFacts};
-use provost_data_tools::{EndpointView, ExecuteRequest, Pressure, Toolbox};
+use provost_data_tools::{EndpointView, ExecuteRequest, Pressure, Toolbox, Walls};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
@@ -240,6 +240,11 @@ impl Node {
     /// The endpoints of plugins that have several: tenant, plugin, state of each.
     pub fn endpoints(&self) -> Vec<(Name, Name, Vec<EndpointView>)> {
         self.toolbox.endpoints()
+    }
+
+    /// The walls around the processes of plugins: tenant, plugin, walls.
+    pub fn walls(&self) -> Vec<(Name, Name, Walls)> {
+        self.toolbox.walls()
     }
 
     /// The state that calls run under now: the next one is compiled from it.

@@ -268,6 +268,7 @@ impl Setup {
             inference: world.clone(),
             data_dir: std::env::temp_dir(),
             limits: Limits::default(),
+            launcher: None,
         };
         let anonymous = Some(PrincipalRef { tenant: name("acme"), name: name("ann") });
         let ports =

@@ -26,7 +26,9 @@ pub(crate) fn of_failure(cause: &UpstreamError, in_policy_time: bool) -> Verdict
         UpstreamError::Unreachable(_)
         | UpstreamError::Unavailable(_)
         | UpstreamError::Died(_)
-        | UpstreamError::NotRunning(_) => Verdict::Bad,
+        | UpstreamError::NotRunning(_)
+        | UpstreamError::Isolation(_)
+        | UpstreamError::Outgrown(_) => Verdict::Bad,
         UpstreamError::Http { status, .. } if *status >= 500 => Verdict::Bad,
         UpstreamError::Deadline if in_policy_time => Verdict::Bad,
         // It answered, if not what was hoped for.
@@ -45,7 +47,7 @@ pub(crate) fn of_failure(cause: &UpstreamError, in_policy_time: bool) -> Verdict
 pub(crate) fn retry_on(cause: &UpstreamError) -> Option<RetryOn> {
     match cause {
         UpstreamError::Unreachable(_) | UpstreamError::NotRunning(_) => Some(RetryOn::NotSent),
-        UpstreamError::Died(_) => Some(RetryOn::ConnectionLost),
+        UpstreamError::Died(_) | UpstreamError::Outgrown(_) => Some(RetryOn::ConnectionLost),
         // Whether it has begun with the call is not said.
         UpstreamError::Http { status: 502..=504, .. } | UpstreamError::Unavailable(_) => Some(RetryOn::Unavailable),
         _ => None,

@@ -32,7 +32,7 @@ use super::{
     subscriptions::SubscriptionBook,
 };
 use crate::{
-    Definitions, Limits, UpstreamError,
+    Definitions, Limits, UpstreamError, Walls,
     resilience::{Tries, Watch},
     siblings::Kin,
 };
@@ -156,6 +156,14 @@ impl McpUpstream {
 
     fn over_stdio(&self) -> bool {
         matches!(self.target, Target::Stdio(_))
+    }
+
+    /// The walls around its process; `None`: it has no process yet, or none that is to have walls.
+    pub(crate) fn walls(&self) -> Option<Walls> {
+        match &self.target {
+            Target::Http(_) => None,
+            Target::Stdio(target) => target.walled.as_ref()?.standing(),
+        }
     }
 
     /// What the upstream says of itself, asked from here.

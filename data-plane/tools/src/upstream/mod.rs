@@ -1,6 +1,6 @@
 //! Upstream MCP servers: one connection model over Streamable HTTP and stdio, in both eras.
 //!
-//! - `http`, `stdio`: bytes in and out.
+//! - `http`, `stdio`: bytes in and out; `walled`: what is built around a process.
 //! - `switchboard`: who on a shared connection an incoming message belongs to.
 //! - `connection`: one upstream connection (an era, a session or a process) and its exchanges.
 //! - `handshake`: discovery, `initialize`, and which era it is.
@@ -28,6 +28,7 @@ mod stdio;
 mod subscriptions;
 mod switchboard;
 mod tasks;
+mod walled;
 
 pub use connection::ServerFacts;
 pub use endpoints::EndpointView;
@@ -39,3 +40,4 @@ pub use listing::ListKind;
 pub(crate) use mcp::McpUpstream;
 pub(crate) use stdio::StdioTarget;
 pub use tasks::rewrite_handles;
+pub(crate) use walled::Walled;

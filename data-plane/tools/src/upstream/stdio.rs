@@ -1,11 +1,12 @@
 //! An upstream as a supervised child process.
 //!
 //! Invariants: the child has a process group of its own, which ends with it; its environment is
-//! what the spec says and PATH, HOME and LANG; its stderr goes to our log, and its last lines into
+//! what the spec says and PATH, LANG and a home; its stderr goes to our log, and its last lines into
 //! the error that tells of its end; what it says of its secrets is written over first; a message longer
 //! than the bound ends it.
 //! Left out: restarts with back-off (see `audience`), since a fresh process needs a handshake.
-//! If this node is killed outright, the child sees end of file on stdin and is expected to end.
+//! If this node is killed outright, a child without walls sees end of file on stdin and is expected to end; one within
+//! walls is ended by its launcher.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,8 +25,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{http::parse, switchboard::Switchboard};
-use crate::{UpstreamError, redact::Redactor};
+use super::{http::parse, switchboard::Switchboard, walled::Walled};
+use crate::{UpstreamError, launch::Note, redact::Redactor};
 
 /// Messages waiting to be written; a child that does not read makes callers wait.
 const WRITE_QUEUE: usize = 256;
@@ -43,7 +44,7 @@ const TERM_GRACE: Duration = Duration::from_secs(2);
 const END_GRACE: Duration = Duration::from_secs(1);
 /// How long a process that nobody uses any more may take to end by itself, its stdin closed.
 const STOP_GRACE: Duration = Duration::from_millis(200);
-/// What a child inherits.
+/// What a child without walls inherits.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
 
 /// What to start.
@@ -55,6 +56,8 @@ pub(crate) struct StdioTarget {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) secret_env: BTreeMap<String, SecretString>,
     pub(crate) cwd: Option<String>,
+    /// What is built around it; `None`: nothing.
+    pub(crate) walled: Option<Walled>,
     /// Finds its secrets in what it says.
     pub(crate) redactor: Redactor,
     pub(crate) max_bytes: usize,
@@ -68,26 +71,26 @@ pub(super) struct StdioProcess {
     _stop: mpsc::Sender<()>,
 }
 
-type Tail = Arc<Mutex<VecDeque<String>>>;
+/// What was heard on stderr.
+#[derive(Default)]
+struct Heard {
+    /// The child's last lines.
+    tail: VecDeque<String>,
+    /// Why its launcher did not start it, or ended it.
+    verdict: Option<UpstreamError>,
+}
+
+type Tail = Arc<Mutex<Heard>>;
 
 impl StdioProcess {
     /// Starts the child.
     pub(super) fn spawn(target: &StdioTarget) -> Result<Arc<Self>, UpstreamError> {
-        let mut command = Command::new(&target.command);
-        command
-            .args(&target.args)
-            .env_clear()
-            .envs(INHERITED.iter().filter_map(|k| std::env::var_os(k).map(|v| (k, v))))
-            .envs(&target.env)
-            .envs(target.secret_env.iter().map(|(k, v)| (k, v.expose_secret())))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        if let Some(cwd) = &target.cwd {
-            command.current_dir(cwd);
-        }
+        let launch = target.walled.as_ref().map(|walled| walled.launch(target)).transpose()?.flatten();
+        let (mut command, told) = match launch {
+            Some((command, nonce)) => (command, target.walled.clone().map(|walled| (walled, nonce))),
+            None => (plain(target), None),
+        };
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let failed = |cause: String| UpstreamError::NotRunning(format!("`{}`: {cause}", target.command));
         let mut child = command.spawn().map_err(|cause| failed(cause.to_string()))?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -99,7 +102,8 @@ impl StdioProcess {
         let (stop, stopped) = mpsc::channel(1);
         let tail = Tail::default();
         tokio::spawn(write_all(stdin, to_write));
-        let stderr = tokio::spawn(read_stderr(target.plugin.clone(), stderr, tail.clone(), target.redactor.clone()));
+        let ear = Ear { plugin: target.plugin.clone(), tail: tail.clone(), redactor: target.redactor.clone(), told };
+        let stderr = tokio::spawn(ear.hear(stderr));
         let reader = Reader {
             plugin: target.plugin.clone(),
             switchboard: switchboard.clone(),
@@ -123,6 +127,21 @@ impl StdioProcess {
         };
         self.writer.send(body).await.map_err(|_| gone())
     }
+}
+
+/// The program without walls.
+fn plain(target: &StdioTarget) -> Command {
+    let mut command = Command::new(&target.command);
+    command
+        .args(&target.args)
+        .env_clear()
+        .envs(INHERITED.iter().filter_map(|k| std::env::var_os(k).map(|v| (k, v))))
+        .envs(&target.env)
+        .envs(target.secret_env.iter().map(|(k, v)| (k, v.expose_secret())));
+    if let Some(cwd) = &target.cwd {
+        command.current_dir(cwd);
+    }
+    command
 }
 
 async fn write_all(mut stdin: ChildStdin, mut to_write: mpsc::Receiver<Bytes>) {
@@ -150,17 +169,47 @@ fn one_line(body: Bytes) -> Bytes {
     body.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect()
 }
 
-async fn read_stderr(plugin: String, stderr: impl AsyncRead + Unpin, tail: Tail, redactor: Redactor) {
-    let mut reader = BufReader::new(stderr);
-    let mut line = BytesMut::new();
-    while let Ok(true) = read_line(&mut reader, &mut line, MAX_READ_STDERR_LINE, true).await {
-        let text = shown_line(&line.split(), &redactor);
-        tracing::info!(plugin, line = text, "stderr of an upstream process");
-        let mut tail = tail.lock();
-        if tail.len() == KEPT_STDERR_LINES {
-            tail.pop_front();
+/// Reads the child's stderr.
+struct Ear {
+    plugin: String,
+    tail: Tail,
+    redactor: Redactor,
+    /// Whose notes are among the lines, and what they begin with.
+    told: Option<(Walled, String)>,
+}
+
+impl Ear {
+    async fn hear(self, stderr: impl AsyncRead + Unpin) {
+        let mut reader = BufReader::new(stderr);
+        let mut line = BytesMut::new();
+        while let Ok(true) = read_line(&mut reader, &mut line, MAX_READ_STDERR_LINE, true).await {
+            let line = line.split();
+            // A launcher begins a line of its own.
+            if (self.told.is_some() && line.is_empty()) || self.is_note(&line) {
+                continue;
+            }
+            let text = shown_line(&line, &self.redactor);
+            tracing::info!(plugin = self.plugin, line = text, "stderr of an upstream process");
+            let mut heard = self.tail.lock();
+            if heard.tail.len() == KEPT_STDERR_LINES {
+                heard.tail.pop_front();
+            }
+            heard.tail.push_back(text);
         }
-        tail.push_back(text);
+    }
+
+    /// Whether the launcher said it; then it is noted.
+    fn is_note(&self, line: &[u8]) -> bool {
+        let Some((walled, nonce)) = &self.told else { return false };
+        let Some(note) = Note::of_line(line, nonce) else { return false };
+        let verdict = match note {
+            Note::Walls(walls) => return walled.stand(&self.plugin, walls),
+            Note::Refused(cause) => UpstreamError::Isolation(cause),
+            Note::NotRun(cause) => UpstreamError::NotRunning(cause),
+            Note::Ended(cause) => UpstreamError::Outgrown(cause),
+        };
+        self.tail.lock().verdict = Some(verdict);
+        true
     }
 }
 
@@ -260,10 +309,12 @@ struct LastWords {
 }
 
 impl LastWords {
-    async fn text(self, grace: Duration) -> String {
+    /// Its last lines, and the launcher's word if there is one.
+    async fn text(self, grace: Duration) -> (String, Option<UpstreamError>) {
         // A grandchild may hold stderr open: then what is there must do.
         let _ = tokio::time::timeout(grace, self.stderr).await;
-        self.tail.lock().iter().cloned().collect::<Vec<_>>().join(" | ")
+        let heard = self.tail.lock();
+        (heard.tail.iter().cloned().collect::<Vec<_>>().join(" | "), heard.verdict.clone())
     }
 }
 
@@ -288,9 +339,9 @@ async fn supervise(
                 Ok(Ok(status)) => status.to_string(),
                 _ => "it closed its output".to_owned(),
             };
-            let tail = last_words.text(grace).await;
+            let (tail, verdict) = last_words.text(grace).await;
             let said = if tail.is_empty() { String::new() } else { format!("; stderr: {tail}") };
-            UpstreamError::Died(format!("its process ended ({status}){said}"))
+            verdict.unwrap_or_else(|| UpstreamError::Died(format!("its process ended ({status}){said}")))
         }
     };
     tracing::warn!(plugin = reader.plugin, %cause, "an upstream process ended");

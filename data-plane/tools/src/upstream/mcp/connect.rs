@@ -72,6 +72,7 @@ impl McpUpstream {
                 | UpstreamError::Unauthorized(_)
                 | UpstreamError::Token(_)
                 | UpstreamError::Grant(_)
+                | UpstreamError::Isolation(_)
                 | UpstreamError::Consent),
             )) => return Err(cause),
             Ok(Err(cause)) => tracing::debug!(plugin = self.plugin, %cause, "not of the modern era"),

@@ -1,0 +1,218 @@
+//! What the process sees of the machine's files: everything read-only, some of it empty.
+//!
+//! Runs in a mount namespace of its own. A folder is hidden by an empty one over it; what must be seen all the same is
+//! opened before and bound into it after.
+
+use std::{
+    ffi::{CStr, OsString},
+    fs::{self, File, Permissions},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStringExt,
+            fs::{MetadataExt, PermissionsExt},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use provost_types::IsolatedNetwork;
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_remount},
+};
+
+use super::{plan::Plan, user::NOBODY};
+
+/// The folder that is home, working directory and place for temporary files.
+pub(super) const OWN: &str = "/tmp";
+/// Folders of its own that it may write to, and how large they may grow.
+const OWN_FOLDERS: [(&str, &CStr); 2] = [(OWN, c"mode=1777,size=256m"), ("/dev/shm", c"mode=1777,size=64m")];
+/// What a folder that only hides holds: the way to what is bound into it.
+const HIDING: &CStr = c"mode=0755,size=1m";
+/// Where sockets of services lie, of container engines too.
+const SOCKETS: &str = "/run";
+/// The new process tree.
+const PROC: &str = "/proc";
+/// Execution by others: of a folder, that they may pass.
+const PASS: u32 = 0o001;
+
+/// A folder that is seen though what it lies in is hidden.
+struct Kept {
+    path: PathBuf,
+    /// Keeps it open until it is bound.
+    file: File,
+}
+
+/// What became of it.
+pub(super) struct Made {
+    /// Whether it sees the files as it should.
+    pub(super) files: Result<(), String>,
+    /// Whether `/proc` shows it its own processes.
+    pub(super) processes: Result<(), String>,
+}
+
+/// Makes the view. The error is about what the document names.
+pub(super) fn make(plan: &Plan, program: &Path, as_nobody: bool) -> Result<Made, String> {
+    let private = mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
+    if let Err(cause) = on(Path::new("/"), private) {
+        return Ok(Made { files: Err(cause.clone()), processes: Err(cause) });
+    }
+    let writable = existing("writable", &plan.isolation.writable)?;
+    let mut seen = existing("readable", &plan.isolation.readable)?;
+    seen.extend(plan.cwd.iter().filter_map(|cwd| fs::canonicalize(cwd).ok()));
+    let real = fs::canonicalize(program).ok();
+    seen.extend([Some(program), real.as_deref()].into_iter().flatten().filter_map(Path::parent).map(Path::to_owned));
+    seen.extend(writable.iter().cloned());
+    seen.sort();
+    seen.dedup();
+    let hidden = hidden(plan, &seen, as_nobody);
+    let mut kept = Vec::new();
+    for path in seen.into_iter().filter(|path| hidden.iter().any(|(folder, _)| path.starts_with(folder))) {
+        // Not the whole of what is hidden: `/tmp` stays its own.
+        if hidden.iter().any(|(folder, _)| *folder == path) {
+            continue;
+        }
+        let file = File::open(&path).map_err(|cause| format!("{} cannot be opened: {cause}", path.display()))?;
+        kept.push(Kept { path, file });
+    }
+    let files = hide(&hidden).and_then(|()| kept.iter().try_for_each(|kept| bind(kept, &hidden)));
+    let files = files.and_then(|()| {
+        // What lies in a hidden folder was bound already.
+        let rest = writable.iter().filter(|path| !kept.iter().any(|kept| kept.path == **path));
+        rest.map(|path| on(path, mount_bind_recursive(path, path))).collect::<Result<(), String>>()
+    });
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let processes = on(Path::new(PROC), mount("proc", PROC, "proc", flags, None::<&CStr>));
+    let files = files.and_then(|()| seal(&writable));
+    Ok(Made { files, processes })
+}
+
+fn existing<'a>(field: &str, paths: impl IntoIterator<Item = &'a String>) -> Result<Vec<PathBuf>, String> {
+    let real = |path: &String| fs::canonicalize(path).map_err(|cause| format!("`{field}` names {path}: {cause}"));
+    paths.into_iter().map(real).collect()
+}
+
+/// The folders to hide, as they really are, and what with; none within another.
+fn hidden(plan: &Plan, seen: &[PathBuf], as_nobody: bool) -> Vec<(PathBuf, &'static CStr)> {
+    let mut wanted: Vec<(PathBuf, &CStr)> = OWN_FOLDERS.iter().map(|(path, how)| (PathBuf::from(path), *how)).collect();
+    if plan.isolation.network == IsolatedNetwork::None {
+        wanted.push((SOCKETS.into(), HIDING));
+    }
+    wanted.extend(plan.hidden.iter().map(|path| (path.clone(), HIDING)));
+    if as_nobody {
+        wanted.extend(seen.iter().filter_map(|path| closed_above(path)).map(|path| (path, HIDING)));
+    }
+    let mut hidden: Vec<(PathBuf, &CStr)> = Vec::new();
+    let mut real: Vec<_> =
+        wanted.into_iter().filter_map(|(path, how)| Some((fs::canonicalize(path).ok()?, how))).collect();
+    // Parents come first.
+    real.sort_by(|a, b| a.0.cmp(&b.0));
+    for (path, how) in real {
+        if path.is_dir() && path != Path::new("/") && !hidden.iter().any(|(above, _)| path.starts_with(above)) {
+            hidden.push((path, how));
+        }
+    }
+    hidden
+}
+
+/// The highest folder on the way that nobody may not pass: over it an empty one is put, with a way through.
+fn closed_above(path: &Path) -> Option<PathBuf> {
+    let mut ways: Vec<&Path> = path.ancestors().skip(1).collect();
+    ways.reverse();
+    let is_closed = |way: &&Path| {
+        fs::metadata(way).is_ok_and(|found| found.mode() & PASS == 0 && found.uid() != NOBODY && found.gid() != NOBODY)
+    };
+    ways.into_iter().find(is_closed).map(Path::to_owned)
+}
+
+fn hide(hidden: &[(PathBuf, &'static CStr)]) -> Result<(), String> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    hidden.iter().try_for_each(|(path, how)| on(path, mount("tmpfs", path, "tmpfs", flags, *how)))
+}
+
+fn bind(kept: &Kept, hidden: &[(PathBuf, &'static CStr)]) -> Result<(), String> {
+    let within = |way: &&Path| hidden.iter().any(|(folder, _)| way.starts_with(folder) && *way != folder);
+    let mut ways: Vec<&Path> = kept.path.ancestors().filter(within).collect();
+    ways.reverse();
+    for way in ways {
+        // Only one that was made now is changed: others are real ones, bound before.
+        if fs::create_dir(way).is_ok() {
+            fs::set_permissions(way, Permissions::from_mode(0o755))
+                .map_err(|cause| format!("{}: {cause}", way.display()))?;
+        }
+    }
+    let open = format!("/proc/self/fd/{}", kept.file.as_raw_fd());
+    on(&kept.path, mount_bind_recursive(open, &kept.path))
+}
+
+/// Makes every mount read-only but for its own folders and those that it may write to.
+fn seal(writable: &[PathBuf]) -> Result<(), String> {
+    let table = fs::read("/proc/self/mountinfo").map_err(|cause| format!("the mounts are not known: {cause}"))?;
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ').skip(4);
+        let (Some(point), Some(options)) = (fields.next(), fields.next()) else { continue };
+        let point = unescaped(point);
+        let has = |option: &[u8]| options.split(|byte| *byte == b',').any(|o| o == option);
+        let is_own = OWN_FOLDERS.iter().any(|(own, _)| point == Path::new(own)) || point == Path::new(PROC);
+        if is_own || has(b"ro") || writable.iter().any(|path| point.starts_with(path)) {
+            continue;
+        }
+        let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+        // Those that it has must be said again.
+        for (option, flag) in [
+            (&b"nosuid"[..], MountFlags::NOSUID),
+            (&b"nodev"[..], MountFlags::NODEV),
+            (&b"noexec"[..], MountFlags::NOEXEC),
+        ] {
+            if has(option) {
+                flags |= flag;
+            }
+        }
+        match mount_remount(&point, flags, "") {
+            // Another mount lies over it: nobody comes there.
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+            remounted => on(&point, remounted)?,
+        }
+    }
+    Ok(())
+}
+
+/// A path of `mountinfo`, where spaces and the like are written as `\040`.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let digits =
+            after.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        match digits {
+            Some(digits) => {
+                bytes.push(digits.iter().fold(0u8, |sum, digit| sum.wrapping_mul(8).wrapping_add(digit - b'0')));
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+fn on(path: &Path, done: Result<(), Errno>) -> Result<(), String> {
+    done.map_err(|cause| format!("{}: {cause}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_mount_table_are_read() {
+        for (field, path) in
+            [("/a", "/a"), (r"/a\040b", "/a b"), (r"/a\134", r"/a\"), (r"/a\04", r"/a\04"), (r"\", r"\")]
+        {
+            assert_eq!(unescaped(field.as_bytes()), Path::new(path), "{field}");
+        }
+    }
+}
