@@ -97,6 +97,7 @@ pub fn spec(source: PluginSource) -> PluginSpec {
         max_concurrency: 0,
         resilience: None,
         definitions: None,
+        reloads: 0,
     }
 }
 

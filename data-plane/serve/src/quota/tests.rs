@@ -151,6 +151,7 @@ fn snapshot(quotas: &[(&str, QuotaSpec)]) -> Arc<Snapshot> {
         max_concurrency: 0,
         resilience: None,
         definitions: None,
+        reloads: 0,
     };
     add(&mut all, Some("acme"), "echo", Spec::Plugin(plugin));
     let price = PriceSpec {
