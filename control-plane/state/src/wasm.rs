@@ -29,9 +29,7 @@ pub(crate) fn check(check: &mut Check<'_>, wasm: &WasmPlugin) {
             format!("`{name}` is not the name of a file: letters, digits, `_`, `-` and `.`, and no folder")
         });
     }
-    check.require(wasm.source().is_some(), BASE, || {
-        "names either a `package`, or a `file` with its `digest`".into()
-    });
+    check.require(wasm.source().is_some(), BASE, || "names either a `package`, or a `file` with its `digest`".into());
     let config = serde_json::to_vec(&wasm.config).map_or(usize::MAX, |json| json.len());
     check.require(config <= MAX_CONFIG_BYTES, &format!("{BASE}.config"), || {
         format!("is larger than {MAX_CONFIG_BYTES} bytes")

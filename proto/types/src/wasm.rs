@@ -100,7 +100,8 @@ mod tests {
         assert!(matches!(file.source(), Some(WasmSource::File { name: "a.wasm", .. })) && file.since_version() == 4);
         // Stored as before there were packages.
         assert_eq!(serde_json::to_string(&file).unwrap(), r#"{"file":"a.wasm","digest":"D"}"#.replace('D', &digest));
-        for neither in ["{}", r#"{"file":"a.wasm"}"#, r#"{"digest":"D"}"#, r#"{"package":"D","file":"a","digest":"D"}"#] {
+        for neither in ["{}", r#"{"file":"a.wasm"}"#, r#"{"digest":"D"}"#, r#"{"package":"D","file":"a","digest":"D"}"#]
+        {
             assert_eq!(read(neither).source(), None, "{neither}");
         }
     }

@@ -15,7 +15,7 @@ fn rejected<T>(problem: Problem) -> Result<T, Rejected> {
 }
 
 /// The packages that plugins name, and which plugins those are.
-fn used_by<'a>(resources: &'a Resources) -> impl Iterator<Item = (PackageKey, &'a ResourceKey)> {
+fn used_by(resources: &Resources) -> impl Iterator<Item = (PackageKey, &ResourceKey)> {
     let from = ResourceKey { kind: Kind::Plugin, tenant: None, name: Name::smallest() };
     let plugins = resources.range(from..).take_while(|(key, _)| key.kind == Kind::Plugin);
     plugins.filter_map(|(key, resource)| {
@@ -55,15 +55,17 @@ impl State {
     /// the state before it.
     fn used_packages(&self) -> Vec<(PackageKey, ResourceKey)> {
         let held = self.released();
-        let held = held.iter().flat_map(|state| used_by(&state.resources));
-        used_by(&self.resources).chain(held).map(|(package, plugin)| (package, plugin.clone())).collect()
+        let held = held.iter().flat_map(|state| used_by(state.resources()));
+        used_by(self.resources()).chain(held).map(|(package, plugin)| (package, plugin.clone())).collect()
     }
 
     fn begin_package(&mut self, key: PackageKey, package: StoredPackage) -> Result<PackageReply, Rejected> {
         let tenant = ResourceKey { kind: Kind::Tenant, tenant: None, name: key.tenant.clone() };
-        if !self.resources.contains_key(&tenant) {
+        if !self.resources().contains_key(&tenant) {
             let text = format!("{tenant} does not exist");
-            return rejected(Problem::of_transaction("PV-RES-REFERENCE", text).hint("`provost get tenants` lists them"));
+            return rejected(
+                Problem::of_transaction("PV-RES-REFERENCE", text).hint("`provost get tenants` lists them"),
+            );
         }
         let bytes = package.facts.bytes;
         if bytes == 0 || bytes > MAX_STORED_PACKAGE_BYTES {
@@ -138,7 +140,7 @@ impl Packages {
     fn forget_uploads(&mut self, now_ns: u64) {
         let is_late = |package: &StoredPackage| now_ns.saturating_sub(package.time_ns) > MAX_UPLOAD_NS;
         self.all.retain(|_, package| package.is_whole() || !is_late(package));
-        let coming = self.all.iter().filter(|(_, package)| !package.is_whole());
+        let coming = self.all.iter().filter(|&(_, package)| !package.is_whole());
         let mut coming: Vec<_> = coming.map(|(key, package)| (package.revision, key.clone())).collect();
         coming.sort();
         let over = (coming.len() + 1).saturating_sub(MAX_UPLOADS);
@@ -149,8 +151,8 @@ impl Packages {
 
     /// Versions of a plugin that nobody runs, but the newest of them.
     fn forget_versions(&mut self, tenant: &Name, of: &PackageFacts, used: &BTreeSet<PackageKey>) {
-        let unused = self.all.iter().filter(|(key, package)| {
-            package.is_whole() && key.tenant == *tenant && package.facts.name == of.name && !used.contains(*key)
+        let unused = self.all.iter().filter(|&(key, package)| {
+            package.is_whole() && key.tenant == *tenant && package.facts.name == of.name && !used.contains(key)
         });
         let mut unused: Vec<_> = unused.map(|(key, package)| (package.revision, key.clone())).collect();
         unused.sort();
@@ -162,7 +164,7 @@ impl Packages {
 
     fn check_room(&self, tenant: &Name, bytes: u64) -> Result<(), Rejected> {
         let sum = |own: &dyn Fn(&PackageKey) -> bool| -> u64 {
-            self.all.iter().filter(|(key, _)| own(key)).map(|(_, package)| package.facts.bytes).sum()
+            self.all.iter().filter(|&(key, _)| own(key)).map(|(_, package)| package.facts.bytes).sum()
         };
         let (of_tenant, of_all) = (sum(&|key| key.tenant == *tenant), sum(&|_| true));
         for (whose, taken, limit) in [

@@ -1,6 +1,8 @@
 //! Whether a plugin may run the package that it names.
 
-use provost_types::{Kind, PackageDigest, PluginSource, PublisherSpec, Resource, ResourceKey, Resources, Spec, WasmSource};
+use provost_types::{
+    Kind, PackageDigest, PluginSource, PublisherSpec, Resource, ResourceKey, Resources, Spec, WasmSource,
+};
 
 use super::{PackageFacts, PackageKey, Packages};
 use crate::{ChangeKind, Problem, fields::Check, wasm::BASE};
@@ -40,9 +42,10 @@ pub(crate) fn check_plugins(
     after: &Resources,
     problems: &mut Vec<Problem>,
 ) {
-    for (key, _) in report.iter().filter(|(key, kind)| {
-        key.kind == Kind::Plugin && matches!(kind, ChangeKind::Created | ChangeKind::Updated)
-    }) {
+    for (key, _) in report
+        .iter()
+        .filter(|(key, kind)| key.kind == Kind::Plugin && matches!(kind, ChangeKind::Created | ChangeKind::Updated))
+    {
         let (Some(tenant), Some(digest)) = (&key.tenant, after.get(key).and_then(|r| package_of(r))) else { continue };
         if before.get(key).and_then(|r| package_of(r)) == Some(digest) {
             continue;
@@ -63,8 +66,7 @@ pub(crate) fn check_plugins(
 
 /// Why a package is not to be used; `None`: it may be.
 fn distrust(facts: &PackageFacts, plugin: &ResourceKey, all: &Resources) -> Option<String> {
-    let publisher =
-        ResourceKey { kind: Kind::Publisher, tenant: plugin.tenant.clone(), name: facts.publisher.clone() };
+    let publisher = ResourceKey { kind: Kind::Publisher, tenant: plugin.tenant.clone(), name: facts.publisher.clone() };
     let title = format!("package {} {}", facts.name, facts.version);
     match all.get(&publisher).map(|resource| &resource.spec) {
         Some(Spec::Publisher(spec)) if spec.keys.contains(&facts.key) => None,

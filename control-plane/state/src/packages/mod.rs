@@ -105,6 +105,11 @@ impl Packages {
         self.all.contains_key(key)
     }
 
+    /// The part that is next of one on its way; `None`: none is.
+    pub fn wants(&self, key: &PackageKey) -> Option<u32> {
+        self.all.get(key).filter(|package| !package.is_whole()).map(|package| package.received)
+    }
+
     /// Every part that is stored, in order.
     pub fn parts(&self) -> impl Iterator<Item = PartKey> {
         self.all
