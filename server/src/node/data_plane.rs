@@ -11,7 +11,7 @@ use provost_data_serve::{
     quota::Quotas,
     siblings::Siblings,
 };
-use provost_data_tools::{ConnectionPort, Connections, SecretSource, Toolbox, ToolboxDeps};
+use provost_data_tools::{ConnectionPort, Connections, PackagePort, SecretSource, Toolbox, ToolboxDeps};
 use provost_types::{AuditSink, Inference, PrincipalRef, PrivateRange, Snapshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -43,6 +43,8 @@ pub struct DataPlaneParts {
     pub siblings: Option<Arc<Siblings>>,
     /// Keeps what users consent to.
     pub connections: Arc<dyn ConnectionPort>,
+    /// The control plane's packages of plugins.
+    pub packages: Arc<dyn PackagePort>,
     /// Private ranges that plugins may open for themselves.
     pub egress: Vec<PrivateRange>,
 }
@@ -84,13 +86,21 @@ impl DataPlane {
             bodies,
             siblings,
             connections,
+            packages,
             egress,
         } = parts;
         let limits = provost_data_tools::Limits { allow_private: egress.into(), ..Default::default() };
         let nodes = siblings.clone().map(|nodes| nodes as Arc<dyn provost_data_tools::Siblings>);
         let connections = Some(Connections::new(connections, secrets.clone()));
-        let deps =
-            ToolboxDeps { secrets, inference: inference.clone(), data_dir, limits, siblings: nodes, connections };
+        let deps = ToolboxDeps {
+            secrets,
+            inference: inference.clone(),
+            data_dir,
+            limits,
+            siblings: nodes,
+            connections,
+            packages: Some(packages),
+        };
         let toolbox = Toolbox::new(deps);
         if let Some(siblings) = &siblings {
             siblings.attach_toolbox(toolbox.clone());

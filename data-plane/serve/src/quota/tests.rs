@@ -265,6 +265,7 @@ impl Setup {
         let deps = ToolboxDeps {
             siblings: None,
             connections: None,
+            packages: None,
             secrets: world.clone(),
             inference: world.clone(),
             data_dir: std::env::temp_dir(),
