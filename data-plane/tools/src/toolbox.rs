@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
     BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
-    OpenApiPlugin, PackageDigest, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef,
-    Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin, WasmSource,
+    OpenApiPlugin, PackageDigest, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret,
+    SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin, WasmSource,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -126,7 +126,8 @@ impl Toolbox {
                     let kept = before.filter(|running| running.fingerprint == fingerprint);
                     let plugin = kept.map(|running| running.plugin.clone());
                     let replaced = before.map(|running| &running.plugin);
-                    let plugin = plugin.unwrap_or_else(|| Arc::new(self.start(snapshot, tenant, resource, spec, replaced)));
+                    let plugin =
+                        plugin.unwrap_or_else(|| Arc::new(self.start(snapshot, tenant, resource, spec, replaced)));
                     Running { resource: resource.clone(), spec_hash, fingerprint, plugin }
                 }
             };
@@ -270,7 +271,8 @@ impl Toolbox {
             PluginSource::Builtin(builtin) => self.builtin(tenant, builtin).map(|b| Plugin::builtin(id(), b)),
             PluginSource::Wasm(wasm) => {
                 let origin = self.origin(snapshot, tenant, wasm);
-                let component = origin.and_then(|origin| self.component((tenant, name), spec, (&**wasm, origin), before));
+                let component =
+                    origin.and_then(|origin| self.component((tenant, name), spec, (&**wasm, origin), before));
                 component.map(|c| Plugin::component(id(), c, before))
             }
             PluginSource::OpenApi(api) => self.openapi(tenant, name, spec, api).map(|api| Plugin::openapi(id(), api)),

@@ -66,7 +66,7 @@ pub fn toolbox_among(limits: Limits, siblings: Option<Arc<dyn Siblings>>) -> Arc
     Toolbox::new(ToolboxDeps {
         siblings,
         connections: None,
-            packages: None,
+        packages: None,
         secrets: Arc::new(Secrets),
         inference: Arc::new(NoModels),
         data_dir: PathBuf::from("/nonexistent"),

@@ -9,6 +9,9 @@ mod bring;
 mod fetch;
 mod plugins;
 mod service;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod view;
 
 use provost_types::Name;

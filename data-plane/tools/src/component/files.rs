@@ -43,7 +43,9 @@ impl PackageFiles {
         let mut bytes = Vec::new();
         file.take(MAX_PACKAGE_BYTES + 1).read_to_end(&mut bytes).ok()?;
         let package = Package::read(Bytes::from(bytes)).and_then(|p| p.check_digest(digest).map(|()| p));
-        package.inspect_err(|cause| tracing::warn!(%digest, %cause, "a kept package was changed; it is fetched again")).ok()
+        package
+            .inspect_err(|cause| tracing::warn!(%digest, %cause, "a kept package was changed; it is fetched again"))
+            .ok()
     }
 
     pub(crate) fn keep_package(&self, package: &Package) -> io::Result<()> {
