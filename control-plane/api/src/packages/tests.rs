@@ -103,6 +103,7 @@ fn the_bytes_are_there_at_once_after_a_restart_and_in_a_snapshot() {
     // What the snapshot lists stays as long as it is written, whatever is applied meanwhile.
     apply(&mut machine, 9, &[remove(7)]);
     apply(&mut machine, 10, &bring(8));
+    // Time for the writer to remove it, if it would.
     std::thread::sleep(std::time::Duration::from_millis(300));
     let mut bytes = Vec::new();
     write(&mut bytes).unwrap();
