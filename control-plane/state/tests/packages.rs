@@ -236,6 +236,23 @@ fn a_plugin_runs_what_is_stored_and_signed_by_whom_its_tenant_trusts() {
 }
 
 #[test]
+fn a_rollback_trusts_nobody_again() {
+    let mut world = World::new();
+    let before = world.state.revision();
+    world.change(vec![publisher(&[signer(2)])], Vec::new()).unwrap();
+    let (puts, deletes) = world.state.rollback(before).unwrap();
+    assert!(puts.is_empty() && deletes.is_empty(), "{puts:?} {deletes:?}");
+    // Of what was not there then only what belongs to what goes is gone.
+    let publisher_of = |tenant| draft(Some(tenant), "late", publisher(&[signer(3)]).spec);
+    let tenant = draft(None, "late", Spec::Tenant(TenantSpec::default()));
+    world.change(vec![tenant, publisher_of("late"), publisher_of("acme")], Vec::new()).unwrap();
+    let (puts, mut deletes) = world.state.rollback(before).unwrap();
+    deletes.sort();
+    let names: Vec<String> = deletes.iter().map(ToString::to_string).collect();
+    assert_eq!((puts.len(), names), (0, vec!["Tenant/late".to_owned(), "Publisher/late/late".to_owned()]));
+}
+
+#[test]
 fn a_tenant_takes_its_packages_with_it() {
     let mut world = World::new();
     let own = PackageKey { tenant: name("umbra"), ..key(1) };

@@ -169,6 +169,6 @@ impl PackageFetch for FetchService {
             let _place = &place;
             part.map(|data| wire::PackageChunk { data, total }).map_err(Status::from)
         });
-        Ok(Response::new(Box::pin(chunks)))
+        Ok(Response::new(Box::pin(chunks) as Self::FetchStream))
     }
 }
