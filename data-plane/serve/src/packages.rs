@@ -66,3 +66,90 @@ async fn rest(
     }
     Err(FetchFailed("it ended too early".to_owned()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        pin::Pin,
+        sync::{Arc, Mutex},
+    };
+
+    use futures::{Stream, stream};
+    use provost_wire::packages::package_fetch_server::{PackageFetch, PackageFetchServer};
+    use tokio::net::TcpListener;
+    use tonic::{
+        Request, Response,
+        transport::{Endpoint, Server, server::TcpIncoming},
+    };
+
+    use super::*;
+
+    const WHOLE: &[u8] = b"0123456789";
+    const CHUNK: usize = 4;
+
+    /// How many chunks a node sends before it stops in the middle, `None`: all; and from where it was asked.
+    #[derive(Clone)]
+    struct Scripted {
+        stops_after: Option<usize>,
+        total: u64,
+        asked: Arc<Mutex<Vec<u64>>>,
+    }
+
+    #[tonic::async_trait]
+    impl PackageFetch for Scripted {
+        type FetchStream = Pin<Box<dyn Stream<Item = Result<PackageChunk, Status>> + Send>>;
+
+        async fn fetch(&self, request: Request<FetchPackageRequest>) -> Result<Response<Self::FetchStream>, Status> {
+            let from = request.into_inner().offset;
+            self.asked.lock().unwrap().push(from);
+            let rest = WHOLE[usize::try_from(from).unwrap()..].to_vec();
+            let total = self.total;
+            let chunk = |data: &[u8]| Ok(PackageChunk { data: Bytes::copy_from_slice(data), total });
+            let sent = self.stops_after.unwrap_or(usize::MAX);
+            let mut chunks: Vec<Result<PackageChunk, Status>> = rest.chunks(CHUNK).take(sent).map(chunk).collect();
+            chunks.extend(self.stops_after.map(|_| Err(Status::unavailable("it went away"))));
+            Ok(Response::new(Box::pin(stream::iter(chunks)) as Self::FetchStream))
+        }
+    }
+
+    async fn serve(node: Scripted) -> Channel {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = PackageFetchServer::new(node);
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
+        Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+    }
+
+    async fn fetch(nodes: &[Scripted]) -> Result<Bytes, FetchFailed> {
+        let mut channels = Vec::new();
+        for node in nodes {
+            channels.push(serve(node.clone()).await);
+        }
+        let tenant = Name::new("acme").unwrap();
+        GrpcPackages::new(channels).fetch(&tenant, PackageDigest::from_bytes([1; 32])).await
+    }
+
+    fn scripted(stops_after: Option<usize>, total: u64) -> Scripted {
+        Scripted { stops_after, total, asked: Arc::default() }
+    }
+
+    #[tokio::test]
+    async fn what_one_node_has_sent_is_not_asked_of_the_next() {
+        let nodes = [scripted(Some(1), 10), scripted(None, 10)];
+        assert_eq!(fetch(&nodes).await.unwrap(), WHOLE);
+        let asked = nodes.map(|node| node.asked.lock().unwrap().clone());
+        assert_eq!(asked, [vec![0], vec![4]]);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_or_too_little_is_no_package() {
+        let short = fetch(&[scripted(None, 11)]).await.unwrap_err();
+        assert!(short.0.contains("too early"), "{short}");
+        let much = fetch(&[scripted(None, 9)]).await.unwrap_err();
+        assert!(much.0.contains("of 9"), "{much}");
+        let vast = fetch(&[scripted(None, MAX_PACKAGE_BYTES + 1)]).await.unwrap_err();
+        assert!(vast.0.contains("at most"), "{vast}");
+        assert_eq!(fetch(&[]).await.unwrap_err().0, "no control-plane node is known");
+    }
+}
