@@ -20,6 +20,7 @@ use provost_wire::{
         audit_checkpoints_server::AuditCheckpointsServer, identity_server::IdentityServer, join_server::JoinServer,
         quota_server::QuotaServer,
     },
+    packages::package_fetch_server::PackageFetchServer,
     tls::Role,
 };
 use tokio::task::AbortHandle;
@@ -34,6 +35,7 @@ use crate::{
     },
     members::{Standings, decide_releases},
     node::GROUP,
+    packages::FetchService,
     push::{HubConfig, PushHub},
     quota::QuotaAuthorise,
     record::now_ns,
@@ -126,6 +128,7 @@ impl ClusterApi {
         let definitions = DefinitionsServer::new(definitions).max_decoding_message_size(MAX_REPORT_BYTES);
         let connections = ConnectionsService { node: self.node.clone(), authorise: callers(&self.node) };
         let connections = ConnectionsServer::new(connections).max_decoding_message_size(MAX_CONNECTION_BYTES);
+        let packages = PackageFetchServer::new(FetchService::new(self.node.clone()));
         let held = AuditCheckpointsServer::new(CheckpointService::new(self.node.clone()));
         Routes::new(JoinServer::new(JoinService::new(self.certifier.clone())))
             .add_service(InterceptedService::new(self.peers.clone().into_server(), only(REPLICAS).or_unlisted()))
@@ -135,6 +138,7 @@ impl ClusterApi {
             .add_service(InterceptedService::new(QuotaServer::new(quota), only(&[Role::DataPlane])))
             .add_service(InterceptedService::new(definitions, only(&[Role::DataPlane])))
             .add_service(InterceptedService::new(connections, only(&[Role::DataPlane])))
+            .add_service(InterceptedService::new(packages, only(&[Role::DataPlane])))
             .add_service(InterceptedService::new(held, only(&[Role::AuditLog])))
     }
 

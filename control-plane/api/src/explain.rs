@@ -2,8 +2,8 @@
 
 use provost_types::{
     ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec,
-    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec, TenantSpec,
-    ToolAliasSpec, ToolPinsSpec,
+    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec,
+    TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -56,6 +56,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::ToolPins => generator.subschema_for::<ToolPinsSpec>(),
         Kind::ToolAlias => generator.subschema_for::<ToolAliasSpec>(),
         Kind::Connection => generator.subschema_for::<ConnectionSpec>(),
+        Kind::Publisher => generator.subschema_for::<PublisherSpec>(),
     };
     schema.to_value()
 }

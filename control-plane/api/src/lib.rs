@@ -27,6 +27,7 @@ mod machine;
 mod members;
 mod node;
 mod operations;
+mod packages;
 mod preview;
 pub mod push;
 mod quota;
@@ -37,6 +38,7 @@ mod render;
 mod secrets;
 mod service;
 mod store;
+mod stored_state;
 mod tokens;
 mod versions;
 mod watch;
@@ -62,6 +64,7 @@ pub use members::{
 };
 pub use node::{ControlConfig, ControlNode, Departures, MemberConfig, NodeStatus};
 pub use operations::{HistoryItem, NewToken, ResourceFilter};
+pub use packages::InstallPlugin;
 pub use preview::Preview;
 /// What a member's replica is told; see `provost-control-raft`.
 pub use provost_control_raft::{Dial, GrpcTransport, NoPeers, Peer, PeerService, Promotion, Timings, Transport};

@@ -8,14 +8,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
-use provost_control_state::{ClusterReply, LedgerReply, Problem, ReleaseReply, State, StoredCommand};
+use provost_control_state::{
+    Applied, ClusterReply, LedgerReply, PackageCommand, PackageReply, PartKey, Problem, Rejected, ReleaseReply, State,
+    StoredCommand, Transaction,
+};
 use provost_types::{Revision, Snapshot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
-    store::{Dirty, StateStore, StoredState},
-    write_behind::WriteBehind,
+    store::{Dirty, StateStore},
+    stored_state,
+    write_behind::{PackageParts, WriteBehind},
 };
 
 /// What the machine answers to a transaction.
@@ -27,12 +31,15 @@ pub(crate) enum Reply {
     Ledger { reply: LedgerReply },
     Release { reply: ReleaseReply },
     Carried,
+    Package { reply: PackageReply },
 }
 
 /// What the node reads: replaced as a whole, never changed in place.
 pub(crate) struct Published {
     pub(crate) state: ArcSwap<State>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    /// The bytes of plugin packages, which no state has.
+    pub(crate) parts: PackageParts,
 }
 
 impl Published {
@@ -57,6 +64,7 @@ impl ControlMachine {
         let published = Arc::new(Published {
             state: ArcSwap::from_pointee(state.clone()),
             snapshots: watch::Sender::new(Arc::new(state.snapshot())),
+            parts: store.parts(),
         });
         Ok((Self { store, state, published: published.clone() }, published))
     }
@@ -79,7 +87,7 @@ struct Changes {
 impl ControlMachine {
     fn apply_one(&mut self, revision: Revision, command: StoredCommand, done: &mut Changes) -> Reply {
         match command {
-            StoredCommand::V1(transaction) => match self.state.apply(revision, &transaction) {
+            StoredCommand::V1(transaction) => match self.apply_transaction(revision, &transaction, done) {
                 Ok(applied) => {
                     done.published |= transaction.sealing_key.is_some();
                     if let Some(entry) = &applied.entry {
@@ -114,6 +122,41 @@ impl ControlMachine {
                 done.dirty.carried = done.dirty.carried.max(Some(through));
                 Reply::Carried
             }
+            StoredCommand::Package1 { command } => self.apply_package(revision, command, done),
+        }
+    }
+
+    fn apply_transaction(
+        &mut self,
+        revision: Revision,
+        transaction: &Transaction,
+        done: &mut Changes,
+    ) -> Result<Applied, Rejected> {
+        let before = self.state.packages().clone();
+        let applied = self.state.apply(revision, transaction)?;
+        // The packages of a tenant that is deleted go with it.
+        let gone = !Arc::ptr_eq(&before, self.state.packages());
+        done.dirty.packages |= gone;
+        done.dirty.sweeps |= gone;
+        Ok(applied)
+    }
+
+    fn apply_package(&mut self, revision: Revision, command: PackageCommand, done: &mut Changes) -> Reply {
+        let removes = !matches!(command, PackageCommand::Part { .. });
+        let part = match &command {
+            PackageCommand::Part { key, index, content } if self.state.packages().wants(key) == Some(*index) => {
+                Some((PartKey { package: key.clone(), index: *index }, content.clone()))
+            }
+            _ => None,
+        };
+        match self.state.apply_package(revision, command) {
+            Ok(reply) => {
+                done.dirty.packages = true;
+                done.dirty.sweeps |= removes;
+                done.dirty.parts.extend(part);
+                Reply::Package { reply }
+            }
+            Err(rejected) => Reply::Rejected { problems: rejected.problems },
         }
     }
 }
@@ -141,7 +184,7 @@ impl Machine for ControlMachine {
             last = Some(entry.applied);
         }
         let Changes { dirty, published } = done;
-        let is_read = !dirty.ledger.is_empty() || dirty.carried.is_some();
+        let is_read = !dirty.ledger.is_empty() || dirty.carried.is_some() || dirty.packages;
         if let Some(applied) = last {
             self.store.put(self.state.clone(), dirty, applied)?;
         }
@@ -160,14 +203,15 @@ impl Machine for ControlMachine {
     }
 
     fn snapshot(&self) -> io::Result<SnapshotWriter> {
-        let state = self.state.clone();
-        Ok(Box::new(move |out| serde_json::to_writer(out, &StoredState::of(&state)).map_err(io::Error::other)))
+        let (parts, state) = (self.published.parts.reader(), self.state.clone());
+        Ok(Box::new(move |out| stored_state::write_state(out, &state, &mut |part| parts.read(part))))
     }
 
     fn install(&mut self, applied: AppliedState, data: &mut dyn Read) -> io::Result<()> {
-        let stored: StoredState = serde_json::from_reader(data).map_err(io::Error::other)?;
-        let state = stored.into_state();
-        self.store.replace(&state, &applied)?;
+        let next = self.store.next()?;
+        let state = stored_state::read_state(data, &mut |part, content| next.put_part(part, &content));
+        let state = state.map_err(io::Error::other)?;
+        self.store.replace(next, &state, &applied)?;
         self.state = state;
         self.published.set(&self.state);
         Ok(())

@@ -254,7 +254,7 @@ impl ControlNode {
     }
 }
 
-fn metadata_of(key: &ResourceKey) -> Metadata {
+pub(crate) fn metadata_of(key: &ResourceKey) -> Metadata {
     let labels = BTreeMap::new();
     Metadata { name: key.name.clone(), tenant: key.tenant.clone(), labels }
 }
@@ -269,7 +269,7 @@ fn keep_sealed(state: &State, draft: &mut Draft) {
 
 /// Definitions of a new upstream are pinned where its document does not say; one that was stored without a
 /// choice stays as it was. Not before every control-plane node can read it.
-fn choose_definitions(state: &State, draft: &mut Draft) {
+pub(crate) fn choose_definitions(state: &State, draft: &mut Draft) {
     let stored = match state.resources().get(&draft.key()).map(|r| &r.spec) {
         Some(Spec::Plugin(stored)) => Some(stored.definitions),
         _ => None,

@@ -58,6 +58,7 @@ fn spec_json(spec: &Spec) -> Value {
         Spec::IdentityProvider(s) => serde_json::to_value(s),
         Spec::ToolPins(s) => serde_json::to_value(s),
         Spec::ToolAlias(s) => serde_json::to_value(s),
+        Spec::Publisher(s) => serde_json::to_value(s),
         Spec::Connection(s) => {
             let mut shown = s.clone();
             shown.sealed = None;
@@ -101,7 +102,10 @@ pub fn summary(resource: &Resource) -> String {
             PluginSource::McpHttp(http) => http.url.clone(),
             PluginSource::McpStdio(stdio) => format!("runs {}", stdio.command),
             PluginSource::Builtin(builtin) => format!("built-in {}", builtin.name),
-            PluginSource::Wasm(wasm) => format!("component {}", wasm.file),
+            PluginSource::Wasm(wasm) => match (&wasm.package, &wasm.file) {
+                (Some(package), _) => format!("package {package}"),
+                (None, file) => format!("component {}", file.as_deref().unwrap_or_default()),
+            },
             PluginSource::OpenApi(api) => {
                 format!("OpenAPI, {}", api.server_url().or(api.document_url.as_deref()).unwrap_or_default())
             }
@@ -127,6 +131,7 @@ pub fn summary(resource: &Resource) -> String {
             let waits = s.tools.values().filter(|pin| pin.changed.is_some()).count();
             format!("{} tools, {waits} wait for approval", s.tools.len())
         }
+        Spec::Publisher(s) => format!("{} keys", s.keys.len()),
         Spec::Connection(s) => format!("{} with {}, since {}", s.principal, s.plugin, s.since),
         Spec::ToolAlias(s) => {
             let targets: Vec<String> = s.targets.iter().map(|t| format!("{} ({})", t.tool, t.weight)).collect();

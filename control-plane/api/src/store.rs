@@ -6,17 +6,25 @@
 //! from there.
 //! A snapshot is installed into a new generation, then the pointer is flipped: a crash before the
 //! flip leaves a generation that the next start removes, after it the old one is removed.
+//! The bytes of plugin packages are here only, in parts, written with the state that lists them. What no state lists
+//! any more is removed later, when nobody reads an older state's: parts never change, so an older one's are the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use provost_control_raft::AppliedState;
-use provost_control_state::{Cluster, HistoryEntry, Ledger, LedgerRow, LedgerRowKey, Release, State, Unrecorded};
-use provost_types::{Resource, ResourceKey, Revision};
+use provost_control_state::{
+    HistoryEntry, Ledger, LedgerRow, LedgerRowKey, PackageKey, Packages, PartKey, Release, State, Unrecorded,
+};
+use provost_types::{Name, Resource, ResourceKey, Revision};
 use rocksdb::{ColumnFamilyDescriptor, DB, DBRecoveryMode, IteratorMode, LogLevel, Options, WriteBatch};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -30,9 +38,14 @@ const LEDGER: &str = "ledger";
 const OUTBOX: &str = "outbox";
 /// Applied state and counters.
 const META: &str = "meta";
+/// Parts of plugin packages by `TENANT/DIGEST`, a zero byte and the big-endian index.
+const PARTS: &str = "package-parts";
 const APPLIED_KEY: &[u8] = b"applied";
 const COUNTERS_KEY: &[u8] = b"counters";
 const CLUSTER_KEY: &[u8] = b"cluster";
+const PACKAGES_KEY: &[u8] = b"packages";
+/// Between a package and the index of its part; the byte after it ends the package's parts.
+const PART_MARK: u8 = 0;
 const POINTER: &str = "state-current";
 
 /// What differs between the stored state and the present one.
@@ -48,6 +61,12 @@ pub(crate) struct Dirty {
     pub(crate) cluster: bool,
     /// Rows of the ledger.
     pub(crate) ledger: BTreeSet<LedgerRowKey>,
+    /// What is known of packages.
+    pub(crate) packages: bool,
+    /// Parts that came.
+    pub(crate) parts: BTreeMap<PartKey, Vec<u8>>,
+    /// Whether packages may have gone.
+    pub(crate) sweeps: bool,
 }
 
 impl Dirty {
@@ -58,6 +77,9 @@ impl Dirty {
         self.carried = self.carried.max(later.carried);
         self.cluster |= later.cluster;
         self.ledger.extend(later.ledger);
+        self.packages |= later.packages;
+        self.parts.extend(later.parts);
+        self.sweeps |= later.sweeps;
     }
 }
 
@@ -71,75 +93,6 @@ struct Counters {
     release: Option<Release>,
 }
 
-/// The whole state as written into snapshots. Tagged from outside: an inner tag would make serde
-/// lose that the key ring's keys are numbers.
-#[allow(clippy::large_enum_variant, reason = "made once a snapshot, never kept")]
-#[derive(Serialize, Deserialize)]
-pub(crate) enum StoredState {
-    /// The first form.
-    V1 {
-        revision: Revision,
-        compacted: Revision,
-        key_ring: BTreeMap<u64, String>,
-        resources: Vec<Resource>,
-        history: Vec<HistoryEntry>,
-    },
-    /// With the cluster's own facts and the ledger.
-    V2 {
-        revision: Revision,
-        compacted: Revision,
-        key_ring: BTreeMap<u64, String>,
-        resources: Vec<Resource>,
-        history: Vec<HistoryEntry>,
-        cluster: Cluster,
-        ledger: Box<Ledger>,
-        /// Only where there is a node group.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        release: Option<Release>,
-        /// Changes that the audit log does not have yet.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        unrecorded: Vec<Unrecorded>,
-    },
-}
-
-impl StoredState {
-    pub(crate) fn of(state: &State) -> Self {
-        StoredState::V2 {
-            revision: state.revision(),
-            compacted: state.compacted(),
-            key_ring: state.key_ring().clone(),
-            resources: state.resources().values().map(|r| (**r).clone()).collect(),
-            history: state.history().iter().map(|e| (**e).clone()).collect(),
-            cluster: (**state.cluster()).clone(),
-            ledger: Box::new((**state.ledger()).clone()),
-            release: state.release().map(|r| (**r).clone()),
-            unrecorded: state.outbox().iter().map(|u| (**u).clone()).collect(),
-        }
-    }
-
-    pub(crate) fn into_state(self) -> State {
-        match self {
-            StoredState::V1 { revision, compacted, key_ring, resources, history } => {
-                State::from_parts(revision, resources, history, compacted, key_ring)
-            }
-            StoredState::V2 {
-                revision,
-                compacted,
-                key_ring,
-                resources,
-                history,
-                cluster,
-                ledger,
-                release,
-                unrecorded,
-            } => {
-                let state = State::from_parts(revision, resources, history, compacted, key_ring);
-                state.with(cluster, *ledger).with_release(release).with_outbox(unrecorded)
-            }
-        }
-    }
-}
-
 /// The generation in use.
 pub(crate) struct StateStore {
     dir: PathBuf,
@@ -147,6 +100,23 @@ pub(crate) struct StateStore {
     db: DB,
     /// The compaction of the stored history.
     compacted: Revision,
+    /// Whether parts may be here that the stored state does not list.
+    sweeps: bool,
+    /// Readers of older states: what those list stays.
+    readers: Arc<AtomicUsize>,
+}
+
+/// A generation that is being filled.
+pub(crate) struct Next {
+    db: DB,
+    generation: u64,
+}
+
+impl Next {
+    /// Keeps a part of a package.
+    pub(crate) fn put_part(&self, key: &PartKey, content: &[u8]) -> io::Result<()> {
+        self.db.put_cf(&family(&self.db, PARTS)?, part_name(key), content).map_err(io::Error::other)
+    }
 }
 
 impl StateStore {
@@ -159,7 +129,10 @@ impl StateStore {
             Err(e) => return Err(e),
         };
         let db = open_db(&path(dir, generation))?;
-        let mut store = Self { dir: dir.to_owned(), generation, db, compacted: Revision::default() };
+        let readers = Arc::new(AtomicUsize::new(0));
+        // A crash may have come between a state and the removal of what it lists no more.
+        let mut store =
+            Self { dir: dir.to_owned(), generation, db, compacted: Revision::default(), sweeps: true, readers };
         store.compacted = store.read_meta::<Counters>(COUNTERS_KEY)?.unwrap_or_default().compacted;
         store.remove_other_generations()?;
         Ok(store)
@@ -174,7 +147,48 @@ impl StateStore {
         let cluster = self.read_meta(CLUSTER_KEY)?.unwrap_or_default();
         let rows: Vec<LedgerRow> = self.read_all(LEDGER)?;
         let outbox: Vec<Unrecorded> = self.read_all(OUTBOX)?;
-        Ok(state.with(cluster, Ledger::from_rows(rows)).with_release(release).with_outbox(outbox))
+        let packages: Packages = self.read_meta(PACKAGES_KEY)?.unwrap_or_default();
+        let state = state.with(cluster, Ledger::from_rows(rows)).with_release(release).with_outbox(outbox);
+        Ok(state.with_packages(packages))
+    }
+
+    /// Counts who reads parts of packages of older states.
+    pub(crate) fn readers(&self) -> &Arc<AtomicUsize> {
+        &self.readers
+    }
+
+    /// A part of a package.
+    pub(crate) fn part(&self, key: &PartKey) -> io::Result<Option<Vec<u8>>> {
+        self.db.get_cf(&family(&self.db, PARTS)?, part_name(key)).map_err(io::Error::other)
+    }
+
+    /// The packages of which parts are here.
+    fn packages_here(&self) -> io::Result<Vec<PackageKey>> {
+        let parts = family(&self.db, PARTS)?;
+        let mut at = self.db.raw_iterator_cf(&parts);
+        at.seek_to_first();
+        let mut found = Vec::new();
+        while let Some(name) = at.key() {
+            let package = package_in(name)?;
+            at.seek(package_name(&package, PART_MARK + 1));
+            found.push(package);
+        }
+        at.status().map_err(io::Error::other)?;
+        Ok(found)
+    }
+
+    /// Removes the parts of packages that the stored state does not list, unless somebody reads an older one's.
+    fn sweep(&mut self, listed: &Packages) -> io::Result<()> {
+        if !self.sweeps || self.readers.load(Ordering::Acquire) > 0 {
+            return Ok(());
+        }
+        let parts = family(&self.db, PARTS)?;
+        for package in self.packages_here()?.iter().filter(|package| !listed.has(package)) {
+            let (from, to) = (package_name(package, PART_MARK), package_name(package, PART_MARK + 1));
+            self.db.delete_range_cf(&parts, from, to).map_err(io::Error::other)?;
+        }
+        self.sweeps = false;
+        Ok(())
     }
 
     pub(crate) fn applied(&self) -> io::Result<Option<AppliedState>> {
@@ -221,20 +235,34 @@ impl StateStore {
                 None => batch.delete_cf(&ledger, key.to_string()),
             }
         }
+        if dirty.packages {
+            batch.put_cf(&meta, PACKAGES_KEY, encode(&**state.packages())?);
+        }
+        let parts = family(&self.db, PARTS)?;
+        for (key, content) in &dirty.parts {
+            batch.put_cf(&parts, part_name(key), content);
+        }
         batch.put_cf(&meta, APPLIED_KEY, applied.as_bytes());
         self.db.write(batch).map_err(io::Error::other)?;
         self.compacted = state.compacted();
-        Ok(())
+        self.sweeps |= dirty.sweeps;
+        drop((resources, history, outbox, meta, ledger, parts));
+        self.sweep(state.packages())
     }
 
-    /// Replaces everything by `state`, in a new generation.
-    pub(crate) fn replace(&mut self, state: &State, applied: &AppliedState) -> io::Result<()> {
-        let next = self.generation + 1;
-        let target = path(&self.dir, next);
+    /// The next generation, empty: for the parts of packages of the state that replaces this one.
+    pub(crate) fn next(&self) -> io::Result<Next> {
+        let generation = self.generation + 1;
+        let target = path(&self.dir, generation);
         if target.exists() {
             fs::remove_dir_all(&target)?;
         }
-        let db = open_db(&target)?;
+        Ok(Next { db: open_db(&target)?, generation })
+    }
+
+    /// Replaces everything by `state`, whose packages are in `next` already.
+    pub(crate) fn replace(&mut self, next: Next, state: &State, applied: &AppliedState) -> io::Result<()> {
+        let Next { db, generation } = next;
         let mut batch = WriteBatch::default();
         {
             let (resources, history) = (family(&db, RESOURCES)?, family(&db, HISTORY)?);
@@ -255,13 +283,14 @@ impl StateStore {
             for (key, row) in state.ledger().rows() {
                 batch.put_cf(&ledger, key.to_string(), encode(&row)?);
             }
+            batch.put_cf(&meta, PACKAGES_KEY, encode(&**state.packages())?);
             batch.put_cf(&meta, APPLIED_KEY, applied.as_bytes());
         }
         db.write(batch).map_err(io::Error::other)?;
         db.flush_wal(true).map_err(io::Error::other)?;
-        flip(&self.dir, next)?;
+        flip(&self.dir, generation)?;
         self.db = db;
-        self.generation = next;
+        self.generation = generation;
         self.compacted = state.compacted();
         self.remove_other_generations()
     }
@@ -300,6 +329,27 @@ fn counters(state: &State) -> Counters {
     Counters { revision: state.revision(), compacted: state.compacted(), key_ring: state.key_ring().clone(), release }
 }
 
+fn package_name(package: &PackageKey, mark: u8) -> Vec<u8> {
+    let mut name = package.to_string().into_bytes();
+    name.push(mark);
+    name
+}
+
+fn part_name(key: &PartKey) -> Vec<u8> {
+    let mut name = package_name(&key.package, PART_MARK);
+    name.extend_from_slice(&key.index.to_be_bytes());
+    name
+}
+
+/// The package whose part has this name.
+fn package_in(name: &[u8]) -> io::Result<PackageKey> {
+    let unread = || io::Error::other("the name of a package's part cannot be read");
+    let text = name.split(|byte| *byte == PART_MARK).next().and_then(|text| std::str::from_utf8(text).ok());
+    let (tenant, digest) = text.and_then(|text| text.split_once('/')).ok_or_else(unread)?;
+    let tenant = Name::new(tenant).map_err(io::Error::other)?;
+    Ok(PackageKey { tenant, digest: digest.parse().map_err(io::Error::other)? })
+}
+
 fn path(dir: &Path, generation: u64) -> PathBuf {
     dir.join(format!("state-{generation}"))
 }
@@ -308,7 +358,7 @@ fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(io::Error::other)
 }
 
-fn family<'a>(db: &'a DB, name: &str) -> io::Result<std::sync::Arc<rocksdb::BoundColumnFamily<'a>>> {
+fn family<'a>(db: &'a DB, name: &str) -> io::Result<Arc<rocksdb::BoundColumnFamily<'a>>> {
     db.cf_handle(name).ok_or_else(|| io::Error::other(format!("column family {name} is missing")))
 }
 
@@ -322,7 +372,7 @@ fn open_db(path: &Path) -> io::Result<DB> {
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(2);
     let families =
-        [RESOURCES, HISTORY, LEDGER, OUTBOX, META].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
+        [RESOURCES, HISTORY, LEDGER, OUTBOX, META, PARTS].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
     DB::open_cf_descriptors(&options, path, families).map_err(io::Error::other)
 }
 

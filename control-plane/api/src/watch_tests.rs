@@ -24,8 +24,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let published =
-            Published { state: ArcSwap::from_pointee(State::default()), snapshots: watch::Sender::new(Arc::default()) };
+        let published = Published {
+            state: ArcSwap::from_pointee(State::default()),
+            snapshots: watch::Sender::new(Arc::default()),
+            parts: crate::write_behind::PackageParts::none(),
+        };
         Self { state: State::default(), published: Arc::new(published), next: 1 }
     }
 

@@ -10,15 +10,18 @@
 
 use std::{
     io, mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use provost_control_raft::AppliedState;
-use provost_control_state::State;
+use provost_control_state::{PartKey, State};
 
-use crate::store::{Dirty, StateStore};
+use crate::store::{Dirty, Next, StateStore};
 
 /// Between two writes.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -81,16 +84,73 @@ impl WriteBehind {
         Ok(())
     }
 
+    /// Where the packages of a state are put that replaces this one.
+    pub(crate) fn next(&self) -> io::Result<Next> {
+        lock(&self.shared.store).next()
+    }
+
     /// Stores another state in place of everything, before this returns.
-    pub(crate) fn replace(&self, state: &State, applied: &AppliedState) -> io::Result<()> {
+    pub(crate) fn replace(&self, next: Next, state: &State, applied: &AppliedState) -> io::Result<()> {
         let mut store = lock(&self.shared.store);
         lock(&self.shared.slot).pending = None;
-        store.replace(state, applied)
+        store.replace(next, state, applied)
+    }
+
+    /// Gives parts of packages to readers.
+    pub(crate) fn parts(&self) -> PackageParts {
+        PackageParts { shared: Arc::downgrade(&self.shared), readers: lock(&self.shared.store).readers().clone() }
     }
 
     /// Where the stored state belongs in the log.
     pub(crate) fn applied(&self) -> io::Result<Option<AppliedState>> {
         lock(&self.shared.store).applied()
+    }
+}
+
+/// The parts of packages. Holds no file open: there is nothing to read once the store is closed.
+pub(crate) struct PackageParts {
+    shared: Weak<Shared>,
+    readers: Arc<AtomicUsize>,
+}
+
+impl PackageParts {
+    /// There are none.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { shared: Weak::new(), readers: Arc::default() }
+    }
+
+    /// A reader. Taken before the state whose packages it reads, it finds all of them.
+    pub(crate) fn reader(&self) -> PartReader {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+        PartReader { shared: self.shared.clone(), readers: self.readers.clone() }
+    }
+}
+
+/// Reads parts of packages; as long as it is there none is removed.
+pub(crate) struct PartReader {
+    shared: Weak<Shared>,
+    readers: Arc<AtomicUsize>,
+}
+
+impl PartReader {
+    /// A part that a state lists. Waits for the disk.
+    pub(crate) fn read(&self, key: &PartKey) -> io::Result<Vec<u8>> {
+        let Some(shared) = self.shared.upgrade() else { return Err(io::Error::other("the state is closed")) };
+        // Held until the part was found: it is either waiting or stored.
+        let store = lock(&shared.store);
+        let waiting = lock(&shared.slot).pending.as_ref().and_then(|pending| pending.dirty.parts.get(key).cloned());
+        let found = match waiting {
+            Some(content) => Some(content),
+            None => store.part(key)?,
+        };
+        found.ok_or_else(|| io::Error::other(format!("part {} of {} is not stored", key.index, key.package)))
+    }
+}
+
+impl Drop for PartReader {
+    fn drop(&mut self) {
+        self.readers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

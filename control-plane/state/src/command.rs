@@ -3,7 +3,7 @@
 use provost_types::{Metadata, ResourceKey, Revision, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Authorship, ClusterCommand, LedgerCommand, ReleaseCommand, references};
+use crate::{Authorship, ClusterCommand, LedgerCommand, PackageCommand, ReleaseCommand, references};
 
 /// Puts and deletes of one transaction.
 pub const MAX_TRANSACTION_CHANGES: usize = 10_000;
@@ -218,6 +218,12 @@ pub enum StoredCommand {
         /// The newest change that the audit log has, with all before it.
         through: Revision,
     },
+    /// A change of the plugin packages, first form.
+    #[serde(rename = "package-1")]
+    Package1 {
+        /// The change.
+        command: PackageCommand,
+    },
 }
 
 /// A command that this build cannot read or write.
@@ -235,6 +241,7 @@ impl StoredCommand {
             | StoredCommand::Ledger1 { .. }
             | StoredCommand::Release1 { .. }
             | StoredCommand::Carried1 { .. } => 1,
+            StoredCommand::Package1 { .. } => PackageCommand::VERSION,
         }
     }
 

@@ -5,7 +5,7 @@
 //! Invariants: same state and same transaction give the same result on every node; a rejected
 //! transaction changes nothing; every stored reference points at something that exists.
 //! Beside the resources the state holds the cluster's own facts ([`Cluster`]) and the quota ledger
-//! ([`Ledger`]); each has commands of its own. With a `NodeGroup` it also holds how far changes are
+//! ([`Ledger`]), and what is known of plugin packages ([`Packages`]); each has commands of its own. With a `NodeGroup` it also holds how far changes are
 //! released ([`Release`]), and which changes still have to be recorded ([`Unrecorded`]).
 //! Left out: storage and replication (`provost-control-api`, `provost-control-raft`), the meaning
 //! of Cedar text (an admission check outside).
@@ -24,6 +24,7 @@ mod kill_switches;
 mod ledger;
 mod openapi;
 mod outbox;
+mod packages;
 mod prices;
 mod problem;
 mod references;
@@ -53,6 +54,10 @@ pub use ledger::{
     LedgerReply, LedgerRow, LedgerRowKey, MAX_REPORTS, MAX_WANTS, QuotaId, Span,
 };
 pub use outbox::{Authorship, MAX_RECORDED_OBJECTS, MAX_UNRECORDED, Unrecorded};
+pub use packages::{
+    KEPT_PACKAGES, MAX_PACKAGES_BYTES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES_BYTES, MAX_UPLOAD_NS, MAX_UPLOADS,
+    PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Packages, PartKey, StoredPackage,
+};
 pub use problem::{Problem, Rejected};
 pub use provost_types::Resources;
 pub use release::{Halt, MAX_HALT_REASON_BYTES, MAX_HALT_REASONS, Release, ReleaseCommand, ReleaseReply};

@@ -95,6 +95,7 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
         | Spec::Secret(_)
         | Spec::NodeGroup(_)
         | Spec::Price(_)
+        | Spec::Publisher(_)
         | Spec::KillSwitch(_) => {}
     }
     found

@@ -1,7 +1,8 @@
 //! Going back: the transaction that restores an earlier state.
 //!
 //! Credentials do not go back. A key that was revoked since must not work again and a key made
-//! since must not stop, so API keys stay as they are unless what they belong to goes; a secret
+//! since must not stop, so API keys stay as they are unless what they belong to goes, and so do publishers: a key that is
+//! trusted no more must not be trusted again; a secret
 //! that exists then and now keeps its present value, and a principal that is disabled now stays so. The node group stays too: how a change is
 //! released does not depend on what is changed. What governs calls (kill switches) stays as well: calls that were
 //! stopped since stay stopped.
@@ -68,7 +69,7 @@ impl State {
     pub fn rollback(&self, to: Revision) -> Result<(Vec<Draft>, Vec<ResourceKey>), RollbackError> {
         let mut target = self.at(to)?;
         let stays = |key: &ResourceKey| key.kind == Kind::NodeGroup || key.kind.is_governance();
-        target.retain(|key, _| key.kind != Kind::ApiKey && !stays(key));
+        target.retain(|key, _| !matches!(key.kind, Kind::ApiKey | Kind::Publisher) && !stays(key));
         for (key, now) in self.resources() {
             match (&now.spec, target.get_mut(key)) {
                 (Spec::Secret(now), Some(Resource { spec: Spec::Secret(then), .. })) => {
@@ -77,7 +78,7 @@ impl State {
                 (Spec::Principal(now), Some(Resource { spec: Spec::Principal(then), .. })) => {
                     then.disabled |= now.disabled;
                 }
-                (Spec::ApiKey(_), None) => {
+                (Spec::ApiKey(_) | Spec::Publisher(_), None) => {
                     let keep = references::of(&now.metadata, &now.spec).iter().all(|(_, k)| target.contains_key(k));
                     if keep {
                         target.insert(key.clone(), (**now).clone());

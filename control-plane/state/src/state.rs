@@ -8,12 +8,12 @@ use std::{
 };
 
 use imbl::Vector;
-use provost_types::{Kind, Resource, ResourceKey, Resources, Revision, Snapshot};
+use provost_types::{Kind, Name, Resource, ResourceKey, Resources, Revision, Snapshot};
 
 use crate::{
     ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
-    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Problem, Rejected, Release, Transaction, Unrecorded,
-    connections, fields, guards, identity, kill_switches, prices, references,
+    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Packages, Problem, Rejected, Release, Transaction,
+    Unrecorded, connections, fields, guards, identity, kill_switches, packages, prices, references,
 };
 
 /// What a transaction does to each resource it names, in key order.
@@ -33,6 +33,8 @@ pub struct State {
     release: Option<Arc<Release>>,
     /// Changes that the audit log does not have yet.
     pub(crate) outbox: Vector<Arc<Unrecorded>>,
+    /// What is known of plugin packages.
+    pub(crate) packages: Arc<Packages>,
 }
 
 /// What a transaction did.
@@ -67,6 +69,7 @@ impl State {
             ledger: Arc::default(),
             release: None,
             outbox: Vector::new(),
+            packages: Arc::default(),
         }
     }
 
@@ -145,6 +148,7 @@ impl State {
         if let Some(entry) = &applied.entry {
             let before = std::mem::replace(&mut self.revision, revision);
             self.resources = candidate;
+            self.drop_packages(&applied.changes);
             if !entry.event.is_routine() {
                 self.history.push_back(entry.clone());
             }
@@ -197,6 +201,7 @@ impl State {
         if report.iter().any(|(k, _)| k.kind == Kind::IdentityProvider) {
             identity::check_together(&candidate, &mut problems);
         }
+        packages::check_plugins(&self.packages, &self.resources, &report, &candidate, &mut problems);
         if report.iter().any(|(k, _)| k.kind == Kind::Principal) {
             identity::check_unique_certificates(&candidate, &mut problems);
         }
@@ -214,6 +219,16 @@ impl State {
     pub fn preview(&self, revision: Revision, transaction: &Transaction) -> Snapshot {
         let (resources, _) = self.candidate(revision, transaction, &mut Vec::new());
         Snapshot { revision, resources }
+    }
+
+    /// The packages of a tenant go with it: the next of its name must not find them.
+    fn drop_packages(&mut self, changes: &[(ResourceKey, ChangeKind)]) {
+        let gone = |(key, kind): &&(ResourceKey, ChangeKind)| key.kind == Kind::Tenant && *kind == ChangeKind::Deleted;
+        if changes.iter().filter(gone).any(|(key, _)| self.packages.has_of(&key.name)) {
+            let tenant = |name: &Name| ResourceKey { kind: Kind::Tenant, tenant: None, name: name.clone() };
+            let resources = &self.resources;
+            Arc::make_mut(&mut self.packages).keep_tenants(|name| resources.contains_key(&tenant(name)));
+        }
     }
 
     fn check_shape(&self, transaction: &Transaction) -> Vec<Problem> {

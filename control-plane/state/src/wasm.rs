@@ -1,8 +1,8 @@
 //! The rules that the document of a WebAssembly plugin keeps.
 //!
-//! Invariants: its file is a name and no path; it reaches the hosts that the document names and no others; a
+//! Invariants: it has a package or a file; its file is a name and no path; it reaches the hosts that the document names and no others; a
 //! credential goes to hosts that are named with it.
-//! Left out: whether the file is there and is a plugin (the nodes).
+//! Left out: whether the package is there (`packages`), and whether it or the file is a plugin (the nodes).
 
 use provost_types::{HostPattern, WasmCredential, WasmPlugin};
 
@@ -23,11 +23,13 @@ const MAX_MEMORY_MIB: u32 = 1_024;
 
 pub(crate) fn check(check: &mut Check<'_>, wasm: &WasmPlugin) {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    let name = &wasm.file;
-    let is_name = (1..=MAX_FILE_NAME).contains(&name.len()) && name.bytes().all(is_plain) && !name.starts_with('.');
-    check.require(is_name, &format!("{BASE}.file"), || {
-        format!("`{name}` is not the name of a file: letters, digits, `_`, `-` and `.`, and no folder")
-    });
+    if let Some(name) = &wasm.file {
+        let is_name = (1..=MAX_FILE_NAME).contains(&name.len()) && name.bytes().all(is_plain) && !name.starts_with('.');
+        check.require(is_name, &format!("{BASE}.file"), || {
+            format!("`{name}` is not the name of a file: letters, digits, `_`, `-` and `.`, and no folder")
+        });
+    }
+    check.require(wasm.source().is_some(), BASE, || "names either a `package`, or a `file` with its `digest`".into());
     let config = serde_json::to_vec(&wasm.config).map_or(usize::MAX, |json| json.len());
     check.require(config <= MAX_CONFIG_BYTES, &format!("{BASE}.config"), || {
         format!("is larger than {MAX_CONFIG_BYTES} bytes")

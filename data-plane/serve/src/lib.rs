@@ -31,6 +31,7 @@ mod mcp;
 pub mod node;
 mod openai;
 mod opening;
+pub mod packages;
 pub mod push;
 mod quic;
 pub mod quota;

@@ -57,6 +57,7 @@ fn shield(cache: CacheSpec) -> Shield {
         max_concurrency: 0,
         resilience,
         definitions: None,
+        reloads: 0,
     };
     Shield::new(&name("acme"), &name("up"), &spec)
 }

@@ -11,17 +11,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
     BuiltinPlugin, ClientSecretIn, EgressSpec, GrpcPlugin, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
-    OpenApiPlugin, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot,
-    Spec, StdioPlugin, UpstreamAuth, WasmPlugin,
+    OpenApiPlugin, PackageDigest, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret,
+    SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin, WasmSource,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::{
-    Limits, Plugin, Pressure, UpstreamError, Walls,
+    Limits, PackagePort, Plugin, Pressure, UpstreamError, Walls,
     builtin::Builtin,
-    component::{Component, Credential, Door, Engines, Parts},
+    component::{Component, Credential, Door, Engines, Origin, PackageOrigin, Parts, Publishers},
     connections::{Connections, OwnConnection},
     egress::{EgressClient, EgressRule},
     grpc::{self, Grpc},
@@ -61,6 +61,8 @@ pub struct ToolboxDeps {
     pub connections: Option<Arc<Connections>>,
     /// The program whose `main` begins with [`crate::launch_if_asked`]; `None`: plugins that need walls do not run.
     pub launcher: Option<PathBuf>,
+    /// The control plane's packages; `None`: plugins of packages do not run.
+    pub packages: Option<Arc<dyn PackagePort>>,
 }
 
 /// By tenant, then by name: a call looks some up several times, and makes no key for it.
@@ -72,7 +74,7 @@ struct Running {
     resource: Arc<Resource>,
     /// SHA-256 of the spec: a document in it may be large, and is hashed once.
     spec_hash: [u8; 32],
-    /// Changes when the spec or a secret that it uses does.
+    /// Changes when the spec does, or a secret that it uses, or whom its tenant trusts if it is of a package.
     fingerprint: [u8; 32],
     plugin: Arc<Plugin>,
 }
@@ -80,7 +82,7 @@ struct Running {
 impl Running {
     /// Whether it is the plugin of this document still, for sure: nothing needs to be compared then.
     fn is_of(&self, resource: &Arc<Resource>, spec: &PluginSpec) -> bool {
-        Arc::ptr_eq(&self.resource, resource) && secrets_of(spec).is_empty()
+        Arc::ptr_eq(&self.resource, resource) && secrets_of(spec).is_empty() && package_of(spec).is_none()
     }
 }
 
@@ -127,7 +129,8 @@ impl Toolbox {
                     let kept = before.filter(|running| running.fingerprint == fingerprint);
                     let plugin = kept.map(|running| running.plugin.clone());
                     let replaced = before.map(|running| &running.plugin);
-                    let plugin = plugin.unwrap_or_else(|| Arc::new(self.start(tenant, resource, spec, replaced)));
+                    let plugin =
+                        plugin.unwrap_or_else(|| Arc::new(self.start(snapshot, tenant, resource, spec, replaced)));
                     Running { resource: resource.clone(), spec_hash, fingerprint, plugin }
                 }
             };
@@ -149,7 +152,24 @@ impl Toolbox {
         let (old, new): (BTreeSet<_>, BTreeSet<_>) = (plugins_of(&old), plugins_of(&new));
         if old != new {
             self.changes.send_modify(|n| *n += 1);
+            self.prune_packages(snapshot);
         }
+    }
+
+    /// Removes the packages that no plugin names any more, beside everything else.
+    fn prune_packages(&self, snapshot: &Snapshot) {
+        // A node that stops, or has no state that it could run, says nothing of what it will need.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if snapshot.resources.is_empty() {
+            return;
+        }
+        let of = |resource: &Arc<Resource>| match &resource.spec {
+            Spec::Plugin(spec) => package_of(spec),
+            _ => None,
+        };
+        let wanted: BTreeSet<PackageDigest> = snapshot.of_kind(Kind::Plugin).filter_map(of).collect();
+        let files = self.engines.packages();
+        runtime.spawn_blocking(move || files.prune(&wanted));
     }
 
     /// Changes when a plugin comes, goes or is replaced, and when its next version begins to serve.
@@ -241,7 +261,14 @@ impl Toolbox {
         self.reconcile(&Snapshot::default());
     }
 
-    fn start(&self, tenant: &Name, resource: &Resource, spec: &PluginSpec, before: Option<&Arc<Plugin>>) -> Plugin {
+    fn start(
+        &self,
+        snapshot: &Snapshot,
+        tenant: &Name,
+        resource: &Resource,
+        spec: &PluginSpec,
+        before: Option<&Arc<Plugin>>,
+    ) -> Plugin {
         let name = &resource.metadata.name;
         let id = || {
             let digests = (spec_digest(spec), recorded_digest(resource));
@@ -252,7 +279,9 @@ impl Toolbox {
             PluginSource::McpStdio(stdio) => self.stdio(tenant, name, spec, stdio).map(|u| Plugin::mcp(id(), u)),
             PluginSource::Builtin(builtin) => self.builtin(tenant, builtin).map(|b| Plugin::builtin(id(), b)),
             PluginSource::Wasm(wasm) => {
-                let component = self.component((tenant, name), spec, wasm, before);
+                let origin = self.origin(snapshot, tenant, wasm);
+                let component =
+                    origin.and_then(|origin| self.component((tenant, name), spec, (&**wasm, origin), before));
                 component.map(|c| Plugin::component(id(), c, before))
             }
             PluginSource::OpenApi(api) => self.openapi(tenant, name, spec, api).map(|api| Plugin::openapi(id(), api)),
@@ -475,11 +504,29 @@ impl Toolbox {
         Ok(McpUpstream::stdio(name.as_str(), target, spec.era, &self.deps.limits, kin))
     }
 
+    /// Where the component of a plugin comes from.
+    fn origin(&self, snapshot: &Snapshot, tenant: &Name, spec: &WasmPlugin) -> Result<Origin, UpstreamError> {
+        match spec.source() {
+            Some(WasmSource::File { name, digest }) => Ok(Origin::File { path: self.engines.file(name), digest }),
+            Some(WasmSource::Package(digest)) => Ok(Origin::Package(PackageOrigin {
+                tenant: tenant.clone(),
+                digest,
+                publishers: publishers(snapshot, tenant),
+                port: self.deps.packages.clone(),
+                files: self.engines.packages(),
+            })),
+            None => {
+                let text = "it names neither a `package` nor a `file` with its `digest`";
+                Err(UpstreamError::Config(text.to_owned()))
+            }
+        }
+    }
+
     fn component(
         &self,
         (tenant, name): (&Name, &Name),
         plugin: &PluginSpec,
-        spec: &WasmPlugin,
+        (spec, origin): (&WasmPlugin, Origin),
         before: Option<&Arc<Plugin>>,
     ) -> Result<Arc<Component>, UpstreamError> {
         let mut credentials = BTreeMap::new();
@@ -501,7 +548,7 @@ impl Toolbox {
         let store = before.and_then(|before| before.as_component()).map(|c| c.store().clone()).unwrap_or_default();
         let changes = self.changes.clone();
         let changed = move || changes.send_modify(|n| *n += 1);
-        Component::start(Parts { tenant, name, spec, door, store }, &self.engines, changed)
+        Component::start(Parts { tenant, name, spec, origin, door, store }, &self.engines, changed)
     }
 
     fn builtin(&self, tenant: &Name, spec: &BuiltinPlugin) -> Result<Builtin, UpstreamError> {
@@ -557,8 +604,31 @@ fn header_value(key: &str, text: &str) -> Result<HeaderValue, UpstreamError> {
         .map_err(|_| UpstreamError::Config(format!("the value of header `{key}` cannot be sent")))
 }
 
-/// SHA-256 of a resource's typed spec as JSON, hexadecimal: what the audit log names as `plugin_digest`.
+/// The package that a plugin runs.
+fn package_of(spec: &PluginSpec) -> Option<PackageDigest> {
+    match &spec.source {
+        PluginSource::Wasm(wasm) => wasm.package,
+        _ => None,
+    }
+}
+
+/// Whom a tenant trusts.
+fn publishers(snapshot: &Snapshot, tenant: &Name) -> Publishers {
+    let of = |resource: &Arc<Resource>| match &resource.spec {
+        Spec::Publisher(spec) => Some((resource.metadata.name.clone(), spec.keys.iter().copied().collect())),
+        _ => None,
+    };
+    snapshot.of_tenant(Kind::Publisher, tenant).filter_map(of).collect()
+}
+
+/// What the audit log names as `plugin_digest`, hexadecimal: the SHA-256 of the package that a plugin runs, else that of
+/// its typed spec as JSON.
 pub fn recorded_digest(resource: &Resource) -> Arc<str> {
+    if let Spec::Plugin(spec) = &resource.spec
+        && let Some(package) = package_of(spec)
+    {
+        return hex::encode(package.as_bytes()).into();
+    }
     hex::encode(Sha256::digest(serde_json::to_vec(&resource.spec).unwrap_or_default())).into()
 }
 
@@ -572,7 +642,7 @@ fn spec_bytes(spec: &PluginSpec) -> Vec<u8> {
     serde_json::to_vec(spec).unwrap_or_default()
 }
 
-/// The spec and the versions of the secrets that it uses.
+/// The spec, the versions of the secrets that it uses, and of a package the keys that may have signed it.
 fn fingerprint(snapshot: &Snapshot, tenant: &Name, spec: &PluginSpec, spec_hash: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(spec_hash);
@@ -583,6 +653,12 @@ fn fingerprint(snapshot: &Snapshot, tenant: &Name, spec: &PluginSpec, spec_hash:
             _ => 0,
         };
         hash.update(version.to_be_bytes());
+    }
+    if package_of(spec).is_some() {
+        for (publisher, keys) in publishers(snapshot, tenant) {
+            hash.update(publisher.as_str());
+            keys.iter().for_each(|key| hash.update(key.as_bytes()));
+        }
     }
     hash.finalize().into()
 }

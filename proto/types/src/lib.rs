@@ -21,6 +21,7 @@ mod kill_switch;
 mod name;
 mod openapi;
 mod package;
+mod publisher;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -55,6 +56,7 @@ pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;
 pub use package::{NotSoNamed, PackageDigest, PublisherKey};
+pub use publisher::PublisherSpec;
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
     ToolResilience,
@@ -70,7 +72,7 @@ pub use upstream_auth::{ClientSecretIn, JwtAlgorithm, OAuthClient, PrivateKeyJwt
 
 pub use tool_alias::{AliasTarget, Deprecation, ToolAliasSpec};
 pub use tool_pins::{DefinitionPolicy, PinnedDefinition, Quarantine, ToolPin, ToolPinsSpec};
-pub use wasm::{FileDigest, NotADigest, WasmCredential, WasmPlugin};
+pub use wasm::{WasmCredential, WasmPlugin, WasmSource};
 
 /// A boxed future, the form in which ports that are trait objects return their work.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -44,11 +44,13 @@ pub enum Kind {
     ToolAlias,
     /// What a user let a plugin do in their name.
     Connection,
+    /// Somebody whose plugin packages a tenant trusts.
+    Publisher,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -66,6 +68,7 @@ impl Kind {
         Kind::ToolPins,
         Kind::ToolAlias,
         Kind::Connection,
+        Kind::Publisher,
     ];
 
     /// The kind as written in YAML.
@@ -88,6 +91,7 @@ impl Kind {
             Kind::ToolPins => "ToolPins",
             Kind::ToolAlias => "ToolAlias",
             Kind::Connection => "Connection",
+            Kind::Publisher => "Publisher",
         }
     }
 
@@ -113,6 +117,7 @@ impl Kind {
         match self {
             Kind::KillSwitch | Kind::IdentityProvider | Kind::ToolPins | Kind::ToolAlias => 2,
             Kind::Connection => 3,
+            Kind::Publisher => 5,
             _ => 1,
         }
     }
@@ -128,7 +133,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard, KillSwitch, IdentityProvider, ToolPins, ToolAlias, Connection"
+     NodeGroup, Price, Guard, KillSwitch, IdentityProvider, ToolPins, ToolAlias, Connection, Publisher"
 )]
 pub struct UnknownKind(pub String);
 

@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, IsolationSpec, KillSwitchSpec, Kind,
-    Name, OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
+    ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, IsolationSpec,
+    KillSwitchSpec, Kind, Name, OpenApiPlugin, PolicyMode, Priority, PublisherSpec, ResilienceSpec, ToolAliasSpec,
+    ToolPinsSpec, UpstreamAuth, WasmPlugin,
 };
 
 /// A typed spec; the variant is the kind.
@@ -32,6 +33,7 @@ pub enum Spec {
     ToolPins(ToolPinsSpec),
     ToolAlias(ToolAliasSpec),
     Connection(ConnectionSpec),
+    Publisher(PublisherSpec),
 }
 
 impl Spec {
@@ -55,6 +57,7 @@ impl Spec {
             Spec::ToolPins(_) => Kind::ToolPins,
             Spec::ToolAlias(_) => Kind::ToolAlias,
             Spec::Connection(_) => Kind::Connection,
+            Spec::Publisher(_) => Kind::Publisher,
         }
     }
 
@@ -78,16 +81,18 @@ impl PluginSpec {
             PluginSource::McpStdio(stdio) if stdio.isolation.is_some() => 5,
             PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
-            PluginSource::OpenApi(_) | PluginSource::Wasm(_) => 4,
+            PluginSource::OpenApi(_) => 4,
+            PluginSource::Wasm(wasm) => wasm.since_version(),
             PluginSource::Grpc(_) => 5,
         };
+        let reloads = if self.reloads > 0 { 5 } else { 1 };
         let around = match &self.resilience {
             Some(resilience) if resilience.outliers.is_some() => 3,
             Some(_) => 2,
             None if self.definitions.is_some() => 2,
             None => 1,
         };
-        source.max(around)
+        source.max(around).max(reloads)
     }
 }
 
@@ -368,6 +373,14 @@ pub struct PluginSpec {
     /// a plugin that is new, and for one that was stored before there was a choice `trust`. Built-ins are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definitions: Option<DefinitionPolicy>,
+    /// Counted up by `provost plugin reload`: with another number every node starts the plugin anew, its processes and
+    /// connections too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reloads: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A secret value. `provost secret set NAME` seals it; no command reads it back.
@@ -591,11 +604,16 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","isolation":{}}}}}"#, 5),
             (r#"{"Plugin":{"source":{"openapi":{"document":{"openapi":"3.1.0"}}}}}"#, 4),
             (r#"{"Plugin":{"source":{"grpc":{"url":"https://a.example"}}}}"#, 5),
+            (r#"{"Plugin":{"source":{"wasm":{"file":"a","digest":"sha256:D"}}}}"#, 4),
+            (r#"{"Plugin":{"source":{"wasm":{"package":"sha256:D"}}}}"#, 5),
+            (r#"{"Plugin":{"source":{"builtin":{"name":"echo"}},"reloads":1}}"#, 5),
+            (r#"{"Publisher":{"keys":["ed25519:D"]}}"#, 5),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
             (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),
         ] {
-            let spec: Spec = serde_json::from_str(text).unwrap();
+            let text = text.replace(":D\"", &format!(":{}\"", "0".repeat(64)));
+            let spec: Spec = serde_json::from_str(&text).unwrap();
             assert_eq!(spec.since_version(), version, "{text}");
         }
     }

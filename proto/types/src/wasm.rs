@@ -1,24 +1,30 @@
 //! Plugins that are WebAssembly components: what their documents say.
 //!
 //! Invariants: what is run is named by its hash; what a component may reach and which credentials its requests carry
-//! are said here and never by the component. Left out: the component itself (a file on each node), and how it is run
-//! (`provost-data-wasm`).
+//! are said here and never by the component. Left out: the component itself (a package in the control plane, or a file
+//! on each node), and how it is run (`provost-data-wasm`).
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::collections::BTreeMap;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::{EgressSpec, SecretRef};
+use crate::{EgressSpec, PackageDigest, SecretRef};
 
-/// A source of tools that is a WebAssembly component of the world `provost:plugin/tool-plugin`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A source of tools that is a WebAssembly component of the world `provost:plugin/tool-plugin`: of a `package`, or of a
+/// `file` with its `digest`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct WasmPlugin {
+    /// The package, by its SHA-256, as `provost plugin install` stored it. It is signed by a `Publisher` of the tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageDigest>,
     /// The component's file: its name in the folder `plugins` of the data directory of every node that serves calls.
-    pub file: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// The SHA-256 of that file. Another file of this name is not run.
-    pub digest: FileDigest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<PackageDigest>,
     /// Its configuration, as its schema asks for it.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub config: serde_json::Map<String, serde_json::Value>,
@@ -31,6 +37,36 @@ pub struct WasmPlugin {
     /// The most memory of one call, in MiB. 0: the default, 64.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_mib: u32,
+}
+
+/// Where a component comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WasmSource<'a> {
+    /// The package of this digest, which every node fetches.
+    Package(PackageDigest),
+    /// A file that lies on every node.
+    File {
+        /// Its name.
+        name: &'a str,
+        /// Its SHA-256.
+        digest: PackageDigest,
+    },
+}
+
+impl WasmPlugin {
+    /// Where it comes from; `None`: the document names nothing, or both, or only half of a file.
+    pub fn source(&self) -> Option<WasmSource<'_>> {
+        match (self.package, self.file.as_deref(), self.digest) {
+            (Some(package), None, None) => Some(WasmSource::Package(package)),
+            (None, Some(name), Some(digest)) => Some(WasmSource::File { name, digest }),
+            _ => None,
+        }
+    }
+
+    /// The first wire version whose control-plane nodes can read it.
+    pub(crate) fn since_version(&self) -> u32 {
+        if self.package.is_some() { 5 } else { 4 }
+    }
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -49,110 +85,24 @@ pub struct WasmCredential {
     pub hosts: Vec<String>,
 }
 
-const BYTES: usize = 32;
-const PREFIX: &str = "sha256:";
-
-/// The SHA-256 of a file: `sha256:` and 64 hexadecimal digits in lower case. One digest has one text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileDigest([u8; BYTES]);
-
-/// Why a text names no digest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not {PREFIX} and 64 hexadecimal digits in lower case")]
-pub struct NotADigest(String);
-
-impl FileDigest {
-    /// Of these bytes.
-    pub const fn from_bytes(bytes: [u8; BYTES]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its bytes.
-    pub const fn as_bytes(&self) -> &[u8; BYTES] {
-        &self.0
-    }
-}
-
-impl FromStr for FileDigest {
-    type Err = NotADigest;
-
-    fn from_str(text: &str) -> Result<Self, NotADigest> {
-        let wrong = || NotADigest(text.to_owned());
-        let digits = text.strip_prefix(PREFIX).ok_or_else(wrong)?;
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-        if pairs.len() != BYTES || !rest.is_empty() {
-            return Err(wrong());
-        }
-        let mut bytes = [0; BYTES];
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            let (high, low) = value(*high).zip(value(*low)).ok_or_else(wrong)?;
-            *byte = high << 4 | low;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for FileDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(PREFIX)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for FileDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for FileDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for FileDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-impl JsonSchema for FileDigest {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "FileDigest".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^sha256:[0-9a-f]{64}$" })
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_has_one_text() {
-        let digits = "00ff".repeat(16);
-        let digest: FileDigest = format!("sha256:{digits}").parse().unwrap();
-        assert_eq!((digest.to_string(), digest.as_bytes()[1]), (format!("sha256:{digits}"), 0xff));
-        assert_eq!(serde_json::from_str::<FileDigest>(&format!("\"sha256:{digits}\"")).unwrap(), digest);
-        for wrong in [
-            digits.clone(),
-            format!("sha256:{}", digits.to_uppercase()),
-            format!("sha256:{}", &digits[1..]),
-            format!("sha256:{digits}0"),
-            format!("sha256:+{}", &digits[1..]),
-            format!("sha512:{digits}"),
-        ] {
-            let error = wrong.parse::<FileDigest>().unwrap_err().to_string();
-            assert!(error.contains("sha256:") && error.contains(&wrong), "{error}");
+    fn a_component_comes_from_a_package_or_from_a_file() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let read = |text: &str| serde_json::from_str::<WasmPlugin>(&text.replace('D', &digest)).unwrap();
+        let package = read(r#"{"package":"D"}"#);
+        assert!(matches!(package.source(), Some(WasmSource::Package(_))) && package.since_version() == 5);
+        let file = read(r#"{"file":"a.wasm","digest":"D"}"#);
+        assert!(matches!(file.source(), Some(WasmSource::File { name: "a.wasm", .. })) && file.since_version() == 4);
+        // Stored as before there were packages.
+        assert_eq!(serde_json::to_string(&file).unwrap(), r#"{"file":"a.wasm","digest":"D"}"#.replace('D', &digest));
+        for neither in ["{}", r#"{"file":"a.wasm"}"#, r#"{"digest":"D"}"#, r#"{"package":"D","file":"a","digest":"D"}"#]
+        {
+            assert_eq!(read(neither).source(), None, "{neither}");
         }
     }
 }

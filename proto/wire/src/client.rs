@@ -13,6 +13,7 @@ use crate::{
     AdminClient,
     admin::{Failure, audit_admin_client::AuditAdminClient, policy_admin_client::PolicyAdminClient},
     governance::governance_client::GovernanceClient,
+    packages::packages_client::PackagesClient,
 };
 
 /// The longest wait for a connection.
@@ -93,6 +94,14 @@ pub type GovernanceConnection = GovernanceClient<InterceptedService<Channel, Bea
 /// What governs calls, over a connection that was made elsewhere.
 pub fn governance_over(channel: Channel, token: BearerToken) -> GovernanceConnection {
     GovernanceClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
+/// A connected client of plugin packages.
+pub type PackagesConnection = PackagesClient<InterceptedService<Channel, BearerToken>>;
+
+/// Plugin packages, over a connection that was made elsewhere.
+pub fn packages_over(channel: Channel, token: BearerToken) -> PackagesConnection {
+    PackagesClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// A connected client of what answers questions about policy.

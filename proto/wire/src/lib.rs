@@ -31,6 +31,11 @@ pub mod guard {
 pub mod node {
     tonic::include_proto!("provost.node.v1");
 }
+/// Plugin packages, version 1. See `proto/packages.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod packages {
+    tonic::include_proto!("provost.packages.v1");
+}
 /// What data-plane nodes say to each other, version 1. See `proto/sibling.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod sibling {
@@ -45,7 +50,7 @@ mod version;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
 pub use client::{
-    AdminConnection, AuditConnection, BearerToken, GovernanceConnection, PolicyConnection, admin_over, audit_over,
-    connect_admin, connect_plain, governance_over, policy_over,
+    AdminConnection, AuditConnection, BearerToken, GovernanceConnection, PackagesConnection, PolicyConnection,
+    admin_over, audit_over, connect_admin, connect_plain, governance_over, packages_over, policy_over,
 };
 pub use version::{WIRE_VERSION, understands, wire_version};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use provost_control_api::{Admission, ControlNode, Secrets};
 use provost_control_state::Problem;
 use provost_data_policy::{PolicyEngine, PolicyProblem};
@@ -11,8 +12,8 @@ use provost_data_serve::{
     definitions::{DefinitionPort, ReportFailed},
     quota::{LeasePort, LeaseUnavailable},
 };
-use provost_data_tools::{ConnectionPort, Keep, KeepFailed, SecretSource};
-use provost_types::{BoxFuture, Kind, Name, PrincipalRef, SealedSecret, SecretRef, Snapshot};
+use provost_data_tools::{ConnectionPort, FetchFailed, Keep, KeepFailed, PackagePort, SecretSource};
+use provost_types::{BoxFuture, Kind, Name, PackageDigest, PrincipalRef, SealedSecret, SecretRef, Snapshot};
 use provost_wire::{
     governance::ReportDefinitionsRequest,
     node::{LeaseRequest, LeaseResponse},
@@ -104,6 +105,15 @@ impl SecretSource for ControlSecrets {
                 None
             }
         }
+    }
+}
+
+/// Packages of a control plane in this process.
+pub struct LocalPackages(pub ControlNode);
+
+impl PackagePort for LocalPackages {
+    fn fetch<'a>(&'a self, tenant: &'a Name, digest: PackageDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>> {
+        Box::pin(async move { self.0.package(tenant, digest).await.map_err(|e| FetchFailed(e.to_string())) })
     }
 }
 

@@ -11,7 +11,7 @@ use provost_data_serve::{
     quota::Quotas,
     siblings::Siblings,
 };
-use provost_data_tools::{ConnectionPort, Connections, SecretSource, Toolbox, ToolboxDeps};
+use provost_data_tools::{ConnectionPort, Connections, PackagePort, SecretSource, Toolbox, ToolboxDeps};
 use provost_types::{AuditSink, Inference, PrincipalRef, PrivateRange, Snapshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -43,6 +43,8 @@ pub struct DataPlaneParts {
     pub siblings: Option<Arc<Siblings>>,
     /// Keeps what users consent to.
     pub connections: Arc<dyn ConnectionPort>,
+    /// The control plane's packages of plugins.
+    pub packages: Arc<dyn PackagePort>,
     /// Private ranges that plugins may open for themselves.
     pub egress: Vec<PrivateRange>,
 }
@@ -84,6 +86,7 @@ impl DataPlane {
             bodies,
             siblings,
             connections,
+            packages,
             egress,
         } = parts;
         let limits = provost_data_tools::Limits { allow_private: egress.into(), ..Default::default() };
@@ -99,6 +102,7 @@ impl DataPlane {
             siblings: nodes,
             connections,
             launcher,
+            packages: Some(packages),
         };
         let toolbox = Toolbox::new(deps);
         if let Some(siblings) = &siblings {

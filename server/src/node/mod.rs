@@ -157,6 +157,7 @@ impl Node {
                 control: control.clone(),
                 node: config.node_name.clone(),
             }),
+            packages: Arc::new(adapters::LocalPackages(control.clone())),
             egress: Vec::new(),
         })?;
 

@@ -15,6 +15,7 @@ use provost_data_serve::{
     connections::GrpcConnections,
     definitions::{DefinitionKeeper, DefinitionPort, GrpcDefinitions, ReportFailed},
     node::Node,
+    packages::GrpcPackages,
     push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits},
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
     siblings::{SiblingSlot, Siblings},
@@ -120,6 +121,7 @@ impl DataRole {
             data_dir: config.data_dir.clone(),
             bodies: keys.map(|keys| BodyKeeper::new(keys, config.audit.privacy.0.clone())),
             connections: Arc::new(GrpcConnections::new(config.node.clone(), channels(&dial))),
+            packages: Arc::new(GrpcPackages::new(channels(&dial))),
             egress: config.egress.clone(),
         })?;
         let _ = counted.set(plane.node().clone());

@@ -35,6 +35,7 @@ mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
 mod openapi;
+mod packages;
 mod quic;
 mod quic_client;
 mod quickstart;

@@ -71,6 +71,7 @@ pub fn toolbox_with(limits: Limits, siblings: Option<Arc<dyn Siblings>>, launche
     Toolbox::new(ToolboxDeps {
         siblings,
         connections: None,
+        packages: None,
         secrets: Arc::new(Secrets),
         inference: Arc::new(NoModels),
         data_dir: PathBuf::from("/nonexistent"),
@@ -103,6 +104,7 @@ pub fn spec(source: PluginSource) -> PluginSpec {
         max_concurrency: 0,
         resilience: None,
         definitions: None,
+        reloads: 0,
     }
 }
 

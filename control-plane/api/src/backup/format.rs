@@ -7,7 +7,7 @@
 //! ```
 //! Numbers are big-endian. Each part has a hash of its own, so that damage has a place; the last
 //! one binds them together, so that parts cannot be left out, repeated or mixed. The payload is the
-//! state as snapshots hold it, JSON.
+//! state as snapshots hold it: a JSON document, and one for each part of a plugin package.
 
 use std::io::{self, Write};
 

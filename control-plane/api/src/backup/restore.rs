@@ -9,13 +9,14 @@
 //! node opens.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use provost_control_raft::GroupConfig;
-use provost_control_state::{Ledger, LedgerRowKey, State};
+use provost_control_state::{Ledger, LedgerRowKey, PartKey, State};
 use provost_types::Name;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,10 @@ use super::{
     format::{BackupError, BackupHeader},
     read::{BackupReader, BackupSummary},
 };
-use crate::{node::GROUP, store::StoredState};
+use crate::{
+    node::GROUP,
+    stored_state::{read_state, write_state},
+};
 
 /// Where to restore, and as what.
 #[derive(Clone, Debug)]
@@ -79,7 +83,12 @@ const NOTE: &str = "restored.json";
 /// data folder that a node would open.
 pub fn restore_backup(source: impl Read, target: &RestoreTarget) -> Result<Restored, BackupError> {
     check_folder(&target.data_dir)?;
-    let (summary, state) = read_state(source)?;
+    // In memory: packages have a bound, and this machine serves nobody yet.
+    let mut packages: BTreeMap<PartKey, Vec<u8>> = BTreeMap::new();
+    let (summary, state) = read(source, &mut |part, content| {
+        packages.insert(part.clone(), content);
+        Ok(())
+    })?;
     check_name(&target.cluster, &summary.header)?;
     let state = for_restore(&state);
     let node = RestoredNode { cluster: target.cluster.clone(), node_id: state.cluster().last_node_id() + 1 };
@@ -90,7 +99,8 @@ pub fn restore_backup(source: impl Read, target: &RestoreTarget) -> Result<Resto
     let making = target.data_dir.join(format!("{GROUP}.restoring"));
     let index = summary.header.index + 1;
     let made = provost_control_raft::seed(&making, &config, index, |out| {
-        serde_json::to_writer(out, &StoredState::of(&state)).map_err(io::Error::other)
+        let missing = || io::Error::other("a part of a package is missing");
+        write_state(out, &state, &mut |part| packages.remove(part).ok_or_else(missing))
     })
     .map_err(BackupError::from)
     .and_then(|()| Ok(node.write(&making)?));
@@ -130,14 +140,17 @@ fn check_name(cluster: &str, header: &BackupHeader) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Reads and checks everything.
-pub(super) fn read_state(source: impl Read) -> Result<(BackupSummary, State), BackupError> {
+/// Reads and checks everything; `keep` gets the parts of packages.
+pub(super) fn read(
+    source: impl Read,
+    keep: &mut dyn FnMut(&PartKey, Vec<u8>) -> io::Result<()>,
+) -> Result<(BackupSummary, State), BackupError> {
     let (header, mut reader) = BackupReader::open(source)?;
     let unreadable = |e: serde_json::Error| {
         BackupError::Format(format!("its state, written by version {}, cannot be read: {e}", header.version))
     };
-    let stored: StoredState = match serde_json::from_reader(BufReader::new(&mut reader)) {
-        Ok(stored) => stored,
+    let state = match read_state(BufReader::new(&mut reader), keep) {
+        Ok(state) => state,
         Err(error) if error.is_io() => return Err(cause_of(error.into())),
         Err(error) => {
             // Damage first: what is not what was written need not be readable.
@@ -146,7 +159,6 @@ pub(super) fn read_state(source: impl Read) -> Result<(BackupSummary, State), Ba
         }
     };
     let (bytes, hash) = reader.finish()?;
-    let state = stored.into_state();
     let summary = BackupSummary {
         resources: state.resources().len() as u64,
         history: state.history().len() as u64,

@@ -12,7 +12,9 @@ use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::format::{BackupHeader, BackupWriter};
-use crate::{Caller, ControlError, ControlNode, ErrorKind, members::Deed, store::StoredState};
+use crate::{
+    Caller, ControlError, ControlNode, ErrorKind, members::Deed, stored_state::write_state, write_behind::PartReader,
+};
 
 /// Parts that wait for the reader.
 const WAITING_PARTS: usize = 4;
@@ -30,6 +32,8 @@ impl ControlNode {
     pub async fn backup(&self, caller: &Caller) -> Result<BackupParts, ControlError> {
         caller.needs_cluster("a backup of everything")?;
         self.inner.group.read_barrier().await?;
+        // Taken before the state: what that lists stays as long.
+        let packages = self.inner.published.parts.reader();
         let state = self.inner.published.state.load_full();
         // Read after the state, so never behind it.
         let applied = self.inner.group.metrics().applied.unwrap_or(0);
@@ -45,7 +49,7 @@ impl ControlNode {
         let deed = Deed::new("cluster.backup", Vec::new(), format!("revision {}", state.revision()));
         let (node, caller) = (self.clone(), caller.clone());
         tokio::spawn(async move {
-            let written = write(sender.clone(), header, state);
+            let written = write(sender.clone(), header, state, packages);
             if let Err(error) = node.recorded(&caller, deed, written).await {
                 // The reader may be gone: then there is nobody to tell.
                 let _ = sender.send(Err(error)).await;
@@ -55,11 +59,16 @@ impl ControlNode {
     }
 }
 
-async fn write(sender: Parts, header: BackupHeader, state: Arc<State>) -> Result<(), ControlError> {
+async fn write(
+    sender: Parts,
+    header: BackupHeader,
+    state: Arc<State>,
+    packages: PartReader,
+) -> Result<(), ControlError> {
     let runtime = Handle::current();
     let work = move || {
         let mut writer = BackupWriter::new(PartWriter { sender, runtime }, &header)?;
-        serde_json::to_writer(&mut writer, &StoredState::of(&state)).map_err(io::Error::other)?;
+        write_state(&mut writer, &state, &mut |part| packages.read(part))?;
         writer.finish().map(drop)
     };
     let written = tokio::task::spawn_blocking(work).await.map_err(ControlError::internal)?;

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use provost_control_state::Draft;
 use provost_types::{
     ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec,
-    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec, SecretSpec,
-    Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
+    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec,
+    SecretSpec, Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -297,6 +297,7 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::ToolPins => spec!(ToolPins, ToolPinsSpec),
         Kind::ToolAlias => spec!(ToolAlias, ToolAliasSpec),
         Kind::Connection => spec!(Connection, ConnectionSpec),
+        Kind::Publisher => spec!(Publisher, PublisherSpec),
     };
     if kind.is_governance() {
         let text = format!("a {kind} is made by a command and not by a document");

@@ -2,26 +2,28 @@
 //! outcome before they are answered, as changes of resources are.
 
 use provost_control_state::Event;
-use provost_types::{AuditEvent, Subject};
+use provost_types::{AuditEvent, Name, Subject};
 
 use crate::{
     Caller, ControlError, ControlNode, ErrorKind, Scope,
     record::{Outcome, Record},
 };
 
-/// What somebody is about to do to the cluster.
+/// What somebody is about to do to the cluster, or to what a tenant has beside its resources.
 pub(crate) struct Deed {
     event: &'static str,
     objects: Vec<String>,
     detail: String,
     /// Afterwards nobody lets this node in any more, the audit log neither.
     is_last: bool,
+    /// Whose log has the record; `None`: it goes by who does it.
+    tenant: Option<Name>,
 }
 
 impl Deed {
     /// `event` such as `node.remove`; `objects` are what it concerns.
     pub(crate) fn new(event: &'static str, objects: Vec<String>, detail: impl Into<String>) -> Self {
-        Self { event, objects, detail: detail.into(), is_last: false }
+        Self { event, objects, detail: detail.into(), is_last: false, tenant: None }
     }
 
     /// It is the last that this node does, if `so`: its outcome may be recorded no more. The attempt
@@ -30,10 +32,18 @@ impl Deed {
         Self { is_last: so, ..self }
     }
 
+    /// It concerns this tenant alone.
+    pub(crate) fn of_tenant(self, tenant: &Name) -> Self {
+        Self { tenant: Some(tenant.clone()), ..self }
+    }
+
     fn describe(&self, mut event: AuditEvent) -> AuditEvent {
         event.what.method = format!("admin/{}", self.event);
         let (objects, detail) = (self.objects.clone(), self.detail.clone());
         event.what.subject = Some(Subject { event: self.event.to_owned(), objects, detail });
+        if self.tenant.is_some() {
+            event.tenant = self.tenant.clone();
+        }
         event
     }
 }

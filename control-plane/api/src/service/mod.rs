@@ -12,7 +12,10 @@ mod streams;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::Stream;
-use provost_wire::{admin::admin_server::AdminServer, governance::governance_server::GovernanceServer, tls};
+use provost_wire::{
+    admin::admin_server::AdminServer, governance::governance_server::GovernanceServer,
+    packages::packages_server::PackagesServer, tls,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -29,7 +32,7 @@ use tonic::{
 
 use crate::{
     AdminToken, Caller, ControlError, ControlNode, ErrorKind, Logins, NoLogins, NoSubscribers, Subscribers,
-    governance::GovernanceService, identity::Certifier,
+    governance::GovernanceService, identity::Certifier, packages::PackagesService,
 };
 
 /// Bytes of one request.
@@ -110,9 +113,10 @@ impl AdminApi {
         };
         let (stopping, stopped) = watch::channel(());
         let governance = GovernanceServer::new(GovernanceService { node: self.node.clone() });
+        let packages = PackagesServer::new(PackagesService::new(self.node.clone()));
         let service = Service { node: self.node, subscribers: self.subscribers, certifier: self.certifier, stopped };
         let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let routes = self.beside.add_service(service).add_service(governance);
+        let routes = self.beside.add_service(service).add_service(governance).add_service(packages);
         Server::builder()
             .layer(InterceptorLayer::new(authenticate))
             .timeout(CALL_LIMIT)
@@ -154,7 +158,8 @@ struct Service {
     stopped: watch::Receiver<()>,
 }
 
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+/// Who sent a request, as the interceptor authenticated it.
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get::<Caller>().cloned().ok_or_else(|| {
         let text = "the request was not authenticated";
         ControlError::new(ErrorKind::Unauthenticated, "PV-ADMIN-NO-TOKEN", text, "").into()

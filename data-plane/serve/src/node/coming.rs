@@ -91,6 +91,7 @@ mod tests {
             max_concurrency: 0,
             resilience: None,
             definitions: None,
+            reloads: 0,
         });
         let alias: ToolAliasSpec = serde_json::from_str(r#"{"targets":[{"tool":"up.echo"}]}"#).unwrap();
         let resource = |of: &str, spec: Spec| Resource {

@@ -151,6 +151,7 @@ fn snapshot(quotas: &[(&str, QuotaSpec)]) -> Arc<Snapshot> {
         max_concurrency: 0,
         resilience: None,
         definitions: None,
+        reloads: 0,
     };
     add(&mut all, Some("acme"), "echo", Spec::Plugin(plugin));
     let price = PriceSpec {
@@ -264,6 +265,7 @@ impl Setup {
         let deps = ToolboxDeps {
             siblings: None,
             connections: None,
+            packages: None,
             secrets: world.clone(),
             inference: world.clone(),
             data_dir: std::env::temp_dir(),

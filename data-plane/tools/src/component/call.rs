@@ -103,7 +103,10 @@ impl Component {
                 link.notify("notifications/progress", report_of(report, token));
             }
         };
-        let running = self.plugin.call(&call, host.clone());
+        let Some(plugin) = self.plugin.get() else {
+            return Err(UpstreamError::Busy("it is still being made ready".to_owned()));
+        };
+        let running = plugin.call(&call, host.clone());
         let cancelled = link.cancelled();
         tokio::pin!(running, cancelled);
         let ended = loop {

@@ -7,10 +7,13 @@ use std::{
 
 use provost_data_wasm::{AotCache, CacheKey, Engine, EngineConfig};
 
+use super::files::PackageFiles;
 use crate::UpstreamError;
 
 /// Where components lie below the data directory.
 const COMPONENTS: &str = "plugins";
+/// Where packages are kept that were fetched.
+const PACKAGES: &str = "plugins/packages";
 /// Where their machine code is kept, and the key that this node knows its own by.
 const COMPILED: &str = "plugins-compiled";
 const KEY: &str = "keys/plugins-compiled.key";
@@ -28,6 +31,11 @@ impl Engines {
     /// The file of a component; `name` is a name and no path.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.data_dir.join(COMPONENTS).join(name)
+    }
+
+    /// The packages of this node.
+    pub(crate) fn packages(&self) -> PackageFiles {
+        PackageFiles::new(&self.data_dir.join(PACKAGES))
     }
 
     pub(crate) fn get(&self) -> Result<Arc<Engine>, UpstreamError> {

@@ -2,22 +2,25 @@
 //!
 //! Purpose: between a plugin's document and the engine that runs it. A [`Component`] is made ready (read, checked,
 //! compiled, asked for its tools) beside the calls; until then what it replaces serves.
-//! Invariants: nothing is run but the file that the document names by its hash; a request of a guest goes where the
+//! Invariants: nothing is run but what the document names by its hash, and a package only if a publisher that the tenant
+//! trusts signed it; a request of a guest goes where the
 //! document lets it, with credentials that the guest never sees.
-//! Left out: where the file comes from, and calls of other tools from within a guest.
+//! Left out: the way to the control plane's packages (a port), and calls of other tools from within a guest.
 
 mod call;
 mod door;
 mod engine;
+mod files;
+mod origin;
 mod store;
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use provost_data_wasm::{
-    ComponentDigest, ComponentSource, Grants, PluginError, PluginLimits, PluginSettings, WasmPlugin,
+    ComponentSource, Engine, Grants, PluginError, PluginLimits, PluginSettings, PluginTool, WasmPlugin,
 };
 use provost_mcp::{RawJson, RpcError};
 use provost_types::{Name, WasmPlugin as WasmSpec};
@@ -25,6 +28,8 @@ use tokio::sync::watch;
 
 pub(crate) use door::{Credential, Door};
 pub(crate) use engine::Engines;
+use origin::Missing;
+pub(crate) use origin::{Origin, PackageOrigin, Publishers};
 pub(crate) use store::Store;
 
 use crate::{Definition, Definitions, UpstreamError};
@@ -49,6 +54,7 @@ pub(crate) struct Parts<'a> {
     pub tenant: &'a Name,
     pub name: &'a Name,
     pub spec: &'a WasmSpec,
+    pub origin: Origin,
     pub door: Option<Door>,
     pub store: Arc<Store>,
 }
@@ -57,10 +63,26 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct Component {
     tenant: Name,
     name: Name,
-    plugin: WasmPlugin,
+    /// There once it is known what runs.
+    plugin: OnceLock<WasmPlugin>,
     door: Option<Door>,
     store: Arc<Store>,
     standing: watch::Sender<Standing>,
+}
+
+/// What it takes to make a component ready.
+struct Making {
+    origin: Origin,
+    engine: Arc<Engine>,
+    settings: PluginSettings,
+}
+
+/// Why it is not ready.
+enum Trouble {
+    /// There is nothing to run.
+    Missing(Missing),
+    /// What there is does not run.
+    Plugin(PluginError),
 }
 
 impl Component {
@@ -70,7 +92,7 @@ impl Component {
         engines: &Engines,
         changed: impl Fn() + Send + 'static,
     ) -> Result<Arc<Self>, UpstreamError> {
-        let Parts { tenant, name, spec, door, store } = parts;
+        let Parts { tenant, name, spec, origin, door, store } = parts;
         let engine = engines.get()?;
         let config = (!spec.config.is_empty()).then(|| RawJson::from(serde_json::Value::Object(spec.config.clone())));
         let mut limits = PluginLimits::default();
@@ -78,17 +100,16 @@ impl Component {
             limits.memory_bytes = (spec.memory_mib as usize) << 20;
         }
         let settings = PluginSettings { config, grants: Grants { http: door.is_some() }, limits };
-        let digest = ComponentDigest::from_bytes(*spec.digest.as_bytes());
-        let source = ComponentSource::File(engines.file(&spec.file));
+        let making = Making { origin, engine, settings };
         let component = Arc::new(Self {
             tenant: tenant.clone(),
             name: name.clone(),
-            plugin: WasmPlugin::new(engine, digest, source, settings),
+            plugin: OnceLock::new(),
             door,
             store,
             standing: watch::Sender::new(Standing::Coming),
         });
-        tokio::spawn(make_ready(Arc::downgrade(&component), changed));
+        tokio::spawn(make_ready(Arc::downgrade(&component), making, changed));
         Ok(component)
     }
 
@@ -124,6 +145,15 @@ impl Component {
         }
     }
 
+    /// Looks for the component, has it compiled, and asks it for its tools. What was found before and is gone is looked
+    /// for again: the files of a node may go.
+    async fn load(&self, making: &Making) -> Result<Arc<[PluginTool]>, Trouble> {
+        let (digest, path) = making.origin.find().await.map_err(Trouble::Missing)?;
+        let (engine, settings) = (making.engine.clone(), making.settings.clone());
+        let plugin = self.plugin.get_or_init(|| WasmPlugin::new(engine, digest, ComponentSource::File(path), settings));
+        plugin.tools().await.map_err(Trouble::Plugin)
+    }
+
     /// What the caller is told of a failure.
     fn failed(&self, cause: &PluginError) -> UpstreamError {
         let number = match cause {
@@ -140,15 +170,20 @@ impl Component {
 }
 
 /// Tries until the component is ready, cannot be, or is not wanted any more.
-async fn make_ready(component: Weak<Component>, changed: impl Fn()) {
+async fn make_ready(component: Weak<Component>, making: Making, changed: impl Fn()) {
     let mut pause = RETRY.0;
     while let Some(this) = component.upgrade() {
-        let (standing, again) = match this.plugin.tools().await {
+        let (standing, again) = match this.load(&making).await {
             Ok(tools) => {
                 let tools = tools.iter().map(|t| Definition { name: t.name.clone(), raw: t.definition.clone() });
                 (Standing::Ready(Arc::new(tools.collect())), false)
             }
-            Err(cause) => {
+            Err(Trouble::Missing(cause)) => {
+                let (plugin, tenant) = (&this.name, &this.tenant);
+                tracing::warn!(%plugin, %tenant, %cause, "a plugin cannot be made ready");
+                (Standing::Failed(cause.told(&this.name)), cause.again)
+            }
+            Err(Trouble::Plugin(cause)) => {
                 let (plugin, tenant) = (&this.name, &this.tenant);
                 tracing::warn!(%plugin, %tenant, %cause, "a plugin cannot be made ready");
                 let again = matches!(cause, PluginError::Unavailable(_) | PluginError::Deadline | PluginError::Busy);

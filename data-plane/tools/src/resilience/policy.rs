@@ -132,6 +132,7 @@ mod tests {
             max_concurrency: 0,
             resilience,
             definitions: None,
+            reloads: 0,
         }
     }
 

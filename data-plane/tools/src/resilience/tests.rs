@@ -93,6 +93,7 @@ fn shield(spec: ResilienceSpec) -> Shield {
         max_concurrency: 0,
         resilience,
         definitions: None,
+        reloads: 0,
     };
     Shield::new(&name("acme"), &name("up"), &spec)
 }

@@ -1,7 +1,10 @@
-//! `provost plugin`: what plugins offer, which definitions are approved, and taking tools out of use.
+//! `provost plugin`: packages of plugins, what plugins offer, which definitions are approved, and taking tools out of
+//! use.
 
 mod diff;
+mod package;
 mod show;
+mod wants;
 
 use std::process::ExitCode;
 
@@ -39,6 +42,8 @@ pub enum PluginCommand {
                             provost plugin quarantine files --reason 'vendor breach'\n\nTo stop prompts, resources \
                             and running calls too: provost kill-switch on --plugin NAME")]
     Quarantine(GovernArgs),
+    #[command(flatten)]
+    Package(package::PackageCommand),
 }
 
 #[derive(Args)]
@@ -88,6 +93,7 @@ pub async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
         PluginCommand::Status(args) => status(&args).await?,
         PluginCommand::Approve(args) => govern(&args, true).await?,
         PluginCommand::Quarantine(args) => govern(&args, false).await?,
+        PluginCommand::Package(command) => return package::run(command).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -27,6 +27,14 @@ fn policy(plugin: &Found) -> &'static str {
     }
 }
 
+/// The package that it runs, if it runs one.
+fn package(plugin: &Found) -> Option<String> {
+    match &plugin.spec.source {
+        PluginSource::Wasm(wasm) => wasm.package.map(|digest| digest.to_string()),
+        _ => None,
+    }
+}
+
 fn warnings(pin: &ToolPin) -> Vec<&String> {
     let both = [&pin.approved, &pin.changed].into_iter().flatten();
     both.flat_map(|definition| &definition.warnings).collect()
@@ -66,7 +74,7 @@ pub(super) fn json_of(plugin: &Found, tool: Option<&str>) -> Value {
         .collect();
     json!({
         "name": plugin.name, "definitions": policy(plugin), "tools": tools,
-        "quarantined": plugin.pins.quarantined,
+        "quarantined": plugin.pins.quarantined, "package": package(plugin),
     })
 }
 
@@ -87,6 +95,9 @@ fn diff_of(pin: &ToolPin) -> Option<String> {
 
 pub(super) fn print(plugin: &Found, tool: Option<&str>) {
     println!("{}: definitions: {}", plugin.name, policy(plugin));
+    if let Some(digest) = package(plugin) {
+        println!("  package {digest}");
+    }
     if let Some(quarantine) = &plugin.pins.quarantined {
         println!("  quarantined since {} by {}: {}", quarantine.since, quarantine.by, quarantine.reason);
     }

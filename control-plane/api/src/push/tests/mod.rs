@@ -69,6 +69,7 @@ impl World {
             published: Arc::new(Published {
                 state: ArcSwap::from_pointee(State::default()),
                 snapshots: tokio::sync::watch::Sender::new(Arc::default()),
+                parts: crate::write_behind::PackageParts::none(),
             }),
             state: State::default(),
             next: 1,

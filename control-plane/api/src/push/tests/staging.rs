@@ -9,7 +9,7 @@ use provost_wire::node::{Nack, NackProblem, push_down::Down, push_up::Up};
 use super::{Model, TestNode, World, name, role, serve, up};
 use crate::{
     push::{Before, Health, Part, StageVerdict, Subscriber, judge},
-    store::StoredState,
+    stored_state::StoredState,
 };
 
 fn group() -> NodeGroupSpec {

@@ -1,0 +1,322 @@
+//! Packages of plugins: bringing them, running them, going back.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use provost_package::{MAX_PACKAGE_BYTES, Package, PackageError};
+use provost_types::{PluginSource, PublisherKey};
+use provost_wire::{
+    PackagesConnection,
+    packages::{
+        GovernPluginRequest, InstallPluginRequest, InstalledPluginResponse, ListPackagesRequest, PackageView,
+        PutPackageRequest, RemovePackageRequest,
+    },
+    packages_over,
+};
+use serde_json::{Map, Value, json};
+
+use super::{ListArgs, find, wants};
+use crate::{
+    cli::{
+        AdminArgs,
+        admin::{connect, dial, failed, tenant},
+        table,
+    },
+    failure::Failure,
+};
+
+/// Bytes of one message of an upload.
+const CHUNK_BYTES: usize = 256 << 10;
+
+#[derive(Subcommand)]
+pub enum PackageCommand {
+    /// Store a package, and make a plugin of it or change one to it.
+    #[command(after_help = "Examples:\n  provost plugin install text-1.2.0.package\n  \
+                            provost plugin install text-1.2.0.package --name notes --set separator=_\n\n\
+                            A Publisher of the tenant must have the key that signed it. What a plugin that exists was \
+                            granted (egress, credentials) stays; a new one is granted nothing.")]
+    Install(InstallArgs),
+    /// Have every node start a plugin anew: processes and connections too, without a change of what it is.
+    #[command(after_help = "Example: provost plugin reload files --reason 'leaks memory, INC-12'")]
+    Reload(GovernArgs),
+    /// Change a plugin to the package that it had before, with the configuration that it had then.
+    #[command(after_help = "Example: provost plugin rollback text --reason 'INC-13'\n\n\
+                            Egress and credentials stay as they are now. A second rollback goes forth again.")]
+    Rollback(GovernArgs),
+    /// List the stored packages and the plugins that run them.
+    #[command(after_help = "Example: provost plugin packages --json")]
+    Packages(ListArgs),
+    /// Remove a stored package that no plugin runs.
+    #[command(after_help = "Example: provost plugin remove sha256:9f86d081884c7d65…")]
+    Remove(RemoveArgs),
+    /// Look at a package without a cluster: is it whole, what is in it, who signed it.
+    #[command(after_help = "Example: provost plugin verify text-1.2.0.package --key ed25519:…")]
+    Verify(VerifyArgs),
+}
+
+#[derive(Args)]
+pub struct InstallArgs {
+    /// The package.
+    file: PathBuf,
+    /// The plugin. Default: the package's own name.
+    #[arg(long)]
+    name: Option<String>,
+    /// A JSON file whose object becomes the configuration. Default: as it was.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A member of the configuration, as JSON or plain text.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Why. It is recorded.
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    plain: ListArgs,
+}
+
+#[derive(Args)]
+pub struct GovernArgs {
+    /// The plugin.
+    name: String,
+    /// Why. It is recorded.
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    plain: ListArgs,
+}
+
+#[derive(Args)]
+pub struct RemoveArgs {
+    /// The package's digest, `sha256:…`.
+    digest: String,
+    #[command(flatten)]
+    plain: ListArgs,
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// The package.
+    file: PathBuf,
+    /// A key that is trusted; without one only the signature itself is checked.
+    #[arg(long, value_name = "KEY")]
+    key: Vec<PublisherKey>,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(command: PackageCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        PackageCommand::Install(args) => install(args).await?,
+        PackageCommand::Reload(args) => govern(args, false).await?,
+        PackageCommand::Rollback(args) => govern(args, true).await?,
+        PackageCommand::Packages(args) => list(&args).await?,
+        PackageCommand::Remove(args) => remove(args).await?,
+        PackageCommand::Verify(args) => verify(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unusable(cause: &PackageError) -> Failure {
+    let hint = match cause {
+        PackageError::Unsigned { .. } => "`provost plugin sign` signs a package",
+        PackageError::UnknownPublisher { .. } => "if you trust this key, give it, or apply a Publisher with it",
+        _ => "build it again, or get the file again",
+    };
+    Failure::new(cause.code(), cause.to_string(), hint)
+}
+
+/// A whole package that somebody signed. Whether they are trusted is for others to say.
+fn read(path: &Path) -> anyhow::Result<Package> {
+    let unread = || format!("PV-CLI-FILE: {} cannot be read", path.display());
+    let size = std::fs::metadata(path).with_context(unread)?.len();
+    if size > MAX_PACKAGE_BYTES {
+        return Err(unusable(&PackageError::TooLarge { bytes: size, limit: MAX_PACKAGE_BYTES }).into());
+    }
+    let package = Package::read(Bytes::from(std::fs::read(path).with_context(unread)?));
+    let package = package.map_err(|cause| unusable(&cause))?;
+    let own: Vec<PublisherKey> = package.signature().map(|signature| signature.key).into_iter().collect();
+    package.check_signature(&own).map_err(|cause| unusable(&cause))?;
+    Ok(package)
+}
+
+async fn packages(admin: &AdminArgs) -> anyhow::Result<(PackagesConnection, String)> {
+    let (mut client, context) = connect(admin).await?;
+    let tenant = tenant(&mut client, context.tenant.as_deref()).await?;
+    let (channel, token, _) = dial(admin).await?;
+    Ok((packages_over(channel, token), tenant))
+}
+
+async fn install(args: InstallArgs) -> anyhow::Result<()> {
+    let package = read(&args.file)?;
+    let name = args.name.clone().unwrap_or_else(|| package.manifest().name.to_string());
+    let config = configuration(&args, &name).await?;
+    let (mut client, tenant) = packages(&args.plain.admin).await?;
+    let chunks: Vec<PutPackageRequest> = (0..package.bytes().len())
+        .step_by(CHUNK_BYTES)
+        .map(|from| {
+            let to = from.saturating_add(CHUNK_BYTES).min(package.bytes().len());
+            PutPackageRequest { tenant: tenant.clone(), chunk: package.bytes().slice(from..to) }
+        })
+        .collect();
+    let stored = client.put(futures::stream::iter(chunks)).await.map_err(failed)?.into_inner();
+    let request = InstallPluginRequest {
+        tenant,
+        name: name.clone(),
+        digest: stored.digest.clone(),
+        config: config.as_ref().map(|config| Value::Object(config.clone()).to_string()).unwrap_or_default(),
+        reason: args.reason.clone(),
+    };
+    let done = client.install(request).await.map_err(failed)?.into_inner();
+    let plugin = find(&args.plain.admin, &name).await?.into_iter().next();
+    let granted = plugin.as_ref().and_then(|plugin| match &plugin.spec.source {
+        PluginSource::Wasm(wasm) => Some(&**wasm),
+        _ => None,
+    });
+    let lacks = wants::not_granted(&package.manifest().wants, granted);
+    if args.plain.json {
+        let text = json!({ "plugin": name, "result": json_of(&done), "notGranted": lacks });
+        println!("{}", serde_json::to_string_pretty(&text)?);
+        return Ok(());
+    }
+    report(&name, &done, "installed");
+    for want in &lacks {
+        println!("  it wants {want}, and is not granted that");
+    }
+    if done.changed {
+        println!(
+            "  nodes fetch, check and compile it now; `provost plugin status {name}` shows its tools once one has"
+        );
+    }
+    Ok(())
+}
+
+/// The configuration that is asked for; `None`: it stays.
+async fn configuration(args: &InstallArgs, name: &str) -> anyhow::Result<Option<Map<String, Value>>> {
+    if args.config.is_none() && args.set.is_empty() {
+        return Ok(None);
+    }
+    let mut config = match &args.config {
+        Some(path) => {
+            let unread = || format!("PV-CLI-FILE: {} cannot be read as a JSON object", path.display());
+            serde_json::from_slice(&std::fs::read(path).with_context(unread)?).with_context(unread)?
+        }
+        None => present(&args.plain.admin, name).await?,
+    };
+    for member in &args.set {
+        let (key, value) = member.split_once('=').ok_or_else(|| {
+            Failure::new("PV-CLI-ARGUMENTS", format!("`{member}` has no `=`"), "write it as KEY=VALUE")
+        })?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+        config.insert(key.to_owned(), value);
+    }
+    Ok(Some(config))
+}
+
+/// The configuration that a plugin has, if there is one.
+async fn present(admin: &AdminArgs, name: &str) -> anyhow::Result<Map<String, Value>> {
+    let plugin = find(admin, "").await?.into_iter().find(|plugin| plugin.name == name);
+    Ok(match plugin.map(|plugin| plugin.spec.source) {
+        Some(PluginSource::Wasm(wasm)) => wasm.config,
+        _ => Map::new(),
+    })
+}
+
+async fn govern(args: GovernArgs, goes_back: bool) -> anyhow::Result<()> {
+    let (mut client, tenant) = packages(&args.plain.admin).await?;
+    let request = GovernPluginRequest { tenant, name: args.name.clone(), reason: args.reason };
+    let done = if goes_back { client.rollback(request).await } else { client.reload(request).await };
+    let done = done.map_err(failed)?.into_inner();
+    if args.plain.json {
+        println!("{}", serde_json::to_string_pretty(&json_of(&done))?);
+    } else {
+        report(&args.name, &done, if goes_back { "put back" } else { "reloading" });
+    }
+    Ok(())
+}
+
+fn report(name: &str, done: &InstalledPluginResponse, verb: &str) {
+    let what = done.package.as_ref().map(|p| format!(": {} {} ({})", p.name, p.version, p.digest)).unwrap_or_default();
+    match done.changed {
+        true => println!("{verb}: plugin {name}{what}; revision {}", done.revision),
+        false => println!("nothing to do: plugin {name} is so already{what}"),
+    }
+}
+
+fn json_of(done: &InstalledPluginResponse) -> Value {
+    json!({
+        "revision": done.revision, "changed": done.changed, "created": done.created,
+        "package": done.package.as_ref().map(view_json),
+    })
+}
+
+fn view_json(package: &PackageView) -> Value {
+    json!({
+        "tenant": package.tenant, "digest": package.digest, "name": package.name, "version": package.version,
+        "publisher": package.publisher, "key": package.key, "bytes": package.bytes, "stored": package.stored,
+        "by": package.by, "plugins": package.plugins,
+    })
+}
+
+async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let (channel, token, context) = dial(&args.admin).await?;
+    let request = ListPackagesRequest { tenant: context.tenant.unwrap_or_default() };
+    let found = packages_over(channel, token).list(request).await.map_err(failed)?.into_inner().packages;
+    if args.json {
+        let all: Vec<Value> = found.iter().map(view_json).collect();
+        println!("{}", serde_json::to_string_pretty(&json!({ "packages": all }))?);
+        return Ok(());
+    }
+    let row = |p: PackageView| {
+        let plugins = if p.plugins.is_empty() { "-".to_owned() } else { p.plugins.join(", ") };
+        vec![p.tenant, p.name, p.version, p.publisher, p.bytes.to_string(), p.stored, plugins, p.digest]
+    };
+    let rows: Vec<Vec<String>> = found.into_iter().map(row).collect();
+    table::print(&["TENANT", "NAME", "VERSION", "PUBLISHER", "BYTES", "STORED", "PLUGINS", "DIGEST"], &rows);
+    Ok(())
+}
+
+async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
+    let (mut client, tenant) = packages(&args.plain.admin).await?;
+    let request = RemovePackageRequest { tenant, digest: args.digest.clone() };
+    client.remove(request).await.map_err(failed)?;
+    if args.plain.json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "removed": args.digest }))?);
+    } else {
+        println!("removed: {}", args.digest);
+    }
+    Ok(())
+}
+
+fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
+    let package = read(&args.file)?;
+    if !args.key.is_empty() {
+        package.check_signature(&args.key).map_err(|cause| unusable(&cause))?;
+    }
+    let (manifest, key) = (package.manifest(), package.signature().map(|signature| signature.key));
+    if args.json {
+        let text = json!({
+            "digest": package.digest(), "manifest": manifest, "key": key, "trusted": !args.key.is_empty(),
+        });
+        println!("{}", serde_json::to_string_pretty(&text)?);
+        return Ok(());
+    }
+    println!("{} of publisher {}", manifest.title(), manifest.publisher);
+    println!("  digest {}", package.digest());
+    if let Some(key) = key {
+        let trust = if args.key.is_empty() { "not compared with any; give --key" } else { "trusted" };
+        println!("  signed by {key}: {trust}");
+    }
+    for part in &manifest.parts {
+        println!("  {}: {} bytes, {}", part.name, part.bytes, part.digest);
+    }
+    for want in wants::not_granted(&manifest.wants, None) {
+        println!("  wants {want}");
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Plugin packages: installed, run, replaced, put back, and refused where nobody vouches for them.
+
+use std::{fs, path::Path};
+
+use bytes::Bytes;
+use provost_package::{COMPONENT, Manifest, Package, SigningKey, Source};
+use provost_types::Name;
+use provost_wire::{BearerToken, connect_plain, packages::PutPackageRequest, packages_over};
+use serde_json::{Value, json};
+
+use crate::harness::{Dev, call_tool, root, text, until};
+
+const BASE: &str = "\
+apiVersion: provost/v1
+kind: Tenant
+metadata: { name: acme }
+spec: {}
+---
+apiVersion: provost/v1
+kind: Principal
+metadata: { name: bot, tenant: acme }
+spec: { type: agent }
+---
+apiVersion: provost/v1
+kind: Role
+metadata: { name: all, tenant: acme }
+spec: { rules: [{ tools: ['*'] }] }
+---
+apiVersion: provost/v1
+kind: RoleBinding
+metadata: { name: all, tenant: acme }
+spec: { role: all, principals: [bot] }
+";
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn publisher(key: &SigningKey) -> String {
+    let key = key.public();
+    format!(
+        "---\napiVersion: provost/v1\nkind: Publisher\nmetadata: {{ name: maker, tenant: acme }}\n\
+         spec: {{ keys: ['{key}'] }}\n"
+    )
+}
+
+/// Version `n` of the example: the same tools, other bytes.
+fn package(n: u8, key: Option<&SigningKey>) -> Package {
+    let mut component = fs::read(root().join("examples/plugins/rust-text/text.wasm")).unwrap();
+    component.extend_from_slice(&[0, 3, 1, b'v', n]);
+    let mut manifest = Manifest::new(name("text"), format!("{n}.0.0").parse().unwrap(), name("maker"));
+    manifest.wants.hosts = ["api.example.com".to_owned()].into();
+    let source = Source { name: COMPONENT.to_owned(), content: Bytes::from(component) };
+    Package::make(manifest, &[source], key).unwrap()
+}
+
+fn put(dir: &Path, file: &str, bytes: &[u8]) -> String {
+    let path = dir.join(file);
+    fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Whether it went well, and all that was said.
+fn run(dev: &Dev, args: &[&str]) -> (bool, String) {
+    let output = dev.cli(args);
+    (output.status.success(), text(&output))
+}
+
+fn well(dev: &Dev, args: &[&str]) -> String {
+    let (done, said) = run(dev, args);
+    assert!(done, "{args:?}: {said}");
+    said
+}
+
+fn slug(dev: &Dev) -> Value {
+    call_tool(dev, "text.slug", json!({ "text": "Any Node" }))
+}
+
+fn said(answer: &Value) -> &str {
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_default()
+}
+
+fn records(dev: &Dev, filter: &[&str]) -> String {
+    let limit = ["audit", "query", "--json", "--tenant", "acme", "--limit", "10000"];
+    text(&dev.cli(&[&limit[..], filter].concat()))
+}
+
+/// Waits until calls are answered by a package: records say which one answered.
+fn runs(dev: &Dev, package: &Package) {
+    let digest = package.digest().to_string().replace("sha256:", "");
+    until(|| {
+        let answer = slug(dev);
+        let found = answer["error"].is_null() && records(dev, &["--tool", "text.slug"]).contains(&digest);
+        found.then_some(())
+    });
+}
+
+#[test]
+fn a_package_is_installed_replaced_put_back_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let key = SigningKey::generate().unwrap();
+    let dev = Dev::start_in(&data, Some(&format!("{BASE}{}", publisher(&key))), &[]);
+    let [first, second] = [1, 2].map(|n| package(n, Some(&key)));
+    let files = [("1.package", &first), ("2.package", &second)].map(|(f, p)| put(dir.path(), f, p.bytes()));
+    let whole = well(&dev, &["plugin", "verify", &files[0], "--key", &key.public().to_string()]);
+    assert!(whole.contains("text 1.0.0") && whole.contains("trusted"), "{whole}");
+
+    let told = well(&dev, &["plugin", "install", &files[0], "--set", "separator=_", "--reason", "PR 7"]);
+    assert!(told.contains("text 1.0.0") && told.contains("wants requests to api.example.com"), "{told}");
+    let answer = until(|| Some(slug(&dev)).filter(|answer| answer["error"].is_null()));
+    assert_eq!(said(&answer), "any_node", "{answer}");
+    runs(&dev, &first);
+    let told = well(&dev, &["plugin", "install", &files[0]]);
+    assert!(told.contains("nothing to do"), "{told}");
+
+    // The next version keeps what the plugin was configured with, and the one before can come back.
+    well(&dev, &["plugin", "install", &files[1]]);
+    runs(&dev, &second);
+    assert_eq!(said(&slug(&dev)), "any_node");
+    let told = well(&dev, &["plugin", "rollback", "text", "--reason", "INC-1"]);
+    assert!(told.contains("1.0.0"), "{told}");
+    let kept = data.join("plugins/packages");
+    let file = kept.join(format!("{}.package", first.digest().to_string().replace("sha256:", "")));
+    until(|| file.exists().then_some(()));
+    assert_eq!(said(&slug(&dev)), "any_node");
+
+    // What runs stays, what does not can go.
+    let (done, told) = run(&dev, &["plugin", "remove", &first.digest().to_string()]);
+    assert!(!done && told.contains("PV-PACKAGE-IN-USE"), "{told}");
+    well(&dev, &["plugin", "remove", &second.digest().to_string()]);
+    let listed: Value = serde_json::from_slice(&dev.cli(&["plugin", "packages", "--json"]).stdout).unwrap();
+    let listed = listed["packages"].as_array().unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!((&listed[0]["version"], &listed[0]["plugins"]), (&json!("1.0.0"), &json!(["text"])));
+    let (done, told) = run(&dev, &["plugin", "rollback", "text"]);
+    assert!(!done && told.contains("PV-PACKAGE-MISSING"), "{told}");
+    well(&dev, &["plugin", "reload", "text", "--reason", "INC-2"]);
+    assert_eq!(said(&until(|| Some(slug(&dev)).filter(|answer| answer["error"].is_null()))), "any_node");
+    // All of it is in the log.
+    for event in ["package.put", "package.remove", "PR 7", "INC-1", "INC-2"] {
+        until(|| records(&dev, &[]).contains(event).then_some(()));
+    }
+}
+
+#[test]
+fn what_no_publisher_of_the_tenant_signed_is_refused_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, stranger) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+    let dev = Dev::start_in(&dir.path().join("data"), Some(&format!("{BASE}{}", publisher(&key))), &[]);
+    let (good, foreign, unsigned) = (package(1, Some(&key)), package(1, Some(&stranger)), package(1, None));
+    let mut tampered = good.bytes().to_vec();
+    let component = good.part(COMPONENT).unwrap();
+    let at = tampered.windows(component.len()).position(|window| *window == *component).unwrap();
+    tampered[at + component.len() / 2] ^= 1;
+    let bad: [(&str, &[u8]); 3] = [
+        ("PV-PACKAGE-PUBLISHER", &foreign.bytes()[..]),
+        ("PV-PACKAGE-SIGNATURE", &unsigned.bytes()[..]),
+        ("PV-PACKAGE-DIGEST", &tampered[..]),
+    ];
+    for (code, bytes) in bad {
+        let file = put(dir.path(), "bad.package", bytes);
+        let (done, told) = run(&dev, &["plugin", "install", &file]);
+        assert!(!done && told.contains(code), "{code}: {told}");
+        // The command line looks first; the control plane does not rely on it.
+        let told = send(&dev, bytes).unwrap_err();
+        assert!(told.contains(code), "{code}: {told}");
+    }
+    let packages = text(&dev.cli(&["plugin", "packages", "--json"]));
+    assert!(packages.contains("\"packages\": []"), "{packages}");
+    // A document does not name what is not there.
+    let digest = good.digest();
+    let yaml = format!(
+        "apiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: text, tenant: acme }}\n\
+         spec:\n  source:\n    wasm: {{ package: '{digest}' }}\n"
+    );
+    let document = put(dir.path(), "plugin.yaml", yaml.as_bytes());
+    let (done, told) = run(&dev, &["apply", "-f", &document]);
+    assert!(!done && told.contains("PV-PACKAGE-MISSING") && told.contains("spec.source.wasm.package"), "{told}");
+    // Once its publisher's package is stored it is a document like others.
+    let file = put(dir.path(), "good.package", good.bytes());
+    well(&dev, &["plugin", "install", &file, "--name", "other"]);
+    well(&dev, &["apply", "-f", &document]);
+    runs(&dev, &good);
+    // A key that is taken out stops no plugin, and lets no other version in.
+    let other = put(dir.path(), "publisher.yaml", publisher(&stranger).as_bytes());
+    well(&dev, &["apply", "-f", &other]);
+    let second = put(dir.path(), "second.package", package(2, Some(&key)).bytes());
+    let (done, told) = run(&dev, &["plugin", "install", &second]);
+    assert!(!done && told.contains("PV-PACKAGE-PUBLISHER"), "{told}");
+    assert_eq!(said(&slug(&dev)), "any-node");
+}
+
+/// Over mutual TLS from voters that are other processes.
+#[test]
+fn three_voters_give_a_package_to_the_node_that_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = SigningKey::generate().unwrap();
+    let yaml = format!("{BASE}{}", publisher(&key));
+    let dev = Dev::start_in(&dir.path().join("data"), Some(&yaml), &["--nodes", "3"]);
+    let file = put(dir.path(), "1.package", package(1, Some(&key)).bytes());
+    well(&dev, &["plugin", "install", &file]);
+    let answer = until(|| Some(slug(&dev)).filter(|answer| answer["error"].is_null()));
+    assert_eq!(said(&answer), "any-node", "{answer}");
+}
+
+/// Sends bytes as a package without looking at them.
+fn send(dev: &Dev, bytes: &[u8]) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let token = BearerToken::new(dev.info["admin_token"].as_str().unwrap()).unwrap();
+        let channel = connect_plain(dev.info["admin"].as_str().unwrap()).await.unwrap();
+        let chunks: Vec<PutPackageRequest> = bytes
+            .chunks(200_000)
+            .map(|chunk| PutPackageRequest { tenant: "acme".into(), chunk: Bytes::copy_from_slice(chunk) })
+            .collect();
+        let sent = packages_over(channel, token).put(futures::stream::iter(chunks)).await;
+        let failed = |status: tonic::Status| provost_wire::admin::Failure::of(&status).to_string();
+        sent.map(drop).map_err(failed)
+    })
+}
