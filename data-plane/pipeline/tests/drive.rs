@@ -252,6 +252,7 @@ fn call() -> Call<Received> {
             transport: "http",
         },
         trace: TraceFacts::default(),
+        within: None,
     })
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem,
+    Consent, Definitions, EndpointView, ListenFilter, OtherTools, ServerFacts, UpstreamError, ValidationProblem,
     builtin::Builtin,
     component::Component,
     openapi::OpenApi,
@@ -45,6 +45,8 @@ pub struct ExecuteRequest<'a> {
     pub revision: Revision,
     /// For logs.
     pub call_id: CallId,
+    /// How a guest's own calls are made; `None`: it may make none.
+    pub other_tools: Option<&'a Arc<dyn OtherTools>>,
 }
 
 /// Why listening ended without an error.
@@ -94,6 +96,10 @@ impl Upstream for Source {
 
     fn has_other(&self, tries: &Tries) -> bool {
         matches!(self, Self::Mcp(upstream) if upstream.has_other(tries))
+    }
+
+    fn calls_others(&self) -> bool {
+        matches!(self, Self::Component(component) if component.calls_others())
     }
 
     fn definition(&self, tool: &str) -> Option<RawJson> {
@@ -220,6 +226,11 @@ impl Plugin {
             Source::Mcp(_) | Source::Builtin(_) | Source::OpenApi(_) => true,
             Source::Broken(_) => false,
         }
+    }
+
+    /// Whether a guest serves it, which may want to call other tools.
+    pub fn has_guest(&self) -> bool {
+        matches!(self.source, Source::Component(_))
     }
 
     /// The component behind this plugin.

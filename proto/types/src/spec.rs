@@ -77,6 +77,7 @@ impl PluginSpec {
             PluginSource::McpHttp(http) => http.since_version(),
             PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
+            PluginSource::Wasm(wasm) if !wasm.tools.is_empty() => 5,
             PluginSource::OpenApi(_) | PluginSource::Wasm(_) => 4,
         };
         let around = match &self.resilience {
@@ -563,7 +564,14 @@ mod tests {
 
     #[test]
     fn a_field_that_came_later_waits_for_nodes_that_read_it() {
+        let wasm = |more: &str| {
+            let digest = "00".repeat(32);
+            format!(r#"{{"Plugin":{{"source":{{"wasm":{{"file":"a.wasm","digest":"sha256:{digest}"{more}}}}}}}}}"#)
+        };
+        let (alone, calling) = (wasm(""), wasm(r#","tools":["crm.*"]"#));
         for (text, version) in [
+            (alone.as_str(), 4),
+            (calling.as_str(), 5),
             (r#"{"Principal":{"type":"user"}}"#, 1),
             (r#"{"Principal":{"type":"user","priority":"high"}}"#, 2),
             (r#"{"Principal":{"type":"user","certificates":["dns:a.example"]}}"#, 2),

@@ -4,7 +4,11 @@
 //! are said here and never by the component. Left out: the component itself (a file on each node), and how it is run
 //! (`provost-data-wasm`).
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -28,6 +32,10 @@ pub struct WasmPlugin {
     /// What its requests may carry, by the name that it asks for. It never sees them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, WasmCredential>,
+    /// The tools that it may call, in the name and with the rights of who calls it: names as clients see them
+    /// (`plugin.tool`); `*` ends a prefix (`crm.*`). Without any, it may call none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tools: BTreeSet<String>,
     /// The most memory of one call, in MiB. 0: the default, 64.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_mib: u32,

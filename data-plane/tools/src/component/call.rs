@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use provost_data_pipeline::{ClientLink, Execution, Operation};
@@ -16,9 +16,10 @@ use provost_data_wasm::{
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::BoxFuture;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Component;
-use crate::{ExecuteRequest, UpstreamError};
+use crate::{ExecuteRequest, GuestCall, OtherTools, UpstreamError};
 
 /// Reports of progress that wait for the client; more are left out.
 const PROGRESS_QUEUE: usize = 32;
@@ -27,7 +28,35 @@ const PROGRESS_QUEUE: usize = 32;
 struct Host {
     component: Arc<Component>,
     progress: mpsc::Sender<Progress>,
+    /// Read every millisecond, so a flag beside the token.
     is_cancelled: AtomicBool,
+    other_tools: Option<Arc<dyn OtherTools>>,
+    deadline: Instant,
+    /// Ends the calls that the guest made.
+    stop: CancellationToken,
+    /// The same however this call ends.
+    _stop_at_end: DropGuard,
+}
+
+impl Host {
+    fn new(component: &Arc<Component>, request: &ExecuteRequest<'_>, progress: mpsc::Sender<Progress>) -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            component: component.clone(),
+            progress,
+            is_cancelled: AtomicBool::new(false),
+            other_tools: request.other_tools.cloned(),
+            deadline: request.deadline,
+            _stop_at_end: stop.clone().drop_guard(),
+            stop,
+        }
+    }
+
+    /// The caller gave up.
+    fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+    }
 }
 
 impl PluginHost for Host {
@@ -64,9 +93,20 @@ impl PluginHost for Host {
         Box::pin(std::future::ready(self.component.store.set(key, value)))
     }
 
-    fn call_tool<'a>(&'a self, _: NestedCall<'a>) -> BoxFuture<'a, Result<RawJson, NestedError>> {
-        let why = "this node lets no plugin call other tools".to_owned();
-        Box::pin(std::future::ready(Err(NestedError::Denied(why))))
+    fn call_tool<'a>(&'a self, call: NestedCall<'a>) -> BoxFuture<'a, Result<RawJson, NestedError>> {
+        let Some(tools) = &self.other_tools else {
+            let why = "this node lets no plugin call other tools".to_owned();
+            return Box::pin(std::future::ready(Err(NestedError::Denied(why))));
+        };
+        tools.call(GuestCall {
+            plugin: self.component.name.clone(),
+            tool: call.name.to_owned(),
+            arguments: call.arguments.clone(),
+            depth: call.depth,
+            granted: self.component.granted.clone(),
+            deadline: self.deadline,
+            stop: self.stop.clone(),
+        })
     }
 
     fn send_http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
@@ -96,7 +136,7 @@ impl Component {
         let call = self.call_of(tool, &params, request)?;
         let token = params.get_object("_meta").and_then(|meta| meta.get("progressToken"));
         let (progress, mut reports) = mpsc::channel(PROGRESS_QUEUE);
-        let host = Arc::new(Host { component: self.clone(), progress, is_cancelled: AtomicBool::new(false) });
+        let host = Arc::new(Host::new(self, request, progress));
         let tell = |report: Progress| {
             // A client that gave no token wants no reports.
             if let Some(token) = &token {
@@ -111,7 +151,7 @@ impl Component {
                 biased;
                 ended = &mut running => break ended,
                 Some(report) = reports.recv() => tell(report),
-                () = &mut cancelled, if !host.is_cancelled() => host.is_cancelled.store(true, Ordering::Relaxed),
+                () = &mut cancelled, if !host.is_cancelled() => host.cancel(),
             }
         };
         while let Ok(report) = reports.try_recv() {
@@ -144,7 +184,8 @@ impl Component {
             input_responses: params.get("inputResponses"),
             request_state: params.get_text("requestState"),
         };
-        Ok(PluginCall { tool: tool.to_owned(), arguments, context, deadline: request.deadline, depth: 0 })
+        let depth = request.other_tools.map_or(0, |tools| tools.depth());
+        Ok(PluginCall { tool: tool.to_owned(), arguments, context, deadline: request.deadline, depth })
     }
 }
 

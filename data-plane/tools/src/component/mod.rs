@@ -3,8 +3,8 @@
 //! Purpose: between a plugin's document and the engine that runs it. A [`Component`] is made ready (read, checked,
 //! compiled, asked for its tools) beside the calls; until then what it replaces serves.
 //! Invariants: nothing is run but the file that the document names by its hash; a request of a guest goes where the
-//! document lets it, with credentials that the guest never sees.
-//! Left out: where the file comes from, and calls of other tools from within a guest.
+//! document lets it, with credentials that the guest never sees; a guest calls other tools by [`crate::OtherTools`] alone.
+//! Left out: where the file comes from, and how a call of another tool is decided, limited and recorded.
 
 mod call;
 mod door;
@@ -12,6 +12,7 @@ mod engine;
 mod store;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -59,6 +60,8 @@ pub(crate) struct Component {
     name: Name,
     plugin: WasmPlugin,
     door: Option<Door>,
+    /// The tools that its guest may call.
+    granted: Arc<BTreeSet<String>>,
     store: Arc<Store>,
     standing: watch::Sender<Standing>,
 }
@@ -85,6 +88,7 @@ impl Component {
             name: name.clone(),
             plugin: WasmPlugin::new(engine, digest, source, settings),
             door,
+            granted: Arc::new(spec.tools.clone()),
             store,
             standing: watch::Sender::new(Standing::Coming),
         });
@@ -95,6 +99,11 @@ impl Component {
     /// Whether it takes calls.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(*self.standing.borrow(), Standing::Ready(_))
+    }
+
+    /// Whether its guest may call any other tool.
+    pub(crate) fn calls_others(&self) -> bool {
+        !self.granted.is_empty()
     }
 
     /// What its guest keeps.
