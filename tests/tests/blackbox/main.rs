@@ -24,6 +24,7 @@ mod guard_external;
 mod guard_tokens;
 mod guards;
 mod harness;
+mod hostile;
 mod identity;
 mod identity_attacks;
 mod idp;
@@ -31,6 +32,7 @@ mod inference;
 mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
+mod nested;
 mod openapi;
 mod quic;
 mod quic_client;

@@ -19,7 +19,7 @@ use crate::{
     ws_client::Socket,
 };
 
-const BASE: &str = "\
+pub(crate) const BASE: &str = "\
 apiVersion: provost/v1
 kind: Tenant
 metadata: { name: acme }
@@ -41,7 +41,7 @@ metadata: { name: all, tenant: acme }
 spec: { role: all, principals: [bot] }
 ";
 
-fn component() -> Vec<u8> {
+pub(crate) fn component() -> Vec<u8> {
     fs::read(root().join("examples/plugins/rust-text/text.wasm")).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn version(n: u8) -> Vec<u8> {
 }
 
 /// Puts a component where the node looks for it; its digest.
-fn put(data: &Path, file: &str, bytes: &[u8]) -> String {
+pub(crate) fn put(data: &Path, file: &str, bytes: &[u8]) -> String {
     let folder = data.join("plugins");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(file), bytes).unwrap();
@@ -74,7 +74,7 @@ fn apply(dev: &Dev, yaml: &str) -> (bool, String) {
     (output.status.success(), text(&output))
 }
 
-fn code(answer: &Value) -> &str {
+pub(crate) fn code(answer: &Value) -> &str {
     answer["error"]["data"]["code"].as_str().unwrap_or_default()
 }
 

@@ -188,6 +188,7 @@ impl PluginHost for FakeHost {
                         Err(error) => Err(NestedError::Failed(error.to_string())),
                     }
                 }
+                "long" => Ok(RawJson::from(serde_json::json!({ "content": "x".repeat(2_000) }))),
                 name => Err(NestedError::Denied(format!("no tool {name}"))),
             }
         })

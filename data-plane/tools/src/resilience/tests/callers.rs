@@ -75,7 +75,7 @@ fn code(execution: &Execution) -> Option<String> {
 #[tokio::test]
 async fn a_call_below_a_plugin_waits_for_no_place_that_may_be_waiting_for_it() {
     let shield = one_place();
-    let upstream = Calling(scripted(|n| (if n == 1 { 300 } else { 0 }, Ok(json!({ "n": n })))));
+    let upstream = Calling(scripted(|n| (if n == 1 { 1_500 } else { 0 }, Ok(json!({ "n": n })))));
     let first = call_below(0, &shield, &upstream);
     let others = async {
         while upstream.0.begun() < 1 {
