@@ -106,7 +106,7 @@ impl Upstream for Source {
         let tools = match self {
             Self::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Self::Builtin(builtin) => builtin.tools(),
-            Self::Component(component) => component.at_hand()?,
+            Self::Component(component) => component.at_hand(ListKind::Tools)?,
             Self::OpenApi(api) => api.at_hand()?,
             Self::Broken(_) => return None,
         };
@@ -301,7 +301,7 @@ impl Plugin {
             Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => Ok(ServerFacts {
                 era: Era::Modern,
                 protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
-                capabilities: RawJson::from(json!({"tools": {}})),
+                capabilities: self.own_capabilities(),
                 server_info: Some(RawJson::from(
                     json!({"name": self.name.as_str(), "version": env!("CARGO_PKG_VERSION")}),
                 )),
@@ -311,13 +311,25 @@ impl Plugin {
         }
     }
 
+    /// What it has, of a plugin that no server stands behind.
+    fn own_capabilities(&self) -> RawJson {
+        let mut capabilities = json!({"tools": {}});
+        for (member, kinds) in
+            [("prompts", &[ListKind::Prompts][..]), ("resources", &[ListKind::Resources, ListKind::Templates][..])]
+        {
+            if kinds.iter().any(|kind| !self.at_hand(*kind).is_empty()) {
+                capabilities[member] = json!({});
+            }
+        }
+        RawJson::from(capabilities)
+    }
+
     /// Its tools. All lists are fetched once for all callers and cached.
     pub async fn tools(&self) -> Result<Definitions, UpstreamError> {
         let stand_in = self.stand_in();
         let serving = stand_in.as_deref().unwrap_or(self);
         match &serving.source {
             Source::Builtin(builtin) => Ok(builtin.tools()),
-            Source::Component(component) => component.tools().await,
             _ => serving.list(ListKind::Tools).await,
         }
     }
@@ -338,10 +350,12 @@ impl Plugin {
     }
 
     async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
-        match &self.source {
+        let stand_in = self.stand_in();
+        match &stand_in.as_deref().unwrap_or(self).source {
             Source::Mcp(upstream) => upstream.list(kind).await,
+            Source::Component(component) => component.list(kind).await,
             Source::OpenApi(api) if kind == ListKind::Tools => api.tools().await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => Ok(Definitions::default()),
+            Source::Builtin(_) | Source::OpenApi(_) => Ok(Definitions::default()),
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
@@ -352,7 +366,7 @@ impl Plugin {
         match (&stand_in.as_deref().unwrap_or(self).source, kind) {
             (Source::Mcp(upstream), _) => upstream.cached(kind).unwrap_or_default(),
             (Source::Builtin(builtin), ListKind::Tools) => builtin.tools(),
-            (Source::Component(component), ListKind::Tools) => component.at_hand().unwrap_or_default(),
+            (Source::Component(component), _) => component.at_hand(kind).unwrap_or_default(),
             (Source::OpenApi(api), ListKind::Tools) => api.at_hand().unwrap_or_default(),
             _ => Definitions::default(),
         }
@@ -364,7 +378,7 @@ impl Plugin {
         let tools = match &stand_in.as_deref().unwrap_or(self).source {
             Source::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Source::Builtin(builtin) => builtin.tools(),
-            Source::Component(component) => component.at_hand()?,
+            Source::Component(component) => component.at_hand(ListKind::Tools)?,
             Source::OpenApi(api) => api.at_hand()?,
             Source::Broken(_) => return None,
         };

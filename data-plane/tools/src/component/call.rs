@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Component;
-use crate::{ExecuteRequest, GuestCall, OtherTools, UpstreamError};
+use crate::{ExecuteRequest, GuestCall, OtherTools, UpstreamError, upstream::ListKind};
 
 /// Reports of progress that wait for the client; more are left out.
 const PROGRESS_QUEUE: usize = 32;
@@ -125,15 +125,15 @@ impl Component {
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
     ) -> Result<Execution, UpstreamError> {
-        let Operation::CallTool(tool) = &request.operation else {
-            return Err(UpstreamError::Unsupported(request.operation.method().to_owned()));
+        let name = match &request.operation {
+            Operation::CallTool(tool) => self.listed(ListKind::Tools, "tool", tool).await?,
+            Operation::GetPrompt(prompt) => self.listed(ListKind::Prompts, "prompt", prompt).await?,
+            // It may be one of a template: the guest knows.
+            Operation::ReadResource(uri) => uri.as_str(),
+            other => return Err(UpstreamError::Unsupported(other.method().to_owned())),
         };
-        if self.tools().await?.named(tool).is_none() {
-            let message = format!("there is no tool `{tool}`");
-            return Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)));
-        }
         let params = RawObject::parse(&request.params)?;
-        let call = self.call_of(tool, &params, request)?;
+        let call = self.call_of(name, &params, request)?;
         let token = params.get_object("_meta").and_then(|meta| meta.get("progressToken"));
         let (progress, mut reports) = mpsc::channel(PROGRESS_QUEUE);
         let host = Arc::new(Host::new(self, request, progress));
@@ -143,7 +143,11 @@ impl Component {
                 link.notify("notifications/progress", report_of(report, token));
             }
         };
-        let running = self.plugin.call(&call, host.clone());
+        let running: BoxFuture<'_, Result<PluginAnswer, PluginError>> = match &request.operation {
+            Operation::GetPrompt(_) => Box::pin(self.plugin.get_prompt(&call, host.clone())),
+            Operation::ReadResource(_) => Box::pin(self.plugin.read_resource(&call, host.clone())),
+            _ => Box::pin(self.plugin.call(&call, host.clone())),
+        };
         let cancelled = link.cancelled();
         tokio::pin!(running, cancelled);
         let ended = loop {
@@ -163,6 +167,15 @@ impl Component {
             Err(PluginError::Cancelled) => Ok(Execution::cancelled()),
             Err(cause) => Err(self.failed(&cause)),
         }
+    }
+
+    /// The name, if a list of the component has it.
+    async fn listed<'n>(&self, kind: ListKind, what: &str, name: &'n str) -> Result<&'n str, UpstreamError> {
+        if self.list(kind).await?.named(name).is_some() {
+            return Ok(name);
+        }
+        let message = format!("there is no {what} `{name}`");
+        Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)))
     }
 
     fn call_of(

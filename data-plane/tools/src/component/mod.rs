@@ -18,7 +18,7 @@ use std::{
 };
 
 use provost_data_wasm::{
-    ComponentDigest, ComponentSource, Grants, PluginError, PluginLimits, PluginSettings, WasmPlugin,
+    ComponentDigest, ComponentSource, Grants, PluginError, PluginItem, PluginLimits, PluginSettings, WasmPlugin,
 };
 use provost_mcp::{RawJson, RpcError};
 use provost_types::{Name, WasmPlugin as WasmSpec};
@@ -28,7 +28,7 @@ pub(crate) use door::{Credential, Door};
 pub(crate) use engine::Engines;
 pub(crate) use store::Store;
 
-use crate::{Definition, Definitions, UpstreamError};
+use crate::{Definition, Definitions, UpstreamError, upstream::ListKind};
 
 /// Between two tries of what may end better: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -40,9 +40,48 @@ const READY_WAIT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 enum Standing {
     Coming,
-    Ready(Definitions),
+    Ready(Offer),
     /// It is not this node's to run; said to every call.
     Failed(UpstreamError),
+}
+
+/// What a component offers.
+#[derive(Clone)]
+struct Offer {
+    tools: Definitions,
+    prompts: Definitions,
+    resources: Definitions,
+    templates: Definitions,
+}
+
+impl Offer {
+    /// As the component says when it is loaded.
+    async fn of(plugin: &WasmPlugin) -> Result<Self, PluginError> {
+        let tools = plugin.tools().await?;
+        let tools = tools.iter().map(|t| Definition { name: t.name.clone(), raw: t.definition.clone() });
+        let tools: Definitions = Arc::new(tools.collect());
+        let offer = plugin.offer().await?;
+        Ok(Self {
+            tools,
+            prompts: definitions(&offer.prompts),
+            resources: definitions(&offer.resources),
+            templates: definitions(&offer.templates),
+        })
+    }
+
+    fn list(&self, kind: ListKind) -> &Definitions {
+        match kind {
+            ListKind::Tools => &self.tools,
+            ListKind::Prompts => &self.prompts,
+            ListKind::Resources => &self.resources,
+            ListKind::Templates => &self.templates,
+        }
+    }
+}
+
+fn definitions(items: &[PluginItem]) -> Definitions {
+    let items = items.iter().map(|item| Definition { name: item.key.clone(), raw: item.definition.clone() });
+    Arc::new(items.collect())
 }
 
 /// What a component is made of.
@@ -111,23 +150,23 @@ impl Component {
         &self.store
     }
 
-    /// Its tools as far as they are known.
-    pub(crate) fn at_hand(&self) -> Option<Definitions> {
+    /// A list of its as far as it is known.
+    pub(crate) fn at_hand(&self, kind: ListKind) -> Option<Definitions> {
         match &*self.standing.borrow() {
-            Standing::Ready(tools) => Some(tools.clone()),
+            Standing::Ready(offer) => Some(offer.list(kind).clone()),
             Standing::Coming | Standing::Failed(_) => None,
         }
     }
 
-    /// Its tools; waits a bounded time until it is ready.
-    pub(crate) async fn tools(&self) -> Result<Definitions, UpstreamError> {
+    /// A list of its; waits a bounded time until it is ready.
+    pub(crate) async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         let mut standing = self.standing.subscribe();
         let settled = standing.wait_for(|now| !matches!(now, Standing::Coming));
         let settled = tokio::time::timeout(READY_WAIT, settled).await;
         let busy = || Err(UpstreamError::Busy("it is still being made ready".to_owned()));
         let Ok(Ok(settled)) = settled else { return busy() };
         match &*settled {
-            Standing::Ready(tools) => Ok(tools.clone()),
+            Standing::Ready(offer) => Ok(offer.list(kind).clone()),
             Standing::Failed(cause) => Err(cause.clone()),
             Standing::Coming => busy(),
         }
@@ -138,7 +177,10 @@ impl Component {
         let number = match cause {
             PluginError::Deadline => return UpstreamError::Deadline,
             PluginError::Busy => return UpstreamError::Busy("no instance is free".to_owned()),
-            PluginError::UnknownTool(_) | PluginError::InvalidParams(_) => RpcError::INVALID_PARAMS,
+            PluginError::UnknownTool(_)
+            | PluginError::UnknownPrompt(_)
+            | PluginError::UnknownResource(_)
+            | PluginError::InvalidParams(_) => RpcError::INVALID_PARAMS,
             _ => RpcError::UPSTREAM_FAILED,
         };
         let code = cause.code();
@@ -152,11 +194,8 @@ impl Component {
 async fn make_ready(component: Weak<Component>, changed: impl Fn()) {
     let mut pause = RETRY.0;
     while let Some(this) = component.upgrade() {
-        let (standing, again) = match this.plugin.tools().await {
-            Ok(tools) => {
-                let tools = tools.iter().map(|t| Definition { name: t.name.clone(), raw: t.definition.clone() });
-                (Standing::Ready(Arc::new(tools.collect())), false)
-            }
+        let (standing, again) = match Offer::of(&this.plugin).await {
+            Ok(offer) => (Standing::Ready(offer), false),
             Err(cause) => {
                 let (plugin, tenant) = (&this.name, &this.tenant);
                 tracing::warn!(%plugin, %tenant, %cause, "a plugin cannot be made ready");

@@ -21,6 +21,7 @@ use provost_types::BoxFuture;
 use std::sync::Mutex;
 
 pub const TEXT: &[u8] = include_bytes!("../../../../examples/plugins/rust-text/text.wasm");
+pub const LIBRARY: &[u8] = include_bytes!("../guests/library.wasm");
 pub const HOSTILE: &[u8] = include_bytes!("../guests/hostile.wasm");
 
 /// Nothing that should end takes as long.
