@@ -187,7 +187,7 @@ fn a_component_has_prompts_and_resources_for_who_may() {
     let discovered = ask("server/discover", json!({}));
     let capabilities = &discovered["result"]["capabilities"];
     assert!(capabilities["prompts"].is_object() && capabilities["resources"].is_object(), "{discovered}");
-    // They are calls like others: on record, and stopped by a switch.
+    // They are on record like other calls.
     let query = text(&dev.cli(&["audit", "query", "--json", "--limit", "1000"]));
     assert!(query.contains("prompts/get") && query.contains("resources/read"), "{query}");
 }
