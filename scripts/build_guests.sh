@@ -61,3 +61,5 @@ wrap=$build/target/debug/provost-component
 
 component examples/plugins/rust-text text examples/plugins/rust-text/text.wasm
 component plugins hostile data-plane/wasm/tests/guests/hostile.wasm
+component plugins caller data-plane/wasm/tests/guests/caller.wasm
+component plugins library data-plane/wasm/tests/guests/library.wasm

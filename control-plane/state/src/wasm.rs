@@ -1,7 +1,7 @@
 //! The rules that the document of a WebAssembly plugin keeps.
 //!
 //! Invariants: it has a package or a file; its file is a name and no path; it reaches the hosts that the document names and no others; a
-//! credential goes to hosts that are named with it.
+//! credential goes to hosts that are named with it; the tools that it may call are named or begin alike.
 //! Left out: whether the package is there (`packages`), and whether it or the file is a plugin (the nodes).
 
 use provost_types::{HostPattern, WasmCredential, WasmPlugin};
@@ -18,6 +18,8 @@ const MAX_FILE_NAME: usize = 128;
 const MAX_CONFIG_BYTES: usize = 256 << 10;
 /// Credentials of one plugin, and hosts of one credential.
 const MAX_CREDENTIALS: usize = 32;
+/// Patterns of the tools that one plugin may call.
+const MAX_TOOLS: usize = 64;
 /// MiB of one call.
 const MAX_MEMORY_MIB: u32 = 1_024;
 
@@ -34,6 +36,10 @@ pub(crate) fn check(check: &mut Check<'_>, wasm: &WasmPlugin) {
     check.require(config <= MAX_CONFIG_BYTES, &format!("{BASE}.config"), || {
         format!("is larger than {MAX_CONFIG_BYTES} bytes")
     });
+    check.require(wasm.tools.len() <= MAX_TOOLS, &format!("{BASE}.tools"), || {
+        format!("has more than {MAX_TOOLS} entries")
+    });
+    check.patterns(&format!("{BASE}.tools"), &wasm.tools);
     check.require(wasm.memory_mib <= MAX_MEMORY_MIB, &format!("{BASE}.memoryMib"), || {
         format!("is more than {MAX_MEMORY_MIB}")
     });

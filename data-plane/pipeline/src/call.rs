@@ -5,7 +5,7 @@ use std::sync::Arc;
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef, TokenFacts};
 
-use crate::{CallGuard, GuardedParams, Reservation, SubjectToken};
+use crate::{CallGuard, GuardedParams, Reservation, SubjectToken, Within};
 
 /// How a caller proves who it is.
 #[derive(Clone, PartialEq, Eq)]
@@ -197,6 +197,8 @@ pub struct Request {
     pub client: ClientFacts,
     /// Trace.
     pub trace: TraceFacts,
+    /// Where it stands, if a plugin makes it; `None`: it is a caller's own.
+    pub within: Option<Within>,
 }
 
 /// What a resolved operation will touch.

@@ -308,7 +308,7 @@ impl Facts {
             why: Why {
                 workflow: trace.workflow.clone(),
                 traceparent: trace.traceparent.clone(),
-                root_call: None,
+                root_call: request.within.as_ref().map(|within| within.root),
                 attempt: 1,
             },
             decision: self.decision,

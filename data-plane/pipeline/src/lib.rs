@@ -15,6 +15,7 @@ mod drive;
 mod guard;
 mod ports;
 mod subject;
+mod within;
 
 pub use answer::{
     Answer, Effort, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, ScopeChallenge, Usage,
@@ -27,3 +28,4 @@ pub use drive::drive;
 pub use guard::{CallGuard, GuardedParams, GuardedReply};
 pub use ports::{AskError, Authorization, ClientLink, Hold, Plane, Reservation};
 pub use subject::SubjectToken;
+pub use within::{ChainCount, MAX_CHAIN_CALLS, Within};

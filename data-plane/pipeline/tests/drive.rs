@@ -252,6 +252,7 @@ fn call() -> Call<Received> {
             transport: "http",
         },
         trace: TraceFacts::default(),
+        within: None,
     })
 }
 
@@ -279,6 +280,29 @@ fn a_call_takes_every_stage_in_order_and_is_recorded_twice() {
     assert_eq!(outcome.revision, Revision(7));
     assert_eq!(plane.settled.load(Ordering::SeqCst), 3);
     assert_eq!(plane.freed.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn what_a_plugin_calls_names_the_call_that_led_to_it() {
+    for (refuse, count) in [(Refuse::Nothing, 2), (Refuse::Policy, 1)] {
+        let plane = FakePlane::new(refuse);
+        let mut request = Request::clone(call().request());
+        request.within = Some(Within {
+            root: CallId(9),
+            plugin: Name::new("text").unwrap(),
+            depth: 1,
+            deadline: std::time::Instant::now(),
+            granted: Arc::default(),
+            made: ChainCount::default(),
+        });
+        block_on(drive(&plane, Call::received(request), &NoLink));
+        let records = plane.records.lock().unwrap();
+        assert_eq!(records.len(), count);
+        assert!(records.iter().all(|record| record.why.root_call == Some(CallId(9)) && record.call_id == CallId(1)));
+    }
+    let plane = FakePlane::new(Refuse::Nothing);
+    block_on(drive(&plane, call(), &NoLink));
+    assert!(plane.records.lock().unwrap().iter().all(|record| record.why.root_call.is_none()));
 }
 
 #[test]

@@ -151,6 +151,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 transport: inbound.peer.transport,
             },
             trace: TraceFacts::default(),
+            within: None,
         };
         self.plane.authenticate(&self.plane.snapshot(), &Call::received(probe))
     }
@@ -261,7 +262,7 @@ fn credential(headers: &HeaderMap, peer: &Peer) -> Credential {
 }
 
 /// RFC 9562, section 5.7: 48 bits of milliseconds, version 7, variant, the rest random.
-fn call_id(now_ns: u64) -> Result<CallId, SealFailed> {
+pub(crate) fn call_id(now_ns: u64) -> Result<CallId, SealFailed> {
     let millis = u128::from(now_ns / 1_000_000) & 0xFFFF_FFFF_FFFF;
     let random = random_id()? & 0x0000_0000_0000_0FFF_3FFF_FFFF_FFFF_FFFF;
     Ok(CallId((millis << 80) | (0x7 << 76) | (0b10 << 62) | random))

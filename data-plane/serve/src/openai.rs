@@ -191,6 +191,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 transport: inbound.peer.transport,
             },
             trace: inbound.trace(),
+            within: None,
         };
         let plane = self.plane.clone();
         let receipts = self.config.audit_receipts;

@@ -82,6 +82,7 @@ fn shields(c: &mut Criterion) {
         deadline: Instant::now() + Duration::from_secs(3_600),
         revision: Revision(1),
         call_id: CallId(1),
+        other_tools: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _inside = runtime.enter();

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Consent, Definitions, EndpointView, ListenFilter, ServerFacts, UpstreamError, ValidationProblem, Walls,
+    Consent, Definitions, EndpointView, ListenFilter, OtherTools, ServerFacts, UpstreamError, ValidationProblem, Walls,
     builtin::Builtin,
     component::Component,
     grpc::Grpc,
@@ -46,6 +46,8 @@ pub struct ExecuteRequest<'a> {
     pub revision: Revision,
     /// For logs.
     pub call_id: CallId,
+    /// How a guest's own calls are made; `None`: it may make none.
+    pub other_tools: Option<&'a Arc<dyn OtherTools>>,
 }
 
 /// Why listening ended without an error.
@@ -99,11 +101,15 @@ impl Upstream for Source {
         matches!(self, Self::Mcp(upstream) if upstream.has_other(tries))
     }
 
+    fn calls_others(&self) -> bool {
+        matches!(self, Self::Component(component) if component.calls_others())
+    }
+
     fn definition(&self, tool: &str) -> Option<RawJson> {
         let tools = match self {
             Self::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Self::Builtin(builtin) => builtin.tools(),
-            Self::Component(component) => component.at_hand()?,
+            Self::Component(component) => component.at_hand(ListKind::Tools)?,
             Self::OpenApi(api) => api.at_hand()?,
             Self::Grpc(grpc) => grpc.at_hand()?,
             Self::Broken(_) => return None,
@@ -230,6 +236,11 @@ impl Plugin {
         }
     }
 
+    /// Whether a guest serves it, which may want to call other tools.
+    pub fn has_guest(&self) -> bool {
+        matches!(self.source, Source::Component(_))
+    }
+
     /// The component behind this plugin.
     pub(crate) fn as_component(&self) -> Option<&Arc<Component>> {
         match &self.source {
@@ -307,7 +318,7 @@ impl Plugin {
             Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) => Ok(ServerFacts {
                 era: Era::Modern,
                 protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
-                capabilities: RawJson::from(json!({"tools": {}})),
+                capabilities: self.own_capabilities(),
                 server_info: Some(RawJson::from(
                     json!({"name": self.name.as_str(), "version": env!("CARGO_PKG_VERSION")}),
                 )),
@@ -317,13 +328,25 @@ impl Plugin {
         }
     }
 
+    /// What it has, of a plugin that no server stands behind.
+    fn own_capabilities(&self) -> RawJson {
+        let mut capabilities = json!({"tools": {}});
+        for (member, kinds) in
+            [("prompts", &[ListKind::Prompts][..]), ("resources", &[ListKind::Resources, ListKind::Templates][..])]
+        {
+            if kinds.iter().any(|kind| !self.at_hand(*kind).is_empty()) {
+                capabilities[member] = json!({});
+            }
+        }
+        RawJson::from(capabilities)
+    }
+
     /// Its tools. All lists are fetched once for all callers and cached.
     pub async fn tools(&self) -> Result<Definitions, UpstreamError> {
         let stand_in = self.stand_in();
         let serving = stand_in.as_deref().unwrap_or(self);
         match &serving.source {
             Source::Builtin(builtin) => Ok(builtin.tools()),
-            Source::Component(component) => component.tools().await,
             _ => serving.list(ListKind::Tools).await,
         }
     }
@@ -344,13 +367,13 @@ impl Plugin {
     }
 
     async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
-        match &self.source {
+        let stand_in = self.stand_in();
+        match &stand_in.as_deref().unwrap_or(self).source {
             Source::Mcp(upstream) => upstream.list(kind).await,
+            Source::Component(component) => component.list(kind).await,
             Source::OpenApi(api) if kind == ListKind::Tools => api.tools().await,
             Source::Grpc(grpc) if kind == ListKind::Tools => grpc.tools().await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) => {
-                Ok(Definitions::default())
-            }
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) => Ok(Definitions::default()),
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
@@ -361,7 +384,7 @@ impl Plugin {
         match (&stand_in.as_deref().unwrap_or(self).source, kind) {
             (Source::Mcp(upstream), _) => upstream.cached(kind).unwrap_or_default(),
             (Source::Builtin(builtin), ListKind::Tools) => builtin.tools(),
-            (Source::Component(component), ListKind::Tools) => component.at_hand().unwrap_or_default(),
+            (Source::Component(component), _) => component.at_hand(kind).unwrap_or_default(),
             (Source::OpenApi(api), ListKind::Tools) => api.at_hand().unwrap_or_default(),
             (Source::Grpc(grpc), ListKind::Tools) => grpc.at_hand().unwrap_or_default(),
             _ => Definitions::default(),
@@ -374,7 +397,7 @@ impl Plugin {
         let tools = match &stand_in.as_deref().unwrap_or(self).source {
             Source::Mcp(upstream) => upstream.cached(ListKind::Tools)?,
             Source::Builtin(builtin) => builtin.tools(),
-            Source::Component(component) => component.at_hand()?,
+            Source::Component(component) => component.at_hand(ListKind::Tools)?,
             Source::OpenApi(api) => api.at_hand()?,
             Source::Grpc(grpc) => grpc.at_hand()?,
             Source::Broken(_) => return None,

@@ -4,7 +4,15 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use provost_mcp::{RawJson, RawObject};
 
-use crate::{PluginError, bindings::provost::plugin::types, imports::json_limits};
+use crate::{
+    PluginError,
+    bindings::{
+        prompts::exports::provost::plugin::prompts::{PromptResult, Role},
+        provost::plugin::types,
+        resources::exports::provost::plugin::resources::{Body, Contents},
+    },
+    imports::json_limits,
+};
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +42,51 @@ pub(crate) fn answer_of(outcome: types::Outcome, max_bytes: usize) -> Result<Plu
             Ok(PluginAnswer::InputRequired(writer.finish()))
         }
     }
+}
+
+/// The result of `prompts/get`, if it is right and fits into so many bytes.
+pub(crate) fn prompt_of(result: PromptResult, max_bytes: usize) -> Result<PluginAnswer, PluginError> {
+    let mut writer = Writer { out: Vec::new(), max_bytes };
+    writer.raw("{")?;
+    if let Some(description) = &result.description {
+        writer.member(r#""description":"#, Some(description))?;
+        writer.raw(",")?;
+    }
+    writer.raw(r#""messages":["#)?;
+    for (i, message) in result.messages.into_iter().enumerate() {
+        if i > 0 {
+            writer.raw(",")?;
+        }
+        writer.raw(match message.role {
+            Role::User => r#"{"role":"user","content":"#,
+            Role::Assistant => r#"{"role":"assistant","content":"#,
+        })?;
+        writer.content(message.content)?;
+        writer.raw("}")?;
+    }
+    writer.raw("]}")?;
+    Ok(PluginAnswer::Complete { body: writer.finish(), is_error: false })
+}
+
+/// The result of `resources/read`, if it fits into so many bytes.
+pub(crate) fn contents_of(all: Vec<Contents>, max_bytes: usize) -> Result<PluginAnswer, PluginError> {
+    let mut writer = Writer { out: Vec::new(), max_bytes };
+    writer.raw(r#"{"contents":["#)?;
+    for (i, contents) in all.into_iter().enumerate() {
+        writer.member(if i > 0 { r#",{"uri":"# } else { r#"{"uri":"# }, Some(&contents.uri))?;
+        writer.member(r#","mimeType":"#, contents.mime_type.as_deref())?;
+        match &contents.body {
+            Body::Text(text) => writer.member(r#","text":"#, Some(text))?,
+            Body::Blob(data) => {
+                writer.raw(r#","blob":""#)?;
+                writer.base64(data)?;
+                writer.raw("\"")?;
+            }
+        }
+        writer.raw("}")?;
+    }
+    writer.raw("]}")?;
+    Ok(PluginAnswer::Complete { body: writer.finish(), is_error: false })
 }
 
 /// Builds one object; everything that is put in is checked or escaped.
@@ -128,11 +181,15 @@ impl Writer {
 
     fn blob(&mut self, before: &str, blob: &types::Blob) -> Result<(), PluginError> {
         self.raw(before)?;
-        let encoded = base64::encoded_len(blob.data.len(), true).unwrap_or(usize::MAX);
-        self.room(encoded)?;
-        self.raw(&STANDARD.encode(&blob.data))?;
+        self.base64(&blob.data)?;
         self.member(r#"","mimeType":"#, Some(&blob.mime_type))?;
         self.raw("}")
+    }
+
+    fn base64(&mut self, data: &[u8]) -> Result<(), PluginError> {
+        let encoded = base64::encoded_len(data.len(), true).unwrap_or(usize::MAX);
+        self.room(encoded)?;
+        self.raw(&STANDARD.encode(data))
     }
 
     fn input_required(&mut self, wanted: types::InputRequired) -> Result<(), PluginError> {

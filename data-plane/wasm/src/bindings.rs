@@ -12,3 +12,27 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
 });
+
+/// What a plugin exports that has prompts.
+pub mod prompts {
+    #![allow(dead_code, unused_imports, reason = "generated")]
+
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "prompt-plugin",
+        with: { "provost:plugin/types": crate::bindings::provost::plugin::types },
+        exports: { default: async },
+    });
+}
+
+/// What a plugin exports that has resources.
+pub mod resources {
+    #![allow(dead_code, unused_imports, reason = "generated")]
+
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "resource-plugin",
+        with: { "provost:plugin/types": crate::bindings::provost::plugin::types },
+        exports: { default: async },
+    });
+}

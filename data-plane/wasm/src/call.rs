@@ -10,19 +10,25 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 use crate::{
     Engine, PluginAnswer, PluginError, PluginHost,
-    answer::answer_of,
-    bindings::{ToolPlugin, ToolPluginPre, provost::plugin::types},
+    answer::{answer_of, contents_of, prompt_of},
+    bindings::{
+        ToolPlugin, ToolPluginPre,
+        prompts::exports::provost::plugin::prompts::{self, Guest as Prompts},
+        provost::plugin::types,
+        resources::exports::provost::plugin::resources::{self, Guest as Resources},
+    },
     imports::cut,
     limits::CANCEL_GRACE,
+    link::Tied,
     state::CallState,
 };
 
-/// A call of one tool.
+/// A call of one tool, or a look at one prompt or resource.
 #[derive(Clone, Debug)]
 pub struct PluginCall {
-    /// The plugin's own name of it.
+    /// The plugin's own name of it; of a resource its URI.
     pub tool: String,
-    /// An object; it fits the tool's schema, or the plugin says that it does not.
+    /// An object; it fits the tool's schema, or the plugin says that it does not. Resources take none.
     pub arguments: RawJson,
     /// What else the plugin learns.
     pub context: CallContext,
@@ -60,6 +66,9 @@ enum Stop {
 pub(crate) struct Instance {
     store: Store<CallState>,
     plugin: ToolPlugin,
+    /// Only of one that was started whole, as the next.
+    prompts: Option<Prompts>,
+    resources: Option<Resources>,
 }
 
 impl Instance {
@@ -70,17 +79,37 @@ impl Instance {
         state: CallState,
         deadline: Instant,
     ) -> Result<Self, PluginError> {
-        let mut store = Store::new(&engine.wasmtime, state);
-        store.limiter(|state| &mut state.memory);
-        let transfer = store.data().limits.transfer_bytes();
-        store.set_hostcall_fuel(transfer);
-        store.set_epoch_deadline(1);
-        let mut cancelled_since = None;
-        store.epoch_deadline_callback(move |context| every_tick(&context, deadline, &mut cancelled_since));
+        let mut store = store_of(engine, state, deadline);
         match pre.instantiate_async(&mut store).await {
-            Ok(plugin) => Ok(Self { store, plugin }),
+            Ok(plugin) => Ok(Self { store, plugin, prompts: None, resources: None }),
             Err(cause) => Err(explain(&cause, store.data())),
         }
+    }
+
+    /// The same with all that it exports: for those who want more than tools.
+    pub(crate) async fn start_whole(
+        engine: &Engine,
+        tied: &Tied,
+        state: CallState,
+        deadline: Instant,
+    ) -> Result<Self, PluginError> {
+        let mut store = store_of(engine, state, deadline);
+        let instance = match tied.pre.instance_pre().instantiate_async(&mut store).await {
+            Ok(instance) => instance,
+            Err(cause) => return Err(explain(&cause, store.data())),
+        };
+        // What is not of the right types is found here.
+        let unfit = |cause: wasmtime::Error| PluginError::Imports(format!("{cause:#}"));
+        let plugin = ToolPlugin::new(&mut store, &instance).map_err(unfit)?;
+        let prompts = match &tied.prompts {
+            Some(indices) => Some(indices.load(&mut store, &instance).map_err(unfit)?),
+            None => None,
+        };
+        let resources = match &tied.resources {
+            Some(indices) => Some(indices.load(&mut store, &instance).map_err(unfit)?),
+            None => None,
+        };
+        Ok(Self { store, plugin, prompts, resources })
     }
 
     /// The schema of its configuration.
@@ -93,6 +122,51 @@ impl Instance {
     pub(crate) async fn list_tools(&mut self) -> Result<Vec<types::Tool>, PluginError> {
         let said = self.plugin.provost_plugin_tools().call_list_tools(&mut self.store).await;
         self.explained(said)
+    }
+
+    /// Its prompts.
+    pub(crate) async fn list_prompts(&mut self) -> Result<Vec<prompts::Prompt>, PluginError> {
+        let Some(guest) = &self.prompts else { return Ok(Vec::new()) };
+        let said = guest.call_list_prompts(&mut self.store).await;
+        self.explained(said)
+    }
+
+    /// Its resources.
+    pub(crate) async fn list_resources(&mut self) -> Result<Vec<resources::ResourceInfo>, PluginError> {
+        let Some(guest) = &self.resources else { return Ok(Vec::new()) };
+        let said = guest.call_list_resources(&mut self.store).await;
+        self.explained(said)
+    }
+
+    /// Its templates of resources.
+    pub(crate) async fn list_templates(&mut self) -> Result<Vec<resources::TemplateInfo>, PluginError> {
+        let Some(guest) = &self.resources else { return Ok(Vec::new()) };
+        let said = guest.call_list_templates(&mut self.store).await;
+        self.explained(said)
+    }
+
+    /// Makes a prompt.
+    pub(crate) async fn get_prompt(&mut self, call: &PluginCall) -> Result<PluginAnswer, PluginError> {
+        let unknown = || PluginError::UnknownPrompt(call.tool.clone());
+        let Some(guest) = &self.prompts else { return Err(unknown()) };
+        let (context, arguments) = (context_of(call), call.arguments.as_str().to_owned());
+        let ended = guest.call_get_prompt(&mut self.store, &context, &call.tool, &arguments).await;
+        match self.explained(ended)? {
+            Ok(result) => prompt_of(result, self.store.data().limits.answer_bytes),
+            Err(why) => Err(refused(why, unknown)),
+        }
+    }
+
+    /// Reads a resource.
+    pub(crate) async fn read_resource(&mut self, call: &PluginCall) -> Result<PluginAnswer, PluginError> {
+        let unknown = || PluginError::UnknownResource(call.tool.clone());
+        let Some(guest) = &self.resources else { return Err(unknown()) };
+        let context = context_of(call);
+        let ended = guest.call_read_resource(&mut self.store, &context, &call.tool).await;
+        match self.explained(ended)? {
+            Ok(contents) => contents_of(contents, self.store.data().limits.answer_bytes),
+            Err(why) => Err(refused(why, unknown)),
+        }
     }
 
     /// Gives it its configuration.
@@ -111,15 +185,34 @@ impl Instance {
         let ended = guest.call_call_tool(&mut self.store, &context, &call.tool, &arguments).await;
         match self.explained(ended)? {
             Ok(outcome) => answer_of(outcome, self.store.data().limits.answer_bytes),
-            Err(types::CallError::UnknownTool) => Err(PluginError::UnknownTool(call.tool.clone())),
-            Err(types::CallError::InvalidParams(why)) => Err(PluginError::InvalidParams(cut(&why).to_owned())),
-            Err(types::CallError::Cancelled) => Err(PluginError::Cancelled),
-            Err(types::CallError::Failed(why)) => Err(PluginError::Failed(cut(&why).to_owned())),
+            Err(why) => Err(refused(why, || PluginError::UnknownTool(call.tool.clone()))),
         }
     }
 
     fn explained<T>(&self, ended: wasmtime::Result<T>) -> Result<T, PluginError> {
         ended.map_err(|cause| explain(&cause, self.store.data()))
+    }
+}
+
+/// A store that computes until `deadline`, within the bounds of the state's plugin.
+fn store_of(engine: &Engine, state: CallState, deadline: Instant) -> Store<CallState> {
+    let mut store = Store::new(&engine.wasmtime, state);
+    store.limiter(|state| &mut state.memory);
+    let transfer = store.data().limits.transfer_bytes();
+    store.set_hostcall_fuel(transfer);
+    store.set_epoch_deadline(1);
+    let mut cancelled_since = None;
+    store.epoch_deadline_callback(move |context| every_tick(&context, deadline, &mut cancelled_since));
+    store
+}
+
+/// What the guest says of why there is no answer.
+fn refused(why: types::CallError, unknown: impl FnOnce() -> PluginError) -> PluginError {
+    match why {
+        types::CallError::UnknownTool => unknown(),
+        types::CallError::InvalidParams(why) => PluginError::InvalidParams(cut(&why).to_owned()),
+        types::CallError::Cancelled => PluginError::Cancelled,
+        types::CallError::Failed(why) => PluginError::Failed(cut(&why).to_owned()),
     }
 }
 

@@ -28,6 +28,12 @@ pub enum PluginError {
     /// It has no such tool.
     #[error("PV-TOOL-UNKNOWN: the plugin has no tool `{0}`")]
     UnknownTool(String),
+    /// It has no such prompt.
+    #[error("PV-PROMPT-UNKNOWN: the plugin has no prompt `{0}`")]
+    UnknownPrompt(String),
+    /// It has no such resource.
+    #[error("PV-RESOURCE-UNKNOWN: the plugin has no resource `{0}`")]
+    UnknownResource(String),
     /// It does not take these arguments.
     #[error("PV-PLUGIN-ARGUMENTS: the plugin does not take these arguments: {0}")]
     InvalidParams(String),
@@ -49,6 +55,9 @@ pub enum PluginError {
     /// What it says of its tools is wrong.
     #[error("PV-PLUGIN-TOOLS: the plugin's list of tools is wrong: {0}")]
     Tools(String),
+    /// What it says of its prompts and resources is wrong.
+    #[error("PV-PLUGIN-OFFER: what the plugin says of its {0}")]
+    Offer(String),
     /// Every place for a call is taken, by calls that wait for this one.
     #[error("PV-PLUGIN-BUSY: no instance is free for a call within a call")]
     Busy,
@@ -70,6 +79,8 @@ impl PluginError {
             Self::TooLarge(_) => "PV-PLUGIN-TOO-LARGE",
             Self::Json { .. } => "PV-PLUGIN-JSON",
             Self::UnknownTool(_) => "PV-TOOL-UNKNOWN",
+            Self::UnknownPrompt(_) => "PV-PROMPT-UNKNOWN",
+            Self::UnknownResource(_) => "PV-RESOURCE-UNKNOWN",
             Self::InvalidParams(_) => "PV-PLUGIN-ARGUMENTS",
             Self::Cancelled => "PV-CALL-CANCELLED",
             Self::Failed(_) => "PV-PLUGIN-FAILED",
@@ -77,6 +88,7 @@ impl PluginError {
             Self::Component(_) => "PV-PLUGIN-COMPONENT",
             Self::Config(_) => "PV-PLUGIN-CONFIG",
             Self::Tools(_) => "PV-PLUGIN-TOOLS",
+            Self::Offer(_) => "PV-PLUGIN-OFFER",
             Self::Busy => "PV-PLUGIN-BUSY",
             Self::TooDeep(_) => "PV-PLUGIN-DEPTH",
             Self::Unavailable(_) => "PV-PLUGIN-UNAVAILABLE",
@@ -92,12 +104,15 @@ impl PluginError {
             | Self::TooLarge(_)
             | Self::Json { .. }
             | Self::UnknownTool(_)
+            | Self::UnknownPrompt(_)
+            | Self::UnknownResource(_)
             | Self::InvalidParams(_)
             | Self::Failed(_)
             | Self::Imports(_)
             | Self::Component(_)
             | Self::Config(_)
             | Self::Tools(_)
+            | Self::Offer(_)
             | Self::TooDeep(_) => true,
         }
     }
@@ -120,6 +135,8 @@ mod tests {
             PluginError::TooLarge(1),
             PluginError::Json { what: "x", why: String::new() },
             PluginError::UnknownTool(String::new()),
+            PluginError::UnknownPrompt(String::new()),
+            PluginError::UnknownResource(String::new()),
             PluginError::InvalidParams(String::new()),
             PluginError::Cancelled,
             PluginError::Failed(String::new()),
@@ -127,6 +144,7 @@ mod tests {
             PluginError::Component(String::new()),
             PluginError::Config(String::new()),
             PluginError::Tools(String::new()),
+            PluginError::Offer(String::new()),
             PluginError::Busy,
             PluginError::TooDeep(1),
             PluginError::Unavailable(String::new()),

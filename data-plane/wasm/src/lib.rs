@@ -30,6 +30,7 @@ mod imports;
 mod limits;
 mod link;
 mod memory;
+mod offer;
 mod plugin;
 mod quiet;
 mod source;
@@ -48,6 +49,7 @@ pub use host::{
 };
 pub use limits::{MAX_DEPTH, PluginLimits};
 pub use link::Grants;
+pub use offer::{PluginItem, PluginOffer};
 pub use plugin::{PluginSettings, WasmPlugin};
 pub use source::ComponentSource;
 pub use ticker::TICK;

@@ -6,6 +6,10 @@ use std::time::Duration;
 pub(crate) const MAX_COMPONENT_BYTES: usize = 64 << 20;
 /// Most tools of one plugin.
 pub(crate) const MAX_TOOLS: usize = 512;
+/// Most prompts of one plugin, most resources, and most templates.
+pub(crate) const MAX_ITEMS: usize = 512;
+/// Longest URI or template of a resource, in bytes.
+pub(crate) const MAX_URI: usize = 2 << 10;
 /// Longest name of a tool, in bytes.
 pub(crate) const MAX_TOOL_NAME: usize = 128;
 /// Deepest JSON that a plugin may give; its answer puts it some levels deeper, and readers take 120.

@@ -6,7 +6,9 @@ use crate::{
     PluginError,
     bindings::{
         ToolPluginPre,
+        prompts::exports::provost::plugin::prompts::GuestIndices as PromptIndices,
         provost::plugin::{host, http, types},
+        resources::exports::provost::plugin::resources::GuestIndices as ResourceIndices,
     },
     state::CallState,
 };
@@ -21,6 +23,32 @@ pub struct Grants {
 /// The package of the contract, with the version that this node speaks.
 const PACKAGE: &str = "provost:plugin/";
 const VERSION: &str = "@0.1.0";
+
+/// A component that is tied to the host, and where what it exports beside tools is found.
+pub(crate) struct Tied {
+    pub(crate) pre: ToolPluginPre<CallState>,
+    /// `None`: it has no prompts.
+    pub(crate) prompts: Option<PromptIndices>,
+    /// `None`: it has no resources.
+    pub(crate) resources: Option<ResourceIndices>,
+}
+
+impl Tied {
+    fn new(pre: ToolPluginPre<CallState>) -> wasmtime::Result<Self> {
+        let instance_pre = pre.instance_pre();
+        let component = instance_pre.component();
+        let ty = component.component_type();
+        let has = |what: &str| ty.exports(component.engine()).any(|(name, _)| interface(name) == Some(what));
+        let prompts = if has("prompts") { Some(PromptIndices::new(instance_pre)?) } else { None };
+        let resources = if has("resources") { Some(ResourceIndices::new(instance_pre)?) } else { None };
+        Ok(Self { pre, prompts, resources })
+    }
+
+    /// Whether it exports more than tools.
+    pub(crate) fn has_more(&self) -> bool {
+        self.prompts.is_some() || self.resources.is_some()
+    }
+}
 
 /// The imports, bound to the host, for every set of grants.
 pub(crate) struct Links {
@@ -39,7 +67,7 @@ impl Links {
     }
 
     /// Ties a component to the host, if it asks for nothing that it may not have and has all that a plugin has.
-    pub(crate) fn tie(&self, component: &Component, grants: Grants) -> Result<ToolPluginPre<CallState>, PluginError> {
+    pub(crate) fn tie(&self, component: &Component, grants: Grants) -> Result<Tied, PluginError> {
         let linker = if grants.http { &self.with_http } else { &self.plain };
         let ty = component.component_type();
         let foreign = ty.imports(component.engine()).map(|(name, _)| name).filter(|name| !is_offered(name, grants));
@@ -48,8 +76,8 @@ impl Links {
             return Err(PluginError::Imports(why_not(&foreign)));
         }
         // The names are right: what can still be wrong is the types, and what is not exported.
-        let pre = linker.instantiate_pre(component).and_then(ToolPluginPre::new);
-        pre.map_err(|cause| PluginError::Imports(format!("{cause:#}")))
+        let tied = linker.instantiate_pre(component).and_then(ToolPluginPre::new).and_then(Tied::new);
+        tied.map_err(|cause| PluginError::Imports(format!("{cause:#}")))
     }
 }
 

@@ -8,11 +8,12 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use crate::{
     ComponentDigest, ComponentSource, Engine, Grants, MAX_DEPTH, PluginAnswer, PluginCall, PluginError, PluginHost,
-    PluginLimits, PluginTool,
-    bindings::{ToolPluginPre, provost::plugin::types},
+    PluginLimits, PluginOffer, PluginTool,
     call::{Instance, in_time, until},
     imports::json_limits,
     limits::LOAD_TIME,
+    link::Tied,
+    offer::{prompts_of, resources_of, templates_of},
     quiet::QuietHost,
     state::CallState,
     tool::tools_of,
@@ -42,9 +43,18 @@ pub struct WasmPlugin {
 
 /// What is known once the component is there.
 struct Loaded {
-    pre: ToolPluginPre<CallState>,
+    tied: Tied,
     tools: Arc<[PluginTool]>,
+    offer: PluginOffer,
     config_schema: Option<RawJson>,
+}
+
+/// What is wanted of an instance.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Tool,
+    Prompt,
+    Resource,
 }
 
 impl WasmPlugin {
@@ -76,6 +86,11 @@ impl WasmPlugin {
         self.loaded.get()?.as_ref().ok().map(|loaded| loaded.tools.clone())
     }
 
+    /// Its prompts and resources, likewise.
+    pub async fn offer(&self) -> Result<PluginOffer, PluginError> {
+        Ok(self.loaded().await?.offer.clone())
+    }
+
     /// JSON Schema of its configuration, if it takes one.
     pub async fn config_schema(&self) -> Result<Option<RawJson>, PluginError> {
         Ok(self.loaded().await?.config_schema.clone())
@@ -84,20 +99,57 @@ impl WasmPlugin {
     /// Calls a tool, in an instance that nobody used before and nobody will use again. Ends at the call's deadline at
     /// the latest. To drop the future ends the guest as well, wherever it is.
     pub async fn call(&self, call: &PluginCall, host: Arc<dyn PluginHost>) -> Result<PluginAnswer, PluginError> {
+        self.bounded(Wanted::Tool, call, host).await
+    }
+
+    /// Makes a prompt, as [`WasmPlugin::call`] calls a tool: the result of `prompts/get`.
+    pub async fn get_prompt(&self, call: &PluginCall, host: Arc<dyn PluginHost>) -> Result<PluginAnswer, PluginError> {
+        self.bounded(Wanted::Prompt, call, host).await
+    }
+
+    /// Reads a resource, as [`WasmPlugin::call`] calls a tool: the result of `resources/read`.
+    pub async fn read_resource(
+        &self,
+        call: &PluginCall,
+        host: Arc<dyn PluginHost>,
+    ) -> Result<PluginAnswer, PluginError> {
+        self.bounded(Wanted::Resource, call, host).await
+    }
+
+    async fn bounded(
+        &self,
+        wanted: Wanted,
+        call: &PluginCall,
+        host: Arc<dyn PluginHost>,
+    ) -> Result<PluginAnswer, PluginError> {
         if call.depth > MAX_DEPTH {
             return Err(PluginError::TooDeep(MAX_DEPTH));
         }
-        until(call.deadline, Box::pin(self.run(call, host))).await
+        until(call.deadline, Box::pin(self.run(wanted, call, host))).await
     }
 
-    async fn run(&self, call: &PluginCall, host: Arc<dyn PluginHost>) -> Result<PluginAnswer, PluginError> {
+    async fn run(
+        &self,
+        wanted: Wanted,
+        call: &PluginCall,
+        host: Arc<dyn PluginHost>,
+    ) -> Result<PluginAnswer, PluginError> {
         let loaded = self.loaded().await?;
         let _places = self.take_places(call.depth > 0).await?;
         let _running = self.engine.ticker.enter();
         let state = call.state(host, self.settings.limits);
-        let mut instance = Instance::start(&self.engine, &loaded.pre, state, call.deadline).await?;
+        let mut instance = match wanted {
+            Wanted::Tool => Instance::start(&self.engine, &loaded.tied.pre, state, call.deadline).await?,
+            Wanted::Prompt | Wanted::Resource => {
+                Instance::start_whole(&self.engine, &loaded.tied, state, call.deadline).await?
+            }
+        };
         instance.configure(self.settings.config.as_ref()).await?;
-        instance.call(call).await
+        match wanted {
+            Wanted::Tool => instance.call(call).await,
+            Wanted::Prompt => instance.get_prompt(call).await,
+            Wanted::Resource => instance.read_resource(call).await,
+        }
     }
 
     /// A place of this plugin, then one of the engine. Who stands in a call already does not wait: those who have the
@@ -125,31 +177,38 @@ impl WasmPlugin {
     /// The component, tied to its imports, and what it says of itself.
     async fn load(&self) -> Result<Loaded, PluginError> {
         let component = self.engine.component(self.digest, &self.source).await?;
-        let pre = self.engine.links.tie(&component, self.settings.grants)?;
+        let tied = self.engine.links.tie(&component, self.settings.grants)?;
         let deadline = in_time(LOAD_TIME);
-        let (schema, tools) = until(deadline, self.introduce(&pre, deadline)).await?;
-        Ok(Loaded { tools: tools_of(tools)?.into(), config_schema: schema, pre })
+        let (config_schema, tools, offer) = until(deadline, self.introduce(&tied, deadline)).await?;
+        Ok(Loaded { tied, tools, offer, config_schema })
     }
 
-    async fn introduce(
-        &self,
-        pre: &ToolPluginPre<CallState>,
-        deadline: std::time::Instant,
-    ) -> Result<(Option<RawJson>, Vec<types::Tool>), PluginError> {
+    async fn introduce(&self, tied: &Tied, deadline: std::time::Instant) -> Result<Introduced, PluginError> {
         let limits = self.settings.limits;
         // Not a place of the plugin's own: those may all be waiting for it to be loaded.
         let place = self.engine.places.acquire().await;
         let _place = place.map_err(|_| PluginError::Unavailable("the engine is closed".to_owned()))?;
         let _running = self.engine.ticker.enter();
         let state = CallState::new(Arc::new(QuietHost), limits, 0);
-        let mut instance = Instance::start(&self.engine, pre, state, deadline).await?;
+        let mut instance = match tied.has_more() {
+            true => Instance::start_whole(&self.engine, tied, state, deadline).await?,
+            false => Instance::start(&self.engine, &tied.pre, state, deadline).await?,
+        };
         let schema = instance.config_schema().await?;
         let schema = schema.map(|text| schema_of(text, limits.answer_bytes)).transpose()?;
         instance.configure(self.settings.config.as_ref()).await?;
-        let tools = instance.list_tools().await?;
-        Ok((schema, tools))
+        let tools = tools_of(instance.list_tools().await?)?.into();
+        let offer = PluginOffer {
+            prompts: prompts_of(instance.list_prompts().await?)?.into(),
+            resources: resources_of(instance.list_resources().await?)?.into(),
+            templates: templates_of(instance.list_templates().await?)?.into(),
+        };
+        Ok((schema, tools, offer))
     }
 }
+
+/// The schema of its configuration, its tools, and what it has beside.
+type Introduced = (Option<RawJson>, Arc<[PluginTool]>, PluginOffer);
 
 fn schema_of(text: String, max_bytes: usize) -> Result<RawJson, PluginError> {
     let schema = RawJson::check(Bytes::from(text), &json_limits(max_bytes));

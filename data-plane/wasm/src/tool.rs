@@ -55,7 +55,7 @@ pub(crate) fn tools_of(listed: Vec<types::Tool>) -> Result<Vec<PluginTool>, Plug
     Ok(tools)
 }
 
-fn is_tool_name(name: &str) -> bool {
+pub(crate) fn is_tool_name(name: &str) -> bool {
     let is_fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     (1..=MAX_TOOL_NAME).contains(&name.len()) && name.bytes().all(is_fine)
 }

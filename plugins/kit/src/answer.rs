@@ -22,6 +22,18 @@ pub enum Failure {
     Broken(String),
 }
 
+#[cfg(any(feature = "prompts", feature = "resources"))]
+impl Failure {
+    /// Where there is no result in which a model could read it.
+    pub(crate) fn of_no_tool(self) -> CallError {
+        match self {
+            Self::Arguments(why) => CallError::InvalidParams(why),
+            Self::Cancelled => CallError::Cancelled,
+            Self::Tool(why) | Self::Broken(why) => CallError::Failed(why),
+        }
+    }
+}
+
 impl<T: Into<String>> From<T> for Failure {
     fn from(text: T) -> Self {
         Self::Tool(text.into())

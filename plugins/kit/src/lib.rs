@@ -40,6 +40,10 @@ mod export;
 pub mod http;
 pub mod kv;
 mod plugin;
+#[cfg(feature = "prompts")]
+mod prompt;
+#[cfg(feature = "resources")]
+mod resource;
 mod schema;
 mod tool;
 
@@ -47,6 +51,10 @@ pub use answer::{Answer, Ask, Either, Failure, IntoAnswer, Json};
 pub use call::{Call, Level};
 pub use export::Exported;
 pub use plugin::Plugin;
+#[cfg(feature = "prompts")]
+pub use prompt::{IntoMessages, Messages, Prompt, Role};
+#[cfg(feature = "resources")]
+pub use resource::{IntoBody, Resource, Template};
 pub use tool::Tool;
 
 pub use {schemars, serde, serde_json};

@@ -16,6 +16,12 @@ pub(crate) struct ConfigType {
 #[derive(Default)]
 pub struct Plugin {
     pub(crate) tools: Vec<Tool>,
+    #[cfg(feature = "prompts")]
+    pub(crate) prompts: Vec<crate::Prompt>,
+    #[cfg(feature = "resources")]
+    pub(crate) resources: Vec<crate::Resource>,
+    #[cfg(feature = "resources")]
+    pub(crate) templates: Vec<crate::Template>,
     pub(crate) config: Option<ConfigType>,
 }
 
@@ -28,6 +34,27 @@ impl Plugin {
     /// With this tool.
     pub fn with(mut self, tool: Tool) -> Self {
         self.tools.push(tool);
+        self
+    }
+
+    /// With this prompt; the crate says `export!(plugin, prompts)`.
+    #[cfg(feature = "prompts")]
+    pub fn with_prompt(mut self, prompt: crate::Prompt) -> Self {
+        self.prompts.push(prompt);
+        self
+    }
+
+    /// With this resource; the crate says `export!(plugin, resources)`.
+    #[cfg(feature = "resources")]
+    pub fn with_resource(mut self, resource: crate::Resource) -> Self {
+        self.resources.push(resource);
+        self
+    }
+
+    /// With the resources of this template; of several that fit an address, the first is asked.
+    #[cfg(feature = "resources")]
+    pub fn with_template(mut self, template: crate::Template) -> Self {
+        self.templates.push(template);
         self
     }
 

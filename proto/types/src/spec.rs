@@ -584,7 +584,14 @@ mod tests {
 
     #[test]
     fn a_field_that_came_later_waits_for_nodes_that_read_it() {
+        let wasm = |more: &str| {
+            let digest = "00".repeat(32);
+            format!(r#"{{"Plugin":{{"source":{{"wasm":{{"file":"a.wasm","digest":"sha256:{digest}"{more}}}}}}}}}"#)
+        };
+        let (alone, calling) = (wasm(""), wasm(r#","tools":["crm.*"]"#));
         for (text, version) in [
+            (alone.as_str(), 4),
+            (calling.as_str(), 5),
             (r#"{"Principal":{"type":"user"}}"#, 1),
             (r#"{"Principal":{"type":"user","priority":"high"}}"#, 2),
             (r#"{"Principal":{"type":"user","certificates":["dns:a.example"]}}"#, 2),

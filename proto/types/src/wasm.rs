@@ -4,7 +4,7 @@
 //! are said here and never by the component. Left out: the component itself (a package in the control plane, or a file
 //! on each node), and how it is run (`provost-data-wasm`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,10 @@ pub struct WasmPlugin {
     /// What its requests may carry, by the name that it asks for. It never sees them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, WasmCredential>,
+    /// The tools that it may call, in the name and with the rights of who calls it: names as clients see them
+    /// (`plugin.tool`); `*` ends a prefix (`crm.*`). Without any, it may call none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tools: BTreeSet<String>,
     /// The most memory of one call, in MiB. 0: the default, 64.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_mib: u32,
@@ -65,7 +69,7 @@ impl WasmPlugin {
 
     /// The first wire version whose control-plane nodes can read it.
     pub(crate) fn since_version(&self) -> u32 {
-        if self.package.is_some() { 5 } else { 4 }
+        if self.package.is_some() || !self.tools.is_empty() { 5 } else { 4 }
     }
 }
 

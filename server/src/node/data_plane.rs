@@ -118,7 +118,9 @@ impl DataPlane {
             Some((reader, limits)) => node.with_staleness(reader, limits),
             None => node,
         };
-        Ok(Self { node: Arc::new(node), toolbox, quotas, siblings })
+        let node = Arc::new(node);
+        node.lets_guests_call();
+        Ok(Self { node, toolbox, quotas, siblings })
     }
 
     /// The stages of calls.

@@ -25,6 +25,7 @@ mod guard_external;
 mod guard_tokens;
 mod guards;
 mod harness;
+mod hostile;
 mod identity;
 mod identity_attacks;
 mod idp;
@@ -34,6 +35,7 @@ mod isolation;
 mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
+mod nested;
 mod openapi;
 mod packages;
 mod quic;

@@ -19,7 +19,7 @@ use crate::{
     ws_client::Socket,
 };
 
-const BASE: &str = "\
+pub(crate) const BASE: &str = "\
 apiVersion: provost/v1
 kind: Tenant
 metadata: { name: acme }
@@ -41,7 +41,7 @@ metadata: { name: all, tenant: acme }
 spec: { role: all, principals: [bot] }
 ";
 
-fn component() -> Vec<u8> {
+pub(crate) fn component() -> Vec<u8> {
     fs::read(root().join("examples/plugins/rust-text/text.wasm")).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn version(n: u8) -> Vec<u8> {
 }
 
 /// Puts a component where the node looks for it; its digest.
-fn put(data: &Path, file: &str, bytes: &[u8]) -> String {
+pub(crate) fn put(data: &Path, file: &str, bytes: &[u8]) -> String {
     let folder = data.join("plugins");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(file), bytes).unwrap();
@@ -74,7 +74,7 @@ fn apply(dev: &Dev, yaml: &str) -> (bool, String) {
     (output.status.success(), text(&output))
 }
 
-fn code(answer: &Value) -> &str {
+pub(crate) fn code(answer: &Value) -> &str {
     answer["error"]["data"]["code"].as_str().unwrap_or_default()
 }
 
@@ -140,6 +140,56 @@ fn what_is_not_the_component_of_the_document_is_not_run_and_says_why() {
     assert!(!done && said.contains("spec.source.wasm.file"), "{said}");
     let (done, said) = apply(&dev, &plugin("text.wasm", "sha256:00", ""));
     assert!(!done && said.contains("sha256:"), "{said}");
+}
+
+/// Prompts and resources of a component: what the caller may not see is not there.
+#[test]
+fn a_component_has_prompts_and_resources_for_who_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let guest = fs::read(root().join("data-plane/wasm/tests/guests/library.wasm")).unwrap();
+    let digest = put(&data, "library.wasm", &guest);
+    let library = plugin("library.wasm", &digest, "").replace("name: text", "name: library");
+    let dev = Dev::start_in(&data, Some(&format!("{BASE}{library}")), &[]);
+    until(|| call_tool(&dev, "library.ping", json!({}))["error"].is_null().then_some(()));
+    let ask = |method: &str, params: Value| post(dev.mcp(), dev.token(), &modern(method, params)).1;
+    let names = |method: &str, list: &str, member: &str| -> Vec<String> {
+        let answer = ask(method, json!({}));
+        let items = answer["result"][list].as_array().unwrap_or_else(|| panic!("{answer}"));
+        items.iter().map(|item| item[member].as_str().unwrap().to_owned()).collect()
+    };
+    // Who may only call tools sees none of it.
+    assert!(names("prompts/list", "prompts", "name").is_empty());
+    assert!(names("resources/list", "resources", "uri").is_empty());
+    let review = json!({ "name": "library.review", "arguments": { "title": "Emma", "tone": "dry" } });
+    assert_eq!(code(&ask("prompts/get", review.clone())), "PV-PROMPT-UNKNOWN");
+    let page = json!({ "uri": "library://pages/7" });
+    assert_eq!(code(&ask("resources/read", page.clone())), "PV-RESOURCE-UNKNOWN");
+
+    let role = "---\napiVersion: provost/v1\nkind: Role\nmetadata: { name: reader, tenant: acme }\n\
+                spec: { rules: [{ prompts: ['library.*'], resources: ['library://*'] }] }\n---\n\
+                apiVersion: provost/v1\nkind: RoleBinding\nmetadata: { name: reader, tenant: acme }\n\
+                spec: { role: reader, principals: [bot] }\n";
+    let (done, said) = apply(&dev, role);
+    assert!(done, "{said}");
+    until(|| (names("prompts/list", "prompts", "name") == ["library.review"]).then_some(()));
+    assert_eq!(names("resources/list", "resources", "uri"), ["library://cover", "library://index"]);
+    assert_eq!(names("resources/templates/list", "resourceTemplates", "uriTemplate"), ["library://pages/{page}"]);
+    let answer = ask("prompts/get", review);
+    let first = &answer["result"]["messages"][0];
+    assert_eq!((&first["role"], &first["content"]["text"]), (&json!("user"), &json!("Review “Emma” in a dry tone.")));
+    let missing = ask("prompts/get", json!({ "name": "library.review", "arguments": {} }));
+    assert_eq!(code(&missing), "PV-PLUGIN-ARGUMENTS", "{missing}");
+    let answer = ask("resources/read", page);
+    assert_eq!(answer["result"]["contents"][0]["text"], "page 7", "{answer}");
+    let answer = ask("resources/read", json!({ "uri": "library://index" }));
+    assert_eq!(answer["result"]["contents"][0]["text"], "acme/bot", "{answer}");
+    let discovered = ask("server/discover", json!({}));
+    let capabilities = &discovered["result"]["capabilities"];
+    assert!(capabilities["prompts"].is_object() && capabilities["resources"].is_object(), "{discovered}");
+    // They are on record like other calls.
+    let query = text(&dev.cli(&["audit", "query", "--json", "--limit", "1000"]));
+    assert!(query.contains("prompts/get") && query.contains("resources/read"), "{query}");
 }
 
 /// Twenty versions under calls: none fails, and a client that listens hears of them.

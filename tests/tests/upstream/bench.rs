@@ -264,6 +264,7 @@ pub fn request<'a>(
         deadline: Instant::now() + time,
         revision: Revision(1),
         call_id: CallId(1),
+        other_tools: None,
     }
 }
 

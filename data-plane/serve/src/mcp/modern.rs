@@ -195,6 +195,7 @@ impl<P: Plane + 'static> Frontend<P> {
             params,
             client,
             trace,
+            within: None,
         }
     }
 }

@@ -20,6 +20,7 @@ mod listening;
 mod lists;
 mod load;
 mod models;
+mod nested;
 mod plane;
 mod quarantine;
 mod schemas;

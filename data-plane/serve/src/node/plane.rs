@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,7 +15,7 @@ use provost_data_pipeline::{
     Route, Target, Validated,
 };
 use provost_data_policy::{AccessRequest, Facts, KillSwitches, SqlFacts};
-use provost_data_tools::{EndpointView, ExecuteRequest, Pressure, Toolbox, Walls};
+use provost_data_tools::{EndpointView, ExecuteRequest, OtherTools, Pressure, Toolbox, Walls};
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, Decision, Effect, Inference, Name, PrincipalRef, Revision,
@@ -31,7 +31,7 @@ use super::{
     counts::Counts,
     listening, lists,
     load::{self, Load},
-    switches,
+    nested, switches,
     tasks::{CallHandles, TaskHandles, TaskLink},
 };
 use crate::{
@@ -90,6 +90,8 @@ pub struct Node {
     pub(super) tasks: TaskHandles,
     /// Addresses that lead users to a consent; set with the keys.
     pub(super) tickets: OnceLock<Tickets>,
+    /// What calls of guests are driven by; unset: they make none.
+    itself: OnceLock<Weak<Node>>,
 }
 
 impl Node {
@@ -124,7 +126,18 @@ impl Node {
             addresses: OnceLock::new(),
             tasks: TaskHandles::default(),
             tickets: OnceLock::new(),
+            itself: OnceLock::new(),
         }
+    }
+
+    /// Lets the guests of plugins call other tools, as far as documents and policy do; the first telling counts.
+    pub fn lets_guests_call(self: &Arc<Self>) {
+        let _ = self.itself.set(Arc::downgrade(self));
+    }
+
+    /// What calls of guests are driven by.
+    pub(super) fn itself(&self) -> Option<Weak<Node>> {
+        self.itself.get().cloned()
     }
 
     /// Tells the addresses that agents know the node by (`https://mcp.example.com`); the first telling counts.
@@ -332,6 +345,9 @@ impl Node {
         call: &Call<Intended>,
         link: &dyn ClientLink,
     ) -> Execution {
+        if call.request().within.as_ref().is_some_and(|within| nested::is_over(within, link)) {
+            return Execution::cancelled();
+        }
         let operation = &call.request().operation;
         if lists::is_list(operation) {
             return lists::answer(self, compiled, call).await;
@@ -365,16 +381,34 @@ impl Node {
         Execution::result(RawJson::EMPTY_OBJECT, false)
     }
 
-    /// Runs on one plugin. A legacy client is asked for input while its call waits; any other gets
-    /// the MRTR result and comes back with a call of its own.
+    /// Runs on one plugin, whose guest, if it has one, may call other tools meanwhile.
     async fn run_on(
         &self,
         plugin: &provost_data_tools::Plugin,
         call: &Call<Intended>,
         link: &dyn ClientLink,
     ) -> Execution {
+        let Some(nest) = plugin.has_guest().then(|| self.nest(call)).flatten() else {
+            return self.rounds(plugin, call, link, None).await;
+        };
+        let other_tools: Arc<dyn OtherTools> = nest.clone();
+        let execution = self.rounds(plugin, call, link, Some(&other_tools)).await;
+        nest.end().await;
+        execution
+    }
+
+    /// A legacy client is asked for input while its call waits; any other gets the MRTR result and comes back with a
+    /// call of its own.
+    async fn rounds(
+        &self,
+        plugin: &provost_data_tools::Plugin,
+        call: &Call<Intended>,
+        link: &dyn ClientLink,
+        other_tools: Option<&Arc<dyn OtherTools>>,
+    ) -> Execution {
         let operation = local_operation(&call.request().operation, &call.target().local);
         let mut request = execute_request(call, operation, call.params().clone());
+        request.other_tools = other_tools;
         let handles = CallHandles::of(&self.tasks, call, plugin.name());
         let link = &TaskLink { link, handles: &handles };
         if consent::needs_consent(&call.request().operation)
@@ -392,7 +426,7 @@ impl Node {
                 Some(Err(refused)) => return *refused,
             }
             // Each round has its own time: people take longer than machines.
-            request.deadline = Instant::now() + MAX_CALL_TIME;
+            request.deadline = latest_end(call);
         }
         Execution::error(RpcError::with_code(
             RpcError::UPSTREAM_FAILED,
@@ -400,6 +434,12 @@ impl Node {
             format!("the upstream asked for input more than {MAX_INPUT_ROUNDS} times in one call"),
         ))
     }
+}
+
+/// When a call that begins now ends at the latest: a plugin's not after that of the plugin.
+fn latest_end(call: &Call<Intended>) -> Instant {
+    let latest = Instant::now() + MAX_CALL_TIME;
+    call.request().within.as_ref().map_or(latest, |within| latest.min(within.deadline))
 }
 
 /// The call as a plugin takes it.
@@ -410,9 +450,10 @@ pub(super) fn execute_request(call: &Call<Intended>, operation: Operation, param
         client: &call.request().client,
         principal: &call.caller().principal,
         subject: call.caller().subject.as_ref(),
-        deadline: Instant::now() + MAX_CALL_TIME,
+        deadline: latest_end(call),
         revision: call.decision().revision,
         call_id: call.request().call_id,
+        other_tools: None,
     }
 }
 
@@ -511,6 +552,7 @@ impl Plane for Node {
 
     fn stop(&self, snapshot: &Compiled, call: &Call<Resolved>) -> Result<(), Rejection> {
         switches::check(&snapshot.switches, call)?;
+        nested::check(call)?;
         self.check_definition(snapshot, call)
     }
 

@@ -305,6 +305,7 @@ impl Setup {
                 transport: "http",
             },
             trace: TraceFacts::default(),
+            within: None,
         };
         Box::pin(drive(&self.node, Call::received(request), link)).await
     }

@@ -62,6 +62,7 @@ impl Siblings {
                 // Answers are kept where calls are taken.
                 revision: Revision::default(),
                 call_id: CallId(call_id.map_or(0, u128::from_be_bytes)),
+                other_tools: None,
             };
             let link = RemoteLink(events.clone());
             let execution = plugin.execute_here(&request, &link).await;
@@ -96,6 +97,7 @@ impl Siblings {
                 deadline: std::time::Instant::now() + MAX_DEADLINE,
                 revision: Revision::default(),
                 call_id: CallId(0),
+                other_tools: None,
             };
             let link = RemoteLink(events.clone());
             tokio::select! {

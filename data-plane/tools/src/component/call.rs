@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use provost_data_pipeline::{ClientLink, Execution, Operation};
@@ -16,9 +16,10 @@ use provost_data_wasm::{
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::BoxFuture;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Component;
-use crate::{ExecuteRequest, UpstreamError};
+use crate::{ExecuteRequest, GuestCall, OtherTools, UpstreamError, upstream::ListKind};
 
 /// Reports of progress that wait for the client; more are left out.
 const PROGRESS_QUEUE: usize = 32;
@@ -27,7 +28,35 @@ const PROGRESS_QUEUE: usize = 32;
 struct Host {
     component: Arc<Component>,
     progress: mpsc::Sender<Progress>,
+    /// Read every millisecond, so a flag beside the token.
     is_cancelled: AtomicBool,
+    other_tools: Option<Arc<dyn OtherTools>>,
+    deadline: Instant,
+    /// Ends the calls that the guest made.
+    stop: CancellationToken,
+    /// The same however this call ends.
+    _stop_at_end: DropGuard,
+}
+
+impl Host {
+    fn new(component: &Arc<Component>, request: &ExecuteRequest<'_>, progress: mpsc::Sender<Progress>) -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            component: component.clone(),
+            progress,
+            is_cancelled: AtomicBool::new(false),
+            other_tools: request.other_tools.cloned(),
+            deadline: request.deadline,
+            _stop_at_end: stop.clone().drop_guard(),
+            stop,
+        }
+    }
+
+    /// The caller gave up.
+    fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+    }
 }
 
 impl PluginHost for Host {
@@ -64,9 +93,20 @@ impl PluginHost for Host {
         Box::pin(std::future::ready(self.component.store.set(key, value)))
     }
 
-    fn call_tool<'a>(&'a self, _: NestedCall<'a>) -> BoxFuture<'a, Result<RawJson, NestedError>> {
-        let why = "this node lets no plugin call other tools".to_owned();
-        Box::pin(std::future::ready(Err(NestedError::Denied(why))))
+    fn call_tool<'a>(&'a self, call: NestedCall<'a>) -> BoxFuture<'a, Result<RawJson, NestedError>> {
+        let Some(tools) = &self.other_tools else {
+            let why = "this node lets no plugin call other tools".to_owned();
+            return Box::pin(std::future::ready(Err(NestedError::Denied(why))));
+        };
+        tools.call(GuestCall {
+            plugin: self.component.name.clone(),
+            tool: call.name.to_owned(),
+            arguments: call.arguments.clone(),
+            depth: call.depth,
+            granted: self.component.granted.clone(),
+            deadline: self.deadline,
+            stop: self.stop.clone(),
+        })
     }
 
     fn send_http(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
@@ -85,18 +125,18 @@ impl Component {
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
     ) -> Result<Execution, UpstreamError> {
-        let Operation::CallTool(tool) = &request.operation else {
-            return Err(UpstreamError::Unsupported(request.operation.method().to_owned()));
+        let name = match &request.operation {
+            Operation::CallTool(tool) => self.listed(ListKind::Tools, "tool", tool).await?,
+            Operation::GetPrompt(prompt) => self.listed(ListKind::Prompts, "prompt", prompt).await?,
+            // It may be one of a template: the guest knows.
+            Operation::ReadResource(uri) => uri.as_str(),
+            other => return Err(UpstreamError::Unsupported(other.method().to_owned())),
         };
-        if self.tools().await?.named(tool).is_none() {
-            let message = format!("there is no tool `{tool}`");
-            return Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)));
-        }
         let params = RawObject::parse(&request.params)?;
-        let call = self.call_of(tool, &params, request)?;
+        let call = self.call_of(name, &params, request)?;
         let token = params.get_object("_meta").and_then(|meta| meta.get("progressToken"));
         let (progress, mut reports) = mpsc::channel(PROGRESS_QUEUE);
-        let host = Arc::new(Host { component: self.clone(), progress, is_cancelled: AtomicBool::new(false) });
+        let host = Arc::new(Host::new(self, request, progress));
         let tell = |report: Progress| {
             // A client that gave no token wants no reports.
             if let Some(token) = &token {
@@ -106,7 +146,11 @@ impl Component {
         let Some(plugin) = self.plugin.get() else {
             return Err(UpstreamError::Busy("it is still being made ready".to_owned()));
         };
-        let running = plugin.call(&call, host.clone());
+        let running: BoxFuture<'_, Result<PluginAnswer, PluginError>> = match &request.operation {
+            Operation::GetPrompt(_) => Box::pin(plugin.get_prompt(&call, host.clone())),
+            Operation::ReadResource(_) => Box::pin(plugin.read_resource(&call, host.clone())),
+            _ => Box::pin(plugin.call(&call, host.clone())),
+        };
         let cancelled = link.cancelled();
         tokio::pin!(running, cancelled);
         let ended = loop {
@@ -114,7 +158,7 @@ impl Component {
                 biased;
                 ended = &mut running => break ended,
                 Some(report) = reports.recv() => tell(report),
-                () = &mut cancelled, if !host.is_cancelled() => host.is_cancelled.store(true, Ordering::Relaxed),
+                () = &mut cancelled, if !host.is_cancelled() => host.cancel(),
             }
         };
         while let Ok(report) = reports.try_recv() {
@@ -126,6 +170,15 @@ impl Component {
             Err(PluginError::Cancelled) => Ok(Execution::cancelled()),
             Err(cause) => Err(self.failed(&cause)),
         }
+    }
+
+    /// The name, if a list of the component has it.
+    async fn listed<'n>(&self, kind: ListKind, what: &str, name: &'n str) -> Result<&'n str, UpstreamError> {
+        if self.list(kind).await?.named(name).is_some() {
+            return Ok(name);
+        }
+        let message = format!("there is no {what} `{name}`");
+        Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)))
     }
 
     fn call_of(
@@ -147,7 +200,8 @@ impl Component {
             input_responses: params.get("inputResponses"),
             request_state: params.get_text("requestState"),
         };
-        Ok(PluginCall { tool: tool.to_owned(), arguments, context, deadline: request.deadline, depth: 0 })
+        let depth = request.other_tools.map_or(0, |tools| tools.depth());
+        Ok(PluginCall { tool: tool.to_owned(), arguments, context, deadline: request.deadline, depth })
     }
 }
 

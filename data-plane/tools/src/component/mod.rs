@@ -3,9 +3,10 @@
 //! Purpose: between a plugin's document and the engine that runs it. A [`Component`] is made ready (read, checked,
 //! compiled, asked for its tools) beside the calls; until then what it replaces serves.
 //! Invariants: nothing is run but what the document names by its hash, and a package only if a publisher that the tenant
-//! trusts signed it; a request of a guest goes where the
-//! document lets it, with credentials that the guest never sees.
-//! Left out: the way to the control plane's packages (a port), and calls of other tools from within a guest.
+//! trusts signed it; a request of a guest goes where the document lets it, with credentials that the guest never sees; a
+//! guest calls other tools by [`crate::OtherTools`] alone.
+//! Left out: the way to the control plane's packages (a port), and how a call of another tool is decided, limited and
+//! recorded.
 
 mod call;
 mod door;
@@ -15,12 +16,13 @@ mod origin;
 mod store;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use provost_data_wasm::{
-    ComponentSource, Engine, Grants, PluginError, PluginLimits, PluginSettings, PluginTool, WasmPlugin,
+    ComponentSource, Engine, Grants, PluginError, PluginItem, PluginLimits, PluginSettings, WasmPlugin,
 };
 use provost_mcp::{RawJson, RpcError};
 use provost_types::{Name, WasmPlugin as WasmSpec};
@@ -32,7 +34,7 @@ use origin::Missing;
 pub(crate) use origin::{Origin, PackageOrigin, Publishers};
 pub(crate) use store::Store;
 
-use crate::{Definition, Definitions, UpstreamError};
+use crate::{Definition, Definitions, UpstreamError, upstream::ListKind};
 
 /// Between two tries of what may end better: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -44,9 +46,48 @@ const READY_WAIT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 enum Standing {
     Coming,
-    Ready(Definitions),
+    Ready(Offer),
     /// It is not this node's to run; said to every call.
     Failed(UpstreamError),
+}
+
+/// What a component offers.
+#[derive(Clone)]
+struct Offer {
+    tools: Definitions,
+    prompts: Definitions,
+    resources: Definitions,
+    templates: Definitions,
+}
+
+impl Offer {
+    /// As the component says when it is loaded.
+    async fn of(plugin: &WasmPlugin) -> Result<Self, PluginError> {
+        let tools = plugin.tools().await?;
+        let tools = tools.iter().map(|t| Definition { name: t.name.clone(), raw: t.definition.clone() });
+        let tools: Definitions = Arc::new(tools.collect());
+        let offer = plugin.offer().await?;
+        Ok(Self {
+            tools,
+            prompts: definitions(&offer.prompts),
+            resources: definitions(&offer.resources),
+            templates: definitions(&offer.templates),
+        })
+    }
+
+    fn list(&self, kind: ListKind) -> &Definitions {
+        match kind {
+            ListKind::Tools => &self.tools,
+            ListKind::Prompts => &self.prompts,
+            ListKind::Resources => &self.resources,
+            ListKind::Templates => &self.templates,
+        }
+    }
+}
+
+fn definitions(items: &[PluginItem]) -> Definitions {
+    let items = items.iter().map(|item| Definition { name: item.key.clone(), raw: item.definition.clone() });
+    Arc::new(items.collect())
 }
 
 /// What a component is made of.
@@ -66,6 +107,8 @@ pub(crate) struct Component {
     /// There once it is known what runs.
     plugin: OnceLock<WasmPlugin>,
     door: Option<Door>,
+    /// The tools that its guest may call.
+    granted: Arc<BTreeSet<String>>,
     store: Arc<Store>,
     standing: watch::Sender<Standing>,
 }
@@ -106,6 +149,7 @@ impl Component {
             name: name.clone(),
             plugin: OnceLock::new(),
             door,
+            granted: Arc::new(spec.tools.clone()),
             store,
             standing: watch::Sender::new(Standing::Coming),
         });
@@ -118,40 +162,45 @@ impl Component {
         matches!(*self.standing.borrow(), Standing::Ready(_))
     }
 
+    /// Whether its guest may call any other tool.
+    pub(crate) fn calls_others(&self) -> bool {
+        !self.granted.is_empty()
+    }
+
     /// What its guest keeps.
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
-    /// Its tools as far as they are known.
-    pub(crate) fn at_hand(&self) -> Option<Definitions> {
+    /// A list of its as far as it is known.
+    pub(crate) fn at_hand(&self, kind: ListKind) -> Option<Definitions> {
         match &*self.standing.borrow() {
-            Standing::Ready(tools) => Some(tools.clone()),
+            Standing::Ready(offer) => Some(offer.list(kind).clone()),
             Standing::Coming | Standing::Failed(_) => None,
         }
     }
 
-    /// Its tools; waits a bounded time until it is ready.
-    pub(crate) async fn tools(&self) -> Result<Definitions, UpstreamError> {
+    /// A list of its; waits a bounded time until it is ready.
+    pub(crate) async fn list(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         let mut standing = self.standing.subscribe();
         let settled = standing.wait_for(|now| !matches!(now, Standing::Coming));
         let settled = tokio::time::timeout(READY_WAIT, settled).await;
         let busy = || Err(UpstreamError::Busy("it is still being made ready".to_owned()));
         let Ok(Ok(settled)) = settled else { return busy() };
         match &*settled {
-            Standing::Ready(tools) => Ok(tools.clone()),
+            Standing::Ready(offer) => Ok(offer.list(kind).clone()),
             Standing::Failed(cause) => Err(cause.clone()),
             Standing::Coming => busy(),
         }
     }
 
-    /// Looks for the component, has it compiled, and asks it for its tools. What was found before and is gone is looked
+    /// Looks for the component, has it compiled, and asks it what it offers. What was found before and is gone is looked
     /// for again: the files of a node may go.
-    async fn load(&self, making: &Making) -> Result<Arc<[PluginTool]>, Trouble> {
+    async fn load(&self, making: &Making) -> Result<Offer, Trouble> {
         let (digest, path) = making.origin.find().await.map_err(Trouble::Missing)?;
         let (engine, settings) = (making.engine.clone(), making.settings.clone());
         let plugin = self.plugin.get_or_init(|| WasmPlugin::new(engine, digest, ComponentSource::File(path), settings));
-        plugin.tools().await.map_err(Trouble::Plugin)
+        Offer::of(plugin).await.map_err(Trouble::Plugin)
     }
 
     /// What the caller is told of a failure.
@@ -159,7 +208,10 @@ impl Component {
         let number = match cause {
             PluginError::Deadline => return UpstreamError::Deadline,
             PluginError::Busy => return UpstreamError::Busy("no instance is free".to_owned()),
-            PluginError::UnknownTool(_) | PluginError::InvalidParams(_) => RpcError::INVALID_PARAMS,
+            PluginError::UnknownTool(_)
+            | PluginError::UnknownPrompt(_)
+            | PluginError::UnknownResource(_)
+            | PluginError::InvalidParams(_) => RpcError::INVALID_PARAMS,
             _ => RpcError::UPSTREAM_FAILED,
         };
         let code = cause.code();
@@ -174,10 +226,7 @@ async fn make_ready(component: Weak<Component>, making: Making, changed: impl Fn
     let mut pause = RETRY.0;
     while let Some(this) = component.upgrade() {
         let (standing, again) = match this.load(&making).await {
-            Ok(tools) => {
-                let tools = tools.iter().map(|t| Definition { name: t.name.clone(), raw: t.definition.clone() });
-                (Standing::Ready(Arc::new(tools.collect())), false)
-            }
+            Ok(offer) => (Standing::Ready(offer), false),
             Err(Trouble::Missing(cause)) => {
                 let (plugin, tenant) = (&this.name, &this.tenant);
                 tracing::warn!(%plugin, %tenant, %cause, "a plugin cannot be made ready");

@@ -57,6 +57,11 @@ impl<K: Clone + Eq + Hash> Lanes<K> {
         self.running
     }
 
+    /// Whether one who comes runs at once.
+    pub(crate) fn has_place(&self) -> bool {
+        self.running < self.places
+    }
+
     /// How many wait.
     pub(crate) fn queued(&self) -> usize {
         self.queued

@@ -57,6 +57,11 @@ pub trait Upstream: Sync {
         false
     }
 
+    /// Whether its calls may make calls of other tools, and wait for them.
+    fn calls_others(&self) -> bool {
+        false
+    }
+
     /// A tool's definition, if it is at hand.
     fn definition(&self, tool: &str) -> Option<RawJson>;
 }
@@ -96,7 +101,9 @@ impl Shield {
     ) -> Execution {
         let times = self.policy.times(&request.operation, &request.params, Instant::now(), request.deadline);
         let request = &ExecuteRequest { deadline: times.deadline, ..request.clone() };
-        let Some(plan) = self.cache.plan(request) else { return self.called(upstream, request, link, &times).await };
+        // What other tools gave depends on more than is known here: each of them is decided by itself.
+        let plan = if upstream.calls_others() { None } else { self.cache.plan(request) };
+        let Some(plan) = plan else { return self.called(upstream, request, link, &times).await };
         if let Some(hit) = self.cache.get(&plan, self.watch.now_ms()) {
             return cache::again(hit);
         }
@@ -136,7 +143,8 @@ impl Shield {
     ) -> Execution {
         let (mut attempts, mut placed) = (0, times.began);
         let outcome = async {
-            let Some(_places) = self.places(request, link).await? else { return Ok(Execution::cancelled()) };
+            let is_nested = may_be_waited_for(upstream, request);
+            let Some(_places) = self.places(request, link, is_nested).await? else { return Ok(Execution::cancelled()) };
             placed = Instant::now();
             // Who waited for long in our own queue says nothing of the upstream when its time is over.
             let is_fair = times.is_policy && (placed - times.began) * 2 <= times.deadline - times.began;
@@ -154,8 +162,15 @@ impl Shield {
         &self,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
+        is_nested: bool,
     ) -> Result<Option<(Option<Place<'_>>, Place<'_>)>, UpstreamError> {
         let began = Instant::now();
+        if is_nested {
+            let principal = &request.principal.name;
+            let tool = self.policy.tool_gate(&request.operation).map(|gate| gate.enter_now(principal)).transpose();
+            let both = tool.and_then(|tool| Ok((tool, self.policy.gate.enter_now(principal)?)));
+            return both.map(Some).map_err(|why| busy(why, began));
+        }
         let both = async {
             let tool = match self.policy.tool_gate(&request.operation) {
                 Some(gate) => Some(gate.enter(&request.principal.name, request.deadline).await?),
@@ -260,6 +275,11 @@ impl Shield {
         };
         Execution::error(cause.to_rpc(&self.policy.plugin))
     }
+}
+
+/// Whether those who have the places may be waiting for this call: plugins call plugins. It waits for nobody then.
+fn may_be_waited_for(upstream: &dyn Upstream, request: &ExecuteRequest<'_>) -> bool {
+    upstream.calls_others() && request.other_tools.is_some_and(|tools| tools.depth() > 0)
 }
 
 /// Whether it answers a question. A second try of it would answer the question twice.

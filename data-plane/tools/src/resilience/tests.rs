@@ -1,5 +1,7 @@
 //! A shield before an upstream that does what a test says.
 
+mod callers;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
@@ -136,6 +138,7 @@ async fn call_as(
         deadline: Instant::now() + Duration::from_secs(30),
         revision: Revision(who.revision),
         call_id: CallId(1),
+        other_tools: None,
     };
     shield.execute(upstream, &request, &Link::default()).await
 }
@@ -209,6 +212,7 @@ async fn a_cancelled_call_is_not_tried_again_and_gives_its_place_back() {
         deadline: Instant::now() + Duration::from_secs(3_600),
         revision: Revision(1),
         call_id: CallId(1),
+        other_tools: None,
     };
     // The plugin's time is a minute: no room for the pause, so the failure is the answer.
     assert!(matches!(shield.execute(&upstream, &request, &link).await.reply, Reply::Error(_)));

@@ -65,6 +65,11 @@ impl host::Host for CallState {
         }
         let call = NestedCall { name: &name, arguments: &arguments, depth: self.depth.saturating_add(1) };
         let result = self.host.call_tool(call).await?;
+        let most = self.limits.answer_bytes;
+        if result.as_bytes().len() > most {
+            let why = format!("PV-PLUGIN-TOO-LARGE: {name} gave more than the {most} bytes that the plugin may take");
+            return Err(host::NestedError::Failed(why));
+        }
         Ok(result.as_str().to_owned())
     }
 }

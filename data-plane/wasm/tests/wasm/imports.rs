@@ -118,6 +118,14 @@ async fn a_call_of_another_tool_is_the_hosts_to_make() {
 }
 
 #[tokio::test]
+async fn a_result_of_another_tool_is_no_larger_than_an_answer() {
+    let plugin = hostile_with(|limits| limits.answer_bytes = 1_000);
+    let told = said(ask(&plugin, "nested", r#"{"text":"long","arguments":{}}"#).await);
+    assert!(told.contains("Failed") && told.contains("PV-PLUGIN-TOO-LARGE: long"), "{told}");
+    assert!(said(ask(&plugin, "nested", r#"{"text":"other","arguments":{}}"#).await).contains("from other"));
+}
+
+#[tokio::test]
 async fn a_plugin_that_calls_itself_comes_to_an_end() {
     let host = FakeHost::new();
     let plugin = Arc::new(hostile_with(|_| {}));

@@ -7,4 +7,5 @@ mod hostile;
 mod imports;
 mod loading;
 mod neighbours;
+mod offering;
 mod world;

@@ -21,6 +21,7 @@ use provost_types::BoxFuture;
 use std::sync::Mutex;
 
 pub const TEXT: &[u8] = include_bytes!("../../../../examples/plugins/rust-text/text.wasm");
+pub const LIBRARY: &[u8] = include_bytes!("../guests/library.wasm");
 pub const HOSTILE: &[u8] = include_bytes!("../guests/hostile.wasm");
 
 /// Nothing that should end takes as long.
@@ -188,6 +189,7 @@ impl PluginHost for FakeHost {
                         Err(error) => Err(NestedError::Failed(error.to_string())),
                     }
                 }
+                "long" => Ok(RawJson::from(serde_json::json!({ "content": "x".repeat(2_000) }))),
                 name => Err(NestedError::Denied(format!("no tool {name}"))),
             }
         })
