@@ -1,5 +1,6 @@
-//! `provost plugin`: what plugins offer, which definitions are approved, and taking tools out of use.
+//! `provost plugin`: what plugins offer, which definitions are approved, taking tools out of use, and making plugins.
 
+mod author;
 mod diff;
 mod show;
 
@@ -39,6 +40,8 @@ pub enum PluginCommand {
                             provost plugin quarantine files --reason 'vendor breach'\n\nTo stop prompts, resources \
                             and running calls too: provost kill-switch on --plugin NAME")]
     Quarantine(GovernArgs),
+    #[command(flatten)]
+    Author(author::AuthorCommand),
 }
 
 #[derive(Args)]
@@ -88,6 +91,7 @@ pub async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
         PluginCommand::Status(args) => status(&args).await?,
         PluginCommand::Approve(args) => govern(&args, true).await?,
         PluginCommand::Quarantine(args) => govern(&args, false).await?,
+        PluginCommand::Author(command) => return author::run(command).await,
     }
     Ok(ExitCode::SUCCESS)
 }
