@@ -32,6 +32,7 @@ mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
 mod openapi;
+mod plugin_author;
 mod quic;
 mod quic_client;
 mod quickstart;

@@ -40,6 +40,21 @@ fn text_of(body: &Value) -> String {
     content.iter().filter_map(|item| item["text"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
+/// Whether two values are the same; 1 and 1.0 are.
+pub(super) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            // Two whole numbers are compared as such: as fractions, large ones would run together.
+            a == b || (a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64()
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| same(value, other)))
+        }
+        _ => a == b,
+    }
+}
+
 /// Everything that is not as it should be.
 pub(super) fn problems(expect: &Expect, ended: &Ended, kv: &BTreeMap<String, Vec<u8>>, log: &[String]) -> Vec<String> {
     let mut found = Vec::new();
@@ -90,7 +105,8 @@ fn answered(expect: &Expect, body: &Value, is_error: bool, found: &mut Vec<Strin
         found.push(format!("`contains`: `{part}` is not in `{text}`"));
     }
     let structured = body.get("structuredContent");
-    if let Some(wanted) = expect.structured.as_ref().filter(|wanted| Some(*wanted) != structured) {
+    let is_other = |wanted: &&Value| !structured.is_some_and(|is| same(wanted, is));
+    if let Some(wanted) = expect.structured.as_ref().filter(is_other) {
         let is = structured.map_or_else(|| "missing".to_owned(), Value::to_string);
         found.push(format!("`structured`: expected {wanted}, and it is {is}"));
     }
@@ -149,6 +165,23 @@ mod tests {
             let found = problems(&expect(expected.clone()), &ended, &BTreeMap::new(), &[]);
             assert_eq!(found.len(), wanted.len(), "{expected}: {found:?}");
             assert!(found.iter().zip(&wanted).all(|(found, part)| found.contains(part)), "{expected}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_equal_however_they_are_written() {
+        let same = |a: Value, b: Value| super::same(&a, &b);
+        assert!(same(json!({ "a": [1, 2.5], "b": null }), json!({ "b": null, "a": [1.0, 2.5] })));
+        for (a, b) in [
+            (json!(1), json!(1.5)),
+            (json!(9_007_199_254_740_993_u64), json!(9_007_199_254_740_992_u64)),
+            (json!([1]), json!([1, 2])),
+            (json!({ "a": 1 }), json!({ "a": 1, "b": 2 })),
+            (json!({ "a": 1 }), json!({ "b": 1 })),
+            (json!("1"), json!(1)),
+            (json!(null), json!(false)),
+        ] {
+            assert!(!same(a.clone(), b.clone()), "{a} {b}");
         }
     }
 

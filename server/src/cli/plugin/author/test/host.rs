@@ -15,7 +15,10 @@ use provost_types::{BoxFuture, HostPattern};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::cases::{Case, HttpFault, HttpStub, RequestStub, ResponseStub, ToolFault, ToolStub};
+use super::{
+    cases::{Case, HttpFault, HttpStub, RequestStub, ResponseStub, ToolFault, ToolStub},
+    compare::same,
+};
 
 /// Bytes that the store of a plugin may hold on a node, so that a case can fill it as well.
 const MAX_KV_BYTES: usize = 16 << 20;
@@ -93,8 +96,8 @@ impl StubHost {
         }
         let arguments: Value = call.arguments.parse().unwrap_or_default();
         let is_meant = |stub: &ToolStub| {
-            let fits = stub.arguments.as_ref().is_none_or(|wanted| arguments.as_object() == Some(wanted));
-            stub.name == name && fits
+            let wanted = stub.arguments.clone().map(Value::Object);
+            stub.name == name && wanted.is_none_or(|wanted| same(&wanted, &arguments))
         };
         let mut seen = self.seen.lock();
         let found = seen.tools.iter().position(is_meant);
@@ -163,7 +166,7 @@ fn is_meant(stub: &RequestStub, request: &HttpRequest) -> bool {
         && stub
             .json
             .as_ref()
-            .is_none_or(|wanted| serde_json::from_slice::<Value>(body).is_ok_and(|sent| sent == *wanted))
+            .is_none_or(|wanted| serde_json::from_slice::<Value>(body).is_ok_and(|sent| same(&sent, wanted)))
         && stub.credential.as_ref().is_none_or(|alias| request.credential.as_ref() == Some(alias))
 }
 
