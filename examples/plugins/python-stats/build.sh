@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes stats.wasm of app.py: `build.sh [OUT]`. Needs componentize-py (`pip install componentize-py==0.25.1`).
+# PROVOST_WIT is the folder of the contract, if this one lies elsewhere.
 #
 # The standard library of Python asks for WASI at its start. `--stub-wasi` runs that start now, and leaves traps in
 # the place of whatever would ask for it later: the component imports the contract and nothing else.

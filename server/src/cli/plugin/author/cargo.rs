@@ -1,6 +1,7 @@
 //! Cargo, run for a plugin's project.
 
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -24,6 +25,10 @@ pub(super) fn build(dir: &Path, more: &[String]) -> Result<Vec<u8>, Failure> {
     };
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+    if !std::io::stderr().is_terminal() {
+        // What the compiler has to say is said all the same.
+        cargo.arg("--quiet");
+    }
     if let Some(flags) = place_flags(&dir) {
         cargo.arg("--config").arg(flags);
     }

@@ -1,8 +1,9 @@
 //! The engine that nodes run, for a plugin that no node has.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use indicatif::ProgressBar;
 use provost_data_wasm::{
     AotCache, CacheKey, ComponentDigest, ComponentSource, Engine, EngineConfig, PluginError, PluginSettings,
     PluginTool, WasmPlugin,
@@ -12,6 +13,8 @@ use crate::failure::Failure;
 
 /// Instances at a time: one is loaded or called, and one may be within it.
 const CONCURRENCY: u32 = 2;
+/// How often a terminal sees that work goes on.
+const TURN: Duration = Duration::from_millis(120);
 
 /// An engine of this process. What it compiles is kept for the next one where that is possible: an interpreter takes
 /// half a minute.
@@ -39,7 +42,19 @@ pub(super) fn plugin(engine: &Arc<Engine>, component: &Bytes, settings: PluginSe
 /// Whether a node could use the component: its tools.
 pub(super) async fn check(component: &Bytes, settings: PluginSettings) -> Result<Arc<[PluginTool]>, Failure> {
     let plugin = plugin(&engine()?, component, settings);
-    plugin.tools().await.map_err(|error| refused(&error))
+    tools(&plugin).await.map_err(|error| refused(&error))
+}
+
+/// Its tools; the first time the component is compiled for it.
+pub(super) async fn tools(plugin: &WasmPlugin) -> Result<Arc<[PluginTool]>, PluginError> {
+    if plugin.tools_at_hand().is_some() || !std::io::stderr().is_terminal() {
+        return plugin.tools().await;
+    }
+    let progress = ProgressBar::new_spinner().with_message("the component is compiled");
+    progress.enable_steady_tick(TURN);
+    let tools = plugin.tools().await;
+    progress.finish_and_clear();
+    tools
 }
 
 /// What is wrong with the component, with its code and what an author can do.

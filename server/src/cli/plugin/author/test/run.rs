@@ -52,7 +52,7 @@ impl<'a> Runner<'a> {
     /// Runs one case. An error is one of the component as a whole: no case of it can be run.
     pub(super) async fn run<'c>(&self, case: &'c Case) -> Result<Report<'c>, Failure> {
         let plugin = self.installed(case.config.as_ref().or(self.file.config.as_ref()));
-        let tools = match plugin.tools().await {
+        let tools = match trial::tools(&plugin).await {
             Ok(tools) => tools,
             // What a case can be about.
             Err(error @ PluginError::Config(_)) => return Ok(refused(case, &error)),
