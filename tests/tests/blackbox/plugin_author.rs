@@ -214,6 +214,72 @@ fn cases_that_fail_say_why_and_wrong_ones_say_where() {
     assert!(refused(&["build".as_ref(), dir.path().as_os_str()]).contains("PV-PLUGIN-PROJECT"));
 }
 
+/// Cases of the guest that does everything a plugin should not.
+const BAD_GUEST: &str = r#"
+cases:
+  - name: a request is answered by its case
+    tool: fetch
+    arguments: { text: "https://api.example/a" }
+    http: [{ request: { url: "https://api.example/a", headers: { Accept: "*/*" } }, response: { status: 201, body: hi } }]
+    expect: { text: 201 hi }
+  - name: a request can fail
+    tool: fetch
+    arguments: { text: "https://api.example/a", credential: key }
+    http: [{ request: { url: "https://api.example/a", credential: key }, error: timeout }]
+    expect: { contains: [Timeout] }
+  - name: a crash
+    tool: trap
+    arguments: { text: by design }
+    expect: { error: PV-PLUGIN-TRAP }
+  - name: no end
+    tool: loop
+    deadlineMs: 300
+    expect: { error: PV-PLUGIN-DEADLINE }
+  - name: an answer that is too large
+    tool: large
+    arguments: { n: 5000000 }
+    expect: { error: PV-PLUGIN-TOO-LARGE }
+  - name: a log
+    tool: flood
+    arguments: { n: 2, text: line }
+    expect: { text: done, log: [0 line, "info: 1 line"] }
+"#;
+
+#[test]
+fn what_a_plugin_asks_for_is_answered_by_the_case_within_what_it_wants() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = root().join("data-plane/wasm/tests/guests/hostile.wasm");
+    let cases = dir.path().join("cases.yaml");
+    fs::write(&cases, BAD_GUEST).unwrap();
+    let args = ["test".as_ref(), component.as_os_str(), "--cases".as_ref(), cases.as_os_str()];
+    let said = done(&args);
+    assert!(said.contains("6 cases, 0 failed"), "{said}");
+    let asked = "cases:\n  - name: a\n    tool: fetch\n    arguments: { text: 'https://b.example/' }\n    expect: { contains: [''] }\n";
+    fs::write(&cases, asked).unwrap();
+    let said = refused(&args);
+    assert!(said.contains("GET https://b.example/") && said.contains("is not in `http`"), "{said}");
+    let declared = asked
+        .replace("    expect", "    http: [{ request: { url: 'https://c.example/' }, error: denied }]\n    expect");
+    fs::write(&cases, declared).unwrap();
+    assert!(refused(&args).contains("GET https://c.example/ was not sent"));
+
+    // As a project it gets what it says that it wants, and no more.
+    let project = ready_project(dir.path());
+    fs::copy(&component, project.join("made.wasm")).unwrap();
+    let build = ["build".as_ref(), project.as_os_str()];
+    let said = refused(&build);
+    assert!(said.contains("PV-PLUGIN-IMPORTS") && said.contains("wants.hosts"), "{said}");
+    let manifest = project.join("plugin.yaml");
+    let wants = fs::read_to_string(&manifest).unwrap() + "wants: { hosts: [api.example] }\n";
+    fs::write(&manifest, wants).unwrap();
+    let said = done(&build);
+    assert!(said.contains("tools: loop"), "{said}");
+    let args = ["test".as_ref(), project.as_os_str(), "--cases".as_ref(), cases.as_os_str()];
+    fs::write(&cases, asked).unwrap();
+    let said = refused(&args);
+    assert!(said.contains("`b.example`, which is not in `wants.hosts`"), "{said}");
+}
+
 #[test]
 fn a_started_project_compiles_and_its_cases_pass() {
     if std::env::var_os(WITH_GUESTS).is_none() {
