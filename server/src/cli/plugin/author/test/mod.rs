@@ -56,27 +56,35 @@ pub struct TestArgs {
     artefact: ArtefactArgs,
 }
 
+/// Cases and where they stand.
+struct Declared {
+    place: String,
+    file: CaseFile,
+}
+
+impl Declared {
+    fn of(place: String, text: &[u8]) -> Result<Self, Failure> {
+        Ok(Self { file: parse(&place, text)?, place })
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        Self::of(path.display().to_string(), &files::read(path, MAX_CASES_BYTES)?)
+    }
+}
+
 /// What is tested.
 struct Subject {
     component: Bytes,
     /// What it may ask for; `None`: everything.
     wants: Option<Wants>,
-    /// Its own cases: where they stand, and their text.
-    cases: Option<(String, Vec<u8>)>,
+    cases: Declared,
 }
 
 pub async fn run(args: TestArgs) -> anyhow::Result<ExitCode> {
-    let subject = if args.place.is_dir() { of_project(&args).await? } else { of_file(&args.place)? };
-    let (place, text) = match (&args.cases, subject.cases) {
-        (Some(path), _) => (path.display().to_string(), files::read(path, MAX_CASES_BYTES)?),
-        (None, Some(own)) => own,
-        (None, None) => {
-            let text = format!("{} declares no cases", args.place.display());
-            let hint = "name them with --cases FILE, or in plugin.yaml: `tests: tests/cases.yaml`";
-            return Err(Failure::new("PV-PLUGIN-CASES", text, hint).into());
-        }
-    };
-    let mut file = parse(&place, &text)?;
+    // Before a component is built for them.
+    let given = args.cases.as_deref().map(Declared::read).transpose()?;
+    let subject = if args.place.is_dir() { of_project(&args, given).await? } else { of_file(&args.place, given)? };
+    let Declared { place, mut file } = subject.cases;
     if let Some(wanted) = &args.case {
         only(&mut file, wanted, &place)?;
     }
@@ -90,31 +98,39 @@ pub async fn run(args: TestArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn of_project(args: &TestArgs) -> anyhow::Result<Subject> {
+async fn of_project(args: &TestArgs, given: Option<Declared>) -> anyhow::Result<Subject> {
     let project = Project::read(&args.place)?;
-    let cases = match &project.said.tests {
-        Some(tests) if args.cases.is_none() => {
-            let path = project.path(tests);
-            Some((path.display().to_string(), files::read(&path, MAX_CASES_BYTES)?))
-        }
-        _ => None,
+    let cases = match (given, &project.said.tests) {
+        (Some(given), _) => given,
+        (None, Some(tests)) => Declared::read(&project.path(tests))?,
+        (None, None) => return Err(undeclared(&args.place).into()),
     };
     let component = artefact::obtain(&project, &args.artefact).await?;
     Ok(Subject { component, wants: Some(project.said.wants), cases })
 }
 
-fn of_file(path: &Path) -> Result<Subject, Failure> {
+fn of_file(path: &Path, given: Option<Declared>) -> Result<Subject, Failure> {
     let bytes = files::read(path, MAX_PACKAGE_BYTES)?;
     if wrap::is_wasm(&bytes) {
-        return Ok(Subject { component: wrap::component(bytes)?.into(), wants: None, cases: None });
+        let cases = given.ok_or_else(|| undeclared(path))?;
+        return Ok(Subject { component: wrap::component(bytes)?.into(), wants: None, cases });
     }
     let package = Package::read(bytes.into()).map_err(|error| sign::refused(&error))?;
     let component = package.part(COMPONENT).ok_or_else(|| {
         let text = format!("{} has no part `{COMPONENT}`", path.display());
         Failure::new("PV-PACKAGE-FORMAT", text, "build it with `provost plugin build`")
     })?;
-    let cases = package.part(PART).map(|text| (format!("{PART} of {}", path.display()), text.to_vec()));
+    let cases = match (given, package.part(PART)) {
+        (Some(given), _) => given,
+        (None, Some(text)) => Declared::of(format!("{PART} of {}", path.display()), &text)?,
+        (None, None) => return Err(undeclared(path)),
+    };
     Ok(Subject { component, wants: Some(package.manifest().wants.clone()), cases })
+}
+
+fn undeclared(path: &Path) -> Failure {
+    let hint = "name them with --cases FILE, or in plugin.yaml: `tests: tests/cases.yaml`";
+    Failure::new("PV-PLUGIN-CASES", format!("{} declares no cases", path.display()), hint)
 }
 
 /// Leaves the case of that name.
