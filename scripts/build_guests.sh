@@ -59,11 +59,11 @@ component() {
 (cd plugins && env -u RUSTFLAGS -u RUSTC -u RUSTC_BOOTSTRAP cargo build --locked --package provost-component)
 wrap=$build/target/debug/provost-component
 
-component examples/plugins/rust-text text examples/plugins/rust-text/text.wasm
-component plugins hostile data-plane/wasm/tests/guests/hostile.wasm
-
 # What `provost plugin new` starts is a plugin as well. Its component is kept nowhere.
 sed 's/^name = "text"$/name = "plugin-name"/' examples/plugins/rust-text/Cargo.lock >"$build/src/plugins/template/Cargo.lock"
 (cd "$build/src/plugins/template" && cargo build "${flags[@]}")
 "$wrap" "$build/target/$target/release/plugin_name.wasm" "$build/template.wasm"
 echo "plugins/template: $(stat -c %s "$build/template.wasm") bytes"
+
+component examples/plugins/rust-text text examples/plugins/rust-text/text.wasm
+component plugins hostile data-plane/wasm/tests/guests/hostile.wasm

@@ -106,7 +106,7 @@ enum Command {
     /// List and end what users let plugins do in their names.
     #[command(subcommand)]
     Connections(connections::ConnectionsCommand),
-    /// Look at plugins' tools, approve their definitions, take them out of use; make plugins.
+    /// Look at plugins' tools, approve their definitions, take them out of use.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
 

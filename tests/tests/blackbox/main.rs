@@ -7,6 +7,7 @@ mod audit_privacy;
 mod audit_read;
 mod audit_tiles;
 mod audit_witness;
+mod author;
 mod bad_input;
 mod bridge;
 mod bridge_process;
@@ -32,7 +33,6 @@ mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
 mod openapi;
-mod plugin_author;
 mod quic;
 mod quic_client;
 mod quickstart;

@@ -1,4 +1,4 @@
-//! `provost plugin`: what plugins offer, which definitions are approved, taking tools out of use, and making plugins.
+//! `provost plugin`: what plugins offer, which definitions are approved, and taking tools out of use.
 
 mod author;
 mod diff;
@@ -23,6 +23,8 @@ use super::{
 
 #[derive(Subcommand)]
 pub enum PluginCommand {
+    #[command(flatten)]
+    Author(author::AuthorCommand),
     /// List the plugins and how many of their tools are approved, wait, or are quarantined.
     #[command(after_help = "Example: provost plugin list --json")]
     List(ListArgs),
@@ -40,8 +42,6 @@ pub enum PluginCommand {
                             provost plugin quarantine files --reason 'vendor breach'\n\nTo stop prompts, resources \
                             and running calls too: provost kill-switch on --plugin NAME")]
     Quarantine(GovernArgs),
-    #[command(flatten)]
-    Author(author::AuthorCommand),
 }
 
 #[derive(Args)]
@@ -87,11 +87,11 @@ struct Found {
 
 pub async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
     match command {
+        PluginCommand::Author(command) => return author::run(command).await,
         PluginCommand::List(args) => list(&args).await?,
         PluginCommand::Status(args) => status(&args).await?,
         PluginCommand::Approve(args) => govern(&args, true).await?,
         PluginCommand::Quarantine(args) => govern(&args, false).await?,
-        PluginCommand::Author(command) => return author::run(command).await,
     }
     Ok(ExitCode::SUCCESS)
 }
