@@ -26,7 +26,7 @@ use crate::{
     egress::{EgressClient, EgressRule},
     grpc::{self, Grpc},
     oauth::{AuthorityTold, Authorizer, ClientIdentity, For, SigningKey},
-    openapi::{Filter, OpenApi, Origin, Reach},
+    openapi::{self, Filter, OpenApi, Reach},
     plugin::Identity,
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
@@ -361,8 +361,8 @@ impl Toolbox {
             query.push((key.clone(), self.secret(tenant, reference)?));
         }
         let origin = match (&spec.document, &spec.document_url) {
-            (Some(document), _) => Origin::Inline(document),
-            (None, Some(url)) => Origin::Url(client.check(url)?),
+            (Some(document), _) => openapi::Origin::Inline(document),
+            (None, Some(url)) => openapi::Origin::Url(client.check(url)?),
             (None, None) => return Err(UpstreamError::Config("it has no `document`".to_owned())),
         };
         let filter = Filter { include: spec.include.clone(), exclude: spec.exclude.clone() };

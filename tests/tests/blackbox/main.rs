@@ -7,6 +7,7 @@ mod audit_privacy;
 mod audit_read;
 mod audit_tiles;
 mod audit_witness;
+mod author;
 mod bad_input;
 mod bridge;
 mod bridge_process;

@@ -35,8 +35,9 @@ impl State {
     }
 
     /// The same with these packages.
-    pub fn with_packages(self, packages: Packages) -> Self {
-        Self { packages: Arc::new(packages), ..self }
+    pub fn with_packages(mut self, packages: Packages) -> Self {
+        self.packages = Arc::new(packages);
+        self
     }
 
     /// Changes the packages. On `Err` nothing has changed.

@@ -1,6 +1,7 @@
 //! `provost plugin`: packages of plugins, what plugins offer, which definitions are approved, and taking tools out of
 //! use.
 
+mod author;
 mod diff;
 mod package;
 mod show;
@@ -25,6 +26,8 @@ use super::{
 
 #[derive(Subcommand)]
 pub enum PluginCommand {
+    #[command(flatten)]
+    Author(author::AuthorCommand),
     /// List the plugins and how many of their tools are approved, wait, or are quarantined.
     #[command(after_help = "Example: provost plugin list --json")]
     List(ListArgs),
@@ -89,6 +92,7 @@ struct Found {
 
 pub async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
     match command {
+        PluginCommand::Author(command) => return author::run(command).await,
         PluginCommand::List(args) => list(&args).await?,
         PluginCommand::Status(args) => status(&args).await?,
         PluginCommand::Approve(args) => govern(&args, true).await?,
