@@ -36,8 +36,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 #[derive(Subcommand)]
 pub enum PackageCommand {
     /// Store a package, and make a plugin of it or change one to it.
-    #[command(after_help = "Examples:\n  provost plugin install text-1.2.0.package\n  \
-                            provost plugin install text-1.2.0.package --name notes --set separator=_\n\n\
+    #[command(after_help = "Examples:\n  provost plugin install text-1.2.0.pvp\n  \
+                            provost plugin install text-1.2.0.pvp --name notes --set separator=_\n\n\
                             A Publisher of the tenant must have the key that signed it. What a plugin that exists was \
                             granted (egress, credentials) stays; a new one is granted nothing.")]
     Install(InstallArgs),
@@ -55,7 +55,7 @@ pub enum PackageCommand {
     #[command(after_help = "Example: provost plugin remove sha256:9f86d081884c7d65…")]
     Remove(RemoveArgs),
     /// Look at a package without a cluster: is it whole, what is in it, who signed it.
-    #[command(after_help = "Example: provost plugin verify text-1.2.0.package --key ed25519:…")]
+    #[command(after_help = "Example: provost plugin verify text-1.2.0.pvp --key ed25519:…")]
     Verify(VerifyArgs),
 }
 

@@ -28,6 +28,8 @@ files! {
         "src/kv.rs",
         "src/lib.rs",
         "src/plugin.rs",
+        "src/prompt.rs",
+        "src/resource.rs",
         "src/schema.rs",
         "src/tool.rs",
     ];
