@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use provost_control_state::{Draft, Event, HistoryEntry, State};
 use provost_types::{
-    ApiKeySpec, DefinitionPolicy, Kind, Metadata, Name, PluginSource, Resource, ResourceKey, Revision, SecretSpec, Spec,
+    ApiKeySpec, DefinitionPolicy, Kind, Metadata, Name, Resource, ResourceKey, Revision, SecretSpec, Spec,
 };
 use secrecy::SecretString;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -273,7 +273,7 @@ fn choose_definitions(state: &State, draft: &mut Draft) {
     let is_readable = state.cluster().name().is_none() || state.cluster().version() >= DEFINITIONS_VERSION;
     if let Spec::Plugin(plugin) = &mut draft.spec
         && plugin.definitions.is_none()
-        && !matches!(plugin.source, PluginSource::Builtin(_))
+        && !plugin.source.is_own()
         && stored != Some(None)
         && is_readable
     {

@@ -102,6 +102,7 @@ pub fn summary(resource: &Resource) -> String {
             PluginSource::McpStdio(stdio) => format!("runs {}", stdio.command),
             PluginSource::Builtin(builtin) => format!("built-in {}", builtin.name),
             PluginSource::Wasm(wasm) => format!("component {}", wasm.file),
+            PluginSource::Rag(rag) => format!("documents of {}", rag.folder),
             PluginSource::OpenApi(api) => {
                 format!("OpenAPI, {}", api.server_url().or(api.document_url.as_deref()).unwrap_or_default())
             }

@@ -226,6 +226,7 @@ fn plugin(check: &mut Check<'_>, spec: &PluginSpec) {
         PluginSource::Builtin(builtin) => builtin_plugin(check, builtin),
         PluginSource::Wasm(wasm) => crate::wasm::check(check, wasm),
         PluginSource::OpenApi(api) => crate::openapi::check(check, api),
+        PluginSource::Rag(rag) => crate::rag::check(check, rag),
     }
 }
 

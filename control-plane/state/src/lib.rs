@@ -24,6 +24,7 @@ mod openapi;
 mod outbox;
 mod prices;
 mod problem;
+mod rag;
 mod references;
 mod release;
 mod resilience;

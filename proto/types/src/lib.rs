@@ -19,6 +19,7 @@ mod kill_switch;
 mod name;
 mod openapi;
 mod package;
+mod rag;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -51,6 +52,7 @@ pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;
 pub use package::{NotSoNamed, PackageDigest, PublisherKey};
+pub use rag::{RagChunk, RagPlugin};
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
     ToolResilience,

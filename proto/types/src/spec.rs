@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConnectionSpec, DefinitionPolicy, EgressSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name,
-    OpenApiPlugin, PolicyMode, Priority, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
+    OpenApiPlugin, PolicyMode, Priority, RagPlugin, ResilienceSpec, ToolAliasSpec, ToolPinsSpec, UpstreamAuth,
+    WasmPlugin,
 };
 
 /// A typed spec; the variant is the kind.
@@ -78,6 +79,7 @@ impl PluginSpec {
             PluginSource::McpStdio(stdio) if !stdio.instances.is_default() => 2,
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
             PluginSource::OpenApi(_) | PluginSource::Wasm(_) => 4,
+            PluginSource::Rag(_) => 5,
         };
         let around = match &self.resilience {
             Some(resilience) if resilience.outliers.is_some() => 3,
@@ -336,6 +338,15 @@ pub enum PluginSource {
     /// An HTTP service that an OpenAPI document describes.
     #[serde(rename = "openapi")]
     OpenApi(Box<OpenApiPlugin>),
+    /// Documents of the tenant, to be searched.
+    Rag(Box<RagPlugin>),
+}
+
+impl PluginSource {
+    /// Whether its tools are defined by Provost itself: nobody else can change what they say.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Builtin(_) | Self::Rag(_))
+    }
 }
 
 /// A source of tools, prompts and resources. Clients see them as `plugin.tool`.
@@ -581,6 +592,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a"}}}}"#, 1),
             (r#"{"Plugin":{"source":{"mcp-stdio":{"command":"a","instances":"everyNode"}}}}"#, 2),
             (r#"{"Plugin":{"source":{"openapi":{"document":{"openapi":"3.1.0"}}}}}"#, 4),
+            (r#"{"Plugin":{"source":{"rag":{"folder":"handbook","model":"minilm"}}}}"#, 5),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
             (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),
