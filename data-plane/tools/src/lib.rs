@@ -1,5 +1,5 @@
-//! Executors: upstream MCP servers over HTTP and stdio, services with an OpenAPI document, WebAssembly components, and
-//! the built-ins.
+//! Executors: upstream MCP servers over HTTP and stdio, services with an OpenAPI document, WebAssembly components,
+//! documents, and the built-ins.
 //!
 //! Purpose: everything behind a plugin's name. A [`Toolbox`] keeps the [`Plugin`]s of all tenants
 //! in step with the snapshot; a plugin lists its definitions byte for byte and executes operations
@@ -23,6 +23,7 @@ pub mod names;
 mod oauth;
 mod openapi;
 mod plugin;
+mod rag;
 mod redact;
 mod resilience;
 mod schema;

@@ -18,6 +18,7 @@ use crate::{
     builtin::Builtin,
     component::Component,
     openapi::OpenApi,
+    rag::Rag,
     resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
     siblings::{SessionOwner, SharedSession},
@@ -61,6 +62,7 @@ enum Source {
     Builtin(Builtin),
     Component(Arc<Component>),
     OpenApi(Box<OpenApi>),
+    Rag(Arc<Rag>),
     /// It could not be set up; every use says why.
     Broken(UpstreamError),
 }
@@ -76,6 +78,7 @@ impl Upstream for Source {
             Self::Builtin(builtin) => Box::pin(builtin.execute(request, link)),
             Self::Component(component) => Box::pin(component.execute(request, link)),
             Self::OpenApi(api) => Box::pin(api.execute(request, link)),
+            Self::Rag(rag) => Box::pin(rag.execute(request, link)),
             Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
         }
     }
@@ -102,6 +105,7 @@ impl Upstream for Source {
             Self::Builtin(builtin) => builtin.tools(),
             Self::Component(component) => component.at_hand()?,
             Self::OpenApi(api) => api.at_hand()?,
+            Self::Rag(rag) => rag.tools(),
             Self::Broken(_) => return None,
         };
         tools.named(tool).map(|d| d.raw.clone())
@@ -146,6 +150,10 @@ impl Plugin {
 
     pub(crate) fn openapi(id: Identity, api: OpenApi) -> Self {
         Self::new(id, Source::OpenApi(Box::new(api)))
+    }
+
+    pub(crate) fn rag(id: Identity, rag: Arc<Rag>) -> Self {
+        Self::new(id, Source::Rag(rag))
     }
 
     /// `before` serves until the component is ready.
@@ -217,7 +225,7 @@ impl Plugin {
     pub fn serves(&self) -> bool {
         match &self.source {
             Source::Component(component) => component.is_ready(),
-            Source::Mcp(_) | Source::Builtin(_) | Source::OpenApi(_) => true,
+            Source::Mcp(_) | Source::Builtin(_) | Source::OpenApi(_) | Source::Rag(_) => true,
             Source::Broken(_) => false,
         }
     }
@@ -249,9 +257,12 @@ impl Plugin {
         }
     }
 
-    /// Ends listeners; calls under way finish.
+    /// Ends listeners, and what it does beside calls; calls under way finish.
     pub(crate) fn retire(&self) {
         self.retired.cancel();
+        if let Source::Rag(rag) = &self.source {
+            rag.stop();
+        }
     }
 
     /// How users let it act in their names; `None`: it does not.
@@ -259,7 +270,7 @@ impl Plugin {
         match &self.source {
             Source::Mcp(upstream) => upstream.consents().map(Consent::new),
             Source::OpenApi(api) => api.consents().map(Consent::new),
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => None,
         }
     }
 
@@ -287,7 +298,7 @@ impl Plugin {
                 Err(cause @ UpstreamError::Open { .. }) => self.facts.lock().clone().ok_or(cause),
                 facts => facts.inspect(|facts| *self.facts.lock() = Some(facts.clone())),
             },
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => Ok(ServerFacts {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) => Ok(ServerFacts {
                 era: Era::Modern,
                 protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
                 capabilities: RawJson::from(json!({"tools": {}})),
@@ -307,6 +318,7 @@ impl Plugin {
         match &serving.source {
             Source::Builtin(builtin) => Ok(builtin.tools()),
             Source::Component(component) => component.tools().await,
+            Source::Rag(rag) => Ok(rag.tools()),
             _ => serving.list(ListKind::Tools).await,
         }
     }
@@ -330,7 +342,10 @@ impl Plugin {
         match &self.source {
             Source::Mcp(upstream) => upstream.list(kind).await,
             Source::OpenApi(api) if kind == ListKind::Tools => api.tools().await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => Ok(Definitions::default()),
+            Source::Rag(rag) if kind == ListKind::Tools => Ok(rag.tools()),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) => {
+                Ok(Definitions::default())
+            }
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
@@ -343,6 +358,7 @@ impl Plugin {
             (Source::Builtin(builtin), ListKind::Tools) => builtin.tools(),
             (Source::Component(component), ListKind::Tools) => component.at_hand().unwrap_or_default(),
             (Source::OpenApi(api), ListKind::Tools) => api.at_hand().unwrap_or_default(),
+            (Source::Rag(rag), ListKind::Tools) => rag.tools(),
             _ => Definitions::default(),
         }
     }
@@ -355,6 +371,7 @@ impl Plugin {
             Source::Builtin(builtin) => builtin.tools(),
             Source::Component(component) => component.at_hand()?,
             Source::OpenApi(api) => api.at_hand()?,
+            Source::Rag(rag) => rag.tools(),
             Source::Broken(_) => return None,
         };
         tools.named(tool).cloned()
@@ -392,7 +409,7 @@ impl Plugin {
                 }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => {
                 self.execute(request, link).await
             }
         }
@@ -410,7 +427,7 @@ impl Plugin {
                 ended = upstream.listen_here(filter, request, link) => ended,
                 () = self.retired.cancelled() => Ok(()),
             },
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => {
                 self.listen(filter, request, link).await.map(drop)
             }
         }
@@ -420,7 +437,9 @@ impl Plugin {
     pub async fn list_here(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list_here(kind).await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => self.list(kind).await,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => {
+                self.list(kind).await
+            }
         }
     }
 
@@ -428,7 +447,7 @@ impl Plugin {
     pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.facts_here().await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => {
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => {
                 self.capabilities().await
             }
         }
@@ -442,7 +461,9 @@ impl Plugin {
     ) -> Result<Option<SharedSession>, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.session_for(owner, gone).await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => Ok(None),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => {
+                Ok(None)
+            }
         }
     }
 
@@ -450,7 +471,7 @@ impl Plugin {
     pub fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
         match &self.source {
             Source::Mcp(upstream) => upstream.known_session(owner),
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => None,
         }
     }
 
@@ -480,8 +501,9 @@ impl Plugin {
         let listening = async {
             match &self.source {
                 Source::Mcp(upstream) => upstream.listen(filter, request, &Heard { link, shield: &self.shield }).await,
-                // Built-ins never change, a service tells of nothing, and a component's other version is another plugin.
-                Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) => {
+                // Built-ins never change, nor do tools of documents, a service tells of nothing, and a component's other
+                // version is another plugin.
+                Source::Builtin(_) | Source::OpenApi(_) | Source::Component(_) | Source::Rag(_) => {
                     link.cancelled().await;
                     Ok(())
                 }

@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
     BuiltinPlugin, ClientSecretIn, EgressSpec, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
-    OpenApiPlugin, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret, SecretRef, Snapshot,
-    Spec, StdioPlugin, UpstreamAuth, WasmPlugin,
+    OpenApiPlugin, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, Revision, SealedSecret, SecretRef,
+    Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -27,6 +27,7 @@ use crate::{
     oauth::{AuthorityTold, Authorizer, ClientIdentity, For, SigningKey},
     openapi::{Filter, OpenApi, Origin, Reach},
     plugin::Identity,
+    rag::{Indexes, Rag},
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
     siblings::{Kin, PluginId, Siblings},
@@ -88,6 +89,7 @@ pub struct Toolbox {
     /// One reconciliation at a time.
     reconciling: Mutex<()>,
     engines: Engines,
+    indexes: Indexes,
     /// Counts what changed of the plugins, or of what serves in their names.
     changes: watch::Sender<u64>,
 }
@@ -95,9 +97,9 @@ pub struct Toolbox {
 impl Toolbox {
     /// A toolbox without plugins.
     pub fn new(deps: ToolboxDeps) -> Arc<Self> {
-        let engines = Engines::new(&deps.data_dir);
+        let (engines, indexes) = (Engines::new(&deps.data_dir), Indexes::new(&deps.data_dir));
         let (plugins, changes) = (ArcSwap::from_pointee(Plugins::new()), watch::Sender::new(0));
-        Arc::new(Self { deps, plugins, reconciling: Mutex::new(()), engines, changes })
+        Arc::new(Self { deps, plugins, reconciling: Mutex::new(()), engines, indexes, changes })
     }
 
     /// Starts, keeps, replaces and stops plugins so that they are the snapshot's. Connects to
@@ -141,11 +143,24 @@ impl Toolbox {
                 }
             }
         }
+        self.sweep(snapshot);
         let plugins_of =
             |all: &Plugins| all.values().flat_map(BTreeMap::values).map(|r| Arc::as_ptr(&r.plugin)).collect();
         let (old, new): (BTreeSet<_>, BTreeSet<_>) = (plugins_of(&old), plugins_of(&new));
         if old != new {
             self.changes.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Removes indexes of documents whose plugin is gone. A node that stops has no plugins, and keeps them.
+    fn sweep(&self, snapshot: &Snapshot) {
+        let is_rag =
+            |spec: &Spec| matches!(spec, Spec::Plugin(plugin) if matches!(plugin.source, PluginSource::Rag(_)));
+        let plugins = snapshot.of_kind(Kind::Plugin);
+        let kept = plugins.filter(|resource| is_rag(&resource.spec));
+        let kept = kept.filter_map(|r| Some((r.metadata.tenant.clone()?, r.metadata.name.clone()))).collect();
+        if snapshot.revision != Revision::default() {
+            self.indexes.sweep(kept);
         }
     }
 
@@ -247,6 +262,11 @@ impl Toolbox {
                 component.map(|c| Plugin::component(id(), c, before))
             }
             PluginSource::OpenApi(api) => self.openapi(tenant, name, spec, api).map(|api| Plugin::openapi(id(), api)),
+            PluginSource::Rag(rag) => {
+                let (deps, pause) = (&self.deps, self.deps.limits.corpus_pause);
+                let rag = Rag::start((tenant, name), rag, &deps.inference, &self.indexes, pause);
+                Ok(Plugin::rag(id(), rag))
+            }
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
     }
@@ -261,7 +281,7 @@ impl Toolbox {
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
-            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Wasm(_) => false,
+            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Wasm(_) | PluginSource::Rag(_) => false,
         };
         let plugin = PluginId { tenant: tenant.clone(), name: name.clone(), digest: spec_digest(spec) };
         Some(Kin { plugin, nodes, is_single })
