@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -69,6 +69,18 @@ pub fn toolbox_among(limits: Limits, siblings: Option<Arc<dyn Siblings>>) -> Arc
         secrets: Arc::new(Secrets),
         inference: Arc::new(NoModels),
         data_dir: PathBuf::from("/nonexistent"),
+        limits,
+    })
+}
+
+/// One that keeps files, with models.
+pub fn toolbox_in(data_dir: &Path, inference: Arc<dyn Inference>, limits: Limits) -> Arc<Toolbox> {
+    Toolbox::new(ToolboxDeps {
+        siblings: None,
+        connections: None,
+        secrets: Arc::new(Secrets),
+        inference,
+        data_dir: data_dir.to_owned(),
         limits,
     })
 }
