@@ -36,6 +36,7 @@ mod quic;
 mod quic_client;
 mod quickstart;
 mod quotas;
+mod rag;
 mod resilience;
 mod resources;
 mod scenarios;

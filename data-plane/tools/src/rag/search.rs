@@ -16,6 +16,8 @@ use super::{
 
 /// What each way of searching gives to be put together.
 const CANDIDATES: usize = 60;
+/// What has less of the best's score than this was not found by that way of searching.
+const NOTABLE_SHARE: f64 = 0.5;
 /// Results if the caller does not say.
 const DEFAULT_LIMIT: usize = 5;
 /// Bytes of a question.
@@ -101,7 +103,7 @@ impl Rag {
         let matching = ranked(matching.iter().map(|(id, score)| (*id, -score)), &places);
         let ranking = match mode {
             Mode::Hybrid => {
-                let (near, matching) = (of(&near), of(&matching));
+                let (near, matching) = (notable(&near), notable(&matching));
                 fuse(&[near.as_slice(), matching.as_slice()])
             }
             Mode::Vector => near,
@@ -193,6 +195,35 @@ fn beginning(line: &str) -> &str {
     line.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
-fn of(ranked: &[(usize, f64)]) -> Vec<usize> {
-    ranked.iter().map(|(place, _)| *place).collect()
+/// What a way of searching did find: in a small corpus everything is in both orders, and would count.
+fn notable(ranked: &[(usize, f64)]) -> Vec<usize> {
+    let least = ranked.first().map_or(0.0, |(_, best)| best * NOTABLE_SHARE);
+    ranked.iter().take_while(|(_, score)| *score >= least).map(|(place, _)| *place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_far_behind_the_best_is_not_put_together() {
+        assert_eq!(notable(&[(3, 0.8), (1, 0.4), (2, 0.39)]), [3, 1]);
+        assert!(notable(&[]).is_empty() && notable(&[(1, -0.1)]).is_empty());
+    }
+
+    #[test]
+    fn equal_scores_are_in_the_order_of_documents() {
+        let places = HashMap::from([(70, 0), (50, 1), (60, 2)]);
+        assert_eq!(
+            ranked([(60, 1.0), (50, 2.0), (70, 1.0), (99, 9.0)].into_iter(), &places),
+            [(1, 2.0), (0, 1.0), (2, 1.0)]
+        );
+    }
+
+    #[test]
+    fn a_line_is_cut_at_a_character() {
+        let long = format!("{}é", "x".repeat(MAX_READ_BYTES - 1));
+        assert_eq!(beginning(&long).len(), MAX_READ_BYTES - 1);
+        assert_eq!(beginning("short"), "short");
+    }
 }
