@@ -368,7 +368,7 @@ pub struct PluginSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resilience: Option<Box<ResilienceSpec>>,
     /// What becomes of a tool's definition that nobody has approved: `trust`, `pin` or `approve`. Left out: `pin` for
-    /// a plugin that is new, and for one that was stored before there was a choice `trust`. Built-ins are trusted.
+    /// a plugin that is new, and for one that was stored before there was a choice `trust`. Built-ins and documents are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definitions: Option<DefinitionPolicy>,
 }

@@ -70,7 +70,7 @@ async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
     let Listing { found, left_out } = list(rag).await?;
     for reason in left_out.iter().filter(|reason| !rag.standing.lock().left_out.contains(*reason)) {
         let (plugin, tenant) = (&rag.name, &rag.tenant);
-        tracing::warn!(%plugin, %tenant, reason = reason.escape_debug().to_string(), "a file is no document");
+        tracing::warn!(%plugin, %tenant, reason = %reason.escape_debug(), "a file is no document");
     }
     rag.standing.lock().left_out = left_out;
     let model = embed::model(&*rag.inference, &rag.model);
@@ -182,8 +182,8 @@ async fn fail(
     }
     let (plugin, tenant) = (&rag.name, &rag.tenant);
     // Names and reasons are those of others: no line break of theirs makes a line of the log.
-    let (path, why) = (document.path.escape_debug().to_string(), reason.escape_debug().to_string());
-    tracing::warn!(%plugin, %tenant, document = path, reason = why, "a document cannot be read");
+    let (path, why) = (document.path.escape_debug(), reason.escape_debug());
+    tracing::warn!(%plugin, %tenant, document = %path, reason = %why, "a document cannot be read");
     document.failure = Some(reason);
     put(rag, store, &document, before, ("", &[], Vec::new())).await
 }
@@ -237,10 +237,11 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|_| io::Error::other("it ended before its time"))
 }
 
+/// Whether a change from now on would have another time. One that is yet to come tells nothing.
 fn is_settled(modified_ns: i64) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
-    now.saturating_sub(modified_ns) > i64::try_from(SETTLED.as_nanos()).unwrap_or(i64::MAX)
+    let age = i128::try_from(now).unwrap_or(i128::MAX).saturating_sub(i128::from(modified_ns));
+    age < 0 || age.unsigned_abs() > SETTLED.as_nanos()
 }
 
 /// Removes the indexes that the plugin had with other settings.

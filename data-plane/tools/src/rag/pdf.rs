@@ -204,7 +204,9 @@ impl Shown {
         for operand in operands {
             match operand {
                 // Text in a font whose letters are not known is left out.
-                Object::String(bytes, _) => drop(encoding.write_to_string(bytes, &mut self.text)),
+                Object::String(bytes, _) => {
+                    let _ = encoding.write_to_string(bytes, &mut self.text);
+                }
                 Object::Array(items) => self.show(Some(encoding), items),
                 gap => self.gap(gap),
             }

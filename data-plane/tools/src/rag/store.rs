@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -27,16 +28,16 @@ const WRITE: &str = "BEGIN IMMEDIATE";
 /// How long one waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Words are those of Unicode, without accents, by their English stem: the same for documents and questions. The text
+/// Ids are never given twice: a search that runs may know those of what went. Words are those of Unicode, without accents, by their English stem: the same for documents and questions. The text
 /// itself is in `chunks`.
 const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS documents (
-        id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
         digest TEXT NOT NULL, title TEXT NOT NULL, pages INTEGER NOT NULL, chunks INTEGER NOT NULL, failure TEXT,
         text TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS chunks (
-        id INTEGER PRIMARY KEY, document INTEGER NOT NULL, place INTEGER NOT NULL, headings TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, place INTEGER NOT NULL, headings TEXT NOT NULL,
         page INTEGER, first_line INTEGER NOT NULL, last_line INTEGER NOT NULL, text TEXT NOT NULL,
         vector BLOB NOT NULL) STRICT",
     "CREATE INDEX IF NOT EXISTS chunks_of ON chunks (document, place)",
@@ -85,7 +86,11 @@ impl Store {
     /// Opens the file, or begins one. Needs a runtime.
     pub(super) async fn open(path: &Path) -> Result<Self, RagError> {
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        fs::create_dir_all(&folder)
+        // What documents say is for the node alone.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
             .map_err(|cause| RagError::Index(format!("the folder of indexes cannot be made: {}", cause.kind())))?;
         match Self::try_open(path).await {
             Ok(store) => Ok(store),
