@@ -1,7 +1,7 @@
 //! The index kept in step with the folder.
 //!
-//! This is the node's own work, under nobody's name: it counts in no quota and makes no record, it asks the model for few
-//! texts at a time and for those of one document after the other, and it waits where the model is busy with callers.
+//! This is the node's own work, under nobody's name: it counts in no quota and makes no record, it asks the model for
+//! few texts at a time and for those of one document after the other, and it waits where the model is busy with callers.
 //! Invariants: a file is read again when its size or time changes, and its pieces are made again only if its content
 //! did; a document that fails is kept with its reason and tried again when its file changes; one that went is gone from
 //! the next answer on.

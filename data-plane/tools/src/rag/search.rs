@@ -143,7 +143,7 @@ impl Rag {
         let Some((document, text)) = found else {
             return Err(RagError::Document(format!("there is no document `{path}`; `documents` lists what there is")));
         };
-        if let Some(reason) = document.failure {
+        if let Some(reason) = &document.failure {
             return Err(RagError::Document(format!("`{path}` cannot be read: {reason}")));
         }
         let (mut lines, mut bytes, mut total) = (Vec::new(), 0, 0);

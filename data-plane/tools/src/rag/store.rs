@@ -1,8 +1,8 @@
 //! The index of one corpus on this node: one SQLite file.
 //!
-//! Invariants: a document is in it whole or not at all, with its pieces, their words and their vectors; everything in it
-//! can be made again from the files, so that a file that cannot be used is thrown away. After a crash the last documents
-//! may be missing, and are read again.
+//! Invariants: a document is in it whole or not at all, with its pieces, their words and their vectors; everything in
+//! it can be made again from the files, so that a file that cannot be used is thrown away. After a crash the last
+//! documents may be missing, and are read again.
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +28,14 @@ const WRITE: &str = "BEGIN IMMEDIATE";
 /// How long one waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ids are never given twice: a search that runs may know those of what went. Words are those of Unicode, without accents, by their English stem: the same for documents and questions. The text
-/// itself is in `chunks`.
+/// Ids are never given twice: a search that runs may know those of what went. Words are those of Unicode, without
+/// accents, by their English stem: the same for documents and questions. The text itself is in `chunks`.
 const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS documents (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL,
-        digest TEXT NOT NULL, title TEXT NOT NULL, pages INTEGER NOT NULL, chunks INTEGER NOT NULL, failure TEXT,
-        text TEXT NOT NULL) STRICT",
+        id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL,
+        modified_ns INTEGER NOT NULL, digest TEXT NOT NULL, title TEXT NOT NULL, pages INTEGER NOT NULL,
+        chunks INTEGER NOT NULL, failure TEXT, text TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS chunks (
         id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, place INTEGER NOT NULL, headings TEXT NOT NULL,
         page INTEGER, first_line INTEGER NOT NULL, last_line INTEGER NOT NULL, text TEXT NOT NULL,
