@@ -5,9 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use provost_types::{
-    DefinitionPolicy, Kind, Name, Quarantine, Resource, Snapshot, Spec, ToolPin, ToolPinsSpec,
-};
+use provost_types::{DefinitionPolicy, Kind, Name, Quarantine, Resource, Snapshot, Spec, ToolPin, ToolPinsSpec};
 
 use super::SeenTools;
 
