@@ -80,8 +80,9 @@ fn end_quietly_with_the_reader() {
 
 /// Logs go to stderr; `PROVOST_LOG` filters them (`info`, `provost_data_tools=debug`, …).
 fn init_tracing(args: &cli::Cli) {
-    // openraft narrates its engine at `info`, and warns of stale messages at each start.
-    let default = if args.is_server() { "info,openraft=warn,openraft::core::raft_core=error" } else { "warn" };
+    // openraft narrates its engine at `info`, and warns of stale messages at each start; lopdf prints what it cannot read.
+    let default =
+        if args.is_server() { "info,openraft=warn,openraft::core::raft_core=error,lopdf=off" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()

@@ -75,12 +75,13 @@ const VERIFIER: (&str, [&str; 10]) = (
 );
 
 /// (engine, its owners). Direct dependencies only: that is where code can name the engine.
-const ENGINES: [(&str, &[&str]); 8] = [
+const ENGINES: [(&str, &[&str]); 9] = [
     ("openraft", &["provost-control-raft"]),
     ("rocksdb", &["provost-control-raft", "provost-control-api"]),
     ("candle-core", &["provost-gpu-infer"]),
     ("candle-nn", &["provost-gpu-infer"]),
     ("sqlx", &["provost-data-tools"]),
+    ("lopdf", &["provost-data-tools"]),
     ("cedar-policy", &["provost-data-policy"]),
     ("wasmtime", &["provost-data-wasm"]),
     ("rmcp", &["provost-tests"]),

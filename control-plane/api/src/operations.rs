@@ -277,7 +277,7 @@ pub(crate) fn choose_definitions(state: &State, draft: &mut Draft) {
     let is_readable = state.cluster().name().is_none() || state.cluster().version() >= DEFINITIONS_VERSION;
     if let Spec::Plugin(plugin) = &mut draft.spec
         && plugin.definitions.is_none()
-        && !matches!(plugin.source, PluginSource::Builtin(_))
+        && !plugin.source.is_own()
         && stored != Some(None)
         && is_readable
     {

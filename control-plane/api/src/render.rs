@@ -106,6 +106,7 @@ pub fn summary(resource: &Resource) -> String {
                 (Some(package), _) => format!("package {package}"),
                 (None, file) => format!("component {}", file.as_deref().unwrap_or_default()),
             },
+            PluginSource::Rag(rag) => format!("documents of {}", rag.folder),
             PluginSource::OpenApi(api) => {
                 format!("OpenAPI, {}", api.server_url().or(api.document_url.as_deref()).unwrap_or_default())
             }

@@ -228,6 +228,7 @@ fn plugin(check: &mut Check<'_>, spec: &PluginSpec) {
         PluginSource::Wasm(wasm) => crate::wasm::check(check, wasm),
         PluginSource::OpenApi(api) => crate::openapi::check(check, api),
         PluginSource::Grpc(grpc) => crate::grpc::check(check, grpc),
+        PluginSource::Rag(rag) => crate::rag::check(check, rag),
     }
 }
 

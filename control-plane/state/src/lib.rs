@@ -27,6 +27,7 @@ mod outbox;
 mod packages;
 mod prices;
 mod problem;
+mod rag;
 mod references;
 mod release;
 mod resilience;

@@ -81,7 +81,7 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
                     sibling(field, Kind::Secret, &credential.value.secret);
                 }
             }
-            PluginSource::Builtin(_) => {}
+            PluginSource::Builtin(_) | PluginSource::Rag(_) => {}
         },
         Spec::ToolPins(_) => sibling("metadata.name".to_owned(), Kind::Plugin, &metadata.name),
         // Its principal may be one that an identity provider vouches for, and no resource.

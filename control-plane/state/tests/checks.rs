@@ -71,6 +71,11 @@ fn each_broken_rule_is_reported_with_its_field() {
     let builtin = |name: &str, config: Value| json!({"source": {"builtin": {"name": name, "config": config}}});
     let http = |http: Value| json!({"source": {"mcp-http": http}});
     let stdio = |stdio: Value| json!({"source": {"mcp-stdio": stdio}});
+    let rag = |more: Value| {
+        let mut rag = json!({"folder": "handbook", "model": "minilm"});
+        rag.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"source": {"rag": rag}})
+    };
     let cases: Vec<(Draft, &str, &str)> = vec![
         (draft("Principal", None, "x", json!({})), "PV-RES-FIELD", "metadata.tenant"),
         (draft("Tenant", Some("acme"), "x", json!({})), "PV-RES-FIELD", "metadata.tenant"),
@@ -106,6 +111,16 @@ fn each_broken_rule_is_reported_with_its_field() {
         (acme("Plugin", "x", builtin("nope", json!({}))), "PV-RES-FIELD", "spec.source.builtin.name"),
         (acme("Plugin", "x", builtin("echo", json!({"a": "b"}))), "PV-RES-FIELD", "spec.source.builtin.config.a"),
         (acme("Plugin", "x", builtin("sql", json!({}))), "PV-RES-FIELD", "spec.source.builtin.config.url"),
+        (acme("Plugin", "x", rag(json!({"model": "two words"}))), "PV-RES-FIELD", "spec.source.rag.model"),
+        (acme("Plugin", "x", rag(json!({"chunk": {"words": 5}}))), "PV-RES-FIELD", "spec.source.rag.chunk.words"),
+        (
+            acme("Plugin", "x", rag(json!({"chunk": {"words": 20, "overlap": 11}}))),
+            "PV-RES-FIELD",
+            "spec.source.rag.chunk.overlap",
+        ),
+        (acme("Plugin", "x", rag(json!({"include": ["../*.md"]}))), "PV-RES-FIELD", "spec.source.rag.include"),
+        (acme("Plugin", "x", rag(json!({"include": ["/etc/*"]}))), "PV-RES-FIELD", "spec.source.rag.include"),
+        (acme("Plugin", "x", rag(json!({"maxResults": 51}))), "PV-RES-FIELD", "spec.source.rag.maxResults"),
         (
             acme("Plugin", "x", builtin("sql", json!({"url": "sqlite:a", "maxRows": "many"}))),
             "PV-RES-FIELD",

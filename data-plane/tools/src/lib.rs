@@ -1,5 +1,5 @@
 //! Executors: upstream MCP servers over HTTP and stdio, services with an OpenAPI document, gRPC services, WebAssembly
-//! components, and the built-ins.
+//! components, documents, and the built-ins.
 //!
 //! Purpose: everything behind a plugin's name. A [`Toolbox`] keeps the [`Plugin`]s of all tenants
 //! in step with the snapshot; a plugin lists its definitions byte for byte and executes operations
@@ -27,6 +27,7 @@ mod openapi;
 mod other_tools;
 mod packages;
 mod plugin;
+mod rag;
 mod redact;
 mod resilience;
 mod schema;

@@ -38,6 +38,8 @@ pub struct Limits {
     pub idle_ttl: Duration,
     /// The longest pause before an ended process is started again.
     pub restart_backoff_max: Duration,
+    /// Pause between two looks at a folder of documents.
+    pub corpus_pause: Duration,
     /// Private ranges that a plugin's document may open for itself; none unless the node's operator says so.
     pub allow_private: Arc<[PrivateRange]>,
 }
@@ -60,6 +62,7 @@ impl Default for Limits {
             max_processes: 16,
             idle_ttl: Duration::from_secs(600),
             restart_backoff_max: Duration::from_secs(30),
+            corpus_pause: Duration::from_secs(5),
             allow_private: Arc::default(),
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     component::Component,
     grpc::Grpc,
     openapi::OpenApi,
+    rag::Rag,
     resilience::{Shield, Tries, Upstream},
     schema::SchemaCache,
     siblings::{SessionOwner, SharedSession},
@@ -65,6 +66,7 @@ enum Source {
     Component(Arc<Component>),
     OpenApi(Box<OpenApi>),
     Grpc(Box<Grpc>),
+    Rag(Arc<Rag>),
     /// It could not be set up; every use says why.
     Broken(UpstreamError),
 }
@@ -81,6 +83,7 @@ impl Upstream for Source {
             Self::Component(component) => Box::pin(component.execute(request, link)),
             Self::OpenApi(api) => Box::pin(api.execute(request, link)),
             Self::Grpc(grpc) => Box::pin(grpc.execute(request, link)),
+            Self::Rag(rag) => Box::pin(rag.execute(request, link)),
             Self::Broken(cause) => Box::pin(std::future::ready(Err(cause.clone()))),
         }
     }
@@ -112,6 +115,7 @@ impl Upstream for Source {
             Self::Component(component) => component.at_hand(ListKind::Tools)?,
             Self::OpenApi(api) => api.at_hand()?,
             Self::Grpc(grpc) => grpc.at_hand()?,
+            Self::Rag(rag) => rag.tools(),
             Self::Broken(_) => return None,
         };
         tools.named(tool).map(|d| d.raw.clone())
@@ -160,6 +164,11 @@ impl Plugin {
 
     pub(crate) fn grpc(id: Identity, grpc: Grpc) -> Self {
         Self::new(id, Source::Grpc(Box::new(grpc)))
+    }
+
+    /// One that searches documents.
+    pub(crate) fn rag(id: Identity, rag: Arc<Rag>) -> Self {
+        Self::new(id, Source::Rag(rag))
     }
 
     /// `before` serves until the component is ready.
@@ -231,7 +240,7 @@ impl Plugin {
     pub fn serves(&self) -> bool {
         match &self.source {
             Source::Component(component) => component.is_ready(),
-            Source::Mcp(_) | Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) => true,
+            Source::Mcp(_) | Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Rag(_) => true,
             Source::Broken(_) => false,
         }
     }
@@ -276,9 +285,12 @@ impl Plugin {
         }
     }
 
-    /// Ends listeners; calls under way finish.
+    /// Ends listeners, and what it does beside calls; calls under way finish.
     pub(crate) fn retire(&self) {
         self.retired.cancel();
+        if let Source::Rag(rag) = &self.source {
+            rag.stop();
+        }
     }
 
     /// How users let it act in their names; `None`: it does not.
@@ -287,7 +299,7 @@ impl Plugin {
             Source::Mcp(upstream) => upstream.consents().map(Consent::new),
             Source::OpenApi(api) => api.consents().map(Consent::new),
             Source::Grpc(grpc) => grpc.consents().map(Consent::new),
-            Source::Builtin(_) | Source::Component(_) | Source::Broken(_) => None,
+            Source::Builtin(_) | Source::Component(_) | Source::Rag(_) | Source::Broken(_) => None,
         }
     }
 
@@ -315,15 +327,17 @@ impl Plugin {
                 Err(cause @ UpstreamError::Open { .. }) => self.facts.lock().clone().ok_or(cause),
                 facts => facts.inspect(|facts| *self.facts.lock() = Some(facts.clone())),
             },
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) => Ok(ServerFacts {
-                era: Era::Modern,
-                protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
-                capabilities: self.own_capabilities(),
-                server_info: Some(RawJson::from(
-                    json!({"name": self.name.as_str(), "version": env!("CARGO_PKG_VERSION")}),
-                )),
-                instructions: None,
-            }),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Rag(_) => {
+                Ok(ServerFacts {
+                    era: Era::Modern,
+                    protocol_version: ProtocolVersion::LATEST.as_str().to_owned(),
+                    capabilities: self.own_capabilities(),
+                    server_info: Some(RawJson::from(
+                        json!({"name": self.name.as_str(), "version": env!("CARGO_PKG_VERSION")}),
+                    )),
+                    instructions: None,
+                })
+            }
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
@@ -347,6 +361,7 @@ impl Plugin {
         let serving = stand_in.as_deref().unwrap_or(self);
         match &serving.source {
             Source::Builtin(builtin) => Ok(builtin.tools()),
+            Source::Rag(rag) => Ok(rag.tools()),
             _ => serving.list(ListKind::Tools).await,
         }
     }
@@ -373,7 +388,8 @@ impl Plugin {
             Source::Component(component) => component.list(kind).await,
             Source::OpenApi(api) if kind == ListKind::Tools => api.tools().await,
             Source::Grpc(grpc) if kind == ListKind::Tools => grpc.tools().await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) => Ok(Definitions::default()),
+            Source::Rag(rag) if kind == ListKind::Tools => Ok(rag.tools()),
+            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Rag(_) => Ok(Definitions::default()),
             Source::Broken(cause) => Err(cause.clone()),
         }
     }
@@ -387,6 +403,7 @@ impl Plugin {
             (Source::Component(component), _) => component.at_hand(kind).unwrap_or_default(),
             (Source::OpenApi(api), ListKind::Tools) => api.at_hand().unwrap_or_default(),
             (Source::Grpc(grpc), ListKind::Tools) => grpc.at_hand().unwrap_or_default(),
+            (Source::Rag(rag), ListKind::Tools) => rag.tools(),
             _ => Definitions::default(),
         }
     }
@@ -400,6 +417,7 @@ impl Plugin {
             Source::Component(component) => component.at_hand(ListKind::Tools)?,
             Source::OpenApi(api) => api.at_hand()?,
             Source::Grpc(grpc) => grpc.at_hand()?,
+            Source::Rag(rag) => rag.tools(),
             Source::Broken(_) => return None,
         };
         tools.named(tool).cloned()
@@ -437,9 +455,12 @@ impl Plugin {
                 }
                 ended.unwrap_or_else(|cause| Execution::error(cause.to_rpc(self.name.as_str())))
             }
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
-                self.execute(request, link).await
-            }
+            Source::Builtin(_)
+            | Source::OpenApi(_)
+            | Source::Grpc(_)
+            | Source::Component(_)
+            | Source::Rag(_)
+            | Source::Broken(_) => self.execute(request, link).await,
         }
     }
 
@@ -455,9 +476,12 @@ impl Plugin {
                 ended = upstream.listen_here(filter, request, link) => ended,
                 () = self.retired.cancelled() => Ok(()),
             },
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
-                self.listen(filter, request, link).await.map(drop)
-            }
+            Source::Builtin(_)
+            | Source::OpenApi(_)
+            | Source::Grpc(_)
+            | Source::Component(_)
+            | Source::Rag(_)
+            | Source::Broken(_) => self.listen(filter, request, link).await.map(drop),
         }
     }
 
@@ -465,9 +489,12 @@ impl Plugin {
     pub async fn list_here(&self, kind: ListKind) -> Result<Definitions, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.list_here(kind).await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
-                self.list(kind).await
-            }
+            Source::Builtin(_)
+            | Source::OpenApi(_)
+            | Source::Grpc(_)
+            | Source::Component(_)
+            | Source::Rag(_)
+            | Source::Broken(_) => self.list(kind).await,
         }
     }
 
@@ -475,9 +502,12 @@ impl Plugin {
     pub async fn capabilities_here(&self) -> Result<ServerFacts, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.facts_here().await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
-                self.capabilities().await
-            }
+            Source::Builtin(_)
+            | Source::OpenApi(_)
+            | Source::Grpc(_)
+            | Source::Component(_)
+            | Source::Rag(_)
+            | Source::Broken(_) => self.capabilities().await,
         }
     }
 
@@ -489,9 +519,12 @@ impl Plugin {
     ) -> Result<Option<SharedSession>, UpstreamError> {
         match &self.source {
             Source::Mcp(upstream) => upstream.session_for(owner, gone).await,
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
-                Ok(None)
-            }
+            Source::Builtin(_)
+            | Source::OpenApi(_)
+            | Source::Grpc(_)
+            | Source::Component(_)
+            | Source::Rag(_)
+            | Source::Broken(_) => Ok(None),
         }
     }
 
@@ -499,9 +532,12 @@ impl Plugin {
     pub fn known_session(&self, owner: &SessionOwner) -> Option<SharedSession> {
         match &self.source {
             Source::Mcp(upstream) => upstream.known_session(owner),
-            Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Broken(_) => {
-                None
-            }
+            Source::Builtin(_)
+            | Source::OpenApi(_)
+            | Source::Grpc(_)
+            | Source::Component(_)
+            | Source::Rag(_)
+            | Source::Broken(_) => None,
         }
     }
 
@@ -531,8 +567,9 @@ impl Plugin {
         let listening = async {
             match &self.source {
                 Source::Mcp(upstream) => upstream.listen(filter, request, &Heard { link, shield: &self.shield }).await,
-                // Built-ins never change, a service tells of nothing, and a component's other version is another plugin.
-                Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) => {
+                // Built-ins never change, nor do tools of documents, a service tells of nothing, and a component's other
+                // version is another plugin.
+                Source::Builtin(_) | Source::OpenApi(_) | Source::Grpc(_) | Source::Component(_) | Source::Rag(_) => {
                     link.cancelled().await;
                     Ok(())
                 }

@@ -21,6 +21,7 @@ pub fn secrets_of(spec: &PluginSpec) -> Vec<Name> {
             .filter_map(|rest| Name::new(rest.split_once('}')?.0).ok())
             .collect(),
         PluginSource::Wasm(wasm) => wasm.credentials.values().map(|c| c.value.secret.clone()).collect(),
+        PluginSource::Rag(_) => Vec::new(),
     };
     names.sort();
     names.dedup();
@@ -33,7 +34,7 @@ pub fn acts_for_users(spec: &PluginSpec) -> bool {
         PluginSource::McpHttp(http) => matches!(http.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
         PluginSource::OpenApi(api) => matches!(api.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
         PluginSource::Grpc(grpc) => matches!(grpc.auth.as_deref(), Some(UpstreamAuth::PerUser(_))),
-        PluginSource::McpStdio(_) | PluginSource::Builtin(_) | PluginSource::Wasm(_) => false,
+        PluginSource::McpStdio(_) | PluginSource::Builtin(_) | PluginSource::Wasm(_) | PluginSource::Rag(_) => false,
     }
 }
 

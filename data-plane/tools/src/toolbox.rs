@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
     BuiltinPlugin, ClientSecretIn, EgressSpec, GrpcPlugin, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
-    OpenApiPlugin, PackageDigest, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, SealedSecret,
-    SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin, WasmSource,
+    OpenApiPlugin, PackageDigest, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, Revision,
+    SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin, WasmSource,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -28,6 +28,7 @@ use crate::{
     oauth::{AuthorityTold, Authorizer, ClientIdentity, For, SigningKey},
     openapi::{self, Filter, OpenApi, Reach},
     plugin::Identity,
+    rag::{Indexes, Rag},
     redact::Redactor,
     secrets::{SECRET_OPEN, secrets_of},
     siblings::{Kin, PluginId, Siblings},
@@ -93,6 +94,7 @@ pub struct Toolbox {
     /// One reconciliation at a time.
     reconciling: Mutex<()>,
     engines: Engines,
+    indexes: Indexes,
     /// Counts what changed of the plugins, or of what serves in their names.
     changes: watch::Sender<u64>,
 }
@@ -100,9 +102,9 @@ pub struct Toolbox {
 impl Toolbox {
     /// A toolbox without plugins.
     pub fn new(deps: ToolboxDeps) -> Arc<Self> {
-        let engines = Engines::new(&deps.data_dir);
+        let (engines, indexes) = (Engines::new(&deps.data_dir), Indexes::new(&deps.data_dir));
         let (plugins, changes) = (ArcSwap::from_pointee(Plugins::new()), watch::Sender::new(0));
-        Arc::new(Self { deps, plugins, reconciling: Mutex::new(()), engines, changes })
+        Arc::new(Self { deps, plugins, reconciling: Mutex::new(()), engines, indexes, changes })
     }
 
     /// Starts, keeps, replaces and stops plugins so that they are the snapshot's. Connects to
@@ -147,6 +149,7 @@ impl Toolbox {
                 }
             }
         }
+        self.sweep(snapshot);
         let plugins_of =
             |all: &Plugins| all.values().flat_map(BTreeMap::values).map(|r| Arc::as_ptr(&r.plugin)).collect();
         let (old, new): (BTreeSet<_>, BTreeSet<_>) = (plugins_of(&old), plugins_of(&new));
@@ -170,6 +173,18 @@ impl Toolbox {
         let wanted: BTreeSet<PackageDigest> = snapshot.of_kind(Kind::Plugin).filter_map(of).collect();
         let files = self.engines.packages();
         runtime.spawn_blocking(move || files.prune(&wanted));
+    }
+
+    /// Removes indexes of documents whose plugin is gone. A node that stops has no plugins, and keeps them.
+    fn sweep(&self, snapshot: &Snapshot) {
+        let is_rag =
+            |spec: &Spec| matches!(spec, Spec::Plugin(plugin) if matches!(plugin.source, PluginSource::Rag(_)));
+        let plugins = snapshot.of_kind(Kind::Plugin);
+        let kept = plugins.filter(|resource| is_rag(&resource.spec));
+        let kept = kept.filter_map(|r| Some((r.metadata.tenant.clone()?, r.metadata.name.clone()))).collect();
+        if snapshot.revision != Revision::default() {
+            self.indexes.sweep(kept);
+        }
     }
 
     /// Changes when a plugin comes, goes or is replaced, and when its next version begins to serve.
@@ -286,6 +301,11 @@ impl Toolbox {
             }
             PluginSource::OpenApi(api) => self.openapi(tenant, name, spec, api).map(|api| Plugin::openapi(id(), api)),
             PluginSource::Grpc(grpc) => self.grpc(tenant, name, spec, grpc).map(|grpc| Plugin::grpc(id(), grpc)),
+            PluginSource::Rag(rag) => {
+                let (deps, pause) = (&self.deps, self.deps.limits.corpus_pause);
+                let rag = Rag::start((tenant, name), rag, &deps.inference, &self.indexes, pause);
+                Ok(Plugin::rag(id(), rag))
+            }
         };
         started.unwrap_or_else(|cause| Plugin::broken(id(), cause))
     }
@@ -300,9 +320,11 @@ impl Toolbox {
                 _ => false,
             },
             PluginSource::McpStdio(stdio) => stdio.instances == Instances::One,
-            PluginSource::Builtin(_) | PluginSource::OpenApi(_) | PluginSource::Grpc(_) | PluginSource::Wasm(_) => {
-                false
-            }
+            PluginSource::Builtin(_)
+            | PluginSource::OpenApi(_)
+            | PluginSource::Grpc(_)
+            | PluginSource::Wasm(_)
+            | PluginSource::Rag(_) => false,
         };
         let plugin = PluginId { tenant: tenant.clone(), name: name.clone(), digest: spec_digest(spec) };
         Some(Kin { plugin, nodes, is_single })

@@ -22,6 +22,7 @@ mod name;
 mod openapi;
 mod package;
 mod publisher;
+mod rag;
 mod resilience;
 mod resource;
 mod snapshot;
@@ -57,6 +58,7 @@ pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;
 pub use package::{NotSoNamed, PackageDigest, PublisherKey};
 pub use publisher::PublisherSpec;
+pub use rag::{RagChunk, RagPlugin};
 pub use resilience::{
     BreakerSpec, CacheSpec, HedgeSpec, OutlierSpec, Priority, QueueSpec, ResilienceSpec, RetryOn, RetrySpec,
     ToolResilience,

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConnectionSpec, DefinitionPolicy, EgressSpec, GrpcPlugin, GuardSpec, IdentityProviderSpec, IsolationSpec,
-    KillSwitchSpec, Kind, Name, OpenApiPlugin, PolicyMode, Priority, PublisherSpec, ResilienceSpec, ToolAliasSpec,
-    ToolPinsSpec, UpstreamAuth, WasmPlugin,
+    KillSwitchSpec, Kind, Name, OpenApiPlugin, PolicyMode, Priority, PublisherSpec, RagPlugin, ResilienceSpec,
+    ToolAliasSpec, ToolPinsSpec, UpstreamAuth, WasmPlugin,
 };
 
 /// A typed spec; the variant is the kind.
@@ -83,7 +83,7 @@ impl PluginSpec {
             PluginSource::McpStdio(_) | PluginSource::Builtin(_) => 1,
             PluginSource::OpenApi(_) => 4,
             PluginSource::Wasm(wasm) => wasm.since_version(),
-            PluginSource::Grpc(_) => 5,
+            PluginSource::Grpc(_) | PluginSource::Rag(_) => 5,
         };
         let reloads = if self.reloads > 0 { 5 } else { 1 };
         let around = match &self.resilience {
@@ -349,6 +349,15 @@ pub enum PluginSource {
     OpenApi(Box<OpenApiPlugin>),
     /// gRPC services, by their descriptors or by server reflection.
     Grpc(Box<GrpcPlugin>),
+    /// Documents of the tenant, to be searched.
+    Rag(Box<RagPlugin>),
+}
+
+impl PluginSource {
+    /// Whether its tools are defined by Provost itself: nobody else can change what they say.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Builtin(_) | Self::Rag(_))
+    }
 }
 
 /// A source of tools, prompts and resources. Clients see them as `plugin.tool`.
@@ -370,7 +379,7 @@ pub struct PluginSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resilience: Option<Box<ResilienceSpec>>,
     /// What becomes of a tool's definition that nobody has approved: `trust`, `pin` or `approve`. Left out: `pin` for
-    /// a plugin that is new, and for one that was stored before there was a choice `trust`. Built-ins are trusted.
+    /// a plugin that is new, and for one that was stored before there was a choice `trust`. Built-ins and documents are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definitions: Option<DefinitionPolicy>,
     /// Counted up by `provost plugin reload`: with another number every node starts the plugin anew, its processes and
@@ -615,6 +624,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"wasm":{"package":"sha256:D"}}}}"#, 5),
             (r#"{"Plugin":{"source":{"builtin":{"name":"echo"}},"reloads":1}}"#, 5),
             (r#"{"Publisher":{"keys":["ed25519:D"]}}"#, 5),
+            (r#"{"Plugin":{"source":{"rag":{"folder":"handbook","model":"minilm"}}}}"#, 5),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),
             (r#"{"Guard":{"external":{"url":"https://dlp.example"}}}"#, 3),

@@ -43,6 +43,7 @@ mod quic;
 mod quic_client;
 mod quickstart;
 mod quotas;
+mod rag;
 mod resilience;
 mod resources;
 mod scenarios;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -77,6 +77,18 @@ pub fn toolbox_with(limits: Limits, siblings: Option<Arc<dyn Siblings>>, launche
         data_dir: PathBuf::from("/nonexistent"),
         limits,
         launcher,
+    })
+}
+
+/// One that keeps files, with models.
+pub fn toolbox_in(data_dir: &Path, inference: Arc<dyn Inference>, limits: Limits) -> Arc<Toolbox> {
+    Toolbox::new(ToolboxDeps {
+        siblings: None,
+        connections: None,
+        secrets: Arc::new(Secrets),
+        inference,
+        data_dir: data_dir.to_owned(),
+        limits,
     })
 }
 

@@ -16,6 +16,7 @@ mod lists;
 mod npm_everything;
 mod oauth;
 mod openapi;
+mod rag;
 mod resilience;
 mod reuse;
 mod several_nodes;

@@ -5,9 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use provost_types::{
-    DefinitionPolicy, Kind, Name, PluginSource, Quarantine, Resource, Snapshot, Spec, ToolPin, ToolPinsSpec,
-};
+use provost_types::{DefinitionPolicy, Kind, Name, Quarantine, Resource, Snapshot, Spec, ToolPin, ToolPinsSpec};
 
 use super::SeenTools;
 
@@ -49,7 +47,7 @@ impl PinIndex {
         for resource in snapshot.of_kind(Kind::Plugin) {
             let (Some(tenant), Spec::Plugin(spec)) = (&resource.metadata.tenant, &resource.spec) else { continue };
             let key = (tenant.clone(), resource.metadata.name.clone());
-            let is_builtin = matches!(spec.source, PluginSource::Builtin(_));
+            let is_builtin = spec.source.is_own();
             let policy = if is_builtin { DefinitionPolicy::Trust } else { spec.definitions.unwrap_or_default() };
             let pinned = pins.remove(&key);
             if !is_builtin || pinned.is_some() {

@@ -1,6 +1,6 @@
 //! A plugin and its tools, for people and as JSON.
 
-use provost_types::{DefinitionPolicy, PinnedDefinition, PluginSource, ToolPin};
+use provost_types::{DefinitionPolicy, PinnedDefinition, ToolPin};
 use serde_json::{Value, json};
 
 use super::{Found, diff};
@@ -20,7 +20,7 @@ fn state(plugin: &Found, pin: &ToolPin) -> &'static str {
 
 fn policy(plugin: &Found) -> &'static str {
     match (&plugin.spec.source, plugin.spec.definitions.unwrap_or_default()) {
-        (PluginSource::Builtin(_), _) => "built-in",
+        (source, _) if source.is_own() => "built-in",
         (_, DefinitionPolicy::Trust) => "trust",
         (_, DefinitionPolicy::Pin) => "pin",
         (_, DefinitionPolicy::Approve) => "approve",

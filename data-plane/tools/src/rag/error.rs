@@ -1,0 +1,33 @@
+//! What can go wrong with documents, for the caller to act on.
+
+/// A failure of a plugin of documents. Messages name documents, and hold nothing of their text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RagError {
+    /// The tool's arguments are wrong.
+    #[error("PV-RAG-ARGUMENTS: {0}")]
+    Arguments(String),
+    /// There is no such document, or it could not be read.
+    #[error("PV-RAG-DOCUMENT: {0}")]
+    Document(String),
+    /// The folder is not there.
+    #[error("PV-RAG-CORPUS: {0}; put the documents there on every node that serves calls")]
+    Corpus(String),
+    /// There are no vectors without the model.
+    #[error("PV-RAG-MODEL: {0}; `mode: keyword` needs no model")]
+    Model(String),
+    /// The index of this node cannot be read or written.
+    #[error("PV-RAG-INDEX: {0}; see the node's disk")]
+    Index(String),
+}
+
+impl From<sqlx::Error> for RagError {
+    fn from(cause: sqlx::Error) -> Self {
+        // The database's words speak of statements and files, never of what is in them.
+        Self::Index(match cause {
+            sqlx::Error::Database(cause) => format!("the index cannot be used: {}", cause.message()),
+            sqlx::Error::PoolTimedOut => "the index is busy".to_owned(),
+            sqlx::Error::Io(cause) => format!("the index is out of reach: {}", cause.kind()),
+            _ => "the index cannot be used".to_owned(),
+        })
+    }
+}
