@@ -11,7 +11,7 @@ use provost_control_state::{
     StoredCommand, Transaction,
 };
 use provost_types::{
-    Kind, Metadata, Name, PackageDigest, PluginSource, PluginSpec, PublisherKey, PublisherSpec, ResourceKey, Revision,
+    FileDigest, Kind, Metadata, Name, PluginSource, PluginSpec, PublisherKey, PublisherSpec, ResourceKey, Revision,
     Spec, TenantSpec, WasmPlugin,
 };
 
@@ -25,7 +25,7 @@ fn draft(tenant: Option<&str>, own: &str, spec: Spec) -> Draft {
 }
 
 fn key(n: u8) -> PackageKey {
-    PackageKey { tenant: name("acme"), digest: PackageDigest::from_bytes([n; 32]) }
+    PackageKey { tenant: name("acme"), digest: FileDigest::from_bytes([n; 32]) }
 }
 
 fn signer(n: u8) -> PublisherKey {

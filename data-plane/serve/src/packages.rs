@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use provost_data_tools::{FetchFailed, MAX_PACKAGE_BYTES, PackagePort};
-use provost_types::{BoxFuture, Name, PackageDigest};
+use provost_types::{BoxFuture, FileDigest, Name};
 use provost_wire::packages::{FetchPackageRequest, PackageChunk, package_fetch_client::PackageFetchClient};
 use tonic::{Status, transport::Channel};
 
@@ -26,7 +26,7 @@ impl GrpcPackages {
 }
 
 impl PackagePort for GrpcPackages {
-    fn fetch<'a>(&'a self, tenant: &'a Name, digest: PackageDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>> {
+    fn fetch<'a>(&'a self, tenant: &'a Name, digest: FileDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>> {
         Box::pin(async move {
             let mut got = BytesMut::new();
             let mut last = FetchFailed("no control-plane node is known".to_owned());
@@ -127,7 +127,7 @@ mod tests {
             channels.push(serve(node.clone()).await);
         }
         let tenant = Name::new("acme").unwrap();
-        GrpcPackages::new(channels).fetch(&tenant, PackageDigest::from_bytes([1; 32])).await
+        GrpcPackages::new(channels).fetch(&tenant, FileDigest::from_bytes([1; 32])).await
     }
 
     fn scripted(stops_after: Option<usize>, total: u64) -> Scripted {

@@ -1,7 +1,7 @@
 //! Where packages of plugins come from.
 
 use bytes::Bytes;
-use provost_types::{BoxFuture, Name, PackageDigest};
+use provost_types::{BoxFuture, FileDigest, Name};
 
 pub use provost_package::MAX_PACKAGE_BYTES;
 
@@ -14,5 +14,5 @@ pub struct FetchFailed(pub String);
 pub trait PackagePort: Send + Sync {
     /// The bytes of a tenant's package, at most [`MAX_PACKAGE_BYTES`]. Whoever asked looks whether they are those of
     /// the digest. Ends by itself.
-    fn fetch<'a>(&'a self, tenant: &'a Name, digest: PackageDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>>;
+    fn fetch<'a>(&'a self, tenant: &'a Name, digest: FileDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>>;
 }

@@ -10,9 +10,9 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use provost_types::{
-    BuiltinPlugin, ClientSecretIn, EgressSpec, GrpcPlugin, HostPattern, HttpPlugin, Inference, Instances, Kind, Name,
-    OpenApiPlugin, PackageDigest, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, Revision,
-    SealedSecret, SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin, WasmSource,
+    BuiltinPlugin, ClientSecretIn, EgressSpec, FileDigest, GrpcPlugin, HostPattern, HttpPlugin, Inference, Instances,
+    Kind, Name, OpenApiPlugin, PluginSource, PluginSpec, PrincipalRef, Resource, ResourceKey, Revision, SealedSecret,
+    SecretRef, Snapshot, Spec, StdioPlugin, UpstreamAuth, WasmPlugin, WasmSource,
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -170,7 +170,7 @@ impl Toolbox {
             Spec::Plugin(spec) => package_of(spec),
             _ => None,
         };
-        let wanted: BTreeSet<PackageDigest> = snapshot.of_kind(Kind::Plugin).filter_map(of).collect();
+        let wanted: BTreeSet<FileDigest> = snapshot.of_kind(Kind::Plugin).filter_map(of).collect();
         let files = self.engines.packages();
         runtime.spawn_blocking(move || files.prune(&wanted));
     }
@@ -627,7 +627,7 @@ fn header_value(key: &str, text: &str) -> Result<HeaderValue, UpstreamError> {
 }
 
 /// The package that a plugin runs.
-fn package_of(spec: &PluginSpec) -> Option<PackageDigest> {
+fn package_of(spec: &PluginSpec) -> Option<FileDigest> {
     match &spec.source {
         PluginSource::Wasm(wasm) => wasm.package,
         _ => None,

@@ -1,4 +1,4 @@
-use provost_types::{Name, PackageDigest};
+use provost_types::{FileDigest, Name};
 
 /// Why a package is not one, or not to be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,9 +20,9 @@ pub enum PackageError {
         /// The part's name, or `the package`.
         what: String,
         /// What was named.
-        expected: PackageDigest,
+        expected: FileDigest,
         /// What it is.
-        found: PackageDigest,
+        found: FileDigest,
     },
     /// Nobody signed it.
     #[error("package {name} {version} is not signed")]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use provost_types::{HostPattern, Name, PackageDigest};
+use provost_types::{FileDigest, HostPattern, Name};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ pub struct Part {
     /// Its size.
     pub bytes: u64,
     /// Its SHA-256.
-    pub digest: PackageDigest,
+    pub digest: FileDigest,
 }
 
 impl Manifest {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use provost_types::{PackageDigest, PublisherKey};
+use provost_types::{FileDigest, PublisherKey};
 
 use crate::{
     Manifest, PackageError, Part, Signature, SigningKey,
@@ -29,7 +29,7 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Package {
     bytes: Bytes,
-    digest: PackageDigest,
+    digest: FileDigest,
     manifest: Manifest,
     manifest_at: Range<usize>,
     /// Where the parts are, in the manifest's order.
@@ -122,7 +122,7 @@ impl Package {
     }
 
     /// Whether it is the one that was asked for.
-    pub fn check_digest(&self, expected: PackageDigest) -> Result<(), PackageError> {
+    pub fn check_digest(&self, expected: FileDigest) -> Result<(), PackageError> {
         if self.digest == expected {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Package {
     }
 
     /// SHA-256 of the file: its name in the store.
-    pub fn digest(&self) -> PackageDigest {
+    pub fn digest(&self) -> FileDigest {
         self.digest
     }
 
@@ -156,10 +156,10 @@ impl Package {
     }
 }
 
-fn digest_of(bytes: &[u8]) -> PackageDigest {
+fn digest_of(bytes: &[u8]) -> FileDigest {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    PackageDigest::from_bytes(out)
+    FileDigest::from_bytes(out)
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, PackageError> {

@@ -56,7 +56,7 @@ pub use isolation::{IsolatedNetwork, IsolationSpec};
 pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;
-pub use package::{NotSoNamed, PackageDigest, PublisherKey};
+pub use package::{FileDigest, NotSoNamed, PublisherKey};
 pub use publisher::PublisherSpec;
 pub use rag::{RagChunk, RagPlugin};
 pub use resilience::{

@@ -9,9 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 const BYTES: usize = 32;
 
-/// The SHA-256 of a package, or of a part of one: `sha256:` and 64 hexadecimal digits in lower case.
+/// The SHA-256 of a file (a package, a part of one, a component, a document): `sha256:` and 64 hexadecimal digits in lower case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PackageDigest([u8; BYTES]);
+pub struct FileDigest([u8; BYTES]);
 
 /// A publisher's Ed25519 key (RFC 8032): `ed25519:` and 64 hexadecimal digits in lower case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ pub struct NotSoNamed {
     prefix: &'static str,
 }
 
-impl PackageDigest {
+impl FileDigest {
     const PREFIX: &'static str = "sha256:";
 }
 
@@ -112,7 +112,7 @@ macro_rules! named {
     };
 }
 
-named!(PackageDigest);
+named!(FileDigest);
 named!(PublisherKey);
 
 #[cfg(test)]
@@ -123,9 +123,9 @@ mod tests {
     #[test]
     fn each_has_one_text() {
         let digits = "00ff".repeat(16);
-        let digest: PackageDigest = format!("sha256:{digits}").parse().unwrap();
+        let digest: FileDigest = format!("sha256:{digits}").parse().unwrap();
         assert_eq!((digest.to_string(), digest.as_bytes()[1]), (format!("sha256:{digits}"), 0xff));
-        assert_eq!(serde_json::from_str::<PackageDigest>(&format!("\"sha256:{digits}\"")).unwrap(), digest);
+        assert_eq!(serde_json::from_str::<FileDigest>(&format!("\"sha256:{digits}\"")).unwrap(), digest);
         for wrong in [
             digits.clone(),
             format!("sha256:{}", digits.to_uppercase()),
@@ -134,7 +134,7 @@ mod tests {
             format!("sha256:+{}", &digits[1..]),
             format!("ed25519:{digits}"),
         ] {
-            let error = wrong.parse::<PackageDigest>().unwrap_err().to_string();
+            let error = wrong.parse::<FileDigest>().unwrap_err().to_string();
             assert!(error.contains("sha256:") && error.contains(&wrong), "{error}");
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{EgressSpec, PackageDigest, SecretRef};
+use crate::{EgressSpec, FileDigest, SecretRef};
 
 /// A source of tools that is a WebAssembly component of the world `provost:plugin/tool-plugin`: of a `package`, or of a
 /// `file` with its `digest`.
@@ -18,13 +18,13 @@ use crate::{EgressSpec, PackageDigest, SecretRef};
 pub struct WasmPlugin {
     /// The package, by its SHA-256, as `provost plugin install` stored it. It is signed by a `Publisher` of the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub package: Option<PackageDigest>,
+    pub package: Option<FileDigest>,
     /// The component's file: its name in the folder `plugins` of the data directory of every node that serves calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The SHA-256 of that file. Another file of this name is not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<PackageDigest>,
+    pub digest: Option<FileDigest>,
     /// Its configuration, as its schema asks for it.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub config: serde_json::Map<String, serde_json::Value>,
@@ -47,13 +47,13 @@ pub struct WasmPlugin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WasmSource<'a> {
     /// The package of this digest, which every node fetches.
-    Package(PackageDigest),
+    Package(FileDigest),
     /// A file that lies on every node.
     File {
         /// Its name.
         name: &'a str,
         /// Its SHA-256.
-        digest: PackageDigest,
+        digest: FileDigest,
     },
 }
 

@@ -13,7 +13,7 @@ use provost_data_serve::{
     quota::{LeasePort, LeaseUnavailable},
 };
 use provost_data_tools::{ConnectionPort, FetchFailed, Keep, KeepFailed, PackagePort, SecretSource};
-use provost_types::{BoxFuture, Kind, Name, PackageDigest, PrincipalRef, SealedSecret, SecretRef, Snapshot};
+use provost_types::{BoxFuture, FileDigest, Kind, Name, PrincipalRef, SealedSecret, SecretRef, Snapshot};
 use provost_wire::{
     governance::ReportDefinitionsRequest,
     node::{LeaseRequest, LeaseResponse},
@@ -112,7 +112,7 @@ impl SecretSource for ControlSecrets {
 pub struct LocalPackages(pub ControlNode);
 
 impl PackagePort for LocalPackages {
-    fn fetch<'a>(&'a self, tenant: &'a Name, digest: PackageDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>> {
+    fn fetch<'a>(&'a self, tenant: &'a Name, digest: FileDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>> {
         Box::pin(async move { self.0.package(tenant, digest).await.map_err(|e| FetchFailed(e.to_string())) })
     }
 }

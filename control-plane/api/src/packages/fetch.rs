@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 use provost_control_state::{PACKAGE_PART_BYTES, PackageKey, PartKey};
-use provost_types::{Name, PackageDigest};
+use provost_types::{FileDigest, Name};
 
 use crate::{ControlError, ControlNode, ErrorKind};
 
@@ -14,7 +14,7 @@ impl ControlNode {
     pub fn package_parts(
         &self,
         tenant: &Name,
-        digest: PackageDigest,
+        digest: FileDigest,
         offset: u64,
     ) -> Result<(u64, impl Stream<Item = Result<Bytes, ControlError>> + Send + use<>), ControlError> {
         // Taken before the state: what that lists stays as long.
@@ -47,7 +47,7 @@ impl ControlNode {
     }
 
     /// A whole package as this node has it, for the data plane of this process.
-    pub async fn package(&self, tenant: &Name, digest: PackageDigest) -> Result<Bytes, ControlError> {
+    pub async fn package(&self, tenant: &Name, digest: FileDigest) -> Result<Bytes, ControlError> {
         let (_, parts) = self.package_parts(tenant, digest, 0)?;
         let all = parts.try_fold(BytesMut::new(), |mut all, part| async move {
             all.extend_from_slice(&part);

@@ -1,7 +1,7 @@
 //! Plugins of packages: installed, put back, and started anew. Each is a change of one document.
 
 use provost_control_state::{ChangeKind, Draft, Event, PackageKey, State};
-use provost_types::{Kind, Metadata, Name, PackageDigest, PluginSource, PluginSpec, ResourceKey, Spec, WasmPlugin};
+use provost_types::{FileDigest, Kind, Metadata, Name, PluginSource, PluginSpec, ResourceKey, Spec, WasmPlugin};
 use provost_wire::packages as wire;
 
 use super::view::{package_of, view};
@@ -21,7 +21,7 @@ pub struct InstallPlugin {
     /// The plugin.
     pub name: Name,
     /// The package.
-    pub package: PackageDigest,
+    pub package: FileDigest,
     /// Its configuration; `None`: as it was.
     pub config: Option<Config>,
     /// Why.
@@ -60,7 +60,7 @@ fn new_plugin() -> PluginSpec {
 fn change_to(
     spec: &mut PluginSpec,
     key: &ResourceKey,
-    package: PackageDigest,
+    package: FileDigest,
     config: Option<Config>,
 ) -> Result<(), ControlError> {
     let PluginSource::Wasm(wasm) = &mut spec.source else {
@@ -76,7 +76,7 @@ fn change_to(
 }
 
 /// The package that a plugin had before the present one, with its configuration.
-fn before(state: &State, key: &ResourceKey) -> Result<(PackageDigest, Config), ControlError> {
+fn before(state: &State, key: &ResourceKey) -> Result<(FileDigest, Config), ControlError> {
     let now = state.resources().get(key).and_then(|r| package_of(r));
     let changes = state.history().iter().rev().flat_map(|entry| entry.changes.iter().rev());
     let olds = changes.filter(|change| change.key == *key).filter_map(|change| change.old.as_ref());

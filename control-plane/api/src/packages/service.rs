@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use futures::{Stream, StreamExt};
 use provost_control_state::PackageKey;
 use provost_package::MAX_PACKAGE_BYTES;
-use provost_types::{Name, PackageDigest};
+use provost_types::{FileDigest, Name};
 use provost_wire::packages::{self as wire, package_fetch_server::PackageFetch, packages_server::Packages};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,7 +39,7 @@ fn name(text: &str) -> Result<Name, ControlError> {
     Name::new(text).map_err(invalid)
 }
 
-fn digest(text: &str) -> Result<PackageDigest, ControlError> {
+fn digest(text: &str) -> Result<FileDigest, ControlError> {
     text.parse().map_err(invalid)
 }
 

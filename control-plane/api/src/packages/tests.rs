@@ -7,7 +7,7 @@ use provost_control_raft::{AppliedState, Entry, Machine};
 use provost_control_state::{
     Draft, Event, PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PartKey, StoredCommand, Transaction,
 };
-use provost_types::{Metadata, Name, PackageDigest, PublisherKey, Spec, TenantSpec};
+use provost_types::{FileDigest, Metadata, Name, PublisherKey, Spec, TenantSpec};
 
 use crate::{
     machine::ControlMachine,
@@ -22,7 +22,7 @@ fn name(text: &str) -> Name {
 }
 
 fn key(n: u8) -> PackageKey {
-    PackageKey { tenant: name("acme"), digest: PackageDigest::from_bytes([n; 32]) }
+    PackageKey { tenant: name("acme"), digest: FileDigest::from_bytes([n; 32]) }
 }
 
 fn part(n: u8, index: u32) -> PartKey {

@@ -1,12 +1,12 @@
 //! A package as administrators see it.
 
 use provost_control_state::{PackageKey, State, StoredPackage};
-use provost_types::{Kind, Name, PackageDigest, PluginSource, Resource, ResourceKey, Spec};
+use provost_types::{FileDigest, Kind, Name, PluginSource, Resource, ResourceKey, Spec};
 use provost_wire::packages as wire;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// The package that a plugin runs.
-pub(super) fn package_of(resource: &Resource) -> Option<PackageDigest> {
+pub(super) fn package_of(resource: &Resource) -> Option<FileDigest> {
     match &resource.spec {
         Spec::Plugin(spec) => match &spec.source {
             PluginSource::Wasm(wasm) => wasm.package,

@@ -1,7 +1,7 @@
 //! Whether a plugin may run the package that it names.
 
 use provost_types::{
-    Kind, PackageDigest, PluginSource, PublisherSpec, Resource, ResourceKey, Resources, Spec, WasmSource,
+    FileDigest, Kind, PluginSource, PublisherSpec, Resource, ResourceKey, Resources, Spec, WasmSource,
 };
 
 use super::{PackageFacts, PackageKey, Packages};
@@ -24,7 +24,7 @@ pub(crate) fn check_publisher(check: &mut Check<'_>, spec: &PublisherSpec) {
     });
 }
 
-fn package_of(resource: &Resource) -> Option<PackageDigest> {
+fn package_of(resource: &Resource) -> Option<FileDigest> {
     let Spec::Plugin(spec) = &resource.spec else { return None };
     let PluginSource::Wasm(wasm) = &spec.source else { return None };
     match wasm.source()? {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use provost_types::{Name, PackageDigest};
+use provost_types::{FileDigest, Name};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A package of a tenant. Its text is `TENANT/DIGEST`.
@@ -11,7 +11,7 @@ pub struct PackageKey {
     /// Whose it is. Another tenant's package of this digest is another.
     pub tenant: Name,
     /// Its SHA-256.
-    pub digest: PackageDigest,
+    pub digest: FileDigest,
 }
 
 impl fmt::Display for PackageKey {

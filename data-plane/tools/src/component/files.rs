@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use provost_package::{MAX_PACKAGE_BYTES, Package};
-use provost_types::PackageDigest;
+use provost_types::FileDigest;
 
 const PACKAGE: &str = "package";
 const COMPONENT: &str = "wasm";
@@ -33,12 +33,12 @@ impl PackageFiles {
         Self { dir: dir.to_owned() }
     }
 
-    fn path(&self, digest: PackageDigest, kind: &str) -> PathBuf {
+    fn path(&self, digest: FileDigest, kind: &str) -> PathBuf {
         self.dir.join(format!("{}.{kind}", hex::encode(digest.as_bytes())))
     }
 
     /// The package, if it is here and is what it was. Waits for the disk.
-    pub(crate) fn package(&self, digest: PackageDigest) -> Option<Package> {
+    pub(crate) fn package(&self, digest: FileDigest) -> Option<Package> {
         let file = File::open(self.path(digest, PACKAGE)).ok()?;
         let mut bytes = Vec::new();
         file.take(MAX_PACKAGE_BYTES + 1).read_to_end(&mut bytes).ok()?;
@@ -53,7 +53,7 @@ impl PackageFiles {
     }
 
     /// Where the component of a package is, which has these bytes.
-    pub(crate) fn keep_component(&self, package: PackageDigest, content: &[u8]) -> io::Result<PathBuf> {
+    pub(crate) fn keep_component(&self, package: FileDigest, content: &[u8]) -> io::Result<PathBuf> {
         let path = self.path(package, COMPONENT);
         let is_there = fs::metadata(&path).is_ok_and(|found| found.len() == content.len() as u64)
             && fs::read(&path).is_ok_and(|found| found == content);
@@ -80,7 +80,7 @@ impl PackageFiles {
     }
 
     /// Removes what is of no package of these. What cannot be removed now is tried again with the next change.
-    pub(crate) fn prune(&self, wanted: &BTreeSet<PackageDigest>) {
+    pub(crate) fn prune(&self, wanted: &BTreeSet<FileDigest>) {
         let wanted: BTreeSet<String> = wanted.iter().map(|digest| hex::encode(digest.as_bytes())).collect();
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
@@ -110,7 +110,7 @@ mod tests {
     fn what_no_plugin_names_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let files = PackageFiles::new(dir.path());
-        let (kept, gone) = (PackageDigest::from_bytes([1; 32]), PackageDigest::from_bytes([2; 32]));
+        let (kept, gone) = (FileDigest::from_bytes([1; 32]), FileDigest::from_bytes([2; 32]));
         let paths = [kept, gone].map(|digest| files.keep_component(digest, b"x").unwrap());
         fs::write(dir.path().join("other.txt"), b"").unwrap();
         files.prune(&BTreeSet::from([kept]));

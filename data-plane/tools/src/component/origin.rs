@@ -6,7 +6,7 @@ use bytes::Bytes;
 use provost_data_wasm::ComponentDigest;
 use provost_mcp::RpcError;
 use provost_package::{COMPONENT, Package, PackageError};
-use provost_types::{Name, PackageDigest, PublisherKey};
+use provost_types::{FileDigest, Name, PublisherKey};
 
 use super::files::PackageFiles;
 use crate::{PackagePort, UpstreamError};
@@ -17,7 +17,7 @@ pub(crate) type Publishers = BTreeMap<Name, Vec<PublisherKey>>;
 /// Where a component comes from.
 pub(crate) enum Origin {
     /// A file of this hash.
-    File { path: PathBuf, digest: PackageDigest },
+    File { path: PathBuf, digest: FileDigest },
     /// A package.
     Package(PackageOrigin),
 }
@@ -25,7 +25,7 @@ pub(crate) enum Origin {
 /// A package that is on this node, or is fetched.
 pub(crate) struct PackageOrigin {
     pub tenant: Name,
-    pub digest: PackageDigest,
+    pub digest: FileDigest,
     /// As they were when the plugin was started.
     pub publishers: Publishers,
     pub port: Option<Arc<dyn PackagePort>>,
@@ -138,7 +138,7 @@ mod tests {
     }
 
     impl PackagePort for Served {
-        fn fetch<'a>(&'a self, _: &'a Name, _: PackageDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>> {
+        fn fetch<'a>(&'a self, _: &'a Name, _: FileDigest) -> BoxFuture<'a, Result<Bytes, FetchFailed>> {
             self.times.fetch_add(1, Ordering::Relaxed);
             Box::pin(std::future::ready(Ok(self.bytes.clone())))
         }
@@ -154,7 +154,7 @@ mod tests {
         Package::make(manifest, &[source], Some(key)).unwrap()
     }
 
-    fn origin(dir: &std::path::Path, port: &Arc<Served>, digest: PackageDigest, keys: &[PublisherKey]) -> Origin {
+    fn origin(dir: &std::path::Path, port: &Arc<Served>, digest: FileDigest, keys: &[PublisherKey]) -> Origin {
         Origin::Package(PackageOrigin {
             tenant: name("acme"),
             digest,

@@ -1,6 +1,6 @@
 //! A plugin and its tools, for people and as JSON.
 
-use provost_types::{DefinitionPolicy, PinnedDefinition, ToolPin};
+use provost_types::{DefinitionPolicy, PinnedDefinition, PluginSource, ToolPin};
 use serde_json::{Value, json};
 
 use super::{Found, diff};
