@@ -151,7 +151,8 @@ fn a_kill_switch_ends_what_a_plugin_waits_for() {
             let wish = json!({ "tool": "up.slow", "arguments": { "ms": 60_000 } });
             post(&url, &token, &modern("tools/call", json!({ "name": "caller.call", "arguments": wish }))).1
         });
-        let begun = || call_tool(&dev, "up.count_begun", json!({}))["result"]["content"][0]["text"] == n.to_string();
+        let expect = n.to_string();
+        let begun = || call_tool(&dev, "up.count_begun", json!({}))["result"]["content"][0]["text"] == *expect;
         until(|| begun().then_some(()));
         let switch = dev.cli(&["kill-switch", "on", "--tenant", "acme", "--plugin", plugin, "--reason", "INC-7"]);
         assert!(switch.status.success(), "{}", text(&switch));

@@ -85,6 +85,8 @@ pub fn toolbox_in(data_dir: &Path, inference: Arc<dyn Inference>, limits: Limits
     Toolbox::new(ToolboxDeps {
         siblings: None,
         connections: None,
+        packages: None,
+        launcher: None,
         secrets: Arc::new(Secrets),
         inference,
         data_dir: data_dir.to_owned(),

@@ -25,6 +25,7 @@ use rustix::process::{
 use super::{
     life::{self, Life},
     mounts,
+    named::Named,
     plan::{FAULT, Note, Plan, Space, TARGET_PREFIX, Wall, Walls},
     user,
     watch::{self, Verdict, Watch},
@@ -61,7 +62,7 @@ pub(super) fn run(plan: &Plan, program: &OsStr, args: &[OsString]) -> u8 {
         life::say(plan, &Note::NotRun(text));
         return FAULT;
     };
-    let house = match prepare(plan, &program) {
+    let house = match prepare(plan, &Named::of(plan, &program, args)) {
         Ok(house) => house,
         Err(cause) => {
             life::say(plan, &Note::Refused(cause));
@@ -96,7 +97,7 @@ pub(super) fn run(plan: &Plan, program: &OsStr, args: &[OsString]) -> u8 {
 }
 
 /// Builds the walls. An error is why the process must not start.
-fn prepare(plan: &Plan, program: &Path) -> Result<House, String> {
+fn prepare(plan: &Plan, named: &Named) -> Result<House, String> {
     let isolation = &plan.isolation;
     let mut walls = Walls::default();
     let (as_root, mut is_counted) = (plan.space == Space::AsRoot, plan.space == Space::AsUser);
@@ -108,7 +109,7 @@ fn prepare(plan: &Plan, program: &Path) -> Result<House, String> {
         // What its parents leave behind becomes this one's.
         let _ = set_child_subreaper(Some(Pid::INIT));
     } else {
-        let made = mounts::make(plan, program, as_root)?;
+        let made = mounts::make(plan, &named.seen, as_root)?;
         has_own_files = made.files.is_ok();
         if let Err(cause) = made.files {
             if isolation.network == IsolatedNetwork::None {
@@ -121,7 +122,10 @@ fn prepare(plan: &Plan, program: &Path) -> Result<House, String> {
             walls.missing.insert(Wall::Processes, cause);
         }
     }
-    if as_root {
+    if let Some(path) = named.closed_to_nobody().filter(|_| as_root) {
+        let cause = format!("{} is closed to the user {}", path.display(), user::NOBODY);
+        walls.missing.insert(Wall::User, cause);
+    } else if as_root {
         match user::become_nobody() {
             Ok(has_namespace) => is_counted = has_namespace,
             Err(cause) => _ = walls.missing.insert(Wall::User, cause.to_string()),

@@ -8,7 +8,7 @@
 //! - `outer`: enters the namespaces, ends what is within when the node is gone.
 //! - `inner`: the first process within: makes the other walls, starts the plugin's process, watches over it.
 //! - `life`: what both do while they wait.
-//! - `mounts`: what is within sees of the files. `user`: as whom it runs. `watch`: what it uses.
+//! - `mounts`: what is within sees of the files, `named`: what of them the command names. `user`: as whom it runs. `watch`: what it uses.
 //!
 //! Invariants: variables that the document names are given to the launcher under another name, so that none (such as
 //! LD_PRELOAD) acts on it; a wall that is demanded stands, or the plugin's process does not start; what is within
@@ -24,6 +24,8 @@ mod inner;
 mod life;
 #[cfg(target_os = "linux")]
 mod mounts;
+#[cfg(target_os = "linux")]
+mod named;
 #[cfg(target_os = "linux")]
 mod outer;
 #[cfg(target_os = "linux")]

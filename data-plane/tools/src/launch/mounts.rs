@@ -32,14 +32,17 @@ const OWN_FOLDERS: [(&str, &CStr); 2] = [(OWN, c"mode=1777,size=256m"), ("/dev/s
 const HIDING: &CStr = c"mode=0755,size=1m";
 /// Where sockets of services lie, of container engines too.
 const SOCKETS: &str = "/run";
+/// Parts of a path like `/root`.
+const AT_THE_TOP: usize = 2;
 /// The new process tree.
 const PROC: &str = "/proc";
 /// Execution by others: of a folder, that they may pass.
 const PASS: u32 = 0o001;
 
-/// A folder that is seen though what it lies in is hidden.
+/// A folder, or a file, that is seen though what it lies in is hidden.
 struct Kept {
     path: PathBuf,
+    is_folder: bool,
     /// Keeps it open until it is bound.
     file: File,
 }
@@ -52,17 +55,15 @@ pub(super) struct Made {
     pub(super) processes: Result<(), String>,
 }
 
-/// Makes the view. The error is about what the document names.
-pub(super) fn make(plan: &Plan, program: &Path, as_nobody: bool) -> Result<Made, String> {
+/// Makes the view, in which what the command names is. The error is about what the document names.
+pub(super) fn make(plan: &Plan, named: &[PathBuf], as_nobody: bool) -> Result<Made, String> {
     let private = mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
     if let Err(cause) = on(Path::new("/"), private) {
         return Ok(Made { files: Err(cause.clone()), processes: Err(cause) });
     }
     let writable = existing("writable", &plan.isolation.writable)?;
     let mut seen = existing("readable", &plan.isolation.readable)?;
-    seen.extend(plan.cwd.iter().filter_map(|cwd| fs::canonicalize(cwd).ok()));
-    let real = fs::canonicalize(program).ok();
-    seen.extend([Some(program), real.as_deref()].into_iter().flatten().filter_map(Path::parent).map(Path::to_owned));
+    seen.extend(named.iter().cloned());
     seen.extend(writable.iter().cloned());
     seen.sort();
     seen.dedup();
@@ -74,13 +75,13 @@ pub(super) fn make(plan: &Plan, program: &Path, as_nobody: bool) -> Result<Made,
             continue;
         }
         let file = File::open(&path).map_err(|cause| format!("{} cannot be opened: {cause}", path.display()))?;
-        kept.push(Kept { path, file });
+        kept.push(Kept { is_folder: path.is_dir(), path, file });
     }
     let files = hide(&hidden).and_then(|()| kept.iter().try_for_each(|kept| bind(kept, &hidden)));
     let files = files.and_then(|()| {
         // What lies in a hidden folder was bound already.
-        let rest = writable.iter().filter(|path| !kept.iter().any(|kept| kept.path == **path));
-        rest.map(|path| on(path, mount_bind_recursive(path, path))).collect::<Result<(), String>>()
+        let mut rest = writable.iter().filter(|path| !kept.iter().any(|kept| kept.path == **path));
+        rest.try_for_each(|path| on(path, mount_bind_recursive(path, path)))
     });
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let processes = on(Path::new(PROC), mount("proc", PROC, "proc", flags, None::<&CStr>));
@@ -101,7 +102,10 @@ fn hidden(plan: &Plan, seen: &[PathBuf], as_nobody: bool) -> Vec<(PathBuf, &'sta
     }
     wanted.extend(plan.hidden.iter().map(|path| (path.clone(), HIDING)));
     if as_nobody {
-        wanted.extend(seen.iter().filter_map(|path| closed_above(path)).map(|path| (path, HIDING)));
+        let closed = seen.iter().filter_map(|path| closed_above(path));
+        // A script's own folder is seen with it, unless it lies at the top, as the home of root does.
+        let closed = closed.filter(|path| !seen.contains(path) || path.components().count() <= AT_THE_TOP);
+        wanted.extend(closed.map(|path| (path, HIDING)));
     }
     let mut hidden: Vec<(PathBuf, &CStr)> = Vec::new();
     let mut real: Vec<_> =
@@ -132,8 +136,12 @@ fn hide(hidden: &[(PathBuf, &'static CStr)]) -> Result<(), String> {
 }
 
 fn bind(kept: &Kept, hidden: &[(PathBuf, &'static CStr)]) -> Result<(), String> {
+    if !kept.is_folder && kept.path.exists() {
+        // With the folder that it lies in.
+        return Ok(());
+    }
     let within = |way: &&Path| hidden.iter().any(|(folder, _)| way.starts_with(folder) && *way != folder);
-    let mut ways: Vec<&Path> = kept.path.ancestors().filter(within).collect();
+    let mut ways: Vec<&Path> = kept.path.ancestors().skip(usize::from(!kept.is_folder)).filter(within).collect();
     ways.reverse();
     for way in ways {
         // Only one that was made now is changed: others are real ones, bound before.
@@ -141,6 +149,9 @@ fn bind(kept: &Kept, hidden: &[(PathBuf, &'static CStr)]) -> Result<(), String> 
             fs::set_permissions(way, Permissions::from_mode(0o755))
                 .map_err(|cause| format!("{}: {cause}", way.display()))?;
         }
+    }
+    if !kept.is_folder {
+        File::create(&kept.path).map_err(|cause| format!("{}: {cause}", kept.path.display()))?;
     }
     let open = format!("/proc/self/fd/{}", kept.file.as_raw_fd());
     on(&kept.path, mount_bind_recursive(open, &kept.path))

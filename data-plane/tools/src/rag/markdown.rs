@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_document_is_cut_at_its_headings() {
-        let table: [(&str, &str, &[(&str, &str)]); 9] = [
+        type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+        let table: [Case<'_>; 9] = [
             ("no heading", "", &[("", "no heading")]),
             (
                 "# A\nx\n## B\ny\n### C\nz\n## D\nw",

@@ -105,6 +105,8 @@ fn setup() -> (Arc<Node>, Arc<World>) {
     let deps = ToolboxDeps {
         siblings: None,
         connections: None,
+        packages: None,
+        launcher: None,
         secrets: world.clone(),
         inference: world.clone(),
         data_dir: std::env::temp_dir(),
