@@ -21,6 +21,7 @@ mod kill_switch;
 mod name;
 mod openapi;
 mod package;
+mod plugin;
 mod publisher;
 mod rag;
 mod resilience;
@@ -57,6 +58,7 @@ pub use kill_switch::KillSwitchSpec;
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;
 pub use package::{FileDigest, NotSoNamed, PublisherKey};
+pub use plugin::{BuiltinPlugin, Era, HttpPlugin, Instances, PluginSource, PluginSpec, StdioPlugin};
 pub use publisher::PublisherSpec;
 pub use rag::{RagChunk, RagPlugin};
 pub use resilience::{
@@ -66,9 +68,8 @@ pub use resilience::{
 pub use resource::{Kind, Metadata, Resource, ResourceKey, UnknownKind};
 pub use snapshot::{Resources, Snapshot};
 pub use spec::{
-    ApiKeySpec, BuiltinPlugin, Era, HttpPlugin, Instances, NodeGroupSpec, PluginSource, PluginSpec, PolicySpec,
-    PriceSpec, PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, RoleBindingSpec, RoleRule,
-    RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, StdioPlugin, TenantSpec,
+    ApiKeySpec, NodeGroupSpec, PolicySpec, PriceSpec, PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit,
+    QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, TenantSpec,
 };
 pub use upstream_auth::{ClientSecretIn, JwtAlgorithm, OAuthClient, PrivateKeyJwt, UpstreamAuth};
 
