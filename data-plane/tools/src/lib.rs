@@ -21,6 +21,7 @@ mod grpc;
 mod launch;
 mod limits;
 mod lint;
+mod listed;
 pub mod names;
 mod oauth;
 mod openapi;

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Definition, DefinitionList, Definitions,
+    listed::Tools,
     openapi::{Names, bounded, fits, sanitised},
 };
 
@@ -122,6 +123,18 @@ impl Catalogue {
             left_out = self.left_out.len(),
             "descriptors of gRPC were read"
         );
+    }
+}
+
+impl Tools for Catalogue {
+    type Call = Call;
+
+    fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    fn call_of(&self, tool: &str) -> Option<&Arc<Call>> {
+        self.call(tool)
     }
 }
 

@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderValue;
-use provost_data_pipeline::{ClientLink, Execution, Operation};
-use provost_mcp::{JsonLimits, RawJson, RawObject, RpcError};
+use provost_data_pipeline::{ClientLink, Execution};
+use provost_mcp::{JsonLimits, RawJson, RawObject};
 use serde_json::{Value, json};
 
 use super::{
@@ -26,10 +25,10 @@ use super::{
 };
 use crate::{
     Definitions, ExecuteRequest, Limits, UpstreamError,
+    listed::{Listed, in_time, tool_of},
     oauth::{Authorizer, Behalf},
     openapi::{arguments, as_object, refusal},
     redact::Redactor,
-    upstream::ListCache,
 };
 
 /// Bytes of the messages of one answer. A message takes up to fifty times its bytes while it is read, so that this is less
@@ -39,17 +38,12 @@ const MAX_ANSWER_BYTES: usize = 2 * 1024 * 1024;
 const MAX_DEPTH: u32 = 100;
 /// How long descriptors that were asked for are used before they are asked for again.
 const DESCRIPTOR_TTL: Duration = Duration::from_secs(300);
+/// What is said of a tool whose definition is another one now.
+const CHANGED: &str = "its descriptors have just changed";
 /// What is said of descriptors that no compiler wrote.
 const UNUSABLE: &str = "its descriptors cannot be used";
 /// What is said beside messages of a stream that may have more.
 const MORE_MESSAGES: &str = "The stream may have more messages; it was ended here.";
-
-/// The catalogue, and where a new one comes from.
-#[allow(clippy::large_enum_variant, reason = "one for each plugin")]
-enum Source {
-    Inline(Catalogue),
-    Asked { filter: Filter, lists: ListCache, latest: ArcSwapOption<Catalogue> },
-}
 
 /// The plugin.
 pub(crate) struct Grpc {
@@ -57,7 +51,7 @@ pub(crate) struct Grpc {
     line: Line,
     auth: Option<Arc<Authorizer>>,
     redactor: Redactor,
-    source: Source,
+    source: Listed<Catalogue, Filter>,
     limits: Limits,
 }
 
@@ -83,9 +77,9 @@ impl Grpc {
                 let catalogue = caught(|| Catalogue::read(files, &filter, limits.max_definitions));
                 let catalogue = catalogue.ok_or_else(|| UpstreamError::Config(UNUSABLE.to_owned()))?;
                 catalogue.log(plugin);
-                Source::Inline(catalogue)
+                Listed::Inline(catalogue)
             }
-            None => Source::Asked { filter, lists: ListCache::default(), latest: ArcSwapOption::default() },
+            None => Listed::asked(filter),
         };
         Ok(Self { plugin: plugin.to_owned(), line, auth, redactor, source, limits: limits.clone() })
     }
@@ -97,25 +91,15 @@ impl Grpc {
 
     /// Its tools as far as they are known without asking.
     pub(crate) fn at_hand(&self) -> Option<Definitions> {
-        match &self.source {
-            Source::Inline(catalogue) => Some(catalogue.definitions.clone()),
-            Source::Asked { lists, .. } => lists.cached(),
-        }
+        self.source.at_hand()
     }
 
     /// Its tools; the service is asked if they are too old.
     pub(crate) async fn tools(&self) -> Result<Definitions, UpstreamError> {
         match &self.source {
-            Source::Inline(catalogue) => Ok(catalogue.definitions.clone()),
-            Source::Asked { filter, lists, latest } => {
-                lists
-                    .get(&self.limits, || async {
-                        let catalogue = Box::pin(self.reflected(filter)).await?;
-                        let definitions = catalogue.definitions.to_vec();
-                        latest.store(Some(Arc::new(catalogue)));
-                        Ok((definitions, Some(DESCRIPTOR_TTL)))
-                    })
-                    .await
+            Listed::Inline(catalogue) => Ok(catalogue.definitions.clone()),
+            Listed::Asked { from, kept } => {
+                kept.tools(&self.limits, DESCRIPTOR_TTL, || Box::pin(self.reflected(from))).await
             }
         }
     }
@@ -144,50 +128,22 @@ impl Grpc {
         Ok(catalogue)
     }
 
-    /// What a call of a tool does, as it was listed.
-    fn call_of(&self, tool: &str) -> Result<Arc<Call>, UpstreamError> {
-        let unknown =
-            || UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, format!("there is no tool `{tool}`")));
-        match &self.source {
-            Source::Inline(catalogue) => catalogue.call(tool).cloned().ok_or_else(unknown),
-            Source::Asked { lists, latest, .. } => {
-                let (latest, listed) = (latest.load(), lists.cached());
-                let catalogue = latest.as_ref().ok_or_else(unknown)?;
-                // What was judged is what runs: definitions are looked at as they were listed.
-                let is_listed = |listed: &Definitions| listed.named(tool) == catalogue.definitions.named(tool);
-                match listed.as_ref().is_none_or(is_listed) {
-                    true => catalogue.call(tool).cloned().ok_or_else(unknown),
-                    false => Err(UpstreamError::Busy("its descriptors have just changed".to_owned())),
-                }
-            }
-        }
-    }
-
     /// Calls one method.
     pub(crate) async fn execute(
         &self,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
     ) -> Result<Execution, UpstreamError> {
-        let Operation::CallTool(tool) = &request.operation else {
-            return Err(UpstreamError::Unsupported(request.operation.method().to_owned()));
-        };
-        let deadline: tokio::time::Instant = request.deadline.into();
-        tokio::select! {
-            biased;
-            () = link.cancelled() => Ok(Execution::cancelled()),
-            done = tokio::time::timeout_at(deadline, Box::pin(self.called(tool, request))) => {
-                done.unwrap_or(Err(UpstreamError::Deadline))
-            }
-        }
+        let tool = tool_of(request)?;
+        in_time(request, link, Box::pin(self.called(tool, request))).await
     }
 
     async fn called(&self, tool: &str, request: &ExecuteRequest<'_>) -> Result<Execution, UpstreamError> {
-        if matches!(self.source, Source::Asked { .. }) {
+        if matches!(self.source, Listed::Asked { .. }) {
             // The first call of a node that was asked for no list yet.
             self.tools().await?;
         }
-        let call = self.call_of(tool)?;
+        let call = self.source.call_of(tool, CHANGED)?;
         let (message, count) = message::written(&call, &arguments(&request.params)?)?;
         let body = frame::written([&message[..]])?;
         let take = if call.messages.is_some() { Take::First(count) } else { Take::All(1) };

@@ -13,7 +13,7 @@ use super::{
     operation::{Call, Given, Operation, tool},
     schema::Work,
 };
-use crate::{Definition, DefinitionList, Definitions};
+use crate::{Definition, DefinitionList, Definitions, listed::Tools};
 
 /// Methods that become tools. `OPTIONS` and `TRACE` are about the connection.
 const METHODS: [&str; 6] = ["get", "put", "post", "delete", "patch", "head"];
@@ -126,6 +126,18 @@ impl Catalogue {
             left_out = self.left_out.len(),
             "a document of OpenAPI was read"
         );
+    }
+}
+
+impl Tools for Catalogue {
+    type Call = Call;
+
+    fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    fn call_of(&self, tool: &str) -> Option<&Arc<Call>> {
+        self.call(tool)
     }
 }
 

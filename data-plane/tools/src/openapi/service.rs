@@ -6,11 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use provost_data_pipeline::{ClientLink, Execution, Operation};
-use provost_mcp::{RawJson, RpcError};
+use provost_data_pipeline::{ClientLink, Execution};
+use provost_mcp::RawJson;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
@@ -24,9 +23,10 @@ use super::{
 use crate::{
     Definitions, ExecuteRequest, Limits, UpstreamError,
     egress::{CheckedUrl, EgressClient},
+    listed::{Listed, in_time, tool_of},
     oauth::{Authorizer, Behalf},
     redact::Redactor,
-    upstream::{ListCache, refuse_encoded, transport_error, whole_body},
+    upstream::{refuse_encoded, transport_error, whole_body},
 };
 
 /// Bytes of one answer, and of all pages of one list.
@@ -35,6 +35,8 @@ const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 const MAX_DOCUMENT_BYTES: usize = 8 * 1024 * 1024;
 /// How long a fetched document is used before it is asked for again.
 const DOCUMENT_TTL: Duration = Duration::from_secs(300);
+/// What is said of a tool whose definition is another one now.
+const CHANGED: &str = "its document has just changed";
 /// What is said beside a list that has more pages.
 const MORE_PAGES: &str = "There are more pages of this list.";
 
@@ -55,13 +57,6 @@ pub(crate) enum Origin<'a> {
     Url(CheckedUrl),
 }
 
-/// The catalogue, and where a new one comes from.
-#[allow(clippy::large_enum_variant, reason = "one for each plugin")]
-enum Source {
-    Inline(Catalogue),
-    Url { url: CheckedUrl, filter: Filter, lists: ListCache, latest: ArcSwapOption<Catalogue> },
-}
-
 /// The plugin.
 pub(crate) struct OpenApi {
     plugin: String,
@@ -69,7 +64,7 @@ pub(crate) struct OpenApi {
     given: Given,
     /// The names of `reach.query`.
     query: Vec<String>,
-    source: Source,
+    source: Listed<Catalogue, (CheckedUrl, Filter)>,
     limits: Limits,
 }
 
@@ -101,11 +96,9 @@ impl OpenApi {
                 let read = Catalogue::read(document, &filter, &given, limits.max_definitions);
                 let catalogue = read.map_err(|cause| UpstreamError::Config(format!("the document: {cause}")))?;
                 catalogue.log(plugin);
-                Source::Inline(catalogue)
+                Listed::Inline(catalogue)
             }
-            Origin::Url(url) => {
-                Source::Url { url, filter, lists: ListCache::default(), latest: ArcSwapOption::default() }
-            }
+            Origin::Url(url) => Listed::asked((url, filter)),
         };
         let limits = Limits { max_answer_bytes: limits.max_answer_bytes.min(MAX_ANSWER_BYTES), ..limits.clone() };
         Ok(Self { plugin: plugin.to_owned(), reach, given, query, source, limits })
@@ -118,25 +111,15 @@ impl OpenApi {
 
     /// Its tools as far as they are known without asking.
     pub(crate) fn at_hand(&self) -> Option<Definitions> {
-        match &self.source {
-            Source::Inline(catalogue) => Some(catalogue.definitions.clone()),
-            Source::Url { lists, .. } => lists.cached(),
-        }
+        self.source.at_hand()
     }
 
     /// Its tools; a document that is elsewhere is fetched if it is too old.
     pub(crate) async fn tools(&self) -> Result<Definitions, UpstreamError> {
         match &self.source {
-            Source::Inline(catalogue) => Ok(catalogue.definitions.clone()),
-            Source::Url { url, filter, lists, latest } => {
-                lists
-                    .get(&self.limits, || async {
-                        let catalogue = self.fetched(url, filter).await?;
-                        let definitions = catalogue.definitions.to_vec();
-                        latest.store(Some(Arc::new(catalogue)));
-                        Ok((definitions, Some(DOCUMENT_TTL)))
-                    })
-                    .await
+            Listed::Inline(catalogue) => Ok(catalogue.definitions.clone()),
+            Listed::Asked { from: (url, filter), kept } => {
+                kept.tools(&self.limits, DOCUMENT_TTL, || self.fetched(url, filter)).await
             }
         }
     }
@@ -160,50 +143,22 @@ impl OpenApi {
         Ok(catalogue)
     }
 
-    /// What a call of a tool does, as it was listed.
-    fn call_of(&self, tool: &str) -> Result<Arc<Call>, UpstreamError> {
-        let unknown =
-            || UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, format!("there is no tool `{tool}`")));
-        match &self.source {
-            Source::Inline(catalogue) => catalogue.call(tool).cloned().ok_or_else(unknown),
-            Source::Url { lists, latest, .. } => {
-                let (latest, listed) = (latest.load(), lists.cached());
-                let catalogue = latest.as_ref().ok_or_else(unknown)?;
-                // What was judged is what runs: definitions are looked at as they were listed.
-                let is_listed = |listed: &Definitions| listed.named(tool) == catalogue.definitions.named(tool);
-                match listed.as_ref().is_none_or(is_listed) {
-                    true => catalogue.call(tool).cloned().ok_or_else(unknown),
-                    false => Err(UpstreamError::Busy("its document has just changed".to_owned())),
-                }
-            }
-        }
-    }
-
     /// Runs one operation.
     pub(crate) async fn execute(
         &self,
         request: &ExecuteRequest<'_>,
         link: &dyn ClientLink,
     ) -> Result<Execution, UpstreamError> {
-        let Operation::CallTool(tool) = &request.operation else {
-            return Err(UpstreamError::Unsupported(request.operation.method().to_owned()));
-        };
-        let deadline: tokio::time::Instant = request.deadline.into();
-        tokio::select! {
-            biased;
-            () = link.cancelled() => Ok(Execution::cancelled()),
-            done = tokio::time::timeout_at(deadline, Box::pin(self.called(tool, request))) => {
-                done.unwrap_or(Err(UpstreamError::Deadline))
-            }
-        }
+        let tool = tool_of(request)?;
+        in_time(request, link, Box::pin(self.called(tool, request))).await
     }
 
     async fn called(&self, tool: &str, request: &ExecuteRequest<'_>) -> Result<Execution, UpstreamError> {
-        if matches!(self.source, Source::Url { .. }) {
+        if matches!(self.source, Listed::Asked { .. }) {
             // The first call of a node that was asked for no list yet.
             self.tools().await?;
         }
-        let call = self.call_of(tool)?;
+        let call = self.source.call_of(tool, CHANGED)?;
         let prepared = prepare(&call, &arguments(&request.params)?, &self.reach.server, &self.query)?;
         let Answered { answer, redactor } = self.asked(&call, &prepared, prepared.url.clone(), request).await?;
         let (status, headers) = (answer.status, answer.headers.clone());
