@@ -235,16 +235,23 @@ impl Drop for Process {
     }
 }
 
-/// One tenant, one plugin named `up` at `url`, an agent `bot` who may use all of it.
-pub fn upstream_yaml(url: &str) -> String {
+/// Tenant `acme` and an agent `bot` who may do what a rule of its only role says, as in `{ tools: ['*'] }`. More
+/// documents follow it, each after a line `---`.
+pub fn agent_yaml(rule: &str) -> String {
     format!(
         "apiVersion: provost/v1\nkind: Tenant\nmetadata: {{ name: acme }}\nspec: {{}}\n---\n\
          apiVersion: provost/v1\nkind: Principal\nmetadata: {{ name: bot, tenant: acme }}\nspec: {{ type: agent }}\n---\n\
-         apiVersion: provost/v1\nkind: Role\nmetadata: {{ name: all, tenant: acme }}\n\
-         spec:\n  rules:\n  - {{ tools: ['*'], prompts: ['*'], resources: ['*'], models: ['*'] }}\n---\n\
+         apiVersion: provost/v1\nkind: Role\nmetadata: {{ name: all, tenant: acme }}\nspec:\n  rules:\n  - {rule}\n---\n\
          apiVersion: provost/v1\nkind: RoleBinding\nmetadata: {{ name: all, tenant: acme }}\n\
-         spec: {{ role: all, principals: [bot] }}\n---\n\
-         apiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: up, tenant: acme }}\n\
+         spec: {{ role: all, principals: [bot] }}\n"
+    )
+}
+
+/// One tenant, one plugin named `up` at `url`, an agent `bot` who may use all of it.
+pub fn upstream_yaml(url: &str) -> String {
+    let agent = agent_yaml("{ tools: ['*'], prompts: ['*'], resources: ['*'], models: ['*'] }");
+    format!(
+        "{agent}---\napiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: up, tenant: acme }}\n\
          spec:\n  timeoutMs: 5000\n  source:\n    mcp-http: {{ url: '{url}' }}\n"
     )
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{Dev, call_tool, root, until},
-    wasm::{BASE, code, component, put},
+    wasm::{base, code, component, put},
 };
 
 /// What a call of the guest's own that never ends is given, in milliseconds.
@@ -40,7 +40,7 @@ fn a_hostile_plugin_meets_its_bounds_and_its_neighbours_go_on_answering() {
     let text = put(&data, "text.wasm", &component());
     let file = format!("file: hostile.wasm, digest: '{hostile}', egress: {{ allowHosts: [allowed.example] }}");
     let yaml = [
-        BASE.to_owned(),
+        base(),
         plugin("hostile", &file),
         plugin("roomy", &format!("{file}, memoryMib: 512")),
         plugin("text", &format!("file: text.wasm, digest: '{text}'")),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     guards::{CARD, MASKED, document},
     harness::{Dev, Process, call_tool, modern, post, root, text, until, upstream_yaml},
-    wasm::{BASE, code, put},
+    wasm::{base, code, put},
 };
 
 /// The guest that calls what it is told to, under this name, with these tools granted.
@@ -64,7 +64,7 @@ fn ready(dev: &Dev, plugin: &str, tool: &str, arguments: &Value) {
 fn a_plugin_calls_as_its_caller_may_and_as_it_was_let_and_everything_is_on_record() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let mut yaml = BASE.to_owned();
+    let mut yaml = base();
     for plugin in ["crm", "link", "deep", "paid", "cards", "other"] {
         yaml += &document("Plugin", plugin, "{ source: { builtin: { name: echo } } }");
     }

@@ -8,29 +8,10 @@ use provost_types::Name;
 use provost_wire::{BearerToken, connect_plain, packages::PutPackageRequest, packages_over};
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, call_tool, root, text, until};
-
-const BASE: &str = "\
-apiVersion: provost/v1
-kind: Tenant
-metadata: { name: acme }
-spec: {}
----
-apiVersion: provost/v1
-kind: Principal
-metadata: { name: bot, tenant: acme }
-spec: { type: agent }
----
-apiVersion: provost/v1
-kind: Role
-metadata: { name: all, tenant: acme }
-spec: { rules: [{ tools: ['*'] }] }
----
-apiVersion: provost/v1
-kind: RoleBinding
-metadata: { name: all, tenant: acme }
-spec: { role: all, principals: [bot] }
-";
+use crate::{
+    harness::{Dev, call_tool, root, text, until},
+    wasm::base,
+};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -100,7 +81,7 @@ fn a_package_is_installed_replaced_put_back_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let key = SigningKey::generate().unwrap();
-    let dev = Dev::start_in(&data, Some(&format!("{BASE}{}", publisher(&key))), &[]);
+    let dev = Dev::start_in(&data, Some(&(base() + &publisher(&key))), &[]);
     let [first, second] = [1, 2].map(|n| package(n, Some(&key)));
     let files = [("1.package", &first), ("2.package", &second)].map(|(f, p)| put(dir.path(), f, p.bytes()));
     let whole = well(&dev, &["plugin", "verify", &files[0], "--key", &key.public().to_string()]);
@@ -147,7 +128,7 @@ fn a_package_is_installed_replaced_put_back_and_removed() {
 fn what_no_publisher_of_the_tenant_signed_is_refused_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let (key, stranger) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
-    let dev = Dev::start_in(&dir.path().join("data"), Some(&format!("{BASE}{}", publisher(&key))), &[]);
+    let dev = Dev::start_in(&dir.path().join("data"), Some(&(base() + &publisher(&key))), &[]);
     let (good, foreign, unsigned) = (package(1, Some(&key)), package(1, Some(&stranger)), package(1, None));
     let mut tampered = good.bytes().to_vec();
     let component = good.part(COMPONENT).unwrap();
@@ -196,7 +177,7 @@ fn what_no_publisher_of_the_tenant_signed_is_refused_and_says_why() {
 fn three_voters_give_a_package_to_the_node_that_serves() {
     let dir = tempfile::tempdir().unwrap();
     let key = SigningKey::generate().unwrap();
-    let yaml = format!("{BASE}{}", publisher(&key));
+    let yaml = base() + &publisher(&key);
     let dev = Dev::start_in(&dir.path().join("data"), Some(&yaml), &["--nodes", "3"]);
     let file = put(dir.path(), "1.package", package(1, Some(&key)).bytes());
     well(&dev, &["plugin", "install", &file]);

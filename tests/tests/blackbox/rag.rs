@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, call_tool, modern, post, root, text, until};
+use crate::harness::{Dev, agent_yaml, call_tool, modern, post, root, text, until};
 
 /// The pages that are asked about: enough of them that a right answer is found and not left over.
 const PAGES: [&str; 12] = [
@@ -31,32 +31,12 @@ const READ_LIMIT: Duration = Duration::from_secs(220);
 /// An answer is right if it is among so many.
 const FIRST: usize = 3;
 
-const BASE: &str = "\
-apiVersion: provost/v1
-kind: Tenant
-metadata: { name: acme }
-spec: {}
----
-apiVersion: provost/v1
-kind: Principal
-metadata: { name: bot, tenant: acme }
-spec: { type: agent }
----
-apiVersion: provost/v1
-kind: Role
-metadata: { name: all, tenant: acme }
-spec: { rules: [{ tools: ['docs.*', 'handbook.*'] }] }
----
-apiVersion: provost/v1
-kind: RoleBinding
-metadata: { name: all, tenant: acme }
-spec: { role: all, principals: [bot] }
----
-apiVersion: provost/v1
-kind: Plugin
-metadata: { name: docs, tenant: acme }
-spec: { source: { rag: { folder: docs, model: all-minilm-l6-v2 } } }
-";
+/// An agent who may use the tools of `docs`, which is there, and of `handbook`.
+fn base() -> String {
+    agent_yaml("{ tools: ['docs.*', 'handbook.*'] }")
+        + "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: { name: docs, tenant: acme }\n\
+           spec: { source: { rag: { folder: docs, model: all-minilm-l6-v2 } } }\n"
+}
 
 /// The folder with the model, or none and a line that says so; under CI its absence is a failure.
 fn models() -> Option<PathBuf> {
@@ -112,7 +92,7 @@ fn questions_about_these_docs_are_answered_with_their_place() {
     for page in PAGES {
         fs::copy(root().join("docs").join(page), folder.join(page)).unwrap();
     }
-    let dev = Dev::start_in(&data, Some(BASE), &["--models", models.to_str().unwrap()]);
+    let dev = Dev::start_in(&data, Some(&base()), &["--models", models.to_str().unwrap()]);
     let began = Instant::now();
     let listed = loop {
         let listed = listed(&dev);
@@ -189,7 +169,7 @@ fn copy(from: &Path, to: &Path) {
 fn without_folder_or_model_a_caller_is_told_which() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let dev = Dev::start_in(&data, Some(BASE), &[]);
+    let dev = Dev::start_in(&data, Some(&base()), &[]);
     let search = |mode: &str| call_tool(&dev, "docs.search", json!({ "query": "anything", "mode": mode }));
     let answer = until(|| Some(search("keyword")).filter(|answer| said(answer).starts_with("PV-RAG-CORPUS")));
     assert!(answer["result"]["isError"] == true && said(&answer).contains("corpora/acme/docs"), "{answer}");
@@ -199,7 +179,7 @@ fn without_folder_or_model_a_caller_is_told_which() {
     until(|| listed(&dev)["problem"].as_str().is_some_and(|why| why.starts_with("PV-RAG-MODEL")).then_some(()));
     // What is wrong with a document of the resource is said with its field, and its tools are Provost's own.
     let file = dev.data.join("change.yaml");
-    let wrong = BASE.replace("folder: docs", "folder: ../other");
+    let wrong = base().replace("folder: docs", "folder: ../other");
     fs::write(&file, wrong).unwrap();
     let output = dev.cli(&["apply", "-f", file.to_str().unwrap()]);
     assert!(!output.status.success() && text(&output).contains("is not a name"), "{}", text(&output));

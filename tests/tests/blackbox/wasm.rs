@@ -15,31 +15,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    harness::{Dev, call_tool, modern, post, root, text, until},
+    harness::{Dev, agent_yaml, call_tool, modern, post, root, text, until},
     ws_client::Socket,
 };
 
-pub(crate) const BASE: &str = "\
-apiVersion: provost/v1
-kind: Tenant
-metadata: { name: acme }
-spec: {}
----
-apiVersion: provost/v1
-kind: Principal
-metadata: { name: bot, tenant: acme }
-spec: { type: agent }
----
-apiVersion: provost/v1
-kind: Role
-metadata: { name: all, tenant: acme }
-spec: { rules: [{ tools: ['*'] }] }
----
-apiVersion: provost/v1
-kind: RoleBinding
-metadata: { name: all, tenant: acme }
-spec: { role: all, principals: [bot] }
-";
+/// What every test begins with: an agent who may call every tool.
+pub(crate) fn base() -> String {
+    agent_yaml("{ tools: ['*'] }")
+}
 
 pub(crate) fn component() -> Vec<u8> {
     fs::read(root().join("examples/plugins/rust-text/text.wasm")).unwrap()
@@ -86,7 +69,7 @@ fn slug(dev: &Dev) -> Value {
 fn a_component_is_installed_while_the_node_runs_and_its_arguments_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let dev = Dev::start_in(&data, Some(BASE), &[]);
+    let dev = Dev::start_in(&data, Some(&base()), &[]);
     assert_eq!(code(&slug(&dev)), "PV-TOOL-UNKNOWN");
     let digest = put(&data, "text.wasm", &component());
     let (done, said) = apply(&dev, &plugin("text.wasm", &digest, ", config: { separator: '_' }"));
@@ -113,7 +96,7 @@ fn what_is_not_the_component_of_the_document_is_not_run_and_says_why() {
     let data = dir.path().join("data");
     let digest = put(&data, "text.wasm", &component());
     let wrong = put(&data, "other.wasm", &version(1));
-    let dev = Dev::start_in(&data, Some(&format!("{BASE}{}", plugin("text.wasm", &wrong, ""))), &[]);
+    let dev = Dev::start_in(&data, Some(&(base() + &plugin("text.wasm", &wrong, ""))), &[]);
     let answer = until(|| Some(slug(&dev)).filter(|answer| code(answer) == "PV-PLUGIN-COMPONENT"));
     assert!(answer["error"]["message"].as_str().unwrap().contains("sha256:"), "{answer}");
     // Not there: it may come yet.
@@ -150,7 +133,7 @@ fn a_component_has_prompts_and_resources_for_who_may() {
     let guest = fs::read(root().join("data-plane/wasm/tests/guests/library.wasm")).unwrap();
     let digest = put(&data, "library.wasm", &guest);
     let library = plugin("library.wasm", &digest, "").replace("name: text", "name: library");
-    let dev = Dev::start_in(&data, Some(&format!("{BASE}{library}")), &[]);
+    let dev = Dev::start_in(&data, Some(&(base() + &library)), &[]);
     until(|| call_tool(&dev, "library.ping", json!({}))["error"].is_null().then_some(()));
     let ask = |method: &str, params: Value| post(dev.mcp(), dev.token(), &modern(method, params)).1;
     let names = |method: &str, list: &str, member: &str| -> Vec<String> {
@@ -200,7 +183,7 @@ async fn versions_follow_each_other_under_calls_and_none_fails() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let digest = put(&data, "v0.wasm", &version(0));
-    let yaml = format!("{BASE}{}", plugin("v0.wasm", &digest, ""));
+    let yaml = base() + &plugin("v0.wasm", &digest, "");
     let dev = Arc::new(tokio::task::block_in_place(|| Dev::start_in(&data, Some(&yaml), &[])));
     tokio::task::block_in_place(|| until(|| slug(&dev)["error"].is_null().then_some(())));
     let mut listening = Socket::open(&dev, "").await;

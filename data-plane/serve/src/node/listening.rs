@@ -15,7 +15,8 @@ use provost_types::{Action, Name};
 use super::{
     compiled::Compiled,
     lists::View,
-    plane::{Node, execute_request},
+    plane::Node,
+    run::execute_request,
     tasks::{CallHandles, TaskLink},
 };
 

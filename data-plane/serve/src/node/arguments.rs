@@ -1,0 +1,40 @@
+//! The arguments of a tool, and whether they fit its schema.
+
+use provost_data_pipeline::{Call, Operation, Rejection, RejectionKind, Request, Resolved, Target};
+use provost_mcp::{RawJson, RawObject};
+use provost_types::Name;
+
+use super::plane::Node;
+
+impl Node {
+    /// Whether the arguments of a tool fit its schema.
+    pub(super) fn check_arguments(&self, tenant: &Name, target: &Target, request: &Request) -> Result<(), Rejection> {
+        let Operation::CallTool(_) = &request.operation else { return Ok(()) };
+        let Some(plugin) = target.plugin.as_ref().and_then(|p| self.toolbox.plugin(tenant, p.as_str())) else {
+            return Ok(());
+        };
+        let arguments = arguments(&request.params).unwrap_or(RawJson::EMPTY_OBJECT);
+        plugin.validate(&target.local, &arguments).map_err(|problem| {
+            Rejection::new(
+                RejectionKind::Invalid,
+                "PV-ARGS-SCHEMA",
+                format!("the arguments of {} do not fit its schema: {problem}", target.full),
+            )
+        })
+    }
+}
+
+/// After a denial: whether the arguments of a tool whose policy reads the SQL in them fit its schema.
+pub(super) fn unreadable(node: &Node, call: &Call<Resolved>) -> Result<(), Rejection> {
+    let (tenant, target) = (&call.caller().principal.tenant, call.target());
+    let plugin = target.plugin.as_ref().and_then(|name| node.toolbox.plugin(tenant, name.as_str()));
+    match plugin.filter(|plugin| plugin.sql().is_some()) {
+        Some(_) => node.check_arguments(tenant, target, call.request()),
+        None => Ok(()),
+    }
+}
+
+/// The `arguments` object of a `tools/call`.
+pub(super) fn arguments(params: &RawJson) -> Option<RawJson> {
+    RawObject::parse(params).ok()?.get("arguments")
+}
