@@ -143,6 +143,14 @@ fn names_and_lists_have_bounds() {
     }
     let many: Vec<_> = (0..33).map(|n| source(&format!("p{n}"))).collect();
     assert!(made(&many).unwrap_err().contains("1 to 32") && made(&many[..32]).is_ok());
+    let mut long = manifest();
+    long.version = format!("1.0.0+{}", "a".repeat(200)).parse().unwrap();
+    assert!(Package::make(long, &sources(), None).unwrap_err().to_string().contains("`version` is longer than 128"));
+    for tool in ["t".repeat(257), "crm.read\u{1b}[2K".to_owned()] {
+        let mut wants = manifest();
+        wants.wants.tools = [tool].into();
+        assert!(Package::make(wants, &sources(), None).unwrap_err().to_string().contains("wants.tools"));
+    }
     let mut wants = manifest();
     wants.wants.hosts = ["ex*mple.com".to_owned()].into();
     assert!(Package::make(wants, &sources(), None).unwrap_err().to_string().contains("wants.hosts"));
