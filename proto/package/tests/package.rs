@@ -121,6 +121,10 @@ fn what_is_not_in_its_form_is_refused() {
         let error = Package::read(bytes.into()).expect_err(what);
         assert!(error.code() == "PV-PACKAGE-FORMAT" && error.to_string().contains(says), "{what}: {error}");
     }
+    // What the file says of itself is repeated without what steers a terminal.
+    let steering = serde_json::to_string(package(None).manifest()).unwrap().replacen('{', "{\"\\u001b[2K\":1,", 1);
+    let said = Package::read(archive(&[("manifest.json", steering.as_bytes())]).into()).unwrap_err().to_string();
+    assert!(said.contains("[2K") && !said.contains('\u{1b}'), "{said:?}");
     let large = Package::read(vec![0; MAX_PACKAGE_BYTES as usize + 1].into()).unwrap_err();
     assert_eq!(large.code(), "PV-PACKAGE-SIZE");
 }
