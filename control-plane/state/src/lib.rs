@@ -56,8 +56,9 @@ pub use ledger::{
 };
 pub use outbox::{Authorship, MAX_RECORDED_OBJECTS, MAX_UNRECORDED, Unrecorded};
 pub use packages::{
-    KEPT_PACKAGES, MAX_PACKAGES_BYTES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES_BYTES, MAX_UPLOAD_NS, MAX_UPLOADS,
-    PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Packages, PartKey, StoredPackage,
+    KEPT_PACKAGES, MAX_PACKAGES, MAX_PACKAGES_BYTES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES,
+    MAX_TENANT_PACKAGES_BYTES, MAX_UPLOAD_NS, MAX_UPLOADS, PACKAGE_PART_BYTES, PackageCommand, PackageFacts,
+    PackageKey, PackageReply, Packages, PartKey, StoredPackage,
 };
 pub use problem::{Problem, Rejected};
 pub use provost_types::Resources;

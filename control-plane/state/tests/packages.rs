@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use provost_control_state::{
-    Draft, Event, KEPT_PACKAGES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES_BYTES, MAX_UPLOAD_NS, MAX_UPLOADS,
-    PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Packages, Rejected, State,
-    StoredCommand, Transaction,
+    Draft, Event, KEPT_PACKAGES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES, MAX_TENANT_PACKAGES_BYTES,
+    MAX_UPLOAD_NS, MAX_UPLOADS, PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Packages,
+    Rejected, State, StoredCommand, Transaction,
 };
 use provost_types::{
     FileDigest, Kind, Metadata, Name, PluginSource, PluginSpec, PublisherKey, PublisherSpec, ResourceKey, Revision,
@@ -184,6 +184,25 @@ fn there_is_a_bound_and_what_is_over_it_says_so() {
     assert_eq!(world.begin(key(99), 1, 0), refused("PV-PACKAGE-FULL"));
     let other = PackageKey { tenant: name("umbra"), ..key(99) };
     assert_eq!(world.begin(other, 1, 0), Ok(PackageReply::Wants(0)), "another tenant has room");
+}
+
+#[test]
+fn packages_of_no_size_have_a_bound_too() {
+    let mut world = World::new();
+    assert_eq!(MAX_TENANT_PACKAGES, usize::from(u8::MAX) + 1);
+    for n in 0..=u8::MAX {
+        // Names of their own: none makes another go.
+        let facts = PackageFacts { name: name(&format!("p{n}")), ..facts(1) };
+        let begun = world.apply(PackageCommand::Begin { key: key(n), facts, time_ns: 0, by: "ana".into() });
+        assert_eq!(begun, Ok(PackageReply::Wants(0)), "{n}");
+        assert_eq!(world.part(&key(n), 0, 1), Ok(PackageReply::Stored), "{n}");
+    }
+    let mut digest = [0; 32];
+    digest[0] = 1;
+    let more = PackageKey { tenant: name("acme"), digest: FileDigest::from_bytes(digest) };
+    assert_eq!(world.begin(more.clone(), 1, 0), refused("PV-PACKAGE-FULL"));
+    assert_eq!(world.remove(&key(7)), Ok(PackageReply::Removed));
+    assert_eq!(world.begin(more, 1, 0), Ok(PackageReply::Wants(0)));
 }
 
 #[test]

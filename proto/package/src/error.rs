@@ -4,7 +4,7 @@ use provost_types::{FileDigest, Name};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PackageError {
     /// Not a package, or not in its one form.
-    #[error("this is no package: {0}")]
+    #[error("this is no package: {}", shown(.0))]
     Format(String),
     /// Larger than packages may be.
     #[error("a package of {bytes} bytes is larger than the {limit} that are allowed")]
@@ -69,4 +69,9 @@ impl PackageError {
             PackageError::Key(_) => "PV-PACKAGE-KEY",
         }
     }
+}
+
+/// Names in a file that is no package are anybody's: none of them steers a terminal.
+fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }

@@ -16,8 +16,12 @@ pub const DOCS: &str = "README.md";
 const FORMAT: u32 = 1;
 /// Bytes of a description.
 const MAX_DESCRIPTION_BYTES: usize = 4_096;
+/// Bytes of a version, with what follows `-` and `+`: the control plane keeps and lists it.
+const MAX_VERSION_BYTES: usize = 128;
 /// Entries of each list of wants.
 const MAX_WANTS: usize = 64;
+/// Bytes of a tool that is wanted: a plugin's name and a tool's.
+const MAX_TOOL_BYTES: usize = 256;
 /// Bytes of a part's name.
 const MAX_PART_NAME_BYTES: usize = 64;
 
@@ -110,6 +114,9 @@ impl Manifest {
         if self.description.len() > MAX_DESCRIPTION_BYTES {
             return wrong(format!("`description` is longer than {MAX_DESCRIPTION_BYTES} bytes"));
         }
+        if self.version.to_string().len() > MAX_VERSION_BYTES {
+            return wrong(format!("`version` is longer than {MAX_VERSION_BYTES} bytes"));
+        }
         if self.parts.is_empty() || self.parts.len() > MAX_PARTS {
             return wrong(format!("`parts` has {} entries; a package has 1 to {MAX_PARTS}", self.parts.len()));
         }
@@ -127,6 +134,10 @@ impl Manifest {
         let Wants { hosts, credentials, tools } = &self.wants;
         if [hosts.len(), credentials.len(), tools.len()].into_iter().any(|count| count > MAX_WANTS) {
             return wrong(format!("a list in `wants` has more than {MAX_WANTS} entries"));
+        }
+        // They are shown to who decides on them: no line of a terminal is theirs to write.
+        if tools.iter().any(|tool| tool.len() > MAX_TOOL_BYTES || tool.chars().any(char::is_control)) {
+            return wrong(format!("a tool of `wants.tools` is longer than {MAX_TOOL_BYTES} bytes, or no line of text"));
         }
         if let Some(cause) = hosts.iter().find_map(|host| host.parse::<HostPattern>().err()) {
             return wrong(format!("`wants.hosts`: {cause}"));

@@ -121,6 +121,10 @@ fn what_is_not_in_its_form_is_refused() {
         let error = Package::read(bytes.into()).expect_err(what);
         assert!(error.code() == "PV-PACKAGE-FORMAT" && error.to_string().contains(says), "{what}: {error}");
     }
+    // What the file says of itself is repeated without what steers a terminal.
+    let steering = serde_json::to_string(package(None).manifest()).unwrap().replacen('{', "{\"\\u001b[2K\":1,", 1);
+    let said = Package::read(archive(&[("manifest.json", steering.as_bytes())]).into()).unwrap_err().to_string();
+    assert!(said.contains("[2K") && !said.contains('\u{1b}'), "{said:?}");
     let large = Package::read(vec![0; MAX_PACKAGE_BYTES as usize + 1].into()).unwrap_err();
     assert_eq!(large.code(), "PV-PACKAGE-SIZE");
 }
@@ -143,6 +147,14 @@ fn names_and_lists_have_bounds() {
     }
     let many: Vec<_> = (0..33).map(|n| source(&format!("p{n}"))).collect();
     assert!(made(&many).unwrap_err().contains("1 to 32") && made(&many[..32]).is_ok());
+    let mut long = manifest();
+    long.version = format!("1.0.0+{}", "a".repeat(200)).parse().unwrap();
+    assert!(Package::make(long, &sources(), None).unwrap_err().to_string().contains("`version` is longer than 128"));
+    for tool in ["t".repeat(257), "crm.read\u{1b}[2K".to_owned()] {
+        let mut wants = manifest();
+        wants.wants.tools = [tool].into();
+        assert!(Package::make(wants, &sources(), None).unwrap_err().to_string().contains("wants.tools"));
+    }
     let mut wants = manifest();
     wants.wants.hosts = ["ex*mple.com".to_owned()].into();
     assert!(Package::make(wants, &sources(), None).unwrap_err().to_string().contains("wants.hosts"));

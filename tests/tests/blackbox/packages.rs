@@ -153,7 +153,7 @@ fn what_no_publisher_of_the_tenant_signed_is_refused_and_says_why() {
     let digest = good.digest();
     let yaml = format!(
         "apiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: text, tenant: acme }}\n\
-         spec:\n  source:\n    wasm: {{ package: '{digest}' }}\n"
+         spec:\n  source:\n    wasm: {{ package: '{digest}', tools: [crm.read] }}\n"
     );
     let document = put(dir.path(), "plugin.yaml", yaml.as_bytes());
     let (done, told) = run(&dev, &["apply", "-f", &document]);
@@ -170,6 +170,10 @@ fn what_no_publisher_of_the_tenant_signed_is_refused_and_says_why() {
     let (done, told) = run(&dev, &["plugin", "install", &second]);
     assert!(!done && told.contains("PV-PACKAGE-PUBLISHER"), "{told}");
     assert_eq!(said(&slug(&dev)), "any-node");
+    // What is taken from it is gone at once, and with it what ran: what would come after it has no trusted signature.
+    let less = put(dir.path(), "less.yaml", yaml.replace(", tools: [crm.read]", "").as_bytes());
+    well(&dev, &["apply", "-f", &less]);
+    until(|| slug(&dev).to_string().contains("PV-PACKAGE-PUBLISHER").then_some(()));
 }
 
 /// Over mutual TLS from voters that are other processes.

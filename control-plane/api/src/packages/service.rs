@@ -11,7 +11,7 @@ use provost_wire::packages::{self as wire, package_fetch_server::PackageFetch, p
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::InstallPlugin;
+use super::{InstallPlugin, check_scope};
 use crate::{Caller, ControlError, ControlNode, ErrorKind, Scope, service::caller};
 
 /// Packages that are received at a time: each is in memory until it is checked.
@@ -69,7 +69,10 @@ impl Packages for PackagesService {
         let (mut tenant, mut bytes) = (None, BytesMut::new());
         while let Some(wire::PutPackageRequest { tenant: named, chunk }) = messages.message().await? {
             if tenant.is_none() {
-                tenant = Some(tenant_of(&caller, &named)?);
+                let named = tenant_of(&caller, &named)?;
+                // Before anything of it is taken into memory.
+                check_scope(&caller, &named)?;
+                tenant = Some(named);
             }
             if (bytes.len() + chunk.len()) as u64 > MAX_PACKAGE_BYTES {
                 let text = format!("a package has at most {MAX_PACKAGE_BYTES} bytes");

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use provost_types::{Kind, Name, PluginSource, ResourceKey, Resources, Revision, Spec, WasmSource};
 
 use super::{
-    KEPT_PACKAGES, MAX_PACKAGES_BYTES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES_BYTES, MAX_UPLOAD_NS, MAX_UPLOADS,
-    PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Packages, StoredPackage,
+    KEPT_PACKAGES, MAX_PACKAGES, MAX_PACKAGES_BYTES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES,
+    MAX_TENANT_PACKAGES_BYTES, MAX_UPLOAD_NS, MAX_UPLOADS, PACKAGE_PART_BYTES, PackageCommand, PackageFacts,
+    PackageKey, PackageReply, Packages, StoredPackage,
 };
 use crate::{Problem, Rejected, State};
 
@@ -164,6 +165,17 @@ impl Packages {
     }
 
     fn check_room(&self, tenant: &Name, bytes: u64) -> Result<(), Rejected> {
+        let hint = "`provost plugin packages` lists them; `provost plugin remove DIGEST` makes room";
+        let of_tenant = self.all.keys().filter(|&key| key.tenant == *tenant).count();
+        for (whose, taken, limit) in [
+            (format!("tenant {tenant}"), of_tenant, MAX_TENANT_PACKAGES),
+            ("the cluster".to_owned(), self.all.len(), MAX_PACKAGES),
+        ] {
+            if taken >= limit {
+                let text = format!("{whose} has {taken} packages, and may have {limit}");
+                return rejected(Problem::of_transaction("PV-PACKAGE-FULL", text).hint(hint));
+            }
+        }
         let sum = |own: &dyn Fn(&PackageKey) -> bool| -> u64 {
             self.all.iter().filter(|&(key, _)| own(key)).map(|(_, package)| package.facts.bytes).sum()
         };
@@ -174,7 +186,6 @@ impl Packages {
         ] {
             if taken.saturating_add(bytes) > limit {
                 let text = format!("the packages of {whose} have {taken} bytes, and {bytes} more are over {limit}");
-                let hint = "`provost plugin packages` lists them; `provost plugin remove DIGEST` makes room";
                 return rejected(Problem::of_transaction("PV-PACKAGE-FULL", text).hint(hint));
             }
         }

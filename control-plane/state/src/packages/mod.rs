@@ -28,6 +28,10 @@ pub const MAX_STORED_PACKAGE_BYTES: u64 = 64 << 20;
 pub const MAX_PACKAGES_BYTES: u64 = 512 << 20;
 /// Bytes of all packages of a tenant, so that one leaves room for others.
 pub const MAX_TENANT_PACKAGES_BYTES: u64 = 256 << 20;
+/// All packages of a cluster, with those on their way: what is known of them is written with each that comes.
+pub const MAX_PACKAGES: usize = 1_024;
+/// All packages of a tenant.
+pub const MAX_TENANT_PACKAGES: usize = 256;
 /// Packages on their way at a time; the oldest makes room.
 pub const MAX_UPLOADS: usize = 4;
 /// An upload that has not ended after so long is forgotten when the next one begins.

@@ -1,7 +1,7 @@
 //! Plugins that are WebAssembly components, as a source of tools.
 //!
 //! Purpose: between a plugin's document and the engine that runs it. A [`Component`] is made ready (read, checked,
-//! compiled, asked for its tools) beside the calls; until then what it replaces serves.
+//! compiled, asked for its tools) beside the calls; until then what it replaces serves, if that has no more than it.
 //! Invariants: nothing is run but what the document names by its hash, and a package only if a publisher that the tenant
 //! trusts signed it; a request of a guest goes where the document lets it, with credentials that the guest never sees; a
 //! guest calls other tools by [`crate::OtherTools`] alone.
@@ -12,6 +12,7 @@ mod call;
 mod door;
 mod engine;
 mod files;
+mod given;
 mod origin;
 mod store;
 
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 
 pub(crate) use door::{Credential, Door};
 pub(crate) use engine::Engines;
+use given::Given;
 use origin::Missing;
 pub(crate) use origin::{Origin, PackageOrigin, Publishers};
 pub(crate) use store::Store;
@@ -109,6 +111,7 @@ pub(crate) struct Component {
     door: Option<Door>,
     /// The tools that its guest may call.
     granted: Arc<BTreeSet<String>>,
+    given: Given,
     store: Arc<Store>,
     standing: watch::Sender<Standing>,
 }
@@ -150,6 +153,7 @@ impl Component {
             plugin: OnceLock::new(),
             door,
             granted: Arc::new(spec.tools.clone()),
+            given: Given::by(spec),
             store,
             standing: watch::Sender::new(Standing::Coming),
         });
@@ -165,6 +169,11 @@ impl Component {
     /// Whether its guest may call any other tool.
     pub(crate) fn calls_others(&self) -> bool {
         !self.granted.is_empty()
+    }
+
+    /// Whether all that it may reach is given to the other too.
+    pub(crate) fn has_no_more_than(&self, other: &Self) -> bool {
+        self.given.is_within(&other.given)
     }
 
     /// What its guest keeps.

@@ -81,9 +81,12 @@ impl Plugin {
 
     /// `before` serves until the component is ready.
     pub(crate) fn component(id: Identity, component: Arc<Component>, before: Option<&Arc<Plugin>>) -> Self {
-        let plugin = Self::new(id, Source::Component(component));
         // One that is not ready itself never served.
         let before = before.and_then(|before| before.stand_in().or_else(|| before.serves().then(|| before.clone())));
+        // The component may never be ready: what is taken from it now must not stay with the one before.
+        let has_more = |before: &Arc<Plugin>| before.as_component().is_some_and(|c| !c.has_no_more_than(&component));
+        let before = before.filter(|before| !has_more(before));
+        let plugin = Self::new(id, Source::Component(component));
         plugin.before.store(before);
         plugin
     }
