@@ -61,11 +61,14 @@ pub(super) fn run(mut plan: Plan, program: &OsStr, args: &[OsString]) -> u8 {
 /// types there. And the working directory by its whole path: what is within has no other view of it.
 fn begin(plan: &mut Plan) -> io::Result<()> {
     setsid()?;
-    if let Some(cwd) = &plan.cwd {
-        let whole = std::path::absolute(cwd)?.into_os_string().into_string();
-        plan.cwd = Some(whole.map_err(|path| io::Error::other(format!("`cwd` is {}, not UTF-8", path.display())))?);
-    }
+    plan.cwd = plan.cwd.as_deref().map(whole).transpose()?;
     Ok(())
+}
+
+/// The whole path of a folder.
+fn whole(folder: &str) -> io::Result<String> {
+    let whole = std::path::absolute(folder)?.into_os_string().into_string();
+    whole.map_err(|path| io::Error::other(format!("`cwd` is {}, which is not UTF-8", path.display())))
 }
 
 /// Says by its exit status whether there may be a user namespace: half-way in one there is no way back.
