@@ -97,3 +97,14 @@ async fn a_working_directory_may_be_said_from_where_the_node_runs() {
     let (_, message, _) = ended(spec).await;
     assert!(message.contains(expect.to_str().unwrap()), "{message}");
 }
+
+#[tokio::test]
+async fn there_are_walls_wherever_a_user_may_have_namespaces() {
+    let is_permitted = Command::new("unshare").args(["--user", "--pid", "--net", "--mount", "--fork", "true"]).status();
+    if !is_permitted.is_ok_and(|status| status.success()) {
+        return eprintln!("SKIPPED: this machine permits no namespaces");
+    }
+    let (_, message, walls) = ended(isolated("sh", &["-c", "exit 1"], as_permitted())).await;
+    let walls = walls.unwrap();
+    assert!(walls.stands(Wall::Network) && walls.stands(Wall::User), "{message}: {walls:?}");
+}

@@ -113,8 +113,7 @@ fn enter(plan: &mut Plan) -> io::Result<()> {
 }
 
 fn as_user(plan: &Plan) -> io::Result<()> {
-    user::unshare(flags(plan) | UnshareFlags::NEWUSER)?;
-    user::map_self()?;
+    user::unshare_with_users(flags(plan))?;
     user::keep_rights()
 }
 
@@ -140,4 +139,17 @@ fn keep_only_stdio() {
         let _ = fcntl_setfd(borrowed, FdFlags::CLOEXEC);
     }
     drop(folder);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_working_directory_is_a_whole_path() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(whole("a").unwrap(), here.join("a").to_str().unwrap());
+        assert_eq!(whole("/a").unwrap(), "/a");
+    }
 }
