@@ -81,8 +81,9 @@ async fn the_terminal_of_the_node_is_not_its_own() {
     let own = getsid(None).unwrap();
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let is_marked = |path: &Path| fs::read_to_string(path.join("cmdline")).is_ok_and(|line| line.contains(&marker));
-    let pids =
-        entries.filter(|entry| is_marked(&entry.path())).filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = entries
+        .filter(|entry| is_marked(&entry.path()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let sessions: Vec<Pid> = pids.filter_map(|pid| getsid(Some(Pid::from_raw(pid)?)).ok()).collect();
     assert!(!sessions.is_empty() && !sessions.contains(&own), "{own:?} {sessions:?}");
 }

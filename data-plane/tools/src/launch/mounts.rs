@@ -116,7 +116,8 @@ pub(super) fn make(plan: &Plan, named: &[PathBuf], as_nobody: bool) -> Result<Ma
 /// For a process that stays root, though without rights: whoever is root may write to the kernel's settings (one names
 /// a program that the kernel runs as root) and open devices for owning the files.
 pub(super) fn close_to_owner() -> Result<(), String> {
-    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // The devices are mounts of their own.
+    let sealed = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     let devices = Path::new(DEVICES);
     let paths = PLAIN_DEVICES.iter().map(|name| devices.join(name)).filter(|path| path.exists());
     let plain = paths.map(|path| held(&path).map(|file| (file, path))).collect::<Result<Vec<_>, String>>()?;
@@ -132,8 +133,8 @@ pub(super) fn close_to_owner() -> Result<(), String> {
         fs::create_dir(path).map_err(|cause| format!("{path}: {cause}"))?;
         hide(&[(PathBuf::from(path), *how)])?;
     }
-    on(devices, mount_remount(devices, MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID, ""))?;
-    on(Path::new(PROC), mount_remount(PROC, flags, ""))
+    on(devices, mount_remount(devices, sealed, ""))?;
+    on(Path::new(PROC), mount_remount(PROC, sealed | MountFlags::NOEXEC, ""))
 }
 
 /// Holds what lies at a path without opening it: a pipe would wait for its other end, and a socket cannot be opened.
