@@ -80,6 +80,21 @@ pub fn toolbox_with(limits: Limits, siblings: Option<Arc<dyn Siblings>>, launche
     })
 }
 
+/// One that can build walls, and keeps files that nobody within sees.
+#[cfg(target_os = "linux")]
+pub fn toolbox_walled(data_dir: &Path, launcher: PathBuf) -> Arc<Toolbox> {
+    Toolbox::new(ToolboxDeps {
+        siblings: None,
+        connections: None,
+        packages: None,
+        launcher: Some(launcher),
+        secrets: Arc::new(Secrets),
+        inference: Arc::new(NoModels),
+        data_dir: data_dir.to_owned(),
+        limits: Limits::default(),
+    })
+}
+
 /// One that keeps files, with models.
 pub fn toolbox_in(data_dir: &Path, inference: Arc<dyn Inference>, limits: Limits) -> Arc<Toolbox> {
     Toolbox::new(ToolboxDeps {

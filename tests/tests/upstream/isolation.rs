@@ -20,12 +20,12 @@ use serde_json::json;
 
 use crate::bench::*;
 
-const FIXTURE: &str = env!("CARGO_BIN_EXE_everything-rmcp");
+pub(crate) const FIXTURE: &str = env!("CARGO_BIN_EXE_everything-rmcp");
 /// More than any script starts.
 const MANY: u32 = 2_000;
 
 /// The program whose launcher is tested: it is built beside the tests.
-fn provost() -> PathBuf {
+pub(crate) fn provost() -> PathBuf {
     let mut folder = std::env::current_exe().unwrap();
     folder.pop();
     if folder.ends_with("deps") {
@@ -36,7 +36,7 @@ fn provost() -> PathBuf {
     program
 }
 
-fn isolated(command: &str, args: &[&str], isolation: IsolationSpec) -> PluginSpec {
+pub(crate) fn isolated(command: &str, args: &[&str], isolation: IsolationSpec) -> PluginSpec {
     let mut spec = stdio_spec(command, args, Era::Legacy);
     if let PluginSource::McpStdio(stdio) = &mut spec.source {
         stdio.isolation = Some(Box::new(isolation));
@@ -44,7 +44,7 @@ fn isolated(command: &str, args: &[&str], isolation: IsolationSpec) -> PluginSpe
     spec
 }
 
-fn running(spec: PluginSpec, launcher: Option<PathBuf>) -> (Arc<Toolbox>, Arc<Plugin>) {
+pub(crate) fn running(spec: PluginSpec, launcher: Option<PathBuf>) -> (Arc<Toolbox>, Arc<Plugin>) {
     let toolbox = toolbox_with(Limits::default(), None, launcher);
     toolbox.reconcile(&snapshot(&[("up", spec)]));
     let plugin = toolbox.plugin(&name("acme"), "up").unwrap();
@@ -52,24 +52,24 @@ fn running(spec: PluginSpec, launcher: Option<PathBuf>) -> (Arc<Toolbox>, Arc<Pl
 }
 
 /// How a plugin's process ended: code, message, what stood around it.
-async fn ended(spec: PluginSpec) -> (String, String, Option<Walls>) {
+pub(crate) async fn ended(spec: PluginSpec) -> (String, String, Option<Walls>) {
     let (_toolbox, plugin) = running(spec, Some(provost()));
     let done = call(&plugin, "t", json!({})).await;
     let Reply::Error(error) = &done.reply else { panic!("{done:?}") };
     (pv_code(&done), error.message.clone(), plugin.walls())
 }
 
-async fn said(script: &str, isolation: IsolationSpec) -> String {
+pub(crate) async fn said(script: &str, isolation: IsolationSpec) -> String {
     ended(isolated("sh", &["-c", &format!("{script}\nexit 1")], isolation)).await.1
 }
 
 /// As far as the machine lets.
-fn as_permitted() -> IsolationSpec {
+pub(crate) fn as_permitted() -> IsolationSpec {
     IsolationSpec { required: Some(false), ..IsolationSpec::default() }
 }
 
 /// Whether this machine permits a wall. Where it does not, a plugin that demands all is refused.
-async fn permits(wall: Wall) -> bool {
+pub(crate) async fn permits(wall: Wall) -> bool {
     let walls =
         ended(isolated("sh", &["-c", "exit 1"], as_permitted())).await.2.expect("the launcher tells what stands");
     if walls.stands(wall) {

@@ -11,6 +11,8 @@ mod eras;
 mod grpc;
 #[cfg(target_os = "linux")]
 mod isolation;
+#[cfg(target_os = "linux")]
+mod isolation_escapes;
 mod listening;
 mod lists;
 mod npm_everything;

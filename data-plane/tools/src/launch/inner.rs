@@ -110,6 +110,8 @@ fn prepare(plan: &Plan, named: &Named) -> Result<House, String> {
         let _ = set_child_subreaper(Some(Pid::INIT));
     } else {
         let made = mounts::make(plan, &named.seen, as_root)?;
+        // The folder that the node runs in is the old view: ways that begin there pass by what hides it.
+        std::env::set_current_dir("/").map_err(|cause| format!("/: {cause}"))?;
         has_own_files = made.files.is_ok();
         if let Err(cause) = made.files {
             if isolation.network == IsolatedNetwork::None {
@@ -136,6 +138,12 @@ fn prepare(plan: &Plan, named: &Named) -> Result<House, String> {
     if is_counted {
         // None within: each would be a way to parts of the kernel that it needs not. Older kernels know no bound.
         let _ = fs::write(USER_NAMESPACES, "0");
+    }
+    if plan.space != Space::None
+        && geteuid().is_root()
+        && let Err(cause) = mounts::close_to_owner()
+    {
+        walls.missing.insert(Wall::Files, format!("what root owns is open to it: {cause}"));
     }
     if let Err(cause) = user::bound(isolation, is_counted) {
         walls.missing.insert(Wall::Limits, cause.to_string());

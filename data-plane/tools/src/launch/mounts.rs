@@ -7,10 +7,10 @@ use std::{
     ffi::{CStr, OsString},
     fs::{self, File, Permissions},
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             ffi::OsStringExt,
-            fs::{MetadataExt, PermissionsExt},
+            fs::{MetadataExt, PermissionsExt, symlink},
         },
     },
     path::{Path, PathBuf},
@@ -18,6 +18,7 @@ use std::{
 
 use provost_types::IsolatedNetwork;
 use rustix::{
+    fs::{Mode, OFlags, open},
     io::Errno,
     mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_remount},
 };
@@ -36,6 +37,17 @@ const SOCKETS: &str = "/run";
 const AT_THE_TOP: usize = 2;
 /// The new process tree.
 const PROC: &str = "/proc";
+/// Devices, and nothing else of them for a process that stays root: its owner may open a disk without any right.
+const DEVICES: &str = "/dev";
+/// Those that programs need.
+const PLAIN_DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// What else they expect among them.
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
 /// Execution by others: of a folder, that they may pass.
 const PASS: u32 = 0o001;
 
@@ -44,7 +56,7 @@ struct Kept {
     path: PathBuf,
     is_folder: bool,
     /// Keeps it open until it is bound.
-    file: File,
+    file: OwnedFd,
 }
 
 /// What became of it.
@@ -74,10 +86,22 @@ pub(super) fn make(plan: &Plan, named: &[PathBuf], as_nobody: bool) -> Result<Ma
         if hidden.iter().any(|(folder, _)| *folder == path) {
             continue;
         }
-        let file = File::open(&path).map_err(|cause| format!("{} cannot be opened: {cause}", path.display()))?;
+        let file = held(&path)?;
         kept.push(Kept { is_folder: path.is_dir(), path, file });
     }
-    let files = hide(&hidden).and_then(|()| kept.iter().try_for_each(|kept| bind(kept, &hidden)));
+    // What is bound into a hidden folder may bring a folder of the node's along: it is hidden again.
+    let is_again = |path: &PathBuf| hidden.iter().any(|(folder, _)| path.starts_with(folder) && path != folder);
+    let again: Vec<PathBuf> = real(&plan.hidden).filter(is_again).collect();
+    let (late, early): (Vec<&Kept>, Vec<&Kept>) =
+        kept.iter().partition(|kept| again.iter().any(|folder| kept.path.starts_with(folder)));
+    let files = hide(&hidden).and_then(|()| early.iter().try_for_each(|kept| bind(kept, &hidden)));
+    let files = files.and_then(|()| {
+        let brought: Vec<_> = again.iter().filter(|path| path.is_dir()).map(|path| (path.clone(), HIDING)).collect();
+        hide(&brought)?;
+        // Not the whole of it here either.
+        let mut late = late.iter().filter(|kept| !again.contains(&kept.path));
+        late.try_for_each(|kept| bind(kept, &hidden))
+    });
     let files = files.and_then(|()| {
         // What lies in a hidden folder was bound already.
         let mut rest = writable.iter().filter(|path| !kept.iter().any(|kept| kept.path == **path));
@@ -87,6 +111,41 @@ pub(super) fn make(plan: &Plan, named: &[PathBuf], as_nobody: bool) -> Result<Ma
     let processes = on(Path::new(PROC), mount("proc", PROC, "proc", flags, None::<&CStr>));
     let files = files.and_then(|()| seal(&writable));
     Ok(Made { files, processes })
+}
+
+/// For a process that stays root, though without rights: whoever is root may write to the kernel's settings (one names
+/// a program that the kernel runs as root) and open devices for owning the files.
+pub(super) fn close_to_owner() -> Result<(), String> {
+    // The devices are mounts of their own.
+    let sealed = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let devices = Path::new(DEVICES);
+    let paths = PLAIN_DEVICES.iter().map(|name| devices.join(name)).filter(|path| path.exists());
+    let plain = paths.map(|path| held(&path).map(|file| (file, path))).collect::<Result<Vec<_>, String>>()?;
+    hide(&[(devices.to_owned(), HIDING)])?;
+    for (file, path) in &plain {
+        put(file, path)?;
+    }
+    for (name, to) in DEVICE_LINKS {
+        let link = devices.join(name);
+        symlink(to, &link).map_err(|cause| format!("{}: {cause}", link.display()))?;
+    }
+    for (path, how) in OWN_FOLDERS.iter().filter(|(path, _)| Path::new(path).starts_with(devices)) {
+        fs::create_dir(path).map_err(|cause| format!("{path}: {cause}"))?;
+        hide(&[(PathBuf::from(path), *how)])?;
+    }
+    on(devices, mount_remount(devices, sealed, ""))?;
+    on(Path::new(PROC), mount_remount(PROC, sealed | MountFlags::NOEXEC, ""))
+}
+
+/// Holds what lies at a path without opening it: a pipe would wait for its other end, and a socket cannot be opened.
+fn held(path: &Path) -> Result<OwnedFd, String> {
+    open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|cause| format!("{} cannot be opened: {cause}", path.display()))
+}
+
+/// Those that there are, as they really are.
+fn real(paths: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    paths.iter().filter_map(|path| fs::canonicalize(path).ok())
 }
 
 fn existing<'a>(field: &str, paths: impl IntoIterator<Item = &'a String>) -> Result<Vec<PathBuf>, String> {
@@ -150,11 +209,20 @@ fn bind(kept: &Kept, hidden: &[(PathBuf, &'static CStr)]) -> Result<(), String> 
                 .map_err(|cause| format!("{}: {cause}", way.display()))?;
         }
     }
-    if !kept.is_folder {
-        File::create(&kept.path).map_err(|cause| format!("{}: {cause}", kept.path.display()))?;
+    if kept.is_folder {
+        return bind_to(&kept.file, &kept.path);
     }
-    let open = format!("/proc/self/fd/{}", kept.file.as_raw_fd());
-    on(&kept.path, mount_bind_recursive(open, &kept.path))
+    put(&kept.file, &kept.path)
+}
+
+/// Binds what is held to a file that is made for it.
+fn put(file: &OwnedFd, path: &Path) -> Result<(), String> {
+    File::create(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    bind_to(file, path)
+}
+
+fn bind_to(file: &OwnedFd, path: &Path) -> Result<(), String> {
+    on(path, mount_bind_recursive(format!("/proc/self/fd/{}", file.as_raw_fd()), path))
 }
 
 /// Makes every mount read-only but for its own folders and those that it may write to.

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs,
+    fs::{self, File},
+    io::Read,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
@@ -15,6 +16,9 @@ const OF_PROGRAMS: [&str; 3] = ["bin", "sbin", "shims"];
 const READ: u32 = 0o004;
 /// Others may run this file, or pass this folder.
 const PASS: u32 = 0o001;
+
+/// What the kernel reads of a script to find its interpreter.
+const FIRST_LINE: u64 = 256;
 
 /// See the module.
 pub(super) struct Named {
@@ -29,6 +33,7 @@ impl Named {
     /// folder that nobody is to see is not seen for being named.
     pub(super) fn of(plan: &Plan, program: &Path, args: &[OsString]) -> Self {
         let mut needed: Vec<PathBuf> = vec![program.to_owned()];
+        needed.extend(interpreter(program));
         needed.extend(args.iter().filter_map(|arg| path_in(arg)));
         needed.extend(plan.cwd.iter().map(PathBuf::from));
         let real: Vec<PathBuf> = needed.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
@@ -51,6 +56,17 @@ impl Named {
     pub(super) fn closed_to_nobody(&self) -> Option<&Path> {
         self.needed.iter().find(|path| !is_open(path)).map(PathBuf::as_path)
     }
+}
+
+/// The program that runs a script: commands of Python's environments are scripts.
+fn interpreter(program: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    if fs::metadata(program).ok()?.is_file() {
+        File::open(program).ok()?.take(FIRST_LINE).read_to_end(&mut start).ok()?;
+    }
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let word = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(word))).filter(|path| path.is_absolute())
 }
 
 /// The path in an argument, if there is something at it.
@@ -120,6 +136,24 @@ mod tests {
             "{:?}",
             named.seen
         );
+    }
+
+    #[test]
+    fn the_interpreter_of_a_script_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (script, python) = (dir.path().join("server"), dir.path().join("venv/bin/python"));
+        fs::create_dir_all(python.parent().unwrap()).unwrap();
+        fs::write(&python, "").unwrap();
+        for (line, is_seen) in [
+            (format!("#!{}\nimport os\n", python.display()), true),
+            (format!("#! {} -I", python.display()), true),
+            (format!("# {}\n", python.display()), false),
+            ("#!python\n".to_owned(), false),
+        ] {
+            fs::write(&script, &line).unwrap();
+            let seen = Named::of(&plan(&[]), &script, &[]).seen;
+            assert_eq!(seen.contains(&dir.path().join("venv")), is_seen, "{line}: {seen:?}");
+        }
     }
 
     #[test]

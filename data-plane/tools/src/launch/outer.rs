@@ -14,7 +14,7 @@ use std::{
 use provost_types::IsolatedNetwork;
 use rustix::{
     io::{FdFlags, fcntl_setfd},
-    process::geteuid,
+    process::{geteuid, setsid},
     thread::UnshareFlags,
 };
 
@@ -35,7 +35,7 @@ const BY_SIGNAL: i32 = 128;
 /// Builds what the plan says, and ends when all of it has.
 pub(super) fn run(mut plan: Plan, program: &OsStr, args: &[OsString]) -> u8 {
     keep_only_stdio();
-    let entered = enter(&mut plan).and_then(|()| {
+    let entered = begin(&mut plan).and_then(|()| enter(&mut plan)).and_then(|()| {
         if plan.space == Space::None {
             return Ok(inner::run(&plan, program, args));
         }
@@ -55,6 +55,20 @@ pub(super) fn run(mut plan: Plan, program: &OsStr, args: &[OsString]) -> u8 {
         life::say(&plan, &Note::NotRun(format!("its launcher failed: {cause}")));
         FAULT
     })
+}
+
+/// A session of its own, which is a group of its own too: who has the node's terminal can write into what the operator
+/// types there. And the working directory by its whole path: what is within has no other view of it.
+fn begin(plan: &mut Plan) -> io::Result<()> {
+    setsid()?;
+    plan.cwd = plan.cwd.as_deref().map(whole).transpose()?;
+    Ok(())
+}
+
+/// The whole path of a folder.
+fn whole(folder: &str) -> io::Result<String> {
+    let whole = std::path::absolute(folder)?.into_os_string().into_string();
+    whole.map_err(|path| io::Error::other(format!("`cwd` is {}, which is not UTF-8", path.display())))
 }
 
 /// Says by its exit status whether there may be a user namespace: half-way in one there is no way back.
@@ -99,8 +113,7 @@ fn enter(plan: &mut Plan) -> io::Result<()> {
 }
 
 fn as_user(plan: &Plan) -> io::Result<()> {
-    user::unshare(flags(plan) | UnshareFlags::NEWUSER)?;
-    user::map_self()?;
+    user::unshare_with_users(flags(plan))?;
     user::keep_rights()
 }
 
@@ -126,4 +139,17 @@ fn keep_only_stdio() {
         let _ = fcntl_setfd(borrowed, FdFlags::CLOEXEC);
     }
     drop(folder);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_working_directory_is_a_whole_path() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(whole("a").unwrap(), here.join("a").to_str().unwrap());
+        assert_eq!(whole("/a").unwrap(), "/a");
+    }
 }

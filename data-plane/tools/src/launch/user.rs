@@ -33,9 +33,17 @@ pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
-/// Maps this user, and nobody else, into the user namespace that was just entered.
-pub(super) fn map_self() -> io::Result<()> {
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+/// Leaves namespaces behind, that of users among them: this user, and nobody else, is mapped into the new one.
+pub(super) fn unshare_with_users(flags: UnshareFlags) -> io::Result<()> {
+    // Before it is mapped, everybody within is the user that stands for those who are not.
+    let (user, group) = (geteuid(), getegid());
+    unshare(flags | UnshareFlags::NEWUSER)?;
+    map(user, group)
+}
+
+/// Maps one user into the user namespace that was just entered.
+fn map(user: Uid, group: Gid) -> io::Result<()> {
+    let (user, group) = (user.as_raw(), group.as_raw());
     if let Err(cause) = fs::write("/proc/self/setgroups", "deny")
         && cause.kind() != io::ErrorKind::NotFound
     {
@@ -64,7 +72,7 @@ pub(super) fn become_nobody() -> io::Result<bool> {
     // Who changed its user owns no file in its own /proc until it says so.
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     match unshare(UnshareFlags::NEWUSER) {
-        Ok(()) => map_self().map(|()| true),
+        Ok(()) => map(user, group).map(|()| true),
         Err(_) => Ok(false),
     }
 }

@@ -90,7 +90,11 @@ impl StdioProcess {
             Some((command, nonce)) => (command, target.walled.clone().map(|walled| (walled, nonce))),
             None => (plain(target), None),
         };
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        if told.is_none() {
+            // A launcher begins a session, and so a group, which the leader of a group cannot.
+            command.process_group(0);
+        }
         let failed = |cause: String| UpstreamError::NotRunning(format!("`{}`: {cause}", target.command));
         let mut child = command.spawn().map_err(|cause| failed(cause.to_string()))?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
