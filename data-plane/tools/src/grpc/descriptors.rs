@@ -81,7 +81,9 @@ impl Files {
         }
         let imports: BTreeSet<String> = head.imports.into_iter().collect();
         if imports.len() > MAX_FILES {
-            return Err(UpstreamError::Garbage(format!("a file of its descriptors imports more than {MAX_FILES} others")));
+            return Err(UpstreamError::Garbage(format!(
+                "a file of its descriptors imports more than {MAX_FILES} others"
+            )));
         }
         self.by_name.insert(head.name, File { imports, bytes });
         Ok(())
