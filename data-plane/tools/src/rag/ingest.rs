@@ -69,7 +69,7 @@ pub(super) async fn pass(rag: &Arc<Rag>) {
 
 async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
     let store = rag.store().await?;
-    let Listing { found, left_out } = list(rag).await?;
+    let Listing { found, left_out, .. } = list(rag).await?;
     for reason in left_out.iter().filter(|reason| !rag.standing.lock().left_out.contains(*reason)) {
         let (plugin, tenant) = (&rag.name, &rag.tenant);
         tracing::warn!(%plugin, %tenant, reason = %reason.escape_debug(), "a file is no document");
