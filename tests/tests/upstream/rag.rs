@@ -30,6 +30,8 @@ static NULL: Value = Value::Null;
 const DIMENSIONS: usize = 64;
 /// Words that the fake reads at most.
 const MAX_WORDS: usize = 40;
+/// What it takes in no text, however short.
+const REFUSED: char = '\u{2620}';
 
 #[derive(Default)]
 struct Words {
@@ -75,7 +77,8 @@ impl Inference for Words {
             if is_busy {
                 return Err(refused(InferenceErrorKind::Busy));
             }
-            if request.inputs.iter().any(|text| text.split_whitespace().count() > MAX_WORDS) {
+            let is_refused = |text: &String| text.split_whitespace().count() > MAX_WORDS || text.contains(REFUSED);
+            if request.inputs.iter().any(is_refused) {
                 return Err(refused(InferenceErrorKind::InvalidRequest));
             }
             self.embedded.fetch_add(request.inputs.len(), Ordering::Relaxed);
@@ -331,11 +334,16 @@ async fn what_cannot_be_read_says_why_and_stops_nothing() {
     node.write("acme", "b.pdf", "no such format");
     node.write("acme", "c.md", b"\xff\xfe broken");
     node.write("acme", "d.txt", b"zero\0byte");
+    node.write("acme", "e.md", format!("The model does not take {REFUSED} this."));
+    let large = fs::File::create(node.folder("acme").join("f.txt")).unwrap();
+    large.set_len((32 << 20) + 1).unwrap();
     node.write("acme", "z.md", TRAVEL);
     std::os::unix::fs::symlink("/etc/hostname", node.folder("acme").join("link.md")).unwrap();
     let (_toolbox, plugin) = node.plugin();
     let listed = settled(&plugin, |_| true).await;
-    for (document, why) in [("b.pdf", "PDF"), ("c.md", "UTF-8"), ("d.txt", "NUL")] {
+    for (document, why) in
+        [("b.pdf", "PDF"), ("c.md", "UTF-8"), ("d.txt", "NUL"), ("e.md", "piece"), ("f.txt", "bytes")]
+    {
         let state = state(&listed, document);
         assert_eq!(state["state"], "failed", "{state}");
         assert!(state["reason"].as_str().unwrap().contains(why), "{state}");

@@ -40,7 +40,8 @@ struct Head {
 }
 
 struct File {
-    imports: Vec<String>,
+    /// Each once: how often one is named would be work in every round.
+    imports: BTreeSet<String>,
     bytes: Bytes,
 }
 
@@ -78,7 +79,13 @@ impl Files {
         if self.bytes > MAX_BYTES || self.by_name.len() >= MAX_FILES {
             return Err(UpstreamError::TooLarge(MAX_BYTES));
         }
-        self.by_name.insert(head.name, File { imports: head.imports, bytes });
+        let imports: BTreeSet<String> = head.imports.into_iter().collect();
+        if imports.len() > MAX_FILES {
+            return Err(UpstreamError::Garbage(format!(
+                "a file of its descriptors imports more than {MAX_FILES} others"
+            )));
+        }
+        self.by_name.insert(head.name, File { imports, bytes });
         Ok(())
     }
 
@@ -242,6 +249,10 @@ mod tests {
         for text in ["", "???", "AAAA", &BASE64_STANDARD.encode(b"no set at all")] {
             assert!(Files::of_base64(text).is_err(), "{text}");
         }
+        let names: Vec<String> = (0..=MAX_FILES).map(|n| format!("{n}.proto")).collect();
+        let many: Vec<&str> = names.iter().map(String::as_str).collect();
+        let many = FileDescriptorSet { file: vec![file("a.proto", &many, "A")] };
+        assert!(Files::of_base64(&BASE64_STANDARD.encode(many.encode_to_vec())).is_err());
         let large = FileDescriptorSet { file: vec![file("a.proto", &[], &"x".repeat(MAX_BYTES))] };
         assert!(Files::of_base64(&BASE64_STANDARD.encode(large.encode_to_vec())).is_err());
     }

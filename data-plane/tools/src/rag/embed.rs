@@ -17,6 +17,21 @@ const MAX_HALVINGS: usize = 6;
 /// Pause before a busy model is asked again, if it does not say how long.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Why texts of the index have no vectors.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The model takes one of them in no way.
+    Text(String),
+    /// It makes none now.
+    Model(RagError),
+}
+
+impl From<RagError> for Failed {
+    fn from(cause: RagError) -> Self {
+        Self::Model(cause)
+    }
+}
+
 /// The model of this name, if it makes vectors.
 pub(super) fn model(inference: &dyn Inference, name: &str) -> Result<ModelInfo, RagError> {
     let found = inference.models().into_iter().find(|model| model.name == name);
@@ -49,9 +64,9 @@ pub(super) async fn texts(
     model: &ModelInfo,
     texts: &[String],
     stop: &CancellationToken,
-) -> Result<Vec<Vec<f32>>, RagError> {
+) -> Result<Vec<Vec<f32>>, Failed> {
     match patiently(inference, model, texts, stop).await {
-        Ok(vectors) => checked(vectors, texts.len(), model),
+        Ok(vectors) => Ok(checked(vectors, texts.len(), model)?),
         Err(cause) if cause.kind == InferenceErrorKind::InvalidRequest => {
             // One of them is too long; which one is not said.
             let mut vectors = Vec::with_capacity(texts.len());
@@ -60,7 +75,7 @@ pub(super) async fn texts(
             }
             Ok(vectors)
         }
-        Err(cause) => Err(failed(&cause)),
+        Err(cause) => Err(failed(&cause).into()),
     }
 }
 
@@ -70,7 +85,7 @@ async fn long(
     model: &ModelInfo,
     text: &str,
     stop: &CancellationToken,
-) -> Result<Vec<f32>, RagError> {
+) -> Result<Vec<f32>, Failed> {
     let mut parts = vec![text.to_owned()];
     for _ in 0..=MAX_HALVINGS {
         match patiently(inference, model, &parts, stop).await {
@@ -78,10 +93,10 @@ async fn long(
             Err(cause) if cause.kind == InferenceErrorKind::InvalidRequest => {
                 parts = parts.iter().flat_map(|part| halves(part)).map(str::to_owned).collect();
             }
-            Err(cause) => return Err(failed(&cause)),
+            Err(cause) => return Err(failed(&cause).into()),
         }
     }
-    Err(RagError::Model(format!("`{}` takes no text of this size", model.name)))
+    Err(Failed::Text(format!("`{}` does not take a piece of it, however short", model.name)))
 }
 
 /// Asks again while the model is busy.

@@ -23,8 +23,10 @@ pub(super) const CORPORA: &str = "corpora";
 pub(super) const MAX_DOCUMENTS: usize = 20_000;
 /// Folders inside of each other.
 const MAX_DEPTH: usize = 16;
-/// Entries of one folder.
+/// Entries of all folders, documents or not.
 const MAX_ENTRIES: usize = 100_000;
+/// What was not looked at that is named one by one.
+const MAX_LEFT_OUT: usize = 100;
 
 /// A folder of one tenant.
 #[derive(Clone)]
@@ -48,8 +50,18 @@ pub(super) struct Found {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) found: Vec<Found>,
-    /// What was not looked at, and why.
+    /// What was not looked at, and why: the first ones.
     pub(super) left_out: Vec<String>,
+    /// Entries that were seen.
+    entries: usize,
+}
+
+impl Listing {
+    fn leave_out(&mut self, reason: impl FnOnce() -> String) {
+        if self.left_out.len() < MAX_LEFT_OUT {
+            self.left_out.push(reason());
+        }
+    }
 }
 
 impl Folder {
@@ -131,15 +143,16 @@ fn walk(
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if depth >= MAX_DEPTH => {
-                listing.left_out.push(format!("`{path}/` lies deeper than {MAX_DEPTH} folders"));
+                listing.leave_out(|| format!("`{path}/` lies deeper than {MAX_DEPTH} folders"));
             }
             FileType::Directory => match enter(folder, &name) {
                 Ok(inner) => walk(inner.as_fd(), &format!("{path}/"), depth + 1, is_wanted, listing)?,
-                Err(cause) => listing.left_out.push(format!("`{path}/` cannot be opened: {cause}")),
+                Err(cause) => listing.leave_out(|| format!("`{path}/` cannot be opened: {cause}")),
             },
             FileType::RegularFile if !is_wanted(&path) => {}
             FileType::RegularFile if listing.found.len() >= MAX_DOCUMENTS => {
-                listing.left_out.push(format!("`{path}` and what comes after: there are {MAX_DOCUMENTS} documents"));
+                let rest = || format!("`{path}` and what comes after: there are {MAX_DOCUMENTS} documents");
+                listing.leave_out(rest);
                 return Ok(());
             }
             FileType::RegularFile => {
@@ -151,7 +164,7 @@ fn walk(
                 });
             }
             FileType::Symlink if is_wanted(&path) => {
-                listing.left_out.push(format!("`{path}` is a link, which is not followed"));
+                listing.leave_out(|| format!("`{path}` is a link, which is not followed"));
             }
             _ => {}
         }
@@ -167,13 +180,14 @@ fn names(folder: BorrowedFd<'_>, prefix: &str, listing: &mut Listing) -> io::Res
         if entry.file_name().to_bytes().starts_with(b".") {
             continue;
         }
-        if names.len() >= MAX_ENTRIES {
-            listing.left_out.push(format!("`{prefix}` has more than {MAX_ENTRIES} entries"));
+        if listing.entries >= MAX_ENTRIES {
+            listing.leave_out(|| format!("what is left in `{prefix}`: there are {MAX_ENTRIES} entries"));
             break;
         }
+        listing.entries += 1;
         match entry.file_name().to_str() {
             Ok(name) => names.push(name.to_owned()),
-            Err(_) => listing.left_out.push(format!("a name in `{prefix}` is not UTF-8")),
+            Err(_) => listing.leave_out(|| format!("a name in `{prefix}` is not UTF-8")),
         }
     }
     names.sort();
@@ -209,6 +223,19 @@ mod tests {
         for path in ["../docs/a.md", "b/../a.md", "/a.md", "b//c/d.md", "", "b", "b/./c/d.md", "a.md/x", "a\0.md"] {
             assert!(folder.read(path, 10).is_err(), "{path:?}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_named_without_end() {
+        let data = tempfile::tempdir().unwrap();
+        let root = data.path().join("corpora/acme/docs");
+        fs::create_dir_all(&root).unwrap();
+        for n in 0..2 * MAX_LEFT_OUT {
+            symlink("nowhere.md", root.join(format!("{n}.md"))).unwrap();
+        }
+        fs::write(root.join("z.md"), "z").unwrap();
+        let listing = folder(data.path()).list(&|_| true).unwrap();
+        assert_eq!((listing.left_out.len(), listing.found.len()), (MAX_LEFT_OUT, 1));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use provost_types::{FileDigest, ModelInfo};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    RagError, chunk, embed,
+    RagError, chunk,
+    embed::{self, Failed},
     folder::{Found, Listing},
     globs::Format,
     pdf,
@@ -42,6 +43,7 @@ enum Read {
     Text {
         digest: String,
         text: Text,
+        chunks: Vec<chunk::Chunk>,
     },
     /// As it was.
     Same,
@@ -67,7 +69,7 @@ pub(super) async fn pass(rag: &Arc<Rag>) {
 
 async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
     let store = rag.store().await?;
-    let Listing { found, left_out } = list(rag).await?;
+    let Listing { found, left_out, .. } = list(rag).await?;
     for reason in left_out.iter().filter(|reason| !rag.standing.lock().left_out.contains(*reason)) {
         let (plugin, tenant) = (&rag.name, &rag.tenant);
         tracing::warn!(%plugin, %tenant, reason = %reason.escape_debug(), "a file is no document");
@@ -82,6 +84,10 @@ async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
         }
     }
     let mut known = store.documents().await?;
+    // The plugin as it was before a change may have put one more since the vectors were loaded.
+    if rag.vectors.lacks_any(known.values().filter(|document| document.chunks > 0).map(|document| document.id)) {
+        rag.vectors.replace(store.segments().await?);
+    }
     let mut changed = Vec::new();
     for file in found {
         match known.remove(&file.path) {
@@ -129,7 +135,8 @@ async fn take(
 ) -> Result<(), RagError> {
     let modified_ns = if is_settled(file.modified_ns) { file.modified_ns } else { AGAIN };
     let mut document = Document { path: file.path, bytes: file.bytes, modified_ns, ..Document::default() };
-    match open(rag, &document.path, before.as_ref().map(|before| before.digest.clone())).await {
+    let read = open(rag, &document, before.as_ref().map(|before| before.digest.clone())).await;
+    match read {
         Read::Same => {
             let id = before.map(|before| before.id).unwrap_or_default();
             store.touch(id, document.bytes, document.modified_ns).await
@@ -142,9 +149,8 @@ async fn take(
             document.digest = digest;
             fail(rag, store, document, before, reason).await
         }
-        Read::Text { digest, text } => {
+        Read::Text { digest, text, chunks } => {
             (document.digest, document.title, document.pages) = (digest, text.title.clone(), text.pages);
-            let chunks = chunk::cut(&text, rag.size);
             let others = rag.vectors.count().saturating_sub(before.as_ref().map_or(0, |before| before.chunks));
             if others + chunks.len() > MAX_CHUNKS {
                 let reason = format!("the corpus has no room for it: at most {MAX_CHUNKS} pieces");
@@ -158,7 +164,16 @@ async fn take(
                 if rag.stop.is_cancelled() {
                     return Ok(());
                 }
-                vectors.extend(embed::texts(&*rag.inference, model, batch, &rag.stop).await?);
+                match embed::texts(&*rag.inference, model, batch, &rag.stop).await {
+                    Ok(made) => vectors.extend(made),
+                    // Others may well fit.
+                    Err(Failed::Text(reason)) => return fail(rag, store, document, before, reason).await,
+                    Err(Failed::Model(cause)) => return Err(cause),
+                }
+            }
+            // The plugin as it is now goes on with it.
+            if rag.stop.is_cancelled() {
+                return Ok(());
             }
             put(rag, store, &document, before, (&text.lines.join("\n"), &chunks, vectors)).await
         }
@@ -178,6 +193,9 @@ async fn fail(
         && before.failure.as_ref() == Some(&reason)
         && before.digest == document.digest
     {
+        if (before.bytes, before.modified_ns) == (document.bytes, document.modified_ns) {
+            return Ok(());
+        }
         return store.touch(before.id, document.bytes, document.modified_ns).await;
     }
     let (plugin, tenant) = (&rag.name, &rag.tenant);
@@ -206,8 +224,12 @@ async fn put(
 }
 
 /// Opens and reads a file, unless it holds what it held.
-async fn open(rag: &Arc<Rag>, path: &str, before: Option<String>) -> Read {
-    let (of, name) = (rag.clone(), path.to_owned());
+async fn open(rag: &Arc<Rag>, document: &Document, before: Option<String>) -> Read {
+    if document.bytes > MAX_FILE_BYTES {
+        // Known without reading it again and again.
+        return Read::Failed { digest: String::new(), reason: format!("it has more than {MAX_FILE_BYTES} bytes") };
+    }
+    let (of, name) = (rag.clone(), document.path.clone());
     let until = Instant::now() + pdf::MAX_TIME;
     let reading = blocking(move || {
         let bytes = match of.folder.read(&name, MAX_FILE_BYTES) {
@@ -220,7 +242,7 @@ async fn open(rag: &Arc<Rag>, path: &str, before: Option<String>) -> Read {
         }
         let format = of.globs.format(&name).unwrap_or(Format::Text);
         match text::read(&name, format, &bytes, until) {
-            Ok(text) => Read::Text { digest, text },
+            Ok(text) => Read::Text { digest, chunks: chunk::cut(&text, of.size), text },
             Err(reason) => Read::Failed { digest, reason },
         }
     });

@@ -5,6 +5,9 @@
 
 use super::text::{Section, Text};
 
+/// Characters of a heading that are kept: each piece below it has them, and they are embedded with it.
+const MAX_HEADING_CHARS: usize = 200;
+
 /// Cuts a document at its headings. The title is the first heading of the first level, or the front matter's.
 pub(super) fn read(lines: Vec<String>) -> Text {
     let (body, named) = front_matter(&lines);
@@ -130,7 +133,7 @@ fn plain(heading: &str) -> String {
     }
     out.push_str(rest);
     out.retain(|c| !matches!(c, '`' | '*'));
-    out.trim().to_owned()
+    out.trim().chars().take(MAX_HEADING_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -141,6 +144,13 @@ mod tests {
         let read = read(text.lines().map(str::to_owned).collect());
         let of = |s: &Section| (s.headings.join(" > "), read.lines[s.lines.clone()].join("|"));
         (read.title.clone(), read.sections.iter().map(of).filter(|(_, text)| !text.is_empty()).collect())
+    }
+
+    #[test]
+    fn a_heading_has_a_bound() {
+        let (title, read) = sections(&format!("# {}\nx", "é".repeat(10_000)));
+        assert_eq!(title.chars().count(), MAX_HEADING_CHARS);
+        assert_eq!(read, [(title, "x".to_owned())]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Purpose: files of a folder of this node are read, cut into pieces, and found again by what they mean (vectors of the
 //! cluster's own model) and by their words; an answer says where each piece stands.
 //! - `folder`, `globs`: the files, and which of them are documents.
-//! - `text`, `markdown`, `pdf`: a file as text with its parts. `chunk`: the pieces.
+//! - `text`, `markdown`, `pdf`, `pdf_map`: a file as text with its parts. `chunk`: the pieces.
 //! - `embed`: texts to vectors. `vectors`: which are near. `words`: a question for the index of words. `fusion`: both.
 //! - `store`, `indexes`: the index on disk, and what all of a node share.
 //! - `ingest`: keeps the index in step with the folder. `search`, `answer`, `service`: the tools.
@@ -25,6 +25,7 @@ mod indexes;
 mod ingest;
 mod markdown;
 mod pdf;
+mod pdf_map;
 mod search;
 mod service;
 mod store;

@@ -8,16 +8,17 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use lopdf::{
-    Document, Encoding, LoadOptions, Object, ObjectId,
+    Dictionary, Document, Encoding, LoadOptions, Object, ObjectId,
     content::{Content, Operation},
     decode_text_string,
 };
 
-use super::text::MAX_TEXT_BYTES;
+use super::{pdf_map::is_modest, text::MAX_TEXT_BYTES};
 
 /// How long one file may take.
 pub(super) const MAX_TIME: Duration = Duration::from_secs(60);
@@ -29,6 +30,10 @@ const MAX_OBJECT_BYTES: usize = 128 << 20;
 const MAX_STREAM_BYTES: usize = 4 << 20;
 /// Bytes of what one page shows, without compression.
 const MAX_PAGE_BYTES: usize = 32 << 20;
+/// Fonts of a page whose maps are kept at once: a map takes many times its bytes.
+const MAX_FONTS: usize = 8;
+/// Bytes of text that are shown in one step: each may stand for hundreds of characters.
+const STEP_BYTES: usize = 4_096;
 /// Operations of a page between two looks at the clock.
 const OPERATIONS_PER_CHECK: usize = 1_024;
 /// The reader descends a hundred levels, in frames that are large without optimisation.
@@ -141,10 +146,7 @@ fn title(document: &Document) -> String {
 /// A page's text, a line for each that it shows.
 fn page(document: &Document, id: ObjectId, until: Instant) -> Result<String, String> {
     let fonts = document.get_page_fonts(id).map_err(|cause| format!("a page's fonts cannot be read: {cause}"))?;
-    let encodings: BTreeMap<Vec<u8>, Encoding<'_>> = fonts
-        .into_iter()
-        .filter_map(|(name, font)| Some((name, font.get_font_encoding_with_limit(document, MAX_STREAM_BYTES).ok()?)))
-        .collect();
+    let mut kept = Fonts::new();
     let content = document
         .get_page_content_with_limit(id, MAX_PAGE_BYTES)
         .map_err(|cause| format!("a page cannot be read: {cause}"))?;
@@ -152,7 +154,7 @@ fn page(document: &Document, id: ObjectId, until: Instant) -> Result<String, Str
     let mut encoding = None;
     for (n, operation) in Content::<Vec<Operation>>::decode_iter(&content).enumerate() {
         if n % OPERATIONS_PER_CHECK == 0 && Instant::now() > until {
-            return Err(format!("it takes longer than {} s to read", MAX_TIME.as_secs()));
+            return Err(late());
         }
         if shown.text.len() > MAX_TEXT_BYTES {
             return Err(format!("it has more than {MAX_TEXT_BYTES} bytes of text"));
@@ -161,17 +163,20 @@ fn page(document: &Document, id: ObjectId, until: Instant) -> Result<String, Str
         let Ok(Operation { operator, operands }) = operation else { break };
         match operator.as_str() {
             "Tf" => {
-                let font = operands.first().and_then(|name| name.as_name().ok());
-                encoding = font.and_then(|name| encodings.get(name));
+                let name = operands.first().and_then(|name| name.as_name().ok());
+                if Instant::now() > until {
+                    return Err(late());
+                }
+                encoding = name.and_then(|name| encoding_of(document, &fonts, &mut kept, name));
             }
-            "Tj" | "TJ" => shown.show(encoding, &operands),
+            "Tj" | "TJ" => shown.show(encoding.as_deref(), &operands),
             "'" => {
                 shown.line();
-                shown.show(encoding, &operands);
+                shown.show(encoding.as_deref(), &operands);
             }
             "\"" => {
                 shown.line();
-                shown.show(encoding, operands.get(2..).unwrap_or_default());
+                shown.show(encoding.as_deref(), operands.get(2..).unwrap_or_default());
             }
             "T*" | "ET" => shown.line(),
             "Td" | "TD" => shown.moved(number(operands.get(1)) != 0.0),
@@ -184,6 +189,41 @@ fn page(document: &Document, id: ObjectId, until: Instant) -> Result<String, Str
         }
     }
     Ok(shown.text)
+}
+
+fn late() -> String {
+    format!("it takes longer than {} s to read", MAX_TIME.as_secs())
+}
+
+/// The encodings of fonts that a page used lately, by name; `None`: its letters are not known.
+type Fonts<'a> = BTreeMap<Vec<u8>, Option<Rc<Encoding<'a>>>>;
+
+/// How a font's letters are written.
+fn encoding_of<'a>(
+    document: &'a Document,
+    fonts: &BTreeMap<Vec<u8>, &'a Dictionary>,
+    kept: &mut Fonts<'a>,
+    name: &[u8],
+) -> Option<Rc<Encoding<'a>>> {
+    if let Some(known) = kept.get(name) {
+        return known.clone();
+    }
+    let font: &'a Dictionary = fonts.get(name).copied()?;
+    let encoding = match has_modest_map(document, font) {
+        true => font.get_font_encoding_with_limit(document, MAX_STREAM_BYTES).ok().map(Rc::new),
+        false => None,
+    };
+    if kept.len() >= MAX_FONTS {
+        kept.clear();
+    }
+    kept.insert(name.to_vec(), encoding.clone());
+    encoding
+}
+
+/// Whether the font's map, if it has one, can be read: the reader counts out each of its ranges.
+fn has_modest_map(document: &Document, font: &Dictionary) -> bool {
+    let map = font.get_deref(b"ToUnicode", document).and_then(Object::as_stream);
+    map.is_none_or(|map| map.get_plain_content_with_limit(MAX_STREAM_BYTES).is_ok_and(|map| is_modest(&map)))
 }
 
 fn number(operand: Option<&Object>) -> f32 {
@@ -205,7 +245,12 @@ impl Shown {
             match operand {
                 // Text in a font whose letters are not known is left out.
                 Object::String(bytes, _) => {
-                    let _ = encoding.write_to_string(bytes, &mut self.text);
+                    for step in bytes.chunks(STEP_BYTES) {
+                        if self.text.len() > MAX_TEXT_BYTES {
+                            return;
+                        }
+                        let _ = encoding.write_to_string(step, &mut self.text);
+                    }
                 }
                 Object::Array(items) => self.show(Some(encoding), items),
                 gap => self.gap(gap),
@@ -307,6 +352,27 @@ mod tests {
             for file in [whole.get(..at).unwrap(), &damaged] {
                 let _ = catch_unwind(AssertUnwindSafe(|| read(file, soon())));
             }
+        }
+    }
+
+    #[test]
+    fn a_font_whose_map_counts_to_billions_is_left_out() {
+        for (range, expect) in [("<0041> <0042> <0061>", "ab"), ("<00000000> <FFFFFFFF> <0061>", "no text")] {
+            let map = format!(
+                "/CIDInit /ProcSet findresource begin\n12 dict begin\nbegincmap\n/CMapName /M def\n\
+                 1 begincodespacerange\n<0000> <FFFF>\nendcodespacerange\n1 beginbfrange\n{range}\nendbfrange\n\
+                 endcmap\nCMapName currentdict /CMap defineresource pop\nend\nend\n"
+            );
+            let mut document = Document::load_mem(&file("T", &["BT /F1 12 Tf <00410042> Tj ET"])).unwrap();
+            let map = document.add_object(lopdf::Stream::new(Dictionary::new(), map.into_bytes()));
+            let font = document.get_object_mut((3, 0)).and_then(Object::as_dict_mut).unwrap();
+            font.remove(b"Encoding");
+            font.set("Encoding", Object::Name(b"Identity-H".to_vec()));
+            font.set("ToUnicode", Object::Reference(map));
+            let mut bytes = Vec::new();
+            document.save_to(&mut bytes).unwrap();
+            let said = read(&bytes, soon()).map_or_else(|cause| cause, |read| read.pages.concat());
+            assert!(said.contains(expect), "{range}: {said}");
         }
     }
 

@@ -131,6 +131,7 @@ impl Rag {
             Ok(segments) => segments,
             Err(cause) => {
                 tracing::warn!(%cause, plugin = %self.name, tenant = %self.tenant, "an index of documents is made again");
+                store.close().await;
                 store::remove(&self.index);
                 store = Store::open(&self.index).await?;
                 BTreeMap::new()

@@ -117,15 +117,30 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options)
             .await?;
+        let store = Self { pool };
+        match store.prepare().await {
+            Ok(()) => Ok(store),
+            Err(cause) => {
+                store.close().await;
+                Err(cause)
+            }
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), sqlx::Error> {
         for statement in SCHEMA {
-            sqlx::query(statement).execute(&pool).await?;
+            sqlx::query(statement).execute(&self.pool).await?;
         }
         // What a damaged file would say later, it says here.
-        let store = Self { pool };
         let counts =
             "SELECT (SELECT count(*) FROM chunks), (SELECT count(*) FROM documents), (SELECT count(*) FROM about)";
-        sqlx::query(counts).fetch_one(&store.pool).await?;
-        Ok(store)
+        sqlx::query(counts).fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes the file. Before it is removed to be made again: whoever closes last removes what lies beside it, by name.
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
     }
 
     /// Empties the index unless its vectors are of this model; whether it was another's.

@@ -37,6 +37,12 @@ impl Vectors {
         *self.0.lock() = Arc::new(segments);
     }
 
+    /// Whether those of one of these documents are not there.
+    pub(super) fn lacks_any(&self, documents: impl IntoIterator<Item = i64>) -> bool {
+        let segments = self.0.lock().clone();
+        documents.into_iter().any(|document| !segments.contains_key(&document))
+    }
+
     /// How many pieces there are.
     pub(super) fn count(&self) -> usize {
         self.0.lock().values().map(|segment| segment.chunks.len()).sum()
