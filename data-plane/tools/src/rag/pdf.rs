@@ -223,7 +223,11 @@ fn encoding_of<'a>(
 /// Whether the font's map, if it has one, can be read: the reader counts out each of its ranges.
 fn has_modest_map(document: &Document, font: &Dictionary) -> bool {
     let map = font.get_deref(b"ToUnicode", document).and_then(Object::as_stream);
-    map.is_none_or(|map| map.get_plain_content_with_limit(MAX_STREAM_BYTES).is_ok_and(|map| is_modest(&map)))
+    // A font without a map has none to count out.
+    map.map_or(true, |map| {
+        let text = map.get_plain_content_with_limit(MAX_STREAM_BYTES);
+        text.is_ok_and(|text| is_modest(text.as_ref()))
+    })
 }
 
 fn number(operand: Option<&Object>) -> f32 {
