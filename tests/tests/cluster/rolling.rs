@@ -9,6 +9,7 @@ use std::{
 };
 
 use provost_wire::{
+    WIRE_VERSION,
     admin::{ApplyRequest, Document, GetRequest},
     connect_admin,
 };
@@ -242,9 +243,11 @@ async fn a_rolling_restart_loses_no_write_and_fails_no_call() {
 async fn a_rolling_upgrade_by_one_version_works_and_by_two_is_refused() {
     let up = Process::everything("modern");
     let (mut fleet, token) = tokio::task::block_in_place(|| scene("upgrade", &up));
-    let (next, after) = ([("PROVOST_TEST_WIRE_VERSION", "5")], [("PROVOST_TEST_WIRE_VERSION", "6")]);
+    let (own, coming, far) = (WIRE_VERSION, (WIRE_VERSION + 1).to_string(), (WIRE_VERSION + 2).to_string());
+    let speaking = |version| [("PROVOST_TEST_WIRE_VERSION", version)];
+    let (next, after) = (speaking(coming.as_str()), speaking(far.as_str()));
     tokio::task::block_in_place(|| {
-        fleet.until("all have said what they speak", |f| f.status("cp-1").is_some_and(|s| s["wire_version"] == 4));
+        fleet.until("all have said what they speak", |f| f.status("cp-1").is_some_and(|s| s["wire_version"] == own));
         // Two ahead of the others: it does not even begin.
         let server = fleet.get("cp-3");
         server.terminate();
@@ -252,7 +255,9 @@ async fn a_rolling_upgrade_by_one_version_works_and_by_two_is_refused() {
         assert!(!server.ended(SOON).success());
         let said = server.log();
         assert!(
-            said.contains("PV-CLUSTER-VERSION") && said.contains("version 6") && said.contains("version 4"),
+            said.contains("PV-CLUSTER-VERSION")
+                && said.contains(&format!("version {far}"))
+                && said.contains(&format!("version {own}")),
             "{said}"
         );
         // One ahead: it takes part, and nothing new is stored yet.
@@ -260,23 +265,24 @@ async fn a_rolling_upgrade_by_one_version_works_and_by_two_is_refused() {
         fleet.agreed(&["cp-1", "cp-2", "cp-3"]);
         fleet.until("cp-3 has said what it speaks", |f| {
             f.status("cp-1").is_some_and(|s| {
-                s["members"].as_array().unwrap().iter().any(|m| m["name"] == "cp-3" && m["wire_version"] == 5)
+                s["members"].as_array().unwrap().iter().any(|m| m["name"] == "cp-3" && m["wire_version"] == own + 1)
             })
         });
-        assert_eq!(fleet.status("cp-1").unwrap()["wire_version"], 4);
+        assert_eq!(fleet.status("cp-1").unwrap()["wire_version"], own);
     });
     let load = Load::start(&fleet, &token);
     roll(&mut fleet, &load, &token, &next).await;
     judge(&fleet, load).await;
     tokio::task::block_in_place(|| {
-        fleet.until("all speak it", |f| f.status("cp-2").is_some_and(|s| s["wire_version"] == 5));
+        fleet.until("all speak it", |f| f.status("cp-2").is_some_and(|s| s["wire_version"] == own + 1));
         // There is no way back.
         let server = fleet.get("cp-2");
         server.terminate();
         server.start(&[]);
         assert!(!server.ended(SOON).success());
         let said = server.log();
-        assert!(said.contains("the node speaks version 4, and the cluster stores records of version 5"), "{said}");
+        let why = format!("the node speaks version {own}, and the cluster stores records of version {coming}");
+        assert!(said.contains(&why), "{said}");
         server.start(&next);
         fleet.agreed(&["cp-1", "cp-2", "cp-3"]);
     });

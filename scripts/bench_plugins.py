@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""Plugins that are components, under load: what a reload, a hostile neighbour and a thousand of them cost.
+
+    scripts/bench_plugins.py [reload] [neighbours] [thousand]      default: all three
+
+reload      500 calls/s, open loop, while twenty versions are applied one after the other: no call may fail, and the
+            audit log must have one intent and one outcome for each, and name each version
+neighbours  200 calls/s of one plugin, alone and beside a hostile one that loops, allocates, traps, floods the log and
+            answers with 100 MB, in turn: p50 and p99
+thousand    a node with one plugin and with COUNT: memory, from its start until it is ready and until it has answered a
+            call of the last one, from `apply` until that
+
+Environment: PROVOST (the program; default: target/release/provost), RATE (500), VERSIONS (20), ROUNDS (3), COUNT (1000),
+JSON=FILE (the figures). It needs Python 3.11 alone, and ends what it started. Exit code 1: something failed.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+PROVOST = os.environ.get("PROVOST", str(TARGET / "release/provost"))
+RATE = int(os.environ.get("RATE", "500"))
+VERSIONS = int(os.environ.get("VERSIONS", "20"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+COUNT = int(os.environ.get("COUNT", "1000"))
+TEXT = (ROOT / "examples/plugins/rust-text/text.wasm").read_bytes()
+HOSTILE = (ROOT / "data-plane/wasm/tests/guests/hostile.wasm").read_bytes()
+# Longer than anything takes on a busy machine, in seconds.
+LIMIT = 120
+BASE = [
+    {"apiVersion": "provost/v1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": {}},
+    ("Principal", "ana", {"type": "user"}),
+    ("Role", "caller", {"rules": [{"tools": ["*"]}]}),
+    ("RoleBinding", "caller", {"role": "caller", "principals": ["ana"]}),
+]
+
+
+def document(kind, name, spec):
+    return {"apiVersion": "provost/v1", "kind": kind, "metadata": {"name": name, "tenant": "acme"}, "spec": spec}
+
+
+def text_of(documents):
+    made = [d if isinstance(d, dict) else document(*d) for d in documents]
+    return "\n---\n".join(map(json.dumps, made)) + "\n"
+
+
+def version(n):
+    """The same component as another file: a custom section follows it (WebAssembly core 1.0, 5.5.3)."""
+    return TEXT + bytes([0, 3, 1, ord("v"), n])
+
+
+class Node:
+    """A `provost dev` in a folder of its own."""
+
+    def __init__(self, folder):
+        self.folder, self.data = folder, folder / "data"
+        (self.data / "plugins").mkdir(parents=True, exist_ok=True)
+        (folder / "config").mkdir(exist_ok=True)
+        (folder / "config/base.yaml").write_text(text_of(BASE))
+
+    def start(self):
+        """Seconds until it is ready."""
+        ready = self.data / "dev.json"
+        ready.unlink(missing_ok=True)
+        began = time.monotonic()
+        log = open(self.folder / "node.log", "ab")
+        command = [PROVOST, "dev", "--data-dir", str(self.data), "--http", "127.0.0.1:0"]
+        self.process = subprocess.Popen([*command, "--config", str(self.folder / "config")], stdout=log, stderr=log)
+        while not (ready.exists() and ready.stat().st_size):
+            if self.process.poll() is not None or time.monotonic() - began > LIMIT:
+                raise SystemExit(f"the node does not start; see {log.name}")
+            time.sleep(0.01)
+        took = time.monotonic() - began
+        facts = json.loads(ready.read_text())
+        self.url = facts["mcp"]
+        self.environment = os.environ | {
+            "PROVOST_ADMIN": facts["admin"], "PROVOST_ADMIN_TOKEN": facts["admin_token"],
+            "PROVOST_TOKEN": facts["token"],
+        }
+        return took
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(LIMIT)
+
+    def put(self, name, component):
+        """The source of a plugin that runs this."""
+        (self.data / "plugins" / name).write_bytes(component)
+        return {"wasm": {"file": name, "digest": "sha256:" + hashlib.sha256(component).hexdigest()}}
+
+    def run(self, *arguments, **more):
+        command = [PROVOST, *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, **more)
+
+    def apply(self, *documents):
+        file = self.folder / "apply.yaml"
+        file.write_text(text_of(documents))
+        done = self.run("apply", "-f", str(file))
+        if done.returncode:
+            raise SystemExit(f"apply: {done.stderr}")
+
+    def call(self, tool, arguments):
+        return self.run("call", tool, "--url", self.url, "--json", json.dumps(arguments))
+
+    def until_answered(self, tool):
+        """Seconds until a call of it is answered."""
+        began = time.monotonic()
+        while self.call(tool, {"text": "Any Node"}).stdout.strip() != "any-node":
+            if time.monotonic() - began > LIMIT:
+                raise SystemExit(f"{tool} does not answer; see {self.folder}/node.log")
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def load(self, rate, seconds, name):
+        """Offers calls of `text.slug`; the figures."""
+        out = self.folder / f"{name}.json"
+        done = self.run(
+            "bench", "--url", self.url, "--tool", "text.slug", "--json-args", '{"text": "Any Node"}',
+            "--expect", "any-node", "--rate", str(rate), "--duration", f"{seconds}s", "--warmup", "1s",
+            "--pid", str(self.process.pid), "--json", str(out),
+        )
+        if done.returncode and "PV-BENCH-LAG" not in done.stderr:
+            raise SystemExit(f"bench: {done.stdout}{done.stderr}")
+        return json.loads(out.read_text())
+
+    def memory(self):
+        """Resident, in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def reload(folder):
+    node = Node(folder)
+    node.start()
+    try:
+        node.apply(("Plugin", "text", {"source": node.put("v0.wasm", version(0))}))
+        node.until_answered("text.slug")
+        seconds, applied = VERSIONS * 3 // 2, []
+        result = {}
+        loading = threading.Thread(target=lambda: result.update(node.load(RATE, seconds, "reload")))
+        loading.start()
+        time.sleep(2)
+        for n in range(1, VERSIONS + 1):
+            began = time.monotonic()
+            node.apply(("Plugin", "text", {"source": node.put(f"v{n}.wasm", version(n))}))
+            applied.append(time.monotonic() - began)
+            time.sleep(max(0, 1.25 - applied[-1]))
+        loading.join()
+        if not result:
+            raise SystemExit("the load ended with an error")
+        query = node.run("audit", "query", "--data-dir", str(node.data), "--json", "--tool", "text.slug",
+                         "--limit", "1000000")
+        records = [json.loads(line)["record"] for line in query.stdout.splitlines()]
+        intents = [r for r in records if r["phase"] == "intent"]
+        outcomes = [r for r in records if r["phase"] == "outcome"]
+        calls = {r["call_id"] for r in outcomes}
+        digests = {r.get("plugin.digest") for r in intents}
+        good = [r for r in outcomes if r["status"] == "ok"]
+        figures = {
+            "calls_per_second": result["throughput_per_second"], "answered": result["answered"],
+            "errors": result["errors"], "unsent": result["unsent"], "latency_us": result["latency_us"],
+            "intents": len(intents), "outcomes": len(outcomes), "calls": len(calls), "versions": len(digests),
+        }
+        failed = result["errors"] or len({len(intents), len(outcomes), len(calls), len(good)}) > 1
+        return figures, bool(failed) or len(digests) < VERSIONS
+    finally:
+        node.stop()
+
+
+def neighbours(folder):
+    node = Node(folder)
+    node.start()
+    try:
+        egress = {"egress": {"allowHosts": ["allowed.example"]}}
+        hostile = node.put("hostile.wasm", HOSTILE)["wasm"] | egress
+        node.apply(
+            ("Plugin", "text", {"source": node.put("text.wasm", TEXT)}),
+            ("Plugin", "hostile", {"timeoutMs": 2000, "source": {"wasm": hostile}}),
+        )
+        node.until_answered("text.slug")
+        while node.call("hostile.flood", {"n": 0}).returncode:
+            time.sleep(0.1)
+        alone, beside = [], []
+        for number in range(ROUNDS):
+            alone.append(node.load(200, 5, f"alone-{number}")["latency_us"])
+            ends = threading.Event()
+
+            def attack():
+                while not ends.is_set():
+                    for tool, arguments in [
+                        ("loop", {}), ("alloc", {}), ("trap", {"text": "x"}), ("large", {"n": 100 << 20}),
+                        ("flood", {"n": 20000, "text": "x" * 100}), ("fetch", {"text": "https://forbidden.example/"}),
+                    ]:
+                        if not ends.is_set():
+                            node.call(f"hostile.{tool}", arguments)
+
+            attacking = threading.Thread(target=attack)
+            attacking.start()
+            beside.append(node.load(200, 5, f"beside-{number}")["latency_us"])
+            ends.set()
+            attacking.join()
+        median = lambda runs, key: statistics.median(run[key] for run in runs)
+        figures = {
+            side: {key: median(runs, key) for key in ("p50", "p99")} | {"runs": runs}
+            for side, runs in (("alone", alone), ("beside", beside))
+        }
+        return figures, False
+    finally:
+        node.stop()
+
+
+def thousand(folder):
+    figures = {}
+    for count in (1, COUNT):
+        node = Node(folder / str(count))
+        node.start()
+        try:
+            source = node.put("text.wasm", TEXT)
+            began = time.monotonic()
+            node.apply(*(("Plugin", f"text{n}", {"source": source}) for n in range(count)))
+            node.until_answered(f"text{count - 1}.slug")
+            applied = time.monotonic() - began
+            node.stop()
+            ready = node.start()
+            answered = ready + node.until_answered(f"text{count - 1}.slug")
+            figures[count] = {
+                "applied_s": applied, "ready_s": ready, "answered_s": answered, "memory_mib": node.memory()
+            }
+        finally:
+            node.stop()
+    return figures, figures[COUNT]["answered_s"] > 5
+
+
+def main():
+    parts = {"reload": reload, "neighbours": neighbours, "thousand": thousand}
+    wanted = sys.argv[1:] or list(parts)
+    if not set(wanted) <= set(parts) or not os.access(PROVOST, os.X_OK):
+        raise SystemExit(__doc__ if os.access(PROVOST, os.X_OK) else f"{PROVOST} is missing: cargo build --release")
+    figures, failed = {}, False
+    with tempfile.TemporaryDirectory(prefix="bench-plugins.", dir=os.environ.get("DIR", ".")) as folder:
+        for part in wanted:
+            (Path(folder) / part).mkdir()
+            figures[part], missed = parts[part](Path(folder).resolve() / part)
+            failed |= missed
+            print(f"{part}{': MISSED' if missed else ''}")
+            print(json.dumps(figures[part], indent=2))
+    if "JSON" in os.environ:
+        Path(os.environ["JSON"]).write_text(json.dumps(figures, indent=2))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
