@@ -4,14 +4,13 @@ use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use provost_data_pipeline::Reply;
 use provost_data_tools::Wall;
 use provost_types::{IsolationSpec, PluginSource};
-use rustix::process::{Pid, getsid};
 use serde_json::json;
 
 use crate::{
@@ -78,14 +77,18 @@ async fn the_terminal_of_the_node_is_not_its_own() {
     let isolation = IsolationSpec { readable, ..as_permitted() };
     let (_toolbox, plugin) = running(isolated("sh", &["-c", &script], isolation), Some(provost()));
     assert_eq!(text(&call(&plugin, "greet", json!({"name": "a"})).await), "Hello, a!");
-    let own = getsid(None).unwrap();
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let is_marked = |path: &Path| fs::read_to_string(path.join("cmdline")).is_ok_and(|line| line.contains(&marker));
-    let pids = entries
-        .filter(|entry| is_marked(&entry.path()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let sessions: Vec<Pid> = pids.filter_map(|pid| getsid(Some(Pid::from_raw(pid)?)).ok()).collect();
-    assert!(!sessions.is_empty() && !sessions.contains(&own), "{own:?} {sessions:?}");
+    let own = session(Path::new("/proc/self")).unwrap();
+    let entries = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let is_marked = |path: &PathBuf| fs::read_to_string(path.join("cmdline")).is_ok_and(|line| line.contains(&marker));
+    let sessions: Vec<u32> = entries.filter(is_marked).filter_map(|path| session(&path)).collect();
+    assert!(!sessions.is_empty() && !sessions.contains(&own), "{own} {sessions:?}");
+}
+
+/// The session of a process, by proc_pid_stat(5): 0 where its leader lies outside of the namespace, as in a container.
+fn session(process: &Path) -> Option<u32> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // The name, in parentheses, may hold anything; after it come state, parent, group, session.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()
 }
 
 #[tokio::test]
