@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::{AotCache, PluginError, limits::MAX_TABLE_ELEMENTS, link::Links, ticker::Ticker};
 
@@ -26,6 +26,9 @@ const GUEST_STACK_BYTES: usize = 512 << 10;
 /// system for pages again. A Rust guest touches a few hundred kilobytes at most.
 const WARM_MEMORY_BYTES: usize = 256 << 10;
 const WARM_TABLE_BYTES: usize = 16 << 10;
+/// The same where the kernel tells which pages were written to (PAGEMAP_SCAN, Linux 6.7): only these are zeroed. What
+/// Rust makes touches little, but at the end of the first mebibyte, where its stack begins and its data follow.
+const WARM_MEMORY_BYTES_SCANNED: usize = 2 << 20;
 
 /// What the engine may take of the machine.
 #[derive(Debug)]
@@ -68,7 +71,9 @@ impl Engine {
     /// Reserves the pool and starts the clock.
     pub fn new(config: EngineConfig) -> Result<Arc<Self>, PluginError> {
         let failed = |what: &str, why: &dyn std::fmt::Display| PluginError::Unavailable(format!("{what}: {why}"));
-        let engine = wasmtime::Engine::new(&settings(&config)).map_err(|cause| failed("no engine", &cause))?;
+        let engine = wasmtime::Engine::new(&settings(&config, Enabled::Yes))
+            .or_else(|_| wasmtime::Engine::new(&settings(&config, Enabled::No)))
+            .map_err(|cause| failed("no engine", &cause))?;
         let ticking = engine.weak();
         let tick = move || {
             if let Some(engine) = ticking.upgrade() {
@@ -100,7 +105,9 @@ impl Engine {
     }
 }
 
-fn settings(config: &EngineConfig) -> Config {
+/// `scan`: whether the kernel is asked which pages a call wrote to; where it cannot tell, there is no engine.
+fn settings(config: &EngineConfig, scan: Enabled) -> Config {
+    let warm_memory = if matches!(scan, Enabled::No) { WARM_MEMORY_BYTES } else { WARM_MEMORY_BYTES_SCANNED };
     let calls = config.concurrency.max(1);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(calls)
@@ -115,7 +122,8 @@ fn settings(config: &EngineConfig) -> Config {
         .max_core_instance_size(INSTANCE_BYTES)
         .max_memory_size(config.max_memory_bytes)
         .table_elements(MAX_TABLE_ELEMENTS)
-        .linear_memory_keep_resident(WARM_MEMORY_BYTES)
+        .pagemap_scan(scan)
+        .linear_memory_keep_resident(warm_memory)
         .table_keep_resident(WARM_TABLE_BYTES);
     let mut settings = Config::new();
     settings
