@@ -41,6 +41,24 @@ pub struct Pressure {
     pub waiting: usize,
 }
 
+/// A plugin whose present version does not take calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unready {
+    /// Why; empty: it is being made ready.
+    pub why: String,
+    /// Only another document, or another secret, can change that.
+    pub is_final: bool,
+}
+
+impl Unready {
+    /// Because of this; with its code, as callers are told.
+    pub(crate) fn by(cause: &UpstreamError, plugin: &Name, is_final: bool) -> Self {
+        let error = cause.to_rpc(plugin.as_str());
+        let code = error.stable_code().unwrap_or_else(|| cause.code().to_owned());
+        Self { why: format!("{code}: {}", error.message), is_final }
+    }
+}
+
 /// A running plugin. Cheap to hold: whoever holds one while it is replaced finishes on the old one.
 pub struct Plugin {
     tenant: Name,
@@ -150,6 +168,11 @@ impl Plugin {
     /// Whether it takes calls; what is behind it may be down all the same.
     pub fn serves(&self) -> bool {
         self.source.serves()
+    }
+
+    /// Why its present version does not take calls, whatever serves in its place meanwhile; `None`: it does.
+    pub fn unready(&self) -> Option<Unready> {
+        self.source.unready(&self.name)
     }
 
     /// Whether a guest serves it, which may want to call other tools.
