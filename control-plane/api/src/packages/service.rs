@@ -77,7 +77,11 @@ impl Packages for PackagesService {
             }
             if (bytes.len() + chunk.len()) as u64 > MAX_PACKAGE_BYTES {
                 let text = format!("a package has at most {MAX_PACKAGE_BYTES} bytes");
-                return Err(ControlError::new(ErrorKind::Invalid, "PV-PACKAGE-SIZE", text, "").into());
+                let error = ControlError::new(ErrorKind::Invalid, "PV-PACKAGE-SIZE", text, "");
+                return Err(match &tenant {
+                    Some(tenant) => self.node.refuse_package(&caller, tenant, error).await.into(),
+                    None => error.into(),
+                });
             }
             bytes.extend_from_slice(&chunk);
         }
