@@ -50,6 +50,7 @@ pub use oauth::AuthorityTold;
 pub use other_tools::{GuestCall, NestedError, OtherTools};
 pub use packages::{FetchFailed, MAX_PACKAGE_BYTES, PackagePort};
 pub use plugin::{ExecuteRequest, ListenEnd, Plugin, Pressure, Unready};
+pub use rag::{CORPUS_METRICS, CorpusMetric, CorpusView};
 pub use resilience::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Shield, Tries, Upstream, callers_time};
 pub use schema::ValidationProblem;
 pub use secrets::{acts_for_users, secrets_of};

@@ -26,8 +26,9 @@ pub use request::ExecuteRequest;
 use source::Source;
 
 use crate::{
-    Consent, EndpointView, ServerFacts, UpstreamError, Walls, builtin::Builtin, component::Component, grpc::Grpc,
-    openapi::OpenApi, rag::Rag, resilience::Shield, schema::SchemaCache, sql::SqlPlugin, upstream::McpUpstream,
+    Consent, CorpusView, EndpointView, ServerFacts, UpstreamError, Walls, builtin::Builtin, component::Component,
+    grpc::Grpc, openapi::OpenApi, rag::Rag, resilience::Shield, schema::SchemaCache, sql::SqlPlugin,
+    upstream::McpUpstream,
 };
 
 /// How a plugin stands towards its upstream.
@@ -204,6 +205,14 @@ impl Plugin {
     /// The walls around its process, if it has one that is to have some.
     pub fn walls(&self) -> Option<Walls> {
         self.source.mcp()?.walls()
+    }
+
+    /// How its documents stand, if it is a plugin of documents.
+    pub fn corpus(&self) -> Option<CorpusView> {
+        match &self.source {
+            Source::Rag(rag) => Some(rag.view()),
+            _ => None,
+        }
     }
 
     /// Ends listeners, and what it does beside calls; calls under way finish.

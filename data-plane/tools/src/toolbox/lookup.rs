@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{Running, Toolbox};
 use crate::{
-    Plugin, Pressure, Unready, UpstreamError, Walls, connections::OwnConnection, oauth::AuthorityTold,
+    CorpusView, Plugin, Pressure, Unready, UpstreamError, Walls, connections::OwnConnection, oauth::AuthorityTold,
     upstream::EndpointView,
 };
 
@@ -71,6 +71,12 @@ impl Toolbox {
     pub fn walls(&self) -> Vec<(Name, Name, Walls)> {
         let all = self.of_all(Plugin::walls).into_iter();
         all.filter_map(|(tenant, plugin, walls)| Some((tenant, plugin, walls?))).collect()
+    }
+
+    /// How plugins of documents stand, in order of tenant and name.
+    pub fn corpora(&self) -> Vec<(Name, Name, CorpusView)> {
+        let all = self.of_all(Plugin::corpus).into_iter();
+        all.filter_map(|(tenant, plugin, corpus)| Some((tenant, plugin, corpus?))).collect()
     }
 
     /// The plugins whose present version does not take calls, in order of tenant and name.
