@@ -155,6 +155,8 @@ fn what_no_publisher_of_the_tenant_signed_is_refused_and_says_why() {
         // The command line looks first; the control plane does not rely on it.
         let told = send(&dev, bytes).unwrap_err();
         assert!(told.contains(code), "{code}: {told}");
+        // Who brought it is on record.
+        until(|| records(&dev, &[]).contains(code).then_some(()));
     }
     let packages = text(&dev.cli(&["plugin", "packages", "--json"]));
     assert!(packages.contains("\"packages\": []"), "{packages}");
