@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use provost_audit_store::{AuditNode, AuditStatus, GroupMetrics};
 use provost_data_serve::node::Node;
-use provost_data_tools::{EndpointView, Pressure, Wall};
+use provost_data_tools::{CORPUS_METRICS, EndpointView, Pressure, Wall};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -163,6 +163,16 @@ fn of_load(node: &Node) -> Vec<Sample> {
             help,
             is_counter: false,
             value: float(value(endpoint)),
+        }));
+    }
+    let corpora = node.corpora();
+    for metric in &CORPUS_METRICS {
+        samples.extend(corpora.iter().map(|(tenant, plugin, corpus)| Sample {
+            name: metric.name,
+            labels: format!("{{tenant=\"{tenant}\",plugin=\"{plugin}\"}}"),
+            help: metric.help,
+            is_counter: metric.is_counter,
+            value: float((metric.value)(corpus)),
         }));
     }
     for (tenant, plugin, walls) in node.walls() {

@@ -12,6 +12,7 @@ pub mod doors;
 pub mod held;
 pub mod keys;
 pub mod metrics;
+mod own;
 
 use std::{
     net::SocketAddr,
@@ -41,6 +42,7 @@ use crate::{
 };
 use data_plane::{DataPlane, DataPlaneParts};
 use doors::{AgentConfig, AgentPorts};
+use own::OwnNode;
 
 /// A change made by this process waits this long for its own data plane to run it.
 const ACTIVATION_LIMIT: Duration = Duration::from_secs(20);
@@ -210,6 +212,7 @@ impl Node {
         let beside = audit_retention::routes(audit_admin::routes(access.clone()), move || Some(audit.retention()));
         let api = AdminApi::new(&control, admins)
             .with_routes(simulate::routes(beside, control.clone(), access))
+            .with_subscribers(Arc::new(OwnNode { control: control.clone(), node: self.data.node().clone() }))
             .with_logins(LoginRecorder::start(Arc::new(self.audit.clone()), self.stop.clone()));
         self.tasks.spawn(async move {
             if let Err(cause) = api.serve(listeners.admin, stopped).await {

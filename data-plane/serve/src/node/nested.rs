@@ -53,17 +53,34 @@ impl Node {
     }
 }
 
-/// Refuses a plugin's call of a tool that its document does not let it call.
+/// Refuses a plugin's call of a tool that its document does not let it call, by what was found.
 pub(super) fn check(call: &Call<Resolved>) -> Result<(), Rejection> {
-    let (Some(within), full) = (&call.request().within, &call.target().full) else { return Ok(()) };
+    match &call.request().within {
+        Some(within) => check_grant(within, &call.target().full, &call.target().full),
+        None => Ok(()),
+    }
+}
+
+/// The same before anything is looked for, so that what a plugin may not call looks alike whether it is there or not.
+/// `full` is what is meant; `written` is what the plugin wrote, and all that it is told.
+pub(super) fn check_grant(within: &Within, full: &str, written: &str) -> Result<(), Rejection> {
     if within.grants(full) {
         return Ok(());
     }
     let text = format!(
-        "the plugin `{}` may not call {full}: `source.wasm.tools` of its document names the tools that it may call",
+        "the plugin `{}` may not call {written}: `source.wasm.tools` of its document names the tools that it may call",
         within.plugin
     );
     Err(Rejection::new(RejectionKind::Denied, "PV-PLUGIN-GRANT", text))
+}
+
+/// Counts a call among those that its caller's own call led to, and refuses it if these are too many.
+pub(super) fn count(within: &Within) -> Result<(), Rejection> {
+    if within.made.one_more() {
+        return Ok(());
+    }
+    let text = format!("over the bound of {MAX_CHAIN_CALLS} calls that one call may lead to");
+    Err(Rejection::new(RejectionKind::Denied, "PV-PLUGIN-CHAIN", text))
 }
 
 /// Whether the call that makes this one has ended meanwhile: nothing is begun for it any more.
@@ -95,10 +112,6 @@ impl Nest {
     /// The guest's wish as a request, as if the caller had sent it.
     fn request_of(&self, node: &Node, call: GuestCall) -> Result<Request, NestedError> {
         let (root, made) = self.chain();
-        if !made.one_more() {
-            let why = format!("over the bound of {MAX_CHAIN_CALLS} calls that one call may lead to");
-            return Err(NestedError::Denied(why));
-        }
         let arrived_ns = node.now_ns();
         let call_id = call_id(arrived_ns).map_err(|cause| NestedError::Failed(cause.to_string()))?;
         let outer = &self.request;

@@ -1,6 +1,6 @@
 //! What is read of a node from outside: counts, load, and how its plugins stand.
 
-use provost_data_tools::{EndpointView, Pressure, Walls};
+use provost_data_tools::{CorpusView, EndpointView, Pressure, Walls};
 use provost_types::Name;
 
 use super::{load::Load, plane::Node};
@@ -35,6 +35,11 @@ impl Node {
     /// The endpoints of plugins that have several: tenant, plugin, state of each.
     pub fn endpoints(&self) -> Vec<(Name, Name, Vec<EndpointView>)> {
         self.toolbox.endpoints()
+    }
+
+    /// How plugins of documents stand: tenant, plugin, corpus.
+    pub fn corpora(&self) -> Vec<(Name, Name, CorpusView)> {
+        self.toolbox.corpora()
     }
 
     /// The walls around the processes of plugins: tenant, plugin, walls.

@@ -21,6 +21,7 @@ use super::{
     line::{Answer, Asked, Line, Take},
     message,
     method::Call,
+    reading,
     reflection::Asker,
 };
 use crate::{
@@ -72,9 +73,12 @@ impl Grpc {
     ) -> Result<Self, UpstreamError> {
         let source = match descriptor {
             Some(text) => {
-                let files = Files::of_base64(text);
-                let files = files.map_err(|cause| UpstreamError::Config(format!("the descriptor: {cause}")))?;
-                let catalogue = caught(|| Catalogue::read(files, &filter, limits.max_definitions));
+                let read = || {
+                    let files = Files::of_base64(text)?;
+                    Ok::<_, String>(caught(|| Catalogue::read(files, &filter, limits.max_definitions)))
+                };
+                let catalogue = reading::of_document(text, read);
+                let catalogue = catalogue.map_err(|cause| UpstreamError::Config(format!("the descriptor: {cause}")))?;
                 let catalogue = catalogue.ok_or_else(|| UpstreamError::Config(UNUSABLE.to_owned()))?;
                 catalogue.log(plugin);
                 Listed::Inline(catalogue)
@@ -122,7 +126,7 @@ impl Grpc {
             }
             files => files?,
         };
-        let catalogue = caught(|| Catalogue::read(files, filter, self.limits.max_definitions));
+        let catalogue = reading::of_files(files, filter, self.limits.max_definitions).await;
         let catalogue = catalogue.ok_or_else(|| UpstreamError::Garbage(UNUSABLE.to_owned()))?;
         catalogue.log(&self.plugin);
         Ok(catalogue)
