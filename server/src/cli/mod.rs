@@ -25,7 +25,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, bridge, dev, open_files, roles::run};
+use crate::{
+    bench, bridge,
+    config::telemetry::{LogFormat, log_format},
+    dev, open_files,
+    roles::run,
+};
 
 /// Provost runs an organisation's MCP: one policy, one quota ledger and one provable record for
 /// every call to a tool or a model.
@@ -144,9 +149,10 @@ impl Cli {
         }
     }
 
-    /// Whether logs are JSON.
+    /// Whether logs are JSON: the flag, else what a server's file says.
     pub fn log_json(&self) -> bool {
-        self.log_json
+        let of_file = |args: &run::ServerArgs| log_format(args.config()) == LogFormat::Json;
+        self.log_json || matches!(&self.command, Command::Server(args) if of_file(args))
     }
 }
 
