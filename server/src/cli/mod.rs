@@ -14,6 +14,7 @@ mod secrets;
 mod simulate;
 mod table;
 mod terminal;
+mod top;
 mod using;
 mod watch;
 mod why;
@@ -132,6 +133,11 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
 
+    /// Show how nodes stand now: calls, times, denials, errors, revisions, leaders, quotas near their limit.
+    #[command(after_help = "Examples:\n  provost top\n  provost top --metrics cp-1:8422,dp-1:8422 --once --json\n\n\
+                            Nodes are asked at `listen.metrics`. Ends with Ctrl-C.")]
+    Top(top::TopArgs),
+
     /// Measure an MCP endpoint: open loop, free of coordinated omission.
     #[command(after_help = "Examples:\n  provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s\n  \
                             provost bench --tool echo.echo --arg text=hi --transport ws --saturate\n  \
@@ -207,6 +213,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Call(args) => using::call(args).await,
         Command::Bridge(args) => bridge::run(args).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Top(args) => top::run(args).await,
         Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
     }
 }

@@ -11,7 +11,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::harness::{Dev, call_tool, modern, post_raw, root, until, upstream_yaml};
+use crate::harness::{Dev, call_tool, modern, post_raw, root, text, until, upstream_yaml};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN: &str = "00f067aa0ba902b7";
@@ -284,4 +284,29 @@ fn lines_of_the_log_in_json_have_the_ids_of_the_call_and_its_trace() {
     assert_eq!((&line["fields"]["method"], &line["fields"]["outcome"]), (&json!("tools/call"), &json!("ok")), "{line}");
     assert_eq!((&line["fields"]["tenant"], &line["fields"]["plugin"]), (&json!("acme"), &json!("up")), "{line}");
     assert!(!dev.stderr().contains("hunter2"));
+}
+
+#[test]
+fn top_shows_each_node_and_says_when_none_answers() {
+    let world = World::start();
+    let (_dir, dev) = start(&world, &[]);
+    call_tool(&dev, "up.t", json!({}));
+    let shown = dev.cli(&["top", "--once", "--json", "--interval", "1s"]);
+    assert!(shown.status.success(), "{}", text(&shown));
+    let cluster: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let node = &cluster["nodes"][0];
+    assert_eq!((&node["answers"], &node["lag"]), (&json!(true), &json!(0.0)), "{cluster}");
+    assert!(node["revision"].as_f64().unwrap() >= 1.0 && node["calls_per_second"].is_number(), "{cluster}");
+    let leads: Vec<&str> = node["leads"].as_array().unwrap().iter().map(|group| group.as_str().unwrap()).collect();
+    assert_eq!(leads, ["control", "audit"], "{cluster}");
+
+    let address = dev.info["metrics"].as_str().unwrap().trim_start_matches("http://").trim_end_matches("/metrics");
+    let nodes = format!("{address},127.0.0.1:9");
+    let shown = dev.cli(&["top", "--once", "--interval", "1s", "--metrics", &nodes]);
+    let table = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success(), "{}", text(&shown));
+    assert!(table.starts_with("1 of 2 nodes") && table.contains("does not answer"), "{table}");
+    let gone = dev.cli(&["top", "--once", "--interval", "1s", "--metrics", "127.0.0.1:9"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone).contains("PV-CLI-UNREACHABLE"), "{}", text(&gone));
 }
