@@ -1,5 +1,6 @@
 //! The metrics endpoint: Prometheus text over plain HTTP. `docs/observability.md` has a line for each metric.
 
+mod audit;
 mod calls;
 mod groups;
 
@@ -10,7 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use provost_audit_store::{AuditNode, AuditStatus, GroupMetrics};
+use provost_audit_store::AuditNode;
 use provost_control_api::{ControlNode, Subscribers};
 use provost_data_serve::node::Node;
 use provost_data_tools::{EndpointView, Pressure, Wall};
@@ -82,16 +83,16 @@ pub fn sampler(roles: Roles, audit: impl Fn() -> Option<AuditNode> + Send + Sync
             samples.extend(groups::of_device(gpu.usage()));
         }
         let control = roles.control.as_ref().map(ControlNode::status);
-        let audit = audit();
+        let writer = audit();
         if let Some(status) = &control {
             samples.push(groups::of_revision(status.revision));
         }
         let subscribers = roles.subscribers.as_ref().map(|all| all.subscribers()).unwrap_or_default();
         samples.extend(groups::of_subscribers(&subscribers));
-        let audit_group = audit.as_ref().map(AuditNode::metrics);
-        if let (Some(audit), Some(group)) = (&audit, &audit_group) {
-            samples.extend(of_audit_log(&audit.status()));
-            samples.extend(of_audit_group(group));
+        let audit_group = writer.as_ref().map(AuditNode::metrics);
+        if let (Some(node), Some(group)) = (&writer, &audit_group) {
+            samples.extend(audit::of_logs(&node.status()));
+            samples.extend(audit::of_group(group));
         }
         let mut replicas = Vec::new();
         replicas.extend(control.as_ref().map(|status| ("control", &status.group)));
@@ -213,60 +214,6 @@ fn of_load(node: &Node) -> Vec<Sample> {
         }));
     }
     samples
-}
-
-fn of_audit_log(status: &[AuditStatus]) -> Vec<Sample> {
-    let mut samples: Vec<Sample> = status
-        .iter()
-        .map(|log| Sample {
-            name: "provost_audit_records",
-            labels: format!("{{log=\"{}\"}}", log.origin),
-            help: "Records in each audit log.",
-            is_counter: false,
-            value: float(log.size),
-        })
-        .collect();
-    samples.extend(status.iter().map(|log| Sample {
-        name: "provost_audit_signed_records",
-        labels: format!("{{log=\"{}\"}}", log.origin),
-        help: "Records of each audit log that a checkpoint covers.",
-        is_counter: false,
-        value: float(log.signed_size),
-    }));
-    samples.extend(status.iter().map(|log| Sample {
-        name: "provost_audit_held_records",
-        labels: format!("{{log=\"{}\"}}", log.origin),
-        help: "Records of each audit log whose checkpoint the control plane holds, as the leader knows it.",
-        is_counter: false,
-        value: float(log.held_size),
-    }));
-    samples.extend(status.iter().filter(|log| log.cosigned_size > 0).map(|log| Sample {
-        name: "provost_audit_cosigned_records",
-        labels: format!("{{log=\"{}\"}}", log.origin),
-        help: "Records of the audit log whose checkpoint a witness has cosigned.",
-        is_counter: false,
-        value: float(log.cosigned_size),
-    }));
-    samples
-}
-
-fn of_audit_group(group: &GroupMetrics) -> Vec<Sample> {
-    let gauge =
-        |name, help, value: u64| Sample { name, labels: String::new(), help, is_counter: false, value: float(value) };
-    let count = |ids: &std::collections::BTreeSet<u64>| ids.len() as u64;
-    vec![
-        gauge("provost_audit_voters", "Voters of the audit log's group, as this node sees it.", count(&group.voters)),
-        gauge(
-            "provost_audit_learners",
-            "Replicas of the audit log that do not vote yet, as this node sees it.",
-            count(&group.learners),
-        ),
-        gauge(
-            "provost_audit_leader",
-            "The number of the node that leads the audit log's group; 0: none is known.",
-            group.leader.unwrap_or_default(),
-        ),
-    ]
 }
 
 fn respond(path: &str, sampler: &Sampler) -> Response<Full<Bytes>> {
