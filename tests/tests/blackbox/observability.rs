@@ -113,10 +113,11 @@ async fn serve(State(seen): State<Arc<Seen>>, request: axum::extract::Request) -
             "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}),
         "tools/list" => json!({"resultType": "complete", "ttlMs": 60_000, "cacheScope": "private",
             "tools": [{"name": "t", "inputSchema": {"type": "object"}}]}),
-        _ => {
+        "tools/call" => {
             seen.calls.lock().unwrap().push((parts.headers, message.clone()));
             json!({"resultType": "complete", "content": [{"type": "text", "text": "done"}]})
         }
+        _ => json!({"resultType": "complete"}),
     };
     let whole = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
     Response::builder().header("content-type", "application/json").body(Body::from(whole.to_string())).unwrap()
