@@ -159,7 +159,7 @@ impl OtherTools for Nest {
         let link = GuestLink(stop.clone());
         // A task of its own: past its intent a call comes to its end, whatever becomes of who made it.
         let span = log_span(&request);
-        let driven = async move { Box::pin(drive(&*node, Call::received(request), &link).instrument(span)).await };
+        let driven = async move { Box::pin(drive(&*node, Call::received(request), &link)).instrument(span).await };
         let running = self.running.spawn(driven);
         Box::pin(async move {
             let given_up = async {
