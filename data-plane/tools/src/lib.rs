@@ -36,6 +36,7 @@ mod secrets;
 mod siblings;
 pub mod sql;
 mod toolbox;
+mod trace_headers;
 mod upstream;
 
 pub use connections::{ConnectionPort, Connections, Keep, KeepFailed, OwnConnection};

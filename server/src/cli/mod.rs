@@ -14,6 +14,7 @@ mod secrets;
 mod simulate;
 mod table;
 mod terminal;
+mod top;
 mod using;
 mod watch;
 mod why;
@@ -25,7 +26,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, bridge, dev, open_files, roles::run};
+use crate::{
+    bench, bridge,
+    config::telemetry::{LogFormat, log_format},
+    dev, open_files,
+    roles::run,
+};
 
 /// Provost runs an organisation's MCP: one policy, one quota ledger and one provable record for
 /// every call to a tool or a model.
@@ -127,6 +133,11 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
 
+    /// Show how nodes stand now: calls, times, denials, errors, revisions, leaders, quotas near their limit.
+    #[command(after_help = "Examples:\n  provost top\n  provost top --metrics cp-1:8422,dp-1:8422 --once --json\n\n\
+                            Nodes are asked at `listen.metrics`. Ends with Ctrl-C.")]
+    Top(top::TopArgs),
+
     /// Measure an MCP endpoint: open loop, free of coordinated omission.
     #[command(after_help = "Examples:\n  provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s\n  \
                             provost bench --tool echo.echo --arg text=hi --transport ws --saturate\n  \
@@ -144,9 +155,10 @@ impl Cli {
         }
     }
 
-    /// Whether logs are JSON.
+    /// Whether logs are JSON: the flag, else what a server's file says.
     pub fn log_json(&self) -> bool {
-        self.log_json
+        let of_file = |args: &run::ServerArgs| log_format(args.config()) == LogFormat::Json;
+        self.log_json || matches!(&self.command, Command::Server(args) if of_file(args))
     }
 }
 
@@ -201,6 +213,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Call(args) => using::call(args).await,
         Command::Bridge(args) => bridge::run(args).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Top(args) => top::run(args).await,
         Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
     }
 }

@@ -125,6 +125,7 @@ impl DataRole {
             connections: Arc::new(GrpcConnections::new(config.node.clone(), channels(&dial))),
             packages: Arc::new(GrpcPackages::new(channels(&dial))),
             egress: config.egress.clone(),
+            telemetry: (config.telemetry.clone(), config.node.clone()),
         })?;
         let _ = counted.set(plane.node().clone());
         let own_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;

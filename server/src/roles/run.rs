@@ -31,6 +31,13 @@ pub struct ServerArgs {
     until_stdin_closes: bool,
 }
 
+impl ServerArgs {
+    /// The configuration file.
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+}
+
 /// Reads and checks a configuration file.
 pub fn load(path: &std::path::Path) -> anyhow::Result<ServerConfig> {
     let text =

@@ -37,6 +37,7 @@ mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
 mod nested;
+mod observability;
 mod openapi;
 mod packages;
 mod quic;

@@ -21,9 +21,10 @@ use provost_mcp::{ProtocolVersion, RawJson, RawObject, RpcError};
 use provost_types::{BoxFuture, CallId};
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use super::plane::Node;
-use crate::frontend::call_id;
+use crate::{frontend::call_id, observe::log_span};
 
 /// How long a call that is over waits for what its guest had begun.
 const END_LIMIT: Duration = Duration::from_millis(500);
@@ -119,7 +120,12 @@ impl Nest {
         let mut params = RawObject::new();
         params.set_text("name", &tool);
         params.set("arguments", arguments);
-        if let Some(traceparent) = &outer.trace.traceparent {
+        // It belongs to the span in which the plugin runs; where calls are not traced, to that of the caller.
+        let traceparent = match node.tracing.get() {
+            Some(tracing) => Some(tracing.onward(outer).to_string()),
+            None => outer.trace.traceparent.clone(),
+        };
+        if let Some(traceparent) = &traceparent {
             params.set("_meta", RawJson::from(json!({ "traceparent": traceparent })));
         }
         let client = ClientFacts {
@@ -142,7 +148,7 @@ impl Nest {
             operation: Operation::CallTool(tool),
             params: params.finish(),
             client,
-            trace: TraceFacts { request_id: None, ..outer.trace.clone() },
+            trace: TraceFacts { request_id: None, traceparent, ..outer.trace.clone() },
             within: Some(Within { root, plugin, depth, deadline, granted, made }),
         })
     }
@@ -165,7 +171,9 @@ impl OtherTools for Nest {
         };
         let link = GuestLink(stop.clone());
         // A task of its own: past its intent a call comes to its end, whatever becomes of who made it.
-        let running = self.running.spawn(async move { Box::pin(drive(&*node, Call::received(request), &link)).await });
+        let span = log_span(&request);
+        let driven = async move { Box::pin(drive(&*node, Call::received(request), &link)).instrument(span).await };
+        let running = self.running.spawn(driven);
         Box::pin(async move {
             let given_up = async {
                 stop.cancelled().await;

@@ -30,6 +30,7 @@ use crate::{
     oauth::{Authorizer, Behalf},
     openapi::{arguments, as_object, refusal},
     redact::Redactor,
+    trace_headers::TraceHeaders,
 };
 
 /// Bytes of the messages of one answer. A message takes up to fifty times its bytes while it is read, so that this is less
@@ -225,7 +226,8 @@ impl Grpc {
         token: Option<&HeaderValue>,
     ) -> Result<Answered, UpstreamError> {
         let max_bytes = self.limits.max_answer_bytes.min(MAX_ANSWER_BYTES);
-        let asked = Asked { path: &call.path, body, token, deadline: request.deadline, take, max_bytes };
+        let trace = TraceHeaders::of_params(&request.params);
+        let asked = Asked { path: &call.path, body, token, deadline: request.deadline, take, max_bytes, trace };
         let answer = self.line.ask(asked).await?;
         Ok(Answered { answer, redactor: with_token(&self.redactor, token) })
     }

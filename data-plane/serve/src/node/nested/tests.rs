@@ -145,6 +145,7 @@ fn outer(credential: Credential) -> Request {
         trace: TraceFacts {
             request_id: Some("9".to_owned()),
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+            tracestate: None,
             workflow: Some("talk".to_owned()),
         },
         within: None,
