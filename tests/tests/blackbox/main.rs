@@ -47,6 +47,7 @@ mod rag;
 mod resilience;
 mod resources;
 mod scenarios;
+mod shipped;
 mod simulate;
 mod suite;
 mod upstreams;
