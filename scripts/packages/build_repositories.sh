@@ -14,7 +14,7 @@ new_key() {
   mkdir -p -m 700 "$work/gnupg"
   export GNUPGHOME=$work/gnupg
   gpg --batch --quiet --passphrase '' --quick-generate-key "$1" ed25519 sign 1d 2>/dev/null
-  gpg --batch --list-keys --with-colons "$1" | awk -F: '$1 == "fpr" { print $10; exit }'
+  gpg --batch --quiet --list-keys --with-colons "$1" 2>/dev/null | awk -F: '$1 == "fpr" { print $10; exit }'
 }
 key=$(new_key "Repository <repository@example.org>")
 stranger=$(new_key "Stranger <stranger@example.org>")

@@ -36,7 +36,7 @@ pub struct ServiceManager {
 impl ServiceManager {
     /// The one that started this process, if it wants to be told.
     pub fn of_this_process() -> Option<Arc<Self>> {
-        let found = Self::find(|name| env::var_os(name), std::process::id());
+        let found = Self::find(variable, std::process::id());
         let manager = found.inspect_err(|cause| {
             tracing::warn!(%cause, "NOTIFY_SOCKET names no socket: the service manager cannot be told that this serves");
         });
@@ -79,6 +79,10 @@ impl ServiceManager {
             tracing::warn!(%cause, message, "the service manager could not be told");
         }
     }
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
 }
 
 /// A path, or `@` and a name that is no file (Linux).
