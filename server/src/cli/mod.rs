@@ -11,6 +11,7 @@ mod kill_switch;
 mod plugin;
 mod resources;
 mod secrets;
+mod shipped;
 mod simulate;
 mod table;
 mod terminal;
@@ -143,6 +144,13 @@ enum Command {
                             provost bench --tool echo.echo --arg text=hi --transport ws --saturate\n  \
                             provost bench --tool echo.echo --arg text=hi --transport ws --idle 2000")]
     Bench(bench::BenchArgs),
+
+    /// Print a script that completes this program's arguments in a shell.
+    #[command(after_help = "Example: provost completions bash > ~/.local/share/bash-completion/completions/provost")]
+    Completions(shipped::CompletionsArgs),
+    /// Write the man pages of all commands into a folder.
+    #[command(after_help = "Example: provost man ~/.local/share/man/man1")]
+    Man(shipped::ManArgs),
 }
 
 impl Cli {
@@ -215,5 +223,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(command) => audit::run(command).await,
         Command::Top(args) => top::run(args).await,
         Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => shipped::completions(&args),
+        Command::Man(args) => shipped::man(&args),
     }
 }

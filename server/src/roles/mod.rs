@@ -14,6 +14,7 @@ mod data;
 pub mod epoch;
 mod identity;
 pub mod init;
+mod manager;
 mod removed;
 pub mod run;
 mod seal_keys;

@@ -48,6 +48,7 @@ mod rag;
 mod resilience;
 mod resources;
 mod scenarios;
+mod shipped;
 mod simulate;
 mod suite;
 mod upstreams;
