@@ -60,15 +60,14 @@ apply_example() {
 }
 
 welcome() {
-  local port=${PROVOST_PORTS%%-*}
   echo
-  echo "Provost is ready. Agents connect to http://127.0.0.1:$port/mcp, or to the port of any other data-plane node."
+  echo "Provost is ready. Agents connect to http://127.0.0.1:$PROVOST_PORT/mcp"
   if [[ -s $ADMIN/agent-token ]]; then
     echo "The token of acme/ana: $(<"$ADMIN/agent-token")"
     echo
     echo "Try:"
     echo "  docker compose run --rm cli call desk.find --arg text=printer"
-    echo "  docker compose run --rm cli call desk.close --arg id=1         # denied, by a named policy"
+    echo "  docker compose run --rm cli call desk.note --arg id=1 --arg text='my password is tea'    # denied, by a policy"
     echo "  docker compose run --rm cli audit query --limit 4"
   fi
   echo "  docker compose run --rm cli cluster status"
