@@ -7,7 +7,7 @@ target=$1
 # A shell and what the scripts in deploy/compose use. openssl makes the example upstream's certificate.
 programs=(
   bash sh base64 basename cat chmod chown cp cut date dirname env false getent grep head hostname id ln ls mkdir
-  mktemp mv od openssl printf pwd readlink rm rmdir sed sha256sum sleep sort stat sync tail tee test touch tr true uname wc
+  mktemp mv od openssl printf pwd readlink rm rmdir sed sha256sum sleep sort stat sync tail tee test timeout touch tr true uname wc
 )
 # What the binary is linked with beside the C library.
 libraries=(libstdc++.so.6 libgcc_s.so.1 libm.so.6)
