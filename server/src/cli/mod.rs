@@ -7,6 +7,7 @@ mod connections;
 pub mod context;
 pub mod documents;
 pub mod endpoint;
+mod health;
 mod kill_switch;
 mod plugin;
 mod resources;
@@ -54,6 +55,9 @@ enum Command {
     /// Run the roles that a configuration file names.
     #[command(after_help = "Example: provost server --config /etc/provost/provost.toml")]
     Server(run::ServerArgs),
+    /// Ask whether a node answers: exit code 0 means that it does.
+    #[command(after_help = "Example: provost health --url http://127.0.0.1:8420/readyz")]
+    Health(health::HealthArgs),
 
     /// Apply resources: all of them at one revision, or nothing.
     #[command(after_help = "Example: provost apply -f examples/quickstart --dry-run")]
@@ -199,6 +203,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Server(args) => run::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Health(args) => health::run(args).await,
         Command::Apply(args) => resources::apply(args).await,
         Command::Diff(args) => resources::diff(args).await,
         Command::Simulate(args) => simulate::run(args).await,
