@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-cluster fix bench deny
+.PHONY: help dev test test-cluster test-packages test-helm deb fix bench deny
 
 ARGS ?=
 # One RocksDB for all profiles, built once into the user's cache.
@@ -20,6 +20,17 @@ test: ## every check and test that needs no GPU and no Docker
 
 test-cluster: ## the tests that need a Docker Engine (skips without one)
 	@scripts/test-cluster.sh
+
+test-packages: ## a package's life in a booted Debian (root, a release binary; skips where a tool is missing)
+	@scripts/test_packages.sh
+
+test-helm: ## lint, render and check the Helm chart (skips without helm)
+	@scripts/test_helm.sh
+
+deb: ## a Debian package of the release binary, into out/
+	@scripts/setup.sh build
+	@$(ROCKSDB) cargo build --locked --release --package provost
+	@scripts/package_deb.sh
 
 fix: ## format, and apply the lints that can be applied
 	@scripts/setup.sh build

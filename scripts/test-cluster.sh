@@ -1,14 +1,39 @@
 #!/usr/bin/env bash
-# Tests that need a Docker Engine. Skips with one clear line where there is none.
+# Tests of docker-compose.yml, which need a Docker Engine and Compose. Skips with one clear line where there is none.
+#
+#   scripts/test-cluster.sh [SCENE…]     all scenes, or `start` and these (tests/compose/scenes.py)
+#
+# The image is made of the release binary (PROVOST_BINARY, else `cargo build --release`'s), or is PROVOST_IMAGE.
+# PROVOST_BASE_IMAGE and PROVOST_PYTHON_IMAGE name the base images, as for docker-compose.yml.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if ! docker info >/dev/null 2>&1; then
-  echo "test-cluster: SKIPPED, no Docker Engine answers here"
+skip() {
+  echo "test-cluster: SKIPPED, $1"
   exit 0
+}
+
+docker info >/dev/null 2>&1 || skip "no Docker Engine answers here"
+docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || skip "Docker Compose is not installed"
+command -v python3 >/dev/null || skip "python3 is not installed"
+
+# have IMAGE: here already, or to be had.
+have() { docker image inspect "$1" >/dev/null 2>&1 || docker pull --quiet "$1" >/dev/null 2>&1; }
+base=${PROVOST_BASE_IMAGE:-debian:bookworm-slim}
+python=${PROVOST_PYTHON_IMAGE:-python:3.13-slim-bookworm}
+have "$python" || skip "the image $python is not here and cannot be pulled"
+
+image=${PROVOST_IMAGE:-}
+if [[ -z $image ]]; then
+  have "$base" || skip "the image $base is not here and cannot be pulled"
+  binary=${PROVOST_BINARY:-${CARGO_TARGET_DIR:-target}/release/provost}
+  if [[ -z ${PROVOST_BINARY:-} ]]; then
+    scripts/setup.sh build
+    ROCKSDB_LIB_DIR=$(scripts/rocksdb.sh) ROCKSDB_STATIC=1 cargo build --locked --release --package provost
+  fi
+  mkdir -p out/image
+  strip -o out/image/provost "$binary"
+  image=provost:test
+  docker build --quiet --target prebuilt --build-arg BASE_IMAGE="$base" --tag "$image" . >/dev/null
 fi
-if [[ ! -e "$(dirname "${BASH_SOURCE[0]}")/../deploy/compose.yaml" ]]; then
-  echo "test-cluster: SKIPPED, this version has no deploy/compose.yaml: one node only"
-  exit 0
-fi
-echo "test-cluster: deploy/compose.yaml exists but no test uses it" >&2
-exit 1
+exec python3 -B tests/compose/run.py "$image" "$@"

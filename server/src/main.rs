@@ -21,6 +21,7 @@ mod node;
 mod open_files;
 mod roles;
 mod simulate;
+mod telemetry;
 mod threads;
 mod tiles;
 mod witness;
@@ -81,8 +82,13 @@ fn end_quietly_with_the_reader() {
 /// Logs go to stderr; `PROVOST_LOG` filters them (`info`, `provost_data_tools=debug`, …).
 fn init_tracing(args: &cli::Cli) {
     // openraft narrates its engine at `info`, and warns of stale messages at each start; lopdf prints what it cannot read.
-    let default =
-        if args.is_server() { "info,openraft=warn,openraft::core::raft_core=error,lopdf=off" } else { "warn" };
+    // The ids of a call are in each line of it where lines are for machines: to keep them costs each call a microsecond.
+    let is_json = args.log_json();
+    let default = match (args.is_server(), is_json) {
+        (true, true) => "info,openraft=warn,openraft::core::raft_core=error,lopdf=off",
+        (true, false) => "info,openraft=warn,openraft::core::raft_core=error,lopdf=off,provost_call=off",
+        (false, _) => "warn",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
@@ -90,5 +96,5 @@ fn init_tracing(args: &cli::Cli) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(true);
-    if args.log_json() { builder.json().init() } else { builder.init() }
+    if is_json { builder.json().with_span_list(false).init() } else { builder.init() }
 }

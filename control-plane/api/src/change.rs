@@ -13,10 +13,8 @@ use crate::{
     documents::{self, Origin, Unread},
     reach::{Reach, Turn},
     record::{Record, now_ns},
+    retry::Retry,
 };
-
-/// Tries against other writers; each loses only to a change that was made meanwhile.
-const MAX_ATTEMPTS: u32 = 8;
 
 /// Changes in a transaction that is checked where it is asked for: another thread would cost more.
 const MAX_INLINE_CHANGES: usize = 8;
@@ -115,7 +113,7 @@ impl Wanted<'_> {
 
 impl ControlNode {
     /// Makes a change. `build` makes the transaction for a given state; it is called again if
-    /// somebody else changed the state meanwhile.
+    /// somebody else changed the state meanwhile, for a bounded time ([`Retry`]).
     pub(crate) async fn change(
         &self,
         wanted: Wanted<'_>,
@@ -125,7 +123,8 @@ impl ControlNode {
         // asked for at the leader first, unless nothing would be proposed or something is missing.
         let mut fresh = wanted.dry_run;
         let mut turn = Turn::take(&self.inner.writing, Reach::Keys).await;
-        for _ in 0..MAX_ATTEMPTS {
+        let mut retry = Retry::new();
+        loop {
             if fresh {
                 self.inner.group.read_barrier().await?;
             }
@@ -165,13 +164,18 @@ impl ControlNode {
             transaction.authorship = (!wanted.event.is_routine()).then(|| record.authorship());
             match self.commit(&record, transaction).await? {
                 Committed::At(revision) => return Ok(ChangeReport { revision, dry_run: false, diffs }),
-                Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => fresh = true,
+                // It lost only to a change that was made meanwhile.
+                Committed::Not(problems) if problems.iter().any(|p| p.code == CONFLICT) => {
+                    fresh = true;
+                    // Others of this node go on while it waits.
+                    drop(turn);
+                    retry.again("nothing was changed").await?;
+                    turn = Turn::take(&self.inner.writing, reach).await;
+                }
                 Committed::Full(why) => return Err(carrier::refusal(&why)),
                 Committed::Not(problems) => return Err(wanted.located(problems)),
             }
         }
-        let text = "other changes kept coming first; nothing was changed";
-        Err(ControlError::new(ErrorKind::Unavailable, "PV-CTL-BUSY", text, "try again"))
     }
 
     /// Every check, before anything is recorded or proposed. What the change would do, or its problems.

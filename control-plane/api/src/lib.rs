@@ -35,6 +35,7 @@ mod reach;
 mod reconcile;
 mod record;
 mod render;
+mod retry;
 mod secrets;
 mod service;
 mod store;

@@ -149,8 +149,13 @@ impl ControlMachine {
             }
             _ => None,
         };
+        let waiting = self.state.outbox().len();
         match self.state.apply_package(revision, command) {
             Ok(reply) => {
+                if self.state.outbox().len() > waiting {
+                    // What it dropped is to be recorded.
+                    done.dirty.since.get_or_insert(revision);
+                }
                 done.dirty.packages = true;
                 done.dirty.sweeps |= removes;
                 done.dirty.parts.extend(part);

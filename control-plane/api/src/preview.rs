@@ -4,11 +4,8 @@ use provost_control_state::Event;
 use provost_types::{Revision, Snapshot};
 
 use crate::{
-    Caller, ChangeReport, ControlError, ControlNode, ErrorKind, SourceFile, Unread, change::Wanted, documents,
+    Caller, ChangeReport, ControlError, ControlNode, SourceFile, Unread, change::Wanted, documents, retry::Retry,
 };
-
-/// Tries against other writers.
-const MAX_ATTEMPTS: u32 = 8;
 
 /// Two states: the present one, and the one that documents would make of it.
 #[derive(Clone, Debug)]
@@ -25,10 +22,12 @@ impl ControlNode {
     /// Checks documents as [`ControlNode::apply`] does and gives the state that they would make. Sealed
     /// values are not in it.
     pub async fn preview(&self, caller: &Caller, files: &[SourceFile]) -> Result<Preview, ControlError> {
-        for _ in 0..MAX_ATTEMPTS {
+        let mut retry = Retry::new();
+        loop {
             let report = self.apply(caller, files, "", true).await?;
             let state = self.inner.published.state.load_full();
             if state.revision() != report.revision {
+                retry.again("nothing was compared").await?;
                 continue;
             }
             let owned = files.to_vec();
@@ -41,8 +40,6 @@ impl ControlNode {
             let candidate = state.preview(Revision(state.revision().0 + 1), &transaction);
             return Ok(Preview { current: state.snapshot(), candidate, report });
         }
-        let text = "other changes kept coming first; nothing was compared";
-        Err(ControlError::new(ErrorKind::Unavailable, "PV-CTL-BUSY", text, "try again"))
     }
 
     /// The present state, confirmed by a quorum.

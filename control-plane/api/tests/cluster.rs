@@ -36,6 +36,8 @@ impl Subscribers for Known {
             problems: vec![LocatedProblem { code: "PV-POLICY-INVALID".into(), ..Default::default() }],
             version: "0.1.0".into(),
             part: Default::default(),
+            refused: None,
+            plugins: None,
         }]
     }
     fn facts(&self, node_id: u64, _: &str) -> NodeFacts {

@@ -34,6 +34,31 @@ async fn keys(node: &ControlNode) -> Vec<String> {
 const ALL: [&str; 4] = ["Tenant/acme", "Principal/acme/ann", "Principal/acme/bob", "Role/acme/reader"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_one_resource_at_once_are_all_made() {
+    const WRITERS: usize = 24;
+    let dir = tempfile::tempdir().unwrap();
+    let (node, _) = open(dir.path()).await;
+    node.apply(&admin(), &[file("a.yaml", ACME)], "first", false).await.unwrap();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|n| {
+            let node = node.clone();
+            let text = format!(
+                "apiVersion: provost/v1\nkind: Principal\nmetadata: {{name: bob, tenant: acme, labels: {{n: v{n}}}}}\n"
+            );
+            tokio::spawn(async move { node.apply(&admin(), &[file("b.yaml", &text)], "at once", false).await })
+        })
+        .collect();
+    let mut revisions = Vec::new();
+    for writer in writers {
+        revisions.push(writer.await.unwrap().unwrap().revision);
+    }
+    revisions.sort_unstable();
+    revisions.dedup();
+    assert_eq!(revisions.len(), WRITERS, "each at a revision of its own");
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn applied_resources_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (node, recorder) = open(dir.path()).await;

@@ -13,7 +13,7 @@ use provost_control_api::{
     Caller, ControlConfig, ControlNode, InstallPlugin, LocalFileKey, NoAdmission, RestoreTarget, Scope, restore_backup,
     verify_backup,
 };
-use provost_control_state::PackageKey;
+use provost_control_state::{KEPT_PACKAGES, PackageKey};
 use provost_package::{COMPONENT, Manifest, Package, SigningKey, Source};
 
 /// Three parts of the state and more.
@@ -101,6 +101,21 @@ async fn what_a_publisher_signed_is_stored_run_put_back_and_carried_by_a_backup(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_room_for_another_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = SigningKey::generate().unwrap();
+    let (node, recorder) = world(dir.path(), &key).await;
+    let count = u8::try_from(KEPT_PACKAGES).unwrap() + 2;
+    for n in 1..=count {
+        assert_eq!(put(&node, &admin(), &package(n, Some(&key))).await, Ok(false), "{n}");
+    }
+    let lines = recorder.taken(&node).await;
+    let dropped = lines.iter().filter(|line| **line == "package.drop Some(Ok) Some(\"acme\")").count();
+    assert_eq!(dropped, 1, "{lines:?}");
+    node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_not_bring_it_and_what_nobody_vouches_for_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (key, stranger) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
@@ -115,6 +130,8 @@ async fn who_may_not_bring_it_and_what_nobody_vouches_for_is_refused() {
     bytes[at] ^= 1;
     let tampered = node.package_put(&admin(), &name("acme"), bytes.into()).await;
     assert_eq!(tampered.unwrap_err().code(), "PV-PACKAGE-DIGEST");
+    // Who brought it is recorded, in the log of the tenant; not who has no business there.
+    assert_eq!(recorder.take(), ["package.put Some(RpcError) Some(\"acme\")"; 3]);
     // What cannot be recorded is not done.
     recorder.refuse.store(true, Ordering::Relaxed);
     assert_eq!(put(&node, &admin(), &good).await, Err("PV-ADMIN-AUDIT".to_owned()));

@@ -164,11 +164,17 @@ pub struct Retention {
     /// Entries kept behind a snapshot, so that a follower a little behind needs no snapshot, and
     /// so that purging stays far from what a slow machine still applies.
     pub keep_entries: u64,
+    /// Bytes of entries, whatever their number. Above it a snapshot is taken, and the log before it
+    /// is purged until half of this is left: few large entries must not fill a disk.
+    pub max_bytes: u64,
 }
+
+/// Bytes of a log, if its configuration names no other bound.
+pub const MAX_LOG_BYTES: u64 = 256 << 20;
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { snapshot_every_entries: 10_000, keep_entries: 20_000 }
+        Self { snapshot_every_entries: 10_000, keep_entries: 20_000, max_bytes: MAX_LOG_BYTES }
     }
 }
 

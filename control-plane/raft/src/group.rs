@@ -22,6 +22,7 @@ use crate::{
     admission::Gate,
     batch::Batches,
     config, db,
+    log_bytes::LogBytes,
     log_store::{LogStore, Open, fatal},
     network::Network,
     raft_types::{MetricsReceiver, Raft, Types},
@@ -55,6 +56,7 @@ pub(crate) struct GroupCore {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) metrics: MetricsReceiver,
     pub(crate) snapshots: SnapshotDir,
+    pub(crate) log_bytes: Arc<LogBytes>,
     pub(crate) gate: Gate,
     pub(crate) batches: Batches,
     /// The snapshot being received.
@@ -90,6 +92,8 @@ impl GroupCore {
 pub(crate) struct Stores<L> {
     pub(crate) log: L,
     pub(crate) snapshots: SnapshotDir,
+    /// Bytes of the log, as that changes.
+    pub(crate) bytes: Arc<LogBytes>,
     /// Dropped by all who keep files open when they are done; `closed` then ends.
     pub(crate) open: Open,
     pub(crate) closed: watch::Receiver<()>,
@@ -112,8 +116,8 @@ impl Group {
         let (open, closed) = watch::channel(());
         let db = db::open(&dir.join("raft"), &config)?;
         let log = LogStore::new(db, &config.name, open.clone())?;
-        let snapshots = SnapshotDir::open(dir.join("snapshots"))?;
-        Self::start(config, machine, transport, Stores { log, snapshots, open, closed }).await
+        let (snapshots, bytes) = (SnapshotDir::open(dir.join("snapshots"))?, log.bytes());
+        Self::start(config, machine, transport, Stores { log, snapshots, bytes, open, closed }).await
     }
 
     /// Generic over the log so that a simulation can bring one that forgets what was not synced.
@@ -124,7 +128,7 @@ impl Group {
         stores: Stores<L>,
     ) -> Result<Self, GroupError> {
         let raft_config = config::raft_config(&config)?;
-        let Stores { mut log, snapshots, open, closed } = stores;
+        let Stores { mut log, snapshots, bytes, open, closed } = stores;
         let mut adapter = MachineAdapter::new(Box::new(machine), snapshots.clone(), open)?;
         recovery::reconcile(&mut log, &mut adapter).await?;
         let members = Arc::new(OnceLock::new());
@@ -145,6 +149,7 @@ impl Group {
             transport,
             metrics,
             snapshots,
+            log_bytes: bytes,
             receiving: Mutex::new(None),
             membership: Mutex::new(()),
             closed,

@@ -21,6 +21,7 @@ mod followers;
 mod group;
 mod grpc;
 mod lane;
+mod log_bytes;
 mod log_store;
 mod loopback;
 mod machine;
@@ -46,7 +47,7 @@ mod sim;
 mod tests;
 
 pub use admission::{MAX_INFLIGHT_PROPOSALS, MAX_PROPOSAL_BYTES};
-pub use config::{Admission, Forwarding, GroupConfig, MembershipPolicy, Promotion, Retention, Timings};
+pub use config::{Admission, Forwarding, GroupConfig, MAX_LOG_BYTES, MembershipPolicy, Promotion, Retention, Timings};
 pub use error::GroupError;
 pub use group::{Group, Proposed};
 pub use grpc::{Dial, GrpcTransport, MAX_PEER_MESSAGE_BYTES};

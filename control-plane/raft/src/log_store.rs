@@ -21,6 +21,7 @@ use crate::{
     codec,
     db::{self, LOG, META},
     flusher::Flusher,
+    log_bytes::LogBytes,
     raft_types::{LogEntry, LogId, Types, Vote},
     recent::Recent,
 };
@@ -58,6 +59,7 @@ struct Inner {
     /// The commit index, encoded; it is written with the next append.
     committed: Mutex<Option<Vec<u8>>>,
     recent: Mutex<Recent>,
+    bytes: Arc<LogBytes>,
     /// Last: dropping it tells that the database is closed.
     _open: Open,
 }
@@ -74,9 +76,14 @@ impl Drop for Inner {
 impl LogStore {
     pub(crate) fn new(db: Arc<DB>, group: &str, open: Open) -> io::Result<Self> {
         let flusher = Flusher::start(db.clone(), group)?;
-        Ok(Self {
-            inner: Arc::new(Inner { flusher, db, committed: Mutex::default(), recent: Mutex::default(), _open: open }),
-        })
+        let bytes = Arc::new(count(&db)?);
+        let (committed, recent) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { flusher, db, committed, recent, bytes, _open: open }) })
+    }
+
+    /// How many bytes the log has, as that changes.
+    pub(crate) fn bytes(&self) -> Arc<LogBytes> {
+        self.inner.bytes.clone()
     }
 
     fn committed(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
@@ -144,6 +151,18 @@ impl LogStore {
         }
         Ok(entries)
     }
+}
+
+/// Counts what is there when the log is opened.
+fn count(db: &DB) -> io::Result<LogBytes> {
+    let bytes = LogBytes::default();
+    for item in db.iterator_cf(&db::family(db, LOG)?, IteratorMode::Start) {
+        let (key, value) = item.map_err(io::Error::other)?;
+        if let Ok(index) = <[u8; 8]>::try_from(&key[..]) {
+            bytes.push(u64::from_be_bytes(index), value.len());
+        }
+    }
+    Ok(bytes)
 }
 
 fn check_no_hole(read: &[LogEntry], next: &LogEntry) -> io::Result<()> {
@@ -244,6 +263,7 @@ impl RaftLogStorage<Types> for LogStore {
             }
         }
         self.write("append to the Raft log", batch, false);
+        appended.iter().for_each(|(entry, bytes)| self.inner.bytes.push(entry.log_id.index, *bytes));
         self.recent().push(appended);
         self.inner.flusher.sync_then(callback)
     }
@@ -257,6 +277,7 @@ impl RaftLogStorage<Types> for LogStore {
         batch.delete_range_cf(&self.family(LOG)?, from.as_slice(), LOG_END.as_slice());
         self.write("truncation of the Raft log", batch, false);
         self.recent().truncate(first_removed);
+        self.inner.bytes.truncate(first_removed);
         Ok(())
     }
 
@@ -269,6 +290,7 @@ impl RaftLogStorage<Types> for LogStore {
         batch.delete_range_cf(&self.family(LOG)?, start.as_slice(), end.as_slice());
         self.write("purge of the Raft log", batch, false);
         self.recent().purge(log_id.index);
+        self.inner.bytes.purge(log_id.index);
         Ok(())
     }
 }

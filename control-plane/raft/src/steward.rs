@@ -1,5 +1,6 @@
-//! What a leader does without being asked: it completes a membership change that a former leader
-//! left half made, and promotes learners that have kept up.
+//! What a replica does without being asked: it keeps its log within its bytes. And what a leader
+//! does: it completes a membership change that a former leader left half made, and promotes
+//! learners that have kept up.
 
 use std::{collections::BTreeMap, sync::Weak, time::Duration};
 
@@ -29,6 +30,7 @@ pub(crate) async fn run(group: Weak<GroupCore>) {
             return;
         }
         let now = core.metrics();
+        bound_log(&core, &now).await;
         if now.role != Role::Leader {
             (steady, half_made) = (Steady::default(), None);
             continue;
@@ -49,6 +51,19 @@ pub(crate) async fn run(group: Weak<GroupCore>) {
                 Err(error) => tracing::warn!(%error, group = core.name(), node = id, "a learner was not promoted"),
             }
         }
+    }
+}
+
+/// Has a snapshot taken when the log has too many bytes, and then the log before it purged. Asked again in each round
+/// until it is so: Raft makes one snapshot at a time, and purges what nobody is being sent.
+async fn bound_log(core: &GroupCore, now: &GroupMetrics) {
+    let Some(upto) = core.log_bytes.excess(core.config.retention.max_bytes) else { return };
+    let asked = match now.snapshot {
+        Some(snapshot) if snapshot >= upto => core.raft.trigger().purge_log(upto).await,
+        _ => core.raft.trigger().snapshot().await,
+    };
+    if let Err(error) = asked {
+        tracing::debug!(%error, group = core.name(), "the log is longer than it should be");
     }
 }
 

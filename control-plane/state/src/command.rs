@@ -76,6 +76,9 @@ pub enum Event {
     /// A node asks for new tokens of a connection, or has got them.
     #[serde(rename = "connection.kept")]
     ConnectionKept,
+    /// Packages that made room for newer ones. It is in no history: no resource changes.
+    #[serde(rename = "package.drop")]
+    PackagesDropped,
 }
 
 impl Event {
@@ -96,6 +99,7 @@ impl Event {
             Event::ConnectionMade => "connection.made",
             Event::ConnectionEnded => "connection.ended",
             Event::ConnectionKept => "connection.kept",
+            Event::PackagesDropped => "package.drop",
         }
     }
 
@@ -108,6 +112,7 @@ impl Event {
     /// The first wire version whose control-plane nodes can read it.
     fn since_version(self) -> u32 {
         match self {
+            Event::PackagesDropped => 5,
             Event::ConnectionMade | Event::ConnectionEnded | Event::ConnectionKept => 3,
             Event::KillSwitchOn
             | Event::KillSwitchOff

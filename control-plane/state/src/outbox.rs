@@ -11,7 +11,7 @@
 use provost_types::{CallId, Name, ResourceKey, Revision};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChangeKind, Event, Problem, State, Transaction};
+use crate::{ChangeKind, Event, PackageKey, Problem, State, Transaction};
 
 /// Changes that may wait for the audit log.
 pub const MAX_UNRECORDED: usize = 16_384;
@@ -49,21 +49,24 @@ pub struct Unrecorded {
     pub message: String,
     /// Who, in full.
     pub authorship: Authorship,
-    /// The resources that it changed; at most [`MAX_RECORDED_OBJECTS`], then how many more.
+    /// The resources and packages that it changed; at most [`MAX_RECORDED_OBJECTS`], then how many more.
     pub objects: Vec<String>,
 }
 
 impl Unrecorded {
-    /// What is to be recorded of a transaction that took effect; `None`: who proposed it records it.
+    /// What is to be recorded of a transaction that took effect, and of the packages that went with it; `None`: who
+    /// proposed it records it.
     pub(crate) fn of(
         revision: Revision,
         transaction: &Transaction,
         report: &[(ResourceKey, ChangeKind)],
+        dropped: &[PackageKey],
     ) -> Option<Self> {
         let authorship = transaction.authorship.clone()?;
         let changed = report.iter().filter(|(_, kind)| *kind != ChangeKind::Unchanged);
-        let count = changed.clone().count();
-        let mut objects: Vec<String> = changed.take(MAX_RECORDED_OBJECTS).map(|(key, _)| key.to_string()).collect();
+        let count = changed.clone().count() + dropped.len();
+        let objects = changed.map(|(key, _)| key.to_string()).chain(dropped.iter().map(named));
+        let mut objects: Vec<String> = objects.take(MAX_RECORDED_OBJECTS).collect();
         if count > MAX_RECORDED_OBJECTS {
             objects.push(format!("and {} more", count - MAX_RECORDED_OBJECTS));
         }
@@ -71,6 +74,11 @@ impl Unrecorded {
         let (author, message) = (author.clone(), message.clone());
         Some(Self { revision, event: *event, time_ns: *time_ns, author, message, authorship, objects })
     }
+}
+
+/// A package as records name it.
+pub(crate) fn named(package: &PackageKey) -> String {
+    format!("Package/{package}")
 }
 
 impl State {
@@ -83,7 +91,12 @@ impl State {
 
     /// A full outbox takes no change that must be recorded.
     pub(crate) fn check_outbox(&self, transaction: &Transaction) -> Option<Problem> {
-        if transaction.authorship.is_none() || self.outbox.len() < MAX_UNRECORDED {
+        if transaction.authorship.is_none() { None } else { self.check_outbox_room() }
+    }
+
+    /// Whether one more change can wait for its record.
+    pub(crate) fn check_outbox_room(&self) -> Option<Problem> {
+        if self.outbox.len() < MAX_UNRECORDED {
             return None;
         }
         let text = format!("{MAX_UNRECORDED} changes wait to be recorded in the audit log");

@@ -12,8 +12,8 @@ use provost_types::{Kind, Name, Resource, ResourceKey, Resources, Revision, Snap
 
 use crate::{
     ChangeKind, Cluster, ClusterCommand, ClusterReply, HistoryEntry, KeyChange, Ledger, LedgerCommand, LedgerReply,
-    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, Packages, Problem, Rejected, Release, Transaction,
-    Unrecorded, connections, fields, guards, identity, kill_switches, packages, prices, references,
+    MAX_HISTORY, MAX_MESSAGE_BYTES, MAX_TRANSACTION_CHANGES, PackageKey, Packages, Problem, Rejected, Release,
+    Transaction, Unrecorded, connections, fields, guards, identity, kill_switches, packages, prices, references,
 };
 
 /// What a transaction does to each resource it names, in key order.
@@ -210,7 +210,9 @@ impl State {
         }
         let entry = self.entry(revision, transaction, &candidate, &report);
         let now = if entry.is_some() { revision } else { self.revision };
-        let unrecorded = entry.as_ref().and_then(|_| Unrecorded::of(revision, transaction, &report)).map(Arc::new);
+        let dropped = self.packages_dropped(&report);
+        let unrecorded = entry.as_ref().and_then(|_| Unrecorded::of(revision, transaction, &report, &dropped));
+        let unrecorded = unrecorded.map(Arc::new);
         Ok((candidate, Applied { revision: now, changes: report, entry, unrecorded }))
     }
 
@@ -219,6 +221,16 @@ impl State {
     pub fn preview(&self, revision: Revision, transaction: &Transaction) -> Snapshot {
         let (resources, _) = self.candidate(revision, transaction, &mut Vec::new());
         Snapshot { revision, resources }
+    }
+
+    /// The packages that go with the tenants that a change deletes.
+    fn packages_dropped(&self, changes: &[(ResourceKey, ChangeKind)]) -> Vec<PackageKey> {
+        let gone = changes.iter().filter(|(key, kind)| key.kind == Kind::Tenant && *kind == ChangeKind::Deleted);
+        let gone: BTreeSet<&Name> = gone.map(|(key, _)| &key.name).collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        self.packages.iter().map(|(key, _)| key).filter(|key| gone.contains(&key.tenant)).cloned().collect()
     }
 
     /// The packages of a tenant go with it: the next of its name must not find them.

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use provost_control_state::{
-    Draft, Event, KEPT_PACKAGES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES, MAX_TENANT_PACKAGES_BYTES,
+    Authorship, Draft, Event, KEPT_PACKAGES, MAX_STORED_PACKAGE_BYTES, MAX_TENANT_PACKAGES, MAX_TENANT_PACKAGES_BYTES,
     MAX_UPLOAD_NS, MAX_UPLOADS, PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Packages,
     Rejected, State, StoredCommand, Transaction,
 };
 use provost_types::{
-    FileDigest, Kind, Metadata, Name, PluginSource, PluginSpec, PublisherKey, PublisherSpec, ResourceKey, Revision,
-    Spec, TenantSpec, WasmPlugin,
+    CallId, FileDigest, Kind, Metadata, Name, PluginSource, PluginSpec, PublisherKey, PublisherSpec, ResourceKey,
+    Revision, Spec, TenantSpec, WasmPlugin,
 };
 
 fn name(text: &str) -> Name {
@@ -54,6 +54,11 @@ fn plugin(own: &str, package: PackageKey, timeout_ms: u64) -> Draft {
         reloads: 0,
     };
     draft(Some("acme"), own, Spec::Plugin(spec))
+}
+
+fn authorship(key: &PackageKey) -> Authorship {
+    let tenant = Some(key.tenant.clone());
+    Authorship { call_id: CallId(7), authenticated_by: "api_key:ana".into(), client_address: None, tenant }
 }
 
 /// A state that counts its revisions.
@@ -99,7 +104,8 @@ impl World {
     }
 
     fn begin(&mut self, key: PackageKey, bytes: u64, time_ns: u64) -> Result<PackageReply, Vec<String>> {
-        self.apply(PackageCommand::Begin { key, facts: facts(bytes), time_ns, by: "ana".into() })
+        let authorship = Some(Box::new(authorship(&key)));
+        self.apply(PackageCommand::Begin { key, facts: facts(bytes), time_ns, by: "ana".into(), authorship })
     }
 
     fn part(&mut self, key: &PackageKey, index: u32, bytes: usize) -> Result<PackageReply, Vec<String>> {
@@ -193,7 +199,8 @@ fn packages_of_no_size_have_a_bound_too() {
     for n in 0..=u8::MAX {
         // Names of their own: none makes another go.
         let facts = PackageFacts { name: name(&format!("p{n}")), ..facts(1) };
-        let begun = world.apply(PackageCommand::Begin { key: key(n), facts, time_ns: 0, by: "ana".into() });
+        let by = "ana".into();
+        let begun = world.apply(PackageCommand::Begin { key: key(n), facts, time_ns: 0, by, authorship: None });
         assert_eq!(begun, Ok(PackageReply::Wants(0)), "{n}");
         assert_eq!(world.part(&key(n), 0, 1), Ok(PackageReply::Stored), "{n}");
     }
@@ -221,6 +228,51 @@ fn what_runs_stays_and_of_what_does_not_the_newest() {
     assert_eq!(world.remove(&key(2)), Ok(PackageReply::Removed));
     world.change(vec![plugin("text", key(last), 0)], Vec::new()).unwrap();
     assert_eq!(world.remove(&key(0)), Ok(PackageReply::Removed));
+}
+
+#[test]
+fn what_is_dropped_is_to_be_recorded_with_the_change_that_dropped_it() {
+    let mut world = World::new();
+    let last = KEPT_PACKAGES as u8 + 1;
+    for n in 1..=last {
+        world.store(&key(n), 5).unwrap();
+    }
+    assert!(world.state.outbox().is_empty(), "nothing had to go");
+    // Repeated it drops nothing again.
+    world.begin(key(last + 1), 5, 3).unwrap();
+    let revision = Revision(world.next);
+    world.begin(key(last + 1), 5, 3).unwrap();
+    let waiting: Vec<_> = world.state.outbox().iter().cloned().collect();
+    assert_eq!(waiting.len(), 1);
+    assert_eq!((waiting[0].event, waiting[0].revision), (Event::PackagesDropped, revision));
+    assert_eq!((&waiting[0].author[..], &waiting[0].authorship), ("ana", &authorship(&key(1))));
+    assert_eq!(waiting[0].objects, [format!("Package/{}", key(1))]);
+
+    // With a tenant go its packages, and those of no other.
+    let foreign = PackageKey { tenant: name("umbra"), ..key(50) };
+    world.store(&foreign, 5).unwrap();
+    let tenant = ResourceKey { kind: Kind::Tenant, tenant: None, name: name("acme") };
+    let publisher = ResourceKey { kind: Kind::Publisher, tenant: Some(name("acme")), name: name("maker") };
+    let transaction = Transaction {
+        event: Event::Delete,
+        time_ns: 0,
+        author: "root".into(),
+        message: String::new(),
+        expect_revision: None,
+        expect: Vec::new(),
+        puts: Vec::new(),
+        deletes: vec![publisher, tenant.clone()],
+        sealing_key: None,
+        authorship: Some(authorship(&foreign)),
+    };
+    world.next += 1;
+    world.state.apply(Revision(world.next), &transaction).unwrap();
+    assert!(!world.has(2) && world.state.packages().get(&foreign).is_some());
+    let recorded = world.state.outbox().last().cloned().unwrap();
+    assert!(recorded.objects.contains(&tenant.to_string()), "{recorded:?}");
+    let packages = recorded.objects.iter().filter(|object| object.starts_with("Package/acme/")).count();
+    assert_eq!(packages, KEPT_PACKAGES, "{recorded:?}");
+    assert!(!recorded.objects.iter().any(|object| object.contains("umbra")), "{recorded:?}");
 }
 
 #[test]

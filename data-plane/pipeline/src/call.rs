@@ -173,6 +173,8 @@ pub struct TraceFacts {
     pub request_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// What tracing systems on the way added to it.
+    pub tracestate: Option<String>,
     /// Workflow or conversation id.
     pub workflow: Option<String>,
 }

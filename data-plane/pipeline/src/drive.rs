@@ -8,9 +8,9 @@ use provost_types::{
 };
 
 use crate::{
-    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Executed, Execution, Guarded, GuardedParams,
-    GuardedReply, Intended, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request, Resolved,
-    Target, Usage, Validated,
+    Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Ended, Executed, Execution, Guarded,
+    GuardedParams, GuardedReply, Intended, Limited, Marks, Operation, Plane, Received, Rejection, RejectionKind, Reply,
+    Request, Resolved, Stage, Target, Usage, Validated,
     guard::{GuardedLink, beside},
 };
 
@@ -23,17 +23,21 @@ pub async fn drive<P: Plane>(plane: &P, call: Call<Received>, link: &dyn ClientL
     plane.catch_up(call.request()).await;
     let snapshot = plane.snapshot();
     let mut facts = Facts::new(plane, &snapshot, call.shared_request());
-    match admit(plane, &snapshot, call, &mut facts).await {
+    let answer = match admit(plane, &snapshot, call, &mut facts).await {
         Ok(call) => {
             facts.guarded(&call.stage.guarded);
-            let call = match intend(plane, call, &facts).await {
-                Ok(call) => call,
-                Err(rejection) => return Answer::refused(rejection, None),
-            };
-            finish(plane, &snapshot, call, link, &facts).await
+            let intended = intend(plane, call, &facts).await;
+            facts.passed(plane, Stage::Intent);
+            match intended {
+                Ok(call) => finish(plane, &snapshot, call, link, &mut facts).await,
+                Err(rejection) => Answer::refused(rejection, None),
+            }
         }
-        Err(rejection) => refuse(plane, &snapshot, rejection, facts).await,
-    }
+        Err(rejection) => refuse(plane, &snapshot, rejection, &mut facts).await,
+    };
+    facts.passed(plane, Stage::Outcome);
+    plane.ended(&facts.ended(&answer));
+    answer
 }
 
 /// Everything up to the intent. Pure decisions but for `resolve`, which may ask an upstream, and
@@ -47,10 +51,12 @@ async fn admit<P: Plane>(
     plane.prepare(snapshot, &call.request().credential).await;
     let caller = plane.authenticate(snapshot, &call)?;
     facts.caller = Some(caller.clone());
+    facts.passed(plane, Stage::Authenticate);
     let call: Call<Authenticated> = call.into_stage(|_| Authenticated { caller });
 
     let target = Arc::new(plane.resolve(snapshot, &call).await?);
     facts.target = Some(target.clone());
+    facts.passed(plane, Stage::Resolve);
     let call: Call<Resolved> = call.into_stage(|s| Resolved { caller: s.caller, target });
 
     plane.stop(snapshot, &call)?;
@@ -63,14 +69,17 @@ async fn admit<P: Plane>(
         return Err(denied.with_scopes(plane.scopes_needed(snapshot, &call)));
     }
     let call: Call<Admitted> = call.into_stage(|resolved| Admitted { resolved, decision });
+    facts.passed(plane, Stage::Authorise);
 
     let reservation = plane.limit(snapshot, &call).await?;
+    facts.passed(plane, Stage::Limit);
     let call: Call<Limited> = call.into_stage(|admitted| Limited { admitted, reservation });
 
     plane.validate(snapshot, &call)?;
     let call: Call<Validated> = call.into_stage(|limited| Validated { limited });
 
     let guarded = plane.guard_in(snapshot, &call).await?;
+    facts.passed(plane, Stage::GuardIn);
     Ok(call.into_stage(|v| Guarded { limited: v.limited, guarded }))
 }
 
@@ -91,7 +100,7 @@ async fn finish<P: Plane>(
     snapshot: &Arc<P::Snapshot>,
     call: Call<Intended>,
     link: &dyn ClientLink,
-    facts: &Facts,
+    facts: &mut Facts,
 ) -> Answer {
     call.reservation().begin();
     let execution = match call.guard() {
@@ -103,7 +112,9 @@ async fn finish<P: Plane>(
         }
         None => plane.execute(snapshot, &call, link).await,
     };
+    facts.passed(plane, Stage::Execute);
     let Execution { reply, status, usage, effort } = execution;
+    (facts.usage, facts.attempts) = (usage, effort.attempts);
     let replied = match call.guard() {
         Some(guard) => guard.reply(reply).await,
         None => Ok(GuardedReply::untouched(reply)),
@@ -114,6 +125,7 @@ async fn finish<P: Plane>(
     };
     call.reservation().settle(&usage);
     let limits = call.reservation().limits();
+    facts.passed(plane, Stage::GuardOut);
 
     let mut event = outcome(plane, facts, &replied, (status, usage, effort));
     event.guards = call.guard().map(|guard| guard.found()).unwrap_or_default();
@@ -166,8 +178,9 @@ fn outcome<P: Plane>(
 
 /// A refusal is an outcome: it is recorded before it is answered. An unknown caller's refusal goes
 /// to the cluster's log, since no tenant is known.
-async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejection, mut facts: Facts) -> Answer {
+async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejection, facts: &mut Facts) -> Answer {
     let now = plane.now_ns();
+    facts.marks.refused(now);
     let mut params = facts.request.params.clone();
     if let Some(caller) = &facts.caller {
         let guarded = plane.guard_refused(snapshot, caller, facts.target.as_deref(), &facts.request);
@@ -184,7 +197,7 @@ async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejectio
     event.error = Some(rejection.code.to_owned());
     event.reason = Some(facts.without_target(&rejection.error.message));
     event.impact.duration_us = now.saturating_sub(facts.request.arrived_ns) / 1_000;
-    match record_with(plane, &facts, event, Some(&params)).await {
+    match record_with(plane, facts, event, Some(&params)).await {
         Ok(receipt) => Answer::refused(rejection, Some(receipt)),
         Err(cause) => Answer::refused(audit_unavailable(&cause.to_string()), None),
     }
@@ -232,6 +245,10 @@ struct Facts {
     found: Vec<String>,
     /// What to say that was called, where that is protected itself.
     shown: Option<String>,
+    /// When each stage ended.
+    marks: Marks,
+    usage: Usage,
+    attempts: u32,
 }
 
 impl Facts {
@@ -245,6 +262,28 @@ impl Facts {
             revision: plane.revision(snapshot),
             found: Vec::new(),
             shown: None,
+            marks: Marks::default(),
+            usage: Usage::default(),
+            attempts: 0,
+        }
+    }
+
+    /// A stage ended now.
+    fn passed<P: Plane>(&mut self, plane: &P, stage: Stage) {
+        self.marks.end(stage, plane.now_ns());
+    }
+
+    /// What is told of the call now that it is over.
+    fn ended<'a>(&'a self, answer: &'a Answer) -> Ended<'a> {
+        Ended {
+            request: &self.request,
+            caller: self.caller.as_ref(),
+            target: self.target.as_ref(),
+            is_target_hidden: self.shown.is_some(),
+            marks: &self.marks,
+            usage: self.usage,
+            attempts: self.attempts,
+            answer,
         }
     }
 

@@ -13,6 +13,7 @@ mod answer;
 mod call;
 mod drive;
 mod guard;
+mod observed;
 mod ports;
 mod subject;
 mod within;
@@ -26,6 +27,7 @@ pub use call::{
 };
 pub use drive::drive;
 pub use guard::{CallGuard, GuardedParams, GuardedReply};
+pub use observed::{Ended, Marks, Stage};
 pub use ports::{AskError, Authorization, ClientLink, Hold, Plane, Reservation};
 pub use subject::SubjectToken;
 pub use within::{ChainCount, MAX_CHAIN_CALLS, Within};

@@ -6,7 +6,7 @@ use provost_mcp::RawJson;
 use provost_types::{AuditEvent, AuditReceipt, AuditUnavailable, BoxFuture, Decision, PrincipalRef, Revision};
 
 use crate::{
-    Admitted, Authenticated, Call, Caller, Credential, Execution, GuardedParams, Intended, LimitState, Limited,
+    Admitted, Authenticated, Call, Caller, Credential, Ended, Execution, GuardedParams, Intended, LimitState, Limited,
     Received, Rejection, Request, Resolved, Target, Usage, Validated,
 };
 
@@ -181,4 +181,6 @@ pub trait Plane: Send + Sync {
         event: &mut AuditEvent,
         body: Option<&[u8]>,
     ) -> impl Future<Output = Result<(), AuditUnavailable>> + Send;
+    /// The call is over. Told once for each, after its last record; must neither wait nor take long.
+    fn ended(&self, _: &Ended<'_>) {}
 }

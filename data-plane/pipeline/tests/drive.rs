@@ -205,6 +205,10 @@ impl Plane for FakePlane {
         records.push(event);
         Ok(AuditReceipt { log: "provost/acme".into(), index, leaf_hash: [0; 32] })
     }
+    fn ended(&self, ended: &Ended<'_>) {
+        let stages: Vec<&str> = ended.marks.stages(0).map(|(stage, ..)| stage.as_str()).collect();
+        self.step(&format!("ended {}", stages.join(" ")));
+    }
     async fn protect(
         &self,
         principal: &PrincipalRef,
@@ -263,7 +267,8 @@ fn a_call_takes_every_stage_in_order_and_is_recorded_twice() {
     assert!(matches!(answer.outcome, Ok(Reply::Result { .. })));
     assert_eq!(answer.receipt.unwrap().index, 1);
     let expect = "snapshot,authenticate,resolve,authorise,limit,validate,guard_in,record Intent,\
-                  execute,record Outcome";
+                  execute,record Outcome,\
+                  ended authenticate resolve authorise limit guard_in intent execute guard_out outcome";
     assert_eq!(plane.trace.lock().unwrap().join(","), expect);
     let records = plane.records.lock().unwrap();
     let (intent, outcome) = (&records[0], &records[1]);
@@ -308,20 +313,23 @@ fn what_a_plugin_calls_names_the_call_that_led_to_it() {
 #[test]
 fn a_refusal_at_any_stage_is_recorded_once_never_executed_and_holds_nothing() {
     let cases = [
-        (Refuse::Authenticate, RejectionKind::Unauthenticated, None, 0),
-        (Refuse::Resolve, RejectionKind::NotFound, Some("acme"), 0),
-        (Refuse::Policy, RejectionKind::Denied, Some("acme"), 0),
-        (Refuse::Limit, RejectionKind::Limited, Some("acme"), 0),
-        (Refuse::Schema, RejectionKind::Invalid, Some("acme"), 1),
-        (Refuse::Guard, RejectionKind::Guarded, Some("acme"), 1),
+        (Refuse::Authenticate, RejectionKind::Unauthenticated, None, 0, 0),
+        (Refuse::Resolve, RejectionKind::NotFound, Some("acme"), 0, 1),
+        (Refuse::Policy, RejectionKind::Denied, Some("acme"), 0, 2),
+        (Refuse::Limit, RejectionKind::Limited, Some("acme"), 0, 3),
+        (Refuse::Schema, RejectionKind::Invalid, Some("acme"), 1, 4),
+        (Refuse::Guard, RejectionKind::Guarded, Some("acme"), 1, 4),
     ];
-    for (at, kind, tenant, freed) in cases {
+    for (at, kind, tenant, freed, passed) in cases {
         let plane = FakePlane::new(at);
         let answer = block_on(drive(&plane, call(), &NoLink));
         assert_eq!(answer.outcome.unwrap_err().kind, kind, "{at:?}");
         assert!(answer.receipt.is_some(), "{at:?}");
         let trace = plane.trace.lock().unwrap();
         assert!(!trace.iter().any(|s| s == "execute"), "{at:?} ran");
+        // The stage that refused took time too.
+        let told: Vec<&str> = trace.last().unwrap().split(' ').collect();
+        assert_eq!((told.first(), told.last(), told.len()), (Some(&"ended"), Some(&"outcome"), passed + 3), "{at:?}");
         let records = plane.records.lock().unwrap();
         assert_eq!(records.len(), 1, "{at:?}");
         assert_eq!(records[0].phase, Phase::Denied, "{at:?}");

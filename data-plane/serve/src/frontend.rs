@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use provost_data_pipeline::{
     Call, Caller, CertificateFacts, ClientFacts, Credential, Operation, Plane, Rejection, Request, Route, TraceFacts,
 };
-use provost_mcp::{ProtocolVersion, RawJson};
+use provost_mcp::{ProtocolVersion, RawJson, trace};
 use provost_types::CallId;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -195,6 +195,8 @@ impl<P: Plane + 'static> Frontend<P> {
 pub(crate) const WORKFLOW: &str = "x-provost-workflow";
 /// W3C Trace Context.
 pub(crate) const TRACEPARENT: &str = "traceparent";
+/// Beside it.
+const TRACESTATE: &str = "tracestate";
 
 /// One request before its body is read.
 #[derive(Clone)]
@@ -217,7 +219,7 @@ impl Inbound {
     /// What stays of an upgrade for the messages of its socket: the caller, where from, the trace.
     pub(crate) fn into_socket(mut self) -> Self {
         let mut kept = HeaderMap::new();
-        for name in [TRACEPARENT, WORKFLOW] {
+        for name in [TRACEPARENT, TRACESTATE, WORKFLOW] {
             if let Some(value) = self.headers.get(name) {
                 kept.insert(name, value.clone());
             }
@@ -241,7 +243,11 @@ impl Inbound {
             let value = self.headers.get(name)?.to_str().ok()?;
             (value.len() <= MAX_TRACEPARENT_BYTES).then(|| value.to_owned())
         };
-        TraceFacts { request_id: None, traceparent: text(TRACEPARENT), workflow: text(WORKFLOW) }
+        let traceparent = text(TRACEPARENT);
+        // Several headers of it are one list; lists that long are rare, and the rest is not needed to join the trace.
+        let state = traceparent.as_ref().and_then(|_| self.headers.get(TRACESTATE)?.to_str().ok());
+        let tracestate = state.filter(|state| trace::is_state(state)).map(str::to_owned);
+        TraceFacts { request_id: None, traceparent, tracestate, workflow: text(WORKFLOW) }
     }
 }
 

@@ -29,6 +29,7 @@ mod identity;
 mod listen;
 mod mcp;
 pub mod node;
+pub mod observe;
 mod openai;
 mod opening;
 pub mod packages;

@@ -15,12 +15,14 @@ use provost_data_pipeline::{
 use provost_mcp::{JsonLimits, ProtocolVersion, RawJson, RawObject, RpcError, array_items};
 use provost_types::BoxFuture;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     Frontend,
     frontend::Inbound,
     http::{CancelOnDrop, Final, Outbox, OutboxKind, Ready, Refusal, ResponseBody, json, sse_response},
     mcp::{receipt_json, rejection_headers},
+    observe::log_span,
 };
 
 /// Ends a stream of chunks.
@@ -198,7 +200,8 @@ impl<P: Plane + 'static> Frontend<P> {
         let link = ChunkLink { outbox: outbox.clone(), cancel: cancel.clone() };
         self.calls.spawn(async move {
             let unfinished = FinishOnDrop(link.outbox.clone());
-            let answer = drive(&*plane, Call::received(request), &link).await;
+            let span = log_span(&request);
+            let answer = drive(&*plane, Call::received(request), &link).instrument(span).await;
             link.outbox.finish(ending(answer, streams, receipts, &metadata_url));
             drop(unfinished);
         });

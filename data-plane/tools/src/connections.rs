@@ -148,10 +148,22 @@ impl Found {
         self.spec().map_or(0, |spec| spec.began_ns)
     }
 
+    /// Whether a node has it to itself: to refresh it, or to end it.
+    fn is_claimed(&self) -> bool {
+        self.spec().is_some_and(|spec| spec.claim.is_some())
+    }
+
     /// Never the same for other tokens.
     pub(crate) fn version(&self) -> u64 {
         self.spec().and_then(|spec| spec.sealed.as_ref()).map_or(0, |sealed| sealed.version)
     }
+}
+
+/// A connection that another than a node has ended.
+pub(crate) struct Ended {
+    pub(crate) principal: PrincipalRef,
+    pub(crate) plugin: Name,
+    pub(crate) found: Found,
 }
 
 type Index = HashMap<(PrincipalRef, Name), Arc<Resource>>;
@@ -169,8 +181,9 @@ impl Connections {
         Arc::new(Self { port, secrets, index: watch::Sender::default() })
     }
 
-    /// Those of this state.
-    pub(crate) fn renew(&self, snapshot: &Snapshot) {
+    /// Those of this state. Which were there before and are not now, but for those that a node has ended: it claims
+    /// them first, and has told whom it has to tell.
+    pub(crate) fn renew(&self, snapshot: &Snapshot) -> Vec<Ended> {
         let now = self.index.borrow().clone();
         let key = |resource: &Arc<Resource>| match (&resource.spec, &resource.metadata.tenant) {
             (Spec::Connection(spec), Some(tenant)) => {
@@ -183,8 +196,17 @@ impl Connections {
             now.get(key).is_some_and(|known| known.modified == resource.modified)
         };
         if next.len() != now.len() || !next.iter().all(is_same) {
+            let gone = now.iter().filter(|(key, _)| !next.contains_key(*key));
+            let gone = gone.map(|((principal, plugin), resource)| Ended {
+                principal: principal.clone(),
+                plugin: plugin.clone(),
+                found: Found(resource.clone()),
+            });
+            let ended = gone.filter(|ended| !ended.found.is_claimed()).collect();
             self.index.send_replace(Arc::new(next));
+            return ended;
         }
+        Vec::new()
     }
 
     /// A principal's, in order of plugin.

@@ -6,6 +6,7 @@ use provost_types::PrincipalRef;
 
 use crate::{
     UpstreamError,
+    connections::Found,
     oauth::{AuthorityTold, Authorizer},
 };
 
@@ -59,5 +60,10 @@ impl<'a> Consent<'a> {
     /// tokens back where it can. `None`: there is no such connection any more.
     pub async fn end(&self, principal: &PrincipalRef, began_ns: u64) -> Result<Option<AuthorityTold>, UpstreamError> {
         self.0.disconnect(principal, began_ns).await
+    }
+
+    /// Has the authorization server take back what is gone here already.
+    pub(crate) async fn tell_of_end(&self, found: &Found) -> Option<AuthorityTold> {
+        self.0.tell_of_end(found).await
     }
 }

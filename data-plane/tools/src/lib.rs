@@ -36,6 +36,7 @@ mod secrets;
 mod siblings;
 pub mod sql;
 mod toolbox;
+mod trace_headers;
 mod upstream;
 
 pub use connections::{ConnectionPort, Connections, Keep, KeepFailed, OwnConnection};
@@ -49,7 +50,8 @@ pub use lint::{Others, lint};
 pub use oauth::AuthorityTold;
 pub use other_tools::{GuestCall, NestedError, OtherTools};
 pub use packages::{FetchFailed, MAX_PACKAGE_BYTES, PackagePort};
-pub use plugin::{ExecuteRequest, ListenEnd, Plugin, Pressure};
+pub use plugin::{ExecuteRequest, ListenEnd, Plugin, Pressure, Unready};
+pub use rag::{CORPUS_METRICS, CorpusMetric, CorpusView};
 pub use resilience::{DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT, Shield, Tries, Upstream, callers_time};
 pub use schema::ValidationProblem;
 pub use secrets::{acts_for_users, secrets_of};

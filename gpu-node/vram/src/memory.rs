@@ -1,19 +1,26 @@
-//! The machine: books of one device's memory.
+//! The books of one device's memory.
 //!
 //! Weights go Absent -> Loading -> Ready -> (Draining ->) Absent. Eviction is GreedyDual-Size
-//! (Cao and Irani, 1997) with frequency: H = L + uses * reload cost / bytes, where L rises to the
-//! H of the last victim, so what was valuable long ago ages. The books change when a decision is
+//! (Cao and Irani, 1997) with frequency: H = L + value * reload time / bytes, where L rises to the
+//! H of the last victim, so what was valuable long ago ages. The value is the number of
+//! uses here; the arbiter puts in class weight and demand. The books change when a decision is
 //! returned: the driver must have dropped the named weights before it allocates anything else.
 
 use std::collections::HashMap;
 
+use crate::eviction::{Candidate, cheapest_set};
 use crate::{Lease, Refusal, WeightsKey};
+
+/// Uses beyond these add nothing, so that the favourite of last month can be outlived.
+const MOST_USES: u64 = 32;
 
 /// The books of one device.
 #[derive(Debug)]
 pub struct DeviceMemory {
     capacity: u64,
     used: u64,
+    /// Bytes that the books call free and the device has not.
+    withheld: u64,
     weights: HashMap<WeightsKey, Resident>,
     leases: HashMap<u64, Holding>,
     next_lease: u64,
@@ -83,7 +90,8 @@ struct Resident {
     state: State,
     refs: u32,
     uses: u64,
-    worth: f64,
+    /// L when it was last used.
+    age: f64,
     last_use: u64,
 }
 
@@ -103,7 +111,16 @@ enum Holding {
 impl DeviceMemory {
     /// An empty device of `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
-        Self { capacity, used: 0, weights: HashMap::new(), leases: HashMap::new(), next_lease: 0, age: 0.0, ticks: 0 }
+        Self {
+            capacity,
+            used: 0,
+            withheld: 0,
+            weights: HashMap::new(),
+            leases: HashMap::new(),
+            next_lease: 0,
+            age: 0.0,
+            ticks: 0,
+        }
     }
 
     /// Asks to use weights of `bytes` whose loading takes about `reload_micros`.
@@ -132,7 +149,7 @@ impl DeviceMemory {
                         state: State::Loading,
                         refs: 0,
                         uses: 0,
-                        worth: 0.0,
+                        age: 0.0,
                         last_use: 0,
                     },
                 );
@@ -218,44 +235,66 @@ impl DeviceMemory {
         Usage { capacity: self.capacity, weights, reserved: self.used - weights }
     }
 
+    /// Bytes that can be had without evicting.
+    pub(crate) fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.used + self.withheld)
+    }
+
+    /// Bytes by which the device is fuller than it may be: something else took memory.
+    pub(crate) fn overdraft(&self) -> u64 {
+        (self.used + self.withheld).saturating_sub(self.capacity)
+    }
+
+    /// Sets the bytes that are not to be given away although they are not booked.
+    pub(crate) fn withhold(&mut self, bytes: u64) {
+        self.withheld = bytes;
+    }
+
+    /// True when the weights are in the books in any state.
+    pub(crate) fn holds(&self, key: WeightsKey) -> bool {
+        self.weights.contains_key(&key)
+    }
+
+    /// Ready weights, leased or not, with their value; `value` gives class weight times frequency.
+    pub(crate) fn ready(&self, value: impl Fn(WeightsKey) -> f64) -> Vec<Candidate> {
+        let ready = self.weights.iter().filter(|(_, resident)| resident.state == State::Ready);
+        let mut ready: Vec<Candidate> = ready.map(|(key, resident)| resident.candidate(*key, value(*key))).collect();
+        ready.sort_by(Candidate::by_worth);
+        ready
+    }
+
+    /// Strikes idle weights from the books.
+    pub(crate) fn strike(&mut self, victims: &[Candidate]) {
+        for victim in victims {
+            let idle = self.weights.get(&victim.key).is_some_and(|r| r.refs == 0 && r.state == State::Ready);
+            if idle && let Some(resident) = self.weights.remove(&victim.key) {
+                self.used -= resident.bytes;
+                self.age = self.age.max(victim.worth);
+            }
+        }
+    }
+
     /// Chooses idle weights to evict so that `bytes` fit, and strikes them from the books.
     fn make_room(&mut self, bytes: u64) -> Result<Vec<WeightsKey>, Refusal> {
         if bytes > self.capacity {
             return Err(Refusal::TooLarge { needed: bytes, capacity: self.capacity });
         }
-        let free = self.capacity - self.used;
+        let free = self.free();
         let Some(lacking) = bytes.checked_sub(free).filter(|lacking| *lacking > 0) else {
             return Ok(Vec::new());
         };
-        let mut idle = self.idle_by_worth();
-        let evictable: u64 = idle.iter().map(|victim| victim.bytes).sum();
-        if evictable < lacking {
-            return Err(Refusal::NoRoom { needed: bytes, free, evictable });
-        }
-        let victims = cheapest_set(&mut idle, lacking);
-        for victim in &victims {
-            self.weights.remove(&victim.key);
-            self.used -= victim.bytes;
-            self.age = self.age.max(victim.worth);
-        }
-        Ok(victims.into_iter().map(|victim| victim.key).collect())
-    }
-
-    /// Idle weights, least worth first; among equals the least recently used first.
-    fn idle_by_worth(&self) -> Vec<Victim> {
-        let mut idle: Vec<Victim> = self
+        let idle: Vec<Candidate> = self
             .weights
             .iter()
             .filter(|(_, resident)| resident.state == State::Ready && resident.refs == 0)
-            .map(|(key, resident)| Victim {
-                key: *key,
-                bytes: resident.bytes,
-                worth: resident.worth,
-                last_use: resident.last_use,
-            })
+            .map(|(key, resident)| resident.candidate(*key, resident.uses.min(MOST_USES) as f64))
             .collect();
-        idle.sort_by(|a, b| a.worth.total_cmp(&b.worth).then(a.last_use.cmp(&b.last_use)));
-        idle
+        let evictable: u64 = idle.iter().map(|victim| victim.bytes).sum();
+        let Some(victims) = cheapest_set(idle, lacking) else {
+            return Err(Refusal::NoRoom { needed: bytes, free, evictable });
+        };
+        self.strike(&victims);
+        Ok(victims.into_iter().map(|victim| victim.key).collect())
     }
 
     fn touch(&mut self, key: WeightsKey) {
@@ -263,8 +302,7 @@ impl DeviceMemory {
         if let Some(resident) = self.weights.get_mut(&key) {
             resident.uses += 1;
             resident.last_use = self.ticks;
-            let per_byte = resident.reload_micros as f64 / resident.bytes.max(1) as f64;
-            resident.worth = self.age + resident.uses as f64 * per_byte;
+            resident.age = self.age;
         }
     }
 
@@ -292,28 +330,15 @@ impl DeviceMemory {
     }
 }
 
-struct Victim {
-    key: WeightsKey,
-    bytes: u64,
-    worth: f64,
-    last_use: u64,
-}
-
-/// Takes from the least worth upwards until enough is freed, then spares, from the most worth
-/// downwards, what turned out not to be needed.
-fn cheapest_set(idle: &mut Vec<Victim>, lacking: u64) -> Vec<Victim> {
-    let mut freed = 0;
-    let mut taken = 0;
-    while freed < lacking && taken < idle.len() {
-        freed += idle[taken].bytes;
-        taken += 1;
-    }
-    let mut chosen: Vec<Victim> = idle.drain(..taken).collect();
-    for index in (0..chosen.len()).rev() {
-        if freed - chosen[index].bytes >= lacking {
-            freed -= chosen[index].bytes;
-            chosen.remove(index);
+impl Resident {
+    fn candidate(&self, key: WeightsKey, value: f64) -> Candidate {
+        let per_byte = self.reload_micros as f64 / self.bytes.max(1) as f64;
+        Candidate {
+            key,
+            bytes: self.bytes,
+            refs: self.refs,
+            worth: self.age + value * per_byte,
+            last_use: self.last_use,
         }
     }
-    chosen
 }

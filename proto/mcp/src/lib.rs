@@ -21,6 +21,7 @@ mod raw;
 mod rpc;
 mod scan;
 mod sse;
+pub mod trace;
 
 pub use canonical::canonical_bytes;
 pub use envelope::{Envelope, EnvelopeFault};
@@ -33,3 +34,4 @@ pub use raw::RawJson;
 pub use rpc::{RequestId, RpcError};
 pub use scan::{JsonFault, JsonLimits};
 pub use sse::{EventTooLong, SseParser};
+pub use trace::TraceParent;

@@ -15,6 +15,7 @@ pub mod key {
     pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
     pub const PROGRESS_TOKEN: &str = "progressToken";
     pub const TRACEPARENT: &str = "traceparent";
+    pub const TRACESTATE: &str = "tracestate";
     /// Ours: the receipt of the audit record of the answer.
     pub const AUDIT: &str = "io.provost/audit";
     /// Ours: the caller's workflow or conversation id.
@@ -34,6 +35,8 @@ pub struct RequestMeta {
     pub log_level: Option<LogLevel>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// What tracing systems on the way added to it; only beside a `traceparent`.
+    pub tracestate: Option<String>,
     /// The caller's workflow id.
     pub workflow: Option<String>,
 }
@@ -48,12 +51,15 @@ impl RequestMeta {
     pub fn of(params: &RawObject) -> Self {
         let Some(meta) = params.get_object("_meta") else { return Self::default() };
         let object = |k: &str| meta.get(k).filter(RawJson::is_object);
+        let traceparent = meta.get_text(key::TRACEPARENT);
+        let tracestate = traceparent.as_ref().and_then(|_| meta.get_text(key::TRACESTATE));
         Self {
             protocol_version: meta.get_text(key::PROTOCOL_VERSION),
             capabilities: object(key::CLIENT_CAPABILITIES),
             client_info: object(key::CLIENT_INFO),
             log_level: meta.get_text(key::LOG_LEVEL).and_then(|l| LogLevel::parse(&l)),
-            traceparent: meta.get_text(key::TRACEPARENT),
+            traceparent,
+            tracestate,
             workflow: meta.get_text(key::WORKFLOW),
         }
     }

@@ -26,8 +26,9 @@ pub enum ConnectionsCommand {
     List(ListArgs),
     /// End connections: their tokens are forgotten, and who calls the plugin is asked again.
     #[command(after_help = "Examples:\n  provost connections revoke --principal ana --plugin mail\n  \
-                            provost connections revoke --principal ana --reason 'laptop stolen'\n\nThe tokens stay \
-                            good at the upstream's authorization server until they end; revoke them there too.")]
+                            provost connections revoke --principal ana --reason 'laptop stolen'\n\nA node then \
+                            asks the authorization server to take the tokens back, if it offers that; its log says what \
+                            came of it.")]
     Revoke(RevokeArgs),
 }
 

@@ -7,13 +7,16 @@ mod connections;
 pub mod context;
 pub mod documents;
 pub mod endpoint;
+mod health;
 mod kill_switch;
 mod plugin;
 mod resources;
 mod secrets;
+mod shipped;
 mod simulate;
 mod table;
 mod terminal;
+mod top;
 mod using;
 mod watch;
 mod why;
@@ -25,7 +28,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, bridge, dev, open_files, roles::run};
+use crate::{
+    bench, bridge,
+    config::telemetry::{LogFormat, log_format},
+    dev, open_files,
+    roles::run,
+};
 
 /// Provost runs an organisation's MCP: one policy, one quota ledger and one provable record for
 /// every call to a tool or a model.
@@ -47,6 +55,9 @@ enum Command {
     /// Run the roles that a configuration file names.
     #[command(after_help = "Example: provost server --config /etc/provost/provost.toml")]
     Server(run::ServerArgs),
+    /// Ask whether a node answers: exit code 0 means that it does.
+    #[command(after_help = "Example: provost health --url http://127.0.0.1:8420/readyz")]
+    Health(health::HealthArgs),
 
     /// Apply resources: all of them at one revision, or nothing.
     #[command(after_help = "Example: provost apply -f examples/quickstart --dry-run")]
@@ -127,11 +138,23 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
 
+    /// Show how nodes stand now: calls, times, denials, errors, revisions, leaders, quotas near their limit.
+    #[command(after_help = "Examples:\n  provost top\n  provost top --metrics cp-1:8422,dp-1:8422 --once --json\n\n\
+                            Nodes are asked at `listen.metrics`. Ends with Ctrl-C.")]
+    Top(top::TopArgs),
+
     /// Measure an MCP endpoint: open loop, free of coordinated omission.
     #[command(after_help = "Examples:\n  provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s\n  \
                             provost bench --tool echo.echo --arg text=hi --transport ws --saturate\n  \
                             provost bench --tool echo.echo --arg text=hi --transport ws --idle 2000")]
     Bench(bench::BenchArgs),
+
+    /// Print a script that completes this program's arguments in a shell.
+    #[command(after_help = "Example: provost completions bash > ~/.local/share/bash-completion/completions/provost")]
+    Completions(shipped::CompletionsArgs),
+    /// Write the man pages of all commands into a folder.
+    #[command(after_help = "Example: provost man ~/.local/share/man/man1")]
+    Man(shipped::ManArgs),
 }
 
 impl Cli {
@@ -144,9 +167,10 @@ impl Cli {
         }
     }
 
-    /// Whether logs are JSON.
+    /// Whether logs are JSON: the flag, else what a server's file says.
     pub fn log_json(&self) -> bool {
-        self.log_json
+        let of_file = |args: &run::ServerArgs| log_format(args.config()) == LogFormat::Json;
+        self.log_json || matches!(&self.command, Command::Server(args) if of_file(args))
     }
 }
 
@@ -179,6 +203,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Dev(args) => dev::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Server(args) => run::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Health(args) => health::run(args).await,
         Command::Apply(args) => resources::apply(args).await,
         Command::Diff(args) => resources::diff(args).await,
         Command::Simulate(args) => simulate::run(args).await,
@@ -201,6 +226,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Call(args) => using::call(args).await,
         Command::Bridge(args) => bridge::run(args).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Top(args) => top::run(args).await,
         Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => shipped::completions(&args),
+        Command::Man(args) => shipped::man(&args),
     }
 }

@@ -91,6 +91,8 @@ pub fn with_environment(
             }
         }
     }
+    let mut say = |key, message| problems.push(ConfigProblem { key, message });
+    super::telemetry::with_environment(&mut file.telemetry, get, &mut say);
     if problems.is_empty() { Ok(file) } else { Err(problems) }
 }
 
@@ -187,6 +189,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     let egress = super::data_plane::egress(&file.data_plane.egress, &mut say);
     let mut audit = super::audit::check(&file.audit, roles.contains(&Role::AuditLog), &mut say);
     audit.privacy = privacy(&file.audit, &mut say);
+    let telemetry = super::telemetry::check(file.telemetry.clone(), &mut say);
     let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
     if !problems.is_empty() {
         return Err(problems);
@@ -217,6 +220,8 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         agents,
         egress,
         audit,
+        telemetry,
+        log: file.log.format.unwrap_or_default(),
     })
 }
 

@@ -41,6 +41,10 @@ pub struct ServerFile {
     pub membership: MembershipFile,
     /// What the audit log does beside keeping records.
     pub audit: super::audit::AuditFile,
+    /// Traces of calls.
+    pub telemetry: super::telemetry::TelemetryFile,
+    /// Lines of the log.
+    pub log: super::telemetry::LogFile,
 }
 
 /// `[listen]`.

@@ -10,6 +10,7 @@ mod check;
 mod data_plane;
 mod file;
 mod outside;
+pub mod telemetry;
 
 pub use check::{CERTIFICATE_TTL_VARIABLE, audit_of_environment, check};
 pub use file::ServerFile;
@@ -139,6 +140,10 @@ pub struct ServerConfig {
     pub egress: Vec<provost_types::PrivateRange>,
     /// What the audit log does beside keeping records.
     pub audit: audit::AuditConfig,
+    /// Traces of calls (data plane).
+    pub telemetry: telemetry::TelemetryConfig,
+    /// How lines of the log are written.
+    pub log: telemetry::LogFormat,
 }
 
 /// What is kept of calls.

@@ -16,6 +16,7 @@ use provost_types::{AuditSink, Inference, PrincipalRef, PrivateRange, Snapshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::doors::{AgentConfig, AgentPorts};
+use crate::{config::telemetry::TelemetryConfig, telemetry::Exporting};
 
 /// What it is composed of.
 pub struct DataPlaneParts {
@@ -47,6 +48,8 @@ pub struct DataPlaneParts {
     pub packages: Arc<dyn PackagePort>,
     /// Private ranges that plugins may open for themselves.
     pub egress: Vec<PrivateRange>,
+    /// Traces of calls, and the node's name in them.
+    pub telemetry: (TelemetryConfig, String),
 }
 
 /// What calls run under at the start: the state, or none at all.
@@ -66,6 +69,8 @@ pub struct DataPlane {
     toolbox: Arc<Toolbox>,
     quotas: Arc<Quotas>,
     siblings: Option<Arc<Siblings>>,
+    /// `None`: calls are not traced.
+    exporting: Option<Exporting>,
 }
 
 impl DataPlane {
@@ -88,6 +93,7 @@ impl DataPlane {
             connections,
             packages,
             egress,
+            telemetry: (telemetry, node_name),
         } = parts;
         let limits = provost_data_tools::Limits { allow_private: egress.into(), ..Default::default() };
         let nodes = siblings.clone().map(|nodes| nodes as Arc<dyn provost_data_tools::Siblings>);
@@ -120,7 +126,11 @@ impl DataPlane {
         };
         let node = Arc::new(node);
         node.lets_guests_call();
-        Ok(Self { node, toolbox, quotas, siblings })
+        let exporting = Exporting::start(&telemetry, &node_name)?;
+        if let Some(exporting) = &exporting {
+            node.traces_to(exporting.tracing().clone());
+        }
+        Ok(Self { node, toolbox, quotas, siblings, exporting })
     }
 
     /// The stages of calls.
@@ -162,10 +172,13 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Ends the plugins and gives leased units back, once no call runs any more.
+    /// Ends the plugins, gives leased units back and sends the last traces, once no call runs any more.
     pub async fn stop(&self) {
         self.toolbox.stop();
         self.quotas.close().await;
+        if let Some(exporting) = &self.exporting {
+            exporting.close().await;
+        }
     }
 }
 

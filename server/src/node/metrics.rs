@@ -1,15 +1,21 @@
-//! The metrics endpoint: Prometheus text over plain HTTP.
+//! The metrics endpoint: Prometheus text over plain HTTP. `docs/observability.md` has a line for each metric.
 
-use std::{convert::Infallible, fmt::Write, sync::Arc};
+mod audit;
+mod calls;
+mod groups;
+
+use std::{convert::Infallible, fmt::Write, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use provost_audit_store::{AuditNode, AuditStatus, GroupMetrics};
+use provost_audit_store::AuditNode;
+use provost_control_api::{ControlNode, Subscribers};
 use provost_data_serve::node::Node;
-use provost_data_tools::{EndpointView, Pressure, Wall};
+use provost_data_tools::{CORPUS_METRICS, EndpointView, Pressure, Wall};
+use provost_gpu_serve::GpuNode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -51,14 +57,47 @@ pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationTo
     }
 }
 
+/// The roles of this process, as far as it runs them.
+#[derive(Default)]
+pub struct Roles {
+    /// Serves calls.
+    pub node: Option<Arc<Node>>,
+    /// Holds the resources.
+    pub control: Option<ControlNode>,
+    /// Takes nodes' word of what they run.
+    pub subscribers: Option<Arc<dyn Subscribers>>,
+    /// Runs models.
+    pub gpu: Option<Arc<GpuNode>>,
+}
+
 /// What this process can say of itself, by the roles that it runs.
-pub fn sampler(node: Option<Arc<Node>>, audit: impl Fn() -> Option<AuditNode> + Send + Sync + 'static) -> Sampler {
+pub fn sampler(roles: Roles, audit: impl Fn() -> Option<AuditNode> + Send + Sync + 'static) -> Sampler {
+    let started = SystemTime::now();
     Arc::new(move || {
-        let mut samples = node.as_deref().map(of_data_plane).unwrap_or_default();
-        if let Some(audit) = audit() {
-            samples.extend(of_audit_log(&audit.status()));
-            samples.extend(of_audit_group(&audit.metrics()));
+        let mut samples = groups::of_process(started);
+        if let Some(node) = roles.node.as_deref() {
+            samples.extend(of_data_plane(node));
+            samples.extend(calls::of_calls(node));
         }
+        if let Some(gpu) = roles.gpu.as_deref() {
+            samples.extend(groups::of_device(gpu.usage()));
+        }
+        let control = roles.control.as_ref().map(ControlNode::status);
+        let writer = audit();
+        if let Some(status) = &control {
+            samples.push(groups::of_revision(status.revision));
+        }
+        let subscribers = roles.subscribers.as_ref().map(|all| all.subscribers()).unwrap_or_default();
+        samples.extend(groups::of_subscribers(&subscribers));
+        let audit_group = writer.as_ref().map(AuditNode::metrics);
+        if let (Some(node), Some(group)) = (&writer, &audit_group) {
+            samples.extend(audit::of_logs(&node.status()));
+            samples.extend(audit::of_group(group));
+        }
+        let mut replicas = Vec::new();
+        replicas.extend(control.as_ref().map(|status| ("control", &status.group)));
+        replicas.extend(audit_group.as_ref().map(|group| ("audit", group)));
+        samples.extend(groups::of_raft(&replicas));
         samples
     })
 }
@@ -165,6 +204,16 @@ fn of_load(node: &Node) -> Vec<Sample> {
             value: float(value(endpoint)),
         }));
     }
+    let corpora = node.corpora();
+    for metric in &CORPUS_METRICS {
+        samples.extend(corpora.iter().map(|(tenant, plugin, corpus)| Sample {
+            name: metric.name,
+            labels: format!("{{tenant=\"{tenant}\",plugin=\"{plugin}\"}}"),
+            help: metric.help,
+            is_counter: metric.is_counter,
+            value: float((metric.value)(corpus)),
+        }));
+    }
     for (tenant, plugin, walls) in node.walls() {
         samples.extend(Wall::ALL.into_iter().map(|wall| Sample {
             name: "provost_plugin_wall",
@@ -175,60 +224,6 @@ fn of_load(node: &Node) -> Vec<Sample> {
         }));
     }
     samples
-}
-
-fn of_audit_log(status: &[AuditStatus]) -> Vec<Sample> {
-    let mut samples: Vec<Sample> = status
-        .iter()
-        .map(|log| Sample {
-            name: "provost_audit_records",
-            labels: format!("{{log=\"{}\"}}", log.origin),
-            help: "Records in each audit log.",
-            is_counter: false,
-            value: float(log.size),
-        })
-        .collect();
-    samples.extend(status.iter().map(|log| Sample {
-        name: "provost_audit_signed_records",
-        labels: format!("{{log=\"{}\"}}", log.origin),
-        help: "Records of each audit log that a checkpoint covers.",
-        is_counter: false,
-        value: float(log.signed_size),
-    }));
-    samples.extend(status.iter().map(|log| Sample {
-        name: "provost_audit_held_records",
-        labels: format!("{{log=\"{}\"}}", log.origin),
-        help: "Records of each audit log whose checkpoint the control plane holds, as the leader knows it.",
-        is_counter: false,
-        value: float(log.held_size),
-    }));
-    samples.extend(status.iter().filter(|log| log.cosigned_size > 0).map(|log| Sample {
-        name: "provost_audit_cosigned_records",
-        labels: format!("{{log=\"{}\"}}", log.origin),
-        help: "Records of the audit log whose checkpoint a witness has cosigned.",
-        is_counter: false,
-        value: float(log.cosigned_size),
-    }));
-    samples
-}
-
-fn of_audit_group(group: &GroupMetrics) -> Vec<Sample> {
-    let gauge =
-        |name, help, value: u64| Sample { name, labels: String::new(), help, is_counter: false, value: float(value) };
-    let count = |ids: &std::collections::BTreeSet<u64>| ids.len() as u64;
-    vec![
-        gauge("provost_audit_voters", "Voters of the audit log's group, as this node sees it.", count(&group.voters)),
-        gauge(
-            "provost_audit_learners",
-            "Replicas of the audit log that do not vote yet, as this node sees it.",
-            count(&group.learners),
-        ),
-        gauge(
-            "provost_audit_leader",
-            "The number of the node that leads the audit log's group; 0: none is known.",
-            group.leader.unwrap_or_default(),
-        ),
-    ]
 }
 
 fn respond(path: &str, sampler: &Sampler) -> Response<Full<Bytes>> {
@@ -246,14 +241,25 @@ fn render(samples: &[Sample]) -> String {
     let mut text = String::new();
     let mut last = "";
     for sample in samples {
-        if sample.name != last {
-            let kind = if sample.is_counter { "counter" } else { "gauge" };
-            let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} {kind}", sample.name, sample.help);
-            last = sample.name;
+        // The parts of a histogram follow each other, its buckets first.
+        let (family, kind) = match sample.name.strip_suffix("_bucket") {
+            Some(family) => (family, "histogram"),
+            None if is_part_of(last, sample.name) => (last, "histogram"),
+            None if sample.is_counter => (sample.name, "counter"),
+            None => (sample.name, "gauge"),
+        };
+        if family != last {
+            let _ = writeln!(text, "# HELP {family} {0}\n# TYPE {family} {kind}", sample.help);
+            last = family;
         }
         let _ = writeln!(text, "{}{} {}", sample.name, sample.labels, sample.value);
     }
     text
+}
+
+/// Whether a sample is the sum or the count of the histogram before it.
+fn is_part_of(family: &str, name: &str) -> bool {
+    name.strip_prefix(family).is_some_and(|part| part == "_sum" || part == "_count")
 }
 
 #[cfg(test)]
@@ -274,6 +280,29 @@ mod tests {
             text,
             "# HELP provost_calls_total Calls.\n# TYPE provost_calls_total counter\n\
              provost_calls_total{status=\"ok\"} 3\nprovost_calls_total{status=\"denied\"} 1\n"
+        );
+    }
+
+    #[test]
+    fn the_parts_of_a_histogram_are_one_family() {
+        let sample = |name, labels: &str, value| Sample {
+            name,
+            labels: labels.to_owned(),
+            help: "Time.",
+            is_counter: true,
+            value,
+        };
+        let text = render(&[
+            sample("provost_x_seconds_bucket", "{le=\"0.1\"}", 1.0),
+            sample("provost_x_seconds_sum", "", 0.05),
+            sample("provost_x_seconds_count", "", 1.0),
+            sample("provost_y_total", "", 2.0),
+        ]);
+        assert_eq!(
+            text,
+            "# HELP provost_x_seconds Time.\n# TYPE provost_x_seconds histogram\n\
+             provost_x_seconds_bucket{le=\"0.1\"} 1\nprovost_x_seconds_sum 0.05\nprovost_x_seconds_count 1\n\
+             # HELP provost_y_total Time.\n# TYPE provost_y_total counter\nprovost_y_total 2\n"
         );
     }
 }

@@ -12,6 +12,7 @@ pub mod doors;
 pub mod held;
 pub mod keys;
 pub mod metrics;
+mod own;
 
 use std::{
     net::SocketAddr,
@@ -41,6 +42,7 @@ use crate::{
 };
 use data_plane::{DataPlane, DataPlaneParts};
 use doors::{AgentConfig, AgentPorts};
+use own::OwnNode;
 
 /// A change made by this process waits this long for its own data plane to run it.
 const ACTIVATION_LIMIT: Duration = Duration::from_secs(20);
@@ -95,6 +97,7 @@ pub struct Node {
     control: ControlNode,
     audit: AuditLog,
     data: DataPlane,
+    gpu: Arc<GpuNode>,
     addresses: Addresses,
     admin_token: String,
     witnesses: Vec<WitnessAddress>,
@@ -108,6 +111,10 @@ impl Node {
         let AuditSettings(privacy) = config::audit_of_environment().map_err(|problem| {
             let text = format!("{} {}", problem.key, problem.message);
             Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_AUDIT_BODIES or PROVOST_AUDIT_IDENTITIES")
+        })?;
+        let telemetry = config::telemetry::of_environment().map_err(|problem| {
+            let text = format!("{} {}", problem.key, problem.message);
+            Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_OTLP or PROVOST_OTLP_RATIO")
         })?;
         let listeners = Listeners::bind(&config).await?;
         let tiles = match &config.tiles {
@@ -143,7 +150,7 @@ impl Node {
             first: control.snapshots().borrow().clone(),
             secrets: Arc::new(adapters::ControlSecrets(control.secrets())),
             audit: sink,
-            inference,
+            inference: inference.clone(),
             anonymous: config.anonymous.clone(),
             staleness: None,
             quotas,
@@ -159,6 +166,7 @@ impl Node {
             }),
             packages: Arc::new(adapters::LocalPackages(control.clone())),
             egress: Vec::new(),
+            telemetry: (telemetry, config.node_name.clone()),
         })?;
 
         let addresses = listeners.addresses()?;
@@ -167,6 +175,7 @@ impl Node {
             control,
             audit: audit.clone(),
             data,
+            gpu: inference,
             addresses,
             admin_token,
             witnesses: config.witnesses,
@@ -210,6 +219,7 @@ impl Node {
         let beside = audit_retention::routes(audit_admin::routes(access.clone()), move || Some(audit.retention()));
         let api = AdminApi::new(&control, admins)
             .with_routes(simulate::routes(beside, control.clone(), access))
+            .with_subscribers(Arc::new(OwnNode { control: control.clone(), node: self.data.node().clone() }))
             .with_logins(LoginRecorder::start(Arc::new(self.audit.clone()), self.stop.clone()));
         self.tasks.spawn(async move {
             if let Err(cause) = api.serve(listeners.admin, stopped).await {
@@ -225,7 +235,13 @@ impl Node {
 
         let sampler = {
             let audit = self.audit.clone();
-            metrics::sampler(Some(self.data.node().clone()), move || Some(audit.node().clone()))
+            let roles = metrics::Roles {
+                node: Some(self.data.node().clone()),
+                control: Some(self.control.clone()),
+                subscribers: None,
+                gpu: Some(self.gpu.clone()),
+            };
+            metrics::sampler(roles, move || Some(audit.node().clone()))
         };
         self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
         self.tasks.close();

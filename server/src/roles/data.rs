@@ -97,6 +97,8 @@ impl DataRole {
         push.grants_max_age = limits.grants_max_age;
         push.store = Some(config.data_dir.join("push"));
         push.counts = Arc::new(move || counts.get().map(|node| health(node)).unwrap_or_default());
+        let plugins = counted.clone();
+        push.plugins = Some(Arc::new(move || plugins.get().map(|node| node.plugins_standing()).unwrap_or_default()));
         let dial = Arc::new(ControlPlane { identity: identity.clone(), nodes: config.control_plane.clone() });
         let leases = Arc::new(ClusterLeases::new(&dial));
         let reports = Arc::new(ClusterReports::new(&dial));
@@ -123,6 +125,7 @@ impl DataRole {
             connections: Arc::new(GrpcConnections::new(config.node.clone(), channels(&dial))),
             packages: Arc::new(GrpcPackages::new(channels(&dial))),
             egress: config.egress.clone(),
+            telemetry: (config.telemetry.clone(), config.node.clone()),
         })?;
         let _ = counted.set(plane.node().clone());
         let own_key = keys::session_key(&config.data_dir.join("keys").join("session.key"))?;

@@ -14,6 +14,7 @@ mod data;
 pub mod epoch;
 mod identity;
 pub mod init;
+mod manager;
 mod removed;
 pub mod run;
 mod seal_keys;
@@ -116,9 +117,11 @@ impl Server {
         server.audit.open(config, &server.identity, server.control.as_ref(), &replicas, running).await?;
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         server.watch_removal(config);
+        let mut models = None;
         if let Some(http) = http {
             let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
             let inference = GpuNode::start(gpu)?;
+            models = Some(inference.clone());
             let audit = server.audit.sink();
             let (identity, keys) = (&server.identity, Some(server.audit.keys()));
             let (control, slot) = (server.control.as_ref(), server.siblings.clone());
@@ -131,7 +134,13 @@ impl Server {
             let tiles = Tiles::new(&config.data_dir.join("audit"), config.audit.readers.clone());
             until(tiles.serve(listener, Some(server.identity.clone())), &server.tasks, &server.stop);
         }
-        let sampler = metrics::sampler(server.data.as_ref().map(|d| d.plane.node().clone()), server.audit.replica());
+        let roles = metrics::Roles {
+            node: server.data.as_ref().map(|d| d.plane.node().clone()),
+            control: server.control.as_ref().map(|c| c.node.clone()),
+            subscribers: server.control.as_ref().map(|c| c.api.subscribers()),
+            gpu: models,
+        };
+        let sampler = metrics::sampler(roles, server.audit.replica());
         let sampler = match config.has(Role::AuditLog) {
             true => {
                 let rules = config.audit.clone();

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::io::AsyncReadExt;
 
-use super::{Server, removed};
+use super::{Server, manager::ServiceManager, removed};
 use crate::{
     config::{self, ServerConfig, ServerFile},
     dev::stop_signal,
@@ -29,6 +29,13 @@ pub struct ServerArgs {
     /// End when stdin closes: for a parent that wants its children gone with it.
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+}
+
+impl ServerArgs {
+    /// The configuration file.
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
 }
 
 /// Reads and checks a configuration file.
@@ -58,11 +65,17 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         .with_context(|| format!("PV-SERVER-DATA: {} cannot be made", config.data_dir.display()))?;
     let _lock = crate::dev::lock::DirLock::take(&config.data_dir)?;
     let stop = stop_signal()?;
+    let manager = ServiceManager::of_this_process();
+    // To the end of the process: it is watched while it finishes too.
+    let _alive = manager.as_ref().and_then(ServiceManager::keep_alive);
     let server = tokio::select! {
         started = Server::start(&config, None) => started?,
         () = parent_ended(args.until_stdin_closes) => return Ok(()),
     };
     tracing::info!(node = config.node, roles = config.role_names(), peer = %config.advertise, "ready");
+    if let Some(manager) = &manager {
+        manager.ready();
+    }
     let removed = server.removed();
     let fatal = server.audit().fatal();
     let failed = tokio::select! {
@@ -71,6 +84,9 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         () = removed.cancelled() => None,
         cause = fatal.raised() => Some(cause),
     };
+    if let Some(manager) = &manager {
+        manager.stopping();
+    }
     let leaving = config.agents.leaving.unwrap_or(Leaving::DEFAULT);
     server.shutdown(leaving.drain).await?;
     if let Some(cause) = failed {

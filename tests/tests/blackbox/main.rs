@@ -37,6 +37,7 @@ mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
 mod nested;
+mod observability;
 mod openapi;
 mod packages;
 mod quic;
@@ -47,6 +48,7 @@ mod rag;
 mod resilience;
 mod resources;
 mod scenarios;
+mod shipped;
 mod simulate;
 mod suite;
 mod upstreams;

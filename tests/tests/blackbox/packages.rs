@@ -89,9 +89,18 @@ fn a_package_is_installed_replaced_put_back_and_removed() {
 
     let told = well(&dev, &["plugin", "install", &files[0], "--set", "separator=_", "--reason", "PR 7"]);
     assert!(told.contains("text 1.0.0") && told.contains("wants requests to api.example.com"), "{told}");
-    let answer = until(|| Some(slug(&dev)).filter(|answer| answer["error"].is_null()));
+    // The command waits: the first call is answered.
+    assert!(told.contains("ready on 1 node"), "{told}");
+    let answer = slug(&dev);
     assert_eq!(said(&answer), "any_node", "{answer}");
     runs(&dev, &first);
+    // One that cannot be made ready is said to be so, and the version before goes on.
+    let (done, told) = run(&dev, &["plugin", "install", &files[0], "--set", "no_such=1"]);
+    assert!(!done && told.contains("PV-PLUGIN-NOT-READY") && told.contains("PV-PLUGIN-CONFIG"), "{told}");
+    assert_eq!(said(&slug(&dev)), "any_node");
+    let config = put(dir.path(), "config.json", br#"{"separator":"_"}"#);
+    let told = well(&dev, &["plugin", "install", &files[0], "--config", &config, "--no-wait"]);
+    assert!(told.contains("nodes fetch") && !told.contains("ready on"), "{told}");
     let told = well(&dev, &["plugin", "install", &files[0]]);
     assert!(told.contains("nothing to do"), "{told}");
 
@@ -146,6 +155,8 @@ fn what_no_publisher_of_the_tenant_signed_is_refused_and_says_why() {
         // The command line looks first; the control plane does not rely on it.
         let told = send(&dev, bytes).unwrap_err();
         assert!(told.contains(code), "{code}: {told}");
+        // Who brought it is on record.
+        until(|| records(&dev, &[]).contains(code).then_some(()));
     }
     let packages = text(&dev.cli(&["plugin", "packages", "--json"]));
     assert!(packages.contains("\"packages\": []"), "{packages}");
@@ -184,7 +195,8 @@ fn three_voters_give_a_package_to_the_node_that_serves() {
     let yaml = base() + &publisher(&key);
     let dev = Dev::start_in(&dir.path().join("data"), Some(&yaml), &["--nodes", "3"]);
     let file = put(dir.path(), "1.package", package(1, Some(&key)).bytes());
-    well(&dev, &["plugin", "install", &file]);
+    let told = well(&dev, &["plugin", "install", &file]);
+    assert!(told.contains("ready on"), "{told}");
     let answer = until(|| Some(slug(&dev)).filter(|answer| answer["error"].is_null()));
     assert_eq!(said(&answer), "any-node", "{answer}");
 }

@@ -69,6 +69,7 @@ mod rug_pull;
 mod secret_canary;
 mod server_process;
 mod servers;
+mod service_manager;
 mod signals;
 mod staged;
 mod stale;

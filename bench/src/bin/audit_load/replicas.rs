@@ -78,7 +78,11 @@ impl Replicas {
                 address: listener.local_addr()?.to_string(),
                 transport: Arc::new(GrpcTransport::new(id, dial)),
                 timings: Timings::default(),
-                retention: RaftRetention { snapshot_every_entries: 20_000, keep_entries: 50_000 },
+                retention: RaftRetention {
+                    snapshot_every_entries: 20_000,
+                    keep_entries: 50_000,
+                    ..RaftRetention::default()
+                },
                 replicas: Arc::new(Vec::new),
                 promotion: Promotion { stable_ms: 500, ..Promotion::default() },
                 expect_existing: false,

@@ -87,6 +87,15 @@ impl ControlNode {
         task.await.map_err(ControlError::internal)?
     }
 
+    /// Records that something was refused before it was tried. Nothing was done: that it cannot be recorded changes no
+    /// answer.
+    pub(crate) async fn record_refusal(&self, caller: &Caller, deed: Deed, error: &ControlError) {
+        let revision = self.inner.published.state.load().revision();
+        let record = Record::new(caller, Event::Apply, &[], "", revision);
+        // It says so in the node's log.
+        let _ = self.record_of(deed.describe(record.outcome(Outcome::Failed(error))), "nothing was done").await;
+    }
+
     async fn record_of(&self, event: AuditEvent, so: &str) -> Result<(), ControlError> {
         let recorded = self.inner.audit.record(event).await;
         recorded.map(drop).map_err(|e| {

@@ -183,6 +183,7 @@ fn to_wire(node: Subscriber) -> NodeStanding {
         problems: node.problems,
         health,
         stage: node.part.as_str().to_owned(),
+        plugins: node.plugins,
     }
 }
 
@@ -201,6 +202,7 @@ fn from_wire(node: NodeStanding) -> Subscriber {
         problems: node.problems,
         health: node.health.map(Into::into),
         part: Part::read(&node.stage),
+        plugins: node.plugins,
     }
 }
 

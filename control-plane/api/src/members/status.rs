@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use provost_control_raft::{GroupMetrics, Role};
 use provost_control_state::Release;
 use provost_types::{BoxFuture, Revision};
+use provost_wire::node::PluginsStanding;
 use tokio::time::timeout;
 
 use super::Gathered;
@@ -96,12 +97,22 @@ pub struct SubscriberStatus {
     pub version: String,
     /// Its part in a staged release.
     pub part: Part,
+    /// The revision that it could not run, unless it has run a later one since.
+    pub refused: Option<Revision>,
+    /// How far it is with its plugins; `None`: it has not said.
+    pub plugins: Option<PluginsStanding>,
 }
 
 /// What the process around the node knows of other nodes.
 pub trait Subscribers: Send + Sync {
     /// Who takes configuration from here.
     fn subscribers(&self) -> Vec<SubscriberStatus>;
+
+    /// Who serves calls, of those that are known here: also a node of this process, which takes configuration from
+    /// nobody.
+    fn serving(&self) -> Vec<SubscriberStatus> {
+        self.subscribers()
+    }
 
     /// What all control-plane nodes know; `None`: nobody else is asked.
     fn gather(&self) -> BoxFuture<'_, Option<Gathered>> {
@@ -146,6 +157,8 @@ impl From<push::Subscriber> for SubscriberStatus {
             problems: node.problems.into_iter().map(problem).collect(),
             version: node.version,
             part: node.part,
+            refused: node.nacked,
+            plugins: node.plugins,
         }
     }
 }

@@ -1,17 +1,23 @@
 //! Bringing packages, and taking them away.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use provost_control_state::{
-    PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Problem, State, StoredCommand,
+    Authorship, PACKAGE_PART_BYTES, PackageCommand, PackageFacts, PackageKey, PackageReply, Problem, State,
+    StoredCommand,
 };
 use provost_package::{COMPONENT, Package, PackageError};
 use provost_types::{Kind, Name, PublisherKey, ResourceKey, Spec};
 use provost_wire::packages as wire;
 
 use super::{check_scope, view::view};
-use crate::{Caller, ControlError, ControlNode, ErrorKind, machine::Reply, members::Deed, record::now_ns};
+use crate::{
+    Caller, ControlError, ControlNode, ErrorKind,
+    machine::Reply,
+    members::Deed,
+    record::{call_id, now_ns},
+};
 
 /// Tries of one part while no quorum answers.
 const MAX_TRIES: u32 = 10;
@@ -55,18 +61,11 @@ impl ControlNode {
         bytes: Bytes,
     ) -> Result<wire::PackageView, ControlError> {
         check_scope(caller, tenant)?;
-        let package =
-            tokio::task::spawn_blocking(move || Package::read(bytes)).await.map_err(ControlError::internal)?;
-        let package = package.map_err(|cause| refused(tenant, &cause))?;
-        self.inner.group.read_barrier().await?;
-        let state = self.inner.published.state.load_full();
+        let (package, state) = match self.checked_package(tenant, bytes).await {
+            Ok(checked) => checked,
+            Err(error) => return Err(self.refuse_package(caller, tenant, error).await),
+        };
         let manifest = package.manifest();
-        let keys = trusted(&state, tenant, &manifest.publisher);
-        package.check_signature(&keys).map_err(|cause| refused(tenant, &cause))?;
-        if package.part(COMPONENT).is_none() {
-            let text = format!("it has no part `{COMPONENT}`, which is what nodes run");
-            return Err(refused(tenant, &PackageError::Format(text)));
-        }
         let signed = package.signature().map(|signature| signature.key);
         let Some(signer) = signed else { return Err(ControlError::internal("a checked package has no signature")) };
         let key = PackageKey { tenant: tenant.clone(), digest: package.digest() };
@@ -82,8 +81,8 @@ impl ControlNode {
         };
         let detail = format!("{} of publisher {}, {} bytes", manifest.title(), facts.publisher, facts.bytes);
         let deed = Deed::new("package.put", vec![format!("Package/{key}")], detail).of_tenant(tenant);
-        let (node, by, bringing, bytes) = (self.clone(), caller.name.clone(), key.clone(), package.bytes().clone());
-        self.recorded(caller, deed, async move { node.bring(bringing, facts, by, &bytes).await }).await?;
+        let (node, by, bringing, bytes) = (self.clone(), caller.clone(), key.clone(), package.bytes().clone());
+        self.recorded(caller, deed, async move { node.bring(bringing, facts, &by, &bytes).await }).await?;
         // What was applied at the leader need not be here yet.
         self.inner.group.read_barrier().await?;
         let state = self.inner.published.state.load_full();
@@ -94,6 +93,31 @@ impl ControlNode {
                 Err(ControlError::new(ErrorKind::Unavailable, "PV-PACKAGE-MISSING", text, "somebody removed it"))
             }
         }
+    }
+
+    /// A whole package that one of the tenant's publishers signed and that nodes can run, and the state that says so.
+    async fn checked_package(&self, tenant: &Name, bytes: Bytes) -> Result<(Package, Arc<State>), ControlError> {
+        let package =
+            tokio::task::spawn_blocking(move || Package::read(bytes)).await.map_err(ControlError::internal)?;
+        let package = package.map_err(|cause| refused(tenant, &cause))?;
+        self.inner.group.read_barrier().await?;
+        let state = self.inner.published.state.load_full();
+        let keys = trusted(&state, tenant, &package.manifest().publisher);
+        package.check_signature(&keys).map_err(|cause| refused(tenant, &cause))?;
+        if package.part(COMPONENT).is_none() {
+            let text = format!("it has no part `{COMPONENT}`, which is what nodes run");
+            return Err(refused(tenant, &PackageError::Format(text)));
+        }
+        Ok((package, state))
+    }
+
+    /// Records that somebody brought what is not taken. That it could not be looked at is no refusal.
+    pub(super) async fn refuse_package(&self, caller: &Caller, tenant: &Name, error: ControlError) -> ControlError {
+        if error.kind == ErrorKind::Invalid {
+            let deed = Deed::new("package.put", vec![format!("Package/{tenant}")], "").of_tenant(tenant);
+            self.record_refusal(caller, deed, &error).await;
+        }
+        error
     }
 
     /// The packages of a tenant, or of all that the caller may see.
@@ -124,9 +148,22 @@ impl ControlNode {
     }
 
     /// Proposes the parts of a package, one after the other.
-    async fn bring(&self, key: PackageKey, facts: PackageFacts, by: String, bytes: &[u8]) -> Result<(), ControlError> {
-        let parts = facts.parts();
-        let begin = PackageCommand::Begin { key: key.clone(), facts, time_ns: now_ns(), by };
+    async fn bring(
+        &self,
+        key: PackageKey,
+        facts: PackageFacts,
+        caller: &Caller,
+        bytes: &[u8],
+    ) -> Result<(), ControlError> {
+        let (parts, time_ns) = (facts.parts(), now_ns());
+        let authorship = Some(Box::new(Authorship {
+            call_id: call_id(time_ns),
+            authenticated_by: caller.authenticated_by.clone(),
+            client_address: caller.address.clone(),
+            tenant: Some(key.tenant.clone()),
+        }));
+        let by = caller.name.clone();
+        let begin = PackageCommand::Begin { key: key.clone(), facts, time_ns, by, authorship };
         let mut reply = self.persist(begin).await?;
         // Each answer but a lost one is a part further; those are sent again at most once each.
         for _ in 0..=2 * u64::from(parts) {

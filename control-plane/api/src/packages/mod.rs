@@ -8,6 +8,7 @@
 mod bring;
 mod fetch;
 mod plugins;
+mod progress;
 mod service;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

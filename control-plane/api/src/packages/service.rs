@@ -6,13 +6,13 @@ use bytes::BytesMut;
 use futures::{Stream, StreamExt};
 use provost_control_state::PackageKey;
 use provost_package::MAX_PACKAGE_BYTES;
-use provost_types::{FileDigest, Name};
+use provost_types::{FileDigest, Name, Revision};
 use provost_wire::packages::{self as wire, package_fetch_server::PackageFetch, packages_server::Packages};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{InstallPlugin, check_scope};
-use crate::{Caller, ControlError, ControlNode, ErrorKind, Scope, service::caller};
+use super::{InstallPlugin, check_scope, progress::plugin_progress};
+use crate::{Caller, ControlError, ControlNode, ErrorKind, Scope, Subscribers, service::caller};
 
 /// Packages that are received at a time: each is in memory until it is checked.
 const MAX_RECEIVED: usize = 2;
@@ -22,12 +22,13 @@ const MAX_SENT: usize = 16;
 /// Beside the admin service.
 pub(crate) struct PackagesService {
     node: ControlNode,
+    nodes: Arc<dyn Subscribers>,
     receiving: Semaphore,
 }
 
 impl PackagesService {
-    pub(crate) fn new(node: ControlNode) -> Self {
-        Self { node, receiving: Semaphore::new(MAX_RECEIVED) }
+    pub(crate) fn new(node: ControlNode, nodes: Arc<dyn Subscribers>) -> Self {
+        Self { node, nodes, receiving: Semaphore::new(MAX_RECEIVED) }
     }
 }
 
@@ -76,7 +77,11 @@ impl Packages for PackagesService {
             }
             if (bytes.len() + chunk.len()) as u64 > MAX_PACKAGE_BYTES {
                 let text = format!("a package has at most {MAX_PACKAGE_BYTES} bytes");
-                return Err(ControlError::new(ErrorKind::Invalid, "PV-PACKAGE-SIZE", text, "").into());
+                let error = ControlError::new(ErrorKind::Invalid, "PV-PACKAGE-SIZE", text, "");
+                return Err(match &tenant {
+                    Some(tenant) => self.node.refuse_package(&caller, tenant, error).await.into(),
+                    None => error.into(),
+                });
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -141,6 +146,17 @@ impl Packages for PackagesService {
         let wire::GovernPluginRequest { tenant, name: plugin, reason } = request.into_inner();
         let (tenant, plugin) = (tenant_of(&caller, &tenant)?, name(&plugin)?);
         Ok(Response::new(self.node.plugin_reload(&caller, (&tenant, &plugin), &reason).await?))
+    }
+
+    async fn progress(
+        &self,
+        request: Request<wire::PluginProgressRequest>,
+    ) -> Result<Response<wire::PluginProgressResponse>, Status> {
+        let caller = caller(&request)?;
+        let wire::PluginProgressRequest { tenant, name: plugin, revision } = request.into_inner();
+        let (tenant, plugin) = (tenant_of(&caller, &tenant)?, name(&plugin)?);
+        let nodes = plugin_progress(&caller, &*self.nodes, (&tenant, &plugin), Revision(revision)).await?;
+        Ok(Response::new(wire::PluginProgressResponse { nodes }))
     }
 }
 

@@ -64,7 +64,7 @@ fn bring(n: u8) -> [StoredCommand; 3] {
         key: PublisherKey::from_bytes([1; 32]),
         bytes: BYTES as u64,
     };
-    let begin = PackageCommand::Begin { key: key(n), facts, time_ns: 1, by: "ana".into() };
+    let begin = PackageCommand::Begin { key: key(n), facts, time_ns: 1, by: "ana".into(), authorship: None };
     let part = |index| PackageCommand::Part { key: key(n), index, content: content(n, index) };
     [begin, part(0), part(1)].map(|command| StoredCommand::Package1 { command })
 }

@@ -1,9 +1,13 @@
 //! What goes up and down a stream, beside states.
 
-use provost_wire::node::{self, Bookmark, NackProblem, PushDown, Refused, push_down::Down};
+use provost_wire::node::{
+    self, Bookmark, NackProblem, PluginWaiting, PluginsStanding, PushDown, Refused, push_down::Down,
+};
 
 /// Problems kept of one refusal by a node.
 const MAX_PROBLEMS: usize = 64;
+/// Plugins kept of what a node says of those that wait.
+const MAX_PLUGINS: usize = 128;
 /// Bytes kept of each text in it.
 const MAX_TEXT_BYTES: usize = 1_024;
 
@@ -29,10 +33,6 @@ impl From<node::Health> for Health {
 
 /// A node's problems cut to what is kept: they come from outside.
 pub(crate) fn bounded(problems: Vec<NackProblem>) -> Vec<NackProblem> {
-    let cut = |text: String| match text.len() {
-        0..=MAX_TEXT_BYTES => text,
-        _ => text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned(),
-    };
     let problems = problems.into_iter().take(MAX_PROBLEMS);
     problems
         .map(|p| NackProblem {
@@ -42,6 +42,25 @@ pub(crate) fn bounded(problems: Vec<NackProblem>) -> Vec<NackProblem> {
             message: cut(p.message),
         })
         .collect()
+}
+
+fn cut(text: String) -> String {
+    match text.len() {
+        0..=MAX_TEXT_BYTES => text,
+        _ => text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned(),
+    }
+}
+
+/// What a node says of its plugins, cut likewise.
+pub(crate) fn bounded_plugins(said: PluginsStanding) -> PluginsStanding {
+    let is_cut = said.cut || said.waiting.len() > MAX_PLUGINS;
+    let waiting = said.waiting.into_iter().take(MAX_PLUGINS).map(|waiting| PluginWaiting {
+        tenant: cut(waiting.tenant),
+        plugin: cut(waiting.plugin),
+        why: cut(waiting.why),
+        failed: waiting.failed,
+    });
+    PluginsStanding { revision: said.revision, waiting: waiting.collect(), cut: is_cut }
 }
 
 pub(crate) fn bookmark(revision: u64, time_ns: u64) -> PushDown {

@@ -3,12 +3,12 @@
 use std::{sync::Mutex, time::Instant};
 
 use provost_types::Revision;
-use provost_wire::node::{Hello, NackProblem, PushUp, push_up::Up};
+use provost_wire::node::{Hello, NackProblem, PluginsStanding, PushUp, push_up::Up};
 use tokio::sync::watch;
 
 use super::{
     lock,
-    messages::{Health, Refusal, bounded},
+    messages::{Health, Refusal, bounded, bounded_plugins},
     staging::{Part, Place},
 };
 
@@ -41,6 +41,8 @@ pub struct Subscriber {
     pub health: Option<Health>,
     /// Its part in a staged release.
     pub part: Part,
+    /// How far it is with its plugins; `None`: it has not said.
+    pub plugins: Option<PluginsStanding>,
 }
 
 /// What changes while a stream lives.
@@ -49,6 +51,7 @@ struct Said {
     active: Option<u64>,
     nacked: Option<(u64, Vec<NackProblem>)>,
     health: Option<Health>,
+    plugins: Option<PluginsStanding>,
     heard: Instant,
 }
 
@@ -74,7 +77,14 @@ pub(crate) enum End {
 
 impl Subscription {
     pub(crate) fn new(node: String, role: String, hello: &Hello) -> Self {
-        let said = Said { sent: hello.revision, active: None, nacked: None, health: None, heard: Instant::now() };
+        let said = Said {
+            sent: hello.revision,
+            active: None,
+            nacked: None,
+            health: None,
+            plugins: None,
+            heard: Instant::now(),
+        };
         Self {
             node,
             role,
@@ -124,6 +134,7 @@ impl Subscription {
                 said.nacked = Some((nack.revision, problems));
             }
             Some(Up::Health(health)) => said.health = Some(health.into()),
+            Some(Up::Plugins(plugins)) => said.plugins = Some(bounded_plugins(plugins)),
             Some(Up::Hello(_)) | None => {}
         }
     }
@@ -146,6 +157,7 @@ impl Subscription {
             problems: problems.unwrap_or_default(),
             health: said.health,
             part: place.part,
+            plugins: said.plugins.clone(),
         }
     }
 }

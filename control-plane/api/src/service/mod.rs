@@ -113,7 +113,7 @@ impl AdminApi {
         };
         let (stopping, stopped) = watch::channel(());
         let governance = GovernanceServer::new(GovernanceService { node: self.node.clone() });
-        let packages = PackagesServer::new(PackagesService::new(self.node.clone()));
+        let packages = PackagesServer::new(PackagesService::new(self.node.clone(), self.subscribers.clone()));
         let service = Service { node: self.node, subscribers: self.subscribers, certifier: self.certifier, stopped };
         let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
         let routes = self.beside.add_service(service).add_service(governance).add_service(packages);

@@ -80,7 +80,7 @@ fn config(host: &Host) -> GroupConfig {
         quorum_loss_probe_ms: 1_200,
         install_snapshot_ms: 2_000,
     };
-    config.retention = Retention { snapshot_every_entries: 150, keep_entries: 50 };
+    config.retention = Retention { snapshot_every_entries: 150, keep_entries: 50, ..Retention::default() };
     config.forwarding.leader_wait_ms = 1_500;
     config.forwarding.commit_wait_ms = 2_000;
     config
@@ -96,7 +96,8 @@ impl Host {
         let transport = SimTransport::bind(random(1)).await?;
         let (open, closed) = tokio::sync::watch::channel(());
         let snapshots = SnapshotDir::open(self.snapshots.clone())?;
-        let stores = Stores { log: SimLog::open(self.disk.clone()), snapshots, open, closed };
+        let (log, bytes) = (SimLog::open(self.disk.clone()), Arc::default());
+        let stores = Stores { log, snapshots, bytes, open, closed };
         let machine = Registry::open(self.id, self.machine.clone(), random(2), self.record.clone());
         let group = Group::start(config(&self), machine, Arc::new(transport.clone()), stores).await?;
         *self.group.lock().unwrap() = Some(group.clone());

@@ -94,7 +94,7 @@ fn quick(node_id: u64) -> GroupConfig {
         quorum_loss_probe_ms: 4_000,
         ..Timings::default()
     };
-    config.retention = Retention { snapshot_every_entries: 100, keep_entries: 10 };
+    config.retention = Retention { snapshot_every_entries: 100, keep_entries: 10, ..Retention::default() };
     config.forwarding.leader_wait_ms = 20_000;
     config.forwarding.commit_wait_ms = 30_000;
     config.membership.change_wait_ms = 30_000;

@@ -73,7 +73,7 @@ async fn the_log_is_purged_behind_a_snapshot_and_a_restart_begins_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::default();
     let mut small = config(1);
-    small.retention = Retention { snapshot_every_entries: 50, keep_entries: 10 };
+    small.retention = Retention { snapshot_every_entries: 50, keep_entries: 10, ..Retention::default() };
     let group = Group::open(dir.path(), small.clone(), journal).await.unwrap();
     group.initialize_single().await.unwrap();
     group.wait_ready(PATIENCE).await.unwrap();
@@ -89,6 +89,35 @@ async fn the_log_is_purged_behind_a_snapshot_and_a_restart_begins_with_it() {
     group.wait_ready(PATIENCE).await.unwrap();
     assert_eq!(journal.0.lock().unwrap().installs, 1);
     assert_eq!(journal.commands(), numbers(0..200));
+    group.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_large_entries_are_purged_too_and_counted_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = config(1);
+    small.retention.max_bytes = 4 << 20;
+    let max = small.retention.max_bytes;
+    let group = Group::open(dir.path(), small.clone(), Journal::default()).await.unwrap();
+    group.initialize_single().await.unwrap();
+    group.wait_ready(PATIENCE).await.unwrap();
+    for n in 0..24_u8 {
+        group.propose(vec![n; 512 << 10]).await.unwrap();
+    }
+    until("the log is purged", || group.core().log_bytes.total() <= max).await;
+    assert!(group.metrics().purged.is_some() && group.metrics().snapshot >= group.metrics().purged);
+    let kept = group.core().log_bytes.total();
+    assert!(kept > 0);
+    group.shutdown().await.unwrap();
+    drop(group);
+
+    let journal = Journal::default();
+    let group = Group::open(dir.path(), small, journal.clone()).await.unwrap();
+    group.wait_ready(PATIENCE).await.unwrap();
+    assert_eq!(journal.commands().len(), 24);
+    // With what an election adds.
+    let counted = group.core().log_bytes.total();
+    assert!((kept / 2..=max).contains(&counted), "{counted} of {kept}");
     group.shutdown().await.unwrap();
 }
 

@@ -9,7 +9,7 @@ use super::{
     MAX_TENANT_PACKAGES_BYTES, MAX_UPLOAD_NS, MAX_UPLOADS, PACKAGE_PART_BYTES, PackageCommand, PackageFacts,
     PackageKey, PackageReply, Packages, StoredPackage,
 };
-use crate::{Problem, Rejected, State};
+use crate::{Authorship, Event, MAX_RECORDED_OBJECTS, Problem, Rejected, State, Unrecorded, outbox::named};
 
 fn rejected<T>(problem: Problem) -> Result<T, Rejected> {
     Err(Rejected { problems: vec![problem] })
@@ -29,6 +29,21 @@ fn used_by(resources: &Resources) -> impl Iterator<Item = (PackageKey, &Resource
     })
 }
 
+/// What is to be recorded of packages that made room for this one.
+fn of_dropped(package: &StoredPackage, dropped: &[PackageKey], authorship: Authorship) -> Unrecorded {
+    let (name, version) = (&package.facts.name, &package.facts.version);
+    let message = format!("made room for {name} {version}: of those that no plugin runs {KEPT_PACKAGES} stay");
+    Unrecorded {
+        revision: package.revision,
+        event: Event::PackagesDropped,
+        time_ns: package.time_ns,
+        author: package.by.clone(),
+        message,
+        authorship,
+        objects: dropped.iter().take(MAX_RECORDED_OBJECTS).map(named).collect(),
+    }
+}
+
 impl State {
     /// The plugin packages.
     pub fn packages(&self) -> &Arc<Packages> {
@@ -44,9 +59,9 @@ impl State {
     /// Changes the packages. On `Err` nothing has changed.
     pub fn apply_package(&mut self, revision: Revision, command: PackageCommand) -> Result<PackageReply, Rejected> {
         match command {
-            PackageCommand::Begin { key, facts, time_ns, by } => {
+            PackageCommand::Begin { key, facts, time_ns, by, authorship } => {
                 let package = StoredPackage { facts, revision, time_ns, by, received: 0 };
-                self.begin_package(key, package)
+                self.begin_package(key, package, authorship)
             }
             PackageCommand::Part { key, index, content } => self.take_part(revision, &key, index, content.len()),
             PackageCommand::Remove { key } => self.remove_package(&key),
@@ -61,7 +76,12 @@ impl State {
         used_by(self.resources()).chain(held).map(|(package, plugin)| (package, plugin.clone())).collect()
     }
 
-    fn begin_package(&mut self, key: PackageKey, package: StoredPackage) -> Result<PackageReply, Rejected> {
+    fn begin_package(
+        &mut self,
+        key: PackageKey,
+        package: StoredPackage,
+        authorship: Option<Box<Authorship>>,
+    ) -> Result<PackageReply, Rejected> {
         let tenant = ResourceKey { kind: Kind::Tenant, tenant: None, name: key.tenant.clone() };
         if !self.resources().contains_key(&tenant) {
             let text = format!("{tenant} does not exist");
@@ -80,8 +100,14 @@ impl State {
         let used: BTreeSet<PackageKey> = self.used_packages().into_iter().map(|(package, _)| package).collect();
         let mut next = (*self.packages).clone();
         next.forget_uploads(package.time_ns);
-        next.forget_versions(&key.tenant, &package.facts, &used);
+        let dropped = next.forget_versions(&key.tenant, &package.facts, &used);
         next.check_room(&key.tenant, bytes)?;
+        if let Some(authorship) = authorship.filter(|_| !dropped.is_empty()) {
+            if let Some(full) = self.check_outbox_room() {
+                return rejected(full);
+            }
+            self.outbox.push_back(Arc::new(of_dropped(&package, &dropped, *authorship)));
+        }
         next.all.insert(key, package);
         self.packages = Arc::new(next);
         Ok(PackageReply::Wants(0))
@@ -151,17 +177,19 @@ impl Packages {
         }
     }
 
-    /// Versions of a plugin that nobody runs, but the newest of them.
-    fn forget_versions(&mut self, tenant: &Name, of: &PackageFacts, used: &BTreeSet<PackageKey>) {
+    /// Forgets versions of a plugin that nobody runs, but the newest of them; which those are.
+    fn forget_versions(&mut self, tenant: &Name, of: &PackageFacts, used: &BTreeSet<PackageKey>) -> Vec<PackageKey> {
         let unused = self.all.iter().filter(|&(key, package)| {
             package.is_whole() && key.tenant == *tenant && package.facts.name == of.name && !used.contains(key)
         });
         let mut unused: Vec<_> = unused.map(|(key, package)| (package.revision, key.clone())).collect();
         unused.sort();
         let over = unused.len().saturating_sub(KEPT_PACKAGES);
-        for (_, key) in unused.into_iter().take(over) {
-            self.all.remove(&key);
+        let dropped: Vec<PackageKey> = unused.into_iter().take(over).map(|(_, key)| key).collect();
+        for key in &dropped {
+            self.all.remove(key);
         }
+        dropped
     }
 
     fn check_room(&self, tenant: &Name, bytes: u64) -> Result<(), Rejected> {

@@ -4,6 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{PackageFacts, PackageKey};
+use crate::Authorship;
 
 /// A change of the packages. An upload begins, brings its parts in their order, and ends with the last of them; each
 /// of these may be repeated.
@@ -19,6 +20,9 @@ pub enum PackageCommand {
         time_ns: u64,
         /// Who brings it.
         by: String,
+        /// Who that is in full, for the record of what is dropped for it; `None`: nothing is recorded of that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        authorship: Option<Box<Authorship>>,
     },
     /// The next part.
     Part {

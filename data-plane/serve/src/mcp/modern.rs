@@ -184,7 +184,11 @@ impl<P: Plane + 'static> Frontend<P> {
     ) -> Request {
         let mut trace = inbound.trace();
         trace.request_id = Some(post.id.as_str().to_owned());
-        trace.traceparent = meta.traceparent.clone().or(trace.traceparent);
+        if meta.traceparent.is_some() {
+            // The message's own comes before that of its transport (SEP-414).
+            trace.traceparent.clone_from(&meta.traceparent);
+            trace.tracestate = meta.tracestate.clone().filter(|state| provost_mcp::trace::is_state(state));
+        }
         trace.workflow = meta.workflow.clone().or(trace.workflow);
         Request {
             call_id: inbound.call_id,

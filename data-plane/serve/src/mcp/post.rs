@@ -12,12 +12,14 @@ use provost_mcp::{
     negotiate,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{answer::modern_status, link::CallLink, outlet::Outlet};
 use crate::{
     Frontend,
     frontend::Inbound,
     http::{CancelOnDrop, Final, Outbox, Ready, ResponseBody, empty, json, sse_response},
+    observe::log_span,
 };
 
 /// HTTP headers as the protocol crate reads them.
@@ -119,7 +121,8 @@ impl<P: Plane + 'static> Frontend<P> {
         let plane = self.plane.clone();
         self.calls.spawn(async move {
             let unfinished = FinishOnDrop(link.outlet.clone(), request.trace.request_id.clone());
-            let answer = drive(&*plane, Call::received(request), &*link).await;
+            let span = log_span(&request);
+            let answer = drive(&*plane, Call::received(request), &*link).instrument(span).await;
             link.outlet.finish(render(answer));
             drop(unfinished);
         });

@@ -13,6 +13,7 @@ use crate::{
     connect::Tickets,
     definitions::DefinitionKeeper,
     guards::ExternalClients,
+    observe::{Meters, Tracing},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -50,12 +51,19 @@ impl Node {
             tasks: TaskHandles::default(),
             tickets: OnceLock::new(),
             itself: OnceLock::new(),
+            meters: Meters::default(),
+            tracing: OnceLock::new(),
         }
     }
 
     /// Lets the guests of plugins call other tools, as far as documents and policy do; the first telling counts.
     pub fn lets_guests_call(self: &Arc<Self>) {
         let _ = self.itself.set(Arc::downgrade(self));
+    }
+
+    /// Tells of calls for their traces, and passes their traces on to upstreams; the first telling counts.
+    pub fn traces_to(&self, tracing: Arc<Tracing>) {
+        let _ = self.tracing.set(tracing);
     }
 
     /// What calls of guests are driven by.

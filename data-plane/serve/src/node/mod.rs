@@ -34,6 +34,7 @@ mod ports;
 mod quarantine;
 mod run;
 mod schemas;
+mod standing;
 mod step_up;
 mod switches;
 mod target;

@@ -21,9 +21,10 @@ use provost_mcp::{ProtocolVersion, RawJson, RawObject, RpcError};
 use provost_types::{BoxFuture, CallId};
 use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use super::plane::Node;
-use crate::frontend::call_id;
+use crate::{frontend::call_id, observe::log_span};
 
 /// How long a call that is over waits for what its guest had begun.
 const END_LIMIT: Duration = Duration::from_millis(500);
@@ -53,17 +54,34 @@ impl Node {
     }
 }
 
-/// Refuses a plugin's call of a tool that its document does not let it call.
+/// Refuses a plugin's call of a tool that its document does not let it call, by what was found.
 pub(super) fn check(call: &Call<Resolved>) -> Result<(), Rejection> {
-    let (Some(within), full) = (&call.request().within, &call.target().full) else { return Ok(()) };
+    match &call.request().within {
+        Some(within) => check_grant(within, &call.target().full, &call.target().full),
+        None => Ok(()),
+    }
+}
+
+/// The same before anything is looked for, so that what a plugin may not call looks alike whether it is there or not.
+/// `full` is what is meant; `written` is what the plugin wrote, and all that it is told.
+pub(super) fn check_grant(within: &Within, full: &str, written: &str) -> Result<(), Rejection> {
     if within.grants(full) {
         return Ok(());
     }
     let text = format!(
-        "the plugin `{}` may not call {full}: `source.wasm.tools` of its document names the tools that it may call",
+        "the plugin `{}` may not call {written}: `source.wasm.tools` of its document names the tools that it may call",
         within.plugin
     );
     Err(Rejection::new(RejectionKind::Denied, "PV-PLUGIN-GRANT", text))
+}
+
+/// Counts a call among those that its caller's own call led to, and refuses it if these are too many.
+pub(super) fn count(within: &Within) -> Result<(), Rejection> {
+    if within.made.one_more() {
+        return Ok(());
+    }
+    let text = format!("over the bound of {MAX_CHAIN_CALLS} calls that one call may lead to");
+    Err(Rejection::new(RejectionKind::Denied, "PV-PLUGIN-CHAIN", text))
 }
 
 /// Whether the call that makes this one has ended meanwhile: nothing is begun for it any more.
@@ -95,10 +113,6 @@ impl Nest {
     /// The guest's wish as a request, as if the caller had sent it.
     fn request_of(&self, node: &Node, call: GuestCall) -> Result<Request, NestedError> {
         let (root, made) = self.chain();
-        if !made.one_more() {
-            let why = format!("over the bound of {MAX_CHAIN_CALLS} calls that one call may lead to");
-            return Err(NestedError::Denied(why));
-        }
         let arrived_ns = node.now_ns();
         let call_id = call_id(arrived_ns).map_err(|cause| NestedError::Failed(cause.to_string()))?;
         let outer = &self.request;
@@ -106,7 +120,12 @@ impl Nest {
         let mut params = RawObject::new();
         params.set_text("name", &tool);
         params.set("arguments", arguments);
-        if let Some(traceparent) = &outer.trace.traceparent {
+        // It belongs to the span in which the plugin runs; where calls are not traced, to that of the caller.
+        let traceparent = match node.tracing.get() {
+            Some(tracing) => Some(tracing.onward(outer).to_string()),
+            None => outer.trace.traceparent.clone(),
+        };
+        if let Some(traceparent) = &traceparent {
             params.set("_meta", RawJson::from(json!({ "traceparent": traceparent })));
         }
         let client = ClientFacts {
@@ -129,7 +148,7 @@ impl Nest {
             operation: Operation::CallTool(tool),
             params: params.finish(),
             client,
-            trace: TraceFacts { request_id: None, ..outer.trace.clone() },
+            trace: TraceFacts { request_id: None, traceparent, ..outer.trace.clone() },
             within: Some(Within { root, plugin, depth, deadline, granted, made }),
         })
     }
@@ -152,7 +171,9 @@ impl OtherTools for Nest {
         };
         let link = GuestLink(stop.clone());
         // A task of its own: past its intent a call comes to its end, whatever becomes of who made it.
-        let running = self.running.spawn(async move { Box::pin(drive(&*node, Call::received(request), &link)).await });
+        let span = log_span(&request);
+        let driven = async move { Box::pin(drive(&*node, Call::received(request), &link)).instrument(span).await };
+        let running = self.running.spawn(driven);
         Box::pin(async move {
             let given_up = async {
                 stop.cancelled().await;

@@ -7,8 +7,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use provost_data_pipeline::{
-    Admitted, Authenticated, Authorization, Call, Caller, ClientLink, Credential, Execution, GuardedParams, Hold,
-    Intended, Limited, Plane, Received, Rejection, Request, Reservation, Resolved, Target, Validated,
+    Admitted, Authenticated, Authorization, Call, Caller, ClientLink, Credential, Ended, Execution, GuardedParams,
+    Hold, Intended, Limited, Plane, Received, Rejection, Request, Reservation, Resolved, Target, Validated,
 };
 use provost_data_policy::KillSwitches;
 use provost_data_tools::Toolbox;
@@ -33,6 +33,7 @@ use crate::{
     connect::Tickets,
     definitions::DefinitionKeeper,
     guards::{ExternalClients, GuardCounts},
+    observe::{Meters, Tracing},
     push::{StalenessLimits, StalenessReader},
     quota::Quotas,
 };
@@ -65,6 +66,9 @@ pub struct Node {
     pub(super) tickets: OnceLock<Tickets>,
     /// What calls of guests are driven by; unset: they make none.
     pub(super) itself: OnceLock<Weak<Node>>,
+    pub(super) meters: Meters,
+    /// Who is told of calls for their traces; unset: nobody.
+    pub(super) tracing: OnceLock<Arc<Tracing>>,
 }
 
 impl Plane for Node {
@@ -185,5 +189,9 @@ impl Plane for Node {
             Some(bodies) => bodies.protect(principal, event, body).await,
             None => Ok(()),
         }
+    }
+
+    fn ended(&self, ended: &Ended<'_>) {
+        self.observe(ended);
     }
 }

@@ -86,6 +86,14 @@ impl Node {
         execution
     }
 
+    /// The parameters with the trace that an upstream's spans belong to, where calls are traced.
+    fn traced(&self, call: &Call<Intended>, params: RawJson) -> RawJson {
+        match self.tracing.get() {
+            Some(tracing) => tracing.carried(call.request(), params),
+            None => params,
+        }
+    }
+
     /// A legacy client is asked for input while its call waits; any other gets the MRTR result and comes back with a
     /// call of its own.
     async fn rounds(
@@ -105,13 +113,14 @@ impl Node {
         {
             return ended;
         }
+        request.params = self.traced(call, request.params);
         for _ in 0..MAX_INPUT_ROUNDS {
             let execution = plugin.execute(&request, link).await;
             let execution = self.consent_again(plugin, call, &request.params, execution);
             let Reply::InputRequired(body) = &execution.reply else { return handles.own(execution) };
             match ask(link, call.params(), body).await {
                 None => return execution,
-                Some(Ok(next)) => request.params = next,
+                Some(Ok(next)) => request.params = self.traced(call, next),
                 Some(Err(refused)) => return *refused,
             }
             // Each round has its own time: people take longer than machines.

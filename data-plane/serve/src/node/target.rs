@@ -8,7 +8,7 @@ use provost_types::{Action, Name};
 
 use super::{
     compiled::{Compiled, PluginFacts},
-    lists,
+    lists, nested,
     plane::Node,
     step_up,
 };
@@ -21,6 +21,12 @@ pub(super) async fn resolve(
 ) -> Result<Target, Rejection> {
     let request = call.request();
     let finder = Finder { node, compiled, caller: call.caller(), route: &request.route };
+    if let Some(within) = &request.within {
+        nested::count(within)?;
+        if let Operation::CallTool(name) = &request.operation {
+            nested::check_grant(within, &finder.full_name(name), name)?;
+        }
+    }
     match &request.operation {
         Operation::CallTool(name) => finder.tool(name).await,
         Operation::GetPrompt(name) | Operation::Complete { is_prompt: true, target: name } => finder.prompt(name).await,
@@ -74,6 +80,18 @@ impl Finder<'_> {
         };
         let found = self.plugin(&plugin)?;
         Some((found, plugin, local.to_owned()))
+    }
+
+    /// The full name of the tool that is meant, whether there is one or not. What stands behind an alias is meant by it.
+    fn full_name(&self, name: &str) -> String {
+        if let Some((_, plugin, local)) = self.split(name) {
+            return names::join(&plugin, &local);
+        }
+        let alias = match self.route {
+            Route::Merged => self.compiled.aliases.find(self.tenant(), name),
+            Route::Plugin(_) => None,
+        };
+        alias.map_or(name, |alias| alias.target(name, &self.caller.principal)).to_owned()
     }
 
     fn target(&self, plugin: Name, local: String, full: String, action: Action) -> Target {

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use provost_wire::node::PluginsStanding;
+
 use super::StalenessLimits;
 
 /// Notes of the last confirmation within one maximum age of grants: after a crash a state counts as
@@ -41,8 +43,13 @@ pub struct PushConfig {
     pub grants_max_age: Option<Duration>,
     /// What the node has done since it started.
     pub counts: Arc<dyn Fn() -> HealthCounts + Send + Sync>,
+    /// How far the node is with its plugins; `None`: it does not say.
+    pub plugins: Option<PluginsReader>,
     pub(crate) timings: Timings,
 }
+
+/// Reads how far the node is with its plugins. Called a few times a second.
+pub type PluginsReader = Arc<dyn Fn() -> PluginsStanding + Send + Sync>;
 
 impl PushConfig {
     /// A node without group that reports no counts and keeps nothing.
@@ -56,6 +63,7 @@ impl PushConfig {
             store: None,
             grants_max_age: StalenessLimits::default().grants_max_age,
             counts: Arc::new(HealthCounts::default),
+            plugins: None,
             timings: Timings::default(),
         }
     }
@@ -96,6 +104,8 @@ pub(crate) struct Timings {
     pub(crate) unreadable: Duration,
     /// Between two reports of counts. The control plane ends a stream after 30 s of silence.
     pub(crate) health: Duration,
+    /// Between two looks at how far the plugins are: who installs one waits for what is told of it.
+    pub(crate) plugins: Duration,
     /// Between two writes of the last good state: it is never further behind than this and one write.
     pub(crate) save_gap: Duration,
     /// Before a failed write is tried again.
@@ -113,6 +123,7 @@ impl Default for Timings {
             backoff: (Duration::from_millis(100), Duration::from_secs(5)),
             unreadable: Duration::from_secs(30),
             health: Duration::from_secs(5),
+            plugins: Duration::from_millis(500),
             save_gap: Duration::from_millis(500),
             save_retry: Duration::from_secs(10),
             stamp: Duration::from_secs(60),

@@ -29,12 +29,12 @@ mod whole;
 
 pub use activation::{Activate, Activation};
 pub use client::PushClient;
-pub use config::{HealthCounts, PushConfig};
+pub use config::{HealthCounts, PluginsReader, PushConfig};
 pub use contact::StalenessReader;
 pub use dial::{Dial, DialError};
 pub use last_good::StoreError;
 pub use mirror::Pushed;
-pub use provost_wire::node::NackProblem;
+pub use provost_wire::node::{NackProblem, PluginsStanding};
 pub use staleness::{Freshness, Staleness, StalenessLimits, verdict};
 
 #[cfg(test)]

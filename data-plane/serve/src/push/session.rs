@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use provost_wire::{
-    node::{Hello, NackProblem, PushDown, PushUp, Refused, push_client::PushClient, push_down::Down, push_up::Up},
+    node::{
+        Hello, NackProblem, PluginsStanding, PushDown, PushUp, Refused, push_client::PushClient, push_down::Down,
+        push_up::Up,
+    },
     wire_version,
 };
 use tokio::{
@@ -71,7 +74,7 @@ impl Session<'_> {
             Err(end) => return end,
         };
         self.shared.contact.connected(self.endpoint);
-        let mut talk = Talk { session: self, up, told: Answers::default(), behind_since: None };
+        let mut talk = Talk { session: self, up, told: Answers::default(), plugins_told: None, behind_since: None };
         match talk.run(mirror, down).await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -119,6 +122,8 @@ struct Talk<'a> {
     up: mpsc::Sender<PushUp>,
     /// What the control-plane node was told.
     told: Answers,
+    /// What it was told of the plugins; `None`: nothing.
+    plugins_told: Option<PluginsStanding>,
     /// Since when it has been behind this node.
     behind_since: Option<Instant>,
 }
@@ -132,6 +137,7 @@ impl Talk<'_> {
         let timings = self.session.config.timings;
         let mut answers = self.session.shared.answers.subscribe();
         let mut health = interval(timings.health);
+        let mut plugins = interval(timings.plugins);
         let mut deadline = Instant::now() + timings.silence;
         loop {
             self.tell(&answers.borrow_and_update().clone());
@@ -150,6 +156,7 @@ impl Talk<'_> {
                 // Its sender is in `shared`: it is open.
                 _ = answers.changed() => {}
                 _ = health.tick() => self.report_health(),
+                _ = plugins.tick() => self.tell_plugins(),
             }
         }
     }
@@ -224,6 +231,18 @@ impl Talk<'_> {
             }
         }
         self.told = answers.clone();
+    }
+
+    /// Tells how far the plugins are, if that changed. What does not fit now is told with the next tick.
+    fn tell_plugins(&mut self) {
+        let Some(read) = &self.session.config.plugins else { return };
+        let now = read();
+        if self.plugins_told.as_ref() == Some(&now) {
+            return;
+        }
+        if self.up.try_send(PushUp { up: Some(Up::Plugins(now.clone())) }).is_ok() {
+            self.plugins_told = Some(now);
+        }
     }
 
     fn report_health(&self) {

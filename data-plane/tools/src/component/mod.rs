@@ -36,7 +36,7 @@ use origin::Missing;
 pub(crate) use origin::{Origin, PackageOrigin, Publishers};
 pub(crate) use store::Store;
 
-use crate::{Definition, Definitions, UpstreamError, upstream::ListKind};
+use crate::{Definition, Definitions, Unready, UpstreamError, upstream::ListKind};
 
 /// Between two tries of what may end better: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -49,8 +49,11 @@ const READY_WAIT: Duration = Duration::from_secs(2);
 enum Standing {
     Coming,
     Ready(Offer),
-    /// It is not this node's to run; said to every call.
-    Failed(UpstreamError),
+    /// It is not this node's to run; said to every call. `again`: it is tried again.
+    Failed {
+        cause: UpstreamError,
+        again: bool,
+    },
 }
 
 /// What a component offers.
@@ -166,6 +169,15 @@ impl Component {
         matches!(*self.standing.borrow(), Standing::Ready(_))
     }
 
+    /// Why it does not take calls; `None`: it does.
+    pub(crate) fn unready(&self) -> Option<Unready> {
+        match &*self.standing.borrow() {
+            Standing::Ready(_) => None,
+            Standing::Coming => Some(Unready::default()),
+            Standing::Failed { cause, again } => Some(Unready::by(cause, &self.name, !*again)),
+        }
+    }
+
     /// Whether its guest may call any other tool.
     pub(crate) fn calls_others(&self) -> bool {
         !self.granted.is_empty()
@@ -185,7 +197,7 @@ impl Component {
     pub(crate) fn at_hand(&self, kind: ListKind) -> Option<Definitions> {
         match &*self.standing.borrow() {
             Standing::Ready(offer) => Some(offer.list(kind).clone()),
-            Standing::Coming | Standing::Failed(_) => None,
+            Standing::Coming | Standing::Failed { .. } => None,
         }
     }
 
@@ -198,7 +210,7 @@ impl Component {
         let Ok(Ok(settled)) = settled else { return busy() };
         match &*settled {
             Standing::Ready(offer) => Ok(offer.list(kind).clone()),
-            Standing::Failed(cause) => Err(cause.clone()),
+            Standing::Failed { cause, .. } => Err(cause.clone()),
             Standing::Coming => busy(),
         }
     }
@@ -239,13 +251,13 @@ async fn make_ready(component: Weak<Component>, making: Making, changed: impl Fn
             Err(Trouble::Missing(cause)) => {
                 let (plugin, tenant) = (&this.name, &this.tenant);
                 tracing::warn!(%plugin, %tenant, %cause, "a plugin cannot be made ready");
-                (Standing::Failed(cause.told(&this.name)), cause.again)
+                (Standing::Failed { cause: cause.told(&this.name), again: cause.again }, cause.again)
             }
             Err(Trouble::Plugin(cause)) => {
                 let (plugin, tenant) = (&this.name, &this.tenant);
                 tracing::warn!(%plugin, %tenant, %cause, "a plugin cannot be made ready");
                 let again = matches!(cause, PluginError::Unavailable(_) | PluginError::Deadline | PluginError::Busy);
-                (Standing::Failed(this.failed(&cause)), again)
+                (Standing::Failed { cause: this.failed(&cause), again }, again)
             }
         };
         this.standing.send_replace(standing);

@@ -13,6 +13,7 @@ use super::{frame::Frames, status::Status};
 use crate::{
     UpstreamError,
     egress::{CheckedUrl, EgressClient},
+    trace_headers::TraceHeaders,
     upstream::{refuse_encoded, transport_error},
 };
 
@@ -49,6 +50,8 @@ pub(super) struct Asked<'a> {
     pub(super) take: Take,
     /// Bytes of all messages of the answer.
     pub(super) max_bytes: usize,
+    /// The trace that it belongs to.
+    pub(super) trace: TraceHeaders,
 }
 
 /// What was answered.
@@ -88,6 +91,7 @@ impl Line {
         if let Some(token) = asked.token {
             headers.insert(header::AUTHORIZATION, token.clone());
         }
+        asked.trace.add_to(&mut headers);
         Ok(headers)
     }
 

@@ -4,7 +4,7 @@
 //! - `frame`, `status`, `line`: gRPC over HTTP/2 with the client of the data plane.
 //! - `reflection`, `descriptors`: where descriptors come from, and what is made of them.
 //! - `comments`, `schema`, `well_known`: messages as JSON Schema.
-//! - `method`, `catalogue`: methods as tools, and why the others are none.
+//! - `method`, `catalogue`: methods as tools, and why the others are none. `reading`: beside the threads that serve calls.
 //! - `message`: a call's arguments as a message, and messages as the tool's result.
 //! - `service`: the plugin.
 //!
@@ -21,6 +21,7 @@ mod frame;
 mod line;
 mod message;
 mod method;
+mod reading;
 mod reflection;
 #[cfg(test)]
 mod samples;

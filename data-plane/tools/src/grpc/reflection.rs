@@ -15,7 +15,7 @@ use super::{
     frame::written,
     line::{Asked, Line, Take},
 };
-use crate::{UpstreamError, redact::Redactor};
+use crate::{UpstreamError, redact::Redactor, trace_headers::TraceHeaders};
 
 /// In the order in which they are tried.
 const PATHS: [&str; 2] = [
@@ -171,7 +171,15 @@ impl Asker<'_> {
         let requests: Vec<Vec<u8>> =
             questions.into_iter().map(|question| Request { question: Some(question) }.encode_to_vec()).collect();
         let body = written(requests.iter().map(Vec::as_slice))?;
-        let asked = Asked { path, body, token: self.token, deadline: self.deadline, take, max_bytes: MAX_BYTES };
+        let asked = Asked {
+            path,
+            body,
+            token: self.token,
+            deadline: self.deadline,
+            take,
+            max_bytes: MAX_BYTES,
+            trace: TraceHeaders::default(),
+        };
         let answer = match self.line.ask(asked).await {
             // So say servers whose router knows paths and not gRPC.
             Err(UpstreamError::Http { status: 404, .. }) => return Ok(None),

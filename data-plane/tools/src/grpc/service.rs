@@ -21,6 +21,7 @@ use super::{
     line::{Answer, Asked, Line, Take},
     message,
     method::Call,
+    reading,
     reflection::Asker,
 };
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     oauth::{Authorizer, Behalf},
     openapi::{arguments, as_object, refusal},
     redact::Redactor,
+    trace_headers::TraceHeaders,
 };
 
 /// Bytes of the messages of one answer. A message takes up to fifty times its bytes while it is read, so that this is less
@@ -72,9 +74,12 @@ impl Grpc {
     ) -> Result<Self, UpstreamError> {
         let source = match descriptor {
             Some(text) => {
-                let files = Files::of_base64(text);
-                let files = files.map_err(|cause| UpstreamError::Config(format!("the descriptor: {cause}")))?;
-                let catalogue = caught(|| Catalogue::read(files, &filter, limits.max_definitions));
+                let read = || {
+                    let files = Files::of_base64(text)?;
+                    Ok::<_, String>(caught(|| Catalogue::read(files, &filter, limits.max_definitions)))
+                };
+                let catalogue = reading::of_document(text, read);
+                let catalogue = catalogue.map_err(|cause| UpstreamError::Config(format!("the descriptor: {cause}")))?;
                 let catalogue = catalogue.ok_or_else(|| UpstreamError::Config(UNUSABLE.to_owned()))?;
                 catalogue.log(plugin);
                 Listed::Inline(catalogue)
@@ -122,7 +127,7 @@ impl Grpc {
             }
             files => files?,
         };
-        let catalogue = caught(|| Catalogue::read(files, filter, self.limits.max_definitions));
+        let catalogue = reading::of_files(files, filter, self.limits.max_definitions).await;
         let catalogue = catalogue.ok_or_else(|| UpstreamError::Garbage(UNUSABLE.to_owned()))?;
         catalogue.log(&self.plugin);
         Ok(catalogue)
@@ -221,7 +226,8 @@ impl Grpc {
         token: Option<&HeaderValue>,
     ) -> Result<Answered, UpstreamError> {
         let max_bytes = self.limits.max_answer_bytes.min(MAX_ANSWER_BYTES);
-        let asked = Asked { path: &call.path, body, token, deadline: request.deadline, take, max_bytes };
+        let trace = TraceHeaders::of_params(&request.params);
+        let asked = Asked { path: &call.path, body, token, deadline: request.deadline, take, max_bytes, trace };
         let answer = self.line.ask(asked).await?;
         Ok(Answered { answer, redactor: with_token(&self.redactor, token) })
     }

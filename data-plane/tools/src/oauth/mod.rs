@@ -32,7 +32,12 @@ use provost_types::{Name, PrincipalRef, UpstreamAuth};
 pub use user::AuthorityTold;
 use user::PerUser;
 
-use crate::{UpstreamError, connections::Connections, egress::EgressClient, redact::Redactor};
+use crate::{
+    UpstreamError,
+    connections::{Connections, Found},
+    egress::EgressClient,
+    redact::Redactor,
+};
 
 /// Longest time to get one token, discovery included.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -230,6 +235,11 @@ impl Authorizer {
         began_ns: u64,
     ) -> Result<Option<AuthorityTold>, UpstreamError> {
         self.per_user()?.disconnect(principal, began_ns).await
+    }
+
+    /// Has the authorization server take back what is gone here already; `None`: nobody consents to anything here.
+    pub(crate) async fn tell_of_end(&self, found: &Found) -> Option<AuthorityTold> {
+        Some(self.per_user().ok()?.tell_authority(found).await)
     }
 
     /// The `authorization` header of the plugin itself, for lists and the like; `None`: it has none.

@@ -26,6 +26,7 @@ use crate::{
     listed::{Listed, in_time, tool_of},
     oauth::{Authorizer, Behalf},
     redact::Redactor,
+    trace_headers::TraceHeaders,
     upstream::{refuse_encoded, transport_error, whole_body},
 };
 
@@ -159,7 +160,8 @@ impl OpenApi {
             self.tools().await?;
         }
         let call = self.source.call_of(tool, CHANGED)?;
-        let prepared = prepare(&call, &arguments(&request.params)?, &self.reach.server, &self.query)?;
+        let mut prepared = prepare(&call, &arguments(&request.params)?, &self.reach.server, &self.query)?;
+        TraceHeaders::of_params(&request.params).add_to(&mut prepared.headers);
         let Answered { answer, redactor } = self.asked(&call, &prepared, prepared.url.clone(), request).await?;
         let (status, headers) = (answer.status, answer.headers.clone());
         let content = match answer.read(&redactor, self.limits.max_answer_bytes)? {

@@ -26,8 +26,9 @@ pub use request::ExecuteRequest;
 use source::Source;
 
 use crate::{
-    Consent, EndpointView, ServerFacts, UpstreamError, Walls, builtin::Builtin, component::Component, grpc::Grpc,
-    openapi::OpenApi, rag::Rag, resilience::Shield, schema::SchemaCache, sql::SqlPlugin, upstream::McpUpstream,
+    Consent, CorpusView, EndpointView, ServerFacts, UpstreamError, Walls, builtin::Builtin, component::Component,
+    grpc::Grpc, openapi::OpenApi, rag::Rag, resilience::Shield, schema::SchemaCache, sql::SqlPlugin,
+    upstream::McpUpstream,
 };
 
 /// How a plugin stands towards its upstream.
@@ -39,6 +40,24 @@ pub struct Pressure {
     pub running: usize,
     /// Calls that wait for a place.
     pub waiting: usize,
+}
+
+/// A plugin whose present version does not take calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unready {
+    /// Why; empty: it is being made ready.
+    pub why: String,
+    /// Only another document, or another secret, can change that.
+    pub is_final: bool,
+}
+
+impl Unready {
+    /// Because of this; with its code, as callers are told.
+    pub(crate) fn by(cause: &UpstreamError, plugin: &Name, is_final: bool) -> Self {
+        let error = cause.to_rpc(plugin.as_str());
+        let code = error.stable_code().unwrap_or_else(|| cause.code().to_owned());
+        Self { why: format!("{code}: {}", error.message), is_final }
+    }
 }
 
 /// A running plugin. Cheap to hold: whoever holds one while it is replaced finishes on the old one.
@@ -152,6 +171,11 @@ impl Plugin {
         self.source.serves()
     }
 
+    /// Why its present version does not take calls, whatever serves in its place meanwhile; `None`: it does.
+    pub fn unready(&self) -> Option<Unready> {
+        self.source.unready(&self.name)
+    }
+
     /// Whether a guest serves it, which may want to call other tools.
     pub fn has_guest(&self) -> bool {
         self.source.component().is_some()
@@ -181,6 +205,14 @@ impl Plugin {
     /// The walls around its process, if it has one that is to have some.
     pub fn walls(&self) -> Option<Walls> {
         self.source.mcp()?.walls()
+    }
+
+    /// How its documents stand, if it is a plugin of documents.
+    pub fn corpus(&self) -> Option<CorpusView> {
+        match &self.source {
+            Source::Rag(rag) => Some(rag.view()),
+            _ => None,
+        }
     }
 
     /// Ends listeners, and what it does beside calls; calls under way finish.

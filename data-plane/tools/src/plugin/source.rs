@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use provost_data_pipeline::{ClientLink, Execution};
 use provost_mcp::RawJson;
-use provost_types::BoxFuture;
+use provost_types::{BoxFuture, Name};
 
-use super::ExecuteRequest;
+use super::{ExecuteRequest, Unready};
 use crate::{
     Definitions, UpstreamError,
     builtin::Builtin,
@@ -62,6 +62,15 @@ impl Source {
             Self::Component(component) => component.is_ready(),
             Self::Mcp(_) | Self::Builtin(_) | Self::OpenApi(_) | Self::Grpc(_) | Self::Rag(_) => true,
             Self::Broken(_) => false,
+        }
+    }
+
+    /// Why it does not take calls; `None`: it does.
+    pub(super) fn unready(&self, plugin: &Name) -> Option<Unready> {
+        match self {
+            Self::Component(component) => component.unready(),
+            Self::Broken(cause) => Some(Unready::by(cause, plugin, true)),
+            Self::Mcp(_) | Self::Builtin(_) | Self::OpenApi(_) | Self::Grpc(_) | Self::Rag(_) => None,
         }
     }
 

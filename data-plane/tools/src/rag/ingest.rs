@@ -55,16 +55,29 @@ enum Read {
     Unread(String),
 }
 
-/// Looks at all files once, and takes in what changed.
-pub(super) async fn pass(rag: &Arc<Rag>) {
+/// Looks at all files once, and takes in what changed; whether the index refused it.
+pub(super) async fn pass(rag: &Arc<Rag>) -> bool {
+    let is_damaged = std::mem::take(&mut rag.standing.lock().is_damaged);
+    if is_damaged {
+        rag.throw_away().await;
+    }
     let ended = take_all(rag).await;
-    let mut standing = rag.standing.lock();
     let trouble = ended.err().filter(|_| !rag.stop.is_cancelled());
+    if let Some(cause) = &trouble {
+        rag.notice(cause);
+    }
+    let is_refused = trouble.as_ref().is_some_and(RagError::is_of_index);
+    let mut standing = rag.standing.lock();
+    match &trouble {
+        Some(_) => standing.failures += 1,
+        None => standing.looked_s = now().as_secs(),
+    }
     if let Some(cause) = trouble.as_ref().filter(|cause| standing.trouble.as_ref() != Some(*cause)) {
         let (plugin, tenant) = (&rag.name, &rag.tenant);
         tracing::warn!(%plugin, %tenant, %cause, "documents are not read");
     }
     standing.trouble = trouble;
+    is_refused
 }
 
 async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
@@ -77,8 +90,7 @@ async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
     rag.standing.lock().left_out = left_out;
     let model = embed::model(&*rag.inference, &rag.model);
     if let Ok(model) = &model {
-        let made_by = format!("{} {} {} {}", model.name, model.architecture, model.dimensions, model.created);
-        if !store.belongs_to(&made_by).await? {
+        if !store.belongs_to(&made_by(model)).await? {
             rag.vectors.replace(BTreeMap::new());
             set(rag, |standing| standing.is_complete = false);
         }
@@ -100,17 +112,33 @@ async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
         store.remove(&document.path).await?;
         rag.vectors.remove(document.id);
     }
+    let is_changed = !changed.is_empty();
     set(rag, |standing| standing.pending = changed.len());
+    count(rag, &store.documents().await?);
     let model = model?;
     for (file, before) in changed {
         if rag.stop.is_cancelled() {
             return Ok(());
         }
-        take(rag, store, &model, file, before).await?;
+        take(rag, &store, &model, file, before).await?;
         set(rag, |standing| standing.pending = standing.pending.saturating_sub(1));
+    }
+    if is_changed {
+        count(rag, &store.documents().await?);
     }
     set(rag, |standing| standing.is_complete = true);
     Ok(())
+}
+
+/// Notes how many documents there are.
+fn count(rag: &Rag, documents: &BTreeMap<String, Document>) {
+    let failed = documents.values().filter(|document| document.failure.is_some()).count();
+    set(rag, |standing| (standing.documents, standing.failed) = (documents.len(), failed));
+}
+
+/// What vectors are made by, as the index names it.
+fn made_by(model: &ModelInfo) -> String {
+    format!("{} {} {} {}", model.name, model.architecture, model.dimensions, model.created)
 }
 
 fn set(rag: &Rag, change: impl FnOnce(&mut Standing)) {
@@ -157,27 +185,42 @@ async fn take(
                 return fail(rag, store, document, before, reason).await;
             }
             let texts: Vec<String> = chunks.iter().map(|chunk| chunk.embedded(&text.title)).collect();
-            let mut vectors = Vec::with_capacity(texts.len());
-            for batch in texts.chunks(embed::BATCH) {
-                // Never closed.
-                let _turn = rag.turns.acquire().await;
-                if rag.stop.is_cancelled() {
-                    return Ok(());
-                }
-                match embed::texts(&*rag.inference, model, batch, &rag.stop).await {
-                    Ok(made) => vectors.extend(made),
+            let made_by = made_by(model);
+            let vectors = match rag.take_made(&document, &made_by) {
+                Some(vectors) => vectors,
+                None => match vectors_of(rag, model, &texts).await {
+                    Ok(vectors) => vectors,
                     // Others may well fit.
                     Err(Failed::Text(reason)) => return fail(rag, store, document, before, reason).await,
                     Err(Failed::Model(cause)) => return Err(cause),
-                }
-            }
+                },
+            };
             // The plugin as it is now goes on with it.
             if rag.stop.is_cancelled() {
                 return Ok(());
             }
-            put(rag, store, &document, before, (&text.lines.join("\n"), &chunks, vectors)).await
+            let lines = text.lines.join("\n");
+            let kept = put(rag, store, &document, before, (&lines, &chunks, &vectors)).await;
+            if kept.is_err() {
+                rag.keep_made(&document, made_by, vectors);
+            }
+            kept
         }
     }
+}
+
+/// The vectors of texts, as far as they were made before it was to stop.
+async fn vectors_of(rag: &Rag, model: &ModelInfo, texts: &[String]) -> Result<Vec<Vec<f32>>, Failed> {
+    let mut vectors = Vec::with_capacity(texts.len());
+    for batch in texts.chunks(embed::BATCH) {
+        // Never closed.
+        let _turn = rag.turns.acquire().await;
+        if rag.stop.is_cancelled() {
+            break;
+        }
+        vectors.extend(embed::texts(&*rag.inference, model, batch, &rag.stop).await?);
+    }
+    Ok(vectors)
 }
 
 /// Keeps a document that cannot be searched, with the reason.
@@ -203,7 +246,7 @@ async fn fail(
     let (path, why) = (document.path.escape_debug(), reason.escape_debug());
     tracing::warn!(%plugin, %tenant, document = %path, reason = %why, "a document cannot be read");
     document.failure = Some(reason);
-    put(rag, store, &document, before, ("", &[], Vec::new())).await
+    put(rag, store, &document, before, ("", &[], &[])).await
 }
 
 async fn put(
@@ -211,9 +254,9 @@ async fn put(
     store: &Store,
     document: &Document,
     before: Option<Document>,
-    (text, chunks, vectors): (&str, &[chunk::Chunk], Vec<Vec<f32>>),
+    (text, chunks, vectors): (&str, &[chunk::Chunk], &[Vec<f32>]),
 ) -> Result<(), RagError> {
-    let (id, ids) = store.put(document, text, chunks, &vectors).await?;
+    let (id, ids) = store.put(document, text, chunks, vectors).await?;
     if let Some(before) = before {
         rag.vectors.remove(before.id);
     }
@@ -259,10 +302,14 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|_| io::Error::other("it ended before its time"))
 }
 
+/// Since the Unix epoch.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Whether a change from now on would have another time. One that is yet to come tells nothing.
 fn is_settled(modified_ns: i64) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let age = i128::try_from(now).unwrap_or(i128::MAX).saturating_sub(i128::from(modified_ns));
+    let age = i128::try_from(now().as_nanos()).unwrap_or(i128::MAX).saturating_sub(i128::from(modified_ns));
     age < 0 || age.unsigned_abs() > SETTLED.as_nanos()
 }
 

@@ -6,6 +6,7 @@
 //! - `text`, `markdown`, `pdf`, `pdf_map`: a file as text with its parts. `chunk`: the pieces.
 //! - `embed`: texts to vectors. `vectors`: which are near. `words`: a question for the index of words. `fusion`: both.
 //! - `store`, `indexes`: the index on disk, and what all of a node share.
+//! - `trouble`: an index that cannot be written or is damaged. `view`: numbers for metrics.
 //! - `ingest`: keeps the index in step with the folder. `search`, `answer`, `service`: the tools.
 //!
 //! Invariants: a plugin sees the folder of its tenant and nothing beside it, and its index is its own; an index is made
@@ -30,9 +31,12 @@ mod search;
 mod service;
 mod store;
 mod text;
+mod trouble;
 mod vectors;
+mod view;
 mod words;
 
 use error::RagError;
 pub(crate) use indexes::Indexes;
 pub(crate) use service::Rag;
+pub use view::{CORPUS_METRICS, CorpusMetric, CorpusView};

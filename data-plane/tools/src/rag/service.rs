@@ -13,7 +13,7 @@ use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{Inference, Name, RagPlugin};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
     globs::Globs,
     ingest,
     store::{self, Store},
+    trouble::{Made, pause_after},
     vectors::Vectors,
 };
 use crate::{Definitions, ExecuteRequest, UpstreamError};
@@ -45,6 +46,16 @@ pub(super) struct Standing {
     pub(super) trouble: Option<RagError>,
     /// Files that are not documents, and why.
     pub(super) left_out: Vec<String>,
+    /// Documents of the index.
+    pub(super) documents: usize,
+    /// Those that cannot be read.
+    pub(super) failed: usize,
+    /// When a look at the folder last ended well, Unix seconds.
+    pub(super) looked_s: u64,
+    /// Looks that did not.
+    pub(super) failures: u64,
+    /// Somebody found the index damaged: the next look makes it again.
+    pub(super) is_damaged: bool,
 }
 
 /// A plugin of documents.
@@ -61,8 +72,11 @@ pub(crate) struct Rag {
     pub(super) vectors: Vectors,
     pub(super) standing: Mutex<Standing>,
     pub(super) stop: CancellationToken,
-    index: PathBuf,
-    store: OnceCell<Store>,
+    pub(super) index: PathBuf,
+    /// Open once somebody needs it; not while a damaged one is thrown away.
+    pub(super) store: tokio::sync::Mutex<Option<Store>>,
+    /// What could not be kept.
+    pub(super) made: Mutex<Option<Made>>,
     tools: Definitions,
 }
 
@@ -101,7 +115,8 @@ impl Rag {
             standing: Mutex::default(),
             stop: CancellationToken::new(),
             index: indexes.file(tenant, name, &settings_of(spec)),
-            store: OnceCell::new(),
+            store: tokio::sync::Mutex::default(),
+            made: Mutex::default(),
             tools: answer::tools(&spec.folder, max_results),
         });
         tokio::spawn(keep_up(Arc::downgrade(&rag), rag.stop.clone(), pause));
@@ -118,8 +133,14 @@ impl Rag {
     }
 
     /// The index, opened at its first use.
-    pub(super) async fn store(&self) -> Result<&Store, RagError> {
-        self.store.get_or_try_init(|| self.open()).await
+    pub(super) async fn store(&self) -> Result<Store, RagError> {
+        let mut open = self.store.lock().await;
+        if let Some(store) = &*open {
+            return Ok(store.clone());
+        }
+        let store = self.open().await?;
+        *open = Some(store.clone());
+        Ok(store)
     }
 
     async fn open(&self) -> Result<Store, RagError> {
@@ -129,12 +150,16 @@ impl Rag {
         let mut store = Store::open(&self.index).await?;
         let segments = match store.segments().await {
             Ok(segments) => segments,
-            Err(cause) => {
+            Err(cause @ RagError::Damaged(_)) => {
                 tracing::warn!(%cause, plugin = %self.name, tenant = %self.tenant, "an index of documents is made again");
                 store.close().await;
                 store::remove(&self.index);
                 store = Store::open(&self.index).await?;
                 BTreeMap::new()
+            }
+            Err(cause) => {
+                store.close().await;
+                return Err(cause);
             }
         };
         self.vectors.replace(segments);
@@ -164,6 +189,7 @@ impl Rag {
         let (outcome, is_error) = match done {
             Ok(outcome) => (outcome, false),
             Err(cause) => {
+                self.notice(&cause);
                 let result = json!({"content": [{"type": "text", "text": cause.to_string()}], "isError": true});
                 (Outcome { result, usage: Usage::default() }, true)
             }
@@ -184,11 +210,13 @@ impl Rag {
 
 /// Reads the folder again and again, as long as somebody has the plugin.
 async fn keep_up(rag: Weak<Rag>, stop: CancellationToken, pause: Duration) {
+    let mut refusals = 0_u32;
     while let Some(rag) = rag.upgrade() {
-        Box::pin(ingest::pass(&rag)).await;
+        let is_refused = Box::pin(ingest::pass(&rag)).await;
         drop(rag);
+        refusals = if is_refused { refusals.saturating_add(1) } else { 0 };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause_after(pause, refusals)) => {}
             () = stop.cancelled() => return,
         }
     }

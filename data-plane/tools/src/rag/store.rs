@@ -1,8 +1,8 @@
 //! The index of one corpus on this node: one SQLite file.
 //!
 //! Invariants: a document is in it whole or not at all, with its pieces, their words and their vectors; everything in
-//! it can be made again from the files, so that a file that cannot be used is thrown away. After a crash the last
-//! documents may be missing, and are read again.
+//! it can be made again from the files, so that a file that SQLite calls damaged, or of another version, is thrown away:
+//! not one that cannot be opened or written now. After a crash the last documents may be missing, and are read again.
 
 use std::{
     collections::BTreeMap,
@@ -44,6 +44,10 @@ const SCHEMA: [&str; 5] = [
     "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(
         headings, text, content='', contentless_delete=1, tokenize='porter unicode61 remove_diacritics 2')",
 ];
+
+/// The version of what `SCHEMA` makes. 0 is noted in files from before there were versions, which are the same.
+const VERSION: i64 = 1;
+const SET_VERSION: &str = "PRAGMA user_version = 1";
 
 /// A document of the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,16 +97,16 @@ impl Store {
             .create(&folder)
             .map_err(|cause| RagError::Index(format!("the folder of indexes cannot be made: {}", cause.kind())))?;
         match Self::try_open(path).await {
-            Ok(store) => Ok(store),
-            Err(cause) => {
+            Err(cause @ RagError::Damaged(_)) => {
                 tracing::warn!(%cause, index = %path.display(), "an index of documents cannot be used and is made again");
                 remove(path);
-                Ok(Self::try_open(path).await?)
+                Self::try_open(path).await
             }
+            opened => opened,
         }
     }
 
-    async fn try_open(path: &Path) -> Result<Self, sqlx::Error> {
+    async fn try_open(path: &Path) -> Result<Self, RagError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -127,14 +131,33 @@ impl Store {
         }
     }
 
-    async fn prepare(&self) -> Result<(), sqlx::Error> {
-        for statement in SCHEMA {
-            sqlx::query(statement).execute(&self.pool).await?;
+    async fn prepare(&self) -> Result<(), RagError> {
+        // Together: whoever opens it at the same time finds all of it or nothing.
+        let mut change = self.pool.begin_with(WRITE).await?;
+        let row = sqlx::query("PRAGMA user_version").fetch_one(&mut *change).await?;
+        let version: i64 = row.try_get(0)?;
+        if !(0..=VERSION).contains(&version) {
+            return Err(RagError::Damaged(format!("the index is of version {version}, and {VERSION} is used")));
         }
+        for statement in SCHEMA {
+            sqlx::query(statement).execute(&mut *change).await?;
+        }
+        // Not again: a disk that is full keeps nobody from reading.
+        if version != VERSION {
+            sqlx::query(SET_VERSION).execute(&mut *change).await?;
+        }
+        change.commit().await?;
         // What a damaged file would say later, it says here.
         let counts =
             "SELECT (SELECT count(*) FROM chunks), (SELECT count(*) FROM documents), (SELECT count(*) FROM about)";
         sqlx::query(counts).fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Runs a statement, to bring the index into a state.
+    #[cfg(test)]
+    pub(super) async fn run(&self, statement: &'static str) -> Result<(), RagError> {
+        sqlx::query(statement).execute(&self.pool).await?;
         Ok(())
     }
 
@@ -420,5 +443,44 @@ mod tests {
         fs::write(&path, vec![b'x'; 10_000]).unwrap();
         let store = Store::open(&path).await.unwrap();
         assert!(store.documents().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_index_is_thrown_away_only_if_it_is_damaged_or_of_another_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.db");
+        let store = Store::open(&path).await.unwrap();
+        store.put(&file("x.md"), "text", &[chunk("A", "b")], &[vec![1.0, 0.0]]).await.unwrap();
+        // What goes wrong otherwise is not the file's fault.
+        let refused = store.run("INSERT INTO nowhere VALUES (1)").await.unwrap_err();
+        assert!(matches!(refused, RagError::Index(_)), "{refused}");
+        store.close().await;
+        // From before there were versions: it stays.
+        let store = Store::open(&path).await.unwrap();
+        assert_eq!(store.documents().await.unwrap().len(), 1);
+        store.run("PRAGMA user_version = 0").await.unwrap();
+        store.close().await;
+        let store = Store::open(&path).await.unwrap();
+        assert_eq!(store.documents().await.unwrap().len(), 1);
+        store.run("PRAGMA user_version = 99").await.unwrap();
+        store.close().await;
+        let store = Store::open(&path).await.unwrap();
+        assert!(store.documents().await.unwrap().is_empty(), "another version");
+        store.put(&file("x.md"), "text", &[chunk("A", "b")], &[vec![1.0, 0.0]]).await.unwrap();
+        store.close().await;
+        // All pages but the first are garbage.
+        let mut bytes = fs::read(&path).unwrap();
+        assert!(bytes.len() > 8_192, "{}", bytes.len());
+        bytes[4_096..].fill(0xa5);
+        fs::write(&path, bytes).unwrap();
+        let store = Store::open(&path).await.unwrap();
+        assert!(store.documents().await.unwrap().is_empty(), "damaged");
+
+        // Something else in its place: that cannot be opened, and stays.
+        let folder = dir.path().join("folder.db");
+        fs::create_dir(&folder).unwrap();
+        let refused = Store::open(&folder).await.err().unwrap();
+        assert!(matches!(refused, RagError::Index(_)) && folder.exists(), "{refused}");
+        assert_eq!(SET_VERSION, format!("PRAGMA user_version = {VERSION}"));
     }
 }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use provost_types::{Name, PrincipalRef};
 use tokio::sync::watch;
 
-use super::Toolbox;
+use super::{Running, Toolbox};
 use crate::{
-    Plugin, Pressure, UpstreamError, Walls, connections::OwnConnection, oauth::AuthorityTold, upstream::EndpointView,
+    CorpusView, Plugin, Pressure, Unready, UpstreamError, Walls, connections::OwnConnection, oauth::AuthorityTold,
+    upstream::EndpointView,
 };
 
 impl Toolbox {
@@ -70,6 +71,26 @@ impl Toolbox {
     pub fn walls(&self) -> Vec<(Name, Name, Walls)> {
         let all = self.of_all(Plugin::walls).into_iter();
         all.filter_map(|(tenant, plugin, walls)| Some((tenant, plugin, walls?))).collect()
+    }
+
+    /// How plugins of documents stand, in order of tenant and name.
+    pub fn corpora(&self) -> Vec<(Name, Name, CorpusView)> {
+        let all = self.of_all(Plugin::corpus).into_iter();
+        all.filter_map(|(tenant, plugin, corpus)| Some((tenant, plugin, corpus?))).collect()
+    }
+
+    /// The plugins whose present version does not take calls, in order of tenant and name.
+    pub fn unready(&self) -> Vec<(Name, Name, Unready)> {
+        let all = self.plugins.load();
+        let of = |tenant: &Name, (name, running): (&Name, &Running)| {
+            Some((tenant.clone(), name.clone(), running.plugin.unready()?))
+        };
+        let mut found: Vec<_> = all
+            .iter()
+            .flat_map(|(tenant, plugins)| plugins.iter().filter_map(move |plugin| of(tenant, plugin)))
+            .collect();
+        found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        found
     }
 
     /// Something of every plugin, in order of tenant and name.

@@ -4,11 +4,13 @@
 //! - `lookup`: what others find out about the plugins that run, and ask of them.
 //! - `start`: a plugin of its document; `mcp`, `services`, `wasm`, `builtin`: what starts each kind of source.
 //! - `given`: what plugins are given of their tenant: secrets, headers, clients, what proves who they are.
+//! - `ended`: consents of users that somebody else ended.
 //! - `digests`: how plugins are told apart, and when one is another.
 
 mod builtin;
 mod deps;
 mod digests;
+mod ended;
 mod given;
 mod lookup;
 mod mcp;
@@ -77,9 +79,7 @@ impl Toolbox {
     /// nothing: that happens at a plugin's first use. Must be called within a tokio runtime.
     pub fn reconcile(&self, snapshot: &Snapshot) {
         let _one = self.reconciling.lock();
-        if let Some(connections) = &self.deps.connections {
-            connections.renew(snapshot);
-        }
+        let ended = self.deps.connections.as_ref().map(|connections| connections.renew(snapshot));
         let old = self.plugins.load_full();
         let mut new = Plugins::new();
         for resource in snapshot.of_kind(Kind::Plugin) {
@@ -114,6 +114,11 @@ impl Toolbox {
                     running.plugin.retire();
                 }
             }
+        }
+        // A node that stops has no connections either: nobody ended them.
+        if let Some(ended) = ended.filter(|ended| !ended.is_empty() && snapshot.revision != Revision::default()) {
+            let find = |all: &Plugins, tenant: &Name, name: &Name| Some(all.get(tenant)?.get(name)?.plugin.clone());
+            self.tell_of_ends(ended, |tenant, name| find(&new, tenant, name).or_else(|| find(&old, tenant, name)));
         }
         self.sweep(snapshot);
         let plugins_of =

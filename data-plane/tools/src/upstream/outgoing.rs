@@ -7,7 +7,7 @@ use provost_data_pipeline::{ClientFacts, Operation};
 use provost_mcp::{Era, ProtocolVersion, RawJson, RawObject, RequestId};
 
 use super::handshake::client_info;
-use crate::UpstreamError;
+use crate::{UpstreamError, trace_headers::TraceHeaders};
 
 const META: &str = "_meta";
 const PROGRESS_TOKEN: &str = "progressToken";
@@ -30,6 +30,8 @@ pub(super) struct Outgoing {
     pub(super) log_level: Option<String>,
     pub(super) request_state: Option<String>,
     pub(super) input_responses: Option<RawJson>,
+    /// The trace that it belongs to, which HTTP carries in headers too.
+    pub(super) trace: TraceHeaders,
 }
 
 /// The reserved members of a modern request's `_meta`.
@@ -55,6 +57,7 @@ pub(super) fn outgoing(
     let given_meta = object.get_object(META);
     let had_meta = given_meta.is_some();
     let mut meta = given_meta.unwrap_or_default();
+    let trace = TraceHeaders::of_meta(&meta);
     let client_token = meta.remove(PROGRESS_TOKEN);
     if client_token.is_some() {
         meta.set(PROGRESS_TOKEN, id.0.clone());
@@ -83,7 +86,7 @@ pub(super) fn outgoing(
     } else if had_meta {
         object.remove(META);
     }
-    Ok(Outgoing { params: object.finish(), client_token, log_level, request_state, input_responses })
+    Ok(Outgoing { params: object.finish(), client_token, log_level, request_state, input_responses, trace })
 }
 
 /// Puts the operation's local name where its method has it.

@@ -5,6 +5,7 @@ mod author;
 mod diff;
 mod package;
 mod show;
+mod wait;
 mod wants;
 
 use std::process::ExitCode;

@@ -20,7 +20,11 @@ use provost_wire::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ListArgs, find, wants};
+use super::{
+    ListArgs, find,
+    wait::{Change, WaitArgs, Waited, wait},
+    wants,
+};
 use crate::{
     cli::{
         AdminArgs,
@@ -39,7 +43,8 @@ pub enum PackageCommand {
     #[command(after_help = "Examples:\n  provost plugin install text-1.2.0.pvp\n  \
                             provost plugin install text-1.2.0.pvp --name notes --set separator=_\n\n\
                             A Publisher of the tenant must have the key that signed it. What a plugin that exists was \
-                            granted (egress, credentials) stays; a new one is granted nothing.")]
+                            granted (egress, credentials) stays; a new one is granted nothing. Waits until every \
+                            connected node that serves calls runs it.")]
     Install(InstallArgs),
     /// Have every node start a plugin anew: processes and connections too, without a change of what it is.
     #[command(after_help = "Example: provost plugin reload files --reason 'leaks memory, INC-12'")]
@@ -76,6 +81,8 @@ pub struct InstallArgs {
     #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]
+    waiting: WaitArgs,
+    #[command(flatten)]
     plain: ListArgs,
 }
 
@@ -86,6 +93,8 @@ pub struct GovernArgs {
     /// Why. It is recorded.
     #[arg(long, default_value = "")]
     reason: String,
+    #[command(flatten)]
+    waiting: WaitArgs,
     #[command(flatten)]
     plain: ListArgs,
 }
@@ -166,7 +175,7 @@ async fn install(args: InstallArgs) -> anyhow::Result<()> {
         .collect();
     let stored = client.put(futures::stream::iter(chunks)).await.map_err(failed)?.into_inner();
     let request = InstallPluginRequest {
-        tenant,
+        tenant: tenant.clone(),
         name: name.clone(),
         digest: stored.digest.clone(),
         config: config.as_ref().map(|config| Value::Object(config.clone()).to_string()).unwrap_or_default(),
@@ -179,19 +188,34 @@ async fn install(args: InstallArgs) -> anyhow::Result<()> {
         _ => None,
     });
     let lacks = wants::not_granted(&package.manifest().wants, granted);
+    let waits = done.changed && !args.waiting.no_wait;
+    if !args.plain.json {
+        report(&name, &done, "installed");
+        for want in &lacks {
+            println!("  it wants {want}, and is not granted that");
+        }
+        if done.changed && !waits {
+            println!(
+                "  nodes fetch, check and compile it now; `provost plugin status {name}` shows its tools once one has"
+            );
+        }
+    }
+    let change = Change { tenant: &tenant, plugin: &name, revision: done.revision };
+    let waited = if waits { Some(wait(&mut client, &change).await?) } else { None };
+    let nodes = waited.as_ref().map_or(Value::Null, Waited::json);
     if args.plain.json {
-        let text = json!({ "plugin": name, "result": json_of(&done), "notGranted": lacks });
+        let text = json!({ "plugin": name, "result": json_of(&done), "notGranted": lacks, "nodes": nodes });
         println!("{}", serde_json::to_string_pretty(&text)?);
-        return Ok(());
     }
-    report(&name, &done, "installed");
-    for want in &lacks {
-        println!("  it wants {want}, and is not granted that");
-    }
-    if done.changed {
-        println!(
-            "  nodes fetch, check and compile it now; `provost plugin status {name}` shows its tools once one has"
-        );
+    finish(waited.as_ref(), &change, args.plain.json)
+}
+
+/// Says how far the nodes are; an error unless all that are waited for run it.
+fn finish(waited: Option<&Waited>, change: &Change<'_>, is_json: bool) -> anyhow::Result<()> {
+    let Some(waited) = waited else { return Ok(()) };
+    waited.check(change)?;
+    if !is_json {
+        println!("  {}", waited.text());
     }
     Ok(())
 }
@@ -229,15 +253,21 @@ async fn present(admin: &AdminArgs, name: &str) -> anyhow::Result<Map<String, Va
 
 async fn govern(args: GovernArgs, goes_back: bool) -> anyhow::Result<()> {
     let (mut client, tenant) = packages(&args.plain.admin).await?;
-    let request = GovernPluginRequest { tenant, name: args.name.clone(), reason: args.reason };
+    let request = GovernPluginRequest { tenant: tenant.clone(), name: args.name.clone(), reason: args.reason };
     let done = if goes_back { client.rollback(request).await } else { client.reload(request).await };
     let done = done.map_err(failed)?.into_inner();
-    if args.plain.json {
-        println!("{}", serde_json::to_string_pretty(&json_of(&done))?);
-    } else {
+    if !args.plain.json {
         report(&args.name, &done, if goes_back { "put back" } else { "reloading" });
     }
-    Ok(())
+    let change = Change { tenant: &tenant, plugin: &args.name, revision: done.revision };
+    let waits = done.changed && !args.waiting.no_wait;
+    let waited = if waits { Some(wait(&mut client, &change).await?) } else { None };
+    if args.plain.json {
+        let mut told = json_of(&done);
+        told["nodes"] = waited.as_ref().map_or(Value::Null, Waited::json);
+        println!("{}", serde_json::to_string_pretty(&told)?);
+    }
+    finish(waited.as_ref(), &change, args.plain.json)
 }
 
 fn report(name: &str, done: &InstalledPluginResponse, verb: &str) {

@@ -159,15 +159,18 @@ impl Opening {
     }
 }
 
+/// Bytes of the entries of the audit group's log: minutes of records, for replicas that were away for a moment.
+const MAX_AUDIT_LOG_BYTES: u64 = 1 << 30;
+
 /// Entries are batches of records: a new replica of a long log takes a snapshot and the records. Builds
 /// with debug assertions, and no others, keep fewer by `PROVOST_TEST_AUDIT_KEEP`, so that tests need
 /// no long log.
 fn retention() -> RaftRetention {
     #[cfg(debug_assertions)]
     if let Some(keep) = std::env::var("PROVOST_TEST_AUDIT_KEEP").ok().and_then(|text| text.parse().ok()) {
-        return RaftRetention { snapshot_every_entries: keep, keep_entries: keep };
+        return RaftRetention { snapshot_every_entries: keep, keep_entries: keep, max_bytes: MAX_AUDIT_LOG_BYTES };
     }
-    RaftRetention { snapshot_every_entries: 20_000, keep_entries: 50_000 }
+    RaftRetention { snapshot_every_entries: 20_000, keep_entries: 50_000, max_bytes: MAX_AUDIT_LOG_BYTES }
 }
 
 /// The services of the other replicas.

@@ -68,6 +68,10 @@ fn an_administrator_ends_connections_and_a_restart_does_not() {
     until(|| (call(&dev, &bot, None)["result"]["resultType"] == "input_required").then_some(()));
     assert!(world.calls().len() <= calls + 1);
     assert_eq!(said(&call(&dev, &eve, None)), "for eve-account, Bearer [redacted]");
+    // The authorization server is told: of the refresh token first, and of nobody else's.
+    let told = until(|| Some(world.taken_back()).filter(|told| told.len() >= 2));
+    let hints: Vec<&str> = told.iter().map(|fields| fields["token_type_hint"].as_str()).collect();
+    assert_eq!(hints, ["refresh_token", "access_token"], "{told:?}");
     let events = text(&dev.cli(&["audit", "query", "--json"]));
     assert!(events.contains("connection.ended") && events.contains("laptop stolen"), "{events}");
 

@@ -188,6 +188,7 @@ fn node(own: &str, active: u64, health: (u64, u64, u64)) -> Subscriber {
         problems: vec![],
         health: Some(Health { revision: active, calls, denials, errors }),
         part: if own.starts_with('c') { Part::Canary } else { Part::Held },
+        plugins: None,
     }
 }
 

@@ -96,6 +96,11 @@ fn snapshot() -> Arc<Snapshot> {
     add(acme, "paid-quota", json!({ "Quota": quota }));
     add(acme, "halt", json!({ "KillSwitch": { "plugin": "stopped", "reason": "leaks" } }));
     let rules = json!([{ "kinds": ["card"], "action": "mask" }]);
+    add(acme, "short", json!({ "ToolAlias": { "targets": [{ "tool": "crm.echo" }] } }));
+    add(acme, "foreign", json!({ "ToolAlias": { "targets": [{ "tool": "other.echo" }] } }));
+    let until = json!({ "until": "2020-01-01T00:00:00Z" });
+    let retired = json!({ "targets": [{ "tool": "other.echo" }], "deprecated": until });
+    add(acme, "retired", json!({ "ToolAlias": retired }));
     add(acme, "mask", json!({ "Guard": { "tools": ["cards.*"], "directions": ["results"], "rules": rules } }));
     Arc::new(all)
 }
@@ -140,6 +145,7 @@ fn outer(credential: Credential) -> Request {
         trace: TraceFacts {
             request_id: Some("9".to_owned()),
             traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+            tracestate: None,
             workflow: Some("talk".to_owned()),
         },
         within: None,
@@ -186,6 +192,13 @@ async fn every_stage_decides_a_plugins_call_and_every_call_is_recorded_with_the_
         ("nowhere.echo", "hello", "denied PV-TOOL-UNKNOWN", "nowhere.echo", Some("PV-TOOL-UNKNOWN")),
         // Ann may call it; nobody let the plugin.
         ("other.echo", "hello", "denied PV-PLUGIN-GRANT", "source.wasm.tools", Some("PV-PLUGIN-GRANT")),
+        // What it was not let call looks alike whether there is such a thing or not.
+        ("other.gone", "hello", "denied PV-PLUGIN-GRANT", "source.wasm.tools", Some("PV-PLUGIN-GRANT")),
+        ("absent.echo", "hello", "denied PV-PLUGIN-GRANT", "source.wasm.tools", Some("PV-PLUGIN-GRANT")),
+        ("absent", "hello", "denied PV-PLUGIN-GRANT", "source.wasm.tools", Some("PV-PLUGIN-GRANT")),
+        ("short", "hello", "ok ", "hello", None),
+        ("foreign", "hello", "denied PV-PLUGIN-GRANT", "may not call foreign", Some("PV-PLUGIN-GRANT")),
+        ("retired", "hello", "denied PV-PLUGIN-GRANT", "may not call retired", Some("PV-PLUGIN-GRANT")),
         ("paid.echo", "hello", "denied PV-QUOTA-UNREACHABLE", "", Some("PV-QUOTA-UNREACHABLE")),
         ("stopped.echo", "hello", "denied PV-KILL-SWITCH", "leaks", Some("PV-KILL-SWITCH")),
         ("cards.echo", CARD, "ok ", "1111", None),
@@ -262,8 +275,10 @@ async fn a_plugin_below_a_plugin_names_the_first_call_and_its_depth() {
     // However deep, what one call leads to is counted together.
     while made.one_more() {}
     let answer = told(nest.call(wish("crm.echo", json!({ "text": "hello" }))).await);
-    assert!(answer.starts_with("denied ") && answer.contains("256 calls"), "{answer}");
-    assert!(world.taken().is_empty());
+    assert!(answer.starts_with("denied PV-PLUGIN-CHAIN") && answer.contains("256 calls"), "{answer}");
+    let records = world.taken();
+    assert_eq!((records.len(), records[0].phase, records[0].why.root_call), (1, Phase::Denied, Some(ROOT)));
+    assert_eq!(records[0].error.as_deref(), Some("PV-PLUGIN-CHAIN"));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use provost_types::{BoxFuture, Revision};
-use provost_wire::node::{NackProblem, Refused, push_down::Down, push_up::Up};
+use provost_wire::node::{NackProblem, PluginWaiting, PluginsStanding, Refused, push_down::Down, push_up::Up};
 
 use super::{Doors, Fake, Stream, World, config, received};
 use crate::push::{Activate, HealthCounts, PushClient, Pushed};
@@ -67,6 +67,30 @@ async fn states_are_followed_and_answered() {
     let staleness = client.staleness();
     assert_eq!((staleness.received, staleness.active), (Revision(2), Some(Revision(2))));
     assert_eq!(staleness.connected, Some(fake.address.clone()));
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn how_far_plugins_are_is_told_to_each_control_plane_node_and_when_it_changes() {
+    let mut fake = Fake::start().await;
+    let standing = Arc::new(std::sync::Mutex::new(PluginsStanding::default()));
+    let read = standing.clone();
+    let mut config = config();
+    config.plugins = Some(Arc::new(move || read.lock().unwrap().clone()));
+    let client = PushClient::start(config, Arc::new(Doors::to(&[&fake]))).unwrap();
+    drive(&client, vec![]);
+    let mut stream = fake.stream().await;
+    assert_eq!(stream.answer().await, Up::Plugins(PluginsStanding::default()));
+    let waiting = PluginWaiting { tenant: "acme".into(), plugin: "text".into(), ..Default::default() };
+    let coming = PluginsStanding { revision: 3, waiting: vec![waiting], cut: false };
+    *standing.lock().unwrap() = coming.clone();
+    // Not twice: the next answer is the next change.
+    assert_eq!(stream.answer().await, Up::Plugins(coming));
+    let ready = PluginsStanding { revision: 3, ..Default::default() };
+    *standing.lock().unwrap() = ready.clone();
+    assert_eq!(stream.answer().await, Up::Plugins(ready.clone()));
+    drop(stream);
+    assert_eq!(fake.stream().await.answer().await, Up::Plugins(ready));
     client.stop().await;
 }
 

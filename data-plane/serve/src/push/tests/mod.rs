@@ -236,6 +236,7 @@ fn config() -> PushConfig {
         backoff: (ms(5), ms(40)),
         unreadable: ms(60),
         health: ms(100),
+        plugins: ms(20),
         save_gap: ms(20),
         save_retry: ms(30),
         stamp: ms(20),

@@ -1,5 +1,7 @@
 //! How a user takes a consent back: at the authorization server, as far as it lets us (RFC 7009), and here in any case.
 //!
+//! What an administrator ends is gone here before: one node then tells the server, and its log says what came of it.
+//!
 //! If we crash before the end is kept, the user sees no answer and asks again: what the server has taken back already
 //! it takes back once more.
 
@@ -80,7 +82,8 @@ impl PerUser {
         Err(UpstreamError::Token("another node changes it all the time".to_owned()))
     }
 
-    async fn tell_authority(&self, found: &Found) -> AuthorityTold {
+    /// Has the authorization server take the tokens of a connection back.
+    pub(in crate::oauth) async fn tell_authority(&self, found: &Found) -> AuthorityTold {
         if found.authority() != self.core.authority() {
             return AuthorityTold::OtherServer;
         }

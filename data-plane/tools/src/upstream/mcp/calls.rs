@@ -201,6 +201,7 @@ impl McpUpstream {
                 add_param_headers(&mut headers, &definition, &sent.params);
             }
         }
+        sent.trace.add_to(&mut headers);
         let mut exchange = connection.start(id, method, &sent.params, headers).await?;
         // Told apart here, before anything was executed, so that the caller can try again.
         if let Some(error) = exchange.refused_for_headers() {

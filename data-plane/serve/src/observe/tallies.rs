@@ -1,0 +1,178 @@
+//! Counts whose labels are not known beforehand: codes, quotas, tenants. Looked up only where a call was refused, failed,
+//! used a model or comes near a limit.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use provost_data_pipeline::{LimitState, Usage};
+use provost_types::Name;
+
+/// Distinct codes that are counted apart; of more, the rest is `other`.
+const MAX_CODES: usize = 256;
+/// The longest code. Upstreams may write codes of their own.
+const MAX_CODE_CHARS: usize = 48;
+/// Quotas, and tenants, that are counted apart.
+const MAX_NAMES: usize = 1_000;
+/// What is not counted apart.
+const OTHER: &str = "other";
+/// How long a quota is shown as near its limit after a call last found it so.
+const NEAR_FOR: Duration = Duration::from_secs(60);
+/// Near its limit is a quota of which less than one part in so many is left.
+const NEAR_PART: u64 = 5;
+
+/// What a tenant's calls used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantUse {
+    /// Model tokens read.
+    pub tokens_in: u64,
+    /// Model tokens made.
+    pub tokens_out: u64,
+    /// In millionths of the tenant's currency.
+    pub cost_micro: u64,
+}
+
+/// A quota of which little is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NearLimit {
+    /// `TENANT/QUOTA`.
+    pub quota: String,
+    /// The most in one window.
+    pub limit: u64,
+    /// What was left for the last caller that was near the limit.
+    pub remaining: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    codes: Mutex<BTreeMap<String, u64>>,
+    limit_hits: Mutex<BTreeMap<String, u64>>,
+    near: Mutex<BTreeMap<String, (u64, u64, Instant)>>,
+    tenants: Mutex<BTreeMap<String, TenantUse>>,
+}
+
+/// The entry of a key, or that of all for which there is no room.
+fn entry<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str, most: usize) -> &'a mut V {
+    let key = if map.contains_key(key) || map.len() < most { key } else { OTHER };
+    map.entry(key.to_owned()).or_default()
+}
+
+/// Whether a code has the form of ours.
+pub(super) fn is_code(code: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-';
+    code.len() <= MAX_CODE_CHARS && code.starts_with("PV-") && code.bytes().all(fits)
+}
+
+impl Tallies {
+    /// A call ended with an error of this code; one that is not ours is an upstream's.
+    pub(super) fn error(&self, code: Option<&str>) {
+        let code = code.filter(|code| is_code(code)).unwrap_or("upstream");
+        *entry(&mut self.codes.lock(), code, MAX_CODES) += 1;
+    }
+
+    pub(super) fn limit_hit(&self, quota: &str) {
+        *entry(&mut self.limit_hits.lock(), quota, MAX_NAMES) += 1;
+    }
+
+    /// What is left of a limit that a call counts in.
+    pub(super) fn left(&self, state: &LimitState) {
+        if state.remaining >= state.limit / NEAR_PART {
+            return;
+        }
+        let mut near = self.near.lock();
+        if near.contains_key(&state.quota) || near.len() < MAX_NAMES {
+            near.insert(state.quota.clone(), (state.limit, state.remaining, Instant::now()));
+        }
+    }
+
+    pub(super) fn used(&self, tenant: &Name, usage: &Usage) {
+        if usage.tokens_in == 0 && usage.tokens_out == 0 && usage.cost_micro == 0 {
+            return;
+        }
+        let mut tenants = self.tenants.lock();
+        let of_tenant = entry(&mut tenants, tenant.as_str(), MAX_NAMES);
+        of_tenant.tokens_in += usage.tokens_in;
+        of_tenant.tokens_out += usage.tokens_out;
+        of_tenant.cost_micro += usage.cost_micro;
+    }
+
+    pub(super) fn errors(&self) -> Vec<(String, u64)> {
+        self.codes.lock().iter().map(|(code, count)| (code.clone(), *count)).collect()
+    }
+
+    pub(super) fn limit_hits(&self) -> Vec<(String, u64)> {
+        self.limit_hits.lock().iter().map(|(quota, count)| (quota.clone(), *count)).collect()
+    }
+
+    pub(super) fn near(&self) -> Vec<NearLimit> {
+        let mut near = self.near.lock();
+        near.retain(|_, (_, _, seen)| seen.elapsed() < NEAR_FOR);
+        let each = near.iter().map(|(quota, (limit, remaining, _))| NearLimit {
+            quota: quota.clone(),
+            limit: *limit,
+            remaining: *remaining,
+        });
+        each.collect()
+    }
+
+    pub(super) fn tenants(&self) -> Vec<(String, TenantUse)> {
+        self.tenants.lock().iter().map(|(tenant, used)| (tenant.clone(), *used)).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_data_pipeline::LimitKind;
+    use provost_types::QuotaUnit;
+
+    use super::*;
+
+    #[test]
+    fn whatever_codes_come_there_are_only_so_many() {
+        let tallies = Tallies::default();
+        for code in [Some("PV-POLICY-DENIED"), Some("PV-POLICY-DENIED"), None, Some("my \"code\""), Some("PV-x")] {
+            tallies.error(code);
+        }
+        assert_eq!(tallies.errors(), [("PV-POLICY-DENIED".to_owned(), 2), ("upstream".to_owned(), 3)]);
+        (0..2 * MAX_CODES).for_each(|n| tallies.error(Some(&format!("PV-{n}"))));
+        let errors = tallies.errors();
+        assert_eq!(errors.len(), MAX_CODES + 1);
+        assert_eq!(errors.iter().map(|(_, count)| count).sum::<u64>(), 5 + 2 * MAX_CODES as u64);
+    }
+
+    #[test]
+    fn a_quota_is_near_its_limit_below_a_fifth() {
+        let tallies = Tallies::default();
+        let left = |quota: &str, remaining| {
+            tallies.left(&LimitState {
+                quota: quota.to_owned(),
+                kind: LimitKind::Consumable,
+                unit: QuotaUnit::Calls,
+                limit: 100,
+                remaining,
+                reset_ms: None,
+            });
+        };
+        left("acme/calls", 20);
+        left("acme/tokens", 19);
+        left("acme/tokens", 3);
+        let near = NearLimit { quota: "acme/tokens".to_owned(), limit: 100, remaining: 3 };
+        assert_eq!(tallies.near(), [near]);
+    }
+
+    #[test]
+    fn only_what_uses_a_model_is_counted_to_a_tenant() {
+        let tallies = Tallies::default();
+        let tenant = Name::new("acme").unwrap();
+        tallies.used(&tenant, &Usage { rows: 3, ..Usage::default() });
+        assert!(tallies.tenants().is_empty());
+        let used = Usage { tokens_in: 5, tokens_out: 7, cost_micro: 9, ..Usage::default() };
+        tallies.used(&tenant, &used);
+        tallies.used(&tenant, &used);
+        let twice = TenantUse { tokens_in: 10, tokens_out: 14, cost_micro: 18 };
+        assert_eq!(tallies.tenants(), [("acme".to_owned(), twice)]);
+    }
+}

@@ -1,0 +1,187 @@
+//! The device: runs a trace under a policy and measures what it was like.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use provost_gpu_vram::Priority;
+
+use crate::policy::{Act, Policy};
+use crate::trace::Trace;
+
+/// An eviction sooner than this many loads after the weights came is thrash.
+const THRASH_LOADS: u64 = 4;
+
+/// What a run was like.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// How long each request waited, with its priority. Microseconds.
+    pub waits: Vec<(Priority, u64)>,
+    /// Requests that were refused.
+    pub refused: u64,
+    /// Weights given up.
+    pub evictions: u64,
+    /// Bytes loaded that had been there before.
+    pub reload_bytes: u64,
+    /// Evictions sooner than four loads after the weights came, but for [`Outcome::displaced`].
+    pub thrash: u64,
+    /// The same, where a critical request waited for the room.
+    pub displaced: u64,
+    /// Time in which the bus loaded. Microseconds.
+    pub loading_micros: u64,
+    /// Time until the last request had ended. Microseconds.
+    pub total_micros: u64,
+    /// Things that a policy must not do: bytes over the capacity, weights evicted in use, starts
+    /// on absent weights or beyond the slots.
+    pub violations: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Finished(usize),
+    Loaded(usize),
+    Arrives(usize),
+    Wake,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Absent,
+    Loading,
+    Ready { since: u64 },
+}
+
+struct Device<'a> {
+    trace: &'a Trace,
+    now: u64,
+    events: BinaryHeap<Reverse<(u64, Event)>>,
+    states: Vec<State>,
+    seen: Vec<bool>,
+    running: BTreeSet<usize>,
+    waiting: BTreeSet<usize>,
+    bus_free_at: u64,
+    outcome: Outcome,
+}
+
+/// Runs a trace to its end.
+pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
+    let mut device = Device {
+        trace,
+        now: 0,
+        events: BinaryHeap::new(),
+        states: vec![State::Absent; trace.models.len()],
+        seen: vec![false; trace.models.len()],
+        running: BTreeSet::new(),
+        waiting: BTreeSet::new(),
+        bus_free_at: 0,
+        outcome: Outcome::default(),
+    };
+    for (id, arrival) in trace.arrivals.iter().enumerate() {
+        device.events.push(Reverse((arrival.at, Event::Arrives(id))));
+    }
+    while let Some(Reverse((now, event))) = device.events.pop() {
+        device.now = now;
+        match event {
+            Event::Arrives(id) => {
+                device.waiting.insert(id);
+                policy.arrives(now, id, &trace.arrivals[id]);
+            }
+            Event::Loaded(model) => {
+                device.states[model] = State::Ready { since: now };
+                policy.loaded(now, model);
+            }
+            Event::Finished(id) => {
+                device.running.remove(&id);
+                policy.finished(now, id);
+            }
+            Event::Wake => {}
+        }
+        let acts = policy.decide(now);
+        for (at, act) in acts.iter().enumerate() {
+            device.act(*act, &acts[at..]);
+        }
+        if device.bytes() > trace.capacity {
+            device.outcome.violations += 1;
+        }
+        if !(device.waiting.is_empty() && device.running.is_empty())
+            && let Some(wake) = policy.wake()
+        {
+            device.events.push(Reverse((wake.max(now + 1), Event::Wake)));
+        }
+        if !matches!(event, Event::Wake) {
+            device.outcome.total_micros = now;
+        }
+    }
+    // Whoever was left waiting was never served.
+    device.outcome.violations += device.waiting.len() as u64;
+    device.outcome
+}
+
+impl Device<'_> {
+    fn act(&mut self, act: Act, rest: &[Act]) {
+        match act {
+            Act::Evict(model) => self.evict(model, rest),
+            Act::Load(model) => {
+                self.check(self.states[model] == State::Absent);
+                self.states[model] = State::Loading;
+                let Some(facts) = self.trace.models.get(model) else {
+                    return;
+                };
+                if std::mem::replace(&mut self.seen[model], true) {
+                    self.outcome.reload_bytes += facts.bytes;
+                }
+                self.outcome.loading_micros += facts.load_micros;
+                self.bus_free_at = self.bus_free_at.max(self.now) + facts.load_micros;
+                self.events.push(Reverse((self.bus_free_at, Event::Loaded(model))));
+            }
+            Act::Start(id) => {
+                let arrival = self.trace.arrivals[id];
+                self.check(matches!(self.states[arrival.model], State::Ready { .. }));
+                let waited = self.waiting.remove(&id);
+                self.check(waited && self.running.len() < self.trace.slots);
+                self.running.insert(id);
+                self.outcome.waits.push((arrival.priority, self.now - arrival.at));
+                self.events.push(Reverse((self.now + arrival.service_micros, Event::Finished(id))));
+            }
+            Act::Refuse(id) => {
+                let waited = self.waiting.remove(&id);
+                self.check(waited);
+                self.outcome.refused += 1;
+            }
+        }
+    }
+
+    fn evict(&mut self, model: usize, rest: &[Act]) {
+        let used = self.running.iter().any(|id| self.trace.arrivals[*id].model == model);
+        self.check(!used);
+        if let State::Ready { since } = self.states[model]
+            && self.now < since + THRASH_LOADS * self.trace.models[model].load_micros
+        {
+            let next = rest.iter().find_map(|act| match act {
+                Act::Load(next) => Some(*next),
+                _ => None,
+            });
+            let critical = self
+                .waiting
+                .iter()
+                .map(|id| self.trace.arrivals[*id])
+                .any(|arrival| Some(arrival.model) == next && arrival.priority == Priority::Critical);
+            match critical {
+                true => self.outcome.displaced += 1,
+                false => self.outcome.thrash += 1,
+            }
+        }
+        self.check(matches!(self.states[model], State::Ready { .. }));
+        self.states[model] = State::Absent;
+        self.outcome.evictions += 1;
+    }
+
+    fn check(&mut self, allowed: bool) {
+        self.outcome.violations += u64::from(!allowed);
+    }
+
+    fn bytes(&self) -> u64 {
+        let present = self.states.iter().zip(&self.trace.models).filter(|(state, _)| **state != State::Absent);
+        let budgets = self.running.iter().map(|id| self.trace.arrivals[*id].budget_bytes);
+        present.map(|(_, model)| model.bytes).sum::<u64>() + budgets.sum::<u64>()
+    }
+}

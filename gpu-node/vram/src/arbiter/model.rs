@@ -1,0 +1,90 @@
+//! What is remembered of each model: demand, and its turn.
+
+use std::collections::BTreeMap;
+
+use super::queue::Place;
+use crate::{Priority, Weights, WeightsKey};
+
+/// Models remembered. Beyond, the one least asked for is forgotten: it loses its demand, no more.
+const MOST_MODELS: usize = 1024;
+
+/// What is remembered of one model, in memory or not.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) weights: Weights,
+    /// Uses, each counting half after the half-life.
+    demand: f64,
+    demand_at: u64,
+    /// It stays until then, once it is in memory.
+    pub(super) stays_until: u64,
+    /// Service left in its turn, in microseconds; others may have its memory when it is used up.
+    pub(super) deficit: i128,
+    /// The highest priority that it has served since it was loaded.
+    pub(super) served: Priority,
+    /// Bytes of the budgets of its running requests.
+    pub(super) budgets: u64,
+    /// It takes no new requests that come after this one, which needs its memory.
+    pub(super) yields_to: Option<Place>,
+    /// Its last allocation failed and was tried again.
+    pub(super) retried: bool,
+}
+
+impl Model {
+    pub(super) fn demand(&self, now: u64, half_life: u64) -> f64 {
+        let passed = now.saturating_sub(self.demand_at) as f64 / half_life.max(1) as f64;
+        self.demand * (-passed).exp2()
+    }
+
+    /// Begins a turn.
+    pub(super) fn refill(&mut self, quantum_loads: u64) {
+        self.deficit = i128::from(self.weights.load_micros) * i128::from(quantum_loads);
+    }
+}
+
+/// The models that have been asked for.
+#[derive(Debug, Default)]
+pub(super) struct Models(BTreeMap<WeightsKey, Model>);
+
+impl Models {
+    pub(super) fn get(&self, key: WeightsKey) -> Option<&Model> {
+        self.0.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: WeightsKey) -> Option<&mut Model> {
+        self.0.get_mut(&key)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Model> {
+        self.0.values_mut()
+    }
+
+    /// Counts a request. What was measured of the weights is believed over what the request says.
+    pub(super) fn ask(&mut self, weights: Weights, now: u64, half_life: u64) {
+        let model = self.0.entry(weights.key).or_insert_with(|| Model {
+            weights,
+            demand: 0.0,
+            demand_at: now,
+            stays_until: 0,
+            deficit: 0,
+            served: Priority::Background,
+            budgets: 0,
+            yields_to: None,
+            retried: false,
+        });
+        model.demand = model.demand(now, half_life) + 1.0;
+        model.demand_at = now;
+        model.weights.class = weights.class;
+    }
+
+    /// Keeps within the bound; `needed` models stay.
+    pub(super) fn forget(&mut self, now: u64, half_life: u64, needed: impl Fn(WeightsKey) -> bool) {
+        while self.0.len() > MOST_MODELS {
+            let idle = self.0.iter().filter(|(key, _)| !needed(**key));
+            let least = idle.min_by(|(_, a), (_, b)| a.demand(now, half_life).total_cmp(&b.demand(now, half_life)));
+            let Some(key) = least.map(|(key, _)| *key) else {
+                return;
+            };
+            self.0.remove(&key);
+        }
+    }
+}

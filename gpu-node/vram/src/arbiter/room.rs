@@ -1,0 +1,138 @@
+//! Making room: what is loaded next, what goes for it, and who has to stop.
+
+use super::Arbiter;
+use super::queue::Place;
+use crate::eviction::{Candidate, cheapest_set};
+use crate::{Action, Admission, Priority, Weights, WeightsKey};
+
+/// Who needs room.
+pub(super) struct Claim {
+    pub(super) key: WeightsKey,
+    pub(super) place: Place,
+    pub(super) critical: bool,
+}
+
+impl Arbiter {
+    /// Begins to load for the first request whose weights are absent, or asks others to make room.
+    pub(super) fn begin_load(&mut self) {
+        for model in self.models.iter_mut() {
+            model.yields_to = None;
+        }
+        if self.loading.is_some() {
+            return;
+        }
+        let order = self.queue.in_order(self.now, self.limits.ageing_micros);
+        let first = order.into_iter().find(|(_, waiting)| !self.memory.holds(waiting.request.weights.key));
+        let Some((place, waiting)) = first else {
+            self.restore_one();
+            return;
+        };
+        // Bytes that come free belong to the request that holds the others back.
+        if self.held.is_some_and(|held| held < place) {
+            return;
+        }
+        let request = waiting.request;
+        let claim = Claim { key: request.weights.key, place, critical: request.priority == Priority::Critical };
+        let needed = request.weights.bytes.saturating_add(request.budget_bytes);
+        match self.find_room(&claim, needed) {
+            Some(victims) => {
+                self.evict(&victims);
+                self.load(request.weights);
+            }
+            None => self.ask_to_yield(&claim, needed),
+        }
+    }
+
+    /// The cheapest set of idle weights whose going frees enough; none when that is not possible now.
+    pub(super) fn find_room(&self, claim: &Claim, needed: u64) -> Option<Vec<Candidate>> {
+        let lacking = needed.saturating_sub(self.memory.free());
+        if lacking == 0 {
+            return Some(Vec::new());
+        }
+        let idle = self.ready().into_iter().filter(|ready| ready.refs == 0 && self.may_displace(claim, ready.key));
+        cheapest_set(idle.collect(), lacking)
+    }
+
+    /// Ready weights with what they are worth now.
+    pub(super) fn ready(&self) -> Vec<Candidate> {
+        self.memory.ready(|key| {
+            self.models.get(key).map_or(0.0, |model| {
+                model.weights.class.weight() * model.demand(self.now, self.limits.demand_half_life_micros)
+            })
+        })
+    }
+
+    pub(super) fn evict(&mut self, victims: &[Candidate]) {
+        self.memory.strike(victims);
+        self.outbox.extend(victims.iter().map(|victim| Action::Evict { key: victim.key }));
+    }
+
+    /// Whether the claim goes before what the weights are there for, once they are idle.
+    fn may_displace(&self, claim: &Claim, key: WeightsKey) -> bool {
+        let Some(model) = self.models.get(key) else {
+            return true;
+        };
+        if key == claim.key {
+            return false;
+        }
+        let ageing = self.limits.ageing_micros;
+        let best = self.queue.of_model(key).map(|waiting| waiting.place(self.now, ageing)).min();
+        // Weights that serve critical requests are not displaced before their time, not even by
+        // critical ones: two of them would drive each other out for ever.
+        if claim.critical && model.weights.class.max(model.served) < Priority::Critical {
+            return best.is_none_or(|best| claim.place < best);
+        }
+        let in_turn = match best {
+            None => self.memory.refs(key) > 0 && model.deficit > 0,
+            Some((level, _)) => model.deficit > 0 || level < claim.place.0,
+        };
+        self.now >= model.stays_until && !in_turn
+    }
+
+    /// Lets models that may be displaced take no new requests, the least worth first, until what
+    /// will be idle is enough. Where all of them are not enough, nobody stops for nothing.
+    fn ask_to_yield(&mut self, claim: &Claim, needed: u64) {
+        let displaced: Vec<Candidate> =
+            self.ready().into_iter().filter(|ready| self.may_displace(claim, ready.key)).collect();
+        let idle = displaced.iter().filter(|ready| ready.refs == 0).map(|ready| ready.bytes).sum::<u64>();
+        let mut coming = self.memory.free().saturating_add(idle);
+        let mut yielding = Vec::new();
+        for busy in displaced.iter().filter(|ready| ready.refs > 0) {
+            if coming >= needed {
+                break;
+            }
+            let budgets = self.models.get(busy.key).map_or(0, |model| model.budgets);
+            coming = coming.saturating_add(busy.bytes).saturating_add(budgets);
+            yielding.push(busy.key);
+        }
+        if coming < needed {
+            return;
+        }
+        for key in yielding {
+            if let Some(model) = self.models.get_mut(key) {
+                model.yields_to = Some(claim.place);
+            }
+        }
+    }
+
+    /// Loads again what exclusive use had displaced, while nobody waits and nothing has to go.
+    fn restore_one(&mut self) {
+        while let Some(weights) = self.restore.pop_front() {
+            if !self.memory.holds(weights.key) && weights.bytes <= self.memory.free() {
+                self.load(weights);
+                return;
+            }
+        }
+    }
+
+    fn load(&mut self, weights: Weights) {
+        let Ok(Admission::Load { lease, .. }) = self.memory.acquire(weights.key, weights.bytes, weights.load_micros)
+        else {
+            return;
+        };
+        // Weights that are being loaded are never evicted; their users get leases of their own.
+        self.memory.release(lease);
+        self.loading = Some(weights.key);
+        self.outbox.push(Action::Load { weights });
+    }
+}

@@ -1,0 +1,45 @@
+//! The bounds of an arbiter, each with its name.
+
+const SECOND: u64 = 1_000_000;
+
+/// The bounds of an arbiter. [`Limits::new`] gives values that suit a card of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the device that may be used.
+    pub capacity_bytes: u64,
+    /// Bytes of them that are never given away: temporaries of the driver, fragmentation.
+    pub headroom_bytes: u64,
+    /// Requests that may wait. More are refused.
+    pub queue_bound: usize,
+    /// Requests that may run at once.
+    pub active_bound: usize,
+    /// Weights stay at least this many times as long as they took to load: at the worst one part
+    /// in (1 + this) of the time goes into loading.
+    pub residency_loads: u64,
+    /// A model's turn is at least this many loads of service, while others wait for its memory.
+    pub quantum_loads: u64,
+    /// A request rises by one priority each time it has waited this long. Microseconds.
+    pub ageing_micros: u64,
+    /// A request that has waited this long for its budget holds back those behind it, so that
+    /// many small ones cannot starve a large one. Microseconds.
+    pub memory_patience_micros: u64,
+    /// After this time a use counts half. Microseconds.
+    pub demand_half_life_micros: u64,
+}
+
+impl Limits {
+    /// Limits for a device of `capacity_bytes`, with one part in 64 kept as headroom.
+    pub fn new(capacity_bytes: u64) -> Self {
+        Self {
+            capacity_bytes,
+            headroom_bytes: capacity_bytes / 64,
+            queue_bound: 256,
+            active_bound: 16,
+            residency_loads: 4,
+            quantum_loads: 3,
+            ageing_micros: 10 * SECOND,
+            memory_patience_micros: 15 * SECOND,
+            demand_half_life_micros: 120 * SECOND,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A device that does what the arbiter says and checks that it may.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use provost_gpu_vram::{Action, Arbiter, ExclusiveToken, Grant, Limits, Rejection, Request, Ticket, WeightsKey};
+
+/// The device, and everything that is on it.
+pub struct Driver {
+    pub arbiter: Arbiter,
+    pub limits: Limits,
+    pub now: u64,
+    /// Weights in place, with their bytes.
+    pub present: BTreeMap<WeightsKey, u64>,
+    pub loading: Option<(WeightsKey, u64)>,
+    pub running: Vec<(Grant, u64)>,
+    pub waiting: BTreeMap<Ticket, Request>,
+    pub refused: Vec<(Ticket, Rejection)>,
+    pub evicted: Vec<WeightsKey>,
+    pub holder: Option<ExclusiveToken>,
+    pub exclusive: Vec<Exclusive>,
+    known: BTreeSet<Ticket>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusive {
+    Granted,
+    Refused,
+    Lapsed,
+}
+
+impl Driver {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            arbiter: Arbiter::new(limits),
+            limits,
+            now: 0,
+            present: BTreeMap::new(),
+            loading: None,
+            running: Vec::new(),
+            waiting: BTreeMap::new(),
+            refused: Vec::new(),
+            evicted: Vec::new(),
+            holder: None,
+            exclusive: Vec::new(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    pub fn submit(&mut self, request: Request) -> Result<Ticket, Rejection> {
+        let ticket = self.arbiter.submit(self.now, request)?;
+        assert!(self.known.insert(ticket), "a ticket is never given twice");
+        self.waiting.insert(ticket, request);
+        self.poll();
+        Ok(ticket)
+    }
+
+    /// Does what there is to do, and checks every law that holds at each moment.
+    pub fn poll(&mut self) {
+        for action in self.arbiter.poll(self.now) {
+            self.perform(action);
+            assert!(self.bytes() <= self.limits.capacity_bytes - self.limits.headroom_bytes, "more than there is");
+        }
+        assert!(self.arbiter.waiting() <= self.limits.queue_bound);
+        assert_eq!(self.arbiter.waiting(), self.waiting.len());
+        assert_eq!(self.arbiter.active(), self.running.len());
+        assert!(self.running.len() <= self.limits.active_bound);
+        let usage = self.arbiter.usage();
+        assert!(usage.weights + usage.reserved <= usage.capacity);
+        match self.holder {
+            Some(_) => assert_eq!(usage.weights, 0, "the holder has all of it"),
+            None => assert_eq!(usage.weights + usage.reserved, self.bytes(), "the books are the device"),
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Evict { key } => {
+                assert!(self.present.remove(&key).is_some(), "evicts only what is present");
+                assert!(!self.running.iter().any(|(grant, _)| grant.key() == key), "never what is leased");
+                self.evicted.push(key);
+            }
+            Action::Load { weights } => {
+                assert!(self.holder.is_none());
+                assert!(self.loading.is_none(), "one load at a time");
+                assert!(!self.present.contains_key(&weights.key), "one copy");
+                self.loading = Some((weights.key, weights.bytes));
+            }
+            Action::Start { grant } => {
+                assert!(self.holder.is_none());
+                let request = self.waiting.remove(&grant.ticket()).expect("only who waits is started");
+                assert_eq!(request.weights.key, grant.key());
+                assert!(self.present.contains_key(&grant.key()), "on weights that are there");
+                self.running.push((grant, request.budget_bytes));
+            }
+            Action::Refuse { ticket, why } => {
+                assert!(self.waiting.remove(&ticket).is_some(), "only who waits is refused");
+                self.refused.push((ticket, why));
+            }
+            Action::ExclusiveGranted { token } => {
+                assert!(self.running.is_empty() && self.present.is_empty() && self.loading.is_none());
+                self.holder = Some(token);
+                self.exclusive.push(Exclusive::Granted);
+            }
+            Action::ExclusiveRefused { .. } => {
+                assert!(self.holder.is_none());
+                self.exclusive.push(Exclusive::Refused);
+            }
+            Action::ExclusiveLapsed { token } => {
+                assert_eq!(self.holder.take(), Some(token));
+                self.exclusive.push(Exclusive::Lapsed);
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let budgets: u64 = self.running.iter().map(|(_, bytes)| bytes).sum();
+        self.present.values().sum::<u64>() + self.loading.map_or(0, |(_, bytes)| bytes) + budgets
+    }
+
+    /// Completes what is being loaded.
+    pub fn loaded(&mut self, took: u64) {
+        if let Some((key, bytes)) = self.loading.take() {
+            self.present.insert(key, bytes);
+            self.arbiter.loaded(self.now, key, took);
+            self.poll();
+        }
+    }
+
+    /// Ends the `at`th of what runs.
+    pub fn finish(&mut self, at: usize) {
+        let (grant, _) = self.running.remove(at);
+        self.arbiter.finish(self.now, grant);
+        self.poll();
+    }
+
+    pub fn pass(&mut self, micros: u64) {
+        self.now += micros;
+        self.poll();
+    }
+
+    pub fn is_running(&self, ticket: Ticket) -> bool {
+        self.running.iter().any(|(grant, _)| grant.ticket() == ticket)
+    }
+
+    /// Makes model `n` resident and idle, with its minimum residency over.
+    pub fn settle(&mut self, request: Request) {
+        let ticket = self.submit(request).unwrap();
+        self.loaded(request.weights.load_micros);
+        let at = self.running.iter().position(|(grant, _)| grant.ticket() == ticket).expect("it runs");
+        self.finish(at);
+        self.pass(request.weights.load_micros * self.limits.residency_loads);
+    }
+}

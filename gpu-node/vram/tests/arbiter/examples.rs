@@ -1,0 +1,180 @@
+//! Priorities, turns, residency, the queue and the accounts by example.
+
+use provost_gpu_vram::{Limits, Priority, Recovery, Rejection, Request};
+
+use crate::driver::Driver;
+use crate::{SECOND, key, request};
+
+fn limits() -> Limits {
+    Limits { headroom_bytes: 0, ..Limits::new(100) }
+}
+
+#[test]
+fn a_critical_request_displaces_an_idle_model_at_once() {
+    let mut driver = Driver::new(limits());
+    let ticket = driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    driver.loaded(SECOND);
+    assert!(driver.is_running(ticket));
+    driver.finish(0);
+    // Resident for no time at all: a normal request waits for the end of its residency …
+    driver.submit(request(2, 80, Priority::Normal)).unwrap();
+    assert_eq!(driver.loading, None);
+    assert_eq!(driver.arbiter.next_wake(), Some(4 * SECOND));
+    // … a critical one does not, and goes before it.
+    driver.submit(request(3, 80, Priority::Critical)).unwrap();
+    assert_eq!(driver.evicted, [key(1)]);
+    assert_eq!(driver.loading, Some((key(3), 80)));
+}
+
+#[test]
+fn a_critical_request_never_displaces_what_is_leased_but_lets_it_drain() {
+    let mut driver = Driver::new(limits());
+    let first = driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    driver.loaded(SECOND);
+    driver.submit(request(3, 80, Priority::Critical)).unwrap();
+    assert!(driver.evicted.is_empty());
+    // The model that yields takes no new requests.
+    let late = driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    assert!(driver.is_running(first) && !driver.is_running(late));
+    driver.finish(0);
+    assert_eq!(driver.evicted, [key(1)]);
+    assert_eq!(driver.loading, Some((key(3), 80)));
+}
+
+#[test]
+fn critical_models_are_not_displaced_by_each_other_before_their_time() {
+    let mut driver = Driver::new(limits());
+    driver.submit(request(1, 80, Priority::Critical)).unwrap();
+    driver.loaded(SECOND);
+    driver.finish(0);
+    driver.submit(request(2, 80, Priority::Critical)).unwrap();
+    assert_eq!(driver.loading, None);
+    driver.pass(4 * SECOND);
+    assert_eq!(driver.loading, Some((key(2), 80)));
+}
+
+#[test]
+fn what_is_asked_for_often_stays() {
+    let mut driver = Driver::new(limits());
+    driver.settle(request(1, 45, Priority::Normal));
+    for _ in 0..5 {
+        driver.submit(request(1, 45, Priority::Normal)).unwrap();
+        driver.finish(0);
+    }
+    driver.settle(request(2, 45, Priority::Normal));
+    driver.settle(request(3, 45, Priority::Normal));
+    assert_eq!(driver.evicted, [key(2)], "2 was used later, 1 more often");
+    // Long unused, it counts for less than what is new.
+    driver.pass(3_600 * SECOND);
+    driver.settle(request(3, 45, Priority::Normal));
+    driver.settle(request(4, 45, Priority::Normal));
+    assert_eq!(driver.evicted, [key(2), key(1)]);
+}
+
+#[test]
+fn a_model_keeps_the_device_for_its_turn_and_then_yields() {
+    let mut driver = Driver::new(Limits { active_bound: 1, ..limits() });
+    for _ in 0..8 {
+        driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    }
+    driver.loaded(SECOND);
+    let other = driver.submit(request(2, 80, Priority::Normal)).unwrap();
+    let mut served = 0;
+    while driver.loading.is_none() {
+        driver.pass(SECOND);
+        driver.finish(0);
+        served += 1;
+    }
+    // A quantum of three loads of service, but not less than the residency of four.
+    assert_eq!(served, 4);
+    driver.loaded(SECOND);
+    assert!(driver.is_running(other));
+}
+
+#[test]
+fn the_queue_is_bounded_and_says_when_to_come_again() {
+    let mut driver = Driver::new(Limits { queue_bound: 2, active_bound: 1, ..limits() });
+    for n in 1..3 {
+        driver.submit(request(n, 80, Priority::Normal)).unwrap();
+    }
+    let refused = driver.submit(request(1, 80, Priority::Normal)).unwrap_err();
+    assert_eq!(refused, Rejection::QueueFull { waiting: 2, retry_after_micros: 2 * SECOND });
+    let large = driver.submit(Request { budget_bytes: 21, ..request(1, 80, Priority::Normal) }).unwrap_err();
+    assert_eq!(large, Rejection::TooLarge { needed: 101, capacity: 100 });
+}
+
+#[test]
+fn a_request_whose_patience_ends_is_refused() {
+    let mut driver = Driver::new(limits());
+    driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    let ticket = driver.submit(Request { patience_micros: 5 * SECOND, ..request(2, 80, Priority::Normal) }).unwrap();
+    driver.pass(4 * SECOND);
+    assert!(driver.refused.is_empty());
+    driver.pass(SECOND);
+    assert_eq!(driver.refused, [(ticket, Rejection::Overdue { retry_after_micros: SECOND })]);
+}
+
+#[test]
+fn weights_that_cannot_be_loaded_refuse_those_who_wait_for_them() {
+    let mut driver = Driver::new(limits());
+    let first = driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    let second = driver.submit(request(2, 80, Priority::Normal)).unwrap();
+    driver.loading = None;
+    driver.arbiter.load_failed(driver.now, key(1));
+    driver.poll();
+    assert_eq!(driver.refused, [(first, Rejection::LoadFailed)]);
+    assert!(driver.waiting.contains_key(&second));
+    assert_eq!(driver.loading, Some((key(2), 80)));
+}
+
+#[test]
+fn an_allocation_that_fails_evicts_once_and_is_then_refused() {
+    let mut driver = Driver::new(limits());
+    driver.settle(request(1, 40, Priority::Normal));
+    driver.submit(request(2, 40, Priority::Normal)).unwrap();
+    let recovery = driver.arbiter.out_of_memory(driver.now, key(2));
+    assert_eq!(recovery, Recovery::Retry { evict: vec![key(1)] });
+    driver.present.remove(&key(1));
+    assert_eq!(driver.arbiter.out_of_memory(driver.now, key(2)), Recovery::Refuse);
+    driver.loaded(SECOND);
+    // It worked in the end: the next failure is a first one. But nothing is idle any more.
+    assert_eq!(driver.arbiter.out_of_memory(driver.now, key(2)), Recovery::Refuse);
+}
+
+#[test]
+fn what_something_else_took_is_not_given_away() {
+    let mut driver = Driver::new(Limits { headroom_bytes: 10, ..limits() });
+    driver.settle(request(1, 40, Priority::Normal));
+    let drift = driver.arbiter.measure(driver.now, 60);
+    assert_eq!((drift.booked_free_bytes, drift.missing_bytes, drift.alarm), (60, 0, false));
+    // The device has ten, and ten is the headroom: nothing is given away but by evicting.
+    let drift = driver.arbiter.measure(driver.now, 10);
+    assert_eq!((drift.missing_bytes, drift.alarm), (50, true));
+    driver.submit(request(2, 40, Priority::Normal)).unwrap();
+    assert_eq!(driver.evicted, [key(1)], "there is room for one of them only");
+    driver.loaded(SECOND);
+    driver.finish(0);
+    // A little of the headroom may be gone, but not half of it.
+    driver.arbiter.measure(driver.now, 5);
+    driver.poll();
+    assert_eq!(driver.evicted, [key(1)]);
+    driver.arbiter.measure(driver.now, 4);
+    driver.poll();
+    assert_eq!(driver.evicted, [key(1), key(2)]);
+    let drift = driver.arbiter.measure(driver.now, 100);
+    assert_eq!((drift.missing_bytes, drift.alarm), (0, false));
+}
+
+#[test]
+fn unloading_waits_for_the_last_user() {
+    let mut driver = Driver::new(limits());
+    driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    driver.loaded(SECOND);
+    driver.arbiter.unload(driver.now, key(1));
+    driver.poll();
+    assert!(driver.evicted.is_empty());
+    driver.finish(0);
+    assert_eq!(driver.evicted, [key(1)]);
+    driver.submit(request(1, 80, Priority::Normal)).unwrap();
+    assert_eq!(driver.loading, Some((key(1), 80)));
+}

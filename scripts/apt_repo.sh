@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Puts packages into a signed APT repository, a folder of files for any web server:
+# `scripts/apt_repo.sh --key KEY --out DIR [--suite NAME] [--valid-days N] PACKAGE.deb…`.
+#
+# KEY is one of the caller's GnuPG keyring (a fingerprint; GNUPGHOME is honoured); it never leaves that. Packages that the
+# repository has stay in it: who wants an older one finds it. Run it again to sign anew.
+# The signed list of what there is comes last and in one step, so that who reads meanwhile finds the old or the new one.
+set -euo pipefail
+
+key='' out='' suite=stable valid_days='' packages=()
+usage() { sed -n '2,3s/^# \?//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+while (($#)); do
+  case $1 in
+    --key) key=${2:-} && shift ;;
+    --out) out=${2:-} && shift ;;
+    --suite) suite=${2:-} && shift ;;
+    --valid-days) valid_days=${2:-} && shift ;;
+    -*) usage ;;
+    *) packages+=("$1") ;;
+  esac
+  shift
+done
+[[ -n $key && -n $out && $suite =~ ^[a-z0-9.-]+$ && $valid_days =~ ^[0-9]*$ ]] || usage
+
+fail() { echo "apt_repo: $*" >&2; exit 1; }
+for command in apt-ftparchive dpkg-deb gpg; do
+  command -v "$command" >/dev/null || fail "$command is missing: apt-get install apt-utils gnupg"
+done
+gpg --batch --quiet --list-secret-keys "$key" >/dev/null 2>&1 || fail "there is no secret key $key in the keyring"
+
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+for package in "${packages[@]}"; do
+  name=$(dpkg-deb --field "$package" Package)
+  version=$(dpkg-deb --field "$package" Version)
+  architecture=$(dpkg-deb --field "$package" Architecture)
+  kept=$out/pool/main/${name:0:1}/$name/${name}_${version#*:}_$architecture.deb
+  # One version is one file for ever: caches and those who verified it rely on that.
+  if [[ -e $kept ]] && ! cmp -s "$package" "$kept"; then
+    fail "$name $version is there already, with other contents: give it another version"
+  fi
+  install -D -m 0644 "$package" "$kept"
+done
+
+mapfile -t architectures < <(find "$out/pool" -name '*.deb' | sed 's/.*_\(.*\)\.deb$/\1/' | sort -u)
+((${#architectures[@]})) || fail "no package is given, and $out has none"
+work=$(mktemp -d "$out/.new-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+for architecture in "${architectures[@]}"; do
+  dir=$work/main/binary-$architecture
+  mkdir -p "$dir"
+  (cd "$out" && apt-ftparchive --arch "$architecture" packages pool) >"$dir/Packages"
+  gzip -9kn "$dir/Packages"
+done
+options=(
+  -o "APT::FTPArchive::Release::Origin=Provost" -o "APT::FTPArchive::Release::Label=Provost"
+  -o "APT::FTPArchive::Release::Suite=$suite" -o "APT::FTPArchive::Release::Codename=$suite"
+  -o "APT::FTPArchive::Release::Components=main" -o "APT::FTPArchive::Release::Architectures=${architectures[*]}"
+)
+if [[ -n $valid_days ]]; then
+  # Somebody in between can then not show an old list for longer; sign anew before it ends.
+  options+=(-o "APT::FTPArchive::Release::ValidTime=$((valid_days * 86400))")
+fi
+apt-ftparchive "${options[@]}" release "$work" >"$work.release"
+mv "$work.release" "$work/Release"
+gpg --batch --quiet --yes --local-user "$key" --armor --detach-sign --output "$work/Release.gpg" "$work/Release"
+gpg --batch --quiet --yes --local-user "$key" --clearsign --output "$work/InRelease" "$work/Release"
+gpg --batch --export "$key" >"$work/provost.gpg"
+
+target=$out/dists/$suite
+mkdir -p "$target"
+cp -r "$work/main" "$target/"
+for file in Release Release.gpg InRelease; do
+  mv "$work/$file" "$target/$file"
+done
+install -m 0644 "$work/provost.gpg" "$out/provost.gpg"
+echo "$target/InRelease"

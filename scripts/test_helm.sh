@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The Helm chart without a Kubernetes: `scripts/test_helm.sh [--binary FILE]`.
+#
+# Lints it, renders it with default and with other values, checks what comes out (scripts/packages/check_chart.py), and
+# that values which make no sense are refused. With a binary, it reads the configuration of each kind of node, as its pod would.
+# `kubernetes-validate` (PyPI), if it is there, checks each object against Kubernetes' own schemas.
+# Skips with one line where helm or PyYAML is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+binary=
+[[ ${1:-} == --binary ]] && binary=$2
+skip() { echo "test-helm: SKIPPED, $*"; exit 0; }
+fail() { echo "not ok - $*" >&2; exit 1; }
+command -v helm >/dev/null || skip "helm is missing"
+python3 -c 'import yaml' 2>/dev/null || skip "PyYAML is missing (apt-get install python3-yaml)"
+
+chart=deploy/helm/provost
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+helm lint --strict --quiet "$chart" >"$work/lint" || { cat "$work/lint"; fail "the chart has faults"; }
+echo "ok - lint"
+
+cat >"$work/more.yaml" <<'VALUES'
+image: { repository: registry.example.org/provost, tag: "1.2.3", pullPolicy: Always }
+imagePullSecrets: [{ name: pull }]
+controlPlane:
+  replicas: 5
+  storageClassName: fast
+  nodeSelector: { disk: ssd }
+  tolerations: [{ key: dedicated, operator: Exists }]
+  extraConfig: |
+    [[audit.retention]]
+    tenant = "*"
+    keep = "400d"
+dataPlane: { replicas: 7, hosts: [mcp.example.com], drainSeconds: 90 }
+service: { type: LoadBalancer, port: 80, annotations: { a: b } }
+networkPolicy:
+  agentsFrom: [{ namespaceSelector: { matchLabels: { agents: "yes" } } }]
+  metricsFrom: [{ podSelector: { matchLabels: { app: prometheus } } }]
+  controlPlaneEgress: [{ to: [{ ipBlock: { cidr: 192.0.2.0/24 } }], ports: [{ port: 8200, protocol: TCP }] }]
+VALUES
+render() { helm template "$1" "$chart" --namespace agents "${@:2}"; }
+render try >"$work/default.yaml"
+render provost-eu --values "$work/more.yaml" >"$work/more.out.yaml"
+render one --set controlPlane.replicas=1 --set dataPlane.replicas=1 --set networkPolicy.enabled=false >"$work/one.yaml"
+for rendered in default more.out one; do
+  python3 scripts/packages/check_chart.py "$work/$rendered.yaml" ${binary:+"$binary"} || fail "$rendered: see above"
+  if command -v kubernetes-validate >/dev/null; then
+    kubernetes-validate --strict --quiet "$work/$rendered.yaml" || fail "$rendered: not what Kubernetes takes"
+  fi
+  echo "ok - render: $rendered"
+done
+grep -q 'image: "registry.example.org/provost:1.2.3"' "$work/more.out.yaml" || fail "the image is not the one of the values"
+grep -q 'keep = "400d"' "$work/more.out.yaml" || fail "extraConfig is lost"
+
+for wrong in controlPlane.replicas=2 dataPlane.replicas=0 dataPlane.drainSeconds=0 service.port=0 adminPassword=x keys.existingSecret=; do
+  if render try --set "$wrong" >/dev/null 2>&1; then fail "$wrong is taken"; fi
+done
+echo "ok - values that make no sense are refused"
+command -v kubernetes-validate >/dev/null || echo "kubernetes-validate is not installed: Kubernetes' schemas not checked"
+[[ -n $binary ]] || echo "no --binary: the configurations were not read by a node"
+echo "test-helm: passed"

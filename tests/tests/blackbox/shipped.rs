@@ -1,0 +1,39 @@
+//! What packages ship beside the binary: completions of shells, man pages.
+
+use std::process::Command;
+
+use crate::harness::{binary, text};
+
+#[test]
+fn shells_get_scripts_that_know_every_command() {
+    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef provost"), ("fish", "complete -c provost")] {
+        let output = Command::new(binary("provost")).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success(), "{shell}: {}", text(&output));
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains(mark), "{shell}: no `{mark}`");
+        for command in ["server", "join-token", "kill-switch", "simulate"] {
+            assert!(script.contains(command), "{shell} does not know {command}");
+        }
+    }
+    let output = Command::new(binary("provost")).args(["completions", "tcsh"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+}
+
+#[test]
+fn each_command_has_a_man_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(binary("provost")).arg("man").arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    for (page, part) in [
+        ("provost.1", "cluster"),
+        ("provost-server.1", "PROVOST_CONFIG"),
+        ("provost-cluster-init.1", "provost cluster init"),
+        ("provost-audit-verify.1", "audit"),
+    ] {
+        let page_text = std::fs::read_to_string(dir.path().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
+        assert!(page_text.contains(".SH NAME"), "{page} is no man page");
+        assert!(page_text.contains(part), "{page} says nothing of {part}");
+    }
+    let output = Command::new(binary("provost")).args(["man", "/nonexistent/man1"]).output().unwrap();
+    assert!(!output.status.success() && text(&output).contains("PV-CLI-FILE"), "{}", text(&output));
+}
