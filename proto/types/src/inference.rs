@@ -43,6 +43,8 @@ pub struct TokenUsage {
 /// Embed some texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmbedRequest {
+    /// Whose request it is: tenants share the device fairly. Empty for the node's own work.
+    pub tenant: String,
     /// The model's name.
     pub model: String,
     /// The texts, in order.
@@ -70,6 +72,9 @@ pub struct ChatMessage {
 /// Continue a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
+    /// Whose request it is: tenants share the device fairly, and only requests of one tenant share
+    /// what is kept of beginnings. Empty for the node's own work.
+    pub tenant: String,
     /// The model's name.
     pub model: String,
     /// The conversation so far.
@@ -84,6 +89,8 @@ pub struct ChatRequest {
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Tell how likely each token was, and this many of the likeliest in its place. None: neither.
+    pub logprobs: Option<u32>,
 }
 
 /// Why a generation ended.
@@ -96,11 +103,31 @@ pub enum FinishReason {
     Length,
 }
 
+/// A token that might have been made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LikelyToken {
+    /// Its bytes: a token may hold part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability before temperature and nucleus.
+    pub logprob: f32,
+}
+
+/// A token that was made, and what else was likely.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token.
+    pub chosen: LikelyToken,
+    /// The likeliest in its place, likeliest first; as many as were asked for.
+    pub top: Vec<LikelyToken>,
+}
+
 /// One step of a streamed generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ChatEvent {
     /// More text.
     Delta(String),
+    /// The tokens of text that follows or has just been told; only where they were asked for.
+    Tokens(Vec<TokenLogprob>),
     /// The end.
     End {
         /// Why.

@@ -78,7 +78,7 @@ struct EmbedBody {
 pub(super) async fn run(node: &Node, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
     let outcome = match &call.request().operation {
         Operation::Chat(model) => chat(node, model, call, link).await,
-        Operation::Embed(model) => embed(node, model, call.params()).await,
+        Operation::Embed(model) => embed(node, model, call).await,
         other => Err(RpcError::with_code(
             RpcError::INTERNAL,
             "PV-NODE-ROUTING",
@@ -106,7 +106,7 @@ fn failed(error: &InferenceError) -> RpcError {
     RpcError::with_code(number, code, error.to_string())
 }
 
-fn chat_request(model: &str, body: &ChatBody) -> Result<ChatRequest, RpcError> {
+fn chat_request(tenant: &str, model: &str, body: &ChatBody) -> Result<ChatRequest, RpcError> {
     if body.n.is_some_and(|n| n != 1) {
         return Err(invalid("`n` other than 1 is not served"));
     }
@@ -128,6 +128,7 @@ fn chat_request(model: &str, body: &ChatBody) -> Result<ChatRequest, RpcError> {
         })
         .collect::<Result<_, _>>()?;
     Ok(ChatRequest {
+        tenant: tenant.to_owned(),
         model: model.to_owned(),
         messages,
         max_tokens: body.max_completion_tokens.or(body.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
@@ -139,6 +140,7 @@ fn chat_request(model: &str, body: &ChatBody) -> Result<ChatRequest, RpcError> {
             Some(OneOrMany::One(stop)) => vec![stop.clone()],
             Some(OneOrMany::Many(stops)) => stops.clone(),
         },
+        logprobs: None,
     })
 }
 
@@ -189,7 +191,7 @@ fn usage_json(usage: TokenUsage) -> Value {
 
 async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn ClientLink) -> Result<Execution, RpcError> {
     let body: ChatBody = call.params().parse().map_err(invalid)?;
-    let request = chat_request(model, &body)?;
+    let request = chat_request(call.caller().principal.tenant.as_str(), model, &body)?;
     let frame = Frame {
         id: format!("chatcmpl-{}", call.request().call_id),
         created: call.request().arrived_ns / 1_000_000_000,
@@ -221,6 +223,7 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
                 }
                 text.push_str(&delta);
             }
+            Some(Ok(ChatEvent::Tokens(_))) => {}
             Some(Ok(ChatEvent::End { reason, usage })) => {
                 let finish = match reason {
                     FinishReason::Stop => "stop",
@@ -252,8 +255,8 @@ fn used(usage: TokenUsage) -> Usage {
     Usage { tokens_in: usage.prompt, tokens_out: usage.completion, ..Usage::default() }
 }
 
-async fn embed(node: &Node, model: &str, params: &RawJson) -> Result<Execution, RpcError> {
-    let body: EmbedBody = params.parse().map_err(invalid)?;
+async fn embed(node: &Node, model: &str, call: &Call<Intended>) -> Result<Execution, RpcError> {
+    let body: EmbedBody = call.params().parse().map_err(invalid)?;
     let inputs = match body.input {
         OneOrMany::One(text) => vec![text],
         OneOrMany::Many(texts) => texts,
@@ -263,7 +266,8 @@ async fn embed(node: &Node, model: &str, params: &RawJson) -> Result<Execution, 
         Some("base64") => true,
         Some(other) => return Err(invalid(format!("encoding_format `{other}` is not served"))),
     };
-    let request = EmbedRequest { model: model.to_owned(), inputs };
+    let tenant = call.caller().principal.tenant.as_str().to_owned();
+    let request = EmbedRequest { tenant, model: model.to_owned(), inputs };
     let response = node.inference.embed(request).await.map_err(|e| failed(&e))?;
     let data: Vec<Value> = response
         .vectors

@@ -2,6 +2,7 @@
 
 mod chat_text;
 mod embedding_text;
+mod emitter;
 mod gguf_tokenizer;
 mod incremental;
 mod stop;
@@ -11,6 +12,7 @@ mod token_bytes;
 pub use chat_text::ChatText;
 pub use embedding_text::EmbeddingText;
 pub(crate) use embedding_text::Pooling;
+pub(crate) use emitter::{Emitter, Ending};
 pub(crate) use gguf_tokenizer::tokenizer_of_gguf;
 pub use incremental::IncrementalText;
 pub use stop::StopTexts;
