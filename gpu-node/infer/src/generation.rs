@@ -10,7 +10,7 @@ use crate::kv_cache::KeyValues;
 use crate::logprobs;
 use crate::paged::{KvPool, KvSequence};
 use crate::sampler::{Sampler, Sampling};
-use crate::text::{ChatText, Emitter, Ending};
+use crate::text::{ChatText, Emitter, Ending, Grammar};
 
 /// Tokens of a prompt that one step reads at most, so that a long prompt does not hold up others.
 pub const PROMPT_CHUNK: usize = 128;
@@ -32,6 +32,7 @@ pub struct Generation {
     cache: Option<KvSequence>,
     scope: String,
     sampler: Sampler,
+    grammar: Option<Grammar>,
     /// Its own: models that share weights may differ in tokenizer and end tokens.
     side: Arc<ChatText>,
     emitter: Emitter,
@@ -98,6 +99,7 @@ impl ChatModel {
         if prompt.is_empty() {
             return Err(InferError::Request("the conversation has no tokens".to_owned()));
         }
+        let grammar = request.schema.as_deref().map(|schema| self.text.grammar(schema)).transpose()?;
         let context = self.decoder.context();
         let room = context.saturating_sub(prompt.len());
         if room == 0 {
@@ -111,6 +113,7 @@ impl ChatModel {
             cache: None,
             scope: request.tenant.clone(),
             sampler: Sampler::new(sampling),
+            grammar,
             side: Arc::clone(&self.text),
             emitter,
             alternatives,
@@ -207,7 +210,7 @@ impl Generation {
         if !self.pending.is_empty() {
             return Ok(Step::default());
         }
-        let token = self.sampler.pick(logits)?;
+        let token = self.pick(logits)?;
         self.usage.completion += 1;
         if self.side.ends(token) {
             return Ok(self.finish(FinishReason::Stop));
@@ -217,11 +220,25 @@ impl Generation {
         if self.emitter.push(&self.side, token, likely) == Ending::StopText {
             return Ok(self.told(Some(FinishReason::Stop)));
         }
+        if let Some(grammar) = &mut self.grammar
+            && grammar.take(token)?
+        {
+            return Ok(self.finish(FinishReason::Stop));
+        }
         if self.usage.completion >= self.limit {
             return Ok(self.finish(FinishReason::Length));
         }
         self.pending.push(token);
         Ok(self.told(None))
+    }
+
+    fn pick(&mut self, logits: &[f32]) -> Result<u32, InferError> {
+        let Some(grammar) = &mut self.grammar else {
+            return self.sampler.pick(logits);
+        };
+        let mut allowed = logits.to_vec();
+        grammar.mask(&mut allowed)?;
+        self.sampler.pick(&allowed)
     }
 
     /// Ends with what was held back, unless that turns out to be a stop text.

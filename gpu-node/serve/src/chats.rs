@@ -106,11 +106,11 @@ impl ActiveChat {
             }
         };
         let mut heard = true;
-        if !text.is_empty() {
-            heard &= self.events.try_send(Ok(ChatEvent::Delta(text))).is_ok();
-        }
         if !tokens.is_empty() {
             heard &= self.events.try_send(Ok(ChatEvent::Tokens(tokens))).is_ok();
+        }
+        if !text.is_empty() {
+            heard &= self.events.try_send(Ok(ChatEvent::Delta(text))).is_ok();
         }
         self.ended = !heard;
         if let Some(Finish { reason, usage }) = finish {

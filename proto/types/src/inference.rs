@@ -91,6 +91,8 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// Tell how likely each token was, and this many of the likeliest in its place. None: neither.
     pub logprobs: Option<u32>,
+    /// A JSON schema that the answer follows, as text. None: the answer is free.
+    pub schema: Option<String>,
 }
 
 /// Why a generation ended.
@@ -126,7 +128,7 @@ pub struct TokenLogprob {
 pub enum ChatEvent {
     /// More text.
     Delta(String),
-    /// The tokens of text that follows or has just been told; only where they were asked for.
+    /// The tokens of the text that follows, or at the end of none; only where they were asked for.
     Tokens(Vec<TokenLogprob>),
     /// The end.
     End {

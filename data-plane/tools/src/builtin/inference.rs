@@ -140,6 +140,7 @@ async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, V
         seed: given.seed,
         stop: given.stop,
         logprobs: None,
+        schema: None,
     };
     let mut events = inference.chat(request).await.map_err(|cause| cause.to_string())?;
     let mut text = String::new();

@@ -56,6 +56,7 @@ pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
         seed: None,
         stop: Vec::new(),
         logprobs: None,
+        schema: None,
     }
 }
 

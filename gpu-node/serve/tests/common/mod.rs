@@ -114,6 +114,7 @@ pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
         seed: None,
         stop: Vec::new(),
         logprobs: None,
+        schema: None,
     }
 }
 
