@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a foreign client against URL (and TOKEN): `run.sh python | h3 | typescript | all`.
+# Runs a foreign client against URL (and TOKEN): `run.sh python | h3 | openai | typescript | all`.
 #
 # The SDKs are pinned here and installed once into the user's cache, keyed by the pins, so that a
 # second run needs no network. Needs python3 with venv, and npm; `make test` installs both.
@@ -7,13 +7,13 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/provost/clients
-: "${URL:?set URL to an MCP endpoint, such as http://127.0.0.1:8420/mcp/up}"
+: "${URL:?set URL to an MCP endpoint, such as http://127.0.0.1:8420/mcp/up, or to /v1 of a node}"
 export URL TOKEN=${TOKEN:-}
 mkdir -p "$cache"
 
 pin() { sha256sum "$here/$1" | cut -c1-12; }
 
-# installed DIR COMMAND...: runs COMMAND once, one process at a time; a half-done folder is redone.
+# installed DIR COMMAND...: runs `COMMAND... DIR` once, one process at a time; a half-done folder is redone.
 installed() {
   local dir=$1
   shift
@@ -27,8 +27,9 @@ installed() {
   ) 9>"$dir.lock"
 }
 
+# install_python REQUIREMENTS DIR
 install_python() {
-  python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+  python3 -m venv "$2" && "$2/bin/pip" install --quiet --disable-pip-version-check -r "$here/$1"
 }
 
 install_typescript() {
@@ -46,8 +47,16 @@ node22() {
 run_python() {
   local dir
   dir=$cache/python-$(pin requirements.txt)
-  installed "$dir" install_python
+  installed "$dir" install_python requirements.txt
   "$dir/bin/python" "$here/${1:-client.py}"
+}
+
+# Its own environment: the OpenAI client shares nothing with those of MCP.
+run_openai() {
+  local dir
+  dir=$cache/openai-$(pin openai.txt)
+  installed "$dir" install_python openai.txt
+  "$dir/bin/python" "$here/openai_client.py"
 }
 
 run_typescript() {
@@ -64,10 +73,11 @@ run_typescript() {
 case ${1:-all} in
 python) run_python ;;
 h3) run_python h3_client.py ;;
+openai) run_openai ;;
 typescript) run_typescript ;;
 all) (run_python) && (run_typescript) ;;
 *)
-  echo "usage: URL=… [TOKEN=…] $0 [python|h3|typescript|all]" >&2
+  echo "usage: URL=… [TOKEN=…] $0 [python|h3|openai|typescript|all]" >&2
   exit 2
   ;;
 esac

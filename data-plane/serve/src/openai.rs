@@ -8,7 +8,7 @@ mod limits;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 use provost_data_pipeline::{
     Answer, AskError, Call, ClientFacts, ClientLink, Operation, Plane, Rejection, RejectionKind, Reply, Request, drive,
 };
@@ -83,6 +83,7 @@ fn failed(error: &RpcError) -> Final {
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let data = error.data.as_ref().and_then(|d| RawObject::parse(d).ok());
+    let retry_ms = data.as_ref().and_then(|d| d.get("retryAfterMs")?.parse::<u64>().ok());
     let body = match data.and_then(|d| d.get_text("code")) {
         Some(code) => error_body(status, &code, &error.message),
         None => {
@@ -90,7 +91,11 @@ fn failed(error: &RpcError) -> Final {
             error_body(status, "PV-INTERNAL", "internal error")
         }
     };
-    Final::json(status, body)
+    let mut end = Final::json(status, body);
+    if let Some(ms) = retry_ms {
+        end.headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
+    }
+    end
 }
 
 /// The client's end of a generation.

@@ -1,7 +1,7 @@
 //! The causal decoder of the llama family, over ragged batches.
 //!
 //! One forward pass takes segments of several requests: the linear layers run over all rows at
-//! once, attention runs per segment against that request's own cache. A prompt chunk and single
+//! once, attention runs per segment against that request's own cache, in one piece or in blocks. A prompt chunk and single
 //! decoding steps are the same operation, so decoding is batched without padding. llama and qwen3
 //! differ by qwen3's norms on queries and keys; dense and quantised weights differ only inside
 //! [`Linear`].
@@ -10,8 +10,9 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 
 use crate::config::DecoderConfig;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KeyValues, KvCache};
 use crate::linear::{Linear, TokenTable};
+use crate::paged::{BLOCK_POSITIONS, KvPool, KvShape};
 use crate::rope::{Angles, Rope};
 
 /// Weights of a decoder: immutable, shared by every request.
@@ -31,7 +32,7 @@ pub struct Segment<'a> {
     /// Follow the positions already in `cache`.
     pub tokens: &'a [u32],
     /// The request's own.
-    pub cache: &'a mut KvCache,
+    pub cache: &'a mut dyn KeyValues,
 }
 
 /// What a checkpoint must provide for one layer.
@@ -87,15 +88,27 @@ impl Decoder {
         self.config.vocabulary
     }
 
-    /// A cache for one request of at most `positions`.
-    pub fn cache(&self, positions: usize) -> KvCache {
-        KvCache::new(self.config.layers, positions.min(self.config.context))
+    /// Memory for the requests of this model, as many blocks as fit `capacity_bytes`.
+    ///
+    /// # Errors
+    /// When the device has not so much.
+    pub fn kv_pool(&self, capacity_bytes: u64) -> Result<KvPool> {
+        KvPool::new(self.kv_shape(), capacity_bytes, &self.device)
     }
 
-    /// Bytes of a full cache of `positions`.
-    pub fn cache_bytes(&self, positions: usize) -> u64 {
-        let per_position = 2 * self.config.layers * self.config.kv_heads * self.config.head_dim * size_of::<f32>();
-        positions as u64 * per_position as u64
+    /// Bytes that a pool needs for one request of `positions`.
+    pub fn kv_bytes(&self, positions: usize) -> u64 {
+        self.kv_shape().block_bytes() * positions.div_ceil(BLOCK_POSITIONS) as u64
+    }
+
+    fn kv_shape(&self) -> KvShape {
+        let DecoderConfig { layers, kv_heads, head_dim, .. } = self.config;
+        KvShape { layers, kv_heads, head_dim }
+    }
+
+    /// A cache in one piece for one request of at most `positions`.
+    pub fn cache(&self, positions: usize) -> KvCache {
+        KvCache::new(self.config.layers, positions.min(self.config.context))
     }
 
     /// Bytes that one forward pass over `rows` new positions of a context of `positions` needs
@@ -245,7 +258,7 @@ impl Decoder {
 
 fn commit(segments: &mut [Segment<'_>]) {
     for segment in segments {
-        segment.cache.commit(segment.tokens.len());
+        segment.cache.commit(segment.tokens);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Embedding texts, batch by batch.
+//! Embedding texts, batch by batch, texts of several requests in one.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use crate::encoder::Encoder;
 use crate::error::InferError;
 use crate::text::{EmbeddingText, Pooling};
 
-/// Tokens that one step computes, so that many texts do not hold up others.
-const BATCH_TOKENS: usize = 512;
+/// Tokens that one step computes, so that many texts do not hold up others; a single text may be
+/// longer.
+pub const EMBED_BATCH_TOKENS: usize = 512;
 /// Most texts of one request.
 const MAX_INPUTS: usize = 2048;
 
@@ -26,6 +27,16 @@ pub struct EmbeddingModel {
 pub struct EmbedJob {
     tokens: Vec<Vec<u32>>,
     vectors: Vec<Vec<f32>>,
+    /// Its own: models that share weights may pool differently.
+    pooling: Pooling,
+}
+
+/// A job's part in a step.
+pub struct EmbedPart<'a> {
+    /// Whose.
+    pub job: &'a mut EmbedJob,
+    /// Its next texts, this many; more than it has left is no error.
+    pub texts: usize,
 }
 
 impl EmbeddingModel {
@@ -45,6 +56,7 @@ impl EmbeddingModel {
         Ok(EmbedJob {
             tokens: self.text.encode(inputs, self.encoder.context())?,
             vectors: Vec::with_capacity(inputs.len()),
+            pooling: self.text.pooling(),
         })
     }
 
@@ -52,51 +64,60 @@ impl EmbeddingModel {
     pub fn memory_bytes(&self, job: &EmbedJob) -> u64 {
         let longest = job.tokens.iter().map(Vec::len).max().unwrap_or(0);
         let total: usize = job.tokens.iter().map(Vec::len).sum();
-        let rows = total.min(BATCH_TOKENS.max(longest));
+        let rows = total.min(EMBED_BATCH_TOKENS.max(longest));
         self.encoder.scratch_bytes(rows, longest)
     }
 
-    /// Computes the next batch; the whole answer once all texts are done.
+    /// Computes the next texts of several jobs in one pass; a job's whole answer once it is done. The
+    /// jobs may come from any model with the same encoder.
     ///
     /// # Errors
-    /// [`InferError::Failed`] when the computation failed.
-    pub fn step(&self, job: &mut EmbedJob) -> Result<Option<EmbedResponse>, InferError> {
-        let batch = job.next_batch();
-        let vectors = self.vectors(&batch).map_err(InferError::compute)?;
-        if vectors.iter().flatten().any(|x| !x.is_finite()) {
-            return Err(InferError::Failed(
-                "the model's output is not a number; its weights may be damaged".to_owned(),
-            ));
-        }
-        job.vectors.extend(vectors);
-        if job.vectors.len() < job.tokens.len() {
-            return Ok(None);
-        }
-        let prompt = job.tokens.iter().map(|tokens| tokens.len() as u64).sum();
-        Ok(Some(EmbedResponse {
-            vectors: std::mem::take(&mut job.vectors),
-            usage: TokenUsage { prompt, completion: 0 },
-        }))
-    }
-
-    fn vectors(&self, batch: &[&[u32]]) -> TensorResult<Vec<Vec<f32>>> {
-        self.encoder.hidden(batch)?.iter().map(|hidden| pool(hidden, self.text.pooling())).collect()
+    /// [`InferError::Failed`] when the computation failed; the inner one when a job's own vectors are
+    /// unusable.
+    pub fn step(
+        &self,
+        parts: &mut [EmbedPart<'_>],
+    ) -> Result<Vec<Result<Option<EmbedResponse>, InferError>>, InferError> {
+        let texts: Vec<&[u32]> = parts.iter().flat_map(|part| part.job.next(part.texts)).map(Vec::as_slice).collect();
+        let mut hidden = self.encoder.hidden(&texts).map_err(InferError::compute)?.into_iter();
+        Ok(parts
+            .iter_mut()
+            .map(|part| {
+                let count = part.job.next(part.texts).len();
+                let own: Vec<Tensor> = hidden.by_ref().take(count).collect();
+                part.job.take_in(&own)
+            })
+            .collect())
     }
 }
 
 impl EmbedJob {
-    /// The next texts that fit the budget; at least one.
-    fn next_batch(&self) -> Vec<&[u32]> {
-        let mut tokens = 0;
-        let mut batch: Vec<&[u32]> = Vec::new();
-        for text in &self.tokens[self.vectors.len()..] {
-            tokens += text.len();
-            if !batch.is_empty() && tokens > BATCH_TOKENS {
-                break;
+    /// Tokens of the text that comes `after` texts from now; none when there is no such text.
+    pub fn length_of(&self, after: usize) -> Option<usize> {
+        self.tokens.get(self.vectors.len() + after).map(Vec::len)
+    }
+
+    fn next(&self, texts: usize) -> &[Vec<u32>] {
+        let rest = self.tokens.get(self.vectors.len()..).unwrap_or_default();
+        rest.get(..texts).unwrap_or(rest)
+    }
+
+    fn take_in(&mut self, hidden: &[Tensor]) -> Result<Option<EmbedResponse>, InferError> {
+        for hidden in hidden {
+            let vector = pool(hidden, self.pooling).map_err(InferError::compute)?;
+            if vector.iter().any(|x| !x.is_finite()) {
+                return Err(InferError::Failed(
+                    "the model's output is not a number; its weights may be damaged".to_owned(),
+                ));
             }
-            batch.push(text);
+            self.vectors.push(vector);
         }
-        batch
+        if self.vectors.len() < self.tokens.len() {
+            return Ok(None);
+        }
+        let prompt = self.tokens.iter().map(|tokens| tokens.len() as u64).sum();
+        let vectors = std::mem::take(&mut self.vectors);
+        Ok(Some(EmbedResponse { vectors, usage: TokenUsage { prompt, completion: 0 } }))
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use provost_types::{ChatRequest, FinishReason, TokenUsage};
+use provost_types::{ChatRequest, FinishReason, TokenLogprob, TokenUsage};
 
 use crate::decoder::{Decoder, Segment};
 use crate::error::InferError;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::KeyValues;
+use crate::logprobs;
+use crate::paged::{KvPool, KvSequence};
 use crate::sampler::{Sampler, Sampling};
-use crate::text::{ChatText, IncrementalText, StopTexts};
+use crate::text::{ChatText, Emitter, Ending, Grammar};
 
-/// Tokens of a prompt that one step reads, so that a long prompt does not hold up others.
-const PROMPT_CHUNK: usize = 128;
+/// Tokens of a prompt that one step reads at most, so that a long prompt does not hold up others.
+pub const PROMPT_CHUNK: usize = 128;
 /// Most messages of one conversation.
 const MAX_MESSAGES: usize = 4096;
 
@@ -22,26 +24,40 @@ pub struct ChatModel {
     text: Arc<ChatText>,
 }
 
-/// One answer in the making: the request's own cache, sampler and text.
+/// One answer in the making: the request's own place in the cache, sampler and text.
 #[derive(Debug)]
 pub struct Generation {
     /// Read next: the rest of the prompt, then the last token.
     pending: Vec<u32>,
-    cache: KvCache,
+    cache: Option<KvSequence>,
+    scope: String,
     sampler: Sampler,
+    grammar: Option<Grammar>,
     /// Its own: models that share weights may differ in tokenizer and end tokens.
     side: Arc<ChatText>,
-    text: IncrementalText,
-    stop: StopTexts,
+    emitter: Emitter,
+    alternatives: Option<usize>,
+    previous: Option<u32>,
     usage: TokenUsage,
     limit: u64,
 }
 
+/// A generation's part in a step.
+pub struct Turn<'a> {
+    /// Whose.
+    pub generation: &'a mut Generation,
+    /// Tokens it may read, at least one; more than it has left is no error.
+    pub tokens: usize,
+}
+
 /// What one step brought.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Step {
     /// New text; may be empty.
     pub text: String,
+    /// The tokens of the text, where the request asked for them. Text that may yet be cut off is
+    /// held back, and its tokens with it.
+    pub tokens: Vec<TokenLogprob>,
     /// Present when this was the last step.
     pub finish: Option<Finish>,
 }
@@ -61,7 +77,13 @@ impl ChatModel {
         Self { decoder, text }
     }
 
-    /// Begins an answer; nothing is computed and little is allocated yet.
+    /// The weights.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Begins an answer; nothing is computed and little is allocated yet, and it has no place in a
+    /// cache before [`Generation::take_place`].
     ///
     /// # Errors
     /// [`InferError::Request`] when the request is out of range or does not fit the context.
@@ -71,11 +93,13 @@ impl ChatModel {
             return Err(InferError::Request("max_tokens is 0, must be at least 1".to_owned()));
         }
         let sampling = Sampling::of(request)?;
-        let stop = StopTexts::new(&request.stop)?;
+        let emitter = Emitter::new(&request.stop)?;
+        let alternatives = logprobs::checked(request.logprobs)?;
         let prompt = self.text.prompt(&request.messages)?;
         if prompt.is_empty() {
             return Err(InferError::Request("the conversation has no tokens".to_owned()));
         }
+        let grammar = request.schema.as_deref().map(|schema| self.text.grammar(schema)).transpose()?;
         let context = self.decoder.context();
         let room = context.saturating_sub(prompt.len());
         if room == 0 {
@@ -86,44 +110,86 @@ impl ChatModel {
         }
         let limit = room.min(request.max_tokens as usize);
         Ok(Generation {
-            cache: self.decoder.cache(prompt.len() + limit),
+            cache: None,
+            scope: request.tenant.clone(),
             sampler: Sampler::new(sampling),
+            grammar,
             side: Arc::clone(&self.text),
-            text: IncrementalText::default(),
-            stop,
+            emitter,
+            alternatives,
+            previous: None,
             usage: TokenUsage { prompt: prompt.len() as u64, completion: 0 },
             limit: limit as u64,
             pending: prompt,
         })
     }
 
-    /// Bytes that an answer may need besides weights: its full cache and its scratch.
-    pub fn memory_bytes(&self, generation: &Generation) -> u64 {
-        let positions = generation.cache.limit();
-        let rows = PROMPT_CHUNK.min(positions);
-        self.decoder.cache_bytes(positions) + self.decoder.scratch_bytes(rows, positions)
+    /// Bytes that an answer needs in a pool.
+    pub fn cache_bytes(&self, generation: &Generation) -> u64 {
+        self.decoder.kv_bytes(generation.positions())
     }
 
-    /// Advances every answer of the batch by a token, or by a chunk of its prompt. The answers
-    /// may come from any model with the same decoder.
+    /// Bytes that an answer's part of a step needs besides weights and cache.
+    pub fn scratch_bytes(&self, generation: &Generation) -> u64 {
+        let positions = generation.positions();
+        self.decoder.scratch_bytes(PROMPT_CHUNK.min(positions), positions)
+    }
+
+    /// Advances every answer of the batch: by a token, or by a piece of its prompt. All rows run
+    /// through the network together. The answers may come from any model with the same decoder.
     ///
     /// # Errors
     /// [`InferError::Failed`] when the pass over the batch failed; none of them has advanced then.
     /// The inner result fails for an answer whose own logits are unusable.
-    pub fn step(&self, batch: &mut [&mut Generation]) -> Result<Vec<Result<Step, InferError>>, InferError> {
-        let mut segments: Vec<Segment<'_>> = batch
-            .iter_mut()
-            .map(|generation| Segment {
-                tokens: &generation.pending[..generation.pending.len().min(PROMPT_CHUNK)],
-                cache: &mut generation.cache,
-            })
-            .collect();
+    pub fn step(&self, batch: &mut [Turn<'_>]) -> Result<Vec<Result<Step, InferError>>, InferError> {
+        let mut segments: Vec<Segment<'_>> = Vec::with_capacity(batch.len());
+        for turn in batch.iter_mut() {
+            let reads = turn.reads();
+            let Generation { pending, cache: Some(cache), .. } = &mut *turn.generation else {
+                return Err(InferError::Failed("an answer has no place in the cache".to_owned()));
+            };
+            segments.push(Segment { tokens: &pending[..reads], cache });
+        }
         let logits = self.decoder.forward(&mut segments).map_err(InferError::compute)?;
-        Ok(batch.iter_mut().zip(logits).map(|(generation, logits)| generation.advance(&logits)).collect())
+        Ok(batch
+            .iter_mut()
+            .zip(logits)
+            .map(|(turn, logits)| {
+                let reads = turn.reads();
+                turn.generation.advance(reads, &logits)
+            })
+            .collect())
+    }
+}
+
+impl Turn<'_> {
+    fn reads(&self) -> usize {
+        self.tokens.max(1).min(self.generation.pending.len())
     }
 }
 
 impl Generation {
+    /// Takes its place in the pool of its model; what the pool still holds of the prompt is not read
+    /// again. False: not enough blocks are free now.
+    pub fn take_place(&mut self, pool: &KvPool) -> bool {
+        let Some(cache) = pool.sequence(self.scope.as_bytes(), &self.pending, self.positions()) else {
+            return false;
+        };
+        self.pending.drain(..cache.len().min(self.pending.len()));
+        self.cache = Some(cache);
+        true
+    }
+
+    /// Most positions that prompt and answer can take.
+    pub fn positions(&self) -> usize {
+        usize::try_from(self.usage.prompt + self.limit).unwrap_or(usize::MAX)
+    }
+
+    /// Tokens to read before the next one can be made; 1 once the prompt has been read.
+    pub fn wants(&self) -> usize {
+        self.pending.len()
+    }
+
     /// True while the prompt is being read.
     pub fn is_reading(&self) -> bool {
         self.usage.completion == 0
@@ -139,42 +205,54 @@ impl Generation {
         self.limit
     }
 
-    fn advance(&mut self, logits: &[f32]) -> Result<Step, InferError> {
-        let read = self.pending.len().min(PROMPT_CHUNK);
+    fn advance(&mut self, read: usize, logits: &[f32]) -> Result<Step, InferError> {
         self.pending.drain(..read);
         if !self.pending.is_empty() {
             return Ok(Step::default());
         }
-        let token = self.sampler.pick(logits)?;
+        let token = self.pick(logits)?;
         self.usage.completion += 1;
         if self.side.ends(token) {
-            return Ok(self.end(String::new(), FinishReason::Stop));
+            return Ok(self.finish(FinishReason::Stop));
         }
-        let piece = self.text.push(&self.side, token);
-        let (shown, stopped) = self.stop.push(&piece);
-        if stopped {
-            return Ok(self.finished(shown, FinishReason::Stop));
+        let likely = self.alternatives.map(|count| logprobs::of(&self.side, self.previous, token, logits, count));
+        self.previous = Some(token);
+        if self.emitter.push(&self.side, token, likely) == Ending::StopText {
+            return Ok(self.told(Some(FinishReason::Stop)));
+        }
+        if let Some(grammar) = &mut self.grammar
+            && grammar.take(token)?
+        {
+            return Ok(self.finish(FinishReason::Stop));
         }
         if self.usage.completion >= self.limit {
-            return Ok(self.end(shown, FinishReason::Length));
+            return Ok(self.finish(FinishReason::Length));
         }
         self.pending.push(token);
-        Ok(Step { text: shown, finish: None })
+        Ok(self.told(None))
+    }
+
+    fn pick(&mut self, logits: &[f32]) -> Result<u32, InferError> {
+        let Some(grammar) = &mut self.grammar else {
+            return self.sampler.pick(logits);
+        };
+        let mut allowed = logits.to_vec();
+        grammar.mask(&mut allowed)?;
+        self.sampler.pick(&allowed)
     }
 
     /// Ends with what was held back, unless that turns out to be a stop text.
-    fn end(&mut self, mut shown: String, reason: FinishReason) -> Step {
-        let (rest, stopped) = self.stop.push(&self.text.finish());
-        shown.push_str(&rest);
-        if stopped {
-            return self.finished(shown, FinishReason::Stop);
-        }
-        shown.push_str(&self.stop.finish());
-        self.finished(shown, reason)
+    fn finish(&mut self, reason: FinishReason) -> Step {
+        let reason = match self.emitter.finish() {
+            Ending::StopText => FinishReason::Stop,
+            Ending::None => reason,
+        };
+        self.told(Some(reason))
     }
 
-    fn finished(&self, text: String, reason: FinishReason) -> Step {
-        Step { text, finish: Some(Finish { reason, usage: self.usage }) }
+    fn told(&mut self, reason: Option<FinishReason>) -> Step {
+        let (text, tokens) = self.emitter.take();
+        Step { text, tokens, finish: reason.map(|reason| Finish { reason, usage: self.usage }) }
     }
 }
 

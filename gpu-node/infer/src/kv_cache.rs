@@ -1,14 +1,35 @@
-//! Keys and values of one request.
+//! Keys and values of one request: what a forward pass needs of them, and the plain form.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 /// Positions are allocated in steps of this many, then by doubling.
 const FIRST_POSITIONS: usize = 64;
 
-/// The keys and values that one request has computed so far; nobody else's.
+/// The keys and values of one request, as a forward pass uses them.
 ///
-/// A forward pass writes every layer at the same position and only then moves the position on:
-/// after a failure in the middle the cache still describes the state before the pass.
+/// A pass writes every layer at the same position and only then moves the position on: after a
+/// failure in the middle the cache still describes the state before the pass.
+pub trait KeyValues {
+    /// Positions held.
+    fn len(&self) -> usize;
+
+    /// True before the first forward pass.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes new positions of a layer (`[kv_heads, new, head_dim]`) and returns all of them,
+    /// `[kv_heads, len + new, head_dim]`.
+    ///
+    /// # Errors
+    /// When they do not fit, or the device failed.
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)>;
+
+    /// Moves on after a forward pass over `tokens`.
+    fn commit(&mut self, tokens: &[u32]);
+}
+
+/// Keys and values in one piece that grows by copying: for a request that has no pool.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<Option<LayerCache>>,
@@ -27,25 +48,14 @@ impl KvCache {
     pub(crate) fn new(layers: usize, limit: usize) -> Self {
         Self { layers: (0..layers).map(|_| None).collect(), len: 0, limit }
     }
+}
 
-    /// Positions held.
-    pub fn len(&self) -> usize {
+impl KeyValues for KvCache {
+    fn len(&self) -> usize {
         self.len
     }
 
-    /// True before the first forward pass.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Most positions it may hold.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
-    /// Writes new positions of a layer (`[kv_heads, new, head_dim]`) and returns all of them,
-    /// `[kv_heads, len + new, head_dim]`.
-    pub(crate) fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
         let (heads, new, dim) = keys.dims3()?;
         let needed = self.len + new;
         if needed > self.limit {
@@ -67,9 +77,8 @@ impl KvCache {
         Ok((cache.keys.narrow(1, 0, needed)?, cache.values.narrow(1, 0, needed)?))
     }
 
-    /// Moves on after a forward pass over `new` positions.
-    pub(crate) fn commit(&mut self, new: usize) {
-        self.len += new;
+    fn commit(&mut self, tokens: &[u32]) {
+        self.len += tokens.len();
     }
 }
 

@@ -3,8 +3,8 @@
 //! Purpose: turn a directory of model files into networks that answer. A [`ModelSource`] describes
 //! a model without reading its weights; [`Network`] is the weights, shared and immutable;
 //! [`ChatModel`] and [`EmbeddingModel`] join a network with its text side (tokenizer, template).
-//! Invariants: a request owns its KV cache, so requests never see each other; what is computed in
-//! a batch equals what is computed alone; a malformed file is an error, never a panic.
+//! Invariants: requests see each other's keys and values only where they begin alike and belong
+//! together ([`KvPool`]); what is computed in a batch equals what is computed alone; a malformed file is an error, never a panic.
 //! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`).
 
 mod config;
@@ -16,7 +16,9 @@ mod generation;
 mod gguf;
 mod kv_cache;
 mod linear;
+mod logprobs;
 mod network;
+mod paged;
 mod rope;
 mod safetensors_file;
 mod sampler;
@@ -24,12 +26,13 @@ mod source;
 mod text;
 
 pub use decoder::{Decoder, Segment};
-pub use embedding::{EmbedJob, EmbeddingModel};
+pub use embedding::{EMBED_BATCH_TOKENS, EmbedJob, EmbedPart, EmbeddingModel};
 pub use encoder::Encoder;
 pub use error::InferError;
-pub use generation::{ChatModel, Finish, Generation, Step};
-pub use kv_cache::KvCache;
+pub use generation::{ChatModel, Finish, Generation, PROMPT_CHUNK, Step, Turn};
+pub use kv_cache::{KeyValues, KvCache};
 pub use network::Network;
+pub use paged::{BLOCK_POSITIONS, KvPool, KvSequence, KvUsage};
 pub use sampler::{Sampler, Sampling};
 pub use source::{ModelSource, discover};
 pub use text::{ChatTemplate, ChatText, EmbeddingText, IncrementalText, StopTexts};

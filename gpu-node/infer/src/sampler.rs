@@ -89,7 +89,8 @@ impl Sampler {
 
     /// The most likely tokens that together hold `top_p` of the weight.
     fn nucleus(&self, weights: &[f32]) -> Vec<(u32, f32)> {
-        let all = weights.iter().enumerate().map(|(id, w)| (id as u32, *w));
+        // What has no weight, as what a grammar forbids, must not be picked by the last rounding either.
+        let all = weights.iter().enumerate().map(|(id, w)| (id as u32, *w)).filter(|(_, weight)| *weight > 0.0);
         if self.sampling.top_p >= 1.0 {
             return all.collect();
         }

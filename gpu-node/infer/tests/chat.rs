@@ -5,9 +5,9 @@ mod common;
 
 use std::sync::{Arc, LazyLock};
 
-use common::{chat_model, decoder, request, source};
+use common::{chat_model, decoder, request, source, started, step};
 use proptest::prelude::*;
-use provost_gpu_infer::{ChatModel, ChatText, Finish, IncrementalText, InferError, Segment};
+use provost_gpu_infer::{ChatModel, ChatText, Finish, IncrementalText, InferError, Segment, Turn};
 use provost_types::{ChatMessage, ChatRequest, FinishReason};
 
 static MODEL: LazyLock<ChatModel> = LazyLock::new(|| chat_model(&source("tiny-chat")));
@@ -15,10 +15,10 @@ static TEXT: LazyLock<Arc<ChatText>> = LazyLock::new(|| Arc::new(source("tiny-ch
 
 /// Runs a request to its end: the pieces of text, and how it ended.
 fn run(request: &ChatRequest) -> (Vec<String>, Finish) {
-    let mut generation = MODEL.start(request).unwrap();
+    let mut generation = started(&MODEL, request);
     let mut pieces = Vec::new();
     loop {
-        let step = MODEL.step(&mut [&mut generation]).unwrap().remove(0).unwrap();
+        let step = step(&MODEL, &mut generation);
         if !step.text.is_empty() {
             pieces.push(step.text);
         }
@@ -102,6 +102,58 @@ fn a_stop_text_across_tokens_ends_the_answer_and_is_not_shown() {
 }
 
 #[test]
+fn logprobs_are_the_networks_and_follow_the_text() {
+    let asked = ChatRequest { logprobs: Some(3), ..sampled(5) };
+    let mut generation = started(&MODEL, &asked);
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let finish = loop {
+        let step = step(&MODEL, &mut generation);
+        text.push_str(&step.text);
+        tokens.extend(step.tokens);
+        if let Some(finish) = step.finish {
+            break finish;
+        }
+    };
+    assert_eq!(text, text_of(&sampled(5)), "asking for likelihoods changes nothing");
+    let made = finish.usage.completion - u64::from(finish.reason == FinishReason::Stop);
+    assert_eq!(tokens.len() as u64, made);
+    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.chosen.bytes.clone()).collect();
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+    for token in &tokens {
+        assert_eq!(token.top.len(), 3);
+        assert!(token.top.iter().all(|top| top.logprob <= 0.0 && top.logprob >= token.top[2].logprob));
+        assert!(token.chosen.logprob <= token.top[0].logprob);
+    }
+
+    // The first one, computed from the network's own logits.
+    let decoder = decoder(&source("tiny-chat"));
+    let prompt = TEXT.prompt(&asked.messages).unwrap();
+    let mut cache = decoder.cache(prompt.len());
+    let logits = decoder.forward(&mut [Segment { tokens: &prompt, cache: &mut cache }]).unwrap().remove(0);
+    let best = logits.iter().copied().fold(f32::MIN, f32::max);
+    let norm = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+    assert!((f64::from(tokens[0].top[0].logprob) - (f64::from(best) - norm)).abs() < 1e-4);
+
+    // What a stop text cuts off is not told.
+    let characters: Vec<char> = text.chars().collect();
+    let stop: String = characters[6..9].iter().collect();
+    let stopped = ChatRequest { stop: vec![stop], ..asked };
+    let mut generation = started(&MODEL, &stopped);
+    let (mut shown, mut told) = (String::new(), Vec::new());
+    loop {
+        let step = step(&MODEL, &mut generation);
+        shown.push_str(&step.text);
+        told.extend(step.tokens.into_iter().flat_map(|token| token.chosen.bytes));
+        if step.finish.is_some() {
+            break;
+        }
+    }
+    // At most a token more: one whose bytes spoil those of the token before shows in both.
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.starts_with(&shown) && told.chars().count() <= shown.chars().count() + 1, "{told:?} {shown:?}");
+}
+
+#[test]
 fn the_context_bounds_prompt_and_answer() {
     let context = 4096;
     let overhead = 4;
@@ -120,12 +172,11 @@ fn requests_in_a_batch_answer_as_they_do_alone() {
         ChatRequest { temperature: 0.8, seed: Some(9), ..request("b", 16) },
     ];
     let alone: Vec<String> = requests.iter().map(text_of).collect();
-    let mut running: Vec<_> =
-        requests.iter().map(|request| (MODEL.start(request).unwrap(), String::new(), false)).collect();
+    let mut running: Vec<_> = requests.iter().map(|request| (started(&MODEL, request), String::new(), false)).collect();
     while running.iter().any(|(_, _, done)| !done) {
         let mut batch: Vec<_> = running.iter_mut().filter(|(_, _, done)| !done).collect();
-        let mut generations: Vec<_> = batch.iter_mut().map(|(g, _, _)| g).collect();
-        let steps = MODEL.step(&mut generations).unwrap();
+        let mut turns: Vec<_> = batch.iter_mut().map(|(generation, _, _)| Turn { generation, tokens: 9 }).collect();
+        let steps = MODEL.step(&mut turns).unwrap();
         for ((_, text, done), step) in batch.into_iter().zip(steps) {
             let step = step.unwrap();
             text.push_str(&step.text);
@@ -154,6 +205,7 @@ fn requests_out_of_range_are_refused_with_the_reason() {
     check(|r| r.messages.clear(), "messages");
     check(|r| r.messages[0].role = "wizard".to_owned(), "wizard");
     check(|r| r.stop = vec![String::new()], "stop");
+    check(|r| r.logprobs = Some(21), "top_logprobs");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::quantized::gguf_file::{Value, write};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
-use common::{chat_model, decoder, reference, request, weights, worst_difference};
+use common::{chat_model, decoder, reference, request, started, step, weights, worst_difference};
 use provost_gpu_infer::{ModelSource, Segment};
 
 const HEADS: usize = 4;
@@ -196,10 +196,10 @@ fn a_gguf_file_chats_with_the_tokenizer_in_its_metadata() {
     assert!(text.ends(255) && !text.ends(254));
 
     let model = chat_model(&source);
-    let mut generation = model.start(&request("hi", 5)).unwrap();
+    let mut generation = started(&model, &request("hi", 5));
     let mut steps = 0;
     loop {
-        let step = model.step(&mut [&mut generation]).unwrap().remove(0).unwrap();
+        let step = step(&model, &mut generation);
         steps += 1;
         if step.finish.is_some() {
             break;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use common::{fixtures, worst_difference};
-use provost_gpu_infer::{EmbeddingModel, EmbeddingText, InferError, ModelSource, Network};
+use provost_gpu_infer::{EmbedJob, EmbedPart, EmbeddingModel, EmbeddingText, InferError, ModelSource, Network};
 use provost_types::{EmbedResponse, ModelKind};
 
 const SENTENCES: [&str; 3] =
@@ -43,10 +43,14 @@ fn minilm() -> Option<(EmbeddingModel, Arc<EmbeddingText>)> {
 fn embed(model: &EmbeddingModel, inputs: &[String]) -> EmbedResponse {
     let mut job = model.start(inputs).unwrap();
     loop {
-        if let Some(response) = model.step(&mut job).unwrap() {
+        if let Some(response) = step(model, &mut job, 3) {
             return response;
         }
     }
+}
+
+fn step(model: &EmbeddingModel, job: &mut EmbedJob, texts: usize) -> Option<EmbedResponse> {
+    model.step(&mut [EmbedPart { job, texts }]).unwrap().remove(0).unwrap()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -100,14 +104,32 @@ fn many_texts_take_several_steps_and_keep_their_order() {
     let mut job = model.start(&inputs).unwrap();
     let mut steps = 1;
     let response = loop {
-        if let Some(response) = model.step(&mut job).unwrap() {
+        if let Some(response) = step(&model, &mut job, 5) {
             break response;
         }
         steps += 1;
     };
-    assert!(steps > 1, "more tokens than one batch takes");
+    assert_eq!(steps, 3, "five, five, two");
     let fifth = embed(&model, &inputs[5..6]).vectors;
     assert!(worst_difference(&response.vectors[5..6], &fifth) < 1e-5);
+}
+
+#[test]
+fn jobs_in_one_batch_answer_as_each_alone() {
+    let Some((model, _)) = minilm() else { return };
+    let texts = |from: usize, count: usize| -> Vec<String> {
+        (from..from + count).map(|i| format!("{} {i}", SENTENCES[i % 3])).collect()
+    };
+    let (first, second) = (texts(0, 5), texts(5, 2));
+    let (mut one, mut two) = (model.start(&first).unwrap(), model.start(&second).unwrap());
+    let mut parts = [EmbedPart { job: &mut one, texts: 3 }, EmbedPart { job: &mut two, texts: 9 }];
+    let mut outcomes = model.step(&mut parts).unwrap();
+    let second_answer = outcomes.remove(1).unwrap().unwrap();
+    assert!(outcomes.remove(0).unwrap().is_none(), "two are left");
+    let first_answer = step(&model, &mut one, 2).unwrap();
+    for (answer, inputs) in [(first_answer, first), (second_answer, second)] {
+        assert!(worst_difference(&answer.vectors, &embed(&model, &inputs).vectors) < 1e-5);
+    }
 }
 
 #[test]

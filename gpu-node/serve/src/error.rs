@@ -1,11 +1,13 @@
 //! Failures of the service, and the one table from causes to what callers see.
 
+use std::time::Duration;
+
 use provost_gpu_infer::InferError;
 use provost_gpu_vram::Refusal;
 use provost_types::{InferenceError, InferenceErrorKind, ModelKind};
 
-/// When a caller that met a full queue should try again.
-const RETRY_AFTER_MS: u64 = 1_000;
+/// When a caller should try again whose request got no memory, or whose node is stopping.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +49,10 @@ pub(crate) fn wrong_kind(model: &str, kind: ModelKind) -> InferenceError {
     )
 }
 
-pub(crate) fn queue_full() -> InferenceError {
-    busy("PV-INFERENCE-BUSY: too many requests are waiting; try again later".to_owned())
+pub(crate) fn queue_full(wait: Duration) -> InferenceError {
+    let seconds = wait.as_secs_f64().ceil();
+    let message = format!("PV-INFERENCE-BUSY: too many requests are waiting; try again in {seconds} seconds");
+    busy_for(message, wait)
 }
 
 pub(crate) fn waited_too_long() -> InferenceError {
@@ -69,12 +73,13 @@ pub(crate) fn too_large(model: &str, refusal: &Refusal) -> InferenceError {
     )
 }
 
-pub(crate) fn failed(cause: &str) -> InferenceError {
-    of_infer(InferError::Failed(cause.to_owned()))
+fn busy(message: String) -> InferenceError {
+    busy_for(message, RETRY_AFTER)
 }
 
-fn busy(message: String) -> InferenceError {
-    InferenceError { kind: InferenceErrorKind::Busy, message, retry_after_ms: Some(RETRY_AFTER_MS) }
+fn busy_for(message: String, wait: Duration) -> InferenceError {
+    let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    InferenceError { kind: InferenceErrorKind::Busy, message, retry_after_ms: Some(ms) }
 }
 
 fn plain(kind: InferenceErrorKind, message: String) -> InferenceError {

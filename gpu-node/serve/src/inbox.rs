@@ -1,18 +1,17 @@
 //! What reaches the scheduler thread: requests, loaded models, the word to stop.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::job::{Job, Place, Work};
+use crate::job::{Job, Work};
 use crate::loader::Loaded;
+use crate::places::Places;
 
 /// Callers and the loader put in, the scheduler takes out.
 pub(crate) struct Inbox {
     mail: Mutex<Mail>,
     arrived: Condvar,
-    places: Arc<AtomicUsize>,
-    bound: usize,
+    places: Arc<Places>,
 }
 
 #[derive(Default)]
@@ -32,12 +31,7 @@ pub(crate) struct Delivery {
 impl Inbox {
     /// An inbox for at most `bound` requests that have not begun.
     pub(crate) fn new(bound: usize) -> Self {
-        Self {
-            mail: Mutex::new(Mail::default()),
-            arrived: Condvar::new(),
-            places: Arc::new(AtomicUsize::new(0)),
-            bound,
-        }
+        Self { mail: Mutex::new(Mail::default()), arrived: Condvar::new(), places: Places::new(bound) }
     }
 
     /// Puts a request in; gives it back when the queue is full or the node is stopping.
@@ -46,9 +40,7 @@ impl Inbox {
         if mail.stopping {
             return Err(Refused::Stopping);
         }
-        let Some(place) = Place::take(&self.places, self.bound) else {
-            return Err(Refused::Full);
-        };
+        let place = self.places.take(work.tenant()).map_err(|wait| Refused::Full { wait })?;
         mail.jobs.push(Job { work, arrived: Instant::now(), blocked_at: None, _place: place });
         self.arrived.notify_one();
         Ok(())
@@ -84,6 +76,9 @@ impl Inbox {
 /// Why a request was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    Full,
+    /// The queue is full; `wait` before the next try.
+    Full {
+        wait: Duration,
+    },
     Stopping,
 }

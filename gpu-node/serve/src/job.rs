@@ -1,11 +1,11 @@
 //! Requests on their way through the node.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use provost_types::{ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, InferenceError, ModelKind};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::places::Place;
 
 /// The events of one answer.
 pub(crate) type Events = mpsc::Receiver<Result<ChatEvent, InferenceError>>;
@@ -34,6 +34,13 @@ impl Work {
         }
     }
 
+    pub(crate) fn tenant(&self) -> &str {
+        match self {
+            Self::Embed { request, .. } => &request.tenant,
+            Self::Chat { request, .. } => &request.tenant,
+        }
+    }
+
     pub(crate) fn kind(&self) -> ModelKind {
         match self {
             Self::Embed { .. } => ModelKind::Embedding,
@@ -55,24 +62,5 @@ impl Work {
             Self::Embed { reply, .. } => drop(reply.send(Err(error))),
             Self::Chat { reply, .. } => drop(reply.send(Err(error))),
         }
-    }
-}
-
-/// A place in the bounded queue.
-pub(crate) struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    /// Takes a place if fewer than `bound` are taken.
-    pub(crate) fn take(taken: &Arc<AtomicUsize>, bound: usize) -> Option<Self> {
-        taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < bound).then_some(count + 1))
-            .ok()
-            .map(|_| Self(Arc::clone(taken)))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

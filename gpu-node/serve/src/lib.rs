@@ -8,13 +8,19 @@
 //! Left out: what a model computes (`provost-gpu-infer`), who may live in memory
 //! (`provost-gpu-vram`), and who may ask (the data plane).
 
+mod arenas;
 mod catalogue;
+mod chats;
 mod config;
+mod contain;
+mod embeds;
 mod error;
+mod fair;
 mod inbox;
 mod job;
 mod loader;
 mod node;
+mod places;
 mod residency;
 mod scheduler;
 mod usage;
@@ -22,4 +28,5 @@ mod usage;
 pub use config::GpuConfig;
 pub use error::StartError;
 pub use node::GpuNode;
+pub use provost_gpu_infer::KvUsage;
 pub use provost_gpu_vram::Usage;

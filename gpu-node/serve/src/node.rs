@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::Stream;
+use provost_gpu_infer::KvUsage;
 use provost_gpu_vram::Usage;
 use provost_types::{
     BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, Inference, InferenceError, ModelInfo,
 };
 use tokio::sync::oneshot;
 
+use crate::arenas::Arenas;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
 use crate::error::{self, StartError};
@@ -48,6 +50,7 @@ impl GpuNode {
             Arc::clone(&inbox),
             Arc::clone(&catalogue),
             residency,
+            Arenas::new(config.kv_cache_bytes),
             config.active_chats.max(1),
             Arc::clone(&usage),
         );
@@ -58,12 +61,17 @@ impl GpuNode {
 
     /// Bytes in use, as of the scheduler's last turn.
     pub fn usage(&self) -> Usage {
-        self.usage.get()
+        self.usage.get().0
+    }
+
+    /// Bytes of KV caches, as of the scheduler's last turn; they are part of what is reserved.
+    pub fn kv_usage(&self) -> KvUsage {
+        self.usage.get().1
     }
 
     fn submit(&self, work: Work) -> Result<(), InferenceError> {
         self.inbox.submit(work).map_err(|refused| match refused {
-            Refused::Full => error::queue_full(),
+            Refused::Full { wait } => error::queue_full(wait),
             Refused::Stopping => error::stopping(),
         })
     }

@@ -1,22 +1,26 @@
 //! The thread that owns the device: admits requests and advances them in turns.
 //!
-//! A turn advances every answer by one token (the prompts of new ones by one chunk, one prompt a
-//! turn) and one embedding job by one batch. So no request waits for the end of another, and
-//! answers of one model are computed as one batch. The thread never blocks on a caller: the
-//! channel of an answer has room for all of its events.
+//! A turn is one pass over each model that has answers under way, and one over an embedding model.
+//! A pass takes the next token of every running answer and pieces of the prompts of new ones; who
+//! gets how much of it is [`FairShare`]'s. Requests join and leave between passes, so none waits for
+//! the end of another. The thread never blocks on a caller: the channel of an answer has room for
+//! all of its events.
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provost_gpu_infer::{ChatModel, EmbedJob, EmbeddingModel, Finish, Generation, InferError, Step};
+use provost_gpu_infer::{ChatModel, EmbedJob, EmbeddingModel, Generation, InferError};
 use provost_gpu_vram::{Lease, Refusal, WeightsKey};
-use provost_types::{ChatEvent, EmbedResponse, InferenceError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::catalogue::Catalogue;
+use crate::arenas::{Arenas, NoPlace};
+use crate::catalogue::{Catalogue, Entry};
+use crate::chats::{ActiveChat, Chats};
+use crate::contain::contained;
+use crate::embeds::{ActiveEmbed, Embeds};
 use crate::error;
+use crate::fair::FairShare;
 use crate::inbox::{Delivery, Inbox};
 use crate::job::{Job, Work};
 use crate::residency::{Model, Readiness, Residency, Resident};
@@ -37,27 +41,14 @@ pub(crate) struct Scheduler {
     inbox: Arc<Inbox>,
     catalogue: Arc<Catalogue>,
     residency: Residency,
-    waiting: VecDeque<Job>,
-    chats: VecDeque<ActiveChat>,
-    embeds: VecDeque<ActiveEmbed>,
+    arenas: Arenas,
+    /// In order of arrival.
+    waiting: Vec<Job>,
+    chats: Chats,
+    embeds: Embeds,
+    fair: FairShare,
     active_chats: usize,
     usage: Arc<UsageGauge>,
-}
-
-struct ActiveChat {
-    key: WeightsKey,
-    model: ChatModel,
-    generation: Generation,
-    events: mpsc::Sender<Result<ChatEvent, InferenceError>>,
-    leases: [Lease; 2],
-    ended: bool,
-}
-
-struct ActiveEmbed {
-    model: EmbeddingModel,
-    job: EmbedJob,
-    reply: oneshot::Sender<Result<EmbedResponse, InferenceError>>,
-    leases: [Lease; 2],
 }
 
 /// What became of a request that was considered.
@@ -75,6 +66,7 @@ impl Scheduler {
         inbox: Arc<Inbox>,
         catalogue: Arc<Catalogue>,
         residency: Residency,
+        arenas: Arenas,
         active_chats: usize,
         usage: Arc<UsageGauge>,
     ) -> Self {
@@ -82,9 +74,11 @@ impl Scheduler {
             inbox,
             catalogue,
             residency,
-            waiting: VecDeque::new(),
-            chats: VecDeque::new(),
-            embeds: VecDeque::new(),
+            arenas,
+            waiting: Vec::new(),
+            chats: Chats::default(),
+            embeds: Embeds::default(),
+            fair: FairShare::default(),
             active_chats,
             usage,
         }
@@ -106,45 +100,91 @@ impl Scheduler {
             if let Some(loaded) = loaded {
                 self.residency.take_in(loaded);
             }
+            // First what was cancelled: its memory is for those who wait.
+            self.retire();
             self.admit();
-            self.usage.set(self.residency.usage());
+            self.note_usage();
             pool.install(|| {
-                self.advance_embed();
-                self.advance_chats();
+                self.embeds.advance(&mut self.fair);
+                self.chats.advance(&mut self.fair);
             });
-            self.usage.set(self.residency.usage());
+            self.retire();
         }
+    }
+
+    /// Gives back what ended requests held, then tells their callers: whoever hears of an end may
+    /// look at the books.
+    fn retire(&mut self) {
+        let chats = self.chats.take_ended();
+        let embeds = self.embeds.take_ended();
+        let mut ends: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(chats.len() + embeds.len());
+        for chat in chats {
+            let ActiveChat { generation, leases, events, last, .. } = chat;
+            drop(generation);
+            leases.into_iter().for_each(|lease| self.residency.release(lease));
+            ends.extend(last.map(|last| Box::new(move || drop(events.try_send(last))) as Box<dyn FnOnce()>));
+        }
+        for embed in embeds {
+            let ActiveEmbed { reply, leases, outcome, .. } = embed;
+            leases.into_iter().for_each(|lease| self.residency.release(lease));
+            ends.extend(outcome.map(|outcome| Box::new(move || drop(reply.send(outcome))) as Box<dyn FnOnce()>));
+        }
+        let waiting = self.waiting.iter().map(|job| job.work.tenant());
+        let present: HashSet<&str> = self.chats.tenants().chain(self.embeds.tenants()).chain(waiting).collect();
+        self.fair.keep(&present);
+        self.note_usage();
+        ends.into_iter().for_each(|end| end());
+    }
+
+    fn note_usage(&self) {
+        self.usage.set(self.residency.usage(), self.arenas.usage());
     }
 
     fn refuse_all(&mut self) {
         for job in self.waiting.drain(..) {
             job.work.refuse(error::stopping());
         }
-        for chat in self.chats.drain(..) {
-            drop(chat.events.try_send(Err(error::stopping())));
-        }
-        for embed in self.embeds.drain(..) {
-            drop(embed.reply.send(Err(error::stopping())));
-        }
+        self.chats.stop();
+        self.embeds.stop();
     }
 
-    /// Begins what can begin, first come first served.
+    /// Begins what can begin: of the tenant that used least, and of one tenant first come first
+    /// served.
     fn admit(&mut self) {
         let mut held_back = false;
-        for job in std::mem::take(&mut self.waiting) {
+        for job in self.in_order() {
             if held_back && !job.work.is_cancelled() {
-                self.waiting.push_back(job);
+                self.waiting.push(job);
                 continue;
             }
             match self.consider(job) {
                 Considered::Gone => {}
-                Considered::Waits(job) => self.waiting.push_back(job),
+                Considered::Waits(job) => self.waiting.push(job),
                 Considered::WaitsForMemory(job) => {
-                    held_back = job.arrived.elapsed() > FAIRNESS_PATIENCE;
-                    self.waiting.push_back(job);
+                    held_back = is_overdue(&job);
+                    self.waiting.push(job);
                 }
             }
         }
+        self.waiting.sort_by_key(|job| job.arrived);
+    }
+
+    /// Takes the waiting requests in the order in which they may begin.
+    fn in_order(&mut self) -> Vec<Job> {
+        let mut begun: HashMap<String, usize> = HashMap::new();
+        for tenant in self.chats.tenants().chain(self.embeds.tenants()) {
+            *begun.entry(tenant.to_owned()).or_default() += 1;
+        }
+        let mut ranked: Vec<((bool, u64), Job)> = Vec::with_capacity(self.waiting.len());
+        for job in self.waiting.drain(..) {
+            self.fair.enter(job.work.tenant());
+            let ahead = begun.entry(job.work.tenant().to_owned()).or_default();
+            let rank = self.fair.rank(job.work.tenant(), *ahead);
+            *ahead += 1;
+            ranked.push(((!is_overdue(&job), rank), job));
+        }
+        ranked.sort_by_key(|(rank, job)| (*rank, job.arrived));
+        ranked.into_iter().map(|(_, job)| job).collect()
     }
 
     fn consider(&mut self, mut job: Job) -> Considered {
@@ -177,7 +217,7 @@ impl Scheduler {
         if full {
             return Considered::Waits(job);
         }
-        match self.residency.request(&entry) {
+        match self.ready(&entry) {
             Readiness::Ready(resident) => self.begin(job, resident),
             Readiness::Pending => Considered::Waits(job),
             Readiness::NoRoom => {
@@ -195,217 +235,165 @@ impl Scheduler {
         }
     }
 
-    fn begin(&mut self, mut job: Job, resident: Resident) -> Considered {
+    /// Asks for a model; what unused KV caches hold is given back before anyone waits for memory.
+    fn ready(&mut self, entry: &Arc<Entry>) -> Readiness {
+        loop {
+            match self.residency.request(entry) {
+                Readiness::NoRoom if self.arenas.drop_one(&mut self.residency) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    fn begin(&mut self, job: Job, resident: Resident) -> Considered {
         let Resident { key, model, lease } = resident;
-        match (&job.work, model) {
+        let unbegun = match (&job.work, model) {
             (Work::Chat { request, .. }, Model::Chat(model)) => {
                 let started = contained(|| model.start(request));
-                match self.fund(started, lease, |g| model.memory_bytes(g)) {
-                    Funded::Yes(generation, leases) => self.begin_chat(job, key, model, generation, leases),
-                    Funded::Later => {
-                        job.blocked_at = Some(self.residency.epoch());
-                        return Considered::WaitsForMemory(job);
-                    }
-                    Funded::Never(Unfunded::Invalid(cause)) => {
-                        job.work.refuse(error::of_infer(cause));
-                    }
-                    Funded::Never(Unfunded::TooLarge(refusal)) => {
-                        let refusal = error::too_large(job.work.model(), &refusal);
-                        job.work.refuse(refusal);
-                    }
+                match self.fund_chat(key, &model, started, lease) {
+                    Ok((generation, leases)) => return self.begin_chat(job, key, model, generation, leases),
+                    Err(unbegun) => unbegun,
                 }
             }
             (Work::Embed { request, .. }, Model::Embedding(model)) => {
                 let started = contained(|| model.start(&request.inputs));
                 match self.fund(started, lease, |e| model.memory_bytes(e)) {
-                    Funded::Yes(embed, leases) => self.begin_embed(job, model, embed, leases),
-                    Funded::Later => {
-                        job.blocked_at = Some(self.residency.epoch());
-                        return Considered::WaitsForMemory(job);
-                    }
-                    Funded::Never(Unfunded::Invalid(cause)) => {
-                        job.work.refuse(error::of_infer(cause));
-                    }
-                    Funded::Never(Unfunded::TooLarge(refusal)) => {
-                        let refusal = error::too_large(job.work.model(), &refusal);
-                        job.work.refuse(refusal);
-                    }
+                    Ok((embed, leases)) => return self.begin_embed(job, key, model, embed, leases),
+                    Err(unbegun) => unbegun,
                 }
             }
             // The kind was checked against the same catalogue entry; this keeps the match total.
             (_, _) => {
                 self.residency.release(lease);
-                job.work.refuse(error::failed("the model changed its kind"));
+                Unbegun::Never(InferError::Failed("the model changed its kind".to_owned()))
+            }
+        };
+        self.put_off(job, unbegun)
+    }
+
+    /// What becomes of a request that could not begin.
+    fn put_off(&mut self, mut job: Job, unbegun: Unbegun) -> Considered {
+        // With nothing running or loading, nothing will be given back: no use in waiting.
+        let may_pass = !self.chats.is_empty() || !self.embeds.is_empty() || self.residency.is_loading();
+        match unbegun {
+            Unbegun::Never(cause) => job.work.refuse(error::of_infer(cause)),
+            Unbegun::Memory(refusal) if !(refusal.is_temporary() && may_pass) => {
+                let refusal = error::too_large(job.work.model(), &refusal);
+                job.work.refuse(refusal);
+            }
+            Unbegun::Memory(_) | Unbegun::Full => {
+                job.blocked_at = Some(self.residency.epoch());
+                return Considered::WaitsForMemory(job);
             }
         }
         Considered::Gone
     }
 
     /// Books the bytes of a request that has been checked.
-    fn fund<T>(&mut self, started: Result<T, InferError>, weights: Lease, bytes: impl FnOnce(&T) -> u64) -> Funded<T> {
-        let started = match started {
-            Ok(started) => started,
-            Err(cause) => {
-                self.residency.release_unused(weights);
-                return Funded::Never(Unfunded::Invalid(cause));
-            }
-        };
-        match self.residency.reserve(bytes(&started)) {
-            Ok(budget) => Funded::Yes(started, [weights, budget]),
-            Err(refusal) => {
-                self.residency.release_unused(weights);
-                // With nothing running or loading, nothing will be given back: no use in waiting.
-                let others = !self.chats.is_empty() || !self.embeds.is_empty();
-                let may_pass = others || self.residency.is_loading();
-                match refusal.is_temporary() && may_pass {
-                    true => Funded::Later,
-                    false => Funded::Never(Unfunded::TooLarge(refusal)),
-                }
-            }
-        }
-    }
-
-    fn begin_chat(&mut self, job: Job, key: WeightsKey, model: ChatModel, generation: Generation, leases: [Lease; 2]) {
-        let Work::Chat { reply, .. } = job.work else {
-            return;
-        };
-        // One event a token, the end, and a failure: sending never has to wait.
-        let room = usize::try_from(generation.limit()).unwrap_or(usize::MAX).saturating_add(2);
-        let (events, received) = mpsc::channel(room.min(mpsc_limit()));
-        if reply.send(Ok(received)).is_err() {
-            leases.into_iter().for_each(|lease| self.residency.release(lease));
-            return;
-        }
-        self.chats.push_back(ActiveChat { key, model, generation, events, leases, ended: false });
-    }
-
-    fn begin_embed(&mut self, job: Job, model: EmbeddingModel, embed: EmbedJob, leases: [Lease; 2]) {
-        let Work::Embed { reply, .. } = job.work else {
-            return;
-        };
-        self.embeds.push_back(ActiveEmbed { model, job: embed, reply, leases });
-    }
-
-    /// One batch of the embedding job whose turn it is.
-    fn advance_embed(&mut self) {
-        let Some(mut active) = self.embeds.pop_front() else {
-            return;
-        };
-        let outcome = match active.reply.is_closed() {
-            true => None,
-            false => match contained(|| active.model.step(&mut active.job)) {
-                Ok(None) => {
-                    self.embeds.push_back(active);
-                    return;
-                }
-                Ok(Some(response)) => Some(Ok(response)),
-                Err(cause) => Some(Err(error::of_infer(cause))),
+    fn fund<T>(
+        &mut self,
+        started: Result<T, InferError>,
+        weights: Lease,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Result<(T, [Lease; 2]), Unbegun> {
+        let unbegun = match started {
+            Ok(started) => match self.reserve(bytes(&started)) {
+                Ok(budget) => return Ok((started, [weights, budget])),
+                Err(refusal) => Unbegun::Memory(refusal),
             },
+            Err(cause) => Unbegun::Never(cause),
         };
-        // The books first: whoever gets the answer may look at them.
-        active.leases.into_iter().for_each(|lease| self.residency.release(lease));
-        self.usage.set(self.residency.usage());
-        if let Some(outcome) = outcome {
-            drop(active.reply.send(outcome));
-        }
+        self.residency.release_unused(weights);
+        Err(unbegun)
     }
 
-    /// One token for every answer, model by model.
-    fn advance_chats(&mut self) {
-        let mut keys: Vec<WeightsKey> = self.chats.iter().map(|chat| chat.key).collect();
-        keys.sort();
-        keys.dedup();
-        for key in keys {
-            self.advance_model(key);
-        }
-        for chat in std::mem::take(&mut self.chats) {
-            if chat.ended {
-                chat.leases.into_iter().for_each(|lease| self.residency.release(lease));
-            } else {
-                self.chats.push_back(chat);
-            }
-        }
-        // Whoever was first is last next time: prompts are read in turns.
-        self.chats.rotate_left(usize::from(self.chats.len() > 1));
-    }
-
-    fn advance_model(&mut self, key: WeightsKey) {
-        let mut reading = 0;
-        let mut batch: Vec<&mut ActiveChat> = Vec::new();
-        for chat in self.chats.iter_mut().filter(|chat| chat.key == key) {
-            if chat.events.is_closed() {
-                chat.ended = true;
-                continue;
-            }
-            if chat.generation.is_reading() {
-                reading += 1;
-                if reading > 1 {
-                    continue;
-                }
-            }
-            batch.push(chat);
-        }
-        let Some(model) = batch.first().map(|chat| chat.model.clone()) else {
-            return;
+    /// Books the bytes of an answer and gives it its place in the KV cache of its model.
+    fn fund_chat(
+        &mut self,
+        key: WeightsKey,
+        model: &ChatModel,
+        started: Result<Generation, InferError>,
+        weights: Lease,
+    ) -> Result<(Generation, [Lease; 2]), Unbegun> {
+        let (mut generation, leases) = self.fund(started, weights, |g| model.scratch_bytes(g))?;
+        let unbegun = match self.arenas.seat(&mut self.residency, key, model, &mut generation) {
+            Ok(()) => return Ok((generation, leases)),
+            Err(NoPlace::Full) => Unbegun::Full,
+            Err(NoPlace::Memory(refusal)) => Unbegun::Memory(refusal),
+            Err(NoPlace::Failed(cause)) => Unbegun::Never(cause),
         };
-        let mut generations: Vec<&mut Generation> = batch.iter_mut().map(|chat| &mut chat.generation).collect();
-        match contained(|| model.step(&mut generations)) {
-            Ok(steps) => {
-                for (chat, step) in batch.into_iter().zip(steps) {
-                    chat.tell(step);
-                }
-            }
-            Err(cause) => {
-                for chat in batch {
-                    chat.tell(Err(cause.clone()));
-                }
+        leases.into_iter().for_each(|lease| self.residency.release_unused(lease));
+        Err(unbegun)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Result<Lease, Refusal> {
+        loop {
+            match self.residency.reserve(bytes) {
+                Err(refusal) if refusal.is_temporary() && self.arenas.drop_one(&mut self.residency) => {}
+                answer => return answer,
             }
         }
     }
-}
 
-impl ActiveChat {
-    /// Passes a step on. A caller that has left ends the answer.
-    fn tell(&mut self, step: Result<Step, InferError>) {
-        let Step { text, finish } = match step {
-            Ok(step) => step,
-            Err(cause) => {
-                self.ended = true;
-                drop(self.events.try_send(Err(error::of_infer(cause))));
-                return;
-            }
-        };
-        let mut heard = true;
-        if !text.is_empty() {
-            heard = self.events.try_send(Ok(ChatEvent::Delta(text))).is_ok();
+    fn begin_chat(
+        &mut self,
+        job: Job,
+        key: WeightsKey,
+        model: ChatModel,
+        generation: Generation,
+        leases: [Lease; 2],
+    ) -> Considered {
+        let tenant = job.work.tenant().to_owned();
+        if let Work::Chat { reply, .. } = job.work {
+            // For each token its text and its likelihood, the end, and a failure: sending never waits.
+            let room = usize::try_from(generation.limit()).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(2);
+            let (events, received) = mpsc::channel(room.min(mpsc_limit()));
+            // A caller that has left is noticed when the turn begins.
+            drop(reply.send(Ok(received)));
+            self.chats.push(ActiveChat {
+                tenant,
+                key,
+                model,
+                generation,
+                events,
+                leases,
+                granted: 0,
+                ended: false,
+                last: None,
+            });
         }
-        if let Some(Finish { reason, usage }) = finish {
-            drop(self.events.try_send(Ok(ChatEvent::End { reason, usage })));
-            heard = false;
+        Considered::Gone
+    }
+
+    fn begin_embed(
+        &mut self,
+        job: Job,
+        key: WeightsKey,
+        model: EmbeddingModel,
+        embed: EmbedJob,
+        leases: [Lease; 2],
+    ) -> Considered {
+        let tenant = job.work.tenant().to_owned();
+        if let Work::Embed { reply, .. } = job.work {
+            let active = ActiveEmbed { tenant, key, model, job: embed, reply, leases, granted: 0, outcome: None };
+            self.embeds.push(active);
         }
-        self.ended = !heard;
+        Considered::Gone
     }
 }
 
-/// Whether a request got its bytes.
-enum Funded<T> {
-    Yes(T, [Lease; 2]),
-    Later,
-    Never(Unfunded),
+/// Why a request that was ready could not begin.
+enum Unbegun {
+    /// It cannot be served.
+    Never(InferError),
+    /// Memory was refused.
+    Memory(Refusal),
+    /// Other answers of its model hold the blocks.
+    Full,
 }
 
-enum Unfunded {
-    Invalid(InferError),
-    TooLarge(Refusal),
-}
-
-/// A panic while computing fails the request, not the node. The tensors of a request belong to
-/// it alone and weights are immutable, so nothing half-written survives.
-fn contained<T>(work: impl FnOnce() -> Result<T, InferError>) -> Result<T, InferError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        tracing::error!("a computation panicked");
-        Err(InferError::Failed("the computation failed".to_owned()))
-    })
+fn is_overdue(job: &Job) -> bool {
+    job.blocked_at.is_some() && job.arrived.elapsed() > FAIRNESS_PATIENCE
 }
 
 /// Largest capacity that the channel accepts.

@@ -55,6 +55,7 @@ async fn a_chat_streams_and_ends_with_its_usage() {
                 assert!(!text.is_empty());
                 deltas += 1;
             }
+            ChatEvent::Tokens(_) => panic!("nobody asked for them"),
             ChatEvent::End { reason, usage } => end = Some((reason, usage)),
         }
     }
@@ -62,7 +63,7 @@ async fn a_chat_streams_and_ends_with_its_usage() {
     assert!(deltas > 3);
     assert!(usage.prompt > 0 && usage.completion > 3 && usage.completion <= 40);
     assert!(reason == FinishReason::Stop || usage.completion == 40);
-    until("the cache is given back", || node.usage().reserved == 0).await;
+    until("the cache is given back", || node.kv_usage().held == 0).await;
     assert!(node.usage().weights > 400_000);
 }
 
@@ -79,7 +80,7 @@ async fn many_at_once_answer_as_each_alone() {
     let together = futures::future::join_all(requests.into_iter().map(|r| collect(&node, r))).await;
     let together: Vec<String> = together.into_iter().map(|answer| answer.unwrap().0).collect();
     assert_eq!(together, alone);
-    until("all caches are given back", || node.usage().reserved == 0).await;
+    until("all caches are given back", || node.kv_usage().held == 0).await;
 }
 
 #[tokio::test]
@@ -95,7 +96,7 @@ async fn a_long_chat_does_not_hold_up_embeddings_or_other_chats() {
     assert!((length - 1.0).abs() < 1e-4);
     collect(&node, chat("tiny-chat", "short", 5)).await.unwrap();
     // The long one is still at it: its cache is still booked.
-    assert!(node.usage().reserved > 0);
+    assert!(node.kv_usage().held > 0);
     long.next().await.unwrap().unwrap();
 }
 
@@ -105,17 +106,17 @@ async fn dropping_a_stream_or_a_future_cancels_the_work() {
     let node = start(&models);
     let mut stream = node.chat(endless("tiny-chat")).await.unwrap();
     stream.next().await.unwrap().unwrap();
-    assert!(node.usage().reserved > 0);
+    assert!(node.kv_usage().held > 0);
     let began = Instant::now();
     drop(stream);
-    until("the cache is given back", || node.usage().reserved == 0).await;
+    until("the cache is given back", || node.kv_usage().held == 0).await;
     assert!(began.elapsed() < Duration::from_secs(20));
 
     let texts: Vec<String> = (0..2000).map(|i| format!("{i} {}", "text ".repeat(50))).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let future = node.embed(embed("tiny-bert", &texts));
     assert!(tokio::time::timeout(Duration::from_millis(200), future).await.is_err());
-    until("the job is given up", || node.usage().reserved == 0).await;
+    until("the job is given up", || node.usage().reserved == node.kv_usage().capacity).await;
     collect(&node, chat("tiny-chat", "still here", 3)).await.unwrap();
 }
 
@@ -177,6 +178,7 @@ async fn two_models_take_turns_in_memory_for_one() {
     let node = start_with(&models, |config| config.capacity_bytes = capacity);
     for round in 0..3 {
         for name in ["tiny-chat", "tiny-qwen3"] {
+            // Among others what the KV cache of the other one holds has to go.
             collect(&node, sampled(name, round, 6)).await.unwrap();
             let usage = node.usage();
             assert!(usage.weights + usage.reserved <= capacity, "{usage:?}");
@@ -203,6 +205,103 @@ async fn what_can_never_fit_is_refused_with_the_numbers() {
     let error = collect(&node, chat("tiny-chat", "hi", 4000)).await.unwrap_err();
     assert!(error.message.starts_with("PV-GPU-MEMORY"), "{error}");
     collect(&node, chat("tiny-chat", "hi", 10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_conversation_that_goes_on_is_not_read_again() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    let question = "a question with a long and winding beginning, ".repeat(20);
+    let first = collect(&node, chat("tiny-chat", &question, 8)).await.unwrap();
+    let kept = node.kv_usage();
+    assert_eq!(kept.held, 0, "whoever hears of the end finds the blocks free");
+    assert!(kept.idle > 0);
+    let again = collect(&node, chat("tiny-chat", &question, 8)).await.unwrap();
+    assert_eq!(first, again);
+    assert!(node.kv_usage().idle < kept.idle * 3 / 2, "it used the blocks that it found: {:?}", node.kv_usage());
+    let stranger = ChatRequest { tenant: "other".to_owned(), ..chat("tiny-chat", &question, 8) };
+    assert_eq!(collect(&node, stranger).await.unwrap(), first);
+    assert!(node.kv_usage().idle > kept.idle * 3 / 2, "another tenant shares nothing: {:?}", node.kv_usage());
+}
+
+#[tokio::test]
+async fn many_streams_and_cancellations_leak_nothing() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    let node = &node;
+    let requests = (0..64u64).map(|seed| async move {
+        let asked = ChatRequest { tenant: format!("t{}", seed % 5), ..sampled("tiny-chat", seed, 30) };
+        let mut stream = node.chat(asked).await.unwrap();
+        let mut events = 0;
+        while let Some(event) = stream.next().await {
+            event.unwrap();
+            events += 1;
+            if seed % 3 == 0 && events == 1 + seed % 7 {
+                break;
+            }
+        }
+        events
+    });
+    let events = futures::future::join_all(requests).await;
+    assert!(events.iter().all(|events| *events > 0));
+    until("all blocks are free", || node.kv_usage().held == 0).await;
+    assert_eq!(node.usage().reserved, node.kv_usage().capacity, "only the empty cache is booked");
+}
+
+#[tokio::test]
+async fn a_seed_says_the_same_whatever_runs_beside_it() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    let alone = collect(&node, sampled("tiny-chat", 3, 40)).await.unwrap();
+    let mut others = Vec::new();
+    for seed in 0..8 {
+        others.push(node.chat(sampled("tiny-chat", 100 + seed, 400)).await.unwrap());
+    }
+    assert_eq!(collect(&node, sampled("tiny-chat", 3, 40)).await.unwrap(), alone);
+}
+
+#[tokio::test]
+async fn likelihoods_come_with_their_text() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    let asked = ChatRequest { logprobs: Some(2), ..sampled("tiny-chat", 3, 20) };
+    let mut stream = node.chat(asked).await.unwrap();
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    while let Some(event) = stream.next().await {
+        match event.unwrap() {
+            ChatEvent::Delta(delta) => text.push_str(&delta),
+            ChatEvent::Tokens(more) => tokens.extend(more),
+            ChatEvent::End { .. } => {}
+        }
+    }
+    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.chosen.bytes.clone()).collect();
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+    assert!(tokens.iter().all(|token| token.top.len() == 2 && token.chosen.logprob <= 0.0));
+}
+
+/// One tenant floods a node that runs one answer at a time; another one asks last.
+#[tokio::test]
+async fn a_tenant_that_asks_much_does_not_hold_up_another() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start_with(&models, |config| config.active_chats = 1);
+    let ended = std::sync::Mutex::new(Vec::new());
+    let ask = |tenant: &'static str, tokens: u32| {
+        let (node, ended) = (&node, &ended);
+        async move {
+            let asked = ChatRequest { tenant: tenant.to_owned(), ..chat("tiny-chat", "hello", tokens) };
+            collect(node, asked).await.unwrap();
+            ended.lock().unwrap().push(tenant);
+        }
+    };
+    let flood = futures::future::join_all((0..16).map(|_| ask("flood", 300)));
+    let late = async {
+        until("the flood is under way", || !ended.lock().unwrap().is_empty()).await;
+        ask("late", 10).await;
+    };
+    futures::join!(flood, late);
+    let ended = ended.into_inner().unwrap();
+    let place = ended.iter().position(|tenant| *tenant == "late").unwrap();
+    assert!(place < 8, "the late one was {place} in {ended:?}");
 }
 
 #[tokio::test]

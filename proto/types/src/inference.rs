@@ -43,6 +43,8 @@ pub struct TokenUsage {
 /// Embed some texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmbedRequest {
+    /// Whose request it is: tenants share the device fairly. Empty for the node's own work.
+    pub tenant: String,
     /// The model's name.
     pub model: String,
     /// The texts, in order.
@@ -70,6 +72,9 @@ pub struct ChatMessage {
 /// Continue a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
+    /// Whose request it is: tenants share the device fairly, and only requests of one tenant share
+    /// what is kept of beginnings. Empty for the node's own work.
+    pub tenant: String,
     /// The model's name.
     pub model: String,
     /// The conversation so far.
@@ -84,6 +89,10 @@ pub struct ChatRequest {
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Tell how likely each token was, and this many of the likeliest in its place. None: neither.
+    pub logprobs: Option<u32>,
+    /// A JSON schema that the answer follows, as text. None: the answer is free.
+    pub schema: Option<String>,
 }
 
 /// Why a generation ended.
@@ -96,11 +105,31 @@ pub enum FinishReason {
     Length,
 }
 
+/// A token that might have been made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LikelyToken {
+    /// Its bytes: a token may hold part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability before temperature and nucleus.
+    pub logprob: f32,
+}
+
+/// A token that was made, and what else was likely.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token.
+    pub chosen: LikelyToken,
+    /// The likeliest in its place, likeliest first; as many as were asked for.
+    pub top: Vec<LikelyToken>,
+}
+
 /// One step of a streamed generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ChatEvent {
     /// More text.
     Delta(String),
+    /// The tokens of the text that follows, or at the end of none; only where they were asked for.
+    Tokens(Vec<TokenLogprob>),
     /// The end.
     End {
         /// Why.

@@ -51,7 +51,7 @@ pub use guard::{
 pub use identity::{ClaimMapping, IdentityProviderSpec, ProviderPrincipals, RolesClaim, TokenAlgorithm, TokenFacts};
 pub use inference::{
     ChatEvent, ChatMessage, ChatRequest, EmbedRequest, EmbedResponse, FinishReason, Inference, InferenceError,
-    InferenceErrorKind, ModelInfo, ModelKind, TokenUsage,
+    InferenceErrorKind, LikelyToken, ModelInfo, ModelKind, TokenLogprob, TokenUsage,
 };
 pub use isolation::{IsolatedNetwork, IsolationSpec};
 pub use kill_switch::KillSwitchSpec;

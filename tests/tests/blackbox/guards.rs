@@ -280,6 +280,13 @@ fn a_streamed_answer_is_guarded_over_the_borders_of_its_pieces() {
     let (_, answer) = post_raw(&url, &headers, ask(false).to_string().into_bytes());
     assert_eq!(answer["choices"][0]["message"]["content"], masked.as_str(), "{answer}");
 
+    // Tokens one by one would tell what is masked.
+    let mut likely = ask(false);
+    likely["logprobs"] = json!(true);
+    let (status, answer) = post_raw(&url, &headers, likely.to_string().into_bytes());
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("PV-OPENAI-BODY")), "{answer}");
+    assert!(!answer.to_string().contains(&phrase), "{answer}");
+
     apply("block");
     let (_, answer) = until(|| {
         let (status, answer) = post_raw(&url, &headers, ask(false).to_string().into_bytes());

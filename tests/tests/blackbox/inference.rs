@@ -1,5 +1,7 @@
 //! Models on the CPU, by the OpenAI-compatible API and as MCP tools.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Dev, call_tool, post_raw, root};
@@ -77,6 +79,22 @@ fn chat_answers_streams_and_is_governed() {
     let audit = dev.cli(&["audit", "query", "--json"]);
     let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
     assert!(audit.contains("inference/chat"), "{audit}");
+}
+
+/// Chat, stream, likelihoods, JSON schema, and clear refusals, by the client that OpenAI publishes.
+#[test]
+fn the_official_openai_client_is_served() {
+    let models = models_dir();
+    let dev = Dev::start(Some(YAML), &["--models", models.path().to_str().unwrap()]);
+    let output = Command::new("bash")
+        .arg(root().join("tests/clients/run.sh"))
+        .arg("openai")
+        .env("URL", format!("{}/v1", dev.base()))
+        .env("TOKEN", dev.token())
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
 }
 
 fn openai_text(dev: &Dev, path: &str, body: &Value) -> (u16, String) {

@@ -1,16 +1,23 @@
 //! Models by the OpenAI-compatible endpoints: the body is parsed here, the answer rendered here.
 //!
+//! A guard looks at texts, and a list of tokens would tell what it masks: where one watches, tokens'
+//! likelihoods are refused.
+//!
 //! Shapes: OpenAI API reference, "Create chat completion", "Create embeddings", "List models".
+
+mod body;
+mod frame;
 
 use futures::StreamExt;
 use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Usage};
 use provost_mcp::{RawJson, RpcError};
-use provost_types::{
-    ChatEvent, ChatMessage, ChatRequest, EmbedRequest, FinishReason, InferenceError, InferenceErrorKind, TokenUsage,
-};
-use serde::Deserialize;
+use provost_types::{ChatEvent, FinishReason, InferenceError, InferenceErrorKind, TokenLogprob, TokenUsage};
 use serde_json::{Value, json};
 
+use self::{
+    body::{ChatBody, EmbedBody, invalid},
+    frame::Frame,
+};
 use super::{limit::read_at_most, plane::Node};
 
 /// Tokens of an answer where the caller names no bound.
@@ -18,67 +25,11 @@ pub(super) const DEFAULT_MAX_TOKENS: u32 = 512;
 /// The notification under which chunks of a streamed answer reach the front end.
 pub(crate) const CHUNK: &str = "provost/chunk";
 
-#[derive(Deserialize)]
-struct ChatBody {
-    messages: Vec<Message>,
-    #[serde(default)]
-    stream: bool,
-    #[serde(default)]
-    stream_options: StreamOptions,
-    max_tokens: Option<u32>,
-    max_completion_tokens: Option<u32>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    seed: Option<i64>,
-    stop: Option<OneOrMany>,
-    n: Option<u32>,
-}
-
-#[derive(Default, Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    role: String,
-    content: Content,
-}
-
-/// `content` is a text, or a list of parts of which the text ones count.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: String,
-    text: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize)]
-struct EmbedBody {
-    input: OneOrMany,
-    encoding_format: Option<String>,
-}
-
 /// Runs a chat or an embedding on a model that policy has admitted.
 pub(super) async fn run(node: &Node, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
     let outcome = match &call.request().operation {
         Operation::Chat(model) => chat(node, model, call, link).await,
-        Operation::Embed(model) => embed(node, model, call.params()).await,
+        Operation::Embed(model) => embed(node, model, call).await,
         other => Err(RpcError::with_code(
             RpcError::INTERNAL,
             "PV-NODE-ROUTING",
@@ -88,14 +39,6 @@ pub(super) async fn run(node: &Node, call: &Call<Intended>, link: &dyn ClientLin
     outcome.unwrap_or_else(Execution::error)
 }
 
-fn invalid(cause: impl std::fmt::Display) -> RpcError {
-    RpcError::with_code(
-        RpcError::INVALID_PARAMS,
-        "PV-OPENAI-BODY",
-        format!("the request body is not as the API wants it: {cause}"),
-    )
-}
-
 fn failed(error: &InferenceError) -> RpcError {
     let (number, code) = match error.kind {
         InferenceErrorKind::ModelNotFound => (RpcError::INVALID_PARAMS, "PV-MODEL-UNKNOWN"),
@@ -103,93 +46,22 @@ fn failed(error: &InferenceError) -> RpcError {
         InferenceErrorKind::Busy => (RpcError::LIMIT_EXCEEDED, "PV-MODEL-BUSY"),
         InferenceErrorKind::Failed => (RpcError::UPSTREAM_FAILED, "PV-MODEL-FAILED"),
     };
-    RpcError::with_code(number, code, error.to_string())
-}
-
-fn chat_request(model: &str, body: &ChatBody) -> Result<ChatRequest, RpcError> {
-    if body.n.is_some_and(|n| n != 1) {
-        return Err(invalid("`n` other than 1 is not served"));
+    let mut failed = RpcError::with_code(number, code, error.to_string());
+    if let Some(ms) = error.retry_after_ms {
+        failed.data = Some(RawJson::from(json!({ "code": code, "retryAfterMs": ms })));
     }
-    let messages = body
-        .messages
-        .iter()
-        .map(|m| match &m.content {
-            Content::Text(text) => Ok(ChatMessage { role: m.role.clone(), content: text.clone() }),
-            Content::Parts(parts) => {
-                let texts: Result<Vec<&str>, RpcError> = parts
-                    .iter()
-                    .map(|p| match (&*p.kind, &p.text) {
-                        ("text", Some(text)) => Ok(text.as_str()),
-                        (kind, _) => Err(invalid(format!("content of type {kind} is not served"))),
-                    })
-                    .collect();
-                Ok(ChatMessage { role: m.role.clone(), content: texts?.join("\n") })
-            }
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(ChatRequest {
-        model: model.to_owned(),
-        messages,
-        max_tokens: body.max_completion_tokens.or(body.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
-        temperature: body.temperature.unwrap_or(1.0),
-        top_p: body.top_p.unwrap_or(1.0),
-        seed: body.seed.map(i64::cast_unsigned),
-        stop: match &body.stop {
-            None => Vec::new(),
-            Some(OneOrMany::One(stop)) => vec![stop.clone()],
-            Some(OneOrMany::Many(stops)) => stops.clone(),
-        },
-    })
-}
-
-/// What one chat answer is called and dated, in each of its chunks.
-struct Frame<'a> {
-    id: String,
-    created: u64,
-    model: &'a str,
-}
-
-impl Frame<'_> {
-    fn chunk(&self, delta: Value, finish: Option<&str>) -> RawJson {
-        RawJson::from(json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created,
-            "model": self.model,
-            "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
-        }))
-    }
-
-    fn usage_chunk(&self, usage: TokenUsage) -> RawJson {
-        RawJson::from(json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created,
-            "model": self.model, "choices": [], "usage": usage_json(usage),
-        }))
-    }
-
-    fn whole(&self, text: &str, finish: &str, usage: TokenUsage) -> RawJson {
-        RawJson::from(json!({
-            "id": self.id, "object": "chat.completion", "created": self.created,
-            "model": self.model,
-            "choices": [{
-                "index": 0,
-                "message": { "role": "assistant", "content": text },
-                "finish_reason": finish,
-            }],
-            "usage": usage_json(usage),
-        }))
-    }
-}
-
-fn usage_json(usage: TokenUsage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.completion,
-        "total_tokens": usage.prompt + usage.completion,
-    })
+    failed
 }
 
 async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn ClientLink) -> Result<Execution, RpcError> {
     let body: ChatBody = call.params().parse().map_err(invalid)?;
-    let request = chat_request(model, &body)?;
+    let (streams, wants_usage, wants_logprobs) = (body.stream, body.wants_usage(), body.wants_logprobs());
+    if wants_logprobs && call.guard().is_some() {
+        return Err(invalid(
+            "`logprobs` are not served here: a guard looks at the answer, and tokens would tell what it hides",
+        ));
+    }
+    let request = body.request(call.caller().principal.tenant.as_str(), model)?;
     let frame = Frame {
         id: format!("chatcmpl-{}", call.request().call_id),
         created: call.request().arrived_ns / 1_000_000_000,
@@ -199,8 +71,11 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
     let cancelled = link.cancelled();
     futures::pin_mut!(cancelled);
     let mut text = String::new();
-    if body.stream {
-        link.notify(CHUNK, frame.chunk(json!({ "role": "assistant", "content": "" }), None));
+    let mut tokens: Vec<TokenLogprob> = Vec::new();
+    // So many of them have been sent.
+    let mut told = 0;
+    if streams {
+        link.notify(CHUNK, frame.chunk(json!({ "role": "assistant", "content": "" }), &[], None));
     }
     loop {
         let event = match futures::future::select(events.next(), &mut cancelled).await {
@@ -215,9 +90,12 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
             }
         };
         match event {
+            Some(Ok(ChatEvent::Tokens(more))) => tokens.extend(more),
             Some(Ok(ChatEvent::Delta(delta))) => {
-                if body.stream {
-                    link.notify(CHUNK, frame.chunk(json!({ "content": delta }), None));
+                if streams {
+                    let untold = tokens.get(told..).unwrap_or_default();
+                    link.notify(CHUNK, frame.chunk(json!({ "content": delta }), untold, None));
+                    told = tokens.len();
                 }
                 text.push_str(&delta);
             }
@@ -226,13 +104,15 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
                     FinishReason::Stop => "stop",
                     FinishReason::Length => "length",
                 };
-                if body.stream {
-                    link.notify(CHUNK, frame.chunk(json!({}), Some(finish)));
-                    if body.stream_options.include_usage {
+                if streams {
+                    let untold = tokens.get(told..).unwrap_or_default();
+                    link.notify(CHUNK, frame.chunk(json!({}), untold, Some(finish)));
+                    if wants_usage {
                         link.notify(CHUNK, frame.usage_chunk(usage));
                     }
                 }
-                let mut execution = Execution::result(frame.whole(&text, finish, usage), false);
+                let asked_for = wants_logprobs.then_some(tokens.as_slice());
+                let mut execution = Execution::result(frame.whole(&text, asked_for, finish, usage), false);
                 execution.usage = used(usage);
                 return Ok(execution);
             }
@@ -252,18 +132,9 @@ fn used(usage: TokenUsage) -> Usage {
     Usage { tokens_in: usage.prompt, tokens_out: usage.completion, ..Usage::default() }
 }
 
-async fn embed(node: &Node, model: &str, params: &RawJson) -> Result<Execution, RpcError> {
-    let body: EmbedBody = params.parse().map_err(invalid)?;
-    let inputs = match body.input {
-        OneOrMany::One(text) => vec![text],
-        OneOrMany::Many(texts) => texts,
-    };
-    let as_base64 = match body.encoding_format.as_deref() {
-        None | Some("float") => false,
-        Some("base64") => true,
-        Some(other) => return Err(invalid(format!("encoding_format `{other}` is not served"))),
-    };
-    let request = EmbedRequest { model: model.to_owned(), inputs };
+async fn embed(node: &Node, model: &str, call: &Call<Intended>) -> Result<Execution, RpcError> {
+    let body: EmbedBody = call.params().parse().map_err(invalid)?;
+    let (request, as_base64) = body.request(call.caller().principal.tenant.as_str(), model)?;
     let response = node.inference.embed(request).await.map_err(|e| failed(&e))?;
     let data: Vec<Value> = response
         .vectors

@@ -97,10 +97,15 @@ pub(super) fn tools() -> Vec<Value> {
     ]
 }
 
-pub(super) async fn call(inference: &dyn Inference, tool: &str, arguments: &Map<String, Value>) -> Outcome {
+pub(super) async fn call(
+    inference: &dyn Inference,
+    tenant: &str,
+    tool: &str,
+    arguments: &Map<String, Value>,
+) -> Outcome {
     let done = match tool {
-        "chat" => chat(inference, arguments).await,
-        "embed" => embed(inference, arguments).await,
+        "chat" => chat(inference, tenant, arguments).await,
+        "embed" => embed(inference, tenant, arguments).await,
         _ => return Outcome::structured(json!({"models": inference.models()})),
     };
     done.unwrap_or_else(Outcome::failure)
@@ -123,9 +128,10 @@ struct ChatArguments {
     stop: Vec<String>,
 }
 
-async fn chat(inference: &dyn Inference, arguments: &Map<String, Value>) -> Result<Outcome, String> {
+async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, Value>) -> Result<Outcome, String> {
     let given: ChatArguments = read(arguments)?;
     let request = ChatRequest {
+        tenant: tenant.to_owned(),
         model: given.model,
         messages: given.messages,
         max_tokens: given.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
@@ -133,12 +139,15 @@ async fn chat(inference: &dyn Inference, arguments: &Map<String, Value>) -> Resu
         top_p: given.top_p.unwrap_or(1.0),
         seed: given.seed,
         stop: given.stop,
+        logprobs: None,
+        schema: None,
     };
     let mut events = inference.chat(request).await.map_err(|cause| cause.to_string())?;
     let mut text = String::new();
     while let Some(event) = events.next().await {
         match event.map_err(|cause| cause.to_string())? {
             ChatEvent::Delta(more) => text.push_str(&more),
+            ChatEvent::Tokens(_) => {}
             ChatEvent::End { reason, usage } => return Ok(answered(&text, reason, usage)),
         }
     }
@@ -167,12 +176,12 @@ struct EmbedArguments {
     inputs: Vec<String>,
 }
 
-async fn embed(inference: &dyn Inference, arguments: &Map<String, Value>) -> Result<Outcome, String> {
+async fn embed(inference: &dyn Inference, tenant: &str, arguments: &Map<String, Value>) -> Result<Outcome, String> {
     let EmbedArguments { model, inputs } = read(arguments)?;
     if inputs.is_empty() || inputs.len() > MAX_INPUTS {
         return Err(format!("`inputs` must have 1 to {MAX_INPUTS} texts"));
     }
-    let request = EmbedRequest { model, inputs };
+    let request = EmbedRequest { tenant: tenant.to_owned(), model, inputs };
     let response = inference.embed(request).await.map_err(|cause| cause.to_string())?;
     let mut outcome = Outcome::structured(json!({
         "vectors": response.vectors,

@@ -124,7 +124,7 @@ impl Builtin {
         let outcome = tokio::select! {
             biased;
             () = link.cancelled() => return Ok(Execution::cancelled()),
-            done = tokio::time::timeout_at(deadline, self.call(tool, &arguments)) => {
+            done = tokio::time::timeout_at(deadline, self.call(request.principal.tenant.as_str(), tool, &arguments)) => {
                 done.map_err(|_| UpstreamError::Deadline)?
             }
         };
@@ -134,11 +134,11 @@ impl Builtin {
         Ok(execution)
     }
 
-    async fn call(&self, tool: &str, arguments: &Map<String, Value>) -> Outcome {
+    async fn call(&self, tenant: &str, tool: &str, arguments: &Map<String, Value>) -> Outcome {
         match &self.which {
             Which::Echo => echo::call(arguments),
             Which::Time => time::call(tool, arguments),
-            Which::Inference(inference) => inference::call(&**inference, tool, arguments).await,
+            Which::Inference(inference) => inference::call(&**inference, tenant, tool, arguments).await,
             Which::Sql(sql) => match sql.call(tool, arguments).await {
                 Ok(result) => {
                     let rows = result["structuredContent"]["rowCount"].as_u64().unwrap_or(0);

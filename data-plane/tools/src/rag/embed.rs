@@ -48,7 +48,8 @@ pub(super) async fn question(
     model: &ModelInfo,
     text: &str,
 ) -> Result<(Vec<f32>, u64), RagError> {
-    let request = EmbedRequest { model: model.name.clone(), inputs: vec![text.to_owned()] };
+    let (tenant, inputs) = (String::new(), vec![text.to_owned()]);
+    let request = EmbedRequest { tenant, model: model.name.clone(), inputs };
     let answer = inference.embed(request).await.map_err(|cause| match cause.kind {
         InferenceErrorKind::InvalidRequest => RagError::Arguments(format!("`query` cannot be embedded: {cause}")),
         _ => failed(&cause),
@@ -107,7 +108,8 @@ async fn patiently(
     stop: &CancellationToken,
 ) -> Result<EmbedResponse, InferenceError> {
     loop {
-        let request = EmbedRequest { model: model.name.clone(), inputs: texts.to_vec() };
+        let (tenant, inputs) = (String::new(), texts.to_vec());
+        let request = EmbedRequest { tenant, model: model.name.clone(), inputs };
         let cause = match inference.embed(request).await {
             Err(cause) if cause.kind == InferenceErrorKind::Busy => cause,
             ended => return ended,

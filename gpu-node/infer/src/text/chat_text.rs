@@ -1,8 +1,11 @@
 //! Tokenizer, template and end tokens of a chat model.
 
+use std::sync::OnceLock;
+
 use provost_types::ChatMessage;
 use tokenizers::Tokenizer;
 
+use super::grammar::{Grammar, Grammars};
 use super::template::ChatTemplate;
 use super::token_bytes::TokenBytes;
 use crate::error::InferError;
@@ -14,6 +17,8 @@ pub struct ChatText {
     bytes: TokenBytes,
     template: ChatTemplate,
     end_tokens: Vec<u32>,
+    /// Made with the first request that needs it.
+    grammars: OnceLock<Option<Grammars>>,
 }
 
 impl ChatText {
@@ -25,7 +30,7 @@ impl ChatText {
         let _ = tokenizer.with_truncation(None);
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        Self { bytes: TokenBytes::of(&tokenizer), tokenizer, template, end_tokens }
+        Self { bytes: TokenBytes::of(&tokenizer), tokenizer, template, end_tokens, grammars: OnceLock::new() }
     }
 
     /// The tokens of a conversation, up to where the model's answer begins.
@@ -46,6 +51,18 @@ impl ChatText {
             .encode_fast(text, false)
             .map_err(|error| InferError::Request(format!("the text cannot be tokenized: {error}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The grammar of answers that follow a JSON schema.
+    pub(crate) fn grammar(&self, schema: &str) -> Result<Grammar, InferError> {
+        let grammars = self.grammars.get_or_init(|| Grammars::of(&self.tokenizer, &self.bytes, &self.end_tokens));
+        let Some(grammars) = grammars else {
+            return Err(InferError::Request(
+                "this model's vocabulary cannot be held to a JSON schema; ask without one or use another model"
+                    .to_owned(),
+            ));
+        };
+        grammars.of_schema(schema)
     }
 
     /// Whether a token ends the answer.

@@ -2,7 +2,9 @@
 
 mod chat_text;
 mod embedding_text;
+mod emitter;
 mod gguf_tokenizer;
+mod grammar;
 mod incremental;
 mod stop;
 mod template;
@@ -11,7 +13,9 @@ mod token_bytes;
 pub use chat_text::ChatText;
 pub use embedding_text::EmbeddingText;
 pub(crate) use embedding_text::Pooling;
+pub(crate) use emitter::{Emitter, Ending};
 pub(crate) use gguf_tokenizer::tokenizer_of_gguf;
+pub(crate) use grammar::Grammar;
 pub use incremental::IncrementalText;
 pub use stop::StopTexts;
 pub use template::ChatTemplate;

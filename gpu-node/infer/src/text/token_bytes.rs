@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use tokenizers::Tokenizer;
+use toktrie::TokTrie;
 
 /// How a vocabulary writes bytes in its token texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,20 @@ impl TokenBytes {
     /// True when decoding drops the space in front of the first word.
     pub(crate) fn strips_first_space(&self) -> bool {
         self.strips_first_space
+    }
+
+    /// True when each token stands for bytes of its own, wherever it comes.
+    pub(crate) fn are_plain(&self) -> bool {
+        self.scheme != Scheme::Decoder
+    }
+
+    /// The bytes of a token as grammars know it: those of a special one are no text.
+    pub(crate) fn word(&self, tokenizer: &Tokenizer, token: u32) -> Vec<u8> {
+        let bytes = self.bytes(tokenizer, None, token);
+        match tokenizer.id_to_token(token) {
+            Some(name) if bytes.is_empty() => [&[TokTrie::SPECIAL_TOKEN_MARKER][..], name.as_bytes()].concat(),
+            _ => bytes,
+        }
     }
 
     /// The bytes of `token` when it follows `previous`.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use provost_gpu_infer::{ChatModel, Decoder, ModelSource, Network};
+use provost_gpu_infer::{ChatModel, Decoder, Generation, KvPool, ModelSource, Network, Step, Turn};
 use provost_types::{ChatMessage, ChatRequest};
 
 pub fn fixtures() -> PathBuf {
@@ -47,6 +47,7 @@ pub fn row_difference(a: &[f32], b: &[f32]) -> f32 {
 
 pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest {
+        tenant: String::new(),
         model: String::new(),
         messages: vec![ChatMessage { role: "user".to_owned(), content: text.to_owned() }],
         max_tokens,
@@ -54,6 +55,8 @@ pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
         top_p: 1.0,
         seed: None,
         stop: Vec::new(),
+        logprobs: None,
+        schema: None,
     }
 }
 
@@ -70,4 +73,22 @@ pub fn copy_fixture(name: &str, to: &Path) {
         let path = entry.unwrap().path();
         std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
     }
+}
+
+/// A pool with room for some requests of full length.
+pub fn pool(decoder: &Decoder) -> KvPool {
+    decoder.kv_pool(4 * decoder.kv_bytes(decoder.context())).unwrap()
+}
+
+/// An answer with its place in a pool of its own.
+pub fn started(model: &ChatModel, request: &ChatRequest) -> Generation {
+    let mut generation = model.start(request).unwrap();
+    assert!(generation.take_place(&pool(model.decoder())));
+    generation
+}
+
+/// One step of one answer.
+pub fn step(model: &ChatModel, generation: &mut Generation) -> Step {
+    let tokens = usize::MAX;
+    model.step(&mut [Turn { generation, tokens }]).unwrap().remove(0).unwrap()
 }

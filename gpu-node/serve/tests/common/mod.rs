@@ -105,6 +105,7 @@ fn write_bert(directory: &Path) {
 
 pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest {
+        tenant: "acme".to_owned(),
         model: model.to_owned(),
         messages: vec![ChatMessage { role: "user".to_owned(), content: text.to_owned() }],
         max_tokens,
@@ -112,6 +113,8 @@ pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
         top_p: 1.0,
         seed: None,
         stop: Vec::new(),
+        logprobs: None,
+        schema: None,
     }
 }
 
@@ -125,7 +128,8 @@ pub fn sampled(model: &str, seed: u64, max_tokens: u32) -> ChatRequest {
 }
 
 pub fn embed(model: &str, inputs: &[&str]) -> EmbedRequest {
-    EmbedRequest { model: model.to_owned(), inputs: inputs.iter().map(|input| (*input).to_owned()).collect() }
+    let inputs = inputs.iter().map(|input| (*input).to_owned()).collect();
+    EmbedRequest { tenant: "acme".to_owned(), model: model.to_owned(), inputs }
 }
 
 /// Runs a chat to its end.
@@ -135,6 +139,7 @@ pub async fn collect(node: &GpuNode, request: ChatRequest) -> Result<(String, To
     while let Some(event) = stream.next().await {
         match event? {
             ChatEvent::Delta(delta) => text.push_str(&delta),
+            ChatEvent::Tokens(_) => {}
             ChatEvent::End { usage, .. } => return Ok((text, usage)),
         }
     }

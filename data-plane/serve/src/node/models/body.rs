@@ -1,0 +1,288 @@
+//! The bodies of OpenAI's API, read once: what is served, and a clear no to what is not.
+//!
+//! A field that changes the answer is served or refused, never passed over; one that does not, such as
+//! `user`, `metadata` or `store`, may be there.
+
+use provost_mcp::RpcError;
+use provost_types::{ChatMessage, ChatRequest, EmbedRequest};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::DEFAULT_MAX_TOKENS;
+
+/// A chat.
+#[derive(Deserialize)]
+pub(super) struct ChatBody {
+    messages: Vec<Message>,
+    #[serde(default)]
+    pub(super) stream: bool,
+    stream_options: Option<StreamOptions>,
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    seed: Option<i64>,
+    stop: Option<OneOrMany>,
+    n: Option<u32>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<u32>,
+    response_format: Option<ResponseFormat>,
+    tools: Option<Vec<Value>>,
+    functions: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    frequency_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    logit_bias: Option<serde_json::Map<String, Value>>,
+    modalities: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    role: String,
+    content: Option<Content>,
+    tool_calls: Option<Vec<Value>>,
+}
+
+/// `content` is a text, or a list of parts of which the text ones count.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+struct Part {
+    #[serde(rename = "type")]
+    kind: String,
+    text: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ResponseFormat {
+    #[serde(rename = "type")]
+    kind: String,
+    json_schema: Option<NamedSchema>,
+}
+
+#[derive(Deserialize)]
+struct NamedSchema {
+    schema: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// Texts to embed.
+#[derive(Deserialize)]
+pub(super) struct EmbedBody {
+    input: OneOrMany,
+    encoding_format: Option<String>,
+    dimensions: Option<u32>,
+}
+
+/// What the caller has to correct.
+pub(super) fn invalid(cause: impl std::fmt::Display) -> RpcError {
+    RpcError::with_code(
+        RpcError::INVALID_PARAMS,
+        "PV-OPENAI-BODY",
+        format!("the request body is not as the API wants it: {cause}"),
+    )
+}
+
+impl ChatBody {
+    /// True when a stream ends with a chunk of tokens used.
+    pub(super) fn wants_usage(&self) -> bool {
+        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
+    }
+
+    /// True when each token's likelihood is asked for.
+    pub(super) fn wants_logprobs(&self) -> bool {
+        self.logprobs == Some(true)
+    }
+
+    /// The request to the model.
+    pub(super) fn request(self, tenant: &str, model: &str) -> Result<ChatRequest, RpcError> {
+        self.refuse_what_is_not_served()?;
+        let logprobs = self.alternatives()?;
+        let schema = self.response_format.map(ResponseFormat::schema).transpose()?.flatten();
+        Ok(ChatRequest {
+            tenant: tenant.to_owned(),
+            model: model.to_owned(),
+            messages: self.messages.into_iter().map(Message::plain).collect::<Result<_, _>>()?,
+            max_tokens: self.max_completion_tokens.or(self.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
+            temperature: self.temperature.unwrap_or(1.0),
+            top_p: self.top_p.unwrap_or(1.0),
+            seed: self.seed.map(i64::cast_unsigned),
+            stop: self.stop.map(OneOrMany::into_vec).unwrap_or_default(),
+            logprobs,
+            schema,
+        })
+    }
+
+    fn refuse_what_is_not_served(&self) -> Result<(), RpcError> {
+        let has = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        let is_none = self.tool_choice.as_ref().and_then(Value::as_str) == Some("none");
+        let weighs = |penalty: Option<f32>| penalty.is_some_and(|penalty| penalty != 0.0);
+        let refusal = if self.n.is_some_and(|n| n != 1) {
+            "`n` other than 1 is not served"
+        } else if has(&self.functions) {
+            "`functions` are not served"
+        } else if has(&self.tools) && !is_none {
+            "`tools` are not served; ask for JSON with `response_format` and call the tool by MCP"
+        } else if weighs(self.frequency_penalty) || weighs(self.presence_penalty) {
+            "`frequency_penalty` and `presence_penalty` other than 0 are not served"
+        } else if self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
+            "`logit_bias` is not served"
+        } else if self.modalities.as_ref().is_some_and(|modalities| modalities.iter().any(|m| m != "text")) {
+            "`modalities` other than text are not served"
+        } else {
+            return Ok(());
+        };
+        Err(invalid(refusal))
+    }
+
+    /// How many alternatives of each token are asked for; none without `logprobs`.
+    fn alternatives(&self) -> Result<Option<u32>, RpcError> {
+        match (self.wants_logprobs(), self.top_logprobs) {
+            (true, top) => Ok(Some(top.unwrap_or(0))),
+            (false, None | Some(0)) => Ok(None),
+            (false, Some(_)) => Err(invalid("`top_logprobs` needs `logprobs: true`")),
+        }
+    }
+}
+
+impl ResponseFormat {
+    /// The schema that the answer follows; `strict` or not, it is followed.
+    fn schema(self) -> Result<Option<String>, RpcError> {
+        match (&*self.kind, self.json_schema.and_then(|named| named.schema)) {
+            ("text", _) => Ok(None),
+            ("json_object", _) => Ok(Some(r#"{"type":"object"}"#.to_owned())),
+            ("json_schema", Some(schema)) => Ok(Some(schema.to_string())),
+            ("json_schema", None) => Err(invalid("`response_format.json_schema.schema` is missing")),
+            (other, _) => Err(invalid(format!(
+                "response_format `{other}` is not served; there are text, json_object and json_schema"
+            ))),
+        }
+    }
+}
+
+impl Message {
+    fn plain(self) -> Result<ChatMessage, RpcError> {
+        if self.tool_calls.is_some_and(|calls| !calls.is_empty()) {
+            return Err(invalid("messages with `tool_calls` are not served"));
+        }
+        let content = match self.content {
+            Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) => {
+                let texts: Result<Vec<String>, RpcError> = parts.into_iter().map(Part::plain).collect();
+                texts?.join("\n")
+            }
+            None => return Err(invalid("a message has no `content`")),
+        };
+        Ok(ChatMessage { role: self.role, content })
+    }
+}
+
+impl Part {
+    fn plain(self) -> Result<String, RpcError> {
+        match (&*self.kind, self.text) {
+            ("text", Some(text)) => Ok(text),
+            (kind, _) => Err(invalid(format!("content of type {kind} is not served"))),
+        }
+    }
+}
+
+impl EmbedBody {
+    /// The request to the model, and whether vectors are wanted as base64.
+    pub(super) fn request(self, tenant: &str, model: &str) -> Result<(EmbedRequest, bool), RpcError> {
+        if self.dimensions.is_some() {
+            return Err(invalid("`dimensions` is not served; vectors are as long as the model makes them"));
+        }
+        let as_base64 = match self.encoding_format.as_deref() {
+            None | Some("float") => false,
+            Some("base64") => true,
+            Some(other) => return Err(invalid(format!("encoding_format `{other}` is not served"))),
+        };
+        let (tenant, model) = (tenant.to_owned(), model.to_owned());
+        Ok((EmbedRequest { tenant, model, inputs: self.input.into_vec() }, as_base64))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(more: &Value) -> Result<ChatRequest, String> {
+        let mut body = json!({ "messages": [{ "role": "user", "content": "hi" }] });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let body: ChatBody = serde_json::from_value(body).map_err(|cause| cause.to_string())?;
+        body.request("acme", "m").map_err(|error| error.message)
+    }
+
+    #[test]
+    fn what_is_served_reaches_the_model() {
+        let schema = json!({ "type": "object", "required": ["a"] });
+        let request = read(&json!({
+            "max_tokens": 9, "max_completion_tokens": 7, "seed": -1, "stop": "end", "logprobs": true,
+            "top_logprobs": 4, "user": "u", "tools": [], "frequency_penalty": 0, "stream_options": null,
+            "response_format": { "type": "json_schema", "json_schema": { "name": "n", "schema": schema } },
+        }))
+        .unwrap();
+        assert_eq!((request.tenant.as_str(), request.max_tokens, request.seed), ("acme", 7, Some(u64::MAX)));
+        assert_eq!((request.stop, request.logprobs), (vec!["end".to_owned()], Some(4)));
+        assert_eq!(serde_json::from_str::<Value>(&request.schema.unwrap()).unwrap(), schema);
+        assert_eq!(read(&json!({ "logprobs": true })).unwrap().logprobs, Some(0));
+        assert_eq!(read(&json!({ "logprobs": false })).unwrap().logprobs, None);
+        assert_eq!(read(&json!({ "response_format": { "type": "text" } })).unwrap().schema, None);
+        assert!(read(&json!({ "response_format": { "type": "json_object" } })).unwrap().schema.is_some());
+        let parts = json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a" }] }] });
+        assert_eq!(read(&parts).unwrap().messages[0].content, "a");
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_by_name() {
+        let function = json!([{ "type": "function", "function": { "name": "f" } }]);
+        for (body, says) in [
+            (json!({ "n": 2 }), "`n`"),
+            (json!({ "tools": function }), "`tools`"),
+            (json!({ "functions": function }), "`functions`"),
+            (json!({ "presence_penalty": 0.5 }), "presence_penalty"),
+            (json!({ "logit_bias": { "5": 1 } }), "logit_bias"),
+            (json!({ "modalities": ["audio"] }), "modalities"),
+            (json!({ "top_logprobs": 2 }), "logprobs: true"),
+            (json!({ "response_format": { "type": "json_schema" } }), "schema` is missing"),
+            (json!({ "response_format": { "type": "grammar" } }), "`grammar`"),
+            (json!({ "messages": [{ "role": "user" }] }), "no `content`"),
+            (json!({ "messages": [{ "role": "assistant", "tool_calls": [{}] }] }), "tool_calls"),
+            (json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }), "image_url"),
+        ] {
+            let refused = read(&body).unwrap_err();
+            assert!(refused.contains(says), "{body}: {refused}");
+        }
+        assert!(read(&json!({ "tools": function, "tool_choice": "none" })).is_ok());
+    }
+}
