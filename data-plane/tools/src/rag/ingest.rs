@@ -89,11 +89,11 @@ async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
     }
     rag.standing.lock().left_out = left_out;
     let model = embed::model(&*rag.inference, &rag.model);
-    if let Ok(model) = &model {
-        if !store.belongs_to(&made_by(model)).await? {
-            rag.vectors.replace(BTreeMap::new());
-            set(rag, |standing| standing.is_complete = false);
-        }
+    if let Ok(model) = &model
+        && !store.belongs_to(&made_by(model)).await?
+    {
+        rag.vectors.replace(BTreeMap::new());
+        set(rag, |standing| standing.is_complete = false);
     }
     let mut known = store.documents().await?;
     // The plugin as it was before a change may have put one more since the vectors were loaded.
