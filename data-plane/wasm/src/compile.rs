@@ -7,12 +7,13 @@ use wasmtime::component::Component;
 use crate::{ComponentDigest, ComponentSource, Engine, PluginError, cache::Entry};
 
 impl Engine {
-    /// The compiled component: from the cache, or compiled now, one at a time.
+    /// The compiled component: in memory already, from the cache, or compiled now, one at a time. Other plugins share it
+    /// for as long as somebody holds it.
     pub(crate) async fn component(
         self: &Arc<Self>,
         digest: ComponentDigest,
         source: &ComponentSource,
-    ) -> Result<Component, PluginError> {
+    ) -> Result<Arc<Component>, PluginError> {
         let engine = self.clone();
         if let Some(component) = on_a_thread(move || engine.kept(&digest)).await? {
             return Ok(component);
@@ -33,11 +34,14 @@ impl Engine {
         Entry { digest, compiler: self.compiler }
     }
 
-    fn kept(&self, digest: &ComponentDigest) -> Option<Component> {
-        self.cache.as_ref()?.load(&self.wasmtime, &self.entry(*digest))
+    fn kept(&self, digest: &ComponentDigest) -> Option<Arc<Component>> {
+        self.components.get(digest).or_else(|| {
+            let component = self.cache.as_ref()?.load(&self.wasmtime, &self.entry(*digest))?;
+            Some(self.components.put(*digest, component))
+        })
     }
 
-    fn compile(&self, digest: ComponentDigest, source: &ComponentSource) -> Result<Component, PluginError> {
+    fn compile(&self, digest: ComponentDigest, source: &ComponentSource) -> Result<Arc<Component>, PluginError> {
         let bytes = source.read(&digest)?;
         let began = Instant::now();
         let component = self.compilers.install(|| Component::from_binary(&self.wasmtime, &bytes));
@@ -54,7 +58,7 @@ impl Engine {
                 tracing::warn!(?digest, why, "a compiled plugin cannot be kept");
             }
         }
-        Ok(component)
+        Ok(self.components.put(digest, component))
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{AotCache, PluginError, limits::MAX_TABLE_ELEMENTS, link::Links, ticker::Ticker};
+use crate::{
+    AotCache, PluginError, limits::MAX_TABLE_ELEMENTS, link::Links, shared::SharedComponents, ticker::Ticker,
+};
 
 /// Most memories in one component. What Rust makes has one; interpreters have up to three.
 const MEMORIES_A_COMPONENT: u32 = 4;
@@ -62,6 +64,7 @@ pub struct Engine {
     pub(crate) compiling: Arc<Semaphore>,
     pub(crate) compilers: rayon::ThreadPool,
     pub(crate) cache: Option<AotCache>,
+    pub(crate) components: SharedComponents,
     /// For [`crate::cache::Entry`].
     pub(crate) compiler: [u8; 32],
     pub(crate) max_memory_bytes: usize,
@@ -93,6 +96,7 @@ impl Engine {
             compiling: Arc::new(Semaphore::new(1)),
             compilers,
             cache: config.cache,
+            components: SharedComponents::default(),
             compiler: hash_of(&engine),
             max_memory_bytes: config.max_memory_bytes,
             wasmtime: engine,

@@ -33,6 +33,7 @@ mod memory;
 mod offer;
 mod plugin;
 mod quiet;
+mod shared;
 mod source;
 mod state;
 mod ticker;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use provost_mcp::RawJson;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
+use wasmtime::component::Component;
 
 use crate::{
     ComponentDigest, ComponentSource, Engine, Grants, MAX_DEPTH, PluginAnswer, PluginCall, PluginError, PluginHost,
@@ -43,6 +44,8 @@ pub struct WasmPlugin {
 
 /// What is known once the component is there.
 struct Loaded {
+    /// Held, so that other plugins of the same component find it.
+    _component: Arc<Component>,
     tied: Tied,
     tools: Arc<[PluginTool]>,
     offer: PluginOffer,
@@ -180,7 +183,7 @@ impl WasmPlugin {
         let tied = self.engine.links.tie(&component, self.settings.grants)?;
         let deadline = in_time(LOAD_TIME);
         let (config_schema, tools, offer) = until(deadline, self.introduce(&tied, deadline)).await?;
-        Ok(Loaded { tied, tools, offer, config_schema })
+        Ok(Loaded { _component: component, tied, tools, offer, config_schema })
     }
 
     async fn introduce(&self, tied: &Tied, deadline: std::time::Instant) -> Result<Introduced, PluginError> {

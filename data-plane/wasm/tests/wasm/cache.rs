@@ -55,6 +55,20 @@ fn is_refused(ended: Result<impl std::fmt::Debug, PluginError>) {
 }
 
 #[tokio::test]
+async fn a_component_is_in_memory_once_while_a_plugin_holds_it() {
+    let engine = Engine::new(EngineConfig { concurrency: 1, ..EngineConfig::default() }).unwrap();
+    let first = text_on(&engine, in_memory());
+    assert_eq!(first.tools().await.unwrap().len(), 3);
+    let second = text_on(&engine, nowhere());
+    assert_eq!(said(ask(&second, "slug", r#"{"text":"a b"}"#).await), "a-b", "it is the one that is there");
+    drop(first);
+    let third = text_on(&engine, nowhere());
+    assert_eq!(third.tools().await.unwrap().len(), 3, "the second holds it");
+    drop((second, third));
+    is_refused(text_on(&engine, nowhere()).tools().await);
+}
+
+#[tokio::test]
 async fn what_was_compiled_is_there_after_a_restart() {
     let (folder, file) = compiled().await;
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o400);
