@@ -5,8 +5,9 @@
 
 reload      500 calls/s, open loop, while twenty versions are applied one after the other: no call may fail, and the
             audit log must have one intent and one outcome for each, and name each version
-neighbours  200 calls/s of one plugin, alone and beside a hostile one that loops, allocates, traps, floods the log and
-            answers with 100 MB, in turn: p50 and p99
+neighbours  200 calls/s of one plugin, in turn alone, beside one that behaves, and beside a hostile one that loops,
+            allocates, traps, floods the log, asks for a forbidden host and answers with 100 MB: p50 and p99. Both
+            neighbours are called as often, by `provost call`, whose own processor time everybody else lacks
 thousand    a node with one plugin and with COUNT: memory, from its start until it is ready and until it has answered a
             call of the last one, from `apply` until that
 
@@ -177,6 +178,16 @@ def reload(folder):
         node.stop()
 
 
+def keep_calling(node, calls, ends):
+    """One call after the other, at most one in each half second, until that is over."""
+    while calls and not ends.is_set():
+        for tool, arguments in calls:
+            began = time.monotonic()
+            if not ends.is_set():
+                node.call(f"hostile.{tool}", arguments)
+            ends.wait(max(0, 0.5 - (time.monotonic() - began)))
+
+
 def neighbours(folder):
     node = Node(folder)
     node.start()
@@ -190,29 +201,23 @@ def neighbours(folder):
         node.until_answered("text.slug")
         while node.call("hostile.flood", {"n": 0}).returncode:
             time.sleep(0.1)
-        alone, beside = [], []
+        attacks = [
+            ("loop", {}), ("alloc", {}), ("trap", {"text": "x"}), ("large", {"n": 100 << 20}),
+            ("flood", {"n": 20000, "text": "x" * 100}), ("fetch", {"text": "https://forbidden.example/"}),
+        ]
+        neighbour = {"alone": [], "behaved": [("flood", {"n": 0})], "hostile": attacks}
+        runs = {side: [] for side in neighbour}
         for number in range(ROUNDS):
-            alone.append(node.load(200, 5, f"alone-{number}")["latency_us"])
-            ends = threading.Event()
-
-            def attack():
-                while not ends.is_set():
-                    for tool, arguments in [
-                        ("loop", {}), ("alloc", {}), ("trap", {"text": "x"}), ("large", {"n": 100 << 20}),
-                        ("flood", {"n": 20000, "text": "x" * 100}), ("fetch", {"text": "https://forbidden.example/"}),
-                    ]:
-                        if not ends.is_set():
-                            node.call(f"hostile.{tool}", arguments)
-
-            attacking = threading.Thread(target=attack)
-            attacking.start()
-            beside.append(node.load(200, 5, f"beside-{number}")["latency_us"])
-            ends.set()
-            attacking.join()
-        median = lambda runs, key: statistics.median(run[key] for run in runs)
+            for side, calls in neighbour.items():
+                ends = threading.Event()
+                calling = threading.Thread(target=keep_calling, args=(node, calls, ends))
+                calling.start()
+                runs[side].append(node.load(200, 6, f"{side}-{number}")["latency_us"])
+                ends.set()
+                calling.join()
+        median = lambda of, key: statistics.median(run[key] for run in of)
         figures = {
-            side: {key: median(runs, key) for key in ("p50", "p99")} | {"runs": runs}
-            for side, runs in (("alone", alone), ("beside", beside))
+            side: {key: median(of, key) for key in ("p50", "p99")} | {"runs": of} for side, of in runs.items()
         }
         return figures, False
     finally:
