@@ -4,7 +4,8 @@
 #
 # KEY is one of the caller's GnuPG keyring (a fingerprint; GNUPGHOME is honoured); it never leaves that. Packages that the
 # repository has stay in it: who wants an older one finds it. Run it again to sign anew.
-# The signed list of what there is comes last and in one step, so that who reads meanwhile finds the old or the new one.
+# Lists are found by their hash (Acquire-By-Hash), and what is signed is replaced in one step: who reads meanwhile finds all of the
+# old state or all of the new one.
 set -euo pipefail
 
 key='' out='' suite=stable valid_days='' packages=()
@@ -55,7 +56,8 @@ done
 options=(
   -o "APT::FTPArchive::Release::Origin=Provost" -o "APT::FTPArchive::Release::Label=Provost"
   -o "APT::FTPArchive::Release::Suite=$suite" -o "APT::FTPArchive::Release::Codename=$suite"
-  -o "APT::FTPArchive::Release::Components=main" -o "APT::FTPArchive::Release::Architectures=${architectures[*]}"
+  -o "APT::FTPArchive::Release::Acquire-By-Hash=true" -o "APT::FTPArchive::Release::Components=main"
+  -o "APT::FTPArchive::Release::Architectures=${architectures[*]}"
 )
 if [[ -n $valid_days ]]; then
   # Somebody in between can then not show an old list for longer; sign anew before it ends.
@@ -69,9 +71,19 @@ gpg --batch --export "$key" >"$work/provost.gpg"
 
 target=$out/dists/$suite
 mkdir -p "$target"
-cp -r "$work/main" "$target/"
+for architecture in "${architectures[@]}"; do
+  dir=main/binary-$architecture
+  for list in "$work/$dir"/Packages*; do
+    # apt asks by the strongest that the signed list names.
+    for hash in sha256 sha512; do
+      install -D -m 0644 "$list" "$target/$dir/by-hash/${hash^^}/$("${hash}sum" "$list" | cut -d' ' -f1)"
+    done
+  done
+done
 for file in Release Release.gpg InRelease; do
   mv "$work/$file" "$target/$file"
 done
+# For those who do not ask by hash.
+cp -r "$work/main" "$target/"
 install -m 0644 "$work/provost.gpg" "$out/provost.gpg"
 echo "$target/InRelease"

@@ -51,6 +51,8 @@ finish() {
   ((status == 0)) || echo "test-packages: FAILED" >&2
 }
 trap finish EXIT
+# Else a signal would end it as if all were well.
+trap 'exit 1' TERM INT
 
 fail() { echo "not ok - $*" >&2; exit 1; }
 ok() { echo "ok - $*"; }

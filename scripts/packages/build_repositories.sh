@@ -27,6 +27,7 @@ grep -q '^Valid-Until: ' "$work/srv/apt/dists/stable/Release" || fail "the list 
 cp -r "$work/srv/apt" "$work/srv/altered"
 packages=$work/srv/altered/dists/stable/main/binary-$(dpkg --print-architecture)/Packages
 sed -i 's/^Version: /Version: 9/' "$packages" && rm "$packages.gz"
+for list in "${packages%/*}"/by-hash/*/*; do cp "$packages" "$list"; done
 scripts/apt_repo.sh --key "$stranger" --out "$work/srv/stranger" "${debs[0]}" >/dev/null
 # One version is one file for ever.
 cp "${debs[0]}" "$work/other.deb" && printf '\n' >>"$work/other.deb"

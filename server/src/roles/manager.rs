@@ -76,7 +76,7 @@ impl ServiceManager {
 
     fn tell(&self, message: &str) {
         if let Err(cause) = self.socket.send_to_addr(message.as_bytes(), &self.address) {
-            tracing::warn!(%cause, message, "the service manager could not be told");
+            tracing::warn!(%cause, said = message, "the service manager could not be told");
         }
     }
 }
@@ -103,7 +103,7 @@ fn watchdog(get: impl Fn(&str) -> Option<OsString>, own_pid: u32) -> Option<Dura
     if get("WATCHDOG_PID").is_some() && number("WATCHDOG_PID") != Some(u64::from(own_pid)) {
         return None;
     }
-    // Less than a few microseconds would be no interval.
+    // Less than a millisecond is a slip, and 0 is no interval.
     number("WATCHDOG_USEC").filter(|usec| *usec >= 1_000).map(Duration::from_micros)
 }
 
