@@ -27,7 +27,7 @@ impl Ratio {
         reason = "between 0 and 2^56, which a float holds"
     )]
     pub fn new(share: f64) -> Option<Self> {
-        (0.0..=1.0).contains(&share).then(|| Self((share * (1_u64 << RANDOM_BITS) as f64) as u64))
+        (0.0..=1.0).contains(&share).then_some(Self((share * (1_u64 << RANDOM_BITS) as f64) as u64))
     }
 
     /// The same for each span of a trace, on whatever node.
