@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Records handed over at once.
 const MAX_AT_ONCE: usize = 1_024;
 /// When many changes come, their records are handed over together, so often.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(25);
 /// After a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Between two commands that say how far the audit log has come.

@@ -1,10 +1,11 @@
 //! Commands that wait together travel together.
 //!
 //! Each caller looks for the leader by itself; what it then hands over joins the commands that
-//! wait for the same leader. Up to [`MAX_UNDER_WAY`] batches are under way to it, and whatever
-//! arrives meanwhile forms the next one: a lone command waits for nobody, and under load the cost
-//! of a message, an append and a wake-up is shared by many commands. One task a leader begins the
-//! batches, so commands reach it in the order in which they were handed over.
+//! wait for the same leader, and on the leader what other replicas forwarded joins its own. A batch
+//! begins when nothing is under way, or when as many commands wait as are under way: a lone command
+//! waits for nobody, and under load the cost of a message, an append and a wake-up is shared by
+//! many commands. At most [`MAX_UNDER_WAY`] batches are under way to one leader. One task a leader
+//! begins the batches, so commands reach it in the order in which they were handed over.
 //!
 //! A batch is one attempt and is not atomic: every command in it has an answer of its own, and
 //! its caller decides about another try. A command that waits behind batches of a leader that is
@@ -88,10 +89,13 @@ impl Batches {
         ends
     }
 
-    /// The next batch, in the order in which its commands came.
-    fn next(&self, leader: &Leader) -> Option<Vec<Waiting>> {
+    /// The next batch, in the order in which its commands came, if `under_way` commands leave reason to begin one.
+    fn next(&self, leader: &Leader, under_way: usize) -> Option<Vec<Waiting>> {
         let mut queues = self.lock();
         let waiting = &mut queues.get_mut(leader)?.waiting;
+        if waiting.len() < under_way.min(MAX_BATCH_COMMANDS) {
+            return None;
+        }
         let first = waiting.pop_front()?;
         let mut bytes = first.command.len();
         let mut batch = vec![first];
@@ -116,27 +120,32 @@ impl Batches {
 }
 
 impl GroupCore {
-    /// Hands a command to a leader, once, with those that wait for the same one.
-    pub(crate) async fn join_batch(self: &Arc<Self>, leader: Leader, command: Bytes) -> Outcome {
+    /// Hands a command to a leader, once, with those that wait for the same one. It waits from this
+    /// call on, whether or not its outcome is awaited.
+    pub(crate) fn join_batch(self: &Arc<Self>, leader: Leader, command: Bytes) -> impl Future<Output = Outcome> + use<> {
         let (outcome, answered) = oneshot::channel();
         let waiting = Waiting { command, since: Instant::now(), outcome };
         if let Some(pushed) = self.batches.push(&leader, waiting) {
             tokio::spawn(self.clone().run_batches(leader, pushed));
         }
         // Nobody answers only when the runtime ends.
-        answered.await.unwrap_or(Err(GroupError::OutcomeUnknown))
+        async move { answered.await.unwrap_or(Err(GroupError::OutcomeUnknown)) }
     }
 
     async fn run_batches(self: Arc<Self>, leader: Leader, pushed: Arc<Notify>) {
         let mut under_way = FuturesUnordered::new();
+        // Of the batches under way.
+        let mut commands = 0;
         loop {
             while under_way.len() < MAX_UNDER_WAY
-                && let Some(batch) = self.batches.next(&leader)
+                && let Some(batch) = self.batches.next(&leader, commands)
             {
+                let count = batch.len();
                 let mut running = Box::pin(self.run_batch(leader.clone(), batch));
                 // The first poll sends it: the next one comes after it.
                 if (&mut running).now_or_never().is_none() {
-                    under_way.push(running);
+                    commands += count;
+                    under_way.push(running.map(move |()| count));
                 }
             }
             if under_way.is_empty() {
@@ -147,7 +156,7 @@ impl GroupCore {
             }
             let room = under_way.len() < MAX_UNDER_WAY;
             tokio::select! {
-                _ = under_way.next() => {}
+                done = under_way.next() => commands -= done.unwrap_or(0),
                 () = pushed.notified(), if room => {}
                 () = tokio::time::sleep(LOOK_PAUSE), if !room => self.give_back(&leader),
             }
@@ -218,7 +227,7 @@ mod tests {
             batches.push(&there(2), waiting(0));
         }
         let sizes = |leader: Leader| -> Vec<usize> {
-            std::iter::from_fn(|| batches.next(&leader)).map(|batch| batch.len()).collect()
+            std::iter::from_fn(|| batches.next(&leader, 0)).map(|batch| batch.len()).collect()
         };
         assert_eq!(sizes(Leader::Here), [2]);
         assert_eq!(sizes(there(2)), [MAX_BATCH_COMMANDS, 1]);
@@ -240,6 +249,22 @@ mod tests {
         let sizes = |withdrawn: Vec<Waiting>| withdrawn.iter().map(|w| w.command.len()).collect::<Vec<_>>();
         assert_eq!(sizes(batches.withdraw(&Leader::Here, between)), [1, 2]);
         assert_eq!(sizes(batches.withdraw(&there(2), between)), [0; 0]);
-        assert_eq!(batches.next(&Leader::Here).map(|batch| batch.len()), Some(1));
+        assert_eq!(batches.next(&Leader::Here, 0).map(|batch| batch.len()), Some(1));
+    }
+
+    #[test]
+    fn a_batch_begins_when_as_many_wait_as_are_under_way() {
+        let batches = Batches::default();
+        let next = |under_way| batches.next(&Leader::Here, under_way).map(|batch| batch.len());
+        batches.push(&Leader::Here, waiting(1));
+        assert_eq!(next(0), Some(1), "alone it waits for nobody");
+        batches.push(&Leader::Here, waiting(1));
+        batches.push(&Leader::Here, waiting(1));
+        assert_eq!(next(3), None);
+        assert_eq!(next(2), Some(2));
+        for _ in 0..MAX_BATCH_COMMANDS {
+            batches.push(&Leader::Here, waiting(1));
+        }
+        assert_eq!(next(MAX_BATCH_COMMANDS * 3), Some(MAX_BATCH_COMMANDS), "more than a batch takes do not wait");
     }
 }

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 use openraft::{
     ReadPolicy,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
@@ -48,13 +48,15 @@ impl GroupCore {
         }
     }
 
-    /// Answers commands that another replica forwarded: here or not at all.
-    pub(crate) async fn propose_for_peer(&self, commands: Vec<Bytes>) -> Result<Answers, Refusal> {
+    /// Answers commands that another replica forwarded: here or not at all. They share batches with
+    /// this replica's own.
+    pub(crate) async fn propose_for_peer(self: &Arc<Self>, commands: Vec<Bytes>) -> Result<Answers, Refusal> {
         commands.iter().try_for_each(check_size)?;
         let bytes = commands.iter().map(Bytes::len).sum();
         let _place = self.gate.enter(commands.len(), bytes, || self.apply_lag()).await?;
         let answer = |Proposed { index, reply }| Applied { index, reply };
-        let done = self.log_here(commands).await;
+        let joined: Vec<_> = commands.into_iter().map(|command| self.join_batch(Leader::Here, command)).collect();
+        let done = join_all(joined).await;
         Ok(done.into_iter().map(|done| done.map(answer).map_err(Refusal::from)).collect())
     }
 

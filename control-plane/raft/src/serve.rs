@@ -1,6 +1,6 @@
 //! The receiving side of a group's messages.
 
-use std::{fs::OpenOptions, io, os::unix::fs::FileExt};
+use std::{fs::OpenOptions, io, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::Bytes;
 use openraft::raft::SnapshotResponse;
@@ -29,7 +29,7 @@ impl GroupCore {
     ///
     /// Forwarded calls are answered by this node or refused; refusals are answers too, because
     /// the asker must know whether a command was logged.
-    pub(crate) async fn handle(&self, kind: RpcKind, body: Bytes) -> Result<Bytes, GroupError> {
+    pub(crate) async fn handle(self: &Arc<Self>, kind: RpcKind, body: Bytes) -> Result<Bytes, GroupError> {
         let raft = &self.raft;
         match kind {
             RpcKind::AppendEntries => answer(raft.append_entries(decode(&body)?).await),

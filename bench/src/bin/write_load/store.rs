@@ -74,7 +74,7 @@ impl Store {
                     kv.put(request).await.map(drop).map_err(|s| etcd_word(&s))
                 }
                 Connection::Provost(admin) => {
-                    let documents = vec![Document { path: "load.yaml".to_owned(), text }];
+                    let documents = vec![Document { path: "load.json".to_owned(), text }];
                     let request = ApplyRequest { documents, dry_run: false, message: String::new() };
                     admin.apply(request).await.map(drop).map_err(|s| Failure::of(&s).code)
                 }
@@ -152,7 +152,9 @@ fn etcd_word(status: &Status) -> Refusal {
 /// What both stores are given.
 fn document(key: &str, value: u64) -> String {
     let name = text(value);
-    format!("apiVersion: provost/v1\nkind: Tenant\nmetadata: {{ name: {key} }}\nspec: {{ displayName: '{name}' }}\n")
+    format!(
+        r#"{{"apiVersion":"provost/v1","kind":"Tenant","metadata":{{"name":"{key}"}},"spec":{{"displayName":"{name}"}}}}"#
+    )
 }
 
 fn text(value: u64) -> String {
@@ -168,7 +170,7 @@ mod tests {
         let (one, two) = (document("load-0-1", 1), document("load-0-1", u64::MAX));
         assert_eq!(one.len(), two.len());
         assert_ne!(one, two);
-        assert!(one.contains("displayName: 'value 00000000000000000001'"), "{one}");
+        assert!(one.contains(r#""displayName":"value 00000000000000000001""#), "{one}");
     }
 
     #[test]

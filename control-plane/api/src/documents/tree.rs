@@ -1,7 +1,7 @@
 //! A YAML (or JSON) text as a tree, with or without the place of each node: knowing the places takes
 //! several times as long.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -40,20 +40,45 @@ pub(crate) struct Key {
 /// one document an item. On `Err`: the place and cause of the first syntax error. Without `PLACED` the
 /// places of nodes are 0.
 pub(crate) fn read<const PLACED: bool>(text: &str) -> Result<Vec<Node>, ((u32, u32), String)> {
+    if !PLACED && let Some(document) = read_json(text) {
+        return Ok(parts(document));
+    }
     let documents: Vec<ReadNode<PLACED>> = serde_saphyr::from_multiple(text).map_err(|e| {
         let place = e.location().map_or((0, 0), place);
         let text = e.without_snippet().to_string();
         (place, text.lines().next().unwrap_or("not YAML").to_owned())
     })?;
-    let mut all = Vec::new();
-    for ReadNode(document) in documents {
-        match document.value {
-            Value::Null => {}
-            Value::Seq(items) => all.extend(items),
-            _ => all.push(document),
-        }
+    Ok(documents.into_iter().flat_map(|ReadNode(document)| parts(document)).collect())
+}
+
+/// The documents of what was read as one.
+fn parts(document: Node) -> Vec<Node> {
+    match document.value {
+        Value::Null => Vec::new(),
+        Value::Seq(items) => items,
+        _ => vec![document],
     }
-    Ok(all)
+}
+
+/// What programs send is JSON, which as such is read several times as fast. `None`: it is not, or it
+/// is not sound; as YAML it is found out what is wrong.
+fn read_json(text: &str) -> Option<Node> {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    let ReadNode::<false>(document) = serde_json::from_str(text).ok()?;
+    (!repeats_a_key(&document)).then_some(document)
+}
+
+fn repeats_a_key(node: &Node) -> bool {
+    match &node.value {
+        Value::Seq(items) => items.iter().any(repeats_a_key),
+        Value::Map(entries) => {
+            let mut seen = BTreeSet::new();
+            entries.iter().any(|(key, node)| !seen.insert(key.text.as_str()) || repeats_a_key(node))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 impl Node {
@@ -172,5 +197,32 @@ impl<'de, const PLACED: bool> Visitor<'de> for AnyValue<PLACED> {
             entries.push((key, node));
         }
         Ok(Value::Map(entries))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_reads_as_the_same_text_reads_as_yaml() {
+        for text in [
+            r#"{"a": 1, "b": [true, null, -2, 1.5, 1e3, 18446744073709551615], "c": {"d": "é\n\u00e9 \ud83d\ude00"}}"#,
+            r#" [{"kind": "Tenant"}, {"kind": "Role"}]"#,
+            "{}",
+        ] {
+            let json = parts(read_json(text).unwrap());
+            let yaml = read::<true>(text).unwrap();
+            let plain = |nodes: &[Node]| nodes.iter().map(Node::to_json).collect::<Vec<_>>();
+            assert_eq!(plain(&json), plain(&yaml), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_sound_json_is_left_to_yaml() {
+        for text in [r#"{"a": 1, "a": 2}"#, r#"{"a": {"b": 1, "b": 2}}"#, "{a: 1}", r#"{"a": 1"#, "{} {}", "kind: Tenant"] {
+            assert!(read_json(text).is_none(), "{text}");
+        }
     }
 }

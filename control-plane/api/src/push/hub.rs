@@ -156,18 +156,32 @@ impl Inner {
     }
 }
 
-/// The shortest time between two deltas: under a flood of changes nodes compile less often.
+/// The shortest time between two deltas.
 const DELTA_GAP: Duration = Duration::from_millis(5);
+/// The same in a flood: every node compiles each delta, and what comes within a moment shares one.
+const FLOOD_GAP: Duration = Duration::from_millis(20);
+/// Gaps in a row in which something changed, from which on it is a flood.
+const FLOOD_AFTER: u32 = 8;
 /// The same while nobody listens: who comes meanwhile starts from a state that is so old at most.
 const IDLE_GAP: Duration = Duration::from_millis(50);
+
+/// The gap after a delta, when changes filled so many gaps before it.
+fn gap(nobody_listens: bool, filled: u32) -> Duration {
+    match (nobody_listens, filled) {
+        (true, _) => IDLE_GAP,
+        (false, FLOOD_AFTER..) => FLOOD_GAP,
+        (false, _) => DELTA_GAP,
+    }
+}
 
 /// Bursts of changes become one delta: what was published while one was encoded, and until the
 /// gap after it is over, is taken at once.
 async fn follow(inner: Arc<Inner>, published: Arc<Published>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
     let mut cluster = published.state.load().cluster().clone();
+    let mut filled = 0_u32;
     loop {
         snapshots.mark_unchanged();
-        let next = Instant::now() + if inner.registry.is_empty() { IDLE_GAP } else { DELTA_GAP };
+        let next = Instant::now() + gap(inner.registry.is_empty(), filled);
         let state = published.state.load_full();
         cut_off_removed(&inner.registry, &cluster, state.cluster());
         cluster = state.cluster().clone();
@@ -179,6 +193,7 @@ async fn follow(inner: Arc<Inner>, published: Arc<Published>, mut snapshots: wat
             Err(_) => return,
         }
         tokio::time::sleep_until(next).await;
+        filled = if snapshots.has_changed().unwrap_or(false) { filled.saturating_add(1) } else { 0 };
         if snapshots.changed().await.is_err() {
             return;
         }
