@@ -8,8 +8,12 @@ use provost_gpu_vram::Priority;
 use crate::policy::{Act, Policy};
 use crate::trace::Trace;
 
-/// An eviction sooner than this many loads after the weights came is thrash.
-const THRASH_LOADS: u64 = 4;
+/// An eviction sooner than this many loads after the weights came is early.
+const EARLY_LOADS: u64 = 4;
+/// An early eviction is thrash while the bus has been loading for more than this share of the time …
+const THRASH_SHARE: f64 = 0.5;
+/// … of which the last counts most, and what is as long ago as this 1/e of it. Microseconds.
+const SHARE_MICROS: f64 = 60_000_000.0;
 
 /// What a run was like.
 #[derive(Clone, Debug, Default)]
@@ -22,10 +26,11 @@ pub struct Outcome {
     pub evictions: u64,
     /// Bytes loaded that had been there before.
     pub reload_bytes: u64,
-    /// Evictions sooner than four loads after the weights came, but for [`Outcome::displaced`].
+    /// Evictions sooner than four loads after the weights came.
+    pub early: u64,
+    /// Those of them at a time at which the bus had been loading for more than half of the time,
+    /// and not for a critical request.
     pub thrash: u64,
-    /// The same, where a critical request waited for the room.
-    pub displaced: u64,
     /// Time in which the bus loaded. Microseconds.
     pub loading_micros: u64,
     /// Time until the last request had ended. Microseconds.
@@ -59,6 +64,9 @@ struct Device<'a> {
     running: BTreeSet<usize>,
     waiting: BTreeSet<usize>,
     bus_free_at: u64,
+    /// The recent share of the time in which the bus loaded, at `share_at`.
+    share: f64,
+    share_at: u64,
     outcome: Outcome,
 }
 
@@ -73,6 +81,8 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
         running: BTreeSet::new(),
         waiting: BTreeSet::new(),
         bus_free_at: 0,
+        share: 0.0,
+        share_at: 0,
         outcome: Outcome::default(),
     };
     for (id, arrival) in trace.arrivals.iter().enumerate() {
@@ -80,6 +90,7 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
     }
     while let Some(Reverse((now, event))) = device.events.pop() {
         device.now = now;
+        device.measure_bus();
         match event {
             Event::Arrives(id) => {
                 device.waiting.insert(id);
@@ -154,25 +165,34 @@ impl Device<'_> {
         let used = self.running.iter().any(|id| self.trace.arrivals[*id].model == model);
         self.check(!used);
         if let State::Ready { since } = self.states[model]
-            && self.now < since + THRASH_LOADS * self.trace.models[model].load_micros
+            && self.now < since + EARLY_LOADS * self.trace.models[model].load_micros
         {
-            let next = rest.iter().find_map(|act| match act {
-                Act::Load(next) => Some(*next),
-                _ => None,
-            });
-            let critical = self
-                .waiting
-                .iter()
-                .map(|id| self.trace.arrivals[*id])
-                .any(|arrival| Some(arrival.model) == next && arrival.priority == Priority::Critical);
-            match critical {
-                true => self.outcome.displaced += 1,
-                false => self.outcome.thrash += 1,
-            }
+            self.outcome.early += 1;
+            self.outcome.thrash += u64::from(self.share > THRASH_SHARE && !self.is_for_critical(rest));
         }
         self.check(matches!(self.states[model], State::Ready { .. }));
         self.states[model] = State::Absent;
         self.outcome.evictions += 1;
+    }
+
+    /// True when what follows an eviction is for a critical request.
+    fn is_for_critical(&self, rest: &[Act]) -> bool {
+        let is_critical = |id: &usize| self.trace.arrivals[*id].priority == Priority::Critical;
+        let next = rest.iter().find(|act| matches!(act, Act::Load(_) | Act::Start(_)));
+        match next {
+            Some(Act::Start(id)) => is_critical(id),
+            Some(Act::Load(model)) => {
+                self.waiting.iter().any(|id| self.trace.arrivals[*id].model == *model && is_critical(id))
+            }
+            _ => false,
+        }
+    }
+
+    fn measure_bus(&mut self) {
+        let kept = (-((self.now - self.share_at) as f64) / SHARE_MICROS).exp();
+        let loading = self.share_at < self.bus_free_at;
+        self.share = self.share * kept + if loading { 1.0 - kept } else { 0.0 };
+        self.share_at = self.now;
     }
 
     fn check(&mut self, allowed: bool) {

@@ -29,10 +29,11 @@ pub struct Summary {
     pub evictions: f64,
     /// Bytes loaded again, in GiB for 1,000 requests.
     pub reload_gib: f64,
-    /// Evictions sooner than four loads after the weights came.
+    /// Evictions sooner than four loads after the weights came, for 1,000 requests.
+    pub early: f64,
+    /// Those of them while the bus had been loading for more than half of the time, and not for a
+    /// critical request.
     pub thrash: u64,
-    /// The same for the sake of a critical request.
-    pub displaced: u64,
     /// Share of the time in which the bus loaded.
     pub loading: f64,
     /// Things that a policy must not do.
@@ -78,8 +79,8 @@ fn summarise(mix: &'static str, rule: Rule, outcomes: &[Outcome]) -> Summary {
         longest: quantile(&all, 1.0),
         evictions: sum(|outcome| outcome.evictions) as f64 / thousands,
         reload_gib: sum(|outcome| outcome.reload_bytes) as f64 / (1u64 << 30) as f64 / thousands,
+        early: sum(|outcome| outcome.early) as f64 / thousands,
         thrash: sum(|outcome| outcome.thrash),
-        displaced: sum(|outcome| outcome.displaced),
         loading: sum(|outcome| outcome.loading_micros) as f64 / sum(|outcome| outcome.total_micros).max(1) as f64,
         violations: sum(|outcome| outcome.violations),
     }

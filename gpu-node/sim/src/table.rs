@@ -7,7 +7,7 @@ use crate::summary::Summary;
 /// One line for each mix and policy.
 pub fn table(summaries: &[Summary]) -> String {
     let mut table = String::from(
-        "| mix | policy | p50 wait | p95 wait | longest | evictions / 1,000 | reloaded GiB / 1,000 | thrash | displaced | loading |\n\
+        "| mix | policy | p50 wait | p95 wait | longest | evictions / 1,000 | reloaded GiB / 1,000 | early / 1,000 | thrash | bus |\n\
          |---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     let mut before = "";
@@ -15,15 +15,15 @@ pub fn table(summaries: &[Summary]) -> String {
         let mix = if summary.mix == before { "" } else { summary.mix };
         before = summary.mix;
         let line = format!(
-            "| {mix} | {} | {:.2} s | {:.2} s | {:.1} s | {:.0} | {:.0} | {} | {} | {:.0} % |",
+            "| {mix} | {} | {:.2} s | {:.2} s | {:.1} s | {:.0} | {:.0} | {:.0} | {} | {:.0} % |",
             summary.rule.name(),
             summary.p50,
             summary.p95,
             summary.longest,
             summary.evictions,
             summary.reload_gib,
+            summary.early,
             summary.thrash,
-            summary.displaced,
             summary.loading * 100.0,
         );
         // Writing to a string does not fail.

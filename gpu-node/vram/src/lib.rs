@@ -11,6 +11,7 @@
 //! host memory (a CPU with a configured capacity) and a graphics card.
 
 mod action;
+mod answer;
 mod arbiter;
 mod eviction;
 mod key;
@@ -21,10 +22,11 @@ mod refusal;
 mod request;
 
 pub use action::{Action, Drift, ExclusiveToken, Recovery, Rejection};
+pub use answer::{Admission, Drain, Reserved, Usage};
 pub use arbiter::{Arbiter, ExclusiveRequest};
 pub use key::WeightsKey;
 pub use lease::Lease;
 pub use limits::Limits;
-pub use memory::{Admission, DeviceMemory, Drain, Reserved, Usage};
+pub use memory::DeviceMemory;
 pub use refusal::Refusal;
 pub use request::{Grant, Priority, Request, Ticket, Weights};

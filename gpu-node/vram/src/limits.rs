@@ -13,9 +13,11 @@ pub struct Limits {
     pub queue_bound: usize,
     /// Requests that may run at once.
     pub active_bound: usize,
-    /// Weights stay at least this many times as long as they took to load: at the worst one part
-    /// in (1 + this) of the time goes into loading.
+    /// Weights stay at least this many times as long as they took to load, unless the bus is calm.
     pub residency_loads: u64,
+    /// The bus is calm while it loads for less than this share of the last minute: there is
+    /// nothing to protect then, and evicting early spares a wait. 0: never.
+    pub calm_bus_percent: u32,
     /// A model's turn is at least this many loads of service, while others wait for its memory.
     pub quantum_loads: u64,
     /// A request rises by one priority each time it has waited this long. Microseconds.
@@ -36,6 +38,7 @@ impl Limits {
             queue_bound: 256,
             active_bound: 16,
             residency_loads: 4,
+            calm_bus_percent: 33,
             quantum_loads: 3,
             ageing_micros: 10 * SECOND,
             memory_patience_micros: 15 * SECOND,

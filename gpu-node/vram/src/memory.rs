@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use crate::eviction::{Candidate, cheapest_set};
-use crate::{Lease, Refusal, WeightsKey};
+use crate::{Admission, Drain, Lease, Refusal, Reserved, Usage, WeightsKey};
 
 /// Uses beyond these add nothing, so that the favourite of last month can be outlived.
 const MOST_USES: u64 = 32;
@@ -28,59 +28,6 @@ pub struct DeviceMemory {
     age: f64,
     /// Orders uses, to break ties by least recent use.
     ticks: u64,
-}
-
-/// The answer to a request for weights.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// They are resident: use them.
-    Ready {
-        /// Pins them.
-        lease: Lease,
-    },
-    /// An earlier caller is loading them: wait for that.
-    Loading {
-        /// Pins them from the moment they are loaded.
-        lease: Lease,
-    },
-    /// The caller drops `evict`, loads, and then reports `loaded` or `load_failed`.
-    Load {
-        /// Pins them from the moment they are loaded.
-        lease: Lease,
-        /// To be dropped first.
-        evict: Vec<WeightsKey>,
-    },
-}
-
-/// A granted budget of bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Reserved {
-    /// Holds the bytes.
-    pub lease: Lease,
-    /// To be dropped before the bytes are used.
-    pub evict: Vec<WeightsKey>,
-}
-
-/// What became of a request to remove weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drain {
-    /// They were idle: drop them now.
-    Drop,
-    /// They are in use or loading: `release` or `loaded` will say when to drop them.
-    Later,
-    /// They were not here.
-    Absent,
-}
-
-/// Bytes by purpose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of the device.
-    pub capacity: u64,
-    /// Bytes of weights, in use or idle.
-    pub weights: u64,
-    /// Bytes of granted budgets.
-    pub reserved: u64,
 }
 
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod admit;
+mod bus;
 mod exclusive;
 mod model;
 mod queue;
@@ -18,6 +19,7 @@ use crate::{
     Action, DeviceMemory, Drain, ExclusiveToken, Grant, Limits, Priority, Rejection, Request, Ticket, Usage, Weights,
     WeightsKey,
 };
+use bus::Bus;
 use exclusive::Exclusive;
 pub use exclusive::ExclusiveRequest;
 use model::Models;
@@ -44,6 +46,7 @@ pub struct Arbiter {
     active: usize,
     /// One at a time: the bus is one.
     loading: Option<WeightsKey>,
+    bus: Bus,
     /// The request for whose budget those behind it are held back.
     held: Option<Place>,
     /// Loaded again when nobody waits: what was resident before exclusive use.
@@ -66,6 +69,7 @@ impl Arbiter {
             next_ticket: 0,
             active: 0,
             loading: None,
+            bus: Bus::default(),
             held: None,
             restore: VecDeque::new(),
             exclusive: Exclusive::default(),
@@ -127,7 +131,7 @@ impl Arbiter {
         let held = self.queue.iter().map(|waiting| waiting.since.saturating_add(self.limits.memory_patience_micros));
         let stays = self.memory.ready(|_| 0.0).into_iter();
         let stays = stays.filter_map(|ready| self.models.get(ready.key)).map(|model| model.stays_until);
-        let stays = stays.filter(|_| self.queue.len() > 0);
+        let stays = stays.chain(self.bus.below_at(self.limits.calm_bus_percent)).filter(|_| self.queue.len() > 0);
         let times = overdue.chain(aged).chain(held).chain(stays).chain(self.exclusive.wake());
         times.filter(|time| *time > self.now).min()
     }
@@ -214,6 +218,7 @@ impl Arbiter {
 
     fn advance(&mut self, now: u64) {
         self.now = self.now.max(now);
+        self.bus.advance(self.now, self.loading.is_some());
     }
 
     fn refuse_overdue(&mut self) {

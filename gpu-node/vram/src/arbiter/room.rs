@@ -86,7 +86,8 @@ impl Arbiter {
             None => self.memory.refs(key) > 0 && model.deficit > 0,
             Some((level, _)) => model.deficit > 0 || level < claim.place.0,
         };
-        self.now >= model.stays_until && !in_turn
+        let stayed = self.now >= model.stays_until || self.bus.is_below(self.limits.calm_bus_percent);
+        stayed && !in_turn
     }
 
     /// Lets models that may be displaced take no new requests, the least worth first, until what

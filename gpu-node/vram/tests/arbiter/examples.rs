@@ -6,7 +6,29 @@ use crate::driver::Driver;
 use crate::{SECOND, key, request};
 
 fn limits() -> Limits {
-    Limits { headroom_bytes: 0, ..Limits::new(100) }
+    Limits { headroom_bytes: 0, calm_bus_percent: 0, ..Limits::new(100) }
+}
+
+#[test]
+fn residency_binds_only_while_the_bus_is_busy() {
+    let mut driver = Driver::new(Limits { calm_bus_percent: 33, ..limits() });
+    let mut loads = 0;
+    for second in 0..600 {
+        if driver.waiting.is_empty() {
+            driver.submit(request(1 + (second % 3) as u8, 80, Priority::Normal)).unwrap();
+        }
+        if driver.loading.is_some() {
+            loads += 1;
+        }
+        driver.pass(SECOND);
+        driver.loaded(SECOND);
+        while !driver.running.is_empty() {
+            driver.finish(0);
+        }
+    }
+    // Each request wants other weights than those before it. A calm bus swaps at once; from the
+    // moment at which it is busy for a third of the time it is kept there.
+    assert!((180..=230).contains(&loads), "{loads} loads of a second in ten minutes");
 }
 
 #[test]

@@ -169,11 +169,12 @@ proptest! {
     /// leased, a bounded queue, books that are the device; and here: whatever happened, in the end
     /// nobody waits and nobody has the device alone.
     #[test]
-    fn laws_hold_in_every_history(history in history()) {
+    fn laws_hold_in_every_history(history in history(), calm_bus_percent in prop_oneof![Just(0), Just(33)]) {
         let limits = Limits {
             headroom_bytes: 4,
             queue_bound: 12,
             active_bound: 4,
+            calm_bus_percent,
             ..Limits::new(CAPACITY)
         };
         let mut driver = Driver::new(limits);
