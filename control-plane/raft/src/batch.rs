@@ -122,7 +122,11 @@ impl Batches {
 impl GroupCore {
     /// Hands a command to a leader, once, with those that wait for the same one. It waits from this
     /// call on, whether or not its outcome is awaited.
-    pub(crate) fn join_batch(self: &Arc<Self>, leader: Leader, command: Bytes) -> impl Future<Output = Outcome> + use<> {
+    pub(crate) fn join_batch(
+        self: &Arc<Self>,
+        leader: Leader,
+        command: Bytes,
+    ) -> impl Future<Output = Outcome> + use<> {
         let (outcome, answered) = oneshot::channel();
         let waiting = Waiting { command, since: Instant::now(), outcome };
         if let Some(pushed) = self.batches.push(&leader, waiting) {

@@ -8,9 +8,7 @@ use std::{
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{
-    AotCache, PluginError, limits::MAX_TABLE_ELEMENTS, link::Links, shared::SharedComponents, ticker::Ticker,
-};
+use crate::{AotCache, PluginError, limits::MAX_TABLE_ELEMENTS, link::Links, shared::SharedComponents, ticker::Ticker};
 
 /// Most memories in one component. What Rust makes has one; interpreters have up to three.
 const MEMORIES_A_COMPONENT: u32 = 4;

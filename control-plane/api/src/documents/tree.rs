@@ -221,7 +221,9 @@ mod tests {
 
     #[test]
     fn what_is_not_sound_json_is_left_to_yaml() {
-        for text in [r#"{"a": 1, "a": 2}"#, r#"{"a": {"b": 1, "b": 2}}"#, "{a: 1}", r#"{"a": 1"#, "{} {}", "kind: Tenant"] {
+        for text in
+            [r#"{"a": 1, "a": 2}"#, r#"{"a": {"b": 1, "b": 2}}"#, "{a: 1}", r#"{"a": 1"#, "{} {}", "kind: Tenant"]
+        {
             assert!(read_json(text).is_none(), "{text}");
         }
     }
