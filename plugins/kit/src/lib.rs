@@ -37,6 +37,8 @@ pub mod bindings;
 mod call;
 mod config;
 mod export;
+#[cfg(all(feature = "heap", any(target_family = "wasm", test)))]
+mod heap;
 pub mod http;
 pub mod kv;
 mod plugin;

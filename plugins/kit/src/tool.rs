@@ -20,7 +20,7 @@ pub struct Tool {
     // Made when they are asked for: most instances answer one call and list nothing.
     input_schema: fn() -> String,
     output_schema: fn() -> Option<String>,
-    annotations: Map<String, Value>,
+    annotations: Vec<(&'static str, Value)>,
     run: Run,
 }
 
@@ -42,7 +42,7 @@ impl Tool {
             description,
             input_schema: schema::of::<A>,
             output_schema: R::output_schema,
-            annotations: Map::new(),
+            annotations: Vec::new(),
             run: Box::new(run),
         }
     }
@@ -63,9 +63,9 @@ impl Tool {
         self.annotation("destructiveHint", true)
     }
 
-    /// Any annotation of MCP.
-    pub fn annotation(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.annotations.insert(name.to_owned(), value.into());
+    /// Any annotation of MCP; said twice, the later one counts.
+    pub fn annotation(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.annotations.push((name, value.into()));
         self
     }
 
@@ -76,8 +76,13 @@ impl Tool {
             description: self.description.to_owned(),
             input_schema: (self.input_schema)(),
             output_schema: (self.output_schema)(),
-            annotations: (!self.annotations.is_empty()).then(|| Value::Object(self.annotations.clone()).to_string()),
+            annotations: (!self.annotations.is_empty()).then(|| self.annotations().to_string()),
         }
+    }
+
+    fn annotations(&self) -> Value {
+        let named = self.annotations.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Value::Object(named.collect::<Map<_, _>>())
     }
 
     pub(crate) fn run(&self, call: &Call, arguments: &str) -> Result<Outcome, CallError> {
