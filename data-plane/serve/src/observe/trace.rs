@@ -7,6 +7,8 @@ use provost_data_pipeline::{Ended, Marks, Operation, Reply, Request, Stage, Usag
 use provost_mcp::TraceParent;
 use provost_types::{CallId, Name};
 
+use super::tallies::code_of;
+
 /// The longest id of a request that is told: clients choose them.
 const MAX_REQUEST_ID_CHARS: usize = 64;
 
@@ -153,8 +155,7 @@ fn error_of(ended: &Ended<'_>) -> Option<TraceEnd> {
         Ok(Reply::Result { is_error: false, .. } | Reply::InputRequired(_)) => None,
         Ok(Reply::Result { is_error: true, .. }) => Some(TraceEnd { code: String::new(), rpc_code: None }),
         Ok(Reply::Error(error)) => {
-            let code = error.stable_code().filter(|code| super::tallies::is_code(code));
-            Some(TraceEnd { code: code.unwrap_or_default(), rpc_code: Some(error.code) })
+            Some(TraceEnd { code: code_of(error).unwrap_or_default(), rpc_code: Some(error.code) })
         }
         Err(rejection) => Some(TraceEnd { code: rejection.code.to_owned(), rpc_code: Some(rejection.error.code) }),
     }
