@@ -195,10 +195,19 @@ mod tests {
     }
 
     fn tell_of(tracing: &Tracing, request: &Arc<Request>, caller: Option<&Arc<Caller>>, is_target_hidden: bool) {
+        tell_tool(tracing, request, caller, (is_target_hidden, "read"));
+    }
+
+    fn tell_tool(
+        tracing: &Tracing,
+        request: &Arc<Request>,
+        caller: Option<&Arc<Caller>>,
+        (is_target_hidden, local): (bool, &str),
+    ) {
         let target = Arc::new(Target {
             plugin: Name::new("crm").ok(),
-            local: "read".to_owned(),
-            full: "crm.read".to_owned(),
+            local: local.to_owned(),
+            full: format!("crm.{local}"),
             action: None,
             plugin_digest: None,
             secrets: [].into(),
@@ -268,6 +277,15 @@ mod tests {
             let all = format!("{call:?}");
             assert!(["secret", "192.0.2.7", "\"ana\""].iter().all(|hidden| !all.contains(hidden)), "{all}");
         }
+    }
+
+    #[test]
+    fn what_waits_to_be_sent_has_a_bound_whatever_a_caller_writes() {
+        let (tracing, mut calls) = Tracing::new(Ratio::new(1.0).unwrap(), 1);
+        // As while an upstream does not say what tools it has.
+        tell_tool(&tracing, &request(Some(&text(true)), Some("a=b")), Some(&ana()), (false, &"n".repeat(1 << 20)));
+        let all = format!("{:?}", calls.try_recv().unwrap());
+        assert!(all.len() < 4_096, "{} bytes", all.len());
     }
 
     #[test]
