@@ -86,8 +86,11 @@ first_things() {
     apply_example 2> /tmp/said || { say "the example is not applied yet: $(head -n 1 /tmp/said)"; return; }
   elif [[ ! -e $ADMIN/upstream-known ]]; then
     # Restored: the upstream's token is new.
-    provost secret set desk-token --tenant acme < "$UPSTREAM/token" > /tmp/said 2>&1 || say "$(head -n 1 /tmp/said)"
-    touch "$ADMIN/upstream-known"
+    if provost secret set desk-token --tenant acme < "$UPSTREAM/token" > /tmp/said 2>&1; then
+      touch "$ADMIN/upstream-known"
+    else
+      say "the example's upstream cannot be given its new token yet: $(head -n 1 /tmp/said)"
+    fi
   fi
   if [[ $welcomed == no ]] && provost cluster status 2> /dev/null | grep -q '\bdata-plane\b'; then
     welcome
