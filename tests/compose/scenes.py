@@ -62,8 +62,14 @@ def start(world):
 
 def join(world):
     """--scale: new nodes join by themselves; those that come back keep their names and ids."""
+    # Who has taken over a data-plane node shares a volume with the registrar, and leads it to no other file by that.
+    key, token = "/srv/provost/keys/secrets.key", "/srv/provost/join-data/dp-3.token"
+    digest = run("docker", "exec", world.container("registrar"), "sha256sum", key).stdout
+    run("docker", "exec", world.container("dp-1"), "ln", "-s", key, f"{token}.new")
     world.up("--scale", "data-plane=4")
     world.whole(data_plane=4)
+    now = run("docker", "exec", world.container("registrar"), "sha256sum", key).stdout
+    expect(now == digest, "the registrar wrote over the wrapping key")
     before = world.members()
     world.up("--scale", "data-plane=2")
     wait(lambda: len(world.containers("data-plane")) == 2, "two containers")
