@@ -7,6 +7,8 @@
 # Lists are found by their hash (Acquire-By-Hash), and what is signed is replaced in one step: who reads meanwhile finds all of the
 # old state or all of the new one.
 set -euo pipefail
+# A web server reads it, as whatever user.
+umask 022
 
 key='' out='' suite=stable valid_days='' packages=()
 usage() { sed -n '2,3s/^# \?//p' "${BASH_SOURCE[0]}" >&2; exit 2; }

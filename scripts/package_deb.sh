@@ -5,6 +5,8 @@
 # SOURCE_DATE_EPOCH (default: the last commit's time) give the same package, byte by byte.
 # PROVOST_DEB_COMPRESS: xz (default), zstd or gzip (quick, for tests).
 set -euo pipefail
+# Folders of the package are as they are made here: everybody may look into them, whoever builds it.
+umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 binary=${CARGO_TARGET_DIR:-target}/release/provost

@@ -6,12 +6,12 @@ UPSTREAM=/srv/provost/upstream
 # 32 hexadecimal digits that nobody guesses.
 random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 
-# replace FILE: stdin becomes its content, whole or not at all.
-replace() {
-  cat > "$1.new"
-  sync "$1.new"
-  mv -f "$1.new" "$1"
-}
+# replace FILE: stdin becomes its content, whole or not at all. Whoever else can write to the folder cannot lead it to another
+# file by a link: what is there under either name is replaced, and neither followed nor written to.
+replace() (
+  set -o noclobber
+  rm -f "$1.new" && cat > "$1.new" && sync "$1.new" && mv -fT "$1.new" "$1"
+)
 
 # wait_for FILE WHAT: until it is there.
 wait_for() {

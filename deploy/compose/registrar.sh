@@ -24,15 +24,18 @@ answer() {
   local request=$1 roles=$2 pattern=$3 removes=$4 name said token
   name=$(basename "$request" .request)
   if [[ ! $name =~ $pattern ]]; then
-    say "$name is not a node of this kind, and is not let in"
-    rm -f "$request"
+    say "$(printf %q "$name") is not a node of this kind, and is not let in"
+    rm -rf "$request"
     return
   fi
   said=/tmp/said
   if token=$(provost cluster join-token --role "$roles" --node "$name" 2> "$said"); then
-    replace "${request%.request}.token" <<< "$token"
-    rm -f "$request"
-    say "$name is let in"
+    if replace "${request%.request}.token" <<< "$token"; then
+      say "$name is let in"
+    else
+      say "$name is not let in: its token cannot be put into the volume"
+    fi
+    rm -rf "$request"
   elif ! grep -q PV-JOIN-NAME "$said"; then
     say "$name has to wait: $(head -n 1 "$said")"
   elif [[ $removes == yes ]]; then
@@ -63,7 +66,8 @@ welcome() {
   echo
   echo "Provost is ready. Agents connect to http://127.0.0.1:$PROVOST_PORT/mcp"
   if [[ -s $ADMIN/agent-token ]]; then
-    echo "The token of acme/ana: $(<"$ADMIN/agent-token")"
+    # Not the token itself: what is said here is in the container's log.
+    echo "with the token of acme/ana: docker compose run --rm cli agent-token"
     echo
     echo "Try:"
     echo "  docker compose run --rm cli call desk.find --arg text=printer"

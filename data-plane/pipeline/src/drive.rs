@@ -125,9 +125,9 @@ async fn finish<P: Plane>(
     };
     call.reservation().settle(&usage);
     let limits = call.reservation().limits();
-    facts.passed(plane, Stage::GuardOut);
+    let now = facts.passed(plane, Stage::GuardOut);
 
-    let mut event = outcome(plane, facts, &replied, (status, usage, effort));
+    let mut event = outcome(now, facts, &replied, (status, usage, effort));
     event.guards = call.guard().map(|guard| guard.found()).unwrap_or_default();
     let call: Call<Executed> = call.into_stage(|intended| Executed { intended });
     let body = kept.as_ref().or_else(|| replied.as_ref().ok().and_then(body_of));
@@ -139,13 +139,12 @@ async fn finish<P: Plane>(
 }
 
 /// A reply that a guard holds back is an error to the caller, and the call has run all the same.
-fn outcome<P: Plane>(
-    plane: &P,
+fn outcome(
+    now: u64,
     facts: &Facts,
     replied: &Result<Reply, Rejection>,
     (status, usage, effort): (CallStatus, Usage, Effort),
 ) -> AuditEvent {
-    let now = plane.now_ns();
     let mut event = facts.event(Phase::Outcome, now);
     event.status = Some(status);
     event.why.attempt = effort.attempts;
@@ -268,9 +267,11 @@ impl Facts {
         }
     }
 
-    /// A stage ended now.
-    fn passed<P: Plane>(&mut self, plane: &P, stage: Stage) {
-        self.marks.end(stage, plane.now_ns());
+    /// A stage ended now: when that is.
+    fn passed<P: Plane>(&mut self, plane: &P, stage: Stage) -> u64 {
+        let now = plane.now_ns();
+        self.marks.end(stage, now);
+        now
     }
 
     /// What is told of the call now that it is over.

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use provost_data_pipeline::{
     Call, Caller, CertificateFacts, ClientFacts, Credential, Operation, Plane, Rejection, Request, Route, TraceFacts,
 };
-use provost_mcp::{ProtocolVersion, RawJson, trace};
+use provost_mcp::{ProtocolVersion, RawJson, meta::MAX_META_TEXT_BYTES, trace};
 use provost_types::CallId;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,9 +19,6 @@ use crate::{
     seal::{SealFailed, random_id},
     siblings::Siblings,
 };
-
-/// The longest `traceparent` that is taken from a header.
-const MAX_TRACEPARENT_BYTES: usize = 256;
 
 /// Where a connection comes from.
 #[derive(Clone, Debug)]
@@ -241,7 +238,7 @@ impl Inbound {
     pub(crate) fn trace(&self) -> TraceFacts {
         let text = |name: &str| {
             let value = self.headers.get(name)?.to_str().ok()?;
-            (value.len() <= MAX_TRACEPARENT_BYTES).then(|| value.to_owned())
+            (value.len() <= MAX_META_TEXT_BYTES).then(|| value.to_owned())
         };
         let traceparent = text(TRACEPARENT);
         // Several headers of it are one list; lists that long are rare, and the rest is not needed to join the trace.

@@ -33,6 +33,21 @@ impl TraceHeaders {
         meta.map(|meta| Self::of_meta(&meta)).unwrap_or_default()
     }
 
+    /// Leaves in the `_meta` that they were read of, under the names of a trace, nothing else: guards do not look there.
+    pub(crate) fn keep_in(&self, meta: &mut RawObject) {
+        match self.parent.as_ref().and_then(|parent| parent.to_str().ok()) {
+            // Of a later version the part that is known goes on.
+            Some(parent) if meta.get_text(key::TRACEPARENT).as_deref() != Some(parent) => {
+                meta.set_text(key::TRACEPARENT, parent);
+            }
+            Some(_) => {}
+            None => drop(meta.remove(key::TRACEPARENT)),
+        }
+        if self.state.is_none() {
+            meta.remove(key::TRACESTATE);
+        }
+    }
+
     /// Adds them to headers that have none of these.
     pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
         let Some(parent) = &self.parent else { return };
@@ -69,5 +84,25 @@ mod tests {
         own.insert(PARENT, HeaderValue::from_static("own"));
         TraceHeaders::of_params(&RawJson::from(json!({ "_meta": { "traceparent": parent } }))).add_to(&mut own);
         assert_eq!(own.get(PARENT).map(HeaderValue::as_bytes), Some(&b"own"[..]));
+    }
+
+    #[test]
+    fn nothing_but_a_trace_goes_on_under_the_names_of_one() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let parent = format!("00-{trace}");
+        for (given, expect) in [
+            (
+                json!({ "traceparent": parent, "tracestate": "a=b", "k": 1 }),
+                json!({ "traceparent": parent, "tracestate": "a=b", "k": 1 }),
+            ),
+            (json!({ "traceparent": "ann@example.org", "tracestate": "a=b", "k": 1 }), json!({ "k": 1 })),
+            (json!({ "traceparent": format!("cc-{trace}-ann@example.org") }), json!({ "traceparent": parent })),
+            (json!({ "traceparent": parent, "tracestate": "x".repeat(513) }), json!({ "traceparent": parent })),
+            (json!({ "traceparent": 5, "tracestate": { "a": "b" } }), json!({})),
+        ] {
+            let mut meta = RawObject::parse(&RawJson::from(given)).unwrap();
+            TraceHeaders::of_meta(&meta).keep_in(&mut meta);
+            assert_eq!(meta.finish().parse::<serde_json::Value>().unwrap(), expect);
+        }
     }
 }

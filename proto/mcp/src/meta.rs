@@ -22,6 +22,10 @@ pub mod key {
     pub const WORKFLOW: &str = "io.provost/workflow";
 }
 
+/// The longest `traceparent` and workflow id that are taken, in `_meta` as in headers: they are kept beside a call and are in
+/// each of its records.
+pub const MAX_META_TEXT_BYTES: usize = 256;
+
 /// The members of a request's `_meta` that Provost reads; the rest travels on untouched.
 #[derive(Clone, Debug, Default)]
 pub struct RequestMeta {
@@ -42,7 +46,7 @@ pub struct RequestMeta {
 }
 
 impl RequestMeta {
-    /// Reads `params._meta`; members of a wrong type count as missing.
+    /// Reads `params._meta`; members of a wrong type, and texts longer than what a header may have, count as missing.
     pub fn read(params: Option<&RawJson>) -> Self {
         params.and_then(|p| RawObject::parse(p).ok()).map(|p| Self::of(&p)).unwrap_or_default()
     }
@@ -51,7 +55,8 @@ impl RequestMeta {
     pub fn of(params: &RawObject) -> Self {
         let Some(meta) = params.get_object("_meta") else { return Self::default() };
         let object = |k: &str| meta.get(k).filter(RawJson::is_object);
-        let traceparent = meta.get_text(key::TRACEPARENT);
+        let short = |k: &str| meta.get_text(k).filter(|text| text.len() <= MAX_META_TEXT_BYTES);
+        let traceparent = short(key::TRACEPARENT);
         let tracestate = traceparent.as_ref().and_then(|_| meta.get_text(key::TRACESTATE));
         Self {
             protocol_version: meta.get_text(key::PROTOCOL_VERSION),
@@ -60,7 +65,7 @@ impl RequestMeta {
             log_level: meta.get_text(key::LOG_LEVEL).and_then(|l| LogLevel::parse(&l)),
             traceparent,
             tracestate,
-            workflow: meta.get_text(key::WORKFLOW),
+            workflow: short(key::WORKFLOW),
         }
     }
 
@@ -78,5 +83,25 @@ impl RequestMeta {
             "PV-MCP-META-MISSING",
             format!("params._meta must carry `{missing}` in every request of MCP 2026-07-28"),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_beside_a_call_has_a_bound() {
+        let of = |length: usize| {
+            let text = "a".repeat(length);
+            let meta = json!({ "traceparent": text, "tracestate": "a=b", "io.provost/workflow": text });
+            RequestMeta::read(Some(&RawJson::from(json!({ "_meta": meta }))))
+        };
+        let longest = of(MAX_META_TEXT_BYTES);
+        assert!(longest.traceparent.is_some() && longest.tracestate.is_some() && longest.workflow.is_some());
+        let longer = of(MAX_META_TEXT_BYTES + 1);
+        assert_eq!((longer.traceparent, longer.tracestate, longer.workflow), (None, None, None));
     }
 }

@@ -78,11 +78,17 @@ pub fn with_environment(
 /// Checks the section.
 pub fn check(file: TelemetryFile, say: &mut impl FnMut(&'static str, String)) -> TelemetryConfig {
     let TelemetryFile { otlp, ratio, ca, authorization_file } = file;
-    if let Some(address) = &otlp
-        && !(address.starts_with("http://") || address.starts_with("https://"))
-    {
-        let text = format!("`{address}` is not an address of OTLP over HTTP: write http://HOST:4318");
-        say("telemetry.otlp", text);
+    if let Some(address) = &otlp {
+        // The address is not repeated: it may hold what must not be in a log.
+        let rest = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"));
+        match rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default()) {
+            None => say("telemetry.otlp", "is not an address of OTLP over HTTP: write http://HOST:4318".to_owned()),
+            Some(authority) if authority.contains('@') => {
+                let text = "holds a user name or a token: write it to a file, and that into `authorization_file`";
+                say("telemetry.otlp", text.to_owned());
+            }
+            Some(_) => {}
+        }
     }
     let ratio = ratio.unwrap_or(1.0);
     if !(0.0..=1.0).contains(&ratio) {
@@ -135,6 +141,8 @@ mod tests {
         assert_eq!((config.otlp.as_deref(), config.ratio), (Some("http://d:4318"), 1.0));
         assert_eq!(read("otlp = 'http://c:4318'\n", &[("PROVOST_OTLP", "")]).unwrap().otlp, None);
         assert_eq!(read("otlp = 'c:4317'\nratio = 2\n", &[]).unwrap_err(), ["telemetry.otlp", "telemetry.ratio"]);
+        assert_eq!(read("otlp = 'https://me:secret@c:4318/x'\n", &[]).unwrap_err(), ["telemetry.otlp"]);
+        assert!(read("otlp = 'https://c:4318/a@b'\n", &[]).is_ok());
         assert_eq!(read("", &[("PROVOST_OTLP_RATIO", "all")]).unwrap_err(), ["telemetry.ratio"]);
         assert!(toml::from_str::<TelemetryFile>("url = 'x'\n").is_err());
     }

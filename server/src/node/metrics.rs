@@ -3,21 +3,20 @@
 mod audit;
 mod calls;
 mod groups;
+mod listen;
 
-use std::{convert::Infallible, fmt::Write, sync::Arc, time::SystemTime};
+use std::{fmt::Write, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use provost_audit_store::AuditNode;
 use provost_control_api::{ControlNode, Subscribers};
 use provost_data_serve::node::Node;
 use provost_data_tools::{CORPUS_METRICS, EndpointView, Pressure, Wall};
 use provost_gpu_serve::GpuNode;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+
+pub use listen::serve;
 
 /// One sample: name with labels, help, whether it only grows, value.
 pub struct Sample {
@@ -35,27 +34,6 @@ pub struct Sample {
 
 /// What is asked at each scrape.
 pub type Sampler = Arc<dyn Fn() -> Vec<Sample> + Send + Sync>;
-
-/// Serves `/metrics` until cancelled.
-pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let sampler = sampler.clone();
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let response = respond(request.uri().path(), &sampler);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            tokio::select! { _ = connection => (), () = stop.cancelled() => () }
-        });
-    }
-}
 
 /// The roles of this process, as far as it runs them.
 #[derive(Default)]

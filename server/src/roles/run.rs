@@ -66,8 +66,6 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let _lock = crate::dev::lock::DirLock::take(&config.data_dir)?;
     let stop = stop_signal()?;
     let manager = ServiceManager::of_this_process();
-    // To the end of the process: it is watched while it finishes too.
-    let _alive = manager.as_ref().and_then(ServiceManager::keep_alive);
     let server = tokio::select! {
         started = Server::start(&config, None) => started?,
         () = parent_ended(args.until_stdin_closes) => return Ok(()),
@@ -76,6 +74,9 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     if let Some(manager) = &manager {
         manager.ready();
     }
+    // Not before: the first sign of life would have systemd count, and a long start be ended by `WatchdogSec=` in place of
+    // `TimeoutStartSec=`. To the end of the process: it is watched while it finishes too.
+    let _alive = manager.as_ref().and_then(ServiceManager::keep_alive);
     let removed = server.removed();
     let fatal = server.audit().fatal();
     let failed = tokio::select! {

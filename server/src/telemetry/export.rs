@@ -69,6 +69,7 @@ impl Exporting {
             authorization_file: config.authorization_file.clone(),
             resource: resource(node),
             last_cause: None,
+            rejects: false,
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(exporter.run(stop.clone()));
@@ -90,11 +91,14 @@ impl Exporting {
     }
 }
 
-/// Where traces go at a receiver's address.
+/// Where traces go at a receiver's address. What is wrong with one is said without it: it may hold a secret.
 fn traces_url(address: &str) -> Result<Url, String> {
-    let mut url = Url::parse(address).map_err(|cause| format!("telemetry.otlp `{address}`: {cause}"))?;
+    let mut url = Url::parse(address).map_err(|cause| format!("telemetry.otlp: {cause}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(format!("telemetry.otlp `{address}` is not an http:// or https:// address"));
+        return Err("telemetry.otlp is not an http:// or https:// address".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("telemetry.otlp holds a user name or a password: those go into authorization_file".to_owned());
     }
     let path = url.path().trim_end_matches('/').to_owned();
     if !path.ends_with(PATH) {
@@ -122,6 +126,8 @@ struct Exporter {
     resource: Resource,
     /// Why the last batch was not taken: the same is said once.
     last_cause: Option<String>,
+    /// Whether of the last batch that was taken spans were rejected: said once too.
+    rejects: bool,
 }
 
 /// Why a batch was not taken.
@@ -177,7 +183,10 @@ impl Exporter {
         let mut pauses = PAUSES.into_iter();
         let refused = loop {
             let refused = match self.post(body.clone()).await {
-                Ok(()) => break None,
+                Ok(rejected) => {
+                    self.rejected(rejected);
+                    break None;
+                }
                 Err(refused) => refused,
             };
             match pauses.next().filter(|_| refused.is_temporary && !stop.is_cancelled()) {
@@ -207,7 +216,16 @@ impl Exporter {
         request.encode_to_vec().into()
     }
 
-    async fn post(&self, body: bytes::Bytes) -> Result<(), Refused> {
+    /// A receiver took a batch but for so many of its spans.
+    fn rejected(&mut self, spans: i64) {
+        if spans > 0 && !self.rejects {
+            tracing::warn!(spans, "PV-TELEMETRY: the receiver took a batch and rejected spans of it");
+        }
+        self.rejects = spans > 0;
+    }
+
+    /// Gives how many spans were rejected of those that are taken.
+    async fn post(&self, body: bytes::Bytes) -> Result<i64, Refused> {
         let temporary = |why: String| Refused { why, is_temporary: true };
         let mut post = self.client.post(self.url.clone()).header(header::CONTENT_TYPE, "application/x-protobuf");
         if let Some(path) = &self.authorization_file {
@@ -226,18 +244,12 @@ impl Exporter {
         let mut answer = Vec::new();
         while let Ok(Some(part)) = response.chunk().await {
             if answer.len() + part.len() > MAX_ANSWER_BYTES {
-                return Ok(());
+                return Ok(0);
             }
             answer.extend_from_slice(&part);
         }
         let partial = TraceResponse::decode(&answer[..]).ok().and_then(|answer| answer.partial_success);
-        if let Some(partial) = partial.filter(|partial| partial.rejected_spans > 0) {
-            tracing::warn!(
-                spans = partial.rejected_spans,
-                "PV-TELEMETRY: the receiver took a batch and rejected spans of it"
-            );
-        }
-        Ok(())
+        Ok(partial.map_or(0, |partial| partial.rejected_spans))
     }
 }
 
@@ -278,8 +290,9 @@ mod tests {
         ] {
             assert_eq!(traces_url(address).unwrap().as_str(), expect);
         }
-        for bad in ["collector:4318", "grpc://c:4317", "", "http://"] {
-            assert!(traces_url(bad).is_err(), "{bad}");
+        for bad in ["collector:4318", "grpc://c:4317", "", "http://", "http://me:secret@c:4318", "secret://[::"] {
+            let said = traces_url(bad).unwrap_err();
+            assert!(!said.contains("secret"), "{bad}: {said}");
         }
     }
 }

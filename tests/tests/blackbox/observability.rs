@@ -11,7 +11,10 @@ use prost::Message;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::harness::{Dev, call_tool, modern, post_raw, root, text, until, upstream_yaml};
+use crate::{
+    guards::guard,
+    harness::{Dev, call_tool, modern, post, post_raw, root, text, until, upstream_yaml},
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN: &str = "00f067aa0ba902b7";
@@ -219,6 +222,27 @@ fn one_trace_goes_from_the_client_through_the_node_to_the_upstream_and_the_recei
         let text = String::from_utf8_lossy(&body).into_owned();
         assert!(!text.contains("hunter2") && !text.contains(dev.token()), "a secret left in a trace: {text}");
     }
+}
+
+#[test]
+fn what_is_no_trace_does_not_go_on_as_one_and_baggage_passes_the_guards() {
+    let world = World::start();
+    let dir = tempfile::tempdir().unwrap();
+    let emails = guard("emails", "{ rules: [ { kinds: [email], action: mask } ] }");
+    let yaml = format!("{}{emails}", upstream_yaml(&format!("{}/mcp", world.base)));
+    let dev = Dev::start_env(&dir.path().join("data"), Some(&yaml), &[], &[]);
+    let mut body = modern("tools/call", json!({ "name": "up.t", "arguments": {} }));
+    for (key, value) in [("traceparent", "ann@example.org"), ("tracestate", "a=b"), ("baggage", "user=bob@example.org")]
+    {
+        body["params"]["_meta"][key] = json!(value);
+    }
+    let answer = post(dev.mcp(), dev.token(), &body).1;
+    assert_eq!(answer["result"]["content"][0]["text"], "done", "{answer}");
+    let (headers, message) = world.seen.calls.lock().unwrap().first().cloned().unwrap();
+    let meta = &message["params"]["_meta"];
+    assert!(meta["traceparent"].is_null() && meta["tracestate"].is_null(), "{message}");
+    assert!(!headers.contains_key("traceparent"), "{headers:?}");
+    assert!(meta["baggage"].is_string() && !message.to_string().contains("example.org"), "{message}");
 }
 
 #[test]

@@ -36,7 +36,11 @@ fn a_service_manager_hears_that_a_node_serves_lives_and_ends() {
         ("WATCHDOG_USEC", "500000".to_owned()),
     ];
     let server = plan.start();
-    heard(&socket, "READY=1");
+    // The first that is said: a sign of life before it would have systemd's watchdog count while the node starts.
+    let mut buffer = [0; 256];
+    let length = socket.recv(&mut buffer).unwrap();
+    let first = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    assert!(first.lines().any(|line| line == "READY=1"), "{first}");
     // Ready is what serves: its admin port answers now, and not some time later.
     std::net::TcpStream::connect(plan.admin).unwrap();
     heard(&socket, "WATCHDOG=1");

@@ -5,7 +5,8 @@
 use provost_data_guards::{Layout, Root};
 use provost_data_pipeline::Operation;
 
-/// Members of `_meta` that are the protocol's: ids and traces, which look random, and words that must stay.
+/// Members of `_meta` that are the protocol's: ids and traces, which look random, and words that must stay. What goes on under
+/// the names of a trace is one. `baggage` is what somebody wrote, and is looked at.
 const META: &[&str] = &[
     "io.modelcontextprotocol/protocolVersion",
     "io.modelcontextprotocol/clientCapabilities",
@@ -13,7 +14,6 @@ const META: &[&str] = &[
     "progressToken",
     "traceparent",
     "tracestate",
-    "baggage",
 ];
 
 /// The `params` of MCP requests.

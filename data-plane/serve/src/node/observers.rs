@@ -5,7 +5,7 @@ use provost_data_tools::{CorpusView, EndpointView, Pressure, Walls};
 use provost_types::Name;
 
 use super::{load::Load, plane::Node};
-use crate::observe::{Durations, NearLimit, Requests, TenantUse, TracingCounts};
+use crate::observe::{Durations, NearLimit, Requests, TenantUse, TracingCounts, code_of};
 
 impl Node {
     /// A call is over.
@@ -107,7 +107,7 @@ fn log(ended: &Ended<'_>) {
         Ok(Reply::Result { is_error: false, .. }) => ("ok", String::new()),
         Ok(Reply::Result { is_error: true, .. }) => ("tool_error", String::new()),
         Ok(Reply::InputRequired(_)) => ("input_required", String::new()),
-        Ok(Reply::Error(error)) => ("error", error.stable_code().unwrap_or_else(|| error.code.to_string())),
+        Ok(Reply::Error(error)) => ("error", code_of(error).unwrap_or_else(|| error.code.to_string())),
         Err(rejection) => ("refused", rejection.code.to_owned()),
     };
     let request = ended.request;

@@ -12,7 +12,7 @@ use provost_data_pipeline::{Ended, Operation, Reply, Stage};
 use super::{
     histogram::{Buckets, Histogram},
     kinds::{self, METHODS, REASONS, TRANSPORTS},
-    tallies::{NearLimit, Tallies, TenantUse},
+    tallies::{NearLimit, Tallies, TenantUse, code_of},
 };
 
 /// Sets of counters; threads beyond share.
@@ -98,9 +98,9 @@ impl Meters {
         }
         match &ended.answer.outcome {
             Ok(Reply::Result { .. } | Reply::InputRequired(_)) => {}
-            Ok(Reply::Error(error)) => self.tallies.error(error.stable_code().as_deref()),
+            Ok(Reply::Error(error)) => self.tallies.error(code_of(error).as_deref()),
             Err(rejection) => {
-                self.tallies.error(Some(rejection.code));
+                self.tallies.refused(rejection.code);
                 if let Some(limit) = &rejection.limit {
                     self.tallies.limit_hit(&limit.quota);
                     self.tallies.left(limit);

@@ -15,6 +15,7 @@ mod tracing_of_calls;
 pub use histogram::{BOUNDS_NS, Buckets};
 pub(crate) use meters::Meters;
 pub use meters::{Durations, Requests};
+pub(crate) use tallies::code_of;
 pub use tallies::{NearLimit, TenantUse};
 pub use trace::{CallTrace, SpanIds, TraceEnd, TraceSubject};
 pub use tracing_of_calls::{Ratio, Tracing, TracingCounts};

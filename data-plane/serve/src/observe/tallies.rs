@@ -8,9 +8,10 @@ use std::{
 
 use parking_lot::Mutex;
 use provost_data_pipeline::{LimitState, Usage};
+use provost_mcp::RpcError;
 use provost_types::Name;
 
-/// Distinct codes that are counted apart; of more, the rest is `other`.
+/// Distinct codes of answers that are counted apart; of more, the rest is `other`.
 const MAX_CODES: usize = 256;
 /// The longest code. Upstreams may write codes of their own.
 const MAX_CODE_CHARS: usize = 48;
@@ -47,33 +48,49 @@ pub struct NearLimit {
 
 #[derive(Debug, Default)]
 pub(super) struct Tallies {
+    /// Apart from `codes`: whatever upstreams write, refusals have room.
+    refusals: Mutex<BTreeMap<&'static str, u64>>,
     codes: Mutex<BTreeMap<String, u64>>,
     limit_hits: Mutex<BTreeMap<String, u64>>,
     near: Mutex<BTreeMap<String, (u64, u64, Instant)>>,
     tenants: Mutex<BTreeMap<String, TenantUse>>,
 }
 
-/// The entry of a key, or that of all for which there is no room.
-fn entry<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str, most: usize) -> &'a mut V {
+/// Changes the value of a key, or that of all for which there is no room. Nothing is allocated for a key that is there.
+fn count<V: Default>(map: &mut BTreeMap<String, V>, key: &str, most: usize, change: impl FnOnce(&mut V)) {
     let key = if map.contains_key(key) || map.len() < most { key } else { OTHER };
-    map.entry(key.to_owned()).or_default()
+    if let Some(value) = map.get_mut(key) {
+        change(value);
+    } else {
+        change(map.entry(key.to_owned()).or_default());
+    }
 }
 
 /// Whether a code has the form of ours.
-pub(super) fn is_code(code: &str) -> bool {
+fn is_code(code: &str) -> bool {
     let fits = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-';
     code.len() <= MAX_CODE_CHARS && code.starts_with("PV-") && code.bytes().all(fits)
 }
 
+/// The stable code of an error that is answered. What an upstream wrote in its place and is none is not told.
+pub(crate) fn code_of(error: &RpcError) -> Option<String> {
+    error.stable_code().filter(|code| is_code(code))
+}
+
 impl Tallies {
-    /// A call ended with an error of this code; one that is not ours is an upstream's.
+    /// A call was refused with a code of this program.
+    pub(super) fn refused(&self, code: &'static str) {
+        *self.refusals.lock().entry(code).or_default() += 1;
+    }
+
+    /// A call was answered with an error of this code; one that is not ours is an upstream's.
     pub(super) fn error(&self, code: Option<&str>) {
-        let code = code.filter(|code| is_code(code)).unwrap_or("upstream");
-        *entry(&mut self.codes.lock(), code, MAX_CODES) += 1;
+        let code = code.unwrap_or("upstream");
+        count(&mut self.codes.lock(), code, MAX_CODES, |calls| *calls += 1);
     }
 
     pub(super) fn limit_hit(&self, quota: &str) {
-        *entry(&mut self.limit_hits.lock(), quota, MAX_NAMES) += 1;
+        count(&mut self.limit_hits.lock(), quota, MAX_NAMES, |calls| *calls += 1);
     }
 
     /// What is left of a limit that a call counts in.
@@ -81,9 +98,12 @@ impl Tallies {
         if state.remaining >= state.limit / NEAR_PART {
             return;
         }
+        let seen = (state.limit, state.remaining, Instant::now());
         let mut near = self.near.lock();
-        if near.contains_key(&state.quota) || near.len() < MAX_NAMES {
-            near.insert(state.quota.clone(), (state.limit, state.remaining, Instant::now()));
+        if let Some(before) = near.get_mut(&state.quota) {
+            *before = seen;
+        } else if near.len() < MAX_NAMES {
+            near.insert(state.quota.clone(), seen);
         }
     }
 
@@ -91,15 +111,20 @@ impl Tallies {
         if usage.tokens_in == 0 && usage.tokens_out == 0 && usage.cost_micro == 0 {
             return;
         }
-        let mut tenants = self.tenants.lock();
-        let of_tenant = entry(&mut tenants, tenant.as_str(), MAX_NAMES);
-        of_tenant.tokens_in += usage.tokens_in;
-        of_tenant.tokens_out += usage.tokens_out;
-        of_tenant.cost_micro += usage.cost_micro;
+        count(&mut self.tenants.lock(), tenant.as_str(), MAX_NAMES, |of_tenant: &mut TenantUse| {
+            of_tenant.tokens_in += usage.tokens_in;
+            of_tenant.tokens_out += usage.tokens_out;
+            of_tenant.cost_micro += usage.cost_micro;
+        });
     }
 
+    /// Refusals and errors together, by code.
     pub(super) fn errors(&self) -> Vec<(String, u64)> {
-        self.codes.lock().iter().map(|(code, count)| (code.clone(), *count)).collect()
+        let mut all = self.codes.lock().clone();
+        for (code, calls) in self.refusals.lock().iter() {
+            *all.entry((*code).to_owned()).or_default() += *calls;
+        }
+        all.into_iter().collect()
     }
 
     pub(super) fn limit_hits(&self) -> Vec<(String, u64)> {
@@ -133,14 +158,22 @@ mod tests {
     #[test]
     fn whatever_codes_come_there_are_only_so_many() {
         let tallies = Tallies::default();
-        for code in [Some("PV-POLICY-DENIED"), Some("PV-POLICY-DENIED"), None, Some("my \"code\""), Some("PV-x")] {
-            tallies.error(code);
+        for code in ["PV-POLICY-DENIED", "PV-POLICY-DENIED", "", "my \"code\"", "PV-x"] {
+            let error = RpcError::with_code(RpcError::INTERNAL, code, "no");
+            tallies.error(code_of(&error).as_deref());
         }
         assert_eq!(tallies.errors(), [("PV-POLICY-DENIED".to_owned(), 2), ("upstream".to_owned(), 3)]);
         (0..2 * MAX_CODES).for_each(|n| tallies.error(Some(&format!("PV-{n}"))));
         let errors = tallies.errors();
         assert_eq!(errors.len(), MAX_CODES + 1);
         assert_eq!(errors.iter().map(|(_, count)| count).sum::<u64>(), 5 + 2 * MAX_CODES as u64);
+        // And none of them takes the place of a refusal's.
+        (0..2).for_each(|_| tallies.refused("PV-LIMIT-CALLS"));
+        tallies.refused("PV-POLICY-DENIED");
+        let errors = tallies.errors();
+        for (code, expect) in [("PV-LIMIT-CALLS", 2), ("PV-POLICY-DENIED", 3)] {
+            assert!(errors.contains(&(code.to_owned(), expect)), "{code}");
+        }
     }
 
     #[test]

@@ -7,8 +7,17 @@ use provost_data_pipeline::{Ended, Marks, Operation, Reply, Request, Stage, Usag
 use provost_mcp::TraceParent;
 use provost_types::{CallId, Name};
 
+use super::tallies::code_of;
+
 /// The longest id of a request that is told: clients choose them.
 const MAX_REQUEST_ID_CHARS: usize = 64;
+/// The longest name of what is called that is told. While an upstream does not say what it has, that is as the caller wrote it.
+const MAX_NAME_CHARS: usize = 256;
+
+/// The beginning of a text: what waits to be sent has a bound.
+fn beginning(text: &str, most_chars: usize) -> String {
+    text.chars().take(most_chars).collect()
+}
 
 /// The ids of a call's spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +124,16 @@ impl CallTrace {
         let request = &**ended.request;
         let (trace_id, parent) = trace_of(request);
         let target = ended.target.filter(|_| !ended.is_target_hidden);
-        let named = target.map(|target| target.full.clone()).filter(|full| !full.is_empty());
+        let named = target.map(|target| beginning(&target.full, MAX_NAME_CHARS)).filter(|full| !full.is_empty());
         let subject = match (&request.operation, named) {
             (Operation::CallTool(_), Some(name)) => TraceSubject::Tool(name),
             (Operation::GetPrompt(_), Some(name)) => TraceSubject::Prompt(name),
             (Operation::Chat(_) | Operation::Embed(_), Some(name)) => TraceSubject::Model(name),
             _ => TraceSubject::Unnamed,
         };
-        let local = target.filter(|_| subject != TraceSubject::Unnamed).map(|target| target.local.clone());
+        let local =
+            target.filter(|_| subject != TraceSubject::Unnamed).map(|target| beginning(&target.local, MAX_NAME_CHARS));
         let is_mcp = !matches!(request.operation, Operation::Chat(_) | Operation::Embed(_) | Operation::ListModels);
-        let id = |id: &String| id.chars().take(MAX_REQUEST_ID_CHARS).collect();
         Self {
             call_id: request.call_id,
             trace_id,
@@ -137,7 +146,7 @@ impl CallTrace {
             tenant: ended.caller.map(|caller| caller.principal.tenant.clone()),
             transport: request.client.transport,
             protocol_version: is_mcp.then(|| request.client.protocol_version.as_str()),
-            request_id: request.trace.request_id.as_ref().map(id),
+            request_id: request.trace.request_id.as_deref().map(|id| beginning(id, MAX_REQUEST_ID_CHARS)),
             is_nested: request.within.is_some(),
             arrived_ns: request.arrived_ns,
             marks: *ended.marks,
@@ -153,8 +162,7 @@ fn error_of(ended: &Ended<'_>) -> Option<TraceEnd> {
         Ok(Reply::Result { is_error: false, .. } | Reply::InputRequired(_)) => None,
         Ok(Reply::Result { is_error: true, .. }) => Some(TraceEnd { code: String::new(), rpc_code: None }),
         Ok(Reply::Error(error)) => {
-            let code = error.stable_code().filter(|code| super::tallies::is_code(code));
-            Some(TraceEnd { code: code.unwrap_or_default(), rpc_code: Some(error.code) })
+            Some(TraceEnd { code: code_of(error).unwrap_or_default(), rpc_code: Some(error.code) })
         }
         Err(rejection) => Some(TraceEnd { code: rejection.code.to_owned(), rpc_code: Some(rejection.error.code) }),
     }

@@ -97,7 +97,12 @@ impl Tracing {
     /// A call is over.
     pub(crate) fn ended(&self, ended: &Ended<'_>) {
         let (trace_id, parent) = trace_of(ended.request);
-        if !self.samples(trace_id, parent) {
+        let samples = match ended.caller {
+            Some(_) => self.samples(trace_id, parent),
+            // Who is not known does not fill the queue beyond its share: neither by the flag nor by choosing the trace's id.
+            None => self.ratio.takes(ended.request.call_id.0),
+        };
+        if !samples {
             return;
         }
         match self.queue.try_reserve() {
@@ -142,10 +147,10 @@ impl Tracing {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use provost_data_pipeline::{
-        Answer, ClientFacts, Credential, Marks, Operation, Reply, Route, Target, TraceFacts, Usage,
+        Answer, Caller, ClientFacts, Credential, Marks, Operation, Reply, Route, Target, TraceFacts, Usage,
     };
     use provost_mcp::ProtocolVersion;
-    use provost_types::{CallId, Name};
+    use provost_types::{CallId, Name, PrincipalRef};
     use serde_json::json;
 
     use super::{
@@ -180,11 +185,29 @@ mod tests {
         })
     }
 
+    fn ana() -> Arc<Caller> {
+        let principal = PrincipalRef { tenant: Name::new("acme").unwrap(), name: Name::new("ana").unwrap() };
+        Arc::new(Caller { principal, authenticated_by: "api_key:secret".to_owned(), token: None, subject: None })
+    }
+
     fn tell(tracing: &Tracing, request: &Arc<Request>, is_target_hidden: bool) {
+        tell_of(tracing, request, Some(&ana()), is_target_hidden);
+    }
+
+    fn tell_of(tracing: &Tracing, request: &Arc<Request>, caller: Option<&Arc<Caller>>, is_target_hidden: bool) {
+        tell_tool(tracing, request, caller, (is_target_hidden, "read"));
+    }
+
+    fn tell_tool(
+        tracing: &Tracing,
+        request: &Arc<Request>,
+        caller: Option<&Arc<Caller>>,
+        (is_target_hidden, local): (bool, &str),
+    ) {
         let target = Arc::new(Target {
             plugin: Name::new("crm").ok(),
-            local: "read".to_owned(),
-            full: "crm.read".to_owned(),
+            local: local.to_owned(),
+            full: format!("crm.{local}"),
             action: None,
             plugin_digest: None,
             secrets: [].into(),
@@ -193,7 +216,7 @@ mod tests {
         let answer = Answer { outcome, receipt: None, limits: Vec::new() };
         let (target, marks, usage) = (Some(&target), &Marks::default(), Usage::default());
         let answer = &answer;
-        tracing.ended(&Ended { request, caller: None, target, is_target_hidden, marks, usage, attempts: 1, answer });
+        tracing.ended(&Ended { request, caller, target, is_target_hidden, marks, usage, attempts: 1, answer });
     }
 
     fn text(sampled: bool) -> String {
@@ -221,6 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_known_has_no_say() {
+        for (share, sampled, expect) in [(0.0, true, 0), (1.0, false, 1)] {
+            let (tracing, _calls) = Tracing::new(Ratio::new(share).unwrap(), 4);
+            tell_of(&tracing, &request(Some(&text(sampled)), None), None, false);
+            assert_eq!(tracing.counts().queued, expect, "{share} {sampled}");
+        }
+    }
+
+    #[test]
     fn a_full_queue_drops_and_counts() {
         let (tracing, mut calls) = Tracing::new(Ratio::new(1.0).unwrap(), 1);
         (0..3).for_each(|_| tell(&tracing, &request(None, None), false));
@@ -243,8 +275,17 @@ mod tests {
         assert_eq!((hidden.subject.clone(), hidden.local.as_str()), (TraceSubject::Unnamed, ""));
         for call in [shown, hidden] {
             let all = format!("{call:?}");
-            assert!(!all.contains("secret") && !all.contains("192.0.2.7"), "{all}");
+            assert!(["secret", "192.0.2.7", "\"ana\""].iter().all(|hidden| !all.contains(hidden)), "{all}");
         }
+    }
+
+    #[test]
+    fn what_waits_to_be_sent_has_a_bound_whatever_a_caller_writes() {
+        let (tracing, mut calls) = Tracing::new(Ratio::new(1.0).unwrap(), 1);
+        // As while an upstream does not say what tools it has.
+        tell_tool(&tracing, &request(Some(&text(true)), Some("a=b")), Some(&ana()), (false, &"n".repeat(1 << 20)));
+        let all = format!("{:?}", calls.try_recv().unwrap());
+        assert!(all.len() < 4_096, "{} bytes", all.len());
     }
 
     #[test]

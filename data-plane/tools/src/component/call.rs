@@ -13,7 +13,7 @@ use provost_data_wasm::{
     CallContext, HttpError, HttpRequest, HttpResponse, KvError, LogLevel, NestedCall, NestedError, PluginAnswer,
     PluginCall, PluginError, PluginHost, Progress,
 };
-use provost_mcp::{RawJson, RawObject, RpcError};
+use provost_mcp::{RawJson, RawObject, RpcError, TraceParent};
 use provost_types::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -192,10 +192,11 @@ impl Component {
             let message = "`arguments` must be an object";
             return Err(UpstreamError::Rpc(RpcError::new(RpcError::INVALID_PARAMS, message)));
         }
-        let meta = params.get_object("_meta");
+        // Guards do not look at it, so it is nothing else than a trace.
+        let trace = params.get_object("_meta").and_then(|meta| TraceParent::of_meta(&meta));
         let context = CallContext {
             request_id: request.call_id.to_string(),
-            traceparent: meta.and_then(|meta| meta.get_text("traceparent")),
+            traceparent: trace.map(|(parent, _)| parent.to_string()),
             principal: Some(format!("{}/{}", request.principal.tenant, request.principal.name)),
             input_responses: params.get("inputResponses"),
             request_state: params.get_text("requestState"),

@@ -58,6 +58,7 @@ pub(super) fn outgoing(
     let had_meta = given_meta.is_some();
     let mut meta = given_meta.unwrap_or_default();
     let trace = TraceHeaders::of_meta(&meta);
+    trace.keep_in(&mut meta);
     let client_token = meta.remove(PROGRESS_TOKEN);
     if client_token.is_some() {
         meta.set(PROGRESS_TOKEN, id.0.clone());

@@ -108,7 +108,8 @@ containers:
       timeoutSeconds: 5
       failureThreshold: 6
     {{- else }}
-    # Whether the others are there is no reason to end or to hide one: only they together are a majority.
+    # Whether the others are there is no reason to end or to hide one: only they together are a majority. So no page is asked
+    # for that comes only with them; that the port takes connections says that the process is there, not that its threads run.
     startupProbe:
       tcpSocket: { port: peer }
       periodSeconds: 2
