@@ -81,13 +81,7 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         let event = match futures::future::select(events.next(), &mut cancelled).await {
             futures::future::Either::Left((event, _)) => event,
             // Dropping the stream stops the generation.
-            futures::future::Either::Right(((), _)) => {
-                let mut execution = Execution::cancelled();
-                // Nobody counted what was read and made until now, and it is not free: upper bounds.
-                let (tokens_in, tokens_out) = (read_at_most(call.params()), text.len() as u64);
-                execution.usage = Usage { tokens_in, tokens_out, ..Usage::default() };
-                return Ok(execution);
-            }
+            futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, &text)),
         };
         match event {
             Some(Ok(ChatEvent::Tokens(more))) => tokens.extend(more),
@@ -116,16 +110,22 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
                 execution.usage = used(usage);
                 return Ok(execution);
             }
-            Some(Err(error)) => return Err(failed(&error)),
+            Some(Err(error)) => return Ok(unended(Execution::error(failed(&error)), call, &text)),
             None => {
-                return Err(RpcError::with_code(
-                    RpcError::UPSTREAM_FAILED,
-                    "PV-MODEL-FAILED",
-                    "the model stopped without an end; try again",
-                ));
+                let why = "the model stopped without an end; try again";
+                let error = RpcError::with_code(RpcError::UPSTREAM_FAILED, "PV-MODEL-FAILED", why);
+                return Ok(unended(Execution::error(error), call, &text));
             }
         }
     }
+}
+
+/// The end of an answer that broke off after this text. Nobody counted what was read and made until then, and it is not
+/// free: upper bounds.
+fn unended(mut execution: Execution, call: &Call<Intended>, text: &str) -> Execution {
+    let (tokens_in, tokens_out) = (read_at_most(call.params()), text.len() as u64);
+    execution.usage = Usage { tokens_in, tokens_out, ..Usage::default() };
+    execution
 }
 
 fn used(usage: TokenUsage) -> Usage {
