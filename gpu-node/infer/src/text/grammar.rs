@@ -22,8 +22,9 @@ const MAX_SCHEMA_BYTES: usize = 64 << 10;
 const MAX_SCHEMA_DEPTH: usize = 64;
 /// Longest token that an answer in a grammar may hold; the trie is as deep as the longest one.
 const MAX_WORD_BYTES: usize = 256;
-/// Bytes of lexer states of one grammar are about twice this many kilobytes.
-const MAX_LEXER_STATES: usize = 50_000;
+/// Bytes of lexer states of one grammar are about twice this many kilobytes, beside the memory that is booked: each answer
+/// under way may have them.
+const MAX_LEXER_STATES: usize = 10_000;
 
 /// The vocabulary of a model, for grammars.
 pub(crate) struct Grammars {
