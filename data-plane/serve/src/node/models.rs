@@ -29,7 +29,7 @@ pub(crate) const CHUNK: &str = "provost/chunk";
 pub(super) async fn run(node: &Node, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
     let outcome = match &call.request().operation {
         Operation::Chat(model) => chat(node, model, call, link).await,
-        Operation::Embed(model) => embed(node, model, call).await,
+        Operation::Embed(model) => embed(node, model, call, link).await,
         other => Err(RpcError::with_code(
             RpcError::INTERNAL,
             "PV-NODE-ROUTING",
@@ -67,9 +67,13 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         created: call.request().arrived_ns / 1_000_000_000,
         model,
     };
-    let mut events = node.inference.chat(request).await.map_err(|e| failed(&e))?;
     let cancelled = link.cancelled();
     futures::pin_mut!(cancelled);
+    let mut events = match futures::future::select(node.inference.chat(request), &mut cancelled).await {
+        futures::future::Either::Left((begun, _)) => begun.map_err(|e| failed(&e))?,
+        // It gives its place in the queue back; nothing was computed.
+        futures::future::Either::Right(((), _)) => return Ok(Execution::cancelled()),
+    };
     let mut text = String::new();
     let mut tokens: Vec<TokenLogprob> = Vec::new();
     // So many of them have been sent.
@@ -132,10 +136,14 @@ fn used(usage: TokenUsage) -> Usage {
     Usage { tokens_in: usage.prompt, tokens_out: usage.completion, ..Usage::default() }
 }
 
-async fn embed(node: &Node, model: &str, call: &Call<Intended>) -> Result<Execution, RpcError> {
+async fn embed(node: &Node, model: &str, call: &Call<Intended>, link: &dyn ClientLink) -> Result<Execution, RpcError> {
     let body: EmbedBody = call.params().parse().map_err(invalid)?;
     let (request, as_base64) = body.request(call.caller().principal.tenant.as_str(), model)?;
-    let response = node.inference.embed(request).await.map_err(|e| failed(&e))?;
+    let response = match futures::future::select(node.inference.embed(request), link.cancelled()).await {
+        futures::future::Either::Left((response, _)) => response.map_err(|e| failed(&e))?,
+        // Part of it may have been computed.
+        futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, "")),
+    };
     let data: Vec<Value> = response
         .vectors
         .iter()
