@@ -83,7 +83,7 @@ fn a_greedy_answer_follows_too_and_a_batch_does_not_matter() {
 
 #[test]
 fn a_bound_on_tokens_still_ends_the_answer() {
-    let (_, reason) = run(&ChatRequest { max_tokens: 3, ..asked(&json!({ "type": "object" }), 1) });
+    let (_, reason) = run(&ChatRequest { max_tokens: 3, ..asked(&json!({ "enum": ["longer"] }), 1) });
     assert_eq!(reason, FinishReason::Length);
 }
 
