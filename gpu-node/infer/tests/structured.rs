@@ -105,5 +105,6 @@ fn schemas_that_cannot_be_followed_are_refused_with_the_reason() {
     check(json!({ "type": "nonsense" }).to_string(), "schema");
     check(json!({ "type": "object", "patternProperties": { "(": {} } }).to_string(), "schema");
     check(deep.to_string(), "nested deeper");
+    check(json!({ "allOf": [{ "multipleOf": 97 }, { "multipleOf": 89 }] }).to_string(), "multipleOf");
     check(format!("{{\"description\": \"{}\"}}", "x".repeat(70 << 10)), "bytes");
 }
