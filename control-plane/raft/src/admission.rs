@@ -5,10 +5,10 @@
 //! come close to what is still being applied. Whoever waits longer than the bound is refused
 //! before anything is logged, so that the caller may safely try again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{AcquireError, Semaphore, SemaphorePermit},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 
@@ -23,21 +23,22 @@ const LAG_POLL: Duration = Duration::from_millis(10);
 
 /// Places and bytes of one replica.
 pub(crate) struct Gate {
-    places: Semaphore,
-    bytes: Semaphore,
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
     limits: Admission,
 }
 
-/// Held while a proposal is in flight.
-pub(crate) struct Place<'a> {
-    _place: SemaphorePermit<'a>,
-    _bytes: SemaphorePermit<'a>,
+/// Held while a proposal is in flight, whether or not its caller still waits.
+pub(crate) struct Place {
+    _place: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
 }
 
 impl Gate {
     pub(crate) fn new(limits: Admission) -> Self {
         let bytes = limits.max_bytes.min(u32::MAX as usize);
-        Self { places: Semaphore::new(limits.max_proposals), bytes: Semaphore::new(bytes), limits }
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { places: semaphore(limits.max_proposals), bytes: semaphore(bytes), limits }
     }
 
     /// Lets nobody in any more; those that wait are told that the group stopped.
@@ -54,16 +55,16 @@ impl Gate {
         proposals: usize,
         size: usize,
         lag: impl Fn() -> u64,
-    ) -> Result<Place<'_>, GroupError> {
+    ) -> Result<Place, GroupError> {
         let deadline = Instant::now() + Duration::from_millis(self.limits.wait_ms);
         let places = u32::try_from(proposals.min(self.limits.max_proposals)).unwrap_or(u32::MAX);
-        let place = before(deadline, self.places.acquire_many(places), || {
+        let place = before(deadline, self.places.clone().acquire_many_owned(places), || {
             format!("{} proposals wait", self.limits.max_proposals)
         });
         let place = place.await?;
         // The configuration is refused when it has no room for the largest proposal.
         let wanted = u32::try_from(size.clamp(1, self.limits.max_bytes)).unwrap_or(u32::MAX);
-        let bytes = self.bytes.acquire_many(wanted);
+        let bytes = self.bytes.clone().acquire_many_owned(wanted);
         let bytes = before(deadline, bytes, || format!("proposals of {} bytes wait", self.limits.max_bytes)).await?;
         while lag() > self.limits.max_apply_lag {
             if Instant::now() >= deadline {
@@ -78,11 +79,11 @@ impl Gate {
     }
 }
 
-async fn before<'a>(
+async fn before(
     deadline: Instant,
-    acquire: impl Future<Output = Result<SemaphorePermit<'a>, AcquireError>>,
+    acquire: impl Future<Output = Result<OwnedSemaphorePermit, AcquireError>>,
     what: impl Fn() -> String,
-) -> Result<SemaphorePermit<'a>, GroupError> {
+) -> Result<OwnedSemaphorePermit, GroupError> {
     match tokio::time::timeout_at(deadline, acquire).await {
         Ok(permit) => permit.map_err(|_| GroupError::Stopped),
         Err(_) => Err(GroupError::Busy(what())),
@@ -94,6 +95,14 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    impl Place {
+        /// A place that is nobody else's.
+        pub(crate) fn alone() -> Self {
+            let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            Self { _place: permit(), _bytes: permit() }
+        }
+    }
 
     fn gate(max_proposals: usize, max_bytes: usize) -> Gate {
         Gate::new(Admission { max_proposals, max_bytes, max_apply_lag: 10, wait_ms: 200 })

@@ -2,9 +2,10 @@
 //!
 //! Each caller looks for the leader by itself; what it then hands over joins the commands that
 //! wait for the same leader, and on the leader what other replicas forwarded joins its own. A batch
-//! begins when nothing is under way, or when as many commands wait as are under way: a lone command
-//! waits for nobody, and under load the cost of a message, an append and a wake-up is shared by
-//! many commands. At most [`MAX_UNDER_WAY`] batches are under way to one leader. One task a leader
+//! begins when nothing is under way, or when as many commands wait as are under way, or when one has
+//! waited for [`LONGEST_GATHERING`]: a lone command waits for nobody, under load the cost of a
+//! message, an append and a wake-up is shared by many commands, and a batch without an answer does
+//! not hold up what comes after it. At most [`MAX_UNDER_WAY`] batches are under way to one leader. One task a leader
 //! begins the batches, so commands reach it in the order in which they were handed over.
 //!
 //! A batch is one attempt and is not atomic: every command in it has an answer of its own, and
@@ -25,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{GroupError, Proposed, group::GroupCore, route::Leader};
+use crate::{GroupError, Proposed, admission::Place, group::GroupCore, route::Leader};
 
 /// Batches under way to one leader: while one is applied others are on their way.
 const MAX_UNDER_WAY: usize = 4;
@@ -33,6 +34,8 @@ const MAX_UNDER_WAY: usize = 4;
 const MAX_BATCH_COMMANDS: usize = 512;
 /// Bytes in one batch; a command that alone is larger is a batch of its own.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// How long a command waits for others to join it where a batch may begin.
+const LONGEST_GATHERING: Duration = Duration::from_millis(50);
 /// Between two looks at whether what waits should wait any longer.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,6 +47,8 @@ struct Waiting {
     command: Bytes,
     since: Instant,
     outcome: oneshot::Sender<Outcome>,
+    /// Its own even when its caller went away: what waits here is bounded by places.
+    place: Arc<Place>,
 }
 
 /// What waits for one leader; exists while a task runs that takes it.
@@ -89,11 +94,18 @@ impl Batches {
         ends
     }
 
-    /// The next batch, in the order in which its commands came, if `under_way` commands leave reason to begin one.
-    fn next(&self, leader: &Leader, under_way: usize) -> Option<Vec<Waiting>> {
+    /// Whether anything waits.
+    fn waits(&self, leader: &Leader) -> bool {
+        self.lock().get(leader).is_some_and(|queue| !queue.waiting.is_empty())
+    }
+
+    /// The next batch, in the order in which its commands came, if `under_way` commands leave reason
+    /// to begin one.
+    fn next(&self, leader: &Leader, under_way: usize, now: Instant) -> Option<Vec<Waiting>> {
         let mut queues = self.lock();
         let waiting = &mut queues.get_mut(leader)?.waiting;
-        if waiting.len() < under_way.min(MAX_BATCH_COMMANDS) {
+        let overdue = now.saturating_duration_since(waiting.front()?.since) >= LONGEST_GATHERING;
+        if waiting.len() < under_way.min(MAX_BATCH_COMMANDS) && !overdue {
             return None;
         }
         let first = waiting.pop_front()?;
@@ -126,9 +138,10 @@ impl GroupCore {
         self: &Arc<Self>,
         leader: Leader,
         command: Bytes,
+        place: Arc<Place>,
     ) -> impl Future<Output = Outcome> + use<> {
         let (outcome, answered) = oneshot::channel();
-        let waiting = Waiting { command, since: Instant::now(), outcome };
+        let waiting = Waiting { command, since: Instant::now(), outcome, place };
         if let Some(pushed) = self.batches.push(&leader, waiting) {
             tokio::spawn(self.clone().run_batches(leader, pushed));
         }
@@ -140,9 +153,10 @@ impl GroupCore {
         let mut under_way = FuturesUnordered::new();
         // Of the batches under way.
         let mut commands = 0;
+        let mut next_look = Instant::now() + LOOK_PAUSE;
         loop {
             while under_way.len() < MAX_UNDER_WAY
-                && let Some(batch) = self.batches.next(&leader, commands)
+                && let Some(batch) = self.batches.next(&leader, commands, Instant::now())
             {
                 let count = batch.len();
                 let mut running = Box::pin(self.run_batch(leader.clone(), batch));
@@ -159,22 +173,29 @@ impl GroupCore {
                 continue;
             }
             let room = under_way.len() < MAX_UNDER_WAY;
+            // What comes later is told of where there is room, and else looked for.
+            let looks = !room || self.batches.waits(&leader);
             tokio::select! {
                 done = under_way.next() => commands -= done.unwrap_or(0),
                 () = pushed.notified(), if room => {}
-                () = tokio::time::sleep(LOOK_PAUSE), if !room => self.give_back(&leader),
+                () = tokio::time::sleep_until(next_look), if looks => {
+                    self.give_back(&leader);
+                    next_look = Instant::now() + LOOK_PAUSE;
+                }
             }
         }
     }
 
     async fn run_batch(&self, leader: Leader, batch: Vec<Waiting>) {
-        let (commands, outcomes): (Vec<Bytes>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.command, waiting.outcome)).unzip();
+        let (commands, callers): (Vec<Bytes>, Vec<_>) =
+            batch.into_iter().map(|Waiting { command, outcome, place, .. }| (command, (outcome, place))).unzip();
         let done = match leader {
             Leader::Here => self.log_here(commands).await,
             Leader::There(peer) => self.forward(peer, commands).await,
         };
-        for (outcome, done) in outcomes.into_iter().zip(done) {
+        for ((outcome, place), done) in callers.into_iter().zip(done) {
+            // Its caller, if it is still there, has the place until it has the outcome.
+            drop(place);
             // A caller that went away does not withdraw its command.
             let _ = outcome.send(done);
         }
@@ -214,7 +235,8 @@ mod tests {
     use crate::Peer;
 
     fn waiting(bytes: usize) -> Waiting {
-        Waiting { command: vec![0; bytes].into(), since: Instant::now(), outcome: oneshot::channel().0 }
+        let place = Arc::new(Place::alone());
+        Waiting { command: vec![0; bytes].into(), since: Instant::now(), outcome: oneshot::channel().0, place }
     }
 
     fn there(id: u64) -> Leader {
@@ -231,7 +253,7 @@ mod tests {
             batches.push(&there(2), waiting(0));
         }
         let sizes = |leader: Leader| -> Vec<usize> {
-            std::iter::from_fn(|| batches.next(&leader, 0)).map(|batch| batch.len()).collect()
+            std::iter::from_fn(|| batches.next(&leader, 0, Instant::now())).map(|batch| batch.len()).collect()
         };
         assert_eq!(sizes(Leader::Here), [2]);
         assert_eq!(sizes(there(2)), [MAX_BATCH_COMMANDS, 1]);
@@ -253,13 +275,15 @@ mod tests {
         let sizes = |withdrawn: Vec<Waiting>| withdrawn.iter().map(|w| w.command.len()).collect::<Vec<_>>();
         assert_eq!(sizes(batches.withdraw(&Leader::Here, between)), [1, 2]);
         assert_eq!(sizes(batches.withdraw(&there(2), between)), [0; 0]);
-        assert_eq!(batches.next(&Leader::Here, 0).map(|batch| batch.len()), Some(1));
+        assert_eq!(batches.next(&Leader::Here, 0, Instant::now()).map(|batch| batch.len()), Some(1));
     }
 
     #[test]
     fn a_batch_begins_when_as_many_wait_as_are_under_way() {
         let batches = Batches::default();
-        let next = |under_way| batches.next(&Leader::Here, under_way).map(|batch| batch.len());
+        let begun = Instant::now();
+        // Nothing that comes later has waited then.
+        let next = |under_way| batches.next(&Leader::Here, under_way, begun).map(|batch| batch.len());
         batches.push(&Leader::Here, waiting(1));
         assert_eq!(next(0), Some(1), "alone it waits for nobody");
         batches.push(&Leader::Here, waiting(1));
@@ -270,5 +294,20 @@ mod tests {
             batches.push(&Leader::Here, waiting(1));
         }
         assert_eq!(next(MAX_BATCH_COMMANDS * 3), Some(MAX_BATCH_COMMANDS), "more than a batch takes do not wait");
+    }
+
+    #[test]
+    fn a_command_is_not_held_up_by_a_large_batch_for_long() {
+        let batches = Batches::default();
+        let next = |now| batches.next(&Leader::Here, MAX_BATCH_COMMANDS, now).map(|batch| batch.len());
+        assert!(!batches.waits(&Leader::Here));
+        let before = Instant::now();
+        batches.push(&Leader::Here, waiting(1));
+        batches.push(&Leader::Here, waiting(1));
+        assert!(batches.waits(&Leader::Here));
+        assert_eq!(next(before + LONGEST_GATHERING / 2), None);
+        assert_eq!(next(Instant::now() + LONGEST_GATHERING), Some(2));
+        assert!(!batches.waits(&Leader::Here));
+        assert_eq!(next(Instant::now() + LONGEST_GATHERING), None, "nothing waits");
     }
 }

@@ -37,11 +37,11 @@ pub(crate) type Answers = Vec<Result<Applied, Refusal>>;
 impl GroupCore {
     pub(crate) async fn propose(self: &Arc<Self>, command: Bytes) -> Result<Proposed, GroupError> {
         check_size(&command)?;
-        let _place = self.gate.enter(1, command.len(), || self.apply_lag()).await?;
+        let place = Arc::new(self.gate.enter(1, command.len(), || self.apply_lag()).await?);
         let mut route = Route::new(self);
         loop {
             let leader = route.leader().await?;
-            match self.join_batch(leader, command.clone()).await {
+            match self.join_batch(leader, command.clone(), place.clone()).await {
                 Err(e) => route.again(e).await?,
                 done => return done,
             }
@@ -53,9 +53,10 @@ impl GroupCore {
     pub(crate) async fn propose_for_peer(self: &Arc<Self>, commands: Vec<Bytes>) -> Result<Answers, Refusal> {
         commands.iter().try_for_each(check_size)?;
         let bytes = commands.iter().map(Bytes::len).sum();
-        let _place = self.gate.enter(commands.len(), bytes, || self.apply_lag()).await?;
+        let place = Arc::new(self.gate.enter(commands.len(), bytes, || self.apply_lag()).await?);
         let answer = |Proposed { index, reply }| Applied { index, reply };
-        let joined: Vec<_> = commands.into_iter().map(|command| self.join_batch(Leader::Here, command)).collect();
+        let join = |command| self.join_batch(Leader::Here, command, place.clone());
+        let joined: Vec<_> = commands.into_iter().map(join).collect();
         let done = join_all(joined).await;
         Ok(done.into_iter().map(|done| done.map(answer).map_err(Refusal::from)).collect())
     }

@@ -48,10 +48,16 @@ impl Within {
 pub struct ChainCount(Arc<AtomicU32>);
 
 impl ChainCount {
-    /// One more; `false`: that would be more than [`MAX_CHAIN_CALLS`].
+    /// One more; `false`: that is more than [`MAX_CHAIN_CALLS`].
     pub fn one_more(&self) -> bool {
-        let more = |n: u32| (n < MAX_CHAIN_CALLS).then_some(n + 1);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+        // The first that is too many is counted, so that those after it are known.
+        let more = |n: u32| (n <= MAX_CHAIN_CALLS).then_some(n + 1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok_and(|before| before < MAX_CHAIN_CALLS)
+    }
+
+    /// Whether one was refused already.
+    pub fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire) > MAX_CHAIN_CALLS
     }
 }
 
@@ -59,6 +65,17 @@ impl ChainCount {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_one_too_many_is_known_from_then_on() {
+        let made = ChainCount::default();
+        for _ in 0..MAX_CHAIN_CALLS {
+            assert!(made.one_more() && !made.is_over());
+        }
+        for _ in 0..3 {
+            assert!(!made.one_more() && made.is_over());
+        }
+    }
 
     #[test]
     fn a_grant_is_a_name_or_a_prefix_and_nothing_is_granted_by_itself() {

@@ -53,11 +53,9 @@ impl EmbeddingModel {
         if inputs.is_empty() || inputs.len() > MAX_INPUTS {
             return Err(InferError::Request(format!("{} inputs, must be 1 to {MAX_INPUTS}", inputs.len())));
         }
-        Ok(EmbedJob {
-            tokens: self.text.encode(inputs, self.encoder.context())?,
-            vectors: Vec::with_capacity(inputs.len()),
-            pooling: self.text.pooling(),
-        })
+        let tokens = self.text.encode(inputs, self.encoder.context())?;
+        tokens.iter().try_for_each(|text| InferError::check_tokens(text, self.encoder.vocabulary()))?;
+        Ok(EmbedJob { tokens, vectors: Vec::with_capacity(inputs.len()), pooling: self.text.pooling() })
     }
 
     /// Bytes that the job's largest step needs besides weights.

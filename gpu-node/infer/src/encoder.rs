@@ -63,6 +63,11 @@ impl Encoder {
         self.config.context
     }
 
+    /// Number of token ids.
+    pub fn vocabulary(&self) -> usize {
+        self.config.vocabulary
+    }
+
     /// Size of a vector.
     pub fn dimensions(&self) -> usize {
         self.config.hidden

@@ -40,6 +40,17 @@ pub enum InferError {
 }
 
 impl InferError {
+    /// Refuses tokens for which a model of so many has no weights, as tokenizers of another model have: they would fail the
+    /// pass over all requests of the batch.
+    pub(crate) fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<(), Self> {
+        match tokens.iter().find(|token| **token as usize >= vocabulary) {
+            Some(token) => Err(Self::Request(format!(
+                "the text has token {token}, for which the model has no weights; leave out what is no plain text"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// A failed computation.
     pub(crate) fn compute(error: candle_core::Error) -> Self {
         tracing::error!(%error, "computation failed");

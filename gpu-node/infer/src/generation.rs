@@ -99,7 +99,7 @@ impl ChatModel {
         if prompt.is_empty() {
             return Err(InferError::Request("the conversation has no tokens".to_owned()));
         }
-        let grammar = request.schema.as_deref().map(|schema| self.text.grammar(schema)).transpose()?;
+        InferError::check_tokens(&prompt, self.decoder.vocabulary())?;
         let context = self.decoder.context();
         let room = context.saturating_sub(prompt.len());
         if room == 0 {
@@ -108,6 +108,8 @@ impl ChatModel {
                 prompt.len()
             )));
         }
+        // Last: it costs the most.
+        let grammar = request.schema.as_deref().map(|schema| self.text.grammar(schema)).transpose()?;
         let limit = room.min(request.max_tokens as usize);
         Ok(Generation {
             cache: None,

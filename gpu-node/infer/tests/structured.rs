@@ -83,7 +83,7 @@ fn a_greedy_answer_follows_too_and_a_batch_does_not_matter() {
 
 #[test]
 fn a_bound_on_tokens_still_ends_the_answer() {
-    let (_, reason) = run(&ChatRequest { max_tokens: 3, ..asked(&json!({ "type": "object" }), 1) });
+    let (_, reason) = run(&ChatRequest { max_tokens: 3, ..asked(&json!({ "enum": ["longer"] }), 1) });
     assert_eq!(reason, FinishReason::Length);
 }
 
@@ -105,5 +105,6 @@ fn schemas_that_cannot_be_followed_are_refused_with_the_reason() {
     check(json!({ "type": "nonsense" }).to_string(), "schema");
     check(json!({ "type": "object", "patternProperties": { "(": {} } }).to_string(), "schema");
     check(deep.to_string(), "nested deeper");
+    check(json!({ "allOf": [{ "multipleOf": 97 }, { "multipleOf": 89 }] }).to_string(), "multipleOf");
     check(format!("{{\"description\": \"{}\"}}", "x".repeat(70 << 10)), "bytes");
 }

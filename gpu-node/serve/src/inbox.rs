@@ -3,6 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::error;
 use crate::job::{Job, Work};
 use crate::loader::Loaded;
 use crate::places::Places;
@@ -58,6 +59,16 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// Nobody takes anything out any more: who waits hears of it, and who comes is refused.
+    pub(crate) fn close(&self) {
+        let mut mail = self.lock();
+        mail.stopping = true;
+        let left = std::mem::take(&mut mail.jobs);
+        drop(mail);
+        // Each gives its place back, without the lock.
+        left.into_iter().for_each(|job| job.work.refuse(error::stopping()));
+    }
+
     /// Takes everything; waits up to `patience` when there is nothing.
     pub(crate) fn take(&self, patience: Duration) -> Delivery {
         let mail = self.lock();
@@ -73,6 +84,18 @@ impl Inbox {
     }
 }
 
+/// Closes the inbox when the thread that takes from it ends, be it by a panic: callers would wait for ever.
+pub(crate) struct Closing(pub(crate) Arc<Inbox>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the thread of the device ended by a defect; no model answers until the node is restarted");
+        }
+        self.0.close();
+    }
+}
+
 /// Why a request was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -81,4 +104,35 @@ pub(crate) enum Refused {
         wait: Duration,
     },
     Stopping,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_types::EmbedRequest;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn work() -> (Work, oneshot::Receiver<Result<provost_types::EmbedResponse, provost_types::InferenceError>>) {
+        let request = EmbedRequest { tenant: "acme".to_owned(), model: "m".to_owned(), inputs: vec!["a".to_owned()] };
+        let (reply, answer) = oneshot::channel();
+        (Work::Embed { request, reply }, answer)
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_ended() {
+        let inbox = Arc::new(Inbox::new(4));
+        let (asked, mut answer) = work();
+        inbox.submit(asked).unwrap();
+        let closing = Closing(Arc::clone(&inbox));
+        let ended = std::thread::spawn(move || {
+            let _closing = closing;
+            panic!("a defect");
+        });
+        assert!(ended.join().is_err());
+        let told = answer.try_recv().unwrap().unwrap_err();
+        assert!(told.message.contains("PV-INFERENCE-BUSY"), "{told:?}");
+        assert_eq!(inbox.submit(work().0), Err(Refused::Stopping));
+    }
 }

@@ -48,6 +48,11 @@ impl Work {
         }
     }
 
+    /// True when beginning it costs more than reading its text: a schema is compiled then.
+    pub(crate) fn has_schema(&self) -> bool {
+        matches!(self, Self::Chat { request, .. } if request.schema.is_some())
+    }
+
     /// True when nobody waits for the answer any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         match self {

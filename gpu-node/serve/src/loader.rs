@@ -9,6 +9,7 @@ use provost_gpu_vram::WeightsKey;
 use provost_types::ModelKind;
 
 use crate::catalogue::Entry;
+use crate::contain::contained;
 use crate::inbox::Inbox;
 
 /// Something to read; one at a time.
@@ -87,7 +88,8 @@ impl Loader {
 fn run(tasks: &Receiver<Task>, inbox: &Weak<Inbox>) {
     while let Ok(Task { entry, part }) = tasks.recv() {
         let began = Instant::now();
-        let result = read(&entry, part);
+        // A file may be damaged in a way that nobody has thought of: other models are still to be read.
+        let result = contained(|| read(&entry, part));
         let loaded = Loaded { entry, part, result, took: began.elapsed() };
         let Some(inbox) = inbox.upgrade() else {
             return;

@@ -16,7 +16,7 @@ use crate::arenas::Arenas;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
 use crate::error::{self, StartError};
-use crate::inbox::{Inbox, Refused};
+use crate::inbox::{Closing, Inbox, Refused};
 use crate::job::{Events, Work};
 use crate::loader::Loader;
 use crate::residency::Residency;
@@ -54,7 +54,11 @@ impl GpuNode {
             config.active_chats.max(1),
             Arc::clone(&usage),
         );
-        std::thread::Builder::new().name("gpu-scheduler".to_owned()).spawn(move || scheduler.run(&pool))?;
+        let closing = Closing(Arc::clone(&inbox));
+        std::thread::Builder::new().name("gpu-scheduler".to_owned()).spawn(move || {
+            let _closing = closing;
+            scheduler.run(&pool);
+        })?;
         tracing::info!(models = catalogue.models().len(), capacity_bytes = config.capacity_bytes, "gpu node started");
         Ok(Arc::new(Self { inbox, catalogue, usage }))
     }

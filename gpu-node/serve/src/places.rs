@@ -23,7 +23,7 @@ pub(crate) struct Places {
 struct Taken {
     all: usize,
     by_tenant: HashMap<String, usize>,
-    /// When the last place became free, and the mean time between two such moments, in seconds.
+    /// When the last place became free, or the first was taken, and the mean time between two such moments, in seconds.
     last_left: Option<Instant>,
     interval_s: f64,
 }
@@ -47,6 +47,10 @@ impl Places {
         let of_one = self.bound - self.bound / PART_FOR_OTHERS;
         if taken.all >= self.bound || theirs >= of_one {
             return Err(taken.wait_for(taken.all.min(theirs.max(1))));
+        }
+        if taken.all == 0 {
+            // The pace is that of a queue in which somebody waits.
+            taken.last_left = Some(Instant::now());
         }
         taken.all += 1;
         taken.by_tenant.insert(tenant.to_owned(), theirs + 1);

@@ -149,11 +149,14 @@ impl Scheduler {
     }
 
     /// Begins what can begin: of the tenant that used least, and of one tenant first come first
-    /// served.
+    /// served. A schema is compiled with each try to begin, on this thread: where one request with a
+    /// schema waits for memory, its tenant's later ones with a schema are not tried in this turn.
     fn admit(&mut self) {
         let mut held_back = false;
+        let mut compiled_in_vain: HashSet<String> = HashSet::new();
         for job in self.in_order() {
-            if held_back && !job.work.is_cancelled() {
+            let is_in_vain = job.work.has_schema() && compiled_in_vain.contains(job.work.tenant());
+            if (held_back || is_in_vain) && !job.work.is_cancelled() {
                 self.waiting.push(job);
                 continue;
             }
@@ -162,6 +165,9 @@ impl Scheduler {
                 Considered::Waits(job) => self.waiting.push(job),
                 Considered::WaitsForMemory(job) => {
                     held_back = is_overdue(&job);
+                    if job.work.has_schema() {
+                        compiled_in_vain.insert(job.work.tenant().to_owned());
+                    }
                     self.waiting.push(job);
                 }
             }

@@ -30,6 +30,9 @@ use crate::{
 
 /// A peer gets so long to answer.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
+/// Bytes of a peer's answer: where plugins cannot be fetched, each node that it serves names many of them, with the reason
+/// of each in tens of kilobytes. An answer that is too large would hide all of its nodes.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// A control-plane node's replica, by its own word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +112,7 @@ impl Standings {
     }
 
     async fn ask(&self, id: u64, address: &str) -> Option<ReportResponse> {
-        let mut client = StandingClient::new(self.channel(id, address));
+        let mut client = StandingClient::new(self.channel(id, address)).max_decoding_message_size(MAX_ANSWER_BYTES);
         let answer = timeout(ASK_LIMIT, client.report(ReportRequest {})).await;
         Some(answer.ok()?.ok()?.into_inner()).filter(|answer| answer.node_id == id)
     }

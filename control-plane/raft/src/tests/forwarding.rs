@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -156,6 +156,63 @@ async fn a_command_of_unknown_fate_is_not_sent_again_and_an_unsent_one_is() {
         assert_eq!(journal.commands().len(), 2, "nothing was logged twice or in secret");
     }
     for (group, _) in &nodes {
+        group.shutdown().await.unwrap();
+    }
+}
+
+/// Does not answer forwarded commands while it is told so.
+struct Silent {
+    inner: Loopback,
+    is_silent: Arc<AtomicBool>,
+    unanswered: Arc<AtomicUsize>,
+}
+
+impl Transport for Silent {
+    fn call(&self, peer: Peer, kind: RpcKind, body: Bytes, timeout: Duration) -> TransportFuture {
+        if kind == RpcKind::Propose && self.is_silent.load(Ordering::SeqCst) {
+            self.unanswered.fetch_add(1, Ordering::SeqCst);
+            return Box::pin(std::future::pending());
+        }
+        self.inner.call(peer, kind, body, timeout)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_after_commands_without_an_answer_does_not_wait_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Loopback::new();
+    let (is_silent, unanswered) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let mut groups = Vec::new();
+    for id in 1..=3 {
+        let (is_silent, unanswered) = (is_silent.clone(), unanswered.clone());
+        let transport = Silent { inner: network.of_node(id), is_silent, unanswered };
+        let folder = dir.path().join(id.to_string());
+        let opened = Group::open_with(&folder, quick(id), Journal::default(), Arc::new(transport)).await;
+        let group = opened.unwrap();
+        network.attach(&group);
+        groups.push(group);
+    }
+    groups[0].initialize((1..=3).map(|id| (id, String::new())).collect()).await.unwrap();
+    for group in &groups {
+        group.wait_ready(PATIENCE).await.unwrap();
+    }
+    let follower = groups.iter().find(|group| !group.is_leader()).unwrap();
+    let propose = |n: u8| {
+        let follower = follower.clone();
+        tokio::spawn(async move { follower.propose(vec![n]).await })
+    };
+    let mut lost = Vec::new();
+    for n in 1..=2 {
+        lost.push(propose(n));
+        until("it is under way", || unanswered.load(Ordering::SeqCst) == usize::from(n)).await;
+    }
+    is_silent.store(false, Ordering::SeqCst);
+    // Two are under way and this is one; those have 30 seconds.
+    let third = tokio::time::timeout(Duration::from_secs(15), propose(3)).await;
+    third.expect("it does not wait for them").unwrap().unwrap();
+    assert!(lost.iter().all(|lost| !lost.is_finished()), "their fate is not known yet");
+    lost.iter().for_each(tokio::task::JoinHandle::abort);
+    for group in &groups {
         group.shutdown().await.unwrap();
     }
 }

@@ -181,6 +181,37 @@ async fn a_full_group_says_that_it_is_busy_and_logs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_place_of_a_command_is_taken_until_it_ends_even_if_its_caller_goes_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (go_on, wait) = mpsc::channel();
+    let journal = Journal::default();
+    let machine = StuckMachine(std::sync::Mutex::new(Stuck(journal.clone(), wait, false)));
+    let mut small = config(1);
+    small.admission.max_proposals = 2;
+    small.admission.wait_ms = 100;
+    let group = Group::open(dir.path(), small, machine).await.unwrap();
+    group.initialize_single().await.unwrap();
+    group.wait_ready(PATIENCE).await.unwrap();
+    let callers: Vec<_> = (0..2_u32)
+        .map(|n| {
+            let group = group.clone();
+            tokio::spawn(async move { group.propose(n.to_be_bytes().to_vec()).await })
+        })
+        .collect();
+    until("two are in the log", || group.metrics().committed.is_some_and(|c| c >= 3)).await;
+    for caller in callers {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+    }
+    let refused = group.propose(b"third".to_vec()).await.unwrap_err();
+    assert_eq!(refused.code(), "PV-RAFT-BUSY", "{refused}");
+    go_on.send(()).unwrap();
+    until("they took effect", || journal.commands().len() == 2).await;
+    group.propose(2_u32.to_be_bytes().to_vec()).await.unwrap();
+    group.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_is_not_seen_in_time_is_of_unknown_fate() {
     let dir = tempfile::tempdir().unwrap();
     let (go_on, wait) = mpsc::channel();

@@ -29,7 +29,7 @@ pub(crate) const CHUNK: &str = "provost/chunk";
 pub(super) async fn run(node: &Node, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
     let outcome = match &call.request().operation {
         Operation::Chat(model) => chat(node, model, call, link).await,
-        Operation::Embed(model) => embed(node, model, call).await,
+        Operation::Embed(model) => embed(node, model, call, link).await,
         other => Err(RpcError::with_code(
             RpcError::INTERNAL,
             "PV-NODE-ROUTING",
@@ -67,9 +67,13 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         created: call.request().arrived_ns / 1_000_000_000,
         model,
     };
-    let mut events = node.inference.chat(request).await.map_err(|e| failed(&e))?;
     let cancelled = link.cancelled();
     futures::pin_mut!(cancelled);
+    let mut events = match futures::future::select(node.inference.chat(request), &mut cancelled).await {
+        futures::future::Either::Left((begun, _)) => begun.map_err(|e| failed(&e))?,
+        // It gives its place in the queue back; nothing was computed.
+        futures::future::Either::Right(((), _)) => return Ok(Execution::cancelled()),
+    };
     let mut text = String::new();
     let mut tokens: Vec<TokenLogprob> = Vec::new();
     // So many of them have been sent.
@@ -81,13 +85,7 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         let event = match futures::future::select(events.next(), &mut cancelled).await {
             futures::future::Either::Left((event, _)) => event,
             // Dropping the stream stops the generation.
-            futures::future::Either::Right(((), _)) => {
-                let mut execution = Execution::cancelled();
-                // Nobody counted what was read and made until now, and it is not free: upper bounds.
-                let (tokens_in, tokens_out) = (read_at_most(call.params()), text.len() as u64);
-                execution.usage = Usage { tokens_in, tokens_out, ..Usage::default() };
-                return Ok(execution);
-            }
+            futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, &text)),
         };
         match event {
             Some(Ok(ChatEvent::Tokens(more))) => tokens.extend(more),
@@ -116,26 +114,36 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
                 execution.usage = used(usage);
                 return Ok(execution);
             }
-            Some(Err(error)) => return Err(failed(&error)),
+            Some(Err(error)) => return Ok(unended(Execution::error(failed(&error)), call, &text)),
             None => {
-                return Err(RpcError::with_code(
-                    RpcError::UPSTREAM_FAILED,
-                    "PV-MODEL-FAILED",
-                    "the model stopped without an end; try again",
-                ));
+                let why = "the model stopped without an end; try again";
+                let error = RpcError::with_code(RpcError::UPSTREAM_FAILED, "PV-MODEL-FAILED", why);
+                return Ok(unended(Execution::error(error), call, &text));
             }
         }
     }
+}
+
+/// The end of an answer that broke off after this text. Nobody counted what was read and made until then, and it is not
+/// free: upper bounds.
+fn unended(mut execution: Execution, call: &Call<Intended>, text: &str) -> Execution {
+    let (tokens_in, tokens_out) = (read_at_most(call.params()), text.len() as u64);
+    execution.usage = Usage { tokens_in, tokens_out, ..Usage::default() };
+    execution
 }
 
 fn used(usage: TokenUsage) -> Usage {
     Usage { tokens_in: usage.prompt, tokens_out: usage.completion, ..Usage::default() }
 }
 
-async fn embed(node: &Node, model: &str, call: &Call<Intended>) -> Result<Execution, RpcError> {
+async fn embed(node: &Node, model: &str, call: &Call<Intended>, link: &dyn ClientLink) -> Result<Execution, RpcError> {
     let body: EmbedBody = call.params().parse().map_err(invalid)?;
     let (request, as_base64) = body.request(call.caller().principal.tenant.as_str(), model)?;
-    let response = node.inference.embed(request).await.map_err(|e| failed(&e))?;
+    let response = match futures::future::select(node.inference.embed(request), link.cancelled()).await {
+        futures::future::Either::Left((response, _)) => response.map_err(|e| failed(&e))?,
+        // Part of it may have been computed.
+        futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, "")),
+    };
     let data: Vec<Value> = response
         .vectors
         .iter()

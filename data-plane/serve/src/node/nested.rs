@@ -77,11 +77,12 @@ pub(super) fn check_grant(within: &Within, full: &str, written: &str) -> Result<
 
 /// Counts a call among those that its caller's own call led to, and refuses it if these are too many.
 pub(super) fn count(within: &Within) -> Result<(), Rejection> {
-    if within.made.one_more() {
-        return Ok(());
-    }
+    if within.made.one_more() { Ok(()) } else { Err(too_many()) }
+}
+
+fn too_many() -> Rejection {
     let text = format!("over the bound of {MAX_CHAIN_CALLS} calls that one call may lead to");
-    Err(Rejection::new(RejectionKind::Denied, "PV-PLUGIN-CHAIN", text))
+    Rejection::new(RejectionKind::Denied, "PV-PLUGIN-CHAIN", text)
 }
 
 /// Whether the call that makes this one has ended meanwhile: nothing is begun for it any more.
@@ -113,6 +114,10 @@ impl Nest {
     /// The guest's wish as a request, as if the caller had sent it.
     fn request_of(&self, node: &Node, call: GuestCall) -> Result<Request, NestedError> {
         let (root, made) = self.chain();
+        if made.is_over() {
+            // The first that was refused is in the audit log, which plugins must not be able to fill.
+            return Err(refusal_of(&too_many()));
+        }
         let arrived_ns = node.now_ns();
         let call_id = call_id(arrived_ns).map_err(|cause| NestedError::Failed(cause.to_string()))?;
         let outer = &self.request;

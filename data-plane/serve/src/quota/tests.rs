@@ -34,6 +34,10 @@ use crate::node::{Compiled, Node, NodePorts};
 const HOUR_MS: u64 = 3_600_000;
 /// Asked for so many tokens, the model never ends.
 const ENDLESS: u32 = 77;
+/// A generation with this bound fails after its first word.
+const BROKEN: u32 = 78;
+/// One with this bound never begins.
+const QUEUED: u32 = 79;
 /// What a test waits for something that must come.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -225,7 +229,16 @@ impl Inference for World {
             let endless: BoxStream<'static, _> = Box::pin(said.chain(futures::stream::pending()));
             return Box::pin(std::future::ready(Ok(endless)));
         }
+        if request.max_tokens == QUEUED {
+            self.endless.fetch_add(1, Ordering::SeqCst);
+            return Box::pin(std::future::pending());
+        }
         let error = InferenceError { kind: InferenceErrorKind::Failed, message: "no".into(), retry_after_ms: None };
+        if request.max_tokens == BROKEN {
+            let broken: BoxStream<'static, _> =
+                Box::pin(futures::stream::iter([Ok(ChatEvent::Delta("abcde".into())), Err(error)]));
+            return Box::pin(std::future::ready(Ok(broken)));
+        }
         Box::pin(std::future::ready(Err(error)))
     }
 }
@@ -576,4 +589,35 @@ async fn a_slot_is_free_again_after_a_call_that_fails_is_refused_later_or_is_can
     // What was cancelled is charged by upper bounds, what was lost by all that it held; not nothing.
     setup.quotas.as_ref().unwrap().close().await;
     assert!(port.left("acme/tokens") < 10_000 - 3 * (256 + 5), "{}", port.left("acme/tokens"));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_free_and_one_that_never_began_is() {
+    let port = Port::with(10_000);
+    let setup = Setup::new(&[("tokens", quota(QuotaUnit::Tokens, 10_000))], Some(&port));
+    let chat =
+        |bound: u32| json!({"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": bound});
+    setup.call(Operation::Chat("tiny".into()), chat(5)).await.outcome.unwrap();
+    let broken = setup.call(Operation::Chat("tiny".into()), chat(BROKEN)).await;
+    assert!(matches!(broken.outcome, Ok(Reply::Error(_))), "{:?}", broken.outcome);
+    setup.quotas.as_ref().unwrap().close().await;
+    let charged = 10_000 - port.left("acme/tokens");
+    assert!((256 + 5..2 * 256).contains(&charged), "{charged}");
+}
+
+#[tokio::test]
+async fn who_goes_away_before_an_answer_began_leaves_the_queue_and_pays_nothing() {
+    let port = Port::with(10_000);
+    let setup = Setup::new(&[("tokens", quota(QuotaUnit::Tokens, 10_000))], Some(&port));
+    let chat = json!({"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": QUEUED});
+    let link = CancelLink(tokio::sync::Notify::new());
+    let queued = setup.call_by(Operation::Chat("tiny".into()), chat, &link);
+    let leaves = async {
+        setup.world.more_than(0).await;
+        link.0.notify_one();
+    };
+    let (left, ()) = tokio::join!(tokio::time::timeout(SOON, queued), leaves);
+    assert!(matches!(left.unwrap().outcome, Ok(Reply::Error(_))));
+    setup.quotas.as_ref().unwrap().close().await;
+    assert_eq!(port.left("acme/tokens"), 10_000);
 }

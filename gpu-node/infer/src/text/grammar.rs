@@ -20,10 +20,14 @@ use crate::error::InferError;
 const MAX_SCHEMA_BYTES: usize = 64 << 10;
 /// Deepest schema.
 const MAX_SCHEMA_DEPTH: usize = 64;
+/// All numbers of `multipleOf` in a schema, multiplied: the lexer has as many states, and makes them before anything else
+/// can be computed.
+const MAX_MULTIPLES: f64 = 1000.0;
 /// Longest token that an answer in a grammar may hold; the trie is as deep as the longest one.
 const MAX_WORD_BYTES: usize = 256;
-/// Bytes of lexer states of one grammar are about twice this many kilobytes.
-const MAX_LEXER_STATES: usize = 50_000;
+/// Bytes of lexer states of one grammar are about twice this many kilobytes, beside the memory that is booked: each answer
+/// under way may have them.
+const MAX_LEXER_STATES: usize = 10_000;
 
 /// The vocabulary of a model, for grammars.
 pub(crate) struct Grammars {
@@ -74,6 +78,9 @@ impl Grammars {
         if depth(&schema) > MAX_SCHEMA_DEPTH {
             return Err(refused(&format_args!("it is nested deeper than {MAX_SCHEMA_DEPTH}")));
         }
+        if multiples(&schema) > MAX_MULTIPLES {
+            return Err(refused(&format_args!("its `multipleOf` make more than {MAX_MULTIPLES} when multiplied")));
+        }
         let Some(object) = schema.as_object_mut() else {
             return Err(refused(&"it is not an object"));
         };
@@ -114,6 +121,21 @@ fn lost(cause: &dyn fmt::Display) -> InferError {
     tracing::warn!(%cause, "an answer has left its grammar");
     let cause = cause.lines().next().unwrap_or_default();
     InferError::Request(format!("the answer cannot go on in the JSON schema: {cause}; simplify the schema"))
+}
+
+/// The digits of each `multipleOf`, as a number, multiplied.
+fn multiples(value: &Value) -> f64 {
+    match value {
+        Value::Array(items) => items.iter().map(multiples).product(),
+        Value::Object(fields) => {
+            let own = fields.get("multipleOf").filter(|number| number.is_number()).map_or(1.0, |number| {
+                let digits: String = number.to_string().chars().filter(char::is_ascii_digit).collect();
+                digits.parse::<f64>().unwrap_or(f64::INFINITY).max(1.0)
+            });
+            own * fields.values().map(multiples).product::<f64>()
+        }
+        _ => 1.0,
+    }
 }
 
 fn depth(value: &Value) -> usize {
