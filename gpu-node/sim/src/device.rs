@@ -63,6 +63,8 @@ struct Device<'a> {
     seen: Vec<bool>,
     running: BTreeSet<usize>,
     waiting: BTreeSet<usize>,
+    /// The earliest wake in `events`; one is enough.
+    wakes_at: Option<u64>,
     bus_free_at: u64,
     /// The recent share of the time in which the bus loaded, at `share_at`.
     share: f64,
@@ -80,6 +82,7 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
         seen: vec![false; trace.models.len()],
         running: BTreeSet::new(),
         waiting: BTreeSet::new(),
+        wakes_at: None,
         bus_free_at: 0,
         share: 0.0,
         share_at: 0,
@@ -104,7 +107,7 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
                 device.running.remove(&id);
                 policy.finished(now, id);
             }
-            Event::Wake => {}
+            Event::Wake => device.wakes_at = device.wakes_at.filter(|wakes_at| *wakes_at > now),
         }
         let acts = policy.decide(now);
         for (at, act) in acts.iter().enumerate() {
@@ -114,9 +117,11 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
             device.outcome.violations += 1;
         }
         if !(device.waiting.is_empty() && device.running.is_empty())
-            && let Some(wake) = policy.wake()
+            && let Some(wake) = policy.wake().map(|wake| wake.max(now + 1))
+            && device.wakes_at.is_none_or(|wakes_at| wake < wakes_at)
         {
-            device.events.push(Reverse((wake.max(now + 1), Event::Wake)));
+            device.wakes_at = Some(wake);
+            device.events.push(Reverse((wake, Event::Wake)));
         }
         if !matches!(event, Event::Wake) {
             device.outcome.total_micros = now;

@@ -66,7 +66,7 @@ fn take(driver: &mut Driver, step: Step) {
                 priority,
                 patience_micros: patience * SECOND,
             };
-            drop(driver.submit(request));
+            let _ = driver.submit(request);
         }
         Step::Cancel(at) => {
             if let Some(ticket) = driver.waiting.keys().nth(at).copied() {
@@ -114,7 +114,7 @@ fn take(driver: &mut Driver, step: Step) {
                 heartbeat_micros: heartbeat * SECOND,
                 most_micros: most * SECOND,
             };
-            drop(driver.arbiter.exclusive(driver.now, request));
+            let _ = driver.arbiter.exclusive(driver.now, request);
             driver.poll();
         }
         Step::Heartbeat => {

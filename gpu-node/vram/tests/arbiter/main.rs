@@ -9,8 +9,10 @@ mod starvation;
 
 use provost_gpu_vram::{Priority, Request, Weights, WeightsKey};
 
+/// A second of the clock, in microseconds.
 pub const SECOND: u64 = 1_000_000;
 
+/// The key of model `n`.
 pub fn key(n: u8) -> WeightsKey {
     WeightsKey::new([n; 32])
 }

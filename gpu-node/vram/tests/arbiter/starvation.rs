@@ -23,7 +23,7 @@ fn seconds_until_started(limits: Limits, mine: Request, others: &[Request], befo
             ticket = Some(driver.submit(mine).unwrap());
         }
         while driver.waiting.len() < limits.queue_bound - 1 {
-            drop(driver.submit(*next.next().unwrap()));
+            let _ = driver.submit(*next.next().unwrap());
         }
         if ticket.is_some_and(|ticket| driver.is_running(ticket) || !driver.waiting.contains_key(&ticket)) {
             return second - before;
