@@ -1,7 +1,7 @@
 //! The device: runs a trace under a policy and measures what it was like.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use provost_gpu_vram::Priority;
 
@@ -10,10 +10,11 @@ use crate::trace::Trace;
 
 /// An eviction sooner than this many loads after the weights came is early.
 const EARLY_LOADS: u64 = 4;
-/// An early eviction is thrash while the bus has been loading for more than this share of the time …
-const THRASH_SHARE: f64 = 0.5;
+/// The bus is busy while it has been loading for more than this share of the time …
+const BUSY_SHARE: f64 = 0.5;
 /// … of which the last counts most, and what is as long ago as this 1/e of it. Microseconds.
 const SHARE_MICROS: f64 = 60_000_000.0;
+const MINUTE_MICROS: u64 = 60_000_000;
 
 /// What a run was like.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +31,12 @@ pub struct Outcome {
     pub early: u64,
     /// Those of them at a time at which the bus had been loading for more than half of the time,
     /// and not for a critical request.
-    pub thrash: u64,
+    pub busy: u64,
+    /// Those of these after which the model was asked for again before the four loads were over.
+    pub missed: u64,
+    /// Minutes in which the bus loaded for more than half of the time, and more than half of that
+    /// brought back what had been evicted early and was asked for again so soon.
+    pub thrash_minutes: u64,
     /// Time in which the bus loaded. Microseconds.
     pub loading_micros: u64,
     /// Time until the last request had ended. Microseconds.
@@ -69,7 +75,25 @@ struct Device<'a> {
     /// The recent share of the time in which the bus loaded, at `share_at`.
     share: f64,
     share_at: u64,
+    early: Vec<Option<Early>>,
+    minutes: BTreeMap<u64, Minute>,
     outcome: Outcome,
+}
+
+/// An early eviction that may turn out to be missed.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    /// When it would not have been early.
+    until: u64,
+    busy: bool,
+}
+
+/// What the bus did in a minute. Microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Minute {
+    loading: u64,
+    /// Loading again what was evicted early and missed.
+    undoing: u64,
 }
 
 /// Runs a trace to its end.
@@ -86,6 +110,8 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
         bus_free_at: 0,
         share: 0.0,
         share_at: 0,
+        early: vec![None; trace.models.len()],
+        minutes: BTreeMap::new(),
         outcome: Outcome::default(),
     };
     for (id, arrival) in trace.arrivals.iter().enumerate() {
@@ -97,6 +123,7 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
         match event {
             Event::Arrives(id) => {
                 device.waiting.insert(id);
+                device.note_missed(trace.arrivals[id].model);
                 policy.arrives(now, id, &trace.arrivals[id]);
             }
             Event::Loaded(model) => {
@@ -127,9 +154,16 @@ pub fn run(trace: &Trace, policy: &mut dyn Policy) -> Outcome {
             device.outcome.total_micros = now;
         }
     }
+    device.outcome.thrash_minutes = device.minutes.values().filter(|minute| minute.is_thrash()).count() as u64;
     // Whoever was left waiting was never served.
     device.outcome.violations += device.waiting.len() as u64;
     device.outcome
+}
+
+impl Minute {
+    fn is_thrash(&self) -> bool {
+        self.loading * 2 > MINUTE_MICROS && self.undoing * 2 > self.loading
+    }
 }
 
 impl Device<'_> {
@@ -145,6 +179,7 @@ impl Device<'_> {
                 if std::mem::replace(&mut self.seen[model], true) {
                     self.outcome.reload_bytes += facts.bytes;
                 }
+                self.minute().loading += facts.load_micros;
                 self.outcome.loading_micros += facts.load_micros;
                 self.bus_free_at = self.bus_free_at.max(self.now) + facts.load_micros;
                 self.events.push(Reverse((self.bus_free_at, Event::Loaded(model))));
@@ -173,11 +208,27 @@ impl Device<'_> {
             && self.now < since + EARLY_LOADS * self.trace.models[model].load_micros
         {
             self.outcome.early += 1;
-            self.outcome.thrash += u64::from(self.share > THRASH_SHARE && !self.is_for_critical(rest));
+            let until = since + EARLY_LOADS * self.trace.models[model].load_micros;
+            let busy = self.share > BUSY_SHARE;
+            let critical = self.is_for_critical(rest);
+            self.outcome.busy += u64::from(busy && !critical);
+            self.early[model] = (!critical).then_some(Early { until, busy });
         }
         self.check(matches!(self.states[model], State::Ready { .. }));
         self.states[model] = State::Absent;
         self.outcome.evictions += 1;
+    }
+
+    /// A model is asked for that may have been evicted too early.
+    fn note_missed(&mut self, model: usize) {
+        if let Some(early) = self.early[model].take_if(|early| self.now < early.until) {
+            self.outcome.missed += u64::from(early.busy);
+            self.minute().undoing += self.trace.models[model].load_micros;
+        }
+    }
+
+    fn minute(&mut self) -> &mut Minute {
+        self.minutes.entry(self.now / MINUTE_MICROS).or_default()
     }
 
     /// True when what follows an eviction is for a critical request.

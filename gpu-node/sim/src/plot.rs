@@ -8,7 +8,7 @@ use crate::summary::Summary;
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 150.0;
 const BAR: f64 = 12.0;
-const GROUP: f64 = 66.0;
+const GROUP: f64 = 79.0;
 const TOP: f64 = 50.0;
 /// Waits below this are drawn as this: the scale is logarithmic. Seconds.
 const LEAST: f64 = 0.1;
@@ -28,7 +28,7 @@ pub fn plot(summaries: &[Summary]) -> String {
         bottom + 24.0
     );
     for (at, rule) in Rule::ALL.iter().enumerate() {
-        let left = LEFT + at as f64 * 150.0;
+        let left = LEFT + at as f64 * 122.0;
         let _ = writeln!(
             svg,
             "<rect x=\"{left:.0}\" y=\"26\" width=\"10\" height=\"10\" fill=\"{}\"/><text x=\"{:.0}\" y=\"35\">{}</text>",
@@ -72,6 +72,7 @@ pub fn plot(summaries: &[Summary]) -> String {
 fn colour(rule: Rule) -> &'static str {
     match rule {
         Rule::Arbiter => "#1b6ca8",
+        Rule::Strict => "#8ab8dc",
         Rule::Lru => "#e0a030",
         Rule::KeepAlive => "#b0473a",
         Rule::Count => "#888888",

@@ -32,8 +32,12 @@ pub struct Summary {
     /// Evictions sooner than four loads after the weights came, for 1,000 requests.
     pub early: f64,
     /// Those of them while the bus had been loading for more than half of the time, and not for a
-    /// critical request.
-    pub thrash: u64,
+    /// critical request, for 1,000 requests.
+    pub busy: f64,
+    /// Those of these whose model was asked for again before the four loads were over, for 1,000 requests.
+    pub missed: f64,
+    /// Minutes in which the bus did little but bring back what had been missed.
+    pub thrash_minutes: u64,
     /// Share of the time in which the bus loaded.
     pub loading: f64,
     /// Things that a policy must not do.
@@ -80,7 +84,9 @@ fn summarise(mix: &'static str, rule: Rule, outcomes: &[Outcome]) -> Summary {
         evictions: sum(|outcome| outcome.evictions) as f64 / thousands,
         reload_gib: sum(|outcome| outcome.reload_bytes) as f64 / (1u64 << 30) as f64 / thousands,
         early: sum(|outcome| outcome.early) as f64 / thousands,
-        thrash: sum(|outcome| outcome.thrash),
+        busy: sum(|outcome| outcome.busy) as f64 / thousands,
+        missed: sum(|outcome| outcome.missed) as f64 / thousands,
+        thrash_minutes: sum(|outcome| outcome.thrash_minutes),
         loading: sum(|outcome| outcome.loading_micros) as f64 / sum(|outcome| outcome.total_micros).max(1) as f64,
         violations: sum(|outcome| outcome.violations),
     }

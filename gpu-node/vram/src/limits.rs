@@ -13,17 +13,15 @@ pub struct Limits {
     pub queue_bound: usize,
     /// Requests that may run at once.
     pub active_bound: usize,
-    /// Weights stay at least this many times as long as they took to load, unless the bus is calm.
+    /// Weights stay at least this many times as long as they took to load.
     pub residency_loads: u64,
-    /// The bus is calm while it loads for less than this share of the last minute: there is
-    /// nothing to protect then, and evicting early spares a wait. 0: never.
-    pub calm_bus_percent: u32,
-    /// A model's turn is at least this many loads of service, while others wait for its memory.
-    pub quantum_loads: u64,
+    /// Idle weights may go sooner while the bus has the time to bring them back whenever they are
+    /// asked for. False: they never go sooner.
+    pub early_eviction: bool,
     /// A request rises by one priority each time it has waited this long. Microseconds.
     pub ageing_micros: u64,
-    /// A request that has waited this long for its budget holds back those behind it, so that
-    /// many small ones cannot starve a large one. Microseconds.
+    /// A request that has waited this long for memory holds back those behind it, so that many
+    /// small ones cannot starve a large one, and models in use stop for it. Microseconds.
     pub memory_patience_micros: u64,
     /// After this time a use counts half. Microseconds.
     pub demand_half_life_micros: u64,
@@ -38,8 +36,7 @@ impl Limits {
             queue_bound: 256,
             active_bound: 16,
             residency_loads: 4,
-            calm_bus_percent: 33,
-            quantum_loads: 3,
+            early_eviction: true,
             ageing_micros: 10 * SECOND,
             memory_patience_micros: 15 * SECOND,
             demand_half_life_micros: 120 * SECOND,

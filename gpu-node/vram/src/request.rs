@@ -54,7 +54,7 @@ pub struct Request {
     pub weights: Weights,
     /// Bytes it needs for itself, such as its KV cache. It gets both or waits for both.
     pub budget_bytes: u64,
-    /// Estimate of how long it will run: what it takes from its model's turn. Microseconds.
+    /// Estimate of how long it will run, to tell others when to come again. Microseconds.
     pub service_micros: u64,
     /// How much it matters.
     pub priority: Priority,

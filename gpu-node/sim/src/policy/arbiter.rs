@@ -21,12 +21,13 @@ pub(super) struct OfArbiter {
 }
 
 impl OfArbiter {
-    pub(super) fn new(trace: &Trace) -> Self {
+    pub(super) fn new(trace: &Trace, early_eviction: bool) -> Self {
         // The device of the simulator has no temporaries, so no headroom either.
         let limits = Limits {
             headroom_bytes: 0,
             queue_bound: QUEUE_BOUND,
             active_bound: trace.slots,
+            early_eviction,
             ..Limits::new(trace.capacity)
         };
         Self {

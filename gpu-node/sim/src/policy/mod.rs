@@ -37,6 +37,8 @@ pub trait Policy {
 pub enum Rule {
     /// The arbiter of `provost-gpu-vram`.
     Arbiter,
+    /// The same without early evictions: weights stay for their residency, whatever it costs.
+    Strict,
     /// Least recently used, by bytes, first come first served: a request whose weights cannot be
     /// had lets others pass for fifteen seconds and then holds them back.
     Lru,
@@ -51,12 +53,13 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Arbiter, Self::Lru, Self::KeepAlive, Self::Count];
+    pub const ALL: [Self; 5] = [Self::Arbiter, Self::Strict, Self::Lru, Self::KeepAlive, Self::Count];
 
     /// How tables and plots call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Arbiter => "Provost",
+            Self::Strict => "Provost, never early",
             Self::Lru => "LRU",
             Self::KeepAlive => "keep-alive (Ollama)",
             Self::Count => "count (llama.cpp)",
@@ -66,7 +69,8 @@ impl Rule {
     /// A fresh policy for a trace.
     pub fn policy(self, trace: &Trace) -> Box<dyn Policy> {
         match self {
-            Self::Arbiter => Box::new(arbiter::OfArbiter::new(trace)),
+            Self::Arbiter => Box::new(arbiter::OfArbiter::new(trace, true)),
+            Self::Strict => Box::new(arbiter::OfArbiter::new(trace, false)),
             _ => Box::new(plain::Plain::new(self, trace)),
         }
     }

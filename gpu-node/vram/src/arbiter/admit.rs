@@ -69,7 +69,7 @@ impl Arbiter {
         self.queue.remove(waiting.ticket);
         self.active += 1;
         if let Some(model) = self.models.get_mut(key) {
-            model.deficit -= i128::from(request.service_micros);
+            model.fresh = false;
             model.budgets += request.budget_bytes;
             model.served = model.served.max(request.priority);
         }

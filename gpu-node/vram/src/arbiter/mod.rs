@@ -32,9 +32,9 @@ const RETRY_AFTER_MICROS: (u64, u64) = (1_000_000, 60_000_000);
 ///
 /// A request waits in a bounded queue until its weights are in memory and its budget is free; it
 /// gets both at once, so that two requests never hold what the other needs. The oldest of the
-/// highest priority decides what is loaded next. Its room comes from idle weights that have been
-/// resident long enough; where these do not suffice, models whose turn is over take no new
-/// requests until they are idle.
+/// highest priority for which there is room decides what is loaded next. Its room comes from idle
+/// weights that have been resident long enough or are not likely to be missed; where these do not
+/// suffice for long, models whose residency is over take no new requests until they are idle.
 #[derive(Debug)]
 pub struct Arbiter {
     limits: Limits,
@@ -129,9 +129,9 @@ impl Arbiter {
         let overdue = self.queue.iter().map(Waiting::overdue_at);
         let aged = self.queue.iter().filter_map(|waiting| waiting.rises_at(self.now, self.limits.ageing_micros));
         let held = self.queue.iter().map(|waiting| waiting.since.saturating_add(self.limits.memory_patience_micros));
-        let stays = self.memory.ready(|_| 0.0).into_iter();
-        let stays = stays.filter_map(|ready| self.models.get(ready.key)).map(|model| model.stays_until);
-        let stays = stays.chain(self.bus.below_at(self.limits.calm_bus_percent)).filter(|_| self.queue.len() > 0);
+        let ready = self.memory.ready(|_| 0.0).into_iter().filter_map(|ready| self.models.get(ready.key));
+        let stays = ready.flat_map(|model| [model.stays_until, self.dispensable_at(model)]);
+        let stays = stays.filter(|_| self.queue.len() > 0);
         let times = overdue.chain(aged).chain(held).chain(stays).chain(self.exclusive.wake());
         times.filter(|time| *time > self.now).min()
     }
@@ -148,7 +148,6 @@ impl Arbiter {
         if self.memory.release(weights).is_some() {
             self.outbox.push(Action::Evict { key });
         }
-        self.end_turn_if_idle(key);
     }
 
     /// Reports that weights are in place; loading them took `took_micros`.
@@ -162,7 +161,7 @@ impl Arbiter {
         if let Some(model) = self.models.get_mut(key) {
             model.weights.load_micros = took_micros.max(1);
             model.stays_until = now.saturating_add(took_micros.saturating_mul(limits.residency_loads));
-            model.refill(limits.quantum_loads);
+            model.fresh = true;
             model.served = Priority::Background;
             model.retried = false;
         }
@@ -235,15 +234,5 @@ impl Arbiter {
         let (least, most) = RETRY_AFTER_MICROS;
         let places = u64::try_from(self.limits.active_bound.max(1)).unwrap_or(u64::MAX);
         (self.queue.service_micros() / places).clamp(least, most)
-    }
-
-    /// A model that nobody uses or waits for has had its turn: the next one begins anew.
-    fn end_turn_if_idle(&mut self, key: WeightsKey) {
-        if self.memory.refs(key) == 0
-            && self.queue.of_model(key).next().is_none()
-            && let Some(model) = self.models.get_mut(key)
-        {
-            model.refill(self.limits.quantum_loads);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What is remembered of each model: demand, and its turn.
+//! What is remembered of each model: demand, and how long it stays.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,13 @@ pub(super) struct Model {
     /// Uses, each counting half after the half-life.
     demand: f64,
     demand_at: u64,
+    /// When it was first asked for.
+    known_since: u64,
     /// It stays until then, once it is in memory.
     pub(super) stays_until: u64,
-    /// Service left in its turn, in microseconds; others may have its memory when it is used up.
-    pub(super) deficit: i128,
+    /// It has served nobody since it was loaded. It is not given up before for those who came
+    /// later than who waits for it: loads that serve nobody could follow each other for ever.
+    pub(super) fresh: bool,
     /// The highest priority that it has served since it was loaded.
     pub(super) served: Priority,
     /// Bytes of the budgets of its running requests.
@@ -35,9 +38,14 @@ impl Model {
         self.demand * (-passed).exp2()
     }
 
-    /// Begins a turn.
-    pub(super) fn refill(&mut self, quantum_loads: u64) {
-        self.deficit = i128::from(self.weights.load_micros) * i128::from(quantum_loads);
+    /// Requests that come in a microsecond, as the demand has it: a steady stream of them comes to
+    /// its rate times half-life / ln 2, and to less while the model has not been known for long.
+    pub(super) fn rate(&self, now: u64, half_life: u64) -> f64 {
+        let demand = self.demand(now, half_life);
+        let half_life = half_life.max(1) as f64;
+        let known = now.saturating_sub(self.known_since).max(self.weights.load_micros).max(1) as f64;
+        let full = 1.0 - (-known / half_life).exp2();
+        demand * std::f64::consts::LN_2 / (half_life * full)
     }
 }
 
@@ -64,8 +72,9 @@ impl Models {
             weights,
             demand: 0.0,
             demand_at: now,
+            known_since: now,
             stays_until: 0,
-            deficit: 0,
+            fresh: false,
             served: Priority::Background,
             budgets: 0,
             yields_to: None,

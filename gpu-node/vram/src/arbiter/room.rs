@@ -1,6 +1,9 @@
 //! Making room: what is loaded next, what goes for it, and who has to stop.
 
+use std::collections::BTreeSet;
+
 use super::Arbiter;
+use super::model::Model;
 use super::queue::Place;
 use crate::eviction::{Candidate, cheapest_set};
 use crate::{Action, Admission, Priority, Weights, WeightsKey};
@@ -13,7 +16,9 @@ pub(super) struct Claim {
 }
 
 impl Arbiter {
-    /// Begins to load for the first request whose weights are absent, or asks others to make room.
+    /// Begins to load for the first request whose weights are absent and can have room: while one
+    /// waits for room the bus serves those behind it, until its patience ends. Then they are held
+    /// back, and models in use are asked to make room.
     pub(super) fn begin_load(&mut self) {
         for model in self.models.iter_mut() {
             model.yields_to = None;
@@ -21,25 +26,32 @@ impl Arbiter {
         if self.loading.is_some() {
             return;
         }
-        let order = self.queue.in_order(self.now, self.limits.ageing_micros);
-        let first = order.into_iter().find(|(_, waiting)| !self.memory.holds(waiting.request.weights.key));
-        let Some((place, waiting)) = first else {
-            self.restore_one();
-            return;
-        };
-        // Bytes that come free belong to the request that holds the others back.
-        if self.held.is_some_and(|held| held < place) {
-            return;
-        }
-        let request = waiting.request;
-        let claim = Claim { key: request.weights.key, place, critical: request.priority == Priority::Critical };
-        let needed = request.weights.bytes.saturating_add(request.budget_bytes);
-        match self.find_room(&claim, needed) {
-            Some(victims) => {
+        let mut tried = BTreeSet::new();
+        for (place, waiting) in self.queue.in_order(self.now, self.limits.ageing_micros) {
+            let request = waiting.request;
+            let key = request.weights.key;
+            if self.memory.holds(key) || !tried.insert(key) {
+                continue;
+            }
+            // Bytes that come free belong to the request that holds the others back.
+            if self.held.is_some_and(|held| held < place) {
+                return;
+            }
+            let claim = Claim { key, place, critical: request.priority == Priority::Critical };
+            let needed = request.weights.bytes.saturating_add(request.budget_bytes);
+            if let Some(victims) = self.find_room(&claim, needed) {
                 self.evict(&victims);
                 self.load(request.weights);
+                return;
             }
-            None => self.ask_to_yield(&claim, needed),
+            let waited = self.now.saturating_sub(waiting.since);
+            if claim.critical || waited >= self.limits.memory_patience_micros {
+                self.ask_to_yield(&claim, needed);
+                return;
+            }
+        }
+        if tried.is_empty() {
+            self.restore_one();
         }
     }
 
@@ -82,12 +94,22 @@ impl Arbiter {
         if claim.critical && model.weights.class.max(model.served) < Priority::Critical {
             return best.is_none_or(|best| claim.place < best);
         }
-        let in_turn = match best {
-            None => self.memory.refs(key) > 0 && model.deficit > 0,
-            Some((level, _)) => model.deficit > 0 || level < claim.place.0,
-        };
-        let stayed = self.now >= model.stays_until || self.bus.is_below(self.limits.calm_bus_percent);
-        stayed && !in_turn
+        let stayed = self.now >= model.stays_until;
+        match best {
+            Some(best) => stayed && best.0 >= claim.place.0 && (!model.fresh || claim.place < best),
+            None if self.memory.refs(key) > 0 => stayed,
+            None => stayed || self.now >= self.dispensable_at(model),
+        }
+    }
+
+    /// From when on idle weights may go although their residency is not over: when the bus has the
+    /// time to bring them back whenever they are asked for, beside what it has been loading.
+    pub(super) fn dispensable_at(&self, model: &Model) -> u64 {
+        if !self.limits.early_eviction {
+            return model.stays_until;
+        }
+        let rate = model.rate(self.now, self.limits.demand_half_life_micros);
+        self.bus.spares_at(rate * model.weights.load_micros as f64, model.stays_until)
     }
 
     /// Lets models that may be displaced take no new requests, the least worth first, until what
