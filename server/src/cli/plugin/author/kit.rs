@@ -24,6 +24,7 @@ files! {
         "src/call.rs",
         "src/config.rs",
         "src/export.rs",
+        "src/heap.rs",
         "src/http.rs",
         "src/kv.rs",
         "src/lib.rs",
