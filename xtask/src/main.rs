@@ -1,10 +1,10 @@
 //! `cargo xtask COMMAND`: repository chores. See `cargo xtask help`.
 #![allow(clippy::print_stdout, reason = "a command line tool prints")]
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use xtask::{Graph, attack_matrix, built_packages, check, check_banned, impure_touches};
 
 const USAGE: &str = "\
@@ -26,11 +26,19 @@ fn main() -> Result<ExitCode> {
     }
 }
 
+/// The folder of this crate, as cargo says it when it runs the program: a build that is kept may be another
+/// checkout's.
+fn here() -> Result<PathBuf> {
+    Ok(std::env::var_os("CARGO_MANIFEST_DIR")
+        .context("CARGO_MANIFEST_DIR is not set: run `cargo run -p xtask`")?
+        .into())
+}
+
 fn arrows() -> Result<ExitCode> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let graph = Graph::read(here)?;
+    let here = here()?;
+    let graph = Graph::read(&here)?;
     let mut broken = check(&graph);
-    broken.extend(check_banned(&built_packages(here)?));
+    broken.extend(check_banned(&built_packages(&here)?));
     broken.extend(
         impure_touches(&graph)?
             .into_iter()
@@ -47,7 +55,7 @@ fn arrows() -> Result<ExitCode> {
 }
 
 fn print_matrix() -> Result<ExitCode> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = here()?.join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
     let matrix = attack_matrix(&root, &target)?;
     print!("{}", matrix.table);

@@ -7,7 +7,7 @@ use std::path::Path;
 use xtask::{Crate, Graph, PURE, built_packages, check, check_banned, impure_touches};
 
 fn workspace() -> Graph {
-    Graph::read(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
+    Graph::read(Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap())).unwrap()
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn no_forbidden_arrow_in_the_workspace() {
 
 #[test]
 fn no_banned_package_is_compiled() {
-    let broken = check_banned(&built_packages(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap());
+    let broken = check_banned(&built_packages(Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap())).unwrap());
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 

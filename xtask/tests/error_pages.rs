@@ -20,7 +20,7 @@ const SKIPPED: &[&str] = &["target", "tests", "node_modules", "out"];
 const NOT_A_CODE: &[&str] = &["README"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).parent().unwrap().to_path_buf()
 }
 
 /// Adds the `*.rs` files below `dir`.

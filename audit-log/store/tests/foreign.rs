@@ -34,7 +34,7 @@ fn reader(dir: &Path) -> Option<PathBuf> {
         return None;
     }
     let binary = dir.join("tlog_check");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/foreign/tlog_check.go");
+    let source = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/foreign/tlog_check.go");
     let mut build = Command::new("go");
     build.args(["build", "-o"]).arg(&binary).arg(source).env("GO111MODULE", "off").env("GOPATH", gopath);
     let built = build.env("GOCACHE", dir.join("cache")).env("GOFLAGS", "").output().unwrap();

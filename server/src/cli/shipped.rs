@@ -26,8 +26,11 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     // Whole before it is printed: the generator takes no error of its output.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "provost", &mut script);
-    std::io::stdout().write_all(&script).context("PV-CLI-FILE: stdout cannot be written")?;
-    Ok(ExitCode::SUCCESS)
+    match std::io::stdout().write_all(&script) {
+        // Whoever read us has gone.
+        Err(gone) if gone.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        other => other.map(|()| ExitCode::SUCCESS).context("PV-CLI-FILE: stdout cannot be written"),
+    }
 }
 
 /// Writes a man page for every command.

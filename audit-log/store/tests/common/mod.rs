@@ -224,7 +224,7 @@ fn relative(file: &Path, dir: &Path) -> String {
 }
 
 fn python(dir: &Path, against: Option<&Path>) -> (i32, Option<Spot>, String) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/audit_verify.py");
+    let script = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/audit_verify.py");
     let mut python = Process::new("python3");
     python.arg(script).arg(dir);
     if let Some(anchor) = against {

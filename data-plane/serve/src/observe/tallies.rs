@@ -168,10 +168,10 @@ mod tests {
         assert_eq!(errors.len(), MAX_CODES + 1);
         assert_eq!(errors.iter().map(|(_, count)| count).sum::<u64>(), 5 + 2 * MAX_CODES as u64);
         // And none of them takes the place of a refusal's.
-        (0..2).for_each(|_| tallies.refused("PV-LIMIT-CALLS"));
+        (0..2).for_each(|_| tallies.refused("PV-QUOTA-EXCEEDED"));
         tallies.refused("PV-POLICY-DENIED");
         let errors = tallies.errors();
-        for (code, expect) in [("PV-LIMIT-CALLS", 2), ("PV-POLICY-DENIED", 3)] {
+        for (code, expect) in [("PV-QUOTA-EXCEEDED", 2), ("PV-POLICY-DENIED", 3)] {
             assert!(errors.contains(&(code.to_owned(), expect)), "{code}");
         }
     }

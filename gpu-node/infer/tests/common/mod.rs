@@ -9,7 +9,7 @@ use provost_gpu_infer::{ChatModel, Decoder, Generation, KvPool, ModelSource, Net
 use provost_types::{ChatMessage, ChatRequest};
 
 pub fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures")
 }
 
 pub fn source(name: &str) -> ModelSource {

@@ -58,7 +58,7 @@ impl Models {
 }
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../infer/tests/fixtures")
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../infer/tests/fixtures")
 }
 
 /// A BERT of one layer with arbitrary weights over the byte vocabulary of the fixtures.

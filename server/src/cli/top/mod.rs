@@ -89,10 +89,22 @@ fn addresses(args: &TopArgs) -> anyhow::Result<Vec<(String, String)>> {
     let named: Vec<String> =
         args.metrics.iter().map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect();
     let urls = match named.is_empty() {
-        true => vec![DevFile::read(&args.data_dir.clone().unwrap_or_else(default_data_dir))?.metrics],
+        true => vec![here(args)?],
         false => named,
     };
     Ok(urls.iter().map(|url| address(url)).collect())
+}
+
+/// Where the running `provost dev` prints its metrics.
+fn here(args: &TopArgs) -> anyhow::Result<String> {
+    let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
+    DevFile::read(&data_dir).map(|dev| dev.metrics).map_err(|cause| match cause.downcast::<Failure>() {
+        Ok(failure) => {
+            let hint = "start `provost dev`, or name the nodes: --metrics HOST:8422 (or PROVOST_TOP_METRICS)";
+            Failure::new(&failure.code, failure.message, hint).into()
+        }
+        Err(other) => other,
+    })
 }
 
 /// The name of a node, and where it prints its metrics.
