@@ -42,7 +42,7 @@ impl Inbox {
             return Err(Refused::Stopping);
         }
         let place = self.places.take(work.tenant()).map_err(|wait| Refused::Full { wait })?;
-        mail.jobs.push(Job { work, arrived: Instant::now(), blocked_at: None, _place: place });
+        mail.jobs.push(Job { work, arrived: Instant::now(), _place: place });
         self.arrived.notify_one();
         Ok(())
     }
