@@ -34,7 +34,7 @@ use crate::usage::UsageGauge;
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
 /// Assumed speed of loading before it has been measured, in bytes a microsecond.
 const ASSUMED_BYTES_PER_MICRO: u64 = 500;
-/// The arbiter is asked again after what it said was done, until it has nothing to say; so often in a turn.
+/// So often the arbiter is asked in a turn.
 const MOST_POLLS: usize = 64;
 
 /// The state of the scheduler thread.
@@ -52,6 +52,8 @@ pub(crate) struct Scheduler {
     priorities: BTreeMap<String, Priority>,
     /// Weights that were loaded once.
     seen: HashSet<WeightsKey>,
+    /// A request was read in this turn and could not begin.
+    in_vain: bool,
     usage: Arc<UsageGauge>,
     stats: Arc<Stats>,
 }
@@ -83,6 +85,7 @@ impl Scheduler {
             fair: FairShare::default(),
             priorities,
             seen: HashSet::new(),
+            in_vain: false,
             usage,
             stats,
         }
@@ -90,10 +93,10 @@ impl Scheduler {
 
     /// Works until told to stop.
     pub(crate) fn run(mut self, pool: &rayon::ThreadPool) {
-        let mut has_freed = false;
+        let mut has_news = false;
         loop {
             // What has just been given back may be what somebody waits for.
-            let patience = match self.chats.is_empty() && self.embeds.is_empty() && !has_freed {
+            let patience = match self.chats.is_empty() && self.embeds.is_empty() && !has_news {
                 true => self.turns.patience(IDLE_PATIENCE),
                 false => Duration::ZERO,
             };
@@ -114,7 +117,7 @@ impl Scheduler {
                 self.embeds.advance(&mut self.fair);
                 self.chats.advance(&mut self.fair);
             });
-            has_freed = self.retire();
+            has_news = self.retire() || self.in_vain;
         }
     }
 
@@ -169,8 +172,10 @@ impl Scheduler {
         }
     }
 
-    /// Hands those who came to the arbiter, and does what it says.
+    /// Hands those who came to the arbiter, and does what it says, until it has nothing to say. To read
+    /// a request takes time, most of all one with a schema: where that was in vain, answers go on first.
     fn admit(&mut self) {
+        self.in_vain = false;
         self.turns.drop_cancelled();
         for job in std::mem::take(&mut self.asked) {
             self.ask(job);
@@ -186,6 +191,9 @@ impl Scheduler {
                 return;
             }
             actions.into_iter().for_each(|action| self.perform(action));
+            if self.in_vain {
+                return;
+            }
         }
     }
 

@@ -75,6 +75,7 @@ impl Scheduler {
             }
             Err(Unfit::Later) => {
                 let prepared = Some(ready.into_prepared());
+                self.in_vain = true;
                 self.turns.wait_again(ticket, Waiting { job, entry, key, prepared });
             }
             Err(Unfit::Never(why)) => self.reject(job, &entry, why),
@@ -115,6 +116,7 @@ impl Scheduler {
                 Seat::Taken => self.begin_chat(waiting.job, key, model, *generation, grant),
                 Seat::Full => {
                     let prepared = Some(Prepared::Chat(generation));
+                    self.in_vain = true;
                     self.turns.put_back(grant, Waiting { prepared, ..waiting });
                 }
                 Seat::Missing => {
