@@ -60,6 +60,10 @@ pub(crate) fn waited_too_long() -> InferenceError {
     busy(format!("{TOO_LATE} later"))
 }
 
+pub(crate) fn not_drained() -> InferenceError {
+    busy("PV-INFERENCE-BUSY: what runs on the device did not end in time; try again later".to_owned())
+}
+
 pub(crate) fn stopping() -> InferenceError {
     busy("PV-INFERENCE-BUSY: the node is stopping; try another node".to_owned())
 }
@@ -74,9 +78,15 @@ pub(crate) fn of_rejection(model: &str, why: &Rejection) -> InferenceError {
             ),
         ),
         Rejection::QueueFull { retry_after_micros, .. } => queue_full(Duration::from_micros(*retry_after_micros)),
-        Rejection::Overdue { retry_after_micros } | Rejection::Exclusive { retry_after_micros } => {
+        Rejection::Overdue { retry_after_micros } => {
             let wait = Duration::from_micros(*retry_after_micros);
             busy_for(format!("{TOO_LATE} in {} seconds", wait.as_secs_f64().ceil()), wait)
+        }
+        Rejection::Exclusive { retry_after_micros } => {
+            let wait = Duration::from_micros(*retry_after_micros);
+            let seconds = wait.as_secs_f64().ceil();
+            let message = format!("PV-INFERENCE-BUSY: the device is in exclusive use; try again in {seconds} seconds");
+            busy_for(message, wait)
         }
         Rejection::LoadFailed => of_infer(InferError::Failed("its weights could not be loaded".to_owned())),
     }

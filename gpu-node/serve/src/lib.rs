@@ -15,6 +15,7 @@ mod config;
 mod contain;
 mod embeds;
 mod error;
+mod exclusive;
 mod fair;
 mod inbox;
 mod job;
@@ -29,6 +30,7 @@ mod usage;
 
 pub use config::GpuConfig;
 pub use error::StartError;
+pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
 pub use provost_gpu_infer::KvUsage;
 pub use provost_gpu_vram::{Priority, Usage};

@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
 use crate::error::{self, StartError};
-use crate::inbox::{Closing, Inbox, Refused};
+use crate::exclusive::{ExclusiveDevice, ExclusiveTerms};
+use crate::inbox::{Closing, Inbox, Refused, Word};
 use crate::job::{Events, Work};
 use crate::loader::Loader;
 use crate::residency::Residency;
@@ -74,6 +75,17 @@ impl GpuNode {
     /// Bytes of KV caches, as of the scheduler's last turn; they are part of what is reserved.
     pub fn kv_usage(&self) -> KvUsage {
         self.usage.get().1
+    }
+
+    /// Waits until the device is the caller's alone: no model is in memory then, and requests are told
+    /// when to come again. Dropping the future stops asking.
+    ///
+    /// # Errors
+    /// When what runs does not end in time, somebody has the device, or the node is stopping.
+    pub async fn exclusive(&self, terms: ExclusiveTerms) -> Result<ExclusiveDevice, InferenceError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.say(Word::Ask { terms, reply });
+        answer.await.unwrap_or_else(|_| Err(error::stopping()))
     }
 
     /// What happened since the start, and who waits and runs as of the scheduler's last turn.

@@ -21,6 +21,7 @@ use crate::catalogue::{Catalogue, Entry};
 use crate::chats::{ActiveChat, Chats};
 use crate::embeds::{ActiveEmbed, Embeds};
 use crate::error;
+use crate::exclusive::Exclusivity;
 use crate::fair::FairShare;
 use crate::inbox::{Delivery, Inbox};
 use crate::job::Job;
@@ -49,6 +50,7 @@ pub(crate) struct Scheduler {
     chats: Chats,
     embeds: Embeds,
     fair: FairShare,
+    exclusivity: Exclusivity,
     priorities: BTreeMap<String, Priority>,
     /// Weights that were loaded once.
     seen: HashSet<WeightsKey>,
@@ -83,6 +85,7 @@ impl Scheduler {
             chats: Chats::default(),
             embeds: Embeds::default(),
             fair: FairShare::default(),
+            exclusivity: Exclusivity::default(),
             priorities,
             seen: HashSet::new(),
             in_vain: false,
@@ -100,7 +103,7 @@ impl Scheduler {
                 true => self.turns.patience(IDLE_PATIENCE),
                 false => Duration::ZERO,
             };
-            let Delivery { jobs, loaded, stopping } = self.inbox.take(patience);
+            let Delivery { jobs, loaded, words, stopping } = self.inbox.take(patience);
             self.asked.extend(jobs);
             if stopping {
                 self.refuse_all();
@@ -109,6 +112,7 @@ impl Scheduler {
             if let Some(loaded) = loaded {
                 self.take_in(loaded);
             }
+            words.into_iter().for_each(|word| self.exclusivity.hear(word, &mut self.turns));
             // First what was cancelled: its memory is for those who wait.
             self.retire();
             self.admit();
@@ -177,6 +181,7 @@ impl Scheduler {
     fn admit(&mut self) {
         self.in_vain = false;
         self.turns.drop_cancelled();
+        self.exclusivity.drop_cancelled(&mut self.turns);
         for job in std::mem::take(&mut self.asked) {
             self.ask(job);
         }
@@ -258,8 +263,8 @@ impl Scheduler {
                     self.reject(waiting.job, &waiting.entry, why);
                 }
             }
-            // Nobody asks for the device alone.
-            Action::ExclusiveGranted { .. } | Action::ExclusiveRefused { .. } | Action::ExclusiveLapsed { .. } => {}
+            Action::ExclusiveGranted { token } => self.exclusivity.granted(token, &self.inbox),
+            Action::ExclusiveRefused { token } | Action::ExclusiveLapsed { token } => self.exclusivity.over(token),
         }
     }
 
@@ -276,7 +281,8 @@ impl Scheduler {
             Rejection::TooLarge { .. } => RefusedFor::TooLarge,
             Rejection::Overdue { .. } => RefusedFor::Overdue,
             Rejection::LoadFailed => RefusedFor::NotLoaded,
-            Rejection::QueueFull { .. } | Rejection::Exclusive { .. } => RefusedFor::NoPlace,
+            Rejection::QueueFull { .. } => RefusedFor::NoPlace,
+            Rejection::Exclusive { .. } => RefusedFor::Exclusive,
         });
         let cause = self.residency.failure(entry).filter(|_| why == Rejection::LoadFailed);
         let refusal = match cause {

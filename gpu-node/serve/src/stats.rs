@@ -18,11 +18,13 @@ pub enum RefusedFor {
     TooLarge,
     /// Its model could not be read.
     NotLoaded,
+    /// The device was in exclusive use.
+    Exclusive,
 }
 
 impl RefusedFor {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::NoPlace, Self::Overdue, Self::TooLarge, Self::NotLoaded];
+    pub const ALL: [Self; 5] = [Self::NoPlace, Self::Overdue, Self::TooLarge, Self::NotLoaded, Self::Exclusive];
 
     /// The reason as the label of a metric.
     pub fn as_str(self) -> &'static str {
@@ -31,6 +33,7 @@ impl RefusedFor {
             Self::Overdue => "overdue",
             Self::TooLarge => "too_large",
             Self::NotLoaded => "not_loaded",
+            Self::Exclusive => "exclusive",
         }
     }
 }
@@ -157,6 +160,6 @@ mod tests {
         stats.refused(RefusedFor::TooLarge);
         stats.refused(RefusedFor::TooLarge);
         stats.refused(RefusedFor::NoPlace);
-        assert_eq!(stats.counts().refused, [1, 0, 2, 0]);
+        assert_eq!(stats.counts().refused, [1, 0, 2, 0, 0]);
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use provost_gpu_infer::{EmbedJob, Generation};
 use provost_gpu_vram::{
-    Action, Arbiter, Grant, Lane, Limits, Rejection, Request, Ticket, Unfit, Usage, Weights, WeightsKey,
+    Action, Arbiter, ExclusiveRequest, ExclusiveToken, Grant, Lane, Limits, Rejection, Request, Ticket, Unfit, Usage,
+    Weights, WeightsKey,
 };
 use provost_types::ModelKind;
 
@@ -184,6 +185,18 @@ impl Turns {
 
     pub(crate) fn cache_failed(&mut self, key: WeightsKey) {
         self.arbiter.cache_failed(self.now(), key);
+    }
+
+    pub(crate) fn exclusive(&mut self, request: ExclusiveRequest) -> Result<ExclusiveToken, Rejection> {
+        self.arbiter.exclusive(self.now(), request)
+    }
+
+    pub(crate) fn heartbeat(&mut self, token: ExclusiveToken) {
+        self.arbiter.heartbeat(self.now(), token);
+    }
+
+    pub(crate) fn end_exclusive(&mut self, token: ExclusiveToken) {
+        self.arbiter.end_exclusive(self.now(), token);
     }
 
     /// Forgets those for whose answer nobody waits any more.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_serve::{GpuNode, Priority};
-use provost_types::{ChatRequest, TokenUsage};
+use futures::StreamExt;
+use provost_gpu_serve::{ExclusiveTerms, GpuNode, Priority};
+use provost_types::{ChatRequest, Inference, InferenceErrorKind, TokenUsage};
 
 use crate::common::{Models, chat, collect, sampled, until};
 use crate::start_with;
@@ -110,6 +111,73 @@ async fn a_critical_call_displaces_an_idle_model_at_once() {
     collect(&node, chat("urgent", "hi", 3)).await.unwrap();
     assert_eq!(node.counts().evictions, 1);
     later.abort();
+}
+
+#[tokio::test]
+async fn exclusive_use_drains_has_the_device_and_restores() {
+    let models = Models::new(&["tiny-chat", "tiny-qwen3"]);
+    let node = start_with(&models, |_| {});
+    for model in ["tiny-chat", "tiny-qwen3"] {
+        collect(&node, chat(model, "hi", 3)).await.unwrap();
+    }
+    let mut running = node.chat(chat("tiny-chat", "go on", 4000)).await.unwrap();
+    running.next().await.unwrap().unwrap();
+    let terms = terms(Duration::from_secs(50));
+    let asked = {
+        let node = Arc::clone(&node);
+        tokio::spawn(async move { node.exclusive(terms).await })
+    };
+    let refused = loop {
+        if let Err(refused) = collect(&node, chat("tiny-qwen3", "hi", 1)).await {
+            break refused;
+        }
+    };
+    assert_eq!(refused.kind, InferenceErrorKind::Busy, "{refused}");
+    assert!(refused.message.contains("exclusive") && refused.retry_after_ms.unwrap() > 10_000, "{refused}");
+    running.next().await.unwrap().unwrap();
+    assert!(!asked.is_finished(), "what runs runs on");
+    let second = node.exclusive(terms).await.unwrap_err();
+    assert!(second.message.contains("exclusive"), "{second}");
+    drop(running);
+    let device = asked.await.unwrap().unwrap();
+    until("all of it is the holder's", || {
+        let usage = node.usage();
+        (usage.weights, usage.reserved, node.kv_usage().capacity) == (0, usage.capacity, 0)
+    })
+    .await;
+    assert!(device.beat());
+    assert!(collect(&node, chat("tiny-qwen3", "hi", 1)).await.is_err());
+    drop(device);
+    until("both are back", || node.counts().reloads == 2).await;
+    collect(&node, chat("tiny-qwen3", "hi", 1)).await.unwrap();
+    assert_eq!(node.counts().reloads, 2);
+}
+
+#[tokio::test]
+async fn a_holder_without_a_sign_of_life_loses_the_device() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start_with(&models, |_| {});
+    let device = node.exclusive(terms(Duration::from_millis(50))).await.unwrap();
+    until("its time is over", || device.is_over()).await;
+    assert!(!device.beat());
+    collect(&node, chat("tiny-chat", "hi", 1)).await.unwrap();
+    // Who does not wait any more does not get it.
+    let mut running = node.chat(chat("tiny-chat", "go on", 4000)).await.unwrap();
+    running.next().await.unwrap().unwrap();
+    let asked = tokio::time::timeout(Duration::from_millis(50), node.exclusive(terms(Duration::from_secs(50)))).await;
+    assert!(asked.is_err());
+    drop(running);
+    until("requests are served again", || node.counts().running == 0).await;
+    let served = async {
+        while collect(&node, chat("tiny-chat", "hi", 1)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), served).await.unwrap();
+}
+
+fn terms(heartbeat: Duration) -> ExclusiveTerms {
+    ExclusiveTerms { drain: Duration::from_secs(60), heartbeat, most: Duration::from_secs(120) }
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn each_reason_and_each_wait_is_told() {
-        let mut counts = Counts { loads: 3, reloads: 1, evictions: 2, refused: [1, 0, 4, 0], ..Counts::default() };
+        let mut counts = Counts { loads: 3, reloads: 1, evictions: 2, refused: [1, 0, 4, 0, 0], ..Counts::default() };
         (counts.waits.counts[0], counts.waits.counts[13], counts.waits.sum_micros) = (2, 1, 90_500_000);
         let samples = of_counts(&counts);
         let of = |name: &str, labels: &str| {
