@@ -72,6 +72,13 @@ impl Drop for ExclusiveDevice {
     }
 }
 
+impl Drop for Holder {
+    /// Be it that it ended, or that the thread of the device did.
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Exclusivity {
     /// Does what was said to the scheduler.
     pub(crate) fn hear(&mut self, word: Word, turns: &mut Turns) {
@@ -120,11 +127,9 @@ impl Exclusivity {
 
     /// What ran did not end in time, or the holder's time is over.
     pub(crate) fn over(&mut self, token: ExclusiveToken) {
-        if let Some(holder) = self.0.take_if(|holder| holder.token == token) {
-            holder.is_over.store(true, Ordering::Relaxed);
-            if let Some(reply) = holder.reply {
-                drop(reply.send(Err(error::not_drained())));
-            }
+        let holder = self.0.take_if(|holder| holder.token == token);
+        if let Some(reply) = holder.and_then(|mut holder| holder.reply.take()) {
+            drop(reply.send(Err(error::not_drained())));
         }
     }
 

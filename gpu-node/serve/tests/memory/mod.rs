@@ -181,6 +181,21 @@ fn terms(heartbeat: Duration) -> ExclusiveTerms {
 }
 
 #[tokio::test]
+async fn answers_wait_for_blocks_of_a_cache_that_is_full() {
+    let models = Models::new(&["tiny-chat"]);
+    // As large as the first answer needs, and no larger.
+    let node = start_with(&models, |config| config.kv_cache_bytes = 1);
+    let node = &node;
+    let asks = (0..6).map(|seed| async move { collect(node, sampled("tiny-chat", seed, 30)).await.unwrap() });
+    futures::future::join_all(asks).await;
+    let usage = node.kv_usage();
+    assert!(usage.held == 0 && usage.capacity > 0 && usage.capacity < 100_000, "{usage:?}");
+    // One that needs more gets it, once nobody uses what there is.
+    collect(node, sampled("tiny-chat", 1, 200)).await.unwrap();
+    assert!(node.kv_usage().capacity > usage.capacity, "{:?}", node.kv_usage());
+}
+
+#[tokio::test]
 async fn caches_that_nobody_uses_go_before_models() {
     let models = Models::new(&["tiny-chat", "tiny-qwen3"]);
     let node = start_with(&models, |config| {
