@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use provost_gpu_infer::{ChatModel, Finish, Generation, InferError, PROMPT_CHUNK, Step, Turn};
-use provost_gpu_vram::{Lease, WeightsKey};
+use provost_gpu_vram::{Grant, WeightsKey};
 use provost_types::{ChatEvent, InferenceError};
 use tokio::sync::mpsc;
 
@@ -22,7 +22,7 @@ pub(crate) struct ActiveChat {
     pub(crate) model: ChatModel,
     pub(crate) generation: Generation,
     pub(crate) events: mpsc::Sender<Result<ChatEvent, InferenceError>>,
-    pub(crate) leases: [Lease; 2],
+    pub(crate) grant: Grant,
     /// What it reads in the step that is under way.
     pub(crate) granted: usize,
     pub(crate) ended: bool,

@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+mod memory;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Models, chat, collect, embed, sampled, until};
 use futures::StreamExt;
-use provost_gpu_serve::{GpuConfig, GpuNode};
+use provost_gpu_serve::{GpuConfig, GpuNode, RefusedFor};
 use provost_types::{ChatEvent, ChatRequest, FinishReason, Inference, InferenceErrorKind, ModelKind};
 
 fn start(models: &Models) -> Arc<GpuNode> {
@@ -217,6 +218,8 @@ async fn what_can_never_fit_is_refused_with_the_numbers() {
     let error = collect(&node, chat("tiny-chat", "hi", 1)).await.unwrap_err();
     assert_eq!(error.kind, InferenceErrorKind::Failed);
     assert!(error.message.starts_with("PV-GPU-MEMORY"), "{error}");
+    let refused = RefusedFor::ALL.into_iter().zip(node.counts().refused).find(|(_, count)| *count > 0);
+    assert_eq!(refused, Some((RefusedFor::TooLarge, 1)));
     assert!(error.message.contains("the device has 100000"), "{error}");
     // The weights fit but the cache of a long answer beside them does not.
     let node = start_with(&models, |config| config.capacity_bytes = 900_000);

@@ -55,6 +55,15 @@ impl Models {
             std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
         }
     }
+
+    /// Adds a fixture under another name and with other content: its weights are not shared.
+    pub fn variant(&self, fixture: &str, name: &str) {
+        self.copy(fixture, name);
+        let file = self.path().join(name).join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        config["_name_or_path"] = name.into();
+        std::fs::write(file, config.to_string()).unwrap();
+    }
 }
 
 fn fixtures() -> PathBuf {
