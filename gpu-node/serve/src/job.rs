@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use provost_types::{ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, InferenceError, ModelKind};
+use provost_types::{ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, InferenceError, ModelKind, ToolChoice};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::places::Place;
@@ -50,7 +50,9 @@ impl Work {
 
     /// True when beginning it costs more than reading its text: a schema is compiled then.
     pub(crate) fn has_schema(&self) -> bool {
-        matches!(self, Self::Chat { request, .. } if request.schema.is_some())
+        let Self::Chat { request, .. } = self else { return false };
+        let has_tools = request.tools.as_ref().is_some_and(|tools| tools.choice != ToolChoice::Auto);
+        request.schema.is_some() || has_tools
     }
 
     /// True when nobody waits for the answer any more.

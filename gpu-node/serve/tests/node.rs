@@ -55,7 +55,7 @@ async fn a_chat_streams_and_ends_with_its_usage() {
                 assert!(!text.is_empty());
                 deltas += 1;
             }
-            ChatEvent::Tokens(_) => panic!("nobody asked for them"),
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) => panic!("nobody asked for them"),
             ChatEvent::End { reason, usage } => end = Some((reason, usage)),
         }
     }
@@ -289,7 +289,7 @@ async fn likelihoods_come_with_their_text() {
         match event.unwrap() {
             ChatEvent::Delta(delta) => text.push_str(&delta),
             ChatEvent::Tokens(more) => tokens.extend(more),
-            ChatEvent::End { .. } => {}
+            ChatEvent::Calls(_) | ChatEvent::End { .. } => {}
         }
     }
     let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.chosen.bytes.clone()).collect();
