@@ -81,7 +81,7 @@ fn chat_answers_streams_and_is_governed() {
     assert!(audit.contains("inference/chat"), "{audit}");
 }
 
-/// Chat, stream, likelihoods, JSON schema, and clear refusals, by the client that OpenAI publishes.
+/// Chat, stream, likelihoods, JSON schema, tools, and clear refusals, by the client that OpenAI publishes.
 #[test]
 fn the_official_openai_client_is_served() {
     let models = models_dir();
