@@ -10,7 +10,7 @@ use crate::kv_cache::KeyValues;
 use crate::logprobs;
 use crate::paged::{KvPool, KvSequence};
 use crate::sampler::{Sampler, Sampling};
-use crate::text::{CallReader, ChatText, Emitter, Ending, Grammar};
+use crate::text::{CallReader, CallWatch, ChatText, Emitter, Ending, Grammar};
 
 /// Tokens of a prompt that one step reads at most, so that a long prompt does not hold up others.
 pub const PROMPT_CHUNK: usize = 128;
@@ -38,6 +38,8 @@ pub struct Generation {
     emitter: Emitter,
     /// Where the model may call functions.
     calls: Option<CallReader>,
+    /// Where it is free to, and held to schemas when it does.
+    watch: Option<CallWatch>,
     alternatives: Option<usize>,
     previous: Option<u32>,
     usage: TokenUsage,
@@ -124,6 +126,7 @@ impl ChatModel {
             (None, Some(tools)) => self.text.call_grammar(tools)?,
             (None, None) => None,
         };
+        let watch = tools.map(|tools| self.text.call_watch(tools)).transpose()?.flatten();
         let limit = room.min(request.max_tokens as usize);
         Ok(Generation {
             cache: None,
@@ -133,6 +136,7 @@ impl ChatModel {
             side: Arc::clone(&self.text),
             emitter,
             calls,
+            watch,
             alternatives,
             previous: None,
             usage: TokenUsage { prompt: prompt.len() as u64, completion: 0 },
@@ -237,9 +241,7 @@ impl Generation {
         if self.emitter.push(&self.side, token, likely) == Ending::StopText {
             return Ok(self.told(Some(FinishReason::Stop)));
         }
-        if let Some(grammar) = &mut self.grammar
-            && grammar.take(token)?
-        {
+        if self.completes(token)? {
             return Ok(self.finish(FinishReason::Stop));
         }
         if self.usage.completion >= self.limit {
@@ -247,6 +249,24 @@ impl Generation {
         }
         self.pending.push(token);
         Ok(self.told(None))
+    }
+
+    /// Takes a token into the grammar that holds, or into what waits for one. True: the answer is complete.
+    fn completes(&mut self, token: u32) -> Result<bool, InferError> {
+        if let Some(grammar) = &mut self.grammar {
+            let is_complete = grammar.take(token)?;
+            if is_complete && self.watch.is_some() {
+                // A call is; the model is free again.
+                self.grammar = None;
+                return Ok(false);
+            }
+            return Ok(is_complete);
+        }
+        if let Some(watch) = &mut self.watch {
+            let bytes = self.side.bytes().bytes(self.side.tokenizer(), None, token);
+            self.grammar = watch.take(&bytes);
+        }
+        Ok(false)
     }
 
     fn pick(&mut self, logits: &[f32]) -> Result<u32, InferError> {

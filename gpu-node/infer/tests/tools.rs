@@ -193,6 +193,15 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
     check(&MODEL, &with(json!({ "properties": { "a": { "type": "nonsense" } } })), "schema");
     check(&MODEL, &with(json!({ "description": "x".repeat(70 << 10) })), "bytes");
     check(&MODEL, &asked(ToolChoice::Function("other".to_owned()), 1), "no function");
+    // Where the model is free, only what is strict has to be followed.
+    let free = |strict: bool| {
+        let odd = json!({ "properties": { "a": { "type": "nonsense" } } });
+        let functions = vec![FunctionTool { strict, ..function("odd", odd) }];
+        let tools = ChatTools { functions, choice: ToolChoice::Auto, parallel: true };
+        ChatRequest { tools: Some(tools), ..request("hi", 5) }
+    };
+    check(&MODEL, &free(true), "`odd`");
+    assert!(MODEL.start(&free(false)).is_ok());
     check(&MODEL, &ChatRequest { schema: Some("{}".to_owned()), ..asked(ToolChoice::Auto, 1) }, "exclude");
     check(&MODEL, &ChatRequest { logprobs: Some(0), ..asked(ToolChoice::Auto, 1) }, "exclude");
 

@@ -51,7 +51,9 @@ impl Work {
     /// True when beginning it costs more than reading its text: a schema is compiled then.
     pub(crate) fn has_schema(&self) -> bool {
         let Self::Chat { request, .. } = self else { return false };
-        let has_tools = request.tools.as_ref().is_some_and(|tools| tools.choice != ToolChoice::Auto);
+        let has_tools = request.tools.as_ref().is_some_and(|tools| {
+            tools.choice != ToolChoice::Auto || tools.functions.iter().any(|function| function.strict)
+        });
         request.schema.is_some() || has_tools
     }
 

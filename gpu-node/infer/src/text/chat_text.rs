@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use provost_types::{ChatMessage, ChatTools, FunctionTool, ToolChoice};
 use tokenizers::Tokenizer;
 
-use super::calls::CallReader;
+use super::call_watch::CallWatch;
+use super::calls::{CallForm, CallReader};
 use super::grammar::{Grammar, Grammars};
 use super::template::ChatTemplate;
 use super::token_bytes::TokenBytes;
@@ -73,6 +74,16 @@ impl ChatText {
             return Ok(None);
         }
         self.grammars()?.of_tools(tools, self.template.call_form()?).map(Some)
+    }
+
+    /// What holds the calls of a free model to the schemas of strict functions. None: none is strict, or its calls have no mark.
+    pub(crate) fn call_watch(&self, tools: &ChatTools) -> Result<Option<CallWatch>, InferError> {
+        let form = self.template.call_form()?;
+        let is_strict = tools.functions.iter().any(|function| function.strict);
+        if tools.choice != ToolChoice::Auto || form != CallForm::Tagged || !is_strict {
+            return Ok(None);
+        }
+        self.grammars()?.watch(tools, form).map(Some)
     }
 
     /// What takes calls out of an answer.

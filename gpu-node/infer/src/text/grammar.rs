@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
+use super::call_watch::CallWatch;
 use super::calls::CallForm;
 use super::token_bytes::TokenBytes;
 use crate::error::InferError;
@@ -80,7 +81,7 @@ impl Grammars {
         self.compiled(TopLevelGrammar::from_json_schema(in_one_line(schema)), &costs)
     }
 
-    /// The grammar of an answer that is calls of the functions that are asked for, and nothing else.
+    /// The grammar of an answer that is calls of the functions that are asked for, and nothing else; of one call, where none is.
     pub(crate) fn of_tools(&self, tools: &ChatTools, form: CallForm) -> Result<Grammar, InferError> {
         let wanted = |function: &&FunctionTool| match &tools.choice {
             ToolChoice::Auto | ToolChoice::Required => true,
@@ -96,13 +97,22 @@ impl Grammars {
         let mut costs = Costs::of("a function's arguments");
         for (function, name) in functions.iter().zip(CallForm::argument_grammars()) {
             costs.of = format!("the arguments of `{}`", function.name);
-            let schema = arguments_schema(function, &costs)?;
+            let is_free = tools.choice == ToolChoice::Auto && !function.strict;
+            let schema = if is_free { any_object() } else { arguments_schema(function, &costs)? };
             costs.add_bytes(Value::Object(schema.clone()).to_string().len())?;
             costs.add(&Value::Object(schema.clone()))?;
             let json_schema = Some(in_one_line(schema));
             grammars.push(GrammarWithLexer { name: Some(name), json_schema, lark_grammar: None });
         }
+        if functions.len() > 1 {
+            costs.of = "the functions' arguments".to_owned();
+        }
         self.compiled(TopLevelGrammar { grammars, max_tokens: None }, &costs)
+    }
+
+    /// Holds the calls that a free model makes to the schemas of the functions that are strict.
+    pub(crate) fn watch(&self, tools: &ChatTools, form: CallForm) -> Result<CallWatch, InferError> {
+        Ok(CallWatch::new(self.of_tools(tools, form)?, self.factory.tok_env().clone()))
     }
 
     fn compiled(&self, grammar: TopLevelGrammar, costs: &Costs) -> Result<Grammar, InferError> {
@@ -155,6 +165,10 @@ impl Costs {
     }
 }
 
+fn any_object() -> Map<String, Value> {
+    Map::from_iter([("type".to_owned(), Value::from("object"))])
+}
+
 /// The schema of a function's arguments, which are an object whatever else it says.
 fn arguments_schema(function: &FunctionTool, costs: &Costs) -> Result<Map<String, Value>, InferError> {
     let Some(mut schema) = function.parameters.clone() else {
@@ -187,6 +201,16 @@ impl Grammar {
             }
         }
         Ok(())
+    }
+
+    /// The same, where it stands now.
+    pub(crate) fn again(&self) -> Self {
+        Self { matcher: self.matcher.clone() }
+    }
+
+    /// Takes tokens that were made before. False: they do not follow the grammar.
+    pub(crate) fn follow(&mut self, tokens: &[u32]) -> bool {
+        self.matcher.consume_tokens(tokens).is_ok()
     }
 
     /// Takes the token that was made. True: the answer is complete.
