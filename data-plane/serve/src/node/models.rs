@@ -85,7 +85,9 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         let event = match futures::future::select(events.next(), &mut cancelled).await {
             futures::future::Either::Left((event, _)) => event,
             // Dropping the stream stops the generation.
-            futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, answer.made_at_most())),
+            futures::future::Either::Right(((), _)) => {
+                return Ok(unended(Execution::cancelled(), call, answer.made_at_most()));
+            }
         };
         match event {
             Some(Ok(ChatEvent::Tokens(more))) => answer.tokens.extend(more),

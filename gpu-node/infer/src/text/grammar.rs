@@ -1,8 +1,8 @@
 //! Answers that follow JSON schemas: which tokens may come next.
 //!
-//! A schema, or the calls of functions that an answer consists of, becomes a grammar over bytes, and the vocabulary a trie of the bytes of its tokens;
-//! walking both tells which tokens keep the answer valid. JSON is written in one line, with at most
-//! a space after `:` and `,`: where a schema leaves room for blanks, a model may write nothing else.
+//! A schema, or the calls of functions that an answer consists of, becomes a grammar over bytes, and the vocabulary a trie
+//! of the bytes of its tokens; walking both tells which tokens keep the answer valid. JSON is written in one line, with at
+//! most a space after `:` and `,`: where a schema leaves room for blanks, a model may write nothing else.
 
 use std::fmt;
 use std::sync::Arc;
