@@ -152,7 +152,7 @@ fn schema(name: &str, parameters: Value) -> Result<Map<String, Value>, RpcError>
     let Value::Object(schema) = parameters else {
         return Err(invalid(format!("`parameters` of the function `{name}` are no JSON schema, which is an object")));
     };
-    if !schema.get("type").is_none_or(|kind| kind == "object") {
+    if schema.get("type").is_some_and(|kind| kind != "object") {
         return Err(invalid(format!(
             "`parameters` of the function `{name}` must have the `type` `object`: arguments have names"
         )));
