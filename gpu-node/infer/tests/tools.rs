@@ -120,24 +120,25 @@ fn a_named_function_is_the_one_that_is_called() {
 
 #[test]
 fn calls_one_after_the_other_are_each_whole_until_the_bound_on_tokens() {
-    let mut counts = BTreeSet::new();
-    for seed in 0..12 {
+    // After each call the model chooses whether to make another one: with one of these seeds it does.
+    let makes_several = (0..24).any(|seed| {
         let mut several = asked(ToolChoice::Required, seed);
-        several.max_tokens = 600;
+        several.max_tokens = 300;
         if let Some(tools) = &mut several.tools {
             tools.parallel = true;
         }
         let (text, mut calls, reason) = run(&several);
         assert_eq!(text, "");
-        counts.insert(calls.len());
+        let count = calls.len();
         if reason == FinishReason::Length {
             calls.pop();
         } else {
             assert_eq!(reason, FinishReason::ToolCalls);
         }
         calls.iter().for_each(|(name, arguments)| check_arguments(name, arguments));
-    }
-    assert!(counts.iter().any(|count| *count > 1), "{counts:?}");
+        count > 1
+    });
+    assert!(makes_several);
     let (_, _, reason) = run(&ChatRequest { max_tokens: 40, ..asked(ToolChoice::Required, 1) });
     assert_eq!(reason, FinishReason::Length);
 }
