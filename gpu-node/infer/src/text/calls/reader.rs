@@ -1,6 +1,6 @@
 //! Takes calls out of text as it comes.
 
-use provost_types::{CallDelta, CallHead, ChatTools};
+use provost_types::{CallDelta, CallHead, ChatTools, ToolChoice};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -19,6 +19,8 @@ pub(crate) struct CallReader {
     /// What may be called; anything else that is written like a call is text.
     names: Vec<String>,
     most: u32,
+    /// A grammar lets the model say nothing but calls.
+    only_calls: bool,
     state: State,
     /// What came and is not decided on.
     held: String,
@@ -78,6 +80,7 @@ impl CallReader {
             form,
             names: tools.functions.iter().map(|function| function.name.clone()).collect(),
             most: if tools.parallel { MAX_CALLS } else { 1 },
+            only_calls: tools.choice != ToolChoice::Auto,
             state: match form {
                 CallForm::Tagged => State::Text,
                 CallForm::Json => State::Start,
@@ -98,11 +101,11 @@ impl CallReader {
         said
     }
 
-    /// Nothing more will come: what is no call yet is text.
+    /// Nothing more will come: what is no call yet is text, or the beginning of a call where there is nothing else.
     pub(crate) fn finish(&mut self) -> Said {
         let mut said = Said::default();
         let is_call = matches!(self.state, State::Arguments(_) | State::Rest(_) | State::Close);
-        if !is_call && !self.is_done() {
+        if !is_call && !self.only_calls && !self.is_done() {
             let text = std::mem::take(&mut self.opening) + &std::mem::take(&mut self.held);
             self.say(&text, &mut said);
         }
@@ -285,7 +288,7 @@ fn new_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use provost_types::{FunctionTool, ToolChoice};
+    use provost_types::FunctionTool;
 
     use super::*;
 
@@ -415,6 +418,15 @@ mod tests {
         assert!(!reader.is_done());
         reader.read(call);
         assert!(reader.is_done());
+    }
+
+    #[test]
+    fn the_beginning_of_a_call_is_no_text_where_there_are_only_calls() {
+        let tools = ChatTools { choice: ToolChoice::Required, ..tools(true) };
+        let mut reader = CallReader::new(CallForm::Tagged, &tools);
+        assert_eq!(reader.read("<tool_call>\n{\"name\": \"f\", \"ar"), Said::default());
+        assert_eq!(reader.finish(), Said::default());
+        assert!(!reader.has_whole_calls());
     }
 
     #[test]
