@@ -97,7 +97,7 @@ impl Chats {
 impl ActiveChat {
     /// Passes a step on. A caller that has left ends the answer.
     fn tell(&mut self, step: Result<Step, InferError>) {
-        let Step { text, tokens, finish } = match step {
+        let Step { text, calls, tokens, finish } = match step {
             Ok(step) => step,
             Err(cause) => {
                 self.ended = true;
@@ -111,6 +111,9 @@ impl ActiveChat {
         }
         if !text.is_empty() {
             heard &= self.events.try_send(Ok(ChatEvent::Delta(text))).is_ok();
+        }
+        if !calls.is_empty() {
+            heard &= self.events.try_send(Ok(ChatEvent::Calls(calls))).is_ok();
         }
         self.ended = !heard;
         if let Some(Finish { reason, usage }) = finish {

@@ -109,7 +109,7 @@ fn models_have_the_memory_that_is_configured() {
     assert_eq!(sample(&text, "provost_model_refused_total{reason=\"too_large\"}"), 1.0, "{text}");
 }
 
-/// Chat, stream, likelihoods, JSON schema, and clear refusals, by the client that OpenAI publishes.
+/// Chat, stream, likelihoods, JSON schema, tools, and clear refusals, by the client that OpenAI publishes.
 #[test]
 fn the_official_openai_client_is_served() {
     let models = models_dir();

@@ -126,7 +126,7 @@ pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest {
         tenant: "acme".to_owned(),
         model: model.to_owned(),
-        messages: vec![ChatMessage { role: "user".to_owned(), content: text.to_owned() }],
+        messages: vec![ChatMessage::new("user", text)],
         max_tokens,
         temperature: 0.0,
         top_p: 1.0,
@@ -134,6 +134,7 @@ pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
         stop: Vec::new(),
         logprobs: None,
         schema: None,
+        tools: None,
     }
 }
 
@@ -158,7 +159,7 @@ pub async fn collect(node: &GpuNode, request: ChatRequest) -> Result<(String, To
     while let Some(event) = stream.next().await {
         match event? {
             ChatEvent::Delta(delta) => text.push_str(&delta),
-            ChatEvent::Tokens(_) => {}
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) => {}
             ChatEvent::End { usage, .. } => return Ok((text, usage)),
         }
     }
