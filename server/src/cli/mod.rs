@@ -17,7 +17,7 @@ mod simulate;
 mod table;
 mod terminal;
 mod top;
-mod using;
+pub mod using;
 mod watch;
 mod why;
 

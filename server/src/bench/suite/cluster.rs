@@ -1,0 +1,332 @@
+//! Nodes under test: one, or three that vote in both groups, each a process of this program.
+//!
+//! They are made and joined as `provost cluster init` and `provost server` do it in production, on free ports of the
+//! loopback network; every node has the control plane, the audit log and the data plane. A lone node's records are
+//! synced to its own disk before a call goes on; those of three are on two of their disks.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use provost_client::{Connector, Endpoint, Options, Transport};
+use provost_wire::{
+    AdminConnection,
+    admin::{ApplyRequest, Document, Failure as AdminFailure, TokenCreateRequest},
+    connect_admin,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::{
+    documents,
+    program::{LOOK_EVERY, Program, START_LIMIT, Scratch, free_ports, ourselves},
+};
+use crate::{bench::process::Watched, failure::Failure};
+
+const ROLES: &str = "control-plane,audit-log,data-plane";
+/// Listeners of a node.
+const PORTS_EACH: usize = 4;
+/// A page of metrics comes at once or not at all.
+const METRICS_LIMIT: Duration = Duration::from_secs(5);
+
+/// What `cluster init --json` prints.
+#[derive(Deserialize)]
+struct Made {
+    admin_token: SecretString,
+    join_tokens: std::collections::BTreeMap<String, SecretString>,
+}
+
+/// Where a node listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    peer: u16,
+    admin: u16,
+    metrics: u16,
+    http: u16,
+}
+
+struct Node {
+    program: Program,
+    ports: Ports,
+    folder: PathBuf,
+}
+
+/// The running nodes.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    admin_token: SecretString,
+    token: SecretString,
+    metrics: reqwest::Client,
+}
+
+impl Cluster {
+    /// Starts so many, with these resources. Ready when every node runs them and all vote.
+    pub async fn start(scratch: &Scratch, name: &str, count: usize, upstream: &str) -> anyhow::Result<Self> {
+        let folder = scratch.folder(name)?;
+        let numbers = free_ports(count * PORTS_EACH)?;
+        let ports: Vec<Ports> = numbers.chunks_exact(PORTS_EACH).filter_map(ports_of).collect();
+        let names: Vec<String> = (0..ports.len()).map(|n| format!("n{n}")).collect();
+        for (at, own) in ports.iter().enumerate() {
+            let node = scratch.folder(&format!("{name}/n{at}"))?;
+            write(&node.join("provost.toml"), &config(&folder, &node, at, &ports, *own))?;
+        }
+        let made = init(&folder, names.get(1..).unwrap_or_default()).await?;
+        for (node, token) in &made.join_tokens {
+            write(&folder.join(node).join("token"), token.expose_secret())?;
+        }
+        let mut nodes = Vec::new();
+        for (node, own) in names.iter().zip(&ports) {
+            let folder = folder.join(node);
+            let mut command = ourselves()?;
+            command.args(["server", "--until-stdin-closes", "--config"]).arg(folder.join("provost.toml"));
+            let program = Program::start(&format!("{name}/{node}"), command, &folder.join("log"), None)?;
+            nodes.push(Node { program, ports: *own, folder });
+        }
+        let metrics = reqwest::Client::builder().timeout(METRICS_LIMIT).no_proxy().build();
+        let metrics = metrics.context("PV-BENCH-START: no HTTP client can be made")?;
+        let mut cluster = Self { nodes, admin_token: made.admin_token, token: SecretString::default(), metrics };
+        cluster.settle(upstream).await?;
+        Ok(cluster)
+    }
+
+    /// Gives the nodes their first resources and a token, and waits until all of them serve and vote.
+    async fn settle(&mut self, upstream: &str) -> anyhow::Result<()> {
+        let documents = documents::file(&documents::base(upstream));
+        let (address, admin_token, count) = (self.admin(0)?, self.admin_token.clone(), self.nodes.len());
+        let revision = {
+            let first = self.nodes.first_mut().context("PV-BENCH-START: no node")?;
+            let apply = async || apply_at(&address, &admin_token, &documents).await.ok();
+            first.program.until("it took its resources", apply).await?
+        };
+        let mut client = connect(&address, &admin_token).await?;
+        let request = TokenCreateRequest {
+            tenant: documents::TENANT.to_owned(),
+            principal: documents::PRINCIPAL.to_owned(),
+            ..TokenCreateRequest::default()
+        };
+        let made = client.token_create(request).await.map_err(|status| refused(&AdminFailure::of(&status)))?;
+        let made = made.into_inner();
+        self.token = made.token.into();
+        let needed = made.revision.max(revision) as f64;
+        let metrics = self.metrics.clone();
+        for node in &mut self.nodes {
+            let (metrics, url) = (metrics.clone(), metrics_url(node.ports));
+            let ready = async || {
+                let page = page(&metrics, &url).await?;
+                let runs = value_of(&page, "provost_active_revision")? >= needed;
+                let votes = count == 1 || value_of(&page, "provost_audit_voters")? >= count as f64;
+                (runs && votes).then_some(())
+            };
+            node.program.until("it served and voted", ready).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies a file; gives the revision.
+    pub async fn apply(&self, text: &str) -> anyhow::Result<u64> {
+        apply_at(&self.admin(0)?, &self.admin_token, text).await
+    }
+
+    /// A connection to the first node's admin API, for many changes.
+    pub async fn admin_connection(&self) -> anyhow::Result<AdminConnection> {
+        connect(&self.admin(0)?, &self.admin_token).await
+    }
+
+    /// Waits until every node runs a revision.
+    pub async fn until_active(&self, revision: u64) -> anyhow::Result<()> {
+        let began = tokio::time::Instant::now();
+        for node in 0..self.nodes.len() {
+            while self.active_revision(node).await.is_none_or(|active| active < revision) {
+                if began.elapsed() > START_LIMIT {
+                    let text = format!("node {node} does not run revision {revision} after {START_LIMIT:?}");
+                    return Err(Failure::new("PV-BENCH-START", text, "leave this machine more CPU").into());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The revision that a node's calls run under.
+    pub async fn active_revision(&self, node: usize) -> Option<u64> {
+        let page = page(&self.metrics, &metrics_url(self.nodes.get(node)?.ports)).await?;
+        value_of(&page, "provost_active_revision").map(|revision| revision as u64)
+    }
+
+    /// How many nodes there are.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A node's process, whose CPU and memory are watched.
+    pub fn watched(&self, node: usize) -> Option<Watched> {
+        self.nodes.get(node).and_then(|node| Watched::open(node.program.pid()))
+    }
+
+    /// Opens connections to a node's MCP endpoint `path` over a transport.
+    pub fn connector(&self, node: usize, transport: Transport, path: &str) -> anyhow::Result<Connector> {
+        let node = self.nodes.get(node).context("PV-BENCH-START: no node")?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node.ports.http));
+        let url = match transport {
+            Transport::Http => format!("http://{address}{path}"),
+            Transport::WebSocket => format!("ws://{address}{path}"),
+            Transport::Http3 => format!("h3+https://{address}{path}"),
+            Transport::Quic => format!("quic://{address}"),
+        };
+        let endpoint = Endpoint::parse(&url, Some(transport)).context("PV-BENCH-START: the node's address")?;
+        let options = Options {
+            token: Some(self.token.clone()),
+            ca: Some(ca(&node.folder)).filter(|ca| ca.exists()),
+            ..Options::default()
+        };
+        Connector::new(endpoint, options).context("PV-BENCH-START: the node's address")
+    }
+
+    /// A node's MCP endpoint over HTTP, and the token to call it with.
+    pub fn mcp(&self, node: usize) -> anyhow::Result<(String, &SecretString)> {
+        let node = self.nodes.get(node).context("PV-BENCH-START: no node")?;
+        Ok((format!("http://127.0.0.1:{}/mcp", node.ports.http), &self.token))
+    }
+
+    /// Ends all of them, in order.
+    pub async fn stop(self) {
+        let ends = self.nodes.into_iter().map(|node| node.program.stop());
+        futures::future::join_all(ends).await;
+    }
+
+    fn admin(&self, node: usize) -> anyhow::Result<String> {
+        let node = self.nodes.get(node).context("PV-BENCH-START: no node")?;
+        Ok(format!("127.0.0.1:{}", node.ports.admin))
+    }
+}
+
+fn ports_of(numbers: &[u16]) -> Option<Ports> {
+    let &[peer, admin, metrics, http] = numbers else { return None };
+    Some(Ports { peer, admin, metrics, http })
+}
+
+fn metrics_url(ports: Ports) -> String {
+    format!("http://127.0.0.1:{}/metrics", ports.metrics)
+}
+
+fn ca(node: &Path) -> PathBuf {
+    node.join("agents-ca.pem")
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    crate::dev::write_private(path, text.as_bytes())
+}
+
+/// Makes the cluster in the first node's folder, with a token for each further node.
+async fn init(folder: &Path, joining: &[String]) -> anyhow::Result<Made> {
+    let mut command: Command = ourselves()?;
+    command.args(["cluster", "init", "--json", "--cluster", "bench", "--config"]);
+    command.arg(folder.join("n0").join("provost.toml"));
+    for node in joining {
+        command.args(["--join", &format!("{node}={ROLES}")]);
+    }
+    let output = command.output().await.context("PV-BENCH-START: this program cannot be started again")?;
+    if !output.status.success() {
+        let text = format!("no cluster can be made: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return Err(Failure::new("PV-BENCH-START", text, "is there room on the disk of --dir?").into());
+    }
+    serde_json::from_slice(&output.stdout).context("PV-BENCH-START: what `cluster init` printed")
+}
+
+fn quoted(path: &Path) -> toml::Value {
+    toml::Value::String(path.display().to_string())
+}
+
+fn config(cluster: &Path, node: &Path, at: usize, all: &[Ports], own: Ports) -> String {
+    // The first makes the cluster: it joins nobody.
+    let others = all.iter().enumerate().filter(|(other, _)| at > 0 && *other != at);
+    let others: Vec<String> = others.map(|(_, ports)| format!("\"127.0.0.1:{}\"", ports.peer)).collect();
+    let roles: Vec<String> = ROLES.split(',').map(|role| format!("\"{role}\"")).collect();
+    let join = match at {
+        0 => String::new(),
+        _ => format!("[join]\ntoken_file = {}\n", quoted(&node.join("token"))),
+    };
+    format!(
+        "node = \"n{at}\"\nroles = [{}]\ndata_dir = {}\ncontrol_plane = [{}]\n\n[listen]\npeer = \"127.0.0.1:{}\"\nadmin \
+         = \"127.0.0.1:{}\"\nmetrics = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n\n[keys]\npath = {}\n\n\
+         [data_plane.tls]\nlocal_ca = {}\n\n[timings]\npromote_after_ms = 500\n\n{join}",
+        roles.join(", "),
+        quoted(&node.join("data")),
+        others.join(", "),
+        own.peer,
+        own.admin,
+        own.metrics,
+        own.http,
+        quoted(&cluster.join("secrets.key")),
+        quoted(&ca(node)),
+    )
+}
+
+async fn connect(address: &str, token: &SecretString) -> anyhow::Result<AdminConnection> {
+    connect_admin(address, token.expose_secret()).await.map_err(|failure| refused(&failure))
+}
+
+async fn apply_at(address: &str, token: &SecretString, text: &str) -> anyhow::Result<u64> {
+    apply_over(&mut connect(address, token).await?, text).await
+}
+
+/// Applies a file over a connection; gives the revision.
+pub async fn apply_over(client: &mut AdminConnection, text: &str) -> anyhow::Result<u64> {
+    let document = Document { path: "suite.yaml".to_owned(), text: text.to_owned() };
+    let request = ApplyRequest { documents: vec![document], ..ApplyRequest::default() };
+    let applied = client.apply(request).await.map_err(|status| refused(&AdminFailure::of(&status)))?;
+    Ok(applied.into_inner().revision)
+}
+
+fn refused(failure: &AdminFailure) -> anyhow::Error {
+    Failure::new("PV-BENCH-START", format!("the node refused: {failure}"), "see the page of the code in it").into()
+}
+
+async fn page(client: &reqwest::Client, url: &str) -> Option<String> {
+    client.get(url).send().await.ok()?.error_for_status().ok()?.text().await.ok()
+}
+
+/// The value of a metric that a node prints once, whatever its labels.
+fn value_of(page: &str, name: &str) -> Option<f64> {
+    page.lines().find_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let rest = match rest.strip_prefix('{') {
+            Some(labels) => labels.split_once('}')?.1,
+            None => rest,
+        };
+        rest.strip_prefix(' ')?.split_whitespace().next()?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name() {
+        let page = "# TYPE a gauge\na_more 7\na 9\nd{b=\"c\"} 8\n";
+        assert_eq!((value_of(page, "a"), value_of(page, "d")), (Some(9.0), Some(8.0)));
+        assert_eq!(value_of(page, "missing"), None);
+    }
+
+    #[test]
+    fn what_is_written_is_a_configuration_that_servers_take() {
+        let ports = |n| Ports { peer: n, admin: n + 1, metrics: n + 2, http: n + 3 };
+        let all = [ports(20_000), ports(20_010), ports(20_020)];
+        let dir = tempfile::tempdir().unwrap();
+        for (at, own) in all.iter().enumerate() {
+            let node = dir.path().join(format!("n{at}"));
+            std::fs::create_dir_all(&node).unwrap();
+            let file = node.join("provost.toml");
+            write(&file, &config(dir.path(), &node, at, &all, *own)).unwrap();
+            let config = crate::roles::run::load(&file).unwrap();
+            assert_eq!((config.peer.port(), config.http.port()), (own.peer, own.http));
+            assert_eq!(config.control_plane.len(), if at == 0 { 0 } else { 2 });
+            assert_eq!(config.join.is_some(), at > 0);
+        }
+    }
+}
