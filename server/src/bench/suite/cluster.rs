@@ -6,7 +6,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -18,36 +18,16 @@ use provost_wire::{
     connect_admin,
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use tokio::process::Command;
 
 use super::{
     documents,
+    node_files::{PORTS_EACH, Ports, ca, config, init, write},
     program::{LOOK_EVERY, Program, START_LIMIT, Scratch, free_ports, ourselves},
 };
 use crate::{bench::process::Watched, failure::Failure};
 
-const ROLES: &str = "control-plane,audit-log,data-plane";
-/// Listeners of a node.
-const PORTS_EACH: usize = 4;
 /// A page of metrics comes at once or not at all.
 const METRICS_LIMIT: Duration = Duration::from_secs(5);
-
-/// What `cluster init --json` prints.
-#[derive(Deserialize)]
-struct Made {
-    admin_token: SecretString,
-    join_tokens: std::collections::BTreeMap<String, SecretString>,
-}
-
-/// Where a node listens.
-#[derive(Clone, Copy)]
-struct Ports {
-    peer: u16,
-    admin: u16,
-    metrics: u16,
-    http: u16,
-}
 
 struct Node {
     program: Program,
@@ -68,7 +48,7 @@ impl Cluster {
     pub async fn start(scratch: &Scratch, name: &str, count: usize, upstream: &str) -> anyhow::Result<Self> {
         let folder = scratch.folder(name)?;
         let numbers = free_ports(count * PORTS_EACH)?;
-        let ports: Vec<Ports> = numbers.chunks_exact(PORTS_EACH).filter_map(ports_of).collect();
+        let ports: Vec<Ports> = numbers.chunks_exact(PORTS_EACH).filter_map(Ports::of).collect();
         let names: Vec<String> = (0..ports.len()).map(|n| format!("n{n}")).collect();
         for (at, own) in ports.iter().enumerate() {
             let node = scratch.folder(&format!("{name}/n{at}"))?;
@@ -204,66 +184,8 @@ impl Cluster {
     }
 }
 
-fn ports_of(numbers: &[u16]) -> Option<Ports> {
-    let &[peer, admin, metrics, http] = numbers else { return None };
-    Some(Ports { peer, admin, metrics, http })
-}
-
 fn metrics_url(ports: Ports) -> String {
     format!("http://127.0.0.1:{}/metrics", ports.metrics)
-}
-
-fn ca(node: &Path) -> PathBuf {
-    node.join("agents-ca.pem")
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    crate::dev::write_private(path, text.as_bytes())
-}
-
-/// Makes the cluster in the first node's folder, with a token for each further node.
-async fn init(folder: &Path, joining: &[String]) -> anyhow::Result<Made> {
-    let mut command: Command = ourselves()?;
-    command.args(["cluster", "init", "--json", "--cluster", "bench", "--config"]);
-    command.arg(folder.join("n0").join("provost.toml"));
-    for node in joining {
-        command.args(["--join", &format!("{node}={ROLES}")]);
-    }
-    let output = command.output().await.context("PV-BENCH-START: this program cannot be started again")?;
-    if !output.status.success() {
-        let text = format!("no cluster can be made: {}", String::from_utf8_lossy(&output.stderr).trim());
-        return Err(Failure::new("PV-BENCH-START", text, "is there room on the disk of --dir?").into());
-    }
-    serde_json::from_slice(&output.stdout).context("PV-BENCH-START: what `cluster init` printed")
-}
-
-fn quoted(path: &Path) -> toml::Value {
-    toml::Value::String(path.display().to_string())
-}
-
-fn config(cluster: &Path, node: &Path, at: usize, all: &[Ports], own: Ports) -> String {
-    // The first makes the cluster: it joins nobody.
-    let others = all.iter().enumerate().filter(|(other, _)| at > 0 && *other != at);
-    let others: Vec<String> = others.map(|(_, ports)| format!("\"127.0.0.1:{}\"", ports.peer)).collect();
-    let roles: Vec<String> = ROLES.split(',').map(|role| format!("\"{role}\"")).collect();
-    let join = match at {
-        0 => String::new(),
-        _ => format!("[join]\ntoken_file = {}\n", quoted(&node.join("token"))),
-    };
-    format!(
-        "node = \"n{at}\"\nroles = [{}]\ndata_dir = {}\ncontrol_plane = [{}]\n\n[listen]\npeer = \"127.0.0.1:{}\"\nadmin \
-         = \"127.0.0.1:{}\"\nmetrics = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n\n[keys]\npath = {}\n\n\
-         [data_plane.tls]\nlocal_ca = {}\n\n[timings]\npromote_after_ms = 500\n\n{join}",
-        roles.join(", "),
-        quoted(&node.join("data")),
-        others.join(", "),
-        own.peer,
-        own.admin,
-        own.metrics,
-        own.http,
-        quoted(&cluster.join("secrets.key")),
-        quoted(&ca(node)),
-    )
 }
 
 async fn connect(address: &str, token: &SecretString) -> anyhow::Result<AdminConnection> {
@@ -311,22 +233,5 @@ mod tests {
         let page = "# TYPE a gauge\na_more 7\na 9\nd{b=\"c\"} 8\n";
         assert_eq!((value_of(page, "a"), value_of(page, "d")), (Some(9.0), Some(8.0)));
         assert_eq!(value_of(page, "missing"), None);
-    }
-
-    #[test]
-    fn what_is_written_is_a_configuration_that_servers_take() {
-        let ports = |n| Ports { peer: n, admin: n + 1, metrics: n + 2, http: n + 3 };
-        let all = [ports(20_000), ports(20_010), ports(20_020)];
-        let dir = tempfile::tempdir().unwrap();
-        for (at, own) in all.iter().enumerate() {
-            let node = dir.path().join(format!("n{at}"));
-            std::fs::create_dir_all(&node).unwrap();
-            let file = node.join("provost.toml");
-            write(&file, &config(dir.path(), &node, at, &all, *own)).unwrap();
-            let config = crate::roles::run::load(&file).unwrap();
-            assert_eq!((config.peer.port(), config.http.port()), (own.peer, own.http));
-            assert_eq!(config.control_plane.len(), if at == 0 { 0 } else { 2 });
-            assert_eq!(config.join.is_some(), at > 0);
-        }
     }
 }

@@ -182,6 +182,14 @@ impl SuiteReport {
         self.figures().filter(|(_, figure)| figure.verdict == verdict).count()
     }
 
+    /// Takes back every verdict, with the reason.
+    pub fn refuse(&mut self, why: &str) {
+        let judged = self.rows.iter_mut().flat_map(|row| row.figures.iter_mut()).filter(|figure| figure.bar.is_some());
+        for figure in judged {
+            (figure.verdict, figure.why) = (Verdict::Refused, Some(why.to_owned()));
+        }
+    }
+
     /// Rows whose measurement failed.
     pub fn failed(&self) -> Vec<&Row> {
         self.rows.iter().filter(|row| row.state == State::Failed).collect()
@@ -212,6 +220,32 @@ fn grouped(value: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A report without rows, for tests.
+#[cfg(test)]
+pub fn sample_report() -> SuiteReport {
+    SuiteReport {
+        schema: SCHEMA.to_owned(),
+        version: "1.2.3".to_owned(),
+        started: "2026-11-22T12:00:00Z".to_owned(),
+        took_s: 12.5,
+        machine: Machine { cpu: "a processor".to_owned(), cpus: 2, memory_bytes: 8 << 30, ..Machine::default() },
+        conditions: Conditions {
+            quick: true,
+            rounds: 2,
+            seconds: 2.0,
+            warmup_s: 0.5,
+            connections: 16,
+            rate: 500.0,
+            upstream: "its own".to_owned(),
+            build: "release".to_owned(),
+            file_system: "ext4".to_owned(),
+            notes: Vec::new(),
+        },
+        peers: Vec::new(),
+        rows: Vec::new(),
+    }
 }
 
 #[cfg(test)]
