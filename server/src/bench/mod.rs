@@ -133,7 +133,7 @@ pub struct LoadArgs {
 /// Runs a load, or what else was asked for.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     match args.command.map(|command| *command) {
-        None => load(args.load).await,
+        None => Box::pin(load(args.load)).await,
         Some(BenchCommand::Suite(args)) => Box::pin(suite::run(args)).await,
         Some(BenchCommand::Compare(args)) => suite::compare::run(&args),
         Some(BenchCommand::Upstream(args)) => upstream::run(args).await,

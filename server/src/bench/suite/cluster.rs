@@ -77,11 +77,18 @@ impl Cluster {
     async fn settle(&mut self, upstream: &str) -> anyhow::Result<()> {
         let documents = documents::file(&documents::base(upstream));
         let (address, admin_token, count) = (self.admin(0)?, self.admin_token.clone(), self.nodes.len());
-        let revision = {
-            let first = self.nodes.first_mut().context("PV-BENCH-START: no node")?;
-            let apply = async || apply_at(&address, &admin_token, &documents).await.ok();
-            first.program.until("it took its resources", apply).await?
+        // A node that does not serve yet and one that refuses look alike: what it said last tells them apart.
+        let refusal = std::cell::RefCell::new(String::new());
+        let apply = async || match apply_at(&address, &admin_token, &documents).await {
+            Ok(revision) => Some(revision),
+            Err(cause) => {
+                *refusal.borrow_mut() = format!("{cause:#}");
+                None
+            }
         };
+        let first = self.nodes.first_mut().context("PV-BENCH-START: no node")?;
+        let applied = first.program.until("it took its resources", apply).await;
+        let revision = applied.with_context(|| format!("PV-BENCH-START: no resources; last: {}", refusal.borrow()))?;
         let mut client = connect(&address, &admin_token).await?;
         let request = TokenCreateRequest {
             tenant: documents::TENANT.to_owned(),

@@ -143,7 +143,7 @@ pub fn all_of<'a, const N: usize>(measured: &'a [Measured], names: [&str; N]) ->
 pub async fn until_answered(target: &Target) -> anyhow::Result<()> {
     let began = tokio::time::Instant::now();
     loop {
-        match target.probe().await {
+        match Box::pin(target.probe()).await {
             Ok(()) => return Ok(()),
             Err(cause) if began.elapsed() > START_LIMIT => return Err(cause),
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,

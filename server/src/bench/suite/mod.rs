@@ -40,6 +40,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
+use provost_client::{Endpoint, Transport};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -160,6 +161,9 @@ fn check(args: &SuiteArgs) -> anyhow::Result<()> {
         let text = format!("{} peers are named, and {MAX_PEERS} may be", args.peer.len());
         return Err(usage("PV-BENCH-PEER", text, "measure fewer at once: the others are no comparison by then"));
     }
+    if let Some(fault) = args.upstream.as_ref().and_then(|url| Endpoint::parse(url, Some(Transport::Http)).err()) {
+        return Err(usage("PV-BENCH-PEER", fault.to_string(), "write --upstream http://HOST:PORT/mcp"));
+    }
     let mut names: Vec<&str> = args.peer.iter().map(|peer| peer.name.as_str()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
@@ -192,12 +196,20 @@ fn conditions(args: &SuiteArgs, effort: Effort, file_system: String) -> Conditio
         warmup_s: effort.warmup.as_secs_f64(),
         connections: effort.connections,
         rate: effort.rate,
-        // Without its port, which is another each time.
-        upstream: args.upstream.as_ref().map_or(own, |url| format!("{url}, tool {}", args.tool)),
+        // Of its own without the port, which is another each time.
+        upstream: args.upstream.as_ref().map_or(own, |url| format!("{}, tool {}", shown_url(url), args.tool)),
         build: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         file_system,
         notes,
     }
+}
+
+/// A URL as it may be kept: without a query, which may hold a secret.
+fn shown_url(url: &str) -> String {
+    let endpoint = Endpoint::parse(url, Some(Transport::Http));
+    let path = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
+    endpoint
+        .map_or_else(|_| String::new(), |endpoint| format!("http at {}{}", endpoint.authority(), path(endpoint.path())))
 }
 
 fn progress_bar() -> ProgressBar {
@@ -261,4 +273,15 @@ fn verdict(report: &SuiteReport, strict: bool) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_query_of_a_url_is_kept() {
+        assert_eq!(shown_url("https://h:1/mcp?key=secret"), "http at h:1/mcp");
+        assert_eq!(shown_url("nonsense"), "");
+    }
 }

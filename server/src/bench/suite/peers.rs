@@ -114,7 +114,9 @@ impl Peers {
         }
         for program in GATEWAYS {
             if on_path(program).is_some() && !named.iter().any(|peer| peer.name.starts_with(program)) {
-                let how = format!("on PATH, and not used: run it before {upstream}, and name it: --peer {program}=URL");
+                let how = format!(
+                    "on PATH, and not used: run it before the upstream (--upstream-port), and name it: --peer {program}=URL"
+                );
                 peers.note(program, "", &how);
             }
         }
@@ -145,7 +147,7 @@ impl Peers {
         let mut running = Program::start(NGINX, command, &folder.join("log"), None)?;
         let url = format!("http://127.0.0.1:{port}{}", endpoint.path());
         let target = target(&url, None, Era::Modern, asked, &asked.tool)?;
-        running.until("it answered", async || target.probe().await.ok()).await?;
+        running.until("it answered", async || Box::pin(target.probe()).await.ok()).await?;
         self.note(
             NGINX,
             &version_of(program).await,
@@ -177,7 +179,7 @@ async fn reach(peer: &PeerArg, asked: &Asked) -> anyhow::Result<Side> {
     let mut refusal = String::new();
     for era in [Era::Modern, Era::Legacy] {
         let target = target(&peer.place, token.clone(), era, asked, tool)?;
-        match target.probe().await {
+        match Box::pin(target.probe()).await {
             Ok(()) => {
                 return Ok(Side { name: peer.name.clone(), target, transport: Transport::Http, era, watched: None });
             }
@@ -189,10 +191,10 @@ async fn reach(peer: &PeerArg, asked: &Asked) -> anyhow::Result<Side> {
 
 /// The call over one connection to `url`.
 pub fn target(url: &str, token: Option<String>, era: Era, asked: &Asked, tool: &str) -> anyhow::Result<Target> {
-    let wrong = || format!("PV-BENCH-PEER: {url} cannot be called");
-    let endpoint = Endpoint::parse(url, Some(Transport::Http)).with_context(wrong)?;
+    let wrong = "PV-BENCH-PEER: the URL or its token cannot be used";
+    let endpoint = Endpoint::parse(url, Some(Transport::Http)).context(wrong)?;
     let options = Options { token: token.map(SecretString::from), ..Options::default() };
-    let connector = Connector::new(endpoint, options).with_context(wrong)?;
+    let connector = Connector::new(endpoint, options).context(wrong)?;
     let target = Target::new(connector, era, tool, &asked.arguments)?;
     Ok(target.expecting(asked.expect.clone()).within(CALL_LIMIT))
 }
