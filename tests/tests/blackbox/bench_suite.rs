@@ -9,6 +9,10 @@ use crate::harness::{binary, text};
 /// Two cheap rows, one of them with a node and an upstream, and one that cannot be measured by this program.
 const ROWS: &str = "throughput,quota,writes";
 
+/// A saturated machine may refuse a call for want of time, which fails a row: that is for the suite to say, and no failure
+/// of what is tested here.
+const TRIES: usize = 3;
+
 fn provost(args: &[&str]) -> std::process::Output {
     Command::new(binary("provost")).args(args).stdin(std::process::Stdio::null()).output().unwrap()
 }
@@ -42,7 +46,13 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (out, data) = (dir.path().join("out"), dir.path().join("data"));
     let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
-    let output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
+    let mut output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
+    for _ in 1..TRIES {
+        if output.status.success() || !text(&output).contains("PV-BENCH-ERRORS") {
+            break;
+        }
+        output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
+    }
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "data is left");
 

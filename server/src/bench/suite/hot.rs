@@ -21,7 +21,7 @@ use super::{
 
 const MOST_QUOTA_US: f64 = 0.3;
 /// Decisions of a round.
-const DECISIONS: u32 = 200_000;
+const DECISIONS: u32 = 100_000;
 const DECISIONS_QUICK: u32 = 5_000;
 /// Policies of the measured state.
 const POLICIES: usize = 5;
