@@ -14,11 +14,11 @@ use anyhow::Context;
 use provost_audit_store::{AuditLog, AuditLogConfig, open};
 use provost_audit_verify::{Exit, VerifyOptions, verify};
 use provost_types::{AuditSink, Phase};
-use tokio::{process::Command, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     judge::Bar,
-    program::{is_program, on_path},
+    program::{command, is_program, on_path},
     report::{Figure, Row},
     sample,
     stage::Stage,
@@ -126,7 +126,7 @@ async fn three_voters(stage: &Stage) -> anyhow::Result<Option<Figure>> {
 }
 
 async fn load_three(program: &Path, dir: &Path, time: Duration) -> anyhow::Result<f64> {
-    let mut command = Command::new(program);
+    let mut command = command(program);
     command.arg("--dir").arg(dir).args(["--seconds", &time.as_secs().max(1).to_string()]);
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(LOAD_LIMIT, command.output()).await;

@@ -10,11 +10,10 @@ use anyhow::Context;
 use provost_client::{Connector, Endpoint, Options, Transport};
 use secrecy::SecretString;
 use serde_json::Value;
-use tokio::process::Command;
 
 use super::{
     load::Side,
-    program::{Program, Scratch, free_ports, is_program, on_path},
+    program::{Program, Scratch, command, free_ports, is_program, on_path},
     report::PeerFact,
 };
 use crate::{
@@ -142,7 +141,7 @@ impl Peers {
         }
         let file = folder.join("nginx.conf");
         crate::dev::write_private(&file, nginx_config(&folder, port, &endpoint.authority()).as_bytes())?;
-        let mut command = Command::new(program);
+        let mut command = command(program);
         command.arg("-p").arg(&folder).arg("-c").arg(&file);
         let mut running = Program::start(NGINX, command, &folder.join("log"), None)?;
         let url = format!("http://127.0.0.1:{port}{}", endpoint.path());
@@ -211,7 +210,7 @@ fn token_variable(name: &str) -> String {
 }
 
 async fn version_of(program: &Path) -> String {
-    let Ok(output) = Command::new(program).arg("-v").output().await else { return String::new() };
+    let Ok(output) = command(program).arg("-v").output().await else { return String::new() };
     // nginx says it on stderr.
     String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().trim().to_owned()
 }

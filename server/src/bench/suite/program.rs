@@ -140,9 +140,14 @@ impl Program {
     }
 }
 
-/// This program again. What this process was told by its environment is not meant for it.
+/// This program again.
 pub fn ourselves() -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("PV-BENCH-START: the path of this program is not known")?;
+    Ok(command(&program))
+}
+
+/// A program. What this process was told by its environment, tokens of peers among it, is not meant for it.
+pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     let meant = ["PROVOST_LOG", crate::threads::THREADS];
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PROVOST_")) {
@@ -150,7 +155,7 @@ pub fn ourselves() -> anyhow::Result<Command> {
             command.env_remove(name);
         }
     }
-    Ok(command)
+    command
 }
 
 /// Ports of the loopback network that nobody uses now. Each is different.
