@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{binary, text};
 
 /// Two cheap rows, one of them with a node and an upstream, and one that cannot be measured by this program.
-const ROWS: &str = "throughput,quota,writes";
+const ROWS: &str = "throughput,quota,loss";
 
 /// A saturated machine may refuse a call for want of time, which fails a row: that is for the suite to say, and no failure
 /// of what is tested here.
@@ -62,7 +62,7 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     assert_eq!(report["conditions"]["quick"], true);
     assert!(report["machine"]["cpus"].as_u64().unwrap() > 0 && report["took_s"].as_f64().unwrap() > 0.0, "{report}");
     let ids: Vec<&Value> = report["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
-    assert_eq!(ids, ["throughput", "writes", "quota"], "the order of the table");
+    assert_eq!(ids, ["throughput", "loss", "quota"], "the order of the table");
 
     let throughput = row(&report, "throughput");
     for side in ["direct", "governed", "ratio"] {
@@ -75,8 +75,8 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     assert_eq!(ratio["bar"], json!({ "limit": "at-least", "value": 0.5 }));
     assert!(["held", "missed", "refused"].iter().any(|verdict| ratio["verdict"] == *verdict), "{ratio}");
     assert!(figure(row(&report, "quota"), "decide")["median"].as_f64().unwrap() > 0.0);
-    assert_eq!(row(&report, "writes")["state"], "skipped");
-    assert!(!row(&report, "writes")["why"].as_str().unwrap().is_empty());
+    assert_eq!(row(&report, "loss")["state"], "skipped");
+    assert!(!row(&report, "loss")["why"].as_str().unwrap().is_empty());
 
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     check_tags(&page);

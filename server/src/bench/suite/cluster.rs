@@ -118,9 +118,9 @@ impl Cluster {
         apply_at(&self.admin(0)?, &self.admin_token, text).await
     }
 
-    /// A connection to the first node's admin API, for many changes.
-    pub async fn admin_connection(&self) -> anyhow::Result<AdminConnection> {
-        connect(&self.admin(0)?, &self.admin_token).await
+    /// A connection to a node's admin API, for many changes.
+    pub async fn admin_connection(&self, node: usize) -> anyhow::Result<AdminConnection> {
+        connect(&self.admin(node)?, &self.admin_token).await
     }
 
     /// Waits until every node runs a revision.

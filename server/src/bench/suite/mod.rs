@@ -15,6 +15,7 @@ mod cluster;
 pub mod compare;
 mod component;
 mod documents;
+mod etcd;
 mod hot;
 mod html;
 mod judge;
@@ -30,6 +31,7 @@ mod sample;
 mod scale;
 mod stage;
 mod transports;
+mod writes;
 
 use std::{
     io::IsTerminal,

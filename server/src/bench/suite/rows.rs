@@ -3,6 +3,8 @@
 //! Rows of one group come of the same runs. Groups run in an order that starts and ends each set of nodes once; what is
 //! reported keeps the order of the table.
 
+use std::path::Path;
+
 use super::{
     audit, calls,
     cluster::Cluster,
@@ -11,8 +13,11 @@ use super::{
     report::{Row, State},
     scale,
     stage::Stage,
-    transports,
+    transports, writes,
 };
+
+/// The store that writes are compared with.
+const ETCD: &str = "etcd";
 
 /// What measures a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,7 @@ enum Group {
     Scale,
     AddedQuorum,
     Commit,
+    Writes,
     Audit,
     Quota,
     Policy,
@@ -63,7 +69,7 @@ pub const TABLE: &[Spec] = &[
     elsewhere("nodes", "Throughput of three nodes beside one", nodes),
     row("transports", "WebSocket, HTTP/3 and QUIC beside Streamable HTTP, saturated", Group::Transports),
     elsewhere("loss", "QUIC beside HTTP/2 with 1 % of packets lost", loss),
-    elsewhere("writes", "Writes to the control plane beside etcd", writes),
+    row("writes", "Writes to the control plane beside etcd, three members of each", Group::Writes),
     row("commit", "From a change's acknowledgement until three nodes run it", Group::Commit),
     elsewhere("commit-1000", "From a change's acknowledgement until 1,000 nodes run it", thousand),
     row("audit-append", "Records made durable in the audit log", Group::Audit),
@@ -95,11 +101,6 @@ fn loss() -> String {
     "losing packets takes netem on a network of its own, and root".to_owned()
 }
 
-fn writes() -> String {
-    let other = || "this program speaks to no etcd; scripts/compare_etcd.sh loads both".to_owned();
-    missing("etcd").unwrap_or_else(other)
-}
-
 fn thousand() -> String {
     "a thousand nodes are simulated by a test of the control plane, `push_scale` (docs/performance.md)".to_owned()
 }
@@ -109,7 +110,7 @@ fn tokens() -> String {
 }
 
 fn swap_in() -> String {
-    match std::path::Path::new("/dev/nvidiactl").exists() {
+    match Path::new("/dev/nvidiactl").exists() {
         true => "this build runs models on the CPU".to_owned(),
         false => "no GPU".to_owned(),
     }
@@ -194,8 +195,13 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted) -> Vec<Row> {
         done.take(Group::Scale, Box::pin(scale::scale(stage)).await);
     }
     stage.stop_one().await;
-    if wanted.group(Group::AddedQuorum) || wanted.group(Group::Commit) {
-        Box::pin(of_three(stage, wanted, &mut done)).await;
+    let etcd = on_path(ETCD);
+    if etcd.is_none() && wanted.group(Group::Writes) {
+        done.take(Group::Writes, Ok(vec![Row::skipped("writes", "", format!("{ETCD} is not on PATH"))]));
+    }
+    let etcd = etcd.filter(|_| wanted.group(Group::Writes));
+    if wanted.group(Group::AddedQuorum) || wanted.group(Group::Commit) || etcd.is_some() {
+        Box::pin(of_three(stage, wanted, etcd.as_deref(), &mut done)).await;
     }
     if wanted.group(Group::Audit) {
         done.take(Group::Audit, Box::pin(audit::append_and_verify(stage)).await);
@@ -215,14 +221,16 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted) -> Vec<Row> {
 }
 
 /// What three nodes are started for.
-async fn of_three(stage: &Stage, wanted: &Wanted, done: &mut Done) {
+async fn of_three(stage: &Stage, wanted: &Wanted, etcd: Option<&Path>, done: &mut Done) {
     stage.say("starting three nodes");
     let three = match Box::pin(Cluster::start(&stage.scratch, "three", 3, &stage.upstream)).await {
         Ok(three) => three,
         Err(cause) => {
             let text = format!("{cause:#}");
-            done.take(Group::AddedQuorum, Err(anyhow::anyhow!("{text}")));
-            done.take(Group::Commit, Err(cause));
+            let groups = [Some(Group::AddedQuorum), Some(Group::Commit), etcd.map(|_| Group::Writes)];
+            for group in groups.into_iter().flatten() {
+                done.take(group, Err(anyhow::anyhow!("{text}")));
+            }
             return;
         }
     };
@@ -231,6 +239,9 @@ async fn of_three(stage: &Stage, wanted: &Wanted, done: &mut Done) {
     }
     if wanted.group(Group::Commit) {
         done.take(Group::Commit, Box::pin(scale::commit(stage, &three)).await);
+    }
+    if let Some(program) = etcd {
+        done.take(Group::Writes, Box::pin(writes::writes(stage, &three, program)).await);
     }
     three.stop().await;
 }

@@ -99,7 +99,7 @@ async fn until_listed(cluster: &Cluster, least: usize) -> anyhow::Result<usize> 
 
 /// Row `commit`.
 pub async fn commit(stage: &Stage, three: &Cluster) -> anyhow::Result<Vec<Row>> {
-    let mut client = three.admin_connection().await?;
+    let mut client = three.admin_connection(0).await?;
     let (mut all_p50, mut all_p99, mut writes) = (Vec::new(), Vec::new(), Vec::new());
     let mut number = 0;
     for round in 1..=stage.effort.rounds {
