@@ -25,6 +25,7 @@ const MOST_ROUNDS: u32 = 3;
 const MOST_SESSION_BYTES: f64 = 8_192.0;
 /// Sessions that are opened: a node keeps the state of so many of one principal, less those before.
 const SESSIONS: u32 = 960;
+const SESSIONS_QUICK: u32 = 240;
 /// Sessions before: what is made once is made by them.
 const SESSIONS_BEFORE: u32 = 32;
 /// From the last session to the reading of memory.
@@ -82,7 +83,8 @@ pub async fn sessions(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
     }
     tokio::time::sleep(SETTLE).await;
     let before = watched.read().context("PV-BENCH: the node is gone")?;
-    for _ in 0..SESSIONS {
+    let count = if stage.effort.quick { SESSIONS_QUICK } else { SESSIONS };
+    for _ in 0..count {
         open_session(&client, &url, token.expose_secret()).await?;
     }
     tokio::time::sleep(SETTLE).await;
@@ -95,7 +97,7 @@ pub async fn sessions(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
         vec![grown as f64 / f64::from(SESSIONS)],
     )
     .against(Bar::at_most(MOST_SESSION_BYTES), None);
-    let note = format!("{SESSIONS} sessions, opened once: memory that the node had in reserve does not count");
+    let note = format!("{count} sessions, opened once: memory that the node had in reserve does not count");
     Ok(vec![Row::measured("sessions", "", vec![figure], vec![note])])
 }
 
