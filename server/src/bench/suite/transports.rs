@@ -90,13 +90,9 @@ pub async fn sessions(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
     tokio::time::sleep(SETTLE).await;
     let after = watched.read().context("PV-BENCH: the node is gone")?;
     let grown = after.rss_bytes.saturating_sub(before.rss_bytes);
-    let figure = Figure::new(
-        "bytes",
-        "resident memory for each live session",
-        "bytes",
-        vec![grown as f64 / f64::from(SESSIONS)],
-    )
-    .against(Bar::at_most(MOST_SESSION_BYTES), None);
+    let figure =
+        Figure::new("bytes", "resident memory for each live session", "bytes", vec![grown as f64 / f64::from(count)])
+            .against(Bar::at_most(MOST_SESSION_BYTES), None);
     let note = format!("{count} sessions, opened once: memory that the node had in reserve does not count");
     Ok(vec![Row::measured("sessions", "", vec![figure], vec![note])])
 }
