@@ -9,8 +9,9 @@ use crate::harness::{binary, text};
 /// Two cheap rows, one of them with a node and an upstream, and one that cannot be measured by this program.
 const ROWS: &str = "throughput,quota,loss";
 
-/// A saturated machine may refuse a call for want of time, which fails a row: that is for the suite to say, and no failure
-/// of what is tested here.
+/// What a busy machine brings about: a call refused for want of time, a port taken between its choice and its use. It fails
+/// a row, as it should, and says nothing of what is tested here.
+const PASSING: [&str; 2] = ["PV-BENCH-ERRORS", "PV-NODE-LISTEN"];
 const TRIES: usize = 3;
 
 fn provost(args: &[&str]) -> std::process::Output {
@@ -48,7 +49,8 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
     let mut output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
     for _ in 1..TRIES {
-        if output.status.success() || !text(&output).contains("PV-BENCH-ERRORS") {
+        let said = text(&output);
+        if output.status.success() || !PASSING.iter().any(|code| said.contains(code)) {
             break;
         }
         output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
