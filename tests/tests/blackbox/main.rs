@@ -9,6 +9,7 @@ mod audit_tiles;
 mod audit_witness;
 mod author;
 mod bad_input;
+mod bench_suite;
 mod bridge;
 mod bridge_process;
 mod cli_transports;
