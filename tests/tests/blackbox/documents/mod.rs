@@ -39,12 +39,14 @@ pages! {
     auditors_guide: "docs/auditors-guide.md",
     concepts: "docs/concepts.md",
     governance: "docs/governance.md",
+    migration: "docs/migration.md",
     operations: "docs/operations.md",
     plugins: "docs/plugins.md",
     policy_cookbook: "docs/policy-cookbook.md",
     policy: "docs/policy.md",
     quick_start: "docs/quick-start.md",
     quotas: "docs/quotas.md",
+    slo: "docs/slo.md",
     transports: "docs/transports.md",
 }
 
@@ -85,7 +87,10 @@ struct Reader {
     /// Somebody's MCP server, where a page speaks of one on port 9000.
     upstream: Option<Process>,
     said: String,
+    /// How many nodes there were.
     starts: usize,
+    /// Nothing was asked of the node yet.
+    fresh: bool,
 }
 
 impl Reader {
@@ -96,7 +101,7 @@ impl Reader {
         std::os::unix::fs::symlink(root().join("examples"), dir.join("examples")).unwrap();
         let dev = Dev::start(None, &[]);
         let shell = Shell::start(&dir, &work.path().join("notes-0"), &dev.data);
-        Self { name: name.to_owned(), dev, shell, work, upstream: None, said: String::new(), starts: 0 }
+        Self { name: name.to_owned(), dev, shell, work, upstream: None, said: String::new(), starts: 1, fresh: true }
     }
 
     fn take(&mut self, piece: &Piece) {
@@ -135,8 +140,13 @@ impl Reader {
             true => command.text.as_str(),
             false => command.text.split(" # ").next().unwrap_or_default().trim_end(),
         };
+        let fresh = std::mem::take(&mut self.fresh);
         if let Some(flags) = text.strip_prefix("provost dev") {
-            return self.start_anew(flags);
+            // The page's own first node runs already.
+            if !fresh || !flags.trim().is_empty() {
+                self.start_anew(flags);
+            }
+            return;
         }
         let mut text = format!("{} {}", self.here(text), command.expect.add);
         if command.expect.interrupt {
@@ -173,9 +183,9 @@ impl Reader {
     /// `provost dev` with flags, in the place of the node before.
     fn start_anew(&mut self, flags: &str) {
         let flags: Vec<&str> = flags.split_whitespace().collect();
+        let notes = self.work.path().join(format!("notes-{}", self.starts));
         self.starts += 1;
         self.dev = Dev::start(None, &flags);
-        let notes = self.work.path().join(format!("notes-{}", self.starts));
         self.shell = Shell::start(&self.work.path().join("clone"), &notes, &self.dev.data);
     }
 
