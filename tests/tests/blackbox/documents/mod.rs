@@ -48,6 +48,7 @@ pages! {
     quotas: "docs/quotas.md",
     slo: "docs/slo.md",
     transports: "docs/transports.md",
+    witness: "docs/witness.md",
 }
 
 /// Blocks of commands that are not run here: page, how many, why, and what does the same instead.
@@ -68,7 +69,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/plugins-grpc.md", 1, "needs protoc"),
     ("docs/plugins.md", 1, "compiles for WebAssembly; `author.rs` does it where `PROVOST_TEST_GUESTS` is set"),
     ("docs/transports.md", 1, "needs a node at a public address; `cli_transports.rs` does it on loopback"),
-    ("docs/witness.md", 8, "needs an auditor's machine; `audit_witness.rs` and `audit_tiles.rs` do it"),
+    ("docs/witness.md", 4, "needs an auditor's machine; `audit_witness.rs` and `audit_tiles.rs` do it"),
 ];
 
 /// Words of commands that change the state: what comes next waits until the node runs it.
