@@ -149,7 +149,10 @@ impl Reader {
             }
             return;
         }
-        let mut text = format!("{} {}", self.here(text), command.expect.add);
+        let mut text = self.here(text);
+        if !command.expect.add.is_empty() {
+            text = format!("{text} {}", command.expect.add);
+        }
         if command.expect.interrupt {
             text = format!("timeout --signal=INT {INTERRUPT_AFTER_S} {text}");
         }
