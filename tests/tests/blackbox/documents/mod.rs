@@ -1,4 +1,5 @@
-//! The commands of README and of the pages in `docs/`, run as a reader would. [`page`] says how pages are written.
+//! The commands of README, of the pages in `docs/` and of the examples, run as a reader would. [`page`] says how pages
+//! are written.
 //!
 //! Each page has a test, a node and a folder of its own; `examples/` lies in the folder, as in a clone.
 
@@ -49,6 +50,9 @@ pages! {
     slo: "docs/slo.md",
     transports: "docs/transports.md",
     witness: "docs/witness.md",
+    example_guards: "examples/guards/README.md",
+    example_identity: "examples/identity/README.md",
+    example_quickstart: "examples/quickstart/README.md",
 }
 
 /// Blocks of commands that are not run here: page, how many, why, and what does the same instead.
@@ -70,6 +74,16 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/plugins.md", 1, "compiles for WebAssembly; `author.rs` does it where `PROVOST_TEST_GUESTS` is set"),
     ("docs/transports.md", 1, "needs a node at a public address; `cli_transports.rs` does it on loopback"),
     ("docs/witness.md", 4, "needs an auditor's machine; `audit_witness.rs` and `audit_tiles.rs` do it"),
+    ("examples/plugins/grpc/README.md", 1, "compiles parts of the workspace; `grpc.rs` does it"),
+    ("examples/plugins/grpc/README.md", 1, "needs the service above; `grpc.rs` does it"),
+    ("examples/plugins/openapi/README.md", 1, "takes a port of its own; `openapi.rs` does it"),
+    ("examples/plugins/openapi/README.md", 1, "needs the service above; `openapi.rs` does it"),
+    (
+        "examples/plugins/python-stats/README.md",
+        1,
+        "needs componentize-py; `author.rs` does it where `PROVOST_TEST_GUESTS` is set",
+    ),
+    ("examples/plugins/rag/README.md", 2, "needs a model of 90 MB; `rag.rs` does it where there is one"),
 ];
 
 /// Words of commands that change the state: what comes next waits until the node runs it.
@@ -233,14 +247,17 @@ fn follow(name: &str) {
     }
 }
 
-/// README and every page of `docs/`, by its path; error pages, runbooks and decisions have no commands in blocks.
+/// README, every page of `docs/` and those of the examples, by its path.
 fn pages() -> Vec<String> {
     let of = |folder: &str| -> Vec<String> {
         let entries = fs::read_dir(root().join(folder)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}")).collect()
+        names.map(|name| format!("{folder}/{name}")).collect()
     };
     let mut pages = [of("docs"), of("docs/runbooks"), of("docs/errors"), of("docs/decisions")].concat();
+    let examples = [of("examples"), of("examples/plugins")].concat();
+    pages.extend(examples.into_iter().map(|folder| format!("{folder}/README.md")));
+    pages.retain(|page| page.ends_with(".md") && root().join(page).is_file());
     pages.push("README.md".to_owned());
     pages.sort();
     pages
