@@ -3,6 +3,7 @@
 //!
 //! Each page has a test, a node and a folder of its own; `examples/` lies in the folder, as in a clone.
 
+mod commands;
 mod page;
 mod shell;
 
