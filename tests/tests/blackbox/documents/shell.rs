@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::harness::binary;
 
 /// How long one command may take on a busy machine.
-const COMMAND_LIMIT: Duration = Duration::from_secs(100);
+const COMMAND_LIMIT: Duration = Duration::from_secs(150);
 
 pub struct Shell {
     bash: Child,
