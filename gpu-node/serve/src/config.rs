@@ -1,6 +1,9 @@
 //! Settings of a GPU node.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use provost_gpu_vram::Priority;
 
 /// Settings of a GPU node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub struct GpuConfig {
     pub queue_bound: usize,
     /// Answers generated at the same time; each slows the others, all together go faster.
     pub active_chats: usize,
+    /// How much models matter, by name; those that are not named are normal. Change it where somebody's
+    /// next step hangs on a model, or where nobody waits for it.
+    pub priorities: BTreeMap<String, Priority>,
+    /// Models stay for this many times as long as they took to load while others wait for their memory.
+    /// Raise it where loading disturbs others.
+    pub residency_loads: u64,
+    /// Models that nobody uses may go sooner while loading leaves time to bring them back. Turn it off
+    /// where every load counts.
+    pub early_eviction: bool,
 }
 
 impl Default for GpuConfig {
@@ -31,6 +43,9 @@ impl Default for GpuConfig {
             kv_cache_bytes: 1 << 30,
             queue_bound: 64,
             active_chats: 16,
+            priorities: BTreeMap::new(),
+            residency_loads: 4,
+            early_eviction: true,
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use provost_gpu_infer::InferError;
-use provost_gpu_vram::Refusal;
+use provost_gpu_vram::Rejection;
 use provost_types::{InferenceError, InferenceErrorKind, ModelKind};
 
 /// When a caller should try again whose request got no memory, or whose node is stopping.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+const TOO_LATE: &str = "PV-INFERENCE-BUSY: the model could not be given memory in time; try again";
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,21 +57,39 @@ pub(crate) fn queue_full(wait: Duration) -> InferenceError {
 }
 
 pub(crate) fn waited_too_long() -> InferenceError {
-    busy("PV-INFERENCE-BUSY: the model could not be given memory in time; try again later".to_owned())
+    busy(format!("{TOO_LATE} later"))
+}
+
+pub(crate) fn not_drained() -> InferenceError {
+    busy("PV-INFERENCE-BUSY: what runs on the device did not end in time; try again later".to_owned())
 }
 
 pub(crate) fn stopping() -> InferenceError {
     busy("PV-INFERENCE-BUSY: the node is stopping; try another node".to_owned())
 }
 
-/// For a refusal that waiting does not cure.
-pub(crate) fn too_large(model: &str, refusal: &Refusal) -> InferenceError {
-    plain(
-        InferenceErrorKind::Failed,
-        format!(
-            "PV-GPU-MEMORY: model `{model}`: {refusal}; give the node more memory or use a smaller model or context"
+/// For what the arbiter of the memory does not let wait, or wait any longer.
+pub(crate) fn of_rejection(model: &str, why: &Rejection) -> InferenceError {
+    match why {
+        Rejection::TooLarge { .. } => plain(
+            InferenceErrorKind::Failed,
+            format!(
+                "PV-GPU-MEMORY: model `{model}`: {why}; give the node more memory or use a smaller model or context"
+            ),
         ),
-    )
+        Rejection::QueueFull { retry_after_micros, .. } => queue_full(Duration::from_micros(*retry_after_micros)),
+        Rejection::Overdue { retry_after_micros } => {
+            let wait = Duration::from_micros(*retry_after_micros);
+            busy_for(format!("{TOO_LATE} in {} seconds", wait.as_secs_f64().ceil()), wait)
+        }
+        Rejection::Exclusive { retry_after_micros } => {
+            let wait = Duration::from_micros(*retry_after_micros);
+            let seconds = wait.as_secs_f64().ceil();
+            let message = format!("PV-INFERENCE-BUSY: the device is in exclusive use; try again in {seconds} seconds");
+            busy_for(message, wait)
+        }
+        Rejection::LoadFailed => of_infer(InferError::Failed("its weights could not be loaded".to_owned())),
+    }
 }
 
 fn busy(message: String) -> InferenceError {

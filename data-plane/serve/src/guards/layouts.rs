@@ -43,8 +43,12 @@ const COMPLETION: Layout = Layout {
     skipped: &["id", "object", "created", "model", "usage"],
     fixed: &[],
     meta_skipped: &[],
-    root: Root::MemberAndTexts("", &["content"]),
+    root: Root::MemberAndTexts("", &["content", "arguments"]),
 };
+
+/// Calls of tools in a streamed completion; their arguments are JSON in a text.
+pub(super) const CALLS: Layout =
+    Layout { skipped: &[], fixed: &[], meta_skipped: &[], root: Root::MemberAndTexts("", &["arguments"]) };
 
 /// Notifications that belong to a call.
 pub(super) const NOTIFICATION: Layout = Layout {

@@ -115,7 +115,7 @@ pub(super) async fn call(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ChatArguments {
     model: String,
-    messages: Vec<ChatMessage>,
+    messages: Vec<Said>,
     #[serde(default)]
     max_tokens: Option<u32>,
     #[serde(default)]
@@ -128,12 +128,18 @@ struct ChatArguments {
     stop: Vec<String>,
 }
 
+#[derive(Deserialize)]
+struct Said {
+    role: String,
+    content: String,
+}
+
 async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, Value>) -> Result<Outcome, String> {
     let given: ChatArguments = read(arguments)?;
     let request = ChatRequest {
         tenant: tenant.to_owned(),
         model: given.model,
-        messages: given.messages,
+        messages: given.messages.into_iter().map(|said| ChatMessage::new(said.role, said.content)).collect(),
         max_tokens: given.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         temperature: given.temperature,
         top_p: given.top_p.unwrap_or(1.0),
@@ -141,13 +147,14 @@ async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, V
         stop: given.stop,
         logprobs: None,
         schema: None,
+        tools: None,
     };
     let mut events = inference.chat(request).await.map_err(|cause| cause.to_string())?;
     let mut text = String::new();
     while let Some(event) = events.next().await {
         match event.map_err(|cause| cause.to_string())? {
             ChatEvent::Delta(more) => text.push_str(&more),
-            ChatEvent::Tokens(_) => {}
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) => {}
             ChatEvent::End { reason, usage } => return Ok(answered(&text, reason, usage)),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::cache::Lack;
 use super::queue::{Place, Waiting};
 use super::{Arbiter, room::Claim};
 use crate::{Action, Admission, Grant, Priority, WeightsKey};
@@ -13,32 +14,38 @@ enum Attempt {
     NotReady,
     /// Its budget is not free.
     NoBudget,
+    /// Others of its model use the cache, in which there is no room for it.
+    CacheFull,
 }
 
 impl Arbiter {
     /// Starts what can start, in order. A request that waits for its budget lets smaller ones
-    /// pass until its patience ends.
+    /// pass until its patience ends; one that waits for its cache those of its model.
     pub(super) fn start_what_can(&mut self) {
         self.held = None;
         let mut untried: BTreeSet<WeightsKey> = self.queue.iter().map(|waiting| waiting.request.weights.key).collect();
         for (place, waiting) in self.queue.in_order(self.now, self.limits.ageing_micros) {
-            if self.active >= self.limits.active_bound || untried.is_empty() {
+            if untried.is_empty() {
                 return;
             }
             let key = waiting.request.weights.key;
-            if !untried.contains(&key) {
+            if !untried.contains(&key) || self.active_in(waiting.request.lane) >= self.limits.active_bound {
                 continue;
             }
+            let is_patient = self.now.saturating_sub(waiting.since) < self.limits.memory_patience_micros;
             match self.attempt(place, &waiting) {
                 Attempt::Started => {}
                 Attempt::NotReady => {
                     untried.remove(&key);
                 }
-                Attempt::NoBudget if self.now.saturating_sub(waiting.since) >= self.limits.memory_patience_micros => {
+                Attempt::NoBudget if !is_patient => {
                     self.held = Some(place);
                     return;
                 }
-                Attempt::NoBudget => {}
+                Attempt::CacheFull if !is_patient => {
+                    untried.remove(&key);
+                }
+                Attempt::NoBudget | Attempt::CacheFull => {}
             }
         }
     }
@@ -50,36 +57,32 @@ impl Arbiter {
         if !self.memory.is_ready(key) || yields_to.is_some_and(|first| first < place) {
             return Attempt::NotReady;
         }
-        if request.budget_bytes > self.memory.free() {
-            let claim = Claim { key, place, critical: request.priority == Priority::Critical };
-            let Some(victims) = self.find_room(&claim, request.budget_bytes) else {
-                return Attempt::NoBudget;
-            };
-            self.evict(&victims);
+        // With nobody on these weights there is nobody who could make room in their cache.
+        let ended = self.models.get(key).map(|model| model.ended);
+        if waiting.full_at.is_some() && waiting.full_at == ended && self.memory.refs(key) > 0 {
+            return Attempt::CacheFull;
         }
-        // Both fit now; a refusal would mean that the books are wrong, and waiting is the safe answer.
+        let claim = Claim { key, place, critical: request.priority == Priority::Critical };
+        let budget = match self.fund(&claim, &request, 0) {
+            Ok(budget) => budget,
+            Err(Lack::Room) => return Attempt::NoBudget,
+            Err(Lack::Cache) => return Attempt::CacheFull,
+        };
+        // They are there; a refusal would mean that the books are wrong, and waiting is the safe answer.
         let weights = request.weights;
         let Ok(Admission::Ready { lease }) = self.memory.acquire(key, weights.bytes, weights.load_micros) else {
+            self.memory.release(budget);
             return Attempt::NotReady;
         };
-        let Ok(budget) = self.memory.reserve(request.budget_bytes) else {
-            self.memory.release(lease);
-            return Attempt::NoBudget;
-        };
         self.queue.remove(waiting.ticket);
-        self.active += 1;
+        *self.active.entry(request.lane).or_default() += 1;
+        let mut was_fresh = false;
         if let Some(model) = self.models.get_mut(key) {
-            model.fresh = false;
+            was_fresh = std::mem::take(&mut model.fresh);
             model.budgets += request.budget_bytes;
             model.served = model.served.max(request.priority);
         }
-        let grant = Grant {
-            ticket: waiting.ticket,
-            key,
-            budget_bytes: request.budget_bytes,
-            weights: lease,
-            budget: budget.lease,
-        };
+        let grant = Grant { ticket: waiting.ticket, request, since: waiting.since, was_fresh, weights: lease, budget };
         self.outbox.push(Action::Start { grant });
         Attempt::Started
     }

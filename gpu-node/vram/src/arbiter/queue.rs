@@ -1,6 +1,10 @@
 //! The bounded queue: priority with ageing, first come first served within it.
+//!
+//! Those who wait for the same weights with the same priority may be ranked by the driver, which
+//! knows whose they are: they take each other's places then, and nobody else's.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use crate::{Priority, Request, Ticket, WeightsKey};
 
@@ -10,6 +14,10 @@ pub(super) struct Waiting {
     pub(super) ticket: Ticket,
     pub(super) request: Request,
     pub(super) since: u64,
+    /// The lesser goes first among those for the same weights with the same priority.
+    pub(super) rank: u64,
+    /// It found its cache full when so many requests of its model had ended.
+    pub(super) full_at: Option<u64>,
 }
 
 /// Where a request stands: compared, the lesser goes first.
@@ -29,6 +37,11 @@ impl Waiting {
         let rises = level + 1 - self.request.priority.level();
         (level < Priority::Critical.level())
             .then(|| self.since.saturating_add(rises.saturating_mul(ageing_micros.max(1))))
+    }
+
+    /// Those with whom it may exchange places.
+    fn equals(&self) -> (WeightsKey, Priority) {
+        (self.request.weights.key, self.request.priority)
     }
 
     pub(super) fn overdue_at(&self) -> u64 {
@@ -55,7 +68,17 @@ impl Queue {
     pub(super) fn in_order(&self, now: u64, ageing_micros: u64) -> Vec<(Place, Waiting)> {
         let mut order: Vec<_> = self.waiting.iter().map(|w| (w.place(now, ageing_micros), *w)).collect();
         order.sort_by_key(|(place, _)| *place);
+        if self.waiting.iter().any(|waiting| waiting.rank != 0) {
+            exchange(&mut order);
+        }
         order
+    }
+
+    /// Ranks a request among its equals.
+    pub(super) fn rank(&mut self, ticket: Ticket, rank: u64) {
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.ticket == ticket) {
+            waiting.rank = rank;
+        }
     }
 
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Waiting> {
@@ -81,5 +104,22 @@ impl Queue {
     /// The time that all of them will run, one after the other.
     pub(super) fn service_micros(&self) -> u64 {
         self.waiting.iter().fold(0, |sum, waiting| sum.saturating_add(waiting.request.service_micros))
+    }
+}
+
+/// Gives the places of equals to them by rank.
+fn exchange(order: &mut [(Place, Waiting)]) {
+    let mut equals: BTreeMap<(WeightsKey, Priority), Vec<Waiting>> = BTreeMap::new();
+    for (_, waiting) in order.iter() {
+        equals.entry(waiting.equals()).or_default().push(*waiting);
+    }
+    for ranked in equals.values_mut() {
+        // Taken from the end below.
+        ranked.sort_by_key(|waiting| Reverse((waiting.rank, waiting.ticket)));
+    }
+    for (_, waiting) in order.iter_mut() {
+        if let Some(next) = equals.get_mut(&waiting.equals()).and_then(Vec::pop) {
+            *waiting = next;
+        }
     }
 }
