@@ -19,6 +19,7 @@ mod conformance_npm;
 mod connections;
 mod coverage;
 mod crash;
+mod documents;
 mod endpoints;
 mod files;
 mod governance;
