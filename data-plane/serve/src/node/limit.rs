@@ -7,6 +7,8 @@
 //! Tokens and money are reserved for the worst case: what can be read is bounded by the bytes of the
 //! parameters, what can be made by the bound that the caller gives or the default.
 
+mod shown;
+
 use provost_data_pipeline::{Admitted, Call, Intended, Operation, Rejection, Request, Reservation, Target};
 use provost_data_policy::{CallPrice, quota::QuotaCall};
 use provost_mcp::{RawJson, RawObject};
@@ -17,8 +19,6 @@ use crate::quota::no_client;
 
 /// Tokens that a chat template adds to what the caller wrote, at most.
 const TEMPLATE_TOKENS: u64 = 256;
-/// Tokens that it adds where it tells the model of tools, besides the tools.
-const TOOLS_TOKENS: u64 = 512;
 /// Tokens of an answer by the `inference` built-in's `chat` where the caller names no bound.
 const TOOL_MAX_TOKENS: u64 = 256;
 /// Hexadecimal digits that stand for a conversation in an account's name.
@@ -125,14 +125,9 @@ fn workflow(request: &Request) -> String {
     }
 }
 
-/// A token stands for at least one byte of the text, and the text is part of the parameters.
+/// A token stands for at least one byte of the text, and the text is part of the parameters, or what tools and calls become.
 pub(super) fn read_at_most(params: &RawJson) -> u64 {
-    let text = TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64);
-    match RawObject::parse(params).ok().and_then(|body| body.get("tools")) {
-        // Templates write them with blanks between, which are few tokens beside those of the rest.
-        Some(tools) => text.saturating_add(TOOLS_TOKENS).saturating_add(tools.as_bytes().len() as u64),
-        None => text,
-    }
+    TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64).saturating_add(shown::bytes(params))
 }
 
 /// The bound that the caller gives, under the first of these names that is there.

@@ -8,6 +8,7 @@
 mod answer;
 mod body;
 mod frame;
+mod object;
 mod tools;
 
 use futures::StreamExt;

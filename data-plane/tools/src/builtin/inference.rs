@@ -134,8 +134,18 @@ struct Said {
     content: String,
 }
 
+/// Reads the arguments of a chat. Messages are objects: serde also takes the values of their members in an array, where guards
+/// that protect places by name could not tell what they are.
+fn chat_arguments(arguments: &Map<String, Value>) -> Result<ChatArguments, String> {
+    let messages = arguments.get("messages").and_then(Value::as_array);
+    if messages.is_some_and(|messages| !messages.iter().all(Value::is_object)) {
+        return Err("the arguments are wrong: each of `messages` must be an object".to_owned());
+    }
+    read(arguments)
+}
+
 async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, Value>) -> Result<Outcome, String> {
-    let given: ChatArguments = read(arguments)?;
+    let given = chat_arguments(arguments)?;
     let request = ChatRequest {
         tenant: tenant.to_owned(),
         model: given.model,
@@ -200,4 +210,21 @@ async fn embed(inference: &dyn Inference, tenant: &str, arguments: &Map<String, 
 
 fn read<T: serde::de::DeserializeOwned>(arguments: &Map<String, Value>) -> Result<T, String> {
     T::deserialize(Value::Object(arguments.clone())).map_err(|cause| format!("the arguments are wrong: {cause}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_objects() {
+        let read = |messages: Value| {
+            let arguments = json!({ "model": "m", "messages": messages });
+            chat_arguments(arguments.as_object().unwrap()).map(|given| given.messages.len())
+        };
+        assert_eq!(read(json!([{ "role": "user", "content": "hi" }])), Ok(1));
+        assert!(read(json!([["user", "hi"]])).unwrap_err().contains("`messages`"));
+        assert!(read(json!("hi")).is_err());
+    }
 }

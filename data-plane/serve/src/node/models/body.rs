@@ -10,13 +10,14 @@ use serde_json::Value;
 
 use super::{
     DEFAULT_MAX_TOKENS,
+    object::Object,
     tools::{self, Choice, Made, Tool},
 };
 
 /// A chat.
 #[derive(Deserialize)]
 pub(super) struct ChatBody {
-    messages: Vec<Message>,
+    messages: Vec<Object<Message>>,
     #[serde(default)]
     pub(super) stream: bool,
     stream_options: Option<StreamOptions>,
@@ -29,8 +30,8 @@ pub(super) struct ChatBody {
     n: Option<u32>,
     logprobs: Option<bool>,
     top_logprobs: Option<u32>,
-    response_format: Option<ResponseFormat>,
-    tools: Option<Vec<Tool>>,
+    response_format: Option<Object<ResponseFormat>>,
+    tools: Option<Vec<Object<Tool>>>,
     tool_choice: Option<Choice>,
     parallel_tool_calls: Option<bool>,
     functions: Option<Vec<Value>>,
@@ -49,7 +50,7 @@ struct StreamOptions {
 struct Message {
     role: String,
     content: Option<Content>,
-    tool_calls: Option<Vec<Made>>,
+    tool_calls: Option<Vec<Object<Made>>>,
     tool_call_id: Option<String>,
 }
 
@@ -58,7 +59,7 @@ struct Message {
 #[serde(untagged)]
 enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<Object<Part>>),
 }
 
 #[derive(Deserialize)]
@@ -72,7 +73,7 @@ struct Part {
 struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
-    json_schema: Option<NamedSchema>,
+    json_schema: Option<Object<NamedSchema>>,
 }
 
 #[derive(Deserialize)]
@@ -128,7 +129,7 @@ impl ChatBody {
     pub(super) fn request(self, tenant: &str, model: &str) -> Result<ChatRequest, RpcError> {
         self.refuse_what_is_not_served()?;
         let logprobs = self.alternatives()?;
-        let schema = self.response_format.map(ResponseFormat::schema).transpose()?.flatten();
+        let schema = self.response_format.map(|format| format.0.schema()).transpose()?.flatten();
         let tools = tools::tools(self.tools.unwrap_or_default(), self.tool_choice, self.parallel_tool_calls)?;
         if tools.is_some() && schema.is_some() {
             return Err(invalid(
@@ -141,7 +142,7 @@ impl ChatBody {
         Ok(ChatRequest {
             tenant: tenant.to_owned(),
             model: model.to_owned(),
-            messages: self.messages.into_iter().map(Message::plain).collect::<Result<_, _>>()?,
+            messages: self.messages.into_iter().map(|message| message.0.plain()).collect::<Result<_, _>>()?,
             max_tokens: self.max_completion_tokens.or(self.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
             temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(1.0),
@@ -184,7 +185,7 @@ impl ChatBody {
 impl ResponseFormat {
     /// The schema that the answer follows; `strict` or not, it is followed.
     fn schema(self) -> Result<Option<String>, RpcError> {
-        match (&*self.kind, self.json_schema.and_then(|named| named.schema)) {
+        match (&*self.kind, self.json_schema.and_then(|named| named.0.schema)) {
             ("text", _) => Ok(None),
             ("json_object", _) => Ok(Some(r#"{"type":"object"}"#.to_owned())),
             ("json_schema", Some(schema)) => Ok(Some(schema.to_string())),
@@ -205,7 +206,7 @@ impl Message {
         let content = match self.content {
             Some(Content::Text(text)) => text,
             Some(Content::Parts(parts)) => {
-                let texts: Result<Vec<String>, RpcError> = parts.into_iter().map(Part::plain).collect();
+                let texts: Result<Vec<String>, RpcError> = parts.into_iter().map(|part| part.0.plain()).collect();
                 texts?.join("\n")
             }
             None if !calls.is_empty() => String::new(),
@@ -299,6 +300,19 @@ mod tests {
         ] {
             let refused = read(&body).unwrap_err();
             assert!(refused.contains(says), "{body}: {refused}");
+        }
+        // Values without names: guards could not tell what they are.
+        for body in [
+            json!({ "messages": [["user", "hi"]] }),
+            json!({ "messages": [{ "role": "user", "content": [["text", "hi"]] }] }),
+            json!({ "messages": [{ "role": "assistant", "tool_calls": [["c", "function", ["f", "{}"]]] }] }),
+            json!({ "messages": [{ "role": "assistant", "tool_calls": [{ "id": "c", "function": ["f", "{}"] }] }] }),
+            json!({ "tools": [["function", ["f", "what it does", null, false]]] }),
+            json!({ "tools": [{ "type": "function", "function": ["f", "what it does", null, false] }] }),
+            json!({ "response_format": ["json_schema", { "schema": {} }] }),
+            json!({ "response_format": { "type": "json_schema", "json_schema": [{}] } }),
+        ] {
+            assert!(read(&body).is_err(), "{body}");
         }
         let none = read(&json!({ "tools": function, "tool_choice": "none", "logprobs": true })).unwrap();
         assert_eq!(none.tools, None);

@@ -7,7 +7,7 @@ use provost_types::{ChatTools, FunctionCall, FunctionTool, ToolChoice};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::body::invalid;
+use super::{body::invalid, object::Object};
 
 /// Most functions of one request.
 const MAX_TOOLS: usize = 128;
@@ -21,7 +21,7 @@ const MAX_CALLS: usize = 128;
 pub(super) struct Tool {
     #[serde(rename = "type")]
     kind: String,
-    function: Option<Function>,
+    function: Option<Object<Function>>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ pub(super) struct Made {
     id: String,
     #[serde(rename = "type")]
     kind: Option<String>,
-    function: Option<MadeFunction>,
+    function: Option<Object<MadeFunction>>,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +69,7 @@ struct MadeFunction {
 
 /// What the model may call. `None`: nothing.
 pub(super) fn tools(
-    tools: Vec<Tool>,
+    tools: Vec<Object<Tool>>,
     choice: Option<Choice>,
     parallel: Option<bool>,
 ) -> Result<Option<ChatTools>, RpcError> {
@@ -83,7 +83,7 @@ pub(super) fn tools(
     if tools.len() > MAX_TOOLS {
         return Err(invalid(format!("{} `tools`, at most {MAX_TOOLS} are served", tools.len())));
     }
-    let functions: Vec<FunctionTool> = tools.into_iter().map(Tool::plain).collect::<Result<_, _>>()?;
+    let functions: Vec<FunctionTool> = tools.into_iter().map(|tool| tool.0.plain()).collect::<Result<_, _>>()?;
     check_names(&functions, choice.as_ref())?;
     Ok(choice.map(|choice| ChatTools { functions, choice, parallel: parallel.unwrap_or(true) }))
 }
@@ -102,11 +102,11 @@ fn check_names(functions: &[FunctionTool], choice: Option<&ToolChoice>) -> Resul
 }
 
 /// The calls of a message.
-pub(super) fn calls(made: Vec<Made>) -> Result<Vec<FunctionCall>, RpcError> {
+pub(super) fn calls(made: Vec<Object<Made>>) -> Result<Vec<FunctionCall>, RpcError> {
     if made.len() > MAX_CALLS {
         return Err(invalid(format!("a message has {} `tool_calls`, at most {MAX_CALLS} are served", made.len())));
     }
-    made.into_iter().map(Made::plain).collect()
+    made.into_iter().map(|made| made.0.plain()).collect()
 }
 
 impl Choice {
@@ -132,7 +132,8 @@ impl Choice {
 impl Tool {
     fn plain(self) -> Result<FunctionTool, RpcError> {
         let Self { kind, function } = self;
-        let Some(Function { name, description, parameters, strict }) = function.filter(|_| kind == "function") else {
+        let Some(Object(Function { name, description, parameters, strict })) = function.filter(|_| kind == "function")
+        else {
             return Err(invalid(format!("`tools` of type `{kind}` are not served, or have no `function`")));
         };
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
@@ -164,7 +165,7 @@ impl Made {
     fn plain(self) -> Result<FunctionCall, RpcError> {
         let Self { id, kind, function } = self;
         let function = function.filter(|_| kind.as_deref().is_none_or(|kind| kind == "function"));
-        let Some(MadeFunction { name, arguments }) = function else {
+        let Some(Object(MadeFunction { name, arguments })) = function else {
             return Err(invalid(format!("the call `{id}` in `tool_calls` is not of a `function`")));
         };
         // Of a function that takes none there may be none.
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     fn read(list: Value, choice: Value, parallel: Option<bool>) -> Result<Option<ChatTools>, String> {
-        let list: Vec<Tool> = serde_json::from_value(list).map_err(|cause| cause.to_string())?;
+        let list: Vec<Object<Tool>> = serde_json::from_value(list).map_err(|cause| cause.to_string())?;
         let choice: Option<Choice> = serde_json::from_value(choice).map_err(|cause| cause.to_string())?;
         tools(list, choice, parallel).map_err(|error| error.message)
     }
