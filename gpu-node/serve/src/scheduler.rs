@@ -4,7 +4,7 @@
 //! A pass takes the next token of every running answer and pieces of the prompts of new ones; who
 //! gets how much of it is [`FairShare`]'s. Requests join and leave between passes, so none waits for
 //! the end of another. Whose turn it is to begin, and which models are in memory for that, decides
-//! the arbiter ([`Turns`]); among those who wait for one model it is again [`FairShare`]. The thread
+//! the arbiter ([`Turns`]); among those that matter alike it is again [`FairShare`]. The thread
 //! never blocks on a caller: the channel of an answer has room for all of its events; files are read
 //! by another thread.
 

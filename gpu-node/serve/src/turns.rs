@@ -107,7 +107,7 @@ impl Turns {
         }
     }
 
-    /// Ranks those who wait for the same model by what their tenants have used, and by how many
+    /// Ranks those who wait by what their tenants have used, and by how many
     /// requests these have `begun`; of one tenant first come first served.
     pub(crate) fn rank(&mut self, fair: &mut FairShare, mut begun: HashMap<String, usize>) {
         for (ticket, waiting) in &self.waiting {
