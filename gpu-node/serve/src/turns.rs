@@ -216,10 +216,9 @@ impl Turns {
         std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.job).collect()
     }
 
-    /// The model of one who waits for these weights.
-    pub(crate) fn entry_of(&self, key: WeightsKey) -> Option<Arc<Entry>> {
-        let waiting = self.waiting.values().find(|waiting| waiting.key == key);
-        waiting.map(|waiting| Arc::clone(&waiting.entry))
+    /// The models of those who wait for these weights.
+    pub(crate) fn entries_of(&self, key: WeightsKey) -> impl Iterator<Item = &Arc<Entry>> {
+        self.waiting.values().filter(move |waiting| waiting.key == key).map(|waiting| &waiting.entry)
     }
 
     /// Whether somebody waits for this model.
