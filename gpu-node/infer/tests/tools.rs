@@ -192,7 +192,6 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
     };
     check(&MODEL, &with(json!({ "type": "string" })), "`bad`");
     check(&MODEL, &with(json!({ "properties": { "a": { "type": "nonsense" } } })), "schema");
-    check(&MODEL, &with(json!({ "description": "x".repeat(70 << 10) })), "bytes");
     check(&MODEL, &asked(ToolChoice::Function("other".to_owned()), 1), "no function");
     // Where the model is free, only what is strict has to be followed.
     let free = |strict: bool| {
@@ -207,6 +206,16 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
     check(&MODEL, &ChatRequest { logprobs: Some(0), ..asked(ToolChoice::Auto, 1) }, "exclude");
 
     let directory = tempfile::tempdir().unwrap();
+    // One that could read so much.
+    let roomy = directory.path().join("roomy");
+    copy_fixture("tiny-chat", &roomy);
+    let config = std::fs::read_to_string(roomy.join("config.json")).unwrap();
+    let longer = config.replace("\"max_position_embeddings\": 4096", "\"max_position_embeddings\": 131072");
+    assert_ne!(config, longer);
+    std::fs::write(roomy.join("config.json"), longer).unwrap();
+    let roomy = chat_model(&ModelSource::open("roomy", &roomy).unwrap());
+    check(&roomy, &with(json!({ "description": "x".repeat(70 << 10) })), "bytes");
+
     copy_fixture("tiny-chat", &directory.path().join("plain"));
     std::fs::write(directory.path().join("plain/chat_template.jinja"), "{{ messages[0].content }}").unwrap();
     let plain = chat_model(&ModelSource::open("plain", &directory.path().join("plain")).unwrap());

@@ -106,6 +106,11 @@ impl ActiveChat {
             }
         };
         let mut heard = true;
+        // Once the prompt has been read, each step makes a token.
+        let made = !self.generation.is_reading();
+        if made && text.is_empty() && calls.is_empty() && finish.is_none() {
+            heard &= self.events.try_send(Ok(ChatEvent::Silent)).is_ok();
+        }
         if !tokens.is_empty() {
             heard &= self.events.try_send(Ok(ChatEvent::Tokens(tokens))).is_ok();
         }

@@ -58,6 +58,7 @@ async fn a_chat_streams_and_ends_with_its_usage() {
                 assert!(!text.is_empty());
                 deltas += 1;
             }
+            ChatEvent::Silent => {}
             ChatEvent::Tokens(_) | ChatEvent::Calls(_) => panic!("nobody asked for them"),
             ChatEvent::End { reason, usage } => end = Some((reason, usage)),
         }
@@ -294,7 +295,7 @@ async fn likelihoods_come_with_their_text() {
         match event.unwrap() {
             ChatEvent::Delta(delta) => text.push_str(&delta),
             ChatEvent::Tokens(more) => tokens.extend(more),
-            ChatEvent::Calls(_) | ChatEvent::End { .. } => {}
+            ChatEvent::Silent | ChatEvent::Calls(_) | ChatEvent::End { .. } => {}
         }
     }
     let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.chosen.bytes.clone()).collect();
@@ -314,7 +315,7 @@ async fn calls_come_in_pieces_before_the_end() {
     let tools = ChatTools { functions: vec![function], choice: ToolChoice::Required, parallel: false };
     let asked = ChatRequest { tools: Some(tools), ..sampled("tiny-chat", 3, 200) };
     let mut stream = node.chat(asked).await.unwrap();
-    let (mut names, mut arguments, mut pieces, mut end) = (Vec::new(), String::new(), 0, None);
+    let (mut names, mut arguments, mut pieces, mut silent, mut end) = (Vec::new(), String::new(), 0, 0, None);
     while let Some(event) = stream.next().await {
         assert!(end.is_none(), "nothing follows the end");
         match event.unwrap() {
@@ -325,11 +326,15 @@ async fn calls_come_in_pieces_before_the_end() {
                     arguments.push_str(&delta.arguments);
                 }
             }
-            ChatEvent::End { reason, .. } => end = Some(reason),
+            ChatEvent::Silent => silent += 1,
+            ChatEvent::End { reason, usage } => end = Some((reason, usage.completion)),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((names, end), (vec!["count".to_owned()], Some(FinishReason::ToolCalls)));
+    let (reason, completion) = end.unwrap();
+    assert_eq!((names, reason), (vec!["count".to_owned()], FinishReason::ToolCalls));
+    // Before the first piece there is the head, and the last token comes with the end.
+    assert!(silent > 10 && silent + pieces + 1 >= completion, "{silent}, {pieces} of {completion}");
     let value: serde_json::Value = serde_json::from_str(&arguments).unwrap();
     assert!((1..=3).contains(&value["n"].as_i64().unwrap()), "{arguments}");
     assert!(pieces > 3, "each token of the arguments is told");

@@ -147,6 +147,9 @@ pub enum ChatEvent {
     Delta(String),
     /// More of calls of functions.
     Calls(Vec<CallDelta>),
+    /// A token was made, and nothing can be told of it yet: it may belong to a call, or to a text that ends the answer. Whoever
+    /// leaves now has had it made.
+    Silent,
     /// The tokens of the text that follows, or at the end of none; only where they were asked for.
     Tokens(Vec<TokenLogprob>),
     /// The end.

@@ -154,7 +154,8 @@ impl Text {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use provost_data_guards::{Action, Kind, Rules};
+    use provost_data_guards::{Action, Kind, Paths, Rules};
+    use provost_types::ContentPath;
 
     use super::*;
     use crate::guards::calls::Calls;
@@ -274,6 +275,21 @@ mod tests {
         let (sent, streams) = call_in_pieces(block, r#"{"with": "4111 1111 1111 1111"}"#, 2);
         assert_eq!(sent, None);
         assert_eq!(streams.blocked().unwrap().kind, Kind::Card);
+    }
+
+    #[test]
+    fn a_protected_place_in_a_call_is_not_passed_by_one_that_is_cut_off_or_names_it_twice() {
+        for (arguments, left) in [
+            (r#"{"pin": "77", "n": 1}"#, r#"{"pin": "[masked]", "n": 1}"#),
+            (r#"{"pin": "77", "n": "#, "[masked]"),
+            (r#"{"pin": "77", "pin": "77"}"#, "[masked]"),
+        ] {
+            let path = ContentPath::new("$.pin").unwrap();
+            let guard = Guard::new(Rules::default()).with(Vec::new(), Paths::new([(path, Action::Mask)]));
+            let (sent, streams) = call_in_pieces(guard, arguments, 3);
+            assert_eq!(sent.as_deref(), Some(left));
+            assert_eq!(streams.tally().iter().collect::<Vec<_>>(), [(Kind::Path, Action::Mask, 1)]);
+        }
     }
 
     #[test]

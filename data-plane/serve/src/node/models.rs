@@ -91,6 +91,7 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         };
         match event {
             Some(Ok(ChatEvent::Tokens(more))) => answer.tokens.extend(more),
+            Some(Ok(ChatEvent::Silent)) => answer.silent += 1,
             Some(Ok(ChatEvent::Delta(delta))) => {
                 if streams {
                     link.notify(CHUNK, frame.chunk(json!({ "content": delta }), answer.untold(), None));

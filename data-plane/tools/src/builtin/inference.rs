@@ -154,7 +154,7 @@ async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, V
     while let Some(event) = events.next().await {
         match event.map_err(|cause| cause.to_string())? {
             ChatEvent::Delta(more) => text.push_str(&more),
-            ChatEvent::Tokens(_) | ChatEvent::Calls(_) => {}
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) | ChatEvent::Silent => {}
             ChatEvent::End { reason, usage } => return Ok(answered(&text, reason, usage)),
         }
     }

@@ -18,6 +18,9 @@ use crate::error::{FileContext, InferError};
 
 /// Instructions that one rendering may execute.
 const RENDER_FUEL: u64 = 5_000_000;
+/// Longest text that a conversation may become, in bytes: twice the largest body that is taken by default. A template that
+/// indents JSON makes much of little, and tokenizing takes many times the text's memory.
+const MAX_PROMPT_BYTES: usize = 8 << 20;
 /// Widest indentation that a template may ask for.
 const MAX_INDENT: usize = 16;
 const TEMPLATE: &str = "chat";
@@ -96,21 +99,32 @@ impl ChatTemplate {
         let tools: Vec<Json> = tools.iter().map(shown_tool).collect();
         // Templates ask whether there are tools; an empty list is not the same as none to all of them.
         let tools = if tools.is_empty() { Value::UNDEFINED } else { Value::from(Serde(tools)) };
-        self.environment
+        let shown = context! {
+            messages => Value::from(Serde(messages)),
+            tools => tools,
+            add_generation_prompt => true,
+            bos_token => self.bos_token.as_str(),
+            eos_token => self.eos_token.as_str(),
+        };
+        let mut text = Bounded::default();
+        let rendered = self
+            .environment
             .get_template(TEMPLATE)
-            .and_then(|template| {
-                template.render(context! {
-                    messages => Value::from(Serde(messages)),
-                    tools => tools,
-                    add_generation_prompt => true,
-                    bos_token => self.bos_token.as_str(),
-                    eos_token => self.eos_token.as_str(),
-                })
-            })
-            .map_err(|error| {
-                let cause = error.detail().unwrap_or("it failed to render").to_owned();
-                InferError::Request(format!("the model's chat template does not accept these messages: {cause}"))
-            })
+            .and_then(|template| template.render_captured_to(shown, &mut text).map(drop));
+        let refused = |cause: &str| {
+            InferError::Request(format!("the model's chat template does not accept these messages: {cause}"))
+        };
+        match rendered {
+            Ok(()) => String::from_utf8(text.0).map_err(|_| refused("it writes what is no text")),
+            Err(error) => {
+                // Writing fails only where there is no more room.
+                let cause = match error.kind() {
+                    ErrorKind::WriteFailure => too_long(),
+                    _ => error.detail().unwrap_or("it failed to render").to_owned(),
+                };
+                Err(refused(&cause))
+            }
+        }
     }
 }
 
@@ -152,7 +166,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 /// JSON as Python writes it, which is what models saw in training: a space after `,` and `:`, and nothing escaped for HTML.
 fn tojson(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
-    let mut out = Vec::new();
+    let mut out = Bounded::default();
     let written = match indent {
         None => value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)),
         Some(indent) => {
@@ -164,7 +178,29 @@ fn tojson(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let unwritten =
         |cause: &dyn std::fmt::Display| Error::new(ErrorKind::InvalidOperation, format!("no JSON: {cause}"));
     written.map_err(|cause| unwritten(&cause))?;
-    String::from_utf8(out).map(Value::from_safe_string).map_err(|cause| unwritten(&cause))
+    String::from_utf8(out.0).map(Value::from_safe_string).map_err(|cause| unwritten(&cause))
+}
+
+/// A text of [`MAX_PROMPT_BYTES`] at most.
+#[derive(Default)]
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if self.0.len().saturating_add(more.len()) > MAX_PROMPT_BYTES {
+            return Err(io::Error::other(too_long()));
+        }
+        self.0.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn too_long() -> String {
+    format!("they become longer than {MAX_PROMPT_BYTES} bytes; send less")
 }
 
 /// `json.dumps` without options.
@@ -277,6 +313,24 @@ mod tests {
         let rendered = template(JSON).unwrap().render(&user("hi"), &[weather()]).unwrap();
         assert!(rendered.starts_with("{\n    \"type\": \"function\",\n    \"function\": {\n"), "{rendered}");
         assert_eq!(template(JSON).unwrap().render(&user("hi"), &[]).unwrap(), "");
+    }
+
+    #[test]
+    fn a_text_that_becomes_too_long_is_refused_while_it_is_made() {
+        let refused = |source: &str, messages: &[ChatMessage], tools: &[FunctionTool]| {
+            let refused = template(source).unwrap().render(messages, tools).unwrap_err().to_string();
+            assert!(refused.contains("longer than 8388608 bytes"), "{refused}");
+        };
+        // Of two bytes each, deep inside, indentation makes hundreds.
+        let mut deep = json!(vec![1; 60_000]);
+        for _ in 0..58 {
+            deep = Json::Array(vec![deep]);
+        }
+        let parameters = json!({ "type": "object", "default": deep });
+        let tools = [FunctionTool { parameters: parameters.as_object().cloned(), ..weather() }];
+        refused(JSON, &user("hi"), &tools);
+        assert!(template(TAGGED).unwrap().render(&user("hi"), &tools).is_ok());
+        refused("{% for n in range(9) %}{{ messages[0].content }}{% endfor %}", &user(&"x".repeat(1 << 20)), &[]);
     }
 
     #[test]

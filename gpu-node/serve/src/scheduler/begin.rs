@@ -145,7 +145,7 @@ impl Scheduler {
             self.turns.finish(grant);
             return;
         };
-        // For each token its text and its likelihood or its part of a call, the end, and a failure: sending never waits.
+        // For each token its text and its likelihood or its part of a call, or that it was made; the end, and a failure: sending never waits.
         let room = usize::try_from(generation.limit()).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(2);
         let (events, received) = mpsc::channel(room.min(mpsc_limit()));
         // A caller that has left is noticed when the turn begins.

@@ -159,7 +159,7 @@ pub async fn collect(node: &GpuNode, request: ChatRequest) -> Result<(String, To
     while let Some(event) = stream.next().await {
         match event? {
             ChatEvent::Delta(delta) => text.push_str(&delta),
-            ChatEvent::Tokens(_) | ChatEvent::Calls(_) => {}
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) | ChatEvent::Silent => {}
             ChatEvent::End { usage, .. } => return Ok((text, usage)),
         }
     }

@@ -182,7 +182,8 @@ fn quiesce(driver: &mut Driver) {
     assert!(driver.waiting.is_empty(), "somebody waits for ever: {:?}", driver.waiting);
     assert!(driver.running.is_empty());
     assert_eq!(driver.arbiter.exclusive_token(), None, "exclusive use did not end");
-    assert_eq!(driver.arbiter.usage().reserved, 0);
+    // Caches that nobody uses stay until others need their room.
+    assert_eq!(driver.arbiter.usage().reserved, driver.caches.values().sum::<u64>());
 }
 
 proptest! {

@@ -3,14 +3,13 @@
 use provost_types::{CallDelta, CallHead, TokenLogprob};
 use serde_json::{Value, json};
 
-/// Bytes that a model writes around the name and the arguments of a call, at most.
-const CALL_MARKS_BYTES: usize = 96;
-
 /// What has come of an answer.
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) text: String,
     pub(super) tokens: Vec<TokenLogprob>,
+    /// Tokens that were made and told nothing when they were.
+    pub(super) silent: u64,
     /// So many of the tokens have been sent.
     told: usize,
     calls: Vec<Call>,
@@ -61,10 +60,10 @@ impl Answer {
         message
     }
 
-    /// Tokens that were made, at most: each stands for a byte of it at least.
+    /// Tokens that were made, at most: each told a byte of it at least, or nothing.
     pub(super) fn made_at_most(&self) -> u64 {
-        let call = |call: &Call| call.head.name.len() + call.arguments.len() + CALL_MARKS_BYTES;
-        (self.text.len() + self.calls.iter().map(call).sum::<usize>()) as u64
+        let bytes = self.text.len() + self.calls.iter().map(|call| call.arguments.len()).sum::<usize>();
+        self.silent.saturating_add(bytes as u64)
     }
 }
 
@@ -98,6 +97,7 @@ mod tests {
         assert_eq!(answer.message(), json!({ "role": "assistant", "content": null, "tool_calls": calls }));
         answer.text.push('x');
         assert_eq!(answer.message()["content"], "x");
-        assert_eq!(answer.made_at_most(), 1 + 2 + 2 + 2 * 96);
+        answer.silent = 7;
+        assert_eq!(answer.made_at_most(), 1 + 2 + 7);
     }
 }

@@ -5,8 +5,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::form::CallForm;
-use super::scan::{Head, ObjectEnd};
+use super::scan::{Head, MAX_HEAD_BYTES, ObjectEnd};
 
+/// Blanks that may turn out to stand before a call and wait for what follows, in bytes. More are text: what waits is looked
+/// through with each piece that comes, and models may write nothing but blanks.
+const MAX_BLANKS: usize = 256;
 /// Most calls of one answer.
 const MAX_CALLS: u32 = 32;
 /// Letters of a call's id after its beginning. Letters only: a number in it could look like one that is protected.
@@ -167,7 +170,8 @@ impl CallReader {
         let opened = self.held.find(CallForm::OPEN);
         let text = opened.unwrap_or(self.held.len() - beginning_at_end_of(&self.held, CallForm::OPEN));
         // Blanks before a call are no part of the answer.
-        let text = self.held[..text].trim_end().len();
+        let certain = self.held.floor_char_boundary(text.saturating_sub(MAX_BLANKS));
+        let text = self.held[..text].trim_end().len().max(certain);
         let text: String = self.held.drain(..text).collect();
         self.say(&text, said);
         if opened.is_some() {
@@ -181,8 +185,13 @@ impl CallReader {
     fn start(&mut self) -> bool {
         let further = self.begun > 0;
         let between = |c: char| c.is_whitespace() || (further && matches!(c, ';' | ','));
-        let Some(at) = self.held.find(|c: char| !between(c)) else { return false };
-        self.state = if self.held[at..].starts_with('{') {
+        let at = self.held.find(|c: char| !between(c)).unwrap_or(self.held.len());
+        if at > MAX_BLANKS {
+            self.state = State::Text;
+            return true;
+        }
+        let Some(next) = self.held[at..].chars().next() else { return false };
+        self.state = if next == '{' {
             self.opening = self.held.drain(..at).collect();
             State::Head
         } else {
@@ -200,12 +209,17 @@ impl CallReader {
                 self.begin(name, said);
                 self.state = State::Arguments(ObjectEnd::default());
             }
-            _ if self.held.trim_start().starts_with('{') => {
+            _ if self.begins_object() => {
                 self.state = State::Object { end: ObjectEnd::default(), seen: 0 };
             }
             _ => self.no_call("", said),
         }
         true
+    }
+
+    fn begins_object(&self) -> bool {
+        let rest = self.held.trim_start();
+        rest.starts_with('{') && self.held.len() - rest.len() <= MAX_HEAD_BYTES
     }
 
     fn object(&mut self, object: &str, said: &mut Said) {
@@ -220,11 +234,12 @@ impl CallReader {
     }
 
     fn close(&mut self) -> bool {
-        let text = self.held.trim_start();
-        if let Some(rest) = text.strip_prefix(CallForm::CLOSE) {
-            let closed = self.held.len() - rest.len();
-            self.held.drain(..closed);
-        } else if CallForm::CLOSE.starts_with(text) {
+        // After a call they are no part of the answer in any case.
+        let blanks = self.held.len() - self.held.trim_start().len();
+        self.held.drain(..blanks);
+        if self.held.starts_with(CallForm::CLOSE) {
+            self.held.drain(..CallForm::CLOSE.len());
+        } else if CallForm::CLOSE.starts_with(self.held.as_str()) {
             return false;
         }
         self.state = State::Text;
@@ -387,6 +402,27 @@ mod tests {
         // Cut off: the caller gets what there is, and it is not called whole.
         check("<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"b", "", &["f {\"a\": \"b"], false);
         check("<tool_call>{\"name\": \"f\", \"arguments\": {}", "", &["f {}"], true);
+    }
+
+    #[test]
+    fn blanks_wait_for_a_call_and_not_for_ever() {
+        const CALL: &str = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+        let blanks = " \n".repeat(200);
+        let before = &blanks[..blanks.len() - MAX_BLANKS];
+        check(CallForm::Tagged, true, &format!("a{blanks}{CALL}{blanks}"), &format!("a{before}"), &["f {}"], true);
+        check(CallForm::Tagged, true, &format!("{blanks}b{blanks}"), &format!("{blanks}b{blanks}"), &[], false);
+        // Inside of a call they are read to its end, and before it they make it none.
+        let wide = " ".repeat(MAX_HEAD_BYTES + 1);
+        let inside = CALL.replacen('{', &format!("{{{wide}"), 1);
+        check(CallForm::Tagged, true, &inside, "", &["f {}"], true);
+        let apart = CALL.replacen('{', &format!("{wide}{{"), 1);
+        check(CallForm::Tagged, true, &apart, &apart, &[], false);
+        let json = format!("{blanks}{{\"name\": \"f\", \"parameters\": {{}}}}");
+        check(CallForm::Json, true, &json, &json, &[], false);
+
+        let mut reader = CallReader::new(CallForm::Tagged, &tools(true));
+        let said: usize = (0..10_000).map(|_| reader.read("\u{3000}").text.len()).sum();
+        assert!(said > 29_000 && reader.held.len() <= MAX_BLANKS + 3, "{said}, {}", reader.held.len());
     }
 
     #[test]

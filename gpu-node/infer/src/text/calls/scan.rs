@@ -3,6 +3,9 @@
 /// Longest name of a function, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
+/// Longest text before the arguments, in bytes: it is read again with each piece that comes.
+pub(super) const MAX_HEAD_BYTES: usize = 1024;
+
 /// What an unfinished text begins with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head<'a> {
@@ -23,9 +26,11 @@ enum Missing {
 impl<'a> Head<'a> {
     pub(super) fn of(text: &'a str) -> Self {
         match read(text) {
-            Ok((name, rest)) => Self::Call { name, arguments: text.len() - rest.len() },
-            Err(Missing::Unfinished) => Self::Unfinished,
-            Err(Missing::Other) => Self::Other,
+            Ok((name, rest)) if text.len() - rest.len() <= MAX_HEAD_BYTES => {
+                Self::Call { name, arguments: text.len() - rest.len() }
+            }
+            Err(Missing::Unfinished) if text.len() <= MAX_HEAD_BYTES => Self::Unfinished,
+            _ => Self::Other,
         }
     }
 }
@@ -120,6 +125,12 @@ mod tests {
             assert_eq!(Head::of(other), Head::Other, "{other}");
         }
         assert_eq!(Head::of(&format!("{{\"name\": \"{}", "n".repeat(65))), Head::Other);
+        for (blanks, is_head) in [(1000, true), (MAX_HEAD_BYTES, false)] {
+            let blanks = " ".repeat(blanks);
+            assert_eq!(Head::of(&format!("{{{blanks}")) == Head::Unfinished, is_head);
+            let whole = format!("{{{blanks}\"name\":\"f\",\"arguments\":{{");
+            assert_eq!(matches!(Head::of(&whole), Head::Call { .. }), is_head);
+        }
     }
 
     #[test]
