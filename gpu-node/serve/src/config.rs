@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use provost_gpu_vram::Priority;
+use provost_types::ModelInfo;
 
 /// Settings of a GPU node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,14 @@ pub struct GpuConfig {
     pub early_eviction: bool,
 }
 
+impl GpuConfig {
+    /// Names that have a priority and are none of these models: not there yet, or misspelt.
+    pub(crate) fn strangers<'a>(&'a self, models: &[ModelInfo]) -> Vec<&'a str> {
+        let names = self.priorities.keys().map(String::as_str);
+        names.filter(|name| !models.iter().any(|model| model.name == *name)).collect()
+    }
+}
+
 impl Default for GpuConfig {
     fn default() -> Self {
         Self {
@@ -47,5 +56,28 @@ impl Default for GpuConfig {
             residency_loads: 4,
             early_eviction: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use provost_types::ModelKind;
+
+    use super::*;
+
+    #[test]
+    fn names_without_a_model_are_found() {
+        let priorities = [("triage", Priority::Critical), ("triaje", Priority::Normal)];
+        let priorities = priorities.map(|(name, priority)| (name.to_owned(), priority)).into();
+        let config = GpuConfig { priorities, ..GpuConfig::default() };
+        let model = ModelInfo {
+            name: "triage".to_owned(),
+            kind: ModelKind::Chat,
+            architecture: "llama".to_owned(),
+            context_tokens: 1,
+            dimensions: 0,
+            created: 0,
+        };
+        assert_eq!(config.strangers(&[model]), ["triaje"]);
     }
 }

@@ -8,6 +8,8 @@ use provost_types::{InferenceError, InferenceErrorKind, ModelKind};
 
 /// When a caller should try again whose request got no memory, or whose node is stopping.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a caller is told to wait at most for the end of exclusive use, which often comes before its time.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 const TOO_LATE: &str = "PV-INFERENCE-BUSY: the model could not be given memory in time; try again";
 
 /// Why a node did not start.
@@ -83,7 +85,7 @@ pub(crate) fn of_rejection(model: &str, why: &Rejection) -> InferenceError {
             busy_for(format!("{TOO_LATE} in {} seconds", wait.as_secs_f64().ceil()), wait)
         }
         Rejection::Exclusive { retry_after_micros } => {
-            let wait = Duration::from_micros(*retry_after_micros);
+            let wait = Duration::from_micros(*retry_after_micros).clamp(RETRY_AFTER, LONGEST_RETRY);
             let seconds = wait.as_secs_f64().ceil();
             let message = format!("PV-INFERENCE-BUSY: the device is in exclusive use; try again in {seconds} seconds");
             busy_for(message, wait)
@@ -103,4 +105,17 @@ fn busy_for(message: String, wait: Duration) -> InferenceError {
 
 fn plain(kind: InferenceErrorKind, message: String) -> InferenceError {
     InferenceError { kind, message, retry_after_ms: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_the_device_in_exclusive_use_is_told_a_time_that_makes_sense() {
+        for (micros, ms) in [(1, 1_000), (20_500_000, 20_500), (u64::MAX, 60_000)] {
+            let refusal = of_rejection("m", &Rejection::Exclusive { retry_after_micros: micros });
+            assert_eq!(refusal.retry_after_ms, Some(ms), "{refusal}");
+        }
+    }
 }

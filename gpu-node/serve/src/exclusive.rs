@@ -92,6 +92,10 @@ impl Exclusivity {
     }
 
     fn ask(&mut self, terms: ExclusiveTerms, reply: Reply, turns: &mut Turns) {
+        if reply.is_closed() {
+            // Those who wait would be refused for nobody.
+            return;
+        }
         let request = ExclusiveRequest {
             drain_micros: micros(terms.drain),
             heartbeat_micros: micros(terms.heartbeat),
@@ -136,5 +140,27 @@ impl Exclusivity {
     fn end(&mut self, token: ExclusiveToken, turns: &mut Turns) {
         self.0.take_if(|holder| holder.token == token);
         turns.end_exclusive(token);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_gpu_vram::{Action, Limits};
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_refused_for_who_does_not_wait_any_more() {
+        let (mut exclusivity, mut turns) = (Exclusivity::default(), Turns::new(Limits::new(1)));
+        let second = Duration::from_secs(1);
+        let terms = ExclusiveTerms { drain: second, heartbeat: second, most: second };
+        let (reply, answer) = oneshot::channel();
+        drop(answer);
+        exclusivity.hear(Word::Ask { terms, reply }, &mut turns);
+        let (reply, mut answer) = oneshot::channel();
+        exclusivity.hear(Word::Ask { terms, reply }, &mut turns);
+        assert!(answer.try_recv().is_err(), "it waits, and is not told that somebody else has the device");
+        assert!(turns.poll().contains(&Action::ExclusiveGranted { token: exclusivity.0.as_ref().unwrap().token }));
     }
 }

@@ -13,7 +13,7 @@ use crate::job::{Job, Work};
 use crate::loader::Loaded;
 use crate::places::Places;
 
-/// Words that may lie in the inbox; signs of life beyond are lost, and who asks is refused.
+/// Words that may lie in the inbox; who asks for the device beyond is refused.
 const MOST_WORDS: usize = 16;
 
 /// Callers and the loader put in, the scheduler takes out.
@@ -73,8 +73,15 @@ impl Inbox {
     /// Says a word; one that is not taken is dropped, and with it the place for its answer.
     pub(crate) fn say(&self, word: Word) {
         let mut mail = self.lock();
-        // There is one holder, and it ends once.
-        let has_room = mail.words.len() < MOST_WORDS || matches!(word, Word::End { .. });
+        let has_room = match &word {
+            Word::Ask { .. } => mail.words.len() < MOST_WORDS,
+            // One sign of life is as good as many.
+            Word::Beat { token } => {
+                !mail.words.iter().any(|said| matches!(said, Word::Beat { token: of } if of == token))
+            }
+            // There is one holder, and it ends once.
+            Word::End { .. } => true,
+        };
         if has_room && !mail.stopping {
             mail.words.push(word);
             self.arrived.notify_one();
@@ -155,6 +162,7 @@ pub(crate) enum Refused {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use provost_gpu_vram::{Arbiter, ExclusiveRequest, Limits};
     use provost_types::EmbedRequest;
     use tokio::sync::oneshot;
 
@@ -164,6 +172,19 @@ mod tests {
         let request = EmbedRequest { tenant: "acme".to_owned(), model: "m".to_owned(), inputs: vec!["a".to_owned()] };
         let (reply, answer) = oneshot::channel();
         (Work::Embed { request, reply }, answer)
+    }
+
+    #[test]
+    fn signs_of_life_leave_room_for_who_asks() {
+        let inbox = Inbox::new(1);
+        let request = ExclusiveRequest { drain_micros: 1, heartbeat_micros: 1, most_micros: 1 };
+        let token = Arbiter::new(Limits::new(1)).exclusive(0, request).unwrap();
+        (0..2 * MOST_WORDS).for_each(|_| inbox.say(Word::Beat { token }));
+        let terms = ExclusiveTerms { drain: Duration::ZERO, heartbeat: Duration::ZERO, most: Duration::ZERO };
+        let (reply, _answer) = oneshot::channel();
+        inbox.say(Word::Ask { terms, reply });
+        let words = inbox.take(Duration::ZERO).words;
+        assert!(matches!(words.as_slice(), [Word::Beat { .. }, Word::Ask { .. }]));
     }
 
     #[test]

@@ -47,7 +47,11 @@ impl GpuNode {
             .map_err(|error| StartError::Pool(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(config.queue_bound));
         let limits = limits(&config);
-        let catalogue = Arc::new(Catalogue::new(config.models_dir));
+        let catalogue = Arc::new(Catalogue::new(config.models_dir.clone()));
+        let models = catalogue.models();
+        for model in config.strangers(&models) {
+            tracing::warn!(model, "a priority is configured for a model that is not there");
+        }
         let (usage, stats) = (Arc::new(UsageGauge::default()), Arc::new(Stats::default()));
         let scheduler = Scheduler::new(Parts {
             residency: Residency::new(Loader::start(&inbox)?),
@@ -63,7 +67,7 @@ impl GpuNode {
             let _closing = closing;
             scheduler.run(&pool);
         })?;
-        tracing::info!(models = catalogue.models().len(), capacity_bytes = config.capacity_bytes, "gpu node started");
+        tracing::info!(models = models.len(), capacity_bytes = config.capacity_bytes, "gpu node started");
         Ok(Arc::new(Self { inbox, catalogue, usage, stats }))
     }
 

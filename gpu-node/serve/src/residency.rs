@@ -153,10 +153,9 @@ impl Residency {
         }
     }
 
-    /// A model with these weights.
-    pub(crate) fn entry_of(&self, key: WeightsKey) -> Option<Arc<Entry>> {
-        let known = self.models.values().find(|known| known.key == Some(key));
-        known.map(|known| Arc::clone(&known.entry))
+    /// The models with these weights.
+    pub(crate) fn entries_of(&self, key: WeightsKey) -> impl Iterator<Item = &Arc<Entry>> {
+        self.models.values().filter(move |known| known.key == Some(key)).map(|known| &known.entry)
     }
 
     /// Why reading a model failed last.

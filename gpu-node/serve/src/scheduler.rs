@@ -4,7 +4,7 @@
 //! A pass takes the next token of every running answer and pieces of the prompts of new ones; who
 //! gets how much of it is [`FairShare`]'s. Requests join and leave between passes, so none waits for
 //! the end of another. Whose turn it is to begin, and which models are in memory for that, decides
-//! the arbiter ([`Turns`]); among those who wait for one model it is again [`FairShare`]. The thread
+//! the arbiter ([`Turns`]); among those that matter alike it is again [`FairShare`]. The thread
 //! never blocks on a caller: the channel of an answer has room for all of its events; files are read
 //! by another thread.
 
@@ -28,7 +28,7 @@ use crate::job::Job;
 use crate::loader::Loaded;
 use crate::residency::{Identity, Residency, Settled};
 use crate::stats::{RefusedFor, Stats};
-use crate::turns::{ADMISSION_DEADLINE, Turns};
+use crate::turns::{ADMISSION_DEADLINE, Turns, Waiting};
 use crate::usage::UsageGauge;
 
 /// How long an idle thread sleeps before it looks for cancelled requests.
@@ -54,7 +54,7 @@ pub(crate) struct Scheduler {
     priorities: BTreeMap<String, Priority>,
     /// Weights that were loaded once.
     seen: HashSet<WeightsKey>,
-    /// A request was read in this turn and could not begin.
+    /// A request was read in this turn and could not begin, or is to be asked for anew.
     in_vain: bool,
     usage: Arc<UsageGauge>,
     stats: Arc<Stats>,
@@ -259,8 +259,11 @@ impl Scheduler {
             }
             Action::Start { grant } => self.start(grant),
             Action::Refuse { ticket, why } => {
-                if let Some(waiting) = self.turns.take(ticket) {
-                    self.reject(waiting.job, &waiting.entry, why);
+                if let Some(Waiting { job, entry, .. }) = self.turns.take(ticket) {
+                    match why {
+                        Rejection::LoadFailed if !self.is_current(&entry) => self.ask_anew(job),
+                        why => self.reject(job, &entry, why),
+                    }
                 }
             }
             Action::ExclusiveGranted { token } => self.exclusivity.granted(token, &self.inbox),
@@ -269,7 +272,14 @@ impl Scheduler {
     }
 
     fn load(&mut self, key: WeightsKey) {
-        match self.turns.entry_of(key).or_else(|| self.residency.entry_of(key)) {
+        // What has changed on disk would be read as what it is not any more.
+        let entry = self
+            .turns
+            .entries_of(key)
+            .chain(self.residency.entries_of(key))
+            .find(|entry| self.is_current(entry))
+            .cloned();
+        match entry {
             Some(entry) => self.residency.load(key, entry),
             None => self.turns.load_failed(key),
         }

@@ -24,6 +24,8 @@ const ASSUMED_SERVICE_MICROS: u64 = 1_000_000;
 const MEAN_PARTS: u64 = 8;
 /// Weights whose needs are remembered; beyond, all are forgotten.
 const MOST_NEEDS: usize = 1024;
+/// Neither part of a guess is more than one part in this many of the device.
+const PART_OF_A_GUESS: u64 = 16;
 
 /// The arbiter with those who wait for it.
 pub(crate) struct Turns {
@@ -32,8 +34,7 @@ pub(crate) struct Turns {
     began: Instant,
     waiting: BTreeMap<Ticket, Waiting>,
     running: HashMap<Ticket, Instant>,
-    /// What the last request for these weights needed: the guess while they are not in memory.
-    needs: HashMap<WeightsKey, Need>,
+    needs: Needs,
     service_micros: u64,
 }
 
@@ -55,12 +56,35 @@ pub(crate) enum Prepared {
 }
 
 /// Bytes that a request needs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Need {
     /// For itself.
     pub(crate) budget: u64,
     /// Of the KV cache of its model.
     pub(crate) cache: u64,
+}
+
+/// The least that a request for these weights has needed: the guess while they are not in memory. More would let one
+/// large request make all later ones wait for its room, and others go for it; what is missing is asked for by
+/// those who need it, once their weights are there.
+#[derive(Default)]
+struct Needs(HashMap<WeightsKey, Need>);
+
+impl Needs {
+    /// On a device of `capacity` bytes.
+    fn guess(&self, key: WeightsKey, capacity: u64) -> Need {
+        let most = capacity / PART_OF_A_GUESS;
+        let Need { budget, cache } = self.0.get(&key).copied().unwrap_or_default();
+        Need { budget: budget.min(most), cache: cache.min(most) }
+    }
+
+    fn learn(&mut self, key: WeightsKey, need: Need) {
+        if self.0.len() >= MOST_NEEDS && !self.0.contains_key(&key) {
+            self.0.clear();
+        }
+        let least = self.0.entry(key).or_insert(need);
+        *least = Need { budget: least.budget.min(need.budget), cache: least.cache.min(need.cache) };
+    }
 }
 
 impl Turns {
@@ -70,7 +94,7 @@ impl Turns {
             began: Instant::now(),
             waiting: BTreeMap::new(),
             running: HashMap::new(),
-            needs: HashMap::new(),
+            needs: Needs::default(),
             service_micros: ASSUMED_SERVICE_MICROS,
         }
     }
@@ -84,7 +108,7 @@ impl Turns {
         // What it needs is known when it has been read, and for that its weights must be there.
         let guess = match self.arbiter.is_ready(weights.key) {
             true => Need::default(),
-            false => self.needs.get(&weights.key).copied().unwrap_or_default(),
+            false => self.needs.guess(weights.key, self.arbiter.usage().capacity),
         };
         let request = Request {
             weights,
@@ -107,7 +131,7 @@ impl Turns {
         }
     }
 
-    /// Ranks those who wait for the same model by what their tenants have used, and by how many
+    /// Ranks those who wait by what their tenants have used, and by how many
     /// requests these have `begun`; of one tenant first come first served.
     pub(crate) fn rank(&mut self, fair: &mut FairShare, mut begun: HashMap<String, usize>) {
         for (ticket, waiting) in &self.waiting {
@@ -142,10 +166,7 @@ impl Turns {
         let (ticket, key) = (grant.ticket(), grant.key());
         let fitted = self.arbiter.fit(self.now(), grant, need.budget, need.cache);
         if !matches!(fitted, Err(Unfit::Never(_))) {
-            if self.needs.len() >= MOST_NEEDS {
-                self.needs.clear();
-            }
-            self.needs.insert(key, need);
+            self.needs.learn(key, need);
         }
         if fitted.is_ok() {
             self.running.insert(ticket, Instant::now());
@@ -216,10 +237,9 @@ impl Turns {
         std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.job).collect()
     }
 
-    /// The model of one who waits for these weights.
-    pub(crate) fn entry_of(&self, key: WeightsKey) -> Option<Arc<Entry>> {
-        let waiting = self.waiting.values().find(|waiting| waiting.key == key);
-        waiting.map(|waiting| Arc::clone(&waiting.entry))
+    /// The models of those who wait for these weights.
+    pub(crate) fn entries_of(&self, key: WeightsKey) -> impl Iterator<Item = &Arc<Entry>> {
+        self.waiting.values().filter(move |waiting| waiting.key == key).map(|waiting| &waiting.entry)
     }
 
     /// Whether somebody waits for this model.
@@ -237,5 +257,32 @@ impl Turns {
 
     pub(crate) fn usage(&self) -> Usage {
         self.arbiter.usage()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_large_request_does_not_make_later_ones_wait_for_its_room() {
+        let (mut needs, key, capacity) = (Needs::default(), WeightsKey::new([1; 32]), 160_000);
+        assert_eq!(needs.guess(key, capacity), Need::default());
+        needs.learn(key, Need { budget: 7_000, cache: 90_000 });
+        assert_eq!(needs.guess(key, capacity), Need { budget: 7_000, cache: 10_000 });
+        needs.learn(key, Need { budget: 10, cache: 200 });
+        needs.learn(key, Need { budget: 7_000, cache: 90_000 });
+        assert_eq!(needs.guess(key, capacity), Need { budget: 10, cache: 200 });
+    }
+
+    #[test]
+    fn what_is_remembered_of_needs_is_bounded() {
+        let mut needs = Needs::default();
+        for n in 0..2 * MOST_NEEDS {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&n.to_le_bytes());
+            needs.learn(WeightsKey::new(digest), Need::default());
+        }
+        assert!(needs.0.len() <= MOST_NEEDS);
     }
 }

@@ -341,29 +341,32 @@ async fn calls_come_in_pieces_before_the_end() {
     until("the cache is given back", || node.kv_usage().held == 0).await;
 }
 
-/// One tenant floods a node that runs one answer at a time; another one asks last.
+/// One tenant floods a node that runs one answer at a time; another one asks last, for the same model or for another.
 #[tokio::test]
 async fn a_tenant_that_asks_much_does_not_hold_up_another() {
-    let models = Models::new(&["tiny-chat"]);
-    let node = start_with(&models, |config| config.active_chats = 1);
-    let ended = std::sync::Mutex::new(Vec::new());
-    let ask = |tenant: &'static str, tokens: u32| {
-        let (node, ended) = (&node, &ended);
-        async move {
-            let asked = ChatRequest { tenant: tenant.to_owned(), ..chat("tiny-chat", "hello", tokens) };
-            collect(node, asked).await.unwrap();
-            ended.lock().unwrap().push(tenant);
-        }
-    };
-    let flood = futures::future::join_all((0..16).map(|_| ask("flood", 300)));
-    let late = async {
-        until("the flood is under way", || !ended.lock().unwrap().is_empty()).await;
-        ask("late", 10).await;
-    };
-    futures::join!(flood, late);
-    let ended = ended.into_inner().unwrap();
-    let place = ended.iter().position(|tenant| *tenant == "late").unwrap();
-    assert!(place < 8, "the late one was {place} in {ended:?}");
+    for model in ["tiny-chat", "tiny-qwen3"] {
+        let models = Models::new(&["tiny-chat", "tiny-qwen3"]);
+        let node = start_with(&models, |config| config.active_chats = 1);
+        collect(&node, chat("tiny-qwen3", "hello", 1)).await.unwrap();
+        let ended = std::sync::Mutex::new(Vec::new());
+        let ask = |tenant: &'static str, model: &'static str, tokens: u32| {
+            let (node, ended) = (&node, &ended);
+            async move {
+                let asked = ChatRequest { tenant: tenant.to_owned(), ..chat(model, "hello", tokens) };
+                collect(node, asked).await.unwrap();
+                ended.lock().unwrap().push(tenant);
+            }
+        };
+        let flood = futures::future::join_all((0..16).map(|_| ask("flood", "tiny-chat", 300)));
+        let late = async {
+            until("the flood is under way", || !ended.lock().unwrap().is_empty()).await;
+            ask("late", model, 10).await;
+        };
+        futures::join!(flood, late);
+        let ended = ended.into_inner().unwrap();
+        let place = ended.iter().position(|tenant| *tenant == "late").unwrap();
+        assert!(place < 8, "the late one was {place} in {ended:?}");
+    }
 }
 
 #[tokio::test]

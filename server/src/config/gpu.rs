@@ -84,11 +84,12 @@ pub fn with_environment(
     if let Some(text) = get(PRIORITY_VARIABLE) {
         file.priority.clear();
         for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=').and_then(|(name, priority)| Some((name, of_text(priority)?))) {
-                Some((name, priority)) => {
+            let read = pair.split_once('=').and_then(|(name, priority)| Some((name.trim(), of_text(priority.trim())?)));
+            match read {
+                Some((name, priority)) if !name.is_empty() => {
                     file.priority.insert(name.to_owned(), priority);
                 }
-                None => {
+                _ => {
                     let text = format!("`{pair}` in {PRIORITY_VARIABLE}: write NAME=background, normal or critical");
                     say("gpu.priority", text);
                 }
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(config.capacity_bytes, 2 << 20);
         assert_eq!(config.priorities["triage"], Priority::Critical);
         assert_eq!(config.priorities["nightly"], Priority::Background);
-        let over = [(MEMORY_VARIABLE, "3"), (PRIORITY_VARIABLE, "triage=normal, other=critical")];
+        let over = [(MEMORY_VARIABLE, "3"), (PRIORITY_VARIABLE, "triage=normal, other = critical")];
         let config = read(file, &over).unwrap();
         assert_eq!(config.capacity_bytes, 3 << 20);
         assert_eq!(config.priorities.len(), 2);
@@ -159,7 +160,8 @@ mod tests {
     fn what_is_wrong_is_named() {
         assert_eq!(read("memory_mib = 0\n", &[]).unwrap_err(), ["gpu.memory_mib"]);
         assert_eq!(read("", &[(MEMORY_VARIABLE, "much")]).unwrap_err(), ["gpu.memory_mib"]);
-        assert_eq!(read("", &[(PRIORITY_VARIABLE, "triage=high,triage")]).unwrap_err(), ["gpu.priority"; 2]);
+        let wrong = [(PRIORITY_VARIABLE, "triage=high,triage,=critical")];
+        assert_eq!(read("", &wrong).unwrap_err(), ["gpu.priority"; 3]);
         assert!(toml::from_str::<GpuFile>("priority = { triage = 'high' }\n").is_err());
         assert!(toml::from_str::<GpuFile>("memory = 1\n").is_err());
     }

@@ -53,11 +53,9 @@ impl Scheduler {
             self.turns.finish(grant);
             return;
         }
-        let current = self.catalogue.find(job.work.model());
-        if !current.is_some_and(|current| Arc::ptr_eq(&current, &entry)) {
-            // Its files have changed while it waited: it is asked for anew.
+        if !self.is_current(&entry) {
             self.turns.finish(grant);
-            self.asked.push(job);
+            self.ask_anew(job);
             return;
         }
         let ready = match self.ready(&job, &entry, key, prepared) {
@@ -80,6 +78,17 @@ impl Scheduler {
             }
             Err(Unfit::Never(why)) => self.reject(job, &entry, why),
         }
+    }
+
+    /// Whether the files of a model are still those that were asked for.
+    pub(super) fn is_current(&self, entry: &Arc<Entry>) -> bool {
+        self.catalogue.find(&entry.name).is_some_and(|current| Arc::ptr_eq(&current, entry))
+    }
+
+    /// Looks at a request once more whose model has changed while it waited.
+    pub(super) fn ask_anew(&mut self, job: Job) {
+        self.asked.push(job);
+        self.in_vain = true;
     }
 
     /// Reads and checks a request, unless that was done before.

@@ -176,6 +176,20 @@ async fn a_holder_without_a_sign_of_life_loses_the_device() {
     tokio::time::timeout(Duration::from_secs(60), served).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_has_changed_on_disk_does_not_come_back_as_what_it_was() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start_with(&models, |_| {});
+    collect(&node, chat("tiny-chat", "hi", 3)).await.unwrap();
+    let device = node.exclusive(terms(Duration::from_secs(100))).await.unwrap();
+    models.copy("tiny-qwen3", "tiny-chat");
+    until("the change is noticed", || node.models().iter().any(|model| model.architecture == "qwen3")).await;
+    drop(device);
+    collect(&node, chat("tiny-chat", "hi", 3)).await.unwrap();
+    let counts = node.counts();
+    assert_eq!((counts.loads, counts.reloads), (2, 0), "the old one and the new one, each once: {counts:?}");
+}
+
 fn terms(heartbeat: Duration) -> ExclusiveTerms {
     ExclusiveTerms { drain: Duration::from_secs(60), heartbeat, most: Duration::from_secs(120) }
 }

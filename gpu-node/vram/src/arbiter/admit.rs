@@ -10,8 +10,10 @@ use crate::{Action, Admission, Grant, Priority, WeightsKey};
 /// What became of an attempt to start a request.
 enum Attempt {
     Started,
-    /// Its model is not there, or takes no new requests.
+    /// Its model is not there.
     NotReady,
+    /// Its model takes no requests that come after one that needs its memory.
+    Yields,
     /// Its budget is not free.
     NoBudget,
     /// Others of its model use the cache, in which there is no room for it.
@@ -19,33 +21,36 @@ enum Attempt {
 }
 
 impl Arbiter {
-    /// Starts what can start, in order. A request that waits for its budget lets smaller ones
-    /// pass until its patience ends; one that waits for its cache those of its model.
+    /// Starts what can start, in order. A request that waits for its budget lets others pass until its
+    /// patience ends, and then those whose place is before its own: weights that have just come for one of
+    /// them go only once they have served it. One that waits for its cache holds back those of its model.
     pub(super) fn start_what_can(&mut self) {
         self.held = None;
         let mut untried: BTreeSet<WeightsKey> = self.queue.iter().map(|waiting| waiting.request.weights.key).collect();
-        for (place, waiting) in self.queue.in_order(self.now, self.limits.ageing_micros) {
+        for (place, waiting) in self.queue.to_begin(self.now, self.limits.ageing_micros) {
             if untried.is_empty() {
                 return;
             }
             let key = waiting.request.weights.key;
-            if !untried.contains(&key) || self.active_in(waiting.request.lane) >= self.limits.active_bound {
+            let is_held_back = self.held.is_some_and(|held| held < place);
+            let has_lane = self.active_in(waiting.request.lane) < self.limits.active_bound;
+            if is_held_back || !has_lane || !untried.contains(&key) {
                 continue;
             }
             let is_patient = self.now.saturating_sub(waiting.since) < self.limits.memory_patience_micros;
             match self.attempt(place, &waiting) {
-                Attempt::Started => {}
                 Attempt::NotReady => {
                     untried.remove(&key);
                 }
                 Attempt::NoBudget if !is_patient => {
+                    self.queue.hold_up(waiting.ticket);
                     self.held = Some(place);
-                    return;
                 }
                 Attempt::CacheFull if !is_patient => {
+                    self.queue.hold_up(waiting.ticket);
                     untried.remove(&key);
                 }
-                Attempt::NoBudget | Attempt::CacheFull => {}
+                Attempt::Started | Attempt::Yields | Attempt::NoBudget | Attempt::CacheFull => {}
             }
         }
     }
@@ -53,9 +58,12 @@ impl Arbiter {
     fn attempt(&mut self, place: Place, waiting: &Waiting) -> Attempt {
         let request = waiting.request;
         let key = request.weights.key;
-        let yields_to = self.models.get(key).and_then(|model| model.yields_to);
-        if !self.memory.is_ready(key) || yields_to.is_some_and(|first| first < place) {
+        if !self.memory.is_ready(key) {
             return Attempt::NotReady;
+        }
+        let yields_to = self.models.get(key).and_then(|model| model.yields_to);
+        if yields_to.is_some_and(|first| first < place) {
+            return Attempt::Yields;
         }
         // With nobody on these weights there is nobody who could make room in their cache.
         let ended = self.models.get(key).map(|model| model.ended);

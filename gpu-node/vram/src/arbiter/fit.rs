@@ -39,7 +39,7 @@ impl Arbiter {
             self.leave(&request, weights);
             return Err(Unfit::Never(Rejection::TooLarge { needed, capacity }));
         }
-        let waiting = Waiting { ticket, request, since, rank: 0, full_at: None };
+        let waiting = Waiting { ticket, request, since, rank: 0, is_held_up: false, full_at: None };
         let place = waiting.place(self.now, self.limits.ageing_micros);
         let claim = Claim { key, place, critical: request.priority == Priority::Critical };
         match self.fund(&claim, &request, 1) {
@@ -66,7 +66,7 @@ impl Arbiter {
         self.book_budget(key, request.budget_bytes, 0);
         self.leave(&request, weights);
         let full_at = self.models.get(key).map(|model| model.ended);
-        self.wait_again(Waiting { ticket, request, since, rank: 0, full_at }, was_fresh);
+        self.wait_again(Waiting { ticket, request, since, rank: 0, is_held_up: false, full_at }, was_fresh);
     }
 
     fn wait_again(&mut self, waiting: Waiting, was_fresh: bool) {

@@ -108,13 +108,14 @@ impl Arbiter {
         self.models.ask(request.weights, self.now, self.limits.demand_half_life_micros);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.queue.push(Waiting { ticket, request, since: self.now, rank: 0, full_at: None });
+        self.queue.push(Waiting { ticket, request, since: self.now, rank: 0, is_held_up: false, full_at: None });
         Ok(ticket)
     }
 
-    /// Ranks a request that waits among those for the same weights with the same priority: the one of
-    /// the least rank goes first, by the place of the one that came first. Without ranks it is first
-    /// come first served.
+    /// Ranks a request that waits among those with the same priority: the one of the least rank goes
+    /// first, by the place of the one that came first, among those for the same weights, and among those
+    /// in the same lane where weights are there. One that has lacked memory for longer than its patience
+    /// is passed by no equal, whatever its rank. Without ranks it is first come first served.
     pub fn rank(&mut self, ticket: Ticket, rank: u64) {
         self.queue.rank(ticket, rank);
     }

@@ -49,7 +49,8 @@ impl Arbiter {
                 return;
             }
         }
-        if tried.is_empty() {
+        // Somebody may wait for bytes beside weights that are there.
+        if self.queue.len() == 0 {
             self.restore_one();
         }
     }

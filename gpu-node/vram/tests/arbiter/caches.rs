@@ -85,20 +85,65 @@ fn who_finds_the_cache_full_waits_for_the_end_of_another() {
 }
 
 #[test]
-fn equals_go_by_rank_and_take_nobody_elses_place() {
+fn equals_begin_by_rank_whatever_model_they_wait_for() {
     let mut driver = Driver::new(Limits { active_bound: 1, ..limits() });
     driver.settle(request(2, 10, Priority::Normal));
     let running = driver.submit(request(1, 10, Priority::Normal)).unwrap();
     driver.loaded(SECOND);
     let heavy = driver.submit_as(request(1, 10, Priority::Normal), 9, None).unwrap();
-    let other = driver.submit_as(request(2, 10, Priority::Normal), 7, None).unwrap();
     let light = driver.submit_as(request(1, 10, Priority::Normal), 1, None).unwrap();
+    let other = driver.submit_as(request(2, 10, Priority::Normal), 0, None).unwrap();
+    let matters = driver.submit_as(request(1, 10, Priority::Critical), 99, None).unwrap();
     let mut order = Vec::new();
-    for _ in 0..4 {
-        order.extend([running, heavy, other, light].into_iter().filter(|ticket| driver.is_running(*ticket)));
+    for _ in 0..5 {
+        order.extend([running, heavy, other, light, matters].into_iter().filter(|ticket| driver.is_running(*ticket)));
         driver.finish(0);
     }
-    assert_eq!(order, [running, light, other, heavy]);
+    assert_eq!(order, [running, matters, other, light, heavy], "a crowd at one model does not hold up another");
+}
+
+#[test]
+fn who_holds_others_back_does_not_hold_back_whom_it_waits_for() {
+    let mut driver = Driver::new(limits());
+    let running = driver.submit(request(1, 20, Priority::Normal)).unwrap();
+    driver.loaded(SECOND);
+    // Weights that came for somebody, who runs into the lesser rank of one that needs their memory.
+    let older = driver.submit_as(Request { budget_bytes: 30, ..request(2, 40, Priority::Normal) }, 9, None).unwrap();
+    let large = driver.submit_as(Request { budget_bytes: 60, ..request(1, 20, Priority::Normal) }, 1, None).unwrap();
+    driver.pass(15 * SECOND);
+    driver.loaded(SECOND);
+    assert!(driver.is_running(older) && !driver.is_running(large));
+    driver.finish(0);
+    driver.finish(0);
+    assert!(!driver.is_running(running));
+    driver.pass(4 * SECOND);
+    assert!(driver.is_running(large), "{:?}", driver.evicted);
+}
+
+#[test]
+fn what_is_loaded_first_is_not_for_ranks_to_say() {
+    let mut driver = Driver::new(limits());
+    driver.submit(request(1, 10, Priority::Normal)).unwrap();
+    driver.submit_as(request(2, 10, Priority::Normal), 9, None).unwrap();
+    driver.submit_as(request(3, 10, Priority::Normal), 1, None).unwrap();
+    driver.loaded(SECOND);
+    assert_eq!(driver.loading, Some((key(2), 10)));
+}
+
+#[test]
+fn who_lacks_memory_for_long_is_not_passed_by_lesser_ranks() {
+    let mut driver = Driver::new(limits());
+    driver.submit(cached(1, 40, 12)).unwrap();
+    driver.loaded(SECOND);
+    let large = driver.submit_as(cached(1, 40, 30), 9, None).unwrap();
+    let light = driver.submit_as(cached(1, 40, 1), 1, None).unwrap();
+    assert!(driver.is_running(light), "small ones pass for a while");
+    driver.pass(15 * SECOND);
+    let late = driver.submit_as(cached(1, 40, 1), 1, None).unwrap();
+    assert!(!driver.is_running(late), "and not for ever");
+    driver.finish(0);
+    driver.finish(0);
+    assert!(driver.is_running(large) && driver.is_running(late));
 }
 
 #[test]
