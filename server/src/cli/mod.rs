@@ -191,7 +191,8 @@ pub struct AdminArgs {
     /// Where the running `provost dev` keeps its data.
     #[arg(long, env = "PROVOST_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// The tenant that resources without one belong to. Default: the only tenant there is.
+    /// The tenant of what is named by flags, such as secrets and tokens; documents say their own. Default: the only
+    /// tenant there is.
     #[arg(long, env = "PROVOST_TENANT")]
     tenant: Option<String>,
 }
