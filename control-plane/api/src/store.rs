@@ -47,6 +47,8 @@ const PACKAGES_KEY: &[u8] = b"packages";
 /// Between a package and the index of its part; the byte after it ends the package's parts.
 const PART_MARK: u8 = 0;
 const POINTER: &str = "state-current";
+/// The file of RocksDB's that a database has from its beginning on.
+const CURRENT_FILE: &str = "CURRENT";
 
 /// What differs between the stored state and the present one.
 #[derive(Debug, Default)]
@@ -371,8 +373,13 @@ fn open_db(path: &Path) -> io::Result<DB> {
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(2);
-    let families =
-        [RESOURCES, HISTORY, LEDGER, OUTBOX, META, PARTS].map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
+    let mut names: BTreeSet<String> = [RESOURCES, HISTORY, LEDGER, OUTBOX, META, PARTS].map(str::to_owned).into();
+    // RocksDB opens all families or nothing. What a later build has added is opened and left alone: whether a node may go
+    // back to this build, the cluster's version says.
+    if path.join(CURRENT_FILE).exists() {
+        names.extend(DB::list_cf(&options, path).map_err(io::Error::other)?);
+    }
+    let families = names.into_iter().map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
     DB::open_cf_descriptors(&options, path, families).map_err(io::Error::other)
 }
 
@@ -384,4 +391,23 @@ fn flip(dir: &Path, generation: u64) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, dir.join(POINTER))?;
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_that_a_later_build_added_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        drop(open_db(&path).unwrap());
+        let options = Options::default();
+        let later = DB::open_cf(&options, &path, DB::list_cf(&options, &path).unwrap()).unwrap();
+        later.create_cf("of-a-later-build", &options).unwrap();
+        drop(later);
+        let db = open_db(&path).unwrap();
+        assert!(family(&db, PARTS).is_ok() && family(&db, "of-a-later-build").is_ok());
+    }
 }

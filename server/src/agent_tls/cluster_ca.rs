@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use provost_control_api::identity::{AgentCertificate, HeldCertificate, IdentityError};
+use provost_control_api::identity::{AgentCertificate, HeldCertificate, IdentityError, until_due};
 use rustls::sign::CertifiedKey;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -61,7 +61,7 @@ fn usable(held: &HeldCertificate) -> anyhow::Result<CertifiedKey> {
 async fn follow(certificate: AgentCertificate, mut held: HeldCertificate, current: Arc<Current>) {
     let mut wait = held.renewal_in(SystemTime::now());
     loop {
-        sleep(wait).await;
+        until_due(held.begins(), wait).await;
         let renewed = certificate.renew().await.map_err(|e| (e.code().to_owned(), e.to_string()));
         let renewed = renewed.and_then(|newer| match usable(&newer) {
             Ok(pair) => Ok((newer, pair)),

@@ -1,8 +1,9 @@
 //! Keeps this node's certificate good.
 //!
-//! Invariants: a certificate that ended while the node was off is replaced before other nodes are
-//! served with it; where that cannot be, the log says so with what to do, and a data plane serves
-//! its last state all the same. A node that may not come back does not start.
+//! Invariants: a certificate that ended while the node was off, or that begins only in time to come (a
+//! clock was ahead), is replaced before other nodes are served with it; where that cannot be, the log says
+//! so with what to do, and a data plane serves its last state all the same. A node that may not come back
+//! does not start.
 
 use std::{
     path::PathBuf,
@@ -37,7 +38,7 @@ const EXPIRED_HINT: &str = "start a control-plane node that this one can reach; 
 pub struct Keeper {
     identity: Arc<Identity>,
     dir: PathBuf,
-    /// In the order in which they are asked for a certificate that has ended; the first renews.
+    /// In the order in which they are asked for a certificate that does not hold; the first renews.
     renewers: Vec<Arc<dyn Renewer>>,
     /// How many control-plane nodes may be asked.
     known: usize,
@@ -64,20 +65,24 @@ impl Keeper {
         Ok(Self { identity: identity.clone(), dir, renewers, known: config.control_plane.len(), operator })
     }
 
-    /// Replaces a certificate that has ended. Fails only where the node may not come back.
+    /// Replaces a certificate that does not hold now. Fails only where the node may not come back.
     pub async fn come_back(&self) -> anyhow::Result<()> {
-        if self.identity.expires() > SystemTime::now() {
+        let (present, now) = (self.identity.certified(), SystemTime::now());
+        if present.holds(now) {
             return Ok(());
         }
-        let node = self.identity.name();
-        let ended = rfc3339(self.identity.expires());
+        let node = present.name;
+        let why = match now < present.not_before {
+            true => format!("begins at {}", rfc3339(present.not_before)),
+            false => format!("ended at {}", rfc3339(present.not_after)),
+        };
         let mut last = None;
         for renewer in &self.renewers {
             // The one that asks others goes on to the next with each try.
             for _ in 0..self.known.max(1) {
                 match renew_once(&self.identity, &self.dir, &**renewer).await {
                     Ok(_) => {
-                        tracing::info!(%node, ended, "the certificate had ended while the node was off: it has a new one");
+                        tracing::info!(%node, old = why, "the certificate did not hold any more: the node has a new one");
                         return Ok(());
                     }
                     Err(error) => last = Some(error),
@@ -85,14 +90,14 @@ impl Keeper {
             }
         }
         let cause = last.map_or_else(String::new, |error| {
-            tracing::error!(code = EXPIRED, cause = error.code(), %error, %node, ended, next = EXPIRED_HINT,
-                "the certificate has ended: other nodes refuse this one");
+            tracing::error!(code = EXPIRED, cause = error.code(), %error, %node, old = why, next = EXPIRED_HINT,
+                "the certificate does not hold: other nodes refuse this one");
             if is_final(&error) { error.to_string() } else { String::new() }
         });
         if cause.is_empty() {
             return Ok(());
         }
-        let text = format!("the certificate of {node} ended at {ended}, and it gets no new one: {cause}");
+        let text = format!("the certificate of {node} {why}, and it gets no new one: {cause}");
         Err(Failure::new(EXPIRED, text, EXPIRED_HINT).into())
     }
 

@@ -129,6 +129,11 @@ impl HeldCertificate {
         Ok(Self { material, validity })
     }
 
+    /// When it begins.
+    pub fn begins(&self) -> SystemTime {
+        self.validity.0
+    }
+
     /// When it ends.
     pub fn ends(&self) -> SystemTime {
         self.validity.1

@@ -50,7 +50,7 @@ pub use readmit::MAX_ABSENCE;
 pub(crate) use registry::rejected;
 pub use registry::{Joining, Registry};
 pub use removed::ask_removed;
-pub use renew::{LocalRenewer, RemoteRenewer, Renewer, renew_loop, renew_on_authority_change, renew_once};
+pub use renew::{LocalRenewer, RemoteRenewer, Renewer, renew_loop, renew_on_authority_change, renew_once, until_due};
 pub use rotation::RotationStep;
 pub use sealer::KeySealer;
 pub use token::{JoinSecret, make_join_token};

@@ -2,6 +2,11 @@
 //!
 //! Each renewal makes a new key. The new pair is durable before it is used, so a restart finds what
 //! the peers have seen last.
+//!
+//! Clocks may be wrong. A certificate begins [`BACKDATE`] before the time that the issuer's clock
+//! says: where that is still to come, peers refuse it, for as long as the clock was ahead. So one that
+//! another node issues with such a beginning is not taken while the present one holds, and one in use
+//! is replaced once the clock here was set back.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,9 +19,15 @@ use aws_lc_rs::rand;
 use provost_wire::{
     admin::Failure,
     node::{RenewRequest, identity_client::IdentityClient, join_client::JoinClient},
-    tls::{BACKDATE, Certified, Expect, Identity, Material, Role, TlsError, channel, readmit_channel},
+    tls::{
+        BACKDATE, Certified, Expect, Identity, Material, Role, TlsError, certificates, channel, readmit_channel,
+        validity_of,
+    },
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     Certifier, IdentityError, Issued, KeyRequest, NodeKey, NodeRecord, NotMember, Registry, readmit, standing,
@@ -31,7 +42,8 @@ const JITTER: f64 = 0.1;
 const RETRY_SHARE: u32 = 20;
 const RETRY_LEAST: Duration = Duration::from_millis(200);
 const RETRY_MOST: Duration = Duration::from_secs(60);
-/// After a failure once the certificate has ended: peers refuse the node until it has a new one.
+/// After a failure once the certificate has ended, and between two looks at whether it has begun:
+/// peers refuse the node until it has a new one.
 const RETRY_ENDED: Duration = Duration::from_secs(10);
 /// The longest wait for an answer.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -45,7 +57,7 @@ pub trait Renewer: Send + Sync {
 
 /// Asks the control plane, over a new connection each time: the right to renew is shown by the present
 /// certificate, and a connection shows the one that it was made with. After a failure another node is
-/// asked. A certificate that has ended is shown in the request instead (see `Readmit`).
+/// asked. A certificate that does not hold now is shown in the request instead (see `Readmit`).
 pub struct RemoteRenewer {
     pub(super) identity: Arc<Identity>,
     /// What this node was told at its start: what the control plane says of itself may not be
@@ -74,7 +86,7 @@ impl RemoteRenewer {
     }
 
     async fn ask(&self, address: &str, request: Vec<u8>) -> Result<Issued, IdentityError> {
-        let answer = if self.identity.expires() > SystemTime::now() {
+        let answer = if self.identity.certified().holds(SystemTime::now()) {
             let channel = channel(self.identity.clone(), address, Expect::role(Role::ControlPlane))?;
             let mut call = tonic::Request::new(RenewRequest { csr: request.into() });
             call.set_timeout(ANSWER_LIMIT);
@@ -87,6 +99,20 @@ impl RemoteRenewer {
         let answer = answer.map_err(|status| IdentityError::Refused(Failure::of(&status)))?.into_inner();
         let control_plane = answer.control_plane.into_iter().collect();
         Ok(Issued { certificate: answer.certificate, bundle: answer.bundle, control_plane })
+    }
+
+    /// One that others would refuse is no good while the present one is.
+    fn begun(&self, issued: Issued) -> Result<Issued, IdentityError> {
+        let now = SystemTime::now();
+        let chain = certificates("the new certificate", &issued.certificate)?;
+        let begins = chain.first().map(validity_of).transpose()?.map_or(now, |(begins, _)| begins);
+        if begins > now && self.identity.certified().holds(now) {
+            let ahead_s = begins.duration_since(now).unwrap_or_default().as_secs();
+            let text =
+                format!("its certificate begins only in {ahead_s} s: the clock of this node or of that one is wrong");
+            return Err(IdentityError::Answer(text));
+        }
+        Ok(issued)
     }
 
     fn learn(&self, control_plane: &BTreeMap<String, String>) {
@@ -105,7 +131,7 @@ impl RemoteRenewer {
 impl Renewer for RemoteRenewer {
     async fn renew(&self, request: Vec<u8>) -> Result<Issued, IdentityError> {
         let address = self.addresses().front().cloned().unwrap_or_default();
-        let asked = self.ask(&address, request).await;
+        let asked = self.ask(&address, request).await.and_then(|issued| self.begun(issued));
         match &asked {
             Ok(issued) => self.learn(&issued.control_plane),
             Err(_) => self.addresses().rotate_left(1),
@@ -164,7 +190,7 @@ pub async fn renew_loop(identity: Arc<Identity>, dir: PathBuf, renewer: Arc<dyn 
     let mut wait = until_renewal(&identity.certified(), SystemTime::now(), jitter());
     loop {
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = until_due(identity.certified().not_before, wait) => {}
             () = now.notified() => {}
         }
         wait = match renew_once(&identity, &dir, &*renewer).await {
@@ -183,6 +209,17 @@ pub async fn renew_loop(identity: Arc<Identity>, dir: PathBuf, renewer: Arc<dyn 
                 until_retry(left, jitter())
             }
         };
+    }
+}
+
+/// Waits for so long, or until the clock was set back to before `begins`, when a certificate in use begins.
+pub async fn until_due(begins: SystemTime, wait: Duration) {
+    let began = Instant::now();
+    loop {
+        tokio::time::sleep(wait.saturating_sub(began.elapsed()).min(RETRY_ENDED)).await;
+        if began.elapsed() >= wait || SystemTime::now() < begins {
+            return;
+        }
     }
 }
 
@@ -264,6 +301,21 @@ mod schedule {
         assert_eq!((hours(issued, 0.0), hours(issued, 1.0)), (16.0, 13.6));
         assert_eq!(hours(issued + day / 2, 0.0), 4.0);
         assert_eq!(hours(issued + day, 0.0), 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_set_back_is_noticed() {
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3_600));
+        for (begins, wait, expect) in [
+            (now - hour, hour, hour),
+            (now + 9 * hour, hour, RETRY_ENDED),
+            (now - hour, Duration::ZERO, Duration::ZERO),
+        ] {
+            let began = Instant::now();
+            until_due(begins, wait).await;
+            let passed = began.elapsed();
+            assert!(passed >= expect && passed < expect + Duration::from_secs(1), "{expect:?}: {passed:?}");
+        }
     }
 
     #[test]

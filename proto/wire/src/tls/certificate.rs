@@ -35,6 +35,13 @@ pub struct Certified {
     pub not_after: SystemTime,
 }
 
+impl Certified {
+    /// Whether a peer whose clock says `now` takes it.
+    pub fn holds(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+}
+
 /// Reads a node's certificate: it must have exactly one URI among its names, a node's.
 pub fn read_certificate(der: &CertificateDer<'_>) -> Result<Certified, TlsError> {
     let (rest, certificate) = parse_x509_certificate(der).map_err(|e| TlsError::certificate("the certificate", e))?;

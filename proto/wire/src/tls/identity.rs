@@ -192,8 +192,7 @@ impl Loaded {
     /// Whether peers that trust the same would take it now.
     fn check_now(&self) -> Result<(), TlsError> {
         let Certified { name, not_before, not_after, .. } = &self.certified;
-        let now = SystemTime::now();
-        if now < *not_before || *not_after <= now {
+        if !self.certified.holds(SystemTime::now()) {
             let (node, from, until) = (name.to_string(), rfc3339(*not_before), rfc3339(*not_after));
             return Err(TlsError::NotNow { node, from, until });
         }

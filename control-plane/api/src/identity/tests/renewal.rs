@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     membership::call,
-    world::{certify, name, start},
+    world::{certify, certify_at, name, start},
 };
 use crate::identity::{
     KeyRequest, LocalRenewer, NodeRecord, RemoteRenewer, Renewer, RotationStep, readmit, renew_loop,
@@ -146,6 +146,22 @@ async fn a_control_plane_node_with_an_ended_certificate_comes_back_by_itself() {
     let local = LocalRenewer::new(identity.clone(), world.certifier.clone());
     renew_once(&identity, dir.path(), &local).await.unwrap();
     assert!(identity.expires() > SystemTime::now() + Duration::from_secs(30));
+}
+
+/// A node was certified by a clock that was ahead, and the clock is right again.
+#[tokio::test]
+async fn a_certificate_that_begins_in_time_to_come_is_replaced() {
+    let world = start(Duration::from_secs(60)).await;
+    let joined = world.join("dp-1", Role::DataPlane).await;
+    let record = NodeRecord { node_id: joined.node_id, name: name("dp-1"), roles: Role::DataPlane.into() };
+    let ahead = SystemTime::now() + Duration::from_secs(3 * 86_400);
+    let node = Arc::new(Identity::new(&certify_at(&world.certifier, &record, ahead)).unwrap());
+    assert!(node.expires() > SystemTime::now() && !node.certified().holds(SystemTime::now()));
+    assert!(call(&world, &node).await.is_err(), "TLS took a certificate that has not begun");
+    let dir = tempfile::tempdir().unwrap();
+    renew_once(&node, dir.path(), &world.renewer(&node)).await.unwrap();
+    assert!(node.certified().holds(SystemTime::now()));
+    call(&world, &node).await.unwrap();
 }
 
 #[tokio::test]

@@ -193,8 +193,13 @@ pub(super) async fn start(life: Duration) -> World {
 
 /// A certificate without asking over the network.
 pub(super) fn certify(certifier: &Certifier, node: &NodeRecord) -> Material {
+    certify_at(certifier, node, SystemTime::now())
+}
+
+/// By an issuer whose clock says `now`.
+pub(super) fn certify_at(certifier: &Certifier, node: &NodeRecord, now: SystemTime) -> Material {
     let key = KeyRequest::make().unwrap();
-    let issued = certifier.certify(node, &NodeKey::of_request(&key.request).unwrap(), SystemTime::now()).unwrap();
+    let issued = certifier.certify(node, &NodeKey::of_request(&key.request).unwrap(), now).unwrap();
     Material { certificate: issued.certificate, key: key.key, bundle: issued.bundle }
 }
 
