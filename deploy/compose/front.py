@@ -1,4 +1,5 @@
-"""One address in front of the data-plane nodes of docker-compose.yml: each connection goes to a node that takes it.
+"""One address in front of the data-plane nodes of docker-compose.yml: each connection goes to a node that takes it, and
+waits for one while there is none: all of them may be made anew at once.
 
 It stands for the balancer that an organisation has, which would take TLS off too. Any node serves any client, so it knows
 nothing of MCP: it asks the engine's name server who is there, and tries them in turn.
@@ -9,16 +10,28 @@ import random
 import signal
 import socket
 import sys
+import time
 
 LISTEN = ("0.0.0.0", 8420)
 NODES = ("data-plane", 8420)
 # A node that does not take a connection within so long is not the one, seconds.
 CONNECT_LIMIT = 2
+# So long a connection waits for a node, and between two tries, seconds.
+NODE_LIMIT = 25
+NODE_PAUSE = 0.2
 CHUNK = 64 << 10
 
 
 async def connect():
     """A connection to some node, or None."""
+    end = time.monotonic() + NODE_LIMIT
+    while (node := await try_each()) is None and time.monotonic() < end:
+        await asyncio.sleep(NODE_PAUSE)
+    return node
+
+
+async def try_each():
+    """A connection to the first node that takes one, or None."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(*NODES, type=socket.SOCK_STREAM)
     except socket.gaierror:

@@ -1,9 +1,10 @@
 """What happens to a cluster, and what has to follow. Each scene begins and ends with a whole one."""
 
-import re
 import time
 
+from clock import clock_skew
 from load import Load
+from upgrade import rolling_upgrade
 from world import LIMIT, SMALL_DISK, expect, run, wait
 
 # From `docker compose up` to a cluster that is ready, seconds: on a machine that does other things too.
@@ -14,6 +15,8 @@ FULL_TEXT = "x" * 20_000
 
 # What a port of cp-1 answers to plain HTTP, and who certified it.
 PLAIN_AND_TLS = """
+# It hangs up at what is no TLS, while more of it is written.
+trap '' PIPE
 exec 3<>/dev/tcp/cp-1/$1
 printf 'GET / HTTP/1.1\\r\\nhost: cp-1\\r\\n\\r\\n' >&3
 timeout 3 head -c 200 <&3 | tr -dc '[:print:]'
@@ -22,12 +25,16 @@ openssl s_client -connect cp-1:$1 < /dev/null 2>&1 | grep '^ *i:'
 """
 
 
+def by_tls(world, port):
+    """What PLAIN_AND_TLS says, once it says anything of a certificate."""
+    said = run("docker", "exec", world.container("dp-1"), "bash", "-c", PLAIN_AND_TLS, "-", port, limit=60).stdout
+    return said if "i:" in said else None
+
+
 def start(world):
     """A clone, one command: a cluster with its own keys, a token, and calls that are answered or denied."""
     began = time.monotonic()
-    world.up()
-    wait(lambda: "Provost is ready" in world.logs("registrar"), "the registrar says that the cluster is ready")
-    world.token = re.search(r"pv_\S+", world.cli("agent-token").stdout)[0]
+    world.begin()
     ready = time.monotonic() - began
     world.whole()
     voting = time.monotonic() - began
@@ -53,8 +60,8 @@ def start(world):
         logs = world.logs(service)
         expect("pv_" not in logs and "pva_" not in logs, f"{service}: a token is in the container's log")
     # Nodes and administrators are spoken to by TLS alone, with certificates of the cluster's CA.
-    for port in (8423, 8421):
-        said = run("docker", "exec", world.container("dp-1"), "bash", "-c", PLAIN_AND_TLS, "-", str(port), limit=60).stdout
+    for port in ("8423", "8421"):
+        said = wait(lambda port=port: by_tls(world, port), f"cp-1's port {port} answers")
         plain, _, issuer = said.partition("|")
         expect("HTTP/" not in plain and "compose-" in issuer, f"cp-1's port {port}: {said}")
     return f"ready after {ready:.0f} s, three voters after {voting:.0f} s"
@@ -223,4 +230,5 @@ def backup_and_restore(world):
     return f"{len(backup)} bytes; the old token is good in the new cluster"
 
 
-ALL = [start, join, down_and_up, loss_of_nodes, partition, rolling_restart, loss_of_a_volume, full_disk, backup_and_restore]
+ALL = [start, join, down_and_up, loss_of_nodes, partition, rolling_restart, clock_skew, loss_of_a_volume, full_disk,
+       backup_and_restore, rolling_upgrade]

@@ -4,6 +4,7 @@ Everything goes through `docker` and Compose, as for a person. Nothing sleeps fo
 waited for; limits are those of a slow machine.
 """
 
+import email.utils
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = "provost-test"
@@ -22,6 +24,10 @@ SMALL_DISK = "tests/compose/small-disk.yml"
 
 class Failed(Exception):
     """What was expected did not happen."""
+
+
+class Skipped(Exception):
+    """Something that the scene needs is not here."""
 
 
 def expect(holds, said):
@@ -68,19 +74,25 @@ def free_port():
 
 
 class World:
-    def __init__(self, image):
-        self.image = image
+    """`old_image`: of an earlier build. `clock_image`: `image` with clocks that can be set (clock.Dockerfile)."""
+
+    def __init__(self, image, old_image=None, clock_image=None):
+        self.old_image, self.clock_image = old_image, clock_image
         self.port = free_port()
         self.env = {
-            "PROVOST_IMAGE": image,
             "PROVOST_PORT": str(self.port),
             # Beside a cluster that runs here.
             "PROVOST_UPSTREAMS_SUBNET": "172.31.85.0/24",
             "COMPOSE_PROJECT_NAME": PROJECT,
         }
         self.token = ""
+        self.use(image)
 
     # --- the project
+
+    def use(self, image):
+        """What containers are made of from now on."""
+        self.image = self.env["PROVOST_IMAGE"] = image
 
     def compose(self, *args, files=(), **options):
         chosen = [part for file in ("docker-compose.yml", *files) for part in ("-f", file)]
@@ -88,6 +100,12 @@ class World:
 
     def up(self, *args, **options):
         return self.compose("up", "--detach", "--no-build", *args, **options)
+
+    def begin(self):
+        """As in a new clone, until it says that it is ready."""
+        self.up()
+        wait(lambda: "Provost is ready" in self.logs("registrar"), "the registrar says that the cluster is ready")
+        self.token = re.search(r"pv_\S+", self.cli("agent-token").stdout)[0]
 
     def delete(self):
         """Everything, volumes too."""
@@ -128,6 +146,17 @@ class World:
         pid = self.inspect(node, "{{.State.Pid}}")
         run("docker", "run", "--rm", "--network", "none", "--pid", "host", "--user", "0", "--cap-add", "KILL", "--entrypoint",
             "bash", self.image, "-c", f"kill -9 {int(pid)}")
+
+    def set_clock(self, node, ahead):
+        """So many seconds ahead of the machine's, in `clock_image` alone; 0: the machine's."""
+        file = "/var/lib/provost/clock-$HOSTNAME"
+        change = f"echo {ahead:+} > {file}.new && mv {file}.new {file}" if ahead else f"rm -f {file}"
+        run("docker", "exec", self.container(node), "bash", "-c", change)
+
+    def clock(self, node):
+        """How many seconds a node's clock is ahead, by `date` in its answers: in a process's life that never goes back."""
+        with urllib.request.urlopen(f"http://{self.address(node)}:8422/metrics", timeout=5) as answer:
+            return round(email.utils.parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time())
 
     def disconnect(self, node):
         run("docker", "network", "disconnect", f"{PROJECT}_cluster", self.container(node))
@@ -170,6 +199,21 @@ class World:
 
     def answers(self, node):
         return self.call(node, text=f"I am {node}").stdout.strip() == f"I am {node}"
+
+    def audit(self, node):
+        return f"/var/lib/provost/{node}/audit"
+
+    def anchor(self, node="cp-1"):
+        """The audit log's checkpoint as it is now: what is signed here has to be there later."""
+        return run("docker", "exec", self.container(node), "cat", f"{self.audit(node)}/checkpoint").stdout
+
+    def verify(self, node, anchor):
+        """The report about a node's copy of the audit log, which has to be proven."""
+        run("docker", "exec", "--interactive", self.container(node), "bash", "-c", "cat > /tmp/anchor", given=anchor)
+        done = run("docker", "exec", self.container(node), "provost", "audit", "verify", self.audit(node), "--against",
+                   "/tmp/anchor", "--json", check=False)
+        expect(done.returncode == 0, f"{node}'s copy of the audit log: {done.stdout[:2000]}{done.stderr}")
+        return json.loads(done.stdout)
 
     def whole(self, data_plane=2):
         """Three voters without lag, so many data-plane nodes that run the newest revision, all of them healthy."""
