@@ -6,16 +6,19 @@
 #   added    500 calls/s, open loop, through a node of three (control plane, audit log and data plane in each; a call is
 #            recorded twice on a quorum before it goes on), each round another node: p50 and p99 added to the direct call
 #   ratio    closed loop, 16 connections, one node (records synced to its own disk): calls/s through it over direct
+#   pinned   the same with the server under test (the MCP server, or one node with one worker thread) on core 0, and the
+#            generator and the MCP server behind the node on core 1; and the same through nginx with one worker, which
+#            only forwards, where it is installed
 #   loaded   500 calls/s through one node with little state, and through one with TOOLS tools, TENANTS tenants and
 #            POLICIES policies: p50 over p50
 #   idle     IDLE WebSockets and as many QUIC connections at once at one node: its memory
 #
-# Policy, quota and guard decide about every call. Each of the first three runs ROUNDS times, its sides in turn; medians.
+# Policy, quota and guard decide about every call. Each of the first four runs ROUNDS times, its sides in turn; medians.
 # A table on stdout, and with JSON=FILE everything there. Exit code 1: something failed, or missed its bar with STRICT=1.
 #
-# Environment: ROUNDS (3), SECONDS_EACH (10), RATE (500), CONNECTIONS (16), PARTS ("added ratio loaded idle"), TOOLS
-# (10000), TENANTS (1000), POLICIES (5000), IDLE (10000), IDLE_SECONDS (20), PORT (24800, and the fifteen after it),
-# PROVOST, EVERYTHING (programs), JSON, KEEP=1 (leave DIR and its logs), STRICT=1.
+# Environment: ROUNDS (3), SECONDS_EACH (10), RATE (500), CONNECTIONS (16), PARTS ("added ratio pinned loaded idle"),
+# TOOLS (10000), TENANTS (1000), POLICIES (5000), IDLE (10000), IDLE_SECONDS (20), PORT (24800, and the fifteen after
+# it), PROVOST, EVERYTHING (programs), JSON, KEEP=1 (leave DIR and its logs), STRICT=1.
 # It needs bash and python3, installs nothing, and ends only what it started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,7 +27,7 @@ rounds=${ROUNDS:-3}
 seconds=${SECONDS_EACH:-10}
 rate=${RATE:-500}
 connections=${CONNECTIONS:-16}
-read -ra parts <<<"${PARTS:-added ratio loaded idle}"
+read -ra parts <<<"${PARTS:-added ratio pinned loaded idle}"
 tools=${TOOLS:-10000}
 tenants=${TENANTS:-1000}
 policies=${POLICIES:-5000}
@@ -208,11 +211,15 @@ for n in range(0, len(documents), 1000):
 PY
 }
 
+# What starts a program where it is to run; nothing: anywhere.
+on=()
+core() { on=(taskset --cpu-list "$1"); }
+
 # start_upstream NAME PORT FLAG...
 start_upstream() {
   local name=$1 at=$2
   shift 2
-  "$everything" --era modern --http "127.0.0.1:$at" "$@" >"$dir/$name.log" 2>&1 &
+  "${on[@]}" "$everything" --era modern --http "127.0.0.1:$at" "$@" >"$dir/$name.log" 2>&1 &
   running[$!]=1
   until_true "the MCP server does not start" test -s "$dir/$name.log"
 }
@@ -223,13 +230,49 @@ started() { [[ -s $dir/$1/dev.json ]] || ! kill -0 "${pid[$1]}"; }
 # start_one NAME: one node with all roles; its records are synced to its own disk.
 declare -A url token pid
 start_one() {
-  "$provost" dev --data-dir "$dir/$1" --http 127.0.0.1:0 --config "$dir/$1-config" >"$dir/$1.log" 2>&1 &
+  "${on[@]}" "$provost" dev --data-dir "$dir/$1" --http 127.0.0.1:0 --config "$dir/$1-config" >"$dir/$1.log" 2>&1 &
   running[$!]=1
   pid[$1]=$!
   until_true "the node $1 does not start" started "$1"
   test -s "$dir/$1/dev.json" || fail "the node $1 ended; see $dir/$1.log"
   url[$1]=$(of "$dir/$1/dev.json" mcp)
   token[$1]=$(of "$dir/$1/dev.json" token)
+}
+
+# start_nginx PORT UPSTREAM_PORT: forwards and does nothing else; one worker.
+start_nginx() {
+  mkdir -p "$dir/nginx"
+  cat >"$dir/nginx/nginx.conf" <<NGINX
+worker_processes 1;
+pid $dir/nginx/pid;
+error_log $dir/nginx/error.log;
+events { worker_connections 1024; }
+http {
+  access_log off;
+  client_body_temp_path $dir/nginx/body;
+  proxy_temp_path $dir/nginx/proxy;
+  fastcgi_temp_path $dir/nginx/fastcgi;
+  uwsgi_temp_path $dir/nginx/uwsgi;
+  scgi_temp_path $dir/nginx/scgi;
+  keepalive_requests 1000000000;
+  upstream behind { server 127.0.0.1:$2; keepalive 64; keepalive_requests 1000000000; }
+  server {
+    listen 127.0.0.1:$1;
+    location / {
+      proxy_pass http://behind;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host 127.0.0.1:$2;
+      proxy_buffering off;
+    }
+  }
+}
+NGINX
+  "${on[@]}" "$nginx" -p "$dir/nginx" -c "$dir/nginx/nginx.conf" -g 'daemon off;' >"$dir/nginx.log" 2>&1 &
+  running[$!]=1
+  url[nginx]=http://127.0.0.1:$1/mcp
+  token[nginx]=
+  until_true "nginx does not start" test -s "$dir/nginx/pid"
 }
 
 # start_three: three nodes, each with control plane, audit log and data plane.
@@ -295,10 +338,10 @@ token[direct]=
 load() {
   local part=$1 side=$2 round=$3 path='' watched=() tries
   shift 3
-  [[ $side == direct ]] || path=/up
+  case $side in direct | alone | nginx) ;; *) path=/up ;; esac
   [[ -z ${pid[$side]:-} ]] || watched=(--pid "${pid[$side]}")
   for ((tries = 1; ; tries++)); do
-    ! PROVOST_TOKEN=${token[$side]} "$provost" bench --url "${url[$side]}$path" --tool test_simple_text \
+    ! PROVOST_TOKEN=${token[$side]} "${on[@]}" "$provost" bench --url "${url[$side]}$path" --tool test_simple_text \
       --expect "$answer" --connections "$connections" --duration "${seconds}s" --warmup 2s "${watched[@]}" \
       --json "$dir/run.json" "$@" >"$dir/run.log" 2>&1 || break
     grep -q PV-BENCH-LAG "$dir/run.log" && ((tries < max_tries)) || {
@@ -351,6 +394,28 @@ if wants ratio; then
     load ratio direct "$round" --saturate
     load ratio small "$round" --saturate
   done
+fi
+
+if wants pinned; then
+  core 0
+  start_upstream alone "$((port + 2))"
+  url[alone]=http://127.0.0.1:$((port + 2))/mcp
+  token[alone]=
+  core 1
+  start_upstream behind "$((port + 3))"
+  core 0
+  resources pinned "$((port + 3))"
+  PROVOST_THREADS=1 start_one pinned
+  nginx=$(PATH=$PATH:/usr/sbin command -v nginx || true)
+  [[ -z $nginx ]] || start_nginx "$((port + 4))" "$((port + 3))"
+  core 1
+  settled pinned
+  for ((round = 1; round <= rounds; round++)); do
+    load pinned alone "$round" --saturate
+    load pinned pinned "$round" --saturate
+    [[ -z $nginx ]] || load pinned nginx "$round" --saturate
+  done
+  on=()
 fi
 
 if wants loaded; then

@@ -17,12 +17,13 @@ MOST_LOADED = 1.10
 MOST_IDLE_BYTES = 10**9
 
 
-def rounds(runs, part):
-    """The two sides of every round: the plain one, then the one that is measured."""
+def rounds(runs, part, nth=1):
+    """Two sides of every round: the plain one, which is its first, and the `nth` after it."""
     numbers = sorted({r["round"] for r in runs if r["part"] == part})
     for number in numbers:
         sides = [r for r in runs if r["part"] == part and r["round"] == number]
-        yield sides[0]["run"], sides[1]["run"]
+        if len(sides) > nth:
+            yield sides[0]["run"], sides[nth]["run"]
 
 
 def us(key):
@@ -37,8 +38,8 @@ def cpu(run):
     return run["server"]["cpu_us_per_call"] if run["server"] else 0.0
 
 
-def row(name, runs, part, value, join, bar=None, form="{:,.0f}"):
-    pairs = [(value(plain), value(measured)) for plain, measured in rounds(runs, part)]
+def row(name, runs, part, value, join, bar=None, form="{:,.0f}", nth=1):
+    pairs = [(value(plain), value(measured)) for plain, measured in rounds(runs, part, nth)]
     if not pairs:
         return None
     joined = statistics.median(join(plain, measured) for plain, measured in pairs)
@@ -89,6 +90,9 @@ def main():
         row("quorum of three, 500/s: p99, us", runs, "added", us("p99"), added, lambda v: v <= ADDED_P99_US, plus),
         row("one node, saturated: calls/s", runs, "ratio", rate, ratio, lambda v: v >= LEAST_RATIO, times),
         row("one node, saturated: CPU of the node, us/call", runs, "ratio", cpu, added, None, plus),
+        row("one worker on a core: calls/s", runs, "pinned", rate, ratio, lambda v: v >= LEAST_RATIO, times),
+        row("one worker on a core: CPU of the node, us/call", runs, "pinned", cpu, added, None, plus),
+        row("nginx, one worker on a core: calls/s", runs, "pinned", rate, ratio, None, times, nth=2),
         row("loaded over small, 500/s: p50, us", runs, "loaded", us("p50"), ratio, lambda v: v <= MOST_LOADED, times),
         row("loaded over small, 500/s: p99, us", runs, "loaded", us("p99"), ratio, None, times),
         row("loaded over small, 500/s: CPU, us/call", runs, "loaded", cpu, ratio, None, times),

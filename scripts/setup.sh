@@ -48,6 +48,8 @@ if [[ $purpose == test ]]; then
   need python3-pip python3 -m pip --version
   need nodejs has node
   need npm has npx
+  # Pages of the documentation use it, and their commands are run.
+  need curl has curl
   # Go's checker of transparency logs reads ours: an implementation that is not ours.
   need golang-go has go
   need golang-golang-x-mod-dev test -d /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog

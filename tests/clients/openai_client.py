@@ -22,6 +22,17 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "minimum": 1, "maximum": 14}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "description": "Says how it will be.", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "paint", "parameters": SCHEMA}},
+]
+
 client = openai.OpenAI(
     base_url=os.environ["URL"],
     api_key=os.environ["TOKEN"],
@@ -85,10 +96,66 @@ def json_schema():
         assert 0 <= value["count"] <= 99, value
 
 
+def check_call(name, arguments):
+    value = json.loads(arguments)
+    if name == "weather":
+        assert set(value) == {"city", "days"} and len(value["city"]) <= 8 and 1 <= value["days"] <= 14, value
+    else:
+        assert name == "paint" and set(value) == {"colour", "count"} and value["colour"] in ("red", "green"), value
+
+
+def tools():
+    for seed in range(3):
+        how = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
+        how |= {"temperature": 1, "seed": seed, "max_tokens": 300}
+        choice = ask(**how).choices[0]
+        assert choice.finish_reason == "tool_calls" and choice.message.content is None, choice
+        (call,) = choice.message.tool_calls
+        assert call.type == "function" and call.id, call
+        check_call(call.function.name, call.function.arguments)
+
+        heads, arguments, reason = [], "", None
+        for chunk in ask(stream=True, **how):
+            for piece in chunk.choices:
+                reason = piece.finish_reason or reason
+                for delta in piece.delta.tool_calls or []:
+                    assert delta.index == 0
+                    heads += [(delta.id, delta.function.name)] if delta.id else []
+                    arguments += delta.function.arguments or ""
+        assert reason == "tool_calls" and len(heads) == 1 and heads[0][1] == call.function.name, (reason, heads)
+        assert arguments == call.function.arguments, "streamed and whole say the same"
+
+    named = {"type": "function", "function": {"name": "paint"}}
+    (painted,) = ask(tools=TOOLS, tool_choice=named, max_tokens=300, temperature=1).choices[0].message.tool_calls
+    assert painted.function.name == "paint"
+    check_call("paint", painted.function.arguments)
+
+    # The call and its result go back to the model; it may now say what it likes.
+    asked = {"role": "assistant", "content": None, "tool_calls": [painted.model_dump()]}
+    told = {"role": "tool", "tool_call_id": painted.id, "content": "done"}
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[*MESSAGES, asked, told], tools=TOOLS, max_tokens=16, seed=7
+    )
+    assert answer.choices[0].finish_reason in ("stop", "length"), answer
+    free = ask(tools=TOOLS, tool_choice="none").choices[0].message
+    assert free.tool_calls is None and free.content == ask().choices[0].message.content
+
+
+def tools_that_are_wrong():
+    def one(**function):
+        return [{"type": "function", "function": {"name": "f", **function}}]
+
+    assert "`other`" in refused(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "other"}})
+    assert "`tools`" in refused(tools=[], tool_choice="required")
+    assert "a b" in refused(tools=one(name="a b"))
+    assert "object" in refused(tools=one(parameters={"type": "array"}))
+    broken = {"type": "object", "properties": {"a": {"type": "?"}}}
+    assert "schema" in refused(tools=one(parameters=broken), tool_choice="required")
+    assert "logprobs" in refused(tools=TOOLS, logprobs=True)
+
+
 def what_is_not_served():
     assert "`n`" in refused(n=2)
-    function = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    assert "tools" in refused(tools=[function])
     assert "logit_bias" in refused(logit_bias={"5": 1})
     assert "schema" in refused(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "?"}}})
 
@@ -97,6 +164,6 @@ def models():
     assert MODEL in [model.id for model in client.models.list()]
 
 
-for check in (models, whole, streamed, json_schema, what_is_not_served):
+for check in (models, whole, streamed, json_schema, tools, tools_that_are_wrong, what_is_not_served):
     check()
     print("ok", check.__name__)

@@ -21,6 +21,11 @@ impl Paths {
         self.0.is_empty()
     }
 
+    /// The strictest of what is done at any of them.
+    pub(crate) fn strictest(&self) -> Option<Action> {
+        self.0.iter().map(|(_, action)| *action).max()
+    }
+
     pub(crate) fn any(&self, wanted: Action) -> bool {
         self.0.iter().any(|(_, action)| *action == wanted)
     }

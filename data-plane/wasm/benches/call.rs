@@ -19,6 +19,10 @@ use provost_mcp::RawJson;
 use provost_types::BoxFuture;
 use serde_json::{Map, Value, json};
 
+/// As in the node.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const TEXT: &[u8] = include_bytes!("../../../examples/plugins/rust-text/text.wasm");
 const ARGUMENTS: &str = r#"{"text":"The quick brown fox\njumps over the lazy dog."}"#;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_types::{ChatRequest, FinishReason, TokenLogprob, TokenUsage};
+use provost_types::{CallDelta, ChatRequest, FinishReason, TokenLogprob, TokenUsage};
 
 use crate::decoder::{Decoder, Segment};
 use crate::error::InferError;
@@ -10,7 +10,7 @@ use crate::kv_cache::KeyValues;
 use crate::logprobs;
 use crate::paged::{KvPool, KvSequence};
 use crate::sampler::{Sampler, Sampling};
-use crate::text::{ChatText, Emitter, Ending, Grammar};
+use crate::text::{CallReader, CallWatch, ChatText, Emitter, Ending, Grammar};
 
 /// Tokens of a prompt that one step reads at most, so that a long prompt does not hold up others.
 pub const PROMPT_CHUNK: usize = 128;
@@ -36,6 +36,10 @@ pub struct Generation {
     /// Its own: models that share weights may differ in tokenizer and end tokens.
     side: Arc<ChatText>,
     emitter: Emitter,
+    /// Where the model may call functions.
+    calls: Option<CallReader>,
+    /// Where it is free to, and held to schemas when it does.
+    watch: Option<CallWatch>,
     alternatives: Option<usize>,
     previous: Option<u32>,
     usage: TokenUsage,
@@ -55,6 +59,8 @@ pub struct Turn<'a> {
 pub struct Step {
     /// New text; may be empty.
     pub text: String,
+    /// New pieces of calls.
+    pub calls: Vec<CallDelta>,
     /// The tokens of the text, where the request asked for them. Text that may yet be cut off is
     /// held back, and its tokens with it.
     pub tokens: Vec<TokenLogprob>,
@@ -95,7 +101,13 @@ impl ChatModel {
         let sampling = Sampling::of(request)?;
         let emitter = Emitter::new(&request.stop)?;
         let alternatives = logprobs::checked(request.logprobs)?;
-        let prompt = self.text.prompt(&request.messages)?;
+        let tools = request.tools.as_ref();
+        if tools.is_some() && (request.schema.is_some() || alternatives.is_some()) {
+            return Err(InferError::Request("tools exclude a JSON schema of the answer and logprobs".to_owned()));
+        }
+        let calls = tools.map(|tools| self.text.call_reader(tools)).transpose()?;
+        let functions = tools.map(|tools| tools.functions.as_slice()).unwrap_or_default();
+        let prompt = self.text.prompt_with(&request.messages, functions)?;
         if prompt.is_empty() {
             return Err(InferError::Request("the conversation has no tokens".to_owned()));
         }
@@ -109,7 +121,12 @@ impl ChatModel {
             )));
         }
         // Last: it costs the most.
-        let grammar = request.schema.as_deref().map(|schema| self.text.grammar(schema)).transpose()?;
+        let grammar = match (&request.schema, tools) {
+            (Some(schema), _) => Some(self.text.grammar(schema)?),
+            (None, Some(tools)) => self.text.call_grammar(tools)?,
+            (None, None) => None,
+        };
+        let watch = tools.map(|tools| self.text.call_watch(tools)).transpose()?.flatten();
         let limit = room.min(request.max_tokens as usize);
         Ok(Generation {
             cache: None,
@@ -118,6 +135,8 @@ impl ChatModel {
             grammar,
             side: Arc::clone(&self.text),
             emitter,
+            calls,
+            watch,
             alternatives,
             previous: None,
             usage: TokenUsage { prompt: prompt.len() as u64, completion: 0 },
@@ -222,9 +241,7 @@ impl Generation {
         if self.emitter.push(&self.side, token, likely) == Ending::StopText {
             return Ok(self.told(Some(FinishReason::Stop)));
         }
-        if let Some(grammar) = &mut self.grammar
-            && grammar.take(token)?
-        {
+        if self.completes(token)? {
             return Ok(self.finish(FinishReason::Stop));
         }
         if self.usage.completion >= self.limit {
@@ -232,6 +249,24 @@ impl Generation {
         }
         self.pending.push(token);
         Ok(self.told(None))
+    }
+
+    /// Takes a token into the grammar that holds, or into what waits for one. True: the answer is complete.
+    fn completes(&mut self, token: u32) -> Result<bool, InferError> {
+        if let Some(grammar) = &mut self.grammar {
+            let is_complete = grammar.take(token)?;
+            if is_complete && self.watch.is_some() {
+                // A call is; the model is free again.
+                self.grammar = None;
+                return Ok(false);
+            }
+            return Ok(is_complete);
+        }
+        if let Some(watch) = &mut self.watch {
+            let bytes = self.side.bytes().bytes(self.side.tokenizer(), None, token);
+            self.grammar = watch.take(&bytes);
+        }
+        Ok(false)
     }
 
     fn pick(&mut self, logits: &[f32]) -> Result<u32, InferError> {
@@ -254,7 +289,21 @@ impl Generation {
 
     fn told(&mut self, reason: Option<FinishReason>) -> Step {
         let (text, tokens) = self.emitter.take();
-        Step { text, tokens, finish: reason.map(|reason| Finish { reason, usage: self.usage }) }
+        let finish = |reason| Finish { reason, usage: self.usage };
+        let Some(reader) = &mut self.calls else {
+            return Step { text, calls: Vec::new(), tokens, finish: reason.map(finish) };
+        };
+        let mut said = reader.read(&text);
+        let reason = if reader.is_done() { Some(FinishReason::Stop) } else { reason };
+        if reason.is_some() {
+            said.append(reader.finish());
+        }
+        // A caller that is asked for results must have all it takes to make them.
+        let reason = reason.map(|reason| match reason {
+            FinishReason::Stop if reader.has_whole_calls() => FinishReason::ToolCalls,
+            other => other,
+        });
+        Step { text: said.text, calls: said.calls, tokens, finish: reason.map(finish) }
     }
 }
 

@@ -210,8 +210,7 @@ fn requests_out_of_range_are_refused_with_the_reason() {
 
 #[test]
 fn a_conversation_becomes_the_templates_tokens() {
-    let message = |role: &str, content: &str| ChatMessage { role: role.to_owned(), content: content.to_owned() };
-    let prompt = TEXT.prompt(&[message("system", "é"), message("user", "k")]).unwrap();
+    let prompt = TEXT.prompt(&[ChatMessage::new("system", "é"), ChatMessage::new("user", "k")]).unwrap();
     assert_eq!(prompt, [0xfe, 0xfd, 0xc3, 0xa9, 0xff, 0xfc, u32::from(b'k'), 0xff, 0xfb]);
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use provost_gpu_infer::{ChatModel, Finish, Generation, InferError, PROMPT_CHUNK, Step, Turn};
-use provost_gpu_vram::{Lease, WeightsKey};
+use provost_gpu_vram::{Grant, WeightsKey};
 use provost_types::{ChatEvent, InferenceError};
 use tokio::sync::mpsc;
 
@@ -22,7 +22,7 @@ pub(crate) struct ActiveChat {
     pub(crate) model: ChatModel,
     pub(crate) generation: Generation,
     pub(crate) events: mpsc::Sender<Result<ChatEvent, InferenceError>>,
-    pub(crate) leases: [Lease; 2],
+    pub(crate) grant: Grant,
     /// What it reads in the step that is under way.
     pub(crate) granted: usize,
     pub(crate) ended: bool,
@@ -97,7 +97,7 @@ impl Chats {
 impl ActiveChat {
     /// Passes a step on. A caller that has left ends the answer.
     fn tell(&mut self, step: Result<Step, InferError>) {
-        let Step { text, tokens, finish } = match step {
+        let Step { text, calls, tokens, finish } = match step {
             Ok(step) => step,
             Err(cause) => {
                 self.ended = true;
@@ -106,11 +106,19 @@ impl ActiveChat {
             }
         };
         let mut heard = true;
+        // Once the prompt has been read, each step makes a token.
+        let made = !self.generation.is_reading();
+        if made && text.is_empty() && calls.is_empty() && finish.is_none() {
+            heard &= self.events.try_send(Ok(ChatEvent::Silent)).is_ok();
+        }
         if !tokens.is_empty() {
             heard &= self.events.try_send(Ok(ChatEvent::Tokens(tokens))).is_ok();
         }
         if !text.is_empty() {
             heard &= self.events.try_send(Ok(ChatEvent::Delta(text))).is_ok();
+        }
+        if !calls.is_empty() {
+            heard &= self.events.try_send(Ok(ChatEvent::Calls(calls))).is_ok();
         }
         self.ended = !heard;
         if let Some(Finish { reason, usage }) = finish {

@@ -1,6 +1,10 @@
 //! Settings of a GPU node.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use provost_gpu_vram::Priority;
+use provost_types::ModelInfo;
 
 /// Settings of a GPU node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,23 @@ pub struct GpuConfig {
     pub queue_bound: usize,
     /// Answers generated at the same time; each slows the others, all together go faster.
     pub active_chats: usize,
+    /// How much models matter, by name; those that are not named are normal. Change it where somebody's
+    /// next step hangs on a model, or where nobody waits for it.
+    pub priorities: BTreeMap<String, Priority>,
+    /// Models stay for this many times as long as they took to load while others wait for their memory.
+    /// Raise it where loading disturbs others.
+    pub residency_loads: u64,
+    /// Models that nobody uses may go sooner while loading leaves time to bring them back. Turn it off
+    /// where every load counts.
+    pub early_eviction: bool,
+}
+
+impl GpuConfig {
+    /// Names that have a priority and are none of these models: not there yet, or misspelt.
+    pub(crate) fn strangers<'a>(&'a self, models: &[ModelInfo]) -> Vec<&'a str> {
+        let names = self.priorities.keys().map(String::as_str);
+        names.filter(|name| !models.iter().any(|model| model.name == *name)).collect()
+    }
 }
 
 impl Default for GpuConfig {
@@ -31,6 +52,32 @@ impl Default for GpuConfig {
             kv_cache_bytes: 1 << 30,
             queue_bound: 64,
             active_chats: 16,
+            priorities: BTreeMap::new(),
+            residency_loads: 4,
+            early_eviction: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use provost_types::ModelKind;
+
+    use super::*;
+
+    #[test]
+    fn names_without_a_model_are_found() {
+        let priorities = [("triage", Priority::Critical), ("triaje", Priority::Normal)];
+        let priorities = priorities.map(|(name, priority)| (name.to_owned(), priority)).into();
+        let config = GpuConfig { priorities, ..GpuConfig::default() };
+        let model = ModelInfo {
+            name: "triage".to_owned(),
+            kind: ModelKind::Chat,
+            architecture: "llama".to_owned(),
+            context_tokens: 1,
+            dimensions: 0,
+            created: 0,
+        };
+        assert_eq!(config.strangers(&[model]), ["triaje"]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use provost_gpu_infer::{EMBED_BATCH_TOKENS, EmbedJob, EmbedPart, EmbeddingModel};
-use provost_gpu_vram::{Lease, WeightsKey};
+use provost_gpu_vram::{Grant, WeightsKey};
 use provost_types::{EmbedResponse, InferenceError};
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ pub(crate) struct ActiveEmbed {
     pub(crate) model: EmbeddingModel,
     pub(crate) job: EmbedJob,
     pub(crate) reply: oneshot::Sender<Result<EmbedResponse, InferenceError>>,
-    pub(crate) leases: [Lease; 2],
+    pub(crate) grant: Grant,
     /// Texts of it in the step that is under way.
     pub(crate) granted: usize,
     pub(crate) outcome: Option<Result<EmbedResponse, InferenceError>>,

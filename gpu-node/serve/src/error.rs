@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use provost_gpu_infer::InferError;
-use provost_gpu_vram::Refusal;
+use provost_gpu_vram::Rejection;
 use provost_types::{InferenceError, InferenceErrorKind, ModelKind};
 
 /// When a caller should try again whose request got no memory, or whose node is stopping.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a caller is told to wait at most for the end of exclusive use, which often comes before its time.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+const TOO_LATE: &str = "PV-INFERENCE-BUSY: the model could not be given memory in time; try again";
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,21 +59,39 @@ pub(crate) fn queue_full(wait: Duration) -> InferenceError {
 }
 
 pub(crate) fn waited_too_long() -> InferenceError {
-    busy("PV-INFERENCE-BUSY: the model could not be given memory in time; try again later".to_owned())
+    busy(format!("{TOO_LATE} later"))
+}
+
+pub(crate) fn not_drained() -> InferenceError {
+    busy("PV-INFERENCE-BUSY: what runs on the device did not end in time; try again later".to_owned())
 }
 
 pub(crate) fn stopping() -> InferenceError {
     busy("PV-INFERENCE-BUSY: the node is stopping; try another node".to_owned())
 }
 
-/// For a refusal that waiting does not cure.
-pub(crate) fn too_large(model: &str, refusal: &Refusal) -> InferenceError {
-    plain(
-        InferenceErrorKind::Failed,
-        format!(
-            "PV-GPU-MEMORY: model `{model}`: {refusal}; give the node more memory or use a smaller model or context"
+/// For what the arbiter of the memory does not let wait, or wait any longer.
+pub(crate) fn of_rejection(model: &str, why: &Rejection) -> InferenceError {
+    match why {
+        Rejection::TooLarge { .. } => plain(
+            InferenceErrorKind::Failed,
+            format!(
+                "PV-GPU-MEMORY: model `{model}`: {why}; give the node more memory or use a smaller model or context"
+            ),
         ),
-    )
+        Rejection::QueueFull { retry_after_micros, .. } => queue_full(Duration::from_micros(*retry_after_micros)),
+        Rejection::Overdue { retry_after_micros } => {
+            let wait = Duration::from_micros(*retry_after_micros);
+            busy_for(format!("{TOO_LATE} in {} seconds", wait.as_secs_f64().ceil()), wait)
+        }
+        Rejection::Exclusive { retry_after_micros } => {
+            let wait = Duration::from_micros(*retry_after_micros).clamp(RETRY_AFTER, LONGEST_RETRY);
+            let seconds = wait.as_secs_f64().ceil();
+            let message = format!("PV-INFERENCE-BUSY: the device is in exclusive use; try again in {seconds} seconds");
+            busy_for(message, wait)
+        }
+        Rejection::LoadFailed => of_infer(InferError::Failed("its weights could not be loaded".to_owned())),
+    }
 }
 
 fn busy(message: String) -> InferenceError {
@@ -84,4 +105,17 @@ fn busy_for(message: String, wait: Duration) -> InferenceError {
 
 fn plain(kind: InferenceErrorKind, message: String) -> InferenceError {
     InferenceError { kind, message, retry_after_ms: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_the_device_in_exclusive_use_is_told_a_time_that_makes_sense() {
+        for (micros, ms) in [(1, 1_000), (20_500_000, 20_500), (u64::MAX, 60_000)] {
+            let refusal = of_rejection("m", &Rejection::Exclusive { retry_after_micros: micros });
+            assert_eq!(refusal.retry_after_ms, Some(ms), "{refusal}");
+        }
+    }
 }

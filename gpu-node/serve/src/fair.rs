@@ -14,6 +14,9 @@ const QUANTUM_TOKENS: i64 = 64;
 const MOST_DEBT_TOKENS: i64 = 4 * QUANTUM_TOKENS;
 /// What a request counts as until its tokens are computed and charged.
 const EXPECTED_TOKENS: u64 = 256;
+/// The most that a tenant is behind those who have used less: what it used while nobody else wanted it
+/// would otherwise keep it waiting for hours once somebody does.
+const MOST_LEAD_TOKENS: u64 = 256 * EXPECTED_TOKENS;
 
 /// The accounts of the tenants that have something to do here.
 #[derive(Debug, Default)]
@@ -126,6 +129,8 @@ impl FairShare {
         }
         self.ring.retain(|tenant| present.contains(tenant.as_str()));
         self.accounts.retain(|tenant, _| present.contains(tenant.as_str()));
+        let most = self.least_used().saturating_add(MOST_LEAD_TOKENS);
+        self.accounts.values_mut().for_each(|account| account.used = account.used.min(most));
     }
 
     /// Where who comes now begins: with those who have used least.
@@ -205,5 +210,18 @@ mod tests {
         assert!(fair.rank("b", 1) > fair.rank("b", 0));
         fair.keep(&HashSet::from(["b"]));
         assert_eq!(fair.rank("a", 0), fair.rank("b", 0));
+    }
+
+    #[test]
+    fn what_was_used_while_nobody_wanted_it_is_not_held_against_anyone_for_long() {
+        let mut fair = FairShare::default();
+        let both = HashSet::from(["light", "heavy"]);
+        fair.enter("light");
+        fair.charge("heavy", 1_000_000_000);
+        fair.keep(&both);
+        assert!(fair.rank("light", 0) < fair.rank("heavy", 0));
+        fair.charge("light", MOST_LEAD_TOKENS + 1);
+        fair.keep(&both);
+        assert!(fair.rank("heavy", 0) < fair.rank("light", 0));
     }
 }

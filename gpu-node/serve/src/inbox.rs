@@ -1,12 +1,20 @@
-//! What reaches the scheduler thread: requests, loaded models, the word to stop.
+//! What reaches the scheduler thread: requests, loaded models, words of who wants the device alone, the
+//! word to stop.
 
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use provost_gpu_vram::ExclusiveToken;
+
 use crate::error;
+use crate::exclusive::{ExclusiveTerms, Reply};
 use crate::job::{Job, Work};
 use crate::loader::Loaded;
 use crate::places::Places;
+
+/// Words that may lie in the inbox; who asks for the device beyond is refused.
+const MOST_WORDS: usize = 16;
 
 /// Callers and the loader put in, the scheduler takes out.
 pub(crate) struct Inbox {
@@ -19,13 +27,22 @@ pub(crate) struct Inbox {
 struct Mail {
     jobs: Vec<Job>,
     loaded: Option<Loaded>,
+    words: Vec<Word>,
     stopping: bool,
+}
+
+/// What is said by who wants the device alone, or has it.
+pub(crate) enum Word {
+    Ask { terms: ExclusiveTerms, reply: Reply },
+    Beat { token: ExclusiveToken },
+    End { token: ExclusiveToken },
 }
 
 /// What one look brought.
 pub(crate) struct Delivery {
     pub(crate) jobs: Vec<Job>,
     pub(crate) loaded: Option<Loaded>,
+    pub(crate) words: Vec<Word>,
     pub(crate) stopping: bool,
 }
 
@@ -42,7 +59,7 @@ impl Inbox {
             return Err(Refused::Stopping);
         }
         let place = self.places.take(work.tenant()).map_err(|wait| Refused::Full { wait })?;
-        mail.jobs.push(Job { work, arrived: Instant::now(), blocked_at: None, _place: place });
+        mail.jobs.push(Job { work, arrived: Instant::now(), _place: place });
         self.arrived.notify_one();
         Ok(())
     }
@@ -51,6 +68,24 @@ impl Inbox {
     pub(crate) fn deliver(&self, loaded: Loaded) {
         self.lock().loaded = Some(loaded);
         self.arrived.notify_one();
+    }
+
+    /// Says a word; one that is not taken is dropped, and with it the place for its answer.
+    pub(crate) fn say(&self, word: Word) {
+        let mut mail = self.lock();
+        let has_room = match &word {
+            Word::Ask { .. } => mail.words.len() < MOST_WORDS,
+            // One sign of life is as good as many.
+            Word::Beat { token } => {
+                !mail.words.iter().any(|said| matches!(said, Word::Beat { token: of } if of == token))
+            }
+            // There is one holder, and it ends once.
+            Word::End { .. } => true,
+        };
+        if has_room && !mail.stopping {
+            mail.words.push(word);
+            self.arrived.notify_one();
+        }
     }
 
     /// Tells the scheduler to stop.
@@ -63,8 +98,9 @@ impl Inbox {
     pub(crate) fn close(&self) {
         let mut mail = self.lock();
         mail.stopping = true;
-        let left = std::mem::take(&mut mail.jobs);
+        let (left, words) = (std::mem::take(&mut mail.jobs), std::mem::take(&mut mail.words));
         drop(mail);
+        drop(words);
         // Each gives its place back, without the lock.
         left.into_iter().for_each(|job| job.work.refuse(error::stopping()));
     }
@@ -74,13 +110,30 @@ impl Inbox {
         let mail = self.lock();
         let (mut mail, _) = self
             .arrived
-            .wait_timeout_while(mail, patience, |mail| mail.jobs.is_empty() && mail.loaded.is_none() && !mail.stopping)
+            .wait_timeout_while(mail, patience, |mail| mail.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        Delivery { jobs: std::mem::take(&mut mail.jobs), loaded: mail.loaded.take(), stopping: mail.stopping }
+        Delivery {
+            jobs: std::mem::take(&mut mail.jobs),
+            loaded: mail.loaded.take(),
+            words: std::mem::take(&mut mail.words),
+            stopping: mail.stopping,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.loaded.is_none() && self.words.is_empty() && !self.stopping
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
     }
 }
 
@@ -109,6 +162,7 @@ pub(crate) enum Refused {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use provost_gpu_vram::{Arbiter, ExclusiveRequest, Limits};
     use provost_types::EmbedRequest;
     use tokio::sync::oneshot;
 
@@ -118,6 +172,19 @@ mod tests {
         let request = EmbedRequest { tenant: "acme".to_owned(), model: "m".to_owned(), inputs: vec!["a".to_owned()] };
         let (reply, answer) = oneshot::channel();
         (Work::Embed { request, reply }, answer)
+    }
+
+    #[test]
+    fn signs_of_life_leave_room_for_who_asks() {
+        let inbox = Inbox::new(1);
+        let request = ExclusiveRequest { drain_micros: 1, heartbeat_micros: 1, most_micros: 1 };
+        let token = Arbiter::new(Limits::new(1)).exclusive(0, request).unwrap();
+        (0..2 * MOST_WORDS).for_each(|_| inbox.say(Word::Beat { token }));
+        let terms = ExclusiveTerms { drain: Duration::ZERO, heartbeat: Duration::ZERO, most: Duration::ZERO };
+        let (reply, _answer) = oneshot::channel();
+        inbox.say(Word::Ask { terms, reply });
+        let words = inbox.take(Duration::ZERO).words;
+        assert!(matches!(words.as_slice(), [Word::Beat { .. }, Word::Ask { .. }]));
     }
 
     #[test]

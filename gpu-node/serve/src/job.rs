@@ -14,8 +14,6 @@ pub(crate) type Events = mpsc::Receiver<Result<ChatEvent, InferenceError>>;
 pub(crate) struct Job {
     pub(crate) work: Work,
     pub(crate) arrived: Instant,
-    /// The state of memory in which it last found no room.
-    pub(crate) blocked_at: Option<u64>,
     /// Held until the job begins or ends; the queue's bound counts these.
     pub(crate) _place: Place,
 }
@@ -46,11 +44,6 @@ impl Work {
             Self::Embed { .. } => ModelKind::Embedding,
             Self::Chat { .. } => ModelKind::Chat,
         }
-    }
-
-    /// True when beginning it costs more than reading its text: a schema is compiled then.
-    pub(crate) fn has_schema(&self) -> bool {
-        matches!(self, Self::Chat { request, .. } if request.schema.is_some())
     }
 
     /// True when nobody waits for the answer any more.

@@ -5,7 +5,7 @@
 //! Invariants: one thread issues all computation; it never waits for a caller; what it holds is
 //! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
 //! in use is evicted.
-//! Left out: what a model computes (`provost-gpu-infer`), who may live in memory
+//! Left out: what a model computes (`provost-gpu-infer`), who may live in memory and whose turn it is
 //! (`provost-gpu-vram`), and who may ask (the data plane).
 
 mod arenas;
@@ -15,6 +15,7 @@ mod config;
 mod contain;
 mod embeds;
 mod error;
+mod exclusive;
 mod fair;
 mod inbox;
 mod job;
@@ -23,10 +24,14 @@ mod node;
 mod places;
 mod residency;
 mod scheduler;
+mod stats;
+mod turns;
 mod usage;
 
 pub use config::GpuConfig;
 pub use error::StartError;
+pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
 pub use provost_gpu_infer::KvUsage;
-pub use provost_gpu_vram::Usage;
+pub use provost_gpu_vram::{Priority, Usage};
+pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};

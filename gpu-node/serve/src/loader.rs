@@ -74,11 +74,6 @@ impl Loader {
         self.busy
     }
 
-    /// True while a task is under way.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy
-    }
-
     /// To be called when a result has been taken in.
     pub(crate) fn finished(&mut self) {
         self.busy = false;

@@ -6,21 +6,23 @@ use std::task::{Context, Poll};
 
 use futures::Stream;
 use provost_gpu_infer::KvUsage;
-use provost_gpu_vram::Usage;
+use provost_gpu_vram::{Limits, Usage};
 use provost_types::{
     BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, Inference, InferenceError, ModelInfo,
 };
 use tokio::sync::oneshot;
 
-use crate::arenas::Arenas;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
 use crate::error::{self, StartError};
-use crate::inbox::{Closing, Inbox, Refused};
+use crate::exclusive::{ExclusiveDevice, ExclusiveTerms};
+use crate::inbox::{Closing, Inbox, Refused, Word};
 use crate::job::{Events, Work};
 use crate::loader::Loader;
 use crate::residency::Residency;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Parts, Scheduler};
+use crate::stats::{Counts, RefusedFor, Stats};
+use crate::turns::Turns;
 use crate::usage::UsageGauge;
 
 /// A running node. Dropping it stops its threads; what was running is told to try elsewhere.
@@ -28,6 +30,7 @@ pub struct GpuNode {
     inbox: Arc<Inbox>,
     catalogue: Arc<Catalogue>,
     usage: Arc<UsageGauge>,
+    stats: Arc<Stats>,
 }
 
 impl GpuNode {
@@ -43,24 +46,29 @@ impl GpuNode {
             .build()
             .map_err(|error| StartError::Pool(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(config.queue_bound));
-        let catalogue = Arc::new(Catalogue::new(config.models_dir));
-        let residency = Residency::new(config.capacity_bytes, Loader::start(&inbox)?);
-        let usage = Arc::new(UsageGauge::default());
-        let scheduler = Scheduler::new(
-            Arc::clone(&inbox),
-            Arc::clone(&catalogue),
-            residency,
-            Arenas::new(config.kv_cache_bytes),
-            config.active_chats.max(1),
-            Arc::clone(&usage),
-        );
+        let limits = limits(&config);
+        let catalogue = Arc::new(Catalogue::new(config.models_dir.clone()));
+        let models = catalogue.models();
+        for model in config.strangers(&models) {
+            tracing::warn!(model, "a priority is configured for a model that is not there");
+        }
+        let (usage, stats) = (Arc::new(UsageGauge::default()), Arc::new(Stats::default()));
+        let scheduler = Scheduler::new(Parts {
+            residency: Residency::new(Loader::start(&inbox)?),
+            inbox: Arc::clone(&inbox),
+            catalogue: Arc::clone(&catalogue),
+            turns: Turns::new(limits),
+            priorities: config.priorities,
+            usage: Arc::clone(&usage),
+            stats: Arc::clone(&stats),
+        });
         let closing = Closing(Arc::clone(&inbox));
         std::thread::Builder::new().name("gpu-scheduler".to_owned()).spawn(move || {
             let _closing = closing;
             scheduler.run(&pool);
         })?;
-        tracing::info!(models = catalogue.models().len(), capacity_bytes = config.capacity_bytes, "gpu node started");
-        Ok(Arc::new(Self { inbox, catalogue, usage }))
+        tracing::info!(models = models.len(), capacity_bytes = config.capacity_bytes, "gpu node started");
+        Ok(Arc::new(Self { inbox, catalogue, usage, stats }))
     }
 
     /// Bytes in use, as of the scheduler's last turn.
@@ -73,11 +81,43 @@ impl GpuNode {
         self.usage.get().1
     }
 
+    /// Waits until the device is the caller's alone: no model is in memory then, and requests are told
+    /// when to come again. Dropping the future stops asking.
+    ///
+    /// # Errors
+    /// When what runs does not end in time, somebody has the device, or the node is stopping.
+    pub async fn exclusive(&self, terms: ExclusiveTerms) -> Result<ExclusiveDevice, InferenceError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.say(Word::Ask { terms, reply });
+        answer.await.unwrap_or_else(|_| Err(error::stopping()))
+    }
+
+    /// What happened since the start, and who waits and runs as of the scheduler's last turn.
+    pub fn counts(&self) -> Counts {
+        self.stats.counts()
+    }
+
     fn submit(&self, work: Work) -> Result<(), InferenceError> {
         self.inbox.submit(work).map_err(|refused| match refused {
-            Refused::Full { wait } => error::queue_full(wait),
+            Refused::Full { wait } => {
+                self.stats.refused(RefusedFor::NoPlace);
+                error::queue_full(wait)
+            }
             Refused::Stopping => error::stopping(),
         })
+    }
+}
+
+/// The arbiter's bounds. What requests compute with is in their budgets, so nothing is kept back for it.
+fn limits(config: &GpuConfig) -> Limits {
+    Limits {
+        headroom_bytes: 0,
+        queue_bound: config.queue_bound.max(1),
+        active_bound: config.active_chats.max(1),
+        cache_bytes: config.kv_cache_bytes,
+        residency_loads: config.residency_loads,
+        early_eviction: config.early_eviction,
+        ..Limits::new(config.capacity_bytes)
     }
 }
 

@@ -1,32 +1,28 @@
-//! Which models are in memory: carries out what the memory machine decides.
+//! What is in memory, and what is known of models by name.
 //!
 //! A model becomes ready in three reads, each on the loader thread: the digest of its weights (the
-//! key under which they are shared), its text side, its weights.
+//! key under which they are shared), its text side, and its weights once the arbiter says so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{ChatModel, EmbeddingModel, InferError, Network};
-use provost_gpu_vram::{Admission, DeviceMemory, Lease, Refusal, Reserved, Usage, WeightsKey};
+use provost_gpu_infer::{ChatModel, Decoder, EmbeddingModel, InferError, Network};
+use provost_gpu_vram::WeightsKey;
 
 use crate::catalogue::Entry;
 use crate::loader::{Content, Loaded, Loader, Part, Task, TextSide};
 
 /// A failure to load is told to callers for this long before it is tried again.
 const FAILURE_BELIEVED: Duration = Duration::from_secs(5);
-/// Assumed speed of loading before it has been measured, in bytes a microsecond.
-const ASSUMED_BYTES_PER_MICRO: u64 = 500;
 
-/// Models in memory and the books of that memory.
+/// Models in memory.
 pub(crate) struct Residency {
-    memory: DeviceMemory,
     networks: HashMap<WeightsKey, Network>,
     models: HashMap<String, Known>,
-    /// Keeps what is being loaded from being evicted before its first use.
-    loading: Option<Lease>,
+    /// What the arbiter wants loaded, until the loader is free for it.
+    wanted: Option<(WeightsKey, Arc<Entry>)>,
     loader: Loader,
-    epoch: u64,
 }
 
 /// What is known of a model by name.
@@ -37,177 +33,151 @@ struct Known {
     failure: Option<(InferError, Instant)>,
 }
 
-/// A model in memory; the lease keeps it there.
-pub(crate) struct Resident {
-    pub(crate) key: WeightsKey,
-    pub(crate) model: Model,
-    pub(crate) lease: Lease,
-}
-
 /// A model by kind.
 pub(crate) enum Model {
     Chat(ChatModel),
     Embedding(EmbeddingModel),
 }
 
-/// The answer to a request for a model.
-pub(crate) enum Readiness {
-    Ready(Resident),
+/// Whether a model can be asked for.
+pub(crate) enum Identity {
+    /// Its weights are these, and its text side is there.
+    Known(WeightsKey),
     /// Being read, or waiting for the loader.
     Pending,
-    /// Others hold the memory.
-    NoRoom,
-    /// It cannot be served.
-    TooLarge(Refusal),
     /// Reading it failed.
     Failed(InferError),
 }
 
+/// What came of loading weights.
+pub(crate) enum Settled {
+    Loaded { key: WeightsKey, took: Duration },
+    Failed { key: WeightsKey },
+}
+
 impl Residency {
-    pub(crate) fn new(capacity_bytes: u64, loader: Loader) -> Self {
-        Self {
-            memory: DeviceMemory::new(capacity_bytes),
-            networks: HashMap::new(),
-            models: HashMap::new(),
-            loading: None,
-            loader,
-            epoch: 0,
+    pub(crate) fn new(loader: Loader) -> Self {
+        Self { networks: HashMap::new(), models: HashMap::new(), wanted: None, loader }
+    }
+
+    /// Asks which weights a model has; begins to read what is missing to say so.
+    pub(crate) fn identify(&mut self, entry: &Arc<Entry>) -> Identity {
+        if let Err(error) = &entry.source {
+            return Identity::Failed(error.clone());
         }
-    }
-
-    pub(crate) fn usage(&self) -> Usage {
-        self.memory.usage()
-    }
-
-    /// True while something is being read.
-    pub(crate) fn is_loading(&self) -> bool {
-        self.loader.is_busy()
-    }
-
-    /// Asks for a model; begins to read what is missing.
-    pub(crate) fn request(&mut self, entry: &Arc<Entry>) -> Readiness {
-        let source = match &entry.source {
-            Ok(source) => source,
-            Err(error) => return Readiness::Failed(error.clone()),
-        };
         let known = self.known(entry);
         if let Some((error, at)) = &known.failure {
             if at.elapsed() < FAILURE_BELIEVED {
-                return Readiness::Failed(error.clone());
+                return Identity::Failed(error.clone());
             }
             known.failure = None;
         }
-        let Some(key) = known.key else {
-            return self.read(entry, Part::Digest);
-        };
-        let Some(text) = known.text.clone() else {
-            return self.read(entry, Part::Text);
-        };
-        // Nothing may be admitted for loading that the loader cannot take at once.
-        if !self.networks.contains_key(&key) && self.loader.is_busy() {
-            return Readiness::Pending;
+        let (key, has_text) = (known.key, known.text.is_some());
+        match key {
+            None => self.read(entry, Part::Digest),
+            Some(_) if !has_text => self.read(entry, Part::Text),
+            Some(key) => return Identity::Known(key),
         }
-        let bytes = source.weight_bytes();
-        match self.memory.acquire(key, bytes, bytes / ASSUMED_BYTES_PER_MICRO) {
-            Ok(Admission::Ready { lease }) => self.ready(key, lease, &text),
-            Ok(Admission::Loading { lease }) => {
-                self.release_unused(lease);
-                Readiness::Pending
-            }
-            Ok(Admission::Load { lease, evict }) => {
-                self.drop_networks(&evict);
-                self.loading = Some(lease);
-                self.read(entry, Part::Network(key))
-            }
-            Err(refusal) if refusal.is_temporary() => Readiness::NoRoom,
-            Err(refusal) => Readiness::TooLarge(refusal),
-        }
+        Identity::Pending
     }
 
-    /// Takes in what the loader read.
-    pub(crate) fn take_in(&mut self, loaded: Loaded) {
+    /// Loads weights, as soon as the loader is free.
+    pub(crate) fn load(&mut self, key: WeightsKey, entry: Arc<Entry>) {
+        self.wanted = Some((key, entry));
+        self.begin_wanted();
+    }
+
+    /// Takes in what the loader read. Some: weights were loaded, or not.
+    pub(crate) fn take_in(&mut self, loaded: Loaded) -> Option<Settled> {
         self.loader.finished();
-        self.epoch += 1;
         let Loaded { entry, part, result, took } = loaded;
-        match result {
-            Ok(Content::Digest(key)) => self.known(&entry).key = Some(key),
-            Ok(Content::Text(text)) => self.known(&entry).text = Some(text),
-            Ok(Content::Network(network)) => {
-                if let Part::Network(key) = part {
-                    tracing::info!(model = entry.name, ?took, "model loaded");
-                    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                    let unwanted = self.memory.loaded(key, micros);
-                    if !unwanted {
-                        self.networks.insert(key, network);
-                    }
-                }
+        let settled = match (part, result) {
+            (Part::Network(key), Ok(Content::Network(network))) => {
+                tracing::info!(model = entry.name, ?took, "model loaded");
+                self.networks.insert(key, network);
+                Some(Settled::Loaded { key, took })
             }
-            Err(error) => {
+            (_, Ok(Content::Digest(key))) => {
+                self.known(&entry).key = Some(key);
+                None
+            }
+            (_, Ok(Content::Text(text))) => {
+                self.known(&entry).text = Some(text);
+                None
+            }
+            // Weights are read only as such.
+            (Part::Digest | Part::Text, Ok(Content::Network(_))) => None,
+            (part, Err(error)) => {
                 tracing::warn!(model = entry.name, %error, "model could not be loaded");
-                if let Part::Network(key) = part {
-                    self.memory.load_failed(key);
-                }
                 self.known(&entry).failure = Some((error, Instant::now()));
-            }
-        }
-        if let Some(lease) = self.loading.take_if(|_| matches!(part, Part::Network(_))) {
-            self.release(lease);
-        }
-    }
-
-    /// Books bytes for one request, evicting idle models if need be.
-    pub(crate) fn reserve(&mut self, bytes: u64) -> Result<Lease, Refusal> {
-        let Reserved { lease, evict } = self.memory.reserve(bytes)?;
-        self.drop_networks(&evict);
-        Ok(lease)
-    }
-
-    /// Counts the moments at which bytes may have become free.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    pub(crate) fn release(&mut self, lease: Lease) {
-        self.epoch += 1;
-        self.release_unused(lease);
-    }
-
-    /// As `release`, for a lease that was taken in this same moment: nothing has become free.
-    pub(crate) fn release_unused(&mut self, lease: Lease) {
-        if let Some(key) = self.memory.release(lease) {
-            self.drop_networks(&[key]);
-        }
-    }
-
-    fn ready(&mut self, key: WeightsKey, lease: Lease, text: &TextSide) -> Readiness {
-        let model = match (self.networks.get(&key), text) {
-            (Some(Network::Decoder(decoder)), TextSide::Chat(text)) => {
-                Model::Chat(ChatModel::new(Arc::clone(decoder), Arc::clone(text)))
-            }
-            (Some(Network::Encoder(encoder)), TextSide::Embedding(text)) => {
-                Model::Embedding(EmbeddingModel::new(Arc::clone(encoder), Arc::clone(text)))
-            }
-            _ => {
-                self.release(lease);
-                return Readiness::Failed(InferError::Failed(
-                    "the model's files changed while they were read".to_owned(),
-                ));
+                match part {
+                    Part::Network(key) => Some(Settled::Failed { key }),
+                    Part::Digest | Part::Text => None,
+                }
             }
         };
-        Readiness::Ready(Resident { key, model, lease })
+        self.begin_wanted();
+        settled
     }
 
-    /// Begins a read, or leaves it for later when the loader is busy.
-    fn read(&mut self, entry: &Arc<Entry>, part: Part) -> Readiness {
-        let entry = Arc::clone(entry);
-        let begun = self.loader.begin(Task { entry, part });
-        if let Part::Network(key) = part
-            && !begun
-        {
-            self.memory.load_failed(key);
-            self.loading = None;
+    /// Drops weights, and the text sides of their models but of those that somebody waits for.
+    pub(crate) fn evict(&mut self, key: WeightsKey, is_waited_for: impl Fn(&Arc<Entry>) -> bool) {
+        self.networks.remove(&key);
+        for known in self.models.values_mut().filter(|known| known.key == Some(key)) {
+            tracing::info!(model = known.entry.name, "model evicted");
+            if !is_waited_for(&known.entry) {
+                known.text = None;
+            }
         }
-        Readiness::Pending
+    }
+
+    /// The model of an entry whose weights are in memory.
+    pub(crate) fn model(&self, entry: &Arc<Entry>, key: WeightsKey) -> Result<Model, InferError> {
+        let known = self.models.get(&entry.name).filter(|known| Arc::ptr_eq(&known.entry, entry));
+        match (self.networks.get(&key), known.and_then(|known| known.text.as_ref())) {
+            (Some(Network::Decoder(decoder)), Some(TextSide::Chat(text))) => {
+                Ok(Model::Chat(ChatModel::new(Arc::clone(decoder), Arc::clone(text))))
+            }
+            (Some(Network::Encoder(encoder)), Some(TextSide::Embedding(text))) => {
+                Ok(Model::Embedding(EmbeddingModel::new(Arc::clone(encoder), Arc::clone(text))))
+            }
+            _ => Err(InferError::Failed("the model's files changed while they were read".to_owned())),
+        }
+    }
+
+    /// The decoder of these weights, if they are one and in memory.
+    pub(crate) fn decoder(&self, key: WeightsKey) -> Option<&Decoder> {
+        match self.networks.get(&key) {
+            Some(Network::Decoder(decoder)) => Some(decoder),
+            _ => None,
+        }
+    }
+
+    /// The models with these weights.
+    pub(crate) fn entries_of(&self, key: WeightsKey) -> impl Iterator<Item = &Arc<Entry>> {
+        self.models.values().filter(move |known| known.key == Some(key)).map(|known| &known.entry)
+    }
+
+    /// Why reading a model failed last.
+    pub(crate) fn failure(&self, entry: &Arc<Entry>) -> Option<InferError> {
+        let known = self.models.get(&entry.name).filter(|known| Arc::ptr_eq(&known.entry, entry))?;
+        known.failure.as_ref().map(|(error, _)| error.clone())
+    }
+
+    /// Begins a read, or leaves it for later when the loader is busy or weights come first.
+    fn read(&mut self, entry: &Arc<Entry>, part: Part) {
+        if self.wanted.is_none() {
+            self.loader.begin(Task { entry: Arc::clone(entry), part });
+        }
+    }
+
+    fn begin_wanted(&mut self) {
+        if let Some((key, entry)) = self.wanted.take() {
+            let task = Task { entry: Arc::clone(&entry), part: Part::Network(key) };
+            if !self.loader.begin(task) {
+                self.wanted = Some((key, entry));
+            }
+        }
     }
 
     /// What is known of a model; forgotten when its files have changed.
@@ -218,15 +188,5 @@ impl Residency {
             *known = fresh();
         }
         known
-    }
-
-    fn drop_networks(&mut self, keys: &[WeightsKey]) {
-        for key in keys {
-            self.networks.remove(key);
-            for known in self.models.values_mut().filter(|k| k.key == Some(*key)) {
-                tracing::info!(model = known.entry.name, "model evicted");
-                known.text = None;
-            }
-        }
     }
 }

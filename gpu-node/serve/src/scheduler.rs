@@ -1,40 +1,42 @@
-//! The thread that owns the device: admits requests and advances them in turns.
+//! The thread that owns the device: does what the arbiter says and advances requests in turns.
 //!
 //! A turn is one pass over each model that has answers under way, and one over an embedding model.
 //! A pass takes the next token of every running answer and pieces of the prompts of new ones; who
 //! gets how much of it is [`FairShare`]'s. Requests join and leave between passes, so none waits for
-//! the end of another. The thread never blocks on a caller: the channel of an answer has room for
-//! all of its events.
+//! the end of another. Whose turn it is to begin, and which models are in memory for that, decides
+//! the arbiter ([`Turns`]); among those that matter alike it is again [`FairShare`]. The thread
+//! never blocks on a caller: the channel of an answer has room for all of its events; files are read
+//! by another thread.
 
-use std::collections::{HashMap, HashSet};
+mod begin;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provost_gpu_infer::{ChatModel, EmbedJob, EmbeddingModel, Generation, InferError};
-use provost_gpu_vram::{Lease, Refusal, WeightsKey};
-use tokio::sync::mpsc;
+use provost_gpu_vram::{Action, Priority, Rejection, Weights, WeightsKey};
 
-use crate::arenas::{Arenas, NoPlace};
+use crate::arenas::Arenas;
 use crate::catalogue::{Catalogue, Entry};
 use crate::chats::{ActiveChat, Chats};
-use crate::contain::contained;
 use crate::embeds::{ActiveEmbed, Embeds};
 use crate::error;
+use crate::exclusive::Exclusivity;
 use crate::fair::FairShare;
 use crate::inbox::{Delivery, Inbox};
-use crate::job::{Job, Work};
-use crate::residency::{Model, Readiness, Residency, Resident};
+use crate::job::Job;
+use crate::loader::Loaded;
+use crate::residency::{Identity, Residency, Settled};
+use crate::stats::{RefusedFor, Stats};
+use crate::turns::{ADMISSION_DEADLINE, Turns, Waiting};
 use crate::usage::UsageGauge;
 
-/// A request that could not begin within this time is told to try again.
-const ADMISSION_DEADLINE: Duration = Duration::from_secs(60);
-/// A request that has waited this long for memory holds back later ones, so that a stream of
-/// small requests cannot starve a large one.
-const FAIRNESS_PATIENCE: Duration = Duration::from_secs(15);
-/// How long an idle thread sleeps before it looks for cancelled or overdue requests.
+/// How long an idle thread sleeps before it looks for cancelled requests.
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
-/// Embedding jobs under way at the same time.
-const ACTIVE_EMBEDS: usize = 16;
+/// Assumed speed of loading before it has been measured, in bytes a microsecond.
+const ASSUMED_BYTES_PER_MICRO: u64 = 500;
+/// So often the arbiter is asked in a turn.
+const MOST_POLLS: usize = 64;
 
 /// The state of the scheduler thread.
 pub(crate) struct Scheduler {
@@ -42,367 +44,261 @@ pub(crate) struct Scheduler {
     catalogue: Arc<Catalogue>,
     residency: Residency,
     arenas: Arenas,
-    /// In order of arrival.
-    waiting: Vec<Job>,
+    turns: Turns,
+    /// Requests whose model is being looked at, in order of arrival.
+    asked: Vec<Job>,
     chats: Chats,
     embeds: Embeds,
     fair: FairShare,
-    active_chats: usize,
+    exclusivity: Exclusivity,
+    priorities: BTreeMap<String, Priority>,
+    /// Weights that were loaded once.
+    seen: HashSet<WeightsKey>,
+    /// A request was read in this turn and could not begin, or is to be asked for anew.
+    in_vain: bool,
     usage: Arc<UsageGauge>,
+    stats: Arc<Stats>,
 }
 
-/// What became of a request that was considered.
-enum Considered {
-    /// It began, or was answered, or nobody waits for it.
-    Gone,
-    /// Not yet.
-    Waits(Job),
-    /// Not yet, for lack of memory.
-    WaitsForMemory(Job),
+/// What the scheduler is made of.
+pub(crate) struct Parts {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) residency: Residency,
+    pub(crate) turns: Turns,
+    /// By name of the model; others are normal.
+    pub(crate) priorities: BTreeMap<String, Priority>,
+    pub(crate) usage: Arc<UsageGauge>,
+    pub(crate) stats: Arc<Stats>,
 }
 
 impl Scheduler {
-    pub(crate) fn new(
-        inbox: Arc<Inbox>,
-        catalogue: Arc<Catalogue>,
-        residency: Residency,
-        arenas: Arenas,
-        active_chats: usize,
-        usage: Arc<UsageGauge>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { inbox, catalogue, residency, turns, priorities, usage, stats } = parts;
         Self {
             inbox,
             catalogue,
             residency,
-            arenas,
-            waiting: Vec::new(),
+            arenas: Arenas::default(),
+            turns,
+            asked: Vec::new(),
             chats: Chats::default(),
             embeds: Embeds::default(),
             fair: FairShare::default(),
-            active_chats,
+            exclusivity: Exclusivity::default(),
+            priorities,
+            seen: HashSet::new(),
+            in_vain: false,
             usage,
+            stats,
         }
     }
 
     /// Works until told to stop.
     pub(crate) fn run(mut self, pool: &rayon::ThreadPool) {
+        let mut has_news = false;
         loop {
-            let patience = match self.chats.is_empty() && self.embeds.is_empty() {
-                true => IDLE_PATIENCE,
+            // What has just been given back may be what somebody waits for.
+            let patience = match self.chats.is_empty() && self.embeds.is_empty() && !has_news {
+                true => self.turns.patience(IDLE_PATIENCE),
                 false => Duration::ZERO,
             };
-            let Delivery { jobs, loaded, stopping } = self.inbox.take(patience);
-            self.waiting.extend(jobs);
+            let Delivery { jobs, loaded, words, stopping } = self.inbox.take(patience);
+            self.asked.extend(jobs);
             if stopping {
                 self.refuse_all();
                 return;
             }
             if let Some(loaded) = loaded {
-                self.residency.take_in(loaded);
+                self.take_in(loaded);
             }
+            words.into_iter().for_each(|word| self.exclusivity.hear(word, &mut self.turns));
             // First what was cancelled: its memory is for those who wait.
             self.retire();
             self.admit();
-            self.note_usage();
+            self.note();
             pool.install(|| {
                 self.embeds.advance(&mut self.fair);
                 self.chats.advance(&mut self.fair);
             });
-            self.retire();
+            has_news = self.retire() || self.in_vain;
         }
     }
 
     /// Gives back what ended requests held, then tells their callers: whoever hears of an end may
-    /// look at the books.
-    fn retire(&mut self) {
+    /// look at the books. False: none has ended.
+    fn retire(&mut self) -> bool {
         let chats = self.chats.take_ended();
         let embeds = self.embeds.take_ended();
+        let has_freed = !chats.is_empty() || !embeds.is_empty();
         let mut ends: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(chats.len() + embeds.len());
         for chat in chats {
-            let ActiveChat { generation, leases, events, last, .. } = chat;
+            let ActiveChat { generation, grant, events, last, .. } = chat;
             drop(generation);
-            leases.into_iter().for_each(|lease| self.residency.release(lease));
+            self.turns.finish(grant);
             ends.extend(last.map(|last| Box::new(move || drop(events.try_send(last))) as Box<dyn FnOnce()>));
         }
         for embed in embeds {
-            let ActiveEmbed { reply, leases, outcome, .. } = embed;
-            leases.into_iter().for_each(|lease| self.residency.release(lease));
+            let ActiveEmbed { reply, grant, outcome, .. } = embed;
+            self.turns.finish(grant);
             ends.extend(outcome.map(|outcome| Box::new(move || drop(reply.send(outcome))) as Box<dyn FnOnce()>));
         }
-        let waiting = self.waiting.iter().map(|job| job.work.tenant());
+        let asked = self.asked.iter().map(|job| job.work.tenant());
+        let waiting = self.turns.tenants().chain(asked);
         let present: HashSet<&str> = self.chats.tenants().chain(self.embeds.tenants()).chain(waiting).collect();
         self.fair.keep(&present);
-        self.note_usage();
+        self.note();
         ends.into_iter().for_each(|end| end());
+        has_freed
     }
 
-    fn note_usage(&self) {
-        self.usage.set(self.residency.usage(), self.arenas.usage());
+    fn note(&self) {
+        self.usage.set(self.turns.usage(), self.arenas.usage());
+        self.stats.now(self.turns.len() + self.asked.len(), self.chats.len() + self.embeds.len());
     }
 
     fn refuse_all(&mut self) {
-        for job in self.waiting.drain(..) {
+        for job in self.asked.drain(..).chain(self.turns.take_all()) {
             job.work.refuse(error::stopping());
         }
         self.chats.stop();
         self.embeds.stop();
     }
 
-    /// Begins what can begin: of the tenant that used least, and of one tenant first come first
-    /// served. A schema is compiled with each try to begin, on this thread: where one request with a
-    /// schema waits for memory, its tenant's later ones with a schema are not tried in this turn.
-    fn admit(&mut self) {
-        let mut held_back = false;
-        let mut compiled_in_vain: HashSet<String> = HashSet::new();
-        for job in self.in_order() {
-            let is_in_vain = job.work.has_schema() && compiled_in_vain.contains(job.work.tenant());
-            if (held_back || is_in_vain) && !job.work.is_cancelled() {
-                self.waiting.push(job);
-                continue;
+    fn take_in(&mut self, loaded: Loaded) {
+        match self.residency.take_in(loaded) {
+            Some(Settled::Loaded { key, took }) => {
+                self.stats.loaded(took, !self.seen.insert(key));
+                self.turns.loaded(key, took);
             }
-            match self.consider(job) {
-                Considered::Gone => {}
-                Considered::Waits(job) => self.waiting.push(job),
-                Considered::WaitsForMemory(job) => {
-                    held_back = is_overdue(&job);
-                    if job.work.has_schema() {
-                        compiled_in_vain.insert(job.work.tenant().to_owned());
-                    }
-                    self.waiting.push(job);
-                }
-            }
+            Some(Settled::Failed { key }) => self.turns.load_failed(key),
+            None => {}
         }
-        self.waiting.sort_by_key(|job| job.arrived);
     }
 
-    /// Takes the waiting requests in the order in which they may begin.
-    fn in_order(&mut self) -> Vec<Job> {
+    /// Hands those who came to the arbiter, and does what it says, until it has nothing to say. To read
+    /// a request takes time, most of all one with a schema: where that was in vain, answers go on first.
+    fn admit(&mut self) {
+        self.in_vain = false;
+        self.turns.drop_cancelled();
+        self.exclusivity.drop_cancelled(&mut self.turns);
+        for job in std::mem::take(&mut self.asked) {
+            self.ask(job);
+        }
         let mut begun: HashMap<String, usize> = HashMap::new();
         for tenant in self.chats.tenants().chain(self.embeds.tenants()) {
             *begun.entry(tenant.to_owned()).or_default() += 1;
         }
-        let mut ranked: Vec<((bool, u64), Job)> = Vec::with_capacity(self.waiting.len());
-        for job in self.waiting.drain(..) {
-            self.fair.enter(job.work.tenant());
-            let ahead = begun.entry(job.work.tenant().to_owned()).or_default();
-            let rank = self.fair.rank(job.work.tenant(), *ahead);
-            *ahead += 1;
-            ranked.push(((!is_overdue(&job), rank), job));
+        self.turns.rank(&mut self.fair, begun);
+        for _ in 0..MOST_POLLS {
+            let actions = self.turns.poll();
+            if actions.is_empty() {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.perform(action));
+            if self.in_vain {
+                return;
+            }
         }
-        ranked.sort_by_key(|(rank, job)| (*rank, job.arrived));
-        ranked.into_iter().map(|(_, job)| job).collect()
     }
 
-    fn consider(&mut self, mut job: Job) -> Considered {
+    /// Lets a request wait for its model, once it is known which weights that is.
+    fn ask(&mut self, job: Job) {
         if job.work.is_cancelled() {
-            return Considered::Gone;
-        }
-        // Nothing was given back since it last failed to get memory: it would fail again.
-        if job.blocked_at == Some(self.residency.epoch()) && job.arrived.elapsed() <= ADMISSION_DEADLINE {
-            return Considered::WaitsForMemory(job);
+            return;
         }
         if job.arrived.elapsed() > ADMISSION_DEADLINE {
+            self.stats.refused(RefusedFor::Overdue);
             job.work.refuse(error::waited_too_long());
-            return Considered::Gone;
+            return;
         }
         let Some(entry) = self.catalogue.find(job.work.model()) else {
             let refusal = error::not_found(job.work.model());
             job.work.refuse(refusal);
-            return Considered::Gone;
+            return;
         };
-        if let Ok(source) = &entry.source
-            && source.info().kind != job.work.kind()
-        {
-            job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
-            return Considered::Gone;
-        }
-        let full = match &job.work {
-            Work::Chat { .. } => self.chats.len() >= self.active_chats,
-            Work::Embed { .. } => self.embeds.len() >= ACTIVE_EMBEDS,
+        let bytes = match &entry.source {
+            Ok(source) if source.info().kind != job.work.kind() => {
+                job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
+                return;
+            }
+            Ok(source) => source.weight_bytes(),
+            Err(_) => 0,
         };
-        if full {
-            return Considered::Waits(job);
-        }
-        match self.ready(&entry) {
-            Readiness::Ready(resident) => self.begin(job, resident),
-            Readiness::Pending => Considered::Waits(job),
-            Readiness::NoRoom => {
-                job.blocked_at = Some(self.residency.epoch());
-                Considered::WaitsForMemory(job)
-            }
-            Readiness::TooLarge(refusal) => {
-                job.work.refuse(error::too_large(&entry.name, &refusal));
-                Considered::Gone
-            }
-            Readiness::Failed(cause) => {
+        match self.residency.identify(&entry) {
+            Identity::Pending => self.asked.push(job),
+            Identity::Failed(cause) => {
+                self.stats.refused(RefusedFor::NotLoaded);
                 job.work.refuse(error::of_infer(cause));
-                Considered::Gone
             }
-        }
-    }
-
-    /// Asks for a model; what unused KV caches hold is given back before anyone waits for memory.
-    fn ready(&mut self, entry: &Arc<Entry>) -> Readiness {
-        loop {
-            match self.residency.request(entry) {
-                Readiness::NoRoom if self.arenas.drop_one(&mut self.residency) => {}
-                answer => return answer,
-            }
-        }
-    }
-
-    fn begin(&mut self, job: Job, resident: Resident) -> Considered {
-        let Resident { key, model, lease } = resident;
-        let unbegun = match (&job.work, model) {
-            (Work::Chat { request, .. }, Model::Chat(model)) => {
-                let started = contained(|| model.start(request));
-                match self.fund_chat(key, &model, started, lease) {
-                    Ok((generation, leases)) => return self.begin_chat(job, key, model, generation, leases),
-                    Err(unbegun) => unbegun,
+            Identity::Known(key) => {
+                let class = self.priorities.get(&entry.name).copied().unwrap_or_default();
+                let weights = Weights { key, bytes, load_micros: bytes / ASSUMED_BYTES_PER_MICRO, class };
+                if let Some((job, why)) = self.turns.submit(job, Arc::clone(&entry), weights) {
+                    self.reject(job, &entry, why);
                 }
             }
-            (Work::Embed { request, .. }, Model::Embedding(model)) => {
-                let started = contained(|| model.start(&request.inputs));
-                match self.fund(started, lease, |e| model.memory_bytes(e)) {
-                    Ok((embed, leases)) => return self.begin_embed(job, key, model, embed, leases),
-                    Err(unbegun) => unbegun,
+        }
+    }
+
+    /// Does something that the arbiter said.
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Evict { key } => {
+                self.stats.evicted();
+                let turns = &self.turns;
+                self.residency.evict(key, |entry| turns.is_waited_for(entry));
+            }
+            Action::Load { weights } => self.load(weights.key),
+            Action::DropCache { key } => self.arenas.remove(key),
+            Action::MakeCache { key, bytes } => {
+                let made = self.residency.decoder(key).map(|decoder| self.arenas.make(key, decoder, bytes));
+                if !matches!(made, Some(Ok(()))) {
+                    self.turns.cache_failed(key);
                 }
             }
-            // The kind was checked against the same catalogue entry; this keeps the match total.
-            (_, _) => {
-                self.residency.release(lease);
-                Unbegun::Never(InferError::Failed("the model changed its kind".to_owned()))
+            Action::Start { grant } => self.start(grant),
+            Action::Refuse { ticket, why } => {
+                if let Some(Waiting { job, entry, .. }) = self.turns.take(ticket) {
+                    match why {
+                        Rejection::LoadFailed if !self.is_current(&entry) => self.ask_anew(job),
+                        why => self.reject(job, &entry, why),
+                    }
+                }
             }
+            Action::ExclusiveGranted { token } => self.exclusivity.granted(token, &self.inbox),
+            Action::ExclusiveRefused { token } | Action::ExclusiveLapsed { token } => self.exclusivity.over(token),
+        }
+    }
+
+    fn load(&mut self, key: WeightsKey) {
+        // What has changed on disk would be read as what it is not any more.
+        let entry = self
+            .turns
+            .entries_of(key)
+            .chain(self.residency.entries_of(key))
+            .find(|entry| self.is_current(entry))
+            .cloned();
+        match entry {
+            Some(entry) => self.residency.load(key, entry),
+            None => self.turns.load_failed(key),
+        }
+    }
+
+    /// Answers a request that the arbiter does not let wait, or wait any longer.
+    fn reject(&mut self, job: Job, entry: &Arc<Entry>, why: Rejection) {
+        self.stats.refused(match why {
+            Rejection::TooLarge { .. } => RefusedFor::TooLarge,
+            Rejection::Overdue { .. } => RefusedFor::Overdue,
+            Rejection::LoadFailed => RefusedFor::NotLoaded,
+            Rejection::QueueFull { .. } => RefusedFor::NoPlace,
+            Rejection::Exclusive { .. } => RefusedFor::Exclusive,
+        });
+        let cause = self.residency.failure(entry).filter(|_| why == Rejection::LoadFailed);
+        let refusal = match cause {
+            Some(cause) => error::of_infer(cause),
+            None => error::of_rejection(&entry.name, &why),
         };
-        self.put_off(job, unbegun)
+        job.work.refuse(refusal);
     }
-
-    /// What becomes of a request that could not begin.
-    fn put_off(&mut self, mut job: Job, unbegun: Unbegun) -> Considered {
-        // With nothing running or loading, nothing will be given back: no use in waiting.
-        let may_pass = !self.chats.is_empty() || !self.embeds.is_empty() || self.residency.is_loading();
-        match unbegun {
-            Unbegun::Never(cause) => job.work.refuse(error::of_infer(cause)),
-            Unbegun::Memory(refusal) if !(refusal.is_temporary() && may_pass) => {
-                let refusal = error::too_large(job.work.model(), &refusal);
-                job.work.refuse(refusal);
-            }
-            Unbegun::Memory(_) | Unbegun::Full => {
-                job.blocked_at = Some(self.residency.epoch());
-                return Considered::WaitsForMemory(job);
-            }
-        }
-        Considered::Gone
-    }
-
-    /// Books the bytes of a request that has been checked.
-    fn fund<T>(
-        &mut self,
-        started: Result<T, InferError>,
-        weights: Lease,
-        bytes: impl FnOnce(&T) -> u64,
-    ) -> Result<(T, [Lease; 2]), Unbegun> {
-        let unbegun = match started {
-            Ok(started) => match self.reserve(bytes(&started)) {
-                Ok(budget) => return Ok((started, [weights, budget])),
-                Err(refusal) => Unbegun::Memory(refusal),
-            },
-            Err(cause) => Unbegun::Never(cause),
-        };
-        self.residency.release_unused(weights);
-        Err(unbegun)
-    }
-
-    /// Books the bytes of an answer and gives it its place in the KV cache of its model.
-    fn fund_chat(
-        &mut self,
-        key: WeightsKey,
-        model: &ChatModel,
-        started: Result<Generation, InferError>,
-        weights: Lease,
-    ) -> Result<(Generation, [Lease; 2]), Unbegun> {
-        let (mut generation, leases) = self.fund(started, weights, |g| model.scratch_bytes(g))?;
-        let unbegun = match self.arenas.seat(&mut self.residency, key, model, &mut generation) {
-            Ok(()) => return Ok((generation, leases)),
-            Err(NoPlace::Full) => Unbegun::Full,
-            Err(NoPlace::Memory(refusal)) => Unbegun::Memory(refusal),
-            Err(NoPlace::Failed(cause)) => Unbegun::Never(cause),
-        };
-        leases.into_iter().for_each(|lease| self.residency.release_unused(lease));
-        Err(unbegun)
-    }
-
-    fn reserve(&mut self, bytes: u64) -> Result<Lease, Refusal> {
-        loop {
-            match self.residency.reserve(bytes) {
-                Err(refusal) if refusal.is_temporary() && self.arenas.drop_one(&mut self.residency) => {}
-                answer => return answer,
-            }
-        }
-    }
-
-    fn begin_chat(
-        &mut self,
-        job: Job,
-        key: WeightsKey,
-        model: ChatModel,
-        generation: Generation,
-        leases: [Lease; 2],
-    ) -> Considered {
-        let tenant = job.work.tenant().to_owned();
-        if let Work::Chat { reply, .. } = job.work {
-            // For each token its text and its likelihood, the end, and a failure: sending never waits.
-            let room = usize::try_from(generation.limit()).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(2);
-            let (events, received) = mpsc::channel(room.min(mpsc_limit()));
-            // A caller that has left is noticed when the turn begins.
-            drop(reply.send(Ok(received)));
-            self.chats.push(ActiveChat {
-                tenant,
-                key,
-                model,
-                generation,
-                events,
-                leases,
-                granted: 0,
-                ended: false,
-                last: None,
-            });
-        }
-        Considered::Gone
-    }
-
-    fn begin_embed(
-        &mut self,
-        job: Job,
-        key: WeightsKey,
-        model: EmbeddingModel,
-        embed: EmbedJob,
-        leases: [Lease; 2],
-    ) -> Considered {
-        let tenant = job.work.tenant().to_owned();
-        if let Work::Embed { reply, .. } = job.work {
-            let active = ActiveEmbed { tenant, key, model, job: embed, reply, leases, granted: 0, outcome: None };
-            self.embeds.push(active);
-        }
-        Considered::Gone
-    }
-}
-
-/// Why a request that was ready could not begin.
-enum Unbegun {
-    /// It cannot be served.
-    Never(InferError),
-    /// Memory was refused.
-    Memory(Refusal),
-    /// Other answers of its model hold the blocks.
-    Full,
-}
-
-fn is_overdue(job: &Job) -> bool {
-    job.blocked_at.is_some() && job.arrived.elapsed() > FAIRNESS_PATIENCE
-}
-
-/// Largest capacity that the channel accepts.
-fn mpsc_limit() -> usize {
-    tokio::sync::Semaphore::MAX_PERMITS
 }

@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+mod memory;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Models, chat, collect, embed, sampled, until};
 use futures::StreamExt;
-use provost_gpu_serve::{GpuConfig, GpuNode};
-use provost_types::{ChatEvent, ChatRequest, FinishReason, Inference, InferenceErrorKind, ModelKind};
+use provost_gpu_serve::{GpuConfig, GpuNode, RefusedFor};
+use provost_types::{
+    ChatEvent, ChatRequest, ChatTools, FinishReason, FunctionTool, Inference, InferenceErrorKind, ModelKind, ToolChoice,
+};
 
 fn start(models: &Models) -> Arc<GpuNode> {
     start_with(models, |_| {})
@@ -55,7 +58,8 @@ async fn a_chat_streams_and_ends_with_its_usage() {
                 assert!(!text.is_empty());
                 deltas += 1;
             }
-            ChatEvent::Tokens(_) => panic!("nobody asked for them"),
+            ChatEvent::Silent => {}
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) => panic!("nobody asked for them"),
             ChatEvent::End { reason, usage } => end = Some((reason, usage)),
         }
     }
@@ -217,6 +221,8 @@ async fn what_can_never_fit_is_refused_with_the_numbers() {
     let error = collect(&node, chat("tiny-chat", "hi", 1)).await.unwrap_err();
     assert_eq!(error.kind, InferenceErrorKind::Failed);
     assert!(error.message.starts_with("PV-GPU-MEMORY"), "{error}");
+    let refused = RefusedFor::ALL.into_iter().zip(node.counts().refused).find(|(_, count)| *count > 0);
+    assert_eq!(refused, Some((RefusedFor::TooLarge, 1)));
     assert!(error.message.contains("the device has 100000"), "{error}");
     // The weights fit but the cache of a long answer beside them does not.
     let node = start_with(&models, |config| config.capacity_bytes = 900_000);
@@ -289,7 +295,7 @@ async fn likelihoods_come_with_their_text() {
         match event.unwrap() {
             ChatEvent::Delta(delta) => text.push_str(&delta),
             ChatEvent::Tokens(more) => tokens.extend(more),
-            ChatEvent::End { .. } => {}
+            ChatEvent::Silent | ChatEvent::Calls(_) | ChatEvent::End { .. } => {}
         }
     }
     let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.chosen.bytes.clone()).collect();
@@ -297,29 +303,70 @@ async fn likelihoods_come_with_their_text() {
     assert!(tokens.iter().all(|token| token.top.len() == 2 && token.chosen.logprob <= 0.0));
 }
 
-/// One tenant floods a node that runs one answer at a time; another one asks last.
+#[tokio::test]
+async fn calls_come_in_pieces_before_the_end() {
+    let models = Models::new(&["tiny-chat"]);
+    let node = start(&models);
+    let parameters = serde_json::json!({
+        "type": "object", "properties": { "n": { "enum": [1, 2, 3] } }, "required": ["n"], "additionalProperties": false,
+    });
+    let parameters = parameters.as_object().cloned();
+    let function = FunctionTool { name: "count".to_owned(), description: None, parameters, strict: false };
+    let tools = ChatTools { functions: vec![function], choice: ToolChoice::Required, parallel: false };
+    let asked = ChatRequest { tools: Some(tools), ..sampled("tiny-chat", 3, 200) };
+    let mut stream = node.chat(asked).await.unwrap();
+    let (mut names, mut arguments, mut pieces, mut silent, mut end) = (Vec::new(), String::new(), 0, 0, None);
+    while let Some(event) = stream.next().await {
+        assert!(end.is_none(), "nothing follows the end");
+        match event.unwrap() {
+            ChatEvent::Calls(deltas) => {
+                pieces += 1;
+                for delta in deltas {
+                    names.extend(delta.head.map(|head| head.name));
+                    arguments.push_str(&delta.arguments);
+                }
+            }
+            ChatEvent::Silent => silent += 1,
+            ChatEvent::End { reason, usage } => end = Some((reason, usage.completion)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (reason, completion) = end.unwrap();
+    assert_eq!((names, reason), (vec!["count".to_owned()], FinishReason::ToolCalls));
+    // Before the first piece there is the head, and the last token comes with the end.
+    assert!(silent > 10 && silent + pieces + 1 >= completion, "{silent}, {pieces} of {completion}");
+    let value: serde_json::Value = serde_json::from_str(&arguments).unwrap();
+    assert!((1..=3).contains(&value["n"].as_i64().unwrap()), "{arguments}");
+    assert!(pieces > 3, "each token of the arguments is told");
+    until("the cache is given back", || node.kv_usage().held == 0).await;
+}
+
+/// One tenant floods a node that runs one answer at a time; another one asks last, for the same model or for another.
 #[tokio::test]
 async fn a_tenant_that_asks_much_does_not_hold_up_another() {
-    let models = Models::new(&["tiny-chat"]);
-    let node = start_with(&models, |config| config.active_chats = 1);
-    let ended = std::sync::Mutex::new(Vec::new());
-    let ask = |tenant: &'static str, tokens: u32| {
-        let (node, ended) = (&node, &ended);
-        async move {
-            let asked = ChatRequest { tenant: tenant.to_owned(), ..chat("tiny-chat", "hello", tokens) };
-            collect(node, asked).await.unwrap();
-            ended.lock().unwrap().push(tenant);
-        }
-    };
-    let flood = futures::future::join_all((0..16).map(|_| ask("flood", 300)));
-    let late = async {
-        until("the flood is under way", || !ended.lock().unwrap().is_empty()).await;
-        ask("late", 10).await;
-    };
-    futures::join!(flood, late);
-    let ended = ended.into_inner().unwrap();
-    let place = ended.iter().position(|tenant| *tenant == "late").unwrap();
-    assert!(place < 8, "the late one was {place} in {ended:?}");
+    for model in ["tiny-chat", "tiny-qwen3"] {
+        let models = Models::new(&["tiny-chat", "tiny-qwen3"]);
+        let node = start_with(&models, |config| config.active_chats = 1);
+        collect(&node, chat("tiny-qwen3", "hello", 1)).await.unwrap();
+        let ended = std::sync::Mutex::new(Vec::new());
+        let ask = |tenant: &'static str, model: &'static str, tokens: u32| {
+            let (node, ended) = (&node, &ended);
+            async move {
+                let asked = ChatRequest { tenant: tenant.to_owned(), ..chat(model, "hello", tokens) };
+                collect(node, asked).await.unwrap();
+                ended.lock().unwrap().push(tenant);
+            }
+        };
+        let flood = futures::future::join_all((0..16).map(|_| ask("flood", "tiny-chat", 300)));
+        let late = async {
+            until("the flood is under way", || !ended.lock().unwrap().is_empty()).await;
+            ask("late", model, 10).await;
+        };
+        futures::join!(flood, late);
+        let ended = ended.into_inner().unwrap();
+        let place = ended.iter().position(|tenant| *tenant == "late").unwrap();
+        assert!(place < 8, "the late one was {place} in {ended:?}");
+    }
 }
 
 #[tokio::test]

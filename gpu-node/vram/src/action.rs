@@ -2,7 +2,8 @@
 
 use crate::{Grant, Ticket, Weights, WeightsKey};
 
-/// Something to do. Actions are done in the order in which they come.
+/// Something to do. Actions are done in the order in which they come; starts may be left until all
+/// others are done, and are where [`Arbiter::fit`](crate::Arbiter::fit) follows.
 #[must_use = "what the arbiter has decided is in its books already"]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -15,6 +16,18 @@ pub enum Action {
     Load {
         /// Which.
         weights: Weights,
+    },
+    /// Give the memory of this cache back before anything that follows. Nobody uses it.
+    DropCache {
+        /// Of which weights.
+        key: WeightsKey,
+    },
+    /// Take memory for a cache of these weights, which have none.
+    MakeCache {
+        /// Of which weights.
+        key: WeightsKey,
+        /// How much.
+        bytes: u64,
     },
     /// Run this request.
     Start {

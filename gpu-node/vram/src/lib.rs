@@ -23,10 +23,10 @@ mod request;
 
 pub use action::{Action, Drift, ExclusiveToken, Recovery, Rejection};
 pub use answer::{Admission, Drain, Reserved, Usage};
-pub use arbiter::{Arbiter, ExclusiveRequest};
+pub use arbiter::{Arbiter, ExclusiveRequest, Unfit};
 pub use key::WeightsKey;
 pub use lease::Lease;
 pub use limits::Limits;
 pub use memory::DeviceMemory;
 pub use refusal::Refusal;
-pub use request::{Grant, Priority, Request, Ticket, Weights};
+pub use request::{Grant, Lane, Priority, Request, Ticket, Weights};

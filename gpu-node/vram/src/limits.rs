@@ -11,8 +11,10 @@ pub struct Limits {
     pub headroom_bytes: u64,
     /// Requests that may wait. More are refused.
     pub queue_bound: usize,
-    /// Requests that may run at once.
+    /// Requests of one lane that may run at once.
     pub active_bound: usize,
+    /// Most bytes of the cache of one model, unless a single request needs more.
+    pub cache_bytes: u64,
     /// Weights stay at least this many times as long as they took to load.
     pub residency_loads: u64,
     /// Idle weights may go sooner while the bus has the time to bring them back whenever they are
@@ -35,6 +37,7 @@ impl Limits {
             headroom_bytes: capacity_bytes / 64,
             queue_bound: 256,
             active_bound: 16,
+            cache_bytes: capacity_bytes,
             residency_loads: 4,
             early_eviction: true,
             ageing_micros: 10 * SECOND,

@@ -47,19 +47,42 @@ pub struct Weights {
     pub class: Priority,
 }
 
+/// Which places a request runs in. Each lane has its own, so that short work does not wait for the
+/// places of long work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Runs for as long as an answer is made.
+    #[default]
+    Long,
+    /// Runs for a few passes.
+    Short,
+}
+
 /// A request for weights and for a budget of bytes beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The weights it uses.
     pub weights: Weights,
-    /// Bytes it needs for itself, such as its KV cache. It gets both or waits for both.
+    /// Bytes it needs for itself. It gets both or waits for both.
     pub budget_bytes: u64,
+    /// Bytes that it needs in the cache which all requests for these weights share, such as its
+    /// blocks of a KV cache; 0 for none. The cache is made large enough, or it waits.
+    pub cache_bytes: u64,
+    /// Which places it runs in.
+    pub lane: Lane,
     /// Estimate of how long it will run, to tell others when to come again. Microseconds.
     pub service_micros: u64,
     /// How much it matters.
     pub priority: Priority,
     /// It is refused when it could not start within this time. Microseconds.
     pub patience_micros: u64,
+}
+
+impl Request {
+    /// Bytes of weights, budget and cache together.
+    pub(crate) fn needed(&self) -> u64 {
+        self.weights.bytes.saturating_add(self.budget_bytes).saturating_add(self.cache_bytes)
+    }
 }
 
 /// The name of a request that waits or runs; never given twice.
@@ -72,8 +95,11 @@ pub struct Ticket(pub(crate) u64);
 #[derive(Debug, PartialEq, Eq)]
 pub struct Grant {
     pub(crate) ticket: Ticket,
-    pub(crate) key: WeightsKey,
-    pub(crate) budget_bytes: u64,
+    pub(crate) request: Request,
+    /// When it was submitted.
+    pub(crate) since: u64,
+    /// Its weights had served nobody before it.
+    pub(crate) was_fresh: bool,
     pub(crate) weights: Lease,
     pub(crate) budget: Lease,
 }
@@ -86,6 +112,6 @@ impl Grant {
 
     /// Which weights.
     pub fn key(&self) -> WeightsKey {
-        self.key
+        self.request.weights.key
     }
 }

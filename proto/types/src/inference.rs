@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxFuture, BoxStream};
+use crate::{BoxFuture, BoxStream, CallDelta, ChatTools, FunctionCall};
 
 /// What a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +61,25 @@ pub struct EmbedResponse {
 }
 
 /// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatMessage {
     /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
-    /// The text.
+    /// The text; may be empty where there are calls.
     pub content: String,
+    /// The calls that an `assistant` made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<FunctionCall>,
+    /// Whose result the text of a `tool` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<String>,
+}
+
+impl ChatMessage {
+    /// A text, and no calls.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), calls: Vec::new(), call_id: None }
+    }
 }
 
 /// Continue a conversation.
@@ -93,14 +106,18 @@ pub struct ChatRequest {
     pub logprobs: Option<u32>,
     /// A JSON schema that the answer follows, as text. None: the answer is free.
     pub schema: Option<String>,
+    /// What the model may call. None: nothing, and it is told of nothing.
+    pub tools: Option<ChatTools>,
 }
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// The model or a stop text ended it.
     Stop,
+    /// The model waits for the results of its calls, each of which is whole.
+    ToolCalls,
     /// `max_tokens` or the context ended it.
     Length,
 }
@@ -128,6 +145,11 @@ pub struct TokenLogprob {
 pub enum ChatEvent {
     /// More text.
     Delta(String),
+    /// More of calls of functions.
+    Calls(Vec<CallDelta>),
+    /// A token was made, and nothing can be told of it yet: it may belong to a call, or to a text that ends the answer. Whoever
+    /// leaves now has had it made.
+    Silent,
     /// The tokens of the text that follows, or at the end of none; only where they were asked for.
     Tokens(Vec<TokenLogprob>),
     /// The end.

@@ -12,6 +12,7 @@ mod connection;
 mod content_path;
 mod decision;
 mod egress;
+mod function_call;
 mod grpc;
 mod guard;
 mod identity;
@@ -43,6 +44,7 @@ pub use connection::{ConnectionClaim, ConnectionSpec};
 pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use egress::{EgressSpec, HostPattern, NotAHost, NotAPrivateRange, PrivateRange};
+pub use function_call::{CallDelta, CallHead, ChatTools, FunctionCall, FunctionTool, ToolChoice};
 pub use grpc::GrpcPlugin;
 pub use guard::{
     ExternalFailure, GuardAction, GuardAuth, GuardDictionary, GuardDirection, GuardExternal, GuardKind, GuardMode,

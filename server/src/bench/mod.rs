@@ -5,19 +5,21 @@
 //! be a JSON-RPC result (an endpoint that answers errors quickly is not fast); a run with errors fails.
 //! Any MCP endpoint will do, so the same command measures an upstream directly.
 //!
-//! Left out: the table of many runs.
+//! [`suite`] is the table of many such runs, and of what else Provost is held to.
 
 mod client;
 mod idle;
 mod plan;
 mod process;
 mod report;
+mod suite;
+mod upstream;
 mod worker;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use provost_client::Endpoint;
 use serde::Serialize;
@@ -51,7 +53,37 @@ pub enum Era {
 
 /// What `provost bench` is told.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    // In a box: it is told more than any other command.
+    #[command(subcommand)]
+    command: Option<Box<BenchCommand>>,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// What it does other than loading one endpoint.
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Measure the whole table of figures on this machine, beside direct calls and peers, and write a report.
+    #[command(
+        after_help = "Examples:\n  provost bench suite --quick\n  provost bench suite --rows throughput,added-local\n  \
+                            provost bench suite --upstream-port 9000 --peer agentgateway=http://127.0.0.1:3000/mcp\n\n\
+                            It starts what it needs and removes it again. A peer's token is read from \
+                            PROVOST_BENCH_TOKEN_NAME."
+    )]
+    Suite(suite::SuiteArgs),
+    /// Show what changed between two reports of the suite. Exits with 1 where a bar that held no longer holds.
+    #[command(after_help = "Example: provost bench compare before/report.json after/report.json")]
+    Compare(suite::compare::CompareArgs),
+    /// Serve the tool that the suite calls, until stdin closes.
+    #[command(hide = true, after_help = "Example: provost bench upstream --http 127.0.0.1:9000")]
+    Upstream(upstream::UpstreamArgs),
+}
+
+/// One load.
+#[derive(Args)]
+pub struct LoadArgs {
     #[command(flatten)]
     endpoint: EndpointArgs,
     /// The tool to call.
@@ -98,8 +130,18 @@ pub struct BenchArgs {
     json: Option<PathBuf>,
 }
 
-/// Runs the load, prints the figures, and fails if any call failed.
+/// Runs a load, or what else was asked for.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    match args.command.map(|command| *command) {
+        None => Box::pin(load(args.load)).await,
+        Some(BenchCommand::Suite(args)) => Box::pin(suite::run(args)).await,
+        Some(BenchCommand::Compare(args)) => suite::compare::run(&args),
+        Some(BenchCommand::Upstream(args)) => upstream::run(args).await,
+    }
+}
+
+/// Runs the load, prints the figures, and fails if any call failed.
+async fn load(args: LoadArgs) -> anyhow::Result<()> {
     let plan = plan(&args)?;
     let context = args.endpoint.resolve()?;
     let arguments = arguments(&args)?;
@@ -126,13 +168,13 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     report.verdict()
 }
 
-fn write_json(figures: &impl Serialize, args: &BenchArgs) -> anyhow::Result<()> {
+fn write_json(figures: &impl Serialize, args: &LoadArgs) -> anyhow::Result<()> {
     let Some(path) = &args.json else { return Ok(()) };
     let text = serde_json::to_vec_pretty(figures)?;
     std::fs::write(path, text).with_context(|| format!("PV-BENCH-FILE: {} cannot be written", path.display()))
 }
 
-fn print_held(held: &Held, args: &BenchArgs) -> anyhow::Result<()> {
+fn print_held(held: &Held, args: &LoadArgs) -> anyhow::Result<()> {
     print(held);
     write_json(held, args)?;
     held.verdict()
@@ -146,7 +188,7 @@ fn no_process() -> Failure {
     )
 }
 
-fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
+fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
     let wrong = |message: String, hint: &str| anyhow::Error::from(Usage(Failure::new("PV-BENCH-PLAN", message, hint)));
     if args.idle.is_some_and(|count| !(1..=idle::MAX_CONNECTIONS).contains(&count)) {
         let message = format!("--idle is not between 1 and {}", idle::MAX_CONNECTIONS);
@@ -165,7 +207,7 @@ fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
     Ok(Plan { load, connections: args.connections, warmup: args.warmup, duration: args.duration, drain: args.timeout })
 }
 
-fn arguments(args: &BenchArgs) -> anyhow::Result<Value> {
+fn arguments(args: &LoadArgs) -> anyhow::Result<Value> {
     let wrong = |message: String, hint: &str| anyhow::Error::from(Failure::new("PV-BENCH-ARGUMENTS", message, hint));
     if let Some(text) = &args.json_args {
         let object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
@@ -183,7 +225,7 @@ fn arguments(args: &BenchArgs) -> anyhow::Result<Value> {
 }
 
 /// The given process, else that of the `provost dev` which serves exactly this address.
-fn watched_pid(args: &BenchArgs, endpoint: &Endpoint) -> Option<u32> {
+fn watched_pid(args: &LoadArgs, endpoint: &Endpoint) -> Option<u32> {
     args.pid.or_else(|| {
         let dev = args.endpoint.dev().ok()?;
         // All transports are served under one number.

@@ -17,7 +17,7 @@ mod simulate;
 mod table;
 mod terminal;
 mod top;
-mod using;
+pub mod using;
 mod watch;
 mod why;
 
@@ -146,7 +146,8 @@ enum Command {
     /// Measure an MCP endpoint: open loop, free of coordinated omission.
     #[command(after_help = "Examples:\n  provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s\n  \
                             provost bench --tool echo.echo --arg text=hi --transport ws --saturate\n  \
-                            provost bench --tool echo.echo --arg text=hi --transport ws --idle 2000")]
+                            provost bench --tool echo.echo --arg text=hi --transport ws --idle 2000\n  \
+                            provost bench suite --quick")]
     Bench(bench::BenchArgs),
 
     /// Print a script that completes this program's arguments in a shell.
@@ -190,7 +191,8 @@ pub struct AdminArgs {
     /// Where the running `provost dev` keeps its data.
     #[arg(long, env = "PROVOST_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// The tenant that resources without one belong to. Default: the only tenant there is.
+    /// The tenant of what is named by flags, such as secrets and tokens; documents say their own. Default: the only
+    /// tenant there is.
     #[arg(long, env = "PROVOST_TENANT")]
     tenant: Option<String>,
 }

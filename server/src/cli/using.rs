@@ -8,7 +8,7 @@ use provost_mcp::{RawJson, RawObject};
 use serde_json::{Map, Value, json};
 
 use super::{
-    endpoint::{EndpointArgs, connect, failed},
+    endpoint::{EndpointArgs, EndpointContext, connect, failed},
     table,
     terminal::Terminal,
 };
@@ -50,7 +50,26 @@ pub struct CallArgs {
 /// Lists the tools.
 pub async fn tools(args: ToolsArgs) -> anyhow::Result<ExitCode> {
     let context = args.endpoint.resolve()?;
-    let client = connect(&context, json!({}), Arc::new(NoHandler)).await?;
+    let tools = every_tool(&context).await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&tools)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<Vec<String>> = tools
+        .iter()
+        .map(|tool| {
+            let description = tool["description"].as_str().unwrap_or_default();
+            let first_line = description.lines().next().unwrap_or_default();
+            vec![tool["name"].as_str().unwrap_or_default().to_owned(), first_line.to_owned()]
+        })
+        .collect();
+    table::print(&["TOOL", "DESCRIPTION"], &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The definitions of all tools that may be called there.
+pub async fn every_tool(context: &EndpointContext) -> anyhow::Result<Vec<Value>> {
+    let client = connect(context, json!({}), Arc::new(NoHandler)).await?;
     let mut tools = Vec::new();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
@@ -67,20 +86,7 @@ pub async fn tools(args: ToolsArgs) -> anyhow::Result<ExitCode> {
             break;
         }
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&tools)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows: Vec<Vec<String>> = tools
-        .iter()
-        .map(|tool| {
-            let description = tool["description"].as_str().unwrap_or_default();
-            let first_line = description.lines().next().unwrap_or_default();
-            vec![tool["name"].as_str().unwrap_or_default().to_owned(), first_line.to_owned()]
-        })
-        .collect();
-    table::print(&["TOOL", "DESCRIPTION"], &rows);
-    Ok(ExitCode::SUCCESS)
+    Ok(tools)
 }
 
 fn no_list(cause: impl std::fmt::Display) -> Failure {

@@ -92,6 +92,7 @@ pub fn with_environment(
         }
     }
     let mut say = |key, message| problems.push(ConfigProblem { key, message });
+    super::gpu::with_environment(&mut file.gpu, &get, &mut say);
     super::telemetry::with_environment(&mut file.telemetry, get, &mut say);
     if problems.is_empty() { Ok(file) } else { Err(problems) }
 }
@@ -189,6 +190,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     let egress = super::data_plane::egress(&file.data_plane.egress, &mut say);
     let mut audit = super::audit::check(&file.audit, roles.contains(&Role::AuditLog), &mut say);
     audit.privacy = privacy(&file.audit, &mut say);
+    let gpu = super::gpu::check(&file.gpu, &mut say);
     let telemetry = super::telemetry::check(file.telemetry.clone(), &mut say);
     let join = file.join.token_file.clone().map(|token_file| JoinConfig { token_file });
     if !problems.is_empty() {
@@ -208,6 +210,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         tls_dir: file.tls.dir,
         keys,
         models: file.models,
+        gpu,
         heartbeat_ms,
         election_min_ms,
         election_max_ms,

@@ -22,6 +22,8 @@ pub struct ServerFile {
     pub control_plane: Vec<String>,
     /// Models: each sub-directory or `.gguf` file is one.
     pub models: Option<PathBuf>,
+    /// The memory that they may take, and how much each matters.
+    pub gpu: super::gpu::GpuFile,
     /// Listeners.
     pub listen: ListenFile,
     /// How agents are served.

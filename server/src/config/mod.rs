@@ -9,6 +9,7 @@ pub mod audit;
 mod check;
 mod data_plane;
 mod file;
+pub mod gpu;
 mod outside;
 pub mod telemetry;
 
@@ -115,6 +116,8 @@ pub struct ServerConfig {
     pub keys: KeySource,
     /// Models.
     pub models: Option<PathBuf>,
+    /// The memory that they may take, and how much each matters.
+    pub gpu: gpu::GpuSettings,
     /// Raft's clocks, milliseconds: heartbeat, shortest and longest election timeout.
     pub heartbeat_ms: u64,
     /// Shortest silence before an election.

@@ -4,6 +4,7 @@ mod audit;
 mod calls;
 mod groups;
 mod listen;
+mod models;
 
 use std::{fmt::Write, sync::Arc, time::SystemTime};
 
@@ -58,7 +59,7 @@ pub fn sampler(roles: Roles, audit: impl Fn() -> Option<AuditNode> + Send + Sync
             samples.extend(calls::of_calls(node));
         }
         if let Some(gpu) = roles.gpu.as_deref() {
-            samples.extend(groups::of_device(gpu.usage()));
+            samples.extend(models::of_models(gpu));
         }
         let control = roles.control.as_ref().map(ControlNode::status);
         let writer = audit();

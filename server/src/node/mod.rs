@@ -24,7 +24,7 @@ use std::{
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminApi, AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
 use provost_data_serve::{SealKeys, bodies::BodyKeeper, definitions::DefinitionKeeper, quota::Quotas};
-use provost_gpu_serve::{GpuConfig, GpuNode};
+use provost_gpu_serve::GpuNode;
 use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -116,6 +116,10 @@ impl Node {
             let text = format!("{} {}", problem.key, problem.message);
             Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_OTLP or PROVOST_OTLP_RATIO")
         })?;
+        let gpu = config::gpu::of_environment().map_err(|problem| {
+            let text = format!("{} {}", problem.key, problem.message);
+            Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_GPU_MEMORY_MIB or PROVOST_GPU_PRIORITY")
+        })?;
         let listeners = Listeners::bind(&config).await?;
         let tiles = match &config.tiles {
             Some(tiles) if !tiles.listen.ip().is_loopback() => {
@@ -141,8 +145,7 @@ impl Node {
         let holder: Arc<dyn held::Holder> = Arc::new(held::Local(control.clone()));
         held::at_start(audit.node(), &*holder).await?;
 
-        let gpu = GpuConfig { models_dir: config.models_dir.clone(), ..GpuConfig::default() };
-        let inference = GpuNode::start(gpu)?;
+        let inference = GpuNode::start(gpu.node(config.models_dir.clone()))?;
         let epoch = crate::roles::epoch::next(&config.data_dir.join("epoch"))?;
         let quotas = Quotas::start(Arc::new(adapters::LocalLeases(control.clone())), config.node_name.clone(), epoch);
         let data = DataPlane::new(DataPlaneParts {

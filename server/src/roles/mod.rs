@@ -25,7 +25,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use provost_audit_store::PeerService;
 use provost_control_api::identity::{Registry, admit, cut_former_members};
 use provost_data_serve::siblings::{SiblingService, SiblingSlot};
-use provost_gpu_serve::{GpuConfig, GpuNode};
+use provost_gpu_serve::GpuNode;
 use provost_types::PrincipalRef;
 use provost_wire::tls::{self, Identity};
 use tokio::net::TcpListener;
@@ -119,8 +119,7 @@ impl Server {
         server.watch_removal(config);
         let mut models = None;
         if let Some(http) = http {
-            let gpu = GpuConfig { models_dir: config.models.clone(), ..GpuConfig::default() };
-            let inference = GpuNode::start(gpu)?;
+            let inference = GpuNode::start(config.gpu.node(config.models.clone()))?;
             models = Some(inference.clone());
             let audit = server.audit.sink();
             let (identity, keys) = (&server.identity, Some(server.audit.keys()));

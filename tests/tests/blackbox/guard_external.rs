@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::{
-    guards::{CARD, MASKED, body, chat, echo, guard, phrase, record, said, start},
+    guards::{CARD, MASKED, arguments, body, chat, echo, guard, phrase, record, said, spotting, start},
     harness::{Dev, modern, post, post_raw, text, until},
     inference::models_dir,
 };
@@ -235,6 +235,13 @@ fn a_streamed_answer_leaves_as_it_was_checked() {
     let url = format!("{}/v1/chat/completions", dev.base());
     let (_, answer) = post_raw(&url, &headers, ask(seed, false).to_string().into_bytes());
     assert_eq!(answer["choices"][0]["message"]["content"], masked.as_str(), "{answer}");
+
+    // Calls are checked whole.
+    *server.words.masks.lock().unwrap() = Some("grey heron".to_owned());
+    let called: Value = serde_json::from_str(&arguments(&dev, &spotting("grey heron", true))).unwrap();
+    assert!(called["animal"].as_str().unwrap().starts_with("****"), "{called}");
+    let was_asked = server.words.seen().iter().any(|r| r.part() == Part::Stream && r.json.contains("grey heron"));
+    assert!(was_asked);
 }
 
 #[test]

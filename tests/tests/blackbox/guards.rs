@@ -316,8 +316,58 @@ pub(crate) fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
     good.find(|p| !pieces.iter().any(|piece| piece.contains(*p))).map(str::to_owned)
 }
 
+#[test]
+fn arguments_of_calls_are_guarded_whole_and_streamed() {
+    let models = models_dir();
+    let words = json!([{ "name": "said", "words": ["grey heron"], "action": "mask" }]);
+    let spec = json!({ "tools": ["tiny-chat"], "directions": ["results"], "dictionaries": words });
+    let said = guard("said", &spec.to_string());
+    let (_dir, dev) = start(&[], &said, &["--models", models.path().to_str().unwrap()]);
+    let headers = [("authorization".to_owned(), format!("Bearer {}", dev.token()))];
+    let url = format!("{}/v1/chat/completions", dev.base());
+    let (_, answer) = post_raw(&url, &headers, spotting("grey heron", false).to_string().into_bytes());
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls", "{answer}");
+    let whole = choice["message"]["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+    let masked: Value = serde_json::from_str(whole).unwrap();
+    assert!(masked["animal"].as_str().unwrap().starts_with("****"), "{masked}");
+    assert_eq!(arguments(&dev, &spotting("grey heron", true)), whole);
+    let outcome = record(&dev, "tiny-chat", "outcome");
+    let kept = body(&dev, &outcome);
+    assert!(kept.contains("****") && !kept.contains("grey heron"), "{kept}");
+    // What no guard minds leaves as it is.
+    let free = arguments(&dev, &spotting("white stork", true));
+    assert_eq!(serde_json::from_str::<Value>(&free).unwrap(), json!({ "animal": "white stork" }));
+}
+
+/// Has the model call a function with this word.
+pub(crate) fn spotting(word: &str, stream: bool) -> Value {
+    let parameters = json!({
+        "type": "object", "properties": { "animal": { "enum": [word] } }, "required": ["animal"],
+        "additionalProperties": false,
+    });
+    json!({ "model": "tiny-chat", "max_tokens": 200, "temperature": 1, "seed": 7, "stream": stream,
+            "messages": [{ "role": "user", "content": "What do you see?" }],
+            "tools": [{ "type": "function", "function": { "name": "spot", "parameters": parameters } }],
+            "tool_choice": { "type": "function", "function": { "name": "spot" } } })
+}
+
+/// The arguments of the calls of a streamed answer.
+pub(crate) fn arguments(dev: &Dev, body: &Value) -> String {
+    let arguments = "/choices/0/delta/tool_calls/0/function/arguments";
+    chunks(dev, body).iter().filter_map(|chunk| chunk.pointer(arguments)?.as_str()).collect()
+}
+
 /// The pieces of a streamed answer.
 pub(crate) fn chat(dev: &Dev, body: &Value) -> Vec<String> {
+    chunks(dev, body)
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .filter(|piece| !piece.is_empty())
+        .collect()
+}
+
+fn chunks(dev: &Dev, body: &Value) -> Vec<Value> {
     let url = format!("{}/v1/chat/completions", dev.base());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let text = runtime.block_on(async {
@@ -325,11 +375,7 @@ pub(crate) fn chat(dev: &Dev, body: &Value) -> Vec<String> {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         client.post(url).bearer_auth(dev.token()).json(body).send().await.unwrap().text().await.unwrap()
     });
-    text.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
-        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
-        .filter(|piece| !piece.is_empty())
-        .collect()
+    text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect()
 }
 
 fn raw_call(dev: &Dev, tool: &str, body: Vec<u8>) -> (u16, Value) {

@@ -4,7 +4,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, call_tool, post_raw, root};
+use crate::{
+    harness::{Dev, call_tool, post_raw, root},
+    observability::{metrics, sample},
+};
 
 pub fn models_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -81,7 +84,32 @@ fn chat_answers_streams_and_is_governed() {
     assert!(audit.contains("inference/chat"), "{audit}");
 }
 
-/// Chat, stream, likelihoods, JSON schema, and clear refusals, by the client that OpenAI publishes.
+/// The memory for models is that of the configuration; what happens in it is in the metrics.
+#[test]
+fn models_have_the_memory_that_is_configured() {
+    let models = models_dir();
+    let dir = tempfile::tempdir().unwrap();
+    let env = [("PROVOST_GPU_MEMORY_MIB", "1"), ("PROVOST_GPU_PRIORITY", "tiny-chat=critical")];
+    let flags = ["--models", models.path().to_str().unwrap()];
+    let dev = Dev::start_env(&dir.path().join("data"), Some(YAML), &flags, &env);
+    let ask = |tokens: u32| {
+        let messages = json!([{ "role": "user", "content": "hello" }]);
+        openai(&dev, "chat/completions", &json!({ "model": "tiny-chat", "max_tokens": tokens, "messages": messages }))
+    };
+    let (status, answer) = ask(8);
+    assert_eq!(status, 200, "{answer}");
+    let (status, answer) = ask(4000);
+    assert_ne!(status, 200);
+    assert!(answer.to_string().contains("PV-GPU-MEMORY"), "{answer}");
+    let text = metrics(&dev);
+    assert_eq!(sample(&text, "provost_device_memory_bytes{purpose=\"capacity\"}"), 1_048_576.0);
+    assert!(sample(&text, "provost_device_memory_bytes{purpose=\"weights\"}") > 400_000.0, "{text}");
+    assert_eq!(sample(&text, "provost_model_loads_total"), 1.0, "{text}");
+    assert_eq!(sample(&text, "provost_model_wait_seconds_count"), 1.0, "{text}");
+    assert_eq!(sample(&text, "provost_model_refused_total{reason=\"too_large\"}"), 1.0, "{text}");
+}
+
+/// Chat, stream, likelihoods, JSON schema, tools, and clear refusals, by the client that OpenAI publishes.
 #[test]
 fn the_official_openai_client_is_served() {
     let models = models_dir();

@@ -150,7 +150,8 @@ fn traced_call(dev: &Dev, flags: &str) -> Value {
     post_raw(dev.mcp(), &headers, body.to_string().into_bytes()).1
 }
 
-fn metrics(dev: &Dev) -> String {
+/// What the node tells of itself.
+pub fn metrics(dev: &Dev) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let url = dev.info["metrics"].as_str().unwrap().to_owned();
     runtime.block_on(async move {
@@ -161,7 +162,7 @@ fn metrics(dev: &Dev) -> String {
 }
 
 /// The value of a sample, by its name with labels.
-fn sample(text: &str, name: &str) -> f64 {
+pub fn sample(text: &str, name: &str) -> f64 {
     let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     found.unwrap_or(0.0)
 }

@@ -1,6 +1,6 @@
 //! What packages ship beside the binary: completions of shells, man pages.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::{binary, text};
 
@@ -17,6 +17,17 @@ fn shells_get_scripts_that_know_every_command() {
     }
     let output = Command::new(binary("provost")).args(["completions", "tcsh"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut command = Command::new(binary("provost"));
+    command.args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The script is longer than a pipe holds: what is left of it meets nobody.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
 }
 
 #[test]

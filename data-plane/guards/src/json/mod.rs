@@ -51,6 +51,9 @@ pub struct Layout {
     /// Members of the root's `_meta` that are not looked at; one that ends in `/` stands for all that
     /// begin so.
     pub meta_skipped: &'static [&'static str],
+    /// Members, at any depth, whose texts are JSON: `$` of a path is in each of them too. One that has no one reading, as it
+    /// is cut off or names a member twice, is protected whole where any place is.
+    pub json_texts: &'static [&'static str],
     /// Where `$` of a path is.
     pub root: Root,
 }
@@ -71,7 +74,8 @@ pub enum Root {
 
 impl Layout {
     /// Everything is content.
-    pub const PLAIN: Layout = Layout { skipped: &[], fixed: &[], meta_skipped: &[], root: Root::Whole };
+    pub const PLAIN: Layout =
+        Layout { skipped: &[], fixed: &[], meta_skipped: &[], json_texts: &[], root: Root::Whole };
 }
 
 /// What was found in a JSON text, and what becomes of it.

@@ -8,7 +8,7 @@ use provost_mcp::{JsonLimits, RawJson};
 use super::{
     LEVELS_MAX, Layout, Root,
     decoded::{Decoded, encode, may_hide},
-    walk::{Part, Walk},
+    walk::{MASKED, Part, Walk},
 };
 use crate::{
     edit::{Edit, apply},
@@ -133,17 +133,17 @@ impl<'a> Walk<'a> {
     /// Looks into a text that is itself JSON, for protected places. Whether it changed the text, and so
     /// said all there is to say of it.
     fn nested(&mut self, part: Part, name: &[u8], inner: &Range<usize>) -> bool {
-        let Root::MemberAndTexts(_, texts) = self.layout.root else { return false };
-        let is_text = texts.iter().any(|t| t.as_bytes() == name);
-        if !is_text || self.guard.paths().is_empty() {
+        let is_in = |texts: &[&str]| texts.iter().any(|t| t.as_bytes() == name);
+        let is_json = is_in(self.layout.json_texts);
+        let may_be_json = matches!(self.layout.root, Root::MemberAndTexts(_, texts) if is_in(texts));
+        if !(is_json || may_be_json) || self.guard.paths().is_empty() {
             return false;
         }
         let raw = self.text.get(inner.clone()).unwrap_or_default();
         let text = Decoded::of(raw, 0).text;
-        if !matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) {
-            return false;
-        }
-        let Ok(json) = RawJson::check(Bytes::from(text), &JsonLimits::RESPONSE) else { return false };
+        let begins = matches!(text.trim_ascii_start().first(), Some(b'{' | b'['));
+        let json = if begins { RawJson::check(Bytes::from(text), &JsonLimits::RESPONSE).ok() } else { None };
+        let Some(json) = json else { return is_json && self.unreadable(part, inner) };
         let mut stand_ins = StandIns::new(self.with.vault);
         stand_ins.scan(json.as_bytes(), 0, true);
         let mut walk = Walk::new(self.guard, &json, &Layout::PLAIN, (&[], &stand_ins.spots), self.with);
@@ -173,6 +173,20 @@ impl<'a> Walk<'a> {
         }
         let with = apply(quoted.as_bytes(), rest.edits);
         self.out.edits.push(Edit { start: inner.start - 1, end: inner.end + 1, with });
+        true
+    }
+
+    /// A text that should be JSON and has no one reading: nobody can tell what stands at a protected place, so all of it does.
+    /// Whether that says all there is to say of it.
+    fn unreadable(&mut self, part: Part, inner: &Range<usize>) -> bool {
+        let Some(action) = self.guard.paths().strictest() else { return false };
+        let stays = action == Action::Report || (action == Action::Reveal && self.with.form == Form::Sent);
+        if stays || self.text.get(inner.clone()).unwrap_or_default().trim_ascii().is_empty() {
+            return false;
+        }
+        self.stop(part, action, Kind::Path);
+        self.out.tally.add(Kind::Path, action.max(Action::Mask));
+        self.out.edits.push(Edit { start: inner.start - 1, end: inner.end + 1, with: MASKED.to_vec() });
         true
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What stands in place of a value at a protected place.
-const MASKED: &[u8] = b"\"[masked]\"";
+pub(super) const MASKED: &[u8] = b"\"[masked]\"";
 
 /// What may be done with a part of the text.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ const RESULT: Layout = Layout {
     skipped: &["requestState"],
     fixed: &["uri"],
     meta_skipped: &["progressToken", "io.modelcontextprotocol/"],
+    json_texts: &["arguments"],
     root: Root::MemberAndTexts("structuredContent", &["text"]),
 };
 
@@ -142,6 +143,34 @@ fn places_are_protected_whatever_they_hold() {
     let text: Value = serde_json::from_str(after["content"][0]["text"].as_str().expect("text")).expect("JSON");
     assert_eq!(text, json!({ "pin": "[masked]", "n": [1.5, "************1111"], "p": "a\nb" }));
     assert_eq!(tally(&inspection), [(Kind::Card, Action::Mask, 1), (Kind::Path, Action::Mask, 2)]);
+}
+
+#[test]
+fn a_text_that_should_be_json_and_has_no_one_reading_is_protected_whole() {
+    let guard = |action| cards(Action::Report).with(Vec::new(), paths(&[("$.pin", action), ("$.b", Action::Report)]));
+    let inspect = |action, text: &str| {
+        let json = json!({ "calls": [{ "arguments": text }], "text": text }).to_string();
+        guard(action).inspect_json(&raw(&json), &RESULT)
+    };
+    let deep = format!("{{\"pin\":77,\"x\":{}{}}}", "[".repeat(130), "]".repeat(130));
+    for text in
+        [r#"{"pin":"77","pin":"78"}"#, r#"{"pin":"77""#, r#"{"pin":"77",}"#, "pin 77", r#"{"pin":77}}"#, deep.as_str()]
+    {
+        let inspection = inspect(Action::Mask, text);
+        let after: Value = inspection.rewritten.as_ref().expect("changed").parse().expect("JSON");
+        // One that need not be JSON is a text then.
+        assert_eq!(after, json!({ "calls": [{ "arguments": "[masked]" }], "text": text }));
+        assert_eq!(tally(&inspection), [(Kind::Path, Action::Mask, 1)], "{text}");
+        assert_eq!(inspect(Action::Block, text).blocked.map(|b| b.kind), Some(Kind::Path), "{text}");
+        assert!(inspect(Action::Report, text).rewritten.is_none(), "{text}");
+    }
+    // What can be read is protected at its places, and what is empty holds nothing.
+    for (text, after) in [(r#"{"pin":"77","n":1}"#, r#"{"pin":"[masked]","n":1}"#), (" ", " "), ("", "")] {
+        let inspection = inspect(Action::Mask, text);
+        let before = json!({ "calls": [{ "arguments": text }], "text": text }).to_string();
+        let said: Value = serde_json::from_str(&rewritten(&inspection, &before)).expect("JSON");
+        assert_eq!(said["calls"][0]["arguments"], after);
+    }
 }
 
 /// Each character of a text in a form that JSON allows for it.

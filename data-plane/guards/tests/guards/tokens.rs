@@ -241,7 +241,8 @@ fn escapes_places_words_and_what_cannot_be_changed() {
         (r#"{"pin":"[masked]"}"#.to_owned(), vec![(Kind::Path, Action::Mask, 1)])
     );
 
-    let layout = Layout { skipped: &["state"], fixed: &["uri"], meta_skipped: &[], root: Root::Nowhere };
+    let layout =
+        Layout { skipped: &["state"], fixed: &["uri"], meta_skipped: &[], json_texts: &[], root: Root::Nowhere };
     let token = plain.trim_matches(['[', ']', '"']);
     let token = format!("[[{token}]]");
     for text in [r#"{"uri":"x://4111111111111111"}"#, r#"{"a":{"4111111111111111":1}}"#] {

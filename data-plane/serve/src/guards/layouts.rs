@@ -16,6 +16,9 @@ const META: &[&str] = &[
     "tracestate",
 ];
 
+/// Of calls of tools in OpenAI's API: JSON in a text.
+const ARGUMENTS: &[&str] = &["arguments"];
+
 /// The `params` of MCP requests.
 const PARAMS: Layout = Layout {
     // Opened by the front end: an executor's own words, which the caller cannot change.
@@ -23,11 +26,13 @@ const PARAMS: Layout = Layout {
     // They say what is called, and policy has decided about that.
     fixed: &["name", "uri", "ref", "taskId"],
     meta_skipped: META,
+    json_texts: &[],
     root: Root::Member("arguments"),
 };
 
 /// Bodies of OpenAI requests.
-const OPENAI_REQUEST: Layout = Layout { skipped: &[], fixed: &["model"], meta_skipped: &[], root: Root::Whole };
+const OPENAI_REQUEST: Layout =
+    Layout { skipped: &[], fixed: &["model"], meta_skipped: &[], json_texts: ARGUMENTS, root: Root::Whole };
 
 /// Results of MCP requests.
 const RESULT: Layout = Layout {
@@ -35,6 +40,7 @@ const RESULT: Layout = Layout {
     skipped: &["requestState"],
     fixed: &[],
     meta_skipped: META,
+    json_texts: &[],
     root: Root::MemberAndTexts("structuredContent", &["text"]),
 };
 
@@ -43,8 +49,13 @@ const COMPLETION: Layout = Layout {
     skipped: &["id", "object", "created", "model", "usage"],
     fixed: &[],
     meta_skipped: &[],
+    json_texts: ARGUMENTS,
     root: Root::MemberAndTexts("", &["content"]),
 };
+
+/// Calls of tools in a streamed completion.
+pub(super) const CALLS: Layout =
+    Layout { skipped: &[], fixed: &[], meta_skipped: &[], json_texts: ARGUMENTS, root: Root::Nowhere };
 
 /// Notifications that belong to a call.
 pub(super) const NOTIFICATION: Layout = Layout {
@@ -52,11 +63,13 @@ pub(super) const NOTIFICATION: Layout = Layout {
     skipped: &["progressToken", "progress", "total"],
     fixed: &[],
     meta_skipped: META,
+    json_texts: &[],
     root: Root::Nowhere,
 };
 
 /// Questions to the client and its answers, and details of errors.
-pub(super) const EXCHANGE: Layout = Layout { skipped: &[], fixed: &[], meta_skipped: &[], root: Root::Nowhere };
+pub(super) const EXCHANGE: Layout =
+    Layout { skipped: &[], fixed: &[], meta_skipped: &[], json_texts: &[], root: Root::Nowhere };
 
 /// How the parameters of an operation are looked at; `None`: they hold nothing of the caller's.
 pub(super) fn params(operation: &Operation) -> Option<&'static Layout> {

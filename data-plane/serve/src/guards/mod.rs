@@ -7,6 +7,7 @@
 //! Left out: lists (they hold names and descriptions of what is served, not contents of calls), and
 //! embeddings (numbers).
 
+mod calls;
 mod chat;
 mod counts;
 mod external;

@@ -10,6 +10,7 @@ use provost_types::BoxFuture;
 use provost_wire::guard::Part;
 
 use super::{
+    calls::Calls,
     chat::ChatStreams,
     counts::{GuardCounts, written},
     external::{Checked, Outside, Queue, Stop, Waiting, Windows},
@@ -66,6 +67,7 @@ struct State {
     tally: Tally,
     /// In all of it, once there was a reply.
     whole: Tally,
+    calls: Calls,
     chat: ChatStreams,
     windows: Windows,
     /// Why of a stream nothing leaves any more.
@@ -244,9 +246,19 @@ impl Watch {
 impl CallGuard for Watch {
     fn notify(&self, method: &str, params: RawJson, send: &mut dyn FnMut(RawJson)) {
         if method == CHUNK {
-            let Some(guard) = &self.ways.results else { return self.pass_on(method, params, send) };
+            if self.ways.results.is_none() && self.ways.outside_results.is_none() {
+                return send(params);
+            }
             let mut passed = Vec::new();
-            self.state.lock().chat.pass(guard, params, &mut |chunk| passed.push(chunk));
+            {
+                let mut state = self.state.lock();
+                for chunk in state.calls.join(params) {
+                    match &self.ways.results {
+                        Some(guard) => state.chat.pass(guard, chunk, &mut |chunk| passed.push(chunk)),
+                        None => passed.push(chunk),
+                    }
+                }
+            }
             return passed.into_iter().for_each(|chunk| self.pass_on(method, chunk, send));
         }
         // One that may not pass is left out: the call goes on, and its record counts it.

@@ -7,6 +7,8 @@
 //! Tokens and money are reserved for the worst case: what can be read is bounded by the bytes of the
 //! parameters, what can be made by the bound that the caller gives or the default.
 
+mod shown;
+
 use provost_data_pipeline::{Admitted, Call, Intended, Operation, Rejection, Request, Reservation, Target};
 use provost_data_policy::{CallPrice, quota::QuotaCall};
 use provost_mcp::{RawJson, RawObject};
@@ -123,9 +125,9 @@ fn workflow(request: &Request) -> String {
     }
 }
 
-/// A token stands for at least one byte of the text, and the text is part of the parameters.
+/// A token stands for at least one byte of the text, and the text is part of the parameters, or what tools and calls become.
 pub(super) fn read_at_most(params: &RawJson) -> u64 {
-    TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64)
+    TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64).saturating_add(shown::bytes(params))
 }
 
 /// The bound that the caller gives, under the first of these names that is there.

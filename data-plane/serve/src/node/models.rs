@@ -5,16 +5,20 @@
 //!
 //! Shapes: OpenAI API reference, "Create chat completion", "Create embeddings", "List models".
 
+mod answer;
 mod body;
 mod frame;
+mod object;
+mod tools;
 
 use futures::StreamExt;
 use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Usage};
 use provost_mcp::{RawJson, RpcError};
-use provost_types::{ChatEvent, FinishReason, InferenceError, InferenceErrorKind, TokenLogprob, TokenUsage};
+use provost_types::{ChatEvent, FinishReason, InferenceError, InferenceErrorKind, TokenUsage};
 use serde_json::{Value, json};
 
 use self::{
+    answer::Answer,
     body::{ChatBody, EmbedBody, invalid},
     frame::Frame,
 };
@@ -74,10 +78,7 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         // It gives its place in the queue back; nothing was computed.
         futures::future::Either::Right(((), _)) => return Ok(Execution::cancelled()),
     };
-    let mut text = String::new();
-    let mut tokens: Vec<TokenLogprob> = Vec::new();
-    // So many of them have been sent.
-    let mut told = 0;
+    let mut answer = Answer::default();
     if streams {
         link.notify(CHUNK, frame.chunk(json!({ "role": "assistant", "content": "" }), &[], None));
     }
@@ -85,49 +86,55 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         let event = match futures::future::select(events.next(), &mut cancelled).await {
             futures::future::Either::Left((event, _)) => event,
             // Dropping the stream stops the generation.
-            futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, &text)),
+            futures::future::Either::Right(((), _)) => {
+                return Ok(unended(Execution::cancelled(), call, answer.made_at_most()));
+            }
         };
         match event {
-            Some(Ok(ChatEvent::Tokens(more))) => tokens.extend(more),
+            Some(Ok(ChatEvent::Tokens(more))) => answer.tokens.extend(more),
+            Some(Ok(ChatEvent::Silent)) => answer.silent += 1,
             Some(Ok(ChatEvent::Delta(delta))) => {
                 if streams {
-                    let untold = tokens.get(told..).unwrap_or_default();
-                    link.notify(CHUNK, frame.chunk(json!({ "content": delta }), untold, None));
-                    told = tokens.len();
+                    link.notify(CHUNK, frame.chunk(json!({ "content": delta }), answer.untold(), None));
                 }
-                text.push_str(&delta);
+                answer.text.push_str(&delta);
+            }
+            Some(Ok(ChatEvent::Calls(deltas))) => {
+                let pieces = answer.add_calls(deltas);
+                if streams {
+                    link.notify(CHUNK, frame.chunk(json!({ "tool_calls": pieces }), &[], None));
+                }
             }
             Some(Ok(ChatEvent::End { reason, usage })) => {
                 let finish = match reason {
                     FinishReason::Stop => "stop",
+                    FinishReason::ToolCalls => "tool_calls",
                     FinishReason::Length => "length",
                 };
                 if streams {
-                    let untold = tokens.get(told..).unwrap_or_default();
-                    link.notify(CHUNK, frame.chunk(json!({}), untold, Some(finish)));
+                    link.notify(CHUNK, frame.chunk(json!({}), answer.untold(), Some(finish)));
                     if wants_usage {
                         link.notify(CHUNK, frame.usage_chunk(usage));
                     }
                 }
-                let asked_for = wants_logprobs.then_some(tokens.as_slice());
-                let mut execution = Execution::result(frame.whole(&text, asked_for, finish, usage), false);
+                let mut execution = Execution::result(frame.whole(&answer, wants_logprobs, finish, usage), false);
                 execution.usage = used(usage);
                 return Ok(execution);
             }
-            Some(Err(error)) => return Ok(unended(Execution::error(failed(&error)), call, &text)),
+            Some(Err(error)) => return Ok(unended(Execution::error(failed(&error)), call, answer.made_at_most())),
             None => {
                 let why = "the model stopped without an end; try again";
                 let error = RpcError::with_code(RpcError::UPSTREAM_FAILED, "PV-MODEL-FAILED", why);
-                return Ok(unended(Execution::error(error), call, &text));
+                return Ok(unended(Execution::error(error), call, answer.made_at_most()));
             }
         }
     }
 }
 
-/// The end of an answer that broke off after this text. Nobody counted what was read and made until then, and it is not
-/// free: upper bounds.
-fn unended(mut execution: Execution, call: &Call<Intended>, text: &str) -> Execution {
-    let (tokens_in, tokens_out) = (read_at_most(call.params()), text.len() as u64);
+/// The end of an answer that broke off after so many tokens at most. Nobody counted what was read and made until then,
+/// and it is not free: upper bounds.
+fn unended(mut execution: Execution, call: &Call<Intended>, tokens_out: u64) -> Execution {
+    let tokens_in = read_at_most(call.params());
     execution.usage = Usage { tokens_in, tokens_out, ..Usage::default() };
     execution
 }
@@ -142,7 +149,7 @@ async fn embed(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Clien
     let response = match futures::future::select(node.inference.embed(request), link.cancelled()).await {
         futures::future::Either::Left((response, _)) => response.map_err(|e| failed(&e))?,
         // Part of it may have been computed.
-        futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, "")),
+        futures::future::Either::Right(((), _)) => return Ok(unended(Execution::cancelled(), call, 0)),
     };
     let data: Vec<Value> = response
         .vectors

@@ -115,7 +115,7 @@ pub(super) async fn call(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ChatArguments {
     model: String,
-    messages: Vec<ChatMessage>,
+    messages: Vec<Said>,
     #[serde(default)]
     max_tokens: Option<u32>,
     #[serde(default)]
@@ -128,12 +128,28 @@ struct ChatArguments {
     stop: Vec<String>,
 }
 
+#[derive(Deserialize)]
+struct Said {
+    role: String,
+    content: String,
+}
+
+/// Reads the arguments of a chat. Messages are objects: serde also takes the values of their members in an array, where guards
+/// that protect places by name could not tell what they are.
+fn chat_arguments(arguments: &Map<String, Value>) -> Result<ChatArguments, String> {
+    let messages = arguments.get("messages").and_then(Value::as_array);
+    if messages.is_some_and(|messages| !messages.iter().all(Value::is_object)) {
+        return Err("the arguments are wrong: each of `messages` must be an object".to_owned());
+    }
+    read(arguments)
+}
+
 async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, Value>) -> Result<Outcome, String> {
-    let given: ChatArguments = read(arguments)?;
+    let given = chat_arguments(arguments)?;
     let request = ChatRequest {
         tenant: tenant.to_owned(),
         model: given.model,
-        messages: given.messages,
+        messages: given.messages.into_iter().map(|said| ChatMessage::new(said.role, said.content)).collect(),
         max_tokens: given.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         temperature: given.temperature,
         top_p: given.top_p.unwrap_or(1.0),
@@ -141,13 +157,14 @@ async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, V
         stop: given.stop,
         logprobs: None,
         schema: None,
+        tools: None,
     };
     let mut events = inference.chat(request).await.map_err(|cause| cause.to_string())?;
     let mut text = String::new();
     while let Some(event) = events.next().await {
         match event.map_err(|cause| cause.to_string())? {
             ChatEvent::Delta(more) => text.push_str(&more),
-            ChatEvent::Tokens(_) => {}
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) | ChatEvent::Silent => {}
             ChatEvent::End { reason, usage } => return Ok(answered(&text, reason, usage)),
         }
     }
@@ -193,4 +210,21 @@ async fn embed(inference: &dyn Inference, tenant: &str, arguments: &Map<String, 
 
 fn read<T: serde::de::DeserializeOwned>(arguments: &Map<String, Value>) -> Result<T, String> {
     T::deserialize(Value::Object(arguments.clone())).map_err(|cause| format!("the arguments are wrong: {cause}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_objects() {
+        let read = |messages: Value| {
+            let arguments = json!({ "model": "m", "messages": messages });
+            chat_arguments(arguments.as_object().unwrap()).map(|given| given.messages.len())
+        };
+        assert_eq!(read(json!([{ "role": "user", "content": "hi" }])), Ok(1));
+        assert!(read(json!([["user", "hi"]])).unwrap_err().contains("`messages`"));
+        assert!(read(json!("hi")).is_err());
+    }
 }

@@ -2,9 +2,11 @@
 
 use std::sync::OnceLock;
 
-use provost_types::ChatMessage;
+use provost_types::{ChatMessage, ChatTools, FunctionTool, ToolChoice};
 use tokenizers::Tokenizer;
 
+use super::call_watch::CallWatch;
+use super::calls::{CallForm, CallReader};
 use super::grammar::{Grammar, Grammars};
 use super::template::ChatTemplate;
 use super::token_bytes::TokenBytes;
@@ -38,7 +40,15 @@ impl ChatText {
     /// # Errors
     /// [`InferError::Request`] when the template refuses the conversation.
     pub fn prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, InferError> {
-        self.encode(&self.template.render(messages)?)
+        self.prompt_with(messages, &[])
+    }
+
+    /// The same, and tells the model of functions that it may call.
+    ///
+    /// # Errors
+    /// As [`ChatText::prompt`].
+    pub fn prompt_with(&self, messages: &[ChatMessage], tools: &[FunctionTool]) -> Result<Vec<u32>, InferError> {
+        self.encode(&self.template.render(messages, tools)?)
     }
 
     /// The tokens of a text; templates write their own special tokens, so none are added.
@@ -55,14 +65,41 @@ impl ChatText {
 
     /// The grammar of answers that follow a JSON schema.
     pub(crate) fn grammar(&self, schema: &str) -> Result<Grammar, InferError> {
+        self.grammars()?.of_schema(schema)
+    }
+
+    /// The grammar of answers that are calls. None: the model is free to call or not.
+    pub(crate) fn call_grammar(&self, tools: &ChatTools) -> Result<Option<Grammar>, InferError> {
+        if tools.choice == ToolChoice::Auto {
+            return Ok(None);
+        }
+        self.grammars()?.of_tools(tools, self.template.call_form()?).map(Some)
+    }
+
+    /// What holds the calls of a free model to the schemas of strict functions. None: none is strict, or its calls have no mark.
+    pub(crate) fn call_watch(&self, tools: &ChatTools) -> Result<Option<CallWatch>, InferError> {
+        let form = self.template.call_form()?;
+        let is_strict = tools.functions.iter().any(|function| function.strict);
+        if tools.choice != ToolChoice::Auto || form != CallForm::Tagged || !is_strict {
+            return Ok(None);
+        }
+        self.grammars()?.watch(tools, form).map(Some)
+    }
+
+    /// What takes calls out of an answer.
+    pub(crate) fn call_reader(&self, tools: &ChatTools) -> Result<CallReader, InferError> {
+        Ok(CallReader::new(self.template.call_form()?, tools))
+    }
+
+    fn grammars(&self) -> Result<&Grammars, InferError> {
         let grammars = self.grammars.get_or_init(|| Grammars::of(&self.tokenizer, &self.bytes, &self.end_tokens));
-        let Some(grammars) = grammars else {
-            return Err(InferError::Request(
-                "this model's vocabulary cannot be held to a JSON schema; ask without one or use another model"
+        grammars.as_ref().ok_or_else(|| {
+            InferError::Request(
+                "this model's vocabulary cannot be held to a JSON schema; ask without one, and with `tool_choice: auto`, \
+                 or use another model"
                     .to_owned(),
-            ));
-        };
-        grammars.of_schema(schema)
+            )
+        })
     }
 
     /// Whether a token ends the answer.

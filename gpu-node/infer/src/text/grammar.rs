@@ -1,26 +1,29 @@
-//! Answers that follow a JSON schema: which tokens may come next.
+//! Answers that follow JSON schemas: which tokens may come next.
 //!
-//! A schema becomes a grammar over bytes, and the vocabulary a trie of the bytes of its tokens;
-//! walking both tells which tokens keep the answer valid. JSON is written in one line, with at most
-//! a space after `:` and `,`: where a schema leaves room for blanks, a model may write nothing else.
+//! A schema, or the calls of functions that an answer consists of, becomes a grammar over bytes, and the vocabulary a trie
+//! of the bytes of its tokens; walking both tells which tokens keep the answer valid. JSON is written in one line, with at
+//! most a space after `:` and `,`: where a schema leaves room for blanks, a model may write nothing else.
 
 use std::fmt;
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
-use serde_json::{Value, json};
+use provost_types::{ChatTools, FunctionTool, ToolChoice};
+use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
+use super::call_watch::CallWatch;
+use super::calls::CallForm;
 use super::token_bytes::TokenBytes;
 use crate::error::InferError;
 
-/// Largest schema, in bytes.
+/// Largest schema, or all of them where there are several, in bytes.
 const MAX_SCHEMA_BYTES: usize = 64 << 10;
 /// Deepest schema.
 const MAX_SCHEMA_DEPTH: usize = 64;
-/// All numbers of `multipleOf` in a schema, multiplied: the lexer has as many states, and makes them before anything else
+/// All numbers of `multipleOf` in the schemas of an answer, multiplied: the lexer has as many states, and makes them before anything else
 /// can be computed.
 const MAX_MULTIPLES: f64 = 1000.0;
 /// Longest token that an answer in a grammar may hold; the trie is as deep as the longest one.
@@ -68,33 +71,124 @@ impl Grammars {
 
     /// The grammar of a JSON schema.
     pub(crate) fn of_schema(&self, schema: &str) -> Result<Grammar, InferError> {
-        let refused = |cause: &dyn fmt::Display| {
-            InferError::Request(format!("the JSON schema of the answer cannot be followed: {cause}"))
+        let mut costs = Costs::of("the answer");
+        costs.add_bytes(schema.len())?;
+        let schema: Value = serde_json::from_str(schema).map_err(|cause| costs.refused(&cause))?;
+        costs.add(&schema)?;
+        let Value::Object(schema) = schema else {
+            return Err(costs.refused(&"it is not an object"));
         };
-        if schema.len() > MAX_SCHEMA_BYTES {
-            return Err(refused(&format_args!("it has {} bytes, at most {MAX_SCHEMA_BYTES} are taken", schema.len())));
-        }
-        let mut schema: Value = serde_json::from_str(schema).map_err(|cause| refused(&cause))?;
-        if depth(&schema) > MAX_SCHEMA_DEPTH {
-            return Err(refused(&format_args!("it is nested deeper than {MAX_SCHEMA_DEPTH}")));
-        }
-        if multiples(&schema) > MAX_MULTIPLES {
-            return Err(refused(&format_args!("its `multipleOf` make more than {MAX_MULTIPLES} when multiplied")));
-        }
-        let Some(object) = schema.as_object_mut() else {
-            return Err(refused(&"it is not an object"));
+        self.compiled(TopLevelGrammar::from_json_schema(in_one_line(schema)), &costs)
+    }
+
+    /// The grammar of an answer that is calls of the functions that are asked for, and nothing else; of one call, where none is.
+    pub(crate) fn of_tools(&self, tools: &ChatTools, form: CallForm) -> Result<Grammar, InferError> {
+        let wanted = |function: &&FunctionTool| match &tools.choice {
+            ToolChoice::Auto | ToolChoice::Required => true,
+            ToolChoice::Function(name) => function.name == *name,
         };
-        object.insert(
-            "x-guidance".to_owned(),
-            json!({ "whitespace_flexible": false, "key_separator": ": ?", "item_separator": ", ?" }),
-        );
-        let matcher = Matcher::new(self.factory.create_parser(TopLevelGrammar::from_json_schema(schema)));
+        let functions: Vec<&FunctionTool> = tools.functions.iter().filter(wanted).collect();
+        if functions.is_empty() {
+            return Err(InferError::Request("no function is offered that may be called".to_owned()));
+        }
+        let several = tools.parallel && tools.choice == ToolChoice::Required;
+        let names: Vec<&str> = functions.iter().map(|function| function.name.as_str()).collect();
+        let mut grammars = vec![GrammarWithLexer::from_lark(form.grammar(&names, several))];
+        let mut costs = Costs::of("a function's arguments");
+        for (function, name) in functions.iter().zip(CallForm::argument_grammars()) {
+            costs.of = format!("the arguments of `{}`", function.name);
+            let is_free = tools.choice == ToolChoice::Auto && !function.strict;
+            let schema = if is_free { any_object() } else { arguments_schema(function, &costs)? };
+            costs.add_bytes(Value::Object(schema.clone()).to_string().len())?;
+            costs.add(&Value::Object(schema.clone()))?;
+            let json_schema = Some(in_one_line(schema));
+            grammars.push(GrammarWithLexer { name: Some(name), json_schema, lark_grammar: None });
+        }
+        if functions.len() > 1 {
+            costs.of = "the functions' arguments".to_owned();
+        }
+        self.compiled(TopLevelGrammar { grammars, max_tokens: None }, &costs)
+    }
+
+    /// Holds the calls that a free model makes to the schemas of the functions that are strict.
+    pub(crate) fn watch(&self, tools: &ChatTools, form: CallForm) -> Result<CallWatch, InferError> {
+        Ok(CallWatch::new(self.of_tools(tools, form)?, self.factory.tok_env().clone()))
+    }
+
+    fn compiled(&self, grammar: TopLevelGrammar, costs: &Costs) -> Result<Grammar, InferError> {
+        let matcher = Matcher::new(self.factory.create_parser(grammar));
         match matcher.get_error() {
             // The first line says what; what follows is the library's own trace.
-            Some(cause) => Err(refused(&cause.lines().next().unwrap_or("it is not valid"))),
+            Some(cause) => Err(costs.refused(&cause.lines().next().unwrap_or("it is not valid"))),
             None => Ok(Grammar { matcher }),
         }
     }
+}
+
+/// What the schemas of one answer cost to follow.
+struct Costs {
+    /// What is being added.
+    of: String,
+    bytes: usize,
+    multiples: f64,
+}
+
+impl Costs {
+    fn of(what: &str) -> Self {
+        Self { of: what.to_owned(), bytes: 0, multiples: 1.0 }
+    }
+
+    fn refused(&self, cause: &dyn fmt::Display) -> InferError {
+        InferError::Request(format!("the JSON schema of {} cannot be followed: {cause}", self.of))
+    }
+
+    fn add_bytes(&mut self, bytes: usize) -> Result<(), InferError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > MAX_SCHEMA_BYTES {
+            let bytes = self.bytes;
+            return Err(
+                self.refused(&format_args!("there are {bytes} bytes of schemas, at most {MAX_SCHEMA_BYTES} are taken"))
+            );
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, schema: &Value) -> Result<(), InferError> {
+        if depth(schema) > MAX_SCHEMA_DEPTH {
+            return Err(self.refused(&format_args!("it is nested deeper than {MAX_SCHEMA_DEPTH}")));
+        }
+        self.multiples *= multiples(schema);
+        if self.multiples > MAX_MULTIPLES {
+            return Err(self.refused(&format_args!("its `multipleOf` make more than {MAX_MULTIPLES} when multiplied")));
+        }
+        Ok(())
+    }
+}
+
+fn any_object() -> Map<String, Value> {
+    Map::from_iter([("type".to_owned(), Value::from("object"))])
+}
+
+/// The schema of a function's arguments, which are an object whatever else it says.
+fn arguments_schema(function: &FunctionTool, costs: &Costs) -> Result<Map<String, Value>, InferError> {
+    let Some(mut schema) = function.parameters.clone() else {
+        let none = json!({ "type": "object", "properties": {}, "additionalProperties": false });
+        return Ok(none.as_object().cloned().unwrap_or_default());
+    };
+    let kind = schema.entry("type").or_insert_with(|| Value::from("object"));
+    if *kind != "object" {
+        return Err(costs.refused(&"its `type` is not `object`"));
+    }
+    Ok(schema)
+}
+
+/// The schema with how JSON is to be written.
+fn in_one_line(mut schema: Map<String, Value>) -> Value {
+    schema.insert(
+        "x-guidance".to_owned(),
+        json!({ "whitespace_flexible": false, "key_separator": ": ?", "item_separator": ", ?" }),
+    );
+    Value::Object(schema)
 }
 
 impl Grammar {
@@ -107,6 +201,16 @@ impl Grammar {
             }
         }
         Ok(())
+    }
+
+    /// The same, where it stands now.
+    pub(crate) fn again(&self) -> Self {
+        Self { matcher: self.matcher.clone() }
+    }
+
+    /// Takes tokens that were made before. False: they do not follow the grammar.
+    pub(crate) fn follow(&mut self, tokens: &[u32]) -> bool {
+        self.matcher.consume_tokens(tokens).is_ok()
     }
 
     /// Takes the token that was made. True: the answer is complete.

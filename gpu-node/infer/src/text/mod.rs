@@ -1,5 +1,7 @@
 //! The text side of models: tokens, templates, and text that arrives in pieces.
 
+mod call_watch;
+mod calls;
 mod chat_text;
 mod embedding_text;
 mod emitter;
@@ -10,6 +12,8 @@ mod stop;
 mod template;
 mod token_bytes;
 
+pub(crate) use call_watch::CallWatch;
+pub(crate) use calls::CallReader;
 pub use chat_text::ChatText;
 pub use embedding_text::EmbeddingText;
 pub(crate) use embedding_text::Pooling;

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use tokenizers::Tokenizer;
 use toktrie::TokTrie;
 
+use super::calls::CallForm;
+
 /// How a vocabulary writes bytes in its token texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
@@ -24,7 +26,7 @@ enum Scheme {
 #[derive(Debug)]
 pub(crate) struct TokenBytes {
     scheme: Scheme,
-    /// Added tokens: their text, or nothing for special ones.
+    /// Added tokens: their text, or nothing for special ones but marks of calls.
     added: HashMap<u32, Vec<u8>>,
     strips_first_space: bool,
 }
@@ -44,7 +46,9 @@ impl TokenBytes {
             .get_added_tokens_decoder()
             .into_iter()
             .map(|(id, token)| {
-                let text = if token.special { Vec::new() } else { token.content.into_bytes() };
+                // Calls are found by their marks, which some vocabularies call special.
+                let is_mark = [CallForm::OPEN, CallForm::CLOSE].contains(&token.content.as_str());
+                let text = if token.special && !is_mark { Vec::new() } else { token.content.into_bytes() };
                 (id, text)
             })
             .collect();

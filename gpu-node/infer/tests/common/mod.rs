@@ -49,7 +49,7 @@ pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest {
         tenant: String::new(),
         model: String::new(),
-        messages: vec![ChatMessage { role: "user".to_owned(), content: text.to_owned() }],
+        messages: vec![ChatMessage::new("user", text)],
         max_tokens,
         temperature: 0.0,
         top_p: 1.0,
@@ -57,6 +57,7 @@ pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
         stop: Vec::new(),
         logprobs: None,
         schema: None,
+        tools: None,
     }
 }
 

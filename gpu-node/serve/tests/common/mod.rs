@@ -55,6 +55,15 @@ impl Models {
             std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
         }
     }
+
+    /// Adds a fixture under another name and with other content: its weights are not shared.
+    pub fn variant(&self, fixture: &str, name: &str) {
+        self.copy(fixture, name);
+        let file = self.path().join(name).join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        config["_name_or_path"] = name.into();
+        std::fs::write(file, config.to_string()).unwrap();
+    }
 }
 
 fn fixtures() -> PathBuf {
@@ -117,7 +126,7 @@ pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
     ChatRequest {
         tenant: "acme".to_owned(),
         model: model.to_owned(),
-        messages: vec![ChatMessage { role: "user".to_owned(), content: text.to_owned() }],
+        messages: vec![ChatMessage::new("user", text)],
         max_tokens,
         temperature: 0.0,
         top_p: 1.0,
@@ -125,6 +134,7 @@ pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
         stop: Vec::new(),
         logprobs: None,
         schema: None,
+        tools: None,
     }
 }
 
@@ -149,7 +159,7 @@ pub async fn collect(node: &GpuNode, request: ChatRequest) -> Result<(String, To
     while let Some(event) = stream.next().await {
         match event? {
             ChatEvent::Delta(delta) => text.push_str(&delta),
-            ChatEvent::Tokens(_) => {}
+            ChatEvent::Tokens(_) | ChatEvent::Calls(_) | ChatEvent::Silent => {}
             ChatEvent::End { usage, .. } => return Ok((text, usage)),
         }
     }

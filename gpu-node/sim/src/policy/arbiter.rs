@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use provost_gpu_vram::{Action, Arbiter, Grant, Limits, Request, Ticket, Weights, WeightsKey};
+use provost_gpu_vram::{Action, Arbiter, Grant, Lane, Limits, Request, Ticket, Weights, WeightsKey};
 
 use super::{Act, Policy};
 use crate::trace::{Arrival, Model, Trace};
@@ -56,6 +56,8 @@ impl Policy for OfArbiter {
         let request = Request {
             weights: Weights { key: Self::key(arrival.model), bytes, load_micros, class },
             budget_bytes: arrival.budget_bytes,
+            cache_bytes: 0,
+            lane: Lane::Long,
             service_micros: arrival.service_micros,
             priority: arrival.priority,
             patience_micros: PATIENCE_MICROS,
@@ -89,8 +91,12 @@ impl Policy for OfArbiter {
                     }
                 }
                 Action::Refuse { ticket, .. } => acts.extend(self.ids.remove(&ticket).map(Act::Refuse)),
-                // Nobody asks for the device alone here.
-                Action::ExclusiveGranted { .. } | Action::ExclusiveRefused { .. } | Action::ExclusiveLapsed { .. } => {}
+                // Nobody asks for a cache or for the device alone here.
+                Action::DropCache { .. }
+                | Action::MakeCache { .. }
+                | Action::ExclusiveGranted { .. }
+                | Action::ExclusiveRefused { .. }
+                | Action::ExclusiveLapsed { .. } => {}
             }
         }
         acts

@@ -43,14 +43,19 @@ impl Arbiter {
         }
         model.retried = true;
         self.memory.strike(&[victim]);
+        self.drop_cache(victim.key);
         Recovery::Retry { evict: vec![victim.key] }
     }
 
     /// Gives idle weights up when something else has taken more than half of the headroom. Less is
     /// what temporaries take, and no reason to lose a model.
     pub(super) fn shed(&mut self) {
+        if self.memory.overdraft() <= self.limits.headroom_bytes / 2 {
+            return;
+        }
+        self.shed_caches();
         let over = self.memory.overdraft();
-        if over <= self.limits.headroom_bytes / 2 {
+        if over == 0 {
             return;
         }
         let idle: Vec<_> = self.ready().into_iter().filter(|ready| ready.refs == 0).collect();

@@ -117,7 +117,7 @@ impl Arbiter {
     pub(super) fn step_exclusive(&mut self) {
         match self.exclusive {
             Exclusive::Open => {}
-            Exclusive::Draining { token, request, .. } if self.active == 0 && self.loading.is_none() => {
+            Exclusive::Draining { token, request, .. } if self.active() == 0 && self.loading.is_none() => {
                 self.empty_device();
                 let device = self.memory.reserve(self.memory.free()).ok().map(|reserved| reserved.lease);
                 self.exclusive = Exclusive::Granted {

@@ -8,20 +8,24 @@
 mod accounts;
 mod admit;
 mod bus;
+mod cache;
 mod exclusive;
+mod fit;
 mod model;
 mod queue;
 mod room;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    Action, DeviceMemory, Drain, ExclusiveToken, Grant, Limits, Priority, Rejection, Request, Ticket, Usage, Weights,
-    WeightsKey,
+    Action, DeviceMemory, Drain, ExclusiveToken, Grant, Lane, Lease, Limits, Priority, Rejection, Request, Ticket,
+    Usage, Weights, WeightsKey,
 };
 use bus::Bus;
+use cache::Caches;
 use exclusive::Exclusive;
 pub use exclusive::ExclusiveRequest;
+pub use fit::Unfit;
 use model::Models;
 use queue::{Place, Queue, Waiting};
 
@@ -41,9 +45,10 @@ pub struct Arbiter {
     memory: DeviceMemory,
     queue: Queue,
     models: Models,
+    caches: Caches,
     now: u64,
     next_ticket: u64,
-    active: usize,
+    active: BTreeMap<Lane, usize>,
     /// One at a time: the bus is one.
     loading: Option<WeightsKey>,
     bus: Bus,
@@ -65,9 +70,10 @@ impl Arbiter {
             limits,
             queue: Queue::default(),
             models: Models::default(),
+            caches: Caches::default(),
             now: 0,
             next_ticket: 0,
-            active: 0,
+            active: BTreeMap::new(),
             loading: None,
             bus: Bus::default(),
             held: None,
@@ -85,7 +91,7 @@ impl Arbiter {
     pub fn submit(&mut self, now: u64, request: Request) -> Result<Ticket, Rejection> {
         self.advance(now);
         let capacity = self.memory.usage().capacity;
-        let needed = request.weights.bytes.saturating_add(request.budget_bytes);
+        let needed = request.needed();
         if needed > capacity {
             return Err(Rejection::TooLarge { needed, capacity });
         }
@@ -102,8 +108,16 @@ impl Arbiter {
         self.models.ask(request.weights, self.now, self.limits.demand_half_life_micros);
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.queue.push(Waiting { ticket, request, since: self.now });
+        self.queue.push(Waiting { ticket, request, since: self.now, rank: 0, is_held_up: false, full_at: None });
         Ok(ticket)
+    }
+
+    /// Ranks a request that waits among those with the same priority: the one of the least rank goes
+    /// first, by the place of the one that came first, among those for the same weights, and among those
+    /// in the same lane where weights are there. One that has lacked memory for longer than its patience
+    /// is passed by no equal, whatever its rank. Without ranks it is first come first served.
+    pub fn rank(&mut self, ticket: Ticket, rank: u64) {
+        self.queue.rank(ticket, rank);
     }
 
     /// Takes a request out of the queue; false when it does not wait (any more).
@@ -139,14 +153,31 @@ impl Arbiter {
     /// Takes a grant back: its request has ended, well or not.
     pub fn finish(&mut self, now: u64, grant: Grant) {
         self.advance(now);
-        let Grant { key, budget_bytes, weights, budget, .. } = grant;
-        if let Some(model) = self.models.get_mut(key) {
-            model.budgets = model.budgets.saturating_sub(budget_bytes);
-        }
-        self.active = self.active.saturating_sub(1);
+        let Grant { request, weights, budget, .. } = grant;
+        let key = request.weights.key;
         self.memory.release(budget);
-        if self.memory.release(weights).is_some() {
+        self.book_budget(key, request.budget_bytes, 0);
+        if let Some(model) = self.models.get_mut(key) {
+            model.ended += 1;
+        }
+        self.leave(&request, weights);
+    }
+
+    /// Gives a place back, and the lease on the weights.
+    fn leave(&mut self, request: &Request, weights: Lease) {
+        if let Some(active) = self.active.get_mut(&request.lane) {
+            *active = active.saturating_sub(1);
+        }
+        if let Some(key) = self.memory.release(weights) {
+            self.drop_cache(key);
             self.outbox.push(Action::Evict { key });
+        }
+    }
+
+    /// Notes what of the budgets of a model has come and gone.
+    fn book_budget(&mut self, key: WeightsKey, gone: u64, come: u64) {
+        if let Some(model) = self.models.get_mut(key) {
+            model.budgets = model.budgets.saturating_sub(gone).saturating_add(come);
         }
     }
 
@@ -185,6 +216,7 @@ impl Arbiter {
         self.advance(now);
         let drain = self.memory.drain(key);
         if drain == Drain::Drop {
+            self.drop_cache(key);
             self.outbox.push(Action::Evict { key });
         }
         drain
@@ -197,7 +229,11 @@ impl Arbiter {
 
     /// Requests that run.
     pub fn active(&self) -> usize {
-        self.active
+        self.active.values().sum()
+    }
+
+    fn active_in(&self, lane: Lane) -> usize {
+        self.active.get(&lane).copied().unwrap_or(0)
     }
 
     /// The books in sums.

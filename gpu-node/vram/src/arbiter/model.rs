@@ -26,6 +26,8 @@ pub(super) struct Model {
     pub(super) served: Priority,
     /// Bytes of the budgets of its running requests.
     pub(super) budgets: u64,
+    /// Requests of it that have ended.
+    pub(super) ended: u64,
     /// It takes no new requests that come after this one, which needs its memory.
     pub(super) yields_to: Option<Place>,
     /// Its last allocation failed and was tried again.
@@ -77,6 +79,7 @@ impl Models {
             fresh: false,
             served: Priority::Background,
             budgets: 0,
+            ended: 0,
             yields_to: None,
             retried: false,
         });

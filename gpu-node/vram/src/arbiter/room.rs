@@ -38,9 +38,8 @@ impl Arbiter {
                 return;
             }
             let claim = Claim { key, place, critical: request.priority == Priority::Critical };
-            let needed = request.weights.bytes.saturating_add(request.budget_bytes);
-            if let Some(victims) = self.find_room(&claim, needed) {
-                self.evict(&victims);
+            let needed = request.needed();
+            if self.make_room(&claim, needed) {
                 self.load(request.weights);
                 return;
             }
@@ -50,14 +49,28 @@ impl Arbiter {
                 return;
             }
         }
-        if tried.is_empty() {
+        // Somebody may wait for bytes beside weights that are there.
+        if self.queue.len() == 0 {
             self.restore_one();
         }
     }
 
-    /// The cheapest set of idle weights whose going frees enough; none when that is not possible now.
+    /// Gives idle caches, and what must go of idle weights, up for `needed` bytes; false, and nothing
+    /// is given up, when that is not possible now.
+    pub(super) fn make_room(&mut self, claim: &Claim, needed: u64) -> bool {
+        let Some(victims) = self.find_room(claim, needed) else {
+            return false;
+        };
+        self.drop_idle_caches(claim.key, if victims.is_empty() { needed } else { u64::MAX });
+        self.evict(&victims);
+        true
+    }
+
+    /// The cheapest set of idle weights whose going frees enough once all idle caches are given back;
+    /// none when that is not possible now.
     pub(super) fn find_room(&self, claim: &Claim, needed: u64) -> Option<Vec<Candidate>> {
-        let lacking = needed.saturating_sub(self.memory.free());
+        let coming = self.memory.free().saturating_add(self.idle_cache_bytes(claim.key));
+        let lacking = needed.saturating_sub(coming);
         if lacking == 0 {
             return Some(Vec::new());
         }
@@ -76,7 +89,10 @@ impl Arbiter {
 
     pub(super) fn evict(&mut self, victims: &[Candidate]) {
         self.memory.strike(victims);
-        self.outbox.extend(victims.iter().map(|victim| Action::Evict { key: victim.key }));
+        for victim in victims {
+            self.drop_cache(victim.key);
+            self.outbox.push(Action::Evict { key: victim.key });
+        }
     }
 
     /// Whether the claim goes before what the weights are there for, once they are idle.
@@ -118,14 +134,16 @@ impl Arbiter {
         let displaced: Vec<Candidate> =
             self.ready().into_iter().filter(|ready| self.may_displace(claim, ready.key)).collect();
         let idle = displaced.iter().filter(|ready| ready.refs == 0).map(|ready| ready.bytes).sum::<u64>();
-        let mut coming = self.memory.free().saturating_add(idle);
+        let caches = self.idle_cache_bytes(claim.key);
+        let mut coming = self.memory.free().saturating_add(idle).saturating_add(caches);
         let mut yielding = Vec::new();
         for busy in displaced.iter().filter(|ready| ready.refs > 0) {
             if coming >= needed {
                 break;
             }
             let budgets = self.models.get(busy.key).map_or(0, |model| model.budgets);
-            coming = coming.saturating_add(busy.bytes).saturating_add(budgets);
+            let cache = self.caches.bytes(busy.key);
+            coming = coming.saturating_add(busy.bytes).saturating_add(budgets).saturating_add(cache);
             yielding.push(busy.key);
         }
         if coming < needed {

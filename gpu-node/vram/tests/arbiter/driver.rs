@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use provost_gpu_vram::{Action, Arbiter, ExclusiveToken, Grant, Limits, Rejection, Request, Ticket, WeightsKey};
+use provost_gpu_vram::{Action, Arbiter, ExclusiveToken, Grant, Limits, Rejection, Request, Ticket, Unfit, WeightsKey};
 
 /// The device, and everything that is on it.
 pub struct Driver {
@@ -11,6 +11,10 @@ pub struct Driver {
     pub now: u64,
     /// Weights in place, with their bytes.
     pub present: BTreeMap<WeightsKey, u64>,
+    /// Caches, with their bytes.
+    pub caches: BTreeMap<WeightsKey, u64>,
+    /// What requests turn out to need when they are started.
+    pub truths: BTreeMap<Ticket, Truth>,
     pub loading: Option<(WeightsKey, u64)>,
     pub running: Vec<(Grant, u64)>,
     pub waiting: BTreeMap<Ticket, Request>,
@@ -19,6 +23,15 @@ pub struct Driver {
     pub holder: Option<ExclusiveToken>,
     pub exclusive: Vec<Exclusive>,
     known: BTreeSet<Ticket>,
+}
+
+/// What a request turns out to need.
+#[derive(Clone, Copy, Debug)]
+pub struct Truth {
+    pub budget: u64,
+    pub cache: u64,
+    /// It finds its cache full, once.
+    pub finds_full: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +48,8 @@ impl Driver {
             limits,
             now: 0,
             present: BTreeMap::new(),
+            caches: BTreeMap::new(),
+            truths: BTreeMap::new(),
             loading: None,
             running: Vec::new(),
             waiting: BTreeMap::new(),
@@ -47,23 +62,39 @@ impl Driver {
     }
 
     pub fn submit(&mut self, request: Request) -> Result<Ticket, Rejection> {
+        self.submit_as(request, 0, None)
+    }
+
+    /// Submits a request of a rank among its equals that turns out to need something else.
+    pub fn submit_as(&mut self, request: Request, rank: u64, truth: Option<Truth>) -> Result<Ticket, Rejection> {
         let ticket = self.arbiter.submit(self.now, request)?;
         assert!(self.known.insert(ticket), "a ticket is never given twice");
+        self.arbiter.rank(ticket, rank);
         self.waiting.insert(ticket, request);
+        self.truths.extend(truth.map(|truth| (ticket, truth)));
         self.poll();
         Ok(ticket)
     }
 
     /// Does what there is to do, and checks every law that holds at each moment.
     pub fn poll(&mut self) {
-        for action in self.arbiter.poll(self.now) {
-            self.perform(action);
-            assert!(self.bytes() <= self.limits.capacity_bytes - self.limits.headroom_bytes, "more than there is");
+        loop {
+            let actions = self.arbiter.poll(self.now);
+            if actions.is_empty() {
+                break;
+            }
+            // What goes is gone before what is started takes anything.
+            let (starts, others): (Vec<_>, Vec<_>) =
+                actions.into_iter().partition(|action| matches!(action, Action::Start { .. }));
+            for action in others.into_iter().chain(starts) {
+                self.perform(action);
+                assert!(self.bytes() <= self.limits.capacity_bytes - self.limits.headroom_bytes, "more than there is");
+            }
         }
         assert!(self.arbiter.waiting() <= self.limits.queue_bound);
         assert_eq!(self.arbiter.waiting(), self.waiting.len());
         assert_eq!(self.arbiter.active(), self.running.len());
-        assert!(self.running.len() <= self.limits.active_bound);
+        assert!(self.running.len() <= self.limits.active_bound * 2, "in two lanes");
         let usage = self.arbiter.usage();
         assert!(usage.weights + usage.reserved <= usage.capacity);
         match self.holder {
@@ -76,6 +107,7 @@ impl Driver {
         match action {
             Action::Evict { key } => {
                 assert!(self.present.remove(&key).is_some(), "evicts only what is present");
+                assert!(!self.caches.contains_key(&key), "the cache goes before the weights");
                 assert!(!self.running.iter().any(|(grant, _)| grant.key() == key), "never what is leased");
                 self.evicted.push(key);
             }
@@ -90,7 +122,15 @@ impl Driver {
                 let request = self.waiting.remove(&grant.ticket()).expect("only who waits is started");
                 assert_eq!(request.weights.key, grant.key());
                 assert!(self.present.contains_key(&grant.key()), "on weights that are there");
-                self.running.push((grant, request.budget_bytes));
+                self.start(grant, request);
+            }
+            Action::DropCache { key } => {
+                assert!(self.caches.remove(&key).is_some(), "drops only what is there");
+                assert!(!self.running.iter().any(|(grant, _)| grant.key() == key), "never what is used");
+            }
+            Action::MakeCache { key, bytes } => {
+                assert!(self.present.contains_key(&key), "for weights that are there");
+                assert!(self.caches.insert(key, bytes).is_none(), "one cache");
             }
             Action::Refuse { ticket, why } => {
                 assert!(self.waiting.remove(&ticket).is_some(), "only who waits is refused");
@@ -98,6 +138,7 @@ impl Driver {
             }
             Action::ExclusiveGranted { token } => {
                 assert!(self.running.is_empty() && self.present.is_empty() && self.loading.is_none());
+                assert!(self.caches.is_empty());
                 self.holder = Some(token);
                 self.exclusive.push(Exclusive::Granted);
             }
@@ -114,7 +155,39 @@ impl Driver {
 
     fn bytes(&self) -> u64 {
         let budgets: u64 = self.running.iter().map(|(_, bytes)| bytes).sum();
-        self.present.values().sum::<u64>() + self.loading.map_or(0, |(_, bytes)| bytes) + budgets
+        let weights = self.present.values().sum::<u64>() + self.loading.map_or(0, |(_, bytes)| bytes);
+        weights + self.caches.values().sum::<u64>() + budgets
+    }
+
+    /// Runs a request with what it turns out to need.
+    fn start(&mut self, grant: Grant, request: Request) {
+        let (ticket, key) = (grant.ticket(), grant.key());
+        let Some(truth) = self.truths.get_mut(&ticket) else {
+            assert!(self.caches.get(&key).copied().unwrap_or(0) >= request.cache_bytes);
+            self.running.push((grant, request.budget_bytes));
+            return;
+        };
+        let (budget, cache) = (truth.budget, truth.cache);
+        let finds_full = std::mem::take(&mut truth.finds_full);
+        match self.arbiter.fit(self.now, grant, budget, cache) {
+            Ok((grant, actions)) => {
+                for action in actions {
+                    assert!(!matches!(action, Action::Start { .. }));
+                    self.perform(action);
+                }
+                assert!(self.caches.get(&key).copied().unwrap_or(0) >= cache);
+                if finds_full {
+                    self.arbiter.put_back(self.now, grant);
+                    self.waiting.insert(ticket, Request { budget_bytes: budget, cache_bytes: cache, ..request });
+                } else {
+                    self.running.push((grant, budget));
+                }
+            }
+            Err(Unfit::Later) => {
+                self.waiting.insert(ticket, Request { budget_bytes: budget, cache_bytes: cache, ..request });
+            }
+            Err(Unfit::Never(why)) => self.refused.push((ticket, why)),
+        }
     }
 
     /// Completes what is being loaded.

@@ -1,6 +1,6 @@
 //! The whole device for one user.
 
-use provost_gpu_vram::{ExclusiveRequest, Limits, Priority, Rejection};
+use provost_gpu_vram::{ExclusiveRequest, Limits, Priority, Rejection, Request};
 
 use crate::driver::{Driver, Exclusive};
 use crate::{SECOND, key, request};
@@ -54,6 +54,26 @@ fn the_most_valuable_comes_back_first_and_those_who_wait_before_it() {
     assert_eq!(driver.loading, Some((key(2), 40)), "asked for twice");
     driver.loaded(SECOND);
     assert_eq!(driver.loading, Some((key(1), 40)));
+}
+
+#[test]
+fn what_comes_back_takes_no_memory_for_which_somebody_waits() {
+    let mut driver = Driver::new(Limits { headroom_bytes: 0, early_eviction: false, ..Limits::new(100) });
+    driver.settle(request(1, 10, Priority::Normal));
+    driver.settle(request(2, 10, Priority::Normal));
+    let token = driver.arbiter.exclusive(driver.now, ASK).unwrap();
+    driver.poll();
+    driver.holder = None;
+    driver.arbiter.end_exclusive(driver.now, token);
+    let with_budget = |budget_bytes| Request { budget_bytes, ..request(3, 20, Priority::Normal) };
+    driver.submit(with_budget(40)).unwrap();
+    let large = driver.submit(with_budget(65)).unwrap();
+    driver.loaded(SECOND);
+    assert_eq!((driver.running.len(), driver.loading), (1, None));
+    driver.finish(0);
+    assert!(driver.is_running(large), "nothing has taken what came free");
+    driver.loaded(SECOND);
+    assert_eq!(driver.present.len(), 2, "one of them finds room beside it");
 }
 
 #[test]

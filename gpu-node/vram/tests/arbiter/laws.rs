@@ -1,16 +1,16 @@
 //! Laws under ten thousand random histories.
 
 use proptest::prelude::*;
-use provost_gpu_vram::{Drain, ExclusiveRequest, Limits, Priority, Recovery, Request, Weights};
+use provost_gpu_vram::{Drain, ExclusiveRequest, Lane, Limits, Priority, Recovery, Request, Weights};
 
-use crate::driver::{Driver, Exclusive};
+use crate::driver::{Driver, Exclusive, Truth};
 use crate::{SECOND, key};
 
 const CAPACITY: u64 = 100;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { model: u8, budget: u64, priority: Priority, patience: u64 },
+    Submit { model: u8, needs: (u64, u64), priority: Priority, patience: u64, rank: u64, truth: Option<Truth> },
     Cancel(usize),
     Loaded(u64),
     LoadFailed,
@@ -29,8 +29,18 @@ fn priority() -> impl Strategy<Value = Priority> {
 }
 
 fn history() -> impl Strategy<Value = Vec<Step>> {
-    let submit = (0u8..6, 0u64..30, priority(), 1u64..100)
-        .prop_map(|(model, budget, priority, patience)| Step::Submit { model, budget, priority, patience });
+    let needs = || (0u64..30, prop_oneof![Just(0u64), 1u64..30]);
+    let truth = (needs(), any::<bool>()).prop_map(|((budget, cache), finds_full)| Truth { budget, cache, finds_full });
+    let submit = (0u8..6, needs(), priority(), 1u64..100, 0u64..3, proptest::option::of(truth)).prop_map(
+        |(model, needs, priority, patience, rank, truth)| Step::Submit {
+            model,
+            needs,
+            priority,
+            patience,
+            rank,
+            truth,
+        },
+    );
     let exclusive =
         (0u64..20, 1u64..10, 1u64..40).prop_map(|(drain, heartbeat, most)| Step::Exclusive { drain, heartbeat, most });
     let step = prop_oneof![
@@ -52,7 +62,7 @@ fn history() -> impl Strategy<Value = Vec<Step>> {
 
 fn take(driver: &mut Driver, step: Step) {
     match step {
-        Step::Submit { model, budget, priority, patience } => {
+        Step::Submit { model, needs: (budget, cache), priority, patience, rank, truth } => {
             let weights = Weights {
                 key: key(model),
                 bytes: 10 + u64::from(model) * 14,
@@ -62,11 +72,13 @@ fn take(driver: &mut Driver, step: Step) {
             let request = Request {
                 weights,
                 budget_bytes: budget,
+                cache_bytes: cache,
+                lane: if model % 2 == 0 { Lane::Long } else { Lane::Short },
                 service_micros: SECOND,
                 priority,
                 patience_micros: patience * SECOND,
             };
-            let _ = driver.submit(request);
+            let _ = driver.submit_as(request, rank, truth);
         }
         Step::Cancel(at) => {
             if let Some(ticket) = driver.waiting.keys().nth(at).copied() {
@@ -170,7 +182,8 @@ fn quiesce(driver: &mut Driver) {
     assert!(driver.waiting.is_empty(), "somebody waits for ever: {:?}", driver.waiting);
     assert!(driver.running.is_empty());
     assert_eq!(driver.arbiter.exclusive_token(), None, "exclusive use did not end");
-    assert_eq!(driver.arbiter.usage().reserved, 0);
+    // Caches that nobody uses stay until others need their room.
+    assert_eq!(driver.arbiter.usage().reserved, driver.caches.values().sum::<u64>());
 }
 
 proptest! {

@@ -1,13 +1,14 @@
 //! The arbiter: behaviour by example, laws under ten thousand random histories.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod caches;
 mod driver;
 mod examples;
 mod exclusive;
 mod laws;
 mod starvation;
 
-use provost_gpu_vram::{Priority, Request, Weights, WeightsKey};
+use provost_gpu_vram::{Lane, Priority, Request, Weights, WeightsKey};
 
 /// A second of the clock, in microseconds.
 pub const SECOND: u64 = 1_000_000;
@@ -22,6 +23,8 @@ pub fn request(n: u8, bytes: u64, priority: Priority) -> Request {
     Request {
         weights: Weights { key: key(n), bytes, load_micros: SECOND, class: priority },
         budget_bytes: 0,
+        cache_bytes: 0,
+        lane: Lane::Long,
         service_micros: SECOND,
         priority,
         patience_micros: 3_600 * SECOND,

@@ -1,10 +1,9 @@
-//! The process, the control plane, Raft's groups and the device.
+//! The process, the control plane and Raft's groups.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use provost_audit_store::GroupMetrics;
 use provost_control_api::SubscriberStatus;
-use provost_gpu_serve::Usage;
 use provost_types::Revision;
 
 use super::{Sample, float, label};
@@ -32,16 +31,6 @@ fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
-/// The memory of the device that models run on.
-pub(super) fn of_device(usage: Usage) -> Vec<Sample> {
-    let all = [("capacity", usage.capacity), ("weights", usage.weights), ("reserved", usage.reserved)];
-    let sample = |(purpose, bytes): (&str, u64)| {
-        let help = "Memory of the device for models: all, that of weights, and that granted to requests.";
-        gauge("provost_device_memory_bytes", help, format!("{{purpose=\"{purpose}\"}}"), float(bytes))
-    };
-    all.into_iter().map(sample).collect()
 }
 
 /// The control plane's revision.

@@ -70,8 +70,13 @@ mod tests {
 
     use super::*;
 
-    const LAYOUT: Layout =
-        Layout { skipped: &["requestState"], fixed: &["name"], meta_skipped: &["progressToken"], root: Root::Nowhere };
+    const LAYOUT: Layout = Layout {
+        skipped: &["requestState"],
+        fixed: &["name"],
+        meta_skipped: &["progressToken"],
+        json_texts: &[],
+        root: Root::Nowhere,
+    };
 
     fn json(text: &str) -> RawJson {
         RawJson::check(Bytes::from(text.to_owned()), &JsonLimits::RESPONSE).unwrap()

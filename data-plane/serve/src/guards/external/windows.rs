@@ -2,7 +2,7 @@
 //!
 //! A text is checked when [`WINDOW_BYTES`] of it have come, or its end. The last [`OVERLAP_BYTES`] of a
 //! window stay back and begin the next one, so that a short value on the border is whole in one of them.
-//! What leaves is what was checked, as it was changed.
+//! What leaves is what was checked, as it was changed. Calls of tools come whole and are checked so.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +32,8 @@ pub(crate) struct Piece {
     pub(crate) window: Option<RawJson>,
     text: String,
     ends: bool,
+    /// What is checked is the calls of the chunk, and not the text.
+    calls: bool,
     chunk: Value,
 }
 
@@ -41,6 +43,10 @@ impl Windows {
         let chunk: Value = chunk.parse().ok()?;
         let choice = chunk.get("choices")?.get(0)?;
         let index = choice.get("index").and_then(Value::as_u64).unwrap_or_default();
+        if let Some(calls) = choice.pointer("/delta/tool_calls") {
+            let window = Some(RawJson::from(calls.clone()));
+            return Some(Piece { index, window, text: String::new(), ends: false, calls: true, chunk });
+        }
         let ends = choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
         let content = choice.pointer("/delta/content").and_then(Value::as_str);
         if content.is_none() && !ends {
@@ -51,12 +57,20 @@ impl Windows {
         let fresh = text.len() - held.checked.min(text.len());
         let due = fresh >= WINDOW_BYTES || (ends && fresh > 0);
         let window = due.then(|| RawJson::from_text(&text));
-        Some(Piece { index, window, text, ends, chunk })
+        Some(Piece { index, window, text, ends, calls: false, chunk })
     }
 
     /// What leaves now that the window was checked; `changed`: as what it passes.
     pub(crate) fn pass(&mut self, piece: Piece, changed: Option<RawJson>) -> Vec<RawJson> {
-        let Piece { index, window, text, ends, mut chunk } = piece;
+        let Piece { index, window, text, ends, calls, mut chunk } = piece;
+        if calls {
+            // What is changed is an array of calls still, or it would not be JSON of the same type.
+            let changed = changed.and_then(|changed| changed.parse::<Value>().ok());
+            if let (Some(calls), Some(changed)) = (chunk.pointer_mut("/choices/0/delta/tool_calls"), changed) {
+                *calls = changed;
+            }
+            return vec![RawJson::from(chunk)];
+        }
         let text = changed.and_then(|changed| changed.as_text().map(|text| text.into_owned())).unwrap_or(text);
         let mut out = Vec::new();
         let stays = match (ends, window.is_some()) {
@@ -126,6 +140,26 @@ mod tests {
             assert_eq!(left, text.replace("word100 ", "******* "), "in pieces of {size}");
             assert!(seen.iter().any(|w| w.contains("word250 word251")), "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn calls_are_checked_whole_and_leave_as_they_were_changed() {
+        let call =
+            |arguments: &str| json!([{ "index": 0, "id": "a", "function": { "name": "f", "arguments": arguments } }]);
+        let chunk = |calls: Value| {
+            RawJson::from(
+                json!({ "choices": [{ "index": 0, "delta": { "tool_calls": calls }, "finish_reason": null }] }),
+            )
+        };
+        let mut windows = Windows::default();
+        let piece = windows.look(&chunk(call("{\"bird\": \"Lynx\"}"))).unwrap();
+        let window: Value = piece.window.as_ref().unwrap().parse().unwrap();
+        assert_eq!(window, call("{\"bird\": \"Lynx\"}"));
+        let changed = RawJson::from(call("{\"bird\": \"****\"}"));
+        let sent: Vec<Value> = windows.pass(piece, Some(changed)).iter().map(|c| c.parse().unwrap()).collect();
+        assert_eq!(sent, [chunk(call("{\"bird\": \"****\"}")).parse::<Value>().unwrap()]);
+        let untouched = windows.look(&chunk(call("{}"))).unwrap();
+        assert_eq!(windows.pass(untouched, None), [chunk(call("{}"))]);
     }
 
     #[test]

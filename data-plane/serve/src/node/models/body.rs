@@ -8,12 +8,16 @@ use provost_types::{ChatMessage, ChatRequest, EmbedRequest};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::DEFAULT_MAX_TOKENS;
+use super::{
+    DEFAULT_MAX_TOKENS,
+    object::Object,
+    tools::{self, Choice, Made, Tool},
+};
 
 /// A chat.
 #[derive(Deserialize)]
 pub(super) struct ChatBody {
-    messages: Vec<Message>,
+    messages: Vec<Object<Message>>,
     #[serde(default)]
     pub(super) stream: bool,
     stream_options: Option<StreamOptions>,
@@ -26,10 +30,11 @@ pub(super) struct ChatBody {
     n: Option<u32>,
     logprobs: Option<bool>,
     top_logprobs: Option<u32>,
-    response_format: Option<ResponseFormat>,
-    tools: Option<Vec<Value>>,
+    response_format: Option<Object<ResponseFormat>>,
+    tools: Option<Vec<Object<Tool>>>,
+    tool_choice: Option<Choice>,
+    parallel_tool_calls: Option<bool>,
     functions: Option<Vec<Value>>,
-    tool_choice: Option<Value>,
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     logit_bias: Option<serde_json::Map<String, Value>>,
@@ -45,7 +50,8 @@ struct StreamOptions {
 struct Message {
     role: String,
     content: Option<Content>,
-    tool_calls: Option<Vec<Value>>,
+    tool_calls: Option<Vec<Object<Made>>>,
+    tool_call_id: Option<String>,
 }
 
 /// `content` is a text, or a list of parts of which the text ones count.
@@ -53,7 +59,7 @@ struct Message {
 #[serde(untagged)]
 enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<Object<Part>>),
 }
 
 #[derive(Deserialize)]
@@ -67,7 +73,7 @@ struct Part {
 struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
-    json_schema: Option<NamedSchema>,
+    json_schema: Option<Object<NamedSchema>>,
 }
 
 #[derive(Deserialize)]
@@ -123,11 +129,20 @@ impl ChatBody {
     pub(super) fn request(self, tenant: &str, model: &str) -> Result<ChatRequest, RpcError> {
         self.refuse_what_is_not_served()?;
         let logprobs = self.alternatives()?;
-        let schema = self.response_format.map(ResponseFormat::schema).transpose()?.flatten();
+        let schema = self.response_format.map(|format| format.0.schema()).transpose()?.flatten();
+        let tools = tools::tools(self.tools.unwrap_or_default(), self.tool_choice, self.parallel_tool_calls)?;
+        if tools.is_some() && schema.is_some() {
+            return Err(invalid(
+                "`tools` with a `response_format` other than text are not served, but with `tool_choice: none`",
+            ));
+        }
+        if tools.is_some() && logprobs.is_some() {
+            return Err(invalid("`logprobs` with `tools` are not served"));
+        }
         Ok(ChatRequest {
             tenant: tenant.to_owned(),
             model: model.to_owned(),
-            messages: self.messages.into_iter().map(Message::plain).collect::<Result<_, _>>()?,
+            messages: self.messages.into_iter().map(|message| message.0.plain()).collect::<Result<_, _>>()?,
             max_tokens: self.max_completion_tokens.or(self.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
             temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(1.0),
@@ -135,19 +150,16 @@ impl ChatBody {
             stop: self.stop.map(OneOrMany::into_vec).unwrap_or_default(),
             logprobs,
             schema,
+            tools,
         })
     }
 
     fn refuse_what_is_not_served(&self) -> Result<(), RpcError> {
-        let has = |list: &Option<Vec<Value>>| list.as_ref().is_some_and(|list| !list.is_empty());
-        let is_none = self.tool_choice.as_ref().and_then(Value::as_str) == Some("none");
         let weighs = |penalty: Option<f32>| penalty.is_some_and(|penalty| penalty != 0.0);
         let refusal = if self.n.is_some_and(|n| n != 1) {
             "`n` other than 1 is not served"
-        } else if has(&self.functions) {
-            "`functions` are not served"
-        } else if has(&self.tools) && !is_none {
-            "`tools` are not served; ask for JSON with `response_format` and call the tool by MCP"
+        } else if self.functions.as_ref().is_some_and(|functions| !functions.is_empty()) {
+            "`functions` are not served; `tools` are"
         } else if weighs(self.frequency_penalty) || weighs(self.presence_penalty) {
             "`frequency_penalty` and `presence_penalty` other than 0 are not served"
         } else if self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
@@ -173,7 +185,7 @@ impl ChatBody {
 impl ResponseFormat {
     /// The schema that the answer follows; `strict` or not, it is followed.
     fn schema(self) -> Result<Option<String>, RpcError> {
-        match (&*self.kind, self.json_schema.and_then(|named| named.schema)) {
+        match (&*self.kind, self.json_schema.and_then(|named| named.0.schema)) {
             ("text", _) => Ok(None),
             ("json_object", _) => Ok(Some(r#"{"type":"object"}"#.to_owned())),
             ("json_schema", Some(schema)) => Ok(Some(schema.to_string())),
@@ -187,18 +199,20 @@ impl ResponseFormat {
 
 impl Message {
     fn plain(self) -> Result<ChatMessage, RpcError> {
-        if self.tool_calls.is_some_and(|calls| !calls.is_empty()) {
-            return Err(invalid("messages with `tool_calls` are not served"));
+        let calls = tools::calls(self.tool_calls.unwrap_or_default())?;
+        if !calls.is_empty() && self.role != "assistant" {
+            return Err(invalid(format!("a message of the role `{}` has `tool_calls`", self.role)));
         }
         let content = match self.content {
             Some(Content::Text(text)) => text,
             Some(Content::Parts(parts)) => {
-                let texts: Result<Vec<String>, RpcError> = parts.into_iter().map(Part::plain).collect();
+                let texts: Result<Vec<String>, RpcError> = parts.into_iter().map(|part| part.0.plain()).collect();
                 texts?.join("\n")
             }
+            None if !calls.is_empty() => String::new(),
             None => return Err(invalid("a message has no `content`")),
         };
-        Ok(ChatMessage { role: self.role, content })
+        Ok(ChatMessage { calls, call_id: self.tool_call_id, ..ChatMessage::new(self.role, content) })
     }
 }
 
@@ -266,9 +280,12 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused_by_name() {
         let function = json!([{ "type": "function", "function": { "name": "f" } }]);
+        let made = json!([{ "id": "c", "type": "function", "function": { "name": "f", "arguments": "{}" } }]);
         for (body, says) in [
             (json!({ "n": 2 }), "`n`"),
-            (json!({ "tools": function }), "`tools`"),
+            (json!({ "tools": function, "logprobs": true }), "`logprobs` with `tools`"),
+            (json!({ "tools": function, "response_format": { "type": "json_object" } }), "`response_format`"),
+            (json!({ "tools": function, "tool_choice": "always" }), "`tool_choice`"),
             (json!({ "functions": function }), "`functions`"),
             (json!({ "presence_penalty": 0.5 }), "presence_penalty"),
             (json!({ "logit_bias": { "5": 1 } }), "logit_bias"),
@@ -277,12 +294,43 @@ mod tests {
             (json!({ "response_format": { "type": "json_schema" } }), "schema` is missing"),
             (json!({ "response_format": { "type": "grammar" } }), "`grammar`"),
             (json!({ "messages": [{ "role": "user" }] }), "no `content`"),
-            (json!({ "messages": [{ "role": "assistant", "tool_calls": [{}] }] }), "tool_calls"),
+            (json!({ "messages": [{ "role": "assistant", "tool_calls": [{ "id": "c" }] }] }), "tool_calls"),
+            (json!({ "messages": [{ "role": "user", "content": "a", "tool_calls": made }] }), "`user`"),
             (json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }), "image_url"),
         ] {
             let refused = read(&body).unwrap_err();
             assert!(refused.contains(says), "{body}: {refused}");
         }
-        assert!(read(&json!({ "tools": function, "tool_choice": "none" })).is_ok());
+        // Values without names: guards could not tell what they are.
+        for body in [
+            json!({ "messages": [["user", "hi"]] }),
+            json!({ "messages": [{ "role": "user", "content": [["text", "hi"]] }] }),
+            json!({ "messages": [{ "role": "assistant", "tool_calls": [["c", "function", ["f", "{}"]]] }] }),
+            json!({ "messages": [{ "role": "assistant", "tool_calls": [{ "id": "c", "function": ["f", "{}"] }] }] }),
+            json!({ "tools": [["function", ["f", "what it does", null, false]]] }),
+            json!({ "tools": [{ "type": "function", "function": ["f", "what it does", null, false] }] }),
+            json!({ "response_format": ["json_schema", { "schema": {} }] }),
+            json!({ "response_format": { "type": "json_schema", "json_schema": [{}] } }),
+        ] {
+            assert!(read(&body).is_err(), "{body}");
+        }
+        let none = read(&json!({ "tools": function, "tool_choice": "none", "logprobs": true })).unwrap();
+        assert_eq!(none.tools, None);
+    }
+
+    #[test]
+    fn tools_and_what_was_called_reach_the_model() {
+        let function = json!([{ "type": "function", "function": { "name": "f" } }]);
+        let made = json!([{ "id": "c", "type": "function", "function": { "name": "f", "arguments": "{\"a\": 1}" } }]);
+        let messages = json!([
+            { "role": "user", "content": "hi" },
+            { "role": "assistant", "content": null, "tool_calls": made },
+            { "role": "tool", "content": "done", "tool_call_id": "c" },
+        ]);
+        let request = read(&json!({ "tools": function, "parallel_tool_calls": false, "messages": messages })).unwrap();
+        assert!(request.tools.is_some_and(|tools| !tools.parallel && tools.functions[0].name == "f"));
+        let [_, asked, told] = &request.messages[..] else { panic!("{:?}", request.messages) };
+        assert_eq!((&*asked.content, &*asked.calls[0].id, &asked.calls[0].arguments["a"]), ("", "c", &json!(1)));
+        assert_eq!((&*told.content, told.call_id.as_deref()), ("done", Some("c")));
     }
 }

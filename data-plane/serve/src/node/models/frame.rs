@@ -4,6 +4,8 @@ use provost_mcp::RawJson;
 use provost_types::{LikelyToken, TokenLogprob, TokenUsage};
 use serde_json::{Value, json};
 
+use super::answer::Answer;
+
 /// What OpenAI's API says for a probability of nothing: JSON has no infinity.
 const LOWEST_LOGPROB: f32 = -9999.0;
 
@@ -35,21 +37,15 @@ impl Frame<'_> {
         }))
     }
 
-    /// The whole answer; `tokens` where they were asked for.
-    pub(super) fn whole(
-        &self,
-        text: &str,
-        tokens: Option<&[TokenLogprob]>,
-        finish: &str,
-        usage: TokenUsage,
-    ) -> RawJson {
+    /// The whole answer, and its tokens where they were asked for.
+    pub(super) fn whole(&self, answer: &Answer, with_tokens: bool, finish: &str, usage: TokenUsage) -> RawJson {
         RawJson::from(json!({
             "id": self.id, "object": "chat.completion", "created": self.created,
             "model": self.model,
             "choices": [{
                 "index": 0,
-                "message": { "role": "assistant", "content": text },
-                "logprobs": tokens.map(logprobs),
+                "message": answer.message(),
+                "logprobs": with_tokens.then(|| logprobs(&answer.tokens)),
                 "finish_reason": finish,
             }],
             "usage": usage_json(usage),

@@ -1,0 +1,203 @@
+//! Calls through one node and through three, beside the same calls made directly and through peers.
+
+use super::{
+    cluster::Cluster,
+    judge::{self, Bar},
+    load::{Measured, Run, Side, all_of, interleaved},
+    report::{Figure, Row},
+    stage::Stage,
+};
+use crate::bench::{plan::Plan, process::Watched};
+
+/// Of the throughput of direct calls.
+const LEAST_RATIO: f64 = 0.5;
+/// Times the throughput of a gateway without rules, and of one with a token and rules.
+const LEAST_OVER: [(&str, f64); 2] = [("agentgateway", 1.3), ("agentgateway-rules", 3.0)];
+const MOST_CPU_US: f64 = 60.0;
+const MOST_IDLE_MB: f64 = 60.0;
+const MOST_LOADED_MB: f64 = 150.0;
+/// Added to p50 and p99 of direct calls, records synced to the node's disk.
+const MOST_ADDED_LOCAL_US: (f64, f64) = (100.0, 250.0);
+/// The same, records on a quorum of three.
+const MOST_ADDED_QUORUM_US: (f64, f64) = (1_500.0, 8_000.0);
+const BYTES_A_MB: f64 = 1e6;
+
+/// Rows `throughput`, `cpu` and `memory`, of the same runs.
+pub async fn saturated(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
+    stage.start_one().await?;
+    let reading = stage.one()?.watched(0).and_then(Watched::read);
+    let idle = reading.map(|reading| reading.rss_bytes as f64 / BYTES_A_MB);
+    let sides = with_peers(stage).await?;
+    let effort = stage.effort;
+    let measured = interleaved(&effort.saturated(), &sides, effort.rounds, "throughput", &stage.bar).await;
+    // The peers are needed by other rows.
+    stage.peers.sides = sides.into_iter().skip(2).collect();
+    let [direct, governed] = all_of(&measured, ["direct", "governed"])?;
+    let doubt = judge::doubt(&direct.each(|run| run.throughput));
+    let doubt = doubt.as_deref();
+    let loaded = governed.each_known(|run| run.rss_bytes.map(|bytes| bytes as f64 / BYTES_A_MB));
+    let memory = vec![
+        Figure::new("idle", "resident, before any call", "MB", idle.into_iter().collect())
+            .against(Bar::at_most(MOST_IDLE_MB), None),
+        Figure::new("loaded", "resident, under load", "MB", loaded).against(Bar::at_most(MOST_LOADED_MB), None),
+    ];
+    let cpu = measured.iter().filter(|side| side.failed.is_none()).filter_map(|side| {
+        let figure =
+            Figure::new(&side.name, format!("CPU time of {}", side.name), "us/call", side.each_known(|r| r.cpu_us));
+        let figure = match side.name.as_str() {
+            "governed" => figure.against(Bar::at_most(MOST_CPU_US), None),
+            _ => figure,
+        };
+        figure.median.map(|_| figure)
+    });
+    Ok(vec![
+        Row::measured("throughput", "", throughput(&measured, direct, governed, doubt), failures(&measured)),
+        Row::measured("cpu", "", cpu.collect(), Vec::new()),
+        Row::measured("memory", "", memory, vec!["a node with all roles: control plane, audit log, data plane".into()]),
+    ])
+}
+
+/// The direct side, the governed one, then the peers, which are taken out of the stage for the while.
+async fn with_peers(stage: &mut Stage) -> anyhow::Result<Vec<Side>> {
+    let mut sides = vec![stage.direct()?, stage.governed(stage.one()?, 0).await?];
+    sides.append(&mut stage.peers.sides);
+    Ok(sides)
+}
+
+fn throughput(measured: &[Measured], direct: &Measured, governed: &Measured, doubt: Option<&str>) -> Vec<Figure> {
+    let there: Vec<&Measured> = measured.iter().filter(|side| side.failed.is_none()).collect();
+    let rate = |run: &Run| run.throughput;
+    let ratio = |own: &Run, plain: &Run| own.throughput / plain.throughput;
+    let mut figures: Vec<Figure> =
+        there.iter().map(|side| Figure::new(&side.name, side.name.clone(), "calls/s", side.each(rate))).collect();
+    figures.push(
+        Figure::new("ratio", "governed / direct", "x", governed.beside(direct, ratio))
+            .against(Bar::at_least(LEAST_RATIO), doubt),
+    );
+    for peer in there.iter().filter(|side| !["direct", "governed"].contains(&side.name.as_str())) {
+        let label = format!("{} / direct", peer.name);
+        figures.push(Figure::new(&format!("ratio-{}", peer.name), label, "x", peer.beside(direct, ratio)));
+        let over = Figure::new(
+            &format!("over-{}", peer.name),
+            format!("governed / {}", peer.name),
+            "x",
+            governed.beside(peer, ratio),
+        );
+        let bar = LEAST_OVER.iter().find(|(name, _)| *name == peer.name);
+        figures.push(match bar {
+            Some((_, least)) => over.against(Bar::at_least(*least), doubt),
+            None => over,
+        });
+    }
+    figures
+}
+
+/// What is to be said of peers that failed.
+fn failures(measured: &[Measured]) -> Vec<String> {
+    measured.iter().filter_map(|side| Some(format!("{} failed: {}", side.name, side.failed.as_ref()?))).collect()
+}
+
+/// Row `added-local`.
+pub async fn added_local(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
+    stage.start_one().await?;
+    let sides = with_peers(stage).await?;
+    let effort = stage.effort;
+    let measured = interleaved(&effort.open(), &sides, effort.rounds, "added-local", &stage.bar).await;
+    stage.peers.sides = sides.into_iter().skip(2).collect();
+    let figures = added(&measured, MOST_ADDED_LOCAL_US)?;
+    Ok(vec![Row::measured("added-local", "", figures, failures(&measured))])
+}
+
+/// Row `added-quorum`: each round through another of the three.
+pub async fn added_quorum(stage: &Stage, three: &Cluster) -> anyhow::Result<Vec<Row>> {
+    let plan: Plan = stage.effort.open();
+    let mut all: Vec<Measured> = Vec::new();
+    for round in 0..stage.effort.rounds {
+        let node = round as usize % three.count();
+        let sides = [stage.direct()?, stage.governed(three, node).await?];
+        let row = format!("added-quorum, round {} of {}", round + 1, stage.effort.rounds);
+        let once = interleaved(&plan, &sides, 1, &row, &stage.bar).await;
+        if all.is_empty() {
+            all = once;
+            continue;
+        }
+        for (side, more) in all.iter_mut().zip(once) {
+            side.runs.extend(more.runs);
+            side.failed = side.failed.take().or(more.failed);
+        }
+    }
+    let figures = added(&all, MOST_ADDED_QUORUM_US)?;
+    let note = "three nodes share this machine with generator and upstream; each round calls another one".to_owned();
+    Ok(vec![Row::measured("added-quorum", "", figures, vec![note])])
+}
+
+/// Latencies of every side, and what governing adds, round by round.
+fn added(measured: &[Measured], (most_p50, most_p99): (f64, f64)) -> anyhow::Result<Vec<Figure>> {
+    let [direct, governed] = all_of(measured, ["direct", "governed"])?;
+    let doubt = judge::doubt(&direct.each(|run| run.p50_us));
+    let doubt = doubt.as_deref();
+    let added_p50 = governed.beside(direct, |own, plain| own.p50_us - plain.p50_us);
+    let added_p99 = governed.beside(direct, |own, plain| own.p99_us - plain.p99_us);
+    let mut figures = vec![
+        Figure::new("p50", "added to p50", "us", added_p50).against(Bar::at_most(most_p50), doubt),
+        Figure::new("p99", "added to p99", "us", added_p99).against(Bar::at_most(most_p99), doubt),
+    ];
+    for side in measured.iter().filter(|side| side.failed.is_none()) {
+        let name = &side.name;
+        figures.push(Figure::new(&format!("{name}-p50"), format!("{name}, p50"), "us", side.each(|run| run.p50_us)));
+        figures.push(Figure::new(&format!("{name}-p99"), format!("{name}, p99"), "us", side.each(|run| run.p99_us)));
+    }
+    Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::suite::judge::Verdict;
+
+    fn side(name: &str, throughputs: &[f64], p50s: &[f64]) -> Measured {
+        let run = |(throughput, p50_us): (&f64, &f64)| Run {
+            throughput: *throughput,
+            p50_us: *p50_us,
+            p99_us: *p50_us * 2.0,
+            cpu_us: None,
+            rss_bytes: None,
+        };
+        Measured { name: name.to_owned(), runs: throughputs.iter().zip(p50s).map(run).collect(), failed: None }
+    }
+
+    fn figure<'a>(figures: &'a [Figure], id: &str) -> &'a Figure {
+        figures.iter().find(|figure| figure.id == id).unwrap_or_else(|| panic!("no figure {id}"))
+    }
+
+    #[test]
+    fn each_peer_has_its_bar_and_a_failed_one_is_left_out() {
+        let mut measured = vec![
+            side("direct", &[100.0, 102.0], &[1.0, 1.0]),
+            side("governed", &[60.0, 60.0], &[1.0, 1.0]),
+            side("agentgateway", &[50.0, 50.0], &[1.0, 1.0]),
+            side("other", &[10.0, 10.0], &[1.0, 1.0]),
+            side("broken", &[1.0], &[1.0]),
+        ];
+        measured[4].failed = Some("gone".to_owned());
+        let figures = throughput(&measured, &measured[0], &measured[1], None);
+        assert_eq!(figure(&figures, "ratio").verdict, Verdict::Held);
+        assert_eq!(figure(&figures, "over-agentgateway").verdict, Verdict::Missed);
+        assert_eq!(figure(&figures, "over-other").verdict, Verdict::None);
+        assert!(!figures.iter().any(|figure| figure.id.contains("broken")));
+        assert_eq!(failures(&measured), ["broken failed: gone"]);
+    }
+
+    #[test]
+    fn what_is_added_is_judged_unless_direct_drifts() {
+        let governed = side("governed", &[1.0, 1.0], &[180.0, 210.0]);
+        let steady = [side("direct", &[1.0, 1.0], &[100.0, 104.0]), governed];
+        let figures = added(&steady, (100.0, 100.0)).unwrap();
+        assert_eq!(figure(&figures, "p50").repetitions, [80.0, 106.0]);
+        assert_eq!(figure(&figures, "p50").verdict, Verdict::Held);
+        assert_eq!(figure(&figures, "p99").verdict, Verdict::Missed);
+        let [_, governed] = steady;
+        let drifting = [side("direct", &[1.0, 1.0], &[100.0, 150.0]), governed];
+        assert_eq!(figure(&added(&drifting, (100.0, 100.0)).unwrap(), "p50").verdict, Verdict::Refused);
+    }
+}

@@ -1,0 +1,289 @@
+//! `provost bench suite`: the table of figures that Provost is held to, measured in one run on this machine.
+//!
+//! Purpose: one command that starts what it needs (nodes of this program with data directories that are thrown away, an
+//! upstream, nginx where it is there), measures every row that can be measured here beside direct calls and peers, and
+//! leaves a report for programs and one for people. `compare` says what changed between two.
+//!
+//! Invariants: sides of a comparison run in turn, and what is compared ran in the same round; medians count; where the
+//! direct side drifts no verdict is given; a row that is not measured says why; a row that fails ends no other.
+//!
+//! Left out: pinning to processors, other machines, figures that need sources or a debugger.
+
+mod audit;
+mod calls;
+mod cluster;
+pub mod compare;
+mod component;
+mod documents;
+mod etcd;
+mod hot;
+mod html;
+mod judge;
+mod load;
+mod machine;
+mod node_files;
+mod peers;
+mod plot;
+mod program;
+mod report;
+mod rows;
+mod sample;
+mod scale;
+mod stage;
+mod transports;
+mod writes;
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::ProgressBar;
+use provost_client::{Endpoint, Transport};
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use self::{
+    judge::Verdict,
+    machine::Machine,
+    peers::{Asked, MAX_PEERS, PeerArg, Peers},
+    program::Scratch,
+    report::{Conditions, SuiteReport, shown},
+    rows::Wanted,
+    stage::{Effort, Stage},
+};
+use crate::{
+    dev::stop_signal,
+    failure::{Failure, Usage},
+};
+
+/// Between two moves of the sign that something is going on.
+const TICK: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// What `provost bench suite` is told.
+#[derive(Args)]
+pub struct SuiteArgs {
+    /// Where report.json and report.html are written.
+    #[arg(long, value_name = "DIR", default_value = "bench-report")]
+    out: PathBuf,
+    /// Fewer, shorter repetitions and smaller states: to see that everything runs.
+    #[arg(long)]
+    quick: bool,
+    /// Only these rows, separated by commas.
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Compare with another gateway: `NAME=URL`, or `NAME=URL#TOOL` where the tool has another name there;
+    /// `nginx=PATH` names the program. May be repeated.
+    #[arg(long, value_name = "NAME=URL|PATH")]
+    peer: Vec<PeerArg>,
+    /// Call this MCP server directly and through everything else, in place of the suite's own.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// The tool to call there.
+    #[arg(long, value_name = "TOOL", default_value = "echo", requires = "upstream")]
+    tool: String,
+    /// Its arguments, a JSON object.
+    #[arg(long, value_name = "JSON", default_value = "{\"text\":\"hi\"}", requires = "upstream")]
+    json_args: String,
+    /// The port of the suite's own upstream, for peers that were configured before. Default: a free one.
+    #[arg(long, default_value_t = 0, conflicts_with = "upstream")]
+    upstream_port: u16,
+    /// Where nodes keep their data meanwhile: a folder is made there and removed. A file system in memory syncs nothing.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Keep that folder, with the logs of what was started.
+    #[arg(long)]
+    keep: bool,
+    /// Exit with 1 where a bar is missed.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Measures, writes both reports, and prints a summary.
+pub async fn run(args: SuiteArgs) -> anyhow::Result<()> {
+    check(&args)?;
+    let given = args.upstream.clone().map(|url| asked(&args).map(|asked| (url, asked))).transpose()?;
+    // Before anything is measured: minutes later it would be too late to say that nothing can be kept.
+    std::fs::create_dir_all(&args.out).with_context(|| unwritable(&args.out))?;
+    let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
+    let began = (Instant::now(), OffsetDateTime::now_utc());
+    let machine = Machine::here();
+    // From here on the folder is removed and what was started is ended, also where the suite is told to stop.
+    let stop = stop_signal()?;
+    let scratch = Scratch::new(&args.dir, args.keep)?;
+    if args.keep {
+        eprintln!("data and logs are kept in {}", scratch.path().display());
+    }
+    let file_system = machine::file_system(scratch.path());
+    let bar = progress_bar();
+    let mut stage = Box::pin(Stage::open(scratch, effort, given, args.upstream_port, bar.clone())).await?;
+    let measuring = async {
+        stage.say("looking for peers");
+        stage.peers = Peers::find(&stage.scratch, &args.peer, &stage.upstream, &stage.asked).await?;
+        anyhow::Ok(rows::measure(&mut stage, &Wanted::new(&args.rows)).await)
+    };
+    let rows = tokio::select! {
+        rows = Box::pin(measuring) => Some(rows),
+        () = stop => None,
+    };
+    bar.finish_and_clear();
+    let peers = std::mem::take(&mut stage.peers.facts);
+    Box::pin(stage.stop()).await;
+    let Some(rows) = rows else {
+        return Err(Failure::new("PV-BENCH", "the suite was stopped", "run it again; nothing was written").into());
+    };
+    let mut report = SuiteReport {
+        schema: report::SCHEMA.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: began.1.format(&Rfc3339).unwrap_or_default(),
+        took_s: began.0.elapsed().as_secs_f64(),
+        machine: Machine { load_after: machine::load(), ..machine },
+        conditions: conditions(&args, effort, file_system),
+        peers,
+        rows: rows?,
+    };
+    if cfg!(debug_assertions) {
+        report.refuse("a debug build: nothing in it is as fast as it will be");
+    }
+    write(&args.out, &report)?;
+    print(&report, &args.out);
+    verdict(&report, args.strict)
+}
+
+fn check(args: &SuiteArgs) -> anyhow::Result<()> {
+    let usage = |code: &str, text: String, hint: &str| anyhow::Error::from(Usage(Failure::new(code, text, hint)));
+    if let Some(unknown) = args.rows.iter().find(|id| !rows::is_row(id)) {
+        let hint = format!("the rows are {}", rows::names());
+        return Err(usage("PV-BENCH-ROW", format!("there is no row `{unknown}`"), &hint));
+    }
+    if args.peer.len() > MAX_PEERS {
+        let text = format!("{} peers are named, and {MAX_PEERS} may be", args.peer.len());
+        return Err(usage("PV-BENCH-PEER", text, "measure fewer at once: the others are no comparison by then"));
+    }
+    if let Some(fault) = args.upstream.as_ref().and_then(|url| Endpoint::parse(url, Some(Transport::Http)).err()) {
+        return Err(usage("PV-BENCH-PEER", fault.to_string(), "write --upstream http://HOST:PORT/mcp"));
+    }
+    let mut names: Vec<&str> = args.peer.iter().map(|peer| peer.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
+        return Err(usage("PV-BENCH-PEER", format!("the peer {twice} is named twice"), "give each a name of its own"));
+    }
+    Ok(())
+}
+
+/// The call of an upstream that was named. What it answers is not known: every result counts.
+fn asked(args: &SuiteArgs) -> anyhow::Result<Asked> {
+    let arguments: Value = serde_json::from_str(&args.json_args).unwrap_or_default();
+    if !arguments.is_object() {
+        let hint = "quote it for the shell: '{\"text\":\"hi\"}'";
+        return Err(Usage(Failure::new("PV-BENCH-ARGUMENTS", "--json-args is not a JSON object", hint)).into());
+    }
+    Ok(Asked { tool: args.tool.clone(), arguments, expect: None })
+}
+
+fn conditions(args: &SuiteArgs, effort: Effort, file_system: String) -> Conditions {
+    let own = "the suite's own, in a process of its own: the least that answers MCP".to_owned();
+    let mut notes = vec!["generator, upstream, nodes and peers share this machine; nothing is pinned".to_owned()];
+    if file_system == "tmpfs" {
+        notes
+            .push("the data lies in memory: syncing it costs nothing, and figures with records mean little".to_owned());
+    }
+    Conditions {
+        quick: effort.quick,
+        rounds: effort.rounds,
+        seconds: effort.measured.as_secs_f64(),
+        warmup_s: effort.warmup.as_secs_f64(),
+        connections: effort.connections,
+        rate: effort.rate,
+        // Of its own without the port, which is another each time.
+        upstream: args.upstream.as_ref().map_or(own, |url| format!("{}, tool {}", shown_url(url), args.tool)),
+        build: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
+        file_system,
+        notes,
+    }
+}
+
+/// A URL as it may be kept: without a query, which may hold a secret.
+fn shown_url(url: &str) -> String {
+    let endpoint = Endpoint::parse(url, Some(Transport::Http));
+    let path = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
+    endpoint
+        .map_or_else(|_| String::new(), |endpoint| format!("http at {}{}", endpoint.authority(), path(endpoint.path())))
+}
+
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("PV-BENCH-FILE: {} cannot be written", path.display())
+}
+
+fn write(folder: &Path, report: &SuiteReport) -> anyhow::Result<()> {
+    let (json, page) = (folder.join("report.json"), folder.join("report.html"));
+    std::fs::write(&json, serde_json::to_vec_pretty(report)?).with_context(|| unwritable(&json))?;
+    std::fs::write(&page, html::page(report)).with_context(|| unwritable(&page))
+}
+
+#[allow(clippy::print_stdout, reason = "the figures are the command's output")]
+fn print(report: &SuiteReport, out: &Path) {
+    for row in &report.rows {
+        println!("{:<14} {:<9} {}", row.id, rows::word(row), row.why.as_deref().unwrap_or(&row.title));
+        for figure in row.figures.iter().filter(|figure| figure.bar.is_some()) {
+            let median = figure.median.map_or_else(|| "-".to_owned(), shown);
+            let bar = figure.bar.map_or_else(String::new, |bar| format!("{} {}", bar.sign(), shown(bar.value)));
+            let why = figure.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+            println!(
+                "  {:<44} {median:>10} {:<9} {bar:<12} {}{why}",
+                figure.label,
+                figure.unit,
+                figure.verdict.as_str()
+            );
+        }
+    }
+    println!(
+        "bars: {} held, {} missed, {} without a verdict; {:.0} s; {}",
+        report.count(Verdict::Held),
+        report.count(Verdict::Missed),
+        report.count(Verdict::Refused),
+        report.took_s,
+        out.join("report.html").display()
+    );
+}
+
+fn verdict(report: &SuiteReport, strict: bool) -> anyhow::Result<()> {
+    let failed: Vec<String> =
+        report.failed().iter().map(|row| format!("{}: {}", row.id, row.why.as_deref().unwrap_or_default())).collect();
+    if !failed.is_empty() {
+        let text = format!("{} rows could not be measured: {}", failed.len(), failed.join("; "));
+        let hint = "remove the cause and measure them again with --rows; --keep leaves the logs";
+        return Err(Failure::new("PV-BENCH-FAILED", text, hint).into());
+    }
+    let missed = report.count(Verdict::Missed);
+    if strict && missed > 0 {
+        let text = format!("{missed} bars are missed");
+        return Err(
+            Failure::new("PV-BENCH-BARS", text, "the report names them; leave --strict out to let them be").into()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_query_of_a_url_is_kept() {
+        assert_eq!(shown_url("https://h:1/mcp?key=secret"), "http at h:1/mcp");
+        assert_eq!(shown_url("nonsense"), "");
+    }
+}

@@ -1,0 +1,168 @@
+//! `[gpu]`: the memory that models may take, and how much each of them matters.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use provost_gpu_serve::{GpuConfig, Priority};
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1 << 20;
+/// The memory, from the environment.
+const MEMORY_VARIABLE: &str = "PROVOST_GPU_MEMORY_MIB";
+/// What models matter, from the environment: `NAME=PRIORITY,…`.
+const PRIORITY_VARIABLE: &str = "PROVOST_GPU_PRIORITY";
+
+/// `[gpu]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GpuFile {
+    /// MiB that models, their caches and what requests compute with may take together. Default 4096. Change it to what the
+    /// machine can spare.
+    pub memory_mib: Option<u64>,
+    /// How much models matter, by name. Default: all are normal.
+    pub priority: BTreeMap<String, ModelPriority>,
+}
+
+/// How much a model matters when memory is short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelPriority {
+    /// Nobody waits for it.
+    Background,
+    /// The rule.
+    #[default]
+    Normal,
+    /// Somebody's next step hangs on it: it displaces models that nobody uses at once.
+    Critical,
+}
+
+/// The same, complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GpuSettings {
+    /// MiB that models may take.
+    pub memory_mib: u64,
+    /// How much models matter, by name.
+    pub priority: BTreeMap<String, ModelPriority>,
+}
+
+impl Default for GpuSettings {
+    fn default() -> Self {
+        Self { memory_mib: GpuConfig::default().capacity_bytes / MIB, priority: BTreeMap::new() }
+    }
+}
+
+impl GpuSettings {
+    /// What a node with the models of this directory is told.
+    pub fn node(&self, models_dir: Option<PathBuf>) -> GpuConfig {
+        let priorities = self.priority.iter().map(|(name, priority)| (name.clone(), (*priority).into())).collect();
+        let capacity_bytes = self.memory_mib.saturating_mul(MIB);
+        GpuConfig { models_dir, capacity_bytes, priorities, ..GpuConfig::default() }
+    }
+}
+
+impl From<ModelPriority> for Priority {
+    fn from(priority: ModelPriority) -> Self {
+        match priority {
+            ModelPriority::Background => Self::Background,
+            ModelPriority::Normal => Self::Normal,
+            ModelPriority::Critical => Self::Critical,
+        }
+    }
+}
+
+/// Reads the environment over the file.
+pub fn with_environment(
+    file: &mut GpuFile,
+    get: impl Fn(&str) -> Option<String>,
+    say: &mut impl FnMut(&'static str, String),
+) {
+    if let Some(text) = get(MEMORY_VARIABLE) {
+        match text.parse() {
+            Ok(mib) => file.memory_mib = Some(mib),
+            Err(_) => say("gpu.memory_mib", format!("{MEMORY_VARIABLE}=`{text}` is no number of MiB")),
+        }
+    }
+    if let Some(text) = get(PRIORITY_VARIABLE) {
+        file.priority.clear();
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let read = pair.split_once('=').and_then(|(name, priority)| Some((name.trim(), of_text(priority.trim())?)));
+            match read {
+                Some((name, priority)) if !name.is_empty() => {
+                    file.priority.insert(name.to_owned(), priority);
+                }
+                _ => {
+                    let text = format!("`{pair}` in {PRIORITY_VARIABLE}: write NAME=background, normal or critical");
+                    say("gpu.priority", text);
+                }
+            }
+        }
+    }
+}
+
+fn of_text(text: &str) -> Option<ModelPriority> {
+    match text {
+        "background" => Some(ModelPriority::Background),
+        "normal" => Some(ModelPriority::Normal),
+        "critical" => Some(ModelPriority::Critical),
+        _ => None,
+    }
+}
+
+/// Checks the section.
+pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuSettings {
+    let default = GpuSettings::default();
+    let memory_mib = file.memory_mib.unwrap_or(default.memory_mib);
+    if memory_mib == 0 {
+        say("gpu.memory_mib", "is 0: write how many MiB models may take".to_owned());
+    }
+    GpuSettings { memory_mib, priority: file.priority.clone() }
+}
+
+/// What a node that has no file, such as `provost dev`, is told by its environment.
+pub fn of_environment() -> Result<GpuSettings, super::check::ConfigProblem> {
+    let (mut file, mut problem) = (GpuFile::default(), None);
+    let mut say = |key, message| problem = Some(super::check::ConfigProblem { key, message });
+    with_environment(&mut file, |name| std::env::var(name).ok(), &mut say);
+    let settings = check(&file, &mut say);
+    problem.map_or(Ok(settings), Err)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, environment: &[(&str, &str)]) -> Result<GpuConfig, Vec<&'static str>> {
+        let mut file: GpuFile = toml::from_str(text).unwrap();
+        let mut problems = Vec::new();
+        let mut say = |key, _: String| problems.push(key);
+        let get = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        with_environment(&mut file, get, &mut say);
+        let settings = check(&file, &mut say);
+        if problems.is_empty() { Ok(settings.node(None)) } else { Err(problems) }
+    }
+
+    #[test]
+    fn memory_and_priorities_come_from_file_and_environment() {
+        assert_eq!(read("", &[]).unwrap(), GpuConfig::default());
+        let file = "memory_mib = 2\n[priority]\ntriage = 'critical'\nnightly = 'background'\n";
+        let config = read(file, &[]).unwrap();
+        assert_eq!(config.capacity_bytes, 2 << 20);
+        assert_eq!(config.priorities["triage"], Priority::Critical);
+        assert_eq!(config.priorities["nightly"], Priority::Background);
+        let over = [(MEMORY_VARIABLE, "3"), (PRIORITY_VARIABLE, "triage=normal, other = critical")];
+        let config = read(file, &over).unwrap();
+        assert_eq!(config.capacity_bytes, 3 << 20);
+        assert_eq!(config.priorities.len(), 2);
+        assert_eq!(config.priorities["other"], Priority::Critical);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert_eq!(read("memory_mib = 0\n", &[]).unwrap_err(), ["gpu.memory_mib"]);
+        assert_eq!(read("", &[(MEMORY_VARIABLE, "much")]).unwrap_err(), ["gpu.memory_mib"]);
+        let wrong = [(PRIORITY_VARIABLE, "triage=high,triage,=critical")];
+        assert_eq!(read("", &wrong).unwrap_err(), ["gpu.priority"; 3]);
+        assert!(toml::from_str::<GpuFile>("priority = { triage = 'high' }\n").is_err());
+        assert!(toml::from_str::<GpuFile>("memory = 1\n").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! The benchmark suite: what it leaves, and what comparing two of its reports says.
+
+use std::{path::Path, process::Command};
+
+use serde_json::{Value, json};
+
+use crate::harness::{binary, text};
+
+/// Two cheap rows, one of them with a node and an upstream, and one that cannot be measured by this program.
+const ROWS: &str = "throughput,quota,loss";
+
+/// What a busy machine brings about: a call refused for want of time, a port taken between its choice and its use. It fails
+/// a row, as it should, and says nothing of what is tested here.
+const PASSING: [&str; 2] = ["PV-BENCH-ERRORS", "PV-NODE-LISTEN"];
+const TRIES: usize = 3;
+
+fn provost(args: &[&str]) -> std::process::Output {
+    Command::new(binary("provost")).args(args).stdin(std::process::Stdio::null()).output().unwrap()
+}
+
+/// Fails unless every tag is closed where it must be.
+fn check_tags(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    for part in page.split('<').skip(1) {
+        let (tag, _) = part.split_once('>').expect("a tag ends");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "</{name}> closes another tag");
+        } else if !tag.ends_with('/') && !tag.starts_with('!') {
+            open.push(tag.split_whitespace().next().expect("a tag has a name"));
+        }
+    }
+    assert!(open.is_empty(), "{open:?} are not closed");
+}
+
+fn row<'a>(report: &'a Value, id: &str) -> &'a Value {
+    let rows = report["rows"].as_array().unwrap();
+    rows.iter().find(|row| row["id"] == id).unwrap_or_else(|| panic!("no row {id} in {report}"))
+}
+
+fn figure<'a>(row: &'a Value, id: &str) -> &'a Value {
+    let figures = row["figures"].as_array().unwrap();
+    figures.iter().find(|figure| figure["id"] == id).unwrap_or_else(|| panic!("no figure {id} in {row}"))
+}
+
+#[test]
+fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, data) = (dir.path().join("out"), dir.path().join("data"));
+    let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
+    let mut output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
+    for _ in 1..TRIES {
+        let said = text(&output);
+        if output.status.success() || !PASSING.iter().any(|code| said.contains(code)) {
+            break;
+        }
+        output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
+    }
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "data is left");
+
+    let json = out.join("report.json");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["schema"], "provost-bench-suite/1");
+    assert_eq!(report["conditions"]["quick"], true);
+    assert!(report["machine"]["cpus"].as_u64().unwrap() > 0 && report["took_s"].as_f64().unwrap() > 0.0, "{report}");
+    let ids: Vec<&Value> = report["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
+    assert_eq!(ids, ["throughput", "loss", "quota"], "the order of the table");
+
+    let throughput = row(&report, "throughput");
+    for side in ["direct", "governed", "ratio"] {
+        let side = figure(throughput, side);
+        let repetitions = side["repetitions"].as_array().unwrap();
+        assert_eq!(json!(repetitions.len()), report["conditions"]["rounds"], "{side}");
+        assert!(repetitions.iter().all(|one| one.as_f64().unwrap() > 0.0) && side["median"].is_f64(), "{side}");
+    }
+    let ratio = figure(throughput, "ratio");
+    assert_eq!(ratio["bar"], json!({ "limit": "at-least", "value": 0.5 }));
+    assert!(["held", "missed", "refused"].iter().any(|verdict| ratio["verdict"] == *verdict), "{ratio}");
+    assert!(figure(row(&report, "quota"), "decide")["median"].as_f64().unwrap() > 0.0);
+    assert_eq!(row(&report, "loss")["state"], "skipped");
+    assert!(!row(&report, "loss")["why"].as_str().unwrap().is_empty());
+
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    check_tags(&page);
+    assert!(page.contains("<svg ") && !page.contains("<script"), "{page}");
+    compare(dir.path(), &json, &report);
+}
+
+/// The same report twice is no change; one whose bar is missed where it held is an error.
+fn compare(dir: &Path, json: &Path, report: &Value) {
+    let written = |name: &str, verdict: &str| {
+        let mut report = report.clone();
+        let quota = report["rows"].as_array_mut().unwrap().iter_mut().find(|row| row["id"] == "quota").unwrap();
+        quota["figures"][0]["verdict"] = json!(verdict);
+        let file = dir.join(name);
+        std::fs::write(&file, report.to_string()).unwrap();
+        file
+    };
+    let (held, missed) = (written("held.json", "held"), written("missed.json", "missed"));
+    let table: [(&Path, &Path, i32, &str); 4] = [
+        (json, json, 0, "throughput"),
+        (&held, &missed, 1, "PV-BENCH-REGRESSED"),
+        (&missed, &held, 0, "missed -> held"),
+        (json, Path::new("/nonexistent/report.json"), 2, "PV-BENCH-REPORT"),
+    ];
+    for (before, after, code, said) in table {
+        let output = provost(&["bench", "compare", before.to_str().unwrap(), after.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        assert!(text(&output).contains(said), "{said}: {}", text(&output));
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_said_before_anything_is_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let table: [(&[&str], &str); 5] = [
+        (&["--rows", "speed"], "PV-BENCH-ROW"),
+        (&["--peer", "a=http://127.0.0.1:1/mcp", "--peer", "a=http://127.0.0.1:2/mcp"], "PV-BENCH-PEER"),
+        (&["--peer", "gateway=/usr/bin/true"], "only nginx is started here"),
+        (&["--upstream", "http://127.0.0.1:1/mcp", "--json-args", "[]"], "PV-BENCH-ARGUMENTS"),
+        (&["--tool", "echo"], "--upstream"),
+    ];
+    for (flags, said) in table {
+        let output = provost(&[&["bench", "suite", "--out", out.to_str().unwrap()][..], flags].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", text(&output));
+        assert!(text(&output).contains(said), "{flags:?}: {}", text(&output));
+    }
+    assert!(!out.join("report.json").exists());
+}
