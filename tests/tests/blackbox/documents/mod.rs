@@ -63,7 +63,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/auditing.md", 1, "compiles parts of the workspace"),
     ("docs/bridge.md", 1, "needs a node at a public address; `bridge_process.rs` runs the bridge"),
     ("docs/cluster.md", 4, "needs machines of their own; `tests/tests/cluster` does the same with processes"),
-    ("docs/compose.md", 4, "needs Docker; `make test-cluster` plays it"),
+    ("docs/compose.md", 5, "needs Docker; `make test-cluster` plays it"),
     ("docs/gpu-memory.md", 3, "compiles parts of the workspace"),
     ("docs/observability.md", 1, "shows four machines; `observability.rs` looks at one"),
     ("docs/packages.md", 1, "compiles parts of the workspace"),
