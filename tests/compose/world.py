@@ -82,7 +82,7 @@ class World:
         self.env = {
             "PROVOST_PORT": str(self.port),
             # Beside a cluster that runs here.
-            "PROVOST_UPSTREAMS_SUBNET": "172.31.85.0/24",
+            "PROVOST_UPSTREAMS_SUBNET": "172.16.85.0/24",
             "COMPOSE_PROJECT_NAME": PROJECT,
         }
         self.token = ""
