@@ -141,6 +141,14 @@ impl DeviceMemory {
         Ok(Reserved { lease, evict })
     }
 
+    /// A budget out of what is free, or none: nothing is evicted for it.
+    pub(crate) fn reserve_free(&mut self, bytes: u64) -> Option<Lease> {
+        (bytes <= self.free()).then(|| {
+            self.used += bytes;
+            self.grant(Holding::Budget(bytes))
+        })
+    }
+
     /// Gives a lease back. Some: these weights were draining and are free now: drop them.
     pub fn release(&mut self, lease: Lease) -> Option<WeightsKey> {
         match self.leases.remove(&lease.id)? {

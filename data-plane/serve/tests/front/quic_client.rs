@@ -115,8 +115,12 @@ impl Client {
     pub async fn open(&self, lines: &[&str]) -> Stream {
         let (mut send, recv) = self.connection.open_bi().await.unwrap();
         for line in lines {
-            send.write_all(line.as_bytes()).await.unwrap();
-            send.write_all(b"\n").await.unwrap();
+            let line = format!("{line}\n");
+            match send.write_all(line.as_bytes()).await {
+                // Who refuses a stream need not read all of it; the answer says why.
+                Err(quinn::WriteError::Stopped(_)) => break,
+                written => written.unwrap(),
+            }
         }
         Stream { send, recv, buffer: Vec::new() }
     }

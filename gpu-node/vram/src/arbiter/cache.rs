@@ -101,19 +101,19 @@ impl Arbiter {
 
     fn book(&mut self, request: &Request) -> Result<Lease, Lack> {
         // There is room; a refusal would mean that the books are wrong, and waiting is the safe answer.
-        let reserved = self.memory.reserve(request.budget_bytes).map_err(|_| Lack::Room)?;
+        let lease = self.memory.reserve_free(request.budget_bytes).ok_or(Lack::Room)?;
         self.caches.use_one(request.weights.key);
-        Ok(reserved.lease)
+        Ok(lease)
     }
 
     /// A cache of a multiple of what the first request needs, so of whole blocks.
     fn make_cache(&mut self, key: WeightsKey, needed: u64) -> bool {
         let times = (self.wished(self.memory.free()) / needed).max(1);
         let bytes = needed.saturating_mul(times);
-        let Ok(reserved) = self.memory.reserve(bytes) else {
+        let Some(lease) = self.memory.reserve_free(bytes) else {
             return false;
         };
-        self.caches.of.insert(key, Cache { bytes, lease: reserved.lease, last_use: 0 });
+        self.caches.of.insert(key, Cache { bytes, lease, last_use: 0 });
         self.caches.use_one(key);
         self.outbox.push(Action::MakeCache { key, bytes });
         true

@@ -70,7 +70,8 @@ impl Arbiter {
     /// none when that is not possible now.
     pub(super) fn find_room(&self, claim: &Claim, needed: u64) -> Option<Vec<Candidate>> {
         let coming = self.memory.free().saturating_add(self.idle_cache_bytes(claim.key));
-        let lacking = needed.saturating_sub(coming);
+        // What the device lacks already has to come back first.
+        let lacking = needed.saturating_add(self.memory.overdraft()).saturating_sub(coming);
         if lacking == 0 {
             return Some(Vec::new());
         }
@@ -135,6 +136,7 @@ impl Arbiter {
             self.ready().into_iter().filter(|ready| self.may_displace(claim, ready.key)).collect();
         let idle = displaced.iter().filter(|ready| ready.refs == 0).map(|ready| ready.bytes).sum::<u64>();
         let caches = self.idle_cache_bytes(claim.key);
+        let needed = needed.saturating_add(self.memory.overdraft());
         let mut coming = self.memory.free().saturating_add(idle).saturating_add(caches);
         let mut yielding = Vec::new();
         for busy in displaced.iter().filter(|ready| ready.refs > 0) {
@@ -167,6 +169,10 @@ impl Arbiter {
     }
 
     fn load(&mut self, weights: Weights) {
+        // The books would evict of their own accord, and nobody would be told.
+        if weights.bytes > self.memory.free() {
+            return;
+        }
         let Ok(Admission::Load { lease, .. }) = self.memory.acquire(weights.key, weights.bytes, weights.load_micros)
         else {
             return;
