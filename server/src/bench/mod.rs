@@ -77,7 +77,7 @@ pub enum BenchCommand {
     #[command(after_help = "Example: provost bench compare before/report.json after/report.json")]
     Compare(suite::compare::CompareArgs),
     /// Serve the tool that the suite calls, until stdin closes.
-    #[command(hide = true, after_help = "Example: provost bench upstream --http 127.0.0.1:9000")]
+    #[command(after_help = "Example: provost bench upstream --http 127.0.0.1:9000")]
     Upstream(upstream::UpstreamArgs),
 }
 

@@ -72,6 +72,8 @@ fn has_option(page: &str, name: &str) -> bool {
 fn unknown(manual: &BTreeMap<String, String>, words: &[&str]) -> Option<String> {
     let is_name = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     let (mut at, mut arguments) = (vec!["provost".to_owned()], false);
+    // What follows an option may be its value.
+    let mut may_be_value = false;
     for word in words {
         if word.starts_with(['|', '>', '<', '&', ';', '#']) {
             break;
@@ -84,8 +86,10 @@ fn unknown(manual: &BTreeMap<String, String>, words: &[&str]) -> Option<String> 
                     return Some(format!("{at:?} has no option --{name}"));
                 }
             }
+            may_be_value = true;
             continue;
         }
+        let may_be_value = std::mem::take(&mut may_be_value);
         if !arguments && word.split('|').all(is_name) {
             let next: Vec<String> =
                 at.iter().flat_map(|command| word.split('|').map(move |name| format!("{command}-{name}"))).collect();
@@ -94,6 +98,9 @@ fn unknown(manual: &BTreeMap<String, String>, words: &[&str]) -> Option<String> 
                 continue;
             }
             let group = format!("{}-", at[0]);
+            if may_be_value {
+                continue;
+            }
             if manual.keys().any(|command| command.starts_with(&group)) {
                 return Some(format!("{at:?} has no command {word}"));
             }
