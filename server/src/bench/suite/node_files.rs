@@ -118,8 +118,8 @@ mod tests {
             write(&file, &config(dir.path(), &node, at, &all, *own)).unwrap();
             let config = crate::roles::run::load(&file).unwrap();
             assert_eq!((config.peer.port(), config.http.port()), (own.peer, own.http));
-            // The first has only itself.
-            assert_eq!(config.control_plane.len(), if at == 0 { 1 } else { 2 });
+            // Each knows itself; the first knows nobody else.
+            assert_eq!(config.control_plane.len(), if at == 0 { 1 } else { all.len() });
             assert_eq!(config.join.is_some(), at > 0);
         }
     }
