@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".provost.audit.v1")
         .bytes(".provost.packages.v1")
         .bytes(".provost.sibling.v1")
+        .codec_path("crate::codec::SmallCodec")
         .out_dir(out)
         .compile_fds(descriptors)?;
     Ok(())

@@ -188,17 +188,21 @@ impl ControlNode {
     ) -> Result<Result<Vec<ResourceDiff>, Vec<Problem>>, ControlError> {
         let next = Revision(state.revision().0 + 1);
         let planned = state.plan(next, transaction);
-        let candidate = match &planned {
+        let admission = self.inner.admission.clone();
+        let mut kinds =
+            transaction.puts.iter().map(|d| d.spec.kind()).chain(transaction.deletes.iter().map(|k| k.kind));
+        let candidate = kinds.any(|kind| admission.judges(kind)).then(|| match &planned {
             Ok((after, _)) => Snapshot { revision: next, resources: after.clone() },
             Err(_) => state.preview(next, transaction),
-        };
-        let admission = self.inner.admission.clone();
+        });
         let small = transaction.puts.len() + transaction.deletes.len() <= MAX_INLINE_CHANGES;
-        let mut problems = if small && reach == Reach::Keys {
-            admission.check(&candidate)
-        } else {
-            let checked = tokio::task::spawn_blocking(move || admission.check(&candidate)).await;
-            checked.map_err(ControlError::internal)?
+        let mut problems = match candidate {
+            None => Vec::new(),
+            Some(candidate) if small && reach == Reach::Keys => admission.check(&candidate),
+            Some(candidate) => {
+                let checked = tokio::task::spawn_blocking(move || admission.check(&candidate)).await;
+                checked.map_err(ControlError::internal)?
+            }
         };
         let report = match planned {
             Ok((after, applied)) => {

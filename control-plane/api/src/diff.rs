@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use provost_control_state::{ChangeKind, Draft};
+use provost_control_state::ChangeKind;
 use provost_types::{Resource, ResourceKey};
 use serde_json::Value;
 
@@ -32,11 +32,8 @@ pub struct ResourceDiff {
 
 /// Compares a resource before and after.
 pub(crate) fn of(key: &ResourceKey, kind: ChangeKind, old: Option<&Resource>, new: Option<&Resource>) -> ResourceDiff {
-    let value = |resource: Option<&Resource>| {
-        resource.map(|r| comparable(&Draft { metadata: r.metadata.clone(), spec: r.spec.clone() }))
-    };
     let mut fields = Vec::new();
-    compare(String::new(), value(old), value(new), &mut fields);
+    compare(String::new(), old.map(comparable), new.map(comparable), &mut fields);
     fields.sort_by(|a, b| a.field.cmp(&b.field));
     ResourceDiff { key: key.clone(), kind, fields }
 }

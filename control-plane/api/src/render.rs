@@ -1,6 +1,5 @@
 //! Resources as people see them. Sealed values never appear.
 
-use provost_control_state::Draft;
 use provost_types::{GuardSpec, PluginSource, Resource, Spec};
 use serde_json::{Value, json};
 
@@ -23,8 +22,8 @@ pub fn document_yaml(resource: &Resource) -> String {
 }
 
 /// The part of a document that a change can touch: labels and spec.
-pub(crate) fn comparable(draft: &Draft) -> Value {
-    json!({ "metadata": { "labels": draft.metadata.labels }, "spec": comparable_spec(&draft.spec) })
+pub(crate) fn comparable(resource: &Resource) -> Value {
+    json!({ "metadata": { "labels": resource.metadata.labels }, "spec": comparable_spec(&resource.spec) })
 }
 
 fn comparable_spec(spec: &Spec) -> Value {

@@ -1,9 +1,10 @@
 //! Stores the state a moment after it was applied.
 //!
 //! The Raft log is durable, so the stored state may be older: what came after it is applied again at
-//! the next start. A thread takes what changed since its last write, at most every [`PAUSE`], and
-//! writes the state as it is then: what changed several times is written once, and history that was
-//! compacted meanwhile is not written at all.
+//! the next start. A thread writes at once what changes after a pause, and every [`PAUSE`] what changed since its
+//! last write, as it is then: what changed several times is written once, and history that was compacted
+//! and records that were carried meanwhile are not written at all. Parts of packages, which are large, wait for
+//! [`PART_PAUSE`] only.
 //! Invariants: each write is one atomic batch of a state and the log position that it belongs to; at
 //! the end what waits is written. A failed write ends the process at the next entry: nobody knows then
 //! what is on disk.
@@ -23,8 +24,11 @@ use provost_control_state::{PartKey, State};
 
 use crate::store::{Dirty, Next, StateStore};
 
-/// Between two writes.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between two writes. What a start has to apply again is no more than what a second brings, of which the log keeps
+/// several times as much.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two writes if parts of packages wait: they are in memory until then.
+const PART_PAUSE: Duration = Duration::from_millis(100);
 
 /// A state that is not stored yet.
 struct Pending {
@@ -38,6 +42,13 @@ struct Slot {
     pending: Option<Pending>,
     failed: Option<String>,
     ends: bool,
+}
+
+impl Slot {
+    /// Whether what waits is large.
+    fn hurries(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.dirty.parts.is_empty())
+    }
 }
 
 struct Shared {
@@ -75,6 +86,9 @@ impl WriteBehind {
             Some(pending) => {
                 pending.dirty.merge(dirty);
                 (pending.state, pending.applied) = (state, applied);
+                if slot.hurries() {
+                    self.shared.changed.notify_one();
+                }
             }
             None => {
                 slot.pending = Some(Pending { state, dirty, applied });
@@ -176,13 +190,23 @@ fn run(shared: &Shared) {
             lock(&shared.slot).failed = Some(error.to_string());
             return;
         }
-        let slot = lock(&shared.slot);
-        let pause = shared.changed.wait_timeout_while(slot, PAUSE, |slot| !slot.ends);
-        let (slot, _) = pause.unwrap_or_else(PoisonError::into_inner);
+        let slot = pause(shared, lock(&shared.slot), PART_PAUSE, |slot| !slot.ends);
+        let slot = pause(shared, slot, PAUSE.saturating_sub(PART_PAUSE), |slot| !slot.ends && !slot.hurries());
         if slot.ends && slot.pending.is_none() {
             return;
         }
     }
+}
+
+/// Waits for a time, and no longer than `waits` holds.
+fn pause<'a>(
+    shared: &'a Shared,
+    slot: MutexGuard<'a, Slot>,
+    time: Duration,
+    waits: impl Fn(&Slot) -> bool,
+) -> MutexGuard<'a, Slot> {
+    let waited = shared.changed.wait_timeout_while(slot, time, |slot| waits(slot));
+    waited.unwrap_or_else(PoisonError::into_inner).0
 }
 
 fn write(shared: &Shared) -> io::Result<()> {

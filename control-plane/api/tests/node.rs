@@ -6,7 +6,10 @@ mod common;
 use std::{
     fs,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -385,6 +388,38 @@ async fn admission_sees_the_candidate_and_its_problems_have_places() {
     let error = node.apply(&admin(), &[file("a.yaml", ACME)], "", false).await.unwrap_err();
     let problem = &error.failure.problems[0];
     assert_eq!((problem.code.as_str(), problem.line), ("PV-TEST", 19));
+    node.shutdown().await.unwrap();
+}
+
+/// Judges roles alone, and counts how often it is asked.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Admission for Counted {
+    fn check(&self, _: &Snapshot) -> Vec<Problem> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Vec::new()
+    }
+    fn judges(&self, kind: Kind) -> bool {
+        kind == Kind::Role
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admission_is_asked_only_about_what_it_judges() {
+    let dir = tempfile::tempdir().unwrap();
+    let admission = Arc::new(Counted::default());
+    let config = ControlConfig::new(dir.path(), "test", "node-1");
+    let recorder = Arc::new(common::Recorder::default());
+    let node = ControlNode::open(config, admission.clone(), recorder).await.unwrap();
+    apply_tenant(&node, "other").await.unwrap();
+    assert_eq!(admission.0.load(Ordering::SeqCst), 0, "a tenant alone");
+    node.apply(&admin(), &[file("a.yaml", ACME)], "", false).await.unwrap();
+    let asked = admission.0.load(Ordering::SeqCst);
+    assert!(asked > 0, "a role beside other resources");
+    let role = ResourceKey { kind: Kind::Role, tenant: Some(name("acme")), name: name("reader") };
+    node.delete(&admin(), &[role], "", false).await.unwrap();
+    assert!(admission.0.load(Ordering::SeqCst) > asked, "a role that goes");
     node.shutdown().await.unwrap();
 }
 

@@ -54,7 +54,7 @@ impl MachineAdapter {
 
     /// The log id and the membership, as a pair: the second is encoded once, and not per entry.
     fn applied_bytes(&self) -> io::Result<AppliedState> {
-        let mut bytes = codec::encode(&self.applied)?;
+        let mut bytes = codec::encode_about(&self.applied, codec::SMALL + self.stored_membership.len())?;
         bytes.extend_from_slice(&self.stored_membership);
         Ok(AppliedState::from_bytes(bytes))
     }

@@ -153,7 +153,8 @@ impl GroupCore {
         let mut under_way = FuturesUnordered::new();
         // Of the batches under way.
         let mut commands = 0;
-        let mut next_look = Instant::now() + LOOK_PAUSE;
+        // One timer for all looks: one for each turn would be set and unset with each.
+        let mut look = std::pin::pin!(tokio::time::sleep(LOOK_PAUSE));
         loop {
             while under_way.len() < MAX_UNDER_WAY
                 && let Some(batch) = self.batches.next(&leader, commands, Instant::now())
@@ -178,9 +179,9 @@ impl GroupCore {
             tokio::select! {
                 done = under_way.next() => commands -= done.unwrap_or(0),
                 () = pushed.notified(), if room => {}
-                () = tokio::time::sleep_until(next_look), if looks => {
+                () = look.as_mut(), if looks => {
                     self.give_back(&leader);
-                    next_look = Instant::now() + LOOK_PAUSE;
+                    look.as_mut().reset(Instant::now() + LOOK_PAUSE);
                 }
             }
         }

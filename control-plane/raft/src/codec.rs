@@ -9,8 +9,18 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Version of every record that this build writes. Version 1 had leader ids of term and node.
 const VERSION: u8 = 2;
 
+/// Bytes of a small record, and most of what a record has beside the commands in it.
+pub(crate) const SMALL: usize = 64;
+
 pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
-    postcard::to_extend(value, vec![VERSION]).map_err(io::Error::other)
+    encode_about(value, SMALL)
+}
+
+/// The same of a record that has about so many bytes: its place need not grow.
+pub(crate) fn encode_about<T: Serialize>(value: &T, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut record = Vec::with_capacity(bytes);
+    record.push(VERSION);
+    postcard::to_extend(value, record).map_err(io::Error::other)
 }
 
 /// The part of a record that comes after another: postcard writes a tuple as its parts in a row.

@@ -213,9 +213,11 @@ impl LaneTask {
         let mut next_id = 1;
         let mut answered = false;
         let mut waiting = Some(first);
+        let limit = self.kind.stall_limit();
+        let mut last_sent = Instant::now();
+        // One timer that looks for what is overdue: one for each message would be set and unset with each.
+        let mut look = std::pin::pin!(tokio::time::sleep_until(last_sent + limit));
         let why = loop {
-            let oldest = unanswered.0.values().next().map(|(since, _)| *since);
-            let patience = oldest.map_or(IDLE_LIMIT, |since| self.kind.stall_limit().saturating_sub(since.elapsed()));
             let messages = &mut self.messages;
             let waiting_now = &mut waiting;
             // The room comes first: what has been taken from the queue can then be sent at once.
@@ -245,7 +247,8 @@ impl LaneTask {
                         let (from, to) = (self.from, self.peer.id);
                         let group = self.peer.group.clone();
                         room.send(PeerRequest { id: next_id, group, kind: kind.code(), body, from, to });
-                        unanswered.0.insert(next_id, (Instant::now(), answer));
+                        last_sent = Instant::now();
+                        unanswered.0.insert(next_id, (last_sent, answer));
                         next_id += 1;
                     }
                     // Its caller gave up before it was sent.
@@ -256,11 +259,17 @@ impl LaneTask {
                     }
                     Err(()) => break "the stream does not take requests any more".to_owned(),
                 },
-                () = tokio::time::sleep(patience) => {
-                    if oldest.is_none() {
+                () = look.as_mut() => {
+                    let now = Instant::now();
+                    let oldest = unanswered.0.values().next().map(|(since, _)| *since);
+                    if oldest.is_some_and(|since| since + limit <= now) {
+                        break format!("no answer within {limit:?}");
+                    }
+                    if oldest.is_none() && last_sent + IDLE_LIMIT <= now {
                         return End::Idle;
                     }
-                    break format!("no answer within {:?}", self.kind.stall_limit());
+                    // What is sent from now on is not overdue before that.
+                    look.as_mut().reset(oldest.unwrap_or(now) + limit);
                 }
             }
         };

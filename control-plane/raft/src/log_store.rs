@@ -22,7 +22,7 @@ use crate::{
     db::{self, LOG, META},
     flusher::Flusher,
     log_bytes::LogBytes,
-    raft_types::{LogEntry, LogId, Types, Vote},
+    raft_types::{LogEntry, LogId, Types, Vote, room},
     recent::Recent,
 };
 
@@ -254,7 +254,7 @@ impl RaftLogStorage<Types> for LogStore {
         {
             let log = self.family(LOG)?;
             for entry in entries {
-                let bytes = codec::encode(&entry)?;
+                let bytes = codec::encode_about(&entry, room(&entry))?;
                 batch.put_cf(&log, entry.log_id.index.to_be_bytes(), &bytes);
                 appended.push((entry, bytes.len()));
             }

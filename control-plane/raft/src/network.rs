@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     GroupConfig, Peer, RpcKind, Transport, TransportError, codec,
-    raft_types::{LogId, MetricsReceiver, Snapshot, Types, Vote},
+    raft_types::{LogId, MetricsReceiver, Snapshot, Types, Vote, room},
     snapshot_file::SnapshotFile,
 };
 
@@ -107,16 +107,15 @@ impl Link {
     }
 
     /// Sends now, before the future is polled: the order of calls is the order on the wire.
-    fn call<Q: Serialize, A: DeserializeOwned>(
+    fn call<A: DeserializeOwned>(
         &self,
         kind: RpcKind,
         action: RPCTypes,
-        request: &Q,
+        request: io::Result<Vec<u8>>,
         timeout: Duration,
-    ) -> impl Future<Output = Result<A, RPCError<Types>>> + Send + use<Q, A> {
+    ) -> impl Future<Output = Result<A, RPCError<Types>>> + Send + use<A> {
         let (id, target) = (self.from, self.peer.id);
-        let body = codec::encode(request).map(Bytes::from);
-        let sent = body.map(|body| {
+        let sent = request.map(Bytes::from).map(|body| {
             let timeout = timeout + time_to_send(body.len());
             tokio::time::timeout(timeout, self.transport.call(self.peer(), kind, body, timeout))
         });
@@ -139,7 +138,8 @@ impl Link {
     ) -> impl Future<Output = Result<StreamAppendResult<Types>, RPCError<Types>>> + Send + use<> {
         let previous: Option<LogId> = rpc.prev_log_id;
         let last = rpc.entries.last().map(|entry| entry.log_id).or(previous);
-        let answer = self.call(RpcKind::AppendEntries, RPCTypes::AppendEntries, rpc, timeout);
+        let request = codec::encode_about(rpc, codec::SMALL + rpc.entries.iter().map(room).sum::<usize>());
+        let answer = self.call(RpcKind::AppendEntries, RPCTypes::AppendEntries, request, timeout);
         async move {
             match answer.await? {
                 // A follower takes all or nothing, and the start of the log conflicts with nothing.
@@ -161,9 +161,11 @@ impl Link {
         loop {
             let data = file.chunk(offset, SNAPSHOT_CHUNK_BYTES).map_err(|e| failed(&e))?;
             let next = offset + data.len() as u64;
+            let room = codec::SMALL + data.len();
             let chunk = SnapshotChunk { vote, offset, total, data: Bytes::from(data) };
+            let request = codec::encode_about(&chunk, room);
             let response: SnapshotResponse<Types> =
-                self.call(RpcKind::SnapshotChunk, RPCTypes::InstallSnapshot, &chunk, timeout).await?;
+                self.call(RpcKind::SnapshotChunk, RPCTypes::InstallSnapshot, request, timeout).await?;
             // A receiver that knows a later leader says so with its vote, and wants no more.
             if next >= total || response.vote > vote {
                 return Ok(response);
@@ -210,7 +212,7 @@ impl RaftNetworkV2<Types> for Link {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        self.call(RpcKind::AppendEntries, RPCTypes::AppendEntries, &rpc, option.soft_ttl()).await
+        self.call(RpcKind::AppendEntries, RPCTypes::AppendEntries, codec::encode(&rpc), option.soft_ttl()).await
     }
 
     /// Several appends in flight, answers in the order of the requests, the end after the first
@@ -245,7 +247,7 @@ impl RaftNetworkV2<Types> for Link {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.call(RpcKind::Vote, RPCTypes::Vote, &rpc, option.soft_ttl()).await
+        self.call(RpcKind::Vote, RPCTypes::Vote, codec::encode(&rpc), option.soft_ttl()).await
     }
 
     async fn pre_vote(
@@ -253,7 +255,7 @@ impl RaftNetworkV2<Types> for Link {
         rpc: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.call(RpcKind::PreVote, RPCTypes::Vote, &rpc, option.soft_ttl()).await
+        self.call(RpcKind::PreVote, RPCTypes::Vote, codec::encode(&rpc), option.soft_ttl()).await
     }
 
     async fn full_snapshot(
@@ -275,6 +277,6 @@ impl RaftNetworkV2<Types> for Link {
         req: TransferLeaderRequest<Types>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        self.call(RpcKind::TransferLeader, RPCTypes::TransferLeader, &req, option.soft_ttl()).await
+        self.call(RpcKind::TransferLeader, RPCTypes::TransferLeader, codec::encode(&req), option.soft_ttl()).await
     }
 }

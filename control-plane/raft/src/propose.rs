@@ -65,7 +65,8 @@ impl GroupCore {
     pub(crate) async fn forward(&self, peer: Peer, commands: Vec<Bytes>) -> Vec<Result<Proposed, GroupError>> {
         let sent = commands.len();
         let limit = self.config.forwarding.commit_wait() + Duration::from_millis(self.config.admission.wait_ms);
-        let answers = match codec::encode(&commands) {
+        let room = commands.iter().map(|command| command.len() + codec::SMALL).sum();
+        let answers = match codec::encode_about(&commands, room) {
             Ok(body) => self.ask::<Answers>(peer, RpcKind::Propose, body.into(), limit).await,
             Err(e) => Err(e.into()),
         };

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
+use openraft::EntryPayload;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot_file::SnapshotFile;
+use crate::{codec, snapshot_file::SnapshotFile};
 
 /// A command as the log carries it: bytes that only the machine understands.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,15 @@ openraft::declare_raft_types!(
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) type LogEntry = openraft::type_config::alias::EntryOf<Types>;
+/// About how many bytes an entry has in a record.
+pub(crate) fn room(entry: &LogEntry) -> usize {
+    let command = match &entry.payload {
+        EntryPayload::Normal(Command(bytes)) => bytes.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    command.saturating_add(codec::SMALL)
+}
+
 pub(crate) type Membership = openraft::type_config::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>;

@@ -12,7 +12,7 @@ use crate::{
     policy_slice::{Narrowed, Verdict},
     question::{INTERNAL, Scene, Unaskable},
     schema::Vocabulary,
-    tenant::{TenantState, changed, sources},
+    tenant::{KINDS, TenantState, changed, sources},
     visibility::ContextNeeds,
 };
 
@@ -93,6 +93,11 @@ impl PolicyEngine {
         }
         problems.sort_by(|a, b| a.key.cmp(&b.key));
         Err(problems)
+    }
+
+    /// Whether decisions depend on resources of this kind, and so whether one of them can fail to compile.
+    pub fn reads(kind: Kind) -> bool {
+        KINDS.contains(&kind)
     }
 
     /// What this was compiled from.

@@ -182,7 +182,7 @@ impl TenantState {
 }
 
 /// The kinds that decisions depend on.
-const KINDS: [Kind; 5] = [Kind::Tenant, Kind::Principal, Kind::Role, Kind::RoleBinding, Kind::Policy];
+pub(crate) const KINDS: [Kind; 5] = [Kind::Tenant, Kind::Principal, Kind::Role, Kind::RoleBinding, Kind::Policy];
 
 /// The resources that decisions on a tenant's calls depend on, in key order.
 pub(crate) fn sources<'a>(snapshot: &'a Snapshot, tenant: &'a Name) -> Vec<&'a Arc<Resource>> {

@@ -42,6 +42,7 @@ pub mod sibling {
     tonic::include_proto!("provost.sibling.v1");
 }
 mod client;
+mod codec;
 pub mod convert;
 mod failure;
 pub mod state_hash;

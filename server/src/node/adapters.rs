@@ -39,6 +39,11 @@ impl Admission for PolicyAdmission {
             Err(problems) => problems.into_iter().map(problem).collect(),
         }
     }
+
+    fn judges(&self, kind: Kind) -> bool {
+        // Of a tenant decisions read the name alone.
+        kind != Kind::Tenant && PolicyEngine::reads(kind)
+    }
 }
 
 fn problem(problem: PolicyProblem) -> Problem {

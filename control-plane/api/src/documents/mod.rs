@@ -84,7 +84,12 @@ impl Unread {
 
 /// Reads all documents of all files. Places are looked for only if there is a problem to place.
 pub fn read(files: &[SourceFile]) -> Documents {
-    let (mut drafts, mut unread) = read_all::<false>(files);
+    // Most of what programs send is flat: it needs no stack of its own, which would cost three calls of the kernel's.
+    let flat: Option<Vec<tree::Read>> = files.iter().map(|file| tree::read_flat(&file.text)).collect();
+    let (mut drafts, mut unread) = match flat {
+        Some(trees) => drafts_of::<false>(files, trees),
+        None => read_all::<false>(files),
+    };
     if !unread.problems.is_empty() {
         (drafts, unread) = read_all::<true>(files);
     }
@@ -97,10 +102,14 @@ pub(crate) fn origins(files: &[SourceFile]) -> BTreeMap<ResourceKey, Origin> {
 }
 
 fn read_all<const PLACED: bool>(files: &[SourceFile]) -> (Vec<ParsedDraft>, Unread) {
-    stacker::grow(STACK_BYTES, || read_each::<PLACED>(files))
+    stacker::grow(STACK_BYTES, || drafts_of::<PLACED>(files, files.iter().map(|f| tree::read::<PLACED>(&f.text))))
 }
 
-fn read_each<const PLACED: bool>(files: &[SourceFile]) -> (Vec<ParsedDraft>, Unread) {
+/// The drafts of trees, which are those of the files in their order.
+fn drafts_of<const PLACED: bool>(
+    files: &[SourceFile],
+    trees: impl IntoIterator<Item = tree::Read>,
+) -> (Vec<ParsedDraft>, Unread) {
     let mut drafts = Vec::new();
     let mut unread = Unread::default();
     let total: usize = files.iter().map(|f| f.text.len()).sum();
@@ -110,8 +119,8 @@ fn read_each<const PLACED: bool>(files: &[SourceFile]) -> (Vec<ParsedDraft>, Unr
         unread.note(None);
         return (drafts, unread);
     }
-    for file in files {
-        match tree::read::<PLACED>(&file.text) {
+    for (file, tree) in files.iter().zip(trees) {
+        match tree {
             Ok(documents) => {
                 for document in documents {
                     let origin = if PLACED { Origin::of(&file.path, &document) } else { Origin::default() };

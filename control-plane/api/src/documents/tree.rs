@@ -36,10 +36,26 @@ pub(crate) struct Key {
     pub(crate) place: (u32, u32),
 }
 
+/// The documents of a text, or the place and cause of its first syntax error.
+pub(crate) type Read = Result<Vec<Node>, ((u32, u32), String)>;
+
+/// Opening brackets of a text that is flat: it cannot be nested deeper, and any stack is enough for that.
+const MAX_FLAT_BRACKETS: usize = 8;
+/// Bytes of a text that is looked through for them.
+const MAX_FLAT_BYTES: usize = 64 << 10;
+
+/// Reads the documents of a text that has few brackets and is sound JSON; `None`: it is not.
+pub(crate) fn read_flat(text: &str) -> Option<Read> {
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'{' | b'['));
+    if text.len() > MAX_FLAT_BYTES || brackets.count() > MAX_FLAT_BRACKETS {
+        return None;
+    }
+    Some(Ok(parts(read_json(text)?)))
+}
+
 /// Reads every document of a text; empty ones are left out, and a list at the top is taken as
-/// one document an item. On `Err`: the place and cause of the first syntax error. Without `PLACED` the
-/// places of nodes are 0.
-pub(crate) fn read<const PLACED: bool>(text: &str) -> Result<Vec<Node>, ((u32, u32), String)> {
+/// one document an item. Without `PLACED` the places of nodes are 0.
+pub(crate) fn read<const PLACED: bool>(text: &str) -> Read {
     if !PLACED && let Some(document) = read_json(text) {
         return Ok(parts(document));
     }
@@ -217,6 +233,26 @@ mod tests {
             let plain = |nodes: &[Node]| nodes.iter().map(Node::to_json).collect::<Vec<_>>();
             assert_eq!(plain(&json), plain(&yaml), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_nested_deeply_or_no_json_is_not_flat() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let (most, more) = (nested(MAX_FLAT_BRACKETS), nested(MAX_FLAT_BRACKETS + 1));
+        for (text, expect) in [
+            (r#"{"kind": "Tenant", "metadata": {"name": "acme"}}"#, true),
+            (r#"[{"kind": "Tenant"}, {"kind": "Role"}]"#, true),
+            (most.as_str(), true),
+            (more.as_str(), false),
+            ("kind: Tenant", false),
+            ("{a: 1}", false),
+            (r#"{"a": 1, "a": 2}"#, false),
+        ] {
+            assert_eq!(read_flat(text).is_some(), expect, "{text}");
+        }
+        let text = r#"[{"kind": "Tenant"}, {"kind": "Role"}]"#;
+        let plain = |documents: Vec<Node>| documents.iter().map(Node::to_json).collect::<Vec<_>>();
+        assert_eq!(plain(read_flat(text).unwrap().unwrap()), plain(read::<false>(text).unwrap()));
     }
 
     #[test]
