@@ -8,9 +8,10 @@ use tokenizers::Tokenizer;
 use super::call_watch::CallWatch;
 use super::calls::{CallForm, CallReader};
 use super::grammar::{Grammar, Grammars};
+use super::inert::Inert;
 use super::template::ChatTemplate;
 use super::token_bytes::TokenBytes;
-use crate::error::InferError;
+use crate::error::{FileContext, InferError};
 
 /// The text side of a chat model.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct ChatText {
     tokenizer: Tokenizer,
     bytes: TokenBytes,
     template: ChatTemplate,
+    inert: Inert,
     end_tokens: Vec<u32>,
     /// Made with the first request that needs it.
     grammars: OnceLock<Option<Grammars>>,
@@ -26,16 +28,24 @@ pub struct ChatText {
 impl ChatText {
     /// Joins the parts. Padding and truncation that a tokenizer file may ask for are turned off:
     /// a prompt is never cut silently.
-    pub(crate) fn new(mut tokenizer: Tokenizer, template: ChatTemplate, mut end_tokens: Vec<u32>) -> Self {
+    pub(crate) fn new(
+        mut tokenizer: Tokenizer,
+        template: ChatTemplate,
+        mut end_tokens: Vec<u32>,
+        at: &FileContext,
+    ) -> Result<Self, InferError> {
         tokenizer.with_padding(None);
         // Removing truncation cannot fail; setting one could.
         let _ = tokenizer.with_truncation(None);
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        Self { bytes: TokenBytes::of(&tokenizer), tokenizer, template, end_tokens, grammars: OnceLock::new() }
+        let inert = Inert::of(&mut tokenizer, at)?;
+        let bytes = TokenBytes::of(&tokenizer);
+        Ok(Self { tokenizer, bytes, template, inert, end_tokens, grammars: OnceLock::new() })
     }
 
-    /// The tokens of a conversation, up to where the model's answer begins.
+    /// The tokens of a conversation, up to where the model's answer begins. What texts spell stays text: special tokens are those
+    /// that the template writes.
     ///
     /// # Errors
     /// [`InferError::Request`] when the template refuses the conversation.
@@ -48,10 +58,17 @@ impl ChatText {
     /// # Errors
     /// As [`ChatText::prompt`].
     pub fn prompt_with(&self, messages: &[ChatMessage], tools: &[FunctionTool]) -> Result<Vec<u32>, InferError> {
-        self.encode(&self.template.render(messages, tools)?)
+        let messages: Vec<ChatMessage> = messages.iter().map(|message| self.inert.message(message)).collect();
+        let tools: Vec<FunctionTool> = tools.iter().map(|tool| self.inert.function(tool)).collect();
+        let marked = self.template.render(&messages, &tools).map_err(Inert::unmarked)?;
+        let mut tokens = Vec::new();
+        for part in self.inert.rendered(&marked).parts() {
+            tokens.extend(self.encode(part)?);
+        }
+        Ok(tokens)
     }
 
-    /// The tokens of a text; templates write their own special tokens, so none are added.
+    /// The tokens of a text, special ones where it spells them; templates write their own special tokens, so none are added.
     ///
     /// # Errors
     /// [`InferError::Request`] when the tokenizer cannot express it.

@@ -8,6 +8,7 @@ mod emitter;
 mod gguf_tokenizer;
 mod grammar;
 mod incremental;
+mod inert;
 mod stop;
 mod template;
 mod token_bytes;
