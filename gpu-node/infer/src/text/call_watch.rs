@@ -68,7 +68,7 @@ mod tests {
         let parameters = parameters.as_object().cloned();
         let function = FunctionTool { name: "f".to_owned(), description: None, parameters, strict };
         let tools = ChatTools { functions: vec![function], choice: ToolChoice::Auto, parallel: true };
-        grammars.watch(&tools, CallForm::Tagged).unwrap()
+        grammars.watch("acme", &tools, CallForm::Tagged).unwrap()
     }
 
     /// What the grammar lets a model say that takes the first it may, blanks last.

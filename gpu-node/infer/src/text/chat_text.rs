@@ -80,27 +80,27 @@ impl ChatText {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The grammar of answers that follow a JSON schema.
-    pub(crate) fn grammar(&self, schema: &str) -> Result<Grammar, InferError> {
-        self.grammars()?.of_schema(schema)
+    /// The grammar of answers that follow a JSON schema, for a tenant.
+    pub(crate) fn grammar(&self, scope: &str, schema: &str) -> Result<Grammar, InferError> {
+        self.grammars()?.of_schema(scope, schema)
     }
 
     /// The grammar of answers that are calls. None: the model is free to call or not.
-    pub(crate) fn call_grammar(&self, tools: &ChatTools) -> Result<Option<Grammar>, InferError> {
+    pub(crate) fn call_grammar(&self, scope: &str, tools: &ChatTools) -> Result<Option<Grammar>, InferError> {
         if tools.choice == ToolChoice::Auto {
             return Ok(None);
         }
-        self.grammars()?.of_tools(tools, self.template.call_form()?).map(Some)
+        self.grammars()?.of_tools(scope, tools, self.template.call_form()?).map(Some)
     }
 
     /// What holds the calls of a free model to the schemas of strict functions. None: none is strict, or its calls have no mark.
-    pub(crate) fn call_watch(&self, tools: &ChatTools) -> Result<Option<CallWatch>, InferError> {
+    pub(crate) fn call_watch(&self, scope: &str, tools: &ChatTools) -> Result<Option<CallWatch>, InferError> {
         let form = self.template.call_form()?;
         let is_strict = tools.functions.iter().any(|function| function.strict);
         if tools.choice != ToolChoice::Auto || form != CallForm::Tagged || !is_strict {
             return Ok(None);
         }
-        self.grammars()?.watch(tools, form).map(Some)
+        self.grammars()?.watch(scope, tools, form).map(Some)
     }
 
     /// What takes calls out of an answer.

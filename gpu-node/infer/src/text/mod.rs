@@ -7,6 +7,7 @@ mod embedding_text;
 mod emitter;
 mod gguf_tokenizer;
 mod grammar;
+mod grammar_cache;
 mod incremental;
 mod inert;
 mod stop;
