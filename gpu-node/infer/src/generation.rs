@@ -232,8 +232,9 @@ impl Generation {
     fn completes(&mut self, token: u32) -> Result<bool, InferError> {
         if let Some(grammar) = &mut self.grammar {
             let is_complete = grammar.take(token)?;
-            if is_complete && self.watch.is_some() {
+            if is_complete && let Some(watch) = &mut self.watch {
                 // A call is; the model is free again.
+                watch.resume();
                 self.grammar = None;
                 return Ok(false);
             }
@@ -247,12 +248,26 @@ impl Generation {
     }
 
     fn pick(&mut self, logits: &[f32]) -> Result<u32, InferError> {
-        let Some(grammar) = &mut self.grammar else {
-            return self.sampler.pick(logits);
-        };
-        let mut allowed = logits.to_vec();
-        grammar.mask(&mut allowed)?;
-        self.sampler.pick(&allowed)
+        if let Some(grammar) = &mut self.grammar {
+            let mut allowed = logits.to_vec();
+            grammar.mask(&mut allowed)?;
+            return self.sampler.pick(&allowed);
+        }
+        let mut token = self.sampler.pick(logits)?;
+        let Some(watch) = &self.watch else { return Ok(token) };
+        let refuses = |token| watch.refuses(&self.side.bytes().bytes(self.side.tokenizer(), None, token));
+        let mut allowed = Vec::new();
+        // Ends in any case: each time there is one less.
+        while refuses(token) {
+            if allowed.is_empty() {
+                allowed = logits.to_vec();
+            }
+            if let Some(logit) = allowed.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+            token = self.sampler.pick(&allowed)?;
+        }
+        Ok(token)
     }
 
     /// Ends with what was held back, unless that turns out to be a stop text.

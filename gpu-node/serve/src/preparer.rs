@@ -47,7 +47,7 @@ impl Preparer {
         for n in 0..PREPARERS {
             let (received, inbox, prepare) = (Arc::clone(&received), Arc::downgrade(inbox), Arc::clone(prepare));
             let thread = std::thread::Builder::new().name(format!("gpu-prepare-{n}"));
-            thread.spawn(move || run(&received, &inbox, &*prepare))?;
+            thread.spawn(move || run(&received, &inbox, prepare.as_ref()))?;
         }
         Ok(Self { tasks })
     }

@@ -6,7 +6,7 @@ use provost_types::{ChatMessage, ChatTools, FunctionTool, ToolChoice};
 use tokenizers::Tokenizer;
 
 use super::call_watch::CallWatch;
-use super::calls::{CallForm, CallReader};
+use super::calls::CallReader;
 use super::grammar::{Grammar, Grammars};
 use super::inert::Inert;
 use super::template::ChatTemplate;
@@ -93,11 +93,11 @@ impl ChatText {
         self.grammars()?.of_tools(scope, tools, self.template.call_form()?).map(Some)
     }
 
-    /// What holds the calls of a free model to the schemas of strict functions. None: none is strict, or its calls have no mark.
+    /// What holds the calls of a free model to the schemas of strict functions. None: none is strict.
     pub(crate) fn call_watch(&self, scope: &str, tools: &ChatTools) -> Result<Option<CallWatch>, InferError> {
         let form = self.template.call_form()?;
         let is_strict = tools.functions.iter().any(|function| function.strict);
-        if tools.choice != ToolChoice::Auto || form != CallForm::Tagged || !is_strict {
+        if tools.choice != ToolChoice::Auto || !is_strict {
             return Ok(None);
         }
         self.grammars()?.watch(scope, tools, form).map(Some)

@@ -115,7 +115,7 @@ impl Grammars {
 
     /// Holds the calls that a free model makes to the schemas of the functions that are strict.
     pub(crate) fn watch(&self, scope: &str, tools: &ChatTools, form: CallForm) -> Result<CallWatch, InferError> {
-        Ok(CallWatch::new(self.of_tools(scope, tools, form)?, self.factory.tok_env().clone()))
+        Ok(CallWatch::new(form, self.of_tools(scope, tools, form)?, self.factory.tok_env().clone()))
     }
 
     /// Compiles a grammar, unless that was done for the tenant before.
