@@ -13,6 +13,10 @@ use super::template::ChatTemplate;
 use super::token_bytes::TokenBytes;
 use crate::error::{FileContext, InferError};
 
+/// How vocabularies of pieces write a blank.
+const BLANK_CHARACTER: char = '\u{2581}';
+const BLANK: &str = "\u{2581}";
+
 /// The text side of a chat model.
 #[derive(Debug)]
 pub struct ChatText {
@@ -20,6 +24,8 @@ pub struct ChatText {
     bytes: TokenBytes,
     template: ChatTemplate,
     inert: Inert,
+    /// The token of a blank that vocabularies of pieces put before each text that they are given.
+    blank: Option<u32>,
     end_tokens: Vec<u32>,
     /// Made with the first request that needs it.
     grammars: OnceLock<Option<Grammars>>,
@@ -41,7 +47,8 @@ impl ChatText {
         end_tokens.dedup();
         let inert = Inert::of(&mut tokenizer, at)?;
         let bytes = TokenBytes::of(&tokenizer);
-        Ok(Self { tokenizer, bytes, template, inert, end_tokens, grammars: OnceLock::new() })
+        let blank = tokenizer.token_to_id(BLANK);
+        Ok(Self { tokenizer, bytes, template, inert, blank, end_tokens, grammars: OnceLock::new() })
     }
 
     /// The tokens of a conversation, up to where the model's answer begins. What texts spell stays text: special tokens are those
@@ -62,8 +69,14 @@ impl ChatText {
         let tools: Vec<FunctionTool> = tools.iter().map(|tool| self.inert.function(tool)).collect();
         let marked = self.template.render(&messages, &tools).map_err(Inert::unmarked)?;
         let mut tokens = Vec::new();
-        for part in self.inert.rendered(&marked).parts() {
-            tokens.extend(self.encode(part)?);
+        for (n, part) in self.inert.rendered(&marked).parts().enumerate() {
+            let mut more = self.encode(part)?;
+            // A part that goes on begins with no blank of its own.
+            let is_blank = self.blank.is_some() && more.first().copied() == self.blank;
+            if n > 0 && is_blank && !part.starts_with([' ', BLANK_CHARACTER]) {
+                more.remove(0);
+            }
+            tokens.append(&mut more);
         }
         Ok(tokens)
     }
@@ -130,5 +143,27 @@ impl ChatText {
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_cut_gets_no_blanks() {
+        let document = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [
+            {"id": 4, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+            "normalizer": {"type": "Prepend", "prepend": "\u2581"}, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "BPE", "vocab": {"\u2581": 0, "<": 1, "s": 2, ">": 3, "<s>": 4}, "merges": []}}"#;
+        let tokenizer = Tokenizer::from_bytes(document).unwrap();
+        let at = FileContext::new("m", "chat_template.jinja");
+        let source = "{{ bos_token }}{{ messages[0].content }}".to_owned();
+        let template = ChatTemplate::new(source, "<s>".to_owned(), String::new(), &at).unwrap();
+        let text = ChatText::new(tokenizer, template, Vec::new(), &at).unwrap();
+        let prompt = text.prompt(&[ChatMessage::new("user", "s<s><s>")]).unwrap();
+        // The template's, and then each character once.
+        assert_eq!(prompt, [4, 0, 2, 1, 2, 3, 1, 2, 3]);
     }
 }
