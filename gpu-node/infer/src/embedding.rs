@@ -50,12 +50,16 @@ impl EmbeddingModel {
     /// # Errors
     /// [`InferError::Request`] when there are none or too many, or one is too long.
     pub fn start(&self, inputs: &[String]) -> Result<EmbedJob, InferError> {
-        if inputs.is_empty() || inputs.len() > MAX_INPUTS {
-            return Err(InferError::Request(format!("{} inputs, must be 1 to {MAX_INPUTS}", inputs.len())));
-        }
-        let tokens = self.text.encode(inputs, self.encoder.context())?;
-        tokens.iter().try_for_each(|text| InferError::check_tokens(text, self.encoder.vocabulary()))?;
-        Ok(EmbedJob { tokens, vectors: Vec::with_capacity(inputs.len()), pooling: self.text.pooling() })
+        self.begin(EmbedJob::of(&self.text, inputs, self.encoder.context())?)
+    }
+
+    /// Begins a job whose texts were tokenized with the text side of this model.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when a text has a token that the model does not know.
+    pub fn begin(&self, job: EmbedJob) -> Result<EmbedJob, InferError> {
+        job.tokens.iter().try_for_each(|text| InferError::check_tokens(text, self.encoder.vocabulary()))?;
+        Ok(job)
     }
 
     /// Bytes that the job's largest step needs besides weights.
@@ -90,6 +94,19 @@ impl EmbeddingModel {
 }
 
 impl EmbedJob {
+    /// Tokenizes texts for a model that reads at most `context` tokens of each. It needs no weights, and may be done on any
+    /// thread.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when there are none or too many, or one is too long.
+    pub fn of(text: &EmbeddingText, inputs: &[String], context: usize) -> Result<Self, InferError> {
+        if inputs.is_empty() || inputs.len() > MAX_INPUTS {
+            return Err(InferError::Request(format!("{} inputs, must be 1 to {MAX_INPUTS}", inputs.len())));
+        }
+        let tokens = text.encode(inputs, context)?;
+        Ok(Self { tokens, vectors: Vec::with_capacity(inputs.len()), pooling: text.pooling() })
+    }
+
     /// Tokens of the text that comes `after` texts from now; none when there is no such text.
     pub fn length_of(&self, after: usize) -> Option<usize> {
         self.tokens.get(self.vectors.len() + after).map(Vec::len)

@@ -9,13 +9,12 @@ use crate::error::InferError;
 use crate::kv_cache::KeyValues;
 use crate::logprobs;
 use crate::paged::{KvPool, KvSequence};
-use crate::sampler::{Sampler, Sampling};
+use crate::preparation::{ChatPreparation, room};
+use crate::sampler::Sampler;
 use crate::text::{CallReader, CallWatch, ChatText, Emitter, Ending, Grammar};
 
 /// Tokens of a prompt that one step reads at most, so that a long prompt does not hold up others.
 pub const PROMPT_CHUNK: usize = 128;
-/// Most messages of one conversation.
-const MAX_MESSAGES: usize = 4096;
 
 /// A decoder with its text side.
 #[derive(Clone, Debug)]
@@ -94,46 +93,24 @@ impl ChatModel {
     /// # Errors
     /// [`InferError::Request`] when the request is out of range or does not fit the context.
     pub fn start(&self, request: &ChatRequest) -> Result<Generation, InferError> {
-        check_messages(request)?;
-        if request.max_tokens == 0 {
-            return Err(InferError::Request("max_tokens is 0, must be at least 1".to_owned()));
-        }
-        let sampling = Sampling::of(request)?;
-        let emitter = Emitter::new(&request.stop)?;
-        let alternatives = logprobs::checked(request.logprobs)?;
-        let tools = request.tools.as_ref();
-        if tools.is_some() && (request.schema.is_some() || alternatives.is_some()) {
-            return Err(InferError::Request("tools exclude a JSON schema of the answer and logprobs".to_owned()));
-        }
-        let calls = tools.map(|tools| self.text.call_reader(tools)).transpose()?;
-        let functions = tools.map(|tools| tools.functions.as_slice()).unwrap_or_default();
-        let prompt = self.text.prompt_with(&request.messages, functions)?;
-        if prompt.is_empty() {
-            return Err(InferError::Request("the conversation has no tokens".to_owned()));
-        }
+        self.begin(ChatPreparation::of(&self.text, request, self.decoder.context())?)
+    }
+
+    /// The same, of a request that was prepared with the text side of this model.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when its prompt does not fit the model.
+    pub fn begin(&self, preparation: ChatPreparation) -> Result<Generation, InferError> {
+        let ChatPreparation { side, scope, prompt, max_tokens, sampling, grammar, emitter, calls, watch, alternatives } =
+            preparation;
         InferError::check_tokens(&prompt, self.decoder.vocabulary())?;
-        let context = self.decoder.context();
-        let room = context.saturating_sub(prompt.len());
-        if room == 0 {
-            return Err(InferError::Request(format!(
-                "the conversation has {} tokens, which leaves no room in the model's context of {context}; shorten it",
-                prompt.len()
-            )));
-        }
-        // Last: it costs the most.
-        let grammar = match (&request.schema, tools) {
-            (Some(schema), _) => Some(self.text.grammar(schema)?),
-            (None, Some(tools)) => self.text.call_grammar(tools)?,
-            (None, None) => None,
-        };
-        let watch = tools.map(|tools| self.text.call_watch(tools)).transpose()?.flatten();
-        let limit = room.min(request.max_tokens as usize);
+        let limit = room(&prompt, self.decoder.context())?.min(max_tokens as usize);
         Ok(Generation {
             cache: None,
-            scope: request.tenant.clone(),
+            scope,
             sampler: Sampler::new(sampling),
             grammar,
-            side: Arc::clone(&self.text),
+            side,
             emitter,
             calls,
             watch,
@@ -255,8 +232,9 @@ impl Generation {
     fn completes(&mut self, token: u32) -> Result<bool, InferError> {
         if let Some(grammar) = &mut self.grammar {
             let is_complete = grammar.take(token)?;
-            if is_complete && self.watch.is_some() {
+            if is_complete && let Some(watch) = &mut self.watch {
                 // A call is; the model is free again.
+                watch.resume();
                 self.grammar = None;
                 return Ok(false);
             }
@@ -270,12 +248,26 @@ impl Generation {
     }
 
     fn pick(&mut self, logits: &[f32]) -> Result<u32, InferError> {
-        let Some(grammar) = &mut self.grammar else {
-            return self.sampler.pick(logits);
-        };
-        let mut allowed = logits.to_vec();
-        grammar.mask(&mut allowed)?;
-        self.sampler.pick(&allowed)
+        if let Some(grammar) = &mut self.grammar {
+            let mut allowed = logits.to_vec();
+            grammar.mask(&mut allowed)?;
+            return self.sampler.pick(&allowed);
+        }
+        let mut token = self.sampler.pick(logits)?;
+        let Some(watch) = &self.watch else { return Ok(token) };
+        let refuses = |token| watch.refuses(&self.side.bytes().bytes(self.side.tokenizer(), None, token));
+        let mut allowed = Vec::new();
+        // Ends in any case: each time there is one less.
+        while refuses(token) {
+            if allowed.is_empty() {
+                allowed = logits.to_vec();
+            }
+            if let Some(logit) = allowed.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+            token = self.sampler.pick(&allowed)?;
+        }
+        Ok(token)
     }
 
     /// Ends with what was held back, unless that turns out to be a stop text.
@@ -304,19 +296,5 @@ impl Generation {
             other => other,
         });
         Step { text: said.text, calls: said.calls, tokens, finish: reason.map(finish) }
-    }
-}
-
-fn check_messages(request: &ChatRequest) -> Result<(), InferError> {
-    let count = request.messages.len();
-    if count == 0 || count > MAX_MESSAGES {
-        return Err(InferError::Request(format!("{count} messages, must be 1 to {MAX_MESSAGES}")));
-    }
-    let known = ["system", "developer", "user", "assistant", "tool"];
-    match request.messages.iter().find(|message| !known.contains(&message.role.as_str())) {
-        None => Ok(()),
-        Some(message) => {
-            Err(InferError::Request(format!("role `{}` is not known; known: {}", message.role, known.join(", "))))
-        }
     }
 }

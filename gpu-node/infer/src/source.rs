@@ -287,7 +287,7 @@ impl ModelSource {
         let eos_token = text_of(config.eos_token);
         end_tokens.extend(tokenizer.token_to_id(&eos_token));
         let template = ChatTemplate::new(source, text_of(config.bos_token), eos_token, &at)?;
-        Ok(ChatText::new(tokenizer, template, end_tokens))
+        ChatText::new(tokenizer, template, end_tokens, &FileContext::new(&self.info.name, TOKENIZER))
     }
 
     fn chat_text_of_gguf(&self, beside: Option<&Path>) -> Result<ChatText, InferError> {
@@ -316,7 +316,7 @@ impl ModelSource {
             gguf.at(),
         )?;
         let end_tokens = gguf.config()?.end_tokens;
-        Ok(ChatText::new(tokenizer, template, end_tokens))
+        ChatText::new(tokenizer, template, end_tokens, &FileContext::new(&self.info.name, TOKENIZER))
     }
 
     fn tokenizer(&self, path: &Path) -> Result<Tokenizer, InferError> {

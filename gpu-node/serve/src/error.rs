@@ -62,6 +62,14 @@ pub(crate) fn waited_too_long() -> InferenceError {
     busy(format!("{TOO_LATE} later"))
 }
 
+/// For a request that took longer to read than there is time for: it would the next time, too.
+pub(crate) fn too_slow_to_prepare(deadline: Duration) -> InferenceError {
+    let seconds = deadline.as_secs();
+    of_infer(InferError::Request(format!(
+        "the request could not be read within {seconds} seconds; make its JSON schemas simpler or its messages shorter"
+    )))
+}
+
 pub(crate) fn not_drained() -> InferenceError {
     busy("PV-INFERENCE-BUSY: what runs on the device did not end in time; try again later".to_owned())
 }

@@ -1,4 +1,4 @@
-//! What reaches the scheduler thread: requests, loaded models, words of who wants the device alone, the
+//! What reaches the scheduler thread: requests, loaded models, requests that were read, words of who wants the device alone, the
 //! word to stop.
 
 use std::fmt;
@@ -12,11 +12,12 @@ use crate::exclusive::{ExclusiveTerms, Reply};
 use crate::job::{Job, Work};
 use crate::loader::Loaded;
 use crate::places::Places;
+use crate::preparer::Done;
 
 /// Words that may lie in the inbox; who asks for the device beyond is refused.
 const MOST_WORDS: usize = 16;
 
-/// Callers and the loader put in, the scheduler takes out.
+/// Callers, the loader and the preparers put in, the scheduler takes out.
 pub(crate) struct Inbox {
     mail: Mutex<Mail>,
     arrived: Condvar,
@@ -27,6 +28,7 @@ pub(crate) struct Inbox {
 struct Mail {
     jobs: Vec<Job>,
     loaded: Option<Loaded>,
+    prepared: Vec<Done>,
     words: Vec<Word>,
     stopping: bool,
 }
@@ -42,6 +44,7 @@ pub(crate) enum Word {
 pub(crate) struct Delivery {
     pub(crate) jobs: Vec<Job>,
     pub(crate) loaded: Option<Loaded>,
+    pub(crate) prepared: Vec<Done>,
     pub(crate) words: Vec<Word>,
     pub(crate) stopping: bool,
 }
@@ -67,6 +70,12 @@ impl Inbox {
     /// Puts the loader's result in; it loads one thing at a time, so there is room for one.
     pub(crate) fn deliver(&self, loaded: Loaded) {
         self.lock().loaded = Some(loaded);
+        self.arrived.notify_one();
+    }
+
+    /// Puts what a preparer has done in; there are few at a time, and none begins before the last ones were taken out.
+    pub(crate) fn deliver_prepared(&self, done: Done) {
+        self.lock().prepared.push(done);
         self.arrived.notify_one();
     }
 
@@ -115,6 +124,7 @@ impl Inbox {
         Delivery {
             jobs: std::mem::take(&mut mail.jobs),
             loaded: mail.loaded.take(),
+            prepared: std::mem::take(&mut mail.prepared),
             words: std::mem::take(&mut mail.words),
             stopping: mail.stopping,
         }
@@ -127,7 +137,8 @@ impl Inbox {
 
 impl Mail {
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.loaded.is_none() && self.words.is_empty() && !self.stopping
+        let has_results = self.loaded.is_some() || !self.prepared.is_empty();
+        self.jobs.is_empty() && !has_results && self.words.is_empty() && !self.stopping
     }
 }
 
@@ -171,7 +182,7 @@ mod tests {
     fn work() -> (Work, oneshot::Receiver<Result<provost_types::EmbedResponse, provost_types::InferenceError>>) {
         let request = EmbedRequest { tenant: "acme".to_owned(), model: "m".to_owned(), inputs: vec!["a".to_owned()] };
         let (reply, answer) = oneshot::channel();
-        (Work::Embed { request, reply }, answer)
+        (Work::Embed { request: Arc::new(request), reply }, answer)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Requests on their way through the node.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use provost_types::{ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, InferenceError, ModelKind};
@@ -20,11 +21,24 @@ pub(crate) struct Job {
 
 /// What is asked, and where the answer goes.
 pub(crate) enum Work {
-    Embed { request: EmbedRequest, reply: oneshot::Sender<Result<EmbedResponse, InferenceError>> },
-    Chat { request: ChatRequest, reply: oneshot::Sender<Result<Events, InferenceError>> },
+    Embed { request: Arc<EmbedRequest>, reply: oneshot::Sender<Result<EmbedResponse, InferenceError>> },
+    Chat { request: Arc<ChatRequest>, reply: oneshot::Sender<Result<Events, InferenceError>> },
+}
+
+/// What is asked.
+pub(crate) enum Asked {
+    Embed(Arc<EmbedRequest>),
+    Chat(Arc<ChatRequest>),
 }
 
 impl Work {
+    pub(crate) fn asked(&self) -> Asked {
+        match self {
+            Self::Embed { request, .. } => Asked::Embed(Arc::clone(request)),
+            Self::Chat { request, .. } => Asked::Chat(Arc::clone(request)),
+        }
+    }
+
     pub(crate) fn model(&self) -> &str {
         match self {
             Self::Embed { request, .. } => &request.model,

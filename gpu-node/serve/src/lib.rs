@@ -2,7 +2,7 @@
 //!
 //! Purpose: answer embedding and chat requests with the models of a directory, within a configured
 //! amount of memory. [`GpuNode::start`] gives the port that the data plane calls.
-//! Invariants: one thread issues all computation; it never waits for a caller; what it holds is
+//! Invariants: one thread issues all computation; it never waits for a caller, and reads no request itself; what it holds is
 //! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
 //! in use is evicted.
 //! Left out: what a model computes (`provost-gpu-infer`), who may live in memory and whose turn it is
@@ -22,6 +22,8 @@ mod job;
 mod loader;
 mod node;
 mod places;
+mod preparer;
+mod preparing;
 mod residency;
 mod scheduler;
 mod stats;

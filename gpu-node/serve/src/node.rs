@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::Stream;
 use provost_gpu_infer::KvUsage;
@@ -19,6 +20,8 @@ use crate::exclusive::{ExclusiveDevice, ExclusiveTerms};
 use crate::inbox::{Closing, Inbox, Refused, Word};
 use crate::job::{Events, Work};
 use crate::loader::Loader;
+use crate::preparer::{self, Prepare, Preparer};
+use crate::preparing::{PREPARE_DEADLINE, Preparing};
 use crate::residency::Residency;
 use crate::scheduler::{Parts, Scheduler};
 use crate::stats::{Counts, RefusedFor, Stats};
@@ -40,6 +43,15 @@ impl GpuNode {
     /// # Errors
     /// [`StartError`] when the system refuses threads.
     pub fn start(config: GpuConfig) -> Result<Arc<Self>, StartError> {
+        Self::start_preparing(config, Arc::new(preparer::prepare), PREPARE_DEADLINE)
+    }
+
+    /// The same, with another way to read requests, and another bound on its time.
+    pub(crate) fn start_preparing(
+        config: GpuConfig,
+        prepare: Arc<Prepare>,
+        deadline: Duration,
+    ) -> Result<Arc<Self>, StartError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.threads)
             .thread_name(|index| format!("gpu-compute-{index}"))
@@ -55,6 +67,7 @@ impl GpuNode {
         let (usage, stats) = (Arc::new(UsageGauge::default()), Arc::new(Stats::default()));
         let scheduler = Scheduler::new(Parts {
             residency: Residency::new(Loader::start(&inbox)?),
+            preparing: Preparing::new(Preparer::start(&inbox, &prepare)?, deadline),
             inbox: Arc::clone(&inbox),
             catalogue: Arc::clone(&catalogue),
             turns: Turns::new(limits),
@@ -135,7 +148,7 @@ impl Inference for GpuNode {
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            self.submit(Work::Embed { request, reply })?;
+            self.submit(Work::Embed { request: Arc::new(request), reply })?;
             answer.await.unwrap_or_else(|_| Err(error::stopping()))
         })
     }
@@ -146,7 +159,7 @@ impl Inference for GpuNode {
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            self.submit(Work::Chat { request, reply })?;
+            self.submit(Work::Chat { request: Arc::new(request), reply })?;
             let events = answer.await.unwrap_or_else(|_| Err(error::stopping()))?;
             let stream: BoxStream<'static, _> = Box::pin(Answer { events });
             Ok(stream)

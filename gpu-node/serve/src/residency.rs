@@ -145,6 +145,12 @@ impl Residency {
         }
     }
 
+    /// The text side of an entry, if it is there.
+    pub(crate) fn text(&self, entry: &Arc<Entry>) -> Option<TextSide> {
+        let known = self.models.get(&entry.name).filter(|known| Arc::ptr_eq(&known.entry, entry))?;
+        known.text.clone()
+    }
+
     /// The decoder of these weights, if they are one and in memory.
     pub(crate) fn decoder(&self, key: WeightsKey) -> Option<&Decoder> {
         match self.networks.get(&key) {

@@ -5,16 +5,17 @@
 //! gets how much of it is [`FairShare`]'s. Requests join and leave between passes, so none waits for
 //! the end of another. Whose turn it is to begin, and which models are in memory for that, decides
 //! the arbiter ([`Turns`]); among those that matter alike it is again [`FairShare`]. The thread
-//! never blocks on a caller: the channel of an answer has room for all of its events; files are read
-//! by another thread.
+//! never blocks on a caller: the channel of an answer has room for all of its events. Files and requests
+//! are read by other threads ([`Preparing`]).
 
+mod ask;
 mod begin;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provost_gpu_vram::{Action, Priority, Rejection, Weights, WeightsKey};
+use provost_gpu_vram::{Action, Priority, Rejection, WeightsKey};
 
 use crate::arenas::Arenas;
 use crate::catalogue::{Catalogue, Entry};
@@ -26,15 +27,14 @@ use crate::fair::FairShare;
 use crate::inbox::{Delivery, Inbox};
 use crate::job::Job;
 use crate::loader::Loaded;
-use crate::residency::{Identity, Residency, Settled};
+use crate::preparing::Preparing;
+use crate::residency::{Residency, Settled};
 use crate::stats::{RefusedFor, Stats};
-use crate::turns::{ADMISSION_DEADLINE, Turns, Waiting};
+use crate::turns::{Prepared, Turns, Waiting};
 use crate::usage::UsageGauge;
 
 /// How long an idle thread sleeps before it looks for cancelled requests.
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
-/// Assumed speed of loading before it has been measured, in bytes a microsecond.
-const ASSUMED_BYTES_PER_MICRO: u64 = 500;
 /// So often the arbiter is asked in a turn.
 const MOST_POLLS: usize = 64;
 
@@ -43,10 +43,11 @@ pub(crate) struct Scheduler {
     inbox: Arc<Inbox>,
     catalogue: Arc<Catalogue>,
     residency: Residency,
+    preparing: Preparing,
     arenas: Arenas,
     turns: Turns,
     /// Requests whose model is being looked at, in order of arrival.
-    asked: Vec<Job>,
+    asked: Vec<NotReady>,
     chats: Chats,
     embeds: Embeds,
     fair: FairShare,
@@ -60,11 +61,19 @@ pub(crate) struct Scheduler {
     stats: Arc<Stats>,
 }
 
+/// A request whose model is being looked at.
+struct NotReady {
+    job: Job,
+    /// It was read, with its model as its files were then.
+    read: Option<(Arc<Entry>, Prepared)>,
+}
+
 /// What the scheduler is made of.
 pub(crate) struct Parts {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) residency: Residency,
+    pub(crate) preparing: Preparing,
     pub(crate) turns: Turns,
     /// By name of the model; others are normal.
     pub(crate) priorities: BTreeMap<String, Priority>,
@@ -74,11 +83,12 @@ pub(crate) struct Parts {
 
 impl Scheduler {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { inbox, catalogue, residency, turns, priorities, usage, stats } = parts;
+        let Parts { inbox, catalogue, residency, preparing, turns, priorities, usage, stats } = parts;
         Self {
             inbox,
             catalogue,
             residency,
+            preparing,
             arenas: Arenas::default(),
             turns,
             asked: Vec::new(),
@@ -100,11 +110,11 @@ impl Scheduler {
         loop {
             // What has just been given back may be what somebody waits for.
             let patience = match self.chats.is_empty() && self.embeds.is_empty() && !has_news {
-                true => self.turns.patience(IDLE_PATIENCE),
+                true => self.preparing.patience(self.turns.patience(IDLE_PATIENCE)),
                 false => Duration::ZERO,
             };
-            let Delivery { jobs, loaded, words, stopping } = self.inbox.take(patience);
-            self.asked.extend(jobs);
+            let Delivery { jobs, loaded, prepared, words, stopping } = self.inbox.take(patience);
+            self.asked.extend(jobs.into_iter().map(|job| NotReady { job, read: None }));
             if stopping {
                 self.refuse_all();
                 return;
@@ -112,6 +122,7 @@ impl Scheduler {
             if let Some(loaded) = loaded {
                 self.take_in(loaded);
             }
+            prepared.into_iter().for_each(|done| self.take_in_prepared(done));
             words.into_iter().for_each(|word| self.exclusivity.hear(word, &mut self.turns));
             // First what was cancelled: its memory is for those who wait.
             self.retire();
@@ -143,8 +154,8 @@ impl Scheduler {
             self.turns.finish(grant);
             ends.extend(outcome.map(|outcome| Box::new(move || drop(reply.send(outcome))) as Box<dyn FnOnce()>));
         }
-        let asked = self.asked.iter().map(|job| job.work.tenant());
-        let waiting = self.turns.tenants().chain(asked);
+        let asked = self.asked.iter().map(|asked| asked.job.work.tenant());
+        let waiting = self.turns.tenants().chain(asked).chain(self.preparing.tenants());
         let present: HashSet<&str> = self.chats.tenants().chain(self.embeds.tenants()).chain(waiting).collect();
         self.fair.keep(&present);
         self.note();
@@ -154,11 +165,13 @@ impl Scheduler {
 
     fn note(&self) {
         self.usage.set(self.turns.usage(), self.arenas.usage());
-        self.stats.now(self.turns.len() + self.asked.len(), self.chats.len() + self.embeds.len());
+        let waiting = self.turns.len() + self.asked.len() + self.preparing.len();
+        self.stats.now(waiting, self.chats.len() + self.embeds.len());
     }
 
     fn refuse_all(&mut self) {
-        for job in self.asked.drain(..).chain(self.turns.take_all()) {
+        let asked = self.asked.drain(..).map(|asked| asked.job);
+        for job in asked.chain(self.preparing.take_all()).chain(self.turns.take_all()) {
             job.work.refuse(error::stopping());
         }
         self.chats.stop();
@@ -176,15 +189,18 @@ impl Scheduler {
         }
     }
 
-    /// Hands those who came to the arbiter, and does what it says, until it has nothing to say. To read
-    /// a request takes time, most of all one with a schema: where that was in vain, answers go on first.
+    /// Hands those who came to the arbiter, once they were read, and does what it says, until it has nothing to say.
+    /// Where it was in vain that one was to begin, answers go on first.
     fn admit(&mut self) {
         self.in_vain = false;
         self.turns.drop_cancelled();
+        self.preparing.drop_cancelled();
+        self.refuse_overdue();
         self.exclusivity.drop_cancelled(&mut self.turns);
-        for job in std::mem::take(&mut self.asked) {
-            self.ask(job);
+        for asked in std::mem::take(&mut self.asked) {
+            self.ask(asked);
         }
+        self.preparing.begin();
         let mut begun: HashMap<String, usize> = HashMap::new();
         for tenant in self.chats.tenants().chain(self.embeds.tenants()) {
             *begun.entry(tenant.to_owned()).or_default() += 1;
@@ -198,45 +214,6 @@ impl Scheduler {
             actions.into_iter().for_each(|action| self.perform(action));
             if self.in_vain {
                 return;
-            }
-        }
-    }
-
-    /// Lets a request wait for its model, once it is known which weights that is.
-    fn ask(&mut self, job: Job) {
-        if job.work.is_cancelled() {
-            return;
-        }
-        if job.arrived.elapsed() > ADMISSION_DEADLINE {
-            self.stats.refused(RefusedFor::Overdue);
-            job.work.refuse(error::waited_too_long());
-            return;
-        }
-        let Some(entry) = self.catalogue.find(job.work.model()) else {
-            let refusal = error::not_found(job.work.model());
-            job.work.refuse(refusal);
-            return;
-        };
-        let bytes = match &entry.source {
-            Ok(source) if source.info().kind != job.work.kind() => {
-                job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
-                return;
-            }
-            Ok(source) => source.weight_bytes(),
-            Err(_) => 0,
-        };
-        match self.residency.identify(&entry) {
-            Identity::Pending => self.asked.push(job),
-            Identity::Failed(cause) => {
-                self.stats.refused(RefusedFor::NotLoaded);
-                job.work.refuse(error::of_infer(cause));
-            }
-            Identity::Known(key) => {
-                let class = self.priorities.get(&entry.name).copied().unwrap_or_default();
-                let weights = Weights { key, bytes, load_micros: bytes / ASSUMED_BYTES_PER_MICRO, class };
-                if let Some((job, why)) = self.turns.submit(job, Arc::clone(&entry), weights) {
-                    self.reject(job, &entry, why);
-                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{EmbedJob, Generation};
+use provost_gpu_infer::{ChatPreparation, EmbedJob, Generation};
 use provost_gpu_vram::{
     Action, Arbiter, ExclusiveRequest, ExclusiveToken, Grant, Lane, Limits, Rejection, Request, Ticket, Unfit, Usage,
     Weights, WeightsKey,
@@ -45,14 +45,15 @@ pub(crate) struct Waiting {
     pub(crate) entry: Arc<Entry>,
     /// The weights of that model.
     pub(crate) key: WeightsKey,
-    /// It was read, and could not begin then.
-    pub(crate) prepared: Option<Prepared>,
+    pub(crate) prepared: Prepared,
 }
 
 /// A request that was read and checked.
 pub(crate) enum Prepared {
-    Chat(Box<Generation>),
+    Chat(Box<ChatPreparation>),
     Embed(EmbedJob),
+    /// It could not begin when it was its turn.
+    Generation(Box<Generation>),
 }
 
 /// Bytes that a request needs.
@@ -104,8 +105,14 @@ impl Turns {
     }
 
     /// Lets a request wait for these weights; a rejected one is given back with the reason.
-    pub(crate) fn submit(&mut self, job: Job, entry: Arc<Entry>, weights: Weights) -> Option<(Job, Rejection)> {
-        // What it needs is known when it has been read, and for that its weights must be there.
+    pub(crate) fn submit(
+        &mut self,
+        job: Job,
+        prepared: Prepared,
+        entry: Arc<Entry>,
+        weights: Weights,
+    ) -> Option<(Job, Rejection)> {
+        // What it needs is known by its weights, and for that they must be there.
         let guess = match self.arbiter.is_ready(weights.key) {
             true => Need::default(),
             false => self.needs.guess(weights.key, self.arbiter.usage().capacity),
@@ -124,7 +131,7 @@ impl Turns {
         };
         match self.arbiter.submit(self.now(), request) {
             Ok(ticket) => {
-                self.waiting.insert(ticket, Waiting { job, entry, key: weights.key, prepared: None });
+                self.waiting.insert(ticket, Waiting { job, entry, key: weights.key, prepared });
                 None
             }
             Err(why) => Some((job, why)),

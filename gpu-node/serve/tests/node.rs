@@ -178,17 +178,17 @@ async fn requests_that_cannot_be_served_say_why() {
 #[tokio::test]
 async fn a_token_without_weights_is_its_own_requests_trouble() {
     let models = Models::new(&["tiny-chat", "tiny-bert"]);
-    models.add_token("tiny-chat", "<|beyond|>");
-    models.add_token("tiny-bert", "<|beyond|>");
+    models.add_token("tiny-chat", "beyond");
+    models.add_token("tiny-bert", "beyond");
     let node = start(&models);
     let (bad, good) =
-        tokio::join!(collect(&node, chat("tiny-chat", "a<|beyond|>", 4)), collect(&node, chat("tiny-chat", "a", 4)));
+        tokio::join!(collect(&node, chat("tiny-chat", "abeyond", 4)), collect(&node, chat("tiny-chat", "a", 4)));
     let bad = bad.unwrap_err();
     assert_eq!(bad.kind, InferenceErrorKind::InvalidRequest, "{bad}");
     assert!(bad.message.contains("token 256"), "{bad}");
     good.unwrap();
     let (bad, good) =
-        tokio::join!(node.embed(embed("tiny-bert", &["a", "b<|beyond|>"])), node.embed(embed("tiny-bert", &["a"])));
+        tokio::join!(node.embed(embed("tiny-bert", &["a", "bbeyond"])), node.embed(embed("tiny-bert", &["a"])));
     assert_eq!(bad.unwrap_err().kind, InferenceErrorKind::InvalidRequest);
     good.unwrap();
 }

@@ -43,7 +43,7 @@ pub struct Weights {
     pub bytes: u64,
     /// Estimate of the time to load them, replaced by what is measured. Microseconds.
     pub load_micros: u64,
-    /// How much keeping them matters.
+    /// How much keeping them matters to who asks; of all who do, who asks most and matters most decides.
     pub class: Priority,
 }
 

@@ -90,6 +90,7 @@ impl<'a> CallFacts<'a> {
                         facts.tokens_in = read_at_most(params);
                     }
                     if makes {
+                        facts.tokens_in = facts.tokens_in.saturating_add(shown::bytes_of_tool(&arguments));
                         facts.tokens_out = made_at_most(&arguments, &["maxTokens"], TOOL_MAX_TOKENS);
                     }
                 }

@@ -6,11 +6,16 @@ use provost_types::{ChatMessage, ChatTools, FunctionTool, ToolChoice};
 use tokenizers::Tokenizer;
 
 use super::call_watch::CallWatch;
-use super::calls::{CallForm, CallReader};
+use super::calls::CallReader;
 use super::grammar::{Grammar, Grammars};
+use super::inert::Inert;
 use super::template::ChatTemplate;
 use super::token_bytes::TokenBytes;
-use crate::error::InferError;
+use crate::error::{FileContext, InferError};
+
+/// How vocabularies of pieces write a blank.
+const BLANK_CHARACTER: char = '\u{2581}';
+const BLANK: &str = "\u{2581}";
 
 /// The text side of a chat model.
 #[derive(Debug)]
@@ -18,6 +23,9 @@ pub struct ChatText {
     tokenizer: Tokenizer,
     bytes: TokenBytes,
     template: ChatTemplate,
+    inert: Inert,
+    /// The token of a blank that vocabularies of pieces put before each text that they are given.
+    blank: Option<u32>,
     end_tokens: Vec<u32>,
     /// Made with the first request that needs it.
     grammars: OnceLock<Option<Grammars>>,
@@ -26,16 +34,25 @@ pub struct ChatText {
 impl ChatText {
     /// Joins the parts. Padding and truncation that a tokenizer file may ask for are turned off:
     /// a prompt is never cut silently.
-    pub(crate) fn new(mut tokenizer: Tokenizer, template: ChatTemplate, mut end_tokens: Vec<u32>) -> Self {
+    pub(crate) fn new(
+        mut tokenizer: Tokenizer,
+        template: ChatTemplate,
+        mut end_tokens: Vec<u32>,
+        at: &FileContext,
+    ) -> Result<Self, InferError> {
         tokenizer.with_padding(None);
         // Removing truncation cannot fail; setting one could.
         let _ = tokenizer.with_truncation(None);
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        Self { bytes: TokenBytes::of(&tokenizer), tokenizer, template, end_tokens, grammars: OnceLock::new() }
+        let inert = Inert::of(&mut tokenizer, at)?;
+        let bytes = TokenBytes::of(&tokenizer);
+        let blank = tokenizer.token_to_id(BLANK);
+        Ok(Self { tokenizer, bytes, template, inert, blank, end_tokens, grammars: OnceLock::new() })
     }
 
-    /// The tokens of a conversation, up to where the model's answer begins.
+    /// The tokens of a conversation, up to where the model's answer begins. What texts spell stays text: special tokens are those
+    /// that the template writes.
     ///
     /// # Errors
     /// [`InferError::Request`] when the template refuses the conversation.
@@ -48,10 +65,23 @@ impl ChatText {
     /// # Errors
     /// As [`ChatText::prompt`].
     pub fn prompt_with(&self, messages: &[ChatMessage], tools: &[FunctionTool]) -> Result<Vec<u32>, InferError> {
-        self.encode(&self.template.render(messages, tools)?)
+        let messages: Vec<ChatMessage> = messages.iter().map(|message| self.inert.message(message)).collect();
+        let tools: Vec<FunctionTool> = tools.iter().map(|tool| self.inert.function(tool)).collect();
+        let marked = self.template.render(&messages, &tools).map_err(Inert::unmarked)?;
+        let mut tokens = Vec::new();
+        for (n, part) in self.inert.rendered(&marked).parts().enumerate() {
+            let mut more = self.encode(part)?;
+            // A part that goes on begins with no blank of its own.
+            let is_blank = self.blank.is_some() && more.first().copied() == self.blank;
+            if n > 0 && is_blank && !part.starts_with([' ', BLANK_CHARACTER]) {
+                more.remove(0);
+            }
+            tokens.append(&mut more);
+        }
+        Ok(tokens)
     }
 
-    /// The tokens of a text; templates write their own special tokens, so none are added.
+    /// The tokens of a text, special ones where it spells them; templates write their own special tokens, so none are added.
     ///
     /// # Errors
     /// [`InferError::Request`] when the tokenizer cannot express it.
@@ -63,27 +93,27 @@ impl ChatText {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The grammar of answers that follow a JSON schema.
-    pub(crate) fn grammar(&self, schema: &str) -> Result<Grammar, InferError> {
-        self.grammars()?.of_schema(schema)
+    /// The grammar of answers that follow a JSON schema, for a tenant.
+    pub(crate) fn grammar(&self, scope: &str, schema: &str) -> Result<Grammar, InferError> {
+        self.grammars()?.of_schema(scope, schema)
     }
 
     /// The grammar of answers that are calls. None: the model is free to call or not.
-    pub(crate) fn call_grammar(&self, tools: &ChatTools) -> Result<Option<Grammar>, InferError> {
+    pub(crate) fn call_grammar(&self, scope: &str, tools: &ChatTools) -> Result<Option<Grammar>, InferError> {
         if tools.choice == ToolChoice::Auto {
             return Ok(None);
         }
-        self.grammars()?.of_tools(tools, self.template.call_form()?).map(Some)
+        self.grammars()?.of_tools(scope, tools, self.template.call_form()?).map(Some)
     }
 
-    /// What holds the calls of a free model to the schemas of strict functions. None: none is strict, or its calls have no mark.
-    pub(crate) fn call_watch(&self, tools: &ChatTools) -> Result<Option<CallWatch>, InferError> {
+    /// What holds the calls of a free model to the schemas of strict functions. None: none is strict.
+    pub(crate) fn call_watch(&self, scope: &str, tools: &ChatTools) -> Result<Option<CallWatch>, InferError> {
         let form = self.template.call_form()?;
         let is_strict = tools.functions.iter().any(|function| function.strict);
-        if tools.choice != ToolChoice::Auto || form != CallForm::Tagged || !is_strict {
+        if tools.choice != ToolChoice::Auto || !is_strict {
             return Ok(None);
         }
-        self.grammars()?.watch(tools, form).map(Some)
+        self.grammars()?.watch(scope, tools, form).map(Some)
     }
 
     /// What takes calls out of an answer.
@@ -113,5 +143,27 @@ impl ChatText {
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_cut_gets_no_blanks() {
+        let document = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [
+            {"id": 4, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+            "normalizer": {"type": "Prepend", "prepend": "\u2581"}, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "BPE", "vocab": {"\u2581": 0, "<": 1, "s": 2, ">": 3, "<s>": 4}, "merges": []}}"#;
+        let tokenizer = Tokenizer::from_bytes(document).unwrap();
+        let at = FileContext::new("m", "chat_template.jinja");
+        let source = "{{ bos_token }}{{ messages[0].content }}".to_owned();
+        let template = ChatTemplate::new(source, "<s>".to_owned(), String::new(), &at).unwrap();
+        let text = ChatText::new(tokenizer, template, Vec::new(), &at).unwrap();
+        let prompt = text.prompt(&[ChatMessage::new("user", "s<s><s>")]).unwrap();
+        // The template's, and then each character once.
+        assert_eq!(prompt, [4, 0, 2, 1, 2, 3, 1, 2, 3]);
     }
 }

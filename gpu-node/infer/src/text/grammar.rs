@@ -5,7 +5,7 @@
 //! most a space after `:` and `,`: where a schema leaves room for blanks, a model may write nothing else.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
@@ -16,6 +16,7 @@ use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
 use super::call_watch::CallWatch;
 use super::calls::CallForm;
+use super::grammar_cache::{GrammarCache, digest};
 use super::token_bytes::TokenBytes;
 use crate::error::InferError;
 
@@ -35,6 +36,8 @@ const MAX_LEXER_STATES: usize = 10_000;
 /// The vocabulary of a model, for grammars.
 pub(crate) struct Grammars {
     factory: ParserFactory,
+    /// As they were when they were compiled.
+    compiled: Mutex<GrammarCache<Grammar>>,
 }
 
 /// The state of one answer in its grammar.
@@ -66,11 +69,11 @@ impl Grammars {
         limits.max_lexer_states = MAX_LEXER_STATES;
         // Callers see the message; the grammar itself would be long and means nothing to them.
         limits.verbose_errors = false;
-        Some(Self { factory })
+        Some(Self { factory, compiled: Mutex::default() })
     }
 
-    /// The grammar of a JSON schema.
-    pub(crate) fn of_schema(&self, schema: &str) -> Result<Grammar, InferError> {
+    /// The grammar of a JSON schema, for a tenant.
+    pub(crate) fn of_schema(&self, scope: &str, schema: &str) -> Result<Grammar, InferError> {
         let mut costs = Costs::of("the answer");
         costs.add_bytes(schema.len())?;
         let schema: Value = serde_json::from_str(schema).map_err(|cause| costs.refused(&cause))?;
@@ -78,11 +81,11 @@ impl Grammars {
         let Value::Object(schema) = schema else {
             return Err(costs.refused(&"it is not an object"));
         };
-        self.compiled(TopLevelGrammar::from_json_schema(in_one_line(schema)), &costs)
+        self.compiled(scope, TopLevelGrammar::from_json_schema(in_one_line(schema)), &costs)
     }
 
     /// The grammar of an answer that is calls of the functions that are asked for, and nothing else; of one call, where none is.
-    pub(crate) fn of_tools(&self, tools: &ChatTools, form: CallForm) -> Result<Grammar, InferError> {
+    pub(crate) fn of_tools(&self, scope: &str, tools: &ChatTools, form: CallForm) -> Result<Grammar, InferError> {
         let wanted = |function: &&FunctionTool| match &tools.choice {
             ToolChoice::Auto | ToolChoice::Required => true,
             ToolChoice::Function(name) => function.name == *name,
@@ -107,21 +110,34 @@ impl Grammars {
         if functions.len() > 1 {
             costs.of = "the functions' arguments".to_owned();
         }
-        self.compiled(TopLevelGrammar { grammars, max_tokens: None }, &costs)
+        self.compiled(scope, TopLevelGrammar { grammars, max_tokens: None }, &costs)
     }
 
     /// Holds the calls that a free model makes to the schemas of the functions that are strict.
-    pub(crate) fn watch(&self, tools: &ChatTools, form: CallForm) -> Result<CallWatch, InferError> {
-        Ok(CallWatch::new(self.of_tools(tools, form)?, self.factory.tok_env().clone()))
+    pub(crate) fn watch(&self, scope: &str, tools: &ChatTools, form: CallForm) -> Result<CallWatch, InferError> {
+        Ok(CallWatch::new(form, self.of_tools(scope, tools, form)?, self.factory.tok_env().clone()))
     }
 
-    fn compiled(&self, grammar: TopLevelGrammar, costs: &Costs) -> Result<Grammar, InferError> {
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
-        match matcher.get_error() {
-            // The first line says what; what follows is the library's own trace.
-            Some(cause) => Err(costs.refused(&cause.lines().next().unwrap_or("it is not valid"))),
-            None => Ok(Grammar { matcher }),
+    /// Compiles a grammar, unless that was done for the tenant before.
+    fn compiled(&self, scope: &str, grammar: TopLevelGrammar, costs: &Costs) -> Result<Grammar, InferError> {
+        let source = serde_json::to_vec(&grammar).map_err(|cause| costs.refused(&cause))?;
+        let digest = digest(scope, &source);
+        if let Some(known) = self.cache().find(&digest) {
+            return Ok(known.apart());
         }
+        // Without the lock: it takes long.
+        let matcher = Matcher::new(self.factory.create_parser(grammar));
+        if let Some(cause) = matcher.get_error() {
+            // The first line says what; what follows is the library's own trace.
+            return Err(costs.refused(&cause.lines().next().unwrap_or("it is not valid")));
+        }
+        let grammar = Grammar { matcher };
+        self.cache().keep(digest, source.len(), grammar.apart());
+        Ok(grammar)
+    }
+
+    fn cache(&self) -> MutexGuard<'_, GrammarCache<Grammar>> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -203,6 +219,11 @@ impl Grammar {
         Ok(())
     }
 
+    /// The same, with a lexer of its own: it fills as an answer goes on, and has a bound.
+    fn apart(&self) -> Self {
+        Self { matcher: self.matcher.deep_clone() }
+    }
+
     /// The same, where it stands now.
     pub(crate) fn again(&self) -> Self {
         Self { matcher: self.matcher.clone() }
@@ -259,5 +280,35 @@ impl fmt::Debug for Grammars {
 impl fmt::Debug for Grammar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grammar").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_compiled_once_for_a_tenant_and_each_answer_begins_anew() {
+        let json = include_bytes!("../../tests/fixtures/tiny-chat/tokenizer.json");
+        let tokenizer = Tokenizer::from_bytes(json).unwrap();
+        let grammars = Grammars::of(&tokenizer, &TokenBytes::of(&tokenizer), &[255]).unwrap();
+        let schema = r#"{ "enum": ["a", "b"] }"#;
+        let first_tokens = |grammar: &mut Grammar| -> Vec<usize> {
+            let mut logits = vec![0.0; 256];
+            grammar.mask(&mut logits).unwrap();
+            (0..256).filter(|token| logits[*token] == 0.0).collect()
+        };
+        let mut one = grammars.of_schema("acme", schema).unwrap();
+        assert_eq!(first_tokens(&mut one), [usize::from(b'"')]);
+        assert!(!one.take(u32::from(b'"')).unwrap());
+        let mut two = grammars.of_schema("acme", schema).unwrap();
+        assert_eq!(first_tokens(&mut two), [usize::from(b'"')]);
+        assert_eq!(first_tokens(&mut one), [usize::from(b'a'), usize::from(b'b')]);
+        assert_eq!(grammars.cache().len(), 1);
+        grammars.of_schema("other", schema).unwrap();
+        assert_eq!(grammars.cache().len(), 2);
+        assert!(grammars.of_schema("acme", r#"{ "type": "nonsense" }"#).is_err());
+        assert_eq!(grammars.cache().len(), 2);
     }
 }

@@ -6,7 +6,7 @@ use provost_gpu_infer::{ChatModel, EmbedJob, EmbeddingModel, Generation, InferEr
 use provost_gpu_vram::{Grant, Unfit, WeightsKey};
 use tokio::sync::mpsc;
 
-use super::Scheduler;
+use super::{NotReady, Scheduler};
 use crate::arenas::Seat;
 use crate::catalogue::Entry;
 use crate::chats::ActiveChat;
@@ -17,7 +17,7 @@ use crate::job::{Job, Work};
 use crate::residency::Model;
 use crate::turns::{Need, Prepared, Waiting};
 
-/// A request that was read, with its model.
+/// A request joined with its model.
 enum Ready {
     Chat(ChatModel, Box<Generation>),
     Embed(EmbeddingModel, EmbedJob),
@@ -35,7 +35,7 @@ impl Ready {
 
     fn into_prepared(self) -> Prepared {
         match self {
-            Self::Chat(_, generation) => Prepared::Chat(generation),
+            Self::Chat(_, generation) => Prepared::Generation(generation),
             Self::Embed(_, job) => Prepared::Embed(job),
         }
     }
@@ -58,7 +58,7 @@ impl Scheduler {
             self.ask_anew(job);
             return;
         }
-        let ready = match self.ready(&job, &entry, key, prepared) {
+        let ready = match self.ready(&entry, key, prepared) {
             Ok(ready) => ready,
             Err(cause) => {
                 self.turns.finish(grant);
@@ -69,10 +69,10 @@ impl Scheduler {
         match self.turns.fit(grant, ready.need()) {
             Ok((grant, actions)) => {
                 actions.into_iter().for_each(|action| self.perform(action));
-                self.begin(Waiting { job, entry, key, prepared: None }, ready, grant);
+                self.begin(job, entry, key, ready, grant);
             }
             Err(Unfit::Later) => {
-                let prepared = Some(ready.into_prepared());
+                let prepared = ready.into_prepared();
                 self.in_vain = true;
                 self.turns.wait_again(ticket, Waiting { job, entry, key, prepared });
             }
@@ -87,54 +87,44 @@ impl Scheduler {
 
     /// Looks at a request once more whose model has changed while it waited.
     pub(super) fn ask_anew(&mut self, job: Job) {
-        self.asked.push(job);
+        self.asked.push(NotReady { job, read: None });
         self.in_vain = true;
     }
 
-    /// Reads and checks a request, unless that was done before.
-    fn ready(
-        &self,
-        job: &Job,
-        entry: &Arc<Entry>,
-        key: WeightsKey,
-        prepared: Option<Prepared>,
-    ) -> Result<Ready, InferError> {
-        match (&job.work, self.residency.model(entry, key)?, prepared) {
-            (Work::Chat { .. }, Model::Chat(model), Some(Prepared::Chat(generation))) => {
-                Ok(Ready::Chat(model, generation))
-            }
-            (Work::Chat { request, .. }, Model::Chat(model), _) => {
-                let generation = contained(|| model.start(request))?;
+    /// Joins a request that was read with its model, unless that was done before.
+    fn ready(&self, entry: &Arc<Entry>, key: WeightsKey, prepared: Prepared) -> Result<Ready, InferError> {
+        match (self.residency.model(entry, key)?, prepared) {
+            (Model::Chat(model), Prepared::Generation(generation)) => Ok(Ready::Chat(model, generation)),
+            (Model::Chat(model), Prepared::Chat(preparation)) => {
+                let generation = contained(|| model.begin(*preparation))?;
                 Ok(Ready::Chat(model, Box::new(generation)))
             }
-            (Work::Embed { .. }, Model::Embedding(model), Some(Prepared::Embed(job))) => Ok(Ready::Embed(model, job)),
-            (Work::Embed { request, .. }, Model::Embedding(model), _) => {
-                let job = contained(|| model.start(&request.inputs))?;
+            (Model::Embedding(model), Prepared::Embed(job)) => {
+                let job = contained(|| model.begin(job))?;
                 Ok(Ready::Embed(model, job))
             }
             // The kind was checked against the same catalogue entry; this keeps the match total.
-            (_, _, _) => Err(InferError::Failed("the model changed its kind".to_owned())),
+            (_, _) => Err(InferError::Failed("the model changed its kind".to_owned())),
         }
     }
 
     /// Begins a request that has its memory, an answer once it has its blocks.
-    fn begin(&mut self, waiting: Waiting, ready: Ready, grant: Grant) {
-        let key = waiting.key;
+    fn begin(&mut self, job: Job, entry: Arc<Entry>, key: WeightsKey, ready: Ready, grant: Grant) {
         match ready {
             Ready::Chat(model, mut generation) => match self.arenas.seat(key, &mut generation) {
-                Seat::Taken => self.begin_chat(waiting.job, key, model, *generation, grant),
+                Seat::Taken => self.begin_chat(job, key, model, *generation, grant),
                 Seat::Full => {
-                    let prepared = Some(Prepared::Chat(generation));
+                    let prepared = Prepared::Generation(generation);
                     self.in_vain = true;
-                    self.turns.put_back(grant, Waiting { prepared, ..waiting });
+                    self.turns.put_back(grant, Waiting { job, entry, key, prepared });
                 }
                 Seat::Missing => {
                     self.turns.finish(grant);
                     let cause = InferError::Failed("the KV cache cannot be allocated".to_owned());
-                    waiting.job.work.refuse(error::of_infer(cause));
+                    job.work.refuse(error::of_infer(cause));
                 }
             },
-            Ready::Embed(model, embed) => self.begin_embed(waiting.job, key, model, embed, grant),
+            Ready::Embed(model, embed) => self.begin_embed(job, key, model, embed, grant),
         }
     }
 

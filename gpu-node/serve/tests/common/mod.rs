@@ -36,12 +36,12 @@ impl Models {
         }
     }
 
-    /// Gives the tokenizer of a model a token for which it has no weights, as a text.
+    /// Gives the tokenizer of a model a word for which it has no weights.
     pub fn add_token(&self, name: &str, text: &str) {
         let file = self.path().join(name).join("tokenizer.json");
         let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         let added = serde_json::json!({ "id": 256, "content": text, "single_word": false, "lstrip": false,
-            "rstrip": false, "normalized": false, "special": true });
+            "rstrip": false, "normalized": false, "special": false });
         tokenizer["added_tokens"].as_array_mut().unwrap().push(added);
         std::fs::write(&file, tokenizer.to_string()).unwrap();
     }

@@ -189,8 +189,11 @@ impl Arbiter {
             self.outbox.push(Action::Evict { key });
         }
         let limits = self.limits;
+        let wanted = self.queue.of_model(key).map(|waiting| waiting.request.weights.class).max();
         if let Some(model) = self.models.get_mut(key) {
             model.weights.load_micros = took_micros.max(1);
+            // What comes back after exclusive use has the class that it had.
+            model.weights.class = wanted.unwrap_or(model.weights.class);
             model.stays_until = now.saturating_add(took_micros.saturating_mul(limits.residency_loads));
             model.fresh = true;
             model.served = Priority::Background;

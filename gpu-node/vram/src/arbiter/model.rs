@@ -11,9 +11,12 @@ const MOST_MODELS: usize = 1024;
 /// What is remembered of one model, in memory or not.
 #[derive(Debug)]
 pub(super) struct Model {
+    /// Their class is the highest of those who asked for them since they were loaded.
     pub(super) weights: Weights,
     /// Uses, each counting half after the half-life.
     demand: f64,
+    /// The same, each times the class weight of who asked.
+    worth: f64,
     demand_at: u64,
     /// When it was first asked for.
     known_since: u64,
@@ -36,8 +39,18 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn demand(&self, now: u64, half_life: u64) -> f64 {
+        self.demand * self.decay(now, half_life)
+    }
+
+    /// What keeping it is worth: class weight times demand, of each who asked by its own class, so that somebody else
+    /// who asks for the same weights takes nothing from it.
+    pub(super) fn worth(&self, now: u64, half_life: u64) -> f64 {
+        self.worth * self.decay(now, half_life)
+    }
+
+    fn decay(&self, now: u64, half_life: u64) -> f64 {
         let passed = now.saturating_sub(self.demand_at) as f64 / half_life.max(1) as f64;
-        self.demand * (-passed).exp2()
+        (-passed).exp2()
     }
 
     /// Requests that come in a microsecond, as the demand has it: a steady stream of them comes to
@@ -73,6 +86,7 @@ impl Models {
         let model = self.0.entry(weights.key).or_insert_with(|| Model {
             weights,
             demand: 0.0,
+            worth: 0.0,
             demand_at: now,
             known_since: now,
             stays_until: 0,
@@ -84,8 +98,9 @@ impl Models {
             retried: false,
         });
         model.demand = model.demand(now, half_life) + 1.0;
+        model.worth = model.worth(now, half_life) + weights.class.weight();
         model.demand_at = now;
-        model.weights.class = weights.class;
+        model.weights.class = model.weights.class.max(weights.class);
     }
 
     /// Keeps within the bound; `needed` models stay.

@@ -81,11 +81,8 @@ impl Arbiter {
 
     /// Ready weights with what they are worth now.
     pub(super) fn ready(&self) -> Vec<Candidate> {
-        self.memory.ready(|key| {
-            self.models.get(key).map_or(0.0, |model| {
-                model.weights.class.weight() * model.demand(self.now, self.limits.demand_half_life_micros)
-            })
-        })
+        let half_life = self.limits.demand_half_life_micros;
+        self.memory.ready(|key| self.models.get(key).map_or(0.0, |model| model.worth(self.now, half_life)))
     }
 
     pub(super) fn evict(&mut self, victims: &[Candidate]) {

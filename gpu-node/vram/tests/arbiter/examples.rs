@@ -65,6 +65,29 @@ fn what_is_not_likely_to_be_missed_goes_before_its_time() {
 }
 
 #[test]
+fn weights_are_worth_what_all_who_ask_for_them_make_them() {
+    let mut driver = Driver::new(limits());
+    for priority in [Priority::Critical, Priority::Critical, Priority::Background] {
+        driver.settle(request(1, 40, priority));
+    }
+    for _ in 0..3 {
+        driver.settle(request(2, 40, Priority::Normal));
+    }
+    driver.submit(request(3, 40, Priority::Normal)).unwrap();
+    assert_eq!(driver.evicted, [key(2)], "that somebody of no hurry asked for the first ones last changes nothing");
+    // Nobody pays for what others asked long ago.
+    driver.loaded(SECOND);
+    driver.finish(0);
+    driver.pass(24 * 3_600 * SECOND);
+    for _ in 0..3 {
+        driver.settle(request(1, 40, Priority::Background));
+        driver.settle(request(3, 40, Priority::Normal));
+    }
+    driver.submit(request(2, 40, Priority::Normal)).unwrap();
+    assert_eq!(driver.evicted, [key(2), key(1)]);
+}
+
+#[test]
 fn a_load_serves_somebody_even_where_nothing_has_to_stay() {
     let mut driver = Driver::new(Limits { residency_loads: 0, memory_patience_micros: 0, ..limits() });
     for n in [1, 2, 3, 1, 2, 3] {

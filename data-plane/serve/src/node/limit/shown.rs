@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// Tokens that a template adds where it tells the model of tools, besides the tools.
 const TOOLS_TOKENS: u64 = 512;
+/// Bytes that a function of MCP's form becomes longer in a template, besides its indentation.
+const FUNCTION_BYTES: u64 = 128;
 /// Widest indentation of templates that indent.
 const INDENT: u64 = 4;
 
@@ -38,6 +40,29 @@ pub(super) fn bytes(params: &RawJson) -> u64 {
     let arguments = made.filter_map(|made| made.function?.arguments);
     let arguments = arguments.filter_map(|arguments| serde_json::from_str::<Value>(&arguments).ok());
     tools.into_iter().chain(arguments).fold(around, |sum, value| sum.saturating_add(json(&value, 0)))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ToolMessage {
+    tool_calls: Option<Vec<ToolMade>>,
+}
+
+#[derive(Deserialize)]
+struct ToolMade {
+    arguments: Option<Value>,
+}
+
+/// The same of the arguments of the `inference` built-in's `chat`.
+pub(super) fn bytes_of_tool(arguments: &RawObject) -> u64 {
+    let tools = arguments.get("tools").and_then(|tools| tools.parse::<Vec<Value>>().ok()).unwrap_or_default();
+    let around = if tools.is_empty() { 0 } else { TOOLS_TOKENS };
+    let messages = arguments.get("messages").and_then(|list| list.parse::<Vec<ToolMessage>>().ok()).unwrap_or_default();
+    let made = messages.into_iter().filter_map(|message| message.tool_calls).flatten();
+    let made = made.filter_map(|made| made.arguments);
+    // Templates see functions a level deeper.
+    let tools = tools.iter().map(|tool| FUNCTION_BYTES.saturating_add(json(tool, 1)));
+    tools.chain(made.map(|made| json(&made, 0))).fold(around, u64::saturating_add)
 }
 
 /// Bytes of a value so many levels deep, indented.
@@ -98,5 +123,18 @@ mod tests {
         let shown = "{\"n\": [1000000000000000.0, 1000000000000000.0]}".len() as u64;
         assert!(of(json!({ "messages": messages })) >= shown);
         assert!(of(json!({ "messages": messages, "tools": [tool] })) >= shown + with_tool);
+    }
+
+    #[test]
+    fn tools_and_calls_are_found_in_the_arguments_of_a_tool() {
+        let of = |arguments: Value| bytes_of_tool(&RawObject::parse(&RawJson::from(arguments)).unwrap());
+        assert_eq!(of(json!({ "messages": [{ "role": "user", "content": "hi" }] })), 0);
+        let schema = json!({ "type": "object", "properties": { "n": { "type": "number", "maximum": 1e15 } } });
+        let shown = json!({ "type": "function", "function": { "name": "f", "parameters": schema } });
+        let with_tool = of(json!({ "tools": [{ "name": "f", "inputSchema": schema }] }));
+        assert!(with_tool >= TOOLS_TOKENS + indented(&shown));
+        let made = json!({ "id": "c", "name": "f", "arguments": { "n": [1e15, 1e15] } });
+        let messages = json!([{ "role": "assistant", "content": "", "toolCalls": [made] }]);
+        assert!(of(json!({ "messages": messages })) >= indented(&json!({ "n": [1e15, 1e15] })));
     }
 }
