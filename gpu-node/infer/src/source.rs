@@ -132,7 +132,7 @@ impl ModelSource {
         contained(&self.info.name, || Adapter::load(&adapter.files, &self.decoder_config()?, &Device::Cpu).map(Some))
     }
 
-    /// True when both have the same weight files, as they were when each was described.
+    /// True when both have the same configuration and weights, as the files were when each was described: so have their digests.
     pub fn has_weights_of(&self, other: &Self) -> bool {
         self.path == other.path && self.stamp == other.stamp
     }
@@ -147,7 +147,7 @@ impl ModelSource {
         self.weight_bytes
     }
 
-    /// Length and modification time of each weight file: unchanged means the digest still holds.
+    /// Length and modification time of each file that the digest is of: unchanged means that it still holds.
     pub fn stamp(&self) -> &[(u64, u128)] {
         &self.stamp
     }
@@ -276,6 +276,12 @@ impl ModelSource {
                 metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
             self.info.created = self.info.created.max(modified.as_secs());
             self.stamp.push((metadata.len(), modified.as_nanos()));
+        }
+        if let Layout::Directory = self.layout {
+            let metadata = self.path.join(CONFIG).metadata();
+            let metadata = metadata.map_err(|e| FileContext::new(&self.info.name, CONFIG).unreadable(e))?;
+            let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            self.stamp.push((metadata.len(), modified.unwrap_or_default().as_nanos()));
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ mod stats;
 mod turns;
 mod usage;
 
-pub use config::GpuConfig;
+pub use config::{AdapterModel, GpuConfig};
 pub use error::StartError;
 pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
