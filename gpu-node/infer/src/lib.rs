@@ -25,6 +25,7 @@ mod safetensors_file;
 mod sampler;
 mod source;
 mod text;
+mod tune;
 
 pub use decoder::{Decoder, Segment};
 pub use embedding::{EMBED_BATCH_TOKENS, EmbedJob, EmbedPart, EmbeddingModel};
@@ -38,3 +39,4 @@ pub use paged::{BLOCK_POSITIONS, KvPool, KvSequence, KvUsage};
 pub use sampler::{Sampler, Sampling};
 pub use source::{ModelSource, discover};
 pub use text::{ChatTemplate, ChatText, EmbeddingText, IncrementalText, StopTexts};
+pub use tune::{BadLine, DataProblem, TuneError, TuneSettings, TuneStep, Tuned, fine_tune};

@@ -15,6 +15,6 @@ mod target;
 
 pub(crate) use adapted::Adapted;
 pub use adapter::Adapter;
-pub(crate) use config::AdapterConfig;
+pub(crate) use config::{AdapterConfig, MAX_RANK};
 pub(crate) use files::{AdapterFiles, CONFIG_FILE, TENSORS_FILE};
 pub(crate) use target::Target;
