@@ -12,6 +12,7 @@ use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use crate::config::DecoderConfig;
 use crate::kv_cache::{KeyValues, KvCache};
 use crate::linear::{Linear, TokenTable};
+use crate::lora::{Adapted, Adapter, Target};
 use crate::paged::{BLOCK_POSITIONS, KvPool, KvShape};
 use crate::rope::{Angles, Rope};
 
@@ -19,12 +20,12 @@ use crate::rope::{Angles, Rope};
 #[derive(Debug)]
 pub struct Decoder {
     pub(crate) config: DecoderConfig,
-    device: Device,
-    rope: Rope,
-    tokens: TokenTable,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    output: Linear,
+    pub(crate) device: Device,
+    pub(crate) rope: Rope,
+    pub(crate) tokens: TokenTable,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) norm: Tensor,
+    pub(crate) output: Linear,
 }
 
 /// The next tokens of one request and its cache.
@@ -127,7 +128,16 @@ impl Decoder {
     /// When a segment is empty, a token is outside the vocabulary, or a cache is full. Caches are
     /// unchanged then.
     pub fn forward(&self, segments: &mut [Segment<'_>]) -> Result<Vec<Vec<f32>>> {
-        let hidden = self.hidden(segments)?;
+        self.forward_with(segments, &[])
+    }
+
+    /// The same, each segment with an adapter of its own or none. `adapters` may be shorter: the rest have none. Rows without
+    /// one are computed as if there were no adapters.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); and when an adapter was read for a model of another shape.
+    pub fn forward_with(&self, segments: &mut [Segment<'_>], adapters: &[Option<&Adapter>]) -> Result<Vec<Vec<f32>>> {
+        let hidden = self.hidden(segments, adapters)?;
         let mut last = Vec::with_capacity(segments.len());
         let mut rows = 0u32;
         for segment in segments.iter() {
@@ -146,7 +156,7 @@ impl Decoder {
     /// As [`forward`](Self::forward).
     pub fn forward_all(&self, segment: Segment<'_>) -> Result<Vec<Vec<f32>>> {
         let mut segments = [segment];
-        let hidden = self.hidden(&mut segments)?;
+        let hidden = self.hidden(&mut segments, &[])?;
         let logits = self.logits(&hidden)?;
         commit(&mut segments);
         logits.to_vec2()
@@ -158,7 +168,7 @@ impl Decoder {
     }
 
     /// Hidden states of all rows, `[rows, hidden]`, before the last norm.
-    fn hidden(&self, segments: &mut [Segment<'_>]) -> Result<Tensor> {
+    fn hidden(&self, segments: &mut [Segment<'_>], adapters: &[Option<&Adapter>]) -> Result<Tensor> {
         let mut ids = Vec::new();
         let mut positions = Vec::new();
         for segment in segments.iter() {
@@ -174,14 +184,18 @@ impl Decoder {
         }
         let angles = self.rope.angles(&positions, &self.device)?;
         let rows = ids.len();
+        let lengths: Vec<usize> = segments.iter().map(|segment| segment.tokens.len()).collect();
+        let adapted = Adapted::new(&lengths, adapters, &self.device)?;
         let ids = Tensor::from_vec(ids, rows, &self.device)?;
         let mut x = self.tokens.rows(&ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = rms_norm(&x, &layer.attention_norm, self.config.norm_eps)?;
-            x = (x + self.attention(index, layer, &normed, &angles, segments)?)?;
+            x = (x + self.attention(index, layer, &normed, &angles, &adapted, segments)?)?;
             let normed = rms_norm(&x, &layer.mlp_norm, self.config.norm_eps)?;
-            let gated = (silu(&layer.gate.forward(&normed)?)? * layer.up.forward(&normed)?)?;
-            x = (x + layer.down.forward(&gated)?)?;
+            let gate = adapted.add(index, Target::Gate, &normed, layer.gate.forward(&normed)?)?;
+            let up = adapted.add(index, Target::Up, &normed, layer.up.forward(&normed)?)?;
+            let gated = (silu(&gate)? * up)?;
+            x = (x + adapted.add(index, Target::Down, &gated, layer.down.forward(&gated)?)?)?;
         }
         Ok(x)
     }
@@ -192,13 +206,17 @@ impl Decoder {
         layer: &Layer,
         x: &Tensor,
         angles: &Angles,
+        adapted: &Adapted<'_>,
         segments: &mut [Segment<'_>],
     ) -> Result<Tensor> {
         let config = &self.config;
         let norms = layer.head_norms.as_ref();
-        let queries = self.split(layer.query.forward(x)?, config.heads, norms.map(|n| &n.query))?;
-        let keys = self.split(layer.key.forward(x)?, config.kv_heads, norms.map(|n| &n.key))?;
-        let values = self.split(layer.value.forward(x)?, config.kv_heads, None)?;
+        let queries = adapted.add(index, Target::Query, x, layer.query.forward(x)?)?;
+        let keys = adapted.add(index, Target::Key, x, layer.key.forward(x)?)?;
+        let values = adapted.add(index, Target::Value, x, layer.value.forward(x)?)?;
+        let queries = self.split(queries, config.heads, norms.map(|n| &n.query))?;
+        let keys = self.split(keys, config.kv_heads, norms.map(|n| &n.key))?;
+        let values = self.split(values, config.kv_heads, None)?;
         let queries = angles.rotate(&queries.unsqueeze(0)?)?.squeeze(0)?;
         let keys = angles.rotate(&keys.unsqueeze(0)?)?.squeeze(0)?;
 
@@ -216,7 +234,7 @@ impl Decoder {
             [one] => one.clone(),
             many => Tensor::cat(many, 0)?,
         };
-        layer.output.forward(&mixed)
+        adapted.add(index, Target::Output, &mixed, layer.output.forward(&mixed)?)
     }
 
     /// `[rows, heads * dim]` to `[heads, rows, dim]`, normalised per head where the model does so.
@@ -263,7 +281,7 @@ fn commit(segments: &mut [Segment<'_>]) {
 }
 
 /// 0 where a row may look, minus infinity where it may not: `[rows, positions]`.
-fn causal_mask(rows: usize, positions: usize, device: &Device) -> Result<Tensor> {
+pub(crate) fn causal_mask(rows: usize, positions: usize, device: &Device) -> Result<Tensor> {
     let before = positions - rows;
     let mask: Vec<f32> = (0..rows)
         .flat_map(|row| {

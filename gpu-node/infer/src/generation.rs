@@ -8,6 +8,7 @@ use crate::decoder::{Decoder, Segment};
 use crate::error::InferError;
 use crate::kv_cache::KeyValues;
 use crate::logprobs;
+use crate::lora::Adapter;
 use crate::paged::{KvPool, KvSequence};
 use crate::preparation::{ChatPreparation, room};
 use crate::sampler::Sampler;
@@ -16,11 +17,12 @@ use crate::text::{CallReader, CallWatch, ChatText, Emitter, Ending, Grammar};
 /// Tokens of a prompt that one step reads at most, so that a long prompt does not hold up others.
 pub const PROMPT_CHUNK: usize = 128;
 
-/// A decoder with its text side.
+/// A decoder with its text side, and an adapter if it has one.
 #[derive(Clone, Debug)]
 pub struct ChatModel {
     decoder: Arc<Decoder>,
     text: Arc<ChatText>,
+    adapter: Option<Arc<Adapter>>,
 }
 
 /// One answer in the making: the request's own place in the cache, sampler and text.
@@ -29,7 +31,9 @@ pub struct Generation {
     /// Read next: the rest of the prompt, then the last token.
     pending: Vec<u32>,
     cache: Option<KvSequence>,
-    scope: String,
+    /// Whose beginnings it may share: the tenant's, and of the same adapter.
+    scope: Vec<u8>,
+    adapter: Option<Arc<Adapter>>,
     sampler: Sampler,
     grammar: Option<Grammar>,
     /// Its own: models that share weights may differ in tokenizer and end tokens.
@@ -79,7 +83,18 @@ pub struct Finish {
 impl ChatModel {
     /// Joins weights and text side.
     pub fn new(decoder: Arc<Decoder>, text: Arc<ChatText>) -> Self {
-        Self { decoder, text }
+        Self { decoder, text, adapter: None }
+    }
+
+    /// The same with an adapter over the weights, which was read for them.
+    #[must_use]
+    pub fn with_adapter(self, adapter: Arc<Adapter>) -> Self {
+        Self { adapter: Some(adapter), ..self }
+    }
+
+    /// The adapter, if it has one.
+    pub fn adapter(&self) -> Option<&Arc<Adapter>> {
+        self.adapter.as_ref()
     }
 
     /// The weights.
@@ -107,7 +122,8 @@ impl ChatModel {
         let limit = room(&prompt, self.decoder.context())?.min(max_tokens as usize);
         Ok(Generation {
             cache: None,
-            scope,
+            scope: scope_of(&scope, self.adapter.as_deref()),
+            adapter: self.adapter.clone(),
             sampler: Sampler::new(sampling),
             grammar,
             side,
@@ -130,7 +146,9 @@ impl ChatModel {
     /// Bytes that an answer's part of a step needs besides weights and cache.
     pub fn scratch_bytes(&self, generation: &Generation) -> u64 {
         let positions = generation.positions();
-        self.decoder.scratch_bytes(PROMPT_CHUNK.min(positions), positions)
+        let rows = PROMPT_CHUNK.min(positions);
+        let adapter = self.adapter.as_ref().map_or(0, |adapter| adapter.scratch_bytes(rows));
+        self.decoder.scratch_bytes(rows, positions) + adapter
     }
 
     /// Advances every answer of the batch: by a token, or by a piece of its prompt. All rows run
@@ -141,14 +159,16 @@ impl ChatModel {
     /// The inner result fails for an answer whose own logits are unusable.
     pub fn step(&self, batch: &mut [Turn<'_>]) -> Result<Vec<Result<Step, InferError>>, InferError> {
         let mut segments: Vec<Segment<'_>> = Vec::with_capacity(batch.len());
+        let mut adapters: Vec<Option<&Adapter>> = Vec::with_capacity(batch.len());
         for turn in batch.iter_mut() {
             let reads = turn.reads();
-            let Generation { pending, cache: Some(cache), .. } = &mut *turn.generation else {
+            let Generation { pending, adapter, cache: Some(cache), .. } = &mut *turn.generation else {
                 return Err(InferError::Failed("an answer has no place in the cache".to_owned()));
             };
             segments.push(Segment { tokens: &pending[..reads], cache });
+            adapters.push(adapter.as_deref());
         }
-        let logits = self.decoder.forward(&mut segments).map_err(InferError::compute)?;
+        let logits = self.decoder.forward_with(&mut segments, &adapters).map_err(InferError::compute)?;
         Ok(batch
             .iter_mut()
             .zip(logits)
@@ -170,7 +190,7 @@ impl Generation {
     /// Takes its place in the pool of its model; what the pool still holds of the prompt is not read
     /// again. False: not enough blocks are free now.
     pub fn take_place(&mut self, pool: &KvPool) -> bool {
-        let Some(cache) = pool.sequence(self.scope.as_bytes(), &self.pending, self.positions()) else {
+        let Some(cache) = pool.sequence(&self.scope, &self.pending, self.positions()) else {
             return false;
         };
         self.pending.drain(..cache.len().min(self.pending.len()));
@@ -297,4 +317,15 @@ impl Generation {
         });
         Step { text: said.text, calls: said.calls, tokens, finish: reason.map(finish) }
     }
+}
+
+/// Keys and values are made with an adapter: those of another, or of none, are not the same. What the tenant's name is cannot
+/// be taken for a digest, which begins with a byte that names have not.
+fn scope_of(tenant: &str, adapter: Option<&Adapter>) -> Vec<u8> {
+    let mut scope = tenant.as_bytes().to_vec();
+    if let Some(adapter) = adapter {
+        scope.push(0);
+        scope.extend(adapter.digest());
+    }
+    scope
 }

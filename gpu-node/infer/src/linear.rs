@@ -19,6 +19,14 @@ impl Linear {
         Self { weight, bias: None }
     }
 
+    /// Weight (`[out, in]`) and bias, where the weight is dense.
+    pub(crate) fn dense_parts(&self) -> Option<(&Tensor, Option<&Tensor>)> {
+        match &self.weight {
+            QMatMul::Tensor(weight) => Some((weight, self.bias.as_ref())),
+            QMatMul::QTensor(_) | QMatMul::TensorF16(_) => None,
+        }
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = self.weight.forward(x)?;
         match &self.bias {

@@ -99,6 +99,15 @@ impl Rope {
 }
 
 impl Angles {
+    /// The same as [`rotate`](Self::rotate), and lets gradients pass, which the fused operation drops without a word.
+    pub(crate) fn rotate_tracked(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if self.interleaved {
+            candle_nn::rotary_emb::rope_i_slow(x, &self.cos, &self.sin)
+        } else {
+            candle_nn::rotary_emb::rope_slow(x, &self.cos, &self.sin)
+        }
+    }
+
     /// Rotates `x` of shape `[1, heads, rows, head_dim]`.
     pub(crate) fn rotate(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let x = x.contiguous()?;

@@ -46,8 +46,12 @@ struct Index {
 impl SafetensorsFiles {
     /// Reads the headers of a model's directory.
     pub(crate) fn open(model: &str, directory: &Path) -> Result<Self, InferError> {
-        let mut found =
-            Self { model: model.to_owned(), files: weight_files(model, directory)?, tensors: HashMap::new() };
+        Self::of_files(model, weight_files(model, directory)?)
+    }
+
+    /// Reads the headers of these files, whose tensors have different names.
+    pub(crate) fn of_files(model: &str, files: Vec<PathBuf>) -> Result<Self, InferError> {
+        let mut found = Self { model: model.to_owned(), files, tensors: HashMap::new() };
         for index in 0..found.files.len() {
             found.read_header(index)?;
         }
@@ -70,10 +74,18 @@ impl SafetensorsFiles {
         self.tensors.contains_key(name)
     }
 
+    /// The names of all tensors, in no order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// Reads one tensor, which must have this shape.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, InferError> {
         let Some(entry) = self.tensors.get(name) else {
-            let at = FileContext::new(&self.model, SINGLE_FILE);
+            let at = match self.files.len() {
+                1 => self.context(0),
+                _ => FileContext::new(&self.model, SINGLE_FILE),
+            };
             return Err(at.malformed(format!("tensor `{name}` is missing")));
         };
         let at = self.context(entry.file);

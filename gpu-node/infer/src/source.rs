@@ -2,6 +2,7 @@
 //!
 //! A model is a sub-directory of the models directory (`config.json` with `model.safetensors`, or
 //! one `.gguf`), or a `.gguf` file in it; its name is the directory's name or the file's stem.
+//! A model can also be an adapter over the weights of another one ([`ModelSource::adapted`]).
 //! Describing reads configuration and headers only; loading reads weights. Either can meet a
 //! damaged file: everything that goes wrong, a panic in a parser included, becomes an error.
 
@@ -17,9 +18,10 @@ use provost_types::{ModelInfo, ModelKind};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use crate::config::{NetworkConfig, TokenIds};
+use crate::config::{DecoderConfig, NetworkConfig, TokenIds};
 use crate::error::{FileContext, InferError};
 use crate::gguf::{GgufFile, whole};
+use crate::lora::{Adapter, AdapterFiles};
 use crate::network::Network;
 use crate::safetensors_file::SafetensorsFiles;
 use crate::text::{ChatTemplate, ChatText, EmbeddingText, Pooling, tokenizer_of_gguf};
@@ -39,6 +41,14 @@ pub struct ModelSource {
     info: ModelInfo,
     weight_bytes: u64,
     stamp: Vec<(u64, u128)>,
+    adapter: Option<DescribedAdapter>,
+}
+
+/// The adapter of a model that has one, with its bytes once loaded.
+#[derive(Clone, Debug)]
+struct DescribedAdapter {
+    files: AdapterFiles,
+    bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +97,46 @@ impl ModelSource {
         contained(name, || Self::describe(name, path))
     }
 
+    /// Describes the model `name` that is this one with the adapter of a folder.
+    ///
+    /// # Errors
+    /// When its files are missing or damaged, or the adapter is of a kind that is not supported.
+    pub fn adapted(&self, name: &str, adapter: &Path) -> Result<Self, InferError> {
+        contained(name, || {
+            let files = AdapterFiles::new(name, adapter);
+            if self.info.kind != ModelKind::Chat {
+                let cause = format!("base: `{}` is an embedding model; adapters are for chat models", self.info.name);
+                return Err(InferError::Unsupported { model: name.to_owned(), cause });
+            }
+            files.config()?;
+            let bytes = files.tensors()?.resident_bytes();
+            let created = files.modified().max(self.info.created);
+            let info = ModelInfo { name: name.to_owned(), created, ..self.info.clone() };
+            Ok(Self { info, adapter: Some(DescribedAdapter { files, bytes }), ..self.clone() })
+        })
+    }
+
+    /// Bytes of its adapter once loaded; 0 where it has none.
+    pub fn adapter_bytes(&self) -> u64 {
+        self.adapter.as_ref().map_or(0, |adapter| adapter.bytes)
+    }
+
+    /// Reads the adapter of a model that has one.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or does not fit the base.
+    pub fn load_adapter(&self) -> Result<Option<Adapter>, InferError> {
+        let Some(adapter) = &self.adapter else {
+            return Ok(None);
+        };
+        contained(&self.info.name, || Adapter::load(&adapter.files, &self.decoder_config()?, &Device::Cpu).map(Some))
+    }
+
+    /// True when both have the same configuration and weights, as the files were when each was described: so have their digests.
+    pub fn has_weights_of(&self, other: &Self) -> bool {
+        self.path == other.path && self.stamp == other.stamp
+    }
+
     /// What it is.
     pub fn info(&self) -> &ModelInfo {
         &self.info
@@ -97,7 +147,7 @@ impl ModelSource {
         self.weight_bytes
     }
 
-    /// Length and modification time of each weight file: unchanged means the digest still holds.
+    /// Length and modification time of each file that the digest is of: unchanged means that it still holds.
     pub fn stamp(&self) -> &[(u64, u128)] {
         &self.stamp
     }
@@ -174,6 +224,7 @@ impl ModelSource {
             },
             weight_bytes: 0,
             stamp: Vec::new(),
+            adapter: None,
         };
         if path.is_dir() && !path.join(CONFIG).is_file() {
             source.path = only_gguf_of(name, path)?;
@@ -226,6 +277,12 @@ impl ModelSource {
             self.info.created = self.info.created.max(modified.as_secs());
             self.stamp.push((metadata.len(), modified.as_nanos()));
         }
+        if let Layout::Directory = self.layout {
+            let metadata = self.path.join(CONFIG).metadata();
+            let metadata = metadata.map_err(|e| FileContext::new(&self.info.name, CONFIG).unreadable(e))?;
+            let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            self.stamp.push((metadata.len(), modified.unwrap_or_default().as_nanos()));
+        }
         Ok(())
     }
 
@@ -249,6 +306,18 @@ impl ModelSource {
     fn network_config(&self) -> Result<NetworkConfig, InferError> {
         let (bytes, at) = self.read(CONFIG)?;
         NetworkConfig::parse(&bytes, &at)
+    }
+
+    fn decoder_config(&self) -> Result<DecoderConfig, InferError> {
+        match self.layout {
+            Layout::Gguf { .. } => GgufFile::open(&self.info.name, &self.path)?.config(),
+            Layout::Directory => match self.network_config()? {
+                NetworkConfig::Decoder(config) => Ok(config),
+                NetworkConfig::Encoder(_) => {
+                    Err(FileContext::new(&self.info.name, CONFIG).unsupported("the model is an embedding model"))
+                }
+            },
+        }
     }
 
     fn weight_files(&self) -> Result<Vec<PathBuf>, InferError> {
@@ -447,7 +516,7 @@ fn is_plain(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-fn read_bounded(path: &Path, at: &FileContext) -> Result<Vec<u8>, InferError> {
+pub(crate) fn read_bounded(path: &Path, at: &FileContext) -> Result<Vec<u8>, InferError> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_TEXT_FILE_BYTES + 1).read_to_end(&mut bytes))

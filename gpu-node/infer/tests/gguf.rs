@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::quantized::gguf_file::{Value, write};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
-use common::{chat_model, decoder, reference, request, started, step, weights, worst_difference};
+use common::{adapters, chat_model, decoder, reference, request, source, started, step, weights, worst_difference};
 use provost_gpu_infer::{ModelSource, Segment};
 
 const HEADS: usize = 4;
@@ -177,6 +177,32 @@ fn q8_gguf_agrees_with_its_dequantised_self() {
             ModelSource::open("d", &dense).unwrap().weight_bytes(),
         );
         assert!(q8 * 3 < dense, "{q8} {dense}");
+    }
+}
+
+/// An adapter is written for the order of rows that `transformers` has, whatever the order in the file.
+#[test]
+fn an_adapter_over_gguf_is_the_same_as_over_safetensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = folder.path().join("adapter");
+    adapters::write(&adapter, &adapters::config(), &adapters::tensors(1));
+    let last = |source: &ModelSource, ids: &[u32]| {
+        let (decoder, tuned) = (decoder(source), source.adapted("tuned", &adapter).unwrap());
+        let adapter = tuned.load_adapter().unwrap();
+        let mut cache = decoder.cache(ids.len());
+        let mut segments = [Segment { tokens: ids, cache: &mut cache }];
+        decoder.forward_with(&mut segments, &[adapter.as_ref()]).unwrap()
+    };
+    for (fixture, arch) in [("tiny-chat", "llama"), ("tiny-qwen3", "qwen3")] {
+        let (ids, _) = reference(arch);
+        let expected = last(&source(fixture), &ids);
+        let largest = expected.iter().flatten().fold(0f32, |most, x| most.max(x.abs()));
+        for (dtype, tolerance) in [(GgmlDType::F32, 1e-4), (GgmlDType::Q8_0, 0.1 * largest)] {
+            let path = folder.path().join(format!("{arch}.gguf"));
+            write_gguf(&path, &with_bytes(arch), &tensors(fixture, dtype));
+            let worst = worst_difference(&last(&ModelSource::open("g", &path).unwrap(), &ids), &expected);
+            assert!(worst < tolerance, "{arch} {dtype:?}: {worst}");
+        }
     }
 }
 

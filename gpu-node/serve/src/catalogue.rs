@@ -8,13 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 use provost_gpu_infer::{InferError, ModelSource, discover};
 use provost_types::ModelInfo;
 
+use crate::config::AdapterModel;
+
 /// A scan is believed for this long.
 const RESCAN_AFTER: Duration = Duration::from_secs(3);
 
-/// The models of one directory.
+/// The models of one directory, and adapters over them.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     directory: Option<PathBuf>,
+    adapters: BTreeMap<String, AdapterModel>,
     scan: Mutex<Scan>,
 }
 
@@ -36,8 +39,8 @@ pub(crate) struct Entry {
 type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 impl Catalogue {
-    pub(crate) fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory, scan: Mutex::new(Scan::default()) }
+    pub(crate) fn new(directory: Option<PathBuf>, adapters: BTreeMap<String, AdapterModel>) -> Self {
+        Self { directory, adapters, scan: Mutex::new(Scan::default()) }
     }
 
     /// The models that can be used, in order of name.
@@ -74,7 +77,7 @@ impl Catalogue {
             }
         };
         let mut before = std::mem::take(&mut scan.entries);
-        for (name, path) in found {
+        for (name, path) in found.into_iter().filter(|(name, _)| !self.adapters.contains_key(name)) {
             let fingerprint = fingerprint(&path);
             let entry = match before.remove(&name) {
                 Some(entry) if entry.fingerprint == fingerprint => entry,
@@ -82,12 +85,41 @@ impl Catalogue {
             };
             scan.entries.insert(name, entry);
         }
+        let mut adapted = Vec::with_capacity(self.adapters.len());
+        for (name, adapter) in &self.adapters {
+            let base = scan.entries.get(&adapter.base);
+            let mut fingerprint = fingerprint(&adapter.path);
+            fingerprint.extend(base.iter().flat_map(|base| base.fingerprint.iter().cloned()));
+            let entry = match before.remove(name) {
+                Some(entry) if entry.fingerprint == fingerprint => entry,
+                _ => Arc::new(Entry::adapted(name, adapter, base, fingerprint)),
+            };
+            adapted.push((name.clone(), entry));
+        }
+        // Only now: an adapter is over a model, and not over another adapter.
+        scan.entries.extend(adapted);
     }
 }
 
 impl Entry {
     fn describe(name: &str, path: &Path, fingerprint: Fingerprint) -> Self {
-        let source = ModelSource::open(name, path);
+        Self::new(name, ModelSource::open(name, path), fingerprint)
+    }
+
+    fn adapted(name: &str, adapter: &AdapterModel, base: Option<&Arc<Self>>, fingerprint: Fingerprint) -> Self {
+        let source = match base.map(|base| &base.source) {
+            Some(Ok(base)) => base.adapted(name, &adapter.path),
+            Some(Err(cause)) => Err(cause.clone()),
+            None => Err(InferError::Unreadable {
+                model: name.to_owned(),
+                file: "base".to_owned(),
+                cause: format!("the models directory has no model `{}`", adapter.base),
+            }),
+        };
+        Self::new(name, source, fingerprint)
+    }
+
+    fn new(name: &str, source: Result<ModelSource, InferError>, fingerprint: Fingerprint) -> Self {
         match &source {
             Ok(source) => {
                 let info = source.info();

@@ -6,11 +6,22 @@ use std::path::PathBuf;
 use provost_gpu_vram::Priority;
 use provost_types::ModelInfo;
 
+/// A model that is another one with an adapter over its weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterModel {
+    /// The name of a chat model of the directory.
+    pub base: String,
+    /// The folder of the adapter, as PEFT writes it.
+    pub path: PathBuf,
+}
+
 /// Settings of a GPU node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuConfig {
     /// Each sub-directory or `.gguf` file in it is a model. None: the node has no models.
     pub models_dir: Option<PathBuf>,
+    /// Models that are adapters over those, by name; of two with the same name these are served.
+    pub adapters: BTreeMap<String, AdapterModel>,
     /// Bytes that weights, KV caches and scratch may take together. Change it when the machine
     /// is shared, or when a model is refused as too large.
     pub capacity_bytes: u64,
@@ -47,6 +58,7 @@ impl Default for GpuConfig {
     fn default() -> Self {
         Self {
             models_dir: None,
+            adapters: BTreeMap::new(),
             capacity_bytes: 4 << 30,
             threads: 0,
             kv_cache_bytes: 1 << 30,

@@ -30,10 +30,10 @@ mod stats;
 mod turns;
 mod usage;
 
-pub use config::GpuConfig;
+pub use config::{AdapterModel, GpuConfig};
 pub use error::StartError;
 pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
-pub use provost_gpu_infer::KvUsage;
+pub use provost_gpu_infer::{KvUsage, ModelSource, TuneError, TuneSettings, TuneStep, Tuned, fine_tune};
 pub use provost_gpu_vram::{Priority, Usage};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{ChatText, EmbeddingText, InferError, Network};
+use provost_gpu_infer::{Adapter, ChatText, EmbeddingText, InferError, Network};
 use provost_gpu_vram::WeightsKey;
 use provost_types::ModelKind;
 
@@ -23,7 +23,7 @@ pub(crate) struct Task {
 pub(crate) enum Part {
     /// The digest of its weights.
     Digest,
-    /// Tokenizer and template.
+    /// Tokenizer and template, and the adapter of a model that has one.
     Text,
     /// The weights.
     Network(WeightsKey),
@@ -47,6 +47,8 @@ pub(crate) enum Content {
 #[derive(Clone)]
 pub(crate) enum TextSide {
     Chat(Arc<ChatText>),
+    /// With an adapter, which is in the books once a request uses it.
+    Tuned(Arc<ChatText>, Arc<Adapter>),
     Embedding(Arc<EmbeddingText>),
 }
 
@@ -99,7 +101,13 @@ fn read(entry: &Entry, part: Part) -> Result<Content, InferError> {
         Part::Digest => Ok(Content::Digest(WeightsKey::new(source.digest()?))),
         Part::Network(_) => Ok(Content::Network(source.load_network()?)),
         Part::Text => Ok(Content::Text(match source.info().kind {
-            ModelKind::Chat => TextSide::Chat(Arc::new(source.load_chat_text()?)),
+            ModelKind::Chat => {
+                let text = Arc::new(source.load_chat_text()?);
+                match source.load_adapter()? {
+                    Some(adapter) => TextSide::Tuned(text, Arc::new(adapter)),
+                    None => TextSide::Chat(text),
+                }
+            }
             ModelKind::Embedding => TextSide::Embedding(Arc::new(source.load_embedding_text()?)),
         })),
     }

@@ -59,7 +59,7 @@ impl GpuNode {
             .map_err(|error| StartError::Pool(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(config.queue_bound));
         let limits = limits(&config);
-        let catalogue = Arc::new(Catalogue::new(config.models_dir.clone()));
+        let catalogue = Arc::new(Catalogue::new(config.models_dir.clone(), config.adapters.clone()));
         let models = catalogue.models();
         for model in config.strangers(&models) {
             tracing::warn!(model, "a priority is configured for a model that is not there");

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{ChatModel, Decoder, EmbeddingModel, InferError, Network};
+use provost_gpu_infer::{ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network};
 use provost_gpu_vram::WeightsKey;
 
 use crate::catalogue::Entry;
@@ -62,10 +62,13 @@ impl Residency {
 
     /// Asks which weights a model has; begins to read what is missing to say so.
     pub(crate) fn identify(&mut self, entry: &Arc<Entry>) -> Identity {
-        if let Err(error) = &entry.source {
-            return Identity::Failed(error.clone());
-        }
+        let source = match &entry.source {
+            Ok(source) => source,
+            Err(error) => return Identity::Failed(error.clone()),
+        };
+        let key_of_files = self.key_of_files(source);
         let known = self.known(entry);
+        known.key = known.key.or(key_of_files);
         if let Some((error, at)) = &known.failure {
             if at.elapsed() < FAILURE_BELIEVED {
                 return Identity::Failed(error.clone());
@@ -131,12 +134,27 @@ impl Residency {
         }
     }
 
+    /// Drops an adapter with the text sides of its models, but of those that somebody waits for.
+    pub(crate) fn drop_adapter(&mut self, adapter: WeightsKey, is_waited_for: impl Fn(&Arc<Entry>) -> bool) {
+        for known in self.models.values_mut() {
+            let is_its = matches!(&known.text, Some(TextSide::Tuned(_, of)) if WeightsKey::new(of.digest()) == adapter);
+            if is_its && !is_waited_for(&known.entry) {
+                tracing::info!(model = known.entry.name, "adapter evicted");
+                known.text = None;
+            }
+        }
+    }
+
     /// The model of an entry whose weights are in memory.
     pub(crate) fn model(&self, entry: &Arc<Entry>, key: WeightsKey) -> Result<Model, InferError> {
         let known = self.models.get(&entry.name).filter(|known| Arc::ptr_eq(&known.entry, entry));
         match (self.networks.get(&key), known.and_then(|known| known.text.as_ref())) {
             (Some(Network::Decoder(decoder)), Some(TextSide::Chat(text))) => {
                 Ok(Model::Chat(ChatModel::new(Arc::clone(decoder), Arc::clone(text))))
+            }
+            (Some(Network::Decoder(decoder)), Some(TextSide::Tuned(text, adapter))) => {
+                let model = ChatModel::new(Arc::clone(decoder), Arc::clone(text));
+                Ok(Model::Chat(model.with_adapter(Arc::clone(adapter))))
             }
             (Some(Network::Encoder(encoder)), Some(TextSide::Embedding(text))) => {
                 Ok(Model::Embedding(EmbeddingModel::new(Arc::clone(encoder), Arc::clone(text))))
@@ -184,6 +202,14 @@ impl Residency {
                 self.wanted = Some((key, entry));
             }
         }
+    }
+
+    /// The weights of a model with the same files, where they are known: a base is not read once more for each of its adapters.
+    fn key_of_files(&self, source: &ModelSource) -> Option<WeightsKey> {
+        self.models.values().find_map(|known| {
+            let other = known.entry.source.as_ref().ok()?;
+            known.key.filter(|_| other.has_weights_of(source))
+        })
     }
 
     /// What is known of a model; forgotten when its files have changed.

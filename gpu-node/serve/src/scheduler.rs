@@ -228,6 +228,10 @@ impl Scheduler {
             }
             Action::Load { weights } => self.load(weights.key),
             Action::DropCache { key } => self.arenas.remove(key),
+            Action::DropAdapter { adapter, .. } => {
+                let turns = &self.turns;
+                self.residency.drop_adapter(adapter, |entry| turns.is_waited_for(entry));
+            }
             Action::MakeCache { key, bytes } => {
                 let made = self.residency.decoder(key).map(|decoder| self.arenas.make(key, decoder, bytes));
                 if !matches!(made, Some(Ok(()))) {

@@ -181,6 +181,16 @@ impl Turns {
         fitted
     }
 
+    /// Lets a started request use an adapter that is in the books. False: it has to [`attach`](Self::attach) it.
+    pub(crate) fn hold_adapter(&mut self, grant: &mut Grant, adapter: WeightsKey) -> bool {
+        self.arbiter.hold_adapter(self.now(), grant, adapter)
+    }
+
+    /// Books an adapter that a request needs out of what it was given.
+    pub(crate) fn attach(&mut self, grant: &mut Grant, adapter: WeightsKey, bytes: u64) -> bool {
+        self.arbiter.attach(self.now(), grant, adapter, bytes)
+    }
+
     /// Lets a request wait again that the arbiter let wait again.
     pub(crate) fn wait_again(&mut self, ticket: Ticket, waiting: Waiting) {
         self.waiting.insert(ticket, waiting);

@@ -1,6 +1,7 @@
 //! The node through its port: real models, real threads, bounded memory.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adapters;
 mod common;
 mod memory;
 

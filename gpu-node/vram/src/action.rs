@@ -22,6 +22,13 @@ pub enum Action {
         /// Of which weights.
         key: WeightsKey,
     },
+    /// Give the memory of this adapter back before anything that follows. Nobody uses it.
+    DropAdapter {
+        /// The weights that it is used over.
+        base: WeightsKey,
+        /// What it contains.
+        adapter: WeightsKey,
+    },
     /// Take memory for a cache of these weights, which have none.
     MakeCache {
         /// Of which weights.

@@ -149,6 +149,15 @@ impl DeviceMemory {
         })
     }
 
+    /// Takes `bytes` out of a budget into a lease of their own; none when it has not so many.
+    pub(crate) fn split(&mut self, budget: &Lease, bytes: u64) -> Option<Lease> {
+        match self.leases.get_mut(&budget.id) {
+            Some(Holding::Budget(held)) => *held = held.checked_sub(bytes)?,
+            Some(Holding::Weights(_)) | None => return None,
+        }
+        Some(self.grant(Holding::Budget(bytes)))
+    }
+
     /// Gives a lease back. Some: these weights were draining and are free now: drop them.
     pub fn release(&mut self, lease: Lease) -> Option<WeightsKey> {
         match self.leases.remove(&lease.id)? {

@@ -102,6 +102,8 @@ pub struct Grant {
     pub(crate) was_fresh: bool,
     pub(crate) weights: Lease,
     pub(crate) budget: Lease,
+    /// What it uses over the weights.
+    pub(crate) adapter: Option<WeightsKey>,
 }
 
 impl Grant {
@@ -113,5 +115,10 @@ impl Grant {
     /// Which weights.
     pub fn key(&self) -> WeightsKey {
         self.request.weights.key
+    }
+
+    /// Which adapter over them.
+    pub fn adapter(&self) -> Option<WeightsKey> {
+        self.adapter
     }
 }

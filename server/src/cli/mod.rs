@@ -7,6 +7,7 @@ mod connections;
 pub mod context;
 pub mod documents;
 pub mod endpoint;
+mod finetune;
 mod health;
 mod kill_switch;
 mod plugin;
@@ -143,6 +144,13 @@ enum Command {
                             Nodes are asked at `listen.metrics`. Ends with Ctrl-C.")]
     Top(top::TopArgs),
 
+    /// Train an adapter (LoRA) for a chat model on conversations, on this machine.
+    #[command(
+        after_help = "Example: provost finetune --model models/qwen3-0.6b --data chats.jsonl --out adapters/support\n\n\
+                            Each line of the data is {\"messages\": [{\"role\": …, \"content\": …}, …]}, the last of them the answer \
+                            to learn. Run it again to go on after an interruption. Ends with Ctrl-C."
+    )]
+    Finetune(finetune::FinetuneArgs),
     /// Measure an MCP endpoint: open loop, free of coordinated omission.
     #[command(after_help = "Examples:\n  provost bench --tool echo.echo --arg text=hi --rate 500 --duration 10s\n  \
                             provost bench --tool echo.echo --arg text=hi --transport ws --saturate\n  \
@@ -229,6 +237,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bridge(args) => bridge::run(args).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Top(args) => top::run(args).await,
+        Command::Finetune(args) => finetune::run(args).await,
         Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => shipped::completions(&args),
         Command::Man(args) => shipped::man(&args),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use provost_gpu_serve::{GpuConfig, Priority};
+use provost_gpu_serve::{AdapterModel, GpuConfig, Priority};
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
@@ -10,6 +10,8 @@ const MIB: u64 = 1 << 20;
 const MEMORY_VARIABLE: &str = "PROVOST_GPU_MEMORY_MIB";
 /// What models matter, from the environment: `NAME=PRIORITY,…`.
 const PRIORITY_VARIABLE: &str = "PROVOST_GPU_PRIORITY";
+/// Adapters, from the environment: `NAME=BASE:PATH,…`.
+const ADAPTERS_VARIABLE: &str = "PROVOST_GPU_ADAPTERS";
 
 /// `[gpu]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -20,6 +22,18 @@ pub struct GpuFile {
     pub memory_mib: Option<u64>,
     /// How much models matter, by name. Default: all are normal.
     pub priority: BTreeMap<String, ModelPriority>,
+    /// Models that are adapters (LoRA) over those of the models directory, by name. Default: none.
+    pub adapters: BTreeMap<String, AdapterSettings>,
+}
+
+/// A model that is another one with an adapter over its weights.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterSettings {
+    /// The name of a chat model of the models directory.
+    pub base: String,
+    /// The adapter's folder, with `adapter_config.json` and `adapter_model.safetensors`.
+    pub adapter: PathBuf,
 }
 
 /// How much a model matters when memory is short.
@@ -42,11 +56,17 @@ pub struct GpuSettings {
     pub memory_mib: u64,
     /// How much models matter, by name.
     pub priority: BTreeMap<String, ModelPriority>,
+    /// Models that are adapters, by name.
+    pub adapters: BTreeMap<String, AdapterSettings>,
 }
 
 impl Default for GpuSettings {
     fn default() -> Self {
-        Self { memory_mib: GpuConfig::default().capacity_bytes / MIB, priority: BTreeMap::new() }
+        Self {
+            memory_mib: GpuConfig::default().capacity_bytes / MIB,
+            priority: BTreeMap::new(),
+            adapters: BTreeMap::new(),
+        }
     }
 }
 
@@ -54,8 +74,15 @@ impl GpuSettings {
     /// What a node with the models of this directory is told.
     pub fn node(&self, models_dir: Option<PathBuf>) -> GpuConfig {
         let priorities = self.priority.iter().map(|(name, priority)| (name.clone(), (*priority).into())).collect();
+        let adapters = self.adapters.iter().map(|(name, adapter)| (name.clone(), adapter.clone().into())).collect();
         let capacity_bytes = self.memory_mib.saturating_mul(MIB);
-        GpuConfig { models_dir, capacity_bytes, priorities, ..GpuConfig::default() }
+        GpuConfig { models_dir, adapters, capacity_bytes, priorities, ..GpuConfig::default() }
+    }
+}
+
+impl From<AdapterSettings> for AdapterModel {
+    fn from(settings: AdapterSettings) -> Self {
+        Self { base: settings.base, path: settings.adapter }
     }
 }
 
@@ -79,6 +106,19 @@ pub fn with_environment(
         match text.parse() {
             Ok(mib) => file.memory_mib = Some(mib),
             Err(_) => say("gpu.memory_mib", format!("{MEMORY_VARIABLE}=`{text}` is no number of MiB")),
+        }
+    }
+    if let Some(text) = get(ADAPTERS_VARIABLE) {
+        file.adapters.clear();
+        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let read = entry.split_once('=').and_then(|(name, rest)| Some((name.trim(), rest.split_once(':')?)));
+            match read {
+                Some((name, (base, path))) => {
+                    let adapter = AdapterSettings { base: base.trim().to_owned(), adapter: path.trim().into() };
+                    file.adapters.insert(name.to_owned(), adapter);
+                }
+                None => say("gpu.adapters", format!("`{entry}` in {ADAPTERS_VARIABLE}: write NAME=BASE:FOLDER")),
+            }
         }
     }
     if let Some(text) = get(PRIORITY_VARIABLE) {
@@ -114,7 +154,20 @@ pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuS
     if memory_mib == 0 {
         say("gpu.memory_mib", "is 0: write how many MiB models may take".to_owned());
     }
-    GpuSettings { memory_mib, priority: file.priority.clone() }
+    for (name, adapter) in &file.adapters {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
+            say("gpu.adapters", format!("`{name}` is no name of a model: write letters, digits, `.`, `_` and `-`"));
+        }
+        if adapter.base.is_empty() || adapter.adapter.as_os_str().is_empty() {
+            say("gpu.adapters", format!("`{name}` needs the name of its base and the folder of its adapter"));
+        }
+        if file.adapters.contains_key(&adapter.base) {
+            let text = format!("`{name}` is over `{}`, which is an adapter itself: name a model", adapter.base);
+            say("gpu.adapters", text);
+        }
+    }
+    GpuSettings { memory_mib, priority: file.priority.clone(), adapters: file.adapters.clone() }
 }
 
 /// What a node that has no file, such as `provost dev`, is told by its environment.
@@ -154,6 +207,22 @@ mod tests {
         assert_eq!(config.capacity_bytes, 3 << 20);
         assert_eq!(config.priorities.len(), 2);
         assert_eq!(config.priorities["other"], Priority::Critical);
+    }
+
+    #[test]
+    fn adapters_come_from_file_and_environment() {
+        let file = "[adapters.support]\nbase = 'small'\nadapter = '/srv/support'\n";
+        let config = read(file, &[]).unwrap();
+        let support = AdapterModel { base: "small".to_owned(), path: "/srv/support".into() };
+        assert_eq!(config.adapters, BTreeMap::from([("support".to_owned(), support.clone())]));
+        let config = read(file, &[(ADAPTERS_VARIABLE, "one=small:/srv/support, two = small:x:y")]).unwrap();
+        assert_eq!(config.adapters["one"], support);
+        assert_eq!(config.adapters["two"].path, PathBuf::from("x:y"));
+        assert_eq!(config.adapters.len(), 2);
+        for wrong in ["one", "one=small", "=small:x", "a b=small:x", "one=:x", "one=small:", "a=b:x,b=c:x"] {
+            assert_eq!(read("", &[(ADAPTERS_VARIABLE, wrong)]).unwrap_err(), ["gpu.adapters"], "{wrong}");
+        }
+        assert!(toml::from_str::<GpuFile>("[adapters.support]\nbase = 'small'\n").is_err());
     }
 
     #[test]

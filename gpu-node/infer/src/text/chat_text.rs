@@ -81,6 +81,15 @@ impl ChatText {
         Ok(tokens)
     }
 
+    /// The texts of a conversation that ends with an answer: up to where the answer begins, and all of it.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when the template refuses the conversation.
+    pub(crate) fn texts(&self, messages: &[ChatMessage]) -> Result<(String, String), InferError> {
+        let before = messages.split_last().map_or(messages, |(_, before)| before);
+        Ok((self.template.render(before, &[])?, self.template.render_whole(messages)?))
+    }
+
     /// The tokens of a text, special ones where it spells them; templates write their own special tokens, so none are added.
     ///
     /// # Errors

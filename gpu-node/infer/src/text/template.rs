@@ -89,6 +89,23 @@ impl ChatTemplate {
     /// # Errors
     /// [`InferError::Request`] when the template refuses the conversation.
     pub fn render(&self, messages: &[ChatMessage], tools: &[FunctionTool]) -> Result<String, InferError> {
+        self.render_to(messages, tools, true)
+    }
+
+    /// The text of a conversation as it stands, with its last answer.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_whole(&self, messages: &[ChatMessage]) -> Result<String, InferError> {
+        self.render_to(messages, &[], false)
+    }
+
+    fn render_to(
+        &self,
+        messages: &[ChatMessage],
+        tools: &[FunctionTool],
+        add_generation_prompt: bool,
+    ) -> Result<String, InferError> {
         if !self.knows_calls && messages.iter().any(|message| !message.calls.is_empty()) {
             return Err(InferError::Request(
                 "this model's chat template knows no `tool_calls` in messages; leave them out or use another model"
@@ -102,7 +119,7 @@ impl ChatTemplate {
         let shown = context! {
             messages => Value::from(Serde(messages)),
             tools => tools,
-            add_generation_prompt => true,
+            add_generation_prompt,
             bos_token => self.bos_token.as_str(),
             eos_token => self.eos_token.as_str(),
         };

@@ -1,6 +1,8 @@
 //! Fixtures and comparisons for the tests of this crate.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod adapters;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

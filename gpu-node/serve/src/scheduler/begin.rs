@@ -33,6 +33,14 @@ impl Ready {
         }
     }
 
+    /// What it uses over the weights, with its bytes.
+    fn adapter(&self) -> Option<(WeightsKey, u64)> {
+        match self {
+            Self::Chat(model, _) => model.adapter().map(|adapter| (WeightsKey::new(adapter.digest()), adapter.bytes())),
+            Self::Embed(..) => None,
+        }
+    }
+
     fn into_prepared(self) -> Prepared {
         match self {
             Self::Chat(_, generation) => Prepared::Generation(generation),
@@ -43,7 +51,7 @@ impl Ready {
 
 impl Scheduler {
     /// Begins a request; or it waits again, for what it turns out to need; or it is refused.
-    pub(super) fn start(&mut self, grant: Grant) {
+    pub(super) fn start(&mut self, mut grant: Grant) {
         let (ticket, key) = (grant.ticket(), grant.key());
         let Some(Waiting { job, entry, prepared, .. }) = self.turns.take(ticket) else {
             self.turns.finish(grant);
@@ -66,10 +74,14 @@ impl Scheduler {
                 return;
             }
         };
-        match self.turns.fit(grant, ready.need()) {
+        // One that is in the books already costs the request nothing.
+        let missing = ready.adapter().filter(|(adapter, _)| !self.turns.hold_adapter(&mut grant, *adapter));
+        let mut need = ready.need();
+        need.budget = need.budget.saturating_add(missing.map_or(0, |(_, bytes)| bytes));
+        match self.turns.fit(grant, need) {
             Ok((grant, actions)) => {
                 actions.into_iter().for_each(|action| self.perform(action));
-                self.begin(job, entry, key, ready, grant);
+                self.begin((job, entry, key), ready, grant, missing);
             }
             Err(Unfit::Later) => {
                 let prepared = ready.into_prepared();
@@ -109,10 +121,23 @@ impl Scheduler {
     }
 
     /// Begins a request that has its memory, an answer once it has its blocks.
-    fn begin(&mut self, job: Job, entry: Arc<Entry>, key: WeightsKey, ready: Ready, grant: Grant) {
+    /// `missing` is the adapter that it brings.
+    fn begin(
+        &mut self,
+        (job, entry, key): (Job, Arc<Entry>, WeightsKey),
+        ready: Ready,
+        mut grant: Grant,
+        missing: Option<(WeightsKey, u64)>,
+    ) {
         match ready {
             Ready::Chat(model, mut generation) => match self.arenas.seat(key, &mut generation) {
-                Seat::Taken => self.begin_chat(job, key, model, *generation, grant),
+                Seat::Taken => {
+                    if let Some((adapter, bytes)) = missing {
+                        // If the books refused, its bytes would stay in the budget of this request.
+                        self.turns.attach(&mut grant, adapter, bytes);
+                    }
+                    self.begin_chat(job, key, model, *generation, grant);
+                }
                 Seat::Full => {
                     let prepared = Prepared::Generation(generation);
                     self.in_vain = true;

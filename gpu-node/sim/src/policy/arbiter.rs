@@ -91,8 +91,9 @@ impl Policy for OfArbiter {
                     }
                 }
                 Action::Refuse { ticket, .. } => acts.extend(self.ids.remove(&ticket).map(Act::Refuse)),
-                // Nobody asks for a cache or for the device alone here.
+                // Nobody asks for a cache, an adapter or the device alone here.
                 Action::DropCache { .. }
+                | Action::DropAdapter { .. }
                 | Action::MakeCache { .. }
                 | Action::ExclusiveGranted { .. }
                 | Action::ExclusiveRefused { .. }

@@ -43,7 +43,7 @@ impl Arbiter {
         }
         model.retried = true;
         self.memory.strike(&[victim]);
-        self.drop_cache(victim.key);
+        self.drop_companions(victim.key);
         Recovery::Retry { evict: vec![victim.key] }
     }
 
@@ -54,6 +54,7 @@ impl Arbiter {
             return;
         }
         self.shed_caches();
+        self.shed_adapters();
         let over = self.memory.overdraft();
         if over == 0 {
             return;

@@ -90,7 +90,8 @@ impl Arbiter {
             model.budgets += request.budget_bytes;
             model.served = model.served.max(request.priority);
         }
-        let grant = Grant { ticket: waiting.ticket, request, since: waiting.since, was_fresh, weights: lease, budget };
+        let (ticket, since) = (waiting.ticket, waiting.since);
+        let grant = Grant { ticket, request, since, was_fresh, weights: lease, budget, adapter: None };
         self.outbox.push(Action::Start { grant });
         Attempt::Started
     }

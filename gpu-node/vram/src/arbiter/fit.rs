@@ -27,7 +27,7 @@ impl Arbiter {
         cache_bytes: u64,
     ) -> Result<(Grant, Vec<Action>), Unfit> {
         self.advance(now);
-        let Grant { ticket, mut request, since, was_fresh, weights, budget } = grant;
+        let Grant { ticket, mut request, since, was_fresh, weights, budget, adapter } = grant;
         let key = request.weights.key;
         self.memory.release(budget);
         self.book_budget(key, request.budget_bytes, 0);
@@ -36,6 +36,7 @@ impl Arbiter {
         let capacity = self.memory.usage().capacity;
         let needed = request.needed();
         if needed > capacity {
+            self.let_go(key, adapter);
             self.leave(&request, weights);
             return Err(Unfit::Never(Rejection::TooLarge { needed, capacity }));
         }
@@ -45,10 +46,11 @@ impl Arbiter {
         match self.fund(&claim, &request, 1) {
             Ok(budget) => {
                 self.book_budget(key, 0, budget_bytes);
-                let grant = Grant { ticket, request, since, was_fresh, weights, budget };
+                let grant = Grant { ticket, request, since, was_fresh, weights, budget, adapter };
                 Ok((grant, std::mem::take(&mut self.outbox)))
             }
             Err(_) => {
+                self.let_go(key, adapter);
                 self.leave(&request, weights);
                 self.wait_again(waiting, was_fresh);
                 Err(Unfit::Later)
@@ -60,10 +62,11 @@ impl Arbiter {
     /// had, until another request of its model has ended.
     pub fn put_back(&mut self, now: u64, grant: Grant) {
         self.advance(now);
-        let Grant { ticket, request, since, was_fresh, weights, budget } = grant;
+        let Grant { ticket, request, since, was_fresh, weights, budget, adapter } = grant;
         let key = request.weights.key;
         self.memory.release(budget);
         self.book_budget(key, request.budget_bytes, 0);
+        self.let_go(key, adapter);
         self.leave(&request, weights);
         let full_at = self.models.get(key).map(|model| model.ended);
         self.wait_again(Waiting { ticket, request, since, rank: 0, is_held_up: false, full_at }, was_fresh);

@@ -6,6 +6,7 @@
 //! both belong to one process, and the device's memory to that process too.
 
 mod accounts;
+mod adapters;
 mod admit;
 mod bus;
 mod cache;
@@ -21,6 +22,7 @@ use crate::{
     Action, DeviceMemory, Drain, ExclusiveToken, Grant, Lane, Lease, Limits, Priority, Rejection, Request, Ticket,
     Usage, Weights, WeightsKey,
 };
+use adapters::Adapters;
 use bus::Bus;
 use cache::Caches;
 use exclusive::Exclusive;
@@ -46,6 +48,7 @@ pub struct Arbiter {
     queue: Queue,
     models: Models,
     caches: Caches,
+    adapters: Adapters,
     now: u64,
     next_ticket: u64,
     active: BTreeMap<Lane, usize>,
@@ -71,6 +74,7 @@ impl Arbiter {
             queue: Queue::default(),
             models: Models::default(),
             caches: Caches::default(),
+            adapters: Adapters::default(),
             now: 0,
             next_ticket: 0,
             active: BTreeMap::new(),
@@ -153,9 +157,10 @@ impl Arbiter {
     /// Takes a grant back: its request has ended, well or not.
     pub fn finish(&mut self, now: u64, grant: Grant) {
         self.advance(now);
-        let Grant { request, weights, budget, .. } = grant;
+        let Grant { request, weights, budget, adapter, .. } = grant;
         let key = request.weights.key;
         self.memory.release(budget);
+        self.let_go(key, adapter);
         self.book_budget(key, request.budget_bytes, 0);
         if let Some(model) = self.models.get_mut(key) {
             model.ended += 1;
@@ -169,7 +174,7 @@ impl Arbiter {
             *active = active.saturating_sub(1);
         }
         if let Some(key) = self.memory.release(weights) {
-            self.drop_cache(key);
+            self.drop_companions(key);
             self.outbox.push(Action::Evict { key });
         }
     }
@@ -219,7 +224,7 @@ impl Arbiter {
         self.advance(now);
         let drain = self.memory.drain(key);
         if drain == Drain::Drop {
-            self.drop_cache(key);
+            self.drop_companions(key);
             self.outbox.push(Action::Evict { key });
         }
         drain

@@ -55,21 +55,24 @@ impl Arbiter {
         }
     }
 
-    /// Gives idle caches, and what must go of idle weights, up for `needed` bytes; false, and nothing
+    /// Gives idle caches and adapters, and what must go of idle weights, up for `needed` bytes; false, and nothing
     /// is given up, when that is not possible now.
     pub(super) fn make_room(&mut self, claim: &Claim, needed: u64) -> bool {
         let Some(victims) = self.find_room(claim, needed) else {
             return false;
         };
-        self.drop_idle_caches(claim.key, if victims.is_empty() { needed } else { u64::MAX });
+        let all_of_it = if victims.is_empty() { needed } else { u64::MAX };
+        self.drop_idle_caches(claim.key, all_of_it);
+        self.drop_idle_adapters(all_of_it);
         self.evict(&victims);
         true
     }
 
-    /// The cheapest set of idle weights whose going frees enough once all idle caches are given back;
+    /// The cheapest set of idle weights whose going frees enough once all idle caches and adapters are given back;
     /// none when that is not possible now.
     pub(super) fn find_room(&self, claim: &Claim, needed: u64) -> Option<Vec<Candidate>> {
-        let coming = self.memory.free().saturating_add(self.idle_cache_bytes(claim.key));
+        let idle = self.idle_cache_bytes(claim.key).saturating_add(self.adapters.idle_bytes());
+        let coming = self.memory.free().saturating_add(idle);
         // What the device lacks already has to come back first.
         let lacking = needed.saturating_add(self.memory.overdraft()).saturating_sub(coming);
         if lacking == 0 {
@@ -88,7 +91,7 @@ impl Arbiter {
     pub(super) fn evict(&mut self, victims: &[Candidate]) {
         self.memory.strike(victims);
         for victim in victims {
-            self.drop_cache(victim.key);
+            self.drop_companions(victim.key);
             self.outbox.push(Action::Evict { key: victim.key });
         }
     }
@@ -132,7 +135,7 @@ impl Arbiter {
         let displaced: Vec<Candidate> =
             self.ready().into_iter().filter(|ready| self.may_displace(claim, ready.key)).collect();
         let idle = displaced.iter().filter(|ready| ready.refs == 0).map(|ready| ready.bytes).sum::<u64>();
-        let caches = self.idle_cache_bytes(claim.key);
+        let caches = self.idle_cache_bytes(claim.key).saturating_add(self.adapters.idle_bytes());
         let needed = needed.saturating_add(self.memory.overdraft());
         let mut coming = self.memory.free().saturating_add(idle).saturating_add(caches);
         let mut yielding = Vec::new();
@@ -141,7 +144,7 @@ impl Arbiter {
                 break;
             }
             let budgets = self.models.get(busy.key).map_or(0, |model| model.budgets);
-            let cache = self.caches.bytes(busy.key);
+            let cache = self.caches.bytes(busy.key).saturating_add(self.adapters.used_bytes(busy.key));
             coming = coming.saturating_add(busy.bytes).saturating_add(budgets).saturating_add(cache);
             yielding.push(busy.key);
         }

@@ -13,6 +13,10 @@ pub struct Driver {
     pub present: BTreeMap<WeightsKey, u64>,
     /// Caches, with their bytes.
     pub caches: BTreeMap<WeightsKey, u64>,
+    /// Adapters by the weights that they are used over, with their bytes.
+    pub adapters: BTreeMap<(WeightsKey, WeightsKey), u64>,
+    /// The adapters that requests use, with their bytes; only of those that turn out to need something.
+    pub tuned: BTreeMap<Ticket, (WeightsKey, u64)>,
     /// What requests turn out to need when they are started.
     pub truths: BTreeMap<Ticket, Truth>,
     pub loading: Option<(WeightsKey, u64)>,
@@ -49,6 +53,8 @@ impl Driver {
             now: 0,
             present: BTreeMap::new(),
             caches: BTreeMap::new(),
+            adapters: BTreeMap::new(),
+            tuned: BTreeMap::new(),
             truths: BTreeMap::new(),
             loading: None,
             running: Vec::new(),
@@ -65,15 +71,33 @@ impl Driver {
         self.submit_as(request, 0, None)
     }
 
+    /// Submits a request that uses an adapter of so many bytes, and turns out to need something else.
+    pub fn submit_tuned(
+        &mut self,
+        request: Request,
+        rank: u64,
+        truth: Truth,
+        adapter: (WeightsKey, u64),
+    ) -> Result<Ticket, Rejection> {
+        let ticket = self.arbiter.submit(self.now, request)?;
+        self.tuned.insert(ticket, adapter);
+        self.take(ticket, request, rank, Some(truth));
+        Ok(ticket)
+    }
+
     /// Submits a request of a rank among its equals that turns out to need something else.
     pub fn submit_as(&mut self, request: Request, rank: u64, truth: Option<Truth>) -> Result<Ticket, Rejection> {
         let ticket = self.arbiter.submit(self.now, request)?;
+        self.take(ticket, request, rank, truth);
+        Ok(ticket)
+    }
+
+    fn take(&mut self, ticket: Ticket, request: Request, rank: u64, truth: Option<Truth>) {
         assert!(self.known.insert(ticket), "a ticket is never given twice");
         self.arbiter.rank(ticket, rank);
         self.waiting.insert(ticket, request);
         self.truths.extend(truth.map(|truth| (ticket, truth)));
         self.poll();
-        Ok(ticket)
     }
 
     /// Does what there is to do, and checks every law that holds at each moment.
@@ -108,6 +132,7 @@ impl Driver {
             Action::Evict { key } => {
                 assert!(self.present.remove(&key).is_some(), "evicts only what is present");
                 assert!(!self.caches.contains_key(&key), "the cache goes before the weights");
+                assert!(!self.adapters.keys().any(|(base, _)| *base == key), "and so do adapters");
                 assert!(!self.running.iter().any(|(grant, _)| grant.key() == key), "never what is leased");
                 self.evicted.push(key);
             }
@@ -128,6 +153,11 @@ impl Driver {
                 assert!(self.caches.remove(&key).is_some(), "drops only what is there");
                 assert!(!self.running.iter().any(|(grant, _)| grant.key() == key), "never what is used");
             }
+            Action::DropAdapter { base, adapter } => {
+                assert!(self.adapters.remove(&(base, adapter)).is_some(), "drops only what is there");
+                let uses = |grant: &Grant| grant.key() == base && grant.adapter() == Some(adapter);
+                assert!(!self.running.iter().any(|(grant, _)| uses(grant)), "never what is used");
+            }
             Action::MakeCache { key, bytes } => {
                 assert!(self.present.contains_key(&key), "for weights that are there");
                 assert!(self.caches.insert(key, bytes).is_none(), "one cache");
@@ -138,7 +168,7 @@ impl Driver {
             }
             Action::ExclusiveGranted { token } => {
                 assert!(self.running.is_empty() && self.present.is_empty() && self.loading.is_none());
-                assert!(self.caches.is_empty());
+                assert!(self.caches.is_empty() && self.adapters.is_empty());
                 self.holder = Some(token);
                 self.exclusive.push(Exclusive::Granted);
             }
@@ -156,11 +186,11 @@ impl Driver {
     fn bytes(&self) -> u64 {
         let budgets: u64 = self.running.iter().map(|(_, bytes)| bytes).sum();
         let weights = self.present.values().sum::<u64>() + self.loading.map_or(0, |(_, bytes)| bytes);
-        weights + self.caches.values().sum::<u64>() + budgets
+        weights + self.caches.values().sum::<u64>() + self.adapters.values().sum::<u64>() + budgets
     }
 
     /// Runs a request with what it turns out to need.
-    fn start(&mut self, grant: Grant, request: Request) {
+    fn start(&mut self, mut grant: Grant, request: Request) {
         let (ticket, key) = (grant.ticket(), grant.key());
         let Some(truth) = self.truths.get_mut(&ticket) else {
             assert!(self.caches.get(&key).copied().unwrap_or(0) >= request.cache_bytes);
@@ -169,8 +199,12 @@ impl Driver {
         };
         let (budget, cache) = (truth.budget, truth.cache);
         let finds_full = std::mem::take(&mut truth.finds_full);
+        let tuned = self.tuned.get(&ticket).copied();
+        let missing = tuned.filter(|(adapter, _)| !self.arbiter.hold_adapter(self.now, &mut grant, *adapter));
+        let own = budget;
+        let budget = own + missing.map_or(0, |(_, bytes)| bytes);
         match self.arbiter.fit(self.now, grant, budget, cache) {
-            Ok((grant, actions)) => {
+            Ok((mut grant, actions)) => {
                 for action in actions {
                     assert!(!matches!(action, Action::Start { .. }));
                     self.perform(action);
@@ -180,7 +214,12 @@ impl Driver {
                     self.arbiter.put_back(self.now, grant);
                     self.waiting.insert(ticket, Request { budget_bytes: budget, cache_bytes: cache, ..request });
                 } else {
-                    self.running.push((grant, budget));
+                    if let Some((adapter, bytes)) = missing {
+                        assert!(self.arbiter.attach(self.now, &mut grant, adapter, bytes));
+                        assert!(self.adapters.insert((key, adapter), bytes).is_none(), "one copy");
+                    }
+                    assert_eq!(grant.adapter(), tuned.map(|(adapter, _)| adapter));
+                    self.running.push((grant, own));
                 }
             }
             Err(Unfit::Later) => {

@@ -10,7 +10,16 @@ const CAPACITY: u64 = 100;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { model: u8, needs: (u64, u64), priority: Priority, patience: u64, rank: u64, truth: Option<Truth> },
+    Submit {
+        model: u8,
+        needs: (u64, u64),
+        priority: Priority,
+        patience: u64,
+        rank: u64,
+        truth: Option<Truth>,
+        /// Which adapter it uses, if what it needs turns out later; 0 for none.
+        adapter: u8,
+    },
     Cancel(usize),
     Loaded(u64),
     LoadFailed,
@@ -18,7 +27,11 @@ enum Step {
     Finish(usize),
     Pass(u64),
     Unload(u8),
-    Exclusive { drain: u64, heartbeat: u64, most: u64 },
+    Exclusive {
+        drain: u64,
+        heartbeat: u64,
+        most: u64,
+    },
     Heartbeat,
     EndExclusive,
     Measure(u64),
@@ -31,14 +44,15 @@ fn priority() -> impl Strategy<Value = Priority> {
 fn history() -> impl Strategy<Value = Vec<Step>> {
     let needs = || (0u64..30, prop_oneof![Just(0u64), 1u64..30]);
     let truth = (needs(), any::<bool>()).prop_map(|((budget, cache), finds_full)| Truth { budget, cache, finds_full });
-    let submit = (0u8..6, needs(), priority(), 1u64..100, 0u64..3, proptest::option::of(truth)).prop_map(
-        |(model, needs, priority, patience, rank, truth)| Step::Submit {
+    let submit = (0u8..6, needs(), priority(), 1u64..100, 0u64..3, proptest::option::of(truth), 0u8..4).prop_map(
+        |(model, needs, priority, patience, rank, truth, adapter)| Step::Submit {
             model,
             needs,
             priority,
             patience,
             rank,
             truth,
+            adapter,
         },
     );
     let exclusive =
@@ -62,7 +76,7 @@ fn history() -> impl Strategy<Value = Vec<Step>> {
 
 fn take(driver: &mut Driver, step: Step) {
     match step {
-        Step::Submit { model, needs: (budget, cache), priority, patience, rank, truth } => {
+        Step::Submit { model, needs: (budget, cache), priority, patience, rank, truth, adapter } => {
             let weights = Weights {
                 key: key(model),
                 bytes: 10 + u64::from(model) * 14,
@@ -78,7 +92,12 @@ fn take(driver: &mut Driver, step: Step) {
                 priority,
                 patience_micros: patience * SECOND,
             };
-            let _ = driver.submit_as(request, rank, truth);
+            let _ = match truth {
+                Some(truth) if adapter > 0 => {
+                    driver.submit_tuned(request, rank, truth, (key(100 + adapter), 3 * u64::from(adapter)))
+                }
+                truth => driver.submit_as(request, rank, truth),
+            };
         }
         Step::Cancel(at) => {
             if let Some(ticket) = driver.waiting.keys().nth(at).copied() {
@@ -182,8 +201,9 @@ fn quiesce(driver: &mut Driver) {
     assert!(driver.waiting.is_empty(), "somebody waits for ever: {:?}", driver.waiting);
     assert!(driver.running.is_empty());
     assert_eq!(driver.arbiter.exclusive_token(), None, "exclusive use did not end");
-    // Caches that nobody uses stay until others need their room.
-    assert_eq!(driver.arbiter.usage().reserved, driver.caches.values().sum::<u64>());
+    // Caches and adapters that nobody uses stay until others need their room.
+    let kept = driver.caches.values().sum::<u64>() + driver.adapters.values().sum::<u64>();
+    assert_eq!(driver.arbiter.usage().reserved, kept);
 }
 
 proptest! {

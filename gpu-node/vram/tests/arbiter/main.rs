@@ -1,6 +1,7 @@
 //! The arbiter: behaviour by example, laws under ten thousand random histories.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adapters;
 mod caches;
 mod driver;
 mod examples;

@@ -1,0 +1,58 @@
+//! The folder of a run: its checkpoint, and the adapter in the end.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::TuneError;
+
+const LOCK_FILE: &str = ".tuning";
+
+/// The folder, as long as nobody else trains in it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Locked until it is closed, be it that the process dies.
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder where it is not there, and takes it.
+    pub(super) fn open(path: &Path) -> Result<Self, TuneError> {
+        fs::create_dir_all(path).map_err(|cause| TuneError::folder(path, cause))?;
+        let file = path.join(LOCK_FILE);
+        let lock = File::create(&file).map_err(|cause| TuneError::folder(&file, cause))?;
+        lock.try_lock().map_err(|cause| TuneError::folder(path, format!("somebody trains in it: {cause}")))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.path.join(name).exists()
+    }
+
+    /// A file's bytes; none where there is no such file.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, TuneError> {
+        let file = self.path.join(name);
+        match fs::read(&file) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(TuneError::folder(&file, cause)),
+        }
+    }
+
+    /// Writes a file: after a crash it is the one before or this one, and once this returns it is this one.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TuneError> {
+        let (file, aside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
+        let written = File::create(&aside).and_then(|mut new| {
+            new.write_all(bytes)?;
+            new.sync_all()?;
+            fs::rename(&aside, &file)?;
+            File::open(&self.path)?.sync_all()
+        });
+        written.map_err(|cause| TuneError::folder(&file, cause))
+    }
+
+    pub(super) fn error(&self, name: &str, cause: impl std::fmt::Display) -> TuneError {
+        TuneError::folder(&self.path.join(name), cause)
+    }
+}
