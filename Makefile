@@ -2,14 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-cluster test-packages test-helm deb fix bench deny
+.PHONY: help dev test test-cluster test-observability test-packages test-helm deb fix bench instructions deny
 
 ARGS ?=
 # One RocksDB for all profiles, built once into the user's cache.
 ROCKSDB := export ROCKSDB_STATIC=1; ROCKSDB_LIB_DIR=$$(scripts/rocksdb.sh); export ROCKSDB_LIB_DIR;
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 dev: ## install what is missing, build the release binary, run a node here (ARGS="--http 127.0.0.1:0 …")
 	@scripts/setup.sh build
@@ -20,6 +20,9 @@ test: ## every check and test that needs no GPU and no Docker
 
 test-cluster: ## the tests that need a Docker Engine (skips without one)
 	@scripts/test-cluster.sh
+
+test-observability: ## dashboards, a trace and pages in programs of others (skips what is not installed)
+	@scripts/test_observability.sh
 
 test-packages: ## a package's life in a booted Debian (root, a release binary; skips where a tool is missing)
 	@scripts/test_packages.sh
@@ -40,6 +43,11 @@ fix: ## format, and apply the lints that can be applied
 bench: ## criterion benches of the hot paths; `provost bench` loads a running node
 	@scripts/setup.sh build
 	@$(ROCKSDB) cargo bench --locked --package provost-bench $(ARGS)
+
+instructions: ## instruction counts of hot paths against bench/instructions.json (needs valgrind; ARGS=--write)
+	@scripts/setup.sh build
+	@$(ROCKSDB) cargo build --locked --release --package provost-bench --bin instructions
+	@scripts/check_instructions.py $${CARGO_TARGET_DIR:-target}/release/instructions $(ARGS)
 
 deny: ## licences, bans, registries, advisories (needs cargo-deny)
 	@scripts/deny.sh

@@ -5,10 +5,12 @@
 # KEY is one of the caller's GnuPG keyring (a fingerprint; GNUPGHOME is honoured); it never leaves that. Packages that the
 # repository has stay in it: who wants an older one finds it. Run it again to sign anew.
 # Lists are found by their hash (Acquire-By-Hash), and what is signed is replaced in one step: who reads meanwhile finds all of the
-# old state or all of the new one.
+# old state or all of the new one. Two runs for one folder go one after the other.
 set -euo pipefail
 # A web server reads it, as whatever user.
 umask 022
+# Longer than one run takes to put in packages and to sign.
+lock_limit_s=${PROVOST_APT_LOCK_SECONDS:-300}
 
 key='' out='' suite=stable valid_days='' packages=()
 usage() { sed -n '2,3s/^# \?//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
@@ -26,13 +28,17 @@ done
 [[ -n $key && -n $out && $suite =~ ^[a-z0-9.-]+$ && $valid_days =~ ^[0-9]*$ ]] || usage
 
 fail() { echo "apt_repo: $*" >&2; exit 1; }
-for command in apt-ftparchive dpkg-deb gpg; do
-  command -v "$command" >/dev/null || fail "$command is missing: apt-get install apt-utils gnupg"
+for command in apt-ftparchive dpkg-deb flock gpg; do
+  command -v "$command" >/dev/null || fail "$command is missing: apt-get install apt-utils gnupg util-linux"
 done
 gpg --batch --quiet --list-secret-keys "$key" >/dev/null 2>&1 || fail "there is no secret key $key in the keyring"
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+# Both would list what the other has not put there yet, and the last one's lists would stay. The file is left there: without it
+# a third run could hold another one than the second, which waits. It has nothing in it.
+exec 9>"$out/.lock"
+flock --timeout "$lock_limit_s" 9 || fail "another run has held $out/.lock for $lock_limit_s s"
 for package in "${packages[@]}"; do
   name=$(dpkg-deb --field "$package" Package)
   version=$(dpkg-deb --field "$package" Version)
@@ -67,8 +73,8 @@ if [[ -n $valid_days ]]; then
 fi
 apt-ftparchive "${options[@]}" release "$work" >"$work.release"
 mv "$work.release" "$work/Release"
-gpg --batch --quiet --yes --local-user "$key" --armor --detach-sign --output "$work/Release.gpg" "$work/Release"
-gpg --batch --quiet --yes --local-user "$key" --clearsign --output "$work/InRelease" "$work/Release"
+gpg --batch --quiet --yes --local-user "$key" --armor --detach-sign --output "$work/Release.gpg" "$work/Release" 9>&-
+gpg --batch --quiet --yes --local-user "$key" --clearsign --output "$work/InRelease" "$work/Release" 9>&-
 gpg --batch --export "$key" >"$work/provost.gpg"
 
 target=$out/dists/$suite

@@ -32,4 +32,16 @@ scripts/apt_repo.sh --key "$stranger" --out "$work/srv/stranger" "${debs[0]}" >/
 # One version is one file for ever.
 cp "${debs[0]}" "$work/other.deb" && printf '\n' >>"$work/other.deb"
 refuses "is there already" scripts/apt_repo.sh --key "$key" --out "$work/srv/apt" "$work/other.deb"
+# Of two at once, the second waits: neither loses what the other puts in.
+scripts/apt_repo.sh --key "$key" --out "$work/srv/both" "${debs[0]}" >/dev/null &
+one=$!
+scripts/apt_repo.sh --key "$key" --out "$work/srv/both" "${debs[1]}" >/dev/null
+wait "$one" || fail "of two repositories built at once, one failed"
+listed=$(grep -c '^Package: ' "$work/srv/both/dists/stable/main/binary-$(dpkg --print-architecture)/Packages")
+[[ $listed == 2 ]] || fail "of two packages put in at once, the list has $listed"
+(
+  exec 9>"$work/srv/both/.lock"
+  flock 9
+  PROVOST_APT_LOCK_SECONDS=1 refuses "another run" scripts/apt_repo.sh --key "$key" --out "$work/srv/both" "${debs[0]}"
+) || exit 1
 ok "two packages and a signed repository are built"

@@ -95,7 +95,8 @@ impl Tallies {
 
     /// What is left of a limit that a call counts in.
     pub(super) fn left(&self, state: &LimitState) {
-        if state.remaining >= state.limit / NEAR_PART {
+        // Not `limit / NEAR_PART`: of a limit below that it is 0, and one that is used up would count as far from its limit.
+        if state.remaining.saturating_mul(NEAR_PART) >= state.limit {
             return;
         }
         let seen = (state.limit, state.remaining, Instant::now());
@@ -179,21 +180,24 @@ mod tests {
     #[test]
     fn a_quota_is_near_its_limit_below_a_fifth() {
         let tallies = Tallies::default();
-        let left = |quota: &str, remaining| {
+        let left = |quota: &str, limit, remaining| {
             tallies.left(&LimitState {
                 quota: quota.to_owned(),
                 kind: LimitKind::Consumable,
                 unit: QuotaUnit::Calls,
-                limit: 100,
+                limit,
                 remaining,
                 reset_ms: None,
             });
         };
-        left("acme/calls", 20);
-        left("acme/tokens", 19);
-        left("acme/tokens", 3);
-        let near = NearLimit { quota: "acme/tokens".to_owned(), limit: 100, remaining: 3 };
-        assert_eq!(tallies.near(), [near]);
+        left("acme/calls", 100, 20);
+        left("acme/tokens", 100, 19);
+        left("acme/tokens", 100, 3);
+        // Of three a day one is more than a fifth, and none is less.
+        left("acme/few", 3, 1);
+        left("acme/gone", 3, 0);
+        let near = |quota: &str, limit, remaining| NearLimit { quota: quota.to_owned(), limit, remaining };
+        assert_eq!(tallies.near(), [near("acme/gone", 3, 0), near("acme/tokens", 100, 3)]);
     }
 
     #[test]
