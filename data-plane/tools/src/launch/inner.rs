@@ -23,6 +23,7 @@ use rustix::process::{
 };
 
 use super::{
+    calls,
     life::{self, Life},
     mounts,
     named::Named,
@@ -106,6 +107,7 @@ fn prepare(plan: &Plan, named: &Named) -> Result<House, String> {
         walls = Walls::none(isolation, &plan.no_space);
         walls.missing.remove(&Wall::Limits);
         walls.missing.remove(&Wall::User);
+        walls.missing.remove(&Wall::Calls);
         // What its parents leave behind becomes this one's.
         let _ = set_child_subreaper(Some(Pid::INIT));
     } else {
@@ -156,6 +158,10 @@ fn prepare(plan: &Plan, named: &Named) -> Result<House, String> {
     if plan.space != Space::None {
         // The outer stage ends by SIGKILL alone, and then nothing must be left. Not before: a change of user forgets it.
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|cause| cause.to_string())?;
+    }
+    // The last: what is above makes some of these calls.
+    if let Err(cause) = calls::close() {
+        walls.missing.insert(Wall::Calls, cause);
     }
     if let Some(cause) = walls.refusal(isolation) {
         return Err(cause);
