@@ -87,18 +87,38 @@ const NAMESPACES: [libc::c_int; 7] = [
 /// Types into the terminal that it has: TIOCSTI and TIOCLINUX of `asm-generic/ioctls.h`.
 const TYPES: [u64; 2] = [0x5412, 0x541c];
 
-/// Closes the calls to this thread and all that it starts, for good. It must have no rights to lose: it gets none any
-/// more by `exec`.
+/// Closes the calls to this thread and all that it starts, for good; no rights come by `exec` any more.
 pub(super) fn close() -> Result<(), String> {
-    // The second one cannot be made once the first refuses what it takes; neither does.
-    for program in programs()? {
-        apply_filter(&program).map_err(|cause| format!("no filter of system calls: {cause}"))?;
-    }
-    Ok(())
+    // Neither closes what it takes to close the other.
+    programs()?.iter().try_for_each(apply)
+}
+
+/// Lets this thread and all that it starts open no socket, of whatever kind; pairs of sockets, which lead nowhere else,
+/// there may be. Beside [`close`], which knows the second numbers of calls.
+pub(super) fn close_sockets() -> Result<(), String> {
+    let sockets = [(libc::SYS_socket, Vec::new())].into();
+    apply(&program(sockets, libc::EPERM).map_err(no_filter)?)
+}
+
+fn apply(program: &BpfProgram) -> Result<(), String> {
+    apply_filter(program).map_err(|cause| format!("no filter of system calls: {cause}"))
+}
+
+fn no_filter(cause: seccompiler::BackendError) -> String {
+    format!("no filter of system calls for this machine: {cause}")
+}
+
+/// Those calls fail so, and all others pass.
+fn program(
+    calls: BTreeMap<i64, Vec<SeccompRule>>,
+    errno: libc::c_int,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    let action = SeccompAction::Errno(errno.unsigned_abs());
+    BpfProgram::try_from(SeccompFilter::new(calls, SeccompAction::Allow, action, arch)?)
 }
 
 fn programs() -> Result<[BpfProgram; 2], String> {
-    let no_filter = |cause: seccompiler::BackendError| format!("no filter of system calls for this machine: {cause}");
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let namespaces = NAMESPACES.iter().map(|flag| {
         // The bits of a flag, in a word that has no sign.
@@ -109,12 +129,6 @@ fn programs() -> Result<[BpfProgram; 2], String> {
     let types = TYPES.iter().map(|request| rule(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *request));
     refused.insert(libc::SYS_ioctl, types.collect::<Result<_, _>>().map_err(no_filter)?);
     let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
-    let program = |rules, errno: libc::c_int| {
-        let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-        let action = SeccompAction::Errno(errno.unsigned_abs());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?;
-        BpfProgram::try_from(filter)
-    };
     let refused = program(refused, libc::EPERM).map_err(no_filter)?;
     let unknown = program(unknown, libc::ENOSYS).map_err(no_filter)?;
     Ok([refused, without_second_numbers(unknown)])

@@ -9,7 +9,7 @@
 //! - `inner`: the first process within: makes the other walls, starts the plugin's process, watches over it.
 //! - `life`: what both do while they wait.
 //! - `mounts`: what is within sees of the files, `named`: what of them the command names. `user`: as whom it runs. `calls`: what it may
-//!   ask of the kernel. `watch`: what it uses.
+//!   ask of the kernel. `confine`: what it may open where there are no namespaces. `watch`: what it uses.
 //!
 //! Invariants: variables that the document names are given to the launcher under another name, so that none (such as
 //! LD_PRELOAD) acts on it; a wall that is demanded stands, or the plugin's process does not start; what is within
@@ -21,6 +21,8 @@ mod plan;
 
 #[cfg(target_os = "linux")]
 mod calls;
+#[cfg(target_os = "linux")]
+mod confine;
 #[cfg(target_os = "linux")]
 mod inner;
 #[cfg(target_os = "linux")]
