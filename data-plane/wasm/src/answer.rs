@@ -28,6 +28,39 @@ pub enum PluginAnswer {
     InputRequired(RawJson),
 }
 
+/// About as many bytes are read to make the answer.
+pub(crate) fn outcome_bytes(outcome: &types::Outcome) -> usize {
+    match outcome {
+        types::Outcome::Complete(result) => {
+            let structured = result.structured.as_ref().map_or(0, String::len);
+            structured + result.content.iter().map(content_bytes).sum::<usize>()
+        }
+        types::Outcome::InputRequired(wanted) => wanted.requests.len(),
+    }
+}
+
+/// The same of a prompt.
+pub(crate) fn prompt_bytes(result: &PromptResult) -> usize {
+    result.messages.iter().map(|message| content_bytes(&message.content)).sum()
+}
+
+/// The same of a resource.
+pub(crate) fn contents_bytes(all: &[Contents]) -> usize {
+    let bytes = |contents: &Contents| match &contents.body {
+        Body::Text(text) => text.len(),
+        Body::Blob(data) => data.len(),
+    };
+    all.iter().map(bytes).sum()
+}
+
+fn content_bytes(content: &types::Content) -> usize {
+    match content {
+        types::Content::Text(text) | types::Content::Other(text) => text.len(),
+        types::Content::Image(blob) | types::Content::Audio(blob) => blob.data.len(),
+        types::Content::ResourceLink(link) => link.description.as_ref().map_or(0, String::len),
+    }
+}
+
 /// The answer, if it is right and fits into so many bytes.
 pub(crate) fn answer_of(outcome: types::Outcome, max_bytes: usize) -> Result<PluginAnswer, PluginError> {
     let mut writer = Writer { out: Vec::new(), max_bytes };

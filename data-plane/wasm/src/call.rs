@@ -10,7 +10,7 @@ use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 use crate::{
     Engine, PluginAnswer, PluginError, PluginHost,
-    answer::{answer_of, contents_of, prompt_of},
+    answer::{answer_of, contents_bytes, contents_of, outcome_bytes, prompt_bytes, prompt_of},
     bindings::{
         ToolPlugin, ToolPluginPre,
         prompts::exports::provost::plugin::prompts::{self, Guest as Prompts},
@@ -18,7 +18,8 @@ use crate::{
         resources::exports::provost::plugin::resources::{self, Guest as Resources},
     },
     imports::cut,
-    limits::CANCEL_GRACE,
+    lane::{ask_to_move, step_aside_for},
+    limits::{CANCEL_GRACE, GROWTH_AT_HOME, SLICES_AT_HOME},
     link::Tied,
     state::CallState,
 };
@@ -146,25 +147,31 @@ impl Instance {
     }
 
     /// Makes a prompt.
-    pub(crate) async fn get_prompt(&mut self, call: &PluginCall) -> Result<PluginAnswer, PluginError> {
-        let unknown = || PluginError::UnknownPrompt(call.tool.clone());
+    pub(crate) async fn get_prompt(&mut self, call: PluginCall) -> Result<PluginAnswer, PluginError> {
+        let (context, prompt, arguments) = asked(call);
+        let unknown = || PluginError::UnknownPrompt(prompt.clone());
         let Some(guest) = &self.prompts else { return Err(unknown()) };
-        let (context, arguments) = (context_of(call), call.arguments.as_str().to_owned());
-        let ended = guest.call_get_prompt(&mut self.store, &context, &call.tool, &arguments).await;
+        let ended = guest.call_get_prompt(&mut self.store, &context, &prompt, &arguments).await;
         match self.explained(ended)? {
-            Ok(result) => prompt_of(result, self.store.data().limits.answer_bytes),
+            Ok(result) => {
+                step_aside_for(prompt_bytes(&result)).await;
+                prompt_of(result, self.store.data().limits.answer_bytes)
+            }
             Err(why) => Err(refused(why, unknown)),
         }
     }
 
     /// Reads a resource.
-    pub(crate) async fn read_resource(&mut self, call: &PluginCall) -> Result<PluginAnswer, PluginError> {
-        let unknown = || PluginError::UnknownResource(call.tool.clone());
+    pub(crate) async fn read_resource(&mut self, call: PluginCall) -> Result<PluginAnswer, PluginError> {
+        let (context, uri, _) = asked(call);
+        let unknown = || PluginError::UnknownResource(uri.clone());
         let Some(guest) = &self.resources else { return Err(unknown()) };
-        let context = context_of(call);
-        let ended = guest.call_read_resource(&mut self.store, &context, &call.tool).await;
+        let ended = guest.call_read_resource(&mut self.store, &context, &uri).await;
         match self.explained(ended)? {
-            Ok(contents) => contents_of(contents, self.store.data().limits.answer_bytes),
+            Ok(contents) => {
+                step_aside_for(contents_bytes(&contents)).await;
+                contents_of(contents, self.store.data().limits.answer_bytes)
+            }
             Err(why) => Err(refused(why, unknown)),
         }
     }
@@ -178,14 +185,16 @@ impl Instance {
     }
 
     /// Calls a tool.
-    pub(crate) async fn call(&mut self, call: &PluginCall) -> Result<PluginAnswer, PluginError> {
-        let context = context_of(call);
-        let arguments = call.arguments.as_str().to_owned();
+    pub(crate) async fn call(&mut self, call: PluginCall) -> Result<PluginAnswer, PluginError> {
+        let (context, tool, arguments) = asked(call);
         let guest = self.plugin.provost_plugin_tools();
-        let ended = guest.call_call_tool(&mut self.store, &context, &call.tool, &arguments).await;
+        let ended = guest.call_call_tool(&mut self.store, &context, &tool, &arguments).await;
         match self.explained(ended)? {
-            Ok(outcome) => answer_of(outcome, self.store.data().limits.answer_bytes),
-            Err(why) => Err(refused(why, || PluginError::UnknownTool(call.tool.clone()))),
+            Ok(outcome) => {
+                step_aside_for(outcome_bytes(&outcome)).await;
+                answer_of(outcome, self.store.data().limits.answer_bytes)
+            }
+            Err(why) => Err(refused(why, || PluginError::UnknownTool(tool))),
         }
     }
 
@@ -201,8 +210,8 @@ fn store_of(engine: &Engine, state: CallState, deadline: Instant) -> Store<CallS
     let transfer = store.data().limits.transfer_bytes();
     store.set_hostcall_fuel(transfer);
     store.set_epoch_deadline(1);
-    let mut cancelled_since = None;
-    store.epoch_deadline_callback(move |context| every_tick(&context, deadline, &mut cancelled_since));
+    let mut clock = Clock { deadline, cancelled_since: None, slices: 0 };
+    store.epoch_deadline_callback(move |context| clock.tick(&context));
     store
 }
 
@@ -216,36 +225,49 @@ fn refused(why: types::CallError, unknown: impl FnOnce() -> PluginError) -> Plug
     }
 }
 
-fn context_of(call: &PluginCall) -> types::CallContext {
-    let left = call.deadline.saturating_duration_since(Instant::now());
-    let context = &call.context;
-    types::CallContext {
-        request_id: context.request_id.clone(),
+/// What the guest learns, what is asked for, and with what.
+fn asked(call: PluginCall) -> (types::CallContext, String, String) {
+    let PluginCall { tool, arguments, context, deadline, depth: _ } = call;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let context = types::CallContext {
+        request_id: context.request_id,
         deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-        traceparent: context.traceparent.clone(),
-        principal: context.principal.clone(),
-        input_responses: context.input_responses.as_ref().map(|json| json.as_str().to_owned()),
-        request_state: context.request_state.clone(),
-    }
+        traceparent: context.traceparent,
+        principal: context.principal,
+        input_responses: context.input_responses.map(|json| json.as_str().to_owned()),
+        request_state: context.request_state,
+    };
+    (context, tool, arguments.as_str().to_owned())
 }
 
-/// Every tick that the guest computes: goes on after everybody else had a turn, or ends.
-fn every_tick(
-    context: &StoreContextMut<'_, CallState>,
+/// What a store's epoch is for: whether its guest may go on, and where.
+struct Clock {
     deadline: Instant,
-    cancelled_since: &mut Option<Instant>,
-) -> wasmtime::Result<UpdateDeadline> {
-    let now = Instant::now();
-    if now >= deadline {
-        return Err(Stop::Deadline.into());
-    }
-    if context.data().host.is_cancelled() {
-        let since = *cancelled_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= CANCEL_GRACE {
-            return Err(Stop::Cancelled.into());
+    cancelled_since: Option<Instant>,
+    /// How often the guest was interrupted: about its own computing time, in ticks.
+    slices: u32,
+}
+
+impl Clock {
+    /// Every tick that the guest computes: goes on after everybody else had a turn, or ends.
+    fn tick(&mut self, context: &StoreContextMut<'_, CallState>) -> wasmtime::Result<UpdateDeadline> {
+        let now = Instant::now();
+        if now >= self.deadline {
+            return Err(Stop::Deadline.into());
         }
+        let state = context.data();
+        if state.host.is_cancelled() {
+            let since = *self.cancelled_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= CANCEL_GRACE {
+                return Err(Stop::Cancelled.into());
+            }
+        }
+        self.slices = self.slices.saturating_add(1);
+        if self.slices >= SLICES_AT_HOME || state.memory.grown() > GROWTH_AT_HOME {
+            ask_to_move();
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     }
-    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
 /// Why an instance ended without an answer.

@@ -24,8 +24,11 @@ impl Engine {
         on_a_thread(move || {
             // Kept to the end of the work, even if nobody waits for it any more.
             let _turn = turn;
-            // Somebody may have compiled it while this one waited.
-            engine.kept(&digest).map_or_else(|| engine.compile(digest, &source), Ok)
+            // All of it there, at their priority.
+            engine.compilers.install(|| {
+                // Somebody may have compiled it while this one waited.
+                engine.kept(&digest).map_or_else(|| engine.compile(digest, &source), Ok)
+            })
         })
         .await?
     }
@@ -41,10 +44,11 @@ impl Engine {
         })
     }
 
+    /// Called on a thread of those that compile, which the compiler shares its work out among.
     fn compile(&self, digest: ComponentDigest, source: &ComponentSource) -> Result<Arc<Component>, PluginError> {
         let bytes = source.read(&digest)?;
         let began = Instant::now();
-        let component = self.compilers.install(|| Component::from_binary(&self.wasmtime, &bytes));
+        let component = Component::from_binary(&self.wasmtime, &bytes);
         let component = component.map_err(|cause| PluginError::Component(format!("{cause:#}")))?;
         let took_ms = began.elapsed().as_millis();
         tracing::info!(?digest, took_ms, bytes = bytes.len(), "a plugin was compiled");

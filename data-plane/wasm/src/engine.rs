@@ -8,7 +8,14 @@ use std::{
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{AotCache, PluginError, limits::MAX_TABLE_ELEMENTS, link::Links, shared::SharedComponents, ticker::Ticker};
+use crate::{
+    AotCache, PluginError,
+    lane::{SlowLane, give_way},
+    limits::MAX_TABLE_ELEMENTS,
+    link::Links,
+    shared::SharedComponents,
+    ticker::Ticker,
+};
 
 /// Most memories in one component. What Rust makes has one; interpreters have up to three.
 const MEMORIES_A_COMPONENT: u32 = 4;
@@ -38,8 +45,10 @@ pub struct EngineConfig {
     pub concurrency: u32,
     /// The most that any plugin's `memory_bytes` may be.
     pub max_memory_bytes: usize,
-    /// Threads that compile. One component is compiled at a time; more threads make it faster and calls slower.
+    /// Threads that compile, at a low priority. One component is compiled at a time; more threads make it faster.
     pub compile_threads: usize,
+    /// Threads on which calls go on that compute for long, at a low priority. More help where such calls are the rule.
+    pub slow_threads: usize,
     /// Where machine code is kept; `None`: nowhere, every start compiles.
     pub cache: Option<AotCache>,
 }
@@ -47,7 +56,8 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { concurrency: 128, max_memory_bytes: 1 << 30, compile_threads: (cores / 2).max(1), cache: None }
+        let half = (cores / 2).max(1);
+        Self { concurrency: 128, max_memory_bytes: 1 << 30, compile_threads: half, slow_threads: half, cache: None }
     }
 }
 
@@ -61,6 +71,7 @@ pub struct Engine {
     /// One component at a time.
     pub(crate) compiling: Arc<Semaphore>,
     pub(crate) compilers: rayon::ThreadPool,
+    pub(crate) lane: SlowLane,
     pub(crate) cache: Option<AotCache>,
     pub(crate) components: SharedComponents,
     /// For [`crate::cache::Entry`].
@@ -85,14 +96,17 @@ impl Engine {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(config.compile_threads.max(1))
             .thread_name(|i| format!("plugin-compiler-{i}"))
+            .start_handler(|_| give_way())
             .build();
         let compilers = threads.map_err(|cause| failed("no threads to compile", &cause))?;
+        let lane = SlowLane::start(config.slow_threads).map_err(|cause| failed("no threads for long calls", &cause))?;
         Ok(Arc::new(Self {
             links: Links::new(&engine).map_err(|cause| failed("no imports", &cause))?,
             ticker,
             places: Semaphore::new(config.concurrency.max(1) as usize),
             compiling: Arc::new(Semaphore::new(1)),
             compilers,
+            lane,
             cache: config.cache,
             components: SharedComponents::default(),
             compiler: hash_of(&engine),

@@ -112,7 +112,8 @@ pub enum HttpError {
 /// The node, as one call of a plugin sees it. The bounds of [`crate::PluginLimits`] are kept before anything comes
 /// here, but for the size of a response, which only the host can stop to read.
 ///
-/// Futures are dropped when the call ends early, at any point where they wait.
+/// Futures are dropped when the call ends early, at any point where they wait. They are polled in the context of the
+/// runtime that the call came from, on its threads or on those of the engine for calls that compute for long.
 pub trait PluginHost: Send + Sync {
     /// A line for the operator's log. Not to be trusted: it may hold line breaks and what the arguments hold.
     fn log(&self, level: LogLevel, message: &str);

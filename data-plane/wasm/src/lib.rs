@@ -9,7 +9,8 @@
 //!   component that asks for more is refused when it is loaded ([`PluginError::Imports`]).
 //! - Everything that a guest can use up is bounded ([`PluginLimits`]): time, memory, what it says, asks and answers.
 //!   What passes a bound ends that call with an error that has a code, and nothing else.
-//! - A guest that computes gives its thread back every [`TICK`]; whoever runs beside it waits no longer than that.
+//! - A guest that computes gives its thread back every [`TICK`], and one that goes on computing is moved to threads of a
+//!   lower priority: whoever runs beside it has the processors first.
 //! - Two calls share nothing but the component's code and what the host keeps for it.
 //! - Machine code is run only if this node compiled it ([`AotCache`]).
 //!
@@ -27,6 +28,7 @@ mod engine;
 mod error;
 mod host;
 mod imports;
+mod lane;
 mod limits;
 mod link;
 mod memory;
@@ -48,6 +50,7 @@ pub use error::PluginError;
 pub use host::{
     HttpError, HttpRequest, HttpResponse, KvError, LogLevel, NestedCall, NestedError, PluginHost, Progress,
 };
+pub use lane::step_aside_for;
 pub use limits::{MAX_DEPTH, PluginLimits};
 pub use link::Grants;
 pub use offer::{PluginItem, PluginOffer};

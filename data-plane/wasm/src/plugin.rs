@@ -1,6 +1,6 @@
 //! One installed plugin.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use provost_mcp::RawJson;
@@ -33,6 +33,11 @@ pub struct PluginSettings {
 
 /// An installed plugin. To make one costs nothing; its component is loaded, or compiled, when it is needed first.
 pub struct WasmPlugin {
+    /// Shared with its calls, which may go on elsewhere than they began.
+    installed: Arc<Installed>,
+}
+
+struct Installed {
     engine: Arc<Engine>,
     digest: ComponentDigest,
     source: ComponentSource,
@@ -46,7 +51,7 @@ pub struct WasmPlugin {
 struct Loaded {
     /// Held, so that other plugins of the same component find it.
     _component: Arc<Component>,
-    tied: Tied,
+    tied: Arc<Tied>,
     tools: Arc<[PluginTool]>,
     offer: PluginOffer,
     config_schema: Option<RawJson>,
@@ -71,36 +76,40 @@ impl WasmPlugin {
         let limits = &mut settings.limits;
         limits.memory_bytes = limits.memory_bytes.min(engine.max_memory_bytes);
         let places = Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS));
-        Self { engine, digest, source, settings, places, loaded: OnceCell::new() }
+        let loaded = OnceCell::new();
+        Self { installed: Arc::new(Installed { engine, digest, source, settings, places, loaded }) }
     }
 
     /// Which component it is.
     pub fn digest(&self) -> &ComponentDigest {
-        &self.digest
+        &self.installed.digest
     }
 
     /// Its tools. The first time this loads the component; an error that cannot go away is remembered.
     pub async fn tools(&self) -> Result<Arc<[PluginTool]>, PluginError> {
-        Ok(self.loaded().await?.tools.clone())
+        Ok(self.installed.loaded().await?.tools.clone())
     }
 
     /// The tools, if it is loaded.
     pub fn tools_at_hand(&self) -> Option<Arc<[PluginTool]>> {
-        self.loaded.get()?.as_ref().ok().map(|loaded| loaded.tools.clone())
+        self.installed.loaded.get()?.as_ref().ok().map(|loaded| loaded.tools.clone())
     }
 
     /// Its prompts and resources, likewise.
     pub async fn offer(&self) -> Result<PluginOffer, PluginError> {
-        Ok(self.loaded().await?.offer.clone())
+        Ok(self.installed.loaded().await?.offer.clone())
     }
 
     /// JSON Schema of its configuration, if it takes one.
     pub async fn config_schema(&self) -> Result<Option<RawJson>, PluginError> {
-        Ok(self.loaded().await?.config_schema.clone())
+        Ok(self.installed.loaded().await?.config_schema.clone())
     }
 
     /// Calls a tool, in an instance that nobody used before and nobody will use again. Ends at the call's deadline at
-    /// the latest. To drop the future ends the guest as well, wherever it is.
+    /// the latest. To drop the future ends the guest as well, wherever it is: by its next interruption.
+    ///
+    /// A guest that computes for long goes on at a low priority, on a thread of the engine; what it asks of the host is
+    /// polled there then, in the context of the runtime that this is called in.
     pub async fn call(&self, call: &PluginCall, host: Arc<dyn PluginHost>) -> Result<PluginAnswer, PluginError> {
         self.bounded(Wanted::Tool, call, host).await
     }
@@ -128,13 +137,17 @@ impl WasmPlugin {
         if call.depth > MAX_DEPTH {
             return Err(PluginError::TooDeep(MAX_DEPTH));
         }
-        until(call.deadline, Box::pin(self.run(wanted, call, host))).await
+        let (deadline, call, installed) = (call.deadline, call.clone(), self.installed.clone());
+        let running = Box::pin(async move { installed.run(wanted, call, host).await });
+        until(deadline, self.installed.engine.lane.run(running)).await
     }
+}
 
+impl Installed {
     async fn run(
         &self,
         wanted: Wanted,
-        call: &PluginCall,
+        call: PluginCall,
         host: Arc<dyn PluginHost>,
     ) -> Result<PluginAnswer, PluginError> {
         let loaded = self.loaded().await?;
@@ -180,34 +193,42 @@ impl WasmPlugin {
     /// The component, tied to its imports, and what it says of itself.
     async fn load(&self) -> Result<Loaded, PluginError> {
         let component = self.engine.component(self.digest, &self.source).await?;
-        let tied = self.engine.links.tie(&component, self.settings.grants)?;
+        let tied = Arc::new(self.engine.links.tie(&component, self.settings.grants)?);
         let deadline = in_time(LOAD_TIME);
-        let (config_schema, tools, offer) = until(deadline, self.introduce(&tied, deadline)).await?;
+        let introduced = introduce(self.engine.clone(), tied.clone(), self.settings.clone(), deadline);
+        let introduced = self.engine.lane.run(Box::pin(introduced));
+        let (config_schema, tools, offer) = until(deadline, introduced).await?;
         Ok(Loaded { _component: component, tied, tools, offer, config_schema })
     }
+}
 
-    async fn introduce(&self, tied: &Tied, deadline: std::time::Instant) -> Result<Introduced, PluginError> {
-        let limits = self.settings.limits;
-        // Not a place of the plugin's own: those may all be waiting for it to be loaded.
-        let place = self.engine.places.acquire().await;
-        let _place = place.map_err(|_| PluginError::Unavailable("the engine is closed".to_owned()))?;
-        let _running = self.engine.ticker.enter();
-        let state = CallState::new(Arc::new(QuietHost), limits, 0);
-        let mut instance = match tied.has_more() {
-            true => Instance::start_whole(&self.engine, tied, state, deadline).await?,
-            false => Instance::start(&self.engine, &tied.pre, state, deadline).await?,
-        };
-        let schema = instance.config_schema().await?;
-        let schema = schema.map(|text| schema_of(text, limits.answer_bytes)).transpose()?;
-        instance.configure(self.settings.config.as_ref()).await?;
-        let tools = tools_of(instance.list_tools().await?)?.into();
-        let offer = PluginOffer {
-            prompts: prompts_of(instance.list_prompts().await?)?.into(),
-            resources: resources_of(instance.list_resources().await?)?.into(),
-            templates: templates_of(instance.list_templates().await?)?.into(),
-        };
-        Ok((schema, tools, offer))
-    }
+/// What a component says of itself, with this configuration.
+async fn introduce(
+    engine: Arc<Engine>,
+    tied: Arc<Tied>,
+    settings: PluginSettings,
+    deadline: Instant,
+) -> Result<Introduced, PluginError> {
+    let limits = settings.limits;
+    // Not a place of the plugin's own: those may all be waiting for it to be loaded.
+    let place = engine.places.acquire().await;
+    let _place = place.map_err(|_| PluginError::Unavailable("the engine is closed".to_owned()))?;
+    let _running = engine.ticker.enter();
+    let state = CallState::new(Arc::new(QuietHost), limits, 0);
+    let mut instance = match tied.has_more() {
+        true => Instance::start_whole(&engine, &tied, state, deadline).await?,
+        false => Instance::start(&engine, &tied.pre, state, deadline).await?,
+    };
+    let schema = instance.config_schema().await?;
+    let schema = schema.map(|text| schema_of(text, limits.answer_bytes)).transpose()?;
+    instance.configure(settings.config.as_ref()).await?;
+    let tools = tools_of(instance.list_tools().await?)?.into();
+    let offer = PluginOffer {
+        prompts: prompts_of(instance.list_prompts().await?)?.into(),
+        resources: resources_of(instance.list_resources().await?)?.into(),
+        templates: templates_of(instance.list_templates().await?)?.into(),
+    };
+    Ok((schema, tools, offer))
 }
 
 /// The schema of its configuration, its tools, and what it has beside.

@@ -53,7 +53,12 @@ pub(crate) fn running(spec: PluginSpec, launcher: Option<PathBuf>) -> (Arc<Toolb
 
 /// How a plugin's process ended: code, message, what stood around it.
 pub(crate) async fn ended(spec: PluginSpec) -> (String, String, Option<Walls>) {
-    let (_toolbox, plugin) = running(spec, Some(provost()));
+    ended_by(spec, provost()).await
+}
+
+/// The same with another launcher.
+pub(crate) async fn ended_by(spec: PluginSpec, launcher: PathBuf) -> (String, String, Option<Walls>) {
+    let (_toolbox, plugin) = running(spec, Some(launcher));
     let done = call(&plugin, "t", json!({})).await;
     let Reply::Error(error) = &done.reply else { panic!("{done:?}") };
     (pv_code(&done), error.message.clone(), plugin.walls())

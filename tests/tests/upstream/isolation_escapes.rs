@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     bench::*,
-    isolation::{FIXTURE, as_permitted, ended, isolated, permits, provost, running},
+    isolation::{FIXTURE, as_permitted, ended, isolated, permits, provost, running, said},
 };
 
 #[tokio::test]
@@ -111,4 +111,16 @@ async fn there_are_walls_wherever_a_user_may_have_namespaces() {
     let (_, message, walls) = ended(isolated("sh", &["-c", "exit 1"], as_permitted())).await;
     let walls = walls.unwrap();
     assert!(walls.stands(Wall::Network) && walls.stands(Wall::User), "{message}: {walls:?}");
+}
+
+#[tokio::test]
+async fn calls_that_no_server_needs_are_closed() {
+    if !permits(Wall::Calls).await {
+        return;
+    }
+    // Without the filter a namespace of users is refused for the number of them, or made.
+    let script = "LC_ALL=C; export LC_ALL; grep '^Seccomp:' /proc/self/status >&2; unshare -U true; echo ends >&2";
+    let message = said(script, as_permitted()).await;
+    assert!(message.contains("Seccomp:\t2") && message.contains("ends"), "{message}");
+    assert!(message.contains("Operation not permitted"), "{message}");
 }

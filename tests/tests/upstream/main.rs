@@ -12,6 +12,8 @@ mod grpc;
 #[cfg(target_os = "linux")]
 mod isolation;
 #[cfg(target_os = "linux")]
+mod isolation_confined;
+#[cfg(target_os = "linux")]
 mod isolation_escapes;
 mod listening;
 mod lists;

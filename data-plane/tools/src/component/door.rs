@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use provost_data_wasm::{HttpError, HttpRequest, HttpResponse};
+use provost_data_wasm::{HttpError, HttpRequest, HttpResponse, step_aside_for};
 use provost_types::HostPattern;
 
 use crate::{
@@ -64,6 +64,7 @@ impl Door {
             }
             body.extend_from_slice(&chunk);
         }
+        step_aside_for(body.len()).await;
         let body = self.without_credentials(body.freeze())?;
         Ok(HttpResponse { status, headers, body })
     }

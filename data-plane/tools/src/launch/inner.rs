@@ -23,6 +23,8 @@ use rustix::process::{
 };
 
 use super::{
+    calls,
+    confine::Confined,
     life::{self, Life},
     mounts,
     named::Named,
@@ -51,6 +53,8 @@ struct House {
     home: PathBuf,
     /// The same, if it has to be removed afterwards.
     left_over: Option<PathBuf>,
+    /// What stands in place of namespaces.
+    confined: Option<Confined>,
 }
 
 /// Starts the process within its walls; its exit status.
@@ -77,7 +81,10 @@ pub(super) fn run(plan: &Plan, program: &OsStr, args: &[OsString]) -> u8 {
     let is_watched = house.walls.stands(Wall::Limits);
     let live = async {
         let mut life = Life::begin()?;
-        let child = command.spawn()?;
+        let child = match &house.confined {
+            Some(confined) => confined.start(&mut command)?,
+            None => command.spawn()?,
+        };
         life::let_go()?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         Ok::<u8, io::Error>(watch_over(plan, pid, is_watched, &mut life).await)
@@ -106,6 +113,7 @@ fn prepare(plan: &Plan, named: &Named) -> Result<House, String> {
         walls = Walls::none(isolation, &plan.no_space);
         walls.missing.remove(&Wall::Limits);
         walls.missing.remove(&Wall::User);
+        walls.missing.remove(&Wall::Calls);
         // What its parents leave behind becomes this one's.
         let _ = set_child_subreaper(Some(Pid::INIT));
     } else {
@@ -157,16 +165,26 @@ fn prepare(plan: &Plan, named: &Named) -> Result<House, String> {
         // The outer stage ends by SIGKILL alone, and then nothing must be left. Not before: a change of user forgets it.
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|cause| cause.to_string())?;
     }
-    if let Some(cause) = walls.refusal(isolation) {
-        return Err(cause);
+    // The last: what is above makes some of these calls.
+    if let Err(cause) = calls::close() {
+        walls.missing.insert(Wall::Calls, cause);
     }
     if has_own_files {
-        return Ok(House { walls, home: mounts::OWN.into(), left_over: None });
+        let refusal = walls.refusal(isolation);
+        let house = House { walls, home: mounts::OWN.into(), left_over: None, confined: None };
+        return refusal.map_or(Ok(house), Err);
     }
     let home = std::env::temp_dir().join(format!("provost-stdio-{:016x}", rand::random::<u64>()));
     let made = DirBuilder::new().mode(0o700).create(&home);
     made.map_err(|cause| format!("{} cannot be made: {cause}", home.display()))?;
-    Ok(House { walls, left_over: Some(home.clone()), home })
+    let confined = Confined::build(plan, named, &home, &mut walls);
+    match confined.and_then(|confined| walls.refusal(isolation).map_or(Ok(confined), Err)) {
+        Ok(confined) => Ok(House { walls, left_over: Some(home.clone()), home, confined }),
+        Err(cause) => {
+            let _ = fs::remove_dir(&home);
+            Err(cause)
+        }
+    }
 }
 
 /// A variable of the plugin's process among those of the launcher.

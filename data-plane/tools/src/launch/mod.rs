@@ -8,16 +8,21 @@
 //! - `outer`: enters the namespaces, ends what is within when the node is gone.
 //! - `inner`: the first process within: makes the other walls, starts the plugin's process, watches over it.
 //! - `life`: what both do while they wait.
-//! - `mounts`: what is within sees of the files, `named`: what of them the command names. `user`: as whom it runs. `watch`: what it uses.
+//! - `mounts`: what is within sees of the files, `named`: what of them the command names. `user`: as whom it runs. `calls`: what it may
+//!   ask of the kernel. `confine`: what it may open where there are no namespaces. `watch`: what it uses.
 //!
 //! Invariants: variables that the document names are given to the launcher under another name, so that none (such as
 //! LD_PRELOAD) acts on it; a wall that is demanded stands, or the plugin's process does not start; what is within
 //! cannot write what the node takes for words of its launcher; all of it ends with the node.
-//! Left out: control groups (a node rarely has one that it may divide), and filters of system calls.
+//! Left out: control groups (a node rarely has one that it may divide).
 
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there is no launcher elsewhere"))]
 mod plan;
 
+#[cfg(target_os = "linux")]
+mod calls;
+#[cfg(target_os = "linux")]
+mod confine;
 #[cfg(target_os = "linux")]
 mod inner;
 #[cfg(target_os = "linux")]

@@ -32,7 +32,7 @@ const OWN_FOLDERS: [(&str, &CStr); 2] = [(OWN, c"mode=1777,size=256m"), ("/dev/s
 /// What a folder that only hides holds: the way to what is bound into it.
 const HIDING: &CStr = c"mode=0755,size=1m";
 /// Where sockets of services lie, of container engines too.
-const SOCKETS: &str = "/run";
+pub(super) const SOCKETS: &str = "/run";
 /// Parts of a path like `/root`.
 const AT_THE_TOP: usize = 2;
 /// The new process tree.
@@ -144,11 +144,12 @@ fn held(path: &Path) -> Result<OwnedFd, String> {
 }
 
 /// Those that there are, as they really are.
-fn real(paths: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+pub(super) fn real(paths: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
     paths.iter().filter_map(|path| fs::canonicalize(path).ok())
 }
 
-fn existing<'a>(field: &str, paths: impl IntoIterator<Item = &'a String>) -> Result<Vec<PathBuf>, String> {
+/// Those that a field of the document names, as they really are.
+pub(super) fn existing<'a>(field: &str, paths: impl IntoIterator<Item = &'a String>) -> Result<Vec<PathBuf>, String> {
     let real = |path: &String| fs::canonicalize(path).map_err(|cause| format!("`{field}` names {path}: {cause}"));
     paths.into_iter().map(real).collect()
 }

@@ -81,11 +81,13 @@ pub enum Wall {
     User,
     /// Memory, processor time, processes and files are bounded for all of it together.
     Limits,
+    /// It makes no calls of the kernel that no server needs.
+    Calls,
 }
 
 impl Wall {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Network, Self::Processes, Self::Files, Self::User, Self::Limits];
+    pub const ALL: [Self; 6] = [Self::Network, Self::Processes, Self::Files, Self::User, Self::Limits, Self::Calls];
 
     /// The name in metrics and errors.
     pub fn as_str(self) -> &'static str {
@@ -95,6 +97,7 @@ impl Wall {
             Self::Files => "files",
             Self::User => "user",
             Self::Limits => "limits",
+            Self::Calls => "calls",
         }
     }
 }

@@ -8,6 +8,7 @@ use provost_mcp::{JsonLimits, RawJson};
 use crate::{
     KvError, LogLevel, NestedCall, NestedError, Progress,
     bindings::provost::plugin::{host, types},
+    lane::step_aside_for,
     limits::{MAX_JSON_DEPTH, MAX_KV_KEY, MAX_MESSAGE},
     state::CallState,
 };
@@ -58,6 +59,7 @@ impl host::Host for CallState {
 
     async fn call_tool(&mut self, name: String, arguments: String) -> Result<String, host::NestedError> {
         self.may_nest().map_err(|bound| host::NestedError::Denied(format!("over the bound of {bound}")))?;
+        step_aside_for(arguments.len()).await;
         let arguments = RawJson::check(Bytes::from(arguments), &JsonLimits::REQUEST)
             .map_err(|fault| host::NestedError::InvalidParams(fault.to_string()))?;
         if !arguments.is_object() {

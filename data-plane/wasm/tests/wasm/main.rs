@@ -5,6 +5,7 @@ mod answers;
 mod cache;
 mod hostile;
 mod imports;
+mod lane;
 mod loading;
 mod neighbours;
 mod offering;

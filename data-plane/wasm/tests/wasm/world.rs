@@ -1,7 +1,7 @@
 //! A host that writes down what it is asked, and the guests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, OnceLock, Weak,
@@ -107,6 +107,8 @@ pub struct FakeHost {
     pub is_cancelled: AtomicBool,
     /// How often a guest's clock or its host looked whether it is cancelled.
     pub looks: AtomicUsize,
+    /// The threads on which guests and their clocks came by.
+    pub threads: Mutex<BTreeSet<String>>,
     pub store: Mutex<BTreeMap<String, Vec<u8>>>,
     /// What guests wanted sent.
     pub requests: Mutex<Vec<HttpRequest>>,
@@ -126,6 +128,7 @@ impl FakeHost {
             progress: Mutex::default(),
             is_cancelled: AtomicBool::default(),
             looks: AtomicUsize::default(),
+            threads: Mutex::default(),
             store: Mutex::default(),
             requests: Mutex::default(),
             sent_credentials: Mutex::default(),
@@ -135,8 +138,14 @@ impl FakeHost {
     }
 }
 
+/// The name of this thread.
+pub fn thread() -> String {
+    std::thread::current().name().unwrap_or_default().to_owned()
+}
+
 impl PluginHost for FakeHost {
     fn log(&self, level: LogLevel, message: &str) {
+        self.threads.lock().unwrap().insert(thread());
         self.lines.lock().unwrap().push((level, message.to_owned()));
     }
 
@@ -146,6 +155,7 @@ impl PluginHost for FakeHost {
 
     fn is_cancelled(&self) -> bool {
         self.looks.fetch_add(1, Ordering::SeqCst);
+        self.threads.lock().unwrap().insert(thread());
         self.is_cancelled.load(Ordering::SeqCst)
     }
 

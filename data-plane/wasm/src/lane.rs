@@ -1,0 +1,278 @@
+//! Where calls go on that compute for long.
+//!
+//! A call begins on the thread of its caller, since most end there within microseconds. One that does not is moved, as
+//! it is, to threads of the engine that the system runs mainly when nobody else wants to.
+//!
+//! Invariants: a call is moved only while it pauses, so that nothing is done twice; wherever it is, what it asks of the
+//! runtime (timers, connections, tasks) is asked of its caller's, so that nothing which others use later depends on
+//! these threads; whoever gives a call up ends it here as well.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    panic::resume_unwind,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use provost_types::BoxFuture;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    task::JoinHandle,
+};
+use tracing::Instrument;
+
+use crate::PluginError;
+
+/// By how much the threads' priority is below the node's, as `nice` counts it: beside others that want all of a
+/// processor they get a tenth of it.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+/// Most bytes that are worked through in one go where a call began: less than a millisecond's work.
+const LARGE_BYTES: usize = 256 << 10;
+
+thread_local! {
+    /// Whether what is polled on this thread wants to go on elsewhere. Set while it is polled, and read as soon as it
+    /// pauses, by whoever polled it: both happen on one thread.
+    static WANTS_TO_MOVE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has the call that is polled on this thread go on elsewhere after its next pause.
+pub(crate) fn ask_to_move() {
+    WANTS_TO_MOVE.set(true);
+}
+
+/// Before so many bytes are read, checked or escaped in one go, which nothing can interrupt: if these are many, the call
+/// that this is part of goes on with them at a low priority.
+pub async fn step_aside_for(bytes: usize) {
+    if bytes > LARGE_BYTES {
+        step_aside().await;
+    }
+}
+
+/// Goes on elsewhere from here, if this is part of a call. Without a call it is a pause.
+async fn step_aside() {
+    ask_to_move();
+    tokio::task::yield_now().await;
+}
+
+/// Lowers the priority of this thread. One that is low already stays below the node's.
+pub(crate) fn give_way() {
+    // Elsewhere than on Linux it would be that of the process.
+    #[cfg(target_os = "linux")]
+    if let Err(cause) = rustix::process::nice(NICENESS) {
+        tracing::warn!(%cause, "a thread for plugins keeps the priority of the node");
+    }
+}
+
+/// The threads.
+pub(crate) struct SlowLane {
+    /// There until the end.
+    runtime: Option<Runtime>,
+}
+
+impl SlowLane {
+    /// Starts so many, at least one.
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(threads.max(1)).thread_name("plugin-slow").on_thread_start(give_way);
+        Ok(Self { runtime: Some(builder.build()?) })
+    }
+
+    /// Drives a call to its end: here, or from the moment that it asks for it on the threads. To drop the future drops
+    /// the call, at its next pause at the latest.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        mut call: BoxFuture<'static, Result<T, PluginError>>,
+    ) -> Result<T, PluginError> {
+        let here = poll_fn(|context| {
+            WANTS_TO_MOVE.set(false);
+            match call.as_mut().poll(context) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if WANTS_TO_MOVE.take() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if let Some(ended) = here.await {
+            return ended;
+        }
+        let Some(runtime) = &self.runtime else { return call.await };
+        let moved = Moved { call: Some(call), home: Handle::current() };
+        let mut ended = EndedWithOwner(runtime.spawn(moved.in_current_span()));
+        match (&mut ended.0).await {
+            Ok(ended) => ended,
+            Err(cause) => match cause.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => Err(PluginError::Unavailable("the engine is closed".to_owned())),
+            },
+        }
+    }
+}
+
+impl Drop for SlowLane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Whoever drops the engine may be a task, which must not wait. What still runs ends at its next pause.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A call on the threads, in the context of the runtime that it came from, to its very end.
+struct Moved<T> {
+    /// `None`: it is dropped.
+    call: Option<BoxFuture<'static, T>>,
+    home: Handle,
+}
+
+impl<T> Future for Moved<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Self { call, home } = &mut *self;
+        let _home = home.enter();
+        match call {
+            Some(call) => call.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Drop for Moved<T> {
+    fn drop(&mut self) {
+        // A connection that goes back to its pool may start a task.
+        let _home = self.home.enter();
+        self.call = None;
+    }
+}
+
+/// A task that ends when nobody waits for it any more.
+struct EndedWithOwner<T>(JoinHandle<T>);
+
+impl<T> Drop for EndedWithOwner<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    type Call<T> = BoxFuture<'static, Result<T, PluginError>>;
+
+    fn panicking() -> PluginError {
+        panic!("on purpose")
+    }
+
+    fn thread() -> String {
+        std::thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn niceness() -> i32 {
+        rustix::process::getpriority_process(None).unwrap()
+    }
+
+    /// Sets its flag when it is dropped, in the context of a runtime with timers.
+    struct Dropped(Arc<AtomicBool>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            drop(tokio::time::sleep(Duration::ZERO));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    async fn until(flag: &AtomicBool) {
+        let began = Instant::now();
+        while !flag.load(Ordering::SeqCst) {
+            assert!(began.elapsed() < Duration::from_secs(60), "waited in vain");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_ask_stays() {
+        let lane = SlowLane::start(1).unwrap();
+        let stays: Call<String> = Box::pin(async {
+            tokio::task::yield_now().await;
+            Ok(thread())
+        });
+        assert_eq!(lane.run(stays).await, Ok(thread()));
+    }
+
+    #[tokio::test]
+    async fn what_asks_goes_on_elsewhere_and_keeps_the_runtime_that_it_came_from() {
+        let lane = SlowLane::start(1).unwrap();
+        let moves: Call<(String, String, String)> = Box::pin(async {
+            let before = thread();
+            step_aside().await;
+            // The threads have no timers of their own, and tasks go to where the call comes from.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let task = tokio::spawn(async { thread() }).await.unwrap();
+            Ok((before, thread(), task))
+        });
+        let home = thread();
+        assert_eq!(lane.run(moves).await, Ok((home.clone(), "plugin-slow".to_owned(), home)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_threads_have_a_lower_priority() {
+        let lane = SlowLane::start(1).unwrap();
+        let moves: Call<i32> = Box::pin(async {
+            step_aside().await;
+            Ok(niceness())
+        });
+        let here = niceness();
+        assert_eq!(lane.run(moves).await, Ok((here + NICENESS).min(19)));
+        assert_eq!(niceness(), here, "the node's own threads are as they were");
+    }
+
+    #[tokio::test]
+    async fn errors_and_panics_come_back() {
+        let lane = Arc::new(SlowLane::start(1).unwrap());
+        let fails: Call<()> = Box::pin(async {
+            step_aside().await;
+            Err(PluginError::Deadline)
+        });
+        assert_eq!(lane.run(fails).await, Err(PluginError::Deadline));
+        let theirs = lane.clone();
+        let panics = tokio::spawn(async move {
+            let call: Call<()> = Box::pin(async {
+                step_aside().await;
+                Err(panicking())
+            });
+            theirs.run(call).await
+        });
+        assert!(panics.await.unwrap_err().is_panic());
+    }
+
+    #[tokio::test]
+    async fn who_is_given_up_is_dropped_in_the_runtime_that_it_came_from() {
+        let lane = SlowLane::start(1).unwrap();
+        let (moved, dropped) = (Arc::new(AtomicBool::default()), Arc::new(AtomicBool::default()));
+        let (says, guard) = (moved.clone(), Dropped(dropped.clone()));
+        let waits: Call<()> = Box::pin(async move {
+            let _guard = guard;
+            step_aside().await;
+            says.store(true, Ordering::SeqCst);
+            std::future::pending().await
+        });
+        tokio::select! {
+            biased;
+            _ = lane.run(waits) => panic!("it ended"),
+            () = until(&moved) => {}
+        }
+        until(&dropped).await;
+    }
+}
