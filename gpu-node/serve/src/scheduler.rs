@@ -9,14 +9,17 @@
 //! by another thread.
 
 mod begin;
+mod tell;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use provost_gpu_vram::{Action, Priority, Rejection, Weights, WeightsKey};
+use provost_types::ChatEvent;
 
 use crate::arenas::Arenas;
+use crate::board::Board;
 use crate::catalogue::{Catalogue, Entry};
 use crate::chats::{ActiveChat, Chats};
 use crate::embeds::{ActiveEmbed, Embeds};
@@ -26,6 +29,7 @@ use crate::fair::FairShare;
 use crate::inbox::{Delivery, Inbox};
 use crate::job::Job;
 use crate::loader::Loaded;
+use crate::measured::Measured;
 use crate::residency::{Identity, Residency, Settled};
 use crate::stats::{RefusedFor, Stats};
 use crate::turns::{ADMISSION_DEADLINE, Turns, Waiting};
@@ -34,7 +38,7 @@ use crate::usage::UsageGauge;
 /// How long an idle thread sleeps before it looks for cancelled requests.
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
 /// Assumed speed of loading before it has been measured, in bytes a microsecond.
-const ASSUMED_BYTES_PER_MICRO: u64 = 500;
+pub(crate) const ASSUMED_BYTES_PER_MICRO: u64 = 500;
 /// So often the arbiter is asked in a turn.
 const MOST_POLLS: usize = 64;
 
@@ -54,10 +58,12 @@ pub(crate) struct Scheduler {
     priorities: BTreeMap<String, Priority>,
     /// Weights that were loaded once.
     seen: HashSet<WeightsKey>,
+    measured: Measured,
     /// A request was read in this turn and could not begin, or is to be asked for anew.
     in_vain: bool,
     usage: Arc<UsageGauge>,
     stats: Arc<Stats>,
+    board: Arc<Board>,
 }
 
 /// What the scheduler is made of.
@@ -70,11 +76,12 @@ pub(crate) struct Parts {
     pub(crate) priorities: BTreeMap<String, Priority>,
     pub(crate) usage: Arc<UsageGauge>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) board: Arc<Board>,
 }
 
 impl Scheduler {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { inbox, catalogue, residency, turns, priorities, usage, stats } = parts;
+        let Parts { inbox, catalogue, residency, turns, priorities, usage, stats, board } = parts;
         Self {
             inbox,
             catalogue,
@@ -88,9 +95,11 @@ impl Scheduler {
             exclusivity: Exclusivity::default(),
             priorities,
             seen: HashSet::new(),
+            measured: Measured::default(),
             in_vain: false,
             usage,
             stats,
+            board,
         }
     }
 
@@ -133,8 +142,11 @@ impl Scheduler {
         let has_freed = !chats.is_empty() || !embeds.is_empty();
         let mut ends: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(chats.len() + embeds.len());
         for chat in chats {
-            let ActiveChat { generation, grant, events, last, .. } = chat;
+            let ActiveChat { key, began, generation, grant, events, last, .. } = chat;
             drop(generation);
+            if let Some(Ok(ChatEvent::End { usage, .. })) = &last {
+                self.measured.answered(key, usage.completion, began.elapsed());
+            }
             self.turns.finish(grant);
             ends.extend(last.map(|last| Box::new(move || drop(events.try_send(last))) as Box<dyn FnOnce()>));
         }
@@ -155,6 +167,7 @@ impl Scheduler {
     fn note(&self) {
         self.usage.set(self.turns.usage(), self.arenas.usage());
         self.stats.now(self.turns.len() + self.asked.len(), self.chats.len() + self.embeds.len());
+        self.tell();
     }
 
     fn refuse_all(&mut self) {
@@ -169,6 +182,7 @@ impl Scheduler {
         match self.residency.take_in(loaded) {
             Some(Settled::Loaded { key, took }) => {
                 self.stats.loaded(took, !self.seen.insert(key));
+                self.measured.loaded(key, took);
                 self.turns.loaded(key, took);
             }
             Some(Settled::Failed { key }) => self.turns.load_failed(key),
