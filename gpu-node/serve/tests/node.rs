@@ -3,6 +3,7 @@
 
 mod common;
 mod memory;
+mod service;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

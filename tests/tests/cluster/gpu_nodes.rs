@@ -149,6 +149,7 @@ impl Scene {
         for record in &records {
             if let Some(phases) = record["call_id"].as_str().and_then(|id| calls.get_mut(id)) {
                 phases.push(record["phase"].as_str().unwrap().to_owned());
+                phases.sort();
             }
         }
         calls
