@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["admin", "audit", "governance", "guard", "node", "packages", "sibling"]
+    let files = ["admin", "audit", "governance", "gpu", "guard", "node", "packages", "sibling"]
         .map(|name| format!("proto/{name}.proto"));
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".provost.packages.v1")
         .bytes(".provost.sibling.v1")
         .codec_path("crate::codec::SmallCodec")
+        .bytes(".provost.gpu.v1")
         .out_dir(out)
         .compile_fds(descriptors)?;
     Ok(())

@@ -22,6 +22,7 @@ pub mod fuzzing {
     //! What fuzz targets need of the inside.
     pub use crate::mcp::quic_fuzzing::quic_stream;
 }
+pub mod gpus;
 mod guards;
 mod h3;
 mod http;

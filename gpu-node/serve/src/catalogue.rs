@@ -54,6 +54,14 @@ impl Catalogue {
             .collect()
     }
 
+    /// The same, each with the bytes of its weights.
+    pub(crate) fn sizes(&self) -> Vec<(ModelInfo, u64)> {
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut scan);
+        let sources = scan.entries.values().filter_map(|entry| entry.source.as_ref().ok());
+        sources.map(|source| (source.info().clone(), source.weight_bytes())).collect()
+    }
+
     /// The model of this name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Entry>> {
         let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);

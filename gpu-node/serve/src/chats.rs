@@ -1,6 +1,7 @@
 //! The answers that are being generated.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use provost_gpu_infer::{ChatModel, Finish, Generation, InferError, PROMPT_CHUNK, Step, Turn};
 use provost_gpu_vram::{Grant, WeightsKey};
@@ -23,6 +24,7 @@ pub(crate) struct ActiveChat {
     pub(crate) generation: Generation,
     pub(crate) events: mpsc::Sender<Result<ChatEvent, InferenceError>>,
     pub(crate) grant: Grant,
+    pub(crate) began: Instant,
     /// What it reads in the step that is under way.
     pub(crate) granted: usize,
     pub(crate) ended: bool,
@@ -49,6 +51,11 @@ impl Chats {
 
     pub(crate) fn tenants(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|chat| chat.tenant.as_str())
+    }
+
+    /// The weights of each.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = WeightsKey> {
+        self.0.iter().map(|chat| chat.key)
     }
 
     /// Takes all of them out, to be told that the node stops.

@@ -45,6 +45,11 @@ impl Embeds {
         self.0.iter().map(|embed| embed.tenant.as_str())
     }
 
+    /// The weights of each.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = WeightsKey> {
+        self.0.iter().map(|embed| embed.key)
+    }
+
     /// Takes all of them out, to be told that the node stops.
     pub(crate) fn stop(&mut self) {
         for embed in self.0.drain(..) {

@@ -97,6 +97,11 @@ impl Inbox {
         }
     }
 
+    /// How many requests have not begun, and the time in which as many begin.
+    pub(crate) fn waiting(&self) -> (usize, Duration) {
+        self.places.taken()
+    }
+
     /// Tells the scheduler to stop.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;

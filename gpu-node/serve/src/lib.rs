@@ -1,14 +1,16 @@
 //! GPU node service: scheduler thread, model catalogue, inference port.
 //!
 //! Purpose: answer embedding and chat requests with the models of a directory, within a configured
-//! amount of memory. [`GpuNode::start`] gives the port that the data plane calls.
+//! amount of memory. [`GpuNode::start`] gives the port that the data plane calls, in its process; [`GpuService`] is the
+//! same for the data planes of other processes.
 //! Invariants: one thread issues all computation; it never waits for a caller, and reads no request itself; what it holds is
 //! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
 //! in use is evicted.
 //! Left out: what a model computes (`provost-gpu-infer`), who may live in memory and whose turn it is
-//! (`provost-gpu-vram`), and who may ask (the data plane).
+//! (`provost-gpu-vram`), who may ask for what (the data plane), and which node is asked (the data plane, by [`GpuNode`]'s reports).
 
 mod arenas;
+mod board;
 mod catalogue;
 mod chats;
 mod config;
@@ -20,12 +22,14 @@ mod fair;
 mod inbox;
 mod job;
 mod loader;
+mod measured;
 mod node;
 mod places;
 mod preparer;
 mod preparing;
 mod residency;
 mod scheduler;
+mod service;
 mod stats;
 mod turns;
 mod usage;
@@ -36,4 +40,5 @@ pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
 pub use provost_gpu_infer::{KvUsage, ModelSource, TuneError, TuneSettings, TuneStep, Tuned, fine_tune};
 pub use provost_gpu_vram::{Priority, Usage};
+pub use service::{GpuCallers, GpuService};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};

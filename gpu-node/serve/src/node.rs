@@ -9,10 +9,12 @@ use futures::Stream;
 use provost_gpu_infer::KvUsage;
 use provost_gpu_vram::{Limits, Usage};
 use provost_types::{
-    BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, Inference, InferenceError, ModelInfo,
+    BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, GpuReport, Inference, InferenceError,
+    ModelInfo, ModelReport,
 };
 use tokio::sync::oneshot;
 
+use crate::board::Board;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
 use crate::error::{self, StartError};
@@ -23,7 +25,7 @@ use crate::loader::Loader;
 use crate::preparer::{self, Prepare, Preparer};
 use crate::preparing::{PREPARE_DEADLINE, Preparing};
 use crate::residency::Residency;
-use crate::scheduler::{Parts, Scheduler};
+use crate::scheduler::{ASSUMED_BYTES_PER_MICRO, Parts, Scheduler};
 use crate::stats::{Counts, RefusedFor, Stats};
 use crate::turns::Turns;
 use crate::usage::UsageGauge;
@@ -34,6 +36,9 @@ pub struct GpuNode {
     catalogue: Arc<Catalogue>,
     usage: Arc<UsageGauge>,
     stats: Arc<Stats>,
+    board: Arc<Board>,
+    /// Requests that may wait and run.
+    bounds: (usize, usize),
 }
 
 impl GpuNode {
@@ -65,6 +70,7 @@ impl GpuNode {
             tracing::warn!(model, "a priority is configured for a model that is not there");
         }
         let (usage, stats) = (Arc::new(UsageGauge::default()), Arc::new(Stats::default()));
+        let (board, bounds) = (Arc::new(Board::default()), (config.queue_bound, config.active_chats.max(1)));
         let scheduler = Scheduler::new(Parts {
             residency: Residency::new(Loader::start(&inbox)?),
             preparing: Preparing::new(Preparer::start(&inbox, &prepare)?, deadline),
@@ -74,6 +80,7 @@ impl GpuNode {
             priorities: config.priorities,
             usage: Arc::clone(&usage),
             stats: Arc::clone(&stats),
+            board: Arc::clone(&board),
         });
         let closing = Closing(Arc::clone(&inbox));
         std::thread::Builder::new().name("gpu-scheduler".to_owned()).spawn(move || {
@@ -81,7 +88,7 @@ impl GpuNode {
             scheduler.run(&pool);
         })?;
         tracing::info!(models = models.len(), capacity_bytes = config.capacity_bytes, "gpu node started");
-        Ok(Arc::new(Self { inbox, catalogue, usage, stats }))
+        Ok(Arc::new(Self { inbox, catalogue, usage, stats, board, bounds }))
     }
 
     /// Bytes in use, as of the scheduler's last turn.
@@ -165,6 +172,39 @@ impl Inference for GpuNode {
             Ok(stream)
         })
     }
+
+    fn report(&self) -> Option<GpuReport> {
+        let (now, usage, (waiting, wait)) = (self.board.now(), self.usage(), self.inbox.waiting());
+        let model = |(info, weight_bytes): (ModelInfo, u64)| {
+            let of = now.models.get(&info.name).copied().unwrap_or_default();
+            let assumed = Duration::from_micros(weight_bytes / ASSUMED_BYTES_PER_MICRO);
+            ModelReport {
+                info,
+                state: of.state,
+                weight_bytes,
+                load_ms: millis(of.load.unwrap_or(assumed)),
+                waiting: of.waiting,
+                running: of.running,
+                tokens_per_s: of.tokens_per_s,
+            }
+        };
+        Some(GpuReport {
+            models: self.catalogue.sizes().into_iter().map(model).collect(),
+            waiting: waiting as u64,
+            places: self.bounds.0 as u64,
+            running: self.stats.counts().running,
+            slots: self.bounds.1 as u64,
+            service_ms: now.service_micros / 1_000,
+            retry_after_ms: millis(wait),
+            capacity_bytes: usage.capacity,
+            used_bytes: usage.weights.saturating_add(usage.reserved),
+            draining: false,
+        })
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The events of an answer; dropping it cancels the generation.

@@ -57,6 +57,12 @@ impl Places {
         Ok(Place { places: Arc::clone(self), tenant: tenant.to_owned() })
     }
 
+    /// How many are taken, and the time in which as many become free.
+    pub(crate) fn taken(&self) -> (usize, Duration) {
+        let taken = self.lock();
+        (taken.all, taken.wait_for(taken.all.max(1)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

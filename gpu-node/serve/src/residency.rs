@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use provost_gpu_infer::{ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network};
 use provost_gpu_vram::WeightsKey;
+use provost_types::ModelState;
 
 use crate::catalogue::Entry;
 use crate::loader::{Content, Loaded, Loader, Part, Task, TextSide};
@@ -22,6 +23,8 @@ pub(crate) struct Residency {
     models: HashMap<String, Known>,
     /// What the arbiter wants loaded, until the loader is free for it.
     wanted: Option<(WeightsKey, Arc<Entry>)>,
+    /// The weights that the loader reads.
+    coming: Option<WeightsKey>,
     loader: Loader,
 }
 
@@ -57,7 +60,7 @@ pub(crate) enum Settled {
 
 impl Residency {
     pub(crate) fn new(loader: Loader) -> Self {
-        Self { networks: HashMap::new(), models: HashMap::new(), wanted: None, loader }
+        Self { networks: HashMap::new(), models: HashMap::new(), wanted: None, coming: None, loader }
     }
 
     /// Asks which weights a model has; begins to read what is missing to say so.
@@ -94,6 +97,9 @@ impl Residency {
     pub(crate) fn take_in(&mut self, loaded: Loaded) -> Option<Settled> {
         self.loader.finished();
         let Loaded { entry, part, result, took } = loaded;
+        if let Part::Network(_) = part {
+            self.coming = None;
+        }
         let settled = match (part, result) {
             (Part::Network(key), Ok(Content::Network(network))) => {
                 tracing::info!(model = entry.name, ?took, "model loaded");
@@ -177,6 +183,21 @@ impl Residency {
         }
     }
 
+    /// The models whose weights are known, and which these are.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, WeightsKey)> {
+        self.models.iter().filter_map(|(name, known)| Some((name.as_str(), known.key?)))
+    }
+
+    /// Where weights are.
+    pub(crate) fn state(&self, key: WeightsKey) -> ModelState {
+        let is_coming = self.coming == Some(key) || self.wanted.as_ref().is_some_and(|(wanted, _)| *wanted == key);
+        match self.networks.contains_key(&key) {
+            true => ModelState::Resident,
+            false if is_coming => ModelState::Loading,
+            false => ModelState::OnDisk,
+        }
+    }
+
     /// The models with these weights.
     pub(crate) fn entries_of(&self, key: WeightsKey) -> impl Iterator<Item = &Arc<Entry>> {
         self.models.values().filter(move |known| known.key == Some(key)).map(|known| &known.entry)
@@ -198,7 +219,9 @@ impl Residency {
     fn begin_wanted(&mut self) {
         if let Some((key, entry)) = self.wanted.take() {
             let task = Task { entry: Arc::clone(&entry), part: Part::Network(key) };
-            if !self.loader.begin(task) {
+            if self.loader.begin(task) {
+                self.coming = Some(key);
+            } else {
                 self.wanted = Some((key, entry));
             }
         }

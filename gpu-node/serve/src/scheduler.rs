@@ -10,14 +10,17 @@
 
 mod ask;
 mod begin;
+mod tell;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use provost_gpu_vram::{Action, Priority, Rejection, WeightsKey};
+use provost_types::ChatEvent;
 
 use crate::arenas::Arenas;
+use crate::board::Board;
 use crate::catalogue::{Catalogue, Entry};
 use crate::chats::{ActiveChat, Chats};
 use crate::embeds::{ActiveEmbed, Embeds};
@@ -27,6 +30,7 @@ use crate::fair::FairShare;
 use crate::inbox::{Delivery, Inbox};
 use crate::job::Job;
 use crate::loader::Loaded;
+use crate::measured::Measured;
 use crate::preparing::Preparing;
 use crate::residency::{Residency, Settled};
 use crate::stats::{RefusedFor, Stats};
@@ -35,6 +39,8 @@ use crate::usage::UsageGauge;
 
 /// How long an idle thread sleeps before it looks for cancelled requests.
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
+/// Assumed speed of loading before it has been measured, in bytes a microsecond.
+pub(crate) const ASSUMED_BYTES_PER_MICRO: u64 = 500;
 /// So often the arbiter is asked in a turn.
 const MOST_POLLS: usize = 64;
 
@@ -55,10 +61,12 @@ pub(crate) struct Scheduler {
     priorities: BTreeMap<String, Priority>,
     /// Weights that were loaded once.
     seen: HashSet<WeightsKey>,
+    measured: Measured,
     /// A request was read in this turn and could not begin, or is to be asked for anew.
     in_vain: bool,
     usage: Arc<UsageGauge>,
     stats: Arc<Stats>,
+    board: Arc<Board>,
 }
 
 /// A request whose model is being looked at.
@@ -79,11 +87,12 @@ pub(crate) struct Parts {
     pub(crate) priorities: BTreeMap<String, Priority>,
     pub(crate) usage: Arc<UsageGauge>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) board: Arc<Board>,
 }
 
 impl Scheduler {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { inbox, catalogue, residency, preparing, turns, priorities, usage, stats } = parts;
+        let Parts { inbox, catalogue, residency, preparing, turns, priorities, usage, stats, board } = parts;
         Self {
             inbox,
             catalogue,
@@ -98,9 +107,11 @@ impl Scheduler {
             exclusivity: Exclusivity::default(),
             priorities,
             seen: HashSet::new(),
+            measured: Measured::default(),
             in_vain: false,
             usage,
             stats,
+            board,
         }
     }
 
@@ -144,8 +155,11 @@ impl Scheduler {
         let has_freed = !chats.is_empty() || !embeds.is_empty();
         let mut ends: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(chats.len() + embeds.len());
         for chat in chats {
-            let ActiveChat { generation, grant, events, last, .. } = chat;
+            let ActiveChat { key, began, generation, grant, events, last, .. } = chat;
             drop(generation);
+            if let Some(Ok(ChatEvent::End { usage, .. })) = &last {
+                self.measured.answered(key, usage.completion, began.elapsed());
+            }
             self.turns.finish(grant);
             ends.extend(last.map(|last| Box::new(move || drop(events.try_send(last))) as Box<dyn FnOnce()>));
         }
@@ -167,6 +181,7 @@ impl Scheduler {
         self.usage.set(self.turns.usage(), self.arenas.usage());
         let waiting = self.turns.len() + self.asked.len() + self.preparing.len();
         self.stats.now(waiting, self.chats.len() + self.embeds.len());
+        self.tell();
     }
 
     fn refuse_all(&mut self) {
@@ -182,6 +197,7 @@ impl Scheduler {
         match self.residency.take_in(loaded) {
             Some(Settled::Loaded { key, took }) => {
                 self.stats.loaded(took, !self.seen.insert(key));
+                self.measured.loaded(key, took);
                 self.turns.loaded(key, took);
             }
             Some(Settled::Failed { key }) => self.turns.load_failed(key),

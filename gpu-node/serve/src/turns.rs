@@ -268,6 +268,16 @@ impl Turns {
         self.waiting.values().map(|waiting| waiting.job.work.tenant())
     }
 
+    /// The models that are waited for, once for each who waits.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
+        self.waiting.values().map(|waiting| waiting.entry.name.as_str())
+    }
+
+    /// The mean time in which a request runs, in microseconds.
+    pub(crate) fn service_micros(&self) -> u64 {
+        self.service_micros
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }

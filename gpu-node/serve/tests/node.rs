@@ -4,6 +4,7 @@
 mod adapters;
 mod common;
 mod memory;
+mod service;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

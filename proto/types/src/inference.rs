@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxFuture, BoxStream, CallDelta, ChatTools, FunctionCall};
+use crate::{BoxFuture, BoxStream, CallDelta, ChatTools, FunctionCall, GpuReport};
 
 /// What a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,4 +197,8 @@ pub trait Inference: Send + Sync {
         &self,
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>>;
+    /// What the node behind it says of itself; None: it is no node, or says nothing.
+    fn report(&self) -> Option<GpuReport> {
+        None
+    }
 }

@@ -13,6 +13,7 @@ mod content_path;
 mod decision;
 mod egress;
 mod function_call;
+mod gpu_report;
 mod grpc;
 mod guard;
 mod identity;
@@ -45,6 +46,7 @@ pub use content_path::{ContentPath, NotAPath, PathStep};
 pub use decision::{Action, Decision, Effect, PolicyMode};
 pub use egress::{EgressSpec, HostPattern, NotAHost, NotAPrivateRange, PrivateRange};
 pub use function_call::{CallDelta, CallHead, ChatTools, FunctionCall, FunctionTool, ToolChoice};
+pub use gpu_report::{GpuReport, ModelReport, ModelState};
 pub use grpc::GrpcPlugin;
 pub use guard::{
     ExternalFailure, GuardAction, GuardAuth, GuardDictionary, GuardDirection, GuardExternal, GuardKind, GuardMode,

@@ -21,6 +21,11 @@ pub mod audit {
 pub mod governance {
     tonic::include_proto!("provost.governance.v1");
 }
+/// What data-plane nodes ask of GPU nodes, version 1. See `proto/gpu.proto`; [`gpu_form`] maps it to domain types.
+#[allow(missing_docs, clippy::all)]
+pub mod gpu {
+    tonic::include_proto!("provost.gpu.v1");
+}
 /// What guards of an operator's own are asked, version 1. See `proto/guard.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod guard {
@@ -45,6 +50,7 @@ mod client;
 mod codec;
 pub mod convert;
 mod failure;
+pub mod gpu_form;
 pub mod state_hash;
 pub mod tls;
 mod version;

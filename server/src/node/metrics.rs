@@ -2,6 +2,7 @@
 
 mod audit;
 mod calls;
+mod gpus;
 mod groups;
 mod listen;
 mod models;
@@ -13,7 +14,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use provost_audit_store::AuditNode;
 use provost_control_api::{ControlNode, Subscribers};
-use provost_data_serve::node::Node;
+use provost_data_serve::{gpus::GpuNodes, node::Node};
 use provost_data_tools::{CORPUS_METRICS, EndpointView, Pressure, Wall};
 use provost_gpu_serve::GpuNode;
 
@@ -47,6 +48,8 @@ pub struct Roles {
     pub subscribers: Option<Arc<dyn Subscribers>>,
     /// Runs models.
     pub gpu: Option<Arc<GpuNode>>,
+    /// Sends requests to nodes that run models.
+    pub gpus: Option<GpuNodes>,
 }
 
 /// What this process can say of itself, by the roles that it runs.
@@ -60,6 +63,9 @@ pub fn sampler(roles: Roles, audit: impl Fn() -> Option<AuditNode> + Send + Sync
         }
         if let Some(gpu) = roles.gpu.as_deref() {
             samples.extend(models::of_models(gpu));
+        }
+        if let Some(gpus) = &roles.gpus {
+            samples.extend(gpus::of_nodes(gpus));
         }
         let control = roles.control.as_ref().map(ControlNode::status);
         let writer = audit();

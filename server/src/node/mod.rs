@@ -243,6 +243,7 @@ impl Node {
                 control: Some(self.control.clone()),
                 subscribers: None,
                 gpu: Some(self.gpu.clone()),
+                gpus: None,
             };
             metrics::sampler(roles, move || Some(audit.node().clone()))
         };

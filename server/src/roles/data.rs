@@ -14,13 +14,14 @@ use provost_data_serve::{
     bodies::BodyKeeper,
     connections::GrpcConnections,
     definitions::{DefinitionKeeper, DefinitionPort, GrpcDefinitions, ReportFailed},
+    gpus::GpuNodes,
     node::Node,
     packages::GrpcPackages,
     push::{Activate, Dial, DialError, HealthCounts, NackProblem, PushClient, PushConfig, Pushed, StalenessLimits},
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
     siblings::{SiblingSlot, Siblings},
 };
-use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey, SubjectKeys};
+use provost_types::{AuditSink, BoxFuture, PrincipalRef, Resource, ResourceKey, SubjectKeys};
 use provost_wire::{
     governance::ReportDefinitionsRequest,
     node::{LeaseRequest, LeaseResponse},
@@ -36,7 +37,7 @@ use tonic::transport::Channel;
 use super::{
     certificate,
     control::{ControlRole, key_provider},
-    epoch,
+    epoch, gpus,
     seal_keys::SealKeyring,
     siblings, until,
 };
@@ -62,7 +63,7 @@ pub struct DataParts<'a> {
     pub config: &'a ServerConfig,
     pub identity: &'a Arc<Identity>,
     pub audit: Arc<dyn AuditSink>,
-    pub inference: Arc<dyn Inference>,
+    pub inference: GpuNodes,
     pub anonymous: Option<PrincipalRef>,
     /// Keys of bodies; `None`: nothing is kept of them.
     pub keys: Option<Arc<dyn SubjectKeys>>,
@@ -78,6 +79,8 @@ pub struct DataRole {
     pub plane: DataPlane,
     /// Ends with the role.
     _siblings: AbortOnDropHandle<()>,
+    /// Ends with the role.
+    _gpus: AbortOnDropHandle<()>,
 }
 
 impl DataRole {
@@ -110,12 +113,13 @@ impl DataRole {
         let source = Arc::new(PushedSource(client.pushed()));
         let secrets = Arc::new(Secrets::new(key_provider(&config.keys)?, source));
         let siblings = Siblings::new(config.node.clone());
+        let following_gpus = gpus::follow(&inference, config, identity, control);
         let plane = DataPlane::new(DataPlaneParts {
             siblings: Some(siblings.clone()),
             first: first.snapshot.clone(),
             secrets: Arc::new(ControlSecrets(secrets.clone())),
             audit,
-            inference,
+            inference: Arc::new(inference.clone()),
             anonymous,
             staleness: Some((client.staleness_reader(), limits)),
             quotas: Quotas::start(leases, config.node.clone(), epoch),
@@ -135,6 +139,7 @@ impl DataRole {
             Some(issued) => http.with_certificate(issued),
             None => http,
         };
+        gpus::settle(&inference).await;
         plane.serve(http, &config.agents, keyring.keys(), tasks, stop)?;
         // The front end is there: others may ask.
         let following = siblings::follow(&siblings, config, identity, control);
@@ -147,7 +152,7 @@ impl DataRole {
             stopped.cancelled().await;
             client.stop().await;
         });
-        Ok(Self { plane, _siblings: following })
+        Ok(Self { plane, _siblings: following, _gpus: following_gpus })
     }
 }
 

@@ -12,6 +12,7 @@ mod certificate;
 mod control;
 mod data;
 pub mod epoch;
+mod gpus;
 mod identity;
 pub mod init;
 mod manager;
@@ -24,9 +25,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use provost_audit_store::PeerService;
 use provost_control_api::identity::{Registry, admit, cut_former_members};
-use provost_data_serve::siblings::{SiblingService, SiblingSlot};
-use provost_gpu_serve::GpuNode;
-use provost_types::PrincipalRef;
+use provost_data_serve::{
+    gpus::GpuNodes,
+    siblings::{SiblingService, SiblingSlot},
+};
+use provost_gpu_serve::{GpuNode, GpuService};
+use provost_types::{Inference, PrincipalRef};
 use provost_wire::tls::{self, Identity};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -97,6 +101,11 @@ impl Server {
             }
             None => None,
         };
+        // Its models are those of the data plane here, if there is one, and of others if the role says so.
+        let models = match config.has(Role::DataPlane) || config.has(Role::GpuNode) {
+            true => Some(GpuNode::start(config.gpu.node(config.models.clone()))?),
+            false => None,
+        };
         let mut server = Self {
             identity,
             control,
@@ -112,15 +121,16 @@ impl Server {
         };
         let keeper = Keeper::new(config, &server.identity, server.control.as_ref())?;
         keeper.come_back().await?;
-        let replicas = server.serve_peers(config, peer);
+        let replicas = server.serve_peers(config, peer, models.as_ref());
         let running = (&server.tasks, &server.stop);
         server.audit.open(config, &server.identity, server.control.as_ref(), &replicas, running).await?;
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         server.watch_removal(config);
-        let mut models = None;
+        let mut all_models = None;
         if let Some(http) = http {
-            let inference = GpuNode::start(config.gpu.node(config.models.clone()))?;
-            models = Some(inference.clone());
+            let here = models.clone().map(|node| node as Arc<dyn Inference>);
+            let inference = GpuNodes::new(config.node.clone(), here);
+            all_models = Some(inference.clone());
             let audit = server.audit.sink();
             let (identity, keys) = (&server.identity, Some(server.audit.keys()));
             let (control, slot) = (server.control.as_ref(), server.siblings.clone());
@@ -138,6 +148,7 @@ impl Server {
             control: server.control.as_ref().map(|c| c.node.clone()),
             subscribers: server.control.as_ref().map(|c| c.api.subscribers()),
             gpu: models,
+            gpus: all_models,
         };
         let sampler = metrics::sampler(roles, server.audit.replica());
         let sampler = match config.has(Role::AuditLog) {
@@ -157,7 +168,12 @@ impl Server {
 
     /// The services for other nodes of every role here, on one listener. Gives where replicas of
     /// other groups are added.
-    fn serve_peers(&mut self, config: &ServerConfig, listener: TcpListener) -> PeerService {
+    fn serve_peers(
+        &mut self,
+        config: &ServerConfig,
+        listener: TcpListener,
+        models: Option<&Arc<GpuNode>>,
+    ) -> PeerService {
         let mut routes = Routes::default();
         let mut door = None;
         let replicas = match &self.control {
@@ -177,6 +193,13 @@ impl Server {
         if config.has(Role::DataPlane) {
             let callers = siblings::DataNodesOnly(audit::callers(config, &self.identity, self.control.as_ref()));
             routes = routes.add_service(SiblingService::server(self.siblings.clone(), Arc::new(callers)));
+        }
+        if let Some(node) = models.filter(|_| config.has(Role::GpuNode)) {
+            let callers = gpus::DataPlanesOnly(audit::callers(config, &self.identity, self.control.as_ref()));
+            let service = GpuService::new(node.clone(), Arc::new(callers), self.stop.clone());
+            routes = routes.add_service(service.server());
+            // What runs for data planes ends before the listener does.
+            self.tasks.spawn(service.drained());
         }
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
         if let Some(control) = &self.control {

@@ -44,6 +44,7 @@ mod files;
 mod fleet;
 mod flood;
 mod followers;
+mod gpu_nodes;
 #[path = "../blackbox/harness.rs"]
 #[allow(dead_code, reason = "the other target uses the rest")]
 mod harness;

@@ -227,7 +227,7 @@ impl Fleet {
 }
 
 /// What a node says at its metrics address.
-fn scrape(address: SocketAddr) -> std::io::Result<String> {
+pub fn scrape(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
     let mut text = String::new();

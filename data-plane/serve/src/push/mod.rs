@@ -28,6 +28,7 @@ mod staleness;
 mod whole;
 
 pub use activation::{Activate, Activation};
+pub(crate) use backoff::Backoff;
 pub use client::PushClient;
 pub use config::{HealthCounts, PluginsReader, PushConfig};
 pub use contact::StalenessReader;

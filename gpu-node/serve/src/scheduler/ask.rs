@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use provost_gpu_vram::{Priority, Weights};
 
-use super::{NotReady, Scheduler};
+use super::{ASSUMED_BYTES_PER_MICRO, NotReady, Scheduler};
 use crate::catalogue::Entry;
 use crate::error;
 use crate::job::Job;
@@ -13,9 +13,6 @@ use crate::preparing::{Overdue, Reading, WasRead};
 use crate::residency::Identity;
 use crate::stats::RefusedFor;
 use crate::turns::ADMISSION_DEADLINE;
-
-/// Assumed speed of loading before it has been measured, in bytes a microsecond.
-const ASSUMED_BYTES_PER_MICRO: u64 = 500;
 
 impl Scheduler {
     /// Takes in a request that was read.

@@ -1,6 +1,7 @@
 //! Beginning a request whose turn it is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use provost_gpu_infer::{ChatModel, EmbedJob, EmbeddingModel, Generation, InferError};
 use provost_gpu_vram::{Grant, Unfit, WeightsKey};
@@ -172,6 +173,7 @@ impl Scheduler {
             generation,
             events,
             grant,
+            began: Instant::now(),
             granted: 0,
             ended: false,
             last: None,

@@ -1,4 +1,4 @@
-//! Which nodes keep the audit log, and which serve calls.
+//! Which nodes keep the audit log, which serve calls and which run models.
 //!
 //! A control-plane node knows it from its own state; another node asks one, and notes the last
 //! answer on its disk: it finds them again while no control plane answers.
@@ -28,7 +28,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 /// The most replicas; further audit nodes wait until one of them goes.
 const MAX_REPLICAS: usize = 5;
-/// The most data-plane nodes that know each other.
+/// The most data-plane nodes that know each other, and GPU nodes that they know.
 const MAX_SIBLINGS: usize = 256;
 /// Between two questions to the control plane.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -182,7 +182,7 @@ fn note(path: &Path, roster: &Roster) {
     }
 }
 
-/// Tells other nodes who keeps the audit log, and who serves calls; on control-plane nodes.
+/// Tells other nodes who keeps the audit log, who serves calls and who runs models; on control-plane nodes.
 pub struct RosterService(pub ControlNode);
 
 #[tonic::async_trait]
@@ -195,6 +195,7 @@ impl AuditRoster for RosterService {
         let role = match request.get_ref().role.as_str() {
             "" | "audit-log" => Role::AuditLog,
             "data-plane" => Role::DataPlane,
+            "gpu-node" => Role::GpuNode,
             other => return Err(Status::invalid_argument(format!("PV-ADMIN-REQUEST: no roster of `{other}`"))),
         };
         Ok(Response::new(Roster::of(&cluster, role).to_wire(role)))
