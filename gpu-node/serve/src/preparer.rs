@@ -76,14 +76,14 @@ fn run(tasks: &Mutex<Receiver<Task>>, inbox: &Weak<Inbox>, prepare: &Prepare) {
 pub(crate) fn prepare(task: &Task) -> Result<Prepared, InferError> {
     let context = task.entry.source.as_ref().map_err(Clone::clone)?.info().context_tokens as usize;
     match (&task.asked, &task.text) {
-        (Asked::Chat(request), TextSide::Chat(text)) => {
+        (Asked::Chat(request), TextSide::Chat(text) | TextSide::Tuned(text, _)) => {
             Ok(Prepared::Chat(Box::new(ChatPreparation::of(text, request, context)?)))
         }
         (Asked::Embed(request), TextSide::Embedding(text)) => {
             Ok(Prepared::Embed(EmbedJob::of(text, &request.inputs, context)?))
         }
         // The kind was checked against the same catalogue entry; this keeps the match total.
-        (Asked::Chat(_), TextSide::Embedding(_)) | (Asked::Embed(_), TextSide::Chat(_)) => {
+        (Asked::Chat(_), TextSide::Embedding(_)) | (Asked::Embed(_), TextSide::Chat(_) | TextSide::Tuned(..)) => {
             Err(InferError::Failed("the model changed its kind".to_owned()))
         }
     }

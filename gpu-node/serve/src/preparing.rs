@@ -139,6 +139,11 @@ impl Preparing {
         self.jobs().map(|job| job.work.tenant())
     }
 
+    /// The models that are asked for, a name a request.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
+        self.jobs().map(|job| job.work.model())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.jobs().count()
     }

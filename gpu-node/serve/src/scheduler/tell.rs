@@ -27,7 +27,8 @@ impl Scheduler {
                 };
                 models.insert(name.to_owned(), now);
             }
-            for name in self.asked.iter().map(|job| job.work.model()).chain(self.turns.models()) {
+            let asked = self.asked.iter().map(|asked| asked.job.work.model());
+            for name in asked.chain(self.preparing.models()).chain(self.turns.models()) {
                 models.entry(name.to_owned()).or_default().waiting += 1;
             }
             Now { models, service_micros: self.turns.service_micros() }
