@@ -16,7 +16,7 @@ fn switches() -> Vec<u64> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| task.path());
     let named =
         |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("gpu-compute"));
-    let count = |task: PathBuf| {
+    let count = |task: PathBuf| -> u64 {
         let status = std::fs::read_to_string(task.join("status")).unwrap();
         let counts = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
         counts.map(|(_, count)| count.trim().parse::<u64>().unwrap()).sum()
