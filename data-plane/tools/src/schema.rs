@@ -22,7 +22,7 @@ const MAX_PROBLEMS: usize = 3;
 /// Longest text of one problem, in characters.
 const MAX_PROBLEM_CHARS: usize = 200;
 
-/// What is wrong with the arguments.
+/// What is wrong with the arguments: the rules that are broken, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the arguments do not fit the tool's input schema: {0}")]
 pub struct ValidationProblem(pub String);

@@ -139,10 +139,13 @@ impl Scheduler {
             self.retire();
             self.admit();
             self.note();
-            pool.install(|| {
-                self.embeds.advance(&mut self.fair);
-                self.chats.advance(&mut self.fair);
-            });
+            // Threads that are given work look for more for a while before they sleep: nothing wakes those of an idle node.
+            if !self.chats.is_empty() || !self.embeds.is_empty() {
+                pool.install(|| {
+                    self.embeds.advance(&mut self.fair);
+                    self.chats.advance(&mut self.fair);
+                });
+            }
             has_news = self.retire() || self.in_vain;
         }
     }

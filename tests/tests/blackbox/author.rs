@@ -128,11 +128,22 @@ fn a_package_is_built_signed_and_tested_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let project = ready_project(dir.path());
     let key = dir.path().join("key.pem");
-    let document = done(&["keygen".as_ref(), key.as_os_str(), "--publisher".as_ref(), "provost".as_ref()]);
+    let document = done(&[
+        "keygen".as_ref(),
+        key.as_os_str(),
+        "--publisher".as_ref(),
+        "provost".as_ref(),
+        "--tenant".as_ref(),
+        "acme".as_ref(),
+    ]);
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let pem = fs::read_to_string(&key).unwrap();
     let secret = pem.lines().nth(1).unwrap();
-    assert!(document.contains("kind: Publisher") && document.contains("name: provost"), "{document}");
+    let metadata = "kind: Publisher\nmetadata: { name: provost, tenant: acme }\n";
+    assert!(document.contains(metadata) && !document.contains("Before it is applied"), "{document}");
+    let other = dir.path().join("other.pem");
+    let document_of_nobody = done(&["keygen".as_ref(), other.as_os_str()]);
+    assert!(document_of_nobody.contains("# Before it is applied, the tenant"), "{document_of_nobody}");
     let public = document.split('\'').nth(1).unwrap().to_owned();
     assert!(public.starts_with("ed25519:"), "{document}");
     assert!(refused(&["keygen".as_ref(), key.as_os_str()]).contains("PV-PACKAGE-KEY"), "no key is written over");

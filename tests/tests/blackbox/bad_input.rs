@@ -107,6 +107,7 @@ fn a_wrong_argument_of_a_query_is_called_that_and_no_denial() {
         assert_eq!(answer["result"]["isError"], true, "{answer}");
         let said = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
         assert!(said.contains("PV-ARGS-SCHEMA") && said.contains(named), "{named}: {answer}");
+        assert_eq!(said.matches("do not fit").count(), 1, "said once: {said}");
     }
     // What policy forbids stays forbidden, however it is dressed.
     let answer = call_tool(&dev, "sql.query", json!({ "sql": "DROP TABLE orders" }));

@@ -18,7 +18,7 @@ impl Node {
             Rejection::new(
                 RejectionKind::Invalid,
                 "PV-ARGS-SCHEMA",
-                format!("the arguments of {} do not fit its schema: {problem}", target.full),
+                format!("the arguments of {} do not fit its input schema: {}", target.full, problem.0),
             )
         })
     }

@@ -68,8 +68,13 @@ impl ChatText {
         let messages: Vec<ChatMessage> = messages.iter().map(|message| self.inert.message(message)).collect();
         let tools: Vec<FunctionTool> = tools.iter().map(|tool| self.inert.function(tool)).collect();
         let marked = self.template.render(&messages, &tools).map_err(Inert::unmarked)?;
+        self.tokens(&marked)
+    }
+
+    /// The tokens of what the template made of marked texts.
+    fn tokens(&self, marked: &str) -> Result<Vec<u32>, InferError> {
         let mut tokens = Vec::new();
-        for (n, part) in self.inert.rendered(&marked).parts().enumerate() {
+        for (n, part) in self.inert.rendered(marked).parts().enumerate() {
             let mut more = self.encode(part)?;
             // A part that goes on begins with no blank of its own.
             let is_blank = self.blank.is_some() && more.first().copied() == self.blank;

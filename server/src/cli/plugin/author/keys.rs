@@ -38,6 +38,9 @@ pub struct KeygenArgs {
     /// The publisher's name in the resource that is printed.
     #[arg(long, default_value = "example")]
     publisher: Name,
+    /// The tenant that is to trust the key, in the resource that is printed.
+    #[arg(long, env = "PROVOST_TENANT")]
+    tenant: Option<Name>,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -48,17 +51,30 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
     write(&args.file, &key)?;
     let public = key.public();
     if args.json {
-        let value = json!({ "file": args.file, "publisher": args.publisher, "publicKey": public.to_string() });
+        let value = json!({
+            "file": args.file, "publisher": args.publisher, "tenant": args.tenant, "publicKey": public.to_string(),
+        });
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(ExitCode::SUCCESS);
     }
-    // A document with remarks: it can be applied as it is.
+    // A document with remarks: with a tenant it can be applied as it is.
     println!("# The public key is {public}");
     println!("# Who applies this trusts packages that are signed with {}.", args.file.display());
-    println!("apiVersion: provost/v1\nkind: Publisher\nmetadata: {{ name: {} }}", args.publisher);
-    println!("spec:\n  keys: ['{public}']");
+    print!("{}", document(&args.publisher, args.tenant.as_ref(), &public.to_string()));
     eprintln!("{} holds the private key: keep it secret, and a copy of it safe", args.file.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The resource by which a tenant trusts a key.
+fn document(publisher: &Name, tenant: Option<&Name>, public: &str) -> String {
+    let (remark, metadata) = match tenant {
+        Some(tenant) => ("", format!("{{ name: {publisher}, tenant: {tenant} }}")),
+        None => (
+            "# Before it is applied, the tenant that trusts the key belongs into the metadata (`tenant: NAME`); --tenant writes it.\n",
+            format!("{{ name: {publisher} }}"),
+        ),
+    };
+    format!("{remark}apiVersion: provost/v1\nkind: Publisher\nmetadata: {metadata}\nspec:\n  keys: ['{public}']\n")
 }
 
 fn refused(path: &Path, error: &PackageError) -> Failure {

@@ -39,7 +39,9 @@ pub enum AuthorCommand {
     )]
     Test(test::TestArgs),
     /// Make a publisher's key; print its public half and the resource by which others trust it.
-    #[command(after_help = "Example: provost plugin keygen publisher.pem --publisher acme > publisher.yaml")]
+    #[command(
+        after_help = "Example: provost plugin keygen publisher.pem --publisher acme-tools --tenant acme > publisher.yaml"
+    )]
     Keygen(keys::KeygenArgs),
     /// Sign a package, in the place of a signature that it may have.
     #[command(after_help = "Example: provost plugin sign hello-0.1.0.pvp --key publisher.pem")]
