@@ -25,6 +25,7 @@ mod places;
 mod residency;
 mod scheduler;
 mod stats;
+mod tuning;
 mod turns;
 mod usage;
 
@@ -32,6 +33,8 @@ pub use config::{AdapterModel, GpuConfig};
 pub use error::StartError;
 pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
-pub use provost_gpu_infer::{KvUsage, ModelSource, TuneError, TuneSettings, TuneStep, Tuned, fine_tune};
+pub use provost_gpu_infer::{
+    KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
+};
 pub use provost_gpu_vram::{Priority, Usage};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};

@@ -4,6 +4,7 @@
 mod adapters;
 mod common;
 mod memory;
+mod tuning;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -79,6 +79,49 @@ fn a_training_that_was_killed_goes_on_and_its_result_is_served() {
 }
 
 #[test]
+fn a_node_carries_out_a_task_and_goes_on_with_it_after_its_own_death() {
+    const STEPS: u64 = 150;
+    let (models, work) = (models_dir(), tempfile::tempdir().unwrap());
+    let (data, tasks) = (work.path().join("chats.jsonl"), work.path().join("tasks"));
+    fs::write(&data, conversation("hello", "good day") + &conversation("bye", "so long")).unwrap();
+    fs::create_dir(&tasks).unwrap();
+    let start = || {
+        let flags = ["--models", models.path().to_str().unwrap()];
+        let env = [("PROVOST_GPU_TUNING_DIR", tasks.to_str().unwrap())];
+        Dev::start_env(&work.path().join("dev"), Some(YAML), &flags, &env)
+    };
+    let follow = || {
+        let mut command = Command::new(binary("provost"));
+        command
+            .args(["finetune", "--model", "tiny-chat", "--name", "first", "--data"])
+            .arg(&data)
+            .arg("--tasks")
+            .arg(&tasks);
+        command.args(["--json", "--batch", "2", "--checkpoint-every", "5", "--steps", &STEPS.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut dev = start();
+    let mut following = follow();
+    for line in BufReader::new(following.stdout.take().unwrap()).lines() {
+        let step: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if step["step"] == 7 {
+            dev.kill_9();
+            break;
+        }
+    }
+    following.kill().unwrap();
+    following.wait().unwrap();
+    let _dev = start();
+    let output = follow().wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let result: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!((&result["is_complete"], &result["steps"]), (&json!(true), &json!(STEPS)), "{result}");
+    assert!(result["resumed_from"].as_u64().unwrap() >= 5, "{result}");
+    assert!(tasks.join("first/adapter/adapter_config.json").is_file());
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused_and_says_why() {
     let (models, work) = (models_dir(), tempfile::tempdir().unwrap());
     let (model, data, out) =

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::adamw::AdamW;
@@ -31,7 +32,7 @@ const FIRST_WEIGHTS: u64 = 0;
 const PROBE: u64 = u64::MAX;
 
 /// One step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TuneStep {
     /// Its number; the first is 1.
     pub step: u64,
@@ -46,7 +47,7 @@ pub struct TuneStep {
 }
 
 /// How a fine-tuning ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tuned {
     /// Steps taken in all.
     pub steps: u64,
