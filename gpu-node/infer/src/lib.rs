@@ -41,4 +41,6 @@ pub use preparation::ChatPreparation;
 pub use sampler::{Sampler, Sampling};
 pub use source::{ModelSource, discover};
 pub use text::{ChatTemplate, ChatText, EmbeddingText, IncrementalText, StopTexts};
-pub use tune::{BadLine, DataProblem, TuneError, TuneSettings, TuneStep, Tuned, fine_tune};
+pub use tune::{
+    BadLine, DataProblem, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
+};

@@ -134,7 +134,7 @@ fn answers_of_one_batch_are_those_of_each_model_alone() {
     let models = [&base, &tuned[0], &tuned[1], &base];
     let together = answers(&models, "what is it?");
     for (at, model) in models.iter().enumerate() {
-        assert_eq!(together[at], answers(&[model], "what is it?")[0], "{at}");
+        assert_eq!(together[at], answers(&[*model], "what is it?")[0], "{at}");
     }
     assert!(together[0] != together[1] && together[1] != together[2], "they say different things");
 }

@@ -160,6 +160,19 @@ fn a_run_that_was_killed_or_stopped_ends_as_one_that_was_not() {
 }
 
 #[test]
+fn two_do_not_train_in_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (data(folder.path()), folder.path().join("out"));
+    let mut second = None;
+    tune_with("tiny-chat", &data, &out, &settings(1), |_| {
+        second = Some(tune("tiny-chat", &data, &out, &settings(1)).map(|_| ()));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(matches!(second, Some(Err(TuneError::InUse(_)))), "{second:?}");
+}
+
+#[test]
 fn a_seed_decides_all_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path());

@@ -22,6 +22,8 @@ pub struct GpuConfig {
     pub models_dir: Option<PathBuf>,
     /// Models that are adapters over those, by name; of two with the same name these are served.
     pub adapters: BTreeMap<String, AdapterModel>,
+    /// Tasks of fine-tuning are looked for here, and carried out while the device is theirs alone. None: there are none.
+    pub tuning_dir: Option<PathBuf>,
     /// Bytes that weights, KV caches and scratch may take together. Change it when the machine
     /// is shared, or when a model is refused as too large.
     pub capacity_bytes: u64,
@@ -59,6 +61,7 @@ impl Default for GpuConfig {
         Self {
             models_dir: None,
             adapters: BTreeMap::new(),
+            tuning_dir: None,
             capacity_bytes: 4 << 30,
             threads: 0,
             kv_cache_bytes: 1 << 30,

@@ -36,6 +36,13 @@ pub struct ExclusiveDevice {
     is_over: Arc<AtomicBool>,
 }
 
+/// Waits until the device is the caller's alone. Dropping the future stops asking.
+pub(crate) async fn ask(inbox: &Inbox, terms: ExclusiveTerms) -> Result<ExclusiveDevice, InferenceError> {
+    let (reply, answer) = oneshot::channel();
+    inbox.say(Word::Ask { terms, reply });
+    answer.await.unwrap_or_else(|_| Err(error::stopping()))
+}
+
 /// Where the answer to a request for the device goes.
 pub(crate) type Reply = oneshot::Sender<Result<ExclusiveDevice, InferenceError>>;
 

@@ -102,6 +102,11 @@ impl Inbox {
         self.places.taken()
     }
 
+    /// True once the node stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
     /// Tells the scheduler to stop.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;

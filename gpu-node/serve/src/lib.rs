@@ -31,6 +31,7 @@ mod residency;
 mod scheduler;
 mod service;
 mod stats;
+mod tuning;
 mod turns;
 mod usage;
 
@@ -38,7 +39,9 @@ pub use config::{AdapterModel, GpuConfig};
 pub use error::StartError;
 pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
-pub use provost_gpu_infer::{KvUsage, ModelSource, TuneError, TuneSettings, TuneStep, Tuned, fine_tune};
+pub use provost_gpu_infer::{
+    KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
+};
 pub use provost_gpu_vram::{Priority, Usage};
 pub use service::{GpuCallers, GpuService};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};

@@ -18,8 +18,8 @@ use crate::board::Board;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
 use crate::error::{self, StartError};
-use crate::exclusive::{ExclusiveDevice, ExclusiveTerms};
-use crate::inbox::{Closing, Inbox, Refused, Word};
+use crate::exclusive::{self, ExclusiveDevice, ExclusiveTerms};
+use crate::inbox::{Closing, Inbox, Refused};
 use crate::job::{Events, Work};
 use crate::loader::Loader;
 use crate::preparer::{self, Prepare, Preparer};
@@ -27,6 +27,7 @@ use crate::preparing::{PREPARE_DEADLINE, Preparing};
 use crate::residency::Residency;
 use crate::scheduler::{ASSUMED_BYTES_PER_MICRO, Parts, Scheduler};
 use crate::stats::{Counts, RefusedFor, Stats};
+use crate::tuning;
 use crate::turns::Turns;
 use crate::usage::UsageGauge;
 
@@ -87,6 +88,9 @@ impl GpuNode {
             let _closing = closing;
             scheduler.run(&pool);
         })?;
+        if let Some(tasks) = config.tuning_dir {
+            tuning::start(tasks, Arc::clone(&inbox), Arc::clone(&catalogue)).inspect_err(|_| inbox.stop())?;
+        }
         tracing::info!(models = models.len(), capacity_bytes = config.capacity_bytes, "gpu node started");
         Ok(Arc::new(Self { inbox, catalogue, usage, stats, board, bounds }))
     }
@@ -107,9 +111,7 @@ impl GpuNode {
     /// # Errors
     /// When what runs does not end in time, somebody has the device, or the node is stopping.
     pub async fn exclusive(&self, terms: ExclusiveTerms) -> Result<ExclusiveDevice, InferenceError> {
-        let (reply, answer) = oneshot::channel();
-        self.inbox.say(Word::Ask { terms, reply });
-        answer.await.unwrap_or_else(|_| Err(error::stopping()))
+        exclusive::ask(&self.inbox, terms).await
     }
 
     /// What happened since the start, and who waits and runs as of the scheduler's last turn.

@@ -5,6 +5,7 @@ mod adapters;
 mod common;
 mod memory;
 mod service;
+mod tuning;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -10,6 +10,8 @@ const MIB: u64 = 1 << 20;
 const MEMORY_VARIABLE: &str = "PROVOST_GPU_MEMORY_MIB";
 /// What models matter, from the environment: `NAME=PRIORITY,…`.
 const PRIORITY_VARIABLE: &str = "PROVOST_GPU_PRIORITY";
+/// Where tasks of fine-tuning are looked for, from the environment.
+const TUNING_VARIABLE: &str = "PROVOST_GPU_TUNING_DIR";
 /// Adapters, from the environment: `NAME=BASE:PATH,…`.
 const ADAPTERS_VARIABLE: &str = "PROVOST_GPU_ADAPTERS";
 
@@ -24,6 +26,8 @@ pub struct GpuFile {
     pub priority: BTreeMap<String, ModelPriority>,
     /// Models that are adapters (LoRA) over those of the models directory, by name. Default: none.
     pub adapters: BTreeMap<String, AdapterSettings>,
+    /// Where tasks of fine-tuning are looked for. Default: nowhere. Set it where the node may stop serving in order to train.
+    pub tuning_dir: Option<PathBuf>,
 }
 
 /// A model that is another one with an adapter over its weights.
@@ -54,6 +58,8 @@ pub enum ModelPriority {
 pub struct GpuSettings {
     /// MiB that models may take.
     pub memory_mib: u64,
+    /// Where tasks of fine-tuning are looked for.
+    pub tuning_dir: Option<PathBuf>,
     /// How much models matter, by name.
     pub priority: BTreeMap<String, ModelPriority>,
     /// Models that are adapters, by name.
@@ -64,6 +70,7 @@ impl Default for GpuSettings {
     fn default() -> Self {
         Self {
             memory_mib: GpuConfig::default().capacity_bytes / MIB,
+            tuning_dir: None,
             priority: BTreeMap::new(),
             adapters: BTreeMap::new(),
         }
@@ -76,7 +83,8 @@ impl GpuSettings {
         let priorities = self.priority.iter().map(|(name, priority)| (name.clone(), (*priority).into())).collect();
         let adapters = self.adapters.iter().map(|(name, adapter)| (name.clone(), adapter.clone().into())).collect();
         let capacity_bytes = self.memory_mib.saturating_mul(MIB);
-        GpuConfig { models_dir, adapters, capacity_bytes, priorities, ..GpuConfig::default() }
+        let tuning_dir = self.tuning_dir.clone();
+        GpuConfig { models_dir, adapters, tuning_dir, capacity_bytes, priorities, ..GpuConfig::default() }
     }
 }
 
@@ -107,6 +115,9 @@ pub fn with_environment(
             Ok(mib) => file.memory_mib = Some(mib),
             Err(_) => say("gpu.memory_mib", format!("{MEMORY_VARIABLE}=`{text}` is no number of MiB")),
         }
+    }
+    if let Some(text) = get(TUNING_VARIABLE) {
+        file.tuning_dir = Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty());
     }
     if let Some(text) = get(ADAPTERS_VARIABLE) {
         file.adapters.clear();
@@ -167,7 +178,12 @@ pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuS
             say("gpu.adapters", text);
         }
     }
-    GpuSettings { memory_mib, priority: file.priority.clone(), adapters: file.adapters.clone() }
+    GpuSettings {
+        memory_mib,
+        tuning_dir: file.tuning_dir.clone(),
+        priority: file.priority.clone(),
+        adapters: file.adapters.clone(),
+    }
 }
 
 /// What a node that has no file, such as `provost dev`, is told by its environment.
@@ -215,6 +231,8 @@ mod tests {
         let config = read(file, &[]).unwrap();
         let support = AdapterModel { base: "small".to_owned(), path: "/srv/support".into() };
         assert_eq!(config.adapters, BTreeMap::from([("support".to_owned(), support.clone())]));
+        let tuning = read("tuning_dir = '/srv/tuning'", &[]).unwrap().tuning_dir;
+        assert_eq!((tuning, config.tuning_dir), (Some("/srv/tuning".into()), None));
         let config = read(file, &[(ADAPTERS_VARIABLE, "one=small:/srv/support, two = small:x:y")]).unwrap();
         assert_eq!(config.adapters["one"], support);
         assert_eq!(config.adapters["two"].path, PathBuf::from("x:y"));

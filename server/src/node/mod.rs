@@ -118,7 +118,11 @@ impl Node {
         })?;
         let gpu = config::gpu::of_environment().map_err(|problem| {
             let text = format!("{} {}", problem.key, problem.message);
-            Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_GPU_MEMORY_MIB or PROVOST_GPU_PRIORITY")
+            Failure::new(
+                "PV-CONFIG-INVALID",
+                text,
+                "change PROVOST_GPU_MEMORY_MIB, PROVOST_GPU_PRIORITY or PROVOST_GPU_ADAPTERS",
+            )
         })?;
         let listeners = Listeners::bind(&config).await?;
         let tiles = match &config.tiles {

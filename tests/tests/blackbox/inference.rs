@@ -32,7 +32,7 @@ spec: { role: ai, principals: [bot] }\n---\n\
 apiVersion: provost/v1\nkind: Plugin\nmetadata: { name: ai, tenant: acme }\n\
 spec: { source: { builtin: { name: inference } } }\n";
 
-fn openai(dev: &Dev, path: &str, body: &Value) -> (u16, Value) {
+pub fn openai(dev: &Dev, path: &str, body: &Value) -> (u16, Value) {
     let headers = [("authorization".to_owned(), format!("Bearer {}", dev.token()))];
     post_raw(&format!("{}/v1/{path}", dev.base()), &headers, body.to_string().into_bytes())
 }

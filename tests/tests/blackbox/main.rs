@@ -22,6 +22,7 @@ mod crash;
 mod documents;
 mod endpoints;
 mod files;
+mod finetune;
 mod governance;
 mod grpc;
 mod guard_external;

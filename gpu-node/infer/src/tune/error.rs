@@ -45,6 +45,9 @@ pub enum TuneError {
     /// The folder cannot be used.
     #[error("PV-TUNE-FOLDER: {0}")]
     Folder(String),
+    /// Another process, or another run of this one, trains in the folder just then.
+    #[error("PV-TUNE-FOLDER: somebody trains in {0}; wait for the end of that")]
+    InUse(String),
     /// The base cannot be used.
     #[error(transparent)]
     Model(#[from] InferError),

@@ -1,6 +1,6 @@
 //! The folder of a run: its checkpoint, and the adapter in the end.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,11 @@ impl Folder {
         fs::create_dir_all(path).map_err(|cause| TuneError::folder(path, cause))?;
         let file = path.join(LOCK_FILE);
         let lock = File::create(&file).map_err(|cause| TuneError::folder(&file, cause))?;
-        lock.try_lock().map_err(|cause| TuneError::folder(path, format!("somebody trains in it: {cause}")))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(TuneError::InUse(path.display().to_string())),
+            Err(TryLockError::Error(cause)) => return Err(TuneError::folder(&file, cause)),
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -40,19 +44,24 @@ impl Folder {
         }
     }
 
-    /// Writes a file: after a crash it is the one before or this one, and once this returns it is this one.
+    /// Writes a file, as [`write_whole`].
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TuneError> {
-        let (file, aside) = (self.path.join(name), self.path.join(format!(".{name}.new")));
-        let written = File::create(&aside).and_then(|mut new| {
-            new.write_all(bytes)?;
-            new.sync_all()?;
-            fs::rename(&aside, &file)?;
-            File::open(&self.path)?.sync_all()
-        });
-        written.map_err(|cause| TuneError::folder(&file, cause))
+        write_whole(&self.path, name, bytes)
     }
 
     pub(super) fn error(&self, name: &str, cause: impl std::fmt::Display) -> TuneError {
         TuneError::folder(&self.path.join(name), cause)
     }
+}
+
+/// Writes a file of a folder: after a crash it is the one before or this one, and once this returns it is this one.
+pub(super) fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), TuneError> {
+    let (file, aside) = (folder.join(name), folder.join(format!(".{name}.new")));
+    let written = File::create(&aside).and_then(|mut new| {
+        new.write_all(bytes)?;
+        new.sync_all()?;
+        fs::rename(&aside, &file)?;
+        File::open(folder)?.sync_all()
+    });
+    written.map_err(|cause| TuneError::folder(&file, cause))
 }

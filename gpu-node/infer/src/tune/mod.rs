@@ -19,9 +19,11 @@ mod frozen;
 mod order;
 mod run;
 mod settings;
+mod task;
 mod trainee;
 mod variables;
 
 pub use error::{BadLine, DataProblem, TuneError};
 pub use run::{TuneStep, Tuned, fine_tune};
 pub use settings::TuneSettings;
+pub use task::{TaskFolder, TaskState, TuneTask};

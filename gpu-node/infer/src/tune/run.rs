@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::adamw::AdamW;
@@ -31,7 +32,7 @@ const FIRST_WEIGHTS: u64 = 0;
 const PROBE: u64 = u64::MAX;
 
 /// One step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TuneStep {
     /// Its number; the first is 1.
     pub step: u64,
@@ -46,7 +47,7 @@ pub struct TuneStep {
 }
 
 /// How a fine-tuning ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tuned {
     /// Steps taken in all.
     pub steps: u64,
@@ -234,4 +235,33 @@ fn write_adapter(
         "modules_to_save": null, "use_rslora": false, "use_dora": false,
     });
     folder.write(CONFIG_FILE, format!("{config:#}\n").as_bytes())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What the probe says of variables for a base with so many layers more than the fixture has.
+    fn probed(beginning: Beginning, more: usize) -> Result<(), TuneError> {
+        let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap();
+        let path = Path::new(&root).join("tests/fixtures/tiny-chat");
+        let decoder = dense_decoder(&ModelSource::open("m", &path).unwrap()).unwrap();
+        let mut shape = decoder.config.clone();
+        shape.layers += more;
+        let variables = Variables::new(&shape, &Target::ALL, (2, 1.0), beginning, &mut random(1, 0)).unwrap();
+        let example = Example { tokens: vec![1, 2, 3, 4, 5], answer: 3 };
+        probe(&Trainee::new(&decoder).unwrap(), &example, &variables)
+    }
+
+    #[test]
+    fn a_variable_that_cannot_learn_is_found() {
+        probed(Beginning::Probe, 0).unwrap();
+        let unused = probed(Beginning::Probe, 1).unwrap_err().to_string();
+        assert!(unused.starts_with("PV-TUNE-GRADIENT") && unused.contains("layers.2."), "{unused}");
+        assert!(unused.contains("gets no gradient"), "{unused}");
+        // As it is in the first step, which is why the probe does not look at that one.
+        let zero = probed(Beginning::Plain, 0).unwrap_err().to_string();
+        assert!(zero.contains("lora_A.weight gets a gradient that is zero everywhere"), "{zero}");
+    }
 }

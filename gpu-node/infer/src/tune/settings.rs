@@ -1,5 +1,7 @@
 //! What a fine-tuning is told.
 
+use serde::{Deserialize, Serialize};
+
 use super::TuneError;
 use crate::lora::{MAX_RANK, Target};
 
@@ -7,7 +9,8 @@ use crate::lora::{MAX_RANK, Target};
 const MAX_BATCH: usize = 4096;
 
 /// What a fine-tuning is told.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct TuneSettings {
     /// Width of the adapter. Raise it for more to learn; memory and time grow with it.
     pub rank: usize,

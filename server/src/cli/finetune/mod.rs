@@ -1,4 +1,7 @@
-//! `provost finetune`: an adapter for a chat model, trained on this machine. No node is asked.
+//! `provost finetune`: an adapter for a chat model, trained by this process, or left to a node that looks for tasks in a folder.
+
+mod follow;
+mod progress;
 
 use std::{
     ops::ControlFlow,
@@ -11,9 +14,8 @@ use std::{
 };
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use provost_gpu_serve::{ModelSource, TuneError, TuneSettings, TuneStep, Tuned, fine_tune};
-use serde_json::json;
+use progress::Progress;
+use provost_gpu_serve::{ModelSource, TuneError, TuneSettings, TuneStep, fine_tune};
 
 use crate::{
     dev,
@@ -22,15 +24,21 @@ use crate::{
 
 #[derive(Args)]
 pub struct FinetuneArgs {
-    /// The base: a folder with `config.json` and `model.safetensors`.
-    #[arg(long, value_name = "DIR")]
+    /// The base: a folder with `config.json` and `model.safetensors`; with --tasks its name on the node.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// Conversations, one a line, as JSON.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where the adapter goes, and the checkpoint until then.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "tasks", conflicts_with = "tasks")]
+    out: Option<PathBuf>,
+    /// Leave it to the node that looks for tasks in this folder (`gpu.tuning_dir`), which has its device for it alone; and follow it.
+    #[arg(long, value_name = "DIR", requires = "name")]
+    tasks: Option<PathBuf>,
+    /// The task's name; its folder has the adapter in the end. One that is there already is followed.
+    #[arg(long, requires = "tasks")]
+    name: Option<String>,
     /// Width of the adapter: a larger one learns more and costs more.
     #[arg(long, default_value_t = TuneSettings::default().rank)]
     rank: usize,
@@ -87,9 +95,31 @@ pub async fn run(args: FinetuneArgs) -> anyhow::Result<ExitCode> {
         stop.await;
         told.store(true, Ordering::Relaxed);
     });
-    let (out, as_json) = (args.out.clone(), args.json);
-    let tuned = tokio::task::spawn_blocking(move || train(&args, &is_told)).await??;
-    report(&tuned, &out, as_json);
+    tokio::task::spawn_blocking(move || match (&args.tasks, &args.name, &args.out) {
+        (Some(tasks), Some(name), _) => follow::follow(&args, tasks, name, &is_told),
+        (_, _, Some(out)) => train(&args, out, &is_told),
+        // The parser of the command line asks for one of them.
+        _ => Err(Usage(Failure::new(
+            "PV-TUNE-SETTINGS",
+            "the result has no place",
+            "write --out, or --tasks and --name",
+        ))
+        .into()),
+    })
+    .await?
+}
+
+fn train(args: &FinetuneArgs, out: &Path, is_told: &AtomicBool) -> anyhow::Result<ExitCode> {
+    let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let base = ModelSource::open(&name, &args.model)?;
+    let progress = Progress::new(args.steps, args.json);
+    let mut watch = |step: &TuneStep| {
+        progress.show(step);
+        if is_told.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let tuned = fine_tune(&base, &args.data, out, &args.settings(), &mut watch);
+    let tuned = tuned.map_err(explained)?;
+    progress.end(&tuned, out);
     if tuned.is_complete {
         return Ok(ExitCode::SUCCESS);
     }
@@ -97,43 +127,12 @@ pub async fn run(args: FinetuneArgs) -> anyhow::Result<ExitCode> {
     Err(Failure::new("PV-TUNE-STOPPED", text, "run the same command again to go on from there").into())
 }
 
-fn train(args: &FinetuneArgs, is_told: &AtomicBool) -> anyhow::Result<Tuned> {
-    let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let base = ModelSource::open(&name, &args.model)?;
-    // Drawn on a terminal only.
-    let bar = if args.json { ProgressBar::hidden() } else { ProgressBar::new(args.steps) };
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} step {pos} of {len}  {msg}  {eta} left") {
-        bar.set_style(style);
-    }
-    let mut watch = |step: &TuneStep| {
-        bar.set_position(step.step);
-        bar.set_message(format!("loss {:.4}  {:.0} tokens/s", step.loss, step.tokens_per_second));
-        if args.json {
-            let TuneStep { step, steps, loss, tokens, tokens_per_second } = step;
-            let line = json!({ "step": step, "steps": steps, "loss": loss, "tokens": tokens,
-                "tokens_per_second": tokens_per_second });
-            println!("{line}");
-        }
-        if is_told.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let tuned = fine_tune(&base, &args.data, &args.out, &args.settings(), &mut watch);
-    bar.finish_and_clear();
-    tuned.map_err(|cause| match cause {
+/// Settings that make no sense are the command line's fault.
+fn explained(cause: TuneError) -> anyhow::Error {
+    match cause {
         TuneError::Settings(text) => {
             Usage(Failure::new("PV-TUNE-SETTINGS", text, "see `provost finetune --help`")).into()
         }
         other => other.into(),
-    })
-}
-
-fn report(tuned: &Tuned, out: &Path, as_json: bool) {
-    let Tuned { steps, resumed_from, examples, parameters, is_complete } = tuned;
-    if as_json {
-        let line = json!({ "steps": steps, "resumed_from": resumed_from, "examples": examples, "parameters": parameters,
-            "is_complete": is_complete, "out": out.display().to_string() });
-        println!("{line}");
-    } else if *is_complete {
-        let from = if *resumed_from > 0 { format!(" ({resumed_from} of them before)") } else { String::new() };
-        println!("{}: {parameters} values trained in {steps} steps{from} on {examples} conversations", out.display());
     }
 }

@@ -1,0 +1,122 @@
+//! Tasks of fine-tuning, carried out while the device is theirs alone.
+//!
+//! A thread looks for tasks in a folder ([`TaskFolder`]). For each it asks for the device as anybody does who wants it alone: what runs
+//! runs to its end, models go, requests are told when to come again, and afterwards the models come back. Tasks are on
+//! disk: one that was interrupted, be it by the end of the process, is open still and goes on from its checkpoint.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use provost_gpu_infer::{
+    InferError, ModelSource, TaskFolder, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
+};
+
+use crate::catalogue::Catalogue;
+use crate::exclusive::{self, ExclusiveDevice, ExclusiveTerms};
+use crate::inbox::Inbox;
+
+/// So often tasks are looked for, and the end of the node is noticed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What runs may run on for this long before a task begins; then it waits for the next look.
+const DRAIN: Duration = Duration::from_secs(300);
+/// A task whose thread shows no sign of life for so long has the device no more.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// A task has the device for this long at most; one that needs longer goes on with its next turn.
+const MOST: Duration = Duration::from_secs(6 * 3600);
+
+/// Starts the thread; it ends with the node.
+pub(crate) fn start(tasks: PathBuf, inbox: Arc<Inbox>, catalogue: Arc<Catalogue>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("gpu-tuning".to_owned()).spawn(move || {
+        while !inbox.is_stopping() {
+            match TaskFolder::next(&tasks) {
+                Ok(Some(task)) => carry_out(&task, &inbox, &catalogue),
+                Ok(None) => {}
+                Err(cause) => tracing::debug!(%cause, folder = %tasks.display(), "no tasks of fine-tuning"),
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    })?;
+    Ok(())
+}
+
+/// Trains, and ends the task unless it is to go on later.
+fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) {
+    let result = match base(task, catalogue) {
+        Err(cause) => Err(cause),
+        Ok((base, settings)) => {
+            let terms = ExclusiveTerms { drain: DRAIN, heartbeat: HEARTBEAT, most: MOST };
+            let device = match futures::executor::block_on(exclusive::ask(inbox, terms)) {
+                Ok(device) => device,
+                Err(cause) => {
+                    tracing::info!(task = task.name(), %cause, "a fine-tuning waits for the device");
+                    return;
+                }
+            };
+            tracing::info!(task = task.name(), "a fine-tuning has the device");
+            alive(&device, || train(task, &device, &base, &settings))
+        }
+    };
+    match &result {
+        Err(cause @ TuneError::InUse(_)) => {
+            tracing::info!(task = task.name(), %cause, "a fine-tuning is carried out by somebody else");
+            return;
+        }
+        Ok(tuned) if !tuned.is_complete => {
+            tracing::info!(task = task.name(), step = tuned.steps, "a fine-tuning was interrupted, and goes on later");
+            return;
+        }
+        Ok(tuned) => tracing::info!(task = task.name(), steps = tuned.steps, "a fine-tuning is complete"),
+        Err(cause) => tracing::warn!(task = task.name(), %cause, "a fine-tuning failed"),
+    }
+    if let Err(cause) = task.end(&result) {
+        tracing::error!(task = task.name(), %cause, "the result of a fine-tuning cannot be written");
+    }
+}
+
+/// The model that a task is for, before anybody has to stop for it.
+fn base(task: &TaskFolder, catalogue: &Catalogue) -> Result<(ModelSource, TuneSettings), TuneError> {
+    let TuneTask { model, settings } = task.task()?;
+    let Some(entry) = catalogue.find(&model) else {
+        let cause = "there is no such model on this node".to_owned();
+        return Err(TuneError::Model(InferError::Unsupported { model, cause }));
+    };
+    Ok((entry.source.clone()?, settings))
+}
+
+/// Shows signs of life while `work` goes on: a step may take longer than one is waited for.
+fn alive<T>(device: &ExclusiveDevice, work: impl FnOnce() -> T) -> T {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let beats = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) && device.beat() {
+                std::thread::park_timeout(HEARTBEAT / 4);
+            }
+        });
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        beats.thread().unpark();
+        done
+    })
+}
+
+fn train(
+    task: &TaskFolder,
+    device: &ExclusiveDevice,
+    base: &ModelSource,
+    settings: &TuneSettings,
+) -> Result<Tuned, TuneError> {
+    let mut is_told_of = false;
+    let mut watch = |step: &TuneStep| {
+        // Said once: what is trained is worth more than what is told of it.
+        if let Err(cause) = task.tell(step)
+            && !std::mem::replace(&mut is_told_of, true)
+        {
+            tracing::warn!(task = task.name(), %cause, "the steps of a fine-tuning cannot be written");
+        }
+        if device.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    fine_tune(base, &task.data(), &task.adapter(), settings, &mut watch)
+}
