@@ -197,6 +197,15 @@ pub trait Inference: Send + Sync {
         &self,
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>>;
+    /// The same for a caller that shows nothing before the end: what was made may be thrown away and made anew elsewhere,
+    /// if the node is lost. The text, the calls and the likelihoods come with the end; until then each token is
+    /// [`ChatEvent::Silent`].
+    fn chat_whole(
+        &self,
+        request: ChatRequest,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
+        self.chat(request)
+    }
     /// What the node behind it says of itself; None: it is no node, or says nothing.
     fn report(&self) -> Option<GpuReport> {
         None

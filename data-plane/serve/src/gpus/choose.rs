@@ -113,7 +113,7 @@ pub(super) fn choose(nodes: &[Candidate], wanted: Wanted) -> Option<usize> {
         (Some(here), Some(elsewhere)) => here <= elsewhere.saturating_mul(SPILL),
         (here, _) => here.is_some(),
     };
-    let tier = || open().filter(|(_, node)| (node.state == ModelState::Resident) == holders);
+    let tier = || open().filter(move |(_, node)| (node.state == ModelState::Resident) == holders);
     let best = tier().map(|(_, node)| node.expected_ms(wanted)).min()?;
     let alike = best.saturating_add((best / ALIKE_PART).max(ALIKE_MS));
     let kept = |name: &str| Hash(wanted.conversation).and(name).end();

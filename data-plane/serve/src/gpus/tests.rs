@@ -252,6 +252,18 @@ async fn a_node_that_is_lost_in_the_middle_ends_the_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_shown_at_its_end_is_made_anew() {
+    let (a, b, nodes) = two().await;
+    a.chats.lock().push_back(vec![begun(), said("h"), said("ello"), gone()]);
+    let told: Vec<_> = nodes.chat_whole(ask("m")).await.unwrap().collect().await;
+    let silent = || Ok(ChatEvent::Silent);
+    // Each token that was made is told as such, the text once.
+    assert_eq!(told[..3], [silent(), silent(), silent()]);
+    assert_eq!(told[3..], hi());
+    assert_eq!((a.asked(), b.asked(), nodes.counts().tried_again), (1, 1, 1));
+}
+
+#[tokio::test]
 async fn a_request_is_lost_at_two_nodes_and_no_more() {
     let (a, b, nodes) = two().await;
     let (c, at_c) = start("c", report(ModelState::OnDisk)).await;

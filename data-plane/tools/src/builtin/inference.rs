@@ -159,7 +159,7 @@ async fn chat(inference: &dyn Inference, tenant: &str, arguments: &Map<String, V
         schema: None,
         tools: None,
     };
-    let mut events = inference.chat(request).await.map_err(|cause| cause.to_string())?;
+    let mut events = inference.chat_whole(request).await.map_err(|cause| cause.to_string())?;
     let mut text = String::new();
     while let Some(event) = events.next().await {
         match event.map_err(|cause| cause.to_string())? {
