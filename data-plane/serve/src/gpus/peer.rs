@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
-use provost_types::{EmbedResponse, GpuReport, ModelInfo};
+use provost_types::{EmbedResponse, GpuReport, InferenceError, InferenceErrorKind, ModelInfo};
 use provost_wire::gpu::{Report, WatchRequest, WorkRequest, gpu_client::GpuClient};
 use provost_wire::gpu_form::{self as form, MAX_MESSAGE_BYTES, Said};
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     aside::Aside,
@@ -201,8 +201,13 @@ impl Peer {
     }
 }
 
-/// What the node has to say it says in a message: whatever comes as a status is of the way to it, or as good as that.
+/// What the node has to say it says in a message: whatever else comes as a status is of the way to it, or as good as that.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn lost(status: Status) -> Fault {
+    if status.code() == Code::InvalidArgument {
+        // It cannot read the request, such as one with something that its release does not know: others may.
+        let message = status.message().to_owned();
+        return Fault::Said(InferenceError { kind: InferenceErrorKind::Failed, message, retry_after_ms: None });
+    }
     Fault::Lost(format!("{:?}: {}", status.code(), status.message()))
 }

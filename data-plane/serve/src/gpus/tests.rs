@@ -300,6 +300,16 @@ async fn refusals_of_nodes_become_that_of_the_one_with_a_place_soonest() {
 }
 
 #[tokio::test]
+async fn a_node_that_cannot_read_the_request_is_not_lost() {
+    let (a, b, nodes) = two().await;
+    a.chats.lock().push_back(vec![Err(Status::invalid_argument("PV-GPU-MESSAGE: what is `x`?"))]);
+    assert_eq!(collect(&nodes).await, hi());
+    assert_eq!((a.asked(), b.asked()), (1, 1));
+    let counts = counts(&nodes, "a");
+    assert_eq!((counts.failed, counts.lost), (1, 0));
+}
+
+#[tokio::test]
 async fn full_nodes_are_not_asked_and_their_reports_say_when_to_come_again() {
     let full = |ms| GpuReport { waiting: 64, running: 16, retry_after_ms: ms, ..report(ModelState::Resident) };
     let (a, at_a) = start("a", full(9_000)).await;
