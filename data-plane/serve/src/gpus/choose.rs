@@ -30,7 +30,7 @@ pub(super) struct Candidate {
     pub(super) state: ModelState,
     /// How long they take to load.
     pub(super) load_ms: u64,
-    /// Requests that wait there, and those that were sent since it reported.
+    /// Requests that wait there, and those that were sent since it reported and have not ended.
     pub(super) waiting: u64,
     /// Requests that may wait.
     pub(super) places: u64,

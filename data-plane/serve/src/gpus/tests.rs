@@ -342,6 +342,7 @@ async fn who_lets_go_of_an_answer_has_cancelled_it_there() {
     let events = nodes.chat(ask("m")).await.unwrap();
     assert!(!a.was_left.load(SeqCst));
     drop(events);
+    assert!(nodes.0.seats().iter().all(|seat| seat.sent() == 0), "what has ended takes no place");
     let left = async {
         while !a.was_left.load(SeqCst) {
             tokio::time::sleep(SETTLE_LOOK).await;
