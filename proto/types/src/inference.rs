@@ -40,8 +40,9 @@ pub struct TokenUsage {
     pub completion: u64,
 }
 
-/// Embed some texts.
+/// Embed some texts. What holds of the form of [`ChatRequest`] holds of this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EmbedRequest {
     /// Whose request it is: tenants share the device fairly. Empty for the node's own work.
     pub tenant: String,
@@ -83,7 +84,11 @@ impl ChatMessage {
 }
 
 /// Continue a conversation.
+///
+/// Data planes write it for GPU nodes, which refuse what they do not know: an answer without what was asked for would be wrong.
+/// So a member that a release adds has a default, and is left out where it says nothing, for the nodes of the release before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChatRequest {
     /// Whose request it is: tenants share the device fairly, and only requests of one tenant share
     /// what is kept of beginnings. Empty for the node's own work.
@@ -197,6 +202,15 @@ pub trait Inference: Send + Sync {
         &self,
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>>;
+    /// The same for a caller that shows nothing before the end: what was made may be thrown away and made anew elsewhere,
+    /// if the node is lost. The text, the calls and the likelihoods come with the end; until then each token is
+    /// [`ChatEvent::Silent`].
+    fn chat_whole(
+        &self,
+        request: ChatRequest,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
+        self.chat(request)
+    }
     /// What the node behind it says of itself; None: it is no node, or says nothing.
     fn report(&self) -> Option<GpuReport> {
         None

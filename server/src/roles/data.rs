@@ -114,6 +114,8 @@ impl DataRole {
         let secrets = Arc::new(Secrets::new(key_provider(&config.keys)?, source));
         let siblings = Siblings::new(config.node.clone());
         let following_gpus = gpus::follow(&inference, config, identity, control);
+        // Plugins that embed look for their model when they are made.
+        gpus::settle(&inference).await;
         let plane = DataPlane::new(DataPlaneParts {
             siblings: Some(siblings.clone()),
             first: first.snapshot.clone(),
@@ -139,7 +141,6 @@ impl DataRole {
             Some(issued) => http.with_certificate(issued),
             None => http,
         };
-        gpus::settle(&inference).await;
         plane.serve(http, &config.agents, keyring.keys(), tasks, stop)?;
         // The front end is there: others may ask.
         let following = siblings::follow(&siblings, config, identity, control);

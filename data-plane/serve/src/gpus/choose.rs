@@ -7,7 +7,8 @@
 //! 3. Among those, what is expected to answer first: the wait until it begins, and the pace of the model there.
 //! 4. Those that are nearly as fast as the fastest are alike, and each conversation keeps the same of them (the highest
 //!    weight of conversation and name, as in rendezvous hashing): its beginning is in that node's cache, whichever
-//!    data-plane node asks.
+//!    data-plane node asks. Where nobody holds the weights it is each model that keeps its node: two conversations at once
+//!    load it once.
 
 use provost_types::{ChatRequest, EmbedRequest, ModelState};
 
@@ -29,7 +30,7 @@ pub(super) struct Candidate {
     pub(super) state: ModelState,
     /// How long they take to load.
     pub(super) load_ms: u64,
-    /// Requests that wait there, and those that were sent since it reported.
+    /// Requests that wait there, and those that were sent since it reported and have not ended.
     pub(super) waiting: u64,
     /// Requests that may wait.
     pub(super) places: u64,
@@ -49,6 +50,8 @@ pub(super) struct Wanted {
     tokens: u64,
     /// The same for each request of one conversation.
     conversation: u64,
+    /// The same for each request of one model.
+    model: u64,
 }
 
 impl Wanted {
@@ -61,14 +64,15 @@ impl Wanted {
                 break;
             }
         }
-        Self { tokens: u64::from(request.max_tokens).min(EXPECTED_TOKENS), conversation: hash.end() }
+        let tokens = u64::from(request.max_tokens).min(EXPECTED_TOKENS);
+        Self { tokens, conversation: hash.end(), model: Hash::new(&request.model).end() }
     }
 
     /// Of texts: no cache is shared, so they are spread by what they are.
     pub(super) fn of_embed(request: &EmbedRequest) -> Self {
         let hash = Hash::new(&request.tenant).and(&request.model);
         let hash = request.inputs.first().map_or(hash, |first| hash.and(first));
-        Self { tokens: 0, conversation: hash.end() }
+        Self { tokens: 0, conversation: hash.end(), model: Hash::new(&request.model).end() }
     }
 }
 
@@ -113,10 +117,11 @@ pub(super) fn choose(nodes: &[Candidate], wanted: Wanted) -> Option<usize> {
         (Some(here), Some(elsewhere)) => here <= elsewhere.saturating_mul(SPILL),
         (here, _) => here.is_some(),
     };
-    let tier = || open().filter(|(_, node)| (node.state == ModelState::Resident) == holders);
+    let tier = || open().filter(move |(_, node)| (node.state == ModelState::Resident) == holders);
     let best = tier().map(|(_, node)| node.expected_ms(wanted)).min()?;
     let alike = best.saturating_add((best / ALIKE_PART).max(ALIKE_MS));
-    let kept = |name: &str| Hash(wanted.conversation).and(name).end();
+    let by = if holders { wanted.conversation } else { wanted.model };
+    let kept = |name: &str| Hash(by).and(name).end();
     let of = tier().filter(|(_, node)| node.expected_ms(wanted) <= alike);
     // Names differ, so there is one greatest, whatever the order of the nodes.
     of.max_by(|(_, a), (_, b)| kept(&a.name).cmp(&kept(&b.name)).then_with(|| a.name.cmp(&b.name)))

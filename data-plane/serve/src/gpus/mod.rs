@@ -31,7 +31,7 @@ use provost_types::{
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 
-use answer::Answer;
+use answer::{Answer, Shown};
 use asked::Asked;
 use attempt::{Attempt, Nobody};
 use choose::{Candidate, Wanted, choose};
@@ -242,7 +242,18 @@ impl Inference for GpuNodes {
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
         Box::pin(async move {
             let wanted = Wanted::of_chat(&request);
-            let answer = Answer::begin(self.0.clone(), Asked::new(request, wanted)).await?;
+            let answer = Answer::begin(self.0.clone(), Asked::new(request, wanted), Shown::AsItComes).await?;
+            Ok(answer.into_stream())
+        })
+    }
+
+    fn chat_whole(
+        &self,
+        request: ChatRequest,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
+        Box::pin(async move {
+            let wanted = Wanted::of_chat(&request);
+            let answer = Answer::begin(self.0.clone(), Asked::new(request, wanted), Shown::AtTheEnd).await?;
             Ok(answer.into_stream())
         })
     }

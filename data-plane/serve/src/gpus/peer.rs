@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
-use provost_types::{EmbedResponse, GpuReport, ModelInfo};
+use provost_types::{EmbedResponse, GpuReport, InferenceError, InferenceErrorKind, ModelInfo};
 use provost_wire::gpu::{Report, WatchRequest, WorkRequest, gpu_client::GpuClient};
 use provost_wire::gpu_form::{self as form, MAX_MESSAGE_BYTES, Said};
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     aside::Aside,
@@ -34,7 +34,9 @@ struct Seen {
     at: Option<Instant>,
     /// The stream of reports stands.
     is_heard: bool,
-    /// Requests sent since.
+    /// Reports that came.
+    reports: u64,
+    /// Requests that were sent since the last one, and have not ended: no report has them.
     sent: u64,
     aside: Aside,
 }
@@ -46,6 +48,22 @@ pub(super) struct Peer {
     channel: Channel,
     since: Instant,
     seen: Mutex<Seen>,
+}
+
+/// A request that was sent, until it ends.
+struct Sent {
+    peer: Arc<Peer>,
+    /// How many reports had come.
+    reports: u64,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let mut seen = self.peer.seen.lock();
+        if seen.reports == self.reports {
+            seen.sent = seen.sent.saturating_sub(1);
+        }
+    }
 }
 
 /// Whether it has a model.
@@ -113,6 +131,7 @@ impl Peer {
                 tracing::info!(node = self.name, models = report.models.len(), "a GPU node is heard");
             }
             (seen.report, seen.at, seen.sent) = (Arc::new(report), Some(Instant::now()), 0);
+            seen.reports = seen.reports.wrapping_add(1);
         }
     }
 
@@ -170,9 +189,15 @@ impl Peer {
         self.seen.lock().aside.remaining(Instant::now())
     }
 
-    pub(super) async fn chat(&self, chat: &Chat) -> Result<Steps, Fault> {
+    fn send(self: &Arc<Self>) -> Sent {
+        let mut seen = self.seen.lock();
+        seen.sent += 1;
+        Sent { peer: self.clone(), reports: seen.reports }
+    }
+
+    pub(super) async fn chat(self: &Arc<Self>, chat: &Chat) -> Result<Steps, Fault> {
         let request = WorkRequest { body: chat.body().map_err(Fault::Said)?, wait_ms: chat.wait_ms() };
-        self.seen.lock().sent += 1;
+        let sent = self.send();
         let mut events = self.client().chat(request).await.map_err(lost)?.into_inner();
         match events.message().await.map_err(lost)?.map(form::event) {
             Some(Ok(Said::Begun)) => {}
@@ -181,18 +206,22 @@ impl Peer {
             Some(Err(malformed)) => return Err(Fault::Lost(malformed.to_string())),
             None => return Err(Fault::Lost("it ended the answer before it had begun".to_owned())),
         }
-        Ok(Box::pin(events.map(|event| match event.map(form::event) {
-            Ok(Ok(Said::Step(step))) => Ok(step),
-            Ok(Ok(Said::Failed(error))) => Err(Fault::Said(error)),
-            Ok(Ok(Said::Begun)) => Err(Fault::Lost("an answer began twice".to_owned())),
-            Ok(Err(malformed)) => Err(Fault::Lost(malformed.to_string())),
-            Err(status) => Err(lost(status)),
+        Ok(Box::pin(events.map(move |event| {
+            // As long as somebody listens.
+            let _sent = &sent;
+            match event.map(form::event) {
+                Ok(Ok(Said::Step(step))) => Ok(step),
+                Ok(Ok(Said::Failed(error))) => Err(Fault::Said(error)),
+                Ok(Ok(Said::Begun)) => Err(Fault::Lost("an answer began twice".to_owned())),
+                Ok(Err(malformed)) => Err(Fault::Lost(malformed.to_string())),
+                Err(status) => Err(lost(status)),
+            }
         })))
     }
 
-    pub(super) async fn embed(&self, embed: &Embed) -> Result<EmbedResponse, Fault> {
+    pub(super) async fn embed(self: &Arc<Self>, embed: &Embed) -> Result<EmbedResponse, Fault> {
         let request = WorkRequest { body: embed.body().map_err(Fault::Said)?, wait_ms: 0 };
-        self.seen.lock().sent += 1;
+        let _sent = self.send();
         let response = self.client().embed(request).await.map_err(lost)?.into_inner();
         match form::embedded(response) {
             Ok(outcome) => outcome.map_err(Fault::Said),
@@ -201,8 +230,13 @@ impl Peer {
     }
 }
 
-/// What the node has to say it says in a message: whatever comes as a status is of the way to it, or as good as that.
+/// What the node has to say it says in a message: whatever else comes as a status is of the way to it, or as good as that.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn lost(status: Status) -> Fault {
+    if status.code() == Code::InvalidArgument {
+        // It cannot read the request, such as one with something that its release does not know: others may.
+        let message = status.message().to_owned();
+        return Fault::Said(InferenceError { kind: InferenceErrorKind::Failed, message, retry_after_ms: None });
+    }
     Fault::Lost(format!("{:?}: {}", status.code(), status.message()))
 }

@@ -45,7 +45,7 @@ impl Seat {
         }
     }
 
-    /// Requests that it was sent since it reported.
+    /// Requests that it was sent since it reported, and that have not ended.
     pub(super) fn sent(&self) -> u64 {
         match self {
             // It counts them itself, at once.

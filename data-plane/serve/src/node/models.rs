@@ -73,7 +73,11 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
     };
     let cancelled = link.cancelled();
     futures::pin_mut!(cancelled);
-    let mut events = match futures::future::select(node.inference.chat(request), &mut cancelled).await {
+    let begins = match streams {
+        true => node.inference.chat(request),
+        false => node.inference.chat_whole(request),
+    };
+    let mut events = match futures::future::select(begins, &mut cancelled).await {
         futures::future::Either::Left((begun, _)) => begun.map_err(|e| failed(&e))?,
         // It gives its place in the queue back; nothing was computed.
         futures::future::Either::Right(((), _)) => return Ok(Execution::cancelled()),

@@ -72,7 +72,7 @@ impl ChatText {
     }
 
     /// The tokens of what the template made of marked texts.
-    fn tokens(&self, marked: &str) -> Result<Vec<u32>, InferError> {
+    pub(crate) fn tokens(&self, marked: &str) -> Result<Vec<u32>, InferError> {
         let mut tokens = Vec::new();
         for (n, part) in self.inert.rendered(marked).parts().enumerate() {
             let mut more = self.encode(part)?;
@@ -86,13 +86,15 @@ impl ChatText {
         Ok(tokens)
     }
 
-    /// The texts of a conversation that ends with an answer: up to where the answer begins, and all of it.
+    /// The marked texts of a conversation that ends with an answer: up to where the answer begins, and all of it.
     ///
     /// # Errors
     /// [`InferError::Request`] when the template refuses the conversation.
     pub(crate) fn texts(&self, messages: &[ChatMessage]) -> Result<(String, String), InferError> {
-        let before = messages.split_last().map_or(messages, |(_, before)| before);
-        Ok((self.template.render(before, &[])?, self.template.render_whole(messages)?))
+        let messages: Vec<ChatMessage> = messages.iter().map(|message| self.inert.message(message)).collect();
+        let before = messages.split_last().map_or(messages.as_slice(), |(_, before)| before);
+        let before = self.template.render(before, &[]).map_err(Inert::unmarked)?;
+        Ok((before, self.template.render_whole(&messages).map_err(Inert::unmarked)?))
     }
 
     /// The tokens of a text, special ones where it spells them; templates write their own special tokens, so none are added.

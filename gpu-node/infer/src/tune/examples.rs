@@ -117,12 +117,12 @@ impl Telling<'_> {
             let cause = "the model's chat template writes the conversation otherwise once its answer is there";
             return Err(InferError::Request(cause.to_owned()));
         };
-        let prompt = self.text.encode(&before)?;
-        let mut tokens = self.text.encode(&whole)?;
+        let prompt = self.text.tokens(&before)?;
+        let mut tokens = self.text.tokens(&whole)?;
         // Where the two run into each other, the answer begins as it does when the model writes it.
         if !tokens.starts_with(&prompt) {
             tokens.clone_from(&prompt);
-            tokens.extend(self.text.encode(answer)?);
+            tokens.extend(self.text.tokens(answer)?);
         }
         InferError::check_tokens(&tokens, self.vocabulary)?;
         let count = tokens.len();

@@ -22,7 +22,7 @@ fn idle(name: &str, state: ModelState) -> Candidate {
 }
 
 fn wanted(conversation: u64) -> Wanted {
-    Wanted { tokens: 100, conversation }
+    Wanted { tokens: 100, conversation, model: 7 }
 }
 
 fn name_of(nodes: &[Candidate], wanted: Wanted) -> Option<&str> {
@@ -76,6 +76,19 @@ fn conversations_keep_their_node_and_are_spread() {
         assert_eq!(name_of(&rest, wanted(key)), Some(kept));
     }
     assert!(shares.values().all(|share| (200..400).contains(share)), "{shares:?}");
+}
+
+#[test]
+fn conversations_that_come_at_once_load_a_model_once_and_models_are_spread() {
+    let nodes: Vec<Candidate> = ["a", "b", "c"].map(|name| idle(name, ModelState::OnDisk)).into();
+    let mut used: HashMap<&str, usize> = HashMap::new();
+    for model in 0..300 {
+        let model = Hash::new(&model.to_string()).end();
+        let of = |conversation| name_of(&nodes, Wanted { model, ..wanted(conversation) }).unwrap();
+        assert!((0..8).all(|conversation| of(conversation) == of(0)));
+        *used.entry(of(0)).or_default() += 1;
+    }
+    assert!(used.values().all(|share| (60..140).contains(share)), "{used:?}");
 }
 
 #[test]

@@ -150,7 +150,7 @@ pub(super) async fn chat(
         schema: None,
         tools: functions::tools(given.tools, given.tool_choice, given.parallel_tool_calls)?,
     };
-    let mut events = inference.chat(request).await.map_err(|cause| cause.to_string())?;
+    let mut events = inference.chat_whole(request).await.map_err(|cause| cause.to_string())?;
     let (mut text, mut calls) = (String::new(), Vec::new());
     while let Some(event) = events.next().await {
         match event.map_err(|cause| cause.to_string())? {
