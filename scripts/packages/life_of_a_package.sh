@@ -53,7 +53,7 @@ wants '"text": "first"' inside provost call echo.echo --arg text=first --show-me
 ok "first start, first call"
 
 wants apart inside provost call apart.say --arg text=apart
-for wall in network processes files user limits; do
+for wall in network processes files user limits calls; do
   [[ $(metric "provost_plugin_wall{tenant=\"acme\",plugin=\"apart\",wall=\"$wall\"}") == 1 ]] || fail "under the unit the wall $wall is missing"
 done
 ok "walls of a stdio plugin stand under the unit"

@@ -19,7 +19,7 @@ use crate::{
     },
     imports::cut,
     lane::{ask_to_move, step_aside_for},
-    limits::{CANCEL_GRACE, GROWTH_AT_HOME, SLICES_AT_HOME},
+    limits::{CANCEL_GRACE, SLICES_AT_HOME},
     link::Tied,
     state::CallState,
 };
@@ -206,7 +206,7 @@ impl Instance {
 /// A store that computes until `deadline`, within the bounds of the state's plugin.
 fn store_of(engine: &Engine, state: CallState, deadline: Instant) -> Store<CallState> {
     let mut store = Store::new(&engine.wasmtime, state);
-    store.limiter(|state| &mut state.memory);
+    store.limiter_async(|state| &mut state.memory);
     let transfer = store.data().limits.transfer_bytes();
     store.set_hostcall_fuel(transfer);
     store.set_epoch_deadline(1);
@@ -263,7 +263,7 @@ impl Clock {
             }
         }
         self.slices = self.slices.saturating_add(1);
-        if self.slices >= SLICES_AT_HOME || state.memory.grown() > GROWTH_AT_HOME {
+        if self.slices >= SLICES_AT_HOME {
             ask_to_move();
         }
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

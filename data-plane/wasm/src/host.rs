@@ -113,7 +113,8 @@ pub enum HttpError {
 /// here, but for the size of a response, which only the host can stop to read.
 ///
 /// Futures are dropped when the call ends early, at any point where they wait. They are polled in the context of the
-/// runtime that the call came from, on its threads or on those of the engine for calls that compute for long.
+/// runtime that the call came from, on its threads or on those of the engine for calls that compute for long. What makes
+/// threads (as `spawn_blocking` does) belongs into a task: threads inherit the priority of who makes them.
 pub trait PluginHost: Send + Sync {
     /// A line for the operator's log. Not to be trusted: it may hold line breaks and what the arguments hold.
     fn log(&self, level: LogLevel, message: &str);

@@ -51,7 +51,7 @@ pub async fn step_aside_for(bytes: usize) {
 }
 
 /// Goes on elsewhere from here, if this is part of a call. Without a call it is a pause.
-async fn step_aside() {
+pub(crate) async fn step_aside() {
     ask_to_move();
     tokio::task::yield_now().await;
 }

@@ -31,8 +31,8 @@ pub(crate) const CANCEL_GRACE: Duration = Duration::from_millis(250);
 /// How often a guest that computes is interrupted, a tick each, until it goes on at a low priority: five milliseconds are
 /// more than most calls need, and less than others notice.
 pub(crate) const SLICES_AT_HOME: u32 = 5;
-/// A guest whose memory grew by more goes on there at its first interruption, in bytes: to fill new memory in one go, and to
-/// give it back, takes milliseconds that nothing interrupts.
+/// A guest whose memory grows by more goes on there at once, in bytes: to fill new memory in one go, and to give it back,
+/// takes milliseconds that nothing interrupts.
 pub(crate) const GROWTH_AT_HOME: usize = 8 << 20;
 
 /// How deep calls of plugins by plugins may go. A plugin that calls itself ends here.

@@ -1,8 +1,12 @@
 //! What a guest takes of the machine's memory.
 
-use wasmtime::{ResourceLimiter, Result};
+use async_trait::async_trait;
+use wasmtime::{ResourceLimiterAsync, Result};
 
-use crate::limits::MAX_TABLE_ELEMENTS;
+use crate::{
+    lane::step_aside,
+    limits::{GROWTH_AT_HOME, MAX_TABLE_ELEMENTS},
+};
 
 /// Lets memory grow to a bound, and remembers when it was reached. A guest that is refused may go on with what it has;
 /// one that cannot, stops, and the flag says why.
@@ -21,34 +25,46 @@ impl MemoryMeter {
         Self { limit_bytes, used_bytes: 0, grown_bytes: 0, was_refused: false }
     }
 
-    /// By how much the guest's memories have grown beyond what they began with, in bytes.
-    pub(crate) fn grown(&self) -> usize {
-        self.grown_bytes
-    }
-
     /// The bound, if the guest wanted to pass it.
     pub(crate) fn refused(&self) -> Option<usize> {
         self.was_refused.then_some(self.limit_bytes)
     }
-}
 
-impl ResourceLimiter for MemoryMeter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+    /// Whether a memory may grow, which it has done then.
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
         let more = desired.saturating_sub(current);
         let used = self.used_bytes.saturating_add(more);
         let fits = used <= self.limit_bytes && maximum.is_none_or(|own| desired <= own);
-        if fits {
-            self.used_bytes = used;
-            if current > 0 {
-                self.grown_bytes = self.grown_bytes.saturating_add(more);
-            }
-        } else {
+        if !fits {
             self.was_refused = true;
+            return false;
+        }
+        self.used_bytes = used;
+        // What it begins with is no growth.
+        if current > 0 {
+            self.grown_bytes = self.grown_bytes.saturating_add(more);
+        }
+        true
+    }
+
+    fn is_large(&self) -> bool {
+        self.grown_bytes > GROWTH_AT_HOME
+    }
+}
+
+#[async_trait]
+impl ResourceLimiterAsync for MemoryMeter {
+    async fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        let was_large = self.is_large();
+        let fits = self.grow(current, desired, maximum);
+        if self.is_large() && !was_large {
+            // Before it has it: one instruction fills all of it, and nothing interrupts that.
+            step_aside().await;
         }
         Ok(fits)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+    async fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
         Ok(desired <= MAX_TABLE_ELEMENTS)
     }
 }
@@ -57,18 +73,32 @@ impl ResourceLimiter for MemoryMeter {
 mod tests {
     use super::*;
 
-    #[test]
-    fn memory_grows_to_the_bound_and_no_further() {
+    #[tokio::test]
+    async fn memory_grows_to_the_bound_and_no_further() {
         let mut meter = MemoryMeter::new(1 << 20);
-        assert!(meter.memory_growing(0, 1 << 19, None).unwrap());
+        assert!(meter.grow(0, 1 << 19, None));
         // A second memory.
-        assert!(meter.memory_growing(0, 1 << 18, None).unwrap());
-        assert!(meter.memory_growing(1 << 18, 1 << 19, None).unwrap());
+        assert!(meter.grow(0, 1 << 18, None));
+        assert!(meter.grow(1 << 18, 1 << 19, None));
         assert_eq!(meter.refused(), None);
-        assert_eq!(meter.grown(), 1 << 18, "what it begins with is no growth");
-        assert!(!meter.memory_growing(1 << 19, (1 << 19) + 1, None).unwrap());
+        assert_eq!(meter.grown_bytes, 1 << 18, "what it begins with is no growth");
+        assert!(!meter.grow(1 << 19, (1 << 19) + 1, None));
         assert_eq!(meter.refused(), Some(1 << 20));
-        assert!(meter.table_growing(0, MAX_TABLE_ELEMENTS, None).unwrap());
-        assert!(!meter.table_growing(0, MAX_TABLE_ELEMENTS + 1, None).unwrap());
+        assert!(meter.table_growing(0, MAX_TABLE_ELEMENTS, None).await.unwrap());
+        assert!(!meter.table_growing(0, MAX_TABLE_ELEMENTS + 1, None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_grows_large_steps_aside_once_and_before_it_has_the_memory() {
+        let mut meter = MemoryMeter::new(1 << 30);
+        let large = GROWTH_AT_HOME + 1;
+        assert!(meter.grow(0, 1 << 20, None));
+        let pauses = |growing: &mut (dyn Future<Output = Result<bool>> + Send + Unpin)| {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            std::pin::Pin::new(growing).poll(&mut context).is_pending()
+        };
+        assert!(!pauses(&mut meter.memory_growing(1 << 20, 2 << 20, None)));
+        assert!(pauses(&mut meter.memory_growing(2 << 20, large + (2 << 20), None)));
+        assert!(!pauses(&mut meter.memory_growing(large + (2 << 20), large + (3 << 20), None)), "it is there already");
     }
 }

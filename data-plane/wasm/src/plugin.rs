@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use provost_mcp::RawJson;
+use provost_types::BoxFuture;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use wasmtime::component::Component;
 
@@ -138,7 +139,8 @@ impl WasmPlugin {
             return Err(PluginError::TooDeep(MAX_DEPTH));
         }
         let (deadline, call, installed) = (call.deadline, call.clone(), self.installed.clone());
-        let running = Box::pin(async move { installed.run(wanted, call, host).await });
+        let running: BoxFuture<'static, Result<PluginAnswer, PluginError>> =
+            Box::pin(async move { installed.run(wanted, call, host).await });
         until(deadline, self.installed.engine.lane.run(running)).await
     }
 }
@@ -195,9 +197,9 @@ impl Installed {
         let component = self.engine.component(self.digest, &self.source).await?;
         let tied = Arc::new(self.engine.links.tie(&component, self.settings.grants)?);
         let deadline = in_time(LOAD_TIME);
-        let introduced = introduce(self.engine.clone(), tied.clone(), self.settings.clone(), deadline);
-        let introduced = self.engine.lane.run(Box::pin(introduced));
-        let (config_schema, tools, offer) = until(deadline, introduced).await?;
+        let introduced: BoxFuture<'static, Result<Introduced, PluginError>> =
+            Box::pin(introduce(self.engine.clone(), tied.clone(), self.settings.clone(), deadline));
+        let (config_schema, tools, offer) = until(deadline, self.engine.lane.run(introduced)).await?;
         Ok(Loaded { _component: component, tied, tools, offer, config_schema })
     }
 }
