@@ -135,7 +135,8 @@ impl Carrier {
             // Another may carry the same again from what the group was told.
             self.carried = Revision::default();
             inner.carrying.note_failure(None);
-            return None;
+            // In a flood of changes it need not look at each of them.
+            return (!state.outbox().is_empty()).then_some(GATHER);
         }
         let waiting = state.outbox().iter().filter(|u| u.revision > self.carried).take(MAX_AT_ONCE);
         let waiting: Vec<_> = waiting.cloned().collect();

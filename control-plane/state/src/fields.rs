@@ -198,7 +198,8 @@ fn node_group(check: &mut Check<'_>, spec: &NodeGroupSpec) {
 /// Changes wait for one group; a second one would be a second opinion on what is released.
 pub(crate) fn check_one_group(all: &Resources, problems: &mut Vec<Problem>) {
     let from = ResourceKey { kind: Kind::NodeGroup, tenant: None, name: Name::smallest() };
-    let mut groups = all.range(from..).map(|(key, _)| key).filter(|key| key.kind == Kind::NodeGroup);
+    // No further: each change comes here, and what follows may be thousands of resources.
+    let mut groups = all.range(from..).map(|(key, _)| key).take_while(|key| key.kind == Kind::NodeGroup);
     let first = groups.next();
     let Some(first) = first else { return };
     for key in groups {

@@ -169,10 +169,13 @@ pub struct ResourceKey {
 
 impl fmt::Display for ResourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.tenant {
-            Some(tenant) => write!(f, "{}/{}/{}", self.kind, tenant, self.name),
-            None => write!(f, "{}/{}", self.kind, self.name),
+        f.write_str(self.kind.as_str())?;
+        if let Some(tenant) = &self.tenant {
+            f.write_str("/")?;
+            f.write_str(tenant.as_str())?;
         }
+        f.write_str("/")?;
+        f.write_str(self.name.as_str())
     }
 }
 

@@ -4,6 +4,7 @@ mod children;
 mod first_start;
 mod governed;
 pub mod lock;
+mod probe;
 mod relay;
 mod three;
 mod welcome;

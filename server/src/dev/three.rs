@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     children::{ChildSpec, Supervised},
+    probe::probe,
     relay,
 };
 use crate::{
@@ -349,22 +350,4 @@ fn own_config(plan: &Plan, data_dir: &Path, keys: &Path, token: &Path, models: O
         quoted(token),
         quoted(&agent_ca(data_dir)),
     )
-}
-
-/// What a voter says of itself.
-fn probe(token: &str) -> relay::Probe {
-    let token: Arc<str> = token.into();
-    Arc::new(move |address| {
-        let token = token.clone();
-        Box::pin(async move {
-            let Ok(mut connection) = connect_admin(&address.to_string(), &token).await else {
-                return relay::Answer::Silent;
-            };
-            match connection.status(StatusRequest {}).await {
-                Ok(status) if status.get_ref().leader_id != 0 => relay::Answer::Ready,
-                Ok(_) => relay::Answer::Leaderless,
-                Err(_) => relay::Answer::Silent,
-            }
-        })
-    })
 }

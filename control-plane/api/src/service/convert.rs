@@ -51,7 +51,9 @@ fn change_kind(kind: ChangeKind) -> i32 {
 }
 
 pub(super) fn resource_change(diff: &ResourceDiff) -> wire::ResourceChange {
-    let text = |v: &Option<serde_json::Value>| v.as_ref().map_or(String::new(), |v| v.to_string());
+    let text = |v: &Option<serde_json::Value>| {
+        v.as_ref().map_or(String::new(), |v| serde_json::to_string(v).unwrap_or_default())
+    };
     wire::ResourceChange {
         resource: diff.key.to_string(),
         kind: change_kind(diff.kind),
