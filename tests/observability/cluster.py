@@ -31,6 +31,10 @@ class Failed(Exception):
     """What was expected did not happen."""
 
 
+class CommandFailed(Failed):
+    """A command of ours ended badly: it may go well later."""
+
+
 def expect(holds, said):
     if not holds:
         raise Failed(said)
@@ -43,7 +47,7 @@ def wait(condition, what, limit=LIMIT):
         try:
             if value := condition():
                 return value
-        except (OSError, ValueError, KeyError, subprocess.SubprocessError) as cause:
+        except (CommandFailed, OSError, ValueError, KeyError, subprocess.SubprocessError) as cause:
             last = f"; {cause!r}"
         if time.monotonic() > end:
             raise Failed(f"not within {limit} s: {what}{last}")
@@ -182,7 +186,8 @@ class Cluster:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
         done = subprocess.run([self.program, *map(str, args)], input=given, capture_output=True, text=True, check=False,
                               timeout=LIMIT, env={**clean, **(env or {})}, cwd=self.folder)
-        expect(done.returncode == 0, f"provost {' '.join(map(str, args[:3]))}: {done.stdout}{done.stderr}")
+        if done.returncode != 0:
+            raise CommandFailed(f"provost {' '.join(map(str, args[:3]))}: {done.stdout}{done.stderr}")
         return done.stdout
 
     def cli(self, *args, given=None):
@@ -195,11 +200,8 @@ class Cluster:
         path = self.folder / f"{secrets.token_hex(4)}.yaml"
         path.write_text(documents)
 
-        def applied():
-            return self.cli("apply", "-f", path)
-
-        # The audit log may still be electing: nothing is applied twice, as an equal document changes nothing.
-        wait_for_command(applied, "the resources are applied")
+        # The audit log may still be electing. Applied again, an equal document changes nothing.
+        wait(lambda: self.cli("apply", "-f", path), "the resources are applied")
 
         def runs():
             status = json.loads(self.cli("cluster", "status", "--json"))
@@ -208,7 +210,8 @@ class Cluster:
         wait(runs, "the data-plane node runs what was applied")
 
     def make_token(self, tenant, principal):
-        self.token = self.cli("token", "create", "--tenant", tenant, "--principal", principal).split()[0]
+        made = wait(lambda: self.cli("token", "create", "--tenant", tenant, "--principal", principal), "a token is made")
+        self.token = made.split()[0]
 
     @property
     def url(self):
@@ -243,20 +246,3 @@ def post_tool(url, token, name, arguments=None, headers=None, meta=None):
     fixed = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": name}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     return post(url, token, body, {**fixed, **(headers or {})})
-
-
-def wait_for_command(run, what):
-    """Until a command succeeds; its last words are kept where it never does."""
-    said = []
-
-    def once():
-        try:
-            return run() or True
-        except Failed as cause:
-            said[:] = [str(cause)]
-            return None
-
-    try:
-        return wait(once, what)
-    except Failed as cause:
-        raise Failed(f"{cause}; {said}") from None
