@@ -4,6 +4,8 @@ Three nodes of the control plane that keep the audit log too, one of the data pl
 by the commands that an operator uses, in a folder of its own that goes with it.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -20,6 +22,8 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The longest wait for a condition, seconds: a busy machine with two cores and a binary that is not optimised.
 LIMIT = 180
+# Each process begins at another place of 12000 to 31999; Debian gives outgoing connections those from 32768.
+PORTS = (12_000 + (os.getpid() * 211 + n) % 20_000 for n in itertools.count())
 CONTROL = ["cp-1", "cp-2", "cp-3"]
 # Names of the environment that would lead a node or the command line elsewhere.
 FOREIGN = ("PROVOST_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -55,15 +59,15 @@ def wait(condition, what, limit=LIMIT):
 
 
 def free_ports(count):
-    """Ports that nobody has now. All are held until the last one is known."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    """Ports that nobody has now, and that are not given again. Below the range of outgoing connections: one of that range may be
+    somebody's when the process starts that is to have it."""
+    found = []
+    while len(found) < count:
+        port = next(PORTS)
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def get(url, limit=10):
