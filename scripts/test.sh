@@ -64,6 +64,7 @@ step "RocksDB" rocksdb
 step "arrows" cargo xtask arrows
 step "licences and advisories" deny
 step "alerts and dashboards" python3 scripts/check_observability.py
+step "walls of containers" python3 scripts/check_compose.py
 step "model for real embeddings" models
 step "build" cargo build --locked --workspace --bins
 step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings

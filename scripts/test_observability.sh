@@ -17,10 +17,9 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/provost/observability
 wanted=("$@")
 ((${#wanted[@]})) || wanted=(dashboards trace pages)
 
-# The collector and OpenTelemetry's SDK, once for these pins; a half-done folder is redone. Prints the interpreter.
+# The collector and OpenTelemetry's SDK go here, once for these pins; a half-done folder is redone.
+dir=$cache/python-$(sha256sum "$tests/requirements.txt" | cut -c1-12)
 environment() {
-  local dir
-  dir=$cache/python-$(sha256sum "$tests/requirements.txt" | cut -c1-12)
   mkdir -p "$cache"
   (
     flock 9
@@ -28,16 +27,14 @@ environment() {
     rm -rf "$dir"
     python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
       -r "$tests/requirements.txt" && touch "$dir/.done"
-  ) 9>"$dir.lock" >"$dir.log" 2>&1 || return 1
-  echo "$dir/bin/python"
+  ) 9>"$dir.lock" >"$dir.log" 2>&1
 }
 
 trace() {
-  local python
-  if python=$(environment); then
-    "$python" -B "$tests/trace.py"
+  if environment; then
+    "$dir/bin/python" -B "$tests/trace.py"
   else
-    echo "trace: SKIPPED, the collector cannot be installed: $(tail -n 1 "$cache"/python-*.log)"
+    echo "trace: SKIPPED, the collector cannot be installed: $(tail -n 1 "$dir.log")"
   fi
 }
 

@@ -4,6 +4,8 @@ Three nodes of the control plane that keep the audit log too, one of the data pl
 by the commands that an operator uses, in a folder of its own that goes with it.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -20,6 +22,8 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The longest wait for a condition, seconds: a busy machine with two cores and a binary that is not optimised.
 LIMIT = 180
+# Each process begins at another place of 12000 to 31999; Debian gives outgoing connections those from 32768.
+PORTS = (12_000 + (os.getpid() * 211 + n) % 20_000 for n in itertools.count())
 CONTROL = ["cp-1", "cp-2", "cp-3"]
 # Names of the environment that would lead a node or the command line elsewhere.
 FOREIGN = ("PROVOST_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -29,6 +33,10 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class Failed(Exception):
     """What was expected did not happen."""
+
+
+class CommandFailed(Failed):
+    """A command of ours ended badly: it may go well later."""
 
 
 def expect(holds, said):
@@ -43,7 +51,7 @@ def wait(condition, what, limit=LIMIT):
         try:
             if value := condition():
                 return value
-        except (OSError, ValueError, KeyError, subprocess.SubprocessError) as cause:
+        except (CommandFailed, OSError, ValueError, KeyError, subprocess.SubprocessError) as cause:
             last = f"; {cause!r}"
         if time.monotonic() > end:
             raise Failed(f"not within {limit} s: {what}{last}")
@@ -51,15 +59,15 @@ def wait(condition, what, limit=LIMIT):
 
 
 def free_ports(count):
-    """Ports that nobody has now. All are held until the last one is known."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    """Ports that nobody has now, and that are not given again. Below the range of outgoing connections: one of that range may be
+    somebody's when the process starts that is to have it."""
+    found = []
+    while len(found) < count:
+        port = next(PORTS)
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def get(url, limit=10):
@@ -182,7 +190,8 @@ class Cluster:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
         done = subprocess.run([self.program, *map(str, args)], input=given, capture_output=True, text=True, check=False,
                               timeout=LIMIT, env={**clean, **(env or {})}, cwd=self.folder)
-        expect(done.returncode == 0, f"provost {' '.join(map(str, args[:3]))}: {done.stdout}{done.stderr}")
+        if done.returncode != 0:
+            raise CommandFailed(f"provost {' '.join(map(str, args[:3]))}: {done.stdout}{done.stderr}")
         return done.stdout
 
     def cli(self, *args, given=None):
@@ -195,11 +204,8 @@ class Cluster:
         path = self.folder / f"{secrets.token_hex(4)}.yaml"
         path.write_text(documents)
 
-        def applied():
-            return self.cli("apply", "-f", path)
-
-        # The audit log may still be electing: nothing is applied twice, as an equal document changes nothing.
-        wait_for_command(applied, "the resources are applied")
+        # The audit log may still be electing. Applied again, an equal document changes nothing.
+        wait(lambda: self.cli("apply", "-f", path), "the resources are applied")
 
         def runs():
             status = json.loads(self.cli("cluster", "status", "--json"))
@@ -208,7 +214,8 @@ class Cluster:
         wait(runs, "the data-plane node runs what was applied")
 
     def make_token(self, tenant, principal):
-        self.token = self.cli("token", "create", "--tenant", tenant, "--principal", principal).split()[0]
+        made = wait(lambda: self.cli("token", "create", "--tenant", tenant, "--principal", principal), "a token is made")
+        self.token = made.split()[0]
 
     @property
     def url(self):
@@ -243,20 +250,3 @@ def post_tool(url, token, name, arguments=None, headers=None, meta=None):
     fixed = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": name}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     return post(url, token, body, {**fixed, **(headers or {})})
-
-
-def wait_for_command(run, what):
-    """Until a command succeeds; its last words are kept where it never does."""
-    said = []
-
-    def once():
-        try:
-            return run() or True
-        except Failed as cause:
-            said[:] = [str(cause)]
-            return None
-
-    try:
-        return wait(once, what)
-    except Failed as cause:
-        raise Failed(f"{cause}; {said}") from None

@@ -55,6 +55,8 @@ pub struct MemberStatus {
     pub name: String,
     /// Where peers reach it.
     pub address: String,
+    /// Its roles, separated by commas; empty: unknown.
+    pub roles: String,
     /// `voter`, `learner`; empty: it has no replica.
     pub membership: &'static str,
     /// `leader`, `follower`, `candidate`, `learner`, `unreachable`; empty: unknown here.
@@ -192,6 +194,7 @@ impl ControlNode {
                 None if own => self.inner.config.node_name.clone(),
                 None => String::new(),
             };
+            let roles: Vec<&str> = known.into_iter().flat_map(|m| m.roles.iter().map(|role| role.as_str())).collect();
             let address = known.map(|m| m.address.clone()).filter(|a| !a.is_empty());
             let mut facts = nodes.facts(id, &name);
             let mut replica = Replica::of(&metrics, id);
@@ -214,6 +217,7 @@ impl ControlNode {
                 id,
                 name,
                 address: address.or_else(|| metrics.addresses.get(&id).cloned()).unwrap_or_default(),
+                roles: roles.join(","),
                 membership: replica.membership,
                 role: replica.role,
                 applied: replica.applied,

@@ -129,5 +129,6 @@ fn member(member: MemberStatus) -> wire::ClusterMember {
         version: member.facts.version,
         certificate_expires: member.facts.certificate_expires,
         wire_version: member.wire_version,
+        roles: member.roles,
     }
 }

@@ -45,6 +45,10 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
             &subscribers(&status),
         );
     }
+    for name in unheard(&status) {
+        println!("\n{name} is a member, and no control-plane node that answers hears it");
+        println!("  if it is gone for good: provost cluster remove {name}");
+    }
     Ok(())
 }
 
@@ -88,6 +92,16 @@ fn members(status: &ClusterStatusResponse) -> Vec<Vec<String>> {
     status.members.iter().map(row).collect()
 }
 
+/// Members that serve calls and take configuration from nobody: stopped, cut off, or gone.
+fn unheard(status: &ClusterStatusResponse) -> Vec<&str> {
+    // One with a replica stands in the group, and has its configuration from there.
+    let serves = |m: &&provost_wire::admin::ClusterMember| {
+        m.membership.is_empty() && m.roles.split(',').any(|role| role == "data-plane")
+    };
+    let heard = |m: &&provost_wire::admin::ClusterMember| status.subscribers.iter().any(|s| s.node == m.name);
+    status.members.iter().filter(serves).filter(|m| !heard(m)).map(|m| m.name.as_str()).collect()
+}
+
 fn subscribers(status: &ClusterStatusResponse) -> Vec<Vec<String>> {
     let row = |s: &provost_wire::admin::Subscriber| {
         vec![
@@ -109,6 +123,7 @@ fn value(status: &ClusterStatusResponse) -> Value {
     let member = |m: &provost_wire::admin::ClusterMember| {
         json!({
             "id": m.id, "name": m.name, "address": m.address, "membership": m.membership, "role": m.role,
+            "roles": m.roles.split(',').filter(|role| !role.is_empty()).collect::<Vec<_>>(),
             "applied": m.applied, "lag": m.lag, "version": m.version,
             "certificate_expires": m.certificate_expires, "wire_version": m.wire_version,
         })
@@ -133,12 +148,13 @@ fn value(status: &ClusterStatusResponse) -> Value {
         "wire_version": status.wire_version,
         "members": status.members.iter().map(member).collect::<Vec<_>>(),
         "subscribers": status.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
+        "unheard": unheard(status),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use provost_wire::admin::ClusterMember;
+    use provost_wire::admin::{ClusterMember, Subscriber};
 
     use super::*;
 
@@ -153,5 +169,32 @@ mod tests {
         let applied: Vec<_> = members(&status).into_iter().map(|row| row[5].clone()).collect();
         assert_eq!(applied, ["0", "-", "7"]);
         assert_eq!(value(&status)["members"][2]["applied"], 7);
+    }
+
+    #[test]
+    fn who_serves_calls_and_is_not_heard_is_named() {
+        let member = |name: &str, roles: &str, membership: &str| ClusterMember {
+            name: name.into(),
+            roles: roles.into(),
+            membership: membership.into(),
+            ..Default::default()
+        };
+        let status = ClusterStatusResponse {
+            members: vec![
+                member("cp-1", "control-plane,data-plane", "voter"),
+                member("log-1", "audit-log", ""),
+                member("dp-1", "data-plane", ""),
+                member("dp-2", "audit-log,data-plane", ""),
+                member("older", "", ""),
+            ],
+            subscribers: vec![Subscriber { node: "dp-1".into(), ..Default::default() }],
+            ..Default::default()
+        };
+        assert_eq!(unheard(&status), ["dp-2"]);
+        let value = value(&status);
+        assert_eq!(
+            (&value["unheard"], &value["members"][3]["roles"]),
+            (&json!(["dp-2"]), &json!(["audit-log", "data-plane"]))
+        );
     }
 }

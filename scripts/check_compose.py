@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Reads docker-compose.yml, alone and with what watches it, as Compose does, and checks the walls of every container.
+
+Needs no Docker Engine. Says so and ends well where neither `docker compose` nor `docker-compose` is installed."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+try:
+    import yaml
+except ImportError:
+    # Only the old program's answer is YAML; Debian installs this with it, for Debian's own Python.
+    yaml = None
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILES = ["docker-compose.yml", "deploy/observability/compose.yml"]
+# Writes to its own image: its data folder is there.
+WRITES = {"grafana"}
+
+
+def compose():
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
+        return ["docker", "compose"], ["--format", "json"]
+    # 1.29 knows no profiles that are asked for here, and shows all services; it prints YAML alone.
+    return (["docker-compose"], []) if yaml and shutil.which("docker-compose") else (None, None)
+
+
+def read(files):
+    """What Compose makes of these files; a dictionary."""
+    command, form = compose()
+    chosen = [part for file in files for part in ("--file", file)]
+    profiles = {"COMPOSE_PROFILES": "cli,observability"}
+    done = subprocess.run([*command, *chosen, "config", *form], capture_output=True, text=True, check=False, cwd=ROOT,
+                          env={**os.environ, **profiles})
+    if done.returncode != 0:
+        sys.exit(f"Compose does not take {' and '.join(files)}:\n{done.stderr}")
+    if form:
+        return json.loads(done.stdout)
+    return yaml.safe_load(done.stdout)
+
+
+def outside(port):
+    """Whether a published port can be reached from other machines. Old and new Compose write it in two forms."""
+    if isinstance(port, str):
+        return not port.startswith("127.0.0.1:")
+    return bool(port.get("published")) and port.get("host_ip") != "127.0.0.1"
+
+
+def faults(name, service):
+    if service.get("cap_drop") != ["ALL"]:
+        yield "keeps capabilities"
+    if "no-new-privileges:true" not in service.get("security_opt", []):
+        yield "may get more rights"
+    if service.get("privileged") or service.get("network_mode") == "host" or service.get("pid") == "host":
+        yield "shares the machine"
+    if not service.get("read_only") and name not in WRITES:
+        yield "writes to its image"
+    if any(outside(port) for port in service.get("ports", [])):
+        yield "publishes a port to other machines"
+    for key, value in (service.get("environment") or {}).items():
+        if value and any(word in key for word in ("PASSWORD", "SECRET", "TOKEN")):
+            yield f"has a secret in {key}"
+    for volume in service.get("volumes", []):
+        source, read_only = (volume.split(":")[0], volume.endswith(":ro")) if isinstance(volume, str) else (
+            volume.get("source", ""), volume.get("read_only", False))
+        if source.startswith(("/", ".")):
+            if not read_only:
+                yield f"may write to {source}"
+            if not pathlib.Path(ROOT, source).exists():
+                yield f"takes {source}, which is not there"
+
+
+def main():
+    if compose()[0] is None:
+        print("Compose is not installed, or PyYAML not with docker-compose: docker-compose.yml is not checked (apt-get install docker-compose)")
+        return 0
+    wrong, count = [], 0
+    for files in (FILES[:1], FILES):
+        services = read(files)["services"]
+        count = len(services)
+        wrong += [f"{name} {fault}" for name, service in services.items() for fault in faults(name, service)]
+    # The same service is in both.
+    for line in sorted(set(wrong)):
+        print(line, file=sys.stderr)
+    if not wrong:
+        print(f"{count} services keep their walls")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
