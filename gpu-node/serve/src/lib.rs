@@ -1,7 +1,7 @@
 //! GPU node service: scheduler thread, model catalogue, inference port.
 //!
 //! Purpose: answer embedding and chat requests with the models of a directory, within a configured
-//! amount of memory. [`GpuNode::start`] gives the port that the data plane calls.
+//! amount of memory, and train adapters for them while it serves nobody. [`GpuNode::start`] gives the port that the data plane calls.
 //! Invariants: one thread issues all computation; it never waits for a caller; what it holds is
 //! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
 //! in use is evicted.
