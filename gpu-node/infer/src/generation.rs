@@ -319,8 +319,8 @@ impl Generation {
     }
 }
 
-/// Keys and values are made with an adapter: those of another, or of none, are not the same. What the tenant's name is cannot
-/// be taken for a digest, which begins with a byte that names have not.
+/// Keys and values that were made with an adapter are not those of another, or of none. The byte between tenant and digest is in no
+/// tenant's name.
 fn scope_of(tenant: &str, adapter: Option<&Adapter>) -> Vec<u8> {
     let mut scope = tenant.as_bytes().to_vec();
     if let Some(adapter) = adapter {

@@ -20,7 +20,9 @@ use crate::inbox::Inbox;
 
 /// So often tasks are looked for, and the end of the node is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What runs may run on for this long before a task begins; then it waits for the next look.
+/// After a task that did not get the device, or had its time, so many looks are left out: meanwhile others are served.
+const LOOKS_OF_REST: u32 = 60;
+/// What runs may run on for this long before a task begins; then it waits.
 const DRAIN: Duration = Duration::from_secs(300);
 /// A task whose thread shows no sign of life for so long has the device no more.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -31,19 +33,36 @@ const MOST: Duration = Duration::from_secs(6 * 3600);
 pub(crate) fn start(tasks: PathBuf, inbox: Arc<Inbox>, catalogue: Arc<Catalogue>) -> std::io::Result<()> {
     std::thread::Builder::new().name("gpu-tuning".to_owned()).spawn(move || {
         while !inbox.is_stopping() {
-            match TaskFolder::next(&tasks) {
+            let after = match TaskFolder::next(&tasks) {
                 Ok(Some(task)) => carry_out(&task, &inbox, &catalogue),
-                Ok(None) => {}
-                Err(cause) => tracing::debug!(%cause, folder = %tasks.display(), "no tasks of fine-tuning"),
+                Ok(None) => After::Look,
+                Err(cause) => {
+                    tracing::debug!(%cause, folder = %tasks.display(), "no tasks of fine-tuning");
+                    After::Look
+                }
+            };
+            let looks = if after == After::Rest { LOOKS_OF_REST } else { 1 };
+            for _ in 0..looks {
+                if !inbox.is_stopping() {
+                    std::thread::sleep(LOOK_EVERY);
+                }
             }
-            std::thread::sleep(LOOK_EVERY);
         }
     })?;
     Ok(())
 }
 
+/// What follows a task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The next one.
+    Look,
+    /// Time for others.
+    Rest,
+}
+
 /// Trains, and ends the task unless it is to go on later.
-fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) {
+fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) -> After {
     let result = match base(task, catalogue) {
         Err(cause) => Err(cause),
         Ok((base, settings)) => {
@@ -52,7 +71,7 @@ fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) {
                 Ok(device) => device,
                 Err(cause) => {
                     tracing::info!(task = task.name(), %cause, "a fine-tuning waits for the device");
-                    return;
+                    return After::Rest;
                 }
             };
             tracing::info!(task = task.name(), "a fine-tuning has the device");
@@ -62,18 +81,20 @@ fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) {
     match &result {
         Err(cause @ TuneError::InUse(_)) => {
             tracing::info!(task = task.name(), %cause, "a fine-tuning is carried out by somebody else");
-            return;
+            return After::Look;
         }
         Ok(tuned) if !tuned.is_complete => {
             tracing::info!(task = task.name(), step = tuned.steps, "a fine-tuning was interrupted, and goes on later");
-            return;
+            return After::Rest;
         }
         Ok(tuned) => tracing::info!(task = task.name(), steps = tuned.steps, "a fine-tuning is complete"),
         Err(cause) => tracing::warn!(task = task.name(), %cause, "a fine-tuning failed"),
     }
     if let Err(cause) = task.end(&result) {
         tracing::error!(task = task.name(), %cause, "the result of a fine-tuning cannot be written");
+        return After::Rest;
     }
+    After::Look
 }
 
 /// The model that a task is for, before anybody has to stop for it.
