@@ -5,11 +5,11 @@
 //! tells the two apart: an id up to the last one it knows, without a member, was removed; a greater
 //! one is news, and its certificate is enough.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use provost_control_state::Cluster;
 use provost_wire::tls::{Admit, Certified, Connections, NodeName, Role, certified_of};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tonic::{Request, Status, service::Interceptor};
 
 use super::Registry;
@@ -118,18 +118,27 @@ pub(crate) fn by_operator(cluster: &Cluster) -> bool {
     cluster.name().is_some() && cluster.signing().is_none()
 }
 
-/// Cuts connections of former members each time the state changes. Ends when the node does.
+/// How long a look at the connections holds while the cluster is the same: one may have been let in by what was true before.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Cuts connections of former members when the state changes. Ends when the node does.
 pub async fn cut_former_members<T>(
     mut changes: watch::Receiver<T>,
     registry: Arc<dyn Registry>,
     connections: Connections,
 ) {
+    let mut looked: Option<(Arc<Cluster>, Instant)> = None;
     while changes.changed().await.is_ok() {
         let cluster = registry.cluster();
+        // Most changes are none of the cluster.
+        if looked.as_ref().is_some_and(|(known, at)| Arc::ptr_eq(known, &cluster) && at.elapsed() < LOOK_AGAIN) {
+            continue;
+        }
         let cut = connections.cut_unless(|certified| standing(&cluster, certified).is_ok());
         if cut > 0 {
             tracing::info!(cut, "connections of former members were cut");
         }
+        looked = Some((cluster, Instant::now()));
     }
 }
 

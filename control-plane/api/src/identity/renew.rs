@@ -16,6 +16,7 @@ use std::{
 };
 
 use aws_lc_rs::rand;
+use provost_control_state::Cluster;
 use provost_wire::{
     admin::Failure,
     node::{RenewRequest, identity_client::IdentityClient, join_client::JoinClient},
@@ -236,15 +237,25 @@ pub async fn renew_on_authority_change<T>(
     now: Arc<Notify>,
 ) {
     let mut known = registry.cluster().bundle();
+    let mut seen: Option<Arc<Cluster>> = None;
     while changes.changed().await.is_ok() {
         let cluster = registry.cluster();
+        // Most changes are none of the cluster.
+        if seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &cluster)) {
+            continue;
+        }
         // The signing one is first in it: a commit changes it, too.
         let bundle = cluster.bundle();
         let is_member = matches!(standing(&cluster, &identity.certified()), Ok(Some(_)));
-        if bundle != known && is_member {
+        if bundle != known {
+            if !is_member {
+                // Not taken as seen: looked at again.
+                continue;
+            }
             known = bundle;
             now.notify_one();
         }
+        seen = Some(cluster);
     }
 }
 

@@ -114,16 +114,23 @@ impl Roster {
 /// Follows this process's own control-plane state.
 pub async fn follow_here(node: ControlNode, role: Role, rosters: watch::Sender<Roster>) {
     let mut changes = node.snapshots();
+    let mut cluster = Registry::cluster(&node);
     loop {
-        let roster = Roster::of(&Registry::cluster(&node), role);
+        let roster = Roster::of(&cluster, role);
         rosters.send_if_modified(|known| {
             let differs = *known != roster;
             *known = roster;
             differs
         });
-        if changes.changed().await.is_err() {
-            return;
+        let mut next = cluster.clone();
+        // Most changes are none of the cluster.
+        while Arc::ptr_eq(&next, &cluster) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+            next = Registry::cluster(&node);
         }
+        cluster = next;
     }
 }
 
