@@ -1,14 +1,9 @@
 //! GPU node service: scheduler thread, model catalogue, inference port.
 //!
 //! Purpose: answer embedding and chat requests with the models of a directory, within a configured
-<<<<<<< HEAD
-//! amount of memory. [`GpuNode::start`] gives the port that the data plane calls, in its process; [`GpuService`] is the
-//! same for the data planes of other processes.
+//! amount of memory, and train adapters for them while it serves nobody. [`GpuNode::start`] gives the port that the data plane
+//! calls, in its process; [`GpuService`] is the same for the data planes of other processes.
 //! Invariants: one thread issues all computation; it never waits for a caller, and reads no request itself; what it holds is
-=======
-//! amount of memory, and train adapters for them while it serves nobody. [`GpuNode::start`] gives the port that the data plane calls.
-//! Invariants: one thread issues all computation; it never waits for a caller; what it holds is
->>>>>>> work-L
 //! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
 //! in use is evicted.
 //! Left out: what a model computes (`provost-gpu-infer`), who may live in memory and whose turn it is
