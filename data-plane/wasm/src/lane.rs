@@ -24,10 +24,11 @@ use tracing::Instrument;
 
 use crate::PluginError;
 
-/// By how much the threads' priority is below the node's, as `nice` counts it: beside others that want all of a
-/// processor they get a tenth of it.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+/// By how much the priority of calls that compute for long is below the node's, as `nice` counts it: beside others that
+/// want all of a processor they get a tenth of it.
+const OF_LONG_CALLS: i32 = 10;
+/// The same of compiling, which a new version waits for: a quarter.
+pub(crate) const OF_COMPILING: i32 = 5;
 /// Most bytes that are worked through in one go where a call began: less than a millisecond's work.
 const LARGE_BYTES: usize = 256 << 10;
 
@@ -56,13 +57,15 @@ pub(crate) async fn step_aside() {
     tokio::task::yield_now().await;
 }
 
-/// Lowers the priority of this thread. One that is low already stays below the node's.
-pub(crate) fn give_way() {
+/// Lowers the priority of this thread by so much.
+pub(crate) fn give_way(by: i32) {
     // Elsewhere than on Linux it would be that of the process.
     #[cfg(target_os = "linux")]
-    if let Err(cause) = rustix::process::nice(NICENESS) {
+    if let Err(cause) = rustix::process::nice(by) {
         tracing::warn!(%cause, "a thread for plugins keeps the priority of the node");
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = by;
 }
 
 /// The threads.
@@ -75,7 +78,7 @@ impl SlowLane {
     /// Starts so many, at least one.
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(threads.max(1)).thread_name("plugin-slow").on_thread_start(give_way);
+        builder.worker_threads(threads.max(1)).thread_name("plugin-slow").on_thread_start(|| give_way(OF_LONG_CALLS));
         Ok(Self { runtime: Some(builder.build()?) })
     }
 
@@ -234,7 +237,7 @@ mod tests {
             Ok(niceness())
         });
         let here = niceness();
-        assert_eq!(lane.run(moves).await, Ok((here + NICENESS).min(19)));
+        assert_eq!(lane.run(moves).await, Ok((here + OF_LONG_CALLS).min(19)));
         assert_eq!(niceness(), here, "the node's own threads are as they were");
     }
 
