@@ -84,3 +84,44 @@ async fn set(gpus: &GpuNodes, identity: &Arc<Identity>, mut rosters: Rosters) {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use provost_types::Name;
+    use provost_wire::tls::{Certified, NodeName, PeerInfo};
+    use tonic::Code;
+
+    use super::*;
+    use crate::roles::audit::standing::{Asking, Standing};
+
+    /// What a GPU node says to a member with this role; `None`: to somebody without a certificate.
+    async fn admitted(role: Option<Role>) -> Result<(), (Code, String)> {
+        let name = |text: &str| Name::new(text).unwrap();
+        let (not_before, not_after) = (UNIX_EPOCH, SystemTime::now());
+        let certified = role.map(|role| {
+            let name = NodeName::new(name("provost"), role, name("n"));
+            Arc::new(Certified { name, dns: Vec::new(), serial_node_id: None, not_before, not_after })
+        });
+        let asking = match &certified {
+            Some(certified) => Asking::knowing(certified),
+            None => Asking::without_nodes(),
+        };
+        let mut connection = Extensions::new();
+        connection.insert(PeerInfo { remote: "127.0.0.1:1".parse().unwrap(), certified });
+        let door = DataPlanesOnly(Callers(Arc::new(Standing::Ask(asking))));
+        door.admit(&connection).await.map_err(|status| (status.code(), status.message().to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_gpu_node_serves_data_planes_only() {
+        assert_eq!(admitted(Some(Role::DataPlane)).await, Ok(()));
+        for role in [Some(Role::GpuNode), Some(Role::AuditLog), Some(Role::ControlPlane), None] {
+            let (code, message) = admitted(role).await.unwrap_err();
+            let expect = if role.is_some() { Code::PermissionDenied } else { Code::Unauthenticated };
+            assert!(code == expect && message.contains("PV-GPU-PEER"), "{role:?}: {code:?} {message}");
+        }
+    }
+}

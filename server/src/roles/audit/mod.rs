@@ -15,7 +15,7 @@ mod keys;
 mod relay;
 mod replica;
 pub mod roster;
-mod standing;
+pub(super) mod standing;
 
 use std::{
     sync::{Arc, OnceLock},
