@@ -25,7 +25,7 @@ environment() {
     flock 9
     [[ -e $dir/.done ]] && exit 0
     rm -rf "$dir"
-    python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+    python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check --retries 2 --only-binary :all: \
       -r "$tests/requirements.txt" && touch "$dir/.done"
   ) 9>"$dir.lock" >"$dir.log" 2>&1
 }
