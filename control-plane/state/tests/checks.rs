@@ -38,6 +38,10 @@ fn key(kind: Kind, name: &str) -> ResourceKey {
     ResourceKey { kind, tenant, name: Name::new(name).unwrap() }
 }
 
+fn model(spec: Value) -> Draft {
+    draft("Model", None, "x", spec)
+}
+
 /// A provider that is good but for what is given.
 fn identity(more: Value) -> Draft {
     let mut spec = json!({"issuer": "https://id.example.com"});
@@ -366,6 +370,18 @@ fn each_broken_rule_is_reported_with_its_field() {
             "PV-RES-REFERENCE",
             "spec.principals[0]",
         ),
+        (model(json!({"source": {"path": "models/tiny"}})), "PV-RES-FIELD", "spec.source.path"),
+        (model(json!({"source": {"path": "/models/../tiny"}})), "PV-RES-FIELD", "spec.source.path"),
+        (model(json!({"source": {"path": "/m\0"}})), "PV-RES-FIELD", "spec.source.path"),
+        (model(json!({"source": {"path": "/m"}, "dtype": "BF 16"})), "PV-RES-FIELD", "spec.dtype"),
+        (model(json!({"source": {"path": "/m"}, "tenants": ["nobody"]})), "PV-RES-REFERENCE", "spec.tenants[0]"),
+        (model(json!({"source": {"path": "/m"}, "description": "x".repeat(1025)})), "PV-RES-FIELD", "spec.description"),
+        (
+            model(json!({"source": {"path": "/m"}, "prices": {"perMillionInputTokensMicro": 1_000_000_000_001_u64}})),
+            "PV-RES-FIELD",
+            "spec.prices.perMillionInputTokensMicro",
+        ),
+        (acme("Model", "x", json!({"source": {"path": "/m"}})), "PV-RES-FIELD", "metadata.tenant"),
         (acme("ToolAlias", "x", json!({"targets": []})), "PV-RES-FIELD", "spec.targets"),
         (acme("ToolAlias", "x", json!({"targets": [{"tool": "plain"}]})), "PV-RES-FIELD", "spec.targets[0].tool"),
         (acme("ToolAlias", "x", json!({"targets": [{"tool": "a.*"}]})), "PV-RES-FIELD", "spec.targets[0].tool"),

@@ -11,6 +11,8 @@ use provost_types::ModelInfo;
 pub struct GpuConfig {
     /// Each sub-directory or `.gguf` file in it is a model. None: the node has no models.
     pub models_dir: Option<PathBuf>,
+    /// Where imported models are. None: the node has no store.
+    pub store_dir: Option<PathBuf>,
     /// Bytes that weights, KV caches and scratch may take together. Change it when the machine
     /// is shared, or when a model is refused as too large.
     pub capacity_bytes: u64,
@@ -47,6 +49,7 @@ impl Default for GpuConfig {
     fn default() -> Self {
         Self {
             models_dir: None,
+            store_dir: None,
             capacity_bytes: 4 << 30,
             threads: 0,
             kv_cache_bytes: 1 << 30,

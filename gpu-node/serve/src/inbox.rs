@@ -11,6 +11,7 @@ use crate::error;
 use crate::exclusive::{ExclusiveTerms, Reply};
 use crate::job::{Job, Work};
 use crate::loader::Loaded;
+use crate::orders::{MOST_ORDERS, Order};
 use crate::places::Places;
 
 /// Words that may lie in the inbox; who asks for the device beyond is refused.
@@ -28,6 +29,7 @@ struct Mail {
     jobs: Vec<Job>,
     loaded: Option<Loaded>,
     words: Vec<Word>,
+    orders: Vec<Order>,
     stopping: bool,
 }
 
@@ -43,6 +45,7 @@ pub(crate) struct Delivery {
     pub(crate) jobs: Vec<Job>,
     pub(crate) loaded: Option<Loaded>,
     pub(crate) words: Vec<Word>,
+    pub(crate) orders: Vec<Order>,
     pub(crate) stopping: bool,
 }
 
@@ -88,6 +91,18 @@ impl Inbox {
         }
     }
 
+    /// Gives an order; one that is not taken is dropped, and with it the place for its answer.
+    pub(crate) fn order(&self, order: Order) {
+        let mut mail = self.lock();
+        // That something was declared is never too much: it is said once, and takes no place.
+        let is_said =
+            matches!(order, Order::Declared) && mail.orders.iter().any(|said| matches!(said, Order::Declared));
+        if !mail.stopping && !is_said && (mail.orders.len() < MOST_ORDERS || matches!(order, Order::Declared)) {
+            mail.orders.push(order);
+            self.arrived.notify_one();
+        }
+    }
+
     /// Tells the scheduler to stop.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
@@ -99,8 +114,9 @@ impl Inbox {
         let mut mail = self.lock();
         mail.stopping = true;
         let (left, words) = (std::mem::take(&mut mail.jobs), std::mem::take(&mut mail.words));
+        let orders = std::mem::take(&mut mail.orders);
         drop(mail);
-        drop(words);
+        drop((words, orders));
         // Each gives its place back, without the lock.
         left.into_iter().for_each(|job| job.work.refuse(error::stopping()));
     }
@@ -116,6 +132,7 @@ impl Inbox {
             jobs: std::mem::take(&mut mail.jobs),
             loaded: mail.loaded.take(),
             words: std::mem::take(&mut mail.words),
+            orders: std::mem::take(&mut mail.orders),
             stopping: mail.stopping,
         }
     }
@@ -127,7 +144,11 @@ impl Inbox {
 
 impl Mail {
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.loaded.is_none() && self.words.is_empty() && !self.stopping
+        self.jobs.is_empty()
+            && self.loaded.is_none()
+            && self.words.is_empty()
+            && self.orders.is_empty()
+            && !self.stopping
     }
 }
 

@@ -1,7 +1,8 @@
 //! GPU node service: scheduler thread, model catalogue, inference port.
 //!
-//! Purpose: answer embedding and chat requests with the models of a directory, within a configured
-//! amount of memory. [`GpuNode::start`] gives the port that the data plane calls.
+//! Purpose: answer embedding and chat requests with the models that are declared ([`GpuNode::declare`]) and those of a
+//! directory, within a configured amount of memory; keep imported models ([`ModelStore`]). [`GpuNode::start`] gives the port
+//! that the data plane calls.
 //! Invariants: one thread issues all computation; it never waits for a caller; what it holds is
 //! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
 //! in use is evicted.
@@ -21,10 +22,13 @@ mod inbox;
 mod job;
 mod loader;
 mod node;
+mod orders;
 mod places;
 mod residency;
 mod scheduler;
+mod standing;
 mod stats;
+mod store;
 mod turns;
 mod usage;
 
@@ -32,6 +36,9 @@ pub use config::GpuConfig;
 pub use error::StartError;
 pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
+pub use orders::{ModelOrder, ModelRefusal};
 pub use provost_gpu_infer::KvUsage;
 pub use provost_gpu_vram::{Priority, Usage};
+pub use standing::{ModelStanding, ModelState};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};
+pub use store::{Imported, Manifest, ModelStore, StoreError, StoredFile};

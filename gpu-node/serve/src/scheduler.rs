@@ -9,6 +9,7 @@
 //! by another thread.
 
 mod begin;
+mod orders;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::fair::FairShare;
 use crate::inbox::{Delivery, Inbox};
 use crate::job::Job;
 use crate::loader::Loaded;
+use crate::orders::Orders;
 use crate::residency::{Identity, Residency, Settled};
 use crate::stats::{RefusedFor, Stats};
 use crate::turns::{ADMISSION_DEADLINE, Turns, Waiting};
@@ -33,6 +35,8 @@ use crate::usage::UsageGauge;
 
 /// How long an idle thread sleeps before it looks for cancelled requests.
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
+/// The same while an order is followed.
+const ORDER_PATIENCE: Duration = Duration::from_millis(20);
 /// Assumed speed of loading before it has been measured, in bytes a microsecond.
 const ASSUMED_BYTES_PER_MICRO: u64 = 500;
 /// So often the arbiter is asked in a turn.
@@ -51,6 +55,7 @@ pub(crate) struct Scheduler {
     embeds: Embeds,
     fair: FairShare,
     exclusivity: Exclusivity,
+    orders: Orders,
     priorities: BTreeMap<String, Priority>,
     /// Weights that were loaded once.
     seen: HashSet<WeightsKey>,
@@ -86,6 +91,7 @@ impl Scheduler {
             embeds: Embeds::default(),
             fair: FairShare::default(),
             exclusivity: Exclusivity::default(),
+            orders: Orders::default(),
             priorities,
             seen: HashSet::new(),
             in_vain: false,
@@ -100,10 +106,10 @@ impl Scheduler {
         loop {
             // What has just been given back may be what somebody waits for.
             let patience = match self.chats.is_empty() && self.embeds.is_empty() && !has_news {
-                true => self.turns.patience(IDLE_PATIENCE),
+                true => self.turns.patience(if self.orders.is_busy() { ORDER_PATIENCE } else { IDLE_PATIENCE }),
                 false => Duration::ZERO,
             };
-            let Delivery { jobs, loaded, words, stopping } = self.inbox.take(patience);
+            let Delivery { jobs, loaded, words, orders, stopping } = self.inbox.take(patience);
             self.asked.extend(jobs);
             if stopping {
                 self.refuse_all();
@@ -113,8 +119,10 @@ impl Scheduler {
                 self.take_in(loaded);
             }
             words.into_iter().for_each(|word| self.exclusivity.hear(word, &mut self.turns));
+            orders.into_iter().for_each(|order| self.hear(order));
             // First what was cancelled: its memory is for those who wait.
             self.retire();
+            self.follow_orders();
             self.admit();
             self.note();
             pool.install(|| {
@@ -212,7 +220,8 @@ impl Scheduler {
             job.work.refuse(error::waited_too_long());
             return;
         }
-        let Some(entry) = self.catalogue.find(job.work.model()) else {
+        let is_seen = self.is_seen_by(job.work.model(), job.work.tenant());
+        let Some(entry) = self.catalogue.find(job.work.model()).filter(|_| is_seen) else {
             let refusal = error::not_found(job.work.model());
             job.work.refuse(refusal);
             return;
@@ -232,7 +241,7 @@ impl Scheduler {
                 job.work.refuse(error::of_infer(cause));
             }
             Identity::Known(key) => {
-                let class = self.priorities.get(&entry.name).copied().unwrap_or_default();
+                let class = self.class_of(&entry.name);
                 let weights = Weights { key, bytes, load_micros: bytes / ASSUMED_BYTES_PER_MICRO, class };
                 if let Some((job, why)) = self.turns.submit(job, Arc::clone(&entry), weights) {
                     self.reject(job, &entry, why);
@@ -257,7 +266,9 @@ impl Scheduler {
                     self.turns.cache_failed(key);
                 }
             }
+            Action::Start { grant } if self.orders.hears_of_start(grant.ticket()) => self.turns.finish(grant),
             Action::Start { grant } => self.start(grant),
+            Action::Refuse { ticket, why } if self.orders.hears_of_refusal(ticket, why) => {}
             Action::Refuse { ticket, why } => {
                 if let Some(Waiting { job, entry, .. }) = self.turns.take(ticket) {
                     match why {

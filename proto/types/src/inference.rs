@@ -190,6 +190,11 @@ pub struct InferenceError {
 pub trait Inference: Send + Sync {
     /// The models that can be used now, in order of name.
     fn models(&self) -> Vec<ModelInfo>;
+    /// Those of them that are there for a tenant; which of its principals may use them is for its policy to say.
+    fn models_of(&self, tenant: &str) -> Vec<ModelInfo> {
+        let _ = tenant;
+        self.models()
+    }
     /// Embeds texts.
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>>;
     /// Streams a generation; the last event is `End`.

@@ -20,7 +20,8 @@ use provost_data_serve::{
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
     siblings::{SiblingSlot, Siblings},
 };
-use provost_types::{AuditSink, BoxFuture, Inference, PrincipalRef, Resource, ResourceKey, SubjectKeys};
+use provost_gpu_serve::GpuNode;
+use provost_types::{AuditSink, BoxFuture, PrincipalRef, Resource, ResourceKey, SubjectKeys};
 use provost_wire::{
     governance::ReportDefinitionsRequest,
     node::{LeaseRequest, LeaseResponse},
@@ -42,6 +43,7 @@ use super::{
 };
 use crate::{
     config::ServerConfig,
+    models,
     node::{
         activation,
         adapters::ControlSecrets,
@@ -62,7 +64,7 @@ pub struct DataParts<'a> {
     pub config: &'a ServerConfig,
     pub identity: &'a Arc<Identity>,
     pub audit: Arc<dyn AuditSink>,
-    pub inference: Arc<dyn Inference>,
+    pub inference: Arc<GpuNode>,
     pub anonymous: Option<PrincipalRef>,
     /// Keys of bodies; `None`: nothing is kept of them.
     pub keys: Option<Arc<dyn SubjectKeys>>,
@@ -109,13 +111,14 @@ impl DataRole {
         let Some(first) = first else { anyhow::bail!("PV-SERVER-NO-STATE: the control plane sent nothing") };
         let source = Arc::new(PushedSource(client.pushed()));
         let secrets = Arc::new(Secrets::new(key_provider(&config.keys)?, source));
+        models::declare(&inference, first.snapshot.clone()).await;
         let siblings = Siblings::new(config.node.clone());
         let plane = DataPlane::new(DataPlaneParts {
             siblings: Some(siblings.clone()),
             first: first.snapshot.clone(),
             secrets: Arc::new(ControlSecrets(secrets.clone())),
             audit,
-            inference,
+            inference: inference.clone(),
             anonymous,
             staleness: Some((client.staleness_reader(), limits)),
             quotas: Quotas::start(leases, config.node.clone(), epoch),
@@ -141,7 +144,8 @@ impl DataRole {
         let _ = slot.set(siblings);
         until(keyring.follow(states.clone()), tasks, stop);
         let (activation, node) = (client.activation(), plane.node().clone());
-        until(async move { activation.drive(&Activator { node }).await }, tasks, stop);
+        let activator = Activator { node, gpu: inference };
+        until(async move { activation.drive(&activator).await }, tasks, stop);
         let stopped = stop.clone();
         tasks.spawn(async move {
             stopped.cancelled().await;
@@ -175,6 +179,7 @@ fn health_of(shed: u64, counts: Vec<(&'static str, u64)>) -> HealthCounts {
 /// Makes pushed states the node's own.
 struct Activator {
     node: Arc<Node>,
+    gpu: Arc<GpuNode>,
 }
 
 impl Activate for Activator {
@@ -185,7 +190,11 @@ impl Activate for Activator {
             if self.node.runs(&pushed.snapshot) {
                 return Ok(());
             }
-            activation::activate(pushed.snapshot.clone(), &self.node).await.map_err(|cause| {
+            let activated = activation::activate(pushed.snapshot.clone(), &self.node).await;
+            if activated.is_ok() {
+                models::declare(&self.gpu, pushed.snapshot.clone()).await;
+            }
+            activated.map_err(|cause| {
                 let problem = |p: &provost_data_policy::PolicyProblem| NackProblem {
                     kind: p.key.kind.to_string(),
                     resource: p.key.to_string(),

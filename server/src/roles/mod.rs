@@ -15,6 +15,7 @@ pub mod epoch;
 mod identity;
 pub mod init;
 mod manager;
+mod models;
 mod removed;
 pub mod run;
 mod seal_keys;
@@ -61,6 +62,8 @@ pub struct Server {
     removed: CancellationToken,
     /// Where other data-plane nodes find this one's data plane, once it serves.
     siblings: SiblingSlot,
+    /// Where control-plane nodes find this one's models, once they are served.
+    models: models::ModelSlot,
 }
 
 impl Server {
@@ -92,6 +95,8 @@ impl Server {
                     false => audit_retention::elsewhere(audit.admin_routes()),
                 };
                 let beside = simulate::routes(beside, control.node.clone(), audit.access());
+                let nodes = models::OfCluster::new(control.node.clone(), identity.clone());
+                let beside = crate::models::routes(beside, Arc::new(nodes), audit.sink());
                 control.serve_admin(admin, &identity, (beside, logins), &tasks, &stop)?;
                 Some(control)
             }
@@ -109,6 +114,7 @@ impl Server {
             peers: Peers::default(),
             removed: CancellationToken::new(),
             siblings: SiblingSlot::default(),
+            models: models::ModelSlot::default(),
         };
         let keeper = Keeper::new(config, &server.identity, server.control.as_ref())?;
         keeper.come_back().await?;
@@ -117,10 +123,11 @@ impl Server {
         server.audit.open(config, &server.identity, server.control.as_ref(), &replicas, running).await?;
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         server.watch_removal(config);
-        let mut models = None;
+        let mut gpu = None;
         if let Some(http) = http {
-            let inference = GpuNode::start(config.gpu.node(config.models.clone()))?;
-            models = Some(inference.clone());
+            let inference = GpuNode::start(config.gpu.node(config.models.clone(), &config.data_dir))?;
+            gpu = Some(inference.clone());
+            let _ = server.models.set(crate::models::Here::new(inference.clone(), config.node.clone()));
             let audit = server.audit.sink();
             let (identity, keys) = (&server.identity, Some(server.audit.keys()));
             let (control, slot) = (server.control.as_ref(), server.siblings.clone());
@@ -137,7 +144,7 @@ impl Server {
             node: server.data.as_ref().map(|d| d.plane.node().clone()),
             control: server.control.as_ref().map(|c| c.node.clone()),
             subscribers: server.control.as_ref().map(|c| c.api.subscribers()),
-            gpu: models,
+            gpu,
         };
         let sampler = metrics::sampler(roles, server.audit.replica());
         let sampler = match config.has(Role::AuditLog) {
@@ -177,6 +184,8 @@ impl Server {
         if config.has(Role::DataPlane) {
             let callers = siblings::DataNodesOnly(audit::callers(config, &self.identity, self.control.as_ref()));
             routes = routes.add_service(SiblingService::server(self.siblings.clone(), Arc::new(callers)));
+            let callers = audit::callers(config, &self.identity, self.control.as_ref());
+            routes = routes.add_service(models::NodeModelsService::server(self.models.clone(), callers));
         }
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
         if let Some(control) = &self.control {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec,
+    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, ModelSpec, Name, NodeGroupSpec,
     PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec,
     SecretSpec, Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
@@ -298,6 +298,7 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::ToolAlias => spec!(ToolAlias, ToolAliasSpec),
         Kind::Connection => spec!(Connection, ConnectionSpec),
         Kind::Publisher => spec!(Publisher, PublisherSpec),
+        Kind::Model => spec!(Model, ModelSpec),
     };
     if kind.is_governance() {
         let text = format!("a {kind} is made by a command and not by a document");

@@ -105,6 +105,8 @@ impl Scheduler {
             }
             (Work::Chat { request, .. }, Model::Chat(model), _) => {
                 let generation = contained(|| model.start(request))?;
+                let declared = self.catalogue.declared(&entry.name).map_or(0, |spec| spec.context_tokens);
+                let generation = if declared > 0 { generation.within(declared.into())? } else { generation };
                 Ok(Ready::Chat(model, Box::new(generation)))
             }
             (Work::Embed { .. }, Model::Embedding(model), Some(Prepared::Embed(job))) => Ok(Ready::Embed(model, job)),

@@ -12,10 +12,11 @@ mod cache;
 mod exclusive;
 mod fit;
 mod model;
+mod pins;
 mod queue;
 mod room;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     Action, DeviceMemory, Drain, ExclusiveToken, Grant, Lane, Lease, Limits, Priority, Rejection, Request, Ticket,
@@ -46,6 +47,8 @@ pub struct Arbiter {
     queue: Queue,
     models: Models,
     caches: Caches,
+    /// Weights that are not given up for others.
+    pinned: BTreeSet<WeightsKey>,
     now: u64,
     next_ticket: u64,
     active: BTreeMap<Lane, usize>,
@@ -71,6 +74,7 @@ impl Arbiter {
             queue: Queue::default(),
             models: Models::default(),
             caches: Caches::default(),
+            pinned: BTreeSet::new(),
             now: 0,
             next_ticket: 0,
             active: BTreeMap::new(),

@@ -66,6 +66,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/cluster.md", 4, "needs machines of their own; `tests/tests/cluster` does the same with processes"),
     ("docs/compose.md", 5, "needs Docker; `make test-cluster` plays it"),
     ("docs/gpu-memory.md", 3, "compiles parts of the workspace"),
+    ("docs/models.md", 1, "needs a model; `models.rs` does it"),
     ("docs/observability.md", 1, "shows four machines; `observability.rs` looks at one"),
     ("docs/packages.md", 1, "compiles parts of the workspace"),
     ("docs/packages.md", 2, "needs root and systemd; `make test-packages` does it in a booted Debian"),
