@@ -2,6 +2,7 @@
 //! when asked but not too often. One that is declared hides one of the directory with its name.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -44,7 +45,7 @@ pub(crate) struct Entry {
     fingerprint: Fingerprint,
 }
 
-/// Names, lengths and times of the files; equal means that nothing has changed.
+/// Names, lengths and times of the files, or the inode of a stored model; equal means that nothing has changed.
 type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 /// What a resource says of a model's files. Where all of it is as it was, the model is.
@@ -189,7 +190,10 @@ fn renewed(
     stored: Option<FileDigest>,
     wanted: Option<Wanted>,
 ) -> Arc<Entry> {
-    let fingerprint = fingerprint(path);
+    let fingerprint = match stored {
+        Some(_) => of_stored(path),
+        None => fingerprint(path),
+    };
     match before.remove(name) {
         Some(entry) if entry.fingerprint == fingerprint && entry.wanted == wanted => entry,
         _ if wanted.is_some() && !path.exists() => {
@@ -257,6 +261,11 @@ impl Entry {
         let stored = stored.map(|digest| Verified::new(path.to_owned(), digest));
         Arc::new(Self { name: name.to_owned(), source, wanted, stored, fingerprint })
     }
+}
+
+/// Stored files are not changed, and checked before they are read: only another copy in their place is news.
+fn of_stored(place: &Path) -> Fingerprint {
+    place.metadata().map(|facts| vec![(place.to_owned(), facts.ino(), None)]).unwrap_or_default()
 }
 
 fn fingerprint(path: &Path) -> Fingerprint {

@@ -68,8 +68,8 @@ pub(crate) struct Pending {
     pub(crate) order: ModelOrder,
     pub(crate) reply: OrderReply,
     pub(crate) since: Instant,
-    /// Its weights were told to go.
-    pub(crate) is_going: bool,
+    /// Something was done for it: the weights were told to go, or the model to stay.
+    pub(crate) has_begun: bool,
 }
 
 /// Orders under way, and what is to stay.
@@ -106,12 +106,18 @@ impl Orders {
             drop(reply.send(Err(ModelRefusal(text))));
             return;
         }
-        self.pending.push(Pending { name, order, reply, since: Instant::now(), is_going: false });
+        self.pending.push(Pending { name, order, reply, since: Instant::now(), has_begun: false });
     }
 
     /// Keeps a model, or does not, whatever is declared.
     pub(crate) fn keep(&mut self, name: &str, stays: bool) {
         self.asked.insert(name.to_owned(), stays);
+        self.looked = None;
+    }
+
+    /// As if nothing had been ordered: what is declared holds.
+    pub(crate) fn take_back(&mut self, name: &str) {
+        self.asked.remove(name);
         self.looked = None;
     }
 

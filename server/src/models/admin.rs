@@ -79,7 +79,6 @@ impl Models for ModelsService {
 }
 
 /// Models are the cluster's, and so is the memory of its nodes.
-#[allow(clippy::result_large_err, reason = "tonic's handlers return its Status")]
 fn of_cluster(caller: &Caller) -> Result<(), Status> {
     match &caller.scope {
         Scope::Cluster => Ok(()),

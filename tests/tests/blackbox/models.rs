@@ -151,7 +151,7 @@ fn a_model_is_imported_declared_used_ordered_about_and_deleted() {
 
     well(&dev, &["delete", "Model", "tiny"]);
     until(|| (chat(&dev, "tiny").0 != 200).then_some(()));
-    assert_eq!(standing(&dev, "tiny"), Value::Null);
+    until(|| standing(&dev, "tiny").is_null().then_some(()));
     refused(&dev, &["model", "status", "tiny"], "PV-MODEL-NOT-FOUND");
 }
 
@@ -195,6 +195,28 @@ fn what_is_tampered_with_missing_or_otherwise_is_not_served() {
     }
     let (done, told) = run(&dev, &["model", "import", "/nonexistent/model"]);
     assert!(!done && told.contains("PV-MODEL-UNREADABLE"), "{told}");
+}
+
+#[test]
+fn nodes_of_a_cluster_are_asked_and_ordered_by_any_control_plane_node() {
+    let dev = Dev::start(Some(YAML), &["--nodes", "3"]);
+    let imported = json_of(&dev, &["model", "import", &fixture("tiny-chat"), "--name", "tiny", "--json"]);
+    declare(
+        &dev,
+        "tiny",
+        &format!("{{ source: {{ blob: '{}' }}, priority: background }}", imported["digest"].as_str().unwrap()),
+    );
+    answers(&dev, "tiny");
+    for voter in dev.info["nodes"].as_array().unwrap() {
+        let asked = ["model", "status", "--json", "--admin", voter["admin"].as_str().unwrap(), "--admin-token"];
+        let told = json_of(&dev, &[&asked[..], &[dev.info["admin_token"].as_str().unwrap()][..]].concat());
+        let node = &told["nodes"][0];
+        assert_eq!((&node["node"], &node["models"][0]["state"]), (&json!("dev"), &json!("ready")), "{told}");
+        assert_eq!(node["models"][0]["priority"], "background", "{told}");
+    }
+    assert!(well(&dev, &["model", "pin", "tiny", "--node", "dev"]).contains("tiny on dev: ready, pinned"));
+    refused(&dev, &["model", "unload", "tiny"], "PV-MODEL-PINNED");
+    refused(&dev, &["model", "load", "other"], "PV-MODEL-NOT-FOUND");
 }
 
 #[test]

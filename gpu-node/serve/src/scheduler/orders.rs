@@ -56,6 +56,10 @@ impl Scheduler {
             match came {
                 Came::NotYet => self.orders.pending.push(pending),
                 Came::End(result) => {
+                    // Who is told that a model is not pinned does not find it pinned later.
+                    if result.is_err() && pending.order == ModelOrder::Pin && pending.has_begun {
+                        self.orders.take_back(&pending.name);
+                    }
                     let found = self.catalogue.find(&pending.name);
                     let told = result.and_then(|()| match found {
                         Some(entry) => Ok(self.standing_of(&entry)),
@@ -76,7 +80,7 @@ impl Scheduler {
         };
         match pending.order {
             ModelOrder::Load => self.bring(&entry, true),
-            ModelOrder::Unload { drain } => self.send_away(&entry, drain, &mut pending.is_going),
+            ModelOrder::Unload { drain } => self.send_away(&entry, drain, &mut pending.has_begun),
             ModelOrder::Unpin => {
                 self.orders.keep(&entry.name, false);
                 self.look_after_pins();
@@ -88,6 +92,7 @@ impl Scheduler {
                         return Came::End(Err(refusal));
                     }
                     self.orders.keep(&entry.name, true);
+                    pending.has_begun = true;
                 }
                 let came = self.bring(&entry, true);
                 if matches!(came, Came::End(Ok(()))) {

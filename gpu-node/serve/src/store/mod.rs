@@ -46,6 +46,11 @@ impl ModelStore {
         Self { root }
     }
 
+    /// The folder of everything that it keeps.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where the model of this digest lies, if it is here.
     pub fn place_of(&self, digest: FileDigest) -> PathBuf {
         // Without the colon, which some tools take for something else.

@@ -52,12 +52,12 @@ fn what_an_import_left_that_ended_early_is_no_model_and_goes() {
     let manifest = store.import(&tiny(), "tiny").unwrap().manifest;
     // As a process leaves it that was killed while it copied, or before it renamed.
     fs::rename(store.place_of(manifest.digest), store.staging().join("coming")).unwrap();
-    assert_eq!(store.list().unwrap(), []);
+    assert!(store.list().unwrap().is_empty());
     assert!(!store.place_of(manifest.digest).exists());
     fs::remove_file(store.staging().join("coming").join(MANIFEST)).unwrap();
     let again = store.import(&tiny(), "tiny").unwrap();
     assert!(!again.was_there);
-    assert_eq!(files(&dir.path().join("models/staging")), [PathBuf::new(); 0]);
+    assert_eq!(files(&dir.path().join("models/staging")), Vec::<PathBuf>::new());
     check_files(&store.place_of(manifest.digest), manifest.digest).unwrap();
 }
 
@@ -68,7 +68,7 @@ fn what_is_no_model_leaves_nothing() {
     fs::write(from.path().join("config.json"), "{}").unwrap();
     let refused = store.import(from.path(), "bad").unwrap_err().to_string();
     assert!(refused.starts_with("PV-MODEL-"), "{refused}");
-    assert_eq!(files(dir.path()), [PathBuf::new(); 0]);
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
     let refused = store.import(&from.path().join("nowhere"), "bad").unwrap_err().to_string();
     assert!(refused.starts_with("PV-MODEL-UNREADABLE"), "{refused}");
 }
@@ -84,7 +84,7 @@ fn a_copy_that_does_not_come_to_an_end_leaves_nothing() {
     let changed = of_write(copied.err().unwrap(), &manifest, dir.path());
     assert!(matches!(changed, StoreError::Changed { .. }), "{changed}");
     drop(staged);
-    assert_eq!(files(dir.path()), [PathBuf::new(); 0]);
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
     let full = of_write(Writing::Io(io::ErrorKind::StorageFull.into()), &manifest, dir.path()).to_string();
     assert!(full.starts_with("PV-MODEL-STORE-FULL") && full.contains(&manifest.bytes().to_string()), "{full}");
 }
@@ -131,6 +131,8 @@ fn what_was_changed_is_found_and_an_import_mends_it() {
         }),
     ];
     for (said, damage) in damages {
+        // The clock of a file system may tick a few hundred times a second only.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         damage(&place);
         let found = verified.check("tiny").unwrap_err().to_string();
         assert!(found.starts_with("PV-MODEL-DIGEST") && found.contains(said), "{found}");

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use provost_gpu_serve::{GpuNode, ModelOrder, ModelStanding, ModelState, ModelStore};
-use provost_types::{ChatEvent, Inference, InferenceErrorKind, Metadata, Name, Resource, Revision, Snapshot};
+use provost_types::{
+    ChatEvent, ChatRequest, Inference, InferenceErrorKind, Metadata, Name, Resource, Revision, Snapshot,
+};
 
 use crate::common::{Models, chat, collect, until};
-use crate::{start, start_with};
+use crate::{endless, start, start_with};
 
 /// A state with these models, each with a spec in JSON.
 fn state(models: &[(&str, String)]) -> Snapshot {
@@ -24,6 +26,11 @@ fn state(models: &[(&str, String)]) -> Snapshot {
 fn at(models: &Models, name: &str, more: &str) -> String {
     let path = serde_json::to_string(&models.path().join(name)).unwrap();
     format!(r#"{{"source":{{"path":{path}}}{more}}}"#)
+}
+
+/// A request that runs for a while, and ends.
+fn long(model: &str) -> ChatRequest {
+    ChatRequest { max_tokens: 1_000, ..endless(model) }
 }
 
 async fn standing(node: &GpuNode, name: &str) -> ModelStanding {
@@ -47,7 +54,7 @@ async fn what_runs_goes_on_when_its_model_is_declared_no_more() {
     let (models, empty) = (Models::new(&["tiny-chat"]), Models::new(&[]));
     let node = start(&empty);
     node.declare(&state(&[("m", at(&models, "tiny-chat", ""))]));
-    let mut stream = node.chat(chat("m", "hello", 200)).await.unwrap();
+    let mut stream = node.chat(long("m")).await.unwrap();
     let mut events = vec![stream.next().await.unwrap().unwrap()];
     assert_eq!(standing(&node, "m").await.leases, 1);
     node.declare(&state(&[]));
@@ -67,7 +74,7 @@ async fn orders_are_followed_and_refused() {
     let node = start(&models);
     let order = |order| node.order("tiny-chat", order);
     assert_eq!(order(ModelOrder::Load).await.unwrap().state, ModelState::Ready);
-    let mut stream = node.chat(chat("tiny-chat", "hello", 200)).await.unwrap();
+    let mut stream = node.chat(long("tiny-chat")).await.unwrap();
     stream.next().await.unwrap().unwrap();
     let refused = order(ModelOrder::Unload { drain: false }).await.unwrap_err().to_string();
     assert!(refused.starts_with("PV-MODEL-IN-USE") && refused.contains("1 request uses"), "{refused}");
@@ -93,22 +100,23 @@ async fn what_is_pinned_stays_while_others_come_and_go() {
     let models = Models::new(&["a"]);
     models.variant("tiny-chat", "b");
     models.variant("tiny-chat", "c");
-    let bytes = standing(&start(&models), "a").await.bytes;
-    // Room for two of them, with what requests need.
+    // Two of them with what their requests need; three do not fit, even alone.
     let node = start_with(&models, |config| {
-        config.capacity_bytes = bytes * 5 / 2;
-        config.kv_cache_bytes = bytes / 8;
+        config.capacity_bytes = 1_250_000;
         config.residency_loads = 0;
     });
     node.declare(&state(&[("a", at(&models, "a", r#","pinned":true"#))]));
     stands(&node, "a", ModelState::Ready).await;
-    let refused = node.order("b", ModelOrder::Pin).await.unwrap_err().to_string();
-    assert!(refused.starts_with("PV-MODEL-PINNED") && refused.contains("`b`"), "{refused}");
     for model in ["b", "c", "b", "c"] {
         collect(&node, chat(model, "hello", 2)).await.unwrap();
         assert_eq!(standing(&node, "a").await.state, ModelState::Ready);
     }
     assert_eq!(node.counts().reloads, 2, "the others made room for each other");
+    // Some memory is left for others.
+    assert_eq!(node.order("b", ModelOrder::Pin).await.unwrap().state, ModelState::Ready);
+    let refused = node.order("c", ModelOrder::Pin).await.unwrap_err().to_string();
+    assert!(refused.starts_with("PV-MODEL-PINNED") && refused.contains("`c`"), "{refused}");
+    assert!(!standing(&node, "c").await.pinned);
     node.declare(&state(&[("a", at(&models, "a", ""))]));
     assert!(!standing(&node, "a").await.pinned);
 }

@@ -11,7 +11,7 @@ fn limits() -> Limits {
 
 #[test]
 fn pinned_weights_go_for_nobody() {
-    let mut driver = Driver::new(limits());
+    let mut driver = Driver::new(Limits { capacity_bytes: 120, headroom_bytes: 20, ..limits() });
     driver.settle(request(1, 80, Priority::Background));
     driver.arbiter.pin(key(1), true);
     driver.submit(request(2, 80, Priority::Critical)).unwrap();
@@ -24,7 +24,7 @@ fn pinned_weights_go_for_nobody() {
     driver.poll();
     assert!(driver.evicted.is_empty(), "nor because the device is fuller than it may be");
 
-    driver.arbiter.measure(driver.now, 20);
+    driver.arbiter.measure(driver.now, 40);
     driver.arbiter.pin(key(1), false);
     driver.poll();
     assert_eq!((driver.evicted.as_slice(), driver.loading), ([key(1)].as_slice(), Some((key(2), 80))));

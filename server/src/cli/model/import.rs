@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use provost_gpu_serve::{Imported, ModelStore};
+use provost_gpu_serve::Imported;
 use provost_types::Name;
 use serde_json::json;
 
-use crate::{
-    cli::context::default_data_dir,
-    failure::{Failure, Usage},
-};
+use super::store_of;
+use crate::failure::{Failure, Usage};
 
 #[derive(Args)]
 pub struct ImportArgs {
@@ -30,8 +28,7 @@ pub struct ImportArgs {
 
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let name = name_of(args)?;
-    let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
-    let store = ModelStore::of_data_dir(&data_dir);
+    let store = store_of(args.data_dir.as_ref());
     let Imported { manifest, was_there } = store.import(&args.path, name.as_str())?;
     if args.json {
         let text = json!({

@@ -4,11 +4,13 @@ mod import;
 mod order;
 mod show;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
+use provost_gpu_serve::ModelStore;
 use provost_wire::{admin::Failure as Told, models::ModelsOfNode};
 
+use super::context::{DevFile, default_data_dir};
 use crate::{audit_caller::failure_of, failure::Failure};
 
 #[derive(Subcommand)]
@@ -50,6 +52,14 @@ pub async fn run(command: ModelCommand) -> anyhow::Result<ExitCode> {
         ModelCommand::Unpin(args) => order::give(&args, "unpin", false).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The store of the node on this machine that keeps its data there.
+fn store_of(data_dir: Option<&PathBuf>) -> ModelStore {
+    let data_dir = data_dir.cloned().unwrap_or_else(default_data_dir);
+    // Of `provost dev --nodes 3` the process that serves calls keeps its data in a folder of its own.
+    let is_of_three = DevFile::read(&data_dir).is_ok_and(|dev| !dev.nodes.is_empty());
+    ModelStore::of_data_dir(&if is_of_three { data_dir.join("dev") } else { data_dir })
 }
 
 /// What a node says that it could not do.

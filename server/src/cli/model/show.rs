@@ -1,7 +1,5 @@
 //! `provost model list` and `provost model status`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use provost_gpu_serve::ModelStore;
 use provost_wire::{
@@ -10,12 +8,11 @@ use provost_wire::{
 };
 use serde_json::{Value, json};
 
-use super::problem_of;
+use super::{problem_of, store_of};
 use crate::{
     cli::{
         AdminArgs,
         admin::{dial, failed},
-        context::default_data_dir,
         table,
     },
     failure::Failure,
@@ -50,7 +47,7 @@ pub struct StatusArgs {
 
 pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
     if args.store {
-        return list_store(args.admin.data_dir.clone().unwrap_or_else(default_data_dir), args.json);
+        return list_store(&store_of(args.admin.data_dir.as_ref()), args.json);
     }
     let nodes = ask(&args.admin, ModelStatusRequest::default()).await?;
     if args.json {
@@ -105,8 +102,7 @@ async fn ask(args: &AdminArgs, asked: ModelStatusRequest) -> anyhow::Result<Vec<
     Ok(answer.into_inner().nodes)
 }
 
-fn list_store(data_dir: PathBuf, as_json: bool) -> anyhow::Result<()> {
-    let store = ModelStore::of_data_dir(&data_dir);
+fn list_store(store: &ModelStore, as_json: bool) -> anyhow::Result<()> {
     let all = store.list()?;
     if as_json {
         let all: Vec<Value> = all
@@ -119,7 +115,7 @@ fn list_store(data_dir: PathBuf, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if all.is_empty() {
-        println!("nothing was imported into {}", data_dir.display());
+        println!("nothing was imported into {}", store.root().display());
         return Ok(());
     }
     let rows: Vec<Vec<String>> = all
