@@ -13,6 +13,11 @@ use super::manifest::{MANIFEST, Manifest, StoredFile, digest_of, hashed, is_plai
 use super::verify::check_files;
 use super::{ModelStore, StoreError};
 
+/// What is being copied, in `staging`.
+const COMING: &str = "coming";
+/// What is being replaced, in `staging`.
+const DAMAGED: &str = "damaged";
+
 /// What came of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
@@ -52,12 +57,14 @@ impl ModelStore {
             }
             self.set_aside(&place)?;
         }
-        let staged = Staged(self.staging().join("coming"));
+        let staged = Staged(self.staging().join(COMING));
         let copied = self.copy(&source, &manifest, &staged.0);
         copied.map_err(|cause| of_write(cause, &manifest, &self.root))?;
         make_dir(&self.blobs())?;
         let named = fs::rename(&staged.0, &place).and_then(|()| sync_dir(&self.blobs()));
         named.map_err(|cause| StoreError::io(&place, &cause))?;
+        // What it replaced goes last: a node tells the two apart by their inodes.
+        let _ = fs::remove_dir_all(self.staging().join(DAMAGED));
         Ok(Imported { manifest, was_there: false })
     }
 
@@ -130,7 +137,7 @@ impl ModelStore {
 
     /// Takes a damaged model out of the store. After a crash it is absent, and can be imported.
     fn set_aside(&self, place: &Path) -> Result<(), StoreError> {
-        fs::rename(place, self.staging().join("damaged")).map_err(|cause| StoreError::io(place, &cause))
+        fs::rename(place, self.staging().join(DAMAGED)).map_err(|cause| StoreError::io(place, &cause))
     }
 }
 
