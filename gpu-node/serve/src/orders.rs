@@ -229,6 +229,13 @@ pub(crate) fn too_much_pinned(name: &str, bytes: u64, most: u64) -> ModelRefusal
     ))
 }
 
+/// Of a model that a resource pins.
+pub(crate) fn not_kept() -> String {
+    "PV-MODEL-PINNED: pinned models that come before it have the memory that this node keeps for them; unpin one, or give \
+     the node more memory"
+        .to_owned()
+}
+
 pub(crate) fn not_in_time(name: &str) -> ModelRefusal {
     ModelRefusal(format!(
         "PV-INFERENCE-BUSY: model `{name}` did not get there in time; look at its status and try again"

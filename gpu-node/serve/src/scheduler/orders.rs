@@ -262,6 +262,10 @@ impl Scheduler {
         {
             reason = why.to_string();
         }
+        let is_kept = self.orders.is_kept(&entry.name);
+        if reason.is_empty() && is_kept && key.is_some_and(|key| !self.orders.kept.contains(&key)) {
+            reason = orders::not_kept();
+        }
         let source = entry.source.as_ref().ok();
         let asked = self.asked.iter().filter(|job| job.work.model() == entry.name).count();
         let waiting = self.turns.waiting_for(entry).saturating_add(asked);
@@ -275,7 +279,7 @@ impl Scheduler {
             bytes: source.map_or(0, ModelSource::weight_bytes),
             state,
             reason,
-            pinned: self.orders.is_kept(&entry.name),
+            pinned: is_kept,
             priority: priority_of(self.class_of(&entry.name)),
             leases,
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),

@@ -30,7 +30,7 @@ fn at(models: &Models, name: &str, more: &str) -> String {
 
 /// A request that runs for a while, and ends.
 fn long(model: &str) -> ChatRequest {
-    ChatRequest { max_tokens: 1_000, ..endless(model) }
+    ChatRequest { max_tokens: 400, ..endless(model) }
 }
 
 async fn standing(node: &GpuNode, name: &str) -> ModelStanding {
