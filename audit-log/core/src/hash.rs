@@ -42,6 +42,14 @@ impl Hash {
         Self(sha.finalize().into())
     }
 
+    /// What `then` makes of the 64 lower-case hexadecimal digits.
+    fn with_hex<T>(&self, then: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; 64];
+        // The buffer is exactly twice the input, so encoding cannot fail.
+        let _ = hex::encode_to_slice(self.0, &mut text);
+        then(std::str::from_utf8(&text).unwrap_or_default())
+    }
+
     /// Parses 64 lower-case hexadecimal digits.
     pub fn parse(text: &[u8]) -> Result<Self, HashParseError> {
         let mut out = [0; 32];
@@ -82,10 +90,7 @@ pub(crate) fn decode_hex(text: &[u8], out: &mut [u8]) -> Option<()> {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 64];
-        // The buffer is exactly twice the input, so encoding cannot fail.
-        let _ = hex::encode_to_slice(self.0, &mut text);
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        self.with_hex(|text| f.write_str(text))
     }
 }
 
@@ -97,7 +102,7 @@ impl fmt::Debug for Hash {
 
 impl Serialize for Hash {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() { s.collect_str(self) } else { self.0.serialize(s) }
+        if s.is_human_readable() { self.with_hex(|text| s.serialize_str(text)) } else { self.0.serialize(s) }
     }
 }
 

@@ -31,7 +31,9 @@ pub(crate) struct Scene {
     resource: EntityUid,
     action: EntityUid,
     plugin: Option<EntityUid>,
-    entities: Entities,
+    /// The caller.
+    base: Entities,
+    object: Entity,
 }
 
 impl Scene {
@@ -50,7 +52,8 @@ impl Scene {
             resource: object.uid(),
             action: v.action(action).clone(),
             plugin: plugin.map(|plugin| Vocabulary::uid(&v.plugin, plugin)),
-            entities: base.clone().add_entities([object], None).ok()?,
+            base: base.clone(),
+            object,
         })
     }
 
@@ -72,14 +75,12 @@ impl Scene {
         needs: ContextNeeds,
         now_ns: u64,
     ) -> Result<Question, Unaskable> {
-        let mut added = Vec::new();
+        let Self { principal, resource, action, base, object, .. } = self;
+        let mut added = vec![object];
         let context = context(v, request.facts, needs, now_ns, &mut added)?;
-        let Self { principal, resource, action, entities, .. } = self;
         let request = Request::new(principal, action, resource, context, None).map_err(|_| INTERNAL)?;
-        let entities = match added.is_empty() {
-            true => entities,
-            false => entities.add_entities(added, None).map_err(|_| INTERNAL)?,
-        };
+        // At once: each addition goes through all that is there.
+        let entities = base.add_entities(added, None).map_err(|_| INTERNAL)?;
         Ok(Question { request, entities })
     }
 }
@@ -132,9 +133,12 @@ fn add_arguments(
     ];
     for (name, kind, tags) in parts {
         let uid = Vocabulary::uid(kind, "call");
-        let bag = Entity::new_with_tags(uid.clone(), [], [], tags)
-            .map_err(|_| Unaskable("the arguments could not be put to the policies"))?;
-        entities.push(bag);
+        // An entity that is not there has no tags either.
+        if !tags.is_empty() {
+            let bag = Entity::new_with_tags(uid.clone(), [], [], tags)
+                .map_err(|_| Unaskable("the arguments could not be put to the policies"))?;
+            entities.push(bag);
+        }
         pairs.push((name.to_owned(), E::new_entity_uid(uid)));
     }
     Ok(())

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::{
     RawJson,
     raw::{quoted, text_of},
-    scan::{JsonFault, JsonLimits, Scanner},
+    scan::{JsonFault, Scanner},
 };
 
 /// Members that most objects have at most.
@@ -90,7 +90,7 @@ impl RawObject {
     pub fn parse(raw: &RawJson) -> Result<Self, JsonFault> {
         let source = raw.bytes();
         let mut members = Vec::with_capacity(TYPICAL_MEMBERS);
-        Scanner::new(&source, JsonLimits::MAX_DEPTH).whole_object(|key, value| {
+        Scanner::of_checked(&source).whole_object(|key, value| {
             let decoded = key.escaped.then(|| key.decode(&source).into_owned().into());
             members.push(Member { key: Piece::At(key.start - 1..key.end + 1), decoded, value: Piece::At(value) });
         })?;
@@ -211,7 +211,7 @@ impl RawObject {
 pub fn array_items(raw: &RawJson) -> Result<Vec<RawJson>, JsonFault> {
     let bytes = raw.bytes();
     let mut items = Vec::new();
-    Scanner::new(&bytes, JsonLimits::MAX_DEPTH).whole_array(|item| items.push(raw.slice(item)))?;
+    Scanner::of_checked(&bytes).whole_array(|item| items.push(raw.slice(item)))?;
     Ok(items)
 }
 

@@ -122,7 +122,8 @@ impl<P: Plane + 'static> Frontend<P> {
         self.calls.spawn(async move {
             let unfinished = FinishOnDrop(link.outlet.clone(), request.trace.request_id.clone());
             let span = log_span(&request);
-            let answer = drive(&*plane, Call::received(request), &*link).instrument(span).await;
+            // A call's future is large: in a box it is moved once, and not each time that its task is.
+            let answer = Box::pin(drive(&*plane, Call::received(request), &*link)).instrument(span).await;
             link.outlet.finish(render(answer));
             drop(unfinished);
         });

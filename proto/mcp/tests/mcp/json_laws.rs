@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use provost_mcp::{JsonFault, JsonLimits, RawJson, RawObject};
+use provost_mcp::{JsonFault, JsonLimits, RawJson, RawObject, array_items};
 
 /// A JSON tree in which an object may have equal keys.
 #[derive(Clone, Debug)]
@@ -116,6 +116,28 @@ fn check(text: &str) -> Result<RawJson, JsonFault> {
     RawJson::check(Bytes::copy_from_slice(text.as_bytes()), &JsonLimits::RESPONSE)
 }
 
+/// The same members and items at every level, by way of the parts.
+fn parts_are(raw: &RawJson, value: &serde_json::Value) -> Result<(), TestCaseError> {
+    match value {
+        serde_json::Value::Object(members) => {
+            let object = RawObject::parse(raw).unwrap();
+            prop_assert_eq!(object.len(), members.len());
+            for (key, value) in members {
+                parts_are(&object.get(key).unwrap(), value)?;
+            }
+        }
+        serde_json::Value::Array(values) => {
+            let items = array_items(raw).unwrap();
+            prop_assert_eq!(items.len(), values.len());
+            for (item, value) in items.iter().zip(values) {
+                parts_are(item, value)?;
+            }
+        }
+        leaf => prop_assert_eq!(&raw.parse::<serde_json::Value>().unwrap(), leaf),
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn equal_keys_and_nothing_else_is_refused(tree in node(), mut dice in any::<u64>()) {
@@ -157,6 +179,13 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = RawJson::check(bytes.into(), &JsonLimits::RESPONSE);
+    }
+
+    #[test]
+    fn the_parts_of_a_text_are_those_of_its_value(tree in object(), mut dice in any::<u64>()) {
+        let mut text = String::new();
+        write(&tree, &mut dice, &mut text);
+        parts_are(&check(&text).unwrap(), &serde_json::from_str(&text).unwrap())?;
     }
 
     #[test]
