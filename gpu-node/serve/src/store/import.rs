@@ -44,8 +44,16 @@ impl ModelStore {
     /// # Errors
     /// [`StoreError`]; then nothing is there that was not there before.
     pub fn import(&self, from: &Path, name: &str) -> Result<Imported, StoreError> {
+        self.import_telling(from, name, &mut |_| {})
+    }
+
+    /// The same; `told` hears of the bytes of each piece that is read, every file being read twice.
+    ///
+    /// # Errors
+    /// As [`ModelStore::import`].
+    pub fn import_telling(&self, from: &Path, name: &str, told: &mut dyn FnMut(u64)) -> Result<Imported, StoreError> {
         let source = ModelSource::open(name, from)?;
-        let manifest = self.describe(&source, name)?;
+        let manifest = describe(&source, name, told)?;
         let place = self.place_of(manifest.digest);
         make_dir(&self.root)?;
         let _lock = self.take_lock()?;
@@ -58,62 +66,21 @@ impl ModelStore {
             self.set_aside(&place)?;
         }
         let staged = Staged(self.staging().join(COMING));
-        let copied = self.copy(&source, &manifest, &staged.0);
+        let copied = copy(&source, &manifest, &staged.0, told);
         copied.map_err(|cause| of_write(cause, &manifest, &self.root))?;
         make_dir(&self.blobs())?;
-        let named = fs::rename(&staged.0, &place).and_then(|()| sync_dir(&self.blobs()));
+        let named = fs::rename(&staged.0, &place).and_then(|()| self.sync_folders());
         named.map_err(|cause| StoreError::io(&place, &cause))?;
         // What it replaced goes last: a node tells the two apart by their inodes.
         let _ = fs::remove_dir_all(self.staging().join(DAMAGED));
         Ok(Imported { manifest, was_there: false })
     }
 
-    /// Hashes all files of a model.
-    fn describe(&self, source: &ModelSource, name: &str) -> Result<Manifest, StoreError> {
-        let mut files = Vec::new();
-        for (path, from) in source.files()? {
-            if !is_plain(&path) {
-                return Err(StoreError::Io { place: path, cause: "is no name of a file in a model".to_owned() });
-            }
-            let hashed = File::open(&from).and_then(|mut file| hashed(&mut file, |_| Ok(())));
-            let (bytes, sha256) = hashed.map_err(|cause| StoreError::io(&from, &cause))?;
-            files.push(StoredFile { path, bytes, sha256 });
-        }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Manifest {
-            digest: digest_of(&files),
-            name: name.to_owned(),
-            format: source.format(),
-            dtype: source.dtype().to_owned(),
-            files,
-        })
-    }
-
-    /// Copies a model aside, durably.
-    fn copy(&self, source: &ModelSource, manifest: &Manifest, to: &Path) -> Result<(), Writing> {
-        fs::create_dir_all(to)?;
-        for (path, from) in source.files()? {
-            let target = to.join(&path);
-            if let Some(parent) = target.parent().filter(|parent| *parent != to) {
-                fs::create_dir_all(parent)?;
-            }
-            let mut file = File::options().write(true).create_new(true).open(&target)?;
-            let mut reader = File::open(&from)?;
-            let (bytes, sha256) = hashed(&mut reader, |piece| file.write_all(piece))?;
-            file.sync_all()?;
-            let is_as_described = |stored: &StoredFile| stored.bytes == bytes && stored.sha256 == sha256;
-            if !manifest.files.iter().any(|stored| stored.path == path && is_as_described(stored)) {
-                return Err(Writing::Store(StoreError::Changed { file: from.display().to_string() }));
-            }
-            if let Some(parent) = target.parent().filter(|parent| *parent != to) {
-                sync_dir(parent)?;
-            }
-        }
-        let mut file = File::options().write(true).create_new(true).open(to.join(MANIFEST))?;
-        file.write_all(&serde_json::to_vec_pretty(manifest).map_err(io::Error::from)?)?;
-        file.sync_all()?;
-        sync_dir(to)?;
-        Ok(())
+    /// What was named stays named, also in folders that were made for it.
+    fn sync_folders(&self) -> io::Result<()> {
+        sync_dir(&self.blobs())?;
+        sync_dir(&self.root)?;
+        self.root.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
     }
 
     /// One import at a time; the kernel lets go when the process ends, however it ends.
@@ -139,6 +106,62 @@ impl ModelStore {
     fn set_aside(&self, place: &Path) -> Result<(), StoreError> {
         fs::rename(place, self.staging().join(DAMAGED)).map_err(|cause| StoreError::io(place, &cause))
     }
+}
+
+/// Hashes all files of a model.
+fn describe(source: &ModelSource, name: &str, told: &mut dyn FnMut(u64)) -> Result<Manifest, StoreError> {
+    let mut files = Vec::new();
+    for (path, from) in source.files()? {
+        if !is_plain(&path) {
+            return Err(StoreError::Io { place: path, cause: "is no name of a file in a model".to_owned() });
+        }
+        let hashed = File::open(&from).and_then(|mut file| {
+            hashed(&mut file, |piece| {
+                told(piece.len() as u64);
+                Ok(())
+            })
+        });
+        let (bytes, sha256) = hashed.map_err(|cause| StoreError::io(&from, &cause))?;
+        files.push(StoredFile { path, bytes, sha256 });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Manifest {
+        digest: digest_of(&files),
+        name: name.to_owned(),
+        format: source.format(),
+        dtype: source.dtype().to_owned(),
+        files,
+    })
+}
+
+/// Copies a model aside, durably.
+fn copy(source: &ModelSource, manifest: &Manifest, to: &Path, told: &mut dyn FnMut(u64)) -> Result<(), Writing> {
+    fs::create_dir_all(to)?;
+    for (path, from) in source.files()? {
+        let target = to.join(&path);
+        if let Some(parent) = target.parent().filter(|parent| *parent != to) {
+            fs::create_dir_all(parent)?;
+        }
+        let mut file = File::options().write(true).create_new(true).open(&target)?;
+        let mut reader = File::open(&from)?;
+        let (bytes, sha256) = hashed(&mut reader, |piece| {
+            told(piece.len() as u64);
+            file.write_all(piece)
+        })?;
+        file.sync_all()?;
+        let is_as_described = |stored: &StoredFile| stored.bytes == bytes && stored.sha256 == sha256;
+        if !manifest.files.iter().any(|stored| stored.path == path && is_as_described(stored)) {
+            return Err(Writing::Store(StoreError::Changed { file: from.display().to_string() }));
+        }
+        if let Some(parent) = target.parent().filter(|parent| *parent != to) {
+            sync_dir(parent)?;
+        }
+    }
+    let mut file = File::options().write(true).create_new(true).open(to.join(MANIFEST))?;
+    file.write_all(&serde_json::to_vec_pretty(manifest).map_err(io::Error::from)?)?;
+    file.sync_all()?;
+    sync_dir(to)?;
+    Ok(())
 }
 
 /// Why copying ended.

@@ -28,8 +28,10 @@ fn files(root: &Path) -> Vec<PathBuf> {
 #[test]
 fn what_is_imported_is_whole_and_is_there_once() {
     let (dir, store) = store();
-    let first = store.import(&tiny(), "tiny").unwrap();
+    let mut read = 0;
+    let first = store.import_telling(&tiny(), "tiny", &mut |bytes| read += bytes).unwrap();
     assert!(!first.was_there);
+    assert_eq!(read, 2 * first.manifest.bytes());
     let place = store.place_of(first.manifest.digest);
     for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
         assert_eq!(fs::read(place.join(name)).unwrap(), fs::read(tiny().join(name)).unwrap(), "{name}");
@@ -75,10 +77,10 @@ fn what_is_no_model_leaves_nothing() {
 fn a_copy_that_does_not_come_to_an_end_leaves_nothing() {
     let (dir, store) = store();
     let source = ModelSource::open("tiny", &tiny()).unwrap();
-    let mut manifest = store.describe(&source, "tiny").unwrap();
+    let mut manifest = describe(&source, "tiny", &mut |_| {}).unwrap();
     manifest.files[0].bytes += 1;
     let staged = Staged(store.staging().join("coming"));
-    let copied = store.copy(&source, &manifest, &staged.0);
+    let copied = copy(&source, &manifest, &staged.0, &mut |_| {});
     let changed = of_write(copied.err().unwrap(), &manifest, dir.path());
     assert!(matches!(changed, StoreError::Changed { .. }), "{changed}");
     drop(staged);

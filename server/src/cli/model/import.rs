@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use provost_gpu_serve::Imported;
 use provost_types::Name;
 use serde_json::json;
@@ -29,7 +30,15 @@ pub struct ImportArgs {
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let name = name_of(args)?;
     let store = store_of(args.data_dir.as_ref());
-    let Imported { manifest, was_there } = store.import(&args.path, name.as_str())?;
+    // Shown on a terminal only.
+    let (shown, mut read) = (ProgressBar::new_spinner(), 0_u64);
+    let imported = store.import_telling(&args.path, name.as_str(), &mut |bytes| {
+        read = read.saturating_add(bytes);
+        shown.set_message(format!("{} MiB read", read >> 20));
+        shown.tick();
+    });
+    shown.finish_and_clear();
+    let Imported { manifest, was_there } = imported?;
     if args.json {
         let text = json!({
             "name": name, "digest": manifest.digest, "format": manifest.format, "dtype": manifest.dtype,
