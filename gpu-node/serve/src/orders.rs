@@ -181,20 +181,17 @@ impl Orders {
         self.loads.len() < before
     }
 
-    /// How a load of these weights stands.
-    pub(crate) fn load_stands(&self, key: WeightsKey) -> LoadStands {
+    /// How a load of these weights stands. Whoever ordered it at a time is not told of what was refused before.
+    pub(crate) fn load_stands(&self, key: WeightsKey, ordered: Option<Instant>) -> LoadStands {
         if self.loads.contains_key(&key) {
             return LoadStands::Waits;
         }
         match self.refused.get(&key) {
-            Some((why, at)) if at.elapsed() < TRY_AGAIN_AFTER => LoadStands::Refused(*why),
+            Some((why, at)) if ordered.map_or(at.elapsed() < TRY_AGAIN_AFTER, |ordered| *at >= ordered) => {
+                LoadStands::Refused(*why)
+            }
             _ => LoadStands::Idle,
         }
-    }
-
-    /// Forgets that a load was refused: somebody asks for it anew.
-    pub(crate) fn asks_anew(&mut self, key: WeightsKey) {
-        self.refused.remove(&key);
     }
 
     /// Whether somebody waits for something.

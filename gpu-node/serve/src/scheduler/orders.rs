@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use provost_gpu_infer::{InferError, ModelSource};
 use provost_gpu_vram::{Priority, Rejection, Standing, Weights, WeightsKey};
@@ -79,7 +80,7 @@ impl Scheduler {
             return Came::End(Err(orders::unknown(&pending.name)));
         };
         match pending.order {
-            ModelOrder::Load => self.bring(&entry, true),
+            ModelOrder::Load => self.bring(&entry, Some(pending.since)),
             ModelOrder::Unload { drain } => self.send_away(&entry, drain, &mut pending.has_begun),
             ModelOrder::Unpin => {
                 self.orders.keep(&entry.name, false);
@@ -94,7 +95,7 @@ impl Scheduler {
                     self.orders.keep(&entry.name, true);
                     pending.has_begun = true;
                 }
-                let came = self.bring(&entry, true);
+                let came = self.bring(&entry, Some(pending.since));
                 if matches!(came, Came::End(Ok(()))) {
                     self.look_after_pins();
                 }
@@ -105,26 +106,20 @@ impl Scheduler {
 
     /// Brings weights into memory, waiting in the queue like a request. Who orders it is told when that is refused; what
     /// is to stay is tried again later.
-    fn bring(&mut self, entry: &Arc<Entry>, is_order: bool) -> Came {
+    fn bring(&mut self, entry: &Arc<Entry>, ordered: Option<Instant>) -> Came {
         let key = match self.residency.identify(entry) {
             Identity::Known(key) => key,
             Identity::Pending => return Came::NotYet,
             Identity::Failed(cause) => return Came::End(Err(of_infer(cause))),
         };
-        match (self.turns.standing(key), self.orders.load_stands(key)) {
+        match (self.turns.standing(key), self.orders.load_stands(key, ordered)) {
             (Standing::Ready { .. }, _) => Came::End(Ok(())),
             (_, LoadStands::Waits) => Came::NotYet,
-            (_, LoadStands::Refused(why)) => {
-                if is_order {
-                    // Whoever orders it again is not told what was before.
-                    self.orders.asks_anew(key);
-                }
-                Came::End(Err(self.of_rejection(entry, why)))
-            }
+            (_, LoadStands::Refused(why)) => Came::End(Err(self.of_rejection(entry, why))),
             (_, LoadStands::Idle) => {
                 match self.turns.submit_load(self.weights_of(entry, key)) {
                     Ok(ticket) => self.orders.load_begins(key, ticket),
-                    Err(why) if is_order => return Came::End(Err(self.of_rejection(entry, why))),
+                    Err(why) if ordered.is_some() => return Came::End(Err(self.of_rejection(entry, why))),
                     Err(why) => self.orders.load_refused(key, why),
                 }
                 Came::NotYet
@@ -202,7 +197,7 @@ impl Scheduler {
             left = rest;
             kept.insert(key);
             // Its failures are told by its status.
-            let _ = self.bring(&entry, false);
+            let _ = self.bring(&entry, None);
         }
         for key in self.orders.kept.difference(&kept) {
             self.turns.pin(*key, false);
@@ -258,7 +253,7 @@ impl Scheduler {
         }
         let mut reason = failure.map(|cause| cause.to_string()).unwrap_or_default();
         if let (ModelState::Absent, Some(LoadStands::Refused(why))) =
-            (state, key.map(|key| self.orders.load_stands(key)))
+            (state, key.map(|key| self.orders.load_stands(key, None)))
         {
             reason = why.to_string();
         }
