@@ -1,11 +1,11 @@
 //! Models as resources: imported, declared, used, ordered about, tampered with and deleted, through one node.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Dev, post_raw, root, text, until},
+    harness::{Dev, binary, post_raw, root, text, until},
     inference::models_dir,
 };
 
@@ -217,6 +217,31 @@ fn nodes_of_a_cluster_are_asked_and_ordered_by_any_control_plane_node() {
     assert!(well(&dev, &["model", "pin", "tiny", "--node", "dev"]).contains("tiny on dev: ready, pinned"));
     refused(&dev, &["model", "unload", "tiny"], "PV-MODEL-PINNED");
     refused(&dev, &["model", "load", "other"], "PV-MODEL-NOT-FOUND");
+}
+
+#[test]
+fn an_import_that_is_cut_off_leaves_no_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let import = |limits: &str| {
+        let script = format!("{limits} exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).arg(binary("provost"));
+        command.args(["model", "import", &fixture("tiny-chat"), "--name", "tiny", "--data-dir"]).arg(dir.path());
+        command.output().unwrap()
+    };
+    let listed = || {
+        let mut command = Command::new(binary("provost"));
+        text(&command.args(["model", "list", "--store", "--data-dir"]).arg(dir.path()).output().unwrap())
+    };
+    // The system ends a process that writes a longer file; one that is spared this is refused the bytes.
+    let cut_off = import("ulimit -c 0; ulimit -f 64;");
+    assert!(!cut_off.status.success(), "{}", text(&cut_off));
+    assert!(listed().contains("nothing was imported"), "{}", listed());
+    assert!(!dir.path().join("models/blobs").exists());
+    let whole = import("");
+    assert!(whole.status.success(), "{}", text(&whole));
+    assert!(listed().contains("tiny"), "{}", listed());
+    assert_eq!(fs::read_dir(dir.path().join("models/staging")).unwrap().count(), 0);
 }
 
 #[test]
