@@ -30,7 +30,9 @@ pub(crate) fn check(check: &mut Check<'_>, spec: &ModelSpec) {
     if let Some(dtype) = &spec.dtype {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         let good = (1..=MAX_DTYPE_BYTES).contains(&dtype.len()) && dtype.bytes().all(plain);
-        check.require(good, "spec.dtype", || format!("`{dtype}` is no element type: write it as f32, bf16, q4_0 or q6k"));
+        check.require(good, "spec.dtype", || {
+            format!("`{dtype}` is no element type: write it as f32, bf16, q4_0 or q6k")
+        });
     }
     let prices = spec.prices.unwrap_or_default();
     for (field, price) in [

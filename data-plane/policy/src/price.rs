@@ -122,7 +122,8 @@ impl PriceIndex {
     pub fn of(&self, tenant: &Name, tool: Option<&str>, model: Option<&str>) -> CallPrice {
         let own = self.tenants.get(tenant);
         let tool = tool.and_then(|name| own?.tools.of(name)).unwrap_or_default();
-        let of_model = |name: &str| own.and_then(|prices| prices.models.of(name)).or_else(|| self.models.get(name).copied());
+        let of_model =
+            |name: &str| own.and_then(|prices| prices.models.of(name)).or_else(|| self.models.get(name).copied());
         let model = model.and_then(of_model).unwrap_or_default();
         CallPrice {
             per_call: tool.per_call.saturating_add(model.per_call),

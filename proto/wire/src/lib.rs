@@ -56,7 +56,7 @@ mod version;
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
 pub use client::{
     AdminConnection, AuditConnection, BearerToken, GovernanceConnection, ModelsConnection, PackagesConnection,
-    PolicyConnection, admin_over, audit_over, connect_admin, connect_plain, governance_over, models_over, packages_over,
-    policy_over,
+    PolicyConnection, admin_over, audit_over, connect_admin, connect_plain, governance_over, models_over,
+    packages_over, policy_over,
 };
 pub use version::{WIRE_VERSION, understands, wire_version};

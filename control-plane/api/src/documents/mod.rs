@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, ModelSpec, Name, NodeGroupSpec,
-    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec,
-    SecretSpec, Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
+    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, ModelSpec, Name,
+    NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, ResourceKey,
+    RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use provost_wire::admin::Problem;
 
