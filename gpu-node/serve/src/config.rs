@@ -24,6 +24,8 @@ pub struct GpuConfig {
     pub adapters: BTreeMap<String, AdapterModel>,
     /// Tasks of fine-tuning are looked for here, and carried out while the device is theirs alone. None: there are none.
     pub tuning_dir: Option<PathBuf>,
+    /// Where imported models are. None: the node has no store.
+    pub store_dir: Option<PathBuf>,
     /// Bytes that weights, KV caches and scratch may take together. Change it when the machine
     /// is shared, or when a model is refused as too large.
     pub capacity_bytes: u64,
@@ -62,6 +64,7 @@ impl Default for GpuConfig {
             models_dir: None,
             adapters: BTreeMap::new(),
             tuning_dir: None,
+            store_dir: None,
             capacity_bytes: 4 << 30,
             threads: 0,
             kv_cache_bytes: 1 << 30,

@@ -1,8 +1,11 @@
 //! `[gpu]`: the memory that models may take, and how much each of them matters.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use provost_gpu_serve::{AdapterModel, GpuConfig, Priority};
+use provost_gpu_serve::{AdapterModel, GpuConfig, ModelStore, Priority};
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
@@ -78,13 +81,14 @@ impl Default for GpuSettings {
 }
 
 impl GpuSettings {
-    /// What a node with the models of this directory is told.
-    pub fn node(&self, models_dir: Option<PathBuf>) -> GpuConfig {
+    /// What a node with the models of this directory, and of the store in its data directory, is told.
+    pub fn node(&self, models_dir: Option<PathBuf>, data_dir: &Path) -> GpuConfig {
         let priorities = self.priority.iter().map(|(name, priority)| (name.clone(), (*priority).into())).collect();
         let adapters = self.adapters.iter().map(|(name, adapter)| (name.clone(), adapter.clone().into())).collect();
         let capacity_bytes = self.memory_mib.saturating_mul(MIB);
         let tuning_dir = self.tuning_dir.clone();
-        GpuConfig { models_dir, adapters, tuning_dir, capacity_bytes, priorities, ..GpuConfig::default() }
+        let store_dir = Some(ModelStore::root_of(data_dir));
+        GpuConfig { models_dir, store_dir, adapters, tuning_dir, capacity_bytes, priorities, ..GpuConfig::default() }
     }
 }
 
@@ -207,7 +211,11 @@ mod tests {
         let get = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         with_environment(&mut file, get, &mut say);
         let settings = check(&file, &mut say);
-        if problems.is_empty() { Ok(settings.node(None)) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(GpuConfig { store_dir: None, ..settings.node(None, Path::new("data")) })
+        } else {
+            Err(problems)
+        }
     }
 
     #[test]
