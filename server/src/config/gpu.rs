@@ -27,7 +27,7 @@ pub struct GpuFile {
     pub memory_mib: Option<u64>,
     /// How much models matter, by name. Default: all are normal.
     pub priority: BTreeMap<String, ModelPriority>,
-    /// Models that are adapters (LoRA) over those of the models directory, by name. Default: none.
+    /// Models that are adapters (LoRA) over others, by name. Default: none.
     pub adapters: BTreeMap<String, AdapterSettings>,
     /// Where tasks of fine-tuning are looked for. Default: nowhere. Set it where the node may stop serving in order to train.
     pub tuning_dir: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub struct GpuFile {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterSettings {
-    /// The name of a chat model of the models directory.
+    /// The name of a chat model, declared or of the models directory.
     pub base: String,
     /// The adapter's folder, with `adapter_config.json` and `adapter_model.safetensors`.
     pub adapter: PathBuf,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use provost_gpu_serve::{GpuNode, ModelOrder, ModelStanding, ModelState, ModelStore};
+use provost_gpu_serve::{AdapterModel, GpuNode, ModelOrder, ModelStanding, ModelState, ModelStore};
 use provost_types::{
     ChatEvent, ChatRequest, Inference, InferenceErrorKind, Metadata, Name, Resource, Revision, Snapshot,
 };
 
+use crate::adapters::write_adapter;
 use crate::common::{Models, chat, collect, until};
 use crate::{endless, start, start_with};
 
@@ -166,4 +167,30 @@ async fn tenants_and_context_are_as_declared() {
     request.messages = vec![provost_types::ChatMessage::new("user", &"long ".repeat(40))];
     let refused = collect(&node, request).await.unwrap_err();
     assert_eq!(refused.kind, InferenceErrorKind::InvalidRequest, "{refused}");
+}
+
+#[tokio::test]
+async fn an_adapter_over_a_declared_model_is_there_for_the_same_tenants() {
+    let (models, adapters) = (Models::new(&["tiny-chat"]), tempfile::tempdir().unwrap());
+    write_adapter(&adapters.path().join("one"), 1, 2.0);
+    let one = AdapterModel { base: "m".to_owned(), path: adapters.path().join("one") };
+    let node = start_with(&Models::new(&[]), |config| config.adapters = [("one".to_owned(), one)].into());
+    let seen_by = |tenant: &str| -> Vec<(String, u32)> {
+        let seen = node.models_of(tenant).into_iter();
+        seen.map(|model| (model.name, model.context_tokens)).collect()
+    };
+    assert!(seen_by("umbra").is_empty(), "there is no base");
+    node.declare(&state(&[("m", at(&models, "tiny-chat", r#","tenants":["umbra"],"contextTokens":64"#))]));
+    assert_eq!(seen_by("umbra"), [("m".to_owned(), 64), ("one".to_owned(), 64)]);
+    assert!(seen_by("acme").is_empty());
+    let refused = collect(&node, chat("one", "hello", 4)).await.unwrap_err();
+    assert_eq!(refused.kind, InferenceErrorKind::ModelNotFound, "{refused}");
+    let mut request = chat("one", "hello", 4_000);
+    request.tenant = "umbra".to_owned();
+    let (_, usage) = collect(&node, request).await.unwrap();
+    assert!(usage.prompt + usage.completion <= 64, "{usage:?}");
+    // A model that is declared with the name of an adapter is served in its place.
+    node.declare(&state(&[("one", at(&models, "tiny-chat", ""))]));
+    assert!(standing(&node, "one").await.declared);
+    collect(&node, chat("one", "hello", 4)).await.unwrap();
 }
