@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["admin", "audit", "governance", "gpu", "guard", "node", "packages", "sibling"]
+    let files = ["admin", "audit", "governance", "gpu", "guard", "models", "node", "packages", "sibling"]
         .map(|name| format!("proto/{name}.proto"));
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;

@@ -17,6 +17,7 @@ mod config;
 mod dev;
 mod failure;
 mod logins;
+mod models;
 mod node;
 mod open_files;
 mod roles;

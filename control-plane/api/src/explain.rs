@@ -1,9 +1,9 @@
 //! What can be written in a document, from the doc comments of the types.
 
 use provost_types::{
-    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, NodeGroupSpec,
-    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, RoleBindingSpec, RoleSpec, SecretSpec,
-    TenantSpec, ToolAliasSpec, ToolPinsSpec,
+    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, ModelSpec,
+    NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, RoleBindingSpec,
+    RoleSpec, SecretSpec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -57,6 +57,7 @@ fn spec_schema(generator: &mut SchemaGenerator, kind: Kind) -> Value {
         Kind::ToolAlias => generator.subschema_for::<ToolAliasSpec>(),
         Kind::Connection => generator.subschema_for::<ConnectionSpec>(),
         Kind::Publisher => generator.subschema_for::<PublisherSpec>(),
+        Kind::Model => generator.subschema_for::<ModelSpec>(),
     };
     schema.to_value()
 }

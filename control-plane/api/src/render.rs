@@ -1,6 +1,6 @@
 //! Resources as people see them. Sealed values never appear.
 
-use provost_types::{GuardSpec, PluginSource, Resource, Spec};
+use provost_types::{GuardSpec, ModelFiles, ModelSpec, PluginSource, Resource, Spec};
 use serde_json::{Value, json};
 
 use crate::documents::API_VERSION;
@@ -58,6 +58,7 @@ fn spec_json(spec: &Spec) -> Value {
         Spec::ToolPins(s) => serde_json::to_value(s),
         Spec::ToolAlias(s) => serde_json::to_value(s),
         Spec::Publisher(s) => serde_json::to_value(s),
+        Spec::Model(s) => serde_json::to_value(s),
         Spec::Connection(s) => {
             let mut shown = s.clone();
             shown.sealed = None;
@@ -74,6 +75,18 @@ fn guard_summary(spec: &GuardSpec) -> String {
     let parts: Vec<String> = parts.chain(spec.external.as_ref().map(|external| external.url.clone())).collect();
     let ways: Vec<String> = spec.directions.iter().map(|d| format!("{d:?}").to_lowercase()).collect();
     format!("{}, {}, {}", format!("{:?}", spec.mode).to_lowercase(), ways.join(" and "), parts.join(", "))
+}
+
+fn model_summary(spec: &ModelSpec) -> String {
+    let source = match &spec.source {
+        ModelFiles::Blob(digest) => digest.to_string(),
+        ModelFiles::Path(path) => path.clone(),
+    };
+    let priority = format!("{:?}", spec.priority).to_lowercase();
+    let pinned = if spec.pinned { ", pinned" } else { "" };
+    let tenants: Vec<&str> = spec.tenants.iter().map(|tenant| tenant.as_str()).collect();
+    let of = if tenants.is_empty() { String::new() } else { format!(", of {}", tenants.join(", ")) };
+    format!("{source}, {priority}{pinned}{of}")
 }
 
 /// One line for tables: what matters most of this kind.
@@ -132,6 +145,7 @@ pub fn summary(resource: &Resource) -> String {
             format!("{} tools, {waits} wait for approval", s.tools.len())
         }
         Spec::Publisher(s) => format!("{} keys", s.keys.len()),
+        Spec::Model(s) => model_summary(s),
         Spec::Connection(s) => format!("{} with {}, since {}", s.principal, s.plugin, s.since),
         Spec::ToolAlias(s) => {
             let targets: Vec<String> = s.targets.iter().map(|t| format!("{} ({})", t.tool, t.weight)).collect();

@@ -134,6 +134,7 @@ fn every_kind_can_be_written() {
         Kind::Price => "{currency: EUR, models: ['*'], perMillionOutputTokensMicro: 500000}",
         Kind::Guard => "{rules: [{kinds: [card, secrets], action: mask}], paths: [{path: $.a, action: block}]}",
         Kind::IdentityProvider => "{issuer: 'https://id.example.com', scopes: {tools.use: [r]}}",
+        Kind::Model => "{source: {path: /models/tiny}, priority: critical, tenants: [acme]}",
         Kind::Publisher => "{keys: ['ed25519:0000000000000000000000000000000000000000000000000000000000000000']}",
         Kind::ToolAlias => {
             "{targets: [{tool: a.b, weight: 9}, {tool: c.d}], deprecated: {until: '2027-01-01T00:00:00Z'}}"

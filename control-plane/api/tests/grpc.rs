@@ -113,6 +113,8 @@ async fn a_tenants_administrator_stays_within_the_tenant() {
     assert_eq!(code(client.apply(with(&token, documents(tenant))).await), "PV-ADMIN-SCOPE");
     let own = "apiVersion: provost/v1\nkind: Tenant\nmetadata: {name: acme}\nspec: {displayName: x}\n";
     assert_eq!(code(client.apply(with(&token, documents(own))).await), "PV-ADMIN-SCOPE");
+    let model = "apiVersion: provost/v1\nkind: Model\nmetadata: {name: m}\nspec: {source: {path: /m}}\n";
+    assert_eq!(code(client.apply(with(&token, documents(model))).await), "PV-ADMIN-SCOPE");
     let back = wire::RollbackRequest { to: 1, ..Default::default() };
     assert_eq!(code(client.rollback(with(&token, back)).await), "PV-ADMIN-SCOPE");
     let secret = wire::SecretSetRequest {

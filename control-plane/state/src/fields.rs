@@ -114,6 +114,7 @@ pub(crate) fn check(resource: &Resource, problems: &mut Vec<Problem>) {
         Spec::ToolPins(spec) => crate::tool_pins::check(&mut check, spec),
         Spec::Connection(spec) => crate::connections::check(&mut check, spec),
         Spec::Publisher(spec) => crate::packages::check_publisher(&mut check, spec),
+        Spec::Model(spec) => crate::models::check(&mut check, spec),
         Spec::ToolAlias(spec) => crate::tool_aliases::check(&mut check, spec),
         Spec::Principal(spec) => crate::identity::check_certificates(&mut check, spec),
         Spec::Tenant(_) | Spec::Secret(_) => {}

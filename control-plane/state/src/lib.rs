@@ -22,6 +22,7 @@ mod isolation;
 mod key_ring;
 mod kill_switches;
 mod ledger;
+mod models;
 mod openapi;
 mod outbox;
 mod packages;

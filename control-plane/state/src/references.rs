@@ -86,6 +86,12 @@ pub(crate) fn of(metadata: &Metadata, spec: &Spec) -> Vec<(String, ResourceKey)>
         Spec::ToolPins(_) => sibling("metadata.name".to_owned(), Kind::Plugin, &metadata.name),
         // Its principal may be one that an identity provider vouches for, and no resource.
         Spec::Connection(spec) => sibling("spec.plugin".to_owned(), Kind::Plugin, &spec.plugin),
+        Spec::Model(spec) => {
+            for (i, name) in spec.tenants.iter().enumerate() {
+                let key = ResourceKey { kind: Kind::Tenant, tenant: None, name: name.clone() };
+                found.push((format!("spec.tenants[{i}]"), key));
+            }
+        }
         // Its tools may come later: which ones a plugin has is for its upstream to say.
         Spec::ToolAlias(_) => {}
         Spec::Tenant(_)

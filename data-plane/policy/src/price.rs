@@ -1,13 +1,13 @@
 //! What a call costs, from the prices of one snapshot.
 //!
-//! Invariants: the name itself wins over every prefix, a longer prefix over a shorter one; nothing
-//! depends on the order of resources. A cost is rounded up, and never more than the worst case that was
+//! Invariants: the name itself wins over every prefix, a longer prefix over a shorter one, and what a `Model` says of itself
+//! holds where no price of the tenant names it; nothing depends on the order of resources. A cost is rounded up, and never more than the worst case that was
 //! reserved for it.
 //! Left out: currencies (admission sees to it that a tenant has one), and who pays.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use provost_types::{Kind, Name, PriceSpec, Snapshot, Spec};
+use provost_types::{Kind, ModelPrices, Name, PriceSpec, Resource, Snapshot, Spec};
 
 /// Tokens that prices are given for.
 const PRICED_TOKENS: u128 = 1_000_000;
@@ -26,6 +26,14 @@ impl CallPrice {
             per_call: spec.per_call_micro,
             per_million_input: spec.per_million_input_tokens_micro,
             per_million_output: spec.per_million_output_tokens_micro,
+        }
+    }
+
+    fn of_tokens(prices: &ModelPrices) -> Self {
+        Self {
+            per_call: 0,
+            per_million_input: prices.per_million_input_tokens_micro,
+            per_million_output: prices.per_million_output_tokens_micro,
         }
     }
 
@@ -60,9 +68,9 @@ impl Prices {
         }
     }
 
-    fn of(&self, name: &str) -> CallPrice {
+    fn of(&self, name: &str) -> Option<CallPrice> {
         let longest = || self.prefixes.iter().find(|(prefix, _)| name.starts_with(&**prefix)).map(|(_, price)| *price);
-        self.exact.get(name).copied().or_else(longest).unwrap_or_default()
+        self.exact.get(name).copied().or_else(longest)
     }
 }
 
@@ -76,6 +84,8 @@ struct TenantPrices {
 #[derive(Debug, Default)]
 pub struct PriceIndex {
     tenants: HashMap<Name, TenantPrices>,
+    /// What models that have a price of their own cost.
+    models: HashMap<Box<str>, CallPrice>,
 }
 
 impl PriceIndex {
@@ -92,19 +102,29 @@ impl PriceIndex {
             // Stable: of equals the first stays first.
             prices.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         }
+        let priced = |resource: &Arc<Resource>| match &resource.spec {
+            Spec::Model(spec) => {
+                let price = CallPrice::of_tokens(spec.prices.as_ref()?);
+                Some((Box::<str>::from(resource.metadata.name.as_str()), price))
+            }
+            _ => None,
+        };
+        index.models = snapshot.of_kind(Kind::Model).filter_map(priced).collect();
         index
     }
 
-    /// Whether the tenant has any price.
+    /// Whether anything costs the tenant something.
     pub fn has_any(&self, tenant: &Name) -> bool {
-        !self.tenants.is_empty() && self.tenants.contains_key(tenant)
+        !self.models.is_empty() || (!self.tenants.is_empty() && self.tenants.contains_key(tenant))
     }
 
     /// The price of a call of a tool, of a model, or of a tool that runs a model.
     pub fn of(&self, tenant: &Name, tool: Option<&str>, model: Option<&str>) -> CallPrice {
-        let Some(prices) = self.tenants.get(tenant) else { return CallPrice::default() };
-        let tool = tool.map(|name| prices.tools.of(name)).unwrap_or_default();
-        let model = model.map(|name| prices.models.of(name)).unwrap_or_default();
+        let own = self.tenants.get(tenant);
+        let tool = tool.and_then(|name| own?.tools.of(name)).unwrap_or_default();
+        let of_model =
+            |name: &str| own.and_then(|prices| prices.models.of(name)).or_else(|| self.models.get(name).copied());
+        let model = model.and_then(of_model).unwrap_or_default();
         CallPrice {
             per_call: tool.per_call.saturating_add(model.per_call),
             // Tokens are the model's.
@@ -175,6 +195,25 @@ mod tests {
             assert_eq!(price.cost_micro(tokens_in, tokens_out), cost, "{tool:?} {model:?}");
         }
         assert!(index.of(&name("umbra"), Some("sql.query"), Some("tiny")).is_free());
+    }
+
+    #[test]
+    fn a_models_own_price_holds_where_the_tenant_has_none_for_it() {
+        let mut snapshot = Snapshot::default();
+        let mut add = |own: &str, tenant: Option<Name>, spec: Value| {
+            let metadata = Metadata { name: name(own), tenant, labels: BTreeMap::new() };
+            let spec = serde_json::from_value(spec).unwrap();
+            let added = Resource { metadata, spec, created: Revision(1), modified: Revision(1) };
+            snapshot.resources.insert(added.key(), Arc::new(added));
+        };
+        let prices = json!({"perMillionInputTokensMicro": 1_000_000, "perMillionOutputTokensMicro": 2_000_000});
+        add("tiny", None, json!({"Model": {"source": {"path": "/m"}, "prices": prices}}));
+        add("free", None, json!({"Model": {"source": {"path": "/m"}}}));
+        add("p", Some(name("acme")), json!({"Price": {"currency": "EUR", "models": ["ti*"], "perCallMicro": 5}}));
+        let index = PriceIndex::compile(&snapshot);
+        let cost = |tenant: &str, model: &str| index.of(&name(tenant), None, Some(model)).cost_micro(3, 4);
+        assert_eq!((cost("acme", "tiny"), cost("umbra", "tiny"), cost("umbra", "free")), (5, 3 + 8, 0));
+        assert!(index.has_any(&name("umbra")) && !PriceIndex::default().has_any(&name("umbra")));
     }
 
     proptest! {

@@ -31,6 +31,30 @@ pub enum InferError {
         /// What is not supported, and what is.
         cause: String,
     },
+    /// The files of a model that is declared are not on this node.
+    #[error("PV-MODEL-MISSING: model `{model}`: {cause}; bring its files to this node")]
+    Missing {
+        /// The model's name.
+        model: String,
+        /// What is not there.
+        cause: String,
+    },
+    /// The files are not what their digest says.
+    #[error("PV-MODEL-DIGEST: model `{model}`: {cause}; import it again")]
+    Tampered {
+        /// The model's name.
+        model: String,
+        /// What is otherwise.
+        cause: String,
+    },
+    /// The files are not what was declared of them.
+    #[error("PV-MODEL-DIFFERS: model `{model}`: {cause}; correct its resource, or bring other files")]
+    Differs {
+        /// The model's name.
+        model: String,
+        /// What is otherwise.
+        cause: String,
+    },
     /// The request cannot be served by this model.
     #[error("PV-INFERENCE-REQUEST: {0}")]
     Request(String),

@@ -213,6 +213,23 @@ impl Generation {
         self.usage.completion == 0
     }
 
+    /// Keeps prompt and answer within so many tokens, where the model could take more.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when the prompt alone leaves no room.
+    pub fn within(mut self, context: u64) -> Result<Self, InferError> {
+        let prompt = self.usage.prompt;
+        let room = context.saturating_sub(prompt);
+        if room == 0 {
+            return Err(InferError::Request(format!(
+                "the conversation has {prompt} tokens, which leaves no room in the {context} that the model may have here; \
+                 shorten it"
+            )));
+        }
+        self.limit = self.limit.min(room);
+        Ok(self)
+    }
+
     /// Tokens used so far.
     pub fn usage(&self) -> TokenUsage {
         self.usage

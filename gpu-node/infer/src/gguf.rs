@@ -18,6 +18,7 @@ use crate::error::{FileContext, InferError};
 use crate::linear::{Linear, TokenTable};
 use crate::network::Network;
 use crate::rope::{RopeConfig, RopeScaling};
+use crate::safetensors_file::most_of;
 
 /// Largest alignment of tensor data that is believed.
 const MAX_ALIGNMENT: u64 = 1 << 16;
@@ -106,6 +107,12 @@ impl GgufFile {
                 }
             })
             .sum()
+    }
+
+    /// What most of the weights are stored as, such as `q4_0`.
+    pub(crate) fn dtype(&self) -> String {
+        let infos = self.content.tensor_infos.values();
+        most_of(infos.map(|info| (format!("{:?}", info.ggml_dtype), info.shape.elem_count())))
     }
 
     /// A metadata value.

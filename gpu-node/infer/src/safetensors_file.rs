@@ -5,7 +5,7 @@
 //! `f32`, which the CPU kernels compute fastest; half formats double in size by that.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -68,6 +68,12 @@ impl SafetensorsFiles {
         let elements = |entry: &Entry| entry.shape.iter().product::<usize>() as u64;
         let floats: u64 = self.tensors.values().map(elements).sum();
         floats * size_of::<f32>() as u64
+    }
+
+    /// What most of the weights are stored as, such as `bf16`.
+    pub(crate) fn dtype(&self) -> String {
+        let stored = self.tensors.values().map(|entry| (entry.dtype, entry.shape.iter().product::<usize>()));
+        most_of(stored.map(|(dtype, elements)| (format!("{dtype:?}"), elements)))
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -191,6 +197,16 @@ fn check_layout(tensors: &[(String, &TensorInfo)], data_bytes: u64, at: &FileCon
         ))),
         Ordering::Less => Err(at.malformed("the file has more data than its header describes")),
     }
+}
+
+/// Of element types with their elements, the one with the most, in lower case.
+pub(crate) fn most_of(stored: impl Iterator<Item = (String, usize)>) -> String {
+    let mut elements: BTreeMap<String, usize> = BTreeMap::new();
+    for (dtype, count) in stored {
+        let sum = elements.entry(dtype.to_ascii_lowercase()).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    elements.into_iter().max_by_key(|(_, sum)| *sum).map(|(dtype, _)| dtype).unwrap_or_default()
 }
 
 /// The single weight file, or the shards that the index names.

@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 
 use candle_core::Device;
 use candle_core::quantized::gguf_file::Value;
-use provost_types::{ModelInfo, ModelKind};
+use provost_types::{ModelFormat, ModelInfo, ModelKind};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
@@ -32,6 +32,14 @@ const MAX_TEXT_FILE_BYTES: u64 = 256 << 20;
 const MAX_NAME_BYTES: usize = 128;
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
+/// What else of a directory is read, if it is there.
+const BESIDE_WEIGHTS: [&str; 5] = [
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "1_Pooling/config.json",
+    "model.safetensors.index.json",
+];
 
 /// A model on disk, described but not loaded.
 #[derive(Clone, Debug)]
@@ -40,6 +48,7 @@ pub struct ModelSource {
     layout: Layout,
     info: ModelInfo,
     weight_bytes: u64,
+    dtype: String,
     stamp: Vec<(u64, u128)>,
     adapter: Option<DescribedAdapter>,
 }
@@ -147,6 +156,44 @@ impl ModelSource {
         self.weight_bytes
     }
 
+    /// What most of its weights are stored as, such as `f32`, `bf16` or `q4_0`.
+    pub fn dtype(&self) -> &str {
+        &self.dtype
+    }
+
+    /// The form of its files.
+    pub fn format(&self) -> ModelFormat {
+        match self.layout {
+            Layout::Directory => ModelFormat::Safetensors,
+            Layout::Gguf { .. } => ModelFormat::Gguf,
+        }
+    }
+
+    /// Everything that it is made of but its adapter: each file's name within a directory that would be the same model, and
+    /// where it is.
+    ///
+    /// # Errors
+    /// When the files cannot be listed.
+    pub fn files(&self) -> Result<Vec<(String, PathBuf)>, InferError> {
+        let mut files = Vec::new();
+        match &self.layout {
+            Layout::Gguf { tokenizer } => {
+                files.push(("model.gguf".to_owned(), self.path.clone()));
+                files.extend(tokenizer.clone().map(|path| (TOKENIZER.to_owned(), path)));
+            }
+            Layout::Directory => {
+                let beside = [CONFIG, TOKENIZER].into_iter().chain(BESIDE_WEIGHTS);
+                let there = beside.map(|name| (name.to_owned(), self.path.join(name)));
+                files.extend(there.filter(|(_, path)| path.is_file()));
+                for path in self.weight_files()? {
+                    let name = path.strip_prefix(&self.path).unwrap_or(&path).to_string_lossy().into_owned();
+                    files.push((name, path));
+                }
+            }
+        }
+        Ok(files)
+    }
+
     /// Length and modification time of each file that the digest is of: unchanged means that it still holds.
     pub fn stamp(&self) -> &[(u64, u128)] {
         &self.stamp
@@ -223,6 +270,7 @@ impl ModelSource {
                 created: 0,
             },
             weight_bytes: 0,
+            dtype: String::new(),
             stamp: Vec::new(),
             adapter: None,
         };
@@ -238,11 +286,13 @@ impl ModelSource {
             Layout::Directory => {
                 let files = SafetensorsFiles::open(name, path)?;
                 source.weight_bytes = files.resident_bytes();
+                source.dtype = files.dtype();
                 source.network_config()?
             }
             Layout::Gguf { .. } => {
                 let gguf = GgufFile::open(name, &source.path)?;
                 source.weight_bytes = gguf.resident_bytes();
+                source.dtype = gguf.dtype();
                 NetworkConfig::Decoder(gguf.config()?)
             }
         };

@@ -9,7 +9,7 @@ use provost_types::ModelInfo;
 /// A model that is another one with an adapter over its weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterModel {
-    /// The name of a chat model of the directory.
+    /// The name of a chat model, declared or of the directory.
     pub base: String,
     /// The folder of the adapter, as PEFT writes it.
     pub path: PathBuf,
@@ -18,12 +18,15 @@ pub struct AdapterModel {
 /// Settings of a GPU node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuConfig {
-    /// Each sub-directory or `.gguf` file in it is a model. None: the node has no models.
+    /// Each sub-directory or `.gguf` file in it is a model. None: the node has no models but those that are declared.
     pub models_dir: Option<PathBuf>,
-    /// Models that are adapters over those, by name; of two with the same name these are served.
+    /// Models that are adapters over others, by name; of one of the directory and these with the same name these are
+    /// served, of a declared one and these the declared one.
     pub adapters: BTreeMap<String, AdapterModel>,
     /// Tasks of fine-tuning are looked for here, and carried out while the device is theirs alone. None: there are none.
     pub tuning_dir: Option<PathBuf>,
+    /// Where imported models are. None: the node has no store.
+    pub store_dir: Option<PathBuf>,
     /// Bytes that weights, KV caches and scratch may take together. Change it when the machine
     /// is shared, or when a model is refused as too large.
     pub capacity_bytes: u64,
@@ -62,6 +65,7 @@ impl Default for GpuConfig {
             models_dir: None,
             adapters: BTreeMap::new(),
             tuning_dir: None,
+            store_dir: None,
             capacity_bytes: 4 << 30,
             threads: 0,
             kv_cache_bytes: 1 << 30,

@@ -25,10 +25,13 @@ pub enum StartError {
 
 pub(crate) fn of_infer(error: InferError) -> InferenceError {
     let kind = match error {
+        InferError::Missing { .. } => InferenceErrorKind::ModelNotFound,
         InferError::Request(_) => InferenceErrorKind::InvalidRequest,
         InferError::Unreadable { .. }
         | InferError::Malformed { .. }
         | InferError::Unsupported { .. }
+        | InferError::Tampered { .. }
+        | InferError::Differs { .. }
         | InferError::Failed(_) => InferenceErrorKind::Failed,
     };
     plain(kind, error.to_string())

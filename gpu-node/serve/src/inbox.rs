@@ -11,6 +11,7 @@ use crate::error;
 use crate::exclusive::{ExclusiveTerms, Reply};
 use crate::job::{Job, Work};
 use crate::loader::Loaded;
+use crate::orders::{MOST_ORDERS, Order};
 use crate::places::Places;
 use crate::preparer::Done;
 
@@ -30,6 +31,7 @@ struct Mail {
     loaded: Option<Loaded>,
     prepared: Vec<Done>,
     words: Vec<Word>,
+    orders: Vec<Order>,
     stopping: bool,
 }
 
@@ -46,6 +48,7 @@ pub(crate) struct Delivery {
     pub(crate) loaded: Option<Loaded>,
     pub(crate) prepared: Vec<Done>,
     pub(crate) words: Vec<Word>,
+    pub(crate) orders: Vec<Order>,
     pub(crate) stopping: bool,
 }
 
@@ -107,6 +110,18 @@ impl Inbox {
         self.lock().stopping
     }
 
+    /// Gives an order; one that is not taken is dropped, and with it the place for its answer.
+    pub(crate) fn order(&self, order: Order) {
+        let mut mail = self.lock();
+        // That something was declared is never too much: it is said once, and takes no place.
+        let is_said =
+            matches!(order, Order::Declared) && mail.orders.iter().any(|said| matches!(said, Order::Declared));
+        if !mail.stopping && !is_said && (mail.orders.len() < MOST_ORDERS || matches!(order, Order::Declared)) {
+            mail.orders.push(order);
+            self.arrived.notify_one();
+        }
+    }
+
     /// Tells the scheduler to stop.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
@@ -118,8 +133,9 @@ impl Inbox {
         let mut mail = self.lock();
         mail.stopping = true;
         let (left, words) = (std::mem::take(&mut mail.jobs), std::mem::take(&mut mail.words));
+        let orders = std::mem::take(&mut mail.orders);
         drop(mail);
-        drop(words);
+        drop((words, orders));
         // Each gives its place back, without the lock.
         left.into_iter().for_each(|job| job.work.refuse(error::stopping()));
     }
@@ -136,6 +152,7 @@ impl Inbox {
             loaded: mail.loaded.take(),
             prepared: std::mem::take(&mut mail.prepared),
             words: std::mem::take(&mut mail.words),
+            orders: std::mem::take(&mut mail.orders),
             stopping: mail.stopping,
         }
     }
@@ -148,7 +165,8 @@ impl Inbox {
 impl Mail {
     fn is_empty(&self) -> bool {
         let has_results = self.loaded.is_some() || !self.prepared.is_empty();
-        self.jobs.is_empty() && !has_results && self.words.is_empty() && !self.stopping
+        let has_words = !self.words.is_empty() || !self.orders.is_empty();
+        self.jobs.is_empty() && !has_results && !has_words && !self.stopping
     }
 }
 

@@ -1,8 +1,9 @@
 //! GPU node service: scheduler thread, model catalogue, inference port.
 //!
-//! Purpose: answer embedding and chat requests with the models of a directory, within a configured
-//! amount of memory, and train adapters for them while it serves nobody. [`GpuNode::start`] gives the port that the data plane
-//! calls, in its process; [`GpuService`] is the same for the data planes of other processes.
+//! Purpose: answer embedding and chat requests with the models that are declared ([`GpuNode::declare`]) and those of a
+//! directory, within a configured amount of memory; keep imported models ([`ModelStore`]); and train adapters for models
+//! while it serves nobody. [`GpuNode::start`] gives the port that the data plane calls, in its process; [`GpuService`] is the
+//! same for the data planes of other processes.
 //! Invariants: one thread issues all computation; it never waits for a caller, and reads no request itself; what it holds is
 //! bounded (queue, active answers, bytes); dropping a future or a stream cancels its work; nothing
 //! in use is evicted.
@@ -24,13 +25,16 @@ mod job;
 mod loader;
 mod measured;
 mod node;
+mod orders;
 mod places;
 mod preparer;
 mod preparing;
 mod residency;
 mod scheduler;
 mod service;
+mod standing;
 mod stats;
+mod store;
 mod tuning;
 mod turns;
 mod usage;
@@ -39,9 +43,12 @@ pub use config::{AdapterModel, GpuConfig};
 pub use error::StartError;
 pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
+pub use orders::{ModelOrder, ModelRefusal};
 pub use provost_gpu_infer::{
     KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
 };
 pub use provost_gpu_vram::{Priority, Usage};
 pub use service::{GpuCallers, GpuService};
+pub use standing::{ModelStanding, ModelState};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};
+pub use store::{Imported, Manifest, ModelStore, StoreError, StoredFile};

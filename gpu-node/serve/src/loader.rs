@@ -97,6 +97,8 @@ fn run(tasks: &Receiver<Task>, inbox: &Weak<Inbox>) {
 
 fn read(entry: &Entry, part: Part) -> Result<Content, InferError> {
     let source = entry.source.as_ref().map_err(Clone::clone)?;
+    // What has been changed on disk is not loaded.
+    entry.check()?;
     match part {
         Part::Digest => Ok(Content::Digest(WeightsKey::new(source.digest()?))),
         Part::Network(_) => Ok(Content::Network(source.load_network()?)),

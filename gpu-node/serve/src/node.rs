@@ -10,7 +10,7 @@ use provost_gpu_infer::KvUsage;
 use provost_gpu_vram::{Limits, Usage};
 use provost_types::{
     BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, GpuReport, Inference, InferenceError,
-    ModelInfo, ModelReport,
+    Kind, ModelInfo, ModelReport, Snapshot, Spec,
 };
 use tokio::sync::oneshot;
 
@@ -22,11 +22,14 @@ use crate::exclusive::{self, ExclusiveDevice, ExclusiveTerms};
 use crate::inbox::{Closing, Inbox, Refused};
 use crate::job::{Events, Work};
 use crate::loader::Loader;
+use crate::orders::{ModelOrder, ModelRefusal, Order};
 use crate::preparer::{self, Prepare, Preparer};
 use crate::preparing::{PREPARE_DEADLINE, Preparing};
 use crate::residency::Residency;
 use crate::scheduler::{ASSUMED_BYTES_PER_MICRO, Parts, Scheduler};
+use crate::standing::ModelStanding;
 use crate::stats::{Counts, RefusedFor, Stats};
+use crate::store::ModelStore;
 use crate::tuning;
 use crate::turns::Turns;
 use crate::usage::UsageGauge;
@@ -65,7 +68,8 @@ impl GpuNode {
             .map_err(|error| StartError::Pool(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(config.queue_bound));
         let limits = limits(&config);
-        let catalogue = Arc::new(Catalogue::new(config.models_dir.clone(), config.adapters.clone()));
+        let store = config.store_dir.clone().map(ModelStore::new);
+        let catalogue = Arc::new(Catalogue::new(config.models_dir.clone(), store, config.adapters.clone()));
         let models = catalogue.models();
         for model in config.strangers(&models) {
             tracing::warn!(model, "a priority is configured for a model that is not there");
@@ -114,6 +118,35 @@ impl GpuNode {
         exclusive::ask(&self.inbox, terms).await
     }
 
+    /// Serves the models that a state declares from now on, and those of its own directory. What runs goes on; weights of
+    /// models that are declared no more go when nobody uses them. Reads headers of files: not for a thread that serves calls.
+    pub fn declare(&self, state: &Snapshot) {
+        let declared = state.of_kind(Kind::Model).filter_map(|resource| match &resource.spec {
+            Spec::Model(spec) => Some((resource.metadata.name.to_string(), Arc::new(spec.clone()))),
+            _ => None,
+        });
+        if self.catalogue.declare(declared.collect()) {
+            self.inbox.order(Order::Declared);
+        }
+    }
+
+    /// Follows an order about a model, and waits until it was followed. Dropping the future stops waiting.
+    ///
+    /// # Errors
+    /// [`ModelRefusal`] when it is not followed.
+    pub async fn order(&self, name: &str, order: ModelOrder) -> Result<ModelStanding, ModelRefusal> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.order(Order::Of { name: name.to_owned(), order, reply });
+        answer.await.unwrap_or_else(|_| Err(ModelRefusal(error::stopping().message)))
+    }
+
+    /// How all models stand, in order of name.
+    pub async fn standings(&self) -> Vec<ModelStanding> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.order(Order::List { reply });
+        answer.await.unwrap_or_default()
+    }
+
     /// What happened since the start, and who waits and runs as of the scheduler's last turn.
     pub fn counts(&self) -> Counts {
         self.stats.counts()
@@ -152,6 +185,10 @@ impl Drop for GpuNode {
 impl Inference for GpuNode {
     fn models(&self) -> Vec<ModelInfo> {
         self.catalogue.models()
+    }
+
+    fn is_seen_by(&self, model: &str, tenant: &str) -> bool {
+        self.catalogue.is_seen_by(model, tenant)
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {

@@ -87,6 +87,18 @@ impl Residency {
         Identity::Pending
     }
 
+    /// The weights of a model, if they are known already; reads nothing.
+    pub(crate) fn key(&self, entry: &Arc<Entry>) -> Option<WeightsKey> {
+        let known = self.models.get(&entry.name).filter(|known| Arc::ptr_eq(&known.entry, entry))?;
+        known.key
+    }
+
+    /// The models whose weights are known, with them.
+    pub(crate) fn known_keys(&self) -> Vec<(Arc<Entry>, WeightsKey)> {
+        let known = self.models.values().filter_map(|known| Some((Arc::clone(&known.entry), known.key?)));
+        known.collect()
+    }
+
     /// Loads weights, as soon as the loader is free.
     pub(crate) fn load(&mut self, key: WeightsKey, entry: Arc<Entry>) {
         self.wanted = Some((key, entry));

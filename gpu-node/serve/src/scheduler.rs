@@ -10,6 +10,7 @@
 
 mod ask;
 mod begin;
+mod orders;
 mod tell;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,6 +32,7 @@ use crate::inbox::{Delivery, Inbox};
 use crate::job::Job;
 use crate::loader::Loaded;
 use crate::measured::Measured;
+use crate::orders::Orders;
 use crate::preparing::Preparing;
 use crate::residency::{Residency, Settled};
 use crate::stats::{RefusedFor, Stats};
@@ -39,6 +41,8 @@ use crate::usage::UsageGauge;
 
 /// How long an idle thread sleeps before it looks for cancelled requests.
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
+/// The same while an order is followed.
+const ORDER_PATIENCE: Duration = Duration::from_millis(20);
 /// Assumed speed of loading before it has been measured, in bytes a microsecond.
 pub(crate) const ASSUMED_BYTES_PER_MICRO: u64 = 500;
 /// So often the arbiter is asked in a turn.
@@ -58,6 +62,7 @@ pub(crate) struct Scheduler {
     embeds: Embeds,
     fair: FairShare,
     exclusivity: Exclusivity,
+    orders: Orders,
     priorities: BTreeMap<String, Priority>,
     /// Weights that were loaded once.
     seen: HashSet<WeightsKey>,
@@ -105,6 +110,7 @@ impl Scheduler {
             embeds: Embeds::default(),
             fair: FairShare::default(),
             exclusivity: Exclusivity::default(),
+            orders: Orders::default(),
             priorities,
             seen: HashSet::new(),
             measured: Measured::default(),
@@ -121,10 +127,13 @@ impl Scheduler {
         loop {
             // What has just been given back may be what somebody waits for.
             let patience = match self.chats.is_empty() && self.embeds.is_empty() && !has_news {
-                true => self.preparing.patience(self.turns.patience(IDLE_PATIENCE)),
+                true => {
+                    let idle = if self.orders.is_busy() { ORDER_PATIENCE } else { IDLE_PATIENCE };
+                    self.preparing.patience(self.turns.patience(idle))
+                }
                 false => Duration::ZERO,
             };
-            let Delivery { jobs, loaded, prepared, words, stopping } = self.inbox.take(patience);
+            let Delivery { jobs, loaded, prepared, words, orders, stopping } = self.inbox.take(patience);
             self.asked.extend(jobs.into_iter().map(|job| NotReady { job, read: None }));
             if stopping {
                 self.refuse_all();
@@ -135,8 +144,10 @@ impl Scheduler {
             }
             prepared.into_iter().for_each(|done| self.take_in_prepared(done));
             words.into_iter().for_each(|word| self.exclusivity.hear(word, &mut self.turns));
+            orders.into_iter().for_each(|order| self.hear(order));
             // First what was cancelled: its memory is for those who wait.
             self.retire();
+            self.follow_orders();
             self.admit();
             self.note();
             // Threads that are given work look for more for a while before they sleep: nothing wakes those of an idle node.
@@ -257,7 +268,9 @@ impl Scheduler {
                     self.turns.cache_failed(key);
                 }
             }
+            Action::Start { grant } if self.orders.hears_of_start(grant.ticket()) => self.turns.finish(grant),
             Action::Start { grant } => self.start(grant),
+            Action::Refuse { ticket, why } if self.orders.hears_of_refusal(ticket, why) => {}
             Action::Refuse { ticket, why } => {
                 if let Some(Waiting { job, entry, .. }) = self.turns.take(ticket) {
                     match why {

@@ -104,6 +104,8 @@ fn base(task: &TaskFolder, catalogue: &Catalogue) -> Result<(ModelSource, TuneSe
         let cause = "there is no such model on this node".to_owned();
         return Err(TuneError::Model(InferError::Unsupported { model, cause }));
     };
+    // What has been changed on disk is not trained on.
+    entry.check()?;
     Ok((entry.source.clone()?, settings))
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use provost_gpu_infer::{ChatPreparation, EmbedJob, Generation};
 use provost_gpu_vram::{
-    Action, Arbiter, ExclusiveRequest, ExclusiveToken, Grant, Lane, Limits, Rejection, Request, Ticket, Unfit, Usage,
-    Weights, WeightsKey,
+    Action, Arbiter, ExclusiveRequest, ExclusiveToken, Grant, Lane, Limits, Rejection, Request, Standing, Ticket,
+    Unfit, Usage, Weights, WeightsKey,
 };
 use provost_types::ModelKind;
 
@@ -136,6 +136,40 @@ impl Turns {
             }
             Err(why) => Some((job, why)),
         }
+    }
+
+    /// Lets weights be loaded for nobody in particular. Who is told to start has nothing to do and ends.
+    pub(crate) fn submit_load(&mut self, weights: Weights) -> Result<Ticket, Rejection> {
+        let request = Request {
+            weights,
+            budget_bytes: 0,
+            cache_bytes: 0,
+            lane: Lane::Short,
+            service_micros: 0,
+            priority: weights.class,
+            patience_micros: micros(ADMISSION_DEADLINE),
+        };
+        self.arbiter.submit(self.now(), request)
+    }
+
+    /// Removes weights as soon as nobody uses them.
+    pub(crate) fn unload(&mut self, key: WeightsKey) {
+        self.arbiter.unload(self.now(), key);
+    }
+
+    /// Lets weights stay, or not.
+    pub(crate) fn pin(&mut self, key: WeightsKey, stays: bool) {
+        self.arbiter.pin(key, stays);
+    }
+
+    /// Where weights stand.
+    pub(crate) fn standing(&self, key: WeightsKey) -> Standing {
+        self.arbiter.standing(key)
+    }
+
+    /// How many wait for this model.
+    pub(crate) fn waiting_for(&self, entry: &Arc<Entry>) -> usize {
+        self.waiting.values().filter(|waiting| Arc::ptr_eq(&waiting.entry, entry)).count()
     }
 
     /// Ranks those who wait by what their tenants have used, and by how many

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod common;
+mod declared;
 mod memory;
 mod service;
 mod tuning;

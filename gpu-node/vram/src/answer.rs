@@ -44,6 +44,25 @@ pub enum Drain {
     Absent,
 }
 
+/// Where weights stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They are not in memory.
+    Absent,
+    /// They are being loaded.
+    Loading,
+    /// They can be used.
+    Ready {
+        /// Requests that use them.
+        leases: u32,
+    },
+    /// They go as soon as nobody uses them.
+    Draining {
+        /// Requests that use them.
+        leases: u32,
+    },
+}
+
 /// Bytes by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

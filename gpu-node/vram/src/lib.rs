@@ -22,7 +22,7 @@ mod refusal;
 mod request;
 
 pub use action::{Action, Drift, ExclusiveToken, Recovery, Rejection};
-pub use answer::{Admission, Drain, Reserved, Usage};
+pub use answer::{Admission, Drain, Reserved, Standing, Usage};
 pub use arbiter::{Arbiter, ExclusiveRequest, Unfit};
 pub use key::WeightsKey;
 pub use lease::Lease;

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use crate::eviction::{Candidate, cheapest_set};
-use crate::{Admission, Drain, Lease, Refusal, Reserved, Usage, WeightsKey};
+use crate::{Admission, Drain, Lease, Refusal, Reserved, Standing, Usage, WeightsKey};
 
 /// Uses beyond these add nothing, so that the favourite of last month can be outlived.
 const MOST_USES: u64 = 32;
@@ -191,6 +191,16 @@ impl DeviceMemory {
     /// Live leases on these weights.
     pub fn refs(&self, key: WeightsKey) -> u32 {
         self.weights.get(&key).map_or(0, |resident| resident.refs)
+    }
+
+    /// Where these weights stand.
+    pub fn standing(&self, key: WeightsKey) -> Standing {
+        match self.weights.get(&key) {
+            None => Standing::Absent,
+            Some(Resident { state: State::Loading, .. }) => Standing::Loading,
+            Some(Resident { state: State::Ready, refs, .. }) => Standing::Ready { leases: *refs },
+            Some(Resident { state: State::Draining { .. }, refs, .. }) => Standing::Draining { leases: *refs },
+        }
     }
 
     /// The books in sums.

@@ -195,6 +195,17 @@ pub struct InferenceError {
 pub trait Inference: Send + Sync {
     /// The models that can be used now, in order of name.
     fn models(&self) -> Vec<ModelInfo>;
+    /// Whether a model of this name, whichever node has it, is there for a tenant by what was declared.
+    fn is_seen_by(&self, model: &str, tenant: &str) -> bool {
+        let _ = (model, tenant);
+        true
+    }
+    /// The models that are there for a tenant; which of its principals may use them is for its policy to say.
+    fn models_of(&self, tenant: &str) -> Vec<ModelInfo> {
+        let mut models = self.models();
+        models.retain(|model| self.is_seen_by(&model.name, tenant));
+        models
+    }
     /// Embeds texts.
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>>;
     /// Streams a generation; the last event is `End`.

@@ -20,6 +20,7 @@ mod identity;
 mod inference;
 mod isolation;
 mod kill_switch;
+mod model;
 mod name;
 mod openapi;
 mod package;
@@ -59,6 +60,7 @@ pub use inference::{
 };
 pub use isolation::{IsolatedNetwork, IsolationSpec};
 pub use kill_switch::KillSwitchSpec;
+pub use model::{ModelFiles, ModelFormat, ModelPrices, ModelPriority, ModelSpec};
 pub use name::{CallId, Name, NameError, PrincipalRef, Revision};
 pub use openapi::OpenApiPlugin;
 pub use package::{FileDigest, NotSoNamed, PublisherKey};

@@ -46,11 +46,13 @@ pub enum Kind {
     Connection,
     /// Somebody whose plugin packages a tenant trusts.
     Publisher,
+    /// A model that GPU nodes serve.
+    Model,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Tenant,
         Kind::Principal,
         Kind::ApiKey,
@@ -69,6 +71,7 @@ impl Kind {
         Kind::ToolAlias,
         Kind::Connection,
         Kind::Publisher,
+        Kind::Model,
     ];
 
     /// The kind as written in YAML.
@@ -92,13 +95,14 @@ impl Kind {
             Kind::ToolAlias => "ToolAlias",
             Kind::Connection => "Connection",
             Kind::Publisher => "Publisher",
+            Kind::Model => "Model",
         }
     }
 
-    /// Whether resources of this kind belong to a tenant (`metadata.tenant`); `Tenant` and
-    /// `NodeGroup` do not, and a `KillSwitch` may.
+    /// Whether resources of this kind belong to a tenant (`metadata.tenant`); `Tenant`, `NodeGroup` and
+    /// `Model` do not, and a `KillSwitch` may.
     pub fn is_tenanted(self) -> bool {
-        !matches!(self, Kind::Tenant | Kind::NodeGroup | Kind::KillSwitch)
+        !matches!(self, Kind::Tenant | Kind::NodeGroup | Kind::KillSwitch | Kind::Model)
     }
 
     /// Whether resources of this kind may belong to a tenant and need not.
@@ -118,6 +122,7 @@ impl Kind {
             Kind::KillSwitch | Kind::IdentityProvider | Kind::ToolPins | Kind::ToolAlias => 2,
             Kind::Connection => 3,
             Kind::Publisher => 5,
+            Kind::Model => 6,
             _ => 1,
         }
     }
@@ -133,7 +138,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a kind: use one of Tenant, Principal, ApiKey, Role, RoleBinding, Policy, Plugin, Secret, Quota, \
-     NodeGroup, Price, Guard, KillSwitch, IdentityProvider, ToolPins, ToolAlias, Connection, Publisher"
+     NodeGroup, Price, Guard, KillSwitch, IdentityProvider, ToolPins, ToolAlias, Connection, Publisher, Model"
 )]
 pub struct UnknownKind(pub String);
 
@@ -185,7 +190,7 @@ impl fmt::Display for ResourceKey {
 pub struct Metadata {
     /// The name, unique within kind and tenant.
     pub name: Name,
-    /// The tenant; required by every kind but `Tenant`, `NodeGroup` and `KillSwitch`.
+    /// The tenant; required by every kind but `Tenant`, `NodeGroup`, `Model` and `KillSwitch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Name>,
     /// Free labels for people and selectors.

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Name, PluginSpec, PolicyMode, Priority,
-    PublisherSpec, ToolAliasSpec, ToolPinsSpec,
+    ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, ModelSpec, Name, PluginSpec, PolicyMode,
+    Priority, PublisherSpec, ToolAliasSpec, ToolPinsSpec,
 };
 
 /// A typed spec; the variant is the kind.
@@ -33,6 +33,7 @@ pub enum Spec {
     ToolAlias(ToolAliasSpec),
     Connection(ConnectionSpec),
     Publisher(PublisherSpec),
+    Model(ModelSpec),
 }
 
 impl Spec {
@@ -57,6 +58,7 @@ impl Spec {
             Spec::ToolAlias(_) => Kind::ToolAlias,
             Spec::Connection(_) => Kind::Connection,
             Spec::Publisher(_) => Kind::Publisher,
+            Spec::Model(_) => Kind::Model,
         }
     }
 
@@ -425,6 +427,7 @@ mod tests {
             (r#"{"Plugin":{"source":{"wasm":{"package":"sha256:D"}}}}"#, 5),
             (r#"{"Plugin":{"source":{"builtin":{"name":"echo"}},"reloads":1}}"#, 5),
             (r#"{"Publisher":{"keys":["ed25519:D"]}}"#, 5),
+            (r#"{"Model":{"source":{"blob":"sha256:D"}}}"#, 6),
             (r#"{"Plugin":{"source":{"rag":{"folder":"handbook","model":"minilm"}}}}"#, 5),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"mask"}]}}"#, 1),
             (r#"{"Guard":{"rules":[{"kinds":["card"],"action":"tokenise"}]}}"#, 3),

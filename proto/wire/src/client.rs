@@ -13,6 +13,7 @@ use crate::{
     AdminClient,
     admin::{Failure, audit_admin_client::AuditAdminClient, policy_admin_client::PolicyAdminClient},
     governance::governance_client::GovernanceClient,
+    models::models_client::ModelsClient,
     packages::packages_client::PackagesClient,
 };
 
@@ -94,6 +95,14 @@ pub type GovernanceConnection = GovernanceClient<InterceptedService<Channel, Bea
 /// What governs calls, over a connection that was made elsewhere.
 pub fn governance_over(channel: Channel, token: BearerToken) -> GovernanceConnection {
     GovernanceClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
+/// A connected client of what is said of models.
+pub type ModelsConnection = ModelsClient<InterceptedService<Channel, BearerToken>>;
+
+/// What is said of models, over a connection that was made elsewhere.
+pub fn models_over(channel: Channel, token: BearerToken) -> ModelsConnection {
+    ModelsClient::with_interceptor(channel, token).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// A connected client of plugin packages.

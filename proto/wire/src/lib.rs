@@ -31,6 +31,11 @@ pub mod gpu {
 pub mod guard {
     tonic::include_proto!("provost.guard.v1");
 }
+/// How models stand on nodes, version 1. See `proto/models.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod models {
+    tonic::include_proto!("provost.models.v1");
+}
 /// What nodes of one cluster say to each other, version 1. See `proto/node.proto`.
 #[allow(missing_docs, clippy::all)]
 pub mod node {
@@ -57,7 +62,8 @@ mod version;
 
 pub use admin::{admin_client::AdminClient, admin_server::AdminServer};
 pub use client::{
-    AdminConnection, AuditConnection, BearerToken, GovernanceConnection, PackagesConnection, PolicyConnection,
-    admin_over, audit_over, connect_admin, connect_plain, governance_over, packages_over, policy_over,
+    AdminConnection, AuditConnection, BearerToken, GovernanceConnection, ModelsConnection, PackagesConnection,
+    PolicyConnection, admin_over, audit_over, connect_admin, connect_plain, governance_over, models_over,
+    packages_over, policy_over,
 };
 pub use version::{WIRE_VERSION, understands, wire_version};

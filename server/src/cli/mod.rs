@@ -10,6 +10,7 @@ pub mod endpoint;
 mod finetune;
 mod health;
 mod kill_switch;
+mod model;
 mod plugin;
 mod resources;
 mod secrets;
@@ -122,6 +123,10 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
 
+    /// Bring models onto a node's disk; look at how models stand on nodes, load, unload and pin them.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+
     /// List the tools that a token may call.
     #[command(after_help = "Example: provost tools --json")]
     Tools(using::ToolsArgs),
@@ -230,6 +235,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secret(command) => secrets::secret(command).await,
         Command::Cluster(command) => cluster::run(command).await,
         Command::Plugin(command) => plugin::run(command).await,
+        Command::Model(command) => model::run(command).await,
         Command::KillSwitch(command) => kill_switch::run(command).await,
         Command::Connections(command) => connections::run(command).await,
         Command::Tools(args) => using::tools(args).await,

@@ -146,8 +146,9 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         );
     }
     let mut control_plane = file.control_plane.clone();
-    if roles.contains(&Role::ControlPlane) && roles.contains(&Role::DataPlane) && !control_plane.contains(&advertise) {
-        // The data plane here is served by the control plane here, like any other.
+    let takes_state = roles.contains(&Role::DataPlane) || roles.contains(&Role::GpuNode);
+    if roles.contains(&Role::ControlPlane) && takes_state && !control_plane.contains(&advertise) {
+        // What takes its state here is served by the control plane here, like any other.
         control_plane.insert(0, advertise.clone());
     }
     let timings = &file.timings;

@@ -1,8 +1,11 @@
 //! `[gpu]`: the memory that models may take, and how much each of them matters.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use provost_gpu_serve::{AdapterModel, GpuConfig, Priority};
+use provost_gpu_serve::{AdapterModel, GpuConfig, ModelStore, Priority};
 use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
@@ -24,7 +27,7 @@ pub struct GpuFile {
     pub memory_mib: Option<u64>,
     /// How much models matter, by name. Default: all are normal.
     pub priority: BTreeMap<String, ModelPriority>,
-    /// Models that are adapters (LoRA) over those of the models directory, by name. Default: none.
+    /// Models that are adapters (LoRA) over others, by name. Default: none.
     pub adapters: BTreeMap<String, AdapterSettings>,
     /// Where tasks of fine-tuning are looked for. Default: nowhere. Set it where the node may stop serving in order to train.
     pub tuning_dir: Option<PathBuf>,
@@ -34,7 +37,7 @@ pub struct GpuFile {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterSettings {
-    /// The name of a chat model of the models directory.
+    /// The name of a chat model, declared or of the models directory.
     pub base: String,
     /// The adapter's folder, with `adapter_config.json` and `adapter_model.safetensors`.
     pub adapter: PathBuf,
@@ -78,13 +81,14 @@ impl Default for GpuSettings {
 }
 
 impl GpuSettings {
-    /// What a node with the models of this directory is told.
-    pub fn node(&self, models_dir: Option<PathBuf>) -> GpuConfig {
+    /// What a node with the models of this directory, and of the store in its data directory, is told.
+    pub fn node(&self, models_dir: Option<PathBuf>, data_dir: &Path) -> GpuConfig {
         let priorities = self.priority.iter().map(|(name, priority)| (name.clone(), (*priority).into())).collect();
         let adapters = self.adapters.iter().map(|(name, adapter)| (name.clone(), adapter.clone().into())).collect();
         let capacity_bytes = self.memory_mib.saturating_mul(MIB);
         let tuning_dir = self.tuning_dir.clone();
-        GpuConfig { models_dir, adapters, tuning_dir, capacity_bytes, priorities, ..GpuConfig::default() }
+        let store_dir = Some(ModelStore::root_of(data_dir));
+        GpuConfig { models_dir, store_dir, adapters, tuning_dir, capacity_bytes, priorities, ..GpuConfig::default() }
     }
 }
 
@@ -207,7 +211,11 @@ mod tests {
         let get = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         with_environment(&mut file, get, &mut say);
         let settings = check(&file, &mut say);
-        if problems.is_empty() { Ok(settings.node(None)) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(GpuConfig { store_dir: None, ..settings.node(None, Path::new("data")) })
+        } else {
+            Err(problems)
+        }
     }
 
     #[test]

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use provost_data_serve::node::{CompileError, Node};
+use provost_gpu_serve::GpuNode;
 use provost_types::Snapshot;
 use tokio::sync::watch;
 
-/// Follows the snapshots of a control plane in this process for as long as there is one.
-pub async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, node: Arc<Node>) {
+use crate::models;
+
+/// Follows the snapshots of a control plane in this process for as long as there is one. Models are served as the state
+/// declares that the data plane runs.
+pub async fn follow(mut snapshots: watch::Receiver<Arc<Snapshot>>, node: Arc<Node>, gpu: Arc<GpuNode>) {
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        if snapshot.revision > node.active_revision() {
-            let _ = activate(snapshot, &node).await;
+        if snapshot.revision > node.active_revision() && activate(snapshot.clone(), &node).await.is_ok() {
+            models::declare(&gpu, snapshot).await;
         }
         if snapshots.changed().await.is_err() {
             return;

@@ -36,7 +36,7 @@ use crate::{
     config::{self, AuditSettings},
     failure::Failure,
     logins::LoginRecorder,
-    simulate,
+    models, simulate,
     tiles::{TilesConfig, serve::Tiles},
     witness::ask::WitnessAddress,
 };
@@ -98,6 +98,7 @@ pub struct Node {
     audit: AuditLog,
     data: DataPlane,
     gpu: Arc<GpuNode>,
+    models: models::Here,
     addresses: Addresses,
     admin_token: String,
     witnesses: Vec<WitnessAddress>,
@@ -149,12 +150,14 @@ impl Node {
         let holder: Arc<dyn held::Holder> = Arc::new(held::Local(control.clone()));
         held::at_start(audit.node(), &*holder).await?;
 
-        let inference = GpuNode::start(gpu.node(config.models_dir.clone()))?;
+        let inference = GpuNode::start(gpu.node(config.models_dir.clone(), &config.data_dir))?;
+        let first = control.snapshots().borrow().clone();
+        models::declare(&inference, first.clone()).await;
         let epoch = crate::roles::epoch::next(&config.data_dir.join("epoch"))?;
         let quotas = Quotas::start(Arc::new(adapters::LocalLeases(control.clone())), config.node_name.clone(), epoch);
         let data = DataPlane::new(DataPlaneParts {
             siblings: None,
-            first: control.snapshots().borrow().clone(),
+            first,
             secrets: Arc::new(adapters::ControlSecrets(control.secrets())),
             audit: sink,
             inference: inference.clone(),
@@ -182,6 +185,7 @@ impl Node {
             control,
             audit: audit.clone(),
             data,
+            models: models::Here::new(inference.clone(), config.node_name.clone()),
             gpu: inference,
             addresses,
             admin_token,
@@ -207,7 +211,7 @@ impl Node {
 
     fn serve(&self, listeners: Listeners, agents: &AgentConfig, seal_keys: Arc<SealKeys>) -> anyhow::Result<()> {
         self.data.serve(listeners.http, agents, seal_keys, &self.tasks, &self.stop)?;
-        let following = activation::follow(self.control.snapshots(), self.data.node().clone());
+        let following = activation::follow(self.control.snapshots(), self.data.node().clone(), self.gpu.clone());
         let stopped = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! { () = following => (), () = stopped.cancelled() => () }
@@ -224,6 +228,7 @@ impl Node {
         };
         let audit = self.audit.clone();
         let beside = audit_retention::routes(audit_admin::routes(access.clone()), move || Some(audit.retention()));
+        let beside = models::routes(beside, Arc::new(self.models.clone()), Arc::new(self.audit.clone()));
         let api = AdminApi::new(&control, admins)
             .with_routes(simulate::routes(beside, control.clone(), access))
             .with_subscribers(Arc::new(OwnNode { control: control.clone(), node: self.data.node().clone() }))

@@ -21,6 +21,7 @@ use provost_data_serve::{
     quota::{GrpcLeases, LeasePort, LeaseUnavailable, Quotas},
     siblings::{SiblingSlot, Siblings},
 };
+use provost_gpu_serve::GpuNode;
 use provost_types::{AuditSink, BoxFuture, PrincipalRef, Resource, ResourceKey, SubjectKeys};
 use provost_wire::{
     governance::ReportDefinitionsRequest,
@@ -43,6 +44,7 @@ use super::{
 };
 use crate::{
     config::ServerConfig,
+    models,
     node::{
         activation,
         adapters::ControlSecrets,
@@ -64,6 +66,8 @@ pub struct DataParts<'a> {
     pub identity: &'a Arc<Identity>,
     pub audit: Arc<dyn AuditSink>,
     pub inference: GpuNodes,
+    /// The GPU node of this process, which is one of them.
+    pub gpu: Arc<GpuNode>,
     pub anonymous: Option<PrincipalRef>,
     /// Keys of bodies; `None`: nothing is kept of them.
     pub keys: Option<Arc<dyn SubjectKeys>>,
@@ -91,7 +95,7 @@ impl DataRole {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let DataParts { config, identity, audit, inference, anonymous, keys, control, slot } = parts;
+        let DataParts { config, identity, audit, inference, gpu, anonymous, keys, control, slot } = parts;
         let epoch = epoch::next(&config.data_dir.join("epoch")).context("PV-SERVER-EPOCH")?;
         let counted: Arc<std::sync::OnceLock<Arc<Node>>> = Arc::default();
         let counts = counted.clone();
@@ -112,6 +116,7 @@ impl DataRole {
         let Some(first) = first else { anyhow::bail!("PV-SERVER-NO-STATE: the control plane sent nothing") };
         let source = Arc::new(PushedSource(client.pushed()));
         let secrets = Arc::new(Secrets::new(key_provider(&config.keys)?, source));
+        models::declare(&gpu, first.snapshot.clone()).await;
         let siblings = Siblings::new(config.node.clone());
         let following_gpus = gpus::follow(&inference, config, identity, control);
         // Plugins that embed look for their model when they are made.
@@ -121,7 +126,7 @@ impl DataRole {
             first: first.snapshot.clone(),
             secrets: Arc::new(ControlSecrets(secrets.clone())),
             audit,
-            inference: Arc::new(inference.clone()),
+            inference: Arc::new(inference),
             anonymous,
             staleness: Some((client.staleness_reader(), limits)),
             quotas: Quotas::start(leases, config.node.clone(), epoch),
@@ -147,7 +152,8 @@ impl DataRole {
         let _ = slot.set(siblings);
         until(keyring.follow(states.clone()), tasks, stop);
         let (activation, node) = (client.activation(), plane.node().clone());
-        until(async move { activation.drive(&Activator { node }).await }, tasks, stop);
+        let activator = Activator { node, gpu };
+        until(async move { activation.drive(&activator).await }, tasks, stop);
         let stopped = stop.clone();
         tasks.spawn(async move {
             stopped.cancelled().await;
@@ -181,6 +187,7 @@ fn health_of(shed: u64, counts: Vec<(&'static str, u64)>) -> HealthCounts {
 /// Makes pushed states the node's own.
 struct Activator {
     node: Arc<Node>,
+    gpu: Arc<GpuNode>,
 }
 
 impl Activate for Activator {
@@ -191,7 +198,11 @@ impl Activate for Activator {
             if self.node.runs(&pushed.snapshot) {
                 return Ok(());
             }
-            activation::activate(pushed.snapshot.clone(), &self.node).await.map_err(|cause| {
+            let activated = activation::activate(pushed.snapshot.clone(), &self.node).await;
+            if activated.is_ok() {
+                models::declare(&self.gpu, pushed.snapshot.clone()).await;
+            }
+            activated.map_err(|cause| {
                 let problem = |p: &provost_data_policy::PolicyProblem| NackProblem {
                     kind: p.key.kind.to_string(),
                     resource: p.key.to_string(),
@@ -205,9 +216,9 @@ impl Activate for Activator {
 }
 
 /// Reaches the control plane as this node.
-struct ControlPlane {
-    identity: Arc<Identity>,
-    nodes: Vec<String>,
+pub(super) struct ControlPlane {
+    pub(super) identity: Arc<Identity>,
+    pub(super) nodes: Vec<String>,
 }
 
 impl Dial for ControlPlane {

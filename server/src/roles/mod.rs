@@ -11,11 +11,13 @@ mod audit_forward;
 mod certificate;
 mod control;
 mod data;
+mod declared;
 pub mod epoch;
 mod gpus;
 mod identity;
 pub mod init;
 mod manager;
+mod models;
 mod removed;
 pub mod run;
 mod seal_keys;
@@ -96,6 +98,8 @@ impl Server {
                     false => audit_retention::elsewhere(audit.admin_routes()),
                 };
                 let beside = simulate::routes(beside, control.node.clone(), audit.access());
+                let nodes = models::OfCluster::new(control.node.clone(), identity.clone());
+                let beside = crate::models::routes(beside, Arc::new(nodes), audit.sink());
                 control.serve_admin(admin, &identity, (beside, logins), &tasks, &stop)?;
                 Some(control)
             }
@@ -103,7 +107,7 @@ impl Server {
         };
         // Its models are those of the data plane here, if there is one, and of others if the role says so.
         let models = match config.has(Role::DataPlane) || config.has(Role::GpuNode) {
-            true => Some(GpuNode::start(config.gpu.node(config.models.clone()))?),
+            true => Some(GpuNode::start(config.gpu.node(config.models.clone(), &config.data_dir))?),
             false => None,
         };
         let mut server = Self {
@@ -127,16 +131,18 @@ impl Server {
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         server.watch_removal(config);
         let mut all_models = None;
-        if let Some(http) = http {
-            let here = models.clone().map(|node| node as Arc<dyn Inference>);
-            let inference = GpuNodes::new(config.node.clone(), here);
+        if let (Some(http), Some(gpu)) = (http, models.clone()) {
+            let here: Arc<dyn Inference> = gpu.clone();
+            let inference = GpuNodes::new(config.node.clone(), Some(here));
             all_models = Some(inference.clone());
             let audit = server.audit.sink();
             let (identity, keys) = (&server.identity, Some(server.audit.keys()));
             let (control, slot) = (server.control.as_ref(), server.siblings.clone());
-            let parts = data::DataParts { config, identity, audit, inference, anonymous, keys, control, slot };
+            let parts = data::DataParts { config, identity, audit, inference, gpu, anonymous, keys, control, slot };
             let data = DataRole::start(parts, http, &server.tasks, &server.stop).await?;
             server.data = Some(data);
+        } else if let Some(gpu) = models.clone() {
+            declared::follow(config, &server.identity, gpu, &server.tasks, &server.stop)?;
         }
         if let Some(address) = config.audit.listen.filter(|_| config.has(Role::AuditLog)) {
             let listener = bind(address, "audit.listen").await?;
@@ -193,6 +199,11 @@ impl Server {
         if config.has(Role::DataPlane) {
             let callers = siblings::DataNodesOnly(audit::callers(config, &self.identity, self.control.as_ref()));
             routes = routes.add_service(SiblingService::server(self.siblings.clone(), Arc::new(callers)));
+        }
+        if let Some(node) = models {
+            let callers = audit::callers(config, &self.identity, self.control.as_ref());
+            let here = crate::models::Here::new(node.clone(), config.node.clone());
+            routes = routes.add_service(models::NodeModelsService::server(here, callers));
         }
         if let Some(node) = models.filter(|_| config.has(Role::GpuNode)) {
             let callers = gpus::DataPlanesOnly(audit::callers(config, &self.identity, self.control.as_ref()));

@@ -39,6 +39,7 @@ mod isolation;
 mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
+mod models;
 mod nested;
 mod observability;
 mod openapi;

@@ -40,7 +40,7 @@ struct Answer {
 struct Scene {
     fleet: Fleet,
     token: String,
-    _models: tempfile::TempDir,
+    models: tempfile::TempDir,
 }
 
 impl Scene {
@@ -71,7 +71,7 @@ impl Scene {
         fleet.until_audit_voters("cp-1", 1);
         apply(&fleet, "cp-1", "ai.yaml", RESOURCES);
         let token = fleet.ok("cp-1", &["token", "create", "--principal", "bot"]).trim().to_owned();
-        let scene = Self { fleet, token, _models: models };
+        let scene = Self { fleet, token, models };
         for name in GPUS {
             scene.until(&format!("{name} is heard"), |s| {
                 s.metric(&format!("provost_gpu_node_heard{{node=\"{name}\"}}")) == 1.0
@@ -107,6 +107,18 @@ impl Scene {
 
     fn holds_weights(&self, node: &str) -> bool {
         self.metric(&format!("provost_gpu_node_models{{node=\"{node}\",state=\"resident\"}}")) == 1.0
+    }
+
+    /// The nodes that say that they have a declared model of this name.
+    fn declared_on(&self, model: &str) -> Vec<String> {
+        let said = self.fleet.ok("cp-1", &["model", "status", "--json"]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let nodes = said["nodes"].as_array().cloned().unwrap_or_default();
+        let has = |node: &&Value| {
+            let models = node["models"].as_array().cloned().unwrap_or_default();
+            models.iter().any(|found| found["name"] == model && found["declared"] == true)
+        };
+        nodes.iter().filter(has).map(|node| node["node"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Whether the agent sees the model: it loads nothing.
@@ -181,6 +193,14 @@ fn requests_go_where_the_weights_are_and_on_when_that_node_is_lost() {
     }
     assert_eq!((scene.requests(holder, "answered"), scene.requests(other, "answered")), (6.0, 0.0));
     assert!(!scene.holds_weights(other));
+
+    // What is declared comes to every node that runs models, each of which is asked once.
+    let path = scene.models.path().join("tiny-chat");
+    let declared = format!(
+        "apiVersion: provost/v1\nkind: Model\nmetadata: {{ name: tiny }}\nspec: {{ source: {{ path: {path:?} }} }}\n"
+    );
+    apply(&scene.fleet, "cp-1", "model.yaml", &declared);
+    scene.until("all nodes have the declared model", |s| s.declared_on("tiny") == ["dp-1", GPUS[0], GPUS[1]]);
 
     // It stops, gets a request, and is killed before it has said anything: the other one answers.
     scene.fleet.servers[holder].signal(Signal::STOP);

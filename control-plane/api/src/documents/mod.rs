@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use provost_control_state::Draft;
 use provost_types::{
-    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, Name, NodeGroupSpec,
-    PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, ResourceKey, RoleBindingSpec, RoleSpec,
-    SecretSpec, Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
+    ApiKeySpec, ConnectionSpec, GuardSpec, IdentityProviderSpec, KillSwitchSpec, Kind, Metadata, ModelSpec, Name,
+    NodeGroupSpec, PluginSpec, PolicySpec, PriceSpec, PrincipalSpec, PublisherSpec, QuotaSpec, ResourceKey,
+    RoleBindingSpec, RoleSpec, SecretSpec, Spec, TenantSpec, ToolAliasSpec, ToolPinsSpec,
 };
 use provost_wire::admin::Problem;
 
@@ -307,6 +307,7 @@ fn read_spec(origin: &Origin, kind: Kind, node: Node, problems: &mut Vec<Problem
         Kind::ToolAlias => spec!(ToolAlias, ToolAliasSpec),
         Kind::Connection => spec!(Connection, ConnectionSpec),
         Kind::Publisher => spec!(Publisher, PublisherSpec),
+        Kind::Model => spec!(Model, ModelSpec),
     };
     if kind.is_governance() {
         let text = format!("a {kind} is made by a command and not by a document");

@@ -42,6 +42,10 @@ fn key(kind: Kind, name: &str) -> ResourceKey {
     ResourceKey { kind, tenant, name: Name::new(name).unwrap() }
 }
 
+fn model(spec: Value) -> Draft {
+    draft("Model", None, "x", spec)
+}
+
 /// A provider that is good but for what is given.
 fn identity(more: Value) -> Draft {
     let mut spec = json!({"issuer": "https://id.example.com"});

@@ -218,6 +218,11 @@ impl Inference for GpuNodes {
         models
     }
 
+    fn is_seen_by(&self, model: &str, tenant: &str) -> bool {
+        // What is declared is so for all nodes, and that of this process is told of it. Each node looks itself, too.
+        self.0.local.as_ref().is_none_or(|local| local.is_seen_by(model, tenant))
+    }
+
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
         Box::pin(async move {
             let wanted = Wanted::of_embed(&request);

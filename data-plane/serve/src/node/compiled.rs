@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use provost_data_guards::GuardIndex;
 use provost_data_policy::{KillSwitches, PolicyEngine, PolicyProblem, PriceIndex, quota::QuotaIndex};
 use provost_data_tools::{acts_for_users, recorded_digest, secrets_of};
-use provost_types::{Kind, Name, PluginSource, PrincipalRef, Priority, Resource, Revision, Snapshot, Spec};
+use provost_types::{
+    Kind, Name, PluginSource, PrincipalRef, Priority, Resource, ResourceKey, Revision, Snapshot, Spec,
+};
 
 use super::{aliases::AliasIndex, api_keys::ApiKeys, certificates::Certificates};
 use crate::{
@@ -139,6 +141,16 @@ impl Compiled {
     /// Whether the plugin is the `inference` built-in, behind whose tools stand models.
     pub(super) fn is_inference(&self, tenant: &Name, plugin: &Name) -> bool {
         self.inference.get(tenant).is_some_and(|plugins| plugins.contains(plugin))
+    }
+
+    /// Whether a tenant sees a model: one that is declared for others is not there for it.
+    pub(super) fn sees_model(&self, tenant: &Name, model: &str) -> bool {
+        let Ok(name) = Name::new(model) else { return true };
+        let key = ResourceKey { kind: Kind::Model, tenant: None, name };
+        match self.snapshot.get(&key).map(|resource| &resource.spec) {
+            Some(Spec::Model(spec)) => spec.is_seen_by(tenant.as_str()),
+            _ => true,
+        }
     }
 
     /// The tenant's plugins in order of name.

@@ -238,7 +238,8 @@ impl<'a> View<'a> {
             .iter()
             .filter(|m| {
                 let target = (Action::UseModel, None, m.name.as_str());
-                self.node.may_see(self.compiled, self.caller, target)
+                self.compiled.sees_model(&self.caller.principal.tenant, &m.name)
+                    && self.node.may_see(self.compiled, self.caller, target)
             })
             .map(|m| {
                 json!({

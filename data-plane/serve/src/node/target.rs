@@ -209,6 +209,9 @@ impl Finder<'_> {
             secrets: Arc::default(),
         };
         let target = self.check_visible(target, unknown())?;
+        if !self.compiled.sees_model(self.tenant(), model) {
+            return Err(unknown());
+        }
         let exists = self.node.inference.models().iter().any(|m| m.name == model);
         if exists { Ok(target) } else { Err(unknown()) }
     }

@@ -65,7 +65,7 @@ pub(super) async fn call(
     let done = match tool {
         "chat" => chat::chat(inference, tenant, arguments).await,
         "embed" => embed(inference, tenant, arguments).await,
-        _ => return Outcome::structured(json!({"models": inference.models()})),
+        _ => return Outcome::structured(json!({"models": inference.models_of(tenant)})),
     };
     done.unwrap_or_else(Outcome::failure)
 }

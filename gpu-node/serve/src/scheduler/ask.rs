@@ -47,7 +47,8 @@ impl Scheduler {
             job.work.refuse(error::waited_too_long());
             return;
         }
-        let Some(entry) = self.catalogue.find(job.work.model()) else {
+        let is_seen = self.is_seen_by(job.work.model(), job.work.tenant());
+        let Some(entry) = self.catalogue.find(job.work.model()).filter(|_| is_seen) else {
             let refusal = error::not_found(job.work.model());
             job.work.refuse(refusal);
             return;
@@ -67,7 +68,7 @@ impl Scheduler {
                 job.work.refuse(error::of_infer(cause));
             }
             Identity::Known(key) => {
-                let class = self.priorities.get(&entry.name).copied().unwrap_or_default();
+                let class = self.class_of(&entry.name);
                 // What was read for files that have changed since is read again.
                 let Some((_, prepared)) = read.filter(|(of, _)| Arc::ptr_eq(of, &entry)) else {
                     return self.prepare(job, entry, class);

@@ -110,6 +110,8 @@ impl Scheduler {
             (Model::Chat(model), Prepared::Generation(generation)) => Ok(Ready::Chat(model, generation)),
             (Model::Chat(model), Prepared::Chat(preparation)) => {
                 let generation = contained(|| model.begin(*preparation))?;
+                let declared = self.catalogue.rules_of(&entry.name).map_or(0, |spec| spec.context_tokens);
+                let generation = if declared > 0 { generation.within(declared.into())? } else { generation };
                 Ok(Ready::Chat(model, Box::new(generation)))
             }
             (Model::Embedding(model), Prepared::Embed(job)) => {

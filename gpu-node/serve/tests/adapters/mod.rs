@@ -21,7 +21,7 @@ const RANK: usize = 2;
 const ADAPTER_BYTES: u64 = (LAYERS * 2 * RANK * HIDDEN * size_of::<f32>()) as u64;
 
 /// An adapter of the queries with arbitrary weights; a width of 0 leaves B zero.
-fn write_adapter(directory: &Path, seed: usize, width: f32) {
+pub(crate) fn write_adapter(directory: &Path, seed: usize, width: f32) {
     std::fs::create_dir_all(directory).unwrap();
     let config = json!({ "peft_type": "LORA", "r": RANK, "lora_alpha": 16, "target_modules": ["q_proj"] });
     std::fs::write(directory.join("adapter_config.json"), config.to_string()).unwrap();

@@ -1,7 +1,7 @@
 //! The books against the device: measured memory, and allocations that fail all the same.
 
 use super::Arbiter;
-use crate::eviction::cheapest_set;
+use crate::eviction::{Candidate, cheapest_set};
 use crate::{Drift, Recovery, WeightsKey};
 
 /// The books may differ from the device by one part in this many before it is alarming.
@@ -33,7 +33,8 @@ impl Arbiter {
     /// weights go and it is tried once more; the second failure in a row is final.
     pub fn out_of_memory(&mut self, now: u64, key: WeightsKey) -> Recovery {
         self.advance(now);
-        let victim = self.ready().into_iter().find(|ready| ready.refs == 0 && ready.key != key);
+        let mut ready = self.ready().into_iter();
+        let victim = ready.find(|ready| ready.refs == 0 && ready.key != key && !self.is_pinned(ready.key));
         let (Some(model), Some(victim)) = (self.models.get_mut(key), victim) else {
             return Recovery::Refuse;
         };
@@ -59,7 +60,8 @@ impl Arbiter {
         if over == 0 {
             return;
         }
-        let idle: Vec<_> = self.ready().into_iter().filter(|ready| ready.refs == 0).collect();
+        let is_idle = |ready: &Candidate| ready.refs == 0 && !self.is_pinned(ready.key);
+        let idle: Vec<_> = self.ready().into_iter().filter(is_idle).collect();
         let victims = cheapest_set(idle.clone(), over).unwrap_or(idle);
         self.evict(&victims);
     }

@@ -13,10 +13,11 @@ mod cache;
 mod exclusive;
 mod fit;
 mod model;
+mod pins;
 mod queue;
 mod room;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     Action, DeviceMemory, Drain, ExclusiveToken, Grant, Lane, Lease, Limits, Priority, Rejection, Request, Ticket,
@@ -49,6 +50,8 @@ pub struct Arbiter {
     models: Models,
     caches: Caches,
     adapters: Adapters,
+    /// Weights that are not given up for others.
+    pinned: BTreeSet<WeightsKey>,
     now: u64,
     next_ticket: u64,
     active: BTreeMap<Lane, usize>,
@@ -75,6 +78,7 @@ impl Arbiter {
             models: Models::default(),
             caches: Caches::default(),
             adapters: Adapters::default(),
+            pinned: BTreeSet::new(),
             now: 0,
             next_ticket: 0,
             active: BTreeMap::new(),

@@ -98,6 +98,9 @@ impl Arbiter {
 
     /// Whether the claim goes before what the weights are there for, once they are idle.
     fn may_displace(&self, claim: &Claim, key: WeightsKey) -> bool {
+        if self.is_pinned(key) {
+            return false;
+        }
         let Some(model) = self.models.get(key) else {
             return true;
         };

@@ -7,6 +7,7 @@ mod driver;
 mod examples;
 mod exclusive;
 mod laws;
+mod pins;
 mod starvation;
 
 use provost_gpu_vram::{Lane, Priority, Request, Weights, WeightsKey};

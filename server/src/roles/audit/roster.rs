@@ -60,7 +60,8 @@ pub struct Roster {
 pub type Rosters = watch::Receiver<Roster>;
 
 impl Roster {
-    fn of(cluster: &Cluster, role: Role) -> Self {
+    /// The members with the role that others can reach.
+    pub fn of(cluster: &Cluster, role: Role) -> Self {
         let most = if role == Role::AuditLog { MAX_REPLICAS } else { MAX_SIBLINGS };
         let by_operator = cluster.name().is_some() && cluster.signing().is_none();
         let with_role = cluster.members().iter().filter(|(_, m)| m.has(role.as_str()));

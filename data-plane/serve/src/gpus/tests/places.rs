@@ -80,6 +80,10 @@ impl Inference for Here {
         report(ModelState::Resident).models.into_iter().map(|model| model.info).collect()
     }
 
+    fn is_seen_by(&self, model: &str, tenant: &str) -> bool {
+        (model, tenant) != ("m", "umbra")
+    }
+
     fn embed(&self, _: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
         Box::pin(async { Ok(EmbedResponse { vectors: vec![], usage: TokenUsage::default() }) })
     }
@@ -109,4 +113,6 @@ async fn the_node_of_this_process_is_one_of_them() {
     tokio::time::timeout(SOON, nodes.settled()).await.unwrap();
     assert_eq!(collect(&nodes).await, hi());
     assert_eq!((own.asked(), b.asked(), counts(&nodes, "dp-1").answered), (0, 0, 1));
+    // What is not there for a tenant here is not there for it on the nodes of others.
+    assert_eq!((nodes.models_of("acme").len(), nodes.models_of("umbra").len()), (1, 0));
 }

@@ -1,0 +1,27 @@
+//! Weights that stay, and where weights stand for those who watch.
+
+use super::Arbiter;
+use crate::{Standing, WeightsKey};
+
+impl Arbiter {
+    /// Keeps weights in memory once they are there, or lets them go as others again. Nobody's need displaces weights that are
+    /// kept, a critical one neither, and the device filling up neither; exclusive use does, for its time, and so does
+    /// [`Arbiter::unload`]. It loads nothing.
+    pub fn pin(&mut self, key: WeightsKey, stays: bool) {
+        if stays {
+            self.pinned.insert(key);
+        } else {
+            self.pinned.remove(&key);
+        }
+    }
+
+    /// Whether weights stay.
+    pub fn is_pinned(&self, key: WeightsKey) -> bool {
+        self.pinned.contains(&key)
+    }
+
+    /// Where weights stand.
+    pub fn standing(&self, key: WeightsKey) -> Standing {
+        self.memory.standing(key)
+    }
+}

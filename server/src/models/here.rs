@@ -1,0 +1,87 @@
+//! The GPU node of this process, as administrators ask it.
+
+use std::sync::Arc;
+
+use provost_gpu_serve::{GpuNode, ModelOrder, ModelStanding};
+use provost_types::{BoxFuture, ModelFormat};
+use provost_wire::models::{ModelOnNode, ModelOrderRequest, ModelsOfNode};
+
+use super::{ModelNodes, Question};
+
+/// The GPU node of this process.
+#[derive(Clone)]
+pub struct Here {
+    gpu: Arc<GpuNode>,
+    node: String,
+}
+
+impl Here {
+    /// The node of this name.
+    pub fn new(gpu: Arc<GpuNode>, node: String) -> Self {
+        Self { gpu, node }
+    }
+
+    /// Answers for this node.
+    pub async fn answer(&self, question: Question) -> ModelsOfNode {
+        let (models, problem) = match question {
+            Question::Status(asked) => {
+                let mut all = self.gpu.standings().await;
+                all.retain(|standing| asked.name.is_empty() || standing.name == asked.name);
+                (all, String::new())
+            }
+            Question::Order(asked) => match order_of(&asked) {
+                None => (Vec::new(), unknown_order(&asked.order)),
+                Some(order) => match self.gpu.order(&asked.name, order).await {
+                    Ok(standing) => (vec![standing], String::new()),
+                    Err(refusal) => (Vec::new(), refusal.to_string()),
+                },
+            },
+        };
+        ModelsOfNode { node: self.node.clone(), models: models.into_iter().map(on_wire).collect(), problem }
+    }
+}
+
+impl ModelNodes for Here {
+    fn ask(&self, question: Question) -> BoxFuture<'_, Vec<ModelsOfNode>> {
+        Box::pin(async move {
+            if !question.node().is_empty() && question.node() != self.node {
+                return Vec::new();
+            }
+            vec![self.answer(question).await]
+        })
+    }
+}
+
+/// The order that a request has; none: it has none that is known.
+pub(super) fn order_of(asked: &ModelOrderRequest) -> Option<ModelOrder> {
+    match asked.order.as_str() {
+        "load" => Some(ModelOrder::Load),
+        "unload" => Some(ModelOrder::Unload { drain: asked.drain }),
+        "pin" => Some(ModelOrder::Pin),
+        "unpin" => Some(ModelOrder::Unpin),
+        _ => None,
+    }
+}
+
+pub(super) fn unknown_order(order: &str) -> String {
+    format!("PV-MODEL-ORDER: `{order}` is no order; use load, unload, pin or unpin")
+}
+
+fn on_wire(standing: ModelStanding) -> ModelOnNode {
+    let priority = format!("{:?}", standing.priority).to_lowercase();
+    ModelOnNode {
+        name: standing.name,
+        declared: standing.declared,
+        digest: standing.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        format: standing.format.map(ModelFormat::as_str).unwrap_or_default().to_owned(),
+        dtype: standing.dtype,
+        architecture: standing.architecture,
+        bytes: standing.bytes,
+        state: standing.state.as_str().to_owned(),
+        reason: standing.reason,
+        pinned: standing.pinned,
+        priority,
+        leases: standing.leases,
+        waiting: standing.waiting,
+    }
+}
