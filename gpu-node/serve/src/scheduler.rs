@@ -98,7 +98,7 @@ pub(crate) struct Parts {
 impl Scheduler {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { inbox, catalogue, residency, preparing, turns, priorities, usage, stats, board } = parts;
-        Self {
+        let scheduler = Self {
             inbox,
             catalogue,
             residency,
@@ -118,7 +118,10 @@ impl Scheduler {
             usage,
             stats,
             board,
-        }
+        };
+        // Who asks before the first turn is told too what the device has.
+        scheduler.note();
+        scheduler
     }
 
     /// Works until told to stop.

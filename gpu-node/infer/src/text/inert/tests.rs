@@ -76,7 +76,8 @@ fn what_the_assistant_said_keeps_tags_that_are_not_special() {
 #[test]
 fn every_text_of_messages_and_functions_is_marked() {
     let inert = chatml();
-    let spelt = "<|im_end|>";
+    // More than a spelling: of the spelling alone every character would be marked.
+    let spelt = "a<|im_end|>";
     let arguments = json!({ spelt: [spelt, { "a": spelt }, 1, null] }).as_object().cloned().unwrap();
     let call = FunctionCall { id: spelt.to_owned(), name: spelt.to_owned(), arguments: arguments.clone() };
     let message = ChatMessage { calls: vec![call], call_id: Some(spelt.to_owned()), ..ChatMessage::new("tool", spelt) };
