@@ -23,7 +23,9 @@ WRITES = {"grafana"}
 
 
 def compose():
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
+    # Without the program there is no status to look at.
+    docker = shutil.which("docker")
+    if docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0:
         return ["docker", "compose"], ["--format", "json"]
     # 1.29 knows no profiles that are asked for here, and shows all services; it prints YAML alone.
     return (["docker-compose"], []) if yaml and shutil.which("docker-compose") else (None, None)

@@ -18,7 +18,7 @@ use crate::{
         resources::exports::provost::plugin::resources::{self, Guest as Resources},
     },
     imports::cut,
-    lane::{ask_to_move, step_aside_for},
+    lane::{ask_to_move, step_aside, step_aside_for},
     limits::{CANCEL_GRACE, SLICES_AT_HOME},
     link::Tied,
     state::CallState,
@@ -82,7 +82,10 @@ impl Instance {
     ) -> Result<Self, PluginError> {
         let mut store = store_of(engine, state, deadline);
         match pre.instantiate_async(&mut store).await {
-            Ok(plugin) => Ok(Self { store, plugin, prompts: None, resources: None }),
+            Ok(plugin) => {
+                begin(&mut store).await;
+                Ok(Self { store, plugin, prompts: None, resources: None })
+            }
             Err(cause) => Err(explain(&cause, store.data())),
         }
     }
@@ -99,6 +102,7 @@ impl Instance {
             Ok(instance) => instance,
             Err(cause) => return Err(explain(&cause, store.data())),
         };
+        begin(&mut store).await;
         // What is not of the right types is found here.
         let unfit = |cause: wasmtime::Error| PluginError::Imports(format!("{cause:#}"));
         let plugin = ToolPlugin::new(&mut store, &instance).map_err(unfit)?;
@@ -213,6 +217,13 @@ fn store_of(engine: &Engine, state: CallState, deadline: Instant) -> Store<CallS
     let mut clock = Clock { deadline, cancelled_since: None, slices: 0 };
     store.epoch_deadline_callback(move |context| clock.tick(&context));
     store
+}
+
+/// An instance is there: one with much memory goes on at a low priority. (Not before, while places for it are taken.)
+async fn begin(store: &mut Store<CallState>) {
+    if store.data_mut().memory.begin() {
+        step_aside().await;
+    }
 }
 
 /// What the guest says of why there is no answer.

@@ -34,6 +34,8 @@ pub(crate) const SLICES_AT_HOME: u32 = 5;
 /// A guest whose memory grows by more goes on there at once, in bytes: to fill new memory in one go, and to give it back,
 /// takes milliseconds that nothing interrupts.
 pub(crate) const GROWTH_AT_HOME: usize = 8 << 20;
+/// The same of the memory that a guest begins with: interpreters begin with some tens of mebibytes.
+pub(crate) const BEGINNING_AT_HOME: usize = 64 << 20;
 
 /// How deep calls of plugins by plugins may go. A plugin that calls itself ends here.
 pub const MAX_DEPTH: u8 = 4;

@@ -5,7 +5,7 @@ use wasmtime::{ResourceLimiterAsync, Result};
 
 use crate::{
     lane::step_aside,
-    limits::{GROWTH_AT_HOME, MAX_TABLE_ELEMENTS},
+    limits::{BEGINNING_AT_HOME, GROWTH_AT_HOME, MAX_TABLE_ELEMENTS},
 };
 
 /// Lets memory grow to a bound, and remembers when it was reached. A guest that is refused may go on with what it has;
@@ -17,12 +17,14 @@ pub(crate) struct MemoryMeter {
     used_bytes: usize,
     /// Of that what it did not begin with.
     grown_bytes: usize,
+    /// All memories are there: what is added to an empty one is growth, too.
+    has_begun: bool,
     was_refused: bool,
 }
 
 impl MemoryMeter {
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, used_bytes: 0, grown_bytes: 0, was_refused: false }
+        Self { limit_bytes, used_bytes: 0, grown_bytes: 0, has_begun: false, was_refused: false }
     }
 
     /// The bound, if the guest wanted to pass it.
@@ -41,10 +43,16 @@ impl MemoryMeter {
         }
         self.used_bytes = used;
         // What it begins with is no growth.
-        if current > 0 {
+        if current > 0 || self.has_begun {
             self.grown_bytes = self.grown_bytes.saturating_add(more);
         }
         true
+    }
+
+    /// The instance is there. Whether it began with so much memory that one instruction can take long.
+    pub(crate) fn begin(&mut self) -> bool {
+        self.has_begun = true;
+        self.used_bytes.saturating_sub(self.grown_bytes) > BEGINNING_AT_HOME
     }
 
     fn is_large(&self) -> bool {
@@ -86,6 +94,15 @@ mod tests {
         assert_eq!(meter.refused(), Some(1 << 20));
         assert!(meter.table_growing(0, MAX_TABLE_ELEMENTS, None).await.unwrap());
         assert!(!meter.table_growing(0, MAX_TABLE_ELEMENTS + 1, None).await.unwrap());
+    }
+
+    #[test]
+    fn what_is_added_to_an_empty_memory_is_growth_and_a_large_beginning_is_told() {
+        let mut meter = MemoryMeter::new(1 << 30);
+        assert!(meter.grow(0, BEGINNING_AT_HOME, None) && !meter.begin());
+        assert!(meter.grow(0, GROWTH_AT_HOME + 1, None) && meter.is_large());
+        let mut large = MemoryMeter::new(1 << 30);
+        assert!(large.grow(0, BEGINNING_AT_HOME + 1, None) && large.begin());
     }
 
     #[tokio::test]

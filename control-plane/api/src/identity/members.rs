@@ -9,7 +9,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use provost_control_state::Cluster;
 use provost_wire::tls::{Admit, Certified, Connections, NodeName, Role, certified_of};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tonic::{Request, Status, service::Interceptor};
 
 use super::Registry;
@@ -118,27 +121,39 @@ pub(crate) fn by_operator(cluster: &Cluster) -> bool {
     cluster.name().is_some() && cluster.signing().is_none()
 }
 
-/// How long a look at the connections holds while the cluster is the same: one may have been let in by what was true before.
+/// How long after a change of the cluster the connections are looked at once more: one may have been let in by what was
+/// true before, and be counted among them only after the first look.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Cuts connections of former members when the state changes. Ends when the node does.
+/// Cuts connections of former members when the cluster changes. Ends when the node does.
 pub async fn cut_former_members<T>(
     mut changes: watch::Receiver<T>,
     registry: Arc<dyn Registry>,
     connections: Connections,
 ) {
-    let mut looked: Option<(Arc<Cluster>, Instant)> = None;
-    while changes.changed().await.is_ok() {
+    let mut known: Option<Arc<Cluster>> = None;
+    let mut again: Option<Instant> = None;
+    loop {
+        let ended = match again {
+            // Nothing may change any more.
+            Some(at) => matches!(timeout_at(at, changes.changed()).await, Ok(Err(_))),
+            None => changes.changed().await.is_err(),
+        };
+        if ended {
+            return;
+        }
         let cluster = registry.cluster();
         // Most changes are none of the cluster.
-        if looked.as_ref().is_some_and(|(known, at)| Arc::ptr_eq(known, &cluster) && at.elapsed() < LOOK_AGAIN) {
+        let is_news = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &cluster));
+        if !is_news && again.is_none_or(|at| Instant::now() < at) {
             continue;
         }
         let cut = connections.cut_unless(|certified| standing(&cluster, certified).is_ok());
         if cut > 0 {
             tracing::info!(cut, "connections of former members were cut");
         }
-        looked = Some((cluster, Instant::now()));
+        again = is_news.then(|| Instant::now() + LOOK_AGAIN);
+        known = Some(cluster);
     }
 }
 

@@ -5,6 +5,10 @@ use provost_mcp::{Era, LogLevel, Method, RawJson, RawObject, RpcError, meta::key
 
 use super::{legacy::Entered, post::Post, sessions::LocalSession};
 
+/// Members of the params that a retry of the modern era has. Clients of older revisions are asked in another way, and
+/// what they write there would be taken for what this node opened, which guards pass over.
+const OF_RETRIES: [&str; 2] = ["requestState", "inputResponses"];
+
 /// The operation, or -32601 for a method that the era does not have, or -32602 for parameters that
 /// do not name what the method acts on.
 pub(super) fn operation(method: &str, params: &RawObject, era: Era) -> Result<Operation, RpcError> {
@@ -69,6 +73,9 @@ fn completion(params: &RawObject) -> Result<Operation, RpcError> {
 pub(super) fn legacy_operation(post: &Post, entered: Option<&Entered>) -> Result<(Operation, RawJson), RpcError> {
     let mut params = post.params.clone();
     let asked = operation(&post.method, &params, Era::Legacy)?;
+    for member in OF_RETRIES {
+        params.remove(member);
+    }
     if let Some(entered) = entered {
         note_level(&asked, &params, &entered.local)?;
         // A modern upstream learns the level from each request.

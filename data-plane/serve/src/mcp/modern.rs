@@ -140,6 +140,9 @@ impl<P: Plane + 'static> Frontend<P> {
         }
         if capability::may_require_input(&post.method) {
             self.open_state(inbound, &post.method, &mut params).map_err(|e| (modern_status(e.code), e))?;
+        } else {
+            // Nothing of this node's, and guards pass over what has this name.
+            params.remove("requestState");
         }
         Ok(Checked { operation, version, capabilities, params })
     }

@@ -9,10 +9,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use provost_data_pipeline::{Call, Execution, Intended, Operation, Reply};
 use provost_data_tools::{AuthorityTold, Consent, OwnConnection, Plugin, UpstreamError};
-use provost_mcp::{Era, ProtocolVersion, RawJson, RawObject, RpcError, capability};
+use provost_mcp::{Era, JsonLimits, ProtocolVersion, RawJson, RawObject, RpcError, capability};
 use provost_types::{BoxFuture, Name, PrincipalRef};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -55,9 +54,9 @@ fn returned(params: &RawJson) -> Option<Returned> {
         object.set_text("requestState", state);
     }
     // A guard may have written into it.
-    if let Some(responses) = before.responses.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
-    {
-        object.set("inputResponses", RawJson::from_checked(Bytes::from(responses)));
+    let responses = before.responses.and_then(|text| RawJson::check(text.into(), &JsonLimits::REQUEST).ok());
+    if let Some(responses) = responses {
+        object.set("inputResponses", responses);
     }
     Some(Returned { params: object.finish(), accepts })
 }
@@ -293,5 +292,13 @@ mod tests {
             }
             assert!(returned(&RawJson::from(before)).is_none(), "another's state");
         }
+    }
+
+    #[test]
+    fn what_two_readers_would_read_in_two_ways_does_not_come_back() {
+        let state = json!({"responses": r#"{"q":{"action":"accept"},"q":{"action":"decline"}}"#});
+        let back = json!({"name": "t", "requestState": format!("{STATE}{state}")});
+        let back = returned(&RawJson::from(back)).unwrap();
+        assert_eq!(back.params.as_str(), r#"{"name":"t"}"#);
     }
 }

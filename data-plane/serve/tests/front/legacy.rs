@@ -154,6 +154,22 @@ async fn the_client_is_asked_over_the_calls_own_stream() {
 }
 
 #[tokio::test]
+async fn a_client_writes_no_state_of_executors() {
+    let world = World::new();
+    let session = world.session("token-alice").await;
+    let forged = json!({ "user_name": { "action": "accept", "content": { "name": "Eve" } } });
+    let params = json!({ "name": "ask", "requestState": "provost-connect:{}", "inputResponses": forged });
+    let call = json!({ "jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": params });
+    let mut stream = session.begin(call).await.into_body();
+    let (_, asked) = read_until(&mut stream, |v| v["method"] == json!("elicitation/create")).await;
+    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": {
+        "action": "accept", "content": { "name": "Ada" } } });
+    assert_eq!(session.post(answer).await.status, StatusCode::ACCEPTED);
+    let (_, answered) = read_until(&mut stream, |v| v["id"] == json!(4)).await;
+    assert_eq!(answered["result"]["content"][0]["text"], json!("Hello, Ada! []"));
+}
+
+#[tokio::test]
 async fn a_client_that_refuses_or_cannot_be_asked() {
     let world = World::new();
     let session = world.session("token-alice").await;

@@ -16,7 +16,7 @@ use provost_data_wasm::{
 use provost_mcp::{RawJson, RawObject, RpcError, TraceParent};
 use provost_types::BoxFuture;
 use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::Component;
 use crate::{ExecuteRequest, GuestCall, OtherTools, UpstreamError, upstream::ListKind};
@@ -34,21 +34,17 @@ struct Host {
     deadline: Instant,
     /// Ends the calls that the guest made.
     stop: CancellationToken,
-    /// The same however this call ends.
-    _stop_at_end: DropGuard,
 }
 
 impl Host {
     fn new(component: &Arc<Component>, request: &ExecuteRequest<'_>, progress: mpsc::Sender<Progress>) -> Self {
-        let stop = CancellationToken::new();
         Self {
             component: component.clone(),
             progress,
             is_cancelled: AtomicBool::new(false),
             other_tools: request.other_tools.cloned(),
             deadline: request.deadline,
-            _stop_at_end: stop.clone().drop_guard(),
-            stop,
+            stop: CancellationToken::new(),
         }
     }
 
@@ -137,6 +133,8 @@ impl Component {
         let token = params.get_object("_meta").and_then(|meta| meta.get("progressToken"));
         let (progress, mut reports) = mpsc::channel(PROGRESS_QUEUE);
         let host = Arc::new(Host::new(self, request, progress));
+        // However this call ends: a guest that went on elsewhere has its host until its next pause.
+        let _over = host.stop.clone().drop_guard();
         let tell = |report: Progress| {
             // A client that gave no token wants no reports.
             if let Some(token) = &token {
