@@ -136,7 +136,7 @@ enum Command {
                             provost call echo.echo --arg text=hi --transport quic --show-meta")]
     Call(using::CallArgs),
     /// Talk to a chat model of the cluster.
-    #[command(after_help = "Examples:\n  provost chat --model qwen3 Why is the sky blue?\n  \
+    #[command(after_help = "Examples:\n  provost chat --model qwen3 'Why is the sky blue?'\n  \
                             provost chat --system 'Answer in one line.' --json < question.txt\n  \
                             provost chat\n\n\
                             Without a prompt, on a terminal, it asks for one line after the other and keeps the \

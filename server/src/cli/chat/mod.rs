@@ -103,7 +103,8 @@ fn prompt(words: &[String]) -> anyhow::Result<Option<String>> {
     let stdin = std::io::stdin();
     let text = match words {
         [] if stdin.is_terminal() => return Ok(None),
-        [] => bounded(stdin.lock())?,
+        // The newline at a file's end is no part of what is asked.
+        [] => bounded(stdin.lock())?.trim_end_matches(['\n', '\r']).to_owned(),
         words => words.join(" "),
     };
     if text.trim().is_empty() {
