@@ -20,16 +20,23 @@ pub struct EndpointArgs {
     token: Option<String>,
 }
 
-/// Where an endpoint is, and where its token lies: nothing secret.
+/// Where an endpoint is, over what it is spoken to, and where its token lies: nothing secret.
 #[derive(Args, Clone)]
 pub struct PlaceArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// What carries the messages. Default: what the URL says, else http.
+    #[arg(long, value_name = "http|ws|h3|quic", value_parser = transport)]
+    transport: Option<Transport>,
+}
+
+/// Where a node is, and where the token for it lies: nothing secret.
+#[derive(Args, Clone)]
+pub struct NodeArgs {
     /// The MCP endpoint: `http(s)://HOST:PORT/mcp`, `ws(s)://HOST:PORT/mcp`, `h3+https://HOST:PORT/mcp` or
     /// `quic://HOST:PORT`. Default: the running `provost dev`.
     #[arg(long, env = "PROVOST_URL")]
     url: Option<String>,
-    /// What carries the messages. Default: what the URL says, else http.
-    #[arg(long, value_name = "http|ws|h3|quic", value_parser = transport)]
-    transport: Option<Transport>,
     /// File that holds the bearer token.
     #[arg(long, value_name = "FILE", env = "PROVOST_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -44,6 +51,16 @@ pub struct PlaceArgs {
 
 fn transport(text: &str) -> Result<Transport, String> {
     Transport::parse(text).ok_or_else(|| "the transports are http, ws, h3 and quic".to_owned())
+}
+
+/// A node as it was found.
+pub struct Node {
+    /// Its address, as it was given.
+    pub url: String,
+    /// What to show there, if anything.
+    pub token: Option<SecretString>,
+    /// The authorities to believe, PEM; none: those of the system.
+    pub ca: Option<PathBuf>,
 }
 
 /// The MCP endpoint to talk to.
@@ -70,6 +87,26 @@ impl PlaceArgs {
     /// Finds the endpoint. The file's token comes first, then `token`, then, where no URL is given, that of
     /// the running `provost dev`.
     pub fn resolve(&self, token: Option<&str>) -> anyhow::Result<EndpointContext> {
+        let Node { url, token, ca } = self.node.find(token, |dev| address(dev, self.transport))?;
+        let endpoint = Endpoint::parse(&url, self.transport).map_err(|fault| usage(&fault))?;
+        let options = Options { token, ca, ..Options::default() };
+        let connector = Connector::new(endpoint, options).map_err(|error| link_failure(&error))?;
+        Ok(EndpointContext { url, connector })
+    }
+
+    fn dev(&self) -> anyhow::Result<DevFile> {
+        self.node.dev()
+    }
+}
+
+impl NodeArgs {
+    /// Finds the node; `of_dev` says which address of the running `provost dev` is meant. The file's token
+    /// comes first, then `token`, then, where no URL is given, that of the running `provost dev`.
+    pub fn find(
+        &self,
+        token: Option<&str>,
+        of_dev: impl FnOnce(&DevFile) -> anyhow::Result<String>,
+    ) -> anyhow::Result<Node> {
         let mut token = token.filter(|t| !t.is_empty()).map(|t| SecretString::from(t.to_owned()));
         if let Some(file) = &self.token_file {
             token = Some(read_token(file)?);
@@ -79,7 +116,7 @@ impl PlaceArgs {
             Some(url) => url.clone(),
             None => {
                 let dev = self.dev()?;
-                let url = address(&dev, self.transport)?;
+                let url = of_dev(&dev)?;
                 ca = ca.or_else(|| dev.ca.clone());
                 if token.is_none() && !dev.token.is_empty() {
                     token = Some(SecretString::from(dev.token));
@@ -87,10 +124,7 @@ impl PlaceArgs {
                 url
             }
         };
-        let endpoint = Endpoint::parse(&url, self.transport).map_err(|fault| usage(&fault))?;
-        let options = Options { token, ca, ..Options::default() };
-        let connector = Connector::new(endpoint, options).map_err(|error| link_failure(&error))?;
-        Ok(EndpointContext { url, connector })
+        Ok(Node { url, token, ca })
     }
 
     fn dev(&self) -> anyhow::Result<DevFile> {
@@ -114,7 +148,8 @@ fn address(dev: &DevFile, transport: Option<Transport>) -> anyhow::Result<String
     })
 }
 
-fn usage(fault: &EndpointFault) -> Usage {
+/// What a person reads when an address is none.
+pub fn usage(fault: &EndpointFault) -> Usage {
     let hint = match fault {
         EndpointFault::Mismatch { transport, .. } => {
             format!("write {}, or leave --transport out", transport.example())

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod audit;
+mod chat;
 mod cluster;
 mod connections;
 pub mod context;
@@ -134,6 +135,13 @@ enum Command {
     #[command(after_help = "Examples:\n  provost call sql.query --arg sql='SELECT count(*) FROM orders'\n  \
                             provost call echo.echo --arg text=hi --transport quic --show-meta")]
     Call(using::CallArgs),
+    /// Talk to a chat model of the cluster.
+    #[command(after_help = "Examples:\n  provost chat --model qwen3 'Why is the sky blue?'\n  \
+                            provost chat --system 'Answer in one line.' --json < question.txt\n  \
+                            provost chat\n\n\
+                            Without a prompt, on a terminal, it asks for one line after the other and keeps the \
+                            conversation: Ctrl-C ends an answer, Ctrl-D the conversation.")]
+    Chat(chat::ChatArgs),
     /// Serve MCP over stdio, from a cluster: for desktop clients.
     #[command(after_help = "Example: PROVOST_TOKEN=pv_… provost bridge --url wss://mcp.example.com/mcp\n\n\
                             The token comes from --token-file or PROVOST_TOKEN, never from an argument. Logs go \
@@ -240,6 +248,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Connections(command) => connections::run(command).await,
         Command::Tools(args) => using::tools(args).await,
         Command::Call(args) => using::call(args).await,
+        Command::Chat(args) => chat::run(args).await,
         Command::Bridge(args) => bridge::run(args).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Top(args) => top::run(args).await,

@@ -12,6 +12,7 @@ mod bad_input;
 mod bench_suite;
 mod bridge;
 mod bridge_process;
+mod chat;
 mod cli_transports;
 mod clients;
 mod conformance;
