@@ -19,7 +19,7 @@ FROM scratch AS runtime
 COPY --from=system /image /
 # Folders for volumes: an empty volume takes over who owns the folder that it is put on.
 RUN set -e; for dir in /var/lib/provost /srv/provost/keys /srv/provost/admin /srv/provost/upstream \
-      /srv/provost/join-control /srv/provost/join-data; do \
+      /srv/provost/join-control /srv/provost/join-data /srv/provost/join-gpu; do \
       mkdir -p "$dir" && chmod 700 "$dir" && chown 10001:10001 "$dir"; done; \
     mkdir -p /tmp && chmod 1777 /tmp
 ENV PATH=/opt/provost:/usr/local/bin:/usr/bin LANG=C.UTF-8 HOME=/tmp

@@ -33,6 +33,15 @@ controlPlane:
     [[audit.retention]]
     tenant = "*"
     keep = "400d"
+gpuNode:
+  enabled: true
+  replicas: 2
+  modelsClaim: models
+  memoryMib: 8192
+  resources: { limits: { memory: 10Gi } }
+  extraConfig: |
+    [gpu.priority]
+    triage = "critical"
 dataPlane: { replicas: 7, hosts: [mcp.example.com], drainSeconds: 90 }
 service: { type: LoadBalancer, port: 80, annotations: { a: b } }
 networkPolicy:
@@ -42,19 +51,25 @@ networkPolicy:
 VALUES
 render() { helm template "$1" "$chart" --namespace agents "${@:2}"; }
 render try >"$work/default.yaml"
-render provost-eu --values "$work/more.yaml" >"$work/more.out.yaml"
+render provost-eu --values "$work/more.yaml" >"$work/more.gpu.yaml"
 render one --set controlPlane.replicas=1 --set dataPlane.replicas=1 --set networkPolicy.enabled=false >"$work/one.yaml"
-for rendered in default more.out one; do
-  python3 scripts/packages/check_chart.py "$work/$rendered.yaml" ${binary:+"$binary"} || fail "$rendered: see above"
+render small --set gpuNode.enabled=true >"$work/small.gpu.yaml"
+for rendered in default more.gpu one small.gpu; do
+  gpu=plain
+  [[ $rendered != *.gpu ]] || gpu=gpu
+  python3 scripts/packages/check_chart.py "$work/$rendered.yaml" "$gpu" ${binary:+"$binary"} || fail "$rendered: see above"
   if command -v kubernetes-validate >/dev/null; then
     kubernetes-validate --strict --quiet "$work/$rendered.yaml" || fail "$rendered: not what Kubernetes takes"
   fi
   echo "ok - render: $rendered"
 done
-grep -q 'image: "registry.example.org/provost:1.2.3"' "$work/more.out.yaml" || fail "the image is not the one of the values"
-grep -q 'keep = "400d"' "$work/more.out.yaml" || fail "extraConfig is lost"
+grep -q 'image: "registry.example.org/provost:1.2.3"' "$work/more.gpu.yaml" || fail "the image is not the one of the values"
+for line in 'keep = "400d"' 'triage = "critical"'; do
+  grep -q "$line" "$work/more.gpu.yaml" || fail "extraConfig is lost"
+done
+grep -q 'claimName: models' "$work/more.gpu.yaml" || fail "the claim with models is lost"
 
-for wrong in controlPlane.replicas=2 dataPlane.replicas=0 dataPlane.drainSeconds=0 service.port=0 adminPassword=x keys.existingSecret=; do
+for wrong in controlPlane.replicas=2 dataPlane.replicas=0 dataPlane.drainSeconds=0 service.port=0 gpuNode.replicas=0 gpuNode.memoryMib=0 adminPassword=x keys.existingSecret=; do
   if render try --set "$wrong" >/dev/null 2>&1; then fail "$wrong is taken"; fi
 done
 echo "ok - values that make no sense are refused"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts a node of docker-compose.yml: `node.sh control-plane | data-plane`. A node without an identity asks the registrar
-# for a join token first: it puts NAME.request into the folder that both have, and gets NAME.token.
+# Starts a node of docker-compose.yml: `node.sh control-plane | data-plane | gpu-node`. A node without an identity asks the
+# registrar for a join token first: it puts NAME.request into the folder that both have, and gets NAME.token.
 set -euo pipefail
 umask 077
 . /etc/provost/common.sh
@@ -21,7 +21,6 @@ container_name() {
   return 1
 }
 
-wait_for "$KEYS/ca.pem" "the container setup"
 case $kind in
   control-plane)
     host=$PROVOST_NODE
@@ -32,12 +31,24 @@ case $kind in
     export PROVOST_NODE=dp-${host##*[-_]}
     mailbox=/srv/provost/join-data
     ;;
+  gpu-node)
+    host=$PROVOST_NODE
+    mailbox=/srv/provost/join-gpu
+    ;;
+  *)
+    echo "node: $kind is not a kind of node" >&2
+    exit 2
+    ;;
 esac
 export PROVOST_ADVERTISE=$host:8423 PROVOST_DATA_DIR=/var/lib/provost/$PROVOST_NODE PROVOST_CONFIG=/tmp/provost.toml
 sed "s|@UPSTREAMS_SUBNET@|${PROVOST_UPSTREAMS_SUBNET:-}|" "/etc/provost/$kind.toml" > "$PROVOST_CONFIG"
-# Upstreams may have certificates of the example's authority too; it certifies the one name `upstream`.
-cat /etc/ssl/certs/ca-certificates.crt "$KEYS/upstream-ca.pem" > /tmp/authorities.pem
-export SSL_CERT_FILE=/tmp/authorities.pem
+# A GPU node has neither keys nor upstreams.
+if [[ $kind != gpu-node ]]; then
+  wait_for "$KEYS/ca.pem" "the container setup"
+  # Upstreams may have certificates of the example's authority too; it certifies the one name `upstream`.
+  cat /etc/ssl/certs/ca-certificates.crt "$KEYS/upstream-ca.pem" > /tmp/authorities.pem
+  export SSL_CERT_FILE=/tmp/authorities.pem
+fi
 
 if [[ ! -e $PROVOST_DATA_DIR/identity/cert.pem ]]; then
   # One of an earlier start may be used or too old.

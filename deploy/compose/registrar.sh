@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Lets the nodes of docker-compose.yml in, and applies the example once.
 #
-# Who can write to a mailbox (node.sh) can get a join token of that mailbox's kind and of no other: data-plane nodes cannot
-# make themselves control-plane nodes. A name that is a member already is not given twice. A data-plane node that lost its
-# folder is removed and let in anew, since it holds nothing that others do not; a control-plane node is removed by a person.
+# Who can write to a mailbox (node.sh) can get a join token of that mailbox's kind and of no other: data-plane and GPU
+# nodes cannot make themselves control-plane nodes. A name that is a member already is not given twice. A data-plane or GPU
+# node that lost its folder is removed and let in anew, since the cluster loses nothing by it; a control-plane node is removed
+# by a person.
 set -euo pipefail
 umask 077
 . /etc/provost/common.sh
@@ -110,6 +111,7 @@ turn=0
 while true; do
   for request in /srv/provost/join-control/*.request; do answer "$request" control-plane,audit-log '^cp-[1-3]$' no; done
   for request in /srv/provost/join-data/*.request; do answer "$request" data-plane '^dp-[0-9]+$' yes; done
+  for request in /srv/provost/join-gpu/*.request; do answer "$request" gpu-node '^gpu-[0-9]+$' yes; done
   [[ $welcomed == yes ]] || first_things
   ((turn % 60)) || refresh_ca
   turn=$((turn + 1))

@@ -1,4 +1,6 @@
-"""Checks a rendered chart: `check_chart.py RENDERED [BINARY]`. Prints what is wrong, and then ends with 1."""
+"""Checks a rendered chart: `check_chart.py RENDERED gpu|plain [BINARY]`; `gpu`: GPU nodes are enabled.
+
+Prints what is wrong, and then ends with 1."""
 
 import os
 import subprocess
@@ -42,6 +44,16 @@ def check_restricted(name, spec):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             check(probe in container, f"{name}/{container['name']}: no {probe}")
         check("memory" in container["resources"].get("limits", {}), f"{name}: memory has no limit")
+
+
+def check_without_keys(spec):
+    """A GPU node opens no secret: it gets no key that could."""
+    check(not any("secret" in volume for volume in spec["volumes"]), "gpu-node: gets a Secret")
+    names = {volume["name"] for volume in spec["volumes"]} | {"data"}
+    for container in spec["initContainers"] + spec["containers"]:
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+        check(set(mounts) <= names, f"gpu-node/{container['name']}: mounts what is not there")
+        check(mounts.get("models", {}).get("readOnly", True), f"gpu-node/{container['name']}: may write to the models")
 
 
 def check_selectors(documents, templates):
@@ -99,7 +111,11 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         documents = [document for document in yaml.safe_load_all(file) if document]
     templates = list(pods(documents))
-    check(len(templates) == 2, "there are not two kinds of nodes")
+    kinds = {template["metadata"]["labels"]["app.kubernetes.io/component"]: template["spec"] for _, template in templates}
+    wanted = {"control-plane", "data-plane"} | ({"gpu-node"} if sys.argv[2:3] == ["gpu"] else set())
+    check(set(kinds) == wanted and len(templates) == len(wanted), f"the kinds of nodes are {sorted(kinds)}")
+    if spec := kinds.get("gpu-node"):
+        check_without_keys(spec)
     # Whatever is secret is made by the operator: rendered charts lie in histories and logs.
     check(not any(document["kind"] == "Secret" for document in documents), "a Secret is rendered")
     for name, template in templates:
@@ -112,8 +128,8 @@ def main():
         check(len(listed) == control["spec"]["replicas"], f"{name}: not every control-plane node is listed")
         for number, address in enumerate(listed):
             check(address.startswith(f"{control['metadata']['name']}-{number}.{control['spec']['serviceName']}."), address)
-        if len(sys.argv) > 2:
-            check_read_by_node(sys.argv[2], documents, name, template)
+        if len(sys.argv) > 3:
+            check_read_by_node(sys.argv[3], documents, name, template)
     for text in wrong:
         print(f"wrong: {text}", file=sys.stderr)
     return 1 if wrong else 0

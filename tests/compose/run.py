@@ -33,7 +33,7 @@ def play(scene, world):
 
 def show(world):
     """What the containers said last."""
-    for service in ("setup", "registrar", "cp-1", "cp-2", "cp-3", "data-plane", "front", "upstream"):
+    for service in ("setup", "registrar", "cp-1", "cp-2", "cp-3", "data-plane", "gpu-1", "front", "upstream"):
         print("\n".join(world.logs(service).splitlines()[-25:]), file=sys.stderr)
 
 

@@ -4,6 +4,7 @@ import time
 
 from clock import clock_skew
 from load import Load
+from models import models
 from upgrade import rolling_upgrade
 from world import LIMIT, SMALL_DISK, expect, run, wait
 
@@ -50,13 +51,17 @@ def start(world):
     audit = run("docker", "exec", world.container("cp-2"), "provost", "audit", "query", "--dir", "/var/lib/provost/cp-2/audit",
                 "--tenant", "acme", "--limit", "1000").stdout
     expect("desk.find" in audit and "denied" in audit, "cp-2's copy of the audit log has the calls")
-    for node in ("cp-1", "dp-1"):
+    world.gpu_node_serves()
+    for node in ("cp-1", "dp-1", "gpu-1"):
         root = world.inspect(node, "{{.HostConfig.ReadonlyRootfs}} {{.Config.User}}")
         expect(root == "true 10001:10001", f"{node} has a read-only root and a user of its own: {root}")
-    for node in ("cp-1", "dp-1", "registrar"):
+    # Who has taken over a GPU node finds no key there, and cannot change the models.
+    given = world.inspect("gpu-1", "{{range .Mounts}}{{.Destination}}={{.RW}} {{end}}").split()
+    expect("/srv/models=false" in given and not any("/keys=" in one for one in given), f"gpu-1 has {given}")
+    for node in ("cp-1", "dp-1", "gpu-1", "registrar"):
         told = world.inspect(node, "{{json .Config}}")
         expect("pv_" not in told and "pva_" not in told, f"{node}: a token is in the container's settings")
-    for service in ("setup", "registrar", "cp-1", "data-plane"):
+    for service in ("setup", "registrar", "cp-1", "data-plane", "gpu-1"):
         logs = world.logs(service)
         expect("pv_" not in logs and "pva_" not in logs, f"{service}: a token is in the container's log")
     # Nodes and administrators are spoken to by TLS alone, with certificates of the cluster's CA.
@@ -96,6 +101,7 @@ def down_and_up(world):
     world.whole()
     expect((world.members(), world.status()["cluster"]) == (before, cluster), "another cluster")
     expect("nothing to do" in world.logs("setup"), "the setup was made anew")
+    world.gpu_node_serves()
     return "the same cluster, members and tokens"
 
 
@@ -227,8 +233,9 @@ def backup_and_restore(world):
     expect("in-the-backup" in people and "after-the-backup" not in people, f"the principals are {people}")
     found = wait(lambda: world.call("dp-1", "desk.find", text="printer").stdout, "the upstream takes the new token")
     expect("on fire" in found, f"the upstream answers {found}")
+    world.gpu_node_serves()
     return f"{len(backup)} bytes; the old token is good in the new cluster"
 
 
-ALL = [start, join, down_and_up, loss_of_nodes, partition, rolling_restart, clock_skew, loss_of_a_volume, full_disk,
+ALL = [start, join, models, down_and_up, loss_of_nodes, partition, rolling_restart, clock_skew, loss_of_a_volume, full_disk,
        backup_and_restore, rolling_upgrade]

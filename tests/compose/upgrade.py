@@ -40,9 +40,10 @@ def rolling_upgrade(world):
         world.up("--no-deps", "--scale", "data-plane=2", "data-plane")
         world.up()
         world.whole()
+    world.gpu_node_serves()
     expect(not load.failures, f"calls through the front: {load.summary()}, {load.failures[:3]}")
     image = run("docker", "inspect", "--format", "{{.Id}}", new).stdout.strip()
-    for node in ("cp-1", "cp-2", "cp-3", "dp-1", "dp-2", "registrar"):
+    for node in ("cp-1", "cp-2", "cp-3", "dp-1", "dp-2", "gpu-1", "registrar"):
         expect(image_of(world, node) == image, f"{node} runs the old image")
     now = world.members()
     expect({n: now.get(n) for n in members} == members, f"members were {members} and are {now}")

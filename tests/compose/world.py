@@ -20,6 +20,9 @@ PROJECT = "provost-test"
 # The longest wait for a condition, seconds.
 LIMIT = 120
 SMALL_DISK = "tests/compose/small-disk.yml"
+GPU_NODE = "gpu-1"
+# What the GPU node gets as its folder of models: small ones, with random weights.
+MODELS = ROOT / "gpu-node/infer/tests/fixtures"
 
 
 class Failed(Exception):
@@ -73,6 +76,11 @@ def free_port():
         return taken.getsockname()[1]
 
 
+def up_to_date(status):
+    """Names of the nodes that take the state from the control plane, and run the newest revision."""
+    return {s["node"] for s in status["subscribers"] if s["lag"] == 0 and s["silent_ms"] < 15_000}
+
+
 class World:
     """`old_image`: of an earlier build. `clock_image`: `image` with clocks that can be set (clock.Dockerfile)."""
 
@@ -83,6 +91,7 @@ class World:
             "PROVOST_PORT": str(self.port),
             # Beside a cluster that runs here.
             "PROVOST_UPSTREAMS_SUBNET": "172.16.85.0/24",
+            "PROVOST_MODELS_DIR": str(MODELS),
             "COMPOSE_PROJECT_NAME": PROJECT,
         }
         self.token = ""
@@ -185,8 +194,11 @@ class World:
 
     def principal(self, name, text="a"):
         """A change of the cluster's state."""
-        document = ("apiVersion: provost/v1\nkind: Principal\n"
-                    f"metadata: {{ name: {name}, tenant: acme }}\nspec: {{ type: agent, displayName: {text} }}\n")
+        return self.apply("apiVersion: provost/v1\nkind: Principal\n"
+                          f"metadata: {{ name: {name}, tenant: acme }}\nspec: {{ type: agent, displayName: {text} }}\n")
+
+    def apply(self, document):
+        """Resources, as a file would have them."""
         registrar = self.container("registrar")
         command = "cat > /tmp/change.yaml && bash /etc/provost/cli.sh apply -f /tmp/change.yaml"
         return run("docker", "exec", "--interactive", registrar, "bash", "-c", command, given=document)
@@ -220,9 +232,29 @@ class World:
         def holds():
             status = self.status()
             voters = [m for m in status["members"] if m["membership"] == "voter"]
-            run_it = [s for s in status["subscribers"] if s["lag"] == 0 and s["silent_ms"] < 15_000]
+            run_it = up_to_date(status)
             return (len(voters) == 3 and all(m["applied"] and m["lag"] == 0 for m in voters)
-                    and len({s["node"] for s in run_it}) == data_plane
+                    and sum(node.startswith("dp-") for node in run_it) == data_plane
                     and all(self.healthy(m["name"]) for m in voters)
                     and all(self.answers(f"dp-{n}") for n in range(1, data_plane + 1)))
         wait(holds, f"three voters, {data_plane} data-plane nodes, all of them up to date")
+
+    def metric(self, node, series):
+        """A sample that a node shows, by name and labels as they are written there; 0: it shows none."""
+        with urllib.request.urlopen(f"http://{self.address(node)}:8422/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{series} ")), 0.0)
+
+    def gpu_node_serves(self):
+        """The GPU node is a member that runs the newest revision, and each data-plane node hears it and sees its models."""
+        def seen_by(node):
+            models = sum(self.metric(node, f'provost_gpu_node_models{{node="{GPU_NODE}",state="{state}"}}')
+                         for state in ("resident", "loading", "on_disk"))
+            return models >= 1 and self.metric(node, f'provost_gpu_node_heard{{node="{GPU_NODE}"}}') == 1
+
+        def holds():
+            status = self.status()
+            roles = {m["name"]: m["roles"] for m in status["members"]}
+            return (roles.get(GPU_NODE) == ["gpu-node"] and GPU_NODE in up_to_date(status) and self.healthy(GPU_NODE)
+                    and all(seen_by(f"dp-{number}") for number in self.containers("data-plane")))
+        wait(holds, "the GPU node is a member and ready, and data-plane nodes hear it")

@@ -1,4 +1,4 @@
-{{/* What both kinds of nodes have in common. `.kind` is control-plane or data-plane, `.values` its part of the values. */}}
+{{/* What all kinds of nodes have in common. `.kind` is control-plane, data-plane or gpu-node, `.values` its part of the values. */}}
 
 {{- define "provost.fullname" -}}
 {{- if contains "provost" .Release.Name -}}
@@ -68,7 +68,8 @@ tolerations:
 {{- end }}
 initContainers:
   # Waits until this node belongs to a cluster: made on it, or with a token that was put here (docs/packages.md). The
-  # wrapping key is copied, because a mounted Secret can be read by the pod's group, and such a key is refused.
+  # wrapping key is copied, because a mounted Secret can be read by the pod's group, and such a key is refused. GPU
+  # nodes open no secret, and have no key.
   - name: prepare
     {{- include "provost.container" . | nindent 4 }}
     command:
@@ -76,8 +77,10 @@ initContainers:
       - -ec
       - |
         umask 077
+        {{- if ne .kind "gpu-node" }}
         cp /keys/secrets.key /run/provost/secrets.key
         chmod 600 /run/provost/secrets.key
+        {{- end }}
         until [ -e /var/lib/provost/ca.pem ] || [ -s /var/lib/provost/join-token ]; do
           echo "$PROVOST_NODE belongs to no cluster yet: the release's notes say what to do"
           sleep 5
@@ -132,12 +135,18 @@ volumes:
   - name: config
     configMap:
       name: {{ $name }}-{{ .short }}
+  {{- if ne .kind "gpu-node" }}
   - name: keys
     secret:
       secretName: {{ $root.Values.keys.existingSecret }}
       items: [{ key: secrets.key, path: secrets.key }]
   - name: run
     emptyDir: { medium: Memory, sizeLimit: 1Mi }
+  {{- end }}
+  {{- with .values.modelsClaim }}
+  - name: models
+    persistentVolumeClaim: { claimName: {{ . }}, readOnly: true }
+  {{- end }}
   - name: tmp
     emptyDir: { sizeLimit: 1Gi }
 {{- end -}}
@@ -164,7 +173,12 @@ env:
 volumeMounts:
   - { name: data, mountPath: /var/lib/provost }
   - { name: config, mountPath: /etc/provost, readOnly: true }
+  {{- if ne .kind "gpu-node" }}
   - { name: keys, mountPath: /keys, readOnly: true }
   - { name: run, mountPath: /run/provost }
+  {{- end }}
+  {{- if .values.modelsClaim }}
+  - { name: models, mountPath: /srv/models, readOnly: true }
+  {{- end }}
   - { name: tmp, mountPath: /tmp }
 {{- end -}}
