@@ -2,7 +2,7 @@
 //! when asked but not too often, and adapters over either. One that is declared hides an adapter and one of the directory
 //! with its name, and an adapter one of the directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,6 +115,14 @@ impl Catalogue {
     /// Whether a model is there for a tenant.
     pub(crate) fn is_seen_by(&self, name: &str, tenant: &str) -> bool {
         self.rules_of(name).is_none_or(|spec| spec.is_seen_by(tenant))
+    }
+
+    /// The models that are there for some tenants only, with these.
+    pub(crate) fn restricted(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let scan = self.fresh();
+        let ruled = scan.entries.keys().filter_map(|name| Some((name, self.rules_in(&scan, name)?)));
+        let some = ruled.filter(|(_, spec)| !spec.tenants.is_empty());
+        some.map(|(name, spec)| (name.clone(), spec.tenants.iter().map(ToString::to_string).collect())).collect()
     }
 
     fn rules_in<'a>(&self, scan: &'a Scan, name: &str) -> Option<&'a Arc<ModelSpec>> {

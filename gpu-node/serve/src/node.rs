@@ -229,6 +229,7 @@ impl Inference for GpuNode {
         };
         Some(GpuReport {
             models: self.catalogue.sizes().into_iter().map(model).collect(),
+            tenants: self.catalogue.restricted(),
             waiting: waiting as u64,
             places: self.bounds.0 as u64,
             running: self.stats.counts().running,

@@ -160,6 +160,13 @@ impl Peer {
         }
     }
 
+    /// Whether a model that it has is there for a tenant, by what it said last; `None`: it does not have it.
+    pub(super) fn shows(&self, model: &str, tenant: &str) -> Option<bool> {
+        let seen = self.seen.lock();
+        let has = seen.at.is_some_and(|at| at.elapsed() < KNOWN_FOR) && seen.report.model(model).is_some();
+        has.then(|| seen.report.tenants.get(model).is_none_or(|tenants| tenants.contains(tenant)))
+    }
+
     /// Whether it was heard, or is known for long enough that it would have been.
     pub(super) fn is_settled(&self) -> bool {
         self.seen.lock().at.is_some() || self.since.elapsed() >= NEW_FOR
