@@ -34,6 +34,8 @@ struct Scan {
     at: Option<Instant>,
     entries: BTreeMap<String, Arc<Entry>>,
     declared: Declared,
+    /// Somebody said what is declared, be it nothing.
+    is_told: bool,
 }
 
 /// One model on disk: described, or why it cannot be.
@@ -139,6 +141,7 @@ impl Catalogue {
     /// Replaces what is declared. False: it is as it was. Reads the headers of new models.
     pub(crate) fn declare(&self, declared: Declared) -> bool {
         let mut scan = self.lock();
+        scan.is_told = true;
         if scan.declared == declared {
             return false;
         }
@@ -146,6 +149,11 @@ impl Catalogue {
         scan.at = None;
         self.refresh(&mut scan);
         true
+    }
+
+    /// Whether it was said what is declared.
+    pub(crate) fn is_told(&self) -> bool {
+        self.lock().is_told
     }
 
     fn fresh(&self) -> MutexGuard<'_, Scan> {

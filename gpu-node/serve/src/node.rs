@@ -130,6 +130,11 @@ impl GpuNode {
         }
     }
 
+    /// Whether a state was declared. Until then a model that is there for some tenants only is not known as such.
+    pub fn is_told(&self) -> bool {
+        self.catalogue.is_told()
+    }
+
     /// Follows an order about a model, and waits until it was followed. Dropping the future stops waiting.
     ///
     /// # Errors

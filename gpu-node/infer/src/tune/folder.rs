@@ -54,6 +54,12 @@ impl Folder {
     }
 }
 
+/// Whether somebody trains in a folder.
+pub(super) fn is_taken(path: &Path) -> bool {
+    let lock = File::options().write(true).open(path.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// Writes a file of a folder: after a crash it is the one before or this one, and once this returns it is this one.
 pub(super) fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), TuneError> {
     let (file, aside) = (folder.join(name), folder.join(format!(".{name}.new")));

@@ -88,6 +88,7 @@ impl TuneTask {
             for file in [DATA_FILE, TASK_FILE] {
                 fs::File::open(aside.join(file))?.sync_all()?;
             }
+            fs::File::open(&aside)?.sync_all()?;
             fs::rename(&aside, &place)?;
             fs::File::open(tasks)?.sync_all()
         };
@@ -103,7 +104,7 @@ impl TuneTask {
 }
 
 impl TaskFolder {
-    /// The task of a folder that is open and has waited longest; none where there is none.
+    /// The task of a folder that is open, is not carried out by somebody and has waited longest; none where there is none.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -117,7 +118,9 @@ impl TaskFolder {
                 open.push((put, path));
             }
         }
-        Ok(open.into_iter().min().map(|(_, path)| Self(path)))
+        open.sort();
+        let mut free = open.into_iter().filter(|(_, path)| !super::folder::is_taken(&path.join(ADAPTER_FOLDER)));
+        Ok(free.next().map(|(_, path)| Self(path)))
     }
 
     /// The task of this name, if there is one.
@@ -237,6 +240,11 @@ mod tests {
         assert!(!first.is_for(&TuneTask { model: "other".to_owned(), ..task.clone() }).unwrap());
         assert_eq!(fs::read(first.data()).unwrap(), b"{}\n");
         assert_eq!(first.state().unwrap(), TaskState::Open);
+        // While somebody carries it out it is not for others.
+        let taken = super::super::folder::Folder::open(&first.adapter()).unwrap();
+        assert_eq!(TaskFolder::next(&tasks).unwrap(), None);
+        drop(taken);
+        assert_eq!(TaskFolder::next(&tasks).unwrap(), Some(first.clone()));
         let tuned = Tuned { steps: 7, resumed_from: 2, examples: 1, parameters: 3, is_complete: true };
         first.end(&Ok(tuned)).unwrap();
         assert_eq!(first.state().unwrap(), TaskState::Complete(tuned));
