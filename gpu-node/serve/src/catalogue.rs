@@ -288,6 +288,12 @@ impl Entry {
         self.base.as_ref().map_or(Ok(()), |base| base.check())
     }
 
+    /// Checks that what was read since the last check is what was checked.
+    pub(crate) fn check_same(&self) -> Result<(), InferError> {
+        self.stored.as_ref().map_or(Ok(()), |stored| stored.check_same(&self.name))?;
+        self.base.as_ref().map_or(Ok(()), |base| base.check_same())
+    }
+
     fn missing(name: &str, cause: &str, wanted: Option<Wanted>) -> Arc<Self> {
         let missing = InferError::Missing { model: name.to_owned(), cause: cause.to_owned() };
         Arc::new(Self {

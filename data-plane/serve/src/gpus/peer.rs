@@ -245,5 +245,11 @@ fn lost(status: Status) -> Fault {
         let message = status.message().to_owned();
         return Fault::Said(InferenceError { kind: InferenceErrorKind::Failed, message, retry_after_ms: None });
     }
+    if status.code() == Code::OutOfRange {
+        // A message is larger than those that are sent: so it is with every node, and none is lost by that.
+        let message =
+            format!("PV-GPU-MESSAGE: request or answer has more than {MAX_MESSAGE_BYTES} bytes; ask for less at once");
+        return Fault::Said(InferenceError { kind: InferenceErrorKind::InvalidRequest, message, retry_after_ms: None });
+    }
     Fault::Lost(format!("{:?}: {}", status.code(), status.message()))
 }
