@@ -148,8 +148,11 @@ impl TaskFolder {
     /// What is to be trained.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When that cannot be read, or a file of the task is a link.
     pub fn task(&self) -> Result<TuneTask, TuneError> {
+        if let Some(link) = super::folder::link_in(&self.0).map_err(|cause| TuneError::folder(&self.0, cause))? {
+            return Err(TuneError::folder(&link, "is a link; a task has its files itself"));
+        }
         let file = self.0.join(TASK_FILE);
         let bytes = fs::read(&file).map_err(|cause| TuneError::folder(&file, cause))?;
         serde_json::from_slice(&bytes).map_err(|cause| TuneError::folder(&file, cause))
@@ -217,6 +220,29 @@ impl TaskFolder {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_leads_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, other) = (folder.path().join("tasks"), folder.path().join("other"));
+        fs::create_dir(&tasks).unwrap();
+        fs::write(&other, "of somebody else").unwrap();
+        let wanted = TuneTask { model: "m".to_owned(), settings: TuneSettings::default() };
+        let task = wanted.put(&tasks, "first", &other).unwrap();
+        fs::create_dir(task.adapter()).unwrap();
+        assert_eq!(task.task().unwrap(), wanted);
+        for link in [task.progress(), task.adapter().join("checkpoint.safetensors")] {
+            std::os::unix::fs::symlink(&other, &link).unwrap();
+            let why = task.task().unwrap_err().to_string();
+            assert!(why.contains("is a link") && why.contains(&*link.to_string_lossy()), "{why}");
+            fs::remove_file(&link).unwrap();
+        }
+        // That is told without writing through another one.
+        std::os::unix::fs::symlink(&other, tasks.join("first/.result.json.new")).unwrap();
+        task.end(&Err(TuneError::Diverged { step: 1 })).unwrap();
+        assert!(matches!(task.state().unwrap(), TaskState::Failed(_)));
+        assert_eq!(fs::read_to_string(&other).unwrap(), "of somebody else");
+    }
 
     #[test]
     fn tasks_wait_in_order_until_they_have_ended() {
