@@ -54,7 +54,8 @@ impl Grammars {
             return None;
         }
         // A file may have any number as the one of a token.
-        let size = tokenizer.get_vocab(true).into_values().max()?.checked_add(1).filter(|size| *size <= MAX_VOCABULARY)?;
+        let size =
+            tokenizer.get_vocab(true).into_values().max()?.checked_add(1).filter(|size| *size <= MAX_VOCABULARY)?;
         let ends: Vec<u32> = end_tokens.iter().copied().filter(|end| *end < size).collect();
         let mut words: Vec<Vec<u8>> = (0..size).map(|id| bytes.word(tokenizer, id)).collect();
         words.iter_mut().filter(|word| word.len() > MAX_WORD_BYTES).for_each(Vec::clear);
