@@ -2,7 +2,7 @@
 //! when asked but not too often, and adapters over either. One that is declared hides an adapter and one of the directory
 //! with its name, and an adapter one of the directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +34,8 @@ struct Scan {
     at: Option<Instant>,
     entries: BTreeMap<String, Arc<Entry>>,
     declared: Declared,
+    /// Somebody said what is declared, be it nothing.
+    is_told: bool,
 }
 
 /// One model on disk: described, or why it cannot be.
@@ -117,6 +119,14 @@ impl Catalogue {
         self.rules_of(name).is_none_or(|spec| spec.is_seen_by(tenant))
     }
 
+    /// The models that are there for some tenants only, with these.
+    pub(crate) fn restricted(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let scan = self.fresh();
+        let ruled = scan.entries.keys().filter_map(|name| Some((name, self.rules_in(&scan, name)?)));
+        let some = ruled.filter(|(_, spec)| !spec.tenants.is_empty());
+        some.map(|(name, spec)| (name.clone(), spec.tenants.iter().map(ToString::to_string).collect())).collect()
+    }
+
     fn rules_in<'a>(&self, scan: &'a Scan, name: &str) -> Option<&'a Arc<ModelSpec>> {
         let of_base = || scan.declared.get(&self.adapters.get(name)?.base);
         scan.declared.get(name).or_else(of_base)
@@ -131,6 +141,7 @@ impl Catalogue {
     /// Replaces what is declared. False: it is as it was. Reads the headers of new models.
     pub(crate) fn declare(&self, declared: Declared) -> bool {
         let mut scan = self.lock();
+        scan.is_told = true;
         if scan.declared == declared {
             return false;
         }
@@ -138,6 +149,11 @@ impl Catalogue {
         scan.at = None;
         self.refresh(&mut scan);
         true
+    }
+
+    /// Whether it was said what is declared.
+    pub(crate) fn is_told(&self) -> bool {
+        self.lock().is_told
     }
 
     fn fresh(&self) -> MutexGuard<'_, Scan> {
@@ -270,6 +286,12 @@ impl Entry {
     pub(crate) fn check(&self) -> Result<(), InferError> {
         self.stored.as_ref().map_or(Ok(()), |stored| stored.check(&self.name))?;
         self.base.as_ref().map_or(Ok(()), |base| base.check())
+    }
+
+    /// Checks that what was read since the last check is what was checked.
+    pub(crate) fn check_same(&self) -> Result<(), InferError> {
+        self.stored.as_ref().map_or(Ok(()), |stored| stored.check_same(&self.name))?;
+        self.base.as_ref().map_or(Ok(()), |base| base.check_same())
     }
 
     fn missing(name: &str, cause: &str, wanted: Option<Wanted>) -> Arc<Self> {

@@ -96,9 +96,15 @@ fn run(tasks: &Receiver<Task>, inbox: &Weak<Inbox>) {
 }
 
 fn read(entry: &Entry, part: Part) -> Result<Content, InferError> {
-    let source = entry.source.as_ref().map_err(Clone::clone)?;
-    // What has been changed on disk is not loaded.
+    // What has been changed on disk is not loaded, and what was changed while it was loaded is not used.
     entry.check()?;
+    let content = read_part(entry, part)?;
+    entry.check_same()?;
+    Ok(content)
+}
+
+fn read_part(entry: &Entry, part: Part) -> Result<Content, InferError> {
+    let source = entry.source.as_ref().map_err(Clone::clone)?;
     match part {
         Part::Digest => Ok(Content::Digest(WeightsKey::new(source.digest()?))),
         Part::Network(_) => Ok(Content::Network(source.load_network()?)),

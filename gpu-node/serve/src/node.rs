@@ -130,6 +130,11 @@ impl GpuNode {
         }
     }
 
+    /// Whether a state was declared. Until then a model that is there for some tenants only is not known as such.
+    pub fn is_told(&self) -> bool {
+        self.catalogue.is_told()
+    }
+
     /// Follows an order about a model, and waits until it was followed. Dropping the future stops waiting.
     ///
     /// # Errors
@@ -229,6 +234,7 @@ impl Inference for GpuNode {
         };
         Some(GpuReport {
             models: self.catalogue.sizes().into_iter().map(model).collect(),
+            tenants: self.catalogue.restricted(),
             waiting: waiting as u64,
             places: self.bounds.0 as u64,
             running: self.stats.counts().running,

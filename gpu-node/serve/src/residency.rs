@@ -99,6 +99,11 @@ impl Residency {
         known.collect()
     }
 
+    /// Forgets the models that are not such, with their text sides.
+    pub(crate) fn keep(&mut self, is_such: impl Fn(&Arc<Entry>) -> bool) {
+        self.models.retain(|_, known| is_such(&known.entry));
+    }
+
     /// Loads weights, as soon as the loader is free.
     pub(crate) fn load(&mut self, key: WeightsKey, entry: Arc<Entry>) {
         self.wanted = Some((key, entry));

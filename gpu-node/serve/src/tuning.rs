@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use provost_gpu_infer::{
     InferError, ModelSource, TaskFolder, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
@@ -22,6 +22,8 @@ use crate::inbox::Inbox;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a task that did not get the device, or had its time, so many looks are left out: meanwhile others are served.
 const LOOKS_OF_REST: u32 = 60;
+/// What the cluster declares is known so long after the start at the latest; before, a model that is not there may be coming.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
 /// What runs may run on for this long before a task begins; then it waits.
 const DRAIN: Duration = Duration::from_secs(300);
 /// A task whose thread shows no sign of life for so long has the device no more.
@@ -31,9 +33,11 @@ const MOST: Duration = Duration::from_secs(6 * 3600);
 
 /// Starts the thread; it ends with the node.
 pub(crate) fn start(tasks: PathBuf, inbox: Arc<Inbox>, catalogue: Arc<Catalogue>) -> std::io::Result<()> {
+    let began = Instant::now();
     std::thread::Builder::new().name("gpu-tuning".to_owned()).spawn(move || {
         while !inbox.is_stopping() {
             let after = match TaskFolder::next(&tasks) {
+                Ok(Some(task)) if may_be_coming(&task, &catalogue, began) => After::Look,
                 Ok(Some(task)) => carry_out(&task, &inbox, &catalogue),
                 Ok(None) => After::Look,
                 Err(cause) => {
@@ -61,6 +65,12 @@ enum After {
     Rest,
 }
 
+/// Whether the model of a task is not there because the node has just begun.
+fn may_be_coming(task: &TaskFolder, catalogue: &Catalogue, began: Instant) -> bool {
+    let is_early = !catalogue.is_told() && began.elapsed() < TOLD_WITHIN;
+    is_early && task.task().is_ok_and(|task| catalogue.find(&task.model).is_none())
+}
+
 /// Trains, and ends the task unless it is to go on later.
 fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) -> After {
     let result = match base(task, catalogue) {
@@ -80,8 +90,9 @@ fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) -> After {
     };
     match &result {
         Err(cause @ TuneError::InUse(_)) => {
+            // To learn that, models went from memory.
             tracing::info!(task = task.name(), %cause, "a fine-tuning is carried out by somebody else");
-            return After::Look;
+            return After::Rest;
         }
         Ok(tuned) if !tuned.is_complete => {
             tracing::info!(task = task.name(), step = tuned.steps, "a fine-tuning was interrupted, and goes on later");

@@ -1,5 +1,7 @@
 //! What a GPU node says of itself, so that requests go to the node that answers soonest.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::ModelInfo;
 
 /// Where the weights of a model are, on one node.
@@ -51,6 +53,8 @@ pub struct ModelReport {
 pub struct GpuReport {
     /// The models that it can serve, in order of name.
     pub models: Vec<ModelReport>,
+    /// The models that are there for some tenants only, by name, with these tenants.
+    pub tenants: BTreeMap<String, BTreeSet<String>>,
     /// Requests that wait.
     pub waiting: u64,
     /// Requests that may wait.

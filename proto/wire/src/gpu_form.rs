@@ -42,6 +42,7 @@ pub fn report_to_wire(report: &GpuReport) -> wire::Report {
         waiting: model.waiting,
         running: model.running,
         tokens_per_s: model.tokens_per_s,
+        tenants: report.tenants.get(&model.info.name).into_iter().flatten().cloned().collect(),
     };
     wire::Report {
         models: report.models.iter().map(model).collect(),
@@ -59,7 +60,10 @@ pub fn report_to_wire(report: &GpuReport) -> wire::Report {
 
 /// Reads a report. Models of a kind or in a state that is not known here are left out.
 pub fn report(report: wire::Report) -> GpuReport {
+    let some = report.models.iter().filter(|model| !model.tenants.is_empty());
+    let tenants = some.map(|model| (model.name.clone(), model.tenants.iter().cloned().collect())).collect();
     GpuReport {
+        tenants,
         models: report.models.into_iter().filter_map(model).collect(),
         waiting: report.waiting,
         places: report.places,

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use provost_data_serve::gpus::{GpuAddress, GpuNodes};
-use provost_gpu_serve::GpuCallers;
+use provost_gpu_serve::{GpuCallers, GpuNode};
 use provost_types::BoxFuture;
 use provost_wire::tls::{Identity, Role};
 use tokio::sync::watch;
@@ -34,6 +34,24 @@ impl GpuCallers for DataPlanesOnly {
         Box::pin(async move {
             let admitted = self.0.with_role(connection, Role::DataPlane).await;
             admitted.map_err(|status| Status::new(status.code(), format!("PV-GPU-PEER: {}", status.message())))
+        })
+    }
+}
+
+/// The same, once the node knows what the cluster declares: before, it would serve to all what is there for some tenants only.
+pub(super) struct OnceTold {
+    pub(super) callers: DataPlanesOnly,
+    pub(super) node: Arc<GpuNode>,
+}
+
+impl GpuCallers for OnceTold {
+    fn admit<'a>(&'a self, connection: &'a Extensions) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            self.callers.admit(connection).await?;
+            match self.node.is_told() {
+                true => Ok(()),
+                false => Err(Status::unavailable("PV-GPU-PEER: the node does not know yet what the cluster declares")),
+            }
         })
     }
 }

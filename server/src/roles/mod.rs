@@ -207,6 +207,7 @@ impl Server {
         }
         if let Some(node) = models.filter(|_| config.has(Role::GpuNode)) {
             let callers = gpus::DataPlanesOnly(audit::callers(config, &self.identity, self.control.as_ref()));
+            let callers = gpus::OnceTold { callers, node: node.clone() };
             let service = GpuService::new(node.clone(), Arc::new(callers), self.stop.clone());
             routes = routes.add_service(service.server());
             // What runs for data planes ends before the listener does.

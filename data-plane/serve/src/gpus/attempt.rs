@@ -113,14 +113,17 @@ impl Attempt {
                 counts.unreached();
                 busy(format!("PV-GPU-UNREACHED: no GPU node that has `{model}` can be asked just now"), retry_ms)
             }
-            Nobody::Unknown => InferenceError {
-                kind: InferenceErrorKind::ModelNotFound,
-                message: format!(
-                    "PV-MODEL-NOT-FOUND: no GPU node has a model `{model}`; `/v1/models` lists what there is"
-                ),
-                retry_after_ms: None,
-            },
+            Nobody::Unknown => unknown(model),
         }
+    }
+}
+
+/// What the caller is told of a model that no node has, or that is not there for its tenant.
+pub(super) fn unknown(model: &str) -> InferenceError {
+    InferenceError {
+        kind: InferenceErrorKind::ModelNotFound,
+        message: format!("PV-MODEL-NOT-FOUND: no GPU node has a model `{model}`; `/v1/models` lists what there is"),
+        retry_after_ms: None,
     }
 }
 

@@ -33,7 +33,7 @@ use tonic::transport::Channel;
 
 use answer::{Answer, Shown};
 use asked::Asked;
-use attempt::{Attempt, Nobody};
+use attempt::{Attempt, Nobody, unknown};
 use choose::{Candidate, Wanted, choose};
 use counts::Counts;
 pub use counts::{GpuCounts, GpuNodeCounts};
@@ -139,6 +139,11 @@ impl GpuNodes {
         local.into_iter().chain(peers).map(view).collect()
     }
 
+    /// Refuses what is not there for a tenant as what no node has: whether its nodes are full or lost tells that it exists.
+    fn check_seen(&self, model: &str, tenant: &str) -> Result<(), InferenceError> {
+        if self.is_seen_by(model, tenant) { Ok(()) } else { Err(unknown(model)) }
+    }
+
     /// What was counted of all nodes together.
     pub fn counts(&self) -> GpuCounts {
         self.0.counts.all()
@@ -220,11 +225,26 @@ impl Inference for GpuNodes {
 
     fn is_seen_by(&self, model: &str, tenant: &str) -> bool {
         // What is declared is so for all nodes, and that of this process is told of it. Each node looks itself, too.
-        self.0.local.as_ref().is_none_or(|local| local.is_seen_by(model, tenant))
+        if self.0.local.as_ref().is_some_and(|local| !local.is_seen_by(model, tenant)) {
+            return false;
+        }
+        // Adapters are of the nodes that have them: they say which of them are over a model of some tenants only.
+        let mut is_hidden = false;
+        for watched in self.0.peers.load().iter() {
+            match watched.peer.shows(model, tenant) {
+                Some(true) => return true,
+                Some(false) => is_hidden = true,
+                None => {}
+            }
+        }
+        let is_here =
+            || self.0.local.as_ref().is_some_and(|local| local.models().iter().any(|info| info.name == model));
+        !is_hidden || is_here()
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
         Box::pin(async move {
+            self.check_seen(&request.model, &request.tenant)?;
             let wanted = Wanted::of_embed(&request);
             let asked = Asked::new(request, wanted);
             let mut attempt = Attempt::default();
@@ -246,6 +266,7 @@ impl Inference for GpuNodes {
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
         Box::pin(async move {
+            self.check_seen(&request.model, &request.tenant)?;
             let wanted = Wanted::of_chat(&request);
             let answer = Answer::begin(self.0.clone(), Asked::new(request, wanted), Shown::AsItComes).await?;
             Ok(answer.into_stream())
@@ -257,6 +278,7 @@ impl Inference for GpuNodes {
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<ChatEvent, InferenceError>>, InferenceError>> {
         Box::pin(async move {
+            self.check_seen(&request.model, &request.tenant)?;
             let wanted = Wanted::of_chat(&request);
             let answer = Answer::begin(self.0.clone(), Asked::new(request, wanted), Shown::AtTheEnd).await?;
             Ok(answer.into_stream())

@@ -160,6 +160,13 @@ impl Peer {
         }
     }
 
+    /// Whether a model that it has is there for a tenant, by what it said last; `None`: it does not have it.
+    pub(super) fn shows(&self, model: &str, tenant: &str) -> Option<bool> {
+        let seen = self.seen.lock();
+        let has = seen.at.is_some_and(|at| at.elapsed() < KNOWN_FOR) && seen.report.model(model).is_some();
+        has.then(|| seen.report.tenants.get(model).is_none_or(|tenants| tenants.contains(tenant)))
+    }
+
     /// Whether it was heard, or is known for long enough that it would have been.
     pub(super) fn is_settled(&self) -> bool {
         self.seen.lock().at.is_some() || self.since.elapsed() >= NEW_FOR
@@ -237,6 +244,12 @@ fn lost(status: Status) -> Fault {
         // It cannot read the request, such as one with something that its release does not know: others may.
         let message = status.message().to_owned();
         return Fault::Said(InferenceError { kind: InferenceErrorKind::Failed, message, retry_after_ms: None });
+    }
+    if status.code() == Code::OutOfRange {
+        // A message is larger than those that are sent: so it is with every node, and none is lost by that.
+        let message =
+            format!("PV-GPU-MESSAGE: request or answer has more than {MAX_MESSAGE_BYTES} bytes; ask for less at once");
+        return Fault::Said(InferenceError { kind: InferenceErrorKind::InvalidRequest, message, retry_after_ms: None });
     }
     Fault::Lost(format!("{:?}: {}", status.code(), status.message()))
 }

@@ -238,7 +238,9 @@ impl<'a> View<'a> {
             .iter()
             .filter(|m| {
                 let target = (Action::UseModel, None, m.name.as_str());
-                self.compiled.sees_model(&self.caller.principal.tenant, &m.name)
+                let tenant = &self.caller.principal.tenant;
+                self.compiled.sees_model(tenant, &m.name)
+                    && self.node.inference.is_seen_by(&m.name, tenant.as_str())
                     && self.node.may_see(self.compiled, self.caller, target)
             })
             .map(|m| {

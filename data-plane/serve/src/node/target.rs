@@ -209,7 +209,9 @@ impl Finder<'_> {
             secrets: Arc::default(),
         };
         let target = self.check_visible(target, unknown())?;
-        if !self.compiled.sees_model(self.tenant(), model) {
+        // What is declared; and what is over it, which the nodes know.
+        let tenant = self.tenant();
+        if !self.compiled.sees_model(tenant, model) || !self.node.inference.is_seen_by(model, tenant.as_str()) {
             return Err(unknown());
         }
         let exists = self.node.inference.models().iter().any(|m| m.name == model);

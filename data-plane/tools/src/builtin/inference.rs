@@ -7,7 +7,7 @@ use provost_types::{EmbedRequest, Inference};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Outcome;
+use super::{Outcome, UnderWay};
 
 /// Most texts of one embedding call.
 const MAX_INPUTS: usize = 256;
@@ -61,10 +61,11 @@ pub(super) async fn call(
     tenant: &str,
     tool: &str,
     arguments: &Map<String, Value>,
+    under_way: &UnderWay,
 ) -> Outcome {
     let done = match tool {
-        "chat" => chat::chat(inference, tenant, arguments).await,
-        "embed" => embed(inference, tenant, arguments).await,
+        "chat" => chat::chat(inference, tenant, arguments, under_way).await,
+        "embed" => embed(inference, tenant, arguments, under_way).await,
         _ => return Outcome::structured(json!({"models": inference.models_of(tenant)})),
     };
     done.unwrap_or_else(Outcome::failure)
@@ -77,13 +78,22 @@ struct EmbedArguments {
     inputs: Vec<String>,
 }
 
-async fn embed(inference: &dyn Inference, tenant: &str, arguments: &Map<String, Value>) -> Result<Outcome, String> {
+async fn embed(
+    inference: &dyn Inference,
+    tenant: &str,
+    arguments: &Map<String, Value>,
+    under_way: &UnderWay,
+) -> Result<Outcome, String> {
     let EmbedArguments { model, inputs } = read(arguments)?;
     if inputs.is_empty() || inputs.len() > MAX_INPUTS {
         return Err(format!("`inputs` must have 1 to {MAX_INPUTS} texts"));
     }
     let request = EmbedRequest { tenant: tenant.to_owned(), model, inputs };
-    let response = inference.embed(request).await.map_err(|cause| cause.to_string())?;
+    under_way.begins();
+    let response = inference.embed(request).await.map_err(|cause| {
+        under_way.was_refused();
+        cause.to_string()
+    })?;
     let mut outcome = Outcome::structured(json!({
         "vectors": response.vectors,
         "promptTokens": response.usage.prompt,

@@ -3,6 +3,7 @@
 mod echo;
 mod inference;
 mod time;
+mod under_way;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,6 +13,7 @@ use provost_types::Inference;
 use serde_json::{Map, Value, json};
 
 use crate::{Definition, Definitions, ExecuteRequest, UpstreamError, sql::SqlPlugin};
+use under_way::UnderWay;
 
 /// What a tool of a built-in gives: the tool result, and what it used.
 struct Outcome {
@@ -121,24 +123,31 @@ impl Builtin {
         }
         let arguments = arguments(&request.params)?;
         let deadline: tokio::time::Instant = request.deadline.into();
-        let outcome = tokio::select! {
+        let under_way = UnderWay::default();
+        let call = self.call(request.principal.tenant.as_str(), tool, &arguments, &under_way);
+        let done = tokio::select! {
             biased;
-            () = link.cancelled() => return Ok(Execution::cancelled()),
-            done = tokio::time::timeout_at(deadline, self.call(request.principal.tenant.as_str(), tool, &arguments)) => {
-                done.map_err(|_| UpstreamError::Deadline)?
-            }
+            () = link.cancelled() => None,
+            done = tokio::time::timeout_at(deadline, call) => Some(done),
         };
-        let is_error = outcome.result["isError"] == true;
-        let mut execution = Execution::result(RawJson::from(outcome.result), is_error);
-        execution.usage = outcome.usage;
-        Ok(execution)
+        let broken_off = |execution: Execution| Execution { usage: under_way.usage(&request.params), ..execution };
+        match done {
+            None => Ok(broken_off(Execution::cancelled())),
+            Some(Err(_)) if under_way.usage(&request.params) == Usage::default() => Err(UpstreamError::Deadline),
+            Some(Err(_)) => Ok(broken_off(Execution::error(UpstreamError::Deadline.to_rpc("inference")))),
+            Some(Ok(Outcome { result, usage })) => {
+                let is_error = result["isError"] == true;
+                let execution = Execution::result(RawJson::from(result), is_error);
+                Ok(if is_error { broken_off(execution) } else { Execution { usage, ..execution } })
+            }
+        }
     }
 
-    async fn call(&self, tenant: &str, tool: &str, arguments: &Map<String, Value>) -> Outcome {
+    async fn call(&self, tenant: &str, tool: &str, arguments: &Map<String, Value>, under_way: &UnderWay) -> Outcome {
         match &self.which {
             Which::Echo => echo::call(arguments),
             Which::Time => time::call(tool, arguments),
-            Which::Inference(inference) => inference::call(&**inference, tenant, tool, arguments).await,
+            Which::Inference(inference) => inference::call(&**inference, tenant, tool, arguments, under_way).await,
             Which::Sql(sql) => match sql.call(tool, arguments).await {
                 Ok(result) => {
                     let rows = result["structuredContent"]["rowCount"].as_u64().unwrap_or(0);

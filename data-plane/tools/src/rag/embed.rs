@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use provost_types::{EmbedRequest, EmbedResponse, Inference, InferenceError, InferenceErrorKind, ModelInfo, ModelKind};
+use provost_types::{
+    EmbedRequest, EmbedResponse, Inference, InferenceError, InferenceErrorKind, ModelInfo, ModelKind, Name,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::RagError;
@@ -32,9 +34,9 @@ impl From<RagError> for Failed {
     }
 }
 
-/// The model of this name, if it makes vectors.
-pub(super) fn model(inference: &dyn Inference, name: &str) -> Result<ModelInfo, RagError> {
-    let found = inference.models().into_iter().find(|model| model.name == name);
+/// The model of this name, if it is there for the tenant and makes vectors.
+pub(super) fn model(inference: &dyn Inference, tenant: &Name, name: &str) -> Result<ModelInfo, RagError> {
+    let found = inference.models_of(tenant.as_str()).into_iter().find(|model| model.name == name);
     match found {
         Some(model) if model.kind == ModelKind::Embedding => Ok(model),
         Some(_) => Err(RagError::Model(format!("`{name}` is no embedding model; name one in the plugin's document"))),
@@ -45,10 +47,11 @@ pub(super) fn model(inference: &dyn Inference, name: &str) -> Result<ModelInfo, 
 /// The vector of a caller's question, and how many tokens that took.
 pub(super) async fn question(
     inference: &dyn Inference,
+    tenant: &Name,
     model: &ModelInfo,
     text: &str,
 ) -> Result<(Vec<f32>, u64), RagError> {
-    let (tenant, inputs) = (String::new(), vec![text.to_owned()]);
+    let (tenant, inputs) = (tenant.to_string(), vec![text.to_owned()]);
     let request = EmbedRequest { tenant, model: model.name.clone(), inputs };
     let answer = inference.embed(request).await.map_err(|cause| match cause.kind {
         InferenceErrorKind::InvalidRequest => RagError::Arguments(format!("`query` cannot be embedded: {cause}")),
@@ -62,17 +65,18 @@ pub(super) async fn question(
 /// The vectors of some texts, in their order. Ends without them when it is to stop.
 pub(super) async fn texts(
     inference: &dyn Inference,
+    tenant: &Name,
     model: &ModelInfo,
     texts: &[String],
     stop: &CancellationToken,
 ) -> Result<Vec<Vec<f32>>, Failed> {
-    match patiently(inference, model, texts, stop).await {
+    match patiently(inference, tenant, model, texts, stop).await {
         Ok(vectors) => Ok(checked(vectors, texts.len(), model)?),
         Err(cause) if cause.kind == InferenceErrorKind::InvalidRequest => {
             // One of them is too long; which one is not said.
             let mut vectors = Vec::with_capacity(texts.len());
             for text in texts {
-                vectors.push(long(inference, model, text, stop).await?);
+                vectors.push(long(inference, tenant, model, text, stop).await?);
             }
             Ok(vectors)
         }
@@ -83,13 +87,14 @@ pub(super) async fn texts(
 /// The mean of the vectors of a text's parts, of which there are as many as need be.
 async fn long(
     inference: &dyn Inference,
+    tenant: &Name,
     model: &ModelInfo,
     text: &str,
     stop: &CancellationToken,
 ) -> Result<Vec<f32>, Failed> {
     let mut parts = vec![text.to_owned()];
     for _ in 0..=MAX_HALVINGS {
-        match patiently(inference, model, &parts, stop).await {
+        match patiently(inference, tenant, model, &parts, stop).await {
             Ok(vectors) => return Ok(mean(&checked(vectors, parts.len(), model)?)),
             Err(cause) if cause.kind == InferenceErrorKind::InvalidRequest => {
                 parts = parts.iter().flat_map(|part| halves(part)).map(str::to_owned).collect();
@@ -103,12 +108,13 @@ async fn long(
 /// Asks again while the model is busy.
 async fn patiently(
     inference: &dyn Inference,
+    tenant: &Name,
     model: &ModelInfo,
     texts: &[String],
     stop: &CancellationToken,
 ) -> Result<EmbedResponse, InferenceError> {
     loop {
-        let (tenant, inputs) = (String::new(), texts.to_vec());
+        let (tenant, inputs) = (tenant.to_string(), texts.to_vec());
         let request = EmbedRequest { tenant, model: model.name.clone(), inputs };
         let cause = match inference.embed(request).await {
             Err(cause) if cause.kind == InferenceErrorKind::Busy => cause,

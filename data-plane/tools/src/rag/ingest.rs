@@ -88,7 +88,7 @@ async fn take_all(rag: &Arc<Rag>) -> Result<(), RagError> {
         tracing::warn!(%plugin, %tenant, reason = %reason.escape_debug(), "a file is no document");
     }
     rag.standing.lock().left_out = left_out;
-    let model = embed::model(&*rag.inference, &rag.model);
+    let model = embed::model(&*rag.inference, &rag.tenant, &rag.model);
     if let Ok(model) = &model
         && !store.belongs_to(&made_by(model)).await?
     {
@@ -218,7 +218,7 @@ async fn vectors_of(rag: &Rag, model: &ModelInfo, texts: &[String]) -> Result<Ve
         if rag.stop.is_cancelled() {
             break;
         }
-        vectors.extend(embed::texts(&*rag.inference, model, batch, &rag.stop).await?);
+        vectors.extend(embed::texts(&*rag.inference, &rag.tenant, model, batch, &rag.stop).await?);
     }
     Ok(vectors)
 }

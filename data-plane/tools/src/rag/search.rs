@@ -81,8 +81,8 @@ impl Rag {
         let standing = self.standing_to_ask()?;
         let (mut near, mut tokens) = (Vec::new(), 0);
         if mode != Mode::Keyword {
-            let model = embed::model(&*self.inference, &self.model)?;
-            let (vector, read) = embed::question(&*self.inference, &model, &query).await?;
+            let model = embed::model(&*self.inference, &self.tenant, &self.model)?;
+            let (vector, read) = embed::question(&*self.inference, &self.tenant, &model, &query).await?;
             let view = self.vectors.view();
             tokens = read;
             near = blocking(move || view.nearest(&vector, CANDIDATES))

@@ -102,7 +102,13 @@ mod tests {
             }]
         }
 
+        fn is_seen_by(&self, _: &str, tenant: &str) -> bool {
+            tenant == "acme"
+        }
+
         fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
+            // A model may be there for some tenants only, and each has its share of it.
+            assert_eq!(request.tenant, "acme");
             self.0.fetch_add(request.inputs.len(), Ordering::Relaxed);
             let vectors = request.inputs.iter().map(|_| vec![0.6, 0.8]).collect();
             Box::pin(std::future::ready(Ok(EmbedResponse { vectors, usage: TokenUsage::default() })))

@@ -37,6 +37,7 @@ impl Adapter {
         base: &DecoderConfig,
         device: &Device,
     ) -> std::result::Result<Self, InferError> {
+        let digest = files.digest()?;
         let config = files.config()?;
         let tensors = files.tensors()?;
         let mut expected = HashSet::new();
@@ -64,9 +65,13 @@ impl Adapter {
                 base.layers
             )));
         }
+        // Equal digests mean equal adapters: what others know of this digest is used for it.
+        if files.digest()? != digest {
+            return Err(files.at(super::TENSORS_FILE).malformed("it changed while it was read"));
+        }
         let widths = config.targets.iter().map(|target| target.shape(base)).map(|(inputs, outputs)| inputs + outputs);
         Ok(Self {
-            digest: files.digest()?,
+            digest,
             bytes: tensors.resident_bytes(),
             rank: config.rank,
             widest: widths.max().unwrap_or(0),

@@ -27,6 +27,8 @@ const MAX_SCHEMA_DEPTH: usize = 64;
 /// All numbers of `multipleOf` in the schemas of an answer, multiplied: the lexer has as many states, and makes them before anything else
 /// can be computed.
 const MAX_MULTIPLES: f64 = 1000.0;
+/// Most tokens of a vocabulary, several times those of the largest models.
+const MAX_VOCABULARY: u32 = 1 << 22;
 /// Longest token that an answer in a grammar may hold; the trie is as deep as the longest one.
 const MAX_WORD_BYTES: usize = 256;
 /// Bytes of lexer states of one grammar are about twice this many kilobytes, beside the memory that is booked: each answer
@@ -51,7 +53,9 @@ impl Grammars {
         if !bytes.are_plain() {
             return None;
         }
-        let size = tokenizer.get_vocab(true).into_values().max()?.checked_add(1)?;
+        // A file may have any number as the one of a token.
+        let size =
+            tokenizer.get_vocab(true).into_values().max()?.checked_add(1).filter(|size| *size <= MAX_VOCABULARY)?;
         let ends: Vec<u32> = end_tokens.iter().copied().filter(|end| *end < size).collect();
         let mut words: Vec<Vec<u8>> = (0..size).map(|id| bytes.word(tokenizer, id)).collect();
         words.iter_mut().filter(|word| word.len() > MAX_WORD_BYTES).for_each(Vec::clear);

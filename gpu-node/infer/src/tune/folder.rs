@@ -21,7 +21,8 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, TuneError> {
         fs::create_dir_all(path).map_err(|cause| TuneError::folder(path, cause))?;
         let file = path.join(LOCK_FILE);
-        let lock = File::create(&file).map_err(|cause| TuneError::folder(&file, cause))?;
+        let lock = File::options().create(true).truncate(false).write(true).open(&file);
+        let lock = lock.map_err(|cause| TuneError::folder(&file, cause))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(TuneError::InUse(path.display().to_string())),
@@ -54,10 +55,38 @@ impl Folder {
     }
 }
 
+/// Finds a link in a folder or in those in it: who carries a task out may read and write where who put it may not.
+pub(super) fn link_in(folder: &Path) -> std::io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            return Ok(Some(entry.path()));
+        }
+        // One level is all that a task has.
+        let within =
+            if kind.is_dir() { fs::read_dir(entry.path())?.collect::<Result<Vec<_>, _>>()? } else { Vec::new() };
+        for entry in within {
+            if entry.file_type()?.is_symlink() {
+                return Ok(Some(entry.path()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether somebody trains in a folder.
+pub(super) fn is_taken(path: &Path) -> bool {
+    let lock = File::options().write(true).open(path.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// Writes a file of a folder: after a crash it is the one before or this one, and once this returns it is this one.
 pub(super) fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), TuneError> {
     let (file, aside) = (folder.join(name), folder.join(format!(".{name}.new")));
-    let written = File::create(&aside).and_then(|mut new| {
+    // What lies there is of a run that was killed. Whatever it is, it is not written through.
+    let _ = fs::remove_file(&aside);
+    let written = File::options().write(true).create_new(true).open(&aside).and_then(|mut new| {
         new.write_all(bytes)?;
         new.sync_all()?;
         fs::rename(&aside, &file)?;

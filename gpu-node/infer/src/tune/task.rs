@@ -88,6 +88,7 @@ impl TuneTask {
             for file in [DATA_FILE, TASK_FILE] {
                 fs::File::open(aside.join(file))?.sync_all()?;
             }
+            fs::File::open(&aside)?.sync_all()?;
             fs::rename(&aside, &place)?;
             fs::File::open(tasks)?.sync_all()
         };
@@ -103,7 +104,7 @@ impl TuneTask {
 }
 
 impl TaskFolder {
-    /// The task of a folder that is open and has waited longest; none where there is none.
+    /// The task of a folder that is open, is not carried out by somebody and has waited longest; none where there is none.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -117,7 +118,9 @@ impl TaskFolder {
                 open.push((put, path));
             }
         }
-        Ok(open.into_iter().min().map(|(_, path)| Self(path)))
+        open.sort();
+        let mut free = open.into_iter().filter(|(_, path)| !super::folder::is_taken(&path.join(ADAPTER_FOLDER)));
+        Ok(free.next().map(|(_, path)| Self(path)))
     }
 
     /// The task of this name, if there is one.
@@ -145,8 +148,11 @@ impl TaskFolder {
     /// What is to be trained.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When that cannot be read, or a file of the task is a link.
     pub fn task(&self) -> Result<TuneTask, TuneError> {
+        if let Some(link) = super::folder::link_in(&self.0).map_err(|cause| TuneError::folder(&self.0, cause))? {
+            return Err(TuneError::folder(&link, "is a link; a task has its files itself"));
+        }
         let file = self.0.join(TASK_FILE);
         let bytes = fs::read(&file).map_err(|cause| TuneError::folder(&file, cause))?;
         serde_json::from_slice(&bytes).map_err(|cause| TuneError::folder(&file, cause))
@@ -216,6 +222,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_task_leads_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, other) = (folder.path().join("tasks"), folder.path().join("other"));
+        fs::create_dir(&tasks).unwrap();
+        fs::write(&other, "of somebody else").unwrap();
+        let wanted = TuneTask { model: "m".to_owned(), settings: TuneSettings::default() };
+        let task = wanted.put(&tasks, "first", &other).unwrap();
+        fs::create_dir(task.adapter()).unwrap();
+        assert_eq!(task.task().unwrap(), wanted);
+        for link in [task.progress(), task.adapter().join("checkpoint.safetensors")] {
+            std::os::unix::fs::symlink(&other, &link).unwrap();
+            let why = task.task().unwrap_err().to_string();
+            assert!(why.contains("is a link") && why.contains(&*link.to_string_lossy()), "{why}");
+            fs::remove_file(&link).unwrap();
+        }
+        // That is told without writing through another one.
+        std::os::unix::fs::symlink(&other, tasks.join("first/.result.json.new")).unwrap();
+        task.end(&Err(TuneError::Diverged { step: 1 })).unwrap();
+        assert!(matches!(task.state().unwrap(), TaskState::Failed(_)));
+        assert_eq!(fs::read_to_string(&other).unwrap(), "of somebody else");
+    }
+
+    #[test]
     fn tasks_wait_in_order_until_they_have_ended() {
         let folder = tempfile::tempdir().unwrap();
         let (tasks, data) = (folder.path().join("tasks"), folder.path().join("data"));
@@ -237,6 +266,11 @@ mod tests {
         assert!(!first.is_for(&TuneTask { model: "other".to_owned(), ..task.clone() }).unwrap());
         assert_eq!(fs::read(first.data()).unwrap(), b"{}\n");
         assert_eq!(first.state().unwrap(), TaskState::Open);
+        // While somebody carries it out it is not for others.
+        let taken = super::super::folder::Folder::open(&first.adapter()).unwrap();
+        assert_eq!(TaskFolder::next(&tasks).unwrap(), None);
+        drop(taken);
+        assert_eq!(TaskFolder::next(&tasks).unwrap(), Some(first.clone()));
         let tuned = Tuned { steps: 7, resumed_from: 2, examples: 1, parameters: 3, is_complete: true };
         first.end(&Ok(tuned)).unwrap();
         assert_eq!(first.state().unwrap(), TaskState::Complete(tuned));

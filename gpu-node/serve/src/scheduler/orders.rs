@@ -48,6 +48,7 @@ impl Scheduler {
     pub(super) fn follow_orders(&mut self) {
         for mut pending in std::mem::take(&mut self.orders.pending) {
             if pending.reply.is_closed() {
+                self.take_back(&pending);
                 continue;
             }
             let came = match pending.since.elapsed() > ADMISSION_DEADLINE {
@@ -57,9 +58,8 @@ impl Scheduler {
             match came {
                 Came::NotYet => self.orders.pending.push(pending),
                 Came::End(result) => {
-                    // Who is told that a model is not pinned does not find it pinned later.
-                    if result.is_err() && pending.order == ModelOrder::Pin && pending.has_begun {
-                        self.orders.take_back(&pending.name);
+                    if result.is_err() {
+                        self.take_back(&pending);
                     }
                     let found = self.catalogue.find(&pending.name);
                     let told = result.and_then(|()| match found {
@@ -72,6 +72,13 @@ impl Scheduler {
         }
         if self.orders.is_time_to_look() {
             self.look_after_pins();
+        }
+    }
+
+    /// Who is told that a model is not pinned, or is told nothing, does not find it pinned later.
+    fn take_back(&mut self, pending: &Pending) {
+        if pending.order == ModelOrder::Pin && pending.has_begun {
+            self.orders.take_back(&pending.name);
         }
     }
 
@@ -219,6 +226,8 @@ impl Scheduler {
             tracing::info!(model = entry.name, "the model is not here any more");
             self.turns.unload(*key);
         }
+        // What they were read for: tokenizers and adapters would stay for ever.
+        self.residency.keep(is_current);
     }
 
     fn weights_of(&self, entry: &Arc<Entry>, key: WeightsKey) -> Weights {

@@ -140,3 +140,22 @@ fn what_was_changed_is_found_and_an_import_mends_it() {
         verified.check("tiny").unwrap();
     }
 }
+
+#[test]
+fn what_changes_after_it_was_checked_is_noticed_once_it_was_read() {
+    let (_dir, store) = store();
+    let digest = store.import(&tiny(), "tiny").unwrap().manifest.digest;
+    let stored = Verified::new(store.place_of(digest), digest);
+    assert!(stored.check_same("tiny").is_err(), "nothing was checked");
+    stored.check("tiny").unwrap();
+    stored.check_same("tiny").unwrap();
+    // Another file in its place, and the first one again: what was read between is anything.
+    let file = store.place_of(digest).join("config.json");
+    let right = fs::read(&file).unwrap();
+    fs::rename(&file, store.root().join("aside")).unwrap();
+    fs::write(&file, &right).unwrap();
+    let told = stored.check_same("tiny").unwrap_err().to_string();
+    assert!(told.starts_with("PV-MODEL-DIGEST") && told.contains("while they were read"), "{told}");
+    stored.check("tiny").unwrap();
+    stored.check_same("tiny").unwrap();
+}

@@ -56,6 +56,21 @@ impl Verified {
         }
         Ok(())
     }
+
+    /// Checks that nothing about the files has changed since they were found to be right: what was read of them since is
+    /// what the digest says.
+    ///
+    /// # Errors
+    /// [`InferError::Tampered`] when something has.
+    pub(crate) fn check_same(&self, model: &str) -> Result<(), InferError> {
+        let tampered = |cause: String| InferError::Tampered { model: model.to_owned(), cause };
+        let now = stamps(&self.place).map_err(tampered)?;
+        let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        match right.as_ref() == Some(&now) {
+            true => Ok(()),
+            false => Err(tampered("its files changed while they were read".to_owned())),
+        }
+    }
 }
 
 /// Checks a stored model against its digest: every file, and that there are no others. Says what is otherwise.

@@ -183,6 +183,10 @@ async fn an_adapter_over_a_declared_model_is_there_for_the_same_tenants() {
     node.declare(&state(&[("m", at(&models, "tiny-chat", r#","tenants":["umbra"],"contextTokens":64"#))]));
     assert_eq!(seen_by("umbra"), [("m".to_owned(), 64), ("one".to_owned(), 64)]);
     assert!(seen_by("acme").is_empty());
+    // Data planes, which know of no adapter, are told so.
+    let told = node.report().unwrap().tenants;
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["m", "one"]);
+    assert!(told.values().all(|tenants| tenants.iter().eq(["umbra"])), "{told:?}");
     let refused = collect(&node, chat("one", "hello", 4)).await.unwrap_err();
     assert_eq!(refused.kind, InferenceErrorKind::ModelNotFound, "{refused}");
     let mut request = chat("one", "hello", 4_000);

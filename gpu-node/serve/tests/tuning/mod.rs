@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use provost_gpu_serve::{AdapterModel, GpuNode, TaskFolder, TaskState, TuneSettings, TuneTask};
-use provost_types::InferenceErrorKind;
+use provost_types::{InferenceErrorKind, Metadata, Name, Resource, Revision, Snapshot};
 
 use crate::common::{Models, chat, collect, until};
 use crate::start_with;
@@ -94,6 +94,8 @@ async fn a_task_that_cannot_be_carried_out_ends_with_the_reason() {
     let stranger = task("nobody", 1).put(&tasks, "stranger", &data(folder.path())).unwrap();
     let unread = task("tiny-chat", 1).put(&tasks, "unread", &bad).unwrap();
     let node = start(&models, &tasks);
+    // Nothing else is declared: no model is coming.
+    node.declare(&Snapshot::default());
     for (task, says) in [(stranger, "no such model"), (unread, "PV-TUNE-DATA: 1 lines")] {
         until("the task has ended", || task.state().unwrap() != TaskState::Open).await;
         let TaskState::Failed(why) = task.state().unwrap() else { panic!("{:?}", task.state()) };
@@ -105,4 +107,26 @@ async fn a_task_that_cannot_be_carried_out_ends_with_the_reason() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), served).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_waits_for_a_model_that_is_declared_after_the_start() {
+    let (models, folder) = (Models::new(&["tiny-chat"]), tempfile::tempdir().unwrap());
+    let tasks = folder.path().join("tasks");
+    std::fs::create_dir(&tasks).unwrap();
+    let task = task("declared", 2).put(&tasks, "early", &data(folder.path())).unwrap();
+    let node = start(&Models::new(&[]), &tasks);
+    // The node looks at it at once; it is told of its models some time later.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(task.state().unwrap(), TaskState::Open);
+    let path = models.path().join("tiny-chat");
+    let spec = serde_json::from_value(serde_json::json!({ "Model": { "source": { "path": path } } })).unwrap();
+    let metadata = Metadata { name: Name::new("declared").unwrap(), tenant: None, labels: Default::default() };
+    let model = Resource { metadata, spec, created: Revision(1), modified: Revision(1) };
+    let mut state = Snapshot::default();
+    state.resources.insert(model.key(), Arc::new(model));
+    node.declare(&state);
+    until("the task has ended", || task.state().unwrap() != TaskState::Open).await;
+    let ended = task.state().unwrap();
+    assert!(matches!(ended, TaskState::Complete(tuned) if tuned.is_complete), "{ended:?}");
 }

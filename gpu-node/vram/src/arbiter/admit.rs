@@ -42,7 +42,7 @@ impl Arbiter {
                 Attempt::NotReady => {
                     untried.remove(&key);
                 }
-                Attempt::NoBudget if !is_patient => {
+                Attempt::NoBudget if !is_patient && self.can_have_room(&waiting.request) => {
                     self.queue.hold_up(waiting.ticket);
                     self.held = Some(place);
                 }

@@ -1,7 +1,7 @@
 //! Weights that stay, and where weights stand for those who watch.
 
 use super::Arbiter;
-use crate::{Standing, WeightsKey};
+use crate::{Request, Standing, WeightsKey};
 
 impl Arbiter {
     /// Keeps weights in memory once they are there, or lets them go as others again. Nobody's need displaces weights that are
@@ -18,6 +18,17 @@ impl Arbiter {
     /// Whether weights stay.
     pub fn is_pinned(&self, key: WeightsKey) -> bool {
         self.pinned.contains(&key)
+    }
+
+    /// Whether there is room for a request beside the weights that stay, once all others have gone.
+    pub(super) fn can_have_room(&self, request: &Request) -> bool {
+        if self.pinned.is_empty() {
+            return true;
+        }
+        let others =
+            self.ready().into_iter().filter(|ready| ready.key != request.weights.key && self.is_pinned(ready.key));
+        let kept = others.map(|ready| ready.bytes).fold(0, u64::saturating_add);
+        request.needed() <= self.memory.usage().capacity.saturating_sub(kept)
     }
 
     /// Where weights stand.

@@ -43,6 +43,10 @@ impl Arbiter {
                 self.load(request.weights);
                 return;
             }
+            // Who waits for pinned weights to go may wait for ever: nobody is held back, or stops, for that.
+            if !self.can_have_room(&request) {
+                continue;
+            }
             let waited = self.now.saturating_sub(waiting.since);
             if claim.critical || waited >= self.limits.memory_patience_micros {
                 self.ask_to_yield(&claim, needed);

@@ -31,6 +31,21 @@ fn pinned_weights_go_for_nobody() {
 }
 
 #[test]
+fn who_has_no_room_beside_pinned_weights_holds_nobody_back() {
+    let mut driver = Driver::new(limits());
+    driver.settle(request(1, 60, Priority::Normal));
+    driver.arbiter.pin(key(1), true);
+    driver.submit(request(2, 80, Priority::Normal)).unwrap();
+    for _ in 0..100 {
+        driver.pass(SECOND);
+        assert_eq!(driver.loading, None);
+    }
+    driver.submit(request(3, 30, Priority::Normal)).unwrap();
+    driver.poll();
+    assert_eq!(driver.loading, Some((key(3), 30)));
+}
+
+#[test]
 fn pinned_weights_come_back_after_exclusive_use() {
     let mut driver = Driver::new(limits());
     driver.settle(request(1, 80, Priority::Normal));

@@ -66,7 +66,14 @@ fn a_report_is_read_as_it_was_written_but_for_what_is_not_known() {
         running: 4,
         tokens_per_s: 5.5,
     });
-    let told = GpuReport { models: models.into(), waiting: 1, slots: 16, draining: true, ..GpuReport::default() };
+    let told = GpuReport {
+        models: models.into(),
+        tenants: [("m".to_owned(), ["acme".to_owned(), "umbra".to_owned()].into())].into(),
+        waiting: 1,
+        slots: 16,
+        draining: true,
+        ..GpuReport::default()
+    };
     let mut written = report_to_wire(&told);
     assert_eq!(report(written.clone()), told);
     written.models[0].kind = "smell".to_owned();

@@ -94,3 +94,15 @@ async fn texts_are_embedded_elsewhere_if_a_node_is_lost() {
     assert_eq!(answer.vectors, [[1.0]]);
     assert_eq!((a.asked(), b.asked(), nodes.counts().tried_again), (1, 1, 1));
 }
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_no_loss_of_the_node() {
+    let (a, b, nodes) = two().await;
+    a.chats.lock().push_back(vec![Err(Status::out_of_range("encoded message length too large"))]);
+    let error = collect(&nodes).await.remove(0).unwrap_err();
+    assert_eq!(error.kind, InferenceErrorKind::InvalidRequest);
+    assert!(error.message.starts_with("PV-GPU-MESSAGE"), "{error}");
+    assert_eq!((a.asked(), b.asked(), counts(&nodes, "a").lost), (1, 0, 0));
+    assert_eq!(collect(&nodes).await, hi());
+    assert_eq!(a.asked(), 2, "it is not set aside");
+}

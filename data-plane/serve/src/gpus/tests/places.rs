@@ -116,3 +116,24 @@ async fn the_node_of_this_process_is_one_of_them() {
     // What is not there for a tenant here is not there for it on the nodes of others.
     assert_eq!((nodes.models_of("acme").len(), nodes.models_of("umbra").len()), (1, 0));
 }
+
+#[tokio::test]
+async fn what_another_node_has_for_some_tenants_is_not_there_for_others() {
+    let of_umbra =
+        GpuReport { tenants: [("m".to_owned(), ["umbra".to_owned()].into())].into(), ..report(ModelState::OnDisk) };
+    let (a, at_a) = start("a", GpuReport { draining: true, ..of_umbra }).await;
+    let nodes = GpuNodes::new("dp-1", None);
+    nodes.set(vec![at_a]);
+    tokio::time::timeout(SOON, nodes.settled()).await.unwrap();
+    assert_eq!((nodes.models_of("acme").len(), nodes.models_of("umbra").len()), (0, 1));
+    // That its node takes nothing new would tell that there is one.
+    let hidden = nodes.chat(ask("m")).await.err().unwrap();
+    let whole = nodes.chat_whole(ask("m")).await.err().unwrap();
+    let request = EmbedRequest { tenant: "acme".to_owned(), model: "m".to_owned(), inputs: vec!["x".to_owned()] };
+    let embedded = nodes.embed(request).await.unwrap_err();
+    let absent = nodes.chat(ask("other")).await.err().unwrap();
+    for told in [&hidden, &whole, &embedded] {
+        assert_eq!((told.kind, told.message.replace("`m`", "`other`")), (absent.kind, absent.message.clone()));
+    }
+    assert_eq!(a.asked(), 0);
+}

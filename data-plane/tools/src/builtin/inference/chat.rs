@@ -10,7 +10,7 @@ use super::{
     functions::{self, Call, Choice, Function, Made},
     read,
 };
-use crate::builtin::Outcome;
+use crate::builtin::{Outcome, UnderWay};
 
 /// Tokens made if the caller names no limit.
 const DEFAULT_MAX_TOKENS: u32 = 256;
@@ -135,6 +135,7 @@ pub(super) async fn chat(
     inference: &dyn Inference,
     tenant: &str,
     arguments: &Map<String, Value>,
+    under_way: &UnderWay,
 ) -> Result<Outcome, String> {
     let given = chat_arguments(arguments)?;
     let request = ChatRequest {
@@ -151,9 +152,12 @@ pub(super) async fn chat(
         tools: functions::tools(given.tools, given.tool_choice, given.parallel_tool_calls)?,
     };
     let mut events = inference.chat_whole(request).await.map_err(|cause| cause.to_string())?;
+    under_way.begins();
     let (mut text, mut calls) = (String::new(), Vec::new());
     while let Some(event) = events.next().await {
-        match event.map_err(|cause| cause.to_string())? {
+        let event = event.map_err(|cause| cause.to_string())?;
+        under_way.hears(&event);
+        match event {
             ChatEvent::Delta(more) => text.push_str(&more),
             ChatEvent::Calls(deltas) => functions::add(&mut calls, deltas),
             ChatEvent::Tokens(_) | ChatEvent::Silent => {}

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use provost_mcp::RawJson;
 use provost_types::{
     BoxFuture, BoxStream, CallDelta, CallHead, EmbedRequest, EmbedResponse, InferenceError, ModelInfo, ToolChoice,
 };
@@ -59,7 +60,8 @@ fn call(arguments: &Value, says: Vec<ChatEvent>) -> Result<(Value, ChatRequest),
     };
     fits("inputSchema", arguments);
     let model = Scripted { says: Mutex::new(says), asked: Mutex::default() };
-    let asked = chat(&model, "acme", arguments.as_object().unwrap());
+    let under_way = UnderWay::default();
+    let asked = chat(&model, "acme", arguments.as_object().unwrap(), &under_way);
     let outcome = futures::executor::block_on(asked)?;
     fits("outputSchema", &outcome.result["structuredContent"]);
     Ok((outcome.result, model.asked.into_inner().unwrap().unwrap()))
@@ -133,4 +135,17 @@ fn functions_that_make_no_sense_are_refused_by_name() {
         let refused = call(&arguments, Vec::new()).unwrap_err();
         assert!(refused.contains(says), "{says}: {refused}");
     }
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_free() {
+    let arguments = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] });
+    let says = vec![ChatEvent::Silent, ChatEvent::Silent, ChatEvent::Delta("hey".to_owned())];
+    let model = Scripted { says: Mutex::new(says), asked: Mutex::default() };
+    let (under_way, params) = (UnderWay::default(), RawJson::from(arguments.clone()));
+    assert_eq!(under_way.usage(&params), Usage::default(), "it has not begun");
+    let ended = futures::executor::block_on(chat(&model, "acme", arguments.as_object().unwrap(), &under_way));
+    assert!(ended.is_err());
+    let used = under_way.usage(&params);
+    assert_eq!((used.tokens_in, used.tokens_out), (params.as_bytes().len() as u64, 5));
 }
