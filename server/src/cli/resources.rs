@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
+use provost_types::Kind;
 use provost_wire::admin::{
     self, ApplyRequest, ApplyResponse, ChangeKind, DeleteRequest, DiffRequest, Document, ExplainRequest, GetRequest,
     HistoryRequest, ResourceChange, ResourceView, RollbackRequest, SchemaRequest,
@@ -269,10 +270,10 @@ pub async fn describe(args: DescribeArgs) -> anyhow::Result<ExitCode> {
 
 pub async fn delete(args: DeleteArgs) -> anyhow::Result<ExitCode> {
     let (mut client, context) = connect(&args.admin).await?;
-    let tenant = if args.kind.to_ascii_lowercase().starts_with("tenant") {
-        String::new()
-    } else {
-        tenant(&mut client, context.tenant.as_deref()).await?
+    // A kind that is not known is refused by the control plane, which says which there are.
+    let tenant = match args.kind.parse::<Kind>() {
+        Ok(kind) if !kind.is_tenanted() => String::new(),
+        _ => tenant(&mut client, context.tenant.as_deref()).await?,
     };
     let request =
         DeleteRequest { kind: args.kind, tenant, name: args.name, message: args.message, dry_run: args.dry_run };

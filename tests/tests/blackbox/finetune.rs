@@ -42,25 +42,28 @@ fn a_training_that_was_killed_goes_on_and_its_result_is_served() {
 
     let mut killed = finetune(&model, &data, &out, &["--json", "--steps", "100000"]);
     let mut killed = killed.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut last = 0;
     for line in BufReader::new(killed.stdout.take().unwrap()).lines() {
-        let step: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        // The last one may be cut off. The training may be ahead of who reads it.
+        let Ok(step) = serde_json::from_str::<Value>(&line.unwrap()) else { break };
         assert!(step["loss"].as_f64().unwrap() > 0.0 && step["tokens_per_second"].as_f64().unwrap() > 0.0, "{step}");
-        if step["step"] == 12 {
+        last = step["step"].as_u64().unwrap();
+        if last == 12 {
             killed.kill().unwrap();
-            break;
         }
     }
     assert!(!killed.wait().unwrap().success());
     assert!(!out.join("adapter_config.json").exists());
 
-    let output = finetune(&model, &data, &out, &["--json", "--steps", "60"]).output().unwrap();
+    let steps = last + 48;
+    let output = finetune(&model, &data, &out, &["--json", "--steps", &steps.to_string()]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let lines = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let result = lines.last().unwrap();
     let resumed = result["resumed_from"].as_u64().unwrap();
     assert!(resumed >= 10 && resumed % 5 == 0, "{result}");
-    assert_eq!((&result["is_complete"], &result["steps"]), (&json!(true), &json!(60)), "{result}");
+    assert_eq!((&result["is_complete"], &result["steps"]), (&json!(true), &json!(steps)), "{result}");
     assert_eq!(lines[0]["step"], resumed + 1);
 
     let adapters = format!("tuned=tiny-chat:{}", out.display());
