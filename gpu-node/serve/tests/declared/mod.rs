@@ -164,7 +164,7 @@ async fn tenants_and_context_are_as_declared() {
     request.tenant = "umbra".to_owned();
     let (_, usage) = collect(&node, request.clone()).await.unwrap();
     assert!(usage.prompt + usage.completion <= 64, "{usage:?}");
-    request.messages = vec![provost_types::ChatMessage::new("user", &"long ".repeat(40))];
+    request.messages = vec![provost_types::ChatMessage::new("user", "long ".repeat(40))];
     let refused = collect(&node, request).await.unwrap_err();
     assert_eq!(refused.kind, InferenceErrorKind::InvalidRequest, "{refused}");
 }
