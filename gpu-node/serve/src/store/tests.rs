@@ -41,7 +41,7 @@ fn what_is_imported_is_whole_and_is_there_once() {
     let again = store.import(&tiny(), "other").unwrap();
     assert!(again.was_there);
     assert_eq!((again.manifest.digest, files(dir.path())), (first.manifest.digest, before));
-    assert_eq!(store.list().unwrap(), [first.manifest.clone()], "and keeps the name that it had");
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&first.manifest), "and keeps the name that it had");
     // It is a model by itself.
     ModelSource::open("tiny", &place).unwrap().load_chat_text().unwrap();
 }
@@ -100,6 +100,9 @@ fn one_import_at_a_time() {
     store.import(&tiny(), "tiny").unwrap();
 }
 
+/// Does something to a stored model.
+type Damage = fn(&Path);
+
 #[test]
 fn what_was_changed_is_found_and_an_import_mends_it() {
     let (_dir, store) = store();
@@ -107,7 +110,7 @@ fn what_was_changed_is_found_and_an_import_mends_it() {
     let place = store.place_of(manifest.digest);
     let verified = Verified::new(place.clone(), manifest.digest);
     verified.check("tiny").unwrap();
-    let damages: [(&str, fn(&Path)); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("model.safetensors is not what was imported", |place| {
             let path = place.join("model.safetensors");
             let mut bytes = fs::read(&path).unwrap();

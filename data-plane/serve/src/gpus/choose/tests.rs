@@ -116,11 +116,14 @@ fn a_conversation_is_known_by_its_beginning() {
     assert_ne!(Hash::new("ab").and("c").end(), Hash::new("a").and("bc").end());
 }
 
+/// State, time to load, requests that wait, places, requests that run, slots, time of service, tokens a second.
+type Drawn = (ModelState, u64, u64, u64, u64, u64, u64, u64);
+
 fn nodes() -> impl Strategy<Value = Vec<Candidate>> {
     let state = prop_oneof![Just(ModelState::Resident), Just(ModelState::Loading), Just(ModelState::OnDisk)];
     let node = (state, 0..20_000_u64, 0..80_u64, 0..80_u64, 0..20_u64, 0..20_u64, 0..5_000_u64, 0..500_u64);
     prop::collection::vec(node, 0..6).prop_map(|all| {
-        let node = |(index, of): (usize, (ModelState, u64, u64, u64, u64, u64, u64, u64))| {
+        let node = |(index, of): (usize, Drawn)| {
             let (state, load_ms, waiting, places, running, slots, service_ms, tokens_per_s) = of;
             let name = format!("gpu-{index}");
             Candidate { name, state, load_ms, waiting, places, running, slots, service_ms, tokens_per_s }
