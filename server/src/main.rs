@@ -16,6 +16,8 @@ mod cli;
 mod config;
 mod dev;
 mod failure;
+#[cfg(target_os = "linux")]
+mod huge_pages;
 mod logins;
 mod models;
 mod node;
@@ -48,6 +50,10 @@ fn main() -> ExitCode {
     // One provider for TLS in the whole process. The only error is that one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     init_tracing(&args);
+    #[cfg(target_os = "linux")]
+    if args.is_server() {
+        huge_pages::use_for_a_server();
+    }
     end_quietly_with_the_reader();
     let runtime = match threads::runtime() {
         Ok(runtime) => runtime,
