@@ -74,6 +74,7 @@ impl Server {
     /// for; `provost dev` only.
     pub async fn start(config: &ServerConfig, anonymous: Option<PrincipalRef>) -> anyhow::Result<Self> {
         keys::make_private_dir(&config.data_dir.join("keys"))?;
+        control::check_key_file(config)?;
         // Before the listeners: a port that nobody serves yet would keep peers waiting.
         let identity = identity::obtain(config).await?;
         let peer = bind(config.peer, "listen.peer").await?;
@@ -130,6 +131,10 @@ impl Server {
         server.audit.open(config, &server.identity, server.control.as_ref(), &replicas, running).await?;
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         server.watch_removal(config);
+        if let Some(control) = &server.control {
+            let watching = control::watch_key(control.node.clone(), config.keys.clone());
+            until(watching, &server.tasks, &server.stop);
+        }
         let mut all_models = None;
         if let (Some(http), Some(gpu)) = (http, models.clone()) {
             let here: Arc<dyn Inference> = gpu.clone();
