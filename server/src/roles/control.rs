@@ -9,8 +9,8 @@ use std::{
 };
 
 use provost_control_api::{
-    AdminApi, ClusterApi, ControlConfig, ControlNode, Departures, Dial, KeyProvider, LocalFileKey, Logins,
-    MemberConfig, NoPeers, Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit,
+    AdminApi, CertificateEnd, ClusterApi, ControlConfig, ControlNode, Departures, Dial, KeyProvider, LocalFileKey,
+    Logins, MemberConfig, NoPeers, Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit,
     identity::Registry, peer_transport,
 };
 use provost_types::AuditSink;
@@ -57,7 +57,10 @@ impl ControlRole {
         let node = open(config, name.cluster().as_str(), node_id, others, sink).await?;
         let _ = names.node.set(node.clone());
         mark(&marker, node_id)?;
-        let api = ClusterApi::start(&node, config.certificate_ttl, config.agent_names.clone(), dialled)?;
+        let own = identity.clone();
+        let certificate_end: CertificateEnd = Arc::new(move || own.expires());
+        let names = config.agent_names.clone();
+        let api = ClusterApi::start(&node, config.certificate_ttl, names, dialled, certificate_end)?;
         Ok(Self { node, api })
     }
 

@@ -46,7 +46,8 @@ pub async fn init(
     if matches!(config.keys, KeySource::File { .. })
         && let Err(error) = node.opens_keys()
     {
-        let next = "put the old cluster's key at keys.path before the first start; if it is lost, set every secret anew";
+        let next =
+            "put the old cluster's key at keys.path before the first start; if it is lost, set every secret anew";
         tracing::warn!(code = error.code(), %error, next, "the secrets that were restored do not open");
     }
     let wanted = Bootstrap {
