@@ -75,10 +75,14 @@ impl Server {
     pub async fn start(config: &ServerConfig, anonymous: Option<PrincipalRef>) -> anyhow::Result<Self> {
         keys::make_private_dir(&config.data_dir.join("keys"))?;
         control::check_key_file(config)?;
-        // Before the listeners: a port that nobody serves yet would keep peers waiting.
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        // First of all: who started the process asks there whether it lives, also while it waits to join.
+        let metrics = bind(config.metrics, "listen.metrics").await?;
+        let (metrics_address, pages) = (metrics.local_addr()?, metrics::Pages::default());
+        tasks.spawn(metrics::serve(metrics, pages.clone(), stop.clone()));
+        // Before the other listeners: a port that nobody serves yet would keep peers waiting.
         let identity = identity::obtain(config).await?;
         let peer = bind(config.peer, "listen.peer").await?;
-        let metrics = bind(config.metrics, "listen.metrics").await?;
         let http = match config.has(Role::DataPlane) {
             true => Some(AgentPorts::bind(config.http, "listen.http", config.agents.tls.as_ref()).await?),
             false => None,
@@ -87,7 +91,6 @@ impl Server {
             true => Some(bind(config.admin, "listen.admin").await?),
             false => None,
         };
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
 
         let audit = AuditRole::start(config, &identity);
         let control = match admin {
@@ -117,7 +120,7 @@ impl Server {
             audit,
             data: None,
             http: http.as_ref().map(AgentPorts::address).transpose()?,
-            metrics: metrics.local_addr()?,
+            metrics: metrics_address,
             tasks,
             stop,
             peers: Peers::default(),
@@ -161,6 +164,7 @@ impl Server {
             gpu: models,
             gpus: all_models,
         };
+        let ready = metrics::readiness(roles.control.clone(), server.audit.replica());
         let sampler = metrics::sampler(roles, server.audit.replica());
         let sampler = match config.has(Role::AuditLog) {
             true => {
@@ -172,7 +176,7 @@ impl Server {
             }
             false => sampler,
         };
-        server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
+        pages.start(sampler, ready);
         server.tasks.close();
         Ok(server)
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use crate::processes::{Fleet, SOON};
+use crate::processes::{Fleet, SOON, page};
 
 /// Starts a node that must refuse, and says so by this code.
 fn refuses(fleet: &mut Fleet, name: &str, code: &str) {
@@ -10,6 +10,11 @@ fn refuses(fleet: &mut Fleet, name: &str, code: &str) {
     let server = fleet.get(name);
     assert!(!server.ended(SOON).success(), "{name} ended well");
     assert!(server.log().contains(code), "{name} does not say {code}");
+}
+
+/// The status of a page at a node's metrics address.
+fn status_of(fleet: &Fleet, name: &str, path: &str) -> Option<String> {
+    page(fleet.servers[name].metrics, path).ok()?.split(' ').nth(1).map(str::to_owned)
 }
 
 #[test]
@@ -22,11 +27,14 @@ fn slips_cost_neither_tokens_nor_keys_nor_nodes() {
     // Nobody is there to join by: it waits for longer than this test would, and ends when it is told to.
     fleet.start("dp-1");
     fleet.until("dp-1 looks for its cluster", |f| f.servers["dp-1"].log().contains("cannot join yet"));
+    assert_eq!(status_of(&fleet, "dp-1", "/healthz").as_deref(), Some("200"), "it lives");
+    assert_eq!(status_of(&fleet, "dp-1", "/readyz").as_deref(), Some("503"), "and is not ready");
     let (took, status) = fleet.get("dp-1").terminate();
     assert!(status.success(), "{status} after {took:?}");
 
     fleet.start("cp-1");
     fleet.agreed(&["cp-1"]);
+    fleet.until("cp-1 is ready", |f| status_of(f, "cp-1", "/readyz").as_deref() == Some("200"));
     fleet.ok("cp-1", &["cluster", "rotate-keys"]);
     let status = fleet.status("cp-1").unwrap();
     let ends = status["members"][0]["certificate_expires"].as_str().unwrap().to_owned();
