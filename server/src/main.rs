@@ -90,8 +90,12 @@ fn init_tracing(args: &cli::Cli) {
         (true, false) => "info,openraft=warn,openraft::core::raft_core=error,lopdf=off,provost_call=off",
         (false, _) => "warn",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let wanted = std::env::var("PROVOST_LOG").ok().filter(|text| !text.trim().is_empty());
+    let filter = wanted.and_then(|text| {
+        let filter = tracing_subscriber::EnvFilter::try_new(&text);
+        filter.inspect_err(|cause| eprintln!("PROVOST_LOG=`{text}` is no filter and is left out: {cause}")).ok()
+    });
+    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
