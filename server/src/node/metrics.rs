@@ -3,6 +3,7 @@
 
 mod audit;
 mod calls;
+mod certificate;
 mod gpus;
 mod groups;
 mod listen;
@@ -17,6 +18,7 @@ use provost_data_serve::{gpus::GpuNodes, node::Node};
 use provost_data_tools::{CORPUS_METRICS, EndpointView, Pressure, Wall};
 use provost_gpu_serve::GpuNode;
 
+pub use certificate::with_certificate;
 pub use listen::serve;
 pub use pages::{Pages, readiness};
 

@@ -166,6 +166,7 @@ impl Server {
         };
         let ready = metrics::readiness(roles.control.clone(), server.audit.replica());
         let sampler = metrics::sampler(roles, server.audit.replica());
+        let sampler = metrics::with_certificate(sampler, server.identity.clone());
         let sampler = match config.has(Role::AuditLog) {
             true => {
                 let rules = config.audit.clone();
