@@ -1,8 +1,8 @@
 //! `provost cluster init`: the first node of a new cluster, made offline in its data folder.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use provost_control_api::{Bootstrap, Bootstrapped, RestoredNode};
+use provost_control_api::{Bootstrap, Bootstrapped, ControlError, RestoredNode};
 use provost_types::{AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, Name};
 use provost_wire::tls::{NodeName, Roles};
 
@@ -61,12 +61,22 @@ pub async fn init(
     };
     let made = node.bootstrap(wanted, &identity).await;
     node.shutdown().await?;
-    let made = made?;
+    let made = made.map_err(|error| unless_cut_off(error, &identity))?;
     if operator_ca.is_some() {
         super::identity::keep_number(config, node_id)?;
     }
     control::mark(&identity.join("replica"), node_id)?;
     Ok(made)
+}
+
+/// A cluster that was made, but not to the end, is of no use: nobody was told its administrator's token.
+fn unless_cut_off(error: ControlError, identity: &Path) -> anyhow::Error {
+    // The mark is written last, and again by a server that runs.
+    if error.code() != "PV-CLUSTER-INITIALIZED" || identity.join("replica").exists() {
+        return error.into();
+    }
+    let hint = "nobody has its administrator's token: empty the data_dir, and make the cluster again";
+    Failure::new(error.code(), "an earlier `cluster init` was cut off in this folder", hint).into()
 }
 
 /// The operator's authorities; its certificate must be for the first node of this cluster.

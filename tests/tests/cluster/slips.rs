@@ -81,4 +81,13 @@ fn slips_cost_neither_tokens_nor_keys_nor_nodes() {
     fs::write(&config, before.replace(&right, &wrong)).unwrap();
     fleet.start("cp-1");
     fleet.until("cp-1 says that its key is another one", |f| f.servers["cp-1"].log().contains("PV-SECRET-KEY"));
+
+    // As an init leaves a folder that is killed before it could show the administrator's token.
+    fleet.get("cp-1").kill();
+    fs::write(&config, &before).unwrap();
+    fs::remove_dir_all(fleet.servers["cp-1"].data().join("identity")).unwrap();
+    let config = text(config);
+    let init = ["cluster", "init", "--cluster", "slips", "--config", &config];
+    let said = fleet.refused("cp-1", &init, "PV-CLUSTER-INITIALIZED");
+    assert!(said.contains("cut off"), "{said}");
 }
