@@ -86,18 +86,28 @@ fn end_quietly_with_the_reader() {
     }));
 }
 
+/// What openraft may say: it narrates its engine at `info`, warns of stale messages at each start, and, on a leader, of every
+/// heartbeat that a member does not answer, several a second for as long as it is away. What is sent to a group that has
+/// ended is answered with an error anyway.
+const RAFT_LOG: &str =
+    "openraft=warn,openraft::core::raft_core=error,openraft::core::heartbeat=error,openraft::raft::raft_inner=off";
+
 /// Logs go to stderr; `PROVOST_LOG` filters them (`info`, `provost_data_tools=debug`, …).
 fn init_tracing(args: &cli::Cli) {
-    // openraft narrates its engine at `info`, and warns of stale messages at each start; lopdf prints what it cannot read.
+    // lopdf prints what it cannot read.
     // The ids of a call are in each line of it where lines are for machines: to keep them costs each call a microsecond.
     let is_json = args.log_json();
     let default = match (args.is_server(), is_json) {
-        (true, true) => "info,openraft=warn,openraft::core::raft_core=error,lopdf=off",
-        (true, false) => "info,openraft=warn,openraft::core::raft_core=error,lopdf=off,provost_call=off",
-        (false, _) => "warn",
+        (true, true) => format!("info,{RAFT_LOG},lopdf=off"),
+        (true, false) => format!("info,{RAFT_LOG},lopdf=off,provost_call=off"),
+        (false, _) => "warn".to_owned(),
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PROVOST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let wanted = std::env::var("PROVOST_LOG").ok().filter(|text| !text.trim().is_empty());
+    let filter = wanted.and_then(|text| {
+        let filter = tracing_subscriber::EnvFilter::try_new(&text);
+        filter.inspect_err(|cause| eprintln!("PROVOST_LOG=`{text}` is no filter and is left out: {cause}")).ok()
+    });
+    let filter = filter.unwrap_or_else(|| tracing_subscriber::EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -33,7 +33,7 @@ use crate::{
     identity::{
         AgentNames, CallingNode, Certifier, IdentityService, JoinService, KeySealer, MembersOnly, Registry, by_operator,
     },
-    members::{Standings, decide_releases},
+    members::{CertificateEnd, Standings, decide_releases},
     node::GROUP,
     packages::FetchService,
     push::{HubConfig, PushHub},
@@ -66,12 +66,13 @@ pub struct ClusterApi {
 impl ClusterApi {
     /// Starts what the services share. `certificate_life` is that of the certificates it signs,
     /// `agent_names` the names that it lets nodes have for agents; `dial` reaches the services of other
-    /// control-plane nodes.
+    /// control-plane nodes; `certificate_end` is what the status says of this node's own certificate.
     pub fn start(
         node: &ControlNode,
         certificate_life: Duration,
         agent_names: AgentNames,
         dial: Dial,
+        certificate_end: CertificateEnd,
     ) -> Result<Self, ControlError> {
         let registry: Arc<dyn Registry> = Arc::new(node.clone());
         let sealer: Arc<dyn KeySealer> = node.secrets();
@@ -93,7 +94,7 @@ impl ClusterApi {
                 .is_some_and(|caller| caller.name.has(needed) && is_replica(&of_peers.cluster(), caller, from))
         }));
         peers.add(&node.inner.group);
-        let standings = Standings::new(node.clone(), hub.clone(), dial);
+        let standings = Standings::new(node.clone(), hub.clone(), dial, certificate_end);
         let deciding = tokio::spawn(decide_releases(node.clone(), standings.clone())).abort_handle();
         Ok(Self { node: node.clone(), certifier, hub, standings, peers, confirming, deciding })
     }

@@ -81,7 +81,17 @@ impl From<GroupError> for ControlError {
             GroupError::TooLarge { .. } => ErrorKind::Invalid,
             _ => ErrorKind::Internal,
         };
-        Self { not_logged: error.not_logged(), ..Self::new(kind, error.code(), error.to_string(), "") }
+        // The others say in their sentence what to do.
+        let hint = match &error {
+            GroupError::NoQuorum(_) => {
+                "nothing was changed; `provost cluster status` shows who does not answer: start control-plane nodes until \
+                 more than half of the voters run and reach each other, then try again"
+            }
+            GroupError::Timeout { .. } => "read what is there before you try again",
+            GroupError::Stopped => "ask another control-plane node",
+            _ => "",
+        };
+        Self { not_logged: error.not_logged(), ..Self::new(kind, error.code(), error.to_string(), hint) }
     }
 }
 

@@ -61,7 +61,8 @@ pub use error::{ControlError, ErrorKind};
 pub use explain::{Explained, ExplainedField, explain, schema};
 pub use governance::{Governed, OfConnections, Revoked, Selector, Switched, ToolsOf};
 pub use members::{
-    ClusterStatus, Gathered, MemberStatus, NoSubscribers, NodeFacts, ReplicaStanding, SubscriberStatus, Subscribers,
+    CertificateEnd, ClusterStatus, Gathered, MemberStatus, NoSubscribers, NodeFacts, ReplicaStanding, SubscriberStatus,
+    Subscribers,
 };
 pub use node::{ControlConfig, ControlNode, Departures, MemberConfig, NodeStatus};
 pub use operations::{HistoryItem, NewToken, ResourceFilter};

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    AdminToken, Admission, ControlError, KeyProvider, LocalFileKey, Secrets,
+    AdminToken, Admission, ControlError, KeyProvider, LocalFileKey, SecretError, Secrets,
     auth::Authenticator,
     carrier::{self, Carrying},
     machine::{ControlMachine, Published},
@@ -206,6 +206,12 @@ impl ControlNode {
     /// Opens sealed values for the data plane of this process.
     pub fn secrets(&self) -> Arc<Secrets> {
         self.inner.secrets.clone()
+    }
+
+    /// Whether this node's key provider opens the cluster's newest data key; `false`: there is none yet. It may ask
+    /// the provider, and so block.
+    pub fn opens_keys(&self) -> Result<bool, SecretError> {
+        self.inner.secrets.opens(&self.inner.published.state.load_full())
     }
 
     /// How the node stands.

@@ -29,7 +29,8 @@ async fn filled(dir: &Path) -> (ControlNode, Arc<Recorder>) {
 }
 
 fn target(dir: &Path) -> RestoreTarget {
-    RestoreTarget { data_dir: dir.to_owned(), cluster: "second".into(), address: String::new() }
+    let (cluster, address) = ("second".into(), String::new());
+    RestoreTarget { data_dir: dir.to_owned(), cluster, address, secrets_key: None }
 }
 
 async fn resources(node: &ControlNode) -> BTreeMap<ResourceKey, (Revision, Revision)> {

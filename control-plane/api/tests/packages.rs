@@ -87,7 +87,8 @@ async fn what_a_publisher_signed_is_stored_run_put_back_and_carried_by_a_backup(
     let bytes = parts.map(|part| part.unwrap()).collect::<Vec<_>>().await.concat();
     node.shutdown().await.unwrap();
     verify_backup(bytes.as_slice()).unwrap();
-    let target = RestoreTarget { data_dir: new.path().to_owned(), cluster: "other".into(), address: String::new() };
+    let (data_dir, cluster, address) = (new.path().to_owned(), "other".into(), String::new());
+    let target = RestoreTarget { data_dir, cluster, address, secrets_key: None };
     let restored = restore_backup(bytes.as_slice(), &target).unwrap();
     LocalFileKey::copy(&old.path().join("secrets.key"), &new.path().join("secrets.key")).unwrap();
     let mut config = ControlConfig::new(new.path(), "other", "node-1");

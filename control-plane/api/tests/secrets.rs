@@ -232,6 +232,7 @@ async fn a_value_is_in_no_log_state_snapshot_backup_or_output() {
         data_dir: restored.path().to_owned(),
         cluster: "second".into(),
         address: String::new(),
+        secrets_key: None,
     };
     provost_control_api::restore_backup(backup.as_slice(), &target).unwrap();
     assert!(!holding(restored.path(), "a-visible-name").is_empty(), "the backup's contents are not searched");

@@ -105,12 +105,16 @@ impl<'a> Route<'a> {
     /// Waits after a try, until there is reason for another. Gives the error back when the try may
     /// have had an effect, when another try will not end better, or when the bound is over.
     pub(crate) async fn again(&mut self, error: GroupError) -> Result<(), GroupError> {
-        match &error {
-            GroupError::NotLeader { leader } => self.hint = *leader,
-            GroupError::NoQuorum(_) => {}
+        let why = match &error {
+            GroupError::NotLeader { leader } => {
+                self.hint = *leader;
+                error.to_string()
+            }
+            // What ends the search says that it was the quorum.
+            GroupError::NoQuorum(why) => why.clone(),
             _ => return Err(error),
-        }
-        self.pause(&error.to_string()).await
+        };
+        self.pause(&why).await
     }
 
     fn known(&mut self) -> Result<Option<Leader>, GroupError> {

@@ -33,8 +33,8 @@ impl Failure {
             _ => {
                 let hint = match status.code() {
                     Code::Unavailable => "is the control plane running, and is the address right?",
-                    Code::DeadlineExceeded => "try again",
-                    _ => "",
+                    // The connection was lost in the middle, or the answer came too late.
+                    _ => "before you repeat a change, see `provost history`: it may have taken effect",
                 };
                 Failure::new("PV-ADMIN-RPC", status.message(), hint)
             }
@@ -110,5 +110,7 @@ mod tests {
     fn a_foreign_status_becomes_a_failure() {
         let failure = Failure::of(&Status::unavailable("connection refused"));
         assert_eq!((failure.code.as_str(), failure.message.as_str()), ("PV-ADMIN-RPC", "connection refused"));
+        // Lost in the middle: what was asked for may have been done.
+        assert!(Failure::of(&Status::unknown("transport error")).hint.contains("provost history"));
     }
 }

@@ -18,7 +18,8 @@ const MAX_LINE_BYTES: u64 = 256;
 
 #[derive(Args)]
 pub struct HealthArgs {
-    /// What to ask: `http://HOST:PORT/PATH`. A data plane's `/readyz` or, of any node, its `/metrics`.
+    /// What to ask: `http://HOST:PORT/PATH`. `/readyz` at a data plane's address for agents or, of any node, where its
+    /// metrics are.
     #[arg(long, env = "PROVOST_HEALTH_URL", default_value = "http://127.0.0.1:8420/readyz")]
     url: String,
 }

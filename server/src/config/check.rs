@@ -5,14 +5,21 @@ use std::{env, net::SocketAddr, path::PathBuf, time::Duration};
 use provost_control_api::identity::{AgentNameRule, AgentNames, DEFAULT_LIFE, MIN_LIFE};
 use provost_data_serve::bodies::{Identities, Privacy, RedactionPolicy};
 use provost_sealed::Keep;
+use provost_wire::tls;
 
 use super::{
-    AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile, audit::AuditFile, file::AgentNamesFile,
+    AuditSettings, JoinConfig, KeySource, Role, ServerConfig, ServerFile,
+    audit::AuditFile,
+    file::{AgentNamesFile, KeysFile},
 };
 use crate::node::doors::AgentTls;
 
 /// Shortest time that grants hold unconfirmed: an election and a reconnection must fit into it.
 const MIN_GRANTS_SECONDS: u64 = 5;
+/// Longest silence before an election.
+const MAX_ELECTION_MS: u64 = 600_000;
+/// Longest life of a certificate between nodes: a year.
+const MAX_LIFE: Duration = Duration::from_secs(366 * DAY_SECONDS);
 /// How long grants hold unconfirmed unless configured.
 const DAY_SECONDS: u64 = 24 * 3600;
 /// The life of certificates, from the environment. `provost dev --nodes 3` hands it to its voters.
@@ -125,9 +132,7 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let peer = file.listen.peer.unwrap_or(any(8423));
     let advertise = match &file.advertise {
-        Some(address) if address.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok()) => {
-            address.clone()
-        }
+        Some(address) if tls::is_address(address) => address.clone(),
         Some(address) => {
             say("advertise", format!("`{address}` is not HOST:PORT"));
             String::new()
@@ -146,6 +151,9 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
         );
     }
     let mut control_plane = file.control_plane.clone();
+    for address in control_plane.iter().filter(|address| !tls::is_address(address)) {
+        say("control_plane", format!("`{address}` is not HOST:PORT"));
+    }
     let takes_state = roles.contains(&Role::DataPlane) || roles.contains(&Role::GpuNode);
     if roles.contains(&Role::ControlPlane) && takes_state && !control_plane.contains(&advertise) {
         // What takes its state here is served by the control plane here, like any other.
@@ -157,6 +165,8 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     let election_max_ms = timings.election_max_ms.unwrap_or(1_000);
     if !(heartbeat_ms * 2 < election_min_ms && election_min_ms < election_max_ms) {
         say("timings", "must have 2 * heartbeat_ms < election_min_ms < election_max_ms".to_owned());
+    } else if election_max_ms > MAX_ELECTION_MS {
+        say("timings.election_max_ms", format!("is above {MAX_ELECTION_MS}: without a leader nothing can be changed"));
     }
     let grants_seconds = timings.grants_max_age_seconds.unwrap_or(DAY_SECONDS);
     if (1..MIN_GRANTS_SECONDS).contains(&grants_seconds) {
@@ -175,6 +185,9 @@ fn complete(file: ServerFile) -> Result<ServerConfig, Vec<ConfigProblem>> {
     let certificate_ttl = timings.certificate_ttl_seconds.map_or(DEFAULT_LIFE, Duration::from_secs);
     if certificate_ttl < MIN_LIFE {
         let text = format!("is below {}: nodes must have time to renew, and to try again", MIN_LIFE.as_secs());
+        say("timings.certificate_ttl_seconds", text);
+    } else if certificate_ttl > MAX_LIFE {
+        let text = format!("is above {}: a stolen key would be of use for so long", MAX_LIFE.as_secs());
         say("timings.certificate_ttl_seconds", text);
     }
     let keys = keys(&file, &data_dir, &mut say);
@@ -266,6 +279,13 @@ pub fn audit_of_environment() -> Result<AuditSettings, ConfigProblem> {
 
 fn keys(file: &ServerFile, data_dir: &std::path::Path, say: &mut impl FnMut(&'static str, String)) -> KeySource {
     let keys = &file.keys;
+    for key in of_the_other(keys) {
+        // Not only a slip: who forgets the provider would have secrets wrapped by a file, and believe that Vault did it.
+        say(
+            "keys",
+            format!("has `{key}`, which provider = {:?} does not know", keys.provider.as_deref().unwrap_or("file")),
+        );
+    }
     match keys.provider.as_deref().unwrap_or("file") {
         "vault" => {
             if keys.address.is_none() || keys.key.is_none() {
@@ -287,6 +307,25 @@ fn keys(file: &ServerFile, data_dir: &std::path::Path, say: &mut impl FnMut(&'st
             KeySource::File { path: keys.path.clone().unwrap_or_else(|| data_dir.join("secrets.key")) }
         }
     }
+}
+
+/// The keys of `[keys]` that only the other provider knows.
+fn of_the_other(keys: &KeysFile) -> Vec<&'static str> {
+    let of_vault = [
+        ("address", keys.address.is_some()),
+        ("key", keys.key.is_some()),
+        ("mount", keys.mount.is_some()),
+        ("namespace", keys.namespace.is_some()),
+        ("token_file", keys.token_file.is_some()),
+        ("ca", keys.ca.is_some()),
+    ];
+    let of_file = [("path", keys.path.is_some())];
+    let others = match keys.provider.as_deref() {
+        None | Some("file") => &of_vault[..],
+        Some("vault") => &of_file[..],
+        Some(_) => &[],
+    };
+    others.iter().filter(|(_, is_set)| *is_set).map(|(key, _)| *key).collect()
 }
 
 #[cfg(test)]
@@ -346,6 +385,32 @@ mod tests {
                 "keys.provider"
             ]
         );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_so_is_a_problem() {
+        let vault = "provider = 'vault'\naddress = 'https://v:8200'\nkey = 'k'\n";
+        for (more, keys) in [
+            ("[keys]\naddress = 'https://v:8200'\nkey = 'k'\n".to_owned(), "keys keys"),
+            ("[keys]\nprovider = 'file'\ntoken_file = '/t'\n".to_owned(), "keys"),
+            (format!("[keys]\n{vault}path = '/k'\n"), "keys"),
+            (format!("[keys]\n{vault}"), ""),
+            (
+                "control_plane = ['cp-2', 'http://cp-2:1', 'cp-2:0', '', '[::1]:1', 'cp-2.svc:8423']\n".to_owned(),
+                "control_plane control_plane control_plane control_plane",
+            ),
+            ("[timings]\nelection_max_ms = 600001\n".to_owned(), "timings.election_max_ms"),
+            (
+                "[timings]\ncertificate_ttl_seconds = 9223372036854775807\n".to_owned(),
+                "timings.certificate_ttl_seconds",
+            ),
+        ] {
+            let bad = read(&format!("{GOOD}{more}")).err().unwrap_or_default();
+            assert_eq!(bad.join(" "), keys, "{more}");
+        }
+        for bad in ["http://cp-1:8423", "cp-1:0", ":1", "cp-1"] {
+            assert_eq!(read(&GOOD.replace("'cp-1:8423'", &format!("'{bad}'"))).unwrap_err(), ["advertise"], "{bad}");
+        }
     }
 
     #[test]

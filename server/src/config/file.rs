@@ -134,7 +134,7 @@ pub struct TimingsFile {
     pub election_max_ms: Option<u64>,
     /// A learner that has kept up for so long becomes a voter. Default 10000.
     pub promote_after_ms: Option<u64>,
-    /// Life of the certificates that this node signs. Default 86400 (24 h), at least 30. Only control-plane
+    /// Life of the certificates that this node signs. Default 86400 (24 h), at least 30, at most a year. Only control-plane
     /// nodes sign; write the same in all their files.
     pub certificate_ttl_seconds: Option<u64>,
     /// Data plane: how long grants hold while no control-plane node confirms them. Then calls are

@@ -1,6 +1,9 @@
 //! What `provost dev` puts in place before it serves: resources, a caller's token, the dataset.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use provost_control_api::SourceFile;
@@ -21,6 +24,10 @@ const QUICKSTART: [(&str, &str); 4] = [
     ("quickstart/plugins.yaml", include_str!("../../../examples/quickstart/plugins.yaml")),
 ];
 const QUICKSTART_DATA: &str = include_str!("../../../examples/quickstart/shop.sql");
+/// The script's name in the folder.
+const QUICKSTART_SCRIPT: &str = "shop.sql";
+/// Where the quickstart's plugin `sql` looks, as its document says; below the data folder.
+const QUICKSTART_URL: &str = "sqlite:quickstart/shop.db";
 
 /// A token and whose it is; kept in `DATA/keys/dev-token.json` so that a restart shows the same.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,13 +48,17 @@ pub async fn apply_config(node: &impl Governed, paths: &[PathBuf], data_dir: &Pa
         if !is_new {
             return Ok(());
         }
-        make_quickstart_data(data_dir).await?;
+        make_quickstart_data(data_dir, QUICKSTART_DATA).await?;
         let documents =
             QUICKSTART.map(|(path, text)| SourceFile { path: path.to_owned(), text: text.to_owned() }).to_vec();
         return node.apply(documents, "provost dev: quickstart").await;
     }
-    let documents =
+    let documents: Vec<SourceFile> =
         crate::cli::documents::read(paths)?.into_iter().map(|(path, text)| SourceFile { path, text }).collect();
+    // A copy of the quickstart, changed or not, names the same database: it is made for that too.
+    if documents.iter().any(|document| document.text.contains(QUICKSTART_URL)) {
+        make_quickstart_data(data_dir, &script_beside(paths)?).await?;
+    }
     node.apply(documents, "provost dev --config").await
 }
 
@@ -56,10 +67,22 @@ pub fn anonymous(tenant: Name) -> anyhow::Result<PrincipalRef> {
     Ok(PrincipalRef { tenant, name: Name::new(ANONYMOUS)? })
 }
 
+/// The script that lies in one of these folders, or beside one of these files; else the quickstart's own.
+fn script_beside(paths: &[PathBuf]) -> anyhow::Result<Cow<'static, str>> {
+    let folder = |path: &PathBuf| match path.is_dir() {
+        true => path.clone(),
+        false => path.parent().map(Path::to_owned).unwrap_or_default(),
+    };
+    let script = paths.iter().map(|path| folder(path).join(QUICKSTART_SCRIPT)).find(|script| script.is_file());
+    let Some(script) = script else { return Ok(Cow::Borrowed(QUICKSTART_DATA)) };
+    let text = std::fs::read_to_string(&script);
+    Ok(Cow::Owned(text.with_context(|| format!("PV-DEV-QUICKSTART: {} cannot be read", script.display()))?))
+}
+
 /// The shop's database, made once.
-async fn make_quickstart_data(data_dir: &Path) -> anyhow::Result<()> {
+async fn make_quickstart_data(data_dir: &Path, script: &str) -> anyhow::Result<()> {
     let path = data_dir.join("quickstart").join("shop.db");
-    provost_data_tools::sql::create_sqlite_from_script(&path, QUICKSTART_DATA)
+    provost_data_tools::sql::create_sqlite_from_script(&path, script)
         .await
         .context("PV-DEV-QUICKSTART: the quickstart's database cannot be made")?;
     Ok(())
@@ -116,4 +139,25 @@ pub async fn caller_token(
     let made = CallerToken { tenant, principal, token };
     super::write_private(&path, &serde_json::to_vec_pretty(&made)?)?;
     Ok(Some(made))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_quickstart_may_bring_data_of_its_own() {
+        let quickstart = QUICKSTART.iter().any(|(_, text)| text.contains(QUICKSTART_URL));
+        assert!(quickstart, "the quickstart's plugin looks elsewhere than where its database is made");
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, file) = (dir.path().to_owned(), dir.path().join("plugins.yaml"));
+        for paths in [vec![folder.clone()], vec![file.clone()]] {
+            assert_eq!(script_beside(&paths).unwrap(), QUICKSTART_DATA);
+        }
+        std::fs::write(dir.path().join(QUICKSTART_SCRIPT), "CREATE TABLE t (a);").unwrap();
+        for paths in [vec![folder], vec![file]] {
+            assert_eq!(script_beside(&paths).unwrap(), "CREATE TABLE t (a);");
+        }
+    }
 }

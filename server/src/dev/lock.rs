@@ -1,6 +1,9 @@
 //! One process a data directory.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+};
 
 use anyhow::Context;
 
@@ -22,12 +25,17 @@ impl DirLock {
             .write(true)
             .open(&path)
             .with_context(|| format!("PV-DEV-IO: {} cannot be opened", path.display()))?;
-        file.try_lock().map_err(|_| {
-            Failure::new(
+        file.try_lock().map_err(|cause| match cause {
+            TryLockError::WouldBlock => Failure::new(
                 "PV-DEV-LOCKED",
                 format!("another process runs on {}", dir.display()),
-                "stop it, or choose another directory with --data-dir",
-            )
+                "stop it, or choose another directory (--data-dir; of a server, data_dir)",
+            ),
+            TryLockError::Error(cause) => Failure::new(
+                "PV-DEV-IO",
+                format!("{} cannot be locked: {cause}", path.display()),
+                "the data folder must lie on a file system that knows locks",
+            ),
         })?;
         Ok(Self { _file: file })
     }

@@ -1,24 +1,26 @@
-//! The metrics endpoint: Prometheus text over plain HTTP. `docs/observability.md` has a line for each metric.
+//! The metrics endpoint: Prometheus text over plain HTTP, and beside it whether the node is there and ready.
+//! `docs/observability.md` has a line for each metric.
 
 mod audit;
 mod calls;
+mod certificate;
 mod gpus;
 mod groups;
 mod listen;
 mod models;
+mod pages;
 
 use std::{fmt::Write, sync::Arc, time::SystemTime};
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
-use http_body_util::Full;
 use provost_audit_store::AuditNode;
 use provost_control_api::{ControlNode, Subscribers};
 use provost_data_serve::{gpus::GpuNodes, node::Node};
 use provost_data_tools::{CORPUS_METRICS, EndpointView, Pressure, Wall};
 use provost_gpu_serve::GpuNode;
 
+pub use certificate::with_certificate;
 pub use listen::serve;
+pub use pages::{Pages, readiness};
 
 /// One sample: name with labels, help, whether it only grows, value.
 pub struct Sample {
@@ -209,17 +211,6 @@ fn of_load(node: &Node) -> Vec<Sample> {
         }));
     }
     samples
-}
-
-fn respond(path: &str, sampler: &Sampler) -> Response<Full<Bytes>> {
-    let (status, kind, body) = match path {
-        "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", render(&sampler())),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static(kind));
-    response
 }
 
 fn render(samples: &[Sample]) -> String {

@@ -256,7 +256,9 @@ impl Node {
             };
             metrics::sampler(roles, move || Some(audit.node().clone()))
         };
-        self.tasks.spawn(metrics::serve(listeners.metrics, sampler, self.stop.clone()));
+        let (pages, audit) = (metrics::Pages::default(), self.audit.clone());
+        pages.start(sampler, metrics::readiness(Some(self.control.clone()), move || Some(audit.node().clone())));
+        self.tasks.spawn(metrics::serve(listeners.metrics, pages, self.stop.clone()));
         self.tasks.close();
         Ok(())
     }

@@ -5,11 +5,12 @@ use std::{
     io::Write,
     path::Path,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use provost_control_api::{
-    AdminApi, ClusterApi, ControlConfig, ControlNode, Departures, Dial, KeyProvider, LocalFileKey, Logins,
-    MemberConfig, NoPeers, Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit,
+    AdminApi, CertificateEnd, ClusterApi, ControlConfig, ControlNode, Departures, Dial, KeyProvider, LocalFileKey,
+    Logins, MemberConfig, NoPeers, Peer, Promotion, Timings, Transport, VaultConfig, VaultToken, VaultTransit,
     identity::Registry, peer_transport,
 };
 use provost_types::AuditSink;
@@ -22,11 +23,15 @@ use tonic::{
 };
 
 use crate::{
-    config::{KeySource, ServerConfig},
+    config::{KeySource, Role, ServerConfig},
+    failure::Failure,
     node::adapters::PolicyAdmission,
 };
 
 use super::{audit::AuditRole, identity};
+
+/// Between two looks whether there is a data key yet.
+const KEY_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The role, running.
 pub struct ControlRole {
@@ -48,11 +53,14 @@ impl ControlRole {
         let transport = peer_transport(node_id, dialled.clone());
         let marker = config.data_dir.join("identity").join("replica");
         let (sink, departures) = (audit.sink(), Some(audit.departures()));
-        let others = Others { transport, expect_existing: marker.exists(), departures };
+        let others = Others { transport, expect_existing: marker.exists(), departures, may_make_key: false };
         let node = open(config, name.cluster().as_str(), node_id, others, sink).await?;
         let _ = names.node.set(node.clone());
         mark(&marker, node_id)?;
-        let api = ClusterApi::start(&node, config.certificate_ttl, config.agent_names.clone(), dialled)?;
+        let own = identity.clone();
+        let certificate_end: CertificateEnd = Arc::new(move || own.expires());
+        let names = config.agent_names.clone();
+        let api = ClusterApi::start(&node, config.certificate_ttl, names, dialled, certificate_end)?;
         Ok(Self { node, api })
     }
 
@@ -88,14 +96,16 @@ impl ControlRole {
     }
 }
 
-/// Opens a replica that nobody reaches: to make a cluster on it.
+/// Opens a replica that nobody reaches: to make a cluster on it. `may_make_key`: nothing is sealed yet, so that a wrapping
+/// key that is not there is made.
 pub async fn open_alone(
     config: &ServerConfig,
     cluster: &str,
     node_id: u64,
+    may_make_key: bool,
     audit: Arc<dyn AuditSink>,
 ) -> anyhow::Result<ControlNode> {
-    let others = Others { transport: Arc::new(NoPeers), expect_existing: false, departures: None };
+    let others = Others { transport: Arc::new(NoPeers), expect_existing: false, departures: None, may_make_key };
     open(config, cluster, node_id, others, audit).await
 }
 
@@ -104,6 +114,8 @@ struct Others {
     transport: Arc<dyn Transport>,
     expect_existing: bool,
     departures: Option<Arc<dyn Departures>>,
+    /// Whether the wrapping key may be made: on the first node of a new cluster.
+    may_make_key: bool,
 }
 
 async fn open(
@@ -113,10 +125,10 @@ async fn open(
     others: Others,
     audit: Arc<dyn AuditSink>,
 ) -> anyhow::Result<ControlNode> {
-    let Others { transport, expect_existing, departures } = others;
+    let Others { transport, expect_existing, departures, may_make_key } = others;
     let control = ControlConfig {
         node_id,
-        key_provider: Some(key_provider(&config.keys)?),
+        key_provider: Some(key_provider(&config.keys, may_make_key)?),
         member: Some(MemberConfig {
             address: config.advertise.clone(),
             transport,
@@ -138,9 +150,10 @@ async fn open(
     Ok(ControlNode::open(control, Arc::new(PolicyAdmission::default()), audit).await?)
 }
 
-pub fn key_provider(keys: &KeySource) -> anyhow::Result<Arc<dyn KeyProvider>> {
+/// What wraps the data keys. `may_make`: whether a key file that is not there is made.
+pub fn key_provider(keys: &KeySource, may_make: bool) -> anyhow::Result<Arc<dyn KeyProvider>> {
     Ok(match keys {
-        KeySource::File { path } => Arc::new(LocalFileKey::open(path)?),
+        KeySource::File { path } => Arc::new(key_file(path, may_make)?),
         KeySource::Vault { address, key, mount, namespace, token_file, ca } => {
             Arc::new(VaultTransit::new(VaultConfig {
                 address: address.clone(),
@@ -155,6 +168,43 @@ pub fn key_provider(keys: &KeySource) -> anyhow::Result<Arc<dyn KeyProvider>> {
             })?)
         }
     })
+}
+
+fn key_file(path: &Path, may_make: bool) -> anyhow::Result<LocalFileKey> {
+    let opened = if may_make { LocalFileKey::open(path) } else { LocalFileKey::open_present(path) };
+    opened.map_err(|cause| {
+        let hint = "`keys.path` must be a copy of the file that the cluster was made with, mode 600, on every \
+                    control-plane and data-plane node; only `provost cluster init` of a new cluster makes one";
+        Failure::new(cause.code(), cause.to_string(), hint).into()
+    })
+}
+
+/// Refuses to go on without the key file, before a join token is used up for nothing.
+pub fn check_key_file(config: &ServerConfig) -> anyhow::Result<()> {
+    let opens_secrets = config.has(Role::ControlPlane) || config.has(Role::DataPlane);
+    match &config.keys {
+        KeySource::File { path } if opens_secrets => key_file(path, false).map(drop),
+        KeySource::File { .. } | KeySource::Vault { .. } => Ok(()),
+    }
+}
+
+/// Says at the start what else the first secret that is needed would say. A node that joins has a state only after a while.
+pub async fn watch_key(node: ControlNode, keys: KeySource) {
+    // Vault is asked when it is needed.
+    if matches!(keys, KeySource::Vault { .. }) {
+        return;
+    }
+    loop {
+        match node.opens_keys() {
+            Ok(true) => return,
+            Ok(false) => tokio::time::sleep(KEY_LOOK_EVERY).await,
+            Err(error) => {
+                let next = "put the key file that the other nodes have at keys.path, and start this node again";
+                tracing::error!(code = error.code(), %error, next, "this node cannot open the cluster's secrets");
+                return;
+            }
+        }
+    }
 }
 
 /// How peers are called in their certificates.

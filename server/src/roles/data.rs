@@ -115,7 +115,7 @@ impl DataRole {
         let first = first.context("PV-SERVER-NO-STATE: no control-plane node sent a state; is one running?")??.clone();
         let Some(first) = first else { anyhow::bail!("PV-SERVER-NO-STATE: the control plane sent nothing") };
         let source = Arc::new(PushedSource(client.pushed()));
-        let secrets = Arc::new(Secrets::new(key_provider(&config.keys)?, source));
+        let secrets = Arc::new(Secrets::new(key_provider(&config.keys, false)?, source));
         models::declare(&gpu, first.snapshot.clone()).await;
         let siblings = Siblings::new(config.node.clone());
         let following_gpus = gpus::follow(&inference, config, identity, control);

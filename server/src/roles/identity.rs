@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use provost_control_api::identity::{IdentityError, join, join_certified};
+use provost_control_api::identity::{IdentityError, join_as, join_certified};
 use provost_wire::tls::{Identity, Role};
 
 use super::{control::mark, removed};
@@ -34,14 +34,20 @@ pub async fn obtain(config: &ServerConfig) -> anyhow::Result<Arc<Identity>> {
     let identity = match &config.tls_dir {
         None => {
             if !dir.join("cert.pem").exists() {
+                let roles = config.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(",");
+                let own = (config.node.as_str(), roles.as_str());
                 join_cluster(config, &dir, |address, token| async move {
-                    let joined = join(&address, &token, &config.advertise).await?;
+                    let joined = join_as(&address, &token, &config.advertise, own).await?;
                     joined.material.store(&config.data_dir.join("identity"))?;
                     Ok(joined.node_id)
                 })
                 .await?;
             }
-            Arc::new(Identity::load(&dir)?)
+            Arc::new(Identity::load(&dir).map_err(|cause| {
+                let hint = "put the files of this folder back as they were; where they are lost, `provost cluster remove` \
+                            the node and join it anew, with an empty data_dir and a new token";
+                Failure::new(cause.code(), cause.to_string(), hint)
+            })?)
         }
         Some(_) => {
             let identity = Arc::new(operator_identity(config)?);
@@ -124,7 +130,7 @@ where
                     tracing::info!(node = config.node, id, "joined");
                     return Ok(id);
                 }
-                Err(error) if is_final(&error) => return Err(error.into()),
+                Err(error) if is_final(&error) => return Err(not_joined(error)),
                 Err(error) => {
                     tracing::info!(%address, code = error.code(), %error, "cannot join yet");
                     last = Some(error);
@@ -133,7 +139,17 @@ where
         }
         tokio::time::sleep(JOIN_PAUSE).await;
     }
-    Err(last.map_or_else(|| anyhow::anyhow!("PV-SERVER-JOIN: no control-plane node to join by"), Into::into))
+    Err(last.map_or_else(|| anyhow::anyhow!("PV-SERVER-JOIN: no control-plane node to join by"), not_joined))
+}
+
+/// With its code and what to do, which what the control plane says has already.
+fn not_joined(error: IdentityError) -> anyhow::Error {
+    if matches!(error, IdentityError::Refused(_)) {
+        return error.into();
+    }
+    let hint = "does a node of `control_plane` run, and is join.token_file one of this cluster? `provost cluster \
+                join-token` makes another token";
+    Failure::new(error.code(), error.to_string(), hint).into()
 }
 
 /// Whether asking again cannot help.
@@ -159,12 +175,16 @@ fn check(config: &ServerConfig, identity: &Identity) -> anyhow::Result<()> {
         )
         .into());
     }
-    // The cluster's own CA writes the number of a control-plane node, not its name.
+    // In what the cluster's own CA writes for a control-plane node the number stands first, and the name beside it.
     let has_number = config.tls_dir.is_none() && name.node_id().is_some();
-    if !has_number && name.id() != config.node {
+    let certified = match has_number {
+        true => identity.certified().dns.into_iter().next(),
+        false => Some(name.id().to_owned()),
+    };
+    if let Some(certified) = certified.filter(|certified| *certified != config.node) {
         return Err(Failure::new(
             "PV-SERVER-NODE",
-            format!("the certificate is that of {}, the configuration says node = {:?}", name.id(), config.node),
+            format!("the certificate is that of {certified}, the configuration says node = {:?}", config.node),
             "a node keeps its name; to rename it, remove it and join anew",
         )
         .into());

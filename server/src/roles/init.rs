@@ -1,14 +1,14 @@
 //! `provost cluster init`: the first node of a new cluster, made offline in its data folder.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use provost_control_api::{Bootstrap, Bootstrapped, RestoredNode};
+use provost_control_api::{Bootstrap, Bootstrapped, ControlError, RestoredNode};
 use provost_types::{AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, BoxFuture, Name};
 use provost_wire::tls::{NodeName, Roles};
 
 use super::control;
 use crate::{
-    config::{Role, ServerConfig},
+    config::{KeySource, Role, ServerConfig},
     failure::Failure,
 };
 
@@ -36,8 +36,20 @@ pub async fn init(
         None => None,
         Some(_) => Some(operator_ca(config, cluster)?),
     };
-    let node_id = first_id(config, cluster)?;
-    let node = control::open_alone(config, cluster.as_str(), node_id, Arc::new(NoLogYet)).await?;
+    let restored = restored(config, cluster)?;
+    // Ids of the old cluster are not given again.
+    let node_id = restored.as_ref().map_or(1, |restored| restored.node_id);
+    // What was restored is sealed: a key that were made here would open none of it.
+    let may_make_key = restored.is_none();
+    let node = control::open_alone(config, cluster.as_str(), node_id, may_make_key, Arc::new(NoLogYet)).await?;
+    // Vault is asked when it is needed, and not from here.
+    if matches!(config.keys, KeySource::File { .. })
+        && let Err(error) = node.opens_keys()
+    {
+        let next =
+            "put the old cluster's key at keys.path before the first start; if it is lost, set every secret anew";
+        tracing::warn!(code = error.code(), %error, next, "the secrets that were restored do not open");
+    }
     let wanted = Bootstrap {
         cluster: cluster.clone(),
         node: Name::new(&config.node)?,
@@ -49,12 +61,22 @@ pub async fn init(
     };
     let made = node.bootstrap(wanted, &identity).await;
     node.shutdown().await?;
-    let made = made?;
+    let made = made.map_err(|error| unless_cut_off(error, &identity))?;
     if operator_ca.is_some() {
         super::identity::keep_number(config, node_id)?;
     }
     control::mark(&identity.join("replica"), node_id)?;
     Ok(made)
+}
+
+/// A cluster that was made, but not to the end, is of no use: nobody was told its administrator's token.
+fn unless_cut_off(error: ControlError, identity: &Path) -> anyhow::Error {
+    // The mark is written last, and again by a server that runs.
+    if error.code() != "PV-CLUSTER-INITIALIZED" || identity.join("replica").exists() {
+        return error.into();
+    }
+    let hint = "nobody has its administrator's token: empty the data_dir, and make the cluster again";
+    Failure::new(error.code(), "an earlier `cluster init` was cut off in this folder", hint).into()
 }
 
 /// The operator's authorities; its certificate must be for the first node of this cluster.
@@ -68,11 +90,11 @@ fn operator_ca(config: &ServerConfig, cluster: &Name) -> anyhow::Result<String> 
     Ok(identity.bundle())
 }
 
-/// 1, but in a folder that a backup was restored into: ids of the old cluster are not given again.
-fn first_id(config: &ServerConfig, cluster: &Name) -> anyhow::Result<u64> {
+/// What a backup left in the folder; `None`: nothing was restored there.
+fn restored(config: &ServerConfig, cluster: &Name) -> anyhow::Result<Option<RestoredNode>> {
     match RestoredNode::read(&config.data_dir)? {
-        None => Ok(1),
-        Some(restored) if restored.cluster == cluster.as_str() => Ok(restored.node_id),
+        None => Ok(None),
+        Some(restored) if restored.cluster == cluster.as_str() => Ok(Some(restored)),
         Some(restored) => anyhow::bail!(
             "PV-CLUSTER-INIT: {} was restored as cluster {}, not {cluster}",
             config.data_dir.display(),

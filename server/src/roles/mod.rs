@@ -74,10 +74,15 @@ impl Server {
     /// for; `provost dev` only.
     pub async fn start(config: &ServerConfig, anonymous: Option<PrincipalRef>) -> anyhow::Result<Self> {
         keys::make_private_dir(&config.data_dir.join("keys"))?;
-        // Before the listeners: a port that nobody serves yet would keep peers waiting.
+        control::check_key_file(config)?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        // First of all: who started the process asks there whether it lives, also while it waits to join.
+        let metrics = bind(config.metrics, "listen.metrics").await?;
+        let (metrics_address, pages) = (metrics.local_addr()?, metrics::Pages::default());
+        tasks.spawn(metrics::serve(metrics, pages.clone(), stop.clone()));
+        // Before the other listeners: a port that nobody serves yet would keep peers waiting.
         let identity = identity::obtain(config).await?;
         let peer = bind(config.peer, "listen.peer").await?;
-        let metrics = bind(config.metrics, "listen.metrics").await?;
         let http = match config.has(Role::DataPlane) {
             true => Some(AgentPorts::bind(config.http, "listen.http", config.agents.tls.as_ref()).await?),
             false => None,
@@ -86,7 +91,6 @@ impl Server {
             true => Some(bind(config.admin, "listen.admin").await?),
             false => None,
         };
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
 
         let audit = AuditRole::start(config, &identity);
         let control = match admin {
@@ -116,7 +120,7 @@ impl Server {
             audit,
             data: None,
             http: http.as_ref().map(AgentPorts::address).transpose()?,
-            metrics: metrics.local_addr()?,
+            metrics: metrics_address,
             tasks,
             stop,
             peers: Peers::default(),
@@ -130,6 +134,10 @@ impl Server {
         server.audit.open(config, &server.identity, server.control.as_ref(), &replicas, running).await?;
         keeper.start(server.control.as_ref(), &server.tasks, &server.stop);
         server.watch_removal(config);
+        if let Some(control) = &server.control {
+            let watching = control::watch_key(control.node.clone(), config.keys.clone());
+            until(watching, &server.tasks, &server.stop);
+        }
         let mut all_models = None;
         if let (Some(http), Some(gpu)) = (http, models.clone()) {
             let here: Arc<dyn Inference> = gpu.clone();
@@ -156,7 +164,9 @@ impl Server {
             gpu: models,
             gpus: all_models,
         };
+        let ready = metrics::readiness(roles.control.clone(), server.audit.replica());
         let sampler = metrics::sampler(roles, server.audit.replica());
+        let sampler = metrics::with_certificate(sampler, server.identity.clone());
         let sampler = match config.has(Role::AuditLog) {
             true => {
                 let rules = config.audit.clone();
@@ -167,7 +177,7 @@ impl Server {
             }
             false => sampler,
         };
-        server.tasks.spawn(metrics::serve(metrics, sampler, server.stop.clone()));
+        pages.start(sampler, ready);
         server.tasks.close();
         Ok(server)
     }

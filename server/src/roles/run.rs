@@ -65,10 +65,20 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         .with_context(|| format!("PV-SERVER-DATA: {} cannot be made", config.data_dir.display()))?;
     let _lock = crate::dev::lock::DirLock::take(&config.data_dir)?;
     let stop = stop_signal()?;
+    tokio::pin!(stop);
     let manager = ServiceManager::of_this_process();
     let server = tokio::select! {
         started = Server::start(&config, None) => started?,
         () = parent_ended(args.until_stdin_closes) => return Ok(()),
+        // A node that waits for others to join by, or for a majority, may wait for minutes. It serves nobody yet, so that to
+        // leave it where it is loses no more than a crash does: nothing.
+        () = &mut stop => {
+            tracing::info!(node = config.node, "told to stop before it was ready");
+            if let Some(manager) = &manager {
+                manager.stopping();
+            }
+            return Ok(());
+        }
     };
     tracing::info!(node = config.node, roles = config.role_names(), peer = %config.advertise, "ready");
     if let Some(manager) = &manager {
@@ -80,7 +90,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let removed = server.removed();
     let fatal = server.audit().fatal();
     let failed = tokio::select! {
-        () = stop => None,
+        () = &mut stop => None,
         () = parent_ended(args.until_stdin_closes) => None,
         () = removed.cancelled() => None,
         cause = fatal.raised() => Some(cause),
@@ -89,11 +99,24 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         manager.stopping();
     }
     let leaving = config.agents.leaving.unwrap_or(Leaving::DEFAULT);
-    server.shutdown(leaving.drain).await?;
+    // Who stops it once more does not want to wait for the calls that run.
+    let again = stop_signal()?;
+    let ended = tokio::select! {
+        ended = server.shutdown(leaving.drain) => ended,
+        () = again => Err(told_twice().into()),
+    };
+    // Why it ended says more than how.
     if let Some(cause) = failed {
         return Err(cause);
     }
-    if removed.is_cancelled() { Err(removed::failure(&config.data_dir.join("identity")).into()) } else { Ok(()) }
+    if removed.is_cancelled() { Err(removed::failure(&config.data_dir.join("identity")).into()) } else { ended }
+}
+
+/// What ends a process that was told to stop while it stopped.
+fn told_twice() -> Failure {
+    let text = "told to stop a second time: the process ends at once";
+    let hint = "nothing that was acknowledged is lost; the audit log says `unknown` of calls that were cut off";
+    Failure::new("PV-SERVER-CUT", text, hint)
 }
 
 /// Resolves when the parent closes our stdin, however it ends.

@@ -2,12 +2,25 @@
 
 use serde_json::Value;
 
-use crate::harness::{Dev, STOP_LIMIT, text};
+use crate::harness::{Dev, STOP_LIMIT, root, text};
 
 const QUERY: &str = "SELECT count(*) AS n FROM customers";
 
 fn sql(dev: &Dev, statement: &str) -> std::process::Output {
     dev.cli(&["call", "sql.query", "--arg", &format!("sql={statement}")])
+}
+
+#[test]
+fn a_copy_of_the_quickstart_serves_what_the_quickstart_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("mine");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(root().join("examples/quickstart")).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let dev = Dev::start(None, &["--config", copy.to_str().unwrap()]);
+    let allowed = sql(&dev, QUERY);
+    assert!(allowed.status.success(), "{}", text(&allowed));
 }
 
 #[test]

@@ -72,6 +72,7 @@ mod server_process;
 mod servers;
 mod service_manager;
 mod signals;
+mod slips;
 mod staged;
 mod stale;
 #[path = "../blackbox/suite.rs"]

@@ -94,6 +94,10 @@ fn a_wiped_voter_refuses_and_is_replaced_under_a_new_id() {
     fleet.join("cp-3", "cp-2", "control-plane+audit-log");
     fleet.agreed(&["cp-1", "cp-2", "cp-3"]);
     assert!(fleet.id("cp-1", "cp-2") > old);
+    // Whoever led meanwhile did not write a line for each heartbeat that nobody answered.
+    for name in ["cp-1", "cp-3"] {
+        assert!(!fleet.servers[name].log().contains("HeartbeatWorker"), "{name} tells each heartbeat");
+    }
 }
 
 #[test]

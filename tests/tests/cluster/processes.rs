@@ -228,8 +228,13 @@ impl Fleet {
 
 /// What a node says at its metrics address.
 pub fn scrape(address: SocketAddr) -> std::io::Result<String> {
+    page(address, "/metrics")
+}
+
+/// The whole answer, status first, to a request for one of the pages there.
+pub fn page(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text).map(|_| text)
 }

@@ -15,6 +15,8 @@ use provost_control_raft::GroupError;
 use provost_types::Revision;
 use serde::{Deserialize, Serialize};
 
+use crate::SecretError;
+
 pub(super) const MAGIC: &[u8; 8] = b"PVBACKUP";
 /// The version that this build writes, and the only one so far.
 pub(super) const VERSION: u32 = 1;
@@ -67,6 +69,9 @@ pub enum BackupError {
     /// The file or the folder cannot be read or written.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The key file is not that of the cluster that the backup was taken from.
+    #[error("{0}; nothing was restored")]
+    Key(SecretError),
     /// The log of the new group cannot be made.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -80,6 +85,7 @@ impl BackupError {
             BackupError::Damaged { .. } => "PV-BACKUP-DAMAGED",
             BackupError::Target(_) => "PV-BACKUP-TARGET",
             BackupError::Io(_) => "PV-BACKUP-IO",
+            BackupError::Key(e) => e.code(),
             BackupError::Group(e) => e.code(),
         }
     }

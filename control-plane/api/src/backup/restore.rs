@@ -25,7 +25,9 @@ use super::{
     read::{BackupReader, BackupSummary},
 };
 use crate::{
+    LocalFileKey,
     node::GROUP,
+    secrets::opens_newest_key,
     stored_state::{read_state, write_state},
 };
 
@@ -38,6 +40,8 @@ pub struct RestoreTarget {
     pub cluster: String,
     /// Where peers will reach the node; empty for a cluster of one.
     pub address: String,
+    /// The key file by which secrets are to open afterwards; `None`: it is seen to later.
+    pub secrets_key: Option<PathBuf>,
 }
 
 /// A restored state.
@@ -90,6 +94,11 @@ pub fn restore_backup(source: impl Read, target: &RestoreTarget) -> Result<Resto
         Ok(())
     })?;
     check_name(&target.cluster, &summary.header)?;
+    if let Some(key) = &target.secrets_key {
+        // A wrong one would be noticed when the first secret is needed, and the right one be gone by then.
+        let key = LocalFileKey::open_present(key).map_err(BackupError::Key)?;
+        opens_newest_key(&key, &state).map_err(BackupError::Key)?;
+    }
     let state = for_restore(&state);
     let node = RestoredNode { cluster: target.cluster.clone(), node_id: state.cluster().last_node_id() + 1 };
     let mut config = GroupConfig::new(node.node_id, target.cluster.clone(), GROUP);

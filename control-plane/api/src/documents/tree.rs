@@ -61,10 +61,19 @@ pub(crate) fn read<const PLACED: bool>(text: &str) -> Read {
     }
     let documents: Vec<ReadNode<PLACED>> = serde_saphyr::from_multiple(text).map_err(|e| {
         let place = e.location().map_or((0, 0), place);
-        let text = e.without_snippet().to_string();
-        (place, text.lines().next().unwrap_or("not YAML").to_owned())
+        (place, plainly(&e.without_snippet().to_string()))
     })?;
     Ok(documents.into_iter().flat_map(|ReadNode(document)| parts(document)).collect())
+}
+
+/// What the parser says, without what it advises those who call it.
+fn plainly(said: &str) -> String {
+    let said = said.lines().next().unwrap_or("not YAML");
+    if said.starts_with("budget breached") {
+        return "it has more values, or refers to some more often, than is read at once".to_owned();
+    }
+    said.replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+        .replace("recursive references require weak recursion types", "a reference stands within what it refers to")
 }
 
 /// The documents of what was read as one.
@@ -253,6 +262,23 @@ mod tests {
         let text = r#"[{"kind": "Tenant"}, {"kind": "Role"}]"#;
         let plain = |documents: Vec<Node>| documents.iter().map(Node::to_json).collect::<Vec<_>>();
         assert_eq!(plain(read_flat(text).unwrap().unwrap()), plain(read::<false>(text).unwrap()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_to_who_wrote_it() {
+        for (text, expect) in
+            [("a: 1\na: 2\n", "duplicate mapping key: a"), ("a: &x [*x]\n", "a reference stands within")]
+        {
+            let (place, said) = read::<true>(text).err().unwrap();
+            assert!(place != (0, 0) && said.contains(expect), "{text}: {place:?} {said}");
+            assert!(!said.contains("Options") && !said.contains("types"), "{said}");
+        }
+        let refers =
+            |n: u8| format!("{0}: &{0} [{1}]\n", char::from(b'b' + n), format!("*{},", char::from(b'a' + n)).repeat(9));
+        let bomb: String =
+            std::iter::once("a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned()).chain((0..9).map(refers)).collect();
+        let (_, said) = read::<true>(&bomb).err().unwrap();
+        assert!(said.contains("more values"), "{said}");
     }
 
     #[test]

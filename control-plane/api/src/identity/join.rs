@@ -40,8 +40,19 @@ pub struct Joined {
 }
 
 /// Joins by way of a control-plane node at `address` (`host:port`). `own_address` is where peers
-/// reach this node; empty: nowhere.
+/// reach this node; empty: nowhere. It becomes whom the token names.
 pub async fn join(address: &str, token: &str, own_address: &str) -> Result<Joined, IdentityError> {
+    join_as(address, token, own_address, ("", "")).await
+}
+
+/// The same for a node that knows who it is: its name, and its roles separated by commas. A token for another one is
+/// refused, and not used up.
+pub async fn join_as(
+    address: &str,
+    token: &str,
+    own_address: &str,
+    (node, roles): (&str, &str),
+) -> Result<Joined, IdentityError> {
     let secret = JoinSecret::parse(token)?;
     if secret.is_by_operator() {
         return Err(IdentityError::Token("its cluster has no CA: set tls.dir to certificates of your own"));
@@ -53,6 +64,8 @@ pub async fn join(address: &str, token: &str, own_address: &str) -> Result<Joine
         address: own_address.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         wire_version: wire_version(),
+        node: node.to_owned(),
+        roles: roles.to_owned(),
     };
     let response = ask(request, address, Trusted::Ca(secret.ca_hash())).await?;
     let material =
@@ -80,6 +93,9 @@ pub async fn join_certified(
         address: own_address.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         wire_version: wire_version(),
+        // The certificate says them.
+        node: String::new(),
+        roles: String::new(),
     };
     let response = ask(request, address, Trusted::Bundle(identity)).await?;
     if response.node_id == 0 || response.node != identity.name().id() {

@@ -64,6 +64,7 @@ impl JoinService {
             let text = "a control-plane node must say where its peers reach it";
             return Err(ControlError::new(ErrorKind::Invalid, "PV-JOIN-ADDRESS", text, "name its address"));
         }
+        check_wanted(&request, token)?;
         if operator {
             check_certificate(&caller.ok_or(NotMember::NoCertificate)?, &cluster, token)?;
         } else {
@@ -97,6 +98,25 @@ impl JoinService {
             control_plane: issued.control_plane.into_iter().collect(),
         })
     }
+}
+
+/// A node that takes itself for another one than the token names would not start, and its token would be gone.
+fn check_wanted(request: &JoinRequest, token: &JoinToken) -> Result<(), ControlError> {
+    let refuse = |code: &'static str, text: String| -> Result<(), ControlError> {
+        Err(ControlError::new(ErrorKind::Refused, code, text, "the token was not used up"))
+    };
+    if !request.node.is_empty() && request.node != token.node.as_str() {
+        let text = format!("the join token is for node {}, and this is node {}", token.node, request.node);
+        return refuse("PV-JOIN-TOKEN", text);
+    }
+    let given: Vec<&str> = token.roles.iter().map(|role| role.as_str()).collect();
+    let lacking: Vec<&str> =
+        request.roles.split(',').filter(|role| !role.is_empty() && !given.contains(role)).collect();
+    if !lacking.is_empty() {
+        let text = format!("the join token is for the roles {}, and not for {}", given.join(", "), lacking.join(", "));
+        return refuse("PV-JOIN-ROLE", text);
+    }
+    Ok(())
 }
 
 /// The token says whom the administrator wants, the certificate whom the operator vouches for.

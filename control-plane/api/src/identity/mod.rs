@@ -42,7 +42,7 @@ pub use certifier::{Certifier, DEFAULT_LIFE, Issued, MIN_LIFE, NodeRecord};
 pub use csr::{KeyRequest, NodeKey};
 pub use error::IdentityError;
 pub use identity_service::IdentityService;
-pub use join::{Joined, join, join_certified};
+pub use join::{Joined, join, join_as, join_certified};
 pub use join_service::JoinService;
 pub(crate) use members::by_operator;
 pub use members::{CallingNode, MembersOnly, NotMember, admit, calling_node, cut_former_members, standing};

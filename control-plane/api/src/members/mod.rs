@@ -18,7 +18,7 @@ pub(crate) use dead::remove_dead;
 pub(crate) use deed::Deed;
 pub(crate) use release::decide_releases;
 pub(crate) use standing::Standings;
-pub use standing::{Gathered, ReplicaStanding};
+pub use standing::{CertificateEnd, Gathered, ReplicaStanding};
 pub use status::{ClusterStatus, MemberStatus, NoSubscribers, NodeFacts, SubscriberStatus, Subscribers};
 
 use provost_control_state::{ClusterCommand, State};

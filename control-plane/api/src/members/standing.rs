@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::future::join_all;
@@ -18,6 +18,7 @@ use provost_wire::node::{
     standing_client::StandingClient,
     standing_server::{Standing, StandingServer},
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -45,7 +46,12 @@ pub struct ReplicaStanding {
     pub applied: u64,
     /// The last entry in its log.
     pub last_log: u64,
+    /// When its certificate ends, RFC 3339; empty: unknown.
+    pub certificate_expires: String,
 }
+
+/// When this node's present certificate ends.
+pub type CertificateEnd = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// What all control-plane nodes that answered know.
 #[derive(Clone, Debug, Default)]
@@ -68,14 +74,15 @@ struct Inner {
     node: ControlNode,
     hub: PushHub,
     dial: Dial,
+    certificate_end: CertificateEnd,
     channels: Mutex<BTreeMap<(u64, String), Channel>>,
     waits_for: Mutex<String>,
 }
 
 impl Standings {
-    pub(crate) fn new(node: ControlNode, hub: PushHub, dial: Dial) -> Self {
+    pub(crate) fn new(node: ControlNode, hub: PushHub, dial: Dial, certificate_end: CertificateEnd) -> Self {
         let (channels, waits_for) = Default::default();
-        Self { inner: Arc::new(Inner { node, hub, dial, channels, waits_for }) }
+        Self { inner: Arc::new(Inner { node, hub, dial, certificate_end, channels, waits_for }) }
     }
 
     /// The service for peers.
@@ -89,7 +96,7 @@ impl Standings {
     }
 
     fn own(&self) -> ReportResponse {
-        let Inner { node, hub, waits_for, .. } = &*self.inner;
+        let Inner { node, hub, certificate_end, waits_for, .. } = &*self.inner;
         let status = node.status();
         ReportResponse {
             node_id: status.group.node_id,
@@ -100,6 +107,7 @@ impl Standings {
             last_log: status.group.last_log.unwrap_or(0),
             nodes: hub.subscribers().into_iter().map(to_wire).collect(),
             waits_for: waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            certificate_expires: to_the_second(certificate_end()),
         }
     }
 
@@ -163,11 +171,18 @@ fn merge(answers: impl Iterator<Item = ReportResponse>) -> Gathered {
             gathered.waits_for = answer.waits_for;
         }
         let (applied, last_log) = (answer.applied, answer.last_log);
-        let replica = ReplicaStanding { role, version: answer.version, applied, last_log };
+        let (version, certificate_expires) = (answer.version, answer.certificate_expires);
+        let replica = ReplicaStanding { role, version, applied, last_log, certificate_expires };
         gathered.replicas.insert(answer.node_id, replica);
     }
     gathered.nodes = nodes.into_values().collect();
     gathered
+}
+
+/// RFC 3339; empty for a time that it cannot say.
+fn to_the_second(at: SystemTime) -> String {
+    let whole = OffsetDateTime::from(at).replace_nanosecond(0).ok();
+    whole.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 fn to_wire(node: Subscriber) -> NodeStanding {
@@ -227,6 +242,7 @@ mod tests {
             node: format!("cp-{id}"),
             role: role.to_owned(),
             waits_for: format!("by {id}"),
+            certificate_expires: format!("of {id}"),
             nodes: nodes.into_iter().map(node).collect(),
             ..ReportResponse::default()
         }
@@ -244,6 +260,9 @@ mod tests {
         assert_eq!(gathered.nodes[0].1.active, Some(Revision(7)));
         assert_eq!(gathered.nodes[0].1.part, Part::Held);
         assert_eq!(gathered.waits_for, "by 2");
-        assert_eq!(gathered.replicas.keys().copied().collect::<Vec<_>>(), [1, 2]);
+        let ends: Vec<_> = gathered.replicas.iter().map(|(id, r)| (*id, r.certificate_expires.as_str())).collect();
+        assert_eq!(ends, [(1, "of 1"), (2, "of 2")]);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_999);
+        assert_eq!(to_the_second(at), "1970-01-02T00:00:00Z");
     }
 }

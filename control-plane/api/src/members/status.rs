@@ -198,6 +198,9 @@ impl ControlNode {
             let address = known.map(|m| m.address.clone()).filter(|a| !a.is_empty());
             let mut facts = nodes.facts(id, &name);
             let mut replica = Replica::of(&metrics, id);
+            if let Some(word) = words.get(&id).filter(|_| facts.certificate_expires.is_empty()) {
+                facts.certificate_expires.clone_from(&word.certificate_expires);
+            }
             if let Some(word) = words.get(&id)
                 && !own
             {

@@ -26,14 +26,22 @@ impl LocalFileKey {
         let key = match File::open(path) {
             Ok(file) => read_key(path, file)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => make_key(path)?,
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(at(path, &e)),
         };
+        Ok(Self(Cipher::new(&key)?))
+    }
+
+    /// Opens the key file, which is there: a key that a node of a cluster made for itself would open nothing of what
+    /// the others seal.
+    pub fn open_present(path: &Path) -> Result<Self, SecretError> {
+        let file = File::open(path).map_err(|e| at(path, &e))?;
+        let key = read_key(path, file)?;
         Ok(Self(Cipher::new(&key)?))
     }
 
     /// Copies a key file to where a node looks for it, and never over another one.
     pub fn copy(from: &Path, to: &Path) -> Result<(), SecretError> {
-        let key = read_key(from, File::open(from)?)?;
+        let key = read_key(from, File::open(from).map_err(|e| at(from, &e))?)?;
         write_key(to, &key)
     }
 }
@@ -59,9 +67,18 @@ fn make_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     Ok(key)
 }
 
+/// The failure with the file that it is about.
+fn at(path: &Path, cause: &io::Error) -> SecretError {
+    io::Error::new(cause.kind(), format!("{}: {cause}", path.display())).into()
+}
+
 /// Written aside and linked into place: a crash leaves no key or a whole one, and a key that is
 /// there already stays.
 fn write_key(path: &Path, key: &[u8]) -> Result<(), SecretError> {
+    write_aside(path, key).map_err(|cause| at(path, &cause))
+}
+
+fn write_aside(path: &Path, key: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;

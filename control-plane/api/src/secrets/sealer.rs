@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     KeyProvider, SealedSource, SecretError,
     cipher::{Cipher, random_key},
+    opens_newest_key,
     ring::{self, Place, RingKey},
 };
 
@@ -160,6 +161,12 @@ impl Secrets {
         let RingKey { wrapped, .. } = RingKey::parse(&text).ok_or_else(|| no_key(term))?;
         let key = self.provider.unwrap(&wrapped)?;
         Ok(Zeroizing::new(blake3::derive_key(purpose, &key)))
+    }
+
+    /// Whether the newest data key of a state opens here; `false`: it has none yet. It may ask the provider, and so
+    /// block.
+    pub(crate) fn opens(&self, state: &State) -> Result<bool, SecretError> {
+        opens_newest_key(self.provider.as_ref(), state)
     }
 
     fn key_of(&self, state: &State, term: u64) -> Result<Arc<DataKey>, SecretError> {

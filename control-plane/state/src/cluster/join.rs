@@ -78,7 +78,7 @@ impl Cluster {
     /// Why a token cannot be used by the node with this key now; the answer of
     /// [`super::ClusterCommand::TokenUsed`] without using it.
     pub fn check_token(&self, hash: &str, key: &str, now_ns: u64) -> Result<&JoinToken, Rejected> {
-        let hint = "make a new one with `provost join-token`";
+        let hint = "make a new one with `provost cluster join-token`";
         let unknown = || reject("PV-JOIN-TOKEN", "there is no such join token", hint);
         let token = self.join_tokens.get(hash).ok_or_else(unknown)?;
         if now_ns >= token.expires_ns {

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use provost_data_pipeline::{Ended, Operation, Reply, Stage};
+use provost_data_pipeline::{Ended, Operation, RejectionKind, Reply, Stage};
 
 use super::{
     histogram::{Buckets, Histogram},
@@ -101,7 +101,8 @@ impl Meters {
             Ok(Reply::Error(error)) => self.tallies.error(code_of(error).as_deref()),
             Err(rejection) => {
                 self.tallies.refused(rejection.code);
-                if let Some(limit) = &rejection.limit {
+                // Of one that could not be asked for (`LimitUnknown`) nobody knows whether it is used up.
+                if let Some(limit) = rejection.limit.as_ref().filter(|_| rejection.kind == RejectionKind::Limited) {
                     self.tallies.limit_hit(&limit.quota);
                     self.tallies.left(limit);
                 }
@@ -175,10 +176,10 @@ mod tests {
     use std::sync::Arc;
 
     use provost_data_pipeline::{
-        Answer, ClientFacts, Credential, Marks, Rejection, RejectionKind, Request, Route, TraceFacts, Usage,
+        Answer, ClientFacts, Credential, LimitKind, LimitState, Marks, Rejection, Request, Route, TraceFacts, Usage,
     };
     use provost_mcp::{ProtocolVersion, RawJson};
-    use provost_types::CallId;
+    use provost_types::{CallId, QuotaUnit};
 
     use super::*;
 
@@ -242,5 +243,42 @@ mod tests {
         assert_eq!(meters.errors(), [("PV-POLICY-DENIED".to_owned(), 1)]);
         let refused: Vec<_> = meters.refusals().into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(refused, [("policy", 1)]);
+    }
+
+    #[test]
+    fn a_limit_that_could_not_be_asked_is_not_one_that_was_hit() {
+        let meters = Meters::default();
+        let request = request(Operation::CallTool("a.b".to_owned()));
+        for (kind, code, quota) in [
+            (RejectionKind::LimitUnknown, "PV-QUOTA-UNREACHABLE", "acme/far"),
+            (RejectionKind::Limited, "PV-QUOTA-EXCEEDED", "acme/used"),
+        ] {
+            let mut rejection = Rejection::new(kind, code, "no");
+            rejection.limit = Some(Box::new(LimitState {
+                quota: quota.to_owned(),
+                kind: LimitKind::Consumable,
+                unit: QuotaUnit::Calls,
+                limit: 10,
+                remaining: 0,
+                reset_ms: None,
+            }));
+            let answer = Answer { outcome: Err(rejection), receipt: None, limits: Vec::new() };
+            meters.ended(&Ended {
+                request: &request,
+                caller: None,
+                target: None,
+                is_target_hidden: false,
+                marks: &Marks::default(),
+                usage: Usage::default(),
+                attempts: 0,
+                answer: &answer,
+            });
+        }
+        assert_eq!(meters.limit_hits(), [("acme/used".to_owned(), 1)]);
+        let near: Vec<_> = meters.near_limits().into_iter().map(|near| near.quota).collect();
+        assert_eq!(near, ["acme/used"]);
+        assert_eq!(meters.errors().len(), 2, "each is told by its code");
+        let refused: Vec<_> = meters.refusals().into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(refused, [("limit", 1), ("limit_unknown", 1)]);
     }
 }

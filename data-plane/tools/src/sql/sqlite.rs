@@ -1,6 +1,7 @@
 //! Queries on a SQLite file.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,6 +37,7 @@ const HEAP_LIMIT_BYTES: &str = "268435456";
 #[derive(Clone)]
 pub(super) struct SqliteSource {
     pool: SqlitePool,
+    file: Arc<Path>,
     timeout: Duration,
     max_rows: usize,
 }
@@ -53,11 +55,12 @@ impl SqliteSource {
     /// Connects on first use. Call it within a tokio runtime.
     pub(super) fn new(options: SqliteConnectOptions, timeout: Duration, max_rows: usize) -> Self {
         let options = options.pragma("hard_heap_limit", HEAP_LIMIT_BYTES);
+        let file = Arc::from(options.get_filename());
         let pool = SqlitePoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(timeout)
             .connect_lazy_with(options);
-        Self { pool, timeout, max_rows }
+        Self { pool, file, timeout, max_rows }
     }
 
     /// Runs one analysed query.
@@ -71,12 +74,27 @@ impl SqliteSource {
     /// A connection whose queries end at the time limit, or when `stop` is set.
     async fn connect(&self, stop: Arc<AtomicBool>) -> Result<PoolConnection<Sqlite>, SqlError> {
         let deadline = Instant::now() + self.timeout;
-        let mut connection = self.pool.acquire().await.map_err(|e| cannot_open(&e))?;
+        let mut connection = self.pool.acquire().await.map_err(|e| self.cannot_open(&e))?;
         let keep_on = move || !stop.load(Ordering::Relaxed) && Instant::now() < deadline;
         let mut handle = connection.lock_handle().await.map_err(|e| SqlError::from_driver(&e))?;
         handle.set_progress_handler(STEPS_PER_CHECK, keep_on);
         drop(handle);
         Ok(connection)
+    }
+
+    /// Says what is wrong, and not where on the node the file would lie.
+    fn cannot_open(&self, error: &sqlx::Error) -> SqlError {
+        match error {
+            sqlx::Error::Database(_) if !self.file.exists() => {
+                let text = "there is no database file on this node where the plugin's `url` leads; a relative path is \
+                            below the node's data folder";
+                SqlError::Connect(text.to_owned())
+            }
+            sqlx::Error::Database(e) => {
+                SqlError::Connect(format!("the database file cannot be opened: {}", e.message()))
+            }
+            other => SqlError::from_driver(other),
+        }
     }
 
     async fn rows(
@@ -196,13 +214,6 @@ impl From<sqlx::Error> for Failure {
 impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
         Self::Sql(error)
-    }
-}
-
-fn cannot_open(error: &sqlx::Error) -> SqlError {
-    match error {
-        sqlx::Error::Database(e) => SqlError::Connect(format!("the database file cannot be opened: {}", e.message())),
-        other => SqlError::from_driver(other),
     }
 }
 

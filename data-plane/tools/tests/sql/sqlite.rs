@@ -174,7 +174,10 @@ async fn a_missing_file_is_reported_and_not_made() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none.db");
     let plugin = SqlPlugin::open(&config(&[("url", &format!("sqlite:{}", path.display()))])).unwrap();
-    assert_eq!(code(&plugin, "SELECT 1").await, "PV-SQL-CONNECT");
+    let error = plugin.call("query", &object(json!({"sql": "SELECT 1"}))).await.unwrap_err();
+    assert_eq!(error.code(), "PV-SQL-CONNECT");
+    let said = error.to_string();
+    assert!(said.contains("no database file") && !said.contains("none.db"), "{said}");
     assert!(!path.exists());
 }
 

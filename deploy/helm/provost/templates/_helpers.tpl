@@ -111,20 +111,20 @@ containers:
       timeoutSeconds: 5
       failureThreshold: 6
     {{- else }}
-    # Whether the others are there is no reason to end one: only they together are a majority. So what decides about its end asks
-    # for no page that comes only with them; that the port takes connections says that the process is there, not that its threads
-    # run. Ready is one whose roles have started, by its metrics page: it hides nothing, since nodes find each other ready or not
-    # (services.yaml), and an upgrade goes on to the next pod only when the one before is back.
+    # Whether the others are there is no reason to end one: only they together are a majority. So what decides about its end
+    # asks /healthz, which needs nobody else. Ready is one that knows who leads its groups and has caught up: it hides nothing,
+    # since nodes find each other ready or not (services.yaml), and an upgrade goes on to the next pod only when the one
+    # before is back.
     startupProbe:
-      tcpSocket: { port: peer }
+      httpGet: { path: /healthz, port: metrics }
       periodSeconds: 2
       failureThreshold: 150
     readinessProbe:
-      httpGet: { path: /metrics, port: metrics }
+      httpGet: { path: /readyz, port: metrics }
       periodSeconds: 5
       timeoutSeconds: 4
     livenessProbe:
-      tcpSocket: { port: peer }
+      httpGet: { path: /healthz, port: metrics }
       periodSeconds: 10
       timeoutSeconds: 5
       failureThreshold: 6

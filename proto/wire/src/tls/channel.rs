@@ -83,6 +83,11 @@ fn endpoint(address: &str) -> Result<Endpoint, TlsError> {
         .http2_max_header_list_size(MAX_FAILURE_BYTES))
 }
 
+/// Whether a text is an address of a node: `host:port`, `1.2.3.4:port` or `[v6]:port`, and no port 0.
+pub fn is_address(text: &str) -> bool {
+    check(text).is_ok()
+}
+
 /// `host:port`, `1.2.3.4:port` or `[v6]:port`.
 fn check(address: &str) -> Result<&str, TlsError> {
     let bad = || TlsError::Address(address.to_owned());

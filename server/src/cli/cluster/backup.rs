@@ -122,6 +122,7 @@ pub fn ours(error: BackupError) -> anyhow::Error {
         BackupError::Format(_) => "is this the right file, and of no later release?",
         BackupError::Damaged { .. } => "use another copy of it, or another backup",
         BackupError::Target(_) => "give an empty --data-dir and a new --cluster name",
+        BackupError::Key(_) => "give the secrets.key of the cluster that the backup was taken from",
         _ => "see the cause above",
     };
     Failure::new(error.code(), error.to_string(), hint).into()

@@ -28,7 +28,8 @@ pub struct RestoreArgs {
     /// A file with the age identity that decrypts the backup.
     #[arg(long, value_name = "FILE")]
     age_identity: Option<PathBuf>,
-    /// The old cluster's `secrets.key`, if that is how its data keys were wrapped.
+    /// The old cluster's `secrets.key`, if that is how its data keys were wrapped. One that does not open them is
+    /// refused.
     #[arg(long, value_name = "FILE")]
     secrets_key: Option<PathBuf>,
     /// Print as JSON.
@@ -64,8 +65,12 @@ pub async fn run(args: RestoreArgs) -> anyhow::Result<()> {
 
 fn restore(args: &RestoreArgs) -> anyhow::Result<Restored> {
     let source = files::open(&args.file, args.age_identity.as_deref())?;
-    let target =
-        RestoreTarget { data_dir: args.data_dir.clone(), cluster: args.cluster.clone(), address: args.address.clone() };
+    let target = RestoreTarget {
+        data_dir: args.data_dir.clone(),
+        cluster: args.cluster.clone(),
+        address: args.address.clone(),
+        secrets_key: args.secrets_key.clone(),
+    };
     let restored = restore_backup(source, &target).map_err(ours)?;
     if let Some(key) = &args.secrets_key {
         copy_key(key, &args.data_dir)?;

@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Sampler, respond};
+use super::Pages;
 
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -19,8 +19,8 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
 /// The pause after `accept` failed: without a free file it fails at once, again and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `/metrics` until cancelled.
-pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationToken) {
+/// Serves `/metrics`, `/readyz` and `/healthz` until cancelled.
+pub async fn serve(listener: TcpListener, pages: Pages, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = tokio::select! {
@@ -36,12 +36,12 @@ pub async fn serve(listener: TcpListener, sampler: Sampler, stop: CancellationTo
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let sampler = sampler.clone();
+        let pages = pages.clone();
         let stop = stop.clone();
         tokio::spawn(async move {
             let _place = place;
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = respond(request.uri().path(), &sampler);
+                let response = pages.respond(request.uri().path());
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
@@ -72,7 +72,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, Arc::new(Vec::<Sample>::new), stop.clone()));
+        let pages = Pages::default();
+        pages.start(Arc::new(Vec::<Sample>::new), Arc::new(|| Ok(())));
+        let serving = tokio::spawn(serve(listener, pages, stop.clone()));
         let mut silent = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());

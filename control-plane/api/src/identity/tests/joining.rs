@@ -11,7 +11,7 @@ use provost_wire::{
 };
 
 use super::world::{certify, name, start};
-use crate::identity::{DEFAULT_LIFE, IdentityError, JoinSecret, KeyRequest, NodeRecord, RotationStep, join};
+use crate::identity::{DEFAULT_LIFE, IdentityError, JoinSecret, KeyRequest, NodeRecord, RotationStep, join, join_as};
 
 #[tokio::test]
 async fn a_node_gets_the_name_and_roles_of_its_token() {
@@ -91,6 +91,26 @@ async fn tokens_that_are_not_good_are_refused() {
     // It was not used up by that.
     assert!(join(&world.address, &nowhere, "cp-2:1").await.is_ok());
     assert_eq!(crate::identity::Registry::cluster(&*world.memory).members().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_for_another_node_is_refused_and_stays_good() {
+    let world = start(DEFAULT_LIFE).await;
+    let token = world.token("dp-1", Role::DataPlane).await;
+    let as_whom = |node: &'static str, roles: &'static str| {
+        let (address, token) = (world.address.clone(), token.clone());
+        async move { join_as(&address, &token, "", (node, roles)).await }
+    };
+    for (node, roles, code) in [
+        ("dp-2", "data-plane", "PV-JOIN-TOKEN"),
+        ("dp-1", "data-plane,audit-log", "PV-JOIN-ROLE"),
+        ("dp-1", "audit-log", "PV-JOIN-ROLE"),
+    ] {
+        let error = as_whom(node, roles).await.unwrap_err();
+        assert_eq!(error.code(), code, "{node} {roles}: {error}");
+    }
+    assert_eq!(crate::identity::Registry::cluster(&*world.memory).members().len(), 1);
+    assert_eq!(as_whom("dp-1", "data-plane").await.unwrap().name.as_str(), "dp-1");
 }
 
 #[tokio::test]
