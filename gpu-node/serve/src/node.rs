@@ -1,5 +1,6 @@
 //! The node as its callers see it.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,14 +10,15 @@ use futures::Stream;
 use provost_gpu_infer::KvUsage;
 use provost_gpu_vram::{Limits, Usage};
 use provost_types::{
-    BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, GpuReport, Inference, InferenceError,
-    Kind, ModelInfo, ModelReport, Snapshot, Spec,
+    BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, FileDigest, GpuReport, Inference,
+    InferenceError, Kind, ModelInfo, ModelReport, Snapshot, Spec,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::board::Board;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
+use crate::copies::{self, BlobPeer};
 use crate::error::{self, StartError};
 use crate::exclusive::{self, ExclusiveDevice, ExclusiveTerms};
 use crate::inbox::{Closing, Inbox, Refused};
@@ -29,7 +31,7 @@ use crate::residency::Residency;
 use crate::scheduler::{ASSUMED_BYTES_PER_MICRO, Parts, Scheduler};
 use crate::standing::ModelStanding;
 use crate::stats::{Counts, RefusedFor, Stats};
-use crate::store::ModelStore;
+use crate::store::{Manifest, ModelStore, StoreError};
 use crate::tuning;
 use crate::turns::Turns;
 use crate::usage::UsageGauge;
@@ -133,6 +135,24 @@ impl GpuNode {
     /// Whether a state was declared. Until then a model that is there for some tenants only is not known as such.
     pub fn is_told(&self) -> bool {
         self.catalogue.is_told()
+    }
+
+    /// Copies models that are declared by their digest and are not in the store from `peers` that have them, and leaves free
+    /// `reserve_bytes` of the disk. It has no end of its own: dropping the future stops copying.
+    pub fn fetch_models(
+        &self,
+        peers: watch::Receiver<Vec<BlobPeer>>,
+        reserve_bytes: u64,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        copies::follow(self.catalogue.clone(), peers, reserve_bytes)
+    }
+
+    /// Place and manifest of a stored model, if it is declared. Reads its manifest.
+    pub(crate) fn offered(&self, digest: FileDigest) -> Result<Option<(PathBuf, Manifest)>, StoreError> {
+        let Some(store) = self.catalogue.store().filter(|_| !self.catalogue.named(digest).is_empty()) else {
+            return Ok(None);
+        };
+        Ok(store.manifest_of(digest)?.map(|manifest| (store.place_of(digest), manifest)))
     }
 
     /// Follows an order about a model, and waits until it was followed. Dropping the future stops waiting.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_gpu_serve::{GpuNode, ModelOrder, ModelStanding};
+use provost_gpu_serve::{GpuNode, ModelCopy, ModelOrder, ModelStanding};
 use provost_types::{BoxFuture, ModelFormat};
 use provost_wire::models::{ModelOnNode, ModelOrderRequest, ModelsOfNode};
 
@@ -69,6 +69,7 @@ pub(super) fn unknown_order(order: &str) -> String {
 
 fn on_wire(standing: ModelStanding) -> ModelOnNode {
     let priority = format!("{:?}", standing.priority).to_lowercase();
+    let copy = standing.copy.unwrap_or(ModelCopy { bytes: 0, of: 0, from: String::new() });
     ModelOnNode {
         name: standing.name,
         declared: standing.declared,
@@ -83,5 +84,8 @@ fn on_wire(standing: ModelStanding) -> ModelOnNode {
         priority,
         leases: standing.leases,
         waiting: standing.waiting,
+        copied_bytes: copy.bytes,
+        copy_bytes: copy.of,
+        copied_from: copy.from,
     }
 }

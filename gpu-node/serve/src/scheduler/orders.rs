@@ -9,6 +9,7 @@ use provost_gpu_vram::{Priority, Rejection, Standing, Weights, WeightsKey};
 
 use super::{ASSUMED_BYTES_PER_MICRO, Scheduler};
 use crate::catalogue::Entry;
+use crate::copies::CopyStands;
 use crate::error;
 use crate::orders::{self, LoadStands, ModelOrder, ModelRefusal, Order, Pending};
 use crate::residency::Identity;
@@ -261,6 +262,17 @@ impl Scheduler {
             state = if is_missing { ModelState::Missing } else { ModelState::Failed };
         }
         let mut reason = failure.map(|cause| cause.to_string()).unwrap_or_default();
+        let copy = match self.catalogue.copy_of(&entry.name).filter(|_| state == ModelState::Missing) {
+            Some(CopyStands::Runs(copy)) => {
+                (state, reason) = (ModelState::Copying, String::new());
+                Some(copy)
+            }
+            Some(CopyStands::Stuck(why)) => {
+                reason = why;
+                None
+            }
+            None => None,
+        };
         if let (ModelState::Absent, Some(LoadStands::Refused(why))) =
             (state, key.map(|key| self.orders.load_stands(key, None)))
         {
@@ -288,6 +300,7 @@ impl Scheduler {
             priority: priority_of(self.class_of(&entry.name)),
             leases,
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+            copy,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::common::{Models, chat, collect, until};
 use crate::{endless, start, start_with};
 
 /// A state with these models, each with a spec in JSON.
-fn state(models: &[(&str, String)]) -> Snapshot {
+pub fn state(models: &[(&str, String)]) -> Snapshot {
     let mut state = Snapshot::default();
     for (name, spec) in models {
         let metadata = Metadata { name: Name::new(name).unwrap(), tenant: None, labels: Default::default() };
@@ -34,13 +34,13 @@ fn long(model: &str) -> ChatRequest {
     ChatRequest { max_tokens: 400, ..endless(model) }
 }
 
-async fn standing(node: &GpuNode, name: &str) -> ModelStanding {
+pub async fn standing(node: &GpuNode, name: &str) -> ModelStanding {
     let all = node.standings().await;
     all.into_iter().find(|standing| standing.name == name).unwrap_or_else(|| panic!("no model {name}"))
 }
 
 /// Waits until a model stands so.
-async fn stands(node: &GpuNode, name: &str, state: ModelState) {
+pub async fn stands(node: &GpuNode, name: &str, state: ModelState) {
     for _ in 0..3_000 {
         if standing(node, name).await.state == state {
             return;

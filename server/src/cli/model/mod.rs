@@ -17,8 +17,8 @@ use crate::{audit_caller::failure_of, failure::Failure};
 pub enum ModelCommand {
     /// Bring a model into the store of the node on this machine, and print the document that serves it.
     #[command(after_help = "Examples:\n  provost model import ./qwen3-8b --name qwen3 > qwen3.yaml\n  \
-                            provost apply -f qwen3.yaml\n\nRun it on each node that is to serve the model, as the user that \
-                            the node runs as. A model that is there already is left as it is.")]
+                            provost apply -f qwen3.yaml\n\nRun it on one GPU node, as the user that the node runs as: the others \
+                            copy what is declared from it. A model that is there already is left as it is.")]
     Import(import::ImportArgs),
     /// List the models of all nodes; with --store, those in the store on this machine.
     #[command(after_help = "Examples:\n  provost model list\n  provost model list --store --data-dir /var/lib/provost")]
