@@ -314,6 +314,11 @@ impl Entry {
         self.stored.as_ref().map(Verified::digest)
     }
 
+    /// The same, or that of the one that it is an adapter over.
+    pub(crate) fn digest_of_weights(&self) -> Option<FileDigest> {
+        self.digest().or_else(|| self.base.as_ref()?.digest())
+    }
+
     /// Whether a resource declares it.
     pub(crate) fn is_declared(&self) -> bool {
         self.wanted.is_some()

@@ -32,6 +32,7 @@ mod orders;
 mod places;
 mod preparer;
 mod preparing;
+mod removal;
 mod residency;
 mod scheduler;
 mod service;
@@ -53,6 +54,7 @@ pub use provost_gpu_infer::{
     KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
 };
 pub use provost_gpu_vram::{Priority, Usage};
+pub use removal::{Removal, StoredModel};
 pub use service::{GpuCallers, GpuService};
 pub use standing::{ModelStanding, ModelState};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};

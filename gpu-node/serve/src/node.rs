@@ -27,6 +27,7 @@ use crate::loader::Loader;
 use crate::orders::{ModelOrder, ModelRefusal, Order};
 use crate::preparer::{self, Prepare, Preparer};
 use crate::preparing::{PREPARE_DEADLINE, Preparing};
+use crate::removal::{self, Removal, StoredModel};
 use crate::residency::Residency;
 use crate::scheduler::{ASSUMED_BYTES_PER_MICRO, Parts, Scheduler};
 use crate::standing::ModelStanding;
@@ -135,6 +136,22 @@ impl GpuNode {
     /// Whether a state was declared. Until then a model that is there for some tenants only is not known as such.
     pub fn is_told(&self) -> bool {
         self.catalogue.is_told()
+    }
+
+    /// Removes stored models that no declared model names and no request uses; where this is for show, only says which. One that is
+    /// asked for and used is refused.
+    ///
+    /// # Errors
+    /// [`ModelRefusal`]: what was asked for is not there or is used, the node was not told yet what is declared, or the store is
+    /// busy or cannot be changed.
+    pub async fn remove_stored(&self, what: Removal, is_for_show: bool) -> Result<Vec<StoredModel>, ModelRefusal> {
+        let stopping = || ModelRefusal(error::stopping().message);
+        let (reply, answer) = oneshot::channel();
+        self.inbox.order(Order::Uses { reply });
+        let in_use = answer.await.map_err(|_| stopping())?;
+        let catalogue = self.catalogue.clone();
+        let removing = move || removal::remove(&catalogue, &what, is_for_show, &in_use);
+        tokio::task::spawn_blocking(removing).await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Copies models that are declared by their digest and are not in the store from `peers` that have them, and leaves free

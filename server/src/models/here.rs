@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use provost_gpu_serve::{GpuNode, ModelCopy, ModelOrder, ModelStanding};
+use provost_gpu_serve::{GpuNode, ModelCopy, ModelOrder, ModelStanding, Removal, StoredModel};
 use provost_types::{BoxFuture, ModelFormat};
-use provost_wire::models::{ModelOnNode, ModelOrderRequest, ModelsOfNode};
+use provost_wire::models::{self as wire, ModelOnNode, ModelOrderRequest, ModelsOfNode};
 
 use super::{ModelNodes, Question};
 
@@ -23,6 +23,7 @@ impl Here {
 
     /// Answers for this node.
     pub async fn answer(&self, question: Question) -> ModelsOfNode {
+        let mut stored = Vec::new();
         let (models, problem) = match question {
             Question::Status(asked) => {
                 let mut all = self.gpu.standings().await;
@@ -36,8 +37,18 @@ impl Here {
                     Err(refusal) => (Vec::new(), refusal.to_string()),
                 },
             },
+            Question::Remove(asked) => {
+                let what = if asked.model.is_empty() { Removal::Unused } else { Removal::Of(asked.model) };
+                match self.gpu.remove_stored(what, asked.dry_run).await {
+                    Ok(found) => {
+                        stored = found.into_iter().map(stored_on_wire).collect();
+                        (Vec::new(), String::new())
+                    }
+                    Err(refusal) => (Vec::new(), refusal.to_string()),
+                }
+            }
         };
-        ModelsOfNode { node: self.node.clone(), models: models.into_iter().map(on_wire).collect(), problem }
+        ModelsOfNode { node: self.node.clone(), models: models.into_iter().map(on_wire).collect(), problem, stored }
     }
 }
 
@@ -65,6 +76,11 @@ pub(super) fn order_of(asked: &ModelOrderRequest) -> Option<ModelOrder> {
 
 pub(super) fn unknown_order(order: &str) -> String {
     format!("PV-MODEL-ORDER: `{order}` is no order; use load, unload, pin or unpin")
+}
+
+fn stored_on_wire(stored: StoredModel) -> wire::StoredModel {
+    let StoredModel { digest, name, bytes, used_by, in_use, removed } = stored;
+    wire::StoredModel { digest: digest.to_string(), name, bytes, used_by, in_use, removed }
 }
 
 fn on_wire(standing: ModelStanding) -> ModelOnNode {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use provost_gpu_serve::GpuNode;
 use provost_types::{BoxFuture, Snapshot};
-use provost_wire::models::{ModelOrderRequest, ModelStatusRequest, ModelsOfNode};
+use provost_wire::models::{ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode};
 
 pub use admin::routes;
 pub use here::Here;
@@ -24,6 +24,7 @@ pub use here::Here;
 pub enum Question {
     Status(ModelStatusRequest),
     Order(ModelOrderRequest),
+    Remove(ModelRemoveRequest),
 }
 
 impl Question {
@@ -32,6 +33,7 @@ impl Question {
         match self {
             Self::Status(asked) => &asked.node,
             Self::Order(asked) => &asked.node,
+            Self::Remove(asked) => &asked.node,
         }
     }
 }

@@ -38,6 +38,10 @@ impl Scheduler {
                 // Who has left does not mind.
                 drop(reply.send(all));
             }
+            Order::Uses { reply } => {
+                let turns = &self.turns;
+                drop(reply.send(self.orders.used_yet(|key| turns.standing(key))));
+            }
             Order::Declared => {
                 self.orders.declare(self.catalogue.pinned());
                 self.let_go_of_what_went();
@@ -225,6 +229,9 @@ impl Scheduler {
             known.iter().filter(|(entry, _)| is_current(entry)).map(|(_, key)| *key).collect();
         for (entry, key) in known.iter().filter(|(entry, key)| !is_current(entry) && !needed.contains(key)) {
             tracing::info!(model = entry.name, "the model is not here any more");
+            if let Some(digest) = entry.digest_of_weights() {
+                self.orders.leaves(digest, *key);
+            }
             self.turns.unload(*key);
         }
         // What they were read for: tokenizers and adapters would stay for ever.

@@ -11,6 +11,7 @@ mod arriving;
 mod error;
 mod import;
 mod manifest;
+mod removal;
 mod verify;
 
 use std::path::{Path, PathBuf};

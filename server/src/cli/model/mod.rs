@@ -2,6 +2,7 @@
 
 mod import;
 mod order;
+mod remove;
 mod show;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -39,6 +40,13 @@ pub enum ModelCommand {
     /// Let a model go like others again.
     #[command(after_help = "Example: provost model unpin qwen3")]
     Unpin(order::OrderArgs),
+    /// Remove a stored model from the disks of nodes. Refused while a Model names it or requests use it.
+    #[command(after_help = "Examples:\n  provost model remove qwen3 --dry-run\n  \
+                            provost model remove sha256:… --node gpu-1")]
+    Remove(remove::RemoveArgs),
+    /// Remove all stored models that no Model names and no request uses from the disks of nodes.
+    #[command(after_help = "Examples:\n  provost model prune --dry-run\n  provost model prune --node gpu-1")]
+    Prune(remove::PruneArgs),
 }
 
 pub async fn run(command: ModelCommand) -> anyhow::Result<ExitCode> {
@@ -50,6 +58,8 @@ pub async fn run(command: ModelCommand) -> anyhow::Result<ExitCode> {
         ModelCommand::Unload(args) => order::give(&args.order, "unload", args.drain).await?,
         ModelCommand::Pin(args) => order::give(&args, "pin", false).await?,
         ModelCommand::Unpin(args) => order::give(&args, "unpin", false).await?,
+        ModelCommand::Remove(args) => remove::remove(&args).await?,
+        ModelCommand::Prune(args) => remove::prune(&args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
