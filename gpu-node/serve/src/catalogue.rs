@@ -164,6 +164,19 @@ impl Catalogue {
         some.map(|(name, spec)| (name.clone(), spec.tenants.iter().map(ToString::to_string).collect())).collect()
     }
 
+    /// The model that this one is an adapter over. One that is declared is none.
+    pub(crate) fn base_of(&self, name: &str) -> Option<String> {
+        let adapter = self.adapters.get(name)?;
+        (!self.lock().declared.contains_key(name)).then(|| adapter.base.clone())
+    }
+
+    /// The adapters, each with the model that it is over.
+    pub(crate) fn bases(&self) -> BTreeMap<String, String> {
+        let scan = self.lock();
+        let adapters = self.adapters.iter().filter(|(name, _)| !scan.declared.contains_key(*name));
+        adapters.map(|(name, adapter)| (name.clone(), adapter.base.clone())).collect()
+    }
+
     fn rules_in<'a>(&self, scan: &'a Scan, name: &str) -> Option<&'a Arc<ModelSpec>> {
         let of_base = || scan.declared.get(&self.adapters.get(name)?.base);
         scan.declared.get(name).or_else(of_base)

@@ -233,6 +233,10 @@ impl Inference for GpuNode {
         self.catalogue.is_seen_by(model, tenant)
     }
 
+    fn base_of(&self, model: &str) -> Option<String> {
+        self.catalogue.base_of(model)
+    }
+
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
@@ -272,6 +276,7 @@ impl Inference for GpuNode {
         Some(GpuReport {
             models: self.catalogue.sizes().into_iter().map(model).collect(),
             tenants: self.catalogue.restricted(),
+            bases: self.catalogue.bases(),
             waiting: waiting as u64,
             places: self.bounds.0 as u64,
             running: self.stats.counts().running,

@@ -242,6 +242,11 @@ impl Inference for GpuNodes {
         !is_hidden || is_here()
     }
 
+    fn base_of(&self, model: &str) -> Option<String> {
+        let here = self.0.local.as_ref().and_then(|local| local.base_of(model));
+        here.or_else(|| self.0.peers.load().iter().find_map(|watched| watched.peer.base_of(model)))
+    }
+
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
         Box::pin(async move {
             self.check_seen(&request.model, &request.tenant)?;

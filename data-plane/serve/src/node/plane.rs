@@ -163,7 +163,7 @@ impl Plane for Node {
         let mut execution = self.run_unless_stopped(snapshot, call, link).await;
         aliases::warn(&snapshot.aliases, call, &mut execution, self.now_ns());
         let usage = &mut execution.usage;
-        usage.cost_micro = super::limit::price(snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
+        usage.cost_micro = super::limit::price(self, snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
         execution
     }
 

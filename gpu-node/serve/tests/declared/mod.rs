@@ -187,6 +187,9 @@ async fn an_adapter_over_a_declared_model_is_there_for_the_same_tenants() {
     let told = node.report().unwrap().tenants;
     assert_eq!(told.keys().collect::<Vec<_>>(), ["m", "one"]);
     assert!(told.values().all(|tenants| tenants.iter().eq(["umbra"])), "{told:?}");
+    // And what it is over: that says what it costs.
+    assert_eq!(node.report().unwrap().bases, [("one".to_owned(), "m".to_owned())].into());
+    assert_eq!((node.base_of("one").as_deref(), node.base_of("m")), (Some("m"), None));
     let refused = collect(&node, chat("one", "hello", 4)).await.unwrap_err();
     assert_eq!(refused.kind, InferenceErrorKind::ModelNotFound, "{refused}");
     let mut request = chat("one", "hello", 4_000);
@@ -196,5 +199,6 @@ async fn an_adapter_over_a_declared_model_is_there_for_the_same_tenants() {
     // A model that is declared with the name of an adapter is served in its place.
     node.declare(&state(&[("one", at(&models, "tiny-chat", ""))]));
     assert!(standing(&node, "one").await.declared);
+    assert_eq!((node.base_of("one"), node.report().unwrap().bases.len()), (None, 0));
     collect(&node, chat("one", "hello", 4)).await.unwrap();
 }
