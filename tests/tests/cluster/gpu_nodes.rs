@@ -156,15 +156,19 @@ impl Scene {
         }
     }
 
-    /// What the audit log has of chats: phases by call.
-    fn calls(&self) -> BTreeMap<String, Vec<String>> {
+    /// What the audit log has.
+    fn records(&self) -> Vec<Value> {
         let dir = self.fleet.servers["cp-1"].data().join("audit");
         let args = ["audit", "query", "--json", "--limit", "10000", "--tenant", "acme", "--dir"];
         let output = provost().args(args).arg(dir).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
         let lines = String::from_utf8(output.stdout).unwrap();
-        let records: Vec<Value> =
-            lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].take()).collect();
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].take()).collect()
+    }
+
+    /// What the audit log has of chats: phases by call.
+    fn calls(&self) -> BTreeMap<String, Vec<String>> {
+        let records = self.records();
         let is_chat = |record: &&Value| record["mcp.method.name"] == "inference/chat" && record["phase"] == "intent";
         let mut calls: BTreeMap<String, Vec<String>> =
             records.iter().filter(is_chat).map(|r| (r["call_id"].as_str().unwrap().to_owned(), vec![])).collect();
@@ -181,6 +185,10 @@ impl Scene {
 fn client() -> reqwest::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn good(answer: &Answer) {
@@ -231,6 +239,12 @@ fn requests_go_where_the_weights_are_and_on_when_that_node_is_lost() {
     let calls = scene.calls();
     assert_eq!(calls.len(), 8, "{calls:?}");
     assert!(calls.values().all(|phases| *phases == ["intent", "outcome"]), "{calls:?}");
+    // The one whose node was lost says that two were asked.
+    let is_outcome = |record: &&Value| record["phase"] == "outcome" && calls.contains_key(&text_of(&record["call_id"]));
+    let mut attempts: Vec<u64> =
+        scene.records().iter().filter(is_outcome).map(|record| record["attempt"].as_u64().unwrap()).collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, [1, 1, 1, 1, 1, 1, 1, 2]);
 
     // Nobody is left: callers are told when to come again, and the model is not unknown.
     scene.fleet.get(other).kill();

@@ -8,6 +8,7 @@
 //! members with the role gpu-node, over mutual TLS; a node of this process is one of them.
 //! Left out: who the members are and how they are reached (whoever composes the node says so), what a model computes.
 
+pub(crate) mod again;
 mod answer;
 mod aside;
 mod asked;

@@ -60,6 +60,12 @@ async fn money_is_reserved_for_the_worst_case_settled_by_use_and_recorded() {
     let embed = setup.call(Operation::Embed("tuned".into()), json!({"model": "tuned", "input": "x"})).await;
     assert!(embed.outcome.is_ok(), "{:?}", embed.outcome);
     assert_eq!(costs(&setup)[3], 121);
+    // That it was asked for at two nodes is one call, and told of it.
+    let attempts = |setup: &Setup| -> Vec<u32> {
+        let records = setup.world.records.lock();
+        records.iter().filter(|r| r.phase == Phase::Outcome).map(|r| r.why.attempt).collect()
+    };
+    assert_eq!(attempts(&setup), [1, 1, 1, 2]);
     setup.quotas.as_ref().unwrap().close().await;
     assert_eq!(port.left("acme/money"), 10_000 - 100 - 121 - 100 - 121);
     // Of what costs more than the quota ever has, none runs; what is used up is used up.
