@@ -59,3 +59,4 @@ pub use service::{GpuCallers, GpuService};
 pub use standing::{ModelStanding, ModelState};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};
 pub use store::{Imported, Manifest, ModelStore, StoreError, StoredFile};
+pub use tuning::{TuningStanding, TuningState};

@@ -33,7 +33,7 @@ use crate::scheduler::{ASSUMED_BYTES_PER_MICRO, Parts, Scheduler};
 use crate::standing::ModelStanding;
 use crate::stats::{Counts, RefusedFor, Stats};
 use crate::store::{Manifest, ModelStore, StoreError};
-use crate::tuning;
+use crate::tuning::{self, Tasks, TuningStanding};
 use crate::turns::Turns;
 use crate::usage::UsageGauge;
 
@@ -46,6 +46,8 @@ pub struct GpuNode {
     board: Arc<Board>,
     /// Requests that may wait and run.
     bounds: (usize, usize),
+    /// Of fine-tuning, where it carries out any.
+    tasks: Option<Arc<Tasks>>,
 }
 
 impl GpuNode {
@@ -95,11 +97,13 @@ impl GpuNode {
             let _closing = closing;
             scheduler.run(&pool);
         })?;
-        if let Some(tasks) = config.tuning_dir {
-            tuning::start(tasks, Arc::clone(&inbox), Arc::clone(&catalogue)).inspect_err(|_| inbox.stop())?;
+        let tasks = config.tuning_dir.map(|folder| Arc::new(Tasks::new(folder)));
+        if let Some(tasks) = &tasks {
+            let started = tuning::start(Arc::clone(tasks), Arc::clone(&inbox), Arc::clone(&catalogue));
+            started.inspect_err(|_| inbox.stop())?;
         }
         tracing::info!(models = models.len(), capacity_bytes = config.capacity_bytes, "gpu node started");
-        Ok(Arc::new(Self { inbox, catalogue, usage, stats, board, bounds }))
+        Ok(Arc::new(Self { inbox, catalogue, usage, stats, board, bounds, tasks }))
     }
 
     /// Bytes in use, as of the scheduler's last turn.
@@ -145,13 +149,32 @@ impl GpuNode {
     /// [`ModelRefusal`]: what was asked for is not there or is used, the node was not told yet what is declared, or the store is
     /// busy or cannot be changed.
     pub async fn remove_stored(&self, what: Removal, is_for_show: bool) -> Result<Vec<StoredModel>, ModelRefusal> {
-        let stopping = || ModelRefusal(error::stopping().message);
         let (reply, answer) = oneshot::channel();
         self.inbox.order(Order::Uses { reply });
         let in_use = answer.await.map_err(|_| stopping())?;
         let catalogue = self.catalogue.clone();
-        let removing = move || removal::remove(&catalogue, &what, is_for_show, &in_use);
-        tokio::task::spawn_blocking(removing).await.unwrap_or_else(|_| Err(stopping()))
+        aside(move || removal::remove(&catalogue, &what, is_for_show, &in_use)).await
+    }
+
+    /// How the tasks of fine-tuning stand that this node looks for, in order of their names.
+    ///
+    /// # Errors
+    /// [`ModelRefusal`] when their folder cannot be read.
+    pub async fn tunings(&self) -> Result<Vec<TuningStanding>, ModelRefusal> {
+        match self.tasks.clone() {
+            Some(tasks) => aside(move || tasks.standings()).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Ends a task of fine-tuning that has not ended; what it has learned stays on the disk.
+    ///
+    /// # Errors
+    /// [`ModelRefusal`] when there is none of that name, it has ended, or its folder cannot be written.
+    pub async fn cancel_tuning(&self, name: &str) -> Result<TuningStanding, ModelRefusal> {
+        let Some(tasks) = self.tasks.clone() else { return Err(tuning::no_task(name)) };
+        let name = name.to_owned();
+        aside(move || tasks.cancel(&name)).await
     }
 
     /// Copies models that are declared by their digest and are not in the store from `peers` that have them, and leaves free
@@ -203,6 +226,17 @@ impl GpuNode {
             Refused::Stopping => error::stopping(),
         })
     }
+}
+
+/// Reads and writes files on a thread for that.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ModelRefusal> + Send + 'static,
+) -> Result<T, ModelRefusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(stopping()))
+}
+
+fn stopping() -> ModelRefusal {
+    ModelRefusal(error::stopping().message)
 }
 
 /// The arbiter's bounds. What requests compute with is in their budgets, so nothing is kept back for it.

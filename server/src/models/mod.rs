@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use provost_gpu_serve::GpuNode;
 use provost_types::{BoxFuture, Snapshot};
-use provost_wire::models::{ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode};
+use provost_wire::models::{ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode, TuningsRequest};
 
 pub use admin::routes;
 pub use here::Here;
@@ -25,6 +25,8 @@ pub enum Question {
     Status(ModelStatusRequest),
     Order(ModelOrderRequest),
     Remove(ModelRemoveRequest),
+    Tunings(TuningsRequest),
+    CancelTuning(TuningsRequest),
 }
 
 impl Question {
@@ -34,6 +36,7 @@ impl Question {
             Self::Status(asked) => &asked.node,
             Self::Order(asked) => &asked.node,
             Self::Remove(asked) => &asked.node,
+            Self::Tunings(asked) | Self::CancelTuning(asked) => &asked.node,
         }
     }
 }

@@ -7,7 +7,7 @@ use provost_control_api::{ControlNode, identity::Registry};
 use provost_types::BoxFuture;
 use provost_wire::{
     models::{
-        ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode, ModelsResponse,
+        ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode, ModelsResponse, TuningsRequest,
         node_models_client::NodeModelsClient,
         node_models_server::{NodeModels, NodeModelsServer},
     },
@@ -46,8 +46,8 @@ impl OfCluster {
             return failed(unreachable_because("its address cannot be used"));
         };
         let limit = match question {
-            Question::Status(_) => STATUS_LIMIT,
-            Question::Order(_) | Question::Remove(_) => ORDER_LIMIT,
+            Question::Status(_) | Question::Tunings(_) => STATUS_LIMIT,
+            Question::Order(_) | Question::Remove(_) | Question::CancelTuning(_) => ORDER_LIMIT,
         };
         match tokio::time::timeout(limit, ask(channel, question)).await {
             Ok(Ok(answer)) => match answer.into_inner().nodes.pop() {
@@ -70,6 +70,8 @@ async fn ask(channel: Channel, question: Question) -> Result<Response<ModelsResp
         Question::Status(asked) => client.status(ModelStatusRequest { node: String::new(), ..asked }).await,
         Question::Order(asked) => client.order(ModelOrderRequest { node: String::new(), ..asked }).await,
         Question::Remove(asked) => client.remove(ModelRemoveRequest { node: String::new(), ..asked }).await,
+        Question::Tunings(asked) => client.tunings(TuningsRequest { node: String::new(), ..asked }).await,
+        Question::CancelTuning(asked) => client.cancel_tuning(TuningsRequest { node: String::new(), ..asked }).await,
     }
 }
 
@@ -131,5 +133,15 @@ impl NodeModels for NodeModelsService {
     async fn remove(&self, request: Request<ModelRemoveRequest>) -> Result<Response<ModelsResponse>, Status> {
         let (here, asked) = self.admitted(request).await?;
         Ok(Response::new(ModelsResponse { nodes: vec![here.answer(Question::Remove(asked)).await] }))
+    }
+
+    async fn tunings(&self, request: Request<TuningsRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (here, asked) = self.admitted(request).await?;
+        Ok(Response::new(ModelsResponse { nodes: vec![here.answer(Question::Tunings(asked)).await] }))
+    }
+
+    async fn cancel_tuning(&self, request: Request<TuningsRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (here, asked) = self.admitted(request).await?;
+        Ok(Response::new(ModelsResponse { nodes: vec![here.answer(Question::CancelTuning(asked)).await] }))
     }
 }

@@ -73,7 +73,7 @@ fn store_of(data_dir: Option<&PathBuf>) -> ModelStore {
 }
 
 /// What a node says that it could not do.
-fn problem_of(node: &ModelsOfNode) -> Failure {
+pub fn problem_of(node: &ModelsOfNode) -> Failure {
     let Told { code, message, hint, .. } = failure_of(&node.problem, "PV-MODEL-NODE");
     Failure::new(&code, format!("node {}: {message}", node.node), hint)
 }
