@@ -52,7 +52,8 @@ impl ModelStore {
     /// Bytes that are free where the store is, for this process.
     pub(crate) fn free_bytes(&self) -> Result<u64, StoreError> {
         make_dir(&self.root)?;
-        let facts = rustix::fs::statvfs(self.root.as_path()).map_err(|cause| StoreError::io(&self.root, &cause.into()))?;
+        let facts =
+            rustix::fs::statvfs(self.root.as_path()).map_err(|cause| StoreError::io(&self.root, &cause.into()))?;
         Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
     }
 }
