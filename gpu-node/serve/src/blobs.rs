@@ -52,7 +52,7 @@ impl BlobService {
         let node = self.node.clone();
         let found = tokio::task::spawn_blocking(move || node.offered(digest)).await;
         let found = found.map_err(|cause| Status::internal(format!("PV-MODEL-COPY: {cause}")))?;
-        found.map_err(|cause| Status::unavailable(cause.to_string()))
+        found.map_err(|cause| unreadable(&cause.to_string()))
     }
 }
 
@@ -131,5 +131,5 @@ fn open(path: PathBuf) -> Result<File, String> {
 }
 
 fn unreadable(cause: &str) -> Status {
-    Status::unavailable(format!("PV-MODEL-COPY: the file cannot be read: {cause}"))
+    Status::data_loss(format!("PV-MODEL-COPY: it cannot be read: {cause}"))
 }

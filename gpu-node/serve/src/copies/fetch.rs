@@ -206,7 +206,8 @@ fn silent() -> Ended {
 fn lost(status: &Status) -> Ended {
     let cause = match status.code() {
         Code::Unavailable => format!("it does not answer ({})", status.message()),
-        _ => status.message().to_owned(),
+        // Who reads all of it has the code already.
+        _ => status.message().trim_start_matches("PV-MODEL-COPY: ").to_owned(),
     };
     Ended::Lost(cause)
 }
