@@ -188,7 +188,8 @@ async fn an_adapter_over_a_declared_model_is_there_for_the_same_tenants() {
     assert_eq!(told.keys().collect::<Vec<_>>(), ["m", "one"]);
     assert!(told.values().all(|tenants| tenants.iter().eq(["umbra"])), "{told:?}");
     // And what it is over: that says what it costs.
-    assert_eq!(node.report().unwrap().bases, [("one".to_owned(), "m".to_owned())].into());
+    let bases: Vec<(String, String)> = node.report().unwrap().bases.into_iter().collect();
+    assert_eq!(bases, [("one".to_owned(), "m".to_owned())]);
     assert_eq!((node.base_of("one").as_deref(), node.base_of("m")), (Some("m"), None));
     let refused = collect(&node, chat("one", "hello", 4)).await.unwrap_err();
     assert_eq!(refused.kind, InferenceErrorKind::ModelNotFound, "{refused}");
