@@ -207,7 +207,11 @@ impl Orders {
     /// Of the stored models that are not declared any more, those that are used.
     pub(crate) fn used_yet(&mut self, standing: impl Fn(WeightsKey) -> Standing) -> BTreeSet<FileDigest> {
         self.leaving.retain(|_, key| standing(*key) != Standing::Absent);
-        let is_used = |key: WeightsKey| !matches!(standing(key), Standing::Absent | Standing::Ready { leases: 0 });
+        let is_used = |key: WeightsKey| match standing(key) {
+            Standing::Absent => false,
+            Standing::Loading => true,
+            Standing::Ready { leases } | Standing::Draining { leases } => leases > 0,
+        };
         self.leaving.iter().filter(|(_, key)| is_used(**key)).map(|(digest, _)| *digest).collect()
     }
 
@@ -268,7 +272,9 @@ mod tests {
         for used in [Standing::Loading, Standing::Ready { leases: 1 }, Standing::Draining { leases: 1 }] {
             assert_eq!(orders.used_yet(|_| used), BTreeSet::from([digest]), "{used:?}");
         }
-        assert!(orders.used_yet(|_| Standing::Ready { leases: 0 }).is_empty());
+        for unused in [Standing::Ready { leases: 0 }, Standing::Draining { leases: 0 }] {
+            assert!(orders.used_yet(|_| unused).is_empty(), "{unused:?}");
+        }
         assert_eq!(orders.used_yet(|_| Standing::Loading).len(), 1);
         assert!(orders.used_yet(|_| Standing::Absent).is_empty());
         assert!(orders.used_yet(|_| Standing::Loading).is_empty(), "it is forgotten");
