@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use provost_gpu_serve::{AdapterModel, GpuNode, ModelOrder, ModelStanding, ModelState, ModelStore};
+use provost_gpu_serve::{AdapterModel, GpuNode, ModelOrder, ModelStanding, ModelState, ModelStore, Removal};
 use provost_types::{
     ChatEvent, ChatRequest, Inference, InferenceErrorKind, Metadata, Name, Resource, Revision, Snapshot,
 };
@@ -149,6 +149,34 @@ async fn a_stored_model_that_was_changed_is_not_loaded() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     collect(&node, chat("m", "hello", 2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_stay_while_a_request_uses_them_whose_model_is_declared_no_more() {
+    let (models, data) = (Models::new(&["tiny-chat"]), tempfile::tempdir().unwrap());
+    let store = ModelStore::of_data_dir(data.path());
+    let digest = store.import(&models.path().join("tiny-chat"), "tiny").unwrap().manifest.digest;
+    let node = start_with(&Models::new(&[]), |config| config.store_dir = Some(ModelStore::root_of(data.path())));
+    let remove = || node.remove_stored(Removal::Of("tiny".to_owned()), false);
+    let refused = remove().await.unwrap_err().to_string();
+    assert!(refused.starts_with("PV-MODEL-STORE-BUSY"), "nobody said what is declared: {refused}");
+    node.declare(&state(&[("m", format!(r#"{{"source":{{"blob":"{digest}"}}}}"#))]));
+    let refused = remove().await.unwrap_err().to_string();
+    assert!(refused.starts_with("PV-MODEL-IN-USE") && refused.contains("`m`"), "{refused}");
+    let mut stream = node.chat(endless("m")).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    node.declare(&state(&[]));
+    let refused = remove().await.unwrap_err().to_string();
+    assert!(refused.starts_with("PV-MODEL-IN-USE") && refused.contains("requests"), "{refused}");
+    let kept = node.remove_stored(Removal::Unused, false).await.unwrap();
+    assert!(kept.len() == 1 && kept[0].in_use && !kept[0].removed, "{kept:?}");
+    drop(stream);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while let Err(refused) = remove().await {
+        assert!(std::time::Instant::now() < deadline, "{refused}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(store.list().unwrap().is_empty());
 }
 
 #[tokio::test]
