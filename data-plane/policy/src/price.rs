@@ -1,13 +1,15 @@
 //! What a call costs, from the prices of one snapshot.
 //!
 //! Invariants: the name itself wins over every prefix, a longer prefix over a shorter one, and what a `Model` says of itself
-//! holds where no price of the tenant names it; nothing depends on the order of resources. A cost is rounded up, and never more than the worst case that was
-//! reserved for it.
+//! holds where no price of the tenant names it; an adapter costs what its base costs where no price names the adapter; nothing
+//! depends on the order of resources. A cost is rounded up, and never more than the worst case that was reserved for it.
 //! Left out: currencies (admission sees to it that a tenant has one), and who pays.
 
 use std::{collections::HashMap, sync::Arc};
 
 use provost_types::{Kind, ModelPrices, Name, PriceSpec, Resource, Snapshot, Spec};
+
+use crate::RunModel;
 
 /// Tokens that prices are given for.
 const PRICED_TOKENS: u128 = 1_000_000;
@@ -119,12 +121,14 @@ impl PriceIndex {
     }
 
     /// The price of a call of a tool, of a model, or of a tool that runs a model.
-    pub fn of(&self, tenant: &Name, tool: Option<&str>, model: Option<&str>) -> CallPrice {
+    pub fn of(&self, tenant: &Name, tool: Option<&str>, model: Option<RunModel<'_>>) -> CallPrice {
         let own = self.tenants.get(tenant);
         let tool = tool.and_then(|name| own?.tools.of(name)).unwrap_or_default();
-        let of_model =
-            |name: &str| own.and_then(|prices| prices.models.of(name)).or_else(|| self.models.get(name).copied());
-        let model = model.and_then(of_model).unwrap_or_default();
+        let of_tenant = |name: &str| own.and_then(|prices| prices.models.of(name));
+        let of_model = |name: &str| self.models.get(name).copied();
+        let priced =
+            |model: RunModel<'_>| model.names().find_map(of_tenant).or_else(|| model.names().find_map(of_model));
+        let model = model.and_then(priced).unwrap_or_default();
         CallPrice {
             per_call: tool.per_call.saturating_add(model.per_call),
             // Tokens are the model's.
@@ -191,10 +195,10 @@ mod tests {
             (None, None, (1_000, 1_000), 0),
         ];
         for (tool, model, (tokens_in, tokens_out), cost) in table {
-            let price = index.of(&acme, tool, model);
+            let price = index.of(&acme, tool, model.map(RunModel::plain));
             assert_eq!(price.cost_micro(tokens_in, tokens_out), cost, "{tool:?} {model:?}");
         }
-        assert!(index.of(&name("umbra"), Some("sql.query"), Some("tiny")).is_free());
+        assert!(index.of(&name("umbra"), Some("sql.query"), Some(RunModel::plain("tiny"))).is_free());
     }
 
     #[test]
@@ -211,9 +215,28 @@ mod tests {
         add("free", None, json!({"Model": {"source": {"path": "/m"}}}));
         add("p", Some(name("acme")), json!({"Price": {"currency": "EUR", "models": ["ti*"], "perCallMicro": 5}}));
         let index = PriceIndex::compile(&snapshot);
-        let cost = |tenant: &str, model: &str| index.of(&name(tenant), None, Some(model)).cost_micro(3, 4);
+        let cost_of = |tenant: &str, model: RunModel<'_>| index.of(&name(tenant), None, Some(model)).cost_micro(3, 4);
+        let cost = |tenant: &str, model: &str| cost_of(tenant, RunModel::plain(model));
         assert_eq!((cost("acme", "tiny"), cost("umbra", "tiny"), cost("umbra", "free")), (5, 3 + 8, 0));
         assert!(index.has_any(&name("umbra")) && !PriceIndex::default().has_any(&name("umbra")));
+        // An adapter costs what its base costs, whoever says so.
+        let over = |tenant: &str, model: &str, base: &str| cost_of(tenant, RunModel { name: model, base: Some(base) });
+        assert_eq!((over("umbra", "support", "tiny"), over("umbra", "support", "free")), (3 + 8, 0));
+        assert_eq!(over("acme", "support", "tiny"), 5);
+        assert_eq!(cost("umbra", "support"), 0, "it is no adapter");
+    }
+
+    #[test]
+    fn an_adapter_may_have_a_price_of_its_own() {
+        let index = index(&[
+            ("base", json!({"models": ["tiny"], "perMillionInputTokensMicro": 1_000_000})),
+            ("own", json!({"models": ["tuned-*"], "perMillionInputTokensMicro": 7_000_000})),
+        ]);
+        let cost = |model: &str| {
+            let model = RunModel { name: model, base: Some("tiny") };
+            index.of(&name("acme"), None, Some(model)).cost_micro(1, 0)
+        };
+        assert_eq!((cost("tuned-1"), cost("other")), (7, 1));
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use provost_gpu_infer::{InferError, ModelSource, discover};
 use provost_types::{FileDigest, ModelFiles, ModelFormat, ModelInfo, ModelSpec};
 
 use crate::config::AdapterModel;
+use crate::copies::{Copies, CopyStands};
 use crate::store::{ModelStore, Verified};
 
 /// A scan is believed for this long.
@@ -26,6 +27,7 @@ pub(crate) struct Catalogue {
     directory: Option<PathBuf>,
     store: Option<ModelStore>,
     adapters: BTreeMap<String, AdapterModel>,
+    copies: Arc<Copies>,
     scan: Mutex<Scan>,
 }
 
@@ -69,7 +71,42 @@ impl Catalogue {
         store: Option<ModelStore>,
         adapters: BTreeMap<String, AdapterModel>,
     ) -> Self {
-        Self { directory, store, adapters, scan: Mutex::new(Scan::default()) }
+        Self { directory, store, adapters, copies: Arc::default(), scan: Mutex::new(Scan::default()) }
+    }
+
+    /// Where imported models are.
+    pub(crate) fn store(&self) -> Option<&ModelStore> {
+        self.store.as_ref()
+    }
+
+    /// What is copied from other nodes.
+    pub(crate) fn copies(&self) -> &Arc<Copies> {
+        &self.copies
+    }
+
+    /// The declared models that are not in the store.
+    pub(crate) fn lacking(&self) -> BTreeSet<FileDigest> {
+        let Some(store) = &self.store else { return BTreeSet::new() };
+        let declared: BTreeSet<FileDigest> = self.lock().declared.values().filter_map(|spec| blob_of(spec)).collect();
+        declared.into_iter().filter(|digest| !store.has(*digest)).collect()
+    }
+
+    /// The declared models of this digest, by name.
+    pub(crate) fn named(&self, digest: FileDigest) -> Vec<String> {
+        let scan = self.lock();
+        let are_it = scan.declared.iter().filter(|(_, spec)| blob_of(spec) == Some(digest));
+        are_it.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What is known of the copy of a declared model.
+    pub(crate) fn copy_of(&self, name: &str) -> Option<CopyStands> {
+        let digest = blob_of(self.lock().declared.get(name)?)?;
+        self.copies.of(digest)
+    }
+
+    /// What is on disk is looked at the next time that somebody asks, however soon that is.
+    pub(crate) fn look_again(&self) {
+        self.lock().at = None;
     }
 
     /// The models that can be used, in order of name.
@@ -125,6 +162,19 @@ impl Catalogue {
         let ruled = scan.entries.keys().filter_map(|name| Some((name, self.rules_in(&scan, name)?)));
         let some = ruled.filter(|(_, spec)| !spec.tenants.is_empty());
         some.map(|(name, spec)| (name.clone(), spec.tenants.iter().map(ToString::to_string).collect())).collect()
+    }
+
+    /// The model that this one is an adapter over. One that is declared is none.
+    pub(crate) fn base_of(&self, name: &str) -> Option<String> {
+        let adapter = self.adapters.get(name)?;
+        (!self.lock().declared.contains_key(name)).then(|| adapter.base.clone())
+    }
+
+    /// The adapters, each with the model that it is over.
+    pub(crate) fn bases(&self) -> BTreeMap<String, String> {
+        let scan = self.lock();
+        let adapters = self.adapters.iter().filter(|(name, _)| !scan.declared.contains_key(*name));
+        adapters.map(|(name, adapter)| (name.clone(), adapter.base.clone())).collect()
     }
 
     fn rules_in<'a>(&self, scan: &'a Scan, name: &str) -> Option<&'a Arc<ModelSpec>> {
@@ -277,6 +327,11 @@ impl Entry {
         self.stored.as_ref().map(Verified::digest)
     }
 
+    /// The same, or that of the one that it is an adapter over.
+    pub(crate) fn digest_of_weights(&self) -> Option<FileDigest> {
+        self.digest().or_else(|| self.base.as_ref()?.digest())
+    }
+
     /// Whether a resource declares it.
     pub(crate) fn is_declared(&self) -> bool {
         self.wanted.is_some()
@@ -349,6 +404,14 @@ impl Entry {
             Err(error) => tracing::warn!(model = name, %error, "model cannot be used"),
         }
         Self { name: name.to_owned(), source, wanted: None, stored: None, base: None, fingerprint }
+    }
+}
+
+/// The digest that a model is declared by.
+fn blob_of(spec: &ModelSpec) -> Option<FileDigest> {
+    match spec.source {
+        ModelFiles::Blob(digest) => Some(digest),
+        ModelFiles::Path(_) => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The node as its callers see it.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,14 +10,15 @@ use futures::Stream;
 use provost_gpu_infer::KvUsage;
 use provost_gpu_vram::{Limits, Usage};
 use provost_types::{
-    BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, GpuReport, Inference, InferenceError,
-    Kind, ModelInfo, ModelReport, Snapshot, Spec,
+    BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, FileDigest, GpuReport, Inference,
+    InferenceError, Kind, ModelInfo, ModelReport, Snapshot, Spec,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::board::Board;
 use crate::catalogue::Catalogue;
 use crate::config::GpuConfig;
+use crate::copies::{self, BlobPeer};
 use crate::error::{self, StartError};
 use crate::exclusive::{self, ExclusiveDevice, ExclusiveTerms};
 use crate::inbox::{Closing, Inbox, Refused};
@@ -25,12 +27,13 @@ use crate::loader::Loader;
 use crate::orders::{ModelOrder, ModelRefusal, Order};
 use crate::preparer::{self, Prepare, Preparer};
 use crate::preparing::{PREPARE_DEADLINE, Preparing};
+use crate::removal::{self, Removal, StoredModel};
 use crate::residency::Residency;
 use crate::scheduler::{ASSUMED_BYTES_PER_MICRO, Parts, Scheduler};
 use crate::standing::ModelStanding;
 use crate::stats::{Counts, RefusedFor, Stats};
-use crate::store::ModelStore;
-use crate::tuning;
+use crate::store::{Manifest, ModelStore, StoreError};
+use crate::tuning::{self, Tasks, TuningStanding};
 use crate::turns::Turns;
 use crate::usage::UsageGauge;
 
@@ -43,6 +46,8 @@ pub struct GpuNode {
     board: Arc<Board>,
     /// Requests that may wait and run.
     bounds: (usize, usize),
+    /// Of fine-tuning, where it carries out any.
+    tasks: Option<Arc<Tasks>>,
 }
 
 impl GpuNode {
@@ -92,11 +97,13 @@ impl GpuNode {
             let _closing = closing;
             scheduler.run(&pool);
         })?;
-        if let Some(tasks) = config.tuning_dir {
-            tuning::start(tasks, Arc::clone(&inbox), Arc::clone(&catalogue)).inspect_err(|_| inbox.stop())?;
+        let tasks = config.tuning_dir.map(|folder| Arc::new(Tasks::new(folder)));
+        if let Some(tasks) = &tasks {
+            let started = tuning::start(Arc::clone(tasks), Arc::clone(&inbox), Arc::clone(&catalogue));
+            started.inspect_err(|_| inbox.stop())?;
         }
         tracing::info!(models = models.len(), capacity_bytes = config.capacity_bytes, "gpu node started");
-        Ok(Arc::new(Self { inbox, catalogue, usage, stats, board, bounds }))
+        Ok(Arc::new(Self { inbox, catalogue, usage, stats, board, bounds, tasks }))
     }
 
     /// Bytes in use, as of the scheduler's last turn.
@@ -135,6 +142,59 @@ impl GpuNode {
         self.catalogue.is_told()
     }
 
+    /// Removes stored models that no declared model names and no request uses; where this is for show, only says which. One that is
+    /// asked for and used is refused.
+    ///
+    /// # Errors
+    /// [`ModelRefusal`]: what was asked for is not there or is used, the node was not told yet what is declared, or the store is
+    /// busy or cannot be changed.
+    pub async fn remove_stored(&self, what: Removal, is_for_show: bool) -> Result<Vec<StoredModel>, ModelRefusal> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.order(Order::Uses { reply });
+        let in_use = answer.await.map_err(|_| stopping())?;
+        let catalogue = self.catalogue.clone();
+        aside(move || removal::remove(&catalogue, &what, is_for_show, &in_use)).await
+    }
+
+    /// How the tasks of fine-tuning stand that this node looks for, in order of their names.
+    ///
+    /// # Errors
+    /// [`ModelRefusal`] when their folder cannot be read.
+    pub async fn tunings(&self) -> Result<Vec<TuningStanding>, ModelRefusal> {
+        match self.tasks.clone() {
+            Some(tasks) => aside(move || tasks.standings()).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Ends a task of fine-tuning that has not ended; what it has learned stays on the disk.
+    ///
+    /// # Errors
+    /// [`ModelRefusal`] when there is none of that name, it has ended, or its folder cannot be written.
+    pub async fn cancel_tuning(&self, name: &str) -> Result<TuningStanding, ModelRefusal> {
+        let Some(tasks) = self.tasks.clone() else { return Err(tuning::no_task(name)) };
+        let name = name.to_owned();
+        aside(move || tasks.cancel(&name)).await
+    }
+
+    /// Copies models that are declared by their digest and are not in the store from `peers` that have them, and leaves free
+    /// `reserve_bytes` of the disk. It has no end of its own: dropping the future stops copying.
+    pub fn fetch_models(
+        &self,
+        peers: watch::Receiver<Vec<BlobPeer>>,
+        reserve_bytes: u64,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        copies::follow(self.catalogue.clone(), peers, reserve_bytes)
+    }
+
+    /// Place and manifest of a stored model, if it is declared. Reads its manifest.
+    pub(crate) fn offered(&self, digest: FileDigest) -> Result<Option<(PathBuf, Manifest)>, StoreError> {
+        let Some(store) = self.catalogue.store().filter(|_| !self.catalogue.named(digest).is_empty()) else {
+            return Ok(None);
+        };
+        Ok(store.manifest_of(digest)?.map(|manifest| (store.place_of(digest), manifest)))
+    }
+
     /// Follows an order about a model, and waits until it was followed. Dropping the future stops waiting.
     ///
     /// # Errors
@@ -168,6 +228,17 @@ impl GpuNode {
     }
 }
 
+/// Reads and writes files on a thread for that.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ModelRefusal> + Send + 'static,
+) -> Result<T, ModelRefusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(stopping()))
+}
+
+fn stopping() -> ModelRefusal {
+    ModelRefusal(error::stopping().message)
+}
+
 /// The arbiter's bounds. What requests compute with is in their budgets, so nothing is kept back for it.
 fn limits(config: &GpuConfig) -> Limits {
     Limits {
@@ -194,6 +265,10 @@ impl Inference for GpuNode {
 
     fn is_seen_by(&self, model: &str, tenant: &str) -> bool {
         self.catalogue.is_seen_by(model, tenant)
+    }
+
+    fn base_of(&self, model: &str) -> Option<String> {
+        self.catalogue.base_of(model)
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
@@ -235,6 +310,7 @@ impl Inference for GpuNode {
         Some(GpuReport {
             models: self.catalogue.sizes().into_iter().map(model).collect(),
             tenants: self.catalogue.restricted(),
+            bases: self.catalogue.bases(),
             waiting: waiting as u64,
             places: self.bounds.0 as u64,
             running: self.stats.counts().running,

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use provost_gpu_vram::{Rejection, Ticket, WeightsKey};
+use provost_gpu_vram::{Rejection, Standing, Ticket, WeightsKey};
+use provost_types::FileDigest;
 use tokio::sync::oneshot;
 
 use crate::standing::ModelStanding;
@@ -58,6 +59,8 @@ pub(crate) enum Order {
     Of { name: String, order: ModelOrder, reply: OrderReply },
     /// Where all of them stand.
     List { reply: oneshot::Sender<Vec<ModelStanding>> },
+    /// Which stored models are not declared any more, and used.
+    Uses { reply: oneshot::Sender<BTreeSet<FileDigest>> },
     /// What is declared has changed.
     Declared,
 }
@@ -85,6 +88,8 @@ pub(crate) struct Orders {
     /// Weights that are waited for.
     loads: HashMap<WeightsKey, Ticket>,
     refused: HashMap<WeightsKey, (Rejection, Instant)>,
+    /// Weights of stored models that are not declared any more, until they have gone.
+    leaving: BTreeMap<FileDigest, WeightsKey>,
     looked: Option<Instant>,
 }
 
@@ -194,6 +199,22 @@ impl Orders {
         }
     }
 
+    /// A stored model is not declared any more; its weights go when nobody uses them.
+    pub(crate) fn leaves(&mut self, digest: FileDigest, key: WeightsKey) {
+        self.leaving.insert(digest, key);
+    }
+
+    /// Of the stored models that are not declared any more, those that are used.
+    pub(crate) fn used_yet(&mut self, standing: impl Fn(WeightsKey) -> Standing) -> BTreeSet<FileDigest> {
+        self.leaving.retain(|_, key| standing(*key) != Standing::Absent);
+        let is_used = |key: WeightsKey| match standing(key) {
+            Standing::Absent => false,
+            Standing::Loading => true,
+            Standing::Ready { leases } | Standing::Draining { leases } => leases > 0,
+        };
+        self.leaving.iter().filter(|(_, key)| is_used(**key)).map(|(digest, _)| *digest).collect()
+    }
+
     /// Whether somebody waits for something.
     pub(crate) fn is_busy(&self) -> bool {
         !self.pending.is_empty() || !self.loads.is_empty()
@@ -242,6 +263,22 @@ pub(crate) fn not_in_time(name: &str) -> ModelRefusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_leaves_is_used_until_nobody_uses_it() {
+        let mut orders = Orders::default();
+        let (digest, key) = (FileDigest::from_bytes([1; 32]), WeightsKey::new([2; 32]));
+        orders.leaves(digest, key);
+        for used in [Standing::Loading, Standing::Ready { leases: 1 }, Standing::Draining { leases: 1 }] {
+            assert_eq!(orders.used_yet(|_| used), BTreeSet::from([digest]), "{used:?}");
+        }
+        for unused in [Standing::Ready { leases: 0 }, Standing::Draining { leases: 0 }] {
+            assert!(orders.used_yet(|_| unused).is_empty(), "{unused:?}");
+        }
+        assert_eq!(orders.used_yet(|_| Standing::Loading).len(), 1);
+        assert!(orders.used_yet(|_| Standing::Absent).is_empty());
+        assert!(orders.used_yet(|_| Standing::Loading).is_empty(), "it is forgotten");
+    }
 
     #[test]
     fn an_order_holds_until_what_is_declared_changes() {

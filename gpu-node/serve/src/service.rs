@@ -28,7 +28,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Who may ask.
 pub trait GpuCallers: Send + Sync {
-    /// Refuses all but members with the role data-plane.
+    /// Refuses all but members with the role that the service is for.
     fn admit<'a>(&'a self, connection: &'a Extensions) -> BoxFuture<'a, Result<(), Status>>;
 }
 

@@ -3,6 +3,8 @@
 use provost_gpu_vram::{Priority, Standing};
 use provost_types::{FileDigest, ModelFormat, ModelPriority};
 
+use crate::copies::ModelCopy;
+
 /// How a model stands on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelStanding {
@@ -32,6 +34,8 @@ pub struct ModelStanding {
     pub leases: u32,
     /// Requests that wait for it now.
     pub waiting: u32,
+    /// How far its copy from another node is, while that is under way.
+    pub copy: Option<ModelCopy>,
 }
 
 /// Where a model stands.
@@ -39,6 +43,8 @@ pub struct ModelStanding {
 pub enum ModelState {
     /// Its files are not on the node.
     Missing,
+    /// Its files are being copied from another node.
+    Copying,
     /// Its files cannot be used.
     Failed,
     /// It is not in memory.
@@ -56,6 +62,7 @@ impl ModelState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::Copying => "copying",
             Self::Failed => "failed",
             Self::Absent => "absent",
             Self::Loading => "loading",

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod common;
+mod copies;
 mod declared;
 mod memory;
 mod service;

@@ -55,6 +55,8 @@ pub struct GpuReport {
     pub models: Vec<ModelReport>,
     /// The models that are there for some tenants only, by name, with these tenants.
     pub tenants: BTreeMap<String, BTreeSet<String>>,
+    /// The models that are adapters, by name, with the model that each is over.
+    pub bases: BTreeMap<String, String>,
     /// Requests that wait.
     pub waiting: u64,
     /// Requests that may wait.

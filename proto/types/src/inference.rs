@@ -200,6 +200,12 @@ pub trait Inference: Send + Sync {
         let _ = (model, tenant);
         true
     }
+    /// The model that one of this name, whichever node has it, is an adapter over, if it is one: what holds for the base holds for
+    /// it, such as a price.
+    fn base_of(&self, model: &str) -> Option<String> {
+        let _ = model;
+        None
+    }
     /// The models that are there for a tenant; which of its principals may use them is for its policy to say.
     fn models_of(&self, tenant: &str) -> Vec<ModelInfo> {
         let mut models = self.models();

@@ -43,6 +43,7 @@ pub fn report_to_wire(report: &GpuReport) -> wire::Report {
         running: model.running,
         tokens_per_s: model.tokens_per_s,
         tenants: report.tenants.get(&model.info.name).into_iter().flatten().cloned().collect(),
+        base: report.bases.get(&model.info.name).cloned().unwrap_or_default(),
     };
     wire::Report {
         models: report.models.iter().map(model).collect(),
@@ -62,8 +63,11 @@ pub fn report_to_wire(report: &GpuReport) -> wire::Report {
 pub fn report(report: wire::Report) -> GpuReport {
     let some = report.models.iter().filter(|model| !model.tenants.is_empty());
     let tenants = some.map(|model| (model.name.clone(), model.tenants.iter().cloned().collect())).collect();
+    let adapters = report.models.iter().filter(|model| !model.base.is_empty());
+    let bases = adapters.map(|model| (model.name.clone(), model.base.clone())).collect();
     GpuReport {
         tenants,
+        bases,
         models: report.models.into_iter().filter_map(model).collect(),
         waiting: report.waiting,
         places: report.places,

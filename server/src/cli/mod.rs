@@ -157,9 +157,10 @@ enum Command {
                             Nodes are asked at `listen.metrics`. Ends with Ctrl-C.")]
     Top(top::TopArgs),
 
-    /// Train an adapter (LoRA) for a chat model on conversations, on this machine.
+    /// Train an adapter (LoRA) for a chat model on conversations, on this machine; or look after the tasks of nodes.
     #[command(
-        after_help = "Example: provost finetune --model models/qwen3-0.6b --data chats.jsonl --out adapters/support\n\n\
+        after_help = "Examples:\n  provost finetune --model models/qwen3-0.6b --data chats.jsonl --out adapters/support\n  \
+                            provost finetune list\n\n\
                             Each line of the data is {\"messages\": [{\"role\": …, \"content\": …}, …]}, the last of them the answer \
                             to learn. Run it again to go on after an interruption. Ends with Ctrl-C."
     )]

@@ -15,6 +15,12 @@ const MEMORY_VARIABLE: &str = "PROVOST_GPU_MEMORY_MIB";
 const PRIORITY_VARIABLE: &str = "PROVOST_GPU_PRIORITY";
 /// Where tasks of fine-tuning are looked for, from the environment.
 const TUNING_VARIABLE: &str = "PROVOST_GPU_TUNING_DIR";
+/// Whether models are copied from other GPU nodes, from the environment: `true` or `false`.
+const FETCH_VARIABLE: &str = "PROVOST_GPU_FETCH_MODELS";
+/// What copies leave free of the disk, from the environment.
+const RESERVE_VARIABLE: &str = "PROVOST_GPU_DISK_RESERVE_MIB";
+/// What copies leave free of the disk where nothing is said.
+const DEFAULT_RESERVE_MIB: u64 = 4096;
 /// Adapters, from the environment: `NAME=BASE:PATH,…`.
 const ADAPTERS_VARIABLE: &str = "PROVOST_GPU_ADAPTERS";
 
@@ -31,6 +37,11 @@ pub struct GpuFile {
     pub adapters: BTreeMap<String, AdapterSettings>,
     /// Where tasks of fine-tuning are looked for. Default: nowhere. Set it where the node may stop serving in order to train.
     pub tuning_dir: Option<PathBuf>,
+    /// Whether a GPU node copies declared models that it lacks from other GPU nodes. Default true. Turn it off where a node
+    /// is to have what is imported on it only.
+    pub fetch_models: Option<bool>,
+    /// MiB of the disk that such copies leave free. Default 4096. Raise it where something else writes much to the disk.
+    pub disk_reserve_mib: Option<u64>,
 }
 
 /// A model that is another one with an adapter over its weights.
@@ -67,6 +78,10 @@ pub struct GpuSettings {
     pub priority: BTreeMap<String, ModelPriority>,
     /// Models that are adapters, by name.
     pub adapters: BTreeMap<String, AdapterSettings>,
+    /// Whether declared models are copied from other GPU nodes.
+    pub fetch_models: bool,
+    /// MiB of the disk that such copies leave free.
+    pub disk_reserve_mib: u64,
 }
 
 impl Default for GpuSettings {
@@ -76,6 +91,8 @@ impl Default for GpuSettings {
             tuning_dir: None,
             priority: BTreeMap::new(),
             adapters: BTreeMap::new(),
+            fetch_models: true,
+            disk_reserve_mib: DEFAULT_RESERVE_MIB,
         }
     }
 }
@@ -122,6 +139,18 @@ pub fn with_environment(
     }
     if let Some(text) = get(TUNING_VARIABLE) {
         file.tuning_dir = Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty());
+    }
+    if let Some(text) = get(FETCH_VARIABLE) {
+        match text.parse() {
+            Ok(fetch) => file.fetch_models = Some(fetch),
+            Err(_) => say("gpu.fetch_models", format!("{FETCH_VARIABLE}=`{text}`: write true or false")),
+        }
+    }
+    if let Some(text) = get(RESERVE_VARIABLE) {
+        match text.parse() {
+            Ok(mib) => file.disk_reserve_mib = Some(mib),
+            Err(_) => say("gpu.disk_reserve_mib", format!("{RESERVE_VARIABLE}=`{text}` is no number of MiB")),
+        }
     }
     if let Some(text) = get(ADAPTERS_VARIABLE) {
         file.adapters.clear();
@@ -187,6 +216,8 @@ pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuS
         tuning_dir: file.tuning_dir.clone(),
         priority: file.priority.clone(),
         adapters: file.adapters.clone(),
+        fetch_models: file.fetch_models.unwrap_or(default.fetch_models),
+        disk_reserve_mib: file.disk_reserve_mib.unwrap_or(default.disk_reserve_mib),
     }
 }
 
@@ -231,6 +262,25 @@ mod tests {
         assert_eq!(config.capacity_bytes, 3 << 20);
         assert_eq!(config.priorities.len(), 2);
         assert_eq!(config.priorities["other"], Priority::Critical);
+    }
+
+    #[test]
+    fn copies_are_made_unless_they_are_turned_off_and_leave_some_disk() {
+        let read = |text: &str, environment: &[(&str, &str)]| {
+            let (mut file, mut problems) = (toml::from_str::<GpuFile>(text).unwrap(), Vec::new());
+            let mut say = |key, _: String| problems.push(key);
+            let get =
+                |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            with_environment(&mut file, get, &mut say);
+            let settings = check(&file, &mut say);
+            (settings.fetch_models, settings.disk_reserve_mib, problems)
+        };
+        assert_eq!(read("", &[]), (true, DEFAULT_RESERVE_MIB, vec![]));
+        assert_eq!(read("fetch_models = false\ndisk_reserve_mib = 7\n", &[]), (false, 7, vec![]));
+        let over = [(FETCH_VARIABLE, "false"), (RESERVE_VARIABLE, "8")];
+        assert_eq!(read("disk_reserve_mib = 7\n", &over), (false, 8, vec![]));
+        let wrong = [(FETCH_VARIABLE, "maybe"), (RESERVE_VARIABLE, "much")];
+        assert_eq!(read("", &wrong).2, ["gpu.fetch_models", "gpu.disk_reserve_mib"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use provost_types::{AuditSink, CallStatus, Subject};
 use provost_wire::{
     admin::Failure,
     models::{
-        ModelOrderRequest, ModelStatusRequest, ModelsOfNode, ModelsResponse,
+        ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode, ModelsResponse, TuningsRequest,
         models_server::{Models, ModelsServer},
     },
 };
@@ -45,11 +45,8 @@ impl ModelsService {
     }
 
     /// Notes an order before it is passed on.
-    async fn record(&self, caller: &Caller, asked: &ModelOrderRequest) -> Result<(), Status> {
-        let objects = vec![format!("Model/{}", asked.name)];
-        let node = if asked.node.is_empty() { "all nodes".to_owned() } else { format!("node {}", asked.node) };
-        let detail = if asked.drain { format!("{node}, drains") } else { node };
-        let subject = Subject { event: format!("model.{}", asked.order), objects, detail };
+    async fn record(&self, caller: &Caller, event: String, object: String, detail: String) -> Result<(), Status> {
+        let subject = Subject { event, objects: vec![object], detail };
         let event = admin_event(None, who(caller), subject, Some(CallStatus::Ok));
         self.sink.record(event).await.map(drop).map_err(|cause| {
             let hint = "no node has heard of the order; try again";
@@ -73,9 +70,41 @@ impl Models for ModelsService {
             let refused = failure_of(&here::unknown_order(&asked.order), "PV-MODEL-ORDER");
             return Err(refused.into_status(Code::InvalidArgument));
         }
-        self.record(&caller, &asked).await?;
+        let nodes = nodes_of(&asked.node);
+        let detail = if asked.drain { format!("{nodes}, drains") } else { nodes };
+        self.record(&caller, format!("model.{}", asked.order), format!("Model/{}", asked.name), detail).await?;
         self.ask(Question::Order(asked)).await
     }
+
+    async fn remove(&self, request: Request<ModelRemoveRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (caller, asked) = taken(request)?;
+        of_cluster(&caller)?;
+        if !asked.dry_run {
+            let what = if asked.model.is_empty() { "what nothing uses" } else { asked.model.as_str() };
+            let object = format!("StoredModel/{what}");
+            self.record(&caller, "model.remove".to_owned(), object, nodes_of(&asked.node)).await?;
+        }
+        self.ask(Question::Remove(asked)).await
+    }
+
+    async fn tunings(&self, request: Request<TuningsRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (caller, asked) = taken(request)?;
+        of_cluster(&caller)?;
+        self.ask(Question::Tunings(asked)).await
+    }
+
+    async fn cancel_tuning(&self, request: Request<TuningsRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (caller, asked) = taken(request)?;
+        of_cluster(&caller)?;
+        let object = format!("Tuning/{}", asked.name);
+        self.record(&caller, "tuning.cancel".to_owned(), object, nodes_of(&asked.node)).await?;
+        self.ask(Question::CancelTuning(asked)).await
+    }
+}
+
+/// The nodes that an order is for, in words.
+fn nodes_of(node: &str) -> String {
+    if node.is_empty() { "all nodes".to_owned() } else { format!("node {node}") }
 }
 
 /// Models are the cluster's, and so is the memory of its nodes.
@@ -148,7 +177,21 @@ mod tests {
         assert_eq!(code(&refused), "PV-MODEL-ORDER");
         let refused = service.order(asked(Scope::Cluster, order("load"))).await.unwrap_err();
         assert_eq!(code(&refused), "PV-AUDIT-UNAVAILABLE");
+        let remove = |dry_run| ModelRemoveRequest { dry_run, ..ModelRemoveRequest::default() };
+        let refused = service.remove(asked(tenant(), remove(true))).await.unwrap_err();
+        assert_eq!(code(&refused), "PV-ADMIN-SCOPE");
+        let refused = service.remove(asked(Scope::Cluster, remove(false))).await.unwrap_err();
+        assert_eq!(code(&refused), "PV-AUDIT-UNAVAILABLE");
+        let task = || TuningsRequest { name: "t".to_owned(), ..TuningsRequest::default() };
+        let refused = [
+            service.tunings(asked(tenant(), task())).await.unwrap_err(),
+            service.cancel_tuning(asked(tenant(), task())).await.unwrap_err(),
+        ];
+        assert!(refused.iter().all(|status| code(status) == "PV-ADMIN-SCOPE"), "{refused:?}");
+        let refused = service.cancel_tuning(asked(Scope::Cluster, task())).await.unwrap_err();
+        assert_eq!(code(&refused), "PV-AUDIT-UNAVAILABLE");
         assert!(nodes.0.lock().unwrap().is_empty(), "no node has heard of any of it");
+        service.remove(asked(Scope::Cluster, remove(true))).await.expect("what is only said needs no record");
         let all = service.status(asked(Scope::Cluster, ModelStatusRequest::default())).await.unwrap();
         assert_eq!(all.get_ref().nodes.len(), 1);
         let elsewhere = ModelStatusRequest { node: "two".to_owned(), ..ModelStatusRequest::default() };

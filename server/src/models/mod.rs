@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use provost_gpu_serve::GpuNode;
 use provost_types::{BoxFuture, Snapshot};
-use provost_wire::models::{ModelOrderRequest, ModelStatusRequest, ModelsOfNode};
+use provost_wire::models::{ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode, TuningsRequest};
 
 pub use admin::routes;
 pub use here::Here;
@@ -24,6 +24,9 @@ pub use here::Here;
 pub enum Question {
     Status(ModelStatusRequest),
     Order(ModelOrderRequest),
+    Remove(ModelRemoveRequest),
+    Tunings(TuningsRequest),
+    CancelTuning(TuningsRequest),
 }
 
 impl Question {
@@ -32,6 +35,8 @@ impl Question {
         match self {
             Self::Status(asked) => &asked.node,
             Self::Order(asked) => &asked.node,
+            Self::Remove(asked) => &asked.node,
+            Self::Tunings(asked) | Self::CancelTuning(asked) => &asked.node,
         }
     }
 }

@@ -113,10 +113,13 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::roles::audit::standing::{Asking, Standing};
+    use crate::roles::{
+        audit::standing::{Asking, Standing},
+        copies::GpuNodesOnly,
+    };
 
-    /// What a GPU node says to a member with this role; `None`: to somebody without a certificate.
-    async fn admitted(role: Option<Role>) -> Result<(), (Code, String)> {
+    /// Who connects: a member with this role; `None`: somebody without a certificate.
+    fn connection(role: Option<Role>) -> (Extensions, Callers) {
         let name = |text: &str| Name::new(text).unwrap();
         let (not_before, not_after) = (UNIX_EPOCH, SystemTime::now());
         let certified = role.map(|role| {
@@ -129,17 +132,32 @@ mod tests {
         };
         let mut connection = Extensions::new();
         connection.insert(PeerInfo { remote: "127.0.0.1:1".parse().unwrap(), certified });
-        let door = DataPlanesOnly(Callers(Arc::new(Standing::Ask(asking))));
-        door.admit(&connection).await.map_err(|status| (status.code(), status.message().to_owned()))
+        (connection, Callers(Arc::new(Standing::Ask(asking))))
+    }
+
+    /// What a service for members of one role says to whoever has another one.
+    async fn refuses_others(door: impl Fn(Callers) -> Box<dyn GpuCallers>, own: Role) {
+        let roles = [Role::DataPlane, Role::GpuNode, Role::AuditLog, Role::ControlPlane];
+        for role in roles.into_iter().map(Some).chain([None]) {
+            let (connection, callers) = connection(role);
+            let said = door(callers).admit(&connection).await;
+            let Err(status) = said else {
+                assert_eq!(role, Some(own));
+                continue;
+            };
+            let expect = if role.is_some() { Code::PermissionDenied } else { Code::Unauthenticated };
+            assert!(status.code() == expect && status.message().contains("PV-GPU-PEER"), "{role:?}: {status}");
+            assert_ne!(role, Some(own), "{status}");
+        }
     }
 
     #[tokio::test]
     async fn a_gpu_node_serves_data_planes_only() {
-        assert_eq!(admitted(Some(Role::DataPlane)).await, Ok(()));
-        for role in [Some(Role::GpuNode), Some(Role::AuditLog), Some(Role::ControlPlane), None] {
-            let (code, message) = admitted(role).await.unwrap_err();
-            let expect = if role.is_some() { Code::PermissionDenied } else { Code::Unauthenticated };
-            assert!(code == expect && message.contains("PV-GPU-PEER"), "{role:?}: {code:?} {message}");
-        }
+        refuses_others(|callers| Box::new(DataPlanesOnly(callers)), Role::DataPlane).await;
+    }
+
+    #[tokio::test]
+    async fn files_of_models_go_to_gpu_nodes_only() {
+        refuses_others(|callers| Box::new(GpuNodesOnly(callers)), Role::GpuNode).await;
     }
 }

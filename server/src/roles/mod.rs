@@ -10,6 +10,7 @@ pub mod audit;
 mod audit_forward;
 mod certificate;
 mod control;
+mod copies;
 mod data;
 mod declared;
 pub mod epoch;
@@ -31,7 +32,7 @@ use provost_data_serve::{
     gpus::GpuNodes,
     siblings::{SiblingService, SiblingSlot},
 };
-use provost_gpu_serve::{GpuNode, GpuService};
+use provost_gpu_serve::{BlobService, GpuNode, GpuService};
 use provost_types::{Inference, PrincipalRef};
 use provost_wire::tls::{self, Identity};
 use tokio::net::TcpListener;
@@ -152,6 +153,10 @@ impl Server {
         } else if let Some(gpu) = models.clone() {
             declared::follow(config, &server.identity, gpu, &server.tasks, &server.stop)?;
         }
+        if let Some(gpu) = models.as_ref().filter(|_| config.has(Role::GpuNode) && config.gpu.fetch_models) {
+            let control = server.control.as_ref();
+            copies::follow(config, &server.identity, control, gpu, &server.tasks, &server.stop);
+        }
         if let Some(address) = config.audit.listen.filter(|_| config.has(Role::AuditLog)) {
             let listener = bind(address, "audit.listen").await?;
             let tiles = Tiles::new(&config.data_dir.join("audit"), config.audit.readers.clone());
@@ -222,6 +227,8 @@ impl Server {
             routes = routes.add_service(service.server());
             // What runs for data planes ends before the listener does.
             self.tasks.spawn(service.drained());
+            let callers = copies::GpuNodesOnly(audit::callers(config, &self.identity, self.control.as_ref()));
+            routes = routes.add_service(BlobService::new(node.clone(), Arc::new(callers)).server());
         }
         let incoming = tls::incoming(listener, self.identity.clone(), tls::Limits::default(), door);
         if let Some(control) = &self.control {

@@ -7,7 +7,7 @@ use provost_control_api::{ControlNode, identity::Registry};
 use provost_types::BoxFuture;
 use provost_wire::{
     models::{
-        ModelOrderRequest, ModelStatusRequest, ModelsOfNode, ModelsResponse,
+        ModelOrderRequest, ModelRemoveRequest, ModelStatusRequest, ModelsOfNode, ModelsResponse, TuningsRequest,
         node_models_client::NodeModelsClient,
         node_models_server::{NodeModels, NodeModelsServer},
     },
@@ -41,13 +41,13 @@ impl OfCluster {
     }
 
     async fn ask_one(&self, keeper: &Keeper, role: Role, question: Question) -> ModelsOfNode {
-        let failed = |problem: String| ModelsOfNode { node: keeper.name.clone(), models: Vec::new(), problem };
+        let failed = |problem: String| ModelsOfNode { node: keeper.name.clone(), problem, ..ModelsOfNode::default() };
         let Some(channel) = Roster::channel(&self.identity, keeper, role) else {
             return failed(unreachable_because("its address cannot be used"));
         };
         let limit = match question {
-            Question::Status(_) => STATUS_LIMIT,
-            Question::Order(_) => ORDER_LIMIT,
+            Question::Status(_) | Question::Tunings(_) => STATUS_LIMIT,
+            Question::Order(_) | Question::Remove(_) | Question::CancelTuning(_) => ORDER_LIMIT,
         };
         match tokio::time::timeout(limit, ask(channel, question)).await {
             Ok(Ok(answer)) => match answer.into_inner().nodes.pop() {
@@ -69,6 +69,9 @@ async fn ask(channel: Channel, question: Question) -> Result<Response<ModelsResp
     match question {
         Question::Status(asked) => client.status(ModelStatusRequest { node: String::new(), ..asked }).await,
         Question::Order(asked) => client.order(ModelOrderRequest { node: String::new(), ..asked }).await,
+        Question::Remove(asked) => client.remove(ModelRemoveRequest { node: String::new(), ..asked }).await,
+        Question::Tunings(asked) => client.tunings(TuningsRequest { node: String::new(), ..asked }).await,
+        Question::CancelTuning(asked) => client.cancel_tuning(TuningsRequest { node: String::new(), ..asked }).await,
     }
 }
 
@@ -125,5 +128,20 @@ impl NodeModels for NodeModelsService {
     async fn order(&self, request: Request<ModelOrderRequest>) -> Result<Response<ModelsResponse>, Status> {
         let (here, asked) = self.admitted(request).await?;
         Ok(Response::new(ModelsResponse { nodes: vec![here.answer(Question::Order(asked)).await] }))
+    }
+
+    async fn remove(&self, request: Request<ModelRemoveRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (here, asked) = self.admitted(request).await?;
+        Ok(Response::new(ModelsResponse { nodes: vec![here.answer(Question::Remove(asked)).await] }))
+    }
+
+    async fn tunings(&self, request: Request<TuningsRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (here, asked) = self.admitted(request).await?;
+        Ok(Response::new(ModelsResponse { nodes: vec![here.answer(Question::Tunings(asked)).await] }))
+    }
+
+    async fn cancel_tuning(&self, request: Request<TuningsRequest>) -> Result<Response<ModelsResponse>, Status> {
+        let (here, asked) = self.admitted(request).await?;
+        Ok(Response::new(ModelsResponse { nodes: vec![here.answer(Question::CancelTuning(asked)).await] }))
     }
 }

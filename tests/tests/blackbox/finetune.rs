@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Dev, binary, text},
+    harness::{Dev, binary, text, until},
     inference::{models_dir, openai},
 };
 
@@ -122,6 +122,46 @@ fn a_node_carries_out_a_task_and_goes_on_with_it_after_its_own_death() {
     assert_eq!((&result["is_complete"], &result["steps"]), (&json!(true), &json!(STEPS)), "{result}");
     assert!(result["resumed_from"].as_u64().unwrap() >= 5, "{result}");
     assert!(tasks.join("first/adapter/adapter_config.json").is_file());
+}
+
+#[test]
+fn tasks_of_nodes_are_looked_after_by_the_admin_api() {
+    let (models, work) = (models_dir(), tempfile::tempdir().unwrap());
+    let (data, tasks) = (work.path().join("chats.jsonl"), work.path().join("tasks"));
+    fs::write(&data, conversation("hello", "good day")).unwrap();
+    fs::create_dir(&tasks).unwrap();
+    let flags = ["--models", models.path().to_str().unwrap()];
+    let env = [("PROVOST_GPU_TUNING_DIR", tasks.to_str().unwrap())];
+    let dev = Dev::start_env(&work.path().join("dev"), Some(YAML), &flags, &env);
+    let said = |args: &[&str]| text(&dev.cli(args));
+    assert!(said(&["finetune", "list"]).contains("no node has a task"));
+    let mut command = Command::new(binary("provost"));
+    command.args(["finetune", "--model", "tiny-chat", "--name", "endless", "--steps", "100000000", "--batch", "1"]);
+    command.arg("--data").arg(&data).arg("--tasks").arg(&tasks).stdin(Stdio::null());
+    let mut following = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let of_task = || {
+        let output = dev.cli(&["finetune", "status", "endless", "--json"]);
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        all["nodes"][0]["tasks"][0].clone()
+    };
+    until(|| (of_task()["state"] == "running" && of_task()["step"].as_u64() > Some(0)).then_some(()));
+    let listed = said(&["finetune", "list"]);
+    assert!(listed.contains("endless") && listed.contains("tiny-chat") && listed.contains("of 100000000"), "{listed}");
+    assert!(said(&["finetune", "cancel", "endless"]).contains("endless on dev: cancelled"));
+    assert!(said(&["finetune", "status", "endless"]).contains("PV-TUNE-CANCELLED"));
+    assert!(said(&["finetune", "cancel", "endless"]).contains("PV-TUNE-ENDED"));
+    assert!(said(&["finetune", "cancel", "other"]).contains("PV-TUNE-NOT-FOUND"));
+    assert!(said(&["finetune", "status", "other"]).contains("PV-TUNE-NOT-FOUND"));
+    // Who follows it is told.
+    let output = {
+        assert!(!following.wait().unwrap().success());
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut following.stderr.take().unwrap(), &mut text).unwrap();
+        text
+    };
+    assert!(output.contains("PV-TUNE-CANCELLED"), "{output}");
+    let recorded = said(&["audit", "query", "--json", "--limit", "1000"]);
+    assert!(recorded.contains("tuning.cancel") && recorded.contains("Tuning/endless"), "{recorded}");
 }
 
 #[test]

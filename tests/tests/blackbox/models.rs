@@ -198,6 +198,40 @@ fn what_is_tampered_with_missing_or_otherwise_is_not_served() {
 }
 
 #[test]
+fn stored_models_are_removed_once_nothing_names_them() {
+    let dev = Dev::start(Some(YAML), &[]);
+    let import = |name: &str| json_of(&dev, &["model", "import", &fixture(name), "--name", name, "--json"]);
+    let (tiny, qwen) = (import("tiny-chat"), import("tiny-qwen3"));
+    let digest = tiny["digest"].as_str().unwrap();
+    declare(&dev, "one", &format!("{{ source: {{ blob: '{digest}' }} }}"));
+    declare(&dev, "two", &format!("{{ source: {{ blob: '{digest}' }} }}"));
+    stands(&dev, "two", &json!({ "state": "absent" }));
+    for wanted in [digest, "tiny-chat"] {
+        refused(&dev, &["model", "remove", wanted], "PV-MODEL-IN-USE");
+        let (_, said) = run(&dev, &["model", "remove", wanted, "--dry-run"]);
+        assert!(said.contains("`one`, `two`"), "{said}");
+    }
+    refused(&dev, &["model", "remove", "other"], "PV-MODEL-NOT-FOUND");
+    refused(&dev, &["model", "prune", "--node", "other"], "PV-MODEL-NODE");
+    let said = well(&dev, &["model", "prune", "--dry-run"]);
+    assert!(said.contains("would be removed: 1 model") && said.contains("used by one, two"), "{said}");
+    let stored = || well(&dev, &["model", "list", "--store"]);
+    assert!(stored().contains(qwen["digest"].as_str().unwrap()));
+    let pruned = json_of(&dev, &["model", "prune", "--json"]);
+    assert_eq!((&pruned["removed"], &pruned["bytes"]), (&json!(1), &qwen["bytes"]), "{pruned}");
+    assert!(!Path::new(qwen["place"].as_str().unwrap()).exists());
+    answers(&dev, "one");
+
+    well(&dev, &["delete", "Model", "one"]);
+    well(&dev, &["delete", "Model", "two"]);
+    until(|| standing(&dev, "two").is_null().then_some(()));
+    assert!(well(&dev, &["model", "remove", "tiny-chat"]).contains("removed: 1 model"));
+    assert!(stored().contains("nothing was imported"), "{}", stored());
+    let recorded = well(&dev, &["audit", "query", "--json", "--limit", "1000"]);
+    assert!(recorded.contains("model.remove") && recorded.contains("StoredModel/tiny-chat"), "{recorded}");
+}
+
+#[test]
 fn nodes_of_a_cluster_are_asked_and_ordered_by_any_control_plane_node() {
     let dev = Dev::start(Some(YAML), &["--nodes", "3"]);
     let imported = json_of(&dev, &["model", "import", &fixture("tiny-chat"), "--name", "tiny", "--json"]);

@@ -62,7 +62,9 @@ impl Scene {
         for name in GPUS {
             let config = fleet.servers[name].config();
             let before = fs::read_to_string(&config).unwrap();
-            fs::write(config, format!("models = {:?}\n{before}", models.path())).unwrap();
+            // The disk of a machine for tests may be nearly full.
+            let after = "[gpu]\ndisk_reserve_mib = 1\n";
+            fs::write(config, format!("models = {:?}\n{before}\n{after}", models.path())).unwrap();
         }
         for name in ["cp-1", "gpu-1", "gpu-2", "dp-1"] {
             fleet.start(name);
@@ -121,6 +123,14 @@ impl Scene {
         nodes.iter().filter(has).map(|node| node["node"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// What a node says of a model; null: it does not have it.
+    fn standing(&self, node: &str, model: &str) -> Value {
+        let said = self.fleet.ok("cp-1", &["model", "status", "--node", node, "--json"]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let models = said["nodes"][0]["models"].as_array().cloned().unwrap_or_default();
+        models.into_iter().find(|found| found["name"] == model).unwrap_or_default()
+    }
+
     /// Whether the agent sees the model: it loads nothing.
     async fn lists_the_model(&self) -> bool {
         let url = format!("http://{}/v1/models", self.fleet.servers["dp-1"].http);
@@ -146,15 +156,19 @@ impl Scene {
         }
     }
 
-    /// What the audit log has of chats: phases by call.
-    fn calls(&self) -> BTreeMap<String, Vec<String>> {
+    /// What the audit log has.
+    fn records(&self) -> Vec<Value> {
         let dir = self.fleet.servers["cp-1"].data().join("audit");
         let args = ["audit", "query", "--json", "--limit", "10000", "--tenant", "acme", "--dir"];
         let output = provost().args(args).arg(dir).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
         let lines = String::from_utf8(output.stdout).unwrap();
-        let records: Vec<Value> =
-            lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].take()).collect();
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].take()).collect()
+    }
+
+    /// What the audit log has of chats: phases by call.
+    fn calls(&self) -> BTreeMap<String, Vec<String>> {
+        let records = self.records();
         let is_chat = |record: &&Value| record["mcp.method.name"] == "inference/chat" && record["phase"] == "intent";
         let mut calls: BTreeMap<String, Vec<String>> =
             records.iter().filter(is_chat).map(|r| (r["call_id"].as_str().unwrap().to_owned(), vec![])).collect();
@@ -171,6 +185,10 @@ impl Scene {
 fn client() -> reqwest::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn good(answer: &Answer) {
@@ -221,6 +239,12 @@ fn requests_go_where_the_weights_are_and_on_when_that_node_is_lost() {
     let calls = scene.calls();
     assert_eq!(calls.len(), 8, "{calls:?}");
     assert!(calls.values().all(|phases| *phases == ["intent", "outcome"]), "{calls:?}");
+    // The one whose node was lost says that two were asked.
+    let is_outcome = |record: &&Value| record["phase"] == "outcome" && calls.contains_key(&text_of(&record["call_id"]));
+    let mut attempts: Vec<u64> =
+        scene.records().iter().filter(is_outcome).map(|record| record["attempt"].as_u64().unwrap()).collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, [1, 1, 1, 1, 1, 1, 1, 2]);
 
     // Nobody is left: callers are told when to come again, and the model is not unknown.
     scene.fleet.get(other).kill();
@@ -233,6 +257,31 @@ fn requests_go_where_the_weights_are_and_on_when_that_node_is_lost() {
     // They come back, and are found by themselves.
     GPUS.iter().for_each(|name| scene.fleet.start(name));
     scene.until("it is answered again", |s| runtime.block_on(s.chat("hello again")).status == 200);
+}
+
+#[test]
+fn a_model_that_was_imported_on_one_gpu_node_comes_to_the_other() {
+    let runtime = Runtime::new().unwrap();
+    let scene = Scene::start(&runtime);
+    let from = scene.models.path().join("tiny-chat");
+    let data = |node: &str| scene.fleet.servers[node].data();
+    let mut import = provost();
+    import.args(["model", "import", "--name", "copied", "--json"]).arg(&from).arg("--data-dir").arg(data("gpu-1"));
+    let imported = import.output().unwrap();
+    assert!(imported.status.success(), "{}", text(&imported));
+    let imported: Value = serde_json::from_slice(&imported.stdout).unwrap();
+    let digest = imported["digest"].as_str().unwrap();
+    let declared = format!(
+        "apiVersion: provost/v1\nkind: Model\nmetadata: {{ name: copied }}\nspec: {{ source: {{ blob: '{digest}' }} }}\n"
+    );
+    apply(&scene.fleet, "cp-1", "copied.yaml", &declared);
+    scene.until("the other one has it", |s| s.standing("gpu-2", "copied")["digest"] == digest);
+    let loaded = scene.fleet.ok("cp-1", &["model", "load", "copied", "--node", "gpu-2"]);
+    assert!(loaded.contains("copied on gpu-2: ready"), "{loaded}");
+    let place = data("gpu-2").join("models/blobs").join(digest.replace(':', "-"));
+    assert_eq!(fs::read(place.join("model.safetensors")).unwrap(), fs::read(from.join("model.safetensors")).unwrap());
+    // A node that runs no models for others copies none.
+    assert_eq!(scene.standing("dp-1", "copied")["state"], "missing");
 }
 
 #[test]

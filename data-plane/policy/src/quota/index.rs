@@ -8,6 +8,7 @@ use std::{
 use provost_types::{Kind, Name, QuotaPer, QuotaSpec, QuotaUnit, QuotaWindow, Resource, Snapshot, Spec};
 
 use super::{LeaseBook, Slot};
+use crate::RunModel;
 
 /// Divides the principal from the conversation in an account's name.
 const WORKFLOW_MARK: &str = "~";
@@ -24,7 +25,7 @@ pub struct QuotaCall<'a> {
     /// The full name of what is called, if it is a tool or a model.
     pub tool: Option<&'a str>,
     /// The model that runs, under a tool or by itself.
-    pub model: Option<&'a str>,
+    pub model: Option<RunModel<'a>>,
     /// The conversation, in a form of bounded length; empty: none.
     pub workflow: &'a str,
     /// The most tokens that the call can use; 0: it runs no model.
@@ -94,7 +95,8 @@ impl CompiledQuota {
 
     fn covers(&self, call: &QuotaCall<'_>) -> bool {
         let Some(patterns) = &self.tools else { return true };
-        call.tool.into_iter().chain(call.model).any(|name| patterns.covers(name))
+        let models = call.model.into_iter().flat_map(RunModel::names);
+        call.tool.into_iter().chain(models).any(|name| patterns.covers(name))
     }
 
     /// The most units that the call can use; 0: it is not counted here.

@@ -1,6 +1,9 @@
 //! Which quotas cover a call, and whose account it counts in.
 
-use provost_data_policy::quota::{LeaseBook, MAX_SLOTS_PER_QUOTA, QuotaCall};
+use provost_data_policy::{
+    RunModel,
+    quota::{LeaseBook, MAX_SLOTS_PER_QUOTA, QuotaCall},
+};
 use serde_json::json;
 
 use crate::world::{Caller, index, name};
@@ -33,11 +36,25 @@ fn a_quota_covers_its_tenant_its_principals_and_its_tools() {
     ];
     for (tenant, principal, tool, model, expect) in table {
         let caller = Caller::new(tenant, principal);
-        let call = QuotaCall { tool, model, ..caller.tool("") };
+        let call = QuotaCall { tool, model: model.map(RunModel::plain), ..caller.tool("") };
         let names: Vec<_> = index.matching(&call).map(|q| q.name.split('/').nth(1).unwrap()).collect();
         assert_eq!(names, expect, "{tenant}/{principal} {tool:?} {model:?}");
         assert_eq!(index.has_any(&name(tenant)), !expect.is_empty());
     }
+}
+
+#[test]
+fn what_covers_a_model_covers_its_adapters() {
+    let daily = |tool: &str| json!({"limit": 5, "unit": "tokens", "window": "day", "tools": [tool]});
+    let index = index(&[("acme/base", daily("llama-*")), ("acme/own", daily("support")), ("acme/else", daily("qwen"))]);
+    let caller = Caller::new("acme", "ann");
+    let covered = |name, base| {
+        let call = QuotaCall { tool: None, model: Some(RunModel { name, base }), ..caller.tool("") };
+        index.matching(&call).map(|q| q.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(covered("support", Some("llama-3")), ["acme/base", "acme/own"]);
+    assert_eq!(covered("other", Some("llama-3")), ["acme/base"]);
+    assert_eq!(covered("support", None), ["acme/own"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use provost_types::{InferenceError, InferenceErrorKind};
 
 use super::{
-    Nodes,
+    Nodes, again,
     choose::Wanted,
     counts::Counts,
     seat::{Fault, Seat},
@@ -50,6 +50,7 @@ impl Attempt {
         let seat = picked.map_err(|nobody| self.ended(&nodes.counts, nobody, model))?;
         if std::mem::take(&mut self.is_again) {
             nodes.counts.tried_again();
+            again::note();
         }
         self.tried.push(seat.name().to_owned());
         Ok(seat)

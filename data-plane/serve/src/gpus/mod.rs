@@ -8,6 +8,7 @@
 //! members with the role gpu-node, over mutual TLS; a node of this process is one of them.
 //! Left out: who the members are and how they are reached (whoever composes the node says so), what a model computes.
 
+pub(crate) mod again;
 mod answer;
 mod aside;
 mod asked;
@@ -240,6 +241,11 @@ impl Inference for GpuNodes {
         let is_here =
             || self.0.local.as_ref().is_some_and(|local| local.models().iter().any(|info| info.name == model));
         !is_hidden || is_here()
+    }
+
+    fn base_of(&self, model: &str) -> Option<String> {
+        let here = self.0.local.as_ref().and_then(|local| local.base_of(model));
+        here.or_else(|| self.0.peers.load().iter().find_map(|watched| watched.peer.base_of(model)))
     }
 
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {

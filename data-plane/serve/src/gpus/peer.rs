@@ -167,6 +167,13 @@ impl Peer {
         has.then(|| seen.report.tenants.get(model).is_none_or(|tenants| tenants.contains(tenant)))
     }
 
+    /// The model that one of its models is an adapter over, by what it said last.
+    pub(super) fn base_of(&self, model: &str) -> Option<String> {
+        let seen = self.seen.lock();
+        seen.at.filter(|at| at.elapsed() < KNOWN_FOR)?;
+        seen.report.bases.get(model).cloned()
+    }
+
     /// Whether it was heard, or is known for long enough that it would have been.
     pub(super) fn is_settled(&self) -> bool {
         self.seen.lock().at.is_some() || self.since.elapsed() >= NEW_FOR

@@ -10,7 +10,7 @@
 mod shown;
 
 use provost_data_pipeline::{Admitted, Call, Intended, Operation, Rejection, Request, Reservation, Target};
-use provost_data_policy::{CallPrice, quota::QuotaCall};
+use provost_data_policy::{CallPrice, RunModel, quota::QuotaCall};
 use provost_mcp::{RawJson, RawObject};
 use provost_types::Name;
 
@@ -30,14 +30,14 @@ pub(super) async fn reserve(node: &Node, compiled: &Compiled, call: &Call<Admitt
     if !compiled.quotas.has_any(&principal.tenant) {
         return Ok(Reservation::default());
     }
-    let facts = CallFacts::of(compiled, &principal.tenant, call.request(), call.target());
+    let facts = CallFacts::of(node, compiled, &principal.tenant, call.request(), call.target());
     let Some(facts) = facts else { return Ok(Reservation::default()) };
-    let price = compiled.prices.of(&principal.tenant, facts.tool, facts.model.as_deref());
+    let price = compiled.prices.of(&principal.tenant, facts.tool, facts.model());
     let quota_call = QuotaCall {
         tenant: &principal.tenant,
         principal: &principal.name,
         tool: facts.tool,
-        model: facts.model.as_deref(),
+        model: facts.model(),
         workflow: &facts.workflow,
         tokens: facts.tokens_in.saturating_add(facts.tokens_out),
         cost_micro: price.cost_micro(facts.tokens_in, facts.tokens_out),
@@ -52,19 +52,21 @@ pub(super) async fn reserve(node: &Node, compiled: &Compiled, call: &Call<Admitt
 }
 
 /// What a call that runs costs; nothing if it is not counted.
-pub(super) fn price(compiled: &Compiled, call: &Call<Intended>) -> CallPrice {
+pub(super) fn price(node: &Node, compiled: &Compiled, call: &Call<Intended>) -> CallPrice {
     let tenant = &call.caller().principal.tenant;
     if !compiled.prices.has_any(tenant) {
         return CallPrice::default();
     }
-    let facts = CallFacts::of(compiled, tenant, call.request(), call.target());
-    facts.map(|f| compiled.prices.of(tenant, f.tool, f.model.as_deref())).unwrap_or_default()
+    let facts = CallFacts::of(node, compiled, tenant, call.request(), call.target());
+    facts.map(|f| compiled.prices.of(tenant, f.tool, f.model())).unwrap_or_default()
 }
 
 /// What quotas and prices look at.
 struct CallFacts<'a> {
     tool: Option<&'a str>,
     model: Option<String>,
+    /// What the model is an adapter over.
+    base: Option<String>,
     workflow: String,
     /// Tokens that are read, at most.
     tokens_in: u64,
@@ -74,9 +76,9 @@ struct CallFacts<'a> {
 
 impl<'a> CallFacts<'a> {
     /// `None`: the operation is not counted.
-    fn of(compiled: &Compiled, tenant: &Name, request: &'a Request, target: &'a Target) -> Option<Self> {
+    fn of(node: &Node, compiled: &Compiled, tenant: &Name, request: &'a Request, target: &'a Target) -> Option<Self> {
         let workflow = workflow(request);
-        let mut facts = Self { tool: None, model: None, workflow, tokens_in: 0, tokens_out: 0 };
+        let mut facts = Self { tool: None, model: None, base: None, workflow, tokens_in: 0, tokens_out: 0 };
         let params = &request.params;
         match &request.operation {
             Operation::CallTool(_) => {
@@ -110,7 +112,12 @@ impl<'a> CallFacts<'a> {
             Operation::GetPrompt(_) | Operation::ReadResource(_) => {}
             _ => return None,
         }
+        facts.base = facts.model.as_deref().and_then(|model| node.inference.base_of(model));
         Some(facts)
+    }
+
+    fn model(&self) -> Option<RunModel<'_>> {
+        self.model.as_deref().map(|name| RunModel { name, base: self.base.as_deref() })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use provost_data_pipeline::{
     Admitted, Authenticated, Authorization, Call, Caller, ClientLink, Credential, Ended, Execution, GuardedParams,
-    Hold, Intended, Limited, Plane, Received, Rejection, Request, Reservation, Resolved, Target, Validated,
+    Hold, Intended, Limited, Operation, Plane, Received, Rejection, Request, Reservation, Resolved, Target, Validated,
 };
 use provost_data_policy::KillSwitches;
 use provost_data_tools::Toolbox;
@@ -32,6 +32,7 @@ use crate::{
     bodies::BodyKeeper,
     connect::Tickets,
     definitions::DefinitionKeeper,
+    gpus::again::counted,
     guards::{ExternalClients, GuardCounts},
     observe::{Meters, Tracing},
     push::{StalenessLimits, StalenessReader},
@@ -160,10 +161,17 @@ impl Plane for Node {
     }
 
     async fn execute(&self, snapshot: &Arc<Compiled>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
-        let mut execution = self.run_unless_stopped(snapshot, call, link).await;
+        let mut execution = match runs_model(snapshot, call) {
+            true => {
+                let (mut execution, again) = counted(Box::pin(self.run_unless_stopped(snapshot, call, link))).await;
+                execution.effort.attempts = execution.effort.attempts.saturating_add(again);
+                execution
+            }
+            false => self.run_unless_stopped(snapshot, call, link).await,
+        };
         aliases::warn(&snapshot.aliases, call, &mut execution, self.now_ns());
         let usage = &mut execution.usage;
-        usage.cost_micro = super::limit::price(snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
+        usage.cost_micro = super::limit::price(self, snapshot, call).cost_micro(usage.tokens_in, usage.tokens_out);
         execution
     }
 
@@ -193,5 +201,17 @@ impl Plane for Node {
 
     fn ended(&self, ended: &Ended<'_>) {
         self.observe(ended);
+    }
+}
+
+/// Whether a call asks a model, which GPU nodes may be asked for more than once.
+fn runs_model(snapshot: &Compiled, call: &Call<Intended>) -> bool {
+    match &call.request().operation {
+        Operation::Chat(_) | Operation::Embed(_) => true,
+        Operation::CallTool(_) => {
+            let plugin = call.target().plugin.as_ref();
+            plugin.is_some_and(|plugin| snapshot.is_inference(&call.caller().principal.tenant, plugin))
+        }
+        _ => false,
     }
 }

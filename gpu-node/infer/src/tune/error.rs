@@ -48,6 +48,9 @@ pub enum TuneError {
     /// Another process, or another run of this one, trains in the folder just then.
     #[error("PV-TUNE-FOLDER: somebody trains in {0}; wait for the end of that")]
     InUse(String),
+    /// Somebody has cancelled the task.
+    #[error("PV-TUNE-CANCELLED: the task was cancelled; its last checkpoint is kept")]
+    Cancelled,
     /// The base cannot be used.
     #[error(transparent)]
     Model(#[from] InferError),

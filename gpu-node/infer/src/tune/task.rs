@@ -11,7 +11,7 @@
 //! A task is put in place by one renaming, and is over by another: whoever dies in between leaves a task that waits.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -27,6 +27,10 @@ const RESULT_FILE: &str = "result.json";
 const ADAPTER_FOLDER: &str = "adapter";
 /// Longest name of a task, in bytes.
 const MAX_NAME_BYTES: usize = 128;
+/// Most tasks of a folder that are listed.
+const MOST_LISTED: usize = 1000;
+/// Bytes at the end of `progress.jsonl` in which the last step is: a step has far fewer.
+const LAST_BYTES: u64 = 4096;
 
 /// What is to be trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,8 +73,7 @@ impl TuneTask {
     /// When the settings make no sense, the name is taken or is none, or the files cannot be read and written.
     pub fn put(&self, tasks: &Path, name: &str, data: &Path) -> Result<TaskFolder, TuneError> {
         self.settings.check()?;
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if name.is_empty() || name.starts_with('.') || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_plain) {
+        if !is_name(name) {
             return Err(TuneError::Settings(format!(
                 "`{name}` is no name of a task: it has letters, digits, `.`, `_` and `-`, and does not begin with `.`"
             )));
@@ -126,7 +129,20 @@ impl TaskFolder {
     /// The task of this name, if there is one.
     pub fn find(tasks: &Path, name: &str) -> Option<Self> {
         let place = tasks.join(name);
-        place.join(TASK_FILE).is_file().then_some(Self(place))
+        (is_name(name) && place.join(TASK_FILE).is_file()).then_some(Self(place))
+    }
+
+    /// The tasks of a folder in order of their names, of very many the first.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn all(tasks: &Path) -> std::io::Result<Vec<Self>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(tasks)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names.iter().filter_map(|name| Self::find(tasks, name)).take(MOST_LISTED).collect())
     }
 
     /// Its name.
@@ -186,6 +202,29 @@ impl TaskFolder {
         written.map_err(|cause| TuneError::folder(&file, cause))
     }
 
+    /// The last step that was told; none where none was, or what was told cannot be read.
+    pub fn last_step(&self) -> Option<TuneStep> {
+        let mut file = fs::File::open(self.progress()).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LAST_BYTES))).ok()?;
+        let mut end = Vec::new();
+        file.take(LAST_BYTES).read_to_end(&mut end).ok()?;
+        // The first line may be cut off, and the last one in the making.
+        end.split(|byte| *byte == b'\n').rev().find_map(|line| serde_json::from_slice(line).ok())
+    }
+
+    /// Ends a task that is open: whoever carries it out lets go of it with the next step. False: it has ended before.
+    ///
+    /// # Errors
+    /// When that cannot be read or written.
+    pub fn cancel(&self) -> Result<bool, TuneError> {
+        let is_open = self.state()? == TaskState::Open;
+        if is_open {
+            self.end(&Err(TuneError::Cancelled))?;
+        }
+        Ok(is_open)
+    }
+
     /// How far it is.
     ///
     /// # Errors
@@ -216,6 +255,12 @@ impl TaskFolder {
     }
 }
 
+/// Whether a task may be called so: in its folder, and not hidden.
+fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && !name.starts_with('.') && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_plain)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -242,6 +287,30 @@ mod tests {
         task.end(&Err(TuneError::Diverged { step: 1 })).unwrap();
         assert!(matches!(task.state().unwrap(), TaskState::Failed(_)));
         assert_eq!(fs::read_to_string(&other).unwrap(), "of somebody else");
+    }
+
+    #[test]
+    fn tasks_are_listed_with_their_last_step_and_can_be_cancelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, data) = (folder.path().join("tasks"), folder.path().join("data"));
+        fs::create_dir(&tasks).unwrap();
+        fs::write(&data, "{}\n").unwrap();
+        fs::create_dir(tasks.join("no-task")).unwrap();
+        let task = TuneTask { model: "m".to_owned(), settings: TuneSettings::default() };
+        let second = task.put(&tasks, "second", &data).unwrap();
+        let first = task.put(&tasks, "first", &data).unwrap();
+        assert_eq!(TaskFolder::all(&tasks).unwrap(), [first.clone(), second]);
+        assert_eq!(TaskFolder::find(&tasks, "../tasks/first"), None);
+        assert_eq!(first.last_step(), None);
+        for step in 1..=100 {
+            first.tell(&TuneStep { step, steps: 100, loss: 0.5, tokens: 7, tokens_per_second: 1.5 }).unwrap();
+        }
+        let mut file = OpenOptions::new().append(true).open(first.progress()).unwrap();
+        file.write_all(b"{\"step\": 10").unwrap();
+        assert_eq!(first.last_step().map(|step| step.step), Some(100));
+        assert!(first.cancel().unwrap() && !first.cancel().unwrap());
+        assert!(matches!(first.state().unwrap(), TaskState::Failed(why) if why.starts_with("PV-TUNE-CANCELLED")));
+        assert!(TaskFolder::next(&tasks).unwrap().is_some_and(|next| next.name() == "second"));
     }
 
     #[test]

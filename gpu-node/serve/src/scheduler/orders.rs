@@ -9,6 +9,7 @@ use provost_gpu_vram::{Priority, Rejection, Standing, Weights, WeightsKey};
 
 use super::{ASSUMED_BYTES_PER_MICRO, Scheduler};
 use crate::catalogue::Entry;
+use crate::copies::CopyStands;
 use crate::error;
 use crate::orders::{self, LoadStands, ModelOrder, ModelRefusal, Order, Pending};
 use crate::residency::Identity;
@@ -36,6 +37,10 @@ impl Scheduler {
                 let all = entries.iter().map(|entry| self.standing_of(entry)).collect();
                 // Who has left does not mind.
                 drop(reply.send(all));
+            }
+            Order::Uses { reply } => {
+                let turns = &self.turns;
+                drop(reply.send(self.orders.used_yet(|key| turns.standing(key))));
             }
             Order::Declared => {
                 self.orders.declare(self.catalogue.pinned());
@@ -224,6 +229,9 @@ impl Scheduler {
             known.iter().filter(|(entry, _)| is_current(entry)).map(|(_, key)| *key).collect();
         for (entry, key) in known.iter().filter(|(entry, key)| !is_current(entry) && !needed.contains(key)) {
             tracing::info!(model = entry.name, "the model is not here any more");
+            if let Some(digest) = entry.digest_of_weights() {
+                self.orders.leaves(digest, *key);
+            }
             self.turns.unload(*key);
         }
         // What they were read for: tokenizers and adapters would stay for ever.
@@ -261,6 +269,17 @@ impl Scheduler {
             state = if is_missing { ModelState::Missing } else { ModelState::Failed };
         }
         let mut reason = failure.map(|cause| cause.to_string()).unwrap_or_default();
+        let copy = match self.catalogue.copy_of(&entry.name).filter(|_| state == ModelState::Missing) {
+            Some(CopyStands::Runs(copy)) => {
+                (state, reason) = (ModelState::Copying, String::new());
+                Some(copy)
+            }
+            Some(CopyStands::Stuck(why)) => {
+                reason = why;
+                None
+            }
+            None => None,
+        };
         if let (ModelState::Absent, Some(LoadStands::Refused(why))) =
             (state, key.map(|key| self.orders.load_stands(key, None)))
         {
@@ -288,6 +307,7 @@ impl Scheduler {
             priority: priority_of(self.class_of(&entry.name)),
             leases,
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+            copy,
         }
     }
 }

@@ -19,6 +19,21 @@ pub enum StoreError {
         /// Where.
         place: String,
     },
+    /// There is enough room, but not beside what is to stay free.
+    #[error(
+        "PV-MODEL-STORE-FULL: of {free} bytes that are free in {place} a model needs {bytes}, and {reserve} stay free \
+         (`gpu.disk_reserve_mib`); free some, or use another disk"
+    )]
+    NoRoom {
+        /// Bytes that are still to come.
+        bytes: u64,
+        /// Bytes that are free and that nothing else is to come into.
+        free: u64,
+        /// Bytes that stay free.
+        reserve: u64,
+        /// Where.
+        place: String,
+    },
     /// Another import is under way.
     #[error("PV-MODEL-STORE-BUSY: another import into {place} is under way; try again when it has ended")]
     Busy {

@@ -77,14 +77,14 @@ impl ModelStore {
     }
 
     /// What was named stays named, also in folders that were made for it.
-    fn sync_folders(&self) -> io::Result<()> {
+    pub(super) fn sync_folders(&self) -> io::Result<()> {
         sync_dir(&self.blobs())?;
         sync_dir(&self.root)?;
         self.root.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
     }
 
     /// One import at a time; the kernel lets go when the process ends, however it ends.
-    fn take_lock(&self) -> Result<File, StoreError> {
+    pub(super) fn take_lock(&self) -> Result<File, StoreError> {
         let path = self.lock();
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|cause| StoreError::io(&path, &cause))?;
@@ -192,15 +192,15 @@ fn of_write(cause: Writing, manifest: &Manifest, root: &Path) -> StoreError {
     }
 }
 
-fn is_full(cause: &io::Error) -> bool {
+pub(super) fn is_full(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-fn make_dir(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(dir).map_err(|cause| StoreError::io(dir, &cause))
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

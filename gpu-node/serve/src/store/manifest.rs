@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
+use super::verify::{MOST_DEPTH, MOST_ENTRIES};
 
 /// Beside the files of a stored model.
 pub(crate) const MANIFEST: &str = "manifest.json";
 /// Largest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+/// Longest name and element type that another node sends.
+const MAX_TEXT_BYTES: usize = 256;
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Begins what the digest of a model is taken of.
@@ -60,6 +63,38 @@ impl Manifest {
             .map_err(|cause| StoreError::Io { place: path.display().to_string(), cause: cause.to_string() })
     }
 
+    /// Reads the manifest of a model of this digest that another node sends. Its files are those of the digest then, and can lie
+    /// in a folder.
+    ///
+    /// # Errors
+    /// What is otherwise.
+    pub(crate) fn of_other(digest: FileDigest, text: &[u8]) -> Result<Self, String> {
+        if text.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(format!("its manifest has more than {MAX_MANIFEST_BYTES} bytes"));
+        }
+        let manifest: Self =
+            serde_json::from_slice(text).map_err(|cause| format!("its manifest cannot be read: {cause}"))?;
+        if manifest.digest != digest || digest_of(&manifest.files) != digest {
+            return Err(format!("its manifest is not that of {digest}"));
+        }
+        // The manifest is a file of the folder, too.
+        if manifest.files.is_empty() || manifest.files.len() + 1 >= MOST_ENTRIES {
+            return Err(format!("it has {} files", manifest.files.len()));
+        }
+        if let Some(bad) = manifest.files.iter().find(|file| !is_below(&file.path)) {
+            return Err(format!("{:?} is no name of a file in a model", bad.path));
+        }
+        if !manifest.files.is_sorted_by(|a, b| a.path < b.path) {
+            return Err("its files are not in order of their names".to_owned());
+        }
+        let sum = manifest.files.iter().try_fold(0_u64, |sum, file| sum.checked_add(file.bytes));
+        let is_text = |text: &str| text.len() <= MAX_TEXT_BYTES && !text.chars().any(char::is_control);
+        if sum.is_none() || !is_text(&manifest.name) || !is_text(&manifest.dtype) {
+            return Err("its manifest says what no model is".to_owned());
+        }
+        Ok(manifest)
+    }
+
     /// The bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).fold(0, u64::saturating_add)
@@ -82,6 +117,12 @@ pub(crate) fn digest_of(files: &[StoredFile]) -> FileDigest {
 pub(crate) fn is_plain(path: &str) -> bool {
     let below = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     !path.is_empty() && below && path != MANIFEST && !path.contains(['\n', '\\'])
+}
+
+/// The same of a name that another node sends: each folder is one, and there are not too many.
+fn is_below(path: &str) -> bool {
+    let is_name = |part: &str| !matches!(part, "" | "." | "..");
+    is_plain(path) && path.split('/').all(is_name) && path.matches('/').count() <= MOST_DEPTH
 }
 
 /// Reads a file to its end: hands each piece to `take`, and gives length and SHA-256.
@@ -119,6 +160,50 @@ mod tests {
                     ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad 3 config.json\n";
         assert_eq!(digest_of(&files), FileDigest::from_bytes(Sha256::digest(text).into()));
         assert_ne!(digest_of(&files), digest_of(&[]));
+    }
+
+    /// The manifest of an empty file of each name.
+    fn of_names(names: &[&str]) -> Manifest {
+        let (bytes, sha256) = hashed(&mut &b""[..], |_| Ok(())).unwrap();
+        let files: Vec<StoredFile> =
+            names.iter().map(|name| StoredFile { path: (*name).to_owned(), bytes, sha256 }).collect();
+        let (name, dtype) = ("m".to_owned(), "f32".to_owned());
+        Manifest { digest: digest_of(&files), name, format: ModelFormat::Safetensors, dtype, files }
+    }
+
+    fn read(manifest: &Manifest) -> Result<Manifest, String> {
+        Manifest::of_other(manifest.digest, &serde_json::to_vec(manifest).unwrap())
+    }
+
+    #[test]
+    fn a_manifest_of_another_node_is_that_of_the_digest_and_of_files_in_a_folder() {
+        let good = of_names(&["1_Pooling/config.json", "config.json"]);
+        assert_eq!(read(&good).unwrap(), good);
+        let nine_deep = "a/".repeat(9) + "a";
+        for names in [
+            &["../config.json"][..],
+            &["/etc/passwd"],
+            &["a//b"],
+            &["a/./b"],
+            &[MANIFEST],
+            &[nine_deep.as_str()],
+            &["b", "a"],
+            &["a", "a"],
+            &[],
+        ] {
+            assert!(read(&of_names(names)).is_err(), "{names:?}");
+        }
+        let other = FileDigest::from_bytes([7; 32]);
+        assert!(Manifest::of_other(other, &serde_json::to_vec(&good).unwrap()).unwrap_err().contains("not that of"));
+        let mut longer = good.clone();
+        longer.files[0].bytes = 1;
+        assert!(read(&longer).unwrap_err().contains("not that of"));
+        let mut called = good.clone();
+        called.name = "a\u{1b}[2J".to_owned();
+        assert!(read(&called).is_err());
+        assert!(Manifest::of_other(good.digest, b"{").unwrap_err().contains("cannot be read"));
+        let padding = vec![b' '; usize::try_from(MAX_MANIFEST_BYTES).unwrap() + 1];
+        assert!(Manifest::of_other(good.digest, &padding).unwrap_err().contains("more than"));
     }
 
     #[test]

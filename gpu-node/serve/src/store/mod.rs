@@ -4,17 +4,21 @@
 //! their digest says.
 //! Invariants: what lies in `blobs` was whole and durable before it had its name, which one rename gave it; nothing there is
 //! changed afterwards; what an import that ended early has left is in `staging`, is never a model, and goes with the next one.
-//! Left out: which of them are served (resources of kind `Model`), and bringing them from node to node.
+//! What another node sends ([`Arriving`]) lies in `arriving` until it is whole and right.
+//! Left out: which of them are served (resources of kind `Model`), and who sends them (`copies`).
 
+mod arriving;
 mod error;
 mod import;
 mod manifest;
+mod removal;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
 use provost_types::FileDigest;
 
+pub(crate) use arriving::Arriving;
 pub use error::StoreError;
 pub use import::Imported;
 pub use manifest::{Manifest, StoredFile};
@@ -22,6 +26,7 @@ pub(crate) use verify::Verified;
 
 const BLOBS: &str = "blobs";
 const STAGING: &str = "staging";
+const ARRIVING: &str = "arriving";
 const LOCK: &str = "store.lock";
 
 /// The models under one folder.
@@ -53,9 +58,18 @@ impl ModelStore {
 
     /// Where the model of this digest lies, if it is here.
     pub fn place_of(&self, digest: FileDigest) -> PathBuf {
-        // Without the colon, which some tools take for something else.
-        let text = digest.to_string();
-        self.blobs().join(text.replace(':', "-"))
+        self.blobs().join(folder_of(digest))
+    }
+
+    /// Whether it is here.
+    pub(crate) fn has(&self, digest: FileDigest) -> bool {
+        self.place_of(digest).exists()
+    }
+
+    /// What it says of itself, if it is here. Nothing in it is believed by that.
+    pub(crate) fn manifest_of(&self, digest: FileDigest) -> Result<Option<Manifest>, StoreError> {
+        let place = self.place_of(digest);
+        if place.exists() { Manifest::read(&place).map(Some) } else { Ok(None) }
     }
 
     /// The models that are here, in order of their digests. What cannot be read is left out.
@@ -82,7 +96,16 @@ impl ModelStore {
         self.root.join(STAGING)
     }
 
+    fn arriving(&self) -> PathBuf {
+        self.root.join(ARRIVING)
+    }
+
     fn lock(&self) -> PathBuf {
         self.root.join(LOCK)
     }
+}
+
+/// What the folder of a model is called: without the colon, which some tools take for something else.
+fn folder_of(digest: FileDigest) -> String {
+    digest.to_string().replace(':', "-")
 }

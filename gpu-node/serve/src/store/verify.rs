@@ -12,9 +12,9 @@ use provost_types::FileDigest;
 use super::manifest::{MANIFEST, Manifest, digest_of, hashed, is_plain};
 
 /// The most files and folders of a model that are looked at.
-const MOST_ENTRIES: usize = 4096;
+pub(super) const MOST_ENTRIES: usize = 4096;
 /// The deepest folder of a model that is looked at.
-const MOST_DEPTH: usize = 8;
+pub(super) const MOST_DEPTH: usize = 8;
 
 /// A stored model, and which state of its files was found to be right.
 #[derive(Debug)]

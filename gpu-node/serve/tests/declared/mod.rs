@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use provost_gpu_serve::{AdapterModel, GpuNode, ModelOrder, ModelStanding, ModelState, ModelStore};
+use provost_gpu_serve::{AdapterModel, GpuNode, ModelOrder, ModelStanding, ModelState, ModelStore, Removal};
 use provost_types::{
     ChatEvent, ChatRequest, Inference, InferenceErrorKind, Metadata, Name, Resource, Revision, Snapshot,
 };
@@ -13,7 +13,7 @@ use crate::common::{Models, chat, collect, until};
 use crate::{endless, start, start_with};
 
 /// A state with these models, each with a spec in JSON.
-fn state(models: &[(&str, String)]) -> Snapshot {
+pub fn state(models: &[(&str, String)]) -> Snapshot {
     let mut state = Snapshot::default();
     for (name, spec) in models {
         let metadata = Metadata { name: Name::new(name).unwrap(), tenant: None, labels: Default::default() };
@@ -34,13 +34,13 @@ fn long(model: &str) -> ChatRequest {
     ChatRequest { max_tokens: 400, ..endless(model) }
 }
 
-async fn standing(node: &GpuNode, name: &str) -> ModelStanding {
+pub async fn standing(node: &GpuNode, name: &str) -> ModelStanding {
     let all = node.standings().await;
     all.into_iter().find(|standing| standing.name == name).unwrap_or_else(|| panic!("no model {name}"))
 }
 
 /// Waits until a model stands so.
-async fn stands(node: &GpuNode, name: &str, state: ModelState) {
+pub async fn stands(node: &GpuNode, name: &str, state: ModelState) {
     for _ in 0..3_000 {
         if standing(node, name).await.state == state {
             return;
@@ -152,6 +152,34 @@ async fn a_stored_model_that_was_changed_is_not_loaded() {
 }
 
 #[tokio::test]
+async fn files_stay_while_a_request_uses_them_whose_model_is_declared_no_more() {
+    let (models, data) = (Models::new(&["tiny-chat"]), tempfile::tempdir().unwrap());
+    let store = ModelStore::of_data_dir(data.path());
+    let digest = store.import(&models.path().join("tiny-chat"), "tiny").unwrap().manifest.digest;
+    let node = start_with(&Models::new(&[]), |config| config.store_dir = Some(ModelStore::root_of(data.path())));
+    let remove = || node.remove_stored(Removal::Of("tiny".to_owned()), false);
+    let refused = remove().await.unwrap_err().to_string();
+    assert!(refused.starts_with("PV-MODEL-STORE-BUSY"), "nobody said what is declared: {refused}");
+    node.declare(&state(&[("m", format!(r#"{{"source":{{"blob":"{digest}"}}}}"#))]));
+    let refused = remove().await.unwrap_err().to_string();
+    assert!(refused.starts_with("PV-MODEL-IN-USE") && refused.contains("`m`"), "{refused}");
+    let mut stream = node.chat(endless("m")).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    node.declare(&state(&[]));
+    let refused = remove().await.unwrap_err().to_string();
+    assert!(refused.starts_with("PV-MODEL-IN-USE") && refused.contains("requests"), "{refused}");
+    let kept = node.remove_stored(Removal::Unused, false).await.unwrap();
+    assert!(kept.len() == 1 && kept[0].in_use && !kept[0].removed, "{kept:?}");
+    drop(stream);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while let Err(refused) = remove().await {
+        assert!(std::time::Instant::now() < deadline, "{refused}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn tenants_and_context_are_as_declared() {
     let models = Models::new(&["tiny-chat"]);
     let node = start(&Models::new(&[]));
@@ -187,6 +215,10 @@ async fn an_adapter_over_a_declared_model_is_there_for_the_same_tenants() {
     let told = node.report().unwrap().tenants;
     assert_eq!(told.keys().collect::<Vec<_>>(), ["m", "one"]);
     assert!(told.values().all(|tenants| tenants.iter().eq(["umbra"])), "{told:?}");
+    // And what it is over: that says what it costs.
+    let bases: Vec<(String, String)> = node.report().unwrap().bases.into_iter().collect();
+    assert_eq!(bases, [("one".to_owned(), "m".to_owned())]);
+    assert_eq!((node.base_of("one").as_deref(), node.base_of("m")), (Some("m"), None));
     let refused = collect(&node, chat("one", "hello", 4)).await.unwrap_err();
     assert_eq!(refused.kind, InferenceErrorKind::ModelNotFound, "{refused}");
     let mut request = chat("one", "hello", 4_000);
@@ -196,5 +228,6 @@ async fn an_adapter_over_a_declared_model_is_there_for_the_same_tenants() {
     // A model that is declared with the name of an adapter is served in its place.
     node.declare(&state(&[("one", at(&models, "tiny-chat", ""))]));
     assert!(standing(&node, "one").await.declared);
+    assert_eq!((node.base_of("one"), node.report().unwrap().bases.len()), (None, 0));
     collect(&node, chat("one", "hello", 4)).await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use provost_gpu_serve::{AdapterModel, GpuNode, TaskFolder, TaskState, TuneSettings, TuneTask};
+use provost_gpu_serve::{AdapterModel, GpuNode, TaskFolder, TaskState, TuneSettings, TuneTask, TuningState};
 use provost_types::{InferenceErrorKind, Metadata, Name, Resource, Revision, Snapshot};
 
 use crate::common::{Models, chat, collect, until};
@@ -82,6 +82,42 @@ async fn a_task_goes_on_when_the_node_is_started_again() {
     assert!(tuned.resumed_from >= 5 && tuned.resumed_from < STEPS, "{tuned:?}");
     assert_eq!((tuned.steps, steps(&task).last()), (STEPS, Some(&STEPS)));
     drop(node);
+}
+
+#[tokio::test]
+async fn tasks_are_listed_and_one_that_runs_is_cancelled() {
+    let (models, folder) = (Models::new(&["tiny-chat"]), tempfile::tempdir().unwrap());
+    let tasks = folder.path().join("tasks");
+    std::fs::create_dir(&tasks).unwrap();
+    let node = start(&models, &tasks);
+    assert!(node.tunings().await.unwrap().is_empty());
+    let long = task("tiny-chat", 1_000_000).put(&tasks, "long", &data(folder.path())).unwrap();
+    until("it has begun", || steps(&long).len() >= 3).await;
+    let next = task("tiny-chat", 2).put(&tasks, "next", &data(folder.path())).unwrap();
+    let all = node.tunings().await.unwrap();
+    let told: Vec<_> = all.iter().map(|task| (task.name.as_str(), task.state, task.model.as_str())).collect();
+    assert_eq!(
+        told,
+        [("long", TuningState::Running, "tiny-chat"), ("next", TuningState::Waiting, "tiny-chat")],
+        "{all:?}"
+    );
+    assert!(all[0].step >= 3 && all[0].steps == 1_000_000 && all[0].loss.is_some(), "{all:?}");
+    let cancelled = node.cancel_tuning("long").await.unwrap();
+    assert_eq!(cancelled.state, TuningState::Failed);
+    assert!(cancelled.reason.starts_with("PV-TUNE-CANCELLED"), "{cancelled:?}");
+    // It lets go of the device, and the next one has it.
+    until("the next task has ended", || next.state().unwrap() != TaskState::Open).await;
+    assert!(matches!(long.state().unwrap(), TaskState::Failed(why) if why.starts_with("PV-TUNE-CANCELLED")));
+    for (name, code) in [("long", "PV-TUNE-ENDED"), ("other", "PV-TUNE-NOT-FOUND"), ("../tasks", "PV-TUNE-NOT-FOUND")] {
+        let refused = node.cancel_tuning(name).await.unwrap_err().to_string();
+        assert!(refused.starts_with(code), "{name}: {refused}");
+    }
+    let served = async {
+        while collect(&node, chat("tiny-chat", "hi", 1)).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), served).await.unwrap();
 }
 
 #[tokio::test]

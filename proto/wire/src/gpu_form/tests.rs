@@ -69,6 +69,7 @@ fn a_report_is_read_as_it_was_written_but_for_what_is_not_known() {
     let told = GpuReport {
         models: models.into(),
         tenants: [("m".to_owned(), ["acme".to_owned(), "umbra".to_owned()].into())].into(),
+        bases: [("m".to_owned(), "base".to_owned())].into(),
         waiting: 1,
         slots: 16,
         draining: true,

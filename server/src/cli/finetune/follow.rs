@@ -18,10 +18,16 @@ use crate::failure::Failure;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Puts a task, or finds it where it was put before, and follows it to its end, or until it is told to stop: the node goes on then.
-pub fn follow(args: &FinetuneArgs, tasks: &Path, name: &str, is_told: &AtomicBool) -> anyhow::Result<ExitCode> {
-    let wanted = TuneTask { model: args.model.to_string_lossy().into_owned(), settings: args.settings() };
+pub fn follow(
+    args: &FinetuneArgs,
+    (model, data): (&Path, &Path),
+    tasks: &Path,
+    name: &str,
+    is_told: &AtomicBool,
+) -> anyhow::Result<ExitCode> {
+    let wanted = TuneTask { model: model.to_string_lossy().into_owned(), settings: args.settings() };
     let task = match TaskFolder::find(tasks, name) {
-        None => wanted.put(tasks, name, &args.data).map_err(explained)?,
+        None => wanted.put(tasks, name, data).map_err(explained)?,
         Some(task) if task.is_for(&wanted)? => task,
         Some(_) => {
             let text = format!("there is another task `{name}`");

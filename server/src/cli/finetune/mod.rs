@@ -1,7 +1,9 @@
-//! `provost finetune`: an adapter for a chat model, trained by this process, or left to a node that looks for tasks in a folder.
+//! `provost finetune`: an adapter for a chat model, trained by this process, or left to a node that looks for tasks in a folder;
+//! and the tasks of all nodes.
 
 mod follow;
 mod progress;
+mod tasks;
 
 use std::{
     ops::ControlFlow,
@@ -23,13 +25,16 @@ use crate::{
 };
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct FinetuneArgs {
+    #[command(subcommand)]
+    command: Option<Box<tasks::TaskCommand>>,
     /// The base: a folder with `config.json` and `model.safetensors`; with --tasks its name on the node.
-    #[arg(long, value_name = "DIR|NAME")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR|NAME", required = true)]
+    model: Option<PathBuf>,
     /// Conversations, one a line, as JSON.
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Option<PathBuf>,
     /// Where the adapter goes, and the checkpoint until then.
     #[arg(long, value_name = "DIR", required_unless_present = "tasks", conflicts_with = "tasks")]
     out: Option<PathBuf>,
@@ -89,35 +94,48 @@ impl FinetuneArgs {
 
 /// Trains until it is done, or until it is told to stop: then a checkpoint is written first.
 pub async fn run(args: FinetuneArgs) -> anyhow::Result<ExitCode> {
+    if let Some(command) = &args.command {
+        return tasks::run(command).await.map(|()| ExitCode::SUCCESS);
+    }
     let is_told = Arc::new(AtomicBool::new(false));
     let (stop, told) = (dev::stop_signal()?, Arc::clone(&is_told));
     tokio::spawn(async move {
         stop.await;
         told.store(true, Ordering::Relaxed);
     });
-    tokio::task::spawn_blocking(move || match (&args.tasks, &args.name, &args.out) {
-        (Some(tasks), Some(name), _) => follow::follow(&args, tasks, name, &is_told),
-        (_, _, Some(out)) => train(&args, out, &is_told),
-        // The parser of the command line asks for one of them.
-        _ => Err(Usage(Failure::new(
-            "PV-TUNE-SETTINGS",
-            "the result has no place",
-            "write --out, or --tasks and --name",
-        ))
-        .into()),
+    tokio::task::spawn_blocking(move || {
+        // The parser of the command line asks for these, and for one of the places.
+        let (Some(model), Some(data)) = (&args.model, &args.data) else {
+            return Err(incomplete("there is nothing to train", "write --model and --data"));
+        };
+        let from = (model.as_path(), data.as_path());
+        match (&args.tasks, &args.name, &args.out) {
+            (Some(tasks), Some(name), _) => follow::follow(&args, from, tasks, name, &is_told),
+            (_, _, Some(out)) => train(&args, from, out, &is_told),
+            _ => Err(incomplete("the result has no place", "write --out, or --tasks and --name")),
+        }
     })
     .await?
 }
 
-fn train(args: &FinetuneArgs, out: &Path, is_told: &AtomicBool) -> anyhow::Result<ExitCode> {
-    let name = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let base = ModelSource::open(&name, &args.model)?;
+fn incomplete(what: &str, hint: &str) -> anyhow::Error {
+    Usage(Failure::new("PV-TUNE-SETTINGS", what, hint)).into()
+}
+
+fn train(
+    args: &FinetuneArgs,
+    (model, data): (&Path, &Path),
+    out: &Path,
+    is_told: &AtomicBool,
+) -> anyhow::Result<ExitCode> {
+    let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let base = ModelSource::open(&name, model)?;
     let progress = Progress::new(args.steps, args.json);
     let mut watch = |step: &TuneStep| {
         progress.show(step);
         if is_told.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let tuned = fine_tune(&base, &args.data, out, &args.settings(), &mut watch);
+    let tuned = fine_tune(&base, data, out, &args.settings(), &mut watch);
     let tuned = tuned.map_err(explained)?;
     progress.end(&tuned, out);
     if tuned.is_complete {

@@ -2,6 +2,7 @@
 
 mod import;
 mod order;
+mod remove;
 mod show;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -17,8 +18,8 @@ use crate::{audit_caller::failure_of, failure::Failure};
 pub enum ModelCommand {
     /// Bring a model into the store of the node on this machine, and print the document that serves it.
     #[command(after_help = "Examples:\n  provost model import ./qwen3-8b --name qwen3 > qwen3.yaml\n  \
-                            provost apply -f qwen3.yaml\n\nRun it on each node that is to serve the model, as the user that \
-                            the node runs as. A model that is there already is left as it is.")]
+                            provost apply -f qwen3.yaml\n\nRun it on one GPU node, as the user that the node runs as: the others \
+                            copy what is declared from it. A model that is there already is left as it is.")]
     Import(import::ImportArgs),
     /// List the models of all nodes; with --store, those in the store on this machine.
     #[command(after_help = "Examples:\n  provost model list\n  provost model list --store --data-dir /var/lib/provost")]
@@ -39,6 +40,13 @@ pub enum ModelCommand {
     /// Let a model go like others again.
     #[command(after_help = "Example: provost model unpin qwen3")]
     Unpin(order::OrderArgs),
+    /// Remove a stored model from the disks of nodes. Refused while a Model names it or requests use it.
+    #[command(after_help = "Examples:\n  provost model remove qwen3 --dry-run\n  \
+                            provost model remove sha256:… --node gpu-1")]
+    Remove(remove::RemoveArgs),
+    /// Remove all stored models that no Model names and no request uses from the disks of nodes.
+    #[command(after_help = "Examples:\n  provost model prune --dry-run\n  provost model prune --node gpu-1")]
+    Prune(remove::PruneArgs),
 }
 
 pub async fn run(command: ModelCommand) -> anyhow::Result<ExitCode> {
@@ -50,6 +58,8 @@ pub async fn run(command: ModelCommand) -> anyhow::Result<ExitCode> {
         ModelCommand::Unload(args) => order::give(&args.order, "unload", args.drain).await?,
         ModelCommand::Pin(args) => order::give(&args, "pin", false).await?,
         ModelCommand::Unpin(args) => order::give(&args, "unpin", false).await?,
+        ModelCommand::Remove(args) => remove::remove(&args).await?,
+        ModelCommand::Prune(args) => remove::prune(&args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -63,7 +73,7 @@ fn store_of(data_dir: Option<&PathBuf>) -> ModelStore {
 }
 
 /// What a node says that it could not do.
-fn problem_of(node: &ModelsOfNode) -> Failure {
+pub fn problem_of(node: &ModelsOfNode) -> Failure {
     let Told { code, message, hint, .. } = failure_of(&node.problem, "PV-MODEL-NODE");
     Failure::new(&code, format!("node {}: {message}", node.node), hint)
 }

@@ -73,7 +73,7 @@ pub async fn give(args: &OrderArgs, order: &str, drain: bool) -> anyhow::Result<
 }
 
 /// Nodes that do not have the model are not meant, unless none has it.
-fn leave_out_others(nodes: &mut Vec<ModelsOfNode>) {
+pub(super) fn leave_out_others(nodes: &mut Vec<ModelsOfNode>) {
     let has_not = |node: &ModelsOfNode| {
         ["PV-MODEL-NOT-FOUND", "PV-MODEL-MISSING"].iter().any(|code| node.problem.starts_with(code))
     };

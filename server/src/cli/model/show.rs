@@ -54,7 +54,7 @@ pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
         return print_json(&nodes);
     }
     let row = |node: &ModelsOfNode, model: &ModelOnNode| {
-        vec![model.name.clone(), node.node.clone(), model.state.clone(), mib(model.bytes), files_of(model)]
+        vec![model.name.clone(), node.node.clone(), state_of(model), mib(model.bytes), files_of(model)]
     };
     print_rows(&nodes, &["MODEL", "NODE", "STATE", "MIB", "FILES"], row);
     Ok(())
@@ -78,7 +78,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<()> {
         vec![
             model.name.clone(),
             node.node.clone(),
-            format!("{}{pinned}", model.state),
+            format!("{}{pinned}", state_of(model)),
             model.priority.clone(),
             format!("{} + {}", model.leases, model.waiting),
             mib(model.bytes),
@@ -89,8 +89,15 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<()> {
     let headings = ["MODEL", "NODE", "STATE", "PRIORITY", "USE + WAIT", "MIB", "FORMAT", "FILES"];
     print_rows(&nodes, &headings, row);
     for node in &nodes {
-        for model in node.models.iter().filter(|model| !model.reason.is_empty()) {
-            println!("{} on {}: {}", model.name, node.node, model.reason);
+        for model in &node.models {
+            let (name, node) = (&model.name, &node.node);
+            if !model.reason.is_empty() {
+                println!("{name} on {node}: {}", model.reason);
+            }
+            if !model.copied_from.is_empty() {
+                let (here, all) = (mib(model.copied_bytes), mib(model.copy_bytes));
+                println!("{name} on {node}: {here} of {all} MiB are copied, from {}", model.copied_from);
+            }
         }
     }
     Ok(())
@@ -163,7 +170,18 @@ fn json_of(model: &ModelOnNode) -> Value {
         "format": given(&model.format), "dtype": given(&model.dtype), "architecture": given(&model.architecture),
         "bytes": model.bytes, "state": model.state, "reason": given(&model.reason), "pinned": model.pinned,
         "priority": model.priority, "leases": model.leases, "waiting": model.waiting,
+        "copy": given(&model.copied_from).map(|from| {
+            json!({ "from": from, "bytes": model.copied_bytes, "of": model.copy_bytes })
+        }),
     })
+}
+
+/// The state, and how much of a copy is here.
+fn state_of(model: &ModelOnNode) -> String {
+    match model.copied_bytes.saturating_mul(100).checked_div(model.copy_bytes) {
+        Some(percent) => format!("{} {percent}%", model.state),
+        None => model.state.clone(),
+    }
 }
 
 fn files_of(model: &ModelOnNode) -> String {
@@ -175,6 +193,23 @@ fn files_of(model: &ModelOnNode) -> String {
     }
 }
 
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / (1024.0 * 1024.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_how_far_it_is() {
+        let model = |state: &str, copied_bytes, copy_bytes| ModelOnNode {
+            state: state.to_owned(),
+            copied_bytes,
+            copy_bytes,
+            ..ModelOnNode::default()
+        };
+        assert_eq!(state_of(&model("copying", 999, 1000)), "copying 99%");
+        assert_eq!(state_of(&model("ready", 0, 0)), "ready");
+    }
 }

@@ -68,6 +68,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/gpu-memory.md", 3, "compiles parts of the workspace"),
     ("docs/lora.md", 1, "needs a model and takes minutes; `finetune.rs` trains a small one"),
     ("docs/lora.md", 1, "needs a node with a model and takes minutes; `finetune.rs` does it with a small one"),
+    ("docs/lora.md", 1, "needs a node with a task; `finetune.rs` does it with a small one"),
     ("docs/models.md", 1, "needs a model; `models.rs` does it"),
     ("docs/models.md", 1, "needs a model; `chat.rs` does it with a small one"),
     ("docs/observability.md", 1, "shows four machines; `observability.rs` looks at one"),

@@ -13,10 +13,12 @@ async fn a_node_that_is_lost_before_it_told_anything_is_replaced_once() {
         if has_silent {
             expect.insert(0, Ok(ChatEvent::Silent));
         }
-        assert_eq!(collect(&nodes).await, expect);
+        assert_eq!(again::counted(collect(&nodes)).await, (expect, 1));
         assert_eq!((a.asked(), b.asked()), (1, 1));
         assert_eq!(nodes.counts().tried_again, 1);
         assert_eq!((counts(&nodes, "a").lost, counts(&nodes, "b").answered), (1, 1));
+        // Each call counts its own.
+        assert_eq!(again::counted(collect(&nodes)).await, (hi(), 0));
     }
 }
 

@@ -118,6 +118,16 @@ async fn the_node_of_this_process_is_one_of_them() {
 }
 
 #[tokio::test]
+async fn what_a_model_of_another_node_is_an_adapter_over_is_known() {
+    let of_base = GpuReport { bases: [("m".to_owned(), "base".to_owned())].into(), ..report(ModelState::OnDisk) };
+    let (_a, at_a) = start("a", of_base).await;
+    let nodes = GpuNodes::new("dp-1", None);
+    nodes.set(vec![at_a]);
+    tokio::time::timeout(SOON, nodes.settled()).await.unwrap();
+    assert_eq!((nodes.base_of("m").as_deref(), nodes.base_of("base")), (Some("base"), None));
+}
+
+#[tokio::test]
 async fn what_another_node_has_for_some_tenants_is_not_there_for_others() {
     let of_umbra =
         GpuReport { tenants: [("m".to_owned(), ["umbra".to_owned()].into())].into(), ..report(ModelState::OnDisk) };

@@ -56,8 +56,18 @@ async fn money_is_reserved_for_the_worst_case_settled_by_use_and_recorded() {
     let chat = json!({"model": "tiny", "messages": [], "max_tokens": 5});
     setup.call(Operation::Chat("tiny".into()), chat).await;
     assert_eq!(costs(&setup)[2], 100);
+    // An adapter costs what its base costs: no price names it.
+    let embed = setup.call(Operation::Embed("tuned".into()), json!({"model": "tuned", "input": "x"})).await;
+    assert!(embed.outcome.is_ok(), "{:?}", embed.outcome);
+    assert_eq!(costs(&setup)[3], 121);
+    // That it was asked for at two nodes is one call, and told of it.
+    let attempts = |setup: &Setup| -> Vec<u32> {
+        let records = setup.world.records.lock();
+        records.iter().filter(|r| r.phase == Phase::Outcome).map(|r| r.why.attempt).collect()
+    };
+    assert_eq!(attempts(&setup), [1, 1, 1, 2]);
     setup.quotas.as_ref().unwrap().close().await;
-    assert_eq!(port.left("acme/money"), 10_000 - 100 - 121 - 100);
+    assert_eq!(port.left("acme/money"), 10_000 - 100 - 121 - 100 - 121);
     // Of what costs more than the quota ever has, none runs; what is used up is used up.
     let setup = Setup::new(&[("money", quota(QuotaUnit::CostMicro, 250))], Some(&Port::with(250)));
     let dear = setup.call(Operation::Embed("tiny".into()), json!({"model": "tiny", "input": "x"})).await;

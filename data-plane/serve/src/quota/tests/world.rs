@@ -35,16 +35,24 @@ impl SecretSource for World {
 
 impl Inference for World {
     fn models(&self) -> Vec<ModelInfo> {
-        vec![ModelInfo {
-            name: "tiny".into(),
+        let model = |name: &str| ModelInfo {
+            name: name.into(),
             kind: ModelKind::Embedding,
             architecture: "bert".into(),
             context_tokens: 8,
             dimensions: 1,
             created: 0,
-        }]
+        };
+        vec![model("tiny"), model("tuned")]
     }
-    fn embed(&self, _: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
+    fn base_of(&self, model: &str) -> Option<String> {
+        (model == "tuned").then(|| "tiny".to_owned())
+    }
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>> {
+        if request.model == "tuned" {
+            // As if a node had been lost.
+            crate::gpus::again::note();
+        }
         let usage = TokenUsage { prompt: 7, completion: 0 };
         Box::pin(std::future::ready(Ok(EmbedResponse { vectors: vec![vec![1.0]], usage })))
     }
