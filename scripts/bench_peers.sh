@@ -221,7 +221,7 @@ start() {
   # shellcheck disable=SC2016 # these are the parameters of the inner shell
   launch upstream bash -c 'sleep infinity | "$1" bench upstream --http "$2"' upstream "$provost" "127.0.0.1:$port"
   until_asked upstream "$upstream" echo || fail "the upstream does not serve at $upstream; see $runs/upstream/log"
-  local flags="--upstream $upstream" answered=0
+  local flags="--upstream $upstream --expect hi" answered=0
   local -a versions=()
   for peer in "${there[@]}"; do
     "start_$peer" || say "$peer: what it needs could not be written"
