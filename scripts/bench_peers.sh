@@ -163,6 +163,8 @@ start_litellm() {
   mkdir -p "$runs/litellm"
   cat >"$runs/litellm/config.yaml" <<END
 model_list: []
+general_settings:
+  dangerously_permit_weak_or_unset_master_key: true
 litellm_settings:
   telemetry: false
 mcp_servers:

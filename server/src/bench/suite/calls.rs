@@ -106,7 +106,11 @@ fn failures(stage: &Stage, measured: &[Measured]) -> Vec<String> {
 }
 
 fn failed(measured: &[Measured]) -> Vec<String> {
-    let said = |side: &Measured| Some(format!("{} is left out of this row: {}", side.name, side.failed.as_ref()?));
+    let said = |side: &Measured| {
+        // The first line: what to do about it is for who runs one load by hand.
+        let why = side.failed.as_ref()?.lines().next().unwrap_or_default();
+        Some(format!("{} is left out of this row: {why}", side.name))
+    };
     measured.iter().filter_map(said).collect()
 }
 
@@ -196,7 +200,7 @@ mod tests {
             side("other", &[10.0, 10.0], &[1.0, 1.0]),
             side("broken", &[1.0], &[1.0]),
         ];
-        measured[4].failed = Some("gone".to_owned());
+        measured[4].failed = Some("gone\n  next: find it".to_owned());
         let figures = throughput(&measured, &measured[0], &measured[1], None);
         assert_eq!(figure(&figures, "ratio").verdict, Verdict::Held);
         assert_eq!(figure(&figures, "over-agentgateway").verdict, Verdict::Missed);
