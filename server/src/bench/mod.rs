@@ -70,7 +70,7 @@ pub enum BenchCommand {
         after_help = "Examples:\n  provost bench suite --quick\n  provost bench suite --rows throughput,added-local\n  \
                             provost bench suite --upstream-port 9000 --peer agentgateway=http://127.0.0.1:3000/mcp\n\n\
                             It starts what it needs and removes it again. A peer's token is read from \
-                            PROVOST_BENCH_TOKEN_NAME."
+                            PROVOST_BENCH_TOKEN_NAME, its version from PROVOST_BENCH_VERSION_NAME."
     )]
     Suite(suite::SuiteArgs),
     /// Show what changed between two reports of the suite. Exits with 1 where a bar that held no longer holds.

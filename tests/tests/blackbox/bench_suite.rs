@@ -9,6 +9,9 @@ use crate::harness::{binary, text};
 /// Two cheap rows, one of them with a node and an upstream, and one that cannot be measured by this program.
 const ROWS: &str = "throughput,quota,loss";
 
+/// A peer that is not there: it costs its own figures, and nothing else.
+const GONE: &str = "gone=http://127.0.0.1:1/mcp";
+
 /// What a busy machine brings about: a call refused for want of time, a port taken between its choice and its use. It fails
 /// a row, as it should, and says nothing of what is tested here.
 const PASSING: [&str; 2] = ["PV-BENCH-ERRORS", "PV-NODE-LISTEN"];
@@ -46,7 +49,7 @@ fn figure<'a>(row: &'a Value, id: &str) -> &'a Value {
 fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (out, data) = (dir.path().join("out"), dir.path().join("data"));
-    let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
+    let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap(), "--commit", "c0ffee", "--peer", GONE];
     let mut output = provost(&[&["bench", "suite", "--quick", "--rows", ROWS][..], &place].concat());
     for _ in 1..TRIES {
         let said = text(&output);
@@ -63,6 +66,9 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     assert_eq!(report["schema"], "provost-bench-suite/1");
     assert_eq!(report["conditions"]["quick"], true);
     assert!(report["machine"]["cpus"].as_u64().unwrap() > 0 && report["took_s"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!((&report["conditions"]["commit"], &report["conditions"]["budget_s"]), (&json!("c0ffee"), &json!(840.0)));
+    let gone = report["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == "gone").unwrap();
+    assert!(gone["part"].as_str().unwrap().contains("left out"), "{gone}");
     let ids: Vec<&Value> = report["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
     assert_eq!(ids, ["throughput", "loss", "quota"], "the order of the table");
 
@@ -73,6 +79,8 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
         assert_eq!(json!(repetitions.len()), report["conditions"]["rounds"], "{side}");
         assert!(repetitions.iter().all(|one| one.as_f64().unwrap() > 0.0) && side["median"].is_f64(), "{side}");
     }
+    let notes = throughput["notes"].as_array().unwrap();
+    assert!(notes.iter().any(|note| note.as_str().unwrap().contains("gone cannot be measured")), "{notes:?}");
     let ratio = figure(throughput, "ratio");
     assert_eq!(ratio["bar"], json!({ "limit": "at-least", "value": 0.5 }));
     assert!(["held", "missed", "refused"].iter().any(|verdict| ratio["verdict"] == *verdict), "{ratio}");
@@ -83,6 +91,7 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     check_tags(&page);
     assert!(page.contains("<svg ") && !page.contains("<script"), "{page}");
+    assert!(page.contains("Side by side") && page.contains("c0ffee"), "{page}");
     compare(dir.path(), &json, &report);
 }
 
@@ -114,12 +123,13 @@ fn compare(dir: &Path, json: &Path, report: &Value) {
 fn what_cannot_be_asked_for_is_said_before_anything_is_measured() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let table: [(&[&str], &str); 5] = [
+    let table: [(&[&str], &str); 6] = [
         (&["--rows", "speed"], "PV-BENCH-ROW"),
         (&["--peer", "a=http://127.0.0.1:1/mcp", "--peer", "a=http://127.0.0.1:2/mcp"], "PV-BENCH-PEER"),
         (&["--peer", "gateway=/usr/bin/true"], "only nginx is started here"),
         (&["--upstream", "http://127.0.0.1:1/mcp", "--json-args", "[]"], "PV-BENCH-ARGUMENTS"),
         (&["--tool", "echo"], "--upstream"),
+        (&["--rows", "throughput", "--budget", "10s"], "PV-BENCH-PLAN"),
     ];
     for (flags, said) in table {
         let output = provost(&[&["bench", "suite", "--out", out.to_str().unwrap()][..], flags].concat());
@@ -127,4 +137,17 @@ fn what_cannot_be_asked_for_is_said_before_anything_is_measured() {
         assert!(text(&output).contains(said), "{flags:?}: {}", text(&output));
     }
     assert!(!out.join("report.json").exists());
+}
+
+#[test]
+fn a_strict_run_measures_nothing_where_a_peer_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, data) = (dir.path().join("out"), dir.path().join("data"));
+    let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
+    let flags = ["bench", "suite", "--quick", "--rows", "throughput", "--strict", "--peer", GONE];
+    let output = provost(&[&flags[..], &place].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("PV-BENCH-PEER"), "{}", text(&output));
+    assert!(!out.join("report.json").exists());
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "data is left");
 }

@@ -30,17 +30,21 @@ pub async fn saturated(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
     let sides = with_peers(stage).await?;
     let effort = stage.effort;
     let measured = interleaved(&effort.saturated(), &sides, effort.rounds, "throughput", &stage.bar).await;
-    // The peers are needed by other rows.
-    stage.peers.sides = sides.into_iter().skip(2).collect();
     let [direct, governed] = all_of(&measured, ["direct", "governed"])?;
     let doubt = judge::doubt(&direct.each(|run| run.throughput));
     let doubt = doubt.as_deref();
-    let loaded = governed.each_known(|run| run.rss_bytes.map(|bytes| bytes as f64 / BYTES_A_MB));
-    let memory = vec![
+    let loaded = |side: &Measured| side.each_known(|run| run.rss_bytes.map(|bytes| bytes as f64 / BYTES_A_MB));
+    let mut memory = vec![
         Figure::new("idle", "resident, before any call", "MB", idle.into_iter().collect())
             .against(Bar::at_most(MOST_IDLE_MB), None),
-        Figure::new("loaded", "resident, under load", "MB", loaded).against(Bar::at_most(MOST_LOADED_MB), None),
+        Figure::new("loaded", "resident, under load", "MB", loaded(governed))
+            .against(Bar::at_most(MOST_LOADED_MB), None),
     ];
+    for peer in measured.iter().filter(|side| side.failed.is_none() && is_peer(&side.name)) {
+        let label = format!("{}, resident, under load", peer.name);
+        let figure = Figure::new(&format!("loaded-{}", peer.name), label, "MB", loaded(peer));
+        memory.extend(figure.median.map(|_| figure));
+    }
     let cpu = measured.iter().filter(|side| side.failed.is_none()).filter_map(|side| {
         let figure =
             Figure::new(&side.name, format!("CPU time of {}", side.name), "us/call", side.each_known(|r| r.cpu_us));
@@ -51,17 +55,21 @@ pub async fn saturated(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
         figure.median.map(|_| figure)
     });
     Ok(vec![
-        Row::measured("throughput", "", throughput(&measured, direct, governed, doubt), failures(&measured)),
+        Row::measured("throughput", "", throughput(&measured, direct, governed, doubt), failures(stage, &measured)),
         Row::measured("cpu", "", cpu.collect(), Vec::new()),
         Row::measured("memory", "", memory, vec!["a node with all roles: control plane, audit log, data plane".into()]),
     ])
 }
 
-/// The direct side, the governed one, then the peers, which are taken out of the stage for the while.
-async fn with_peers(stage: &mut Stage) -> anyhow::Result<Vec<Side>> {
+/// The direct side, the governed one, then the peers.
+async fn with_peers(stage: &Stage) -> anyhow::Result<Vec<Side>> {
     let mut sides = vec![stage.direct()?, stage.governed(stage.one()?, 0).await?];
-    sides.append(&mut stage.peers.sides);
+    sides.extend(stage.peers.sides.iter().cloned());
     Ok(sides)
+}
+
+fn is_peer(name: &str) -> bool {
+    !["direct", "governed"].contains(&name)
 }
 
 fn throughput(measured: &[Measured], direct: &Measured, governed: &Measured, doubt: Option<&str>) -> Vec<Figure> {
@@ -74,7 +82,7 @@ fn throughput(measured: &[Measured], direct: &Measured, governed: &Measured, dou
         Figure::new("ratio", "governed / direct", "x", governed.beside(direct, ratio))
             .against(Bar::at_least(LEAST_RATIO), doubt),
     );
-    for peer in there.iter().filter(|side| !["direct", "governed"].contains(&side.name.as_str())) {
+    for peer in there.iter().filter(|side| is_peer(&side.name)) {
         let label = format!("{} / direct", peer.name);
         figures.push(Figure::new(&format!("ratio-{}", peer.name), label, "x", peer.beside(direct, ratio)));
         let over = Figure::new(
@@ -92,9 +100,18 @@ fn throughput(measured: &[Measured], direct: &Measured, governed: &Measured, dou
     figures
 }
 
-/// What is to be said of peers that failed.
-fn failures(measured: &[Measured]) -> Vec<String> {
-    measured.iter().filter_map(|side| Some(format!("{} failed: {}", side.name, side.failed.as_ref()?))).collect()
+/// What is to be said of peers that did not answer before, and of those that failed.
+fn failures(stage: &Stage, measured: &[Measured]) -> Vec<String> {
+    stage.peers.left_out.iter().cloned().chain(failed(measured)).collect()
+}
+
+fn failed(measured: &[Measured]) -> Vec<String> {
+    let said = |side: &Measured| {
+        // The first line: what to do about it is for who runs one load by hand.
+        let why = side.failed.as_ref()?.lines().next().unwrap_or_default();
+        Some(format!("{} is left out of this row: {why}", side.name))
+    };
+    measured.iter().filter_map(said).collect()
 }
 
 /// Row `added-local`.
@@ -103,9 +120,8 @@ pub async fn added_local(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
     let sides = with_peers(stage).await?;
     let effort = stage.effort;
     let measured = interleaved(&effort.open(), &sides, effort.rounds, "added-local", &stage.bar).await;
-    stage.peers.sides = sides.into_iter().skip(2).collect();
     let figures = added(&measured, MOST_ADDED_LOCAL_US)?;
-    Ok(vec![Row::measured("added-local", "", figures, failures(&measured))])
+    Ok(vec![Row::measured("added-local", "", figures, failures(stage, &measured))])
 }
 
 /// Row `added-quorum`: each round through another of the three.
@@ -146,6 +162,11 @@ fn added(measured: &[Measured], (most_p50, most_p99): (f64, f64)) -> anyhow::Res
         let name = &side.name;
         figures.push(Figure::new(&format!("{name}-p50"), format!("{name}, p50"), "us", side.each(|run| run.p50_us)));
         figures.push(Figure::new(&format!("{name}-p99"), format!("{name}, p99"), "us", side.each(|run| run.p99_us)));
+        if is_peer(name) {
+            let (id, label) = (format!("{name}-added-p50"), format!("{name}, added to p50"));
+            let added = side.beside(direct, |own, plain| own.p50_us - plain.p50_us);
+            figures.push(Figure::new(&id, label, "us", added));
+        }
     }
     Ok(figures)
 }
@@ -179,13 +200,13 @@ mod tests {
             side("other", &[10.0, 10.0], &[1.0, 1.0]),
             side("broken", &[1.0], &[1.0]),
         ];
-        measured[4].failed = Some("gone".to_owned());
+        measured[4].failed = Some("gone\n  next: find it".to_owned());
         let figures = throughput(&measured, &measured[0], &measured[1], None);
         assert_eq!(figure(&figures, "ratio").verdict, Verdict::Held);
         assert_eq!(figure(&figures, "over-agentgateway").verdict, Verdict::Missed);
         assert_eq!(figure(&figures, "over-other").verdict, Verdict::None);
         assert!(!figures.iter().any(|figure| figure.id.contains("broken")));
-        assert_eq!(failures(&measured), ["broken failed: gone"]);
+        assert_eq!(failed(&measured), ["broken is left out of this row: gone"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     judge::Verdict,
     plot::plots,
     report::{Figure, Row, State, SuiteReport, shown},
+    sides,
 };
 
 const STYLE: &str = "\
@@ -59,6 +60,7 @@ pub fn page(report: &SuiteReport) -> String {
     );
     page.push_str(&facts(report));
     page.push_str(&overview(report));
+    page.push_str(&beside(report));
     for row in &report.rows {
         page.push_str(&section(row));
     }
@@ -111,6 +113,7 @@ fn facts(report: &SuiteReport) -> String {
             "load averages",
             format!("{} before, {} after", averages(&machine.load_before), averages(&machine.load_after)),
         ),
+        fact("version", version(report)),
         fact("build, file system", format!("{}, {}", conditions.build, conditions.file_system)),
         fact(
             "each comparison",
@@ -127,6 +130,22 @@ fn facts(report: &SuiteReport) -> String {
         fact(&format!("peer {}", peer.name), format!("{}{version}", peer.part))
     }));
     table(&[], &rows)
+}
+
+fn version(report: &SuiteReport) -> String {
+    match report.conditions.commit.as_str() {
+        "" => report.version.clone(),
+        commit => format!("{} ({commit})", report.version),
+    }
+}
+
+/// Provost beside direct calls and peers.
+fn beside(report: &SuiteReport) -> String {
+    let lines = sides::lines(report);
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("<h2 id=\"beside\">Side by side</h2>\n{}", table(&sides::HEAD, &lines)),
+    }
 }
 
 /// The bars, and the rows that were not measured.
@@ -210,9 +229,11 @@ mod tests {
         report.version = HOSTILE.to_owned();
         report.machine.cpu = HOSTILE.to_owned();
         report.conditions.notes.push(HOSTILE.to_owned());
+        report.conditions.commit = HOSTILE.to_owned();
         let text = || HOSTILE.to_owned();
         report.peers.push(PeerFact { name: text(), version: text(), part: text() });
         report.rows = vec![
+            Row::measured("throughput", HOSTILE, vec![Figure::new(HOSTILE, "", "calls/s", vec![1.0])], Vec::new()),
             Row::measured(HOSTILE, HOSTILE, vec![figure], vec![text()]),
             Row::skipped("skipped", HOSTILE, HOSTILE),
             Row::failed("failed", HOSTILE, HOSTILE),

@@ -20,6 +20,7 @@ use crate::{
 const MAX_TRIES: usize = 4;
 
 /// What is called in a comparison.
+#[derive(Clone)]
 pub struct Side {
     /// `direct`, `governed`, the name of a peer.
     pub name: String,

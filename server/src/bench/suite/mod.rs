@@ -9,7 +9,9 @@
 //!
 //! Left out: pinning to processors, other machines, figures that need sources or a debugger.
 
+mod args;
 mod audit;
+mod budget;
 mod calls;
 mod cluster;
 pub mod compare;
@@ -21,6 +23,7 @@ mod html;
 mod judge;
 mod load;
 mod machine;
+mod measure;
 mod node_files;
 mod peers;
 mod plot;
@@ -29,86 +32,44 @@ mod report;
 mod rows;
 mod sample;
 mod scale;
+mod sides;
 mod stage;
 mod transports;
 mod writes;
 
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{io::IsTerminal, path::Path, time::Instant};
 
 use anyhow::Context;
-use clap::Args;
 use indicatif::ProgressBar;
 use provost_client::{Endpoint, Transport};
-use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+pub use self::args::SuiteArgs;
 use self::{
+    budget::Budget,
     judge::Verdict,
     machine::Machine,
-    peers::{Asked, MAX_PEERS, PeerArg, Peers},
+    peers::Peers,
     program::Scratch,
     report::{Conditions, SuiteReport, shown},
     rows::Wanted,
     stage::{Effort, Stage},
 };
-use crate::{
-    dev::stop_signal,
-    failure::{Failure, Usage},
-};
+use crate::{dev::stop_signal, failure::Failure};
 
 /// Between two moves of the sign that something is going on.
 const TICK: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// What `provost bench suite` is told.
-#[derive(Args)]
-pub struct SuiteArgs {
-    /// Where report.json and report.html are written.
-    #[arg(long, value_name = "DIR", default_value = "bench-report")]
-    out: PathBuf,
-    /// Fewer, shorter repetitions and smaller states: to see that everything runs.
-    #[arg(long)]
-    quick: bool,
-    /// Only these rows, separated by commas.
-    #[arg(long, value_name = "ROW", value_delimiter = ',')]
-    rows: Vec<String>,
-    /// Compare with another gateway: `NAME=URL`, or `NAME=URL#TOOL` where the tool has another name there;
-    /// `nginx=PATH` names the program. May be repeated.
-    #[arg(long, value_name = "NAME=URL|PATH")]
-    peer: Vec<PeerArg>,
-    /// Call this MCP server directly and through everything else, in place of the suite's own.
-    #[arg(long, value_name = "URL")]
-    upstream: Option<String>,
-    /// The tool to call there.
-    #[arg(long, value_name = "TOOL", default_value = "echo", requires = "upstream")]
-    tool: String,
-    /// Its arguments, a JSON object.
-    #[arg(long, value_name = "JSON", default_value = "{\"text\":\"hi\"}", requires = "upstream")]
-    json_args: String,
-    /// The port of the suite's own upstream, for peers that were configured before. Default: a free one.
-    #[arg(long, default_value_t = 0, conflicts_with = "upstream")]
-    upstream_port: u16,
-    /// Where nodes keep their data meanwhile: a folder is made there and removed. A file system in memory syncs nothing.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    dir: PathBuf,
-    /// Keep that folder, with the logs of what was started.
-    #[arg(long)]
-    keep: bool,
-    /// Exit with 1 where a bar is missed.
-    #[arg(long)]
-    strict: bool,
-}
-
 /// Measures, writes both reports, and prints a summary.
 pub async fn run(args: SuiteArgs) -> anyhow::Result<()> {
-    check(&args)?;
-    let given = args.upstream.clone().map(|url| asked(&args).map(|asked| (url, asked))).transpose()?;
+    args::check(&args)?;
+    let given = args.upstream.clone().map(|url| args::asked(&args).map(|asked| (url, asked))).transpose()?;
     // Before anything is measured: minutes later it would be too late to say that nothing can be kept.
     std::fs::create_dir_all(&args.out).with_context(|| unwritable(&args.out))?;
-    let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
+    let (wanted, budget) = (Wanted::new(&args.rows), Budget::new(args.budget));
+    let full = if args.quick { Effort::QUICK } else { Effort::FULL };
+    // As if every peer were there: what cannot be done at all is said before anything is started.
+    budget.fit(full, &wanted, peers::count(&args.peer))?;
     let began = (Instant::now(), OffsetDateTime::now_utc());
     let machine = Machine::here();
     // From here on the folder is removed and what was started is ended, also where the suite is told to stop.
@@ -119,18 +80,23 @@ pub async fn run(args: SuiteArgs) -> anyhow::Result<()> {
     }
     let file_system = machine::file_system(scratch.path());
     let bar = progress_bar();
-    let mut stage = Box::pin(Stage::open(scratch, effort, given, args.upstream_port, bar.clone())).await?;
+    let mut stage = Box::pin(Stage::open(scratch, full, given, args.upstream_port, bar.clone())).await?;
     let measuring = async {
         stage.say("looking for peers");
-        stage.peers = Peers::find(&stage.scratch, &args.peer, &stage.upstream, &stage.asked).await?;
-        anyhow::Ok(rows::measure(&mut stage, &Wanted::new(&args.rows)).await)
+        let strict = args.strict;
+        stage.peers = Peers::find(&stage.scratch, &args.peer, &stage.upstream, &stage.asked, strict).await?;
+        for why in &stage.peers.left_out {
+            eprintln!("{why}");
+        }
+        stage.effort = budget.fit(full, &wanted, stage.peers.sides.len())?;
+        anyhow::Ok(measure::measure(&mut stage, &wanted, budget).await)
     };
     let rows = tokio::select! {
         rows = Box::pin(measuring) => Some(rows),
         () = stop => None,
     };
     bar.finish_and_clear();
-    let peers = std::mem::take(&mut stage.peers.facts);
+    let (peers, effort) = (std::mem::take(&mut stage.peers.facts), stage.effort);
     Box::pin(stage.stop()).await;
     let Some(rows) = rows else {
         return Err(Failure::new("PV-BENCH", "the suite was stopped", "run it again; nothing was written").into());
@@ -153,40 +119,20 @@ pub async fn run(args: SuiteArgs) -> anyhow::Result<()> {
     verdict(&report, args.strict)
 }
 
-fn check(args: &SuiteArgs) -> anyhow::Result<()> {
-    let usage = |code: &str, text: String, hint: &str| anyhow::Error::from(Usage(Failure::new(code, text, hint)));
-    if let Some(unknown) = args.rows.iter().find(|id| !rows::is_row(id)) {
-        let hint = format!("the rows are {}", rows::names());
-        return Err(usage("PV-BENCH-ROW", format!("there is no row `{unknown}`"), &hint));
-    }
-    if args.peer.len() > MAX_PEERS {
-        let text = format!("{} peers are named, and {MAX_PEERS} may be", args.peer.len());
-        return Err(usage("PV-BENCH-PEER", text, "measure fewer at once: the others are no comparison by then"));
-    }
-    if let Some(fault) = args.upstream.as_ref().and_then(|url| Endpoint::parse(url, Some(Transport::Http)).err()) {
-        return Err(usage("PV-BENCH-PEER", fault.to_string(), "write --upstream http://HOST:PORT/mcp"));
-    }
-    let mut names: Vec<&str> = args.peer.iter().map(|peer| peer.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(twice) = names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
-        return Err(usage("PV-BENCH-PEER", format!("the peer {twice} is named twice"), "give each a name of its own"));
-    }
-    Ok(())
-}
-
-/// The call of an upstream that was named. What it answers is not known: every result counts.
-fn asked(args: &SuiteArgs) -> anyhow::Result<Asked> {
-    let arguments: Value = serde_json::from_str(&args.json_args).unwrap_or_default();
-    if !arguments.is_object() {
-        let hint = "quote it for the shell: '{\"text\":\"hi\"}'";
-        return Err(Usage(Failure::new("PV-BENCH-ARGUMENTS", "--json-args is not a JSON object", hint)).into());
-    }
-    Ok(Asked { tool: args.tool.clone(), arguments, expect: None })
-}
-
 fn conditions(args: &SuiteArgs, effort: Effort, file_system: String) -> Conditions {
     let own = "the suite's own, in a process of its own: the least that answers MCP".to_owned();
     let mut notes = vec!["generator, upstream, nodes and peers share this machine; nothing is pinned".to_owned()];
+    let full = if effort.quick { Effort::QUICK } else { Effort::FULL };
+    if (effort.rounds, effort.measured) != (full.rounds, full.measured) {
+        let text = format!(
+            "{} rounds of {} s in place of {} of {} s: more do not fit into --budget",
+            effort.rounds,
+            effort.measured.as_secs_f64(),
+            full.rounds,
+            full.measured.as_secs_f64()
+        );
+        notes.push(text);
+    }
     if file_system == "tmpfs" {
         notes
             .push("the data lies in memory: syncing it costs nothing, and figures with records mean little".to_owned());
@@ -202,6 +148,8 @@ fn conditions(args: &SuiteArgs, effort: Effort, file_system: String) -> Conditio
         upstream: args.upstream.as_ref().map_or(own, |url| format!("{}, tool {}", shown_url(url), args.tool)),
         build: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         file_system,
+        budget_s: args.budget.as_secs_f64(),
+        commit: args.commit.clone().unwrap_or_default(),
         notes,
     }
 }

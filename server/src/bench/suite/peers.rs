@@ -29,6 +29,10 @@ const GATEWAYS: [&str; 4] = ["agentgateway", "litellm", "mcpgateway", "contextfo
 pub const MAX_PEERS: usize = 8;
 /// Begins the variable with a peer's token; its name in capitals follows.
 const TOKEN_VARIABLE: &str = "PROVOST_BENCH_TOKEN_";
+/// The same for what is said of its version: what a gateway says of itself may be what its upstream says.
+const VERSION_VARIABLE: &str = "PROVOST_BENCH_VERSION_";
+/// The longest version that is shown.
+const MAX_VERSION_CHARS: usize = 64;
 /// A peer that answers no call within this is not there.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -81,13 +85,21 @@ pub struct Peers {
     pub sides: Vec<Side>,
     /// For the report.
     pub facts: Vec<PeerFact>,
+    /// What is said of those that were named and answered no call.
+    pub left_out: Vec<String>,
     nginx: Option<Program>,
 }
 
 impl Peers {
-    /// Starts nginx if it is there, and asks every named gateway once. One that was named and does not answer is an
-    /// error: the comparison that was asked for could not be made.
-    pub async fn find(scratch: &Scratch, named: &[PeerArg], upstream: &str, asked: &Asked) -> anyhow::Result<Self> {
+    /// Starts nginx if it is there, and asks every named gateway once. One that does not answer is left out, and the rows
+    /// that it is missing from say so; with `strict` it is an error: the comparison that was asked for cannot be made.
+    pub async fn find(
+        scratch: &Scratch,
+        named: &[PeerArg],
+        upstream: &str,
+        asked: &Asked,
+        strict: bool,
+    ) -> anyhow::Result<Self> {
         let mut peers = Self::default();
         let own = named.iter().find(|peer| peer.name == NGINX);
         match own {
@@ -106,10 +118,21 @@ impl Peers {
             },
         }
         for peer in named.iter().filter(|peer| peer.place.contains("://")) {
-            let side = reach(peer, asked).await?;
-            let era = if side.era == Era::Modern { "2026-07-28" } else { "2025-11-25" };
-            peers.note(&peer.name, "", &format!("takes part, as it is configured; speaks {era}"));
-            peers.sides.push(side);
+            let version = said_version(&peer.name);
+            match reach(peer, asked).await {
+                Ok(side) => {
+                    let era = if side.era == Era::Modern { "2026-07-28" } else { "2025-11-25" };
+                    peers.note(&peer.name, &version, &format!("takes part, as it is configured; speaks {era}"));
+                    peers.sides.push(side);
+                }
+                Err(cause) if strict => return Err(cause),
+                Err(cause) => {
+                    let said = cause.downcast_ref::<Usage>().map_or_else(|| cause.to_string(), |u| u.0.message.clone());
+                    peers.note(&peer.name, &version, "named, and left out: it answered no call");
+                    // Without what is to be done about it, which the lines after the first say.
+                    peers.left_out.push(format!("left out: {}", said.lines().next().unwrap_or_default()));
+                }
+            }
         }
         for program in GATEWAYS {
             if on_path(program).is_some() && !named.iter().any(|peer| peer.name.starts_with(program)) {
@@ -180,7 +203,8 @@ async fn reach(peer: &PeerArg, asked: &Asked) -> anyhow::Result<Side> {
         let target = target(&peer.place, token.clone(), era, asked, tool)?;
         match Box::pin(target.probe()).await {
             Ok(()) => {
-                return Ok(Side { name: peer.name.clone(), target, transport: Transport::Http, era, watched: None });
+                let watched = watched_at(&peer.place);
+                return Ok(Side { name: peer.name.clone(), target, transport: Transport::Http, era, watched });
             }
             Err(cause) => refusal = format!("{cause:#}"),
         }
@@ -204,9 +228,34 @@ fn unusable(name: &str, cause: &str) -> anyhow::Error {
     Usage(Failure::new("PV-BENCH-PEER", format!("the peer {name} cannot be measured: {cause}"), hint)).into()
 }
 
+/// How many take part at the most.
+pub fn count(named: &[PeerArg]) -> usize {
+    let is_named = named.iter().any(|peer| peer.name == NGINX);
+    named.len() + usize::from(!is_named && on_path(NGINX).is_some())
+}
+
+/// The process that serves a URL, if that is on this machine.
+pub fn watched_at(url: &str) -> Option<Watched> {
+    let authority = Endpoint::parse(url, Some(Transport::Http)).ok()?.authority();
+    let (host, port) = authority.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    is_here.then(|| Watched::listening(port.parse().ok()?))?
+}
+
 /// Where a peer's token is.
 fn token_variable(name: &str) -> String {
-    TOKEN_VARIABLE.to_owned() + &name.to_ascii_uppercase().replace('-', "_")
+    variable(TOKEN_VARIABLE, name)
+}
+
+fn variable(prefix: &str, name: &str) -> String {
+    prefix.to_owned() + &name.to_ascii_uppercase().replace('-', "_")
+}
+
+/// Its version, where who started it said one.
+fn said_version(name: &str) -> String {
+    let said = std::env::var(variable(VERSION_VARIABLE, name)).unwrap_or_default();
+    said.chars().take(MAX_VERSION_CHARS).collect()
 }
 
 async fn version_of(program: &Path) -> String {
@@ -254,6 +303,17 @@ mod tests {
             assert!(text.parse::<PeerArg>().is_err(), "{text}");
         }
         assert_eq!(token_variable("agentgateway-rules"), "PROVOST_BENCH_TOKEN_AGENTGATEWAY_RULES");
+        let named = [peer("litellm", "http://h:1/mcp", None), peer("nginx", "http://h:2/mcp", None)];
+        assert_eq!(count(&named), 2);
+    }
+
+    #[test]
+    fn only_a_server_of_this_machine_is_watched() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let watched = watched_at(&format!("http://127.0.0.1:{port}/mcp")).unwrap();
+        assert_eq!(watched.pid(), std::process::id());
+        assert!(watched_at(&format!("http://192.0.2.1:{port}/mcp")).is_none() && watched_at("nonsense").is_none());
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub struct Conditions {
     pub build: String,
     /// The file system under the data directories.
     pub file_system: String,
+    /// The longest that the run was to take, seconds.
+    #[serde(default)]
+    pub budget_s: f64,
+    /// What the program was built from, where that was said; else empty.
+    #[serde(default)]
+    pub commit: String,
     /// Other things to know of this run.
     pub notes: Vec<String>,
 }
@@ -241,6 +247,8 @@ pub fn sample_report() -> SuiteReport {
             upstream: "its own".to_owned(),
             build: "release".to_owned(),
             file_system: "ext4".to_owned(),
+            budget_s: 840.0,
+            commit: String::new(),
             notes: Vec::new(),
         },
         peers: Vec::new(),

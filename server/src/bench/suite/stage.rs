@@ -124,7 +124,10 @@ impl Stage {
     /// The upstream itself.
     pub fn direct(&self) -> anyhow::Result<Side> {
         let target = peers::target(&self.upstream, None, Era::Modern, &self.asked, &self.asked.tool)?;
-        let watched = self.program.as_ref().and_then(|program| Watched::open(program.pid()));
+        let watched = match &self.program {
+            Some(program) => Watched::open(program.pid()),
+            None => peers::watched_at(&self.upstream),
+        };
         Ok(Side { name: "direct".to_owned(), target, transport: Transport::Http, era: Era::Modern, watched })
     }
 

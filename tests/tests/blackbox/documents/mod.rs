@@ -62,6 +62,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("README.md", 1, "needs Docker; `make test-cluster` plays it"),
     ("docs/auditing.md", 1, "compiles parts of the workspace"),
     ("docs/benchmarking.md", 2, "measures for minutes, on release builds"),
+    ("docs/benchmarking.md", 1, "installs other programs from PyPI and measures for minutes, on release builds"),
     ("docs/bridge.md", 1, "needs a node at a public address; `bridge_process.rs` runs the bridge"),
     ("docs/cluster.md", 4, "needs machines of their own; `tests/tests/cluster` does the same with processes"),
     ("docs/compose.md", 5, "needs Docker; `make test-cluster` plays it"),
