@@ -23,6 +23,8 @@ fn slips_cost_neither_tokens_nor_keys_nor_nodes() {
     fleet.add("cp-1", "control-plane+audit-log");
     fleet.add("dp-1", "data-plane");
     fleet.init("cp-1");
+    let mode = fs::metadata(fleet.servers["cp-1"].data()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "other users can look into the data folder");
 
     // Nobody is there to join by: it waits for longer than this test would, and ends when it is told to.
     fleet.start("dp-1");
