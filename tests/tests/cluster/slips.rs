@@ -64,7 +64,7 @@ fn slips_cost_neither_tokens_nor_keys_nor_nodes() {
 
     // A key that opens nothing of the backup is refused while the right one can still be looked for.
     let other = fleet.path("other.key");
-    fs::write(&other, [7; 32]).unwrap();
+    fs::write(&other, [7_u8; 32]).unwrap();
     fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
     let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
     let (file, data) = (text(fleet.path("all.pvb")), text(fleet.path("restored")));
