@@ -6,7 +6,8 @@
 //! model of one, which [`fine_tune`] trains. A [`SpeechModel`] writes down what is said in a recording.
 //! Invariants: requests see each other's keys and values only where they begin alike and belong
 //! together ([`KvPool`]); what is computed in a batch equals what is computed alone; a malformed file is an error, never a panic.
-//! Left out: speech models are read by [`SpeechModel::open`] alone: nodes do not serve them yet. Scheduling, memory accounting and threads (`provost-gpu-serve`).
+//! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`). Speech models are read by [`SpeechModel::open`]
+//! alone: nodes do not serve them yet, and [`ModelSource`] does not know them.
 
 mod config;
 mod decoder;
@@ -43,8 +44,8 @@ pub use preparation::ChatPreparation;
 pub use sampler::{Sampler, Sampling};
 pub use source::{ModelSource, discover};
 pub use speech::{
-    Heard, MAX_AUDIO_BYTES, MAX_AUDIO_SECONDS, SpeechJob, SpeechModel, SpeechRequest, SpeechSegment, SpeechText, Transcript,
-    Whisper,
+    Heard, MAX_AUDIO_BYTES, MAX_AUDIO_SECONDS, SpeechJob, SpeechModel, SpeechRequest, SpeechSegment, SpeechText,
+    Transcript, Whisper,
 };
 pub use text::{ChatTemplate, ChatText, EmbeddingText, IncrementalText, StopTexts};
 pub use tune::{

@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use common::{copy_fixture, fixtures, worst_difference};
-use provost_gpu_infer::{InferError, MAX_AUDIO_SECONDS, SpeechJob, SpeechModel, SpeechRequest, Transcript};
+use provost_gpu_infer::{InferError, SpeechJob, SpeechModel, SpeechRequest, Transcript};
 
 const TOLERANCE: f32 = 1e-4;
-/// Samples a second of the recording, seconds of the model's window.
-const RATE: usize = 16_000;
-const WINDOW_S: usize = 2;
+/// Samples a second of the recording.
+const RATE: u32 = 16_000;
 
 fn model() -> SpeechModel {
     SpeechModel::open("tiny-whisper", &fixtures().join("tiny-whisper")).unwrap()
@@ -157,7 +156,8 @@ fn times_are_in_order_and_within_the_recording() {
 fn jobs_that_take_turns_do_not_see_each_other() {
     let model = model();
     let alone = transcribe(&model, &request(repeated(2), true));
-    let mut jobs = [model.start(&request(repeated(2), true)).unwrap(), model.start(&request(recording(), false)).unwrap()];
+    let mut jobs =
+        [model.start(&request(repeated(2), true)).unwrap(), model.start(&request(recording(), false)).unwrap()];
     let mut done = [None, None];
     for _ in 0..1_000_000 {
         for (job, done) in jobs.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
@@ -201,7 +201,6 @@ fn what_cannot_be_served_is_refused_by_its_cause() {
         (SpeechRequest { language: Some("xx".to_owned()), ..sound() }, "`language`"),
         (SpeechRequest { prompt: "a".repeat(20_000), ..sound() }, "prompt"),
         (SpeechRequest { audio: Arc::from(*b"no sound"), ..sound() }, "audio"),
-        (request(repeated(MAX_AUDIO_SECONDS as usize), false), "longer than"),
     ] {
         let refused = model.start(&request).unwrap_err();
         assert!(matches!(&refused, InferError::Request(cause) if cause.contains(says)), "{says}: {refused}");
@@ -245,13 +244,12 @@ fn other_sample_rates_sound_alike() {
     let half: Vec<i16> = recording()[44..].as_chunks::<2>().0.iter().map(|pair| i16::from_le_bytes(*pair)).collect();
     // Every sample twice over is the same sound at twice the rate, with a little more above.
     let mut doubled = recording()[..44].to_vec();
-    doubled[24..28].copy_from_slice(&(2 * RATE as u32).to_le_bytes());
-    doubled[28..32].copy_from_slice(&(4 * RATE as u32).to_le_bytes());
+    doubled[24..28].copy_from_slice(&(2 * RATE).to_le_bytes());
+    doubled[28..32].copy_from_slice(&(4 * RATE).to_le_bytes());
     let sound: Vec<u8> = half.iter().flat_map(|sample| [*sample, *sample]).flat_map(i16::to_le_bytes).collect();
     doubled[4..8].copy_from_slice(&(36 + sound.len() as u32).to_le_bytes());
     doubled[40..44].copy_from_slice(&(sound.len() as u32).to_le_bytes());
     doubled.extend(sound);
     let transcript = transcribe(&model, &request(doubled, false));
     assert!((transcript.seconds - 1.37).abs() < 1e-3, "{}", transcript.seconds);
-    assert!(transcript.seconds < WINDOW_S as f64);
 }

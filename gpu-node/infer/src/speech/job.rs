@@ -41,6 +41,7 @@ pub struct SpeechJob {
     language: Option<u32>,
     timestamps: bool,
     sampler: Sampler,
+    window_frames: usize,
     /// The frame that the window begins with.
     from: usize,
     /// Windows that were written down.
@@ -55,7 +56,10 @@ enum Phase {
     /// A window is to begin.
     Between,
     /// So many layers of the encoder are done, and this came out.
-    Hearing { layers: usize, x: Tensor },
+    Hearing {
+        layers: usize,
+        x: Tensor,
+    },
     Writing(Box<Writing>),
 }
 
@@ -97,12 +101,19 @@ impl SpeechJob {
             prompt,
             language,
             sampler: Sampler::new(Sampling::at(request.temperature)),
+            window_frames: text.window_frames,
             from: 0,
             windows: 0,
             phase: Phase::Between,
             segments: Vec::new(),
             usage: TokenUsage::default(),
         })
+    }
+
+    /// What the model hears of the window that begins with a frame, hundredths of a second from the beginning: each bin of the
+    /// mel spectrogram in one piece.
+    pub fn spectrogram(&self, from: usize) -> Vec<f32> {
+        self.mel.window(from, self.window_frames)
     }
 }
 
@@ -146,8 +157,8 @@ impl SpeechModel {
     pub fn step(&self, job: &mut SpeechJob) -> Result<Option<Transcript>, InferError> {
         job.phase = match std::mem::replace(&mut job.phase, Phase::Between) {
             Phase::Between => {
-                let mel = job.mel.window(job.from, self.text.window_frames);
-                Phase::Hearing { layers: 0, x: self.whisper.listen(mel).map_err(InferError::compute)? }
+                let x = self.whisper.listen(job.spectrogram(job.from)).map_err(InferError::compute)?;
+                Phase::Hearing { layers: 0, x }
             }
             Phase::Hearing { layers, x } if layers < self.whisper.encoder_layers() => {
                 let x = self.whisper.encode_layer(layers, &x).map_err(InferError::compute)?;
@@ -246,8 +257,8 @@ impl SpeechModel {
         for piece in pieces {
             let text = self.text.text(piece.tokens)?;
             if !text.trim().is_empty() {
-                let (from_s, to_s) = (SpeechText::seconds(piece.from), SpeechText::seconds(piece.to).min(job.seconds));
-                let silence = writing.silence;
+                let second = |frame: usize| SpeechText::seconds(frame).min(job.seconds);
+                let (from_s, to_s, silence) = (second(piece.from), second(piece.to), writing.silence);
                 job.segments.push(SpeechSegment { from_s, to_s, text, mean_logprob, silence });
             }
         }

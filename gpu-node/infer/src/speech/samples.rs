@@ -108,8 +108,11 @@ impl Reading {
     /// Rate and channels are in their bounds, and stay what they were.
     fn check(&mut self, rate: u32, channels: usize) -> Result<(), InferError> {
         if !RATES.contains(&rate) {
-            let (least, most) = (RATES.start(), RATES.end());
-            return Err(refused(format!("it has {rate} samples a second, must have {least} to {most}")));
+            return Err(refused(format!(
+                "it has {rate} samples a second, must have {} to {}",
+                RATES.start(),
+                RATES.end()
+            )));
         }
         if channels == 0 || channels > MAX_CHANNELS {
             return Err(refused(format!("it has {channels} channels, must have 1 to {MAX_CHANNELS}")));
@@ -177,8 +180,8 @@ mod tests {
 
     #[test]
     fn what_is_no_recording_is_refused_by_its_cause() {
-        assert!(refusal(Arc::new([])).contains("0 bytes"));
-        assert!(refusal(vec![0; MAX_AUDIO_BYTES + 1].into()).contains("must have 1 to"));
+        assert!(refusal(Vec::<u8>::new().into()).contains("0 bytes"));
+        assert!(refusal(vec![0_u8; MAX_AUDIO_BYTES + 1].into()).contains("must have 1 to"));
         for file in [b"not a sound at all, but a text".as_slice(), &[0xff; 4_096], b"RIFF\x04\0\0\0WAVE"] {
             assert!(refusal(file.into()).contains("PV-INFERENCE-REQUEST: audio: "), "{file:?}");
         }
