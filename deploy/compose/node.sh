@@ -57,4 +57,6 @@ if [[ ! -e $PROVOST_DATA_DIR/identity/cert.pem ]]; then
   wait_for "$mailbox/$PROVOST_NODE.token" "the container registrar to let $PROVOST_NODE in"
   export PROVOST_JOIN_TOKEN_FILE=$mailbox/$PROVOST_NODE.token
 fi
+# Nodes of one machine share the program's text; on huge pages each would have a copy of its own.
+export PROVOST_HUGE_PAGES=${PROVOST_HUGE_PAGES:-0}
 exec provost server

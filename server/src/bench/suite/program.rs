@@ -149,7 +149,7 @@ pub fn ourselves() -> anyhow::Result<Command> {
 /// A program. What this process was told by its environment, tokens of peers among it, is not meant for it.
 pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    let meant = ["PROVOST_LOG", crate::threads::THREADS];
+    let meant = ["PROVOST_LOG", "PROVOST_HUGE_PAGES", crate::threads::THREADS];
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PROVOST_")) {
         if !meant.iter().any(|known| name == *known) {
             command.env_remove(name);
