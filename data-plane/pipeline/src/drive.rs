@@ -10,8 +10,9 @@ use provost_types::{
 use crate::{
     Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Ended, Executed, Execution, Guarded,
     GuardedParams, GuardedReply, Intended, Limited, Marks, Operation, Plane, Received, Rejection, RejectionKind, Reply,
-    Request, Resolved, Stage, Target, Usage, Validated,
+    RecordGuard, Request, Resolved, Stage, Target, Usage, Validated,
     guard::{GuardedLink, beside},
+    words::Words,
 };
 
 /// Runs one call from arrival to its durable end.
@@ -194,7 +195,7 @@ async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejectio
     event.decision = Some(Effect::Deny);
     event.status = Some(CallStatus::Denied);
     event.error = Some(rejection.code.to_owned());
-    event.reason = Some(facts.without_target(&rejection.error.message));
+    event.reason = Some(facts.clean(facts.without_target(&rejection.error.message)));
     event.impact.duration_us = now.saturating_sub(facts.request.arrived_ns) / 1_000;
     match record_with(plane, facts, event, Some(&params)).await {
         Ok(receipt) => Answer::refused(rejection, Some(receipt)),
@@ -244,6 +245,10 @@ struct Facts {
     found: Vec<String>,
     /// What to say that was called, where that is protected itself.
     shown: Option<String>,
+    /// What the caller says of itself and of the request, as records may have it.
+    words: Words,
+    /// What guards make of such words.
+    records: Option<Arc<dyn RecordGuard>>,
     /// When each stage ended.
     marks: Marks,
     usage: Usage,
@@ -253,6 +258,8 @@ struct Facts {
 impl Facts {
     fn new<P: Plane>(plane: &P, snapshot: &P::Snapshot, request: Arc<Request>) -> Self {
         Self {
+            words: Words::of(&request),
+            records: None,
             request,
             caller: None,
             target: None,
@@ -291,6 +298,15 @@ impl Facts {
     fn guarded(&mut self, guarded: &GuardedParams) {
         self.found.clone_from(&guarded.found);
         self.shown.clone_from(&guarded.target);
+        self.records.clone_from(&guarded.records);
+        if let Some(records) = &self.records {
+            self.words = Words::of(&self.request).cleaned(&**records);
+        }
+    }
+
+    /// A text as records may have it.
+    fn clean(&self, text: String) -> String {
+        self.records.as_ref().and_then(|records| records.clean(&text)).unwrap_or(text)
     }
 
     /// A sentence that may name what was called, without that where it is protected.
@@ -317,6 +333,7 @@ impl Facts {
     fn event(&self, phase: Phase, time_ns: u64) -> AuditEvent {
         let request = &*self.request;
         let (client, trace) = (&request.client, &request.trace);
+        let Words { agent, request_id, workflow } = self.words.clone();
         let caller = self.caller.as_deref();
         let target = self.target.as_deref();
         AuditEvent {
@@ -326,7 +343,7 @@ impl Facts {
             time_ns,
             who: Who {
                 principal: caller.map(|c| c.principal.name.to_string()).unwrap_or_default(),
-                agent: client.info.as_ref().and_then(agent_name),
+                agent,
                 client_address: client.address.clone(),
                 authenticated_by: caller.map(|c| c.authenticated_by.clone()).unwrap_or_default(),
             },
@@ -339,14 +356,14 @@ impl Facts {
                 },
                 plugin: target.and_then(|t| t.plugin.as_ref()).map(ToString::to_string),
                 plugin_digest: target.and_then(|t| t.plugin_digest.as_deref()).map(str::to_owned),
-                request_id: trace.request_id.clone(),
+                request_id,
                 protocol_version: Some(client.protocol_version.to_string()),
                 transport: client.transport.to_owned(),
                 secrets: target.map(|t| t.secrets.to_vec()).unwrap_or_default(),
                 subject: None,
             },
             why: Why {
-                workflow: trace.workflow.clone(),
+                workflow,
                 traceparent: trace.traceparent.clone(),
                 root_call: request.within.as_ref().map(|within| within.root),
                 attempt: 1,
@@ -362,17 +379,4 @@ impl Facts {
             impact: Impact { bytes_in: request.params.as_bytes().len() as u64, ..Impact::default() },
         }
     }
-}
-
-/// `name/version` of a `clientInfo` object, cut to a bound: it is the client's own word.
-fn agent_name(info: &RawJson) -> Option<String> {
-    const MAX_AGENT_CHARS: usize = 120;
-    #[derive(serde::Deserialize)]
-    struct Info {
-        name: String,
-        #[serde(default)]
-        version: String,
-    }
-    let info: Info = info.parse().ok()?;
-    Some(format!("{}/{}", info.name, info.version).chars().take(MAX_AGENT_CHARS).collect())
 }

@@ -63,6 +63,13 @@ impl GuardedReply {
     }
 }
 
+/// What guards make of words that are the caller's own and are recorded beside the parameters: of what the client calls
+/// itself, the request's id, the workflow, and of a refusal that may repeat a name.
+pub trait RecordGuard: std::fmt::Debug + Send + Sync {
+    /// The text as a record may have it; `None`: as it is.
+    fn clean(&self, text: &str) -> Option<String>;
+}
+
 /// Parameters as guards left them.
 #[derive(Clone, Debug)]
 pub struct GuardedParams {
@@ -76,12 +83,14 @@ pub struct GuardedParams {
     pub target: Option<String>,
     /// What watches the call while it runs; `None`: nothing.
     pub guard: Option<Arc<dyn CallGuard>>,
+    /// What else is recorded of the call passes it; `None`: as it is.
+    pub records: Option<Arc<dyn RecordGuard>>,
 }
 
 impl GuardedParams {
     /// Nothing was found, and nothing watches.
     pub fn untouched(params: RawJson) -> Self {
-        Self { params, sent: None, found: Vec::new(), target: None, guard: None }
+        Self { params, sent: None, found: Vec::new(), target: None, guard: None, records: None }
     }
 }
 

@@ -17,6 +17,7 @@ mod observed;
 mod ports;
 mod subject;
 mod within;
+mod words;
 
 pub use answer::{
     Answer, Effort, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, ScopeChallenge, Usage,
@@ -26,7 +27,7 @@ pub use call::{
     Limited, Operation, Received, Request, Resolved, Route, Target, TraceFacts, Validated,
 };
 pub use drive::drive;
-pub use guard::{CallGuard, GuardedParams, GuardedReply};
+pub use guard::{CallGuard, GuardedParams, GuardedReply, RecordGuard};
 pub use observed::{Ended, Marks, Stage};
 pub use ports::{AskError, Authorization, ClientLink, Hold, Plane, Reservation};
 pub use subject::SubjectToken;

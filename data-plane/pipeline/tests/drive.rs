@@ -64,6 +64,16 @@ impl CallGuard for FakeGuard {
     }
 }
 
+/// Writes over one word.
+#[derive(Debug)]
+struct FakeRecords;
+
+impl RecordGuard for FakeRecords {
+    fn clean(&self, text: &str) -> Option<String> {
+        text.contains("4111").then(|| text.replace("4111", "****"))
+    }
+}
+
 #[derive(Debug)]
 struct FakeHold {
     begun: Arc<AtomicU64>,
@@ -102,7 +112,7 @@ impl FakePlane {
         self.trace.lock().unwrap().push(name.to_owned());
     }
     fn refused(&self, at: Refuse, kind: RejectionKind) -> Result<(), Rejection> {
-        if self.refuse == at { Err(Rejection::new(kind, "PV-TEST", "told to")) } else { Ok(()) }
+        if self.refuse == at { Err(Rejection::new(kind, "PV-TEST", "told to by 4111")) } else { Ok(()) }
     }
 }
 
@@ -170,6 +180,7 @@ impl Plane for FakePlane {
             guarded.params = RawJson::from(serde_json::json!({ "masked": true }));
             guarded.found = vec!["card:mask=1".to_owned()];
             guarded.guard = self.guard.clone().map(|guard| guard as Arc<dyn CallGuard>);
+            guarded.records = Some(Arc::new(FakeRecords));
         }
         Ok(guarded)
     }
@@ -178,6 +189,7 @@ impl Plane for FakePlane {
         GuardedParams {
             target,
             found: vec!["iban:mask=1".to_owned()],
+            records: Some(Arc::new(FakeRecords)),
             ..GuardedParams::untouched(request.params.clone())
         }
     }
@@ -381,6 +393,26 @@ fn a_guarded_call_is_recorded_as_the_guards_left_it_and_all_of_it_passes_them() 
             assert_eq!((outcome.status, kept(outcome)), (Some(CallStatus::Ok), Some(7)));
         }
         assert_eq!(plane.settled.load(Ordering::SeqCst), 3, "what ran is charged");
+    }
+}
+
+#[test]
+fn what_a_caller_says_beside_the_parameters_is_recorded_as_guards_left_it() {
+    for (refuse, reasons) in [(Refuse::Nothing, vec![None, None]), (Refuse::Schema, vec![Some("told to by ****")])] {
+        let mut plane = FakePlane::new(refuse);
+        plane.guard = Some(Arc::default());
+        let mut request = Request::clone(call().request());
+        request.client.info = Some(RawJson::from(serde_json::json!({"name":"x-4111","version":"1"})));
+        request.trace.request_id = Some("\"4111\"".to_owned());
+        request.trace.workflow = Some("w-4111".to_owned());
+        block_on(drive(&plane, Call::received(request), &NoLink));
+        let records = plane.records.lock().unwrap();
+        assert_eq!(records.iter().map(|record| record.reason.as_deref()).collect::<Vec<_>>(), reasons);
+        for record in records.iter() {
+            assert_eq!(record.who.agent.as_deref(), Some("x-****/1"));
+            assert_eq!(record.what.request_id.as_deref(), Some("\"****\""));
+            assert_eq!(record.why.workflow.as_deref(), Some("w-****"));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use provost_data_pipeline::{
     Call, Caller, CertificateFacts, ClientFacts, Credential, Operation, Plane, Rejection, Request, Route, TraceFacts,
 };
-use provost_mcp::{ProtocolVersion, RawJson, meta::MAX_META_TEXT_BYTES, trace};
+use provost_mcp::{ProtocolVersion, RawJson, TraceParent, meta::MAX_META_TEXT_BYTES, trace};
 use provost_types::CallId;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -240,7 +240,9 @@ impl Inbound {
             let value = self.headers.get(name)?.to_str().ok()?;
             (value.len() <= MAX_META_TEXT_BYTES).then(|| value.to_owned())
         };
-        let traceparent = text(TRACEPARENT);
+        // As in `_meta`: what is none counts as missing.
+        let parent = text(TRACEPARENT).and_then(|text| TraceParent::parse(&text));
+        let traceparent = parent.map(|parent| parent.to_string());
         // Several headers of it are one list; lists that long are rare, and the rest is not needed to join the trace.
         let state = traceparent.as_ref().and_then(|_| self.headers.get(TRACESTATE)?.to_str().ok());
         let tracestate = state.filter(|state| trace::is_state(state)).map(str::to_owned);

@@ -1,6 +1,6 @@
 //! What a request says of itself in `params._meta`.
 
-use crate::{LogLevel, RawJson, RawObject, RpcError};
+use crate::{LogLevel, RawJson, RawObject, RpcError, TraceParent};
 
 /// `_meta` keys of MCP 2026-07-28 and ours.
 #[allow(missing_docs)]
@@ -37,7 +37,7 @@ pub struct RequestMeta {
     pub client_info: Option<RawJson>,
     /// From which level on log messages are wanted; none: no log messages (2026-07-28).
     pub log_level: Option<LogLevel>,
-    /// W3C trace context.
+    /// W3C trace context, in the form of version 00.
     pub traceparent: Option<String>,
     /// What tracing systems on the way added to it; only beside a `traceparent`.
     pub tracestate: Option<String>,
@@ -56,7 +56,9 @@ impl RequestMeta {
         let Some(meta) = params.get_object("_meta") else { return Self::default() };
         let object = |k: &str| meta.get(k).filter(RawJson::is_object);
         let short = |k: &str| meta.get_text(k).filter(|text| text.len() <= MAX_META_TEXT_BYTES);
-        let traceparent = short(key::TRACEPARENT);
+        // What is none counts as missing: it would stand in the records of the call, where guards do not look for it.
+        let parent = short(key::TRACEPARENT).and_then(|text| TraceParent::parse(&text));
+        let traceparent = parent.map(|parent| parent.to_string());
         let tracestate = traceparent.as_ref().and_then(|_| meta.get_text(key::TRACESTATE));
         Self {
             protocol_version: meta.get_text(key::PROTOCOL_VERSION),
@@ -92,16 +94,27 @@ mod tests {
 
     use super::*;
 
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn of(traceparent: &str, workflow: &str) -> RequestMeta {
+        let meta = json!({ "traceparent": traceparent, "tracestate": "a=b", "io.provost/workflow": workflow });
+        RequestMeta::read(Some(&RawJson::from(json!({ "_meta": meta }))))
+    }
+
     #[test]
     fn what_is_kept_beside_a_call_has_a_bound() {
-        let of = |length: usize| {
-            let text = "a".repeat(length);
-            let meta = json!({ "traceparent": text, "tracestate": "a=b", "io.provost/workflow": text });
-            RequestMeta::read(Some(&RawJson::from(json!({ "_meta": meta }))))
-        };
-        let longest = of(MAX_META_TEXT_BYTES);
+        let longest = of(PARENT, &"a".repeat(MAX_META_TEXT_BYTES));
         assert!(longest.traceparent.is_some() && longest.tracestate.is_some() && longest.workflow.is_some());
-        let longer = of(MAX_META_TEXT_BYTES + 1);
+        let later = PARENT.replacen("00", "cc", 1);
+        let longer = of(&format!("{later}-{}", "a".repeat(MAX_META_TEXT_BYTES)), &"a".repeat(MAX_META_TEXT_BYTES + 1));
         assert_eq!((longer.traceparent, longer.tracestate, longer.workflow), (None, None, None));
+    }
+
+    #[test]
+    fn what_is_no_trace_is_not_kept_as_one() {
+        let none = of("AKIAIOSFODNN7EXAMPLE", "w");
+        assert_eq!((none.traceparent, none.tracestate, none.workflow.as_deref()), (None, None, Some("w")));
+        let later = of(&format!("{}-ann@example.org", PARENT.replacen("00", "cc", 1)), "w");
+        assert_eq!(later.traceparent.as_deref(), Some(PARENT), "of a later version the part that is known");
     }
 }

@@ -108,6 +108,15 @@ fn arguments_are_masked_blocked_or_counted_before_a_tool_and_the_log_see_them() 
     assert!(body(&dev, &denied).contains("****"), "the refused form is kept without the value");
     assert!(said(&echo(&dev, "block", "nothing of the kind")).contains("nothing"));
 
+    // A name that the schema refuses, and what stands beside the arguments, are in no record either.
+    let mut odd = modern("tools/call", json!({ "name": "block.echo", "arguments": { "text": "x", CARD: 1 } }));
+    odd["id"] = json!(CARD);
+    odd["params"]["_meta"]["io.provost/workflow"] = json!(CARD);
+    let (_, answer) = raw_call(&dev, "block.echo", odd.to_string().into_bytes());
+    assert!(answer.to_string().contains("PV-ARGS-SCHEMA"), "{answer}");
+    let records = text(&dev.cli(&["audit", "query", "--json", "--tool", "block.echo"]));
+    assert!(records.contains("PV-ARGS-SCHEMA") && !records.contains(CARD), "{records}");
+
     // Report mode counts, in both directions, and changes nothing.
     assert_eq!(said(&echo(&dev, "try", CARD)), CARD);
     for phase in ["intent", "outcome"] {
@@ -118,7 +127,7 @@ fn arguments_are_masked_blocked_or_counted_before_a_tool_and_the_log_see_them() 
 
     let metrics = get(dev.info["metrics"].as_str().unwrap());
     for line in [
-        "provost_guard_findings_total{kind=\"card\",action=\"block\"} 1\n",
+        "provost_guard_findings_total{kind=\"card\",action=\"block\"} 3\n",
         "provost_guard_findings_total{kind=\"card\",action=\"mask\"} 3\n",
         "provost_guard_findings_total{kind=\"card\",action=\"report\"} 2\n",
     ] {

@@ -20,6 +20,9 @@ use crate::{
     stand_in::{self, Spot, StandIns},
 };
 
+/// What some programs write before a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 impl<'a> Walk<'a> {
     pub(super) fn string(&mut self, part: Part, name: &[u8], inner: Range<usize>) {
         let found = self.pass(inner.end);
@@ -117,6 +120,10 @@ impl<'a> Walk<'a> {
         let mut kinds = KindSet::default();
         kinds.insert(Kind::Path);
         let token = if raw.starts_with(b"\"") {
+            if raw.len() < 2 || !raw.ends_with(b"\"") {
+                // A text that is cut off: no token can stand for it.
+                return None;
+            }
             let inner = value.start + 1..value.end.saturating_sub(1);
             if self.spots_in(&inner).iter().any(|spot| inner == (spot.start..spot.end)) {
                 return Some(raw.to_vec());
@@ -141,14 +148,28 @@ impl<'a> Walk<'a> {
         }
         let raw = self.text.get(inner.clone()).unwrap_or_default();
         let text = Decoded::of(raw, 0).text;
-        let begins = matches!(text.trim_ascii_start().first(), Some(b'{' | b'['));
-        let json = if begins { RawJson::check(Bytes::from(text), &JsonLimits::RESPONSE).ok() } else { None };
-        let Some(json) = json else { return is_json && self.unreadable(part, inner) };
+        let begin = text.trim_ascii_start();
+        let begin = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin).trim_ascii_start();
+        let begins = matches!(begin.first(), Some(b'{' | b'['));
+        let text = Bytes::from(text);
+        let checked = if begins { RawJson::check(text.clone(), &JsonLimits::RESPONSE).ok() } else { None };
+        let broken = checked.is_none();
+        if broken && is_json {
+            return self.unreadable(part, inner);
+        }
+        if broken && !begins {
+            return false;
+        }
+        // What is no JSON is taken apart as far as it goes, and stays what it is.
+        let json = checked.unwrap_or_else(|| RawJson::from_checked(text));
         let mut stand_ins = StandIns::new(self.with.vault);
         stand_ins.scan(json.as_bytes(), 0, true);
         let mut walk = Walk::new(self.guard, &json, &Layout::PLAIN, (&[], &stand_ins.spots), self.with);
         walk.only_places = true;
-        let walked = walk.run();
+        let walked = if broken { walk.run_broken() } else { walk.run() };
+        if walked.too_deep {
+            return self.unreadable(part, inner);
+        }
         if let Some(blocked) = walked.blocked {
             self.out.blocked.get_or_insert(blocked);
         }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use provost_mcp::RawJson;
+use provost_mcp::{JsonLimits, RawJson};
 
 use super::{Layout, Root, decoded::Decoded, scanner::Scanner};
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
 
 /// What stands in place of a value at a protected place.
 pub(super) const MASKED: &[u8] = b"\"[masked]\"";
+
+/// The deepest nesting that is walked in a text that is not known to be valid, so that the walk has a bound.
+const DEEPEST: usize = JsonLimits::MAX_DEPTH as usize;
 
 /// What may be done with a part of the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub(super) struct Walk<'a> {
     pub(super) only_places: bool,
     /// Nothing is looked for: what was found is written over.
     pub(super) only_spans: bool,
+    /// The text may be no JSON, or name a member twice.
+    broken: bool,
     pub(super) out: Walked,
 }
 
@@ -56,6 +61,8 @@ pub(super) struct Walked {
     pub(super) blocked: Option<Blocked>,
     /// Values that came out of tokens.
     pub(super) given_back: Tally,
+    /// A broken text goes deeper than was walked.
+    pub(super) too_deep: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -80,6 +87,7 @@ impl<'a> Walk<'a> {
             depth: 0,
             only_places: false,
             only_spans: false,
+            broken: false,
             out,
         }
     }
@@ -90,8 +98,27 @@ impl<'a> Walk<'a> {
         self.out
     }
 
+    /// The same of a text that begins like JSON and has no one reading: cut off, a member twice, or something behind it. Each
+    /// object and list of it is taken as far as it goes, with `$` there.
+    pub(super) fn run_broken(mut self) -> Walked {
+        self.broken = true;
+        let taken = self.guard.paths().root();
+        while let Some(next) = self.scanner.peek() {
+            match next {
+                b'{' | b'[' => self.value(Part::Content, &taken, b""),
+                b'"' => drop(self.scanner.string()),
+                _ => self.scanner.at += 1,
+            }
+        }
+        self.out
+    }
+
     fn value(&mut self, part: Part, taken: &Taken, name: &[u8]) {
         match self.scanner.peek() {
+            Some(b'{' | b'[') if self.broken && self.depth >= DEEPEST => {
+                self.out.too_deep = true;
+                self.scanner.at = self.text.len();
+            }
             Some(b'{') => self.object(part, taken),
             Some(b'[') => self.array(part, taken, name),
             Some(b'"') => {
@@ -205,7 +232,7 @@ impl<'a> Walk<'a> {
     fn is_something(&mut self) -> bool {
         self.scanner.peek();
         let rest = self.text.get(self.scanner.at..).unwrap_or_default();
-        !(rest.starts_with(b"null") || rest.starts_with(b"\"\""))
+        !(rest.is_empty() || rest.starts_with(b"null") || rest.starts_with(b"\"\""))
     }
 
     /// The findings up to `end` that were not passed yet.

@@ -146,24 +146,39 @@ fn places_are_protected_whatever_they_hold() {
 }
 
 #[test]
-fn a_text_that_should_be_json_and_has_no_one_reading_is_protected_whole() {
+fn a_text_that_has_no_one_reading_is_protected_whole_or_as_far_as_it_goes() {
     let guard = |action| cards(Action::Report).with(Vec::new(), paths(&[("$.pin", action), ("$.b", Action::Report)]));
     let inspect = |action, text: &str| {
         let json = json!({ "calls": [{ "arguments": text }], "text": text }).to_string();
         guard(action).inspect_json(&raw(&json), &RESULT)
     };
     let deep = format!("{{\"pin\":77,\"x\":{}{}}}", "[".repeat(130), "]".repeat(130));
-    for text in
-        [r#"{"pin":"77","pin":"78"}"#, r#"{"pin":"77""#, r#"{"pin":"77",}"#, "pin 77", r#"{"pin":77}}"#, deep.as_str()]
-    {
+    // What should be JSON is protected whole; what begins like it, at its places.
+    for (text, shown, places) in [
+        (r#"{"pin":"77","pin":"78"}"#, r#"{"pin":"[masked]","pin":"[masked]"}"#, 2),
+        (r#"{"pin":"77""#, r#"{"pin":"[masked]""#, 1),
+        (r#"{"n":1,"pin":"7"#, r#"{"n":1,"pin":"[masked]""#, 1),
+        (r#"{"n":1,"pin":"#, r#"{"n":1,"pin":"#, 0),
+        (r#"{"pin":"77",}"#, r#"{"pin":"[masked]",}"#, 1),
+        ("pin 77", "pin 77", 0),
+        ("[pin] 77", "[pin] 77", 0),
+        (r#"{"pin":77}}"#, r#"{"pin":"[masked]"}}"#, 1),
+        ("{\"n\":1}\n{\"pin\":77} and more", "{\"n\":1}\n{\"pin\":\"[masked]\"} and more", 1),
+        ("\u{feff}{\"pin\":77}", "\u{feff}{\"pin\":\"[masked]\"}", 1),
+        (deep.as_str(), "[masked]", 1),
+    ] {
         let inspection = inspect(Action::Mask, text);
         let after: Value = inspection.rewritten.as_ref().expect("changed").parse().expect("JSON");
-        // One that need not be JSON is a text then.
-        assert_eq!(after, json!({ "calls": [{ "arguments": "[masked]" }], "text": text }));
-        assert_eq!(tally(&inspection), [(Kind::Path, Action::Mask, 1)], "{text}");
+        assert_eq!(after, json!({ "calls": [{ "arguments": "[masked]" }], "text": shown }));
+        assert_eq!(tally(&inspection), [(Kind::Path, Action::Mask, 1 + places)], "{text}");
         assert_eq!(inspect(Action::Block, text).blocked.map(|b| b.kind), Some(Kind::Path), "{text}");
         assert!(inspect(Action::Report, text).rewritten.is_none(), "{text}");
     }
+    let only = |text: &str| {
+        let json = json!({ "text": text }).to_string();
+        guard(Action::Block).inspect_json(&raw(&json), &RESULT).blocked.is_some()
+    };
+    assert!(only(r#"{"pin":"77","pin":"78"}"#) && only(r#"{"pin":"7"#) && !only("[pin] 77"));
     // What can be read is protected at its places, and what is empty holds nothing.
     for (text, after) in [(r#"{"pin":"77","n":1}"#, r#"{"pin":"[masked]","n":1}"#), (" ", " "), ("", "")] {
         let inspection = inspect(Action::Mask, text);

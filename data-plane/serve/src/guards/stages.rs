@@ -1,10 +1,11 @@
 //! The stages of a node.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use provost_data_guards::{Guard, GuardCall, GuardIndex, GuardTarget, HoldsRole, JsonInspection, Vault};
 use provost_data_pipeline::{
-    Call, CallGuard, Caller, GuardedParams, Operation, Rejection, RejectionKind, Request, Target, Validated,
+    Call, CallGuard, Caller, GuardedParams, Operation, RecordGuard, Rejection, RejectionKind, Request, Target,
+    Validated,
 };
 use provost_mcp::{RawJson, RawObject};
 use provost_types::GuardDirection;
@@ -56,6 +57,7 @@ pub(crate) async fn guard_in(
     }
     let mut tally = inspection.tally.clone();
     let mut guarded = guarded(request, inspection);
+    guarded.records = recorded(ways.arguments.as_ref());
     if let (Some(outside), Some(layout)) = (&ways.outside_arguments, layouts::params(&request.operation)) {
         let checked = outside.check(Part::Params, &guarded.params, layout).await;
         if let Some(stop) = checked.stop {
@@ -126,7 +128,25 @@ pub(crate) fn guard_refused(
     let guard = covering(index, caller, target, GuardDirection::Arguments, &|_| false);
     let inspection = inspect(guard.as_deref(), request, vault.as_deref());
     counts.add(&inspection.tally);
-    guarded(request, inspection)
+    let mut guarded = guarded(request, inspection);
+    guarded.records = recorded(guard.as_ref());
+    guarded
+}
+
+/// The guard of a call's arguments, for what its records say beside them.
+#[derive(Debug)]
+struct Recorded(Arc<Guard>);
+
+impl RecordGuard for Recorded {
+    fn clean(&self, text: &str) -> Option<String> {
+        // Without a vault: nobody asks for it back out of a record.
+        let inspection = self.0.inspect_json(&RawJson::from_text(text), &layouts::EXCHANGE);
+        inspection.rewritten.and_then(|rewritten| rewritten.as_text().map(Cow::into_owned))
+    }
+}
+
+fn recorded(guard: Option<&Arc<Guard>>) -> Option<Arc<dyn RecordGuard>> {
+    guard.map(|guard| -> Arc<dyn RecordGuard> { Arc::new(Recorded(guard.clone())) })
 }
 
 fn covering(
