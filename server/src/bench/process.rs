@@ -54,7 +54,7 @@ impl Watched {
         let parents = parents();
         let holders: Vec<u32> = parents.keys().copied().filter(|pid| holds(*pid, &sockets)).collect();
         // Workers have the socket of who forked them.
-        let mut first = holders.iter().filter(|pid| parents.get(pid).is_none_or(|parent| !holders.contains(parent)));
+        let mut first = holders.iter().filter(|pid| parents.get(*pid).is_none_or(|parent| !holders.contains(parent)));
         match (first.next(), first.next()) {
             (Some(pid), None) => Some(Self { pid: *pid, with_children: true }),
             _ => None,

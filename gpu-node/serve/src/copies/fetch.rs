@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use provost_types::FileDigest;
@@ -21,6 +21,8 @@ use crate::store::{Arriving, Manifest, ModelStore, StoreError, StoredFile};
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait for more of a file.
 const PIECE_LIMIT: Duration = Duration::from_secs(30);
+/// Fewer bytes of a file in so long as one piece may take, and another node is asked.
+const LEAST_BYTES: u64 = 64 << 10;
 /// The disk is looked at each time that so many bytes were written.
 const LOOK_AT_DISK_BYTES: u64 = 64 << 20;
 /// Whole models wait so long for an import to end, each time; so often.
@@ -139,6 +141,7 @@ impl Target {
             let question = FetchBlobRequest { digest: digest.to_string(), path: file.path.clone(), offset: at };
             let answer = timeout(PIECE_LIMIT, client.fetch(question)).await.map_err(|_| silent())?;
             let mut pieces = answer.map_err(|status| lost(&status))?.into_inner();
+            let (mut since, mut came) = (Instant::now(), 0);
             while at < file.bytes {
                 let more = timeout(PIECE_LIMIT, pieces.message()).await.map_err(|_| silent())?;
                 let Some(BlobPiece { data }) = more.map_err(|status| lost(&status))? else {
@@ -151,6 +154,13 @@ impl Target {
                 let (to, offset) = (part.clone(), at);
                 aside(move || to.write_at(&data, offset)).await?;
                 at += bytes;
+                came += bytes;
+                if since.elapsed() >= PIECE_LIMIT {
+                    if came < LEAST_BYTES && at < file.bytes {
+                        return Err(Ended::Lost(format!("{} comes too slowly", file.path)));
+                    }
+                    (since, came) = (Instant::now(), 0);
+                }
                 self.copies.add(digest, bytes);
                 *since_looked += bytes;
                 if *since_looked >= LOOK_AT_DISK_BYTES {
