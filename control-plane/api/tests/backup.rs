@@ -137,7 +137,7 @@ async fn any_damage_is_found_with_its_place_and_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_an_empty_folder_and_a_new_name_are_taken() {
+async fn only_an_empty_folder_a_new_name_and_the_right_key_are_taken() {
     let old = tempfile::tempdir().unwrap();
     let (node, _) = filled(old.path()).await;
     let bytes = backup(&node).await;
@@ -153,7 +153,16 @@ async fn only_an_empty_folder_and_a_new_name_are_taken() {
         assert_eq!(code(restore_backup(bytes.as_slice(), &target)), Err("PV-BACKUP-TARGET"), "{cluster}");
         assert!(listing(new.path()).is_empty());
     }
-    assert_eq!(code(restore_backup(bytes.as_slice(), &target(new.path()))), Ok(()));
+    // Nor is a key that opens nothing of what is in it, while the right one can still be looked for.
+    let other = old.path().join("other.key");
+    LocalFileKey::open(&other).unwrap();
+    let with = |key| RestoreTarget { secrets_key: Some(key), ..target(new.path()) };
+    for (key, refused) in [(other, "PV-SECRET-KEY"), (old.path().join("none.key"), "PV-SECRET-PROVIDER")] {
+        assert_eq!(code(restore_backup(bytes.as_slice(), &with(key))), Err(refused));
+        assert!(listing(new.path()).is_empty());
+    }
+    let right = with(old.path().join("secrets.key"));
+    assert_eq!(code(restore_backup(bytes.as_slice(), &right)), Ok(()));
     assert_eq!(code(restore_backup(bytes.as_slice(), &target(new.path()))), Err("PV-BACKUP-TARGET"));
     node.shutdown().await.unwrap();
 }

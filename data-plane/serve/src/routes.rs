@@ -202,6 +202,11 @@ impl<P: Plane + 'static> Frontend<P> {
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(Unreadable::Kind);
         }
+        // What was packed was not what is bounded, and nobody unpacks it here.
+        let plain = |v: &HeaderValue| v.is_empty() || v.as_bytes().eq_ignore_ascii_case(b"identity");
+        if !inbound.headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+            return Err(Unreadable::Encoded);
+        }
         collect(body, self.config.max_body_bytes).await.map_err(|fault| match fault {
             BodyFault::TooLong => Unreadable::TooLong(self.config.max_body_bytes),
             BodyFault::Broken => Unreadable::Broken,
@@ -237,6 +242,7 @@ impl<P: Plane + 'static> Frontend<P> {
 #[derive(Clone, Copy)]
 enum Unreadable {
     Kind,
+    Encoded,
     TooLong(usize),
     Broken,
 }
@@ -248,6 +254,11 @@ impl Unreadable {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "PV-HTTP-CONTENT-TYPE",
                 "Content-Type must be application/json".to_owned(),
+            ),
+            Self::Encoded => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "PV-HTTP-CONTENT-ENCODING",
+                "the body is encoded; send it as it is, without Content-Encoding".to_owned(),
             ),
             Self::TooLong(max) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -262,12 +273,20 @@ impl Unreadable {
 
     fn mcp(self) -> Response<ResponseBody> {
         let (status, code, message) = self.said();
-        mcp_error(status, None, &RpcError::with_code(RpcError::INVALID_REQUEST, code, message))
+        self.said_beside(mcp_error(status, None, &RpcError::with_code(RpcError::INVALID_REQUEST, code, message)))
     }
 
     fn openai(self) -> Response<ResponseBody> {
         let (status, code, message) = self.said();
-        openai::error(status, code, &message)
+        self.said_beside(openai::error(status, code, &message))
+    }
+
+    /// RFC 9110, section 15.5.16: a refused encoding comes with those that are taken.
+    fn said_beside(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        if matches!(self, Self::Encoded) {
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        response
     }
 }
 

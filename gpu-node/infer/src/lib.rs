@@ -1,12 +1,13 @@
-//! Sole user of candle: models, tokenizers, generation, embeddings.
+//! Sole user of candle: models, tokenizers, generation, embeddings, speech.
 //!
 //! Purpose: turn a directory of model files into networks that answer. A [`ModelSource`] describes
 //! a model without reading its weights; [`Network`] is the weights, shared and immutable;
 //! [`ChatModel`] and [`EmbeddingModel`] join a network with its text side (tokenizer, template), and an [`Adapter`] makes another
-//! model of one, which [`fine_tune`] trains.
+//! model of one, which [`fine_tune`] trains. A [`SpeechModel`] writes down what is said in a recording.
 //! Invariants: requests see each other's keys and values only where they begin alike and belong
 //! together ([`KvPool`]); what is computed in a batch equals what is computed alone; a malformed file is an error, never a panic.
-//! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`).
+//! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`). Speech models are read by [`SpeechModel::open`]
+//! alone: nodes do not serve them yet, and [`ModelSource`] does not know them.
 
 mod config;
 mod decoder;
@@ -26,6 +27,7 @@ mod rope;
 mod safetensors_file;
 mod sampler;
 mod source;
+mod speech;
 mod text;
 mod tune;
 
@@ -41,6 +43,10 @@ pub use paged::{BLOCK_POSITIONS, KvPool, KvSequence, KvUsage};
 pub use preparation::ChatPreparation;
 pub use sampler::{Sampler, Sampling};
 pub use source::{ModelSource, discover};
+pub use speech::{
+    Heard, MAX_AUDIO_BYTES, MAX_AUDIO_SECONDS, SpeechJob, SpeechModel, SpeechRequest, SpeechSegment, SpeechText,
+    Transcript, Whisper,
+};
 pub use text::{ChatTemplate, ChatText, EmbeddingText, IncrementalText, StopTexts};
 pub use tune::{
     BadLine, DataProblem, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,

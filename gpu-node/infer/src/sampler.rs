@@ -34,6 +34,11 @@ impl Sampling {
         }
         Ok(Self { temperature: request.temperature, top_p: request.top_p, seed: request.seed })
     }
+
+    /// All tokens by their likelihood at a temperature that was checked.
+    pub(crate) fn at(temperature: f32) -> Self {
+        Self { temperature, top_p: 1.0, seed: None }
+    }
 }
 
 /// The choice of one request, with its own random sequence.

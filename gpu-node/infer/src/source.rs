@@ -578,7 +578,7 @@ pub(crate) fn read_bounded(path: &Path, at: &FileContext) -> Result<Vec<u8>, Inf
 }
 
 /// Turns a panic of a parser over a damaged file into an error.
-fn contained<T>(model: &str, work: impl FnOnce() -> Result<T, InferError>) -> Result<T, InferError> {
+pub(crate) fn contained<T>(model: &str, work: impl FnOnce() -> Result<T, InferError>) -> Result<T, InferError> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(FileContext::new(model, "files").malformed("reading them failed unexpectedly")))
 }

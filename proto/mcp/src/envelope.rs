@@ -132,7 +132,7 @@ impl Members {
                 Some(id) => Some(id),
                 None if raw.as_bytes() == b"null" && self.error.is_some() => None,
                 None => {
-                    return Err(invalid(None, "the id must be a string or an integer"));
+                    return Err(invalid(None, "the id must be a string or an integer of at most 256 bytes"));
                 }
             },
         };
@@ -148,13 +148,15 @@ impl Members {
         match (self.result, self.error) {
             (Some(result), None) if id.is_some() => Ok(Envelope::Response { id, outcome: Ok(result) }),
             (None, Some(error)) => Ok(Envelope::Response { id, outcome: Err(RpcError::from_raw(&error)) }),
-            _ => Err(invalid(id, "the message has no method")),
+            (Some(_), None) => Err(invalid(id, "a result needs the id of its request")),
+            (Some(_), Some(_)) => Err(invalid(id, "a message has a result or an error, not both")),
+            (None, None) => Err(invalid(id, "the message has no method, and no result or error either")),
         }
     }
 
     fn call(method: &RawJson, id: Option<RequestId>, params: Option<RawJson>) -> Result<Envelope, EnvelopeFault> {
         let Some(method) = method.as_text().filter(|m| m.len() <= MAX_METHOD_BYTES) else {
-            return Err(invalid(id, "the method must be a short string"));
+            return Err(invalid(id, "the method must be a string of at most 128 bytes"));
         };
         let method = method.into_owned();
         if params.as_ref().is_some_and(|p| !p.is_object()) {

@@ -18,6 +18,8 @@ pub struct SseParser {
     max_bytes: usize,
     /// How far the buffer was searched for a line's end.
     searched: usize,
+    /// The last line ended in a carriage return: a line feed that follows belongs to that end.
+    after_return: bool,
 }
 
 impl SseParser {
@@ -31,6 +33,7 @@ impl SseParser {
             retry_ms: None,
             max_bytes,
             searched: 0,
+            after_return: false,
         }
     }
 
@@ -72,22 +75,24 @@ impl SseParser {
         Ok(None)
     }
 
-    /// A line without its end. A carriage return at the very end of the buffer waits for what
-    /// follows, since it may be half of CRLF.
+    /// A line without its end: LF, CR or CRLF. A carriage return ends its line at once, since nothing may follow it
+    /// for long.
     fn next_line(&mut self) -> Option<BytesMut> {
+        if self.after_return && !self.buffer.is_empty() {
+            self.after_return = false;
+            if self.buffer.starts_with(b"\n") {
+                self.buffer.advance(1);
+            }
+        }
         let from = self.searched.min(self.buffer.len());
         let Some(found) = memchr::memchr2(b'\n', b'\r', &self.buffer[from..]) else {
             self.searched = self.buffer.len();
             return None;
         };
         let end = from + found;
-        if self.buffer[end] == b'\r' && end + 1 == self.buffer.len() {
-            self.searched = end;
-            return None;
-        }
-        let crlf = self.buffer[end] == b'\r' && self.buffer.get(end + 1) == Some(&b'\n');
+        self.after_return = self.buffer[end] == b'\r';
         let line = self.buffer.split_to(end);
-        self.buffer.advance(if crlf { 2 } else { 1 });
+        self.buffer.advance(1);
         self.searched = 0;
         Some(line)
     }
@@ -145,6 +150,17 @@ mod tests {
         for cut in 1..whole.len() {
             assert_eq!(events(&[&whole[..cut], &whole[cut..]]), expect, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn carriage_returns_alone_end_lines_and_nothing_is_waited_for() {
+        let whole = "event: message\rdata: {\"a\":1}\r\rdata: x\r\r";
+        let expect = vec!["{\"a\":1}".to_owned(), "x".to_owned()];
+        assert_eq!(events(&[whole]), expect);
+        for cut in 1..whole.len() {
+            assert_eq!(events(&[&whole[..cut], &whole[cut..]]), expect, "cut at {cut}");
+        }
+        assert_eq!(events(&["data: x\r\n\r"]), ["x"], "the rest of the last CRLF changes nothing");
     }
 
     #[test]

@@ -31,10 +31,11 @@ impl Failure {
         match Failure::decode(status.details()) {
             Ok(failure) if !failure.code.is_empty() => failure,
             _ => {
-                let hint = match status.code() {
-                    Code::Unavailable => "is the control plane running, and is the address right?",
+                let hint = if status.code() == Code::Unavailable {
+                    "is the control plane running, and is the address right?"
+                } else {
                     // The connection was lost in the middle, or the answer came too late.
-                    _ => "before you repeat a change, see `provost history`: it may have taken effect",
+                    "before you repeat a change, see `provost history`: it may have taken effect"
                 };
                 Failure::new("PV-ADMIN-RPC", status.message(), hint)
             }

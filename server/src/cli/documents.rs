@@ -106,7 +106,7 @@ mod tests {
         let error = |paths: &[PathBuf]| read(paths).unwrap_err().to_string();
         assert!(error(&[dir.path().to_owned()]).starts_with("PV-DOC-SIZE"));
         assert_eq!(read(&[path("c.json")]).unwrap().len(), 1);
-        std::fs::write(path("d.yaml"), [0xff, 0xfe]).unwrap();
+        std::fs::write(path("d.yaml"), [0xff_u8, 0xfe]).unwrap();
         let said = error(&[path("d.yaml")]);
         assert!(said.starts_with("PV-CLI-FILE") && said.contains("UTF-8"), "{said}");
         assert!(error(&[path("none.yaml")]).starts_with("PV-CLI-FILE"));

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, node::keys::make_private_dir};
 
 /// Holds the directory until dropped; the kernel lets go when the process ends, however it ends.
 pub struct DirLock {
@@ -15,9 +15,9 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Makes the directory if needed and takes it.
+    /// Makes the directory if needed, for this user alone, and takes it.
     pub fn take(dir: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("PV-DEV-IO: {} cannot be made", dir.display()))?;
+        make_private_dir(dir).with_context(|| format!("PV-DEV-IO: {} cannot be made", dir.display()))?;
         let path = dir.join("lock");
         let file = File::options()
             .create(true)

@@ -304,7 +304,7 @@ struct TemporaryDir(PathBuf);
 
 fn temporary_dir() -> anyhow::Result<TemporaryDir> {
     let path = std::env::temp_dir().join(format!("provost-dev-{}-{:08x}", std::process::id(), rand::random::<u32>()));
-    std::fs::create_dir_all(&path)?;
+    crate::node::keys::make_private_dir(&path)?;
     Ok(TemporaryDir(path))
 }
 

@@ -1,6 +1,9 @@
 //! The command `provost server`.
 
-use std::path::PathBuf;
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::Args;
@@ -11,8 +14,11 @@ use crate::{
     config::{self, ServerConfig, ServerFile},
     dev::stop_signal,
     failure::Failure,
-    node::doors::Leaving,
+    node::{doors::Leaving, keys::make_private_dir},
 };
+
+/// Permission bits of a file for those who are neither its user nor in its group.
+const OTHERS: u32 = 0o007;
 
 /// What `provost server` is told.
 #[derive(Args, Clone)]
@@ -61,9 +67,10 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         println!("{}", toml::to_string_pretty(&config)?);
         return Ok(());
     }
-    std::fs::create_dir_all(&config.data_dir)
+    make_private_dir(&config.data_dir)
         .with_context(|| format!("PV-SERVER-DATA: {} cannot be made", config.data_dir.display()))?;
     let _lock = crate::dev::lock::DirLock::take(&config.data_dir)?;
+    warn_of_readers(&config.data_dir);
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let manager = ServiceManager::of_this_process();
@@ -110,6 +117,14 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         return Err(cause);
     }
     if removed.is_cancelled() { Err(removed::failure(&config.data_dir.join("identity")).into()) } else { ended }
+}
+
+/// Whoever reads the files reads the records: a folder that was there already may be open to everybody.
+fn warn_of_readers(dir: &Path) {
+    let is_open = std::fs::metadata(dir).is_ok_and(|found| found.permissions().mode() & OTHERS != 0);
+    if is_open {
+        tracing::warn!(data_dir = %dir.display(), "every user of this machine can look into the data folder: `chmod o=` it");
+    }
 }
 
 /// What ends a process that was told to stop while it stopped.

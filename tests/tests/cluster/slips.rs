@@ -23,6 +23,8 @@ fn slips_cost_neither_tokens_nor_keys_nor_nodes() {
     fleet.add("cp-1", "control-plane+audit-log");
     fleet.add("dp-1", "data-plane");
     fleet.init("cp-1");
+    let mode = fs::metadata(fleet.servers["cp-1"].data()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "other users can look into the data folder");
 
     // Nobody is there to join by: it waits for longer than this test would, and ends when it is told to.
     fleet.start("dp-1");
@@ -35,7 +37,8 @@ fn slips_cost_neither_tokens_nor_keys_nor_nodes() {
     fleet.start("cp-1");
     fleet.agreed(&["cp-1"]);
     fleet.until("cp-1 is ready", |f| status_of(f, "cp-1", "/readyz").as_deref() == Some("200"));
-    fleet.ok("cp-1", &["cluster", "rotate-keys"]);
+    // There is something to seal with.
+    fleet.until("keys are rotated", |f| f.cli("cp-1", &["cluster", "rotate-keys"]).status.success());
     let status = fleet.status("cp-1").unwrap();
     let ends = status["members"][0]["certificate_expires"].as_str().unwrap().to_owned();
     assert!(ends.ends_with('Z') && ends.len() == "2026-01-01T00:00:00Z".len(), "{status}");
@@ -61,7 +64,7 @@ fn slips_cost_neither_tokens_nor_keys_nor_nodes() {
 
     // A key that opens nothing of the backup is refused while the right one can still be looked for.
     let other = fleet.path("other.key");
-    fs::write(&other, [7; 32]).unwrap();
+    fs::write(&other, [7_u8; 32]).unwrap();
     fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
     let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
     let (file, data) = (text(fleet.path("all.pvb")), text(fleet.path("restored")));

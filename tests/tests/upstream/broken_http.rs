@@ -61,11 +61,19 @@ async fn answer(State(script): State<Arc<Script>>, request: axum::extract::Reque
             None => reply(405, "text/plain", String::new()),
         };
     }
+    let path = request.uri().path().to_owned();
     let bytes = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
     let message: Value = serde_json::from_slice(&bytes).unwrap();
     let method = message["method"].as_str().unwrap_or_default();
     if message["id"].is_null() {
-        return reply(202, "text/plain", String::new());
+        return match path.as_str() {
+            // As servers on the official Python SDK do in the legacy era.
+            "/typed" => reply(202, "application/json", String::new()),
+            "/chatty" => reply(200, "application/json", "{}".to_owned()),
+            "/worded" => reply(200, "text/plain", "ok".to_owned()),
+            "/failing" => reply(500, "text/plain", "oops".to_owned()),
+            _ => reply(202, "text/plain", String::new()),
+        };
     }
     let mut params = message["params"].clone();
     if let Some(session) = session {
@@ -127,12 +135,15 @@ async fn every_failure_of_a_call_has_its_code() {
             Scripted::Body(format!(r#"{{"jsonrpc":"2.0","id":"other","result":{result}}}"#)),
             "PV-UPSTREAM-GARBAGE",
         ),
+        ("no result", Scripted::Raw("null".into()), "PV-UPSTREAM-GARBAGE"),
+        ("a list for a result", Scripted::Raw("[1, 2]".into()), "PV-UPSTREAM-GARBAGE"),
         ("a page", Scripted::Status(200, "text/html", "<p>".into()), "PV-UPSTREAM-GARBAGE"),
         ("deep JSON", Scripted::Raw(format!("{}{}", "[".repeat(500), "]".repeat(500))), "PV-UPSTREAM-GARBAGE"),
         ("a failed gateway", Scripted::Status(502, "text/html", "bad gateway".into()), "PV-UPSTREAM-HTTP"),
         ("a redirect", Scripted::Status(302, "text/html", String::new()), "PV-UPSTREAM-HTTP"),
         ("no access", Scripted::Status(401, "text/plain", String::new()), "PV-UPSTREAM-UNAUTHORIZED"),
         ("accepted only", Scripted::Status(202, "text/plain", String::new()), "PV-UPSTREAM-DIED"),
+        ("accepted only, as JSON", Scripted::Status(202, "application/json", String::new()), "PV-UPSTREAM-DIED"),
         ("a stream that ends", Scripted::Events(vec![progress]), "PV-UPSTREAM-DIED"),
         ("a stream of garbage", Scripted::Events(vec!["{]".into()]), "PV-UPSTREAM-GARBAGE"),
         ("too much JSON", Scripted::Raw(format!("\"{}\"", "x".repeat(20_000))), "PV-UPSTREAM-TOO-LARGE"),
@@ -213,6 +224,26 @@ async fn a_forgotten_session_is_made_anew_once() {
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 2);
     let second = call(&plugin, "t", json!({})).await;
     assert_eq!(text(&first), text(&second), "the new session is kept");
+}
+
+#[tokio::test]
+async fn what_a_server_says_to_a_notification_decides_nothing_but_a_failure_does() {
+    for (path, code) in [("/typed", ""), ("/chatty", ""), ("/worded", ""), ("/failing", "PV-UPSTREAM-HTTP")] {
+        let server = script(|method, _| match method {
+            "initialize" => Scripted::Raw(initialize_result()),
+            "server/discover" => Scripted::Status(404, "text/plain", String::new()),
+            _ => Scripted::Default,
+        })
+        .await;
+        let url = server.url.replace("/mcp", path);
+        for era in [Era::Auto, Era::Legacy] {
+            let done = call(&plugin(http_spec(&url, era)), "t", json!({})).await;
+            match code {
+                "" => assert_eq!(text(&done), "fine", "{path} {era:?}"),
+                code => assert_eq!(pv_code(&done), code, "{path} {era:?}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]

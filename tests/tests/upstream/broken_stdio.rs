@@ -33,6 +33,7 @@ async fn garbage_and_silence_end_in_errors() {
         (r#"while read l; do echo '{"jsonrpc":"2.0","id":2,"id":2}'; done"#, "PV-UPSTREAM-GARBAGE", patient),
         ("while read l; do head -c 20000 /dev/zero | tr '\\0' x; done", "PV-UPSTREAM-TOO-LARGE", patient),
         ("while read l; do echo just a log line; done", "PV-UPSTREAM-UNREACHABLE", short),
+        (r#"while read l; do echo '{"level":"info"}'; done"#, "PV-UPSTREAM-UNREACHABLE", short),
         ("sleep 30", "PV-UPSTREAM-UNREACHABLE", short),
     ];
     for (script, code, connect_timeout) in table {
@@ -41,6 +42,14 @@ async fn garbage_and_silence_end_in_errors() {
         let done = call(&plugin, "t", json!({})).await;
         assert_eq!(pv_code(&done), code, "{script}: {:?}", done.reply);
     }
+}
+
+#[tokio::test]
+async fn a_log_on_stdout_is_passed_over_as_text_and_as_json() {
+    let fixture = env!("CARGO_BIN_EXE_everything-rmcp");
+    let script = format!("echo started; echo '{{\"level\":30,\"id\":1,\"msg\":\"started\"}}'; exec {fixture}");
+    let plugin = plugin(shell(&script, Era::Modern));
+    assert_eq!(text(&call(&plugin, "greet", json!({"name": "a"})).await), "Hello, a!");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufReader, Read},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -104,7 +105,8 @@ pub fn restore_backup(source: impl Read, target: &RestoreTarget) -> Result<Resto
     let mut config = GroupConfig::new(node.node_id, target.cluster.clone(), GROUP);
     config.address = target.address.clone();
 
-    fs::create_dir_all(&target.data_dir)?;
+    // For this user alone: it holds the whole state.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&target.data_dir)?;
     let making = target.data_dir.join(format!("{GROUP}.restoring"));
     let index = summary.header.index + 1;
     let made = provost_control_raft::seed(&making, &config, index, |out| {

@@ -165,6 +165,11 @@ fn a_key_file_is_made_once_kept_private_and_never_replaced() {
     assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
     fs::set_permissions(&two, fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(LocalFileKey::open(&two).map(drop).unwrap_err().code(), "PV-SECRET-PROVIDER");
+    // Where it must be there, none is made, and the error names the file.
+    let none = dir.path().join("none.key");
+    let missing = LocalFileKey::open_present(&none).map(drop).unwrap_err();
+    assert!(missing.code() == "PV-SECRET-PROVIDER" && missing.to_string().contains("none.key"), "{missing}");
+    assert!(!none.exists());
 }
 
 #[test]

@@ -53,7 +53,8 @@ pub(crate) fn pseudonym(keys: &SealKeys, principal: &PrincipalRef) -> String {
     let (_, key) = keys.sealing();
     let who = [key.as_slice(), principal.tenant.as_str().as_bytes(), b"/", principal.name.as_str().as_bytes()].concat();
     let derived = blake3::derive_key(PSEUDONYM, &who);
-    derived.iter().take(PSEUDONYM_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    let hex = blake3::Hash::from_bytes(derived).to_hex();
+    hex.chars().take(2 * PSEUDONYM_BYTES).collect()
 }
 
 fn nonce() -> Nonce {

@@ -50,6 +50,10 @@ impl Doorkeeper {
         if !self.host_allowed(&authority.to_ascii_lowercase()) {
             return Err(Refused::Host);
         }
+        // Beside `Host` there may be a name in the request's target, which others go by (RFC 9112, section 3.2.2).
+        if uri.authority().is_some_and(|other| !self.host_allowed(&other.as_str().to_ascii_lowercase())) {
+            return Err(Refused::Host);
+        }
         for origin in headers.get_all(header::ORIGIN) {
             let origin = origin.to_str().map_err(|_| Refused::Origin)?.to_ascii_lowercase();
             if !self.origin_allowed(&origin) {
@@ -84,7 +88,8 @@ fn port_follows(origin: &str, prefix: &str) -> bool {
 /// `host:port` or `[v6]:port` without the port.
 fn without_port(authority: &str) -> &str {
     match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => {
+        // What is no port leaves the authority as it is, and so on no list: `localhost:80@evil.example`.
+        Some(colon) if authority[colon + 1..].bytes().all(|b| b.is_ascii_digit()) => {
             // A bare IPv6 address has several colons and no port.
             if authority.starts_with('[') || authority[..colon].find(':').is_none() {
                 &authority[..colon]
@@ -130,6 +135,22 @@ mod tests {
     }
 
     #[test]
+    fn the_name_in_the_target_counts_beside_host() {
+        let keeper = Doorkeeper::new(&["localhost".to_owned()], &[]);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, "localhost:8420".parse().unwrap());
+        for (target, expected) in [
+            ("/mcp", Ok(())),
+            ("http://localhost:8420/mcp", Ok(())),
+            ("http://LOCALHOST/mcp", Ok(())),
+            ("http://evil.example.com/mcp", Err(Refused::Host)),
+            ("http://localhost@evil.example.com/mcp", Err(Refused::Host)),
+        ] {
+            assert_eq!(keeper.check(&headers, &Uri::from_static(target)), expected, "{target}");
+        }
+    }
+
+    #[test]
     fn hosts_and_origins() {
         let table = [
             ("localhost", None, Ok(())),
@@ -142,6 +163,11 @@ mod tests {
             ("mcp.example.com:80", None, Err(Refused::Host)),
             ("evil.example.com", None, Err(Refused::Host)),
             ("localhost.evil.com", None, Err(Refused::Host)),
+            ("localhost:80@evil.com", None, Err(Refused::Host)),
+            ("localhost:80@evil.com:80", None, Err(Refused::Host)),
+            ("user@localhost", None, Err(Refused::Host)),
+            ("localhost:http", None, Err(Refused::Host)),
+            ("[::1]x:80", None, Err(Refused::Host)),
             ("localhost", Some("http://evil.example.com"), Err(Refused::Origin)),
             ("localhost", Some("null"), Err(Refused::Origin)),
             ("localhost", Some("http://localhost.evil.com"), Err(Refused::Origin)),

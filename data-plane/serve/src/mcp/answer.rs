@@ -10,6 +10,9 @@ use crate::http::Final;
 /// The code of a request that brought no token, which is no error of a token (RFC 6750, section 3.1).
 const NO_TOKEN: &str = "PV-AUTH-MISSING";
 
+/// How much of an unknown name is said back.
+const MAX_SHOWN_NAME_CHARS: usize = 256;
+
 /// The status of a refusal. Denials of single tools are answers of the protocol, not of HTTP.
 pub(super) fn rejection_status(rejection: &Rejection) -> StatusCode {
     match rejection.kind {
@@ -118,7 +121,8 @@ fn rejection_error(rejection: &Rejection, operation: &Operation) -> RpcError {
         Operation::ReadResource(uri) => ("resource", uri),
         _ => return rejection.error.clone(),
     };
-    RpcError::with_code(RpcError::INVALID_PARAMS, rejection.code, format!("Unknown {what}: {name}"))
+    let shown: String = name.chars().take(MAX_SHOWN_NAME_CHARS).collect();
+    RpcError::with_code(RpcError::INVALID_PARAMS, rejection.code, format!("Unknown {what}: {shown}"))
 }
 
 /// Arguments that do not fit are the tool's answer, not the protocol's: so the model reads what is

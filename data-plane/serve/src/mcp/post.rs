@@ -51,13 +51,25 @@ impl Accepts {
         for value in headers.get_all(header::ACCEPT) {
             given = true;
             for range in value.to_str().unwrap_or_default().split(',') {
-                let range = range.split(';').next().unwrap_or_default().trim();
-                accepts.json |= matches!(range, "application/json" | "application/*" | "*/*");
-                accepts.events |= matches!(range, "text/event-stream" | "text/*" | "*/*");
+                let mut parts = range.split(';').map(str::trim);
+                let kind = parts.next().unwrap_or_default();
+                if parts.any(refuses) {
+                    continue;
+                }
+                let is = |names: [&str; 3]| names.iter().any(|name| kind.eq_ignore_ascii_case(name));
+                accepts.json |= is(["application/json", "application/*", "*/*"]);
+                accepts.events |= is(["text/event-stream", "text/*", "*/*"]);
             }
         }
         if given { accepts } else { Self { json: true, events: true } }
     }
+}
+
+/// `q=0`: the client does not take this kind (RFC 9110, section 12.4.2).
+fn refuses(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, weight)| {
+        name.trim_end().eq_ignore_ascii_case("q") && weight.trim_start().parse::<f32>().is_ok_and(|q| q <= 0.0)
+    })
 }
 
 /// An error as a whole response.

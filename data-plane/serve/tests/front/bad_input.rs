@@ -20,6 +20,11 @@ async fn doors() {
         (&[("content-type", "text/plain")], 415, "PV-HTTP-CONTENT-TYPE"),
         (&[("content-type", "application/json; charset=utf-8")], 200, ""),
         (&[("accept", "text/html")], 406, "PV-HTTP-NOT-ACCEPTABLE"),
+        (&[("accept", "Application/JSON, TEXT/Event-Stream;q=0.5")], 200, ""),
+        (&[("accept", "application/json;q=0, text/event-stream; Q=0.000")], 406, "PV-HTTP-NOT-ACCEPTABLE"),
+        (&[("content-encoding", "gzip")], 415, "PV-HTTP-CONTENT-ENCODING"),
+        (&[("content-encoding", "identity")], 200, ""),
+        (&[("host", "localhost:80@evil.example.com")], 403, "PV-HTTP-HOST"),
         (&[("authorization", "Bearer wrong")], 401, "PV-AUTH-UNKNOWN"),
         (&[("mcp-session-id", "AAAA")], 404, "PV-MCP-SESSION-UNKNOWN"),
         (&[("mcp-protocol-version", "1999-01-01")], 400, "PV-MCP-UNSUPPORTED-VERSION"),
@@ -81,6 +86,13 @@ async fn bodies() {
             "PV-MCP-DUPLICATE-KEY",
         ),
         ("null id", br#"{"jsonrpc":"2.0","id":null,"method":"x"}"#.to_vec(), 400, -32600, "PV-MCP-INVALID-REQUEST"),
+        (
+            "long id",
+            format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"x"}}"#, "x".repeat(300)).into_bytes(),
+            400,
+            -32600,
+            "PV-MCP-INVALID-REQUEST",
+        ),
         ("no version", br#"{"id":1,"method":"x"}"#.to_vec(), 400, -32600, "PV-MCP-INVALID-REQUEST"),
         (
             "params no object",
@@ -96,6 +108,15 @@ async fn bodies() {
         assert_eq!((said.error_code(), said.pv().as_str()), (number, code), "{what}");
     }
     assert!(world.plane.events.lock().is_empty(), "nothing of this reached the pipeline");
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_said_to_be_and_not_said_back() {
+    let world = World::new();
+    let id = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"x"}}"#, "x".repeat(300));
+    assert!(world.post(&[], id).await.text.contains("at most 256 bytes"));
+    let method = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "x".repeat(300));
+    assert!(world.post(&[], method).await.text.contains("at most 128 bytes"));
 }
 
 #[tokio::test]

@@ -282,7 +282,11 @@ impl Connection {
         self.touch();
         match &self.wire {
             Wire::Stdio(process) => process.send(body).await,
-            Wire::Http { target, .. } => target.post(body, self.headers(HeaderMap::new())).await.map(|_| ()),
+            Wire::Http { target, .. } => match target.post(body, self.headers(HeaderMap::new())).await {
+                // There is no answer to it: what a server says that took it, and in which form, decides nothing.
+                Ok(_) | Err(UpstreamError::Garbage(_)) => Ok(()),
+                Err(cause) => Err(cause),
+            },
         }
     }
 

@@ -146,6 +146,11 @@ impl HttpTarget {
             }
             Content::Json => {
                 let body = redactor.message(whole_body(response, self.max_bytes).await?);
+                // Servers name a type, too, where there is nothing: those on the official Python SDK up to version 1,
+                // and its later ones in the legacy era, take a notification with 202, JSON, and no body.
+                if body.is_empty() && is_taken(status) {
+                    return Ok(Posted::Accepted);
+                }
                 match parse(body.clone(), self.max_bytes) {
                     Ok(message) if status.is_success() || is_answer(&message) => {
                         // A forgotten session is told by the status; servers add various bodies.
@@ -158,7 +163,7 @@ impl HttpTarget {
                     _ => Err(status_error(status, has_session, &body, &redactor)),
                 }
             }
-            _ if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT => Ok(Posted::Accepted),
+            _ if is_taken(status) => Ok(Posted::Accepted),
             Content::EventStream | Content::Other => {
                 let body = whole_body(response, SHOWN_BODY_CHARS * 8).await.unwrap_or_default();
                 if status.is_success() {
@@ -219,6 +224,11 @@ fn content_type(headers: &HeaderMap) -> Content {
     } else {
         Content::Other
     }
+}
+
+/// The statuses of a message that was taken and has no answer here.
+fn is_taken(status: StatusCode) -> bool {
+    status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT
 }
 
 fn is_answer(message: &Envelope) -> bool {

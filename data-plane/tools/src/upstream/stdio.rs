@@ -280,16 +280,23 @@ impl Reader {
             // Some servers log to stdout: what is no object is no message.
             if line.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
                 if !line.is_empty() {
-                    tracing::warn!(plugin = self.plugin, "an upstream process writes to stdout what is no message");
+                    self.warn_of_noise();
                 }
                 continue;
             }
-            match parse(self.redactor.message(line), self.max_bytes) {
+            let text = self.redactor.message(line);
+            match parse(text.clone(), self.max_bytes) {
                 Ok(message) => self.take(message).await,
+                // A log in JSON: every message names its protocol.
+                Err(_) if memchr::memmem::find(&text, b"\"jsonrpc\"").is_none() => self.warn_of_noise(),
                 // Which call it was meant for cannot be known.
                 Err(fault) => return Some(fault),
             }
         }
+    }
+
+    fn warn_of_noise(&self) {
+        tracing::warn!(plugin = self.plugin, "an upstream process writes to stdout what is no message");
     }
 
     async fn take(&self, message: Envelope) {

@@ -83,6 +83,7 @@ fn of_group(group: Group, effort: &Effort, peers: usize) -> Duration {
     let (rounds, few) = (effort.rounds, effort.rounds.min(FEW_ROUNDS));
     let sides = u32::try_from(peers).unwrap_or(u32::MAX).saturating_add(2);
     match group {
+        // A peer that does not hold the rate has a long round, and three at a lower one in place of the others.
         Group::Saturated | Group::AddedLocal => load * rounds.saturating_mul(sides) + seconds(2),
         Group::Transports => load * (few * 4),
         Group::Sessions => seconds(8),

@@ -7,7 +7,10 @@ use super::{
     report::{Figure, Row},
     stage::Stage,
 };
-use crate::bench::{plan::Plan, process::Watched};
+use crate::bench::{
+    plan::{Load, Plan},
+    process::Watched,
+};
 
 /// Of the throughput of direct calls.
 const LEAST_RATIO: f64 = 0.5;
@@ -21,6 +24,11 @@ const MOST_ADDED_LOCAL_US: (f64, f64) = (100.0, 250.0);
 /// The same, records on a quorum of three.
 const MOST_ADDED_QUORUM_US: (f64, f64) = (1_500.0, 8_000.0);
 const BYTES_A_MB: f64 = 1e6;
+/// Calls a second offered to a peer that does not hold those of the row, and for how many rounds.
+const SLOW_RATE: f64 = 10.0;
+const SLOW_ROUNDS: u32 = 3;
+/// How a load ends that was more than the server holds.
+const TOO_MUCH: &str = "PV-BENCH-RATE";
 
 /// Rows `throughput`, `cpu` and `memory`, of the same runs.
 pub async fn saturated(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
@@ -120,8 +128,32 @@ pub async fn added_local(stage: &mut Stage) -> anyhow::Result<Vec<Row>> {
     let sides = with_peers(stage).await?;
     let effort = stage.effort;
     let measured = interleaved(&effort.open(), &sides, effort.rounds, "added-local", &stage.bar).await;
-    let figures = added(&measured, MOST_ADDED_LOCAL_US)?;
+    let mut figures = added(&measured, MOST_ADDED_LOCAL_US)?;
+    figures.extend(slower(stage, &sides, &measured).await);
     Ok(vec![Row::measured("added-local", "", figures, failures(stage, &measured))])
+}
+
+/// Latencies of the peers that did not hold the row's rate, at one that any of them should: beside nothing, since nothing else
+/// is loaded as little.
+async fn slower(stage: &Stage, sides: &[Side], measured: &[Measured]) -> Vec<Figure> {
+    let slow: Vec<Side> = sides.iter().filter(|side| is_too_slow(measured, &side.name)).cloned().collect();
+    let plan = Plan { load: Load::Open { rate: SLOW_RATE }, ..stage.effort.open() };
+    let rounds = stage.effort.rounds.min(SLOW_ROUNDS);
+    let measured = interleaved(&plan, &slow, rounds, "added-local, slower", &stage.bar).await;
+    let mut figures = Vec::new();
+    for side in measured.iter().filter(|side| side.failed.is_none()) {
+        let label = |what: &str| format!("{} at {SLOW_RATE} calls/s, {what}", side.name);
+        let p50s = side.each(|run| run.p50_us);
+        figures.push(Figure::new(&format!("{}-slow-p50", side.name), label("p50"), "us", p50s));
+        let p99s = side.each(|run| run.p99_us);
+        figures.push(Figure::new(&format!("{}-slow-p99", side.name), label("p99"), "us", p99s));
+    }
+    figures
+}
+
+fn is_too_slow(measured: &[Measured], name: &str) -> bool {
+    let why = measured.iter().find(|side| side.name == name).and_then(|side| side.failed.as_deref());
+    is_peer(name) && why.is_some_and(|why| why.contains(TOO_MUCH))
 }
 
 /// Row `added-quorum`: each round through another of the three.
@@ -207,6 +239,19 @@ mod tests {
         assert_eq!(figure(&figures, "over-other").verdict, Verdict::None);
         assert!(!figures.iter().any(|figure| figure.id.contains("broken")));
         assert_eq!(failed(&measured), ["broken is left out of this row: gone"]);
+    }
+
+    #[test]
+    fn only_a_peer_that_was_offered_too_much_is_offered_less() {
+        let mut measured = [side("direct", &[], &[]), side("slow", &[], &[]), side("gone", &[], &[])];
+        for (side, why) in
+            measured.iter_mut().zip(["PV-BENCH-RATE: 9 calls", "PV-BENCH-RATE: 9 calls", "PV-BENCH-CONNECT: x"])
+        {
+            side.failed = Some(why.to_owned());
+        }
+        for (name, expect) in [("direct", false), ("slow", true), ("gone", false), ("other", false)] {
+            assert_eq!(is_too_slow(&measured, name), expect, "{name}");
+        }
     }
 
     #[test]

@@ -243,6 +243,10 @@ impl McpUpstream {
         };
         running.answer(sent.input_responses.as_ref()).await?;
         match running.advance(&around).await {
+            // MCP has no other result, and a client of either era would fail on it rather than read it.
+            Ended::Answer(Ok(body)) if !body.is_object() => {
+                Err(UpstreamError::Garbage("its result is no JSON object".to_owned()))
+            }
             Ended::Answer(Ok(body)) => {
                 let execution = result(request, prefix, body);
                 Ok(match (endpoint, execution.reply) {
