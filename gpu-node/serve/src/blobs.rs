@@ -9,12 +9,13 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, stream};
 use provost_types::FileDigest;
 use provost_wire::gpu::model_blobs_server::{ModelBlobs, ModelBlobsServer};
 use provost_wire::gpu::{BlobPiece, DescribeBlobRequest, DescribeBlobResponse, FetchBlobRequest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Request, Response, Status};
 
 use crate::node::GpuNode;
@@ -23,6 +24,8 @@ use crate::store::Manifest;
 
 /// Files that are sent at a time, whoever takes them.
 const MOST_SENDING: usize = 8;
+/// The longest wait until the other side takes a piece; then it asks again, if it is still there.
+const TAKE_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 512 << 10;
 
@@ -84,8 +87,11 @@ impl ModelBlobs for BlobService {
         let sends = self.places.clone().try_acquire_owned().map_err(busy)?;
         let opened = tokio::task::spawn_blocking(move || open(place.join(path))).await;
         let file = opened.map_err(|cause| unreadable(&cause.to_string()))?.map_err(|cause| unreadable(&cause))?;
+        let (pieces, taken) = mpsc::channel(1);
         let sending = Sending { file: Arc::new(file), at: offset, to: bytes, _sends: sends };
-        let pieces: Pieces = Box::pin(stream::unfold(Some(sending), |sending| async move { sending?.next().await }));
+        tokio::spawn(sending.run(pieces));
+        let pieces: Pieces =
+            Box::pin(stream::unfold(taken, |mut taken| async move { taken.recv().await.map(|piece| (piece, taken)) }));
         Ok(Response::new(pieces))
     }
 }
@@ -99,25 +105,29 @@ struct Sending {
 }
 
 impl Sending {
-    /// The next piece, and what is after it; after a failure nothing is.
-    async fn next(mut self) -> Option<(Result<BlobPiece, Status>, Option<Self>)> {
-        let left = self.to - self.at;
-        if left == 0 {
-            return None;
+    /// Sends to the end, or until nobody takes anything: who does not read has its place no longer than this.
+    async fn run(mut self, pieces: mpsc::Sender<Result<BlobPiece, Status>>) {
+        while self.at < self.to {
+            let piece = self.next().await;
+            let is_last = piece.is_err();
+            let taken = tokio::time::timeout(TAKE_LIMIT, pieces.send(piece)).await;
+            if is_last || !matches!(taken, Ok(Ok(()))) {
+                return;
+            }
         }
-        let length = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+    }
+
+    async fn next(&mut self) -> Result<BlobPiece, Status> {
+        let length = usize::try_from(self.to - self.at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
         let (file, at) = (self.file.clone(), self.at);
         let read = tokio::task::spawn_blocking(move || {
             let mut data = vec![0_u8; length];
             file.read_exact_at(&mut data, at).map(|()| data)
         });
-        match read.await.unwrap_or_else(|cause| Err(std::io::Error::other(cause))) {
-            Ok(data) => {
-                self.at += data.len() as u64;
-                Some((Ok(BlobPiece { data: data.into() }), Some(self)))
-            }
-            Err(cause) => Some((Err(unreadable(&cause.to_string())), None)),
-        }
+        let data = read.await.unwrap_or_else(|cause| Err(std::io::Error::other(cause)));
+        let data = data.map_err(|cause| unreadable(&cause.to_string()))?;
+        self.at += data.len() as u64;
+        Ok(BlobPiece { data: data.into() })
     }
 }
 

@@ -89,7 +89,8 @@ pub(crate) struct Orders {
     loads: HashMap<WeightsKey, Ticket>,
     refused: HashMap<WeightsKey, (Rejection, Instant)>,
     /// Weights of stored models that are not declared any more, until they have gone.
-    leaving: BTreeMap<FileDigest, WeightsKey>,
+    /// An adapter has a key of its own over the same files.
+    leaving: BTreeSet<(FileDigest, WeightsKey)>,
     looked: Option<Instant>,
 }
 
@@ -201,18 +202,18 @@ impl Orders {
 
     /// A stored model is not declared any more; its weights go when nobody uses them.
     pub(crate) fn leaves(&mut self, digest: FileDigest, key: WeightsKey) {
-        self.leaving.insert(digest, key);
+        self.leaving.insert((digest, key));
     }
 
     /// Of the stored models that are not declared any more, those that are used.
     pub(crate) fn used_yet(&mut self, standing: impl Fn(WeightsKey) -> Standing) -> BTreeSet<FileDigest> {
-        self.leaving.retain(|_, key| standing(*key) != Standing::Absent);
+        self.leaving.retain(|(_, key)| standing(*key) != Standing::Absent);
         let is_used = |key: WeightsKey| match standing(key) {
             Standing::Absent => false,
             Standing::Loading => true,
             Standing::Ready { leases } | Standing::Draining { leases } => leases > 0,
         };
-        self.leaving.iter().filter(|(_, key)| is_used(**key)).map(|(digest, _)| *digest).collect()
+        self.leaving.iter().filter(|(_, key)| is_used(*key)).map(|(digest, _)| *digest).collect()
     }
 
     /// Whether somebody waits for something.
@@ -278,6 +279,12 @@ mod tests {
         assert_eq!(orders.used_yet(|_| Standing::Loading).len(), 1);
         assert!(orders.used_yet(|_| Standing::Absent).is_empty());
         assert!(orders.used_yet(|_| Standing::Loading).is_empty(), "it is forgotten");
+        // An adapter that nobody uses says nothing of the model that it is over.
+        let adapter = WeightsKey::new([3; 32]);
+        orders.leaves(digest, key);
+        orders.leaves(digest, adapter);
+        let standing = |of: WeightsKey| Standing::Ready { leases: u32::from(of == key) };
+        assert_eq!(orders.used_yet(standing), BTreeSet::from([digest]));
     }
 
     #[test]

@@ -218,15 +218,16 @@ fn carry_out(task: &TaskFolder, inbox: &Inbox, catalogue: &Catalogue) -> After {
             alive(&device, || train(task, &device, &base, &settings))
         }
     };
+    // Who cancelled it was told so: that holds, also where the last step was under way.
+    if has_ended(task) {
+        tracing::info!(task = task.name(), "a fine-tuning was cancelled, or ended elsewhere");
+        return After::Look;
+    }
     match &result {
         Err(cause @ TuneError::InUse(_)) => {
             // To learn that, models went from memory.
             tracing::info!(task = task.name(), %cause, "a fine-tuning is carried out by somebody else");
             return After::Rest;
-        }
-        Ok(tuned) if !tuned.is_complete && has_ended(task) => {
-            tracing::info!(task = task.name(), step = tuned.steps, "a fine-tuning was cancelled");
-            return After::Look;
         }
         Ok(tuned) if !tuned.is_complete => {
             tracing::info!(task = task.name(), step = tuned.steps, "a fine-tuning was interrupted, and goes on later");

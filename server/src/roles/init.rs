@@ -75,7 +75,9 @@ fn unless_cut_off(error: ControlError, identity: &Path) -> anyhow::Error {
     if error.code() != "PV-CLUSTER-INITIALIZED" || identity.join("replica").exists() {
         return error.into();
     }
-    let hint = "nobody has its administrator's token: empty the data_dir, and make the cluster again";
+    // A node that served and lost its `identity` looks the same: what it holds is not to be thrown away by our advice.
+    let hint = "if it never served, nobody has its administrator's token: empty the data_dir, and make the cluster again; if it \
+                served, keep the data_dir and put its folder `identity` back";
     Failure::new(error.code(), "an earlier `cluster init` was cut off in this folder", hint).into()
 }
 

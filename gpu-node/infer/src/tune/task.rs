@@ -29,6 +29,8 @@ const ADAPTER_FOLDER: &str = "adapter";
 const MAX_NAME_BYTES: usize = 128;
 /// Most tasks of a folder that are listed.
 const MOST_LISTED: usize = 1000;
+/// Largest file of a task, but for its data, that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Bytes at the end of `progress.jsonl` in which the last step is: a step has far fewer.
 const LAST_BYTES: u64 = 4096;
 
@@ -170,7 +172,7 @@ impl TaskFolder {
             return Err(TuneError::folder(&link, "is a link; a task has its files itself"));
         }
         let file = self.0.join(TASK_FILE);
-        let bytes = fs::read(&file).map_err(|cause| TuneError::folder(&file, cause))?;
+        let bytes = read_small(&file).map_err(|cause| TuneError::folder(&file, cause))?;
         serde_json::from_slice(&bytes).map_err(|cause| TuneError::folder(&file, cause))
     }
 
@@ -204,8 +206,8 @@ impl TaskFolder {
 
     /// The last step that was told; none where none was, or what was told cannot be read.
     pub fn last_step(&self) -> Option<TuneStep> {
+        let length = length_of(&self.progress()).ok()?;
         let mut file = fs::File::open(self.progress()).ok()?;
-        let length = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(LAST_BYTES))).ok()?;
         let mut end = Vec::new();
         file.take(LAST_BYTES).read_to_end(&mut end).ok()?;
@@ -231,7 +233,7 @@ impl TaskFolder {
     /// When that cannot be read.
     pub fn state(&self) -> Result<TaskState, TuneError> {
         let file = self.0.join(RESULT_FILE);
-        let bytes = match fs::read(&file) {
+        let bytes = match read_small(&file) {
             Ok(bytes) => bytes,
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(TaskState::Open),
             Err(cause) => return Err(TuneError::folder(&file, cause)),
@@ -253,6 +255,21 @@ impl TaskFolder {
         };
         super::folder::write_whole(&self.0, RESULT_FILE, format!("{said:#}\n").as_bytes())
     }
+}
+
+/// Bytes of a file that is one itself. Whoever may put tasks could put something there that leads elsewhere or never ends.
+fn length_of(file: &Path) -> std::io::Result<u64> {
+    let facts = fs::symlink_metadata(file)?;
+    if facts.is_file() { Ok(facts.len()) } else { Err(std::io::Error::other("it is no file of the task itself")) }
+}
+
+fn read_small(file: &Path) -> std::io::Result<Vec<u8>> {
+    if length_of(file)? > MAX_FILE_BYTES {
+        return Err(std::io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(file)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether a task may be called so: in its folder, and not hidden.
@@ -311,6 +328,27 @@ mod tests {
         assert!(first.cancel().unwrap() && !first.cancel().unwrap());
         assert!(matches!(first.state().unwrap(), TaskState::Failed(why) if why.starts_with("PV-TUNE-CANCELLED")));
         assert!(TaskFolder::next(&tasks).unwrap().is_some_and(|next| next.name() == "second"));
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_task_or_too_large_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, data) = (folder.path().join("tasks"), folder.path().join("data"));
+        fs::create_dir(&tasks).unwrap();
+        fs::write(&data, "{}\n").unwrap();
+        let task = TuneTask { model: "m".to_owned(), settings: TuneSettings::default() };
+        let put = task.put(&tasks, "one", &data).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, r#"{"step":1,"steps":2,"loss":0.5,"tokens":7,"tokens_per_second":1.5}"#).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, put.progress()).unwrap();
+        assert_eq!(put.last_step(), None);
+        std::os::unix::fs::symlink(&elsewhere, put.0.join(RESULT_FILE)).unwrap();
+        assert!(put.state().is_err() && put.cancel().is_err());
+        fs::remove_file(put.0.join(RESULT_FILE)).unwrap();
+        fs::File::create(put.0.join(RESULT_FILE)).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        assert!(put.state().is_err());
+        fs::remove_file(put.0.join(RESULT_FILE)).unwrap();
+        assert_eq!(put.state().unwrap(), TaskState::Open);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use provost_types::FileDigest;
@@ -21,6 +21,10 @@ use crate::store::{Arriving, Manifest, ModelStore, StoreError, StoredFile};
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait for more of a file.
 const PIECE_LIMIT: Duration = Duration::from_secs(30);
+/// Fewer bytes of a file in so long as one piece may take, and another node is asked.
+const LEAST_BYTES: u64 = 64 << 10;
+/// Most characters of why one node did not send a model.
+const MOST_SAID_CHARS: usize = 300;
 /// The disk is looked at each time that so many bytes were written.
 const LOOK_AT_DISK_BYTES: u64 = 64 << 20;
 /// Whole models wait so long for an import to end, each time; so often.
@@ -64,8 +68,9 @@ impl Target {
             match ended {
                 Ok(()) => return Ok(()),
                 Err(Ended::Store(cause)) => return Err(Failed::Store(cause)),
-                Err(Ended::Lost(cause)) => problems.push(format!("{}: {cause}", peer.name)),
+                Err(Ended::Lost(cause)) => problems.push(format!("{}: {}", peer.name, plainly(&cause))),
                 Err(Ended::Wrong(cause)) => {
+                    let cause = plainly(&cause);
                     tracing::warn!(node = peer.name, %digest, cause, "a node sends what is not the model");
                     self.copies.mistrust(digest, &peer.name);
                     problems.push(format!("{}: {cause}", peer.name));
@@ -139,6 +144,7 @@ impl Target {
             let question = FetchBlobRequest { digest: digest.to_string(), path: file.path.clone(), offset: at };
             let answer = timeout(PIECE_LIMIT, client.fetch(question)).await.map_err(|_| silent())?;
             let mut pieces = answer.map_err(|status| lost(&status))?.into_inner();
+            let (mut since, mut came) = (Instant::now(), 0);
             while at < file.bytes {
                 let more = timeout(PIECE_LIMIT, pieces.message()).await.map_err(|_| silent())?;
                 let Some(BlobPiece { data }) = more.map_err(|status| lost(&status))? else {
@@ -151,6 +157,13 @@ impl Target {
                 let (to, offset) = (part.clone(), at);
                 aside(move || to.write_at(&data, offset)).await?;
                 at += bytes;
+                came += bytes;
+                if since.elapsed() >= PIECE_LIMIT {
+                    if came < LEAST_BYTES && at < file.bytes {
+                        return Err(Ended::Lost(format!("{} comes too slowly", file.path)));
+                    }
+                    (since, came) = (Instant::now(), 0);
+                }
                 self.copies.add(digest, bytes);
                 *since_looked += bytes;
                 if *since_looked >= LOOK_AT_DISK_BYTES {
@@ -199,6 +212,11 @@ async fn aside<T: Send + 'static>(
     done.unwrap_or_else(|cause| Err(StoreError::Io { place: "the store".to_owned(), cause: cause.to_string() }))
 }
 
+/// A cause may hold what another node says: it comes to logs and to terminals.
+fn plainly(cause: &str) -> String {
+    cause.chars().filter(|c| !c.is_control()).take(MOST_SAID_CHARS).collect()
+}
+
 fn silent() -> Ended {
     Ended::Lost(format!("nothing came for {} seconds", PIECE_LIMIT.as_secs()))
 }
@@ -210,4 +228,19 @@ fn lost(status: &Status) -> Ended {
         _ => status.message().trim_start_matches("PV-MODEL-COPY: ").to_owned(),
     };
     Ended::Lost(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_node_says_is_short_and_moves_no_cursor() {
+        let Ended::Lost(cause) = lost(&Status::data_loss("PV-MODEL-COPY: a\u{1b}[2Jb\n".repeat(100))) else {
+            panic!("a refusal is no end of all copies");
+        };
+        let said = plainly(&cause);
+        assert!(said.starts_with("a[2Jb") && said.chars().count() == MOST_SAID_CHARS, "{said}");
+        assert!(!said.chars().any(char::is_control), "{said:?}");
+    }
 }

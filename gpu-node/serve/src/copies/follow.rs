@@ -40,6 +40,8 @@ pub(crate) async fn follow(catalogue: Arc<Catalogue>, peers: watch::Receiver<Vec
                     }
                     later.remove(digest);
                     target.copies.forget(*digest);
+                    // One that came to its end just now is there.
+                    catalogue.look_again();
                 }
                 let (store, kept) = (target.store.clone(), lacking.clone());
                 // What cannot be removed is said in the log, and removed the next time.
@@ -56,17 +58,28 @@ pub(crate) async fn follow(catalogue: Arc<Catalogue>, peers: watch::Receiver<Vec
             before = Some(lacking);
         }
         tokio::select! {
-            Some(done) = running.join_next(), if !running.is_empty() => {
+            Some(done) = running.join_next_with_id(), if !running.is_empty() => {
                 match done {
-                    // One that is not wanted any more was ended, or has just come to its end.
-                    Ok((digest, result)) => {
-                        if under_way.remove(&digest).is_some()
-                            && let Some(again_after) = settle(&catalogue, digest, result)
-                        {
-                            later.insert(digest, Instant::now() + again_after);
+                    // One that is not wanted any more was ended, or has just come to its end; another one may run since.
+                    Ok((id, (digest, result))) => {
+                        if under_way.get(&digest).is_some_and(|copy| copy.id() == id) {
+                            under_way.remove(&digest);
+                            if let Some(again_after) = settle(&catalogue, digest, result) {
+                                later.insert(digest, Instant::now() + again_after);
+                            }
                         }
                     }
-                    Err(ended) => under_way.retain(|_, copy| copy.id() != ended.id()),
+                    Err(ended) => {
+                        let defect = under_way.iter().find(|(_, copy)| copy.id() == ended.id()).map(|(digest, _)| *digest);
+                        if let Some(digest) = defect {
+                            under_way.remove(&digest);
+                            let why = format!("PV-MODEL-COPY: copying ended by a defect: {ended}; it is tried again");
+                            if target.copies.stuck(digest, why.clone()) {
+                                tracing::error!(%digest, why, "a model was not copied");
+                            }
+                            later.insert(digest, Instant::now() + TRY_AGAIN_AFTER);
+                        }
+                    }
                 }
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -77,7 +90,6 @@ pub(crate) async fn follow(catalogue: Arc<Catalogue>, peers: watch::Receiver<Vec
 /// Tells what came of a copy, and when it is to be tried again.
 fn settle(catalogue: &Catalogue, digest: FileDigest, result: Result<(), Failed>) -> Option<Duration> {
     let Err(failed) = result else {
-        tracing::info!(%digest, "a model was copied");
         catalogue.copies().forget(digest);
         catalogue.look_again();
         return None;

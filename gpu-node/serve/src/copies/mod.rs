@@ -1,6 +1,6 @@
 //! Bringing declared models from other GPU nodes of the cluster.
 //!
-//! Purpose: what a `Model` names by digest and the store here lacks is copied from a node that has it ([`follow`]); [`Copies`]
+//! Purpose: what a `Model` names by digest and the store here lacks is copied from a node that has it ([`follow()`]); [`Copies`]
 //! says how far that is.
 //! Invariants: of all copies at most [`MOST_COPIES`] run; together they leave free what is to stay free; a copy has its name in
 //! the store only when each of its files was found to be what the digest says.

@@ -227,6 +227,9 @@ impl Scheduler {
         let is_current = |entry: &Arc<Entry>| entries.iter().any(|current| Arc::ptr_eq(current, entry));
         let needed: BTreeSet<WeightsKey> =
             known.iter().filter(|(entry, _)| is_current(entry)).map(|(_, key)| *key).collect();
+        // What has gone since is forgotten.
+        let turns = &self.turns;
+        drop(self.orders.used_yet(|key| turns.standing(key)));
         for (entry, key) in known.iter().filter(|(entry, key)| !is_current(entry) && !needed.contains(key)) {
             tracing::info!(model = entry.name, "the model is not here any more");
             if let Some(digest) = entry.digest_of_weights() {

@@ -7,13 +7,16 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use provost_types::FileDigest;
 
 use super::import::{is_full, make_dir, sync_dir};
 use super::manifest::{MANIFEST, Manifest, StoredFile, hashed};
 use super::{ModelStore, StoreError, folder_of};
+
+/// Ends the name of what is being removed.
+const GOING: &str = "going";
 
 /// A model that arrives.
 #[derive(Debug)]
@@ -38,12 +41,13 @@ impl ModelStore {
         Ok(Arriving { store: self.clone(), place, manifest })
     }
 
-    /// Removes what came of models other than these.
+    /// Removes what came of models other than these. Each loses its name first: one that is given its own just then is whole or
+    /// is not there.
     pub(crate) fn forget_arrivals(&self, except: &BTreeSet<FileDigest>) {
         let kept: BTreeSet<String> = except.iter().map(|digest| folder_of(*digest)).collect();
         let Ok(entries) = fs::read_dir(self.arriving()) else { return };
         for entry in entries.flatten().filter(|entry| !kept.contains(&*entry.file_name().to_string_lossy())) {
-            if let Err(cause) = fs::remove_dir_all(entry.path()) {
+            if let Err(cause) = let_go(&entry.path()) {
                 tracing::warn!(%cause, place = %entry.path().display(), "the rest of a copy stays");
             }
         }
@@ -125,7 +129,13 @@ impl Arriving {
             // It was imported meanwhile.
             return fs::remove_dir_all(&self.place).map_err(io);
         }
-        fs::rename(&self.place, &to).and_then(|()| self.store.sync_folders()).map_err(io)
+        // It may have been declared no more meanwhile, and once more: then another copy of it has begun in this place.
+        if self.bytes() != self.manifest.bytes() {
+            return Err(io(io::Error::other("its files are not there any more")));
+        }
+        fs::rename(&self.place, &to).and_then(|()| self.store.sync_folders()).map_err(io)?;
+        tracing::info!(digest = %self.manifest.digest, "a model was copied");
+        Ok(())
     }
 
     /// The folders within the model.
@@ -141,6 +151,21 @@ impl Arriving {
     }
 }
 
+/// Removes what came of a model. After a crash it has another name, and goes the next time.
+fn let_go(place: &Path) -> io::Result<()> {
+    let remove = |place: &Path| match fs::remove_dir_all(place) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    };
+    if place.extension().is_some_and(|end| end == GOING) {
+        return remove(place);
+    }
+    let going = place.with_extension(GOING);
+    remove(&going)?;
+    fs::rename(place, &going)?;
+    remove(&going)
+}
+
 impl Part {
     /// Writes a piece.
     pub(crate) fn write_at(&self, piece: &[u8], offset: u64) -> Result<(), StoreError> {
@@ -154,8 +179,6 @@ impl Part {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::store::verify::check_files;
 
@@ -227,12 +250,34 @@ mod tests {
     }
 
     #[test]
+    fn what_lost_files_on_the_way_gets_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, to, manifest) = stores(dir.path());
+        let old = to.arrive(manifest.clone()).unwrap();
+        // Forgotten, and begun once more, before the old one comes to its end.
+        to.forget_arrivals(&BTreeSet::new());
+        assert!(old.finish().is_err());
+        to.arrive(manifest.clone()).unwrap();
+        assert!(old.finish().is_err());
+        assert!(!to.has(manifest.digest));
+    }
+
+    #[test]
     fn what_nobody_wants_any_more_goes() {
         let dir = tempfile::tempdir().unwrap();
         let (_, to, manifest) = stores(dir.path());
         to.arrive(manifest.clone()).unwrap();
         to.forget_arrivals(&BTreeSet::from([manifest.digest]));
         assert_eq!(fs::read_dir(to.arriving()).unwrap().count(), 1);
+        to.forget_arrivals(&BTreeSet::new());
+        assert_eq!(fs::read_dir(to.arriving()).unwrap().count(), 0);
+        // As a crash leaves it while it goes.
+        let going = to.arriving().join(folder_of(manifest.digest)).with_extension(GOING);
+        fs::create_dir_all(going.join("rest")).unwrap();
+        to.arrive(manifest.clone()).unwrap();
+        to.forget_arrivals(&BTreeSet::from([manifest.digest]));
+        assert!(!going.exists());
+        fs::create_dir_all(going.join("rest")).unwrap();
         to.forget_arrivals(&BTreeSet::new());
         assert_eq!(fs::read_dir(to.arriving()).unwrap().count(), 0);
         assert!(to.free_bytes().unwrap() > 0);
