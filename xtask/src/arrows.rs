@@ -75,11 +75,12 @@ const VERIFIER: (&str, [&str; 10]) = (
 );
 
 /// (engine, its owners). Direct dependencies only: that is where code can name the engine.
-const ENGINES: [(&str, &[&str]); 10] = [
+const ENGINES: [(&str, &[&str]); 11] = [
     ("openraft", &["provost-control-raft"]),
     ("rocksdb", &["provost-control-raft", "provost-control-api"]),
     ("candle-core", &["provost-gpu-infer"]),
     ("candle-nn", &["provost-gpu-infer"]),
+    ("cudarc", &["provost-gpu-infer"]),
     ("llguidance", &["provost-gpu-infer"]),
     ("sqlx", &["provost-data-tools"]),
     ("lopdf", &["provost-data-tools"]),

@@ -45,10 +45,12 @@ pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
 pub use orders::{ModelOrder, ModelRefusal};
 pub use provost_gpu_infer::{
-    KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
+    DeviceChoice, KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned,
+    fine_tune,
 };
 pub use provost_gpu_vram::{Priority, Usage};
 pub use service::{GpuCallers, GpuService};
 pub use standing::{ModelStanding, ModelState};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};
 pub use store::{Imported, Manifest, ModelStore, StoreError, StoredFile};
+pub use usage::DeviceNow;
