@@ -92,7 +92,6 @@ impl InferError {
     }
 
     /// A failed computation.
-    #[allow(clippy::needless_pass_by_value, reason = "handed to `map_err` everywhere")]
     pub(crate) fn compute(error: candle_core::Error) -> Self {
         Self::of_device(&error)
     }

@@ -126,7 +126,7 @@ impl Cuda {
             Some(copy) => self.uploads.memcpy_htod(copy.as_ref(), to).w(),
             None => {
                 let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-                staging.copy(&self.uploads, from, to).w()
+                staging.copy(from, to).w()
             }
         }
     }

@@ -51,7 +51,7 @@ impl MemoryPool {
     pub(in crate::device) fn upload(&self, weights: Option<[u8; 32]>, name: &str, tensor: &Tensor) -> Result<Tensor> {
         let shape = tensor.shape().clone();
         let mut slice = self.floats(shape.elem_count(), &self.cuda.uploads)?;
-        Cuda::with_values(tensor, |values| self.cuda.copy(weights, name, values, &mut slice))?;
+        self.ordered(Cuda::with_values(tensor, |values| self.cuda.copy(weights, name, values, &mut slice)))?;
         Ok(self.wrapped(slice, shape))
     }
 
@@ -62,7 +62,7 @@ impl MemoryPool {
             candle_core::bail!("the host's copy of a tensor has another shape")
         }
         let mut slice = self.floats(copy.len(), &self.cuda.uploads)?;
-        self.cuda.uploads.memcpy_htod(copy, &mut slice).w()?;
+        self.ordered(self.cuda.uploads.memcpy_htod(copy, &mut slice).w())?;
         Ok(self.wrapped(slice, shape))
     }
 
@@ -73,6 +73,15 @@ impl MemoryPool {
         let mut slice = self.floats(shape.elem_count(), &stream)?;
         stream.memset_zeros(&mut slice).w()?;
         Ok(self.wrapped(slice, shape))
+    }
+
+    /// A copy that failed may have left nothing that orders the stream of passes, which frees the memory, after that of copies.
+    fn ordered(&self, copied: Result<()>) -> Result<()> {
+        copied.inspect_err(|_| {
+            if let Err(error) = self.cuda.uploads.synchronize() {
+                tracing::error!(%error, "copies to the device did not end");
+            }
+        })
     }
 
     fn wrapped(&self, slice: CudaSlice<f32>, shape: Shape) -> Tensor {

@@ -33,26 +33,20 @@ impl Staging {
     }
 
     /// Begins to copy; returns once the last piece is under way.
-    pub(super) fn copy(
-        &mut self,
-        uploads: &Arc<CudaStream>,
-        from: &[f32],
-        to: &mut CudaSlice<f32>,
-    ) -> Result<(), DriverError> {
+    pub(super) fn copy(&mut self, from: &[f32], to: &mut CudaSlice<f32>) -> Result<(), DriverError> {
         for (at, part) in from.chunks(PIECE).enumerate() {
-            let number = self.next;
-            self.next = (number + 1) % PIECES;
-            let Some(piece) = self.pieces.get_mut(number) else { continue };
+            let piece = &mut self.pieces[self.next];
+            self.next = (self.next + 1) % PIECES;
             // The device reads page-locked memory while the program goes on: it is not written before that is over.
             if let Some(copied) = piece.copied.take() {
                 copied.synchronize()?;
             }
-            let Some(memory) = piece.memory.as_mut_slice()?.get_mut(..part.len()) else { continue };
+            let memory = &mut piece.memory.as_mut_slice()?[..part.len()];
             memory.copy_from_slice(part);
             let start = at * PIECE;
             let mut there = to.slice_mut(start..start + part.len());
-            uploads.memcpy_htod(&*memory, &mut there)?;
-            piece.copied = Some(uploads.record_event(None)?);
+            self.uploads.memcpy_htod(&*memory, &mut there)?;
+            piece.copied = Some(self.uploads.record_event(None)?);
         }
         Ok(())
     }
