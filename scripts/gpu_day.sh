@@ -38,7 +38,8 @@ cargo xtask cuda-build run --release --package provost-gpu-serve --example gpu_d
 
 echo "== the binary, with a driver that has no device, and none to load"
 cargo xtask cuda-build
-LD_LIBRARY_PATH=$PROVOST_CUDA_STUBS target/cuda/release/provost --version
-env -u LD_LIBRARY_PATH target/cuda/release/provost --version
+binary=${CARGO_TARGET_DIR:-target}/cuda/release/provost
+LD_LIBRARY_PATH=$PROVOST_CUDA_STUBS "$binary" --version
+env -u LD_LIBRARY_PATH "$binary" --version
 
 echo "gpu_day: all of it holds; the rows are in $rows"

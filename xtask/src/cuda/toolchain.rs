@@ -45,7 +45,7 @@ impl Toolchain {
             std::fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
         }
         std::fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
-        eprintln!("cuda-toolchain: about 750 MB to download, 1.7 GB on disk, in {}", root.display());
+        eprintln!("cuda-toolchain: about 680 MB to download, 1.3 GB on disk, in {}", root.display());
         install(&root)?;
         toolchain.link_names()?;
         toolchain.make_stub(driver_bindings)?;
