@@ -36,10 +36,16 @@ PROVOST_TEST_DEVICE=$device cargo xtask cuda-build test --release --package prov
 echo "== rates, switches, evictions"
 cargo xtask cuda-build run --release --package provost-gpu-serve --example gpu_day -- "$device" "$mib" "$seconds" | tee "$rows"
 
-echo "== the binary, with a driver that has no device, and none to load"
+echo "== a driver that has no device: the processor computes"
+LD_LIBRARY_PATH=$PROVOST_CUDA_STUBS cargo xtask cuda-build test --release --package provost-gpu-infer --lib device::tests
+
+echo "== the binary: it starts, and is linked with nothing of CUDA"
 cargo xtask cuda-build
 binary=${CARGO_TARGET_DIR:-target}/cuda/release/provost
-LD_LIBRARY_PATH=$PROVOST_CUDA_STUBS "$binary" --version
-env -u LD_LIBRARY_PATH "$binary" --version
+"$binary" --version
+if ldd "$binary" | grep -E 'libcu(da|dart|blas|rand)|libnvrtc'; then
+  echo "gpu_day: the binary does not start where these are not" >&2
+  exit 1
+fi
 
 echo "gpu_day: all of it holds; the rows are in $rows"
