@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-cluster test-observability test-packages test-helm deb fix bench instructions deny
+.PHONY: help dev test test-cluster test-observability test-packages test-helm deb fix bench instructions deny cuda
 
 ARGS ?=
 # One RocksDB for all profiles, built once into the user's cache.
@@ -48,6 +48,10 @@ instructions: ## instruction counts of hot paths against bench/instructions.json
 	@scripts/setup.sh build
 	@$(ROCKSDB) cargo build --locked --release --package provost-bench --bin instructions
 	@scripts/check_instructions.py $${CARGO_TARGET_DIR:-target}/release/instructions $(ARGS)
+
+cuda: ## the release binary with code for CUDA devices, into target/cuda (downloads a toolchain; needs no device)
+	@scripts/setup.sh build
+	@$(ROCKSDB) cargo xtask cuda-build
 
 deny: ## licences, bans, registries, advisories (needs cargo-deny)
 	@scripts/deny.sh

@@ -80,6 +80,7 @@ const ENGINES: [(&str, &[&str]); 11] = [
     ("rocksdb", &["provost-control-raft", "provost-control-api"]),
     ("candle-core", &["provost-gpu-infer"]),
     ("candle-nn", &["provost-gpu-infer"]),
+    ("cudarc", &["provost-gpu-infer"]),
     ("llguidance", &["provost-gpu-infer"]),
     ("symphonia", &["provost-gpu-infer"]),
     ("sqlx", &["provost-data-tools"]),

@@ -5,16 +5,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use xtask::{Graph, attack_matrix, built_packages, check, check_banned, impure_touches};
+use xtask::{Graph, attack_matrix, built_packages, check, check_banned, cuda_build, impure_touches};
 
 const USAGE: &str = "\
 cargo xtask arrows          fail on a dependency or a clock, file, … where the architecture forbids it
-cargo xtask attack-matrix   print what the attack suite tried; fail on a case without a result";
+cargo xtask attack-matrix   print what the attack suite tried; fail on a case without a result
+cargo xtask cuda-toolchain  bring what a build for CUDA devices needs into the user's cache; print the environment
+cargo xtask cuda-build      run cargo with that and the feature `cuda`: `build --release --package provost`, or the
+                            arguments that follow, such as `test --package provost-gpu-infer`";
 
 fn main() -> Result<ExitCode> {
     match std::env::args().nth(1).as_deref() {
         Some("arrows") => arrows(),
         Some("attack-matrix") => print_matrix(),
+        Some("cuda-toolchain") => cuda_build(&here()?, &[], true),
+        Some("cuda-build") => cuda_build(&here()?, &std::env::args().skip(2).collect::<Vec<_>>(), false),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

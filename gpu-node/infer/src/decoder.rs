@@ -10,6 +10,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 
 use crate::config::DecoderConfig;
+use crate::device::Place;
+use crate::error::InferError;
 use crate::kv_cache::{KeyValues, KvCache};
 use crate::linear::{Linear, TokenTable};
 use crate::lora::{Adapted, Adapter, Target};
@@ -26,6 +28,8 @@ pub struct Decoder {
     pub(crate) layers: Vec<Layer>,
     pub(crate) norm: Tensor,
     pub(crate) output: Linear,
+    /// Last: the tensors are in it.
+    place: Place,
 }
 
 /// The next tokens of one request and its cache.
@@ -67,15 +71,16 @@ pub(crate) struct DecoderWeights {
 }
 
 impl Decoder {
-    pub(crate) fn new(config: DecoderConfig, weights: DecoderWeights, device: Device) -> Self {
+    pub(crate) fn new(config: DecoderConfig, weights: DecoderWeights, place: Place) -> Self {
         Self {
             rope: Rope::new(&config.rope),
             config,
-            device,
+            device: place.device().clone(),
             tokens: weights.tokens,
             layers: weights.layers,
             norm: weights.norm,
             output: weights.output,
+            place,
         }
     }
 
@@ -92,9 +97,9 @@ impl Decoder {
     /// Memory for the requests of this model, as many blocks as fit `capacity_bytes`.
     ///
     /// # Errors
-    /// When the device has not so much.
-    pub fn kv_pool(&self, capacity_bytes: u64) -> Result<KvPool> {
-        KvPool::new(self.kv_shape(), capacity_bytes, &self.device)
+    /// [`InferError::OutOfMemory`] when the device has not so much.
+    pub fn kv_pool(&self, capacity_bytes: u64) -> std::result::Result<KvPool, InferError> {
+        KvPool::new(self.kv_shape(), capacity_bytes, &self.place).map_err(|error| InferError::of_device(&error))
     }
 
     /// Bytes that a pool needs for one request of `positions`.

@@ -7,6 +7,7 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, softmax_last_dim};
 
 use crate::config::{EncoderActivation, EncoderConfig};
+use crate::device::Place;
 use crate::linear::{Linear, TokenTable};
 
 /// Weights of an encoder: immutable, shared by every request.
@@ -15,6 +16,8 @@ pub struct Encoder {
     config: EncoderConfig,
     device: Device,
     weights: EncoderWeights,
+    /// Last: the tensors are in it.
+    _place: Place,
 }
 
 /// What a checkpoint must provide.
@@ -54,8 +57,8 @@ impl Norm {
 }
 
 impl Encoder {
-    pub(crate) fn new(config: EncoderConfig, weights: EncoderWeights, device: Device) -> Self {
-        Self { config, device, weights }
+    pub(crate) fn new(config: EncoderConfig, weights: EncoderWeights, place: Place) -> Self {
+        Self { config, device: place.device().clone(), weights, _place: place }
     }
 
     /// Longest text, in tokens.

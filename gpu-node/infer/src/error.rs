@@ -1,5 +1,8 @@
 //! What can go wrong between a model file and an answer.
 
+/// By these names of the CUDA driver and of cuBLAS candle's errors say that there is no memory left.
+const OUT_OF_MEMORY: [&str; 2] = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+
 /// A failure of this crate. Messages name the model and the file, never a path of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InferError {
@@ -58,6 +61,19 @@ pub enum InferError {
     /// The request cannot be served by this model.
     #[error("PV-INFERENCE-REQUEST: {0}")]
     Request(String),
+    /// The device that was named cannot be used.
+    #[error("PV-GPU-DEVICE: `{device}` cannot be used: {cause}; write `auto` or `cpu` where there is no such device")]
+    NoDevice {
+        /// The device, as it was named.
+        device: String,
+        /// Why not.
+        cause: String,
+    },
+    /// The device refused memory that the books had.
+    #[error(
+        "PV-GPU-EXHAUSTED: the device has less memory left than the node counts on; try again, or give models less of it"
+    )]
+    OutOfMemory,
     /// The device or the model failed while computing.
     #[error("PV-INFERENCE-FAILED: {0}; the node's log has the details")]
     Failed(String),
@@ -77,8 +93,25 @@ impl InferError {
 
     /// A failed computation.
     pub(crate) fn compute(error: candle_core::Error) -> Self {
-        tracing::error!(%error, "computation failed");
-        Self::Failed("the computation failed".to_owned())
+        Self::of_device(&error)
+    }
+
+    /// What a device said: that it has no memory left is told apart, since others may give theirs up for it.
+    pub(crate) fn of_device(error: &candle_core::Error) -> Self {
+        Self::out_of_memory(error).unwrap_or_else(|| {
+            tracing::error!(%error, "computation failed");
+            Self::Failed("the computation failed".to_owned())
+        })
+    }
+
+    /// Some: the device has no memory left.
+    pub(crate) fn out_of_memory(error: &candle_core::Error) -> Option<Self> {
+        let text = error.to_string();
+        let is_full = OUT_OF_MEMORY.iter().any(|name| text.contains(name));
+        is_full.then(|| {
+            tracing::warn!(%error, "the device has no memory left");
+            Self::OutOfMemory
+        })
     }
 }
 
@@ -104,5 +137,20 @@ impl FileContext {
 
     pub(crate) fn unsupported(&self, cause: impl std::fmt::Display) -> InferError {
         InferError::Unsupported { model: self.model.clone(), cause: format!("{}: {cause}", self.file) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_told_apart() {
+        for name in OUT_OF_MEMORY {
+            let error = candle_core::Error::Msg(format!("DriverError({name}, \"out of memory\")"));
+            assert_eq!(InferError::compute(error), InferError::OutOfMemory);
+        }
+        let other = candle_core::Error::Msg("CUDA_ERROR_ILLEGAL_ADDRESS".to_owned());
+        assert!(matches!(InferError::compute(other), InferError::Failed(_)));
     }
 }

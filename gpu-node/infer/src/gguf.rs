@@ -14,6 +14,7 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 
 use crate::config::{DecoderConfig, DecoderFamily};
 use crate::decoder::{Decoder, DecoderWeights, HeadNorms, Layer};
+use crate::device::Place;
 use crate::error::{FileContext, InferError};
 use crate::linear::{Linear, TokenTable};
 use crate::network::Network;
@@ -125,10 +126,10 @@ impl GgufFile {
     }
 
     /// Reads the weights.
-    pub(crate) fn load(&self, path: &Path, device: &Device) -> Result<Network, InferError> {
+    pub(crate) fn load(&self, path: &Path, place: &Place) -> Result<Network, InferError> {
         let mut config = self.config()?;
         let file = File::open(path).map_err(|e| self.at.unreadable(e))?;
-        let mut reader = WeightReader { gguf: self, file: BufReader::new(file), device };
+        let mut reader = WeightReader { gguf: self, file: BufReader::new(file), device: place.device() };
         if self.content.tensor_infos.contains_key("rope_freqs.weight") {
             let divisors = reader.vector("rope_freqs.weight", config.head_dim / 2)?;
             let divisors = divisors.to_vec1().map_err(|e| self.at.malformed(e))?;
@@ -136,7 +137,7 @@ impl GgufFile {
             config.rope.check(&self.at)?;
         }
         let weights = reader.decoder(&config)?;
-        let decoder = Decoder::new(config, weights, device.clone());
+        let decoder = Decoder::new(config, weights, place.clone());
         Ok(Network::Decoder(Arc::new(decoder)))
     }
 
@@ -271,12 +272,12 @@ impl WeightReader<'_> {
 
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<QMatMul, InferError> {
         let tensor = self.tensor(name, &[rows, columns])?;
-        QMatMul::from_qtensor(tensor).map_err(|e| self.gguf.at.malformed(first_line(&e)))
+        QMatMul::from_qtensor(tensor).map_err(|e| unread(&self.gguf.at, &e))
     }
 
     fn vector(&mut self, name: &str, size: usize) -> Result<candle_core::Tensor, InferError> {
         let tensor = self.tensor(name, &[size])?;
-        tensor.dequantize(self.device).map_err(|e| self.gguf.at.malformed(first_line(&e)))
+        tensor.dequantize(self.device).map_err(|e| unread(&self.gguf.at, &e))
     }
 
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<QTensor, InferError> {
@@ -290,9 +291,13 @@ impl WeightReader<'_> {
                 info.shape.dims()
             )));
         }
-        info.read(&mut self.file, self.gguf.content.tensor_data_offset, self.device)
-            .map_err(|e| at.malformed(first_line(&e)))
+        info.read(&mut self.file, self.gguf.content.tensor_data_offset, self.device).map_err(|e| unread(at, &e))
     }
+}
+
+/// Why a tensor could not be had: the file is damaged, unless the device has no memory left.
+fn unread(at: &FileContext, error: &candle_core::Error) -> InferError {
+    InferError::out_of_memory(error).unwrap_or_else(|| at.malformed(first_line(error)))
 }
 
 /// candle's errors may carry a backtrace below the first line.

@@ -4,6 +4,7 @@
 //! a model without reading its weights; [`Network`] is the weights, shared and immutable;
 //! [`ChatModel`] and [`EmbeddingModel`] join a network with its text side (tokenizer, template), and an [`Adapter`] makes another
 //! model of one, which [`fine_tune`] trains. A [`SpeechModel`] writes down what is said in a recording.
+//! All of it but speech computes on a [`ComputeDevice`].
 //! Invariants: requests see each other's keys and values only where they begin alike and belong
 //! together ([`KvPool`]); what is computed in a batch equals what is computed alone; a malformed file is an error, never a panic.
 //! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`). Speech models are read by [`SpeechModel::open`]
@@ -11,6 +12,7 @@
 
 mod config;
 mod decoder;
+mod device;
 mod embedding;
 mod encoder;
 mod error;
@@ -32,6 +34,7 @@ mod text;
 mod tune;
 
 pub use decoder::{Decoder, Segment};
+pub use device::{ComputeDevice, DeviceChoice, MeasuredMemory};
 pub use embedding::{EMBED_BATCH_TOKENS, EmbedJob, EmbedPart, EmbeddingModel};
 pub use encoder::Encoder;
 pub use error::InferError;

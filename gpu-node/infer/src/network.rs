@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
 use candle_core::quantized::QMatMul;
 
 use crate::config::{DecoderConfig, DecoderFamily, EncoderConfig, NetworkConfig};
 use crate::decoder::{Decoder, DecoderWeights, HeadNorms, Layer};
+use crate::device::Place;
 use crate::encoder::{Encoder, EncoderLayer, EncoderWeights, Norm};
 use crate::error::InferError;
 use crate::linear::{Linear, TokenTable};
@@ -25,16 +25,16 @@ impl Network {
     pub(crate) fn from_safetensors(
         config: NetworkConfig,
         files: &SafetensorsFiles,
-        device: &Device,
+        place: &Place,
     ) -> Result<Self, InferError> {
         Ok(match config {
             NetworkConfig::Decoder(config) => {
-                let weights = decoder_weights(&config, files, device)?;
-                Self::Decoder(Arc::new(Decoder::new(config, weights, device.clone())))
+                let weights = decoder_weights(&config, files, place)?;
+                Self::Decoder(Arc::new(Decoder::new(config, weights, place.clone())))
             }
             NetworkConfig::Encoder(config) => {
-                let weights = encoder_weights(&config, files, device)?;
-                Self::Encoder(Arc::new(Encoder::new(config, weights, device.clone())))
+                let weights = encoder_weights(&config, files, place)?;
+                Self::Encoder(Arc::new(Encoder::new(config, weights, place.clone())))
             }
         })
     }
@@ -43,30 +43,30 @@ impl Network {
 fn decoder_weights(
     config: &DecoderConfig,
     files: &SafetensorsFiles,
-    device: &Device,
+    place: &Place,
 ) -> Result<DecoderWeights, InferError> {
-    let table = files.tensor("model.embed_tokens.weight", &[config.vocabulary, config.hidden], device)?;
+    let table = files.tensor("model.embed_tokens.weight", &[config.vocabulary, config.hidden], place)?;
     let tokens = TokenTable::new(QMatMul::Tensor(table));
     let output = match config.tied {
         true => tokens.tied_output(),
-        false => files.linear("lm_head", config.hidden, config.vocabulary, false, device)?,
+        false => files.linear("lm_head", config.hidden, config.vocabulary, false, place)?,
     };
     let layers = (0..config.layers)
-        .map(|index| decoder_layer(config, &format!("model.layers.{index}"), files, device))
+        .map(|index| decoder_layer(config, &format!("model.layers.{index}"), files, place))
         .collect::<Result<_, _>>()?;
-    Ok(DecoderWeights { tokens, layers, norm: files.tensor("model.norm.weight", &[config.hidden], device)?, output })
+    Ok(DecoderWeights { tokens, layers, norm: files.tensor("model.norm.weight", &[config.hidden], place)?, output })
 }
 
 fn decoder_layer(
     config: &DecoderConfig,
     prefix: &str,
     files: &SafetensorsFiles,
-    device: &Device,
+    place: &Place,
 ) -> Result<Layer, InferError> {
     let linear = |name: &str, inputs, outputs, bias| -> Result<Linear, InferError> {
-        files.linear(&format!("{prefix}.{name}"), inputs, outputs, bias, device)
+        files.linear(&format!("{prefix}.{name}"), inputs, outputs, bias, place)
     };
-    let norm = |name: &str, size| files.tensor(&format!("{prefix}.{name}.weight"), &[size], device);
+    let norm = |name: &str, size| files.tensor(&format!("{prefix}.{name}.weight"), &[size], place);
     let (hidden, wide) = (config.hidden, config.intermediate);
     let queries = config.heads * config.head_dim;
     let keys = config.kv_heads * config.head_dim;
@@ -94,7 +94,7 @@ fn decoder_layer(
 fn encoder_weights(
     config: &EncoderConfig,
     files: &SafetensorsFiles,
-    device: &Device,
+    place: &Place,
 ) -> Result<EncoderWeights, InferError> {
     // Exports of a bare model have no prefix, those of a model with a head have `bert.`.
     let root = match files.contains("bert.embeddings.word_embeddings.weight") {
@@ -103,18 +103,18 @@ fn encoder_weights(
     };
     let embedding = |name: &str, rows| {
         let name = format!("{root}embeddings.{name}.weight");
-        files.tensor(&name, &[rows, config.hidden], device)
+        files.tensor(&name, &[rows, config.hidden], place)
     };
     let types = embedding("token_type_embeddings", config.token_types)?;
     let token_type = types.get(0).map_err(InferError::compute)?;
     let layers = (0..config.layers)
-        .map(|index| encoder_layer(config, &format!("{root}encoder.layer.{index}"), files, device))
+        .map(|index| encoder_layer(config, &format!("{root}encoder.layer.{index}"), files, place))
         .collect::<Result<_, _>>()?;
     Ok(EncoderWeights {
         tokens: TokenTable::new(QMatMul::Tensor(embedding("word_embeddings", config.vocabulary)?)),
         positions: embedding("position_embeddings", config.context)?,
         token_type,
-        norm: encoder_norm(config, &format!("{root}embeddings"), files, device)?,
+        norm: encoder_norm(config, &format!("{root}embeddings"), files, place)?,
         layers,
     })
 }
@@ -123,11 +123,11 @@ fn encoder_layer(
     config: &EncoderConfig,
     prefix: &str,
     files: &SafetensorsFiles,
-    device: &Device,
+    place: &Place,
 ) -> Result<EncoderLayer, InferError> {
     let (hidden, wide) = (config.hidden, config.intermediate);
-    let linear = |name: &str, inputs, outputs| files.linear(&format!("{prefix}.{name}"), inputs, outputs, true, device);
-    let norm = |name: &str| encoder_norm(config, &format!("{prefix}.{name}"), files, device);
+    let linear = |name: &str, inputs, outputs| files.linear(&format!("{prefix}.{name}"), inputs, outputs, true, place);
+    let norm = |name: &str| encoder_norm(config, &format!("{prefix}.{name}"), files, place);
     Ok(EncoderLayer {
         query: linear("attention.self.query", hidden, hidden)?,
         key: linear("attention.self.key", hidden, hidden)?,
@@ -144,11 +144,11 @@ fn encoder_norm(
     config: &EncoderConfig,
     prefix: &str,
     files: &SafetensorsFiles,
-    device: &Device,
+    place: &Place,
 ) -> Result<Norm, InferError> {
     let tensor = |part: &str| {
         let name = format!("{prefix}.LayerNorm.{part}");
-        files.tensor(&name, &[config.hidden], device)
+        files.tensor(&name, &[config.hidden], place)
     };
     Ok(Norm { scale: tensor("weight")?, shift: tensor("bias")? })
 }

@@ -15,6 +15,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
+use crate::device::Place;
 use crate::error::{FileContext, InferError};
 use crate::linear::Linear;
 
@@ -86,7 +87,7 @@ impl SafetensorsFiles {
     }
 
     /// Reads one tensor, which must have this shape.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, InferError> {
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize], place: &Place) -> Result<Tensor, InferError> {
         let Some(entry) = self.tensors.get(name) else {
             let at = match self.files.len() {
                 1 => self.context(0),
@@ -110,14 +111,16 @@ impl SafetensorsFiles {
                 return Err(at.unsupported(format!("tensor `{name}` has element type {other:?}")));
             }
         };
-        let mut bytes = vec![0u8; entry.bytes];
-        let mut file = File::open(&self.files[entry.file]).map_err(|e| at.unreadable(e))?;
-        file.seek(SeekFrom::Start(entry.start))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(|e| at.unreadable(e))?;
-        Tensor::from_raw_buffer(&bytes, dtype, shape, device)
-            .and_then(|tensor| tensor.to_dtype(DType::F32))
-            .map_err(|e| at.malformed(e))
+        place.put(name, shape, || {
+            let mut bytes = vec![0u8; entry.bytes];
+            let mut file = File::open(&self.files[entry.file]).map_err(|e| at.unreadable(e))?;
+            file.seek(SeekFrom::Start(entry.start))
+                .and_then(|_| file.read_exact(&mut bytes))
+                .map_err(|e| at.unreadable(e))?;
+            Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)
+                .and_then(|tensor| tensor.to_dtype(DType::F32))
+                .map_err(|e| at.malformed(e))
+        })
     }
 
     /// Reads `prefix.weight` (`[outputs, inputs]`) and, if asked for, `prefix.bias`.
@@ -127,11 +130,11 @@ impl SafetensorsFiles {
         inputs: usize,
         outputs: usize,
         bias: bool,
-        device: &Device,
+        place: &Place,
     ) -> Result<Linear, InferError> {
-        let weight = self.tensor(&format!("{prefix}.weight"), &[outputs, inputs], device)?;
+        let weight = self.tensor(&format!("{prefix}.weight"), &[outputs, inputs], place)?;
         let bias = match bias {
-            true => Some(self.tensor(&format!("{prefix}.bias"), &[outputs], device)?),
+            true => Some(self.tensor(&format!("{prefix}.bias"), &[outputs], place)?),
             false => None,
         };
         Ok(Linear::dense(weight, bias))

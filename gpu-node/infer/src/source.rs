@@ -12,13 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use candle_core::Device;
 use candle_core::quantized::gguf_file::Value;
 use provost_types::{ModelFormat, ModelInfo, ModelKind};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use crate::config::{DecoderConfig, NetworkConfig, TokenIds};
+use crate::device::{ComputeDevice, Place};
 use crate::error::{FileContext, InferError};
 use crate::gguf::{GgufFile, whole};
 use crate::lora::{Adapter, AdapterFiles};
@@ -135,10 +135,21 @@ impl ModelSource {
     /// # Errors
     /// When a file is missing or damaged, or does not fit the base.
     pub fn load_adapter(&self) -> Result<Option<Adapter>, InferError> {
+        self.load_adapter_on(&ComputeDevice::cpu())
+    }
+
+    /// The same, onto a device.
+    ///
+    /// # Errors
+    /// As [`load_adapter`](Self::load_adapter), and when the device has no memory left.
+    pub fn load_adapter_on(&self, device: &ComputeDevice) -> Result<Option<Adapter>, InferError> {
         let Some(adapter) = &self.adapter else {
             return Ok(None);
         };
-        contained(&self.info.name, || Adapter::load(&adapter.files, &self.decoder_config()?, &Device::Cpu).map(Some))
+        contained(&self.info.name, || {
+            let place = device.place(None)?;
+            Adapter::load(&adapter.files, &self.decoder_config()?, &place).map(Some)
+        })
     }
 
     /// True when both have the same configuration and weights, as the files were when each was described: so have their digests.
@@ -225,14 +236,29 @@ impl ModelSource {
     /// # Errors
     /// When a file is missing or damaged.
     pub fn load_network(&self) -> Result<Network, InferError> {
-        contained(&self.info.name, || match &self.layout {
-            Layout::Gguf { .. } => GgufFile::open(&self.info.name, &self.path)?.load(&self.path, &Device::Cpu),
+        self.load(&Place::cpu())
+    }
+
+    /// The same, onto a device. `digest` is that of the weights: by it the host may keep a copy of them, and is to
+    /// [`forget`](ComputeDevice::forget) it where the files turn out to be others.
+    ///
+    /// # Errors
+    /// As [`load_network`](Self::load_network), and when the device has no memory left.
+    pub fn load_network_on(&self, device: &ComputeDevice, digest: [u8; 32]) -> Result<Network, InferError> {
+        self.load(&device.place(Some(digest))?)
+    }
+
+    fn load(&self, place: &Place) -> Result<Network, InferError> {
+        let network = contained(&self.info.name, || match &self.layout {
+            Layout::Gguf { .. } => GgufFile::open(&self.info.name, &self.path)?.load(&self.path, place),
             Layout::Directory => {
                 let config = self.network_config()?;
                 let files = SafetensorsFiles::open(&self.info.name, &self.path)?;
-                Network::from_safetensors(config, &files, &Device::Cpu)
+                Network::from_safetensors(config, &files, place)
             }
-        })
+        })?;
+        place.settle()?;
+        Ok(network)
     }
 
     /// Reads the text side of a chat model.

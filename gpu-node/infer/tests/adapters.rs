@@ -22,7 +22,7 @@ fn adapted(fixture: &str, folder: &Path, seed: usize) -> ModelSource {
 }
 
 fn adapter(source: &ModelSource) -> Arc<Adapter> {
-    Arc::new(source.load_adapter().unwrap().expect("it has one"))
+    Arc::new(source.load_adapter_on(&common::device()).unwrap().expect("it has one"))
 }
 
 fn tokens(count: u32, salt: u32) -> Vec<u32> {

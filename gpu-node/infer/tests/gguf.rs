@@ -188,7 +188,7 @@ fn an_adapter_over_gguf_is_the_same_as_over_safetensors() {
     adapters::write(&adapter, &adapters::config(), &adapters::tensors(1));
     let last = |source: &ModelSource, ids: &[u32]| {
         let (decoder, tuned) = (decoder(source), source.adapted("tuned", &adapter).unwrap());
-        let adapter = tuned.load_adapter().unwrap();
+        let adapter = tuned.load_adapter_on(&common::device()).unwrap();
         let mut cache = decoder.cache(ids.len());
         let mut segments = [Segment { tokens: ids, cache: &mut cache }];
         decoder.forward_with(&mut segments, &[adapter.as_ref()]).unwrap()

@@ -33,7 +33,7 @@ fn minilm() -> Option<(EmbeddingModel, Arc<EmbeddingText>)> {
     assert_eq!(source.info().kind, ModelKind::Embedding);
     assert_eq!(source.info().dimensions, 384);
     assert_eq!(source.info().context_tokens, 512);
-    let Network::Encoder(encoder) = source.load_network().unwrap() else {
+    let Network::Encoder(encoder) = source.load_network_on(&common::device(), source.digest().unwrap()).unwrap() else {
         panic!("MiniLM is an encoder");
     };
     let text = Arc::new(source.load_embedding_text().unwrap());

@@ -74,7 +74,7 @@ fn difference(a: &Path, b: &Path) -> f32 {
 fn served_loss(model: &str, adapter: &Path) -> f64 {
     let tuned = source(model).adapted("tuned", adapter).unwrap();
     let (decoder, text) = (decoder(&tuned), tuned.load_chat_text().unwrap());
-    let adapter = tuned.load_adapter().unwrap();
+    let adapter = tuned.load_adapter_on(&common::device()).unwrap();
     let (mut sum, mut count) = (0.0, 0);
     for (asked, answer) in CONVERSATIONS {
         let mut tokens = text.prompt(&[ChatMessage::new("user", asked)]).unwrap();
@@ -109,7 +109,7 @@ fn the_loss_falls_and_what_was_learned_is_served() {
         assert!(served < f64::from(first) / 2.0, "{model}: {served} after {last}");
         // It is a model as any other.
         let model = source(model).adapted("tuned", &out).unwrap();
-        let adapter = model.load_adapter().unwrap().unwrap();
+        let adapter = model.load_adapter_on(&common::device()).unwrap().unwrap();
         let chat = chat_model(&model).with_adapter(adapter.into());
         let request = common::request(CONVERSATIONS[0].0, 8);
         let mut generation = common::started(&chat, &request);

@@ -24,9 +24,8 @@ pub(crate) enum Seat {
 impl Arenas {
     /// Takes memory for an arena.
     pub(crate) fn make(&mut self, key: WeightsKey, decoder: &Decoder, bytes: u64) -> Result<(), InferError> {
-        let pool = decoder.kv_pool(bytes).map_err(|cause| {
+        let pool = decoder.kv_pool(bytes).inspect_err(|cause| {
             tracing::error!(%cause, bytes, "the device refused a KV cache that the books allow");
-            InferError::Failed("the KV cache cannot be allocated".to_owned())
         })?;
         self.0.insert(key, pool);
         Ok(())

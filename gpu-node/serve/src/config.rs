@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use provost_gpu_infer::DeviceChoice;
 use provost_gpu_vram::Priority;
 use provost_types::ModelInfo;
 
@@ -27,6 +28,11 @@ pub struct GpuConfig {
     pub tuning_dir: Option<PathBuf>,
     /// Where imported models are. None: the node has no store.
     pub store_dir: Option<PathBuf>,
+    /// What models compute on. Change it where a node has several devices, or has to leave one to others.
+    pub device: DeviceChoice,
+    /// Bytes of page-locked memory of the host in which weights of a CUDA device are kept, so that they come back without
+    /// their files. Raise it to what the machine can spare where models take turns.
+    pub host_copies_bytes: u64,
     /// Bytes that weights, KV caches and scratch may take together. Change it when the machine
     /// is shared, or when a model is refused as too large.
     pub capacity_bytes: u64,
@@ -66,6 +72,8 @@ impl Default for GpuConfig {
             adapters: BTreeMap::new(),
             tuning_dir: None,
             store_dir: None,
+            device: DeviceChoice::Auto,
+            host_copies_bytes: 4 << 30,
             capacity_bytes: 4 << 30,
             threads: 0,
             kv_cache_bytes: 1 << 30,

@@ -18,12 +18,18 @@ pub enum StartError {
     /// The system refused a thread.
     #[error("PV-GPU-START: a thread could not be started: {0}; check the limits on threads")]
     Thread(#[from] std::io::Error),
+    /// The device that was named cannot be used.
+    #[error(transparent)]
+    Device(#[from] InferError),
     /// The compute threads could not be started.
     #[error("PV-GPU-START: the compute threads could not be started: {0}")]
     Pool(String),
 }
 
 pub(crate) fn of_infer(error: InferError) -> InferenceError {
+    if error == InferError::OutOfMemory {
+        return busy(error.to_string());
+    }
     let kind = match error {
         InferError::Missing { .. } => InferenceErrorKind::ModelNotFound,
         InferError::Request(_) => InferenceErrorKind::InvalidRequest,
@@ -32,6 +38,8 @@ pub(crate) fn of_infer(error: InferError) -> InferenceError {
         | InferError::Unsupported { .. }
         | InferError::Tampered { .. }
         | InferError::Differs { .. }
+        | InferError::NoDevice { .. }
+        | InferError::OutOfMemory
         | InferError::Failed(_) => InferenceErrorKind::Failed,
     };
     plain(kind, error.to_string())

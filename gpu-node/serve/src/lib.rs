@@ -51,7 +51,8 @@ pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
 pub use orders::{ModelOrder, ModelRefusal};
 pub use provost_gpu_infer::{
-    KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,
+    DeviceChoice, KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned,
+    fine_tune,
 };
 pub use provost_gpu_vram::{Priority, Usage};
 pub use removal::{Removal, StoredModel};
@@ -60,3 +61,4 @@ pub use standing::{ModelStanding, ModelState};
 pub use stats::{Counts, RefusedFor, WAIT_BOUNDS_MS, Waits};
 pub use store::{Imported, Manifest, ModelStore, StoreError, StoredFile};
 pub use tuning::{TuningStanding, TuningState};
+pub use usage::DeviceNow;

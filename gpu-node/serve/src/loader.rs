@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{Adapter, ChatText, EmbeddingText, InferError, Network};
+use provost_gpu_infer::{Adapter, ChatText, ComputeDevice, EmbeddingText, InferError, Network};
 use provost_gpu_vram::WeightsKey;
 use provost_types::ModelKind;
 
@@ -52,6 +52,14 @@ pub(crate) enum TextSide {
     Embedding(Arc<EmbeddingText>),
 }
 
+/// How something is read; tests have their own.
+pub(crate) type Read = dyn Fn(&Entry, Part) -> Result<Content, InferError> + Send + Sync;
+
+/// Reads files, and brings weights to a device.
+pub(crate) fn reader(device: ComputeDevice) -> Arc<Read> {
+    Arc::new(move |entry: &Entry, part: Part| read(entry, part, &device))
+}
+
 /// The scheduler's end.
 pub(crate) struct Loader {
     tasks: SyncSender<Task>,
@@ -60,10 +68,12 @@ pub(crate) struct Loader {
 
 impl Loader {
     /// Starts the thread; it ends with the scheduler or with the inbox.
-    pub(crate) fn start(inbox: &Arc<Inbox>) -> std::io::Result<Self> {
+    pub(crate) fn start(inbox: &Arc<Inbox>, read: Arc<Read>) -> std::io::Result<Self> {
         let (tasks, received) = sync_channel(1);
         let inbox = Arc::downgrade(inbox);
-        std::thread::Builder::new().name("gpu-loader".to_owned()).spawn(move || run(&received, &inbox))?;
+        std::thread::Builder::new()
+            .name("gpu-loader".to_owned())
+            .spawn(move || run(&received, &inbox, read.as_ref()))?;
         Ok(Self { tasks, busy: false })
     }
 
@@ -82,7 +92,7 @@ impl Loader {
     }
 }
 
-fn run(tasks: &Receiver<Task>, inbox: &Weak<Inbox>) {
+fn run(tasks: &Receiver<Task>, inbox: &Weak<Inbox>, read: &Read) {
     while let Ok(Task { entry, part }) = tasks.recv() {
         let began = Instant::now();
         // A file may be damaged in a way that nobody has thought of: other models are still to be read.
@@ -95,23 +105,28 @@ fn run(tasks: &Receiver<Task>, inbox: &Weak<Inbox>) {
     }
 }
 
-fn read(entry: &Entry, part: Part) -> Result<Content, InferError> {
+fn read(entry: &Entry, part: Part, device: &ComputeDevice) -> Result<Content, InferError> {
     // What has been changed on disk is not loaded, and what was changed while it was loaded is not used.
     entry.check()?;
-    let content = read_part(entry, part)?;
-    entry.check_same()?;
-    Ok(content)
+    let content = read_part(entry, part, device).and_then(|content| entry.check_same().map(|()| content));
+    if let (Part::Network(key), Err(cause)) = (part, &content)
+        && *cause != InferError::OutOfMemory
+    {
+        // What the host has kept of them may not be what they are known by.
+        device.forget(key.digest());
+    }
+    content
 }
 
-fn read_part(entry: &Entry, part: Part) -> Result<Content, InferError> {
+fn read_part(entry: &Entry, part: Part, device: &ComputeDevice) -> Result<Content, InferError> {
     let source = entry.source.as_ref().map_err(Clone::clone)?;
     match part {
         Part::Digest => Ok(Content::Digest(WeightsKey::new(source.digest()?))),
-        Part::Network(_) => Ok(Content::Network(source.load_network()?)),
+        Part::Network(key) => Ok(Content::Network(source.load_network_on(device, key.digest())?)),
         Part::Text => Ok(Content::Text(match source.info().kind {
             ModelKind::Chat => {
                 let text = Arc::new(source.load_chat_text()?);
-                match source.load_adapter()? {
+                match source.load_adapter_on(device)? {
                     Some(adapter) => TextSide::Tuned(text, Arc::new(adapter)),
                     None => TextSide::Chat(text),
                 }

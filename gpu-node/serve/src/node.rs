@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use provost_gpu_infer::KvUsage;
+use provost_gpu_infer::{ComputeDevice, KvUsage};
 use provost_gpu_vram::{Limits, Usage};
 use provost_types::{
     BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, FileDigest, GpuReport, Inference,
@@ -23,7 +23,7 @@ use crate::error::{self, StartError};
 use crate::exclusive::{self, ExclusiveDevice, ExclusiveTerms};
 use crate::inbox::{Closing, Inbox, Refused};
 use crate::job::{Events, Work};
-use crate::loader::Loader;
+use crate::loader::{self, Loader, Read};
 use crate::orders::{ModelOrder, ModelRefusal, Order};
 use crate::preparer::{self, Prepare, Preparer};
 use crate::preparing::{PREPARE_DEADLINE, Preparing};
@@ -35,12 +35,14 @@ use crate::stats::{Counts, RefusedFor, Stats};
 use crate::store::{Manifest, ModelStore, StoreError};
 use crate::tuning::{self, Tasks, TuningStanding};
 use crate::turns::Turns;
-use crate::usage::UsageGauge;
+use crate::usage::{DeviceGauge, DeviceNow, UsageGauge};
 
 /// A running node. Dropping it stops its threads; what was running is told to try elsewhere.
 pub struct GpuNode {
     inbox: Arc<Inbox>,
     catalogue: Arc<Catalogue>,
+    device_name: String,
+    device_now: Arc<DeviceGauge>,
     usage: Arc<UsageGauge>,
     stats: Arc<Stats>,
     board: Arc<Board>,
@@ -55,9 +57,15 @@ impl GpuNode {
     /// or unreadable is logged and has no models until it appears.
     ///
     /// # Errors
-    /// [`StartError`] when the system refuses threads.
+    /// [`StartError`] when the system refuses threads, or the device that is named cannot be used.
     pub fn start(config: GpuConfig) -> Result<Arc<Self>, StartError> {
         Self::start_preparing(config, Arc::new(preparer::prepare), PREPARE_DEADLINE)
+    }
+
+    /// The same, with another way to read files, on the processor.
+    #[cfg(test)]
+    pub(crate) fn start_reading(config: GpuConfig, read: Arc<Read>) -> Result<Arc<Self>, StartError> {
+        Self::start_on(ComputeDevice::cpu(), config, (Arc::new(preparer::prepare), PREPARE_DEADLINE), read)
     }
 
     /// The same, with another way to read requests, and another bound on its time.
@@ -66,6 +74,25 @@ impl GpuNode {
         prepare: Arc<Prepare>,
         deadline: Duration,
     ) -> Result<Arc<Self>, StartError> {
+        let device = ComputeDevice::open(config.device, config.host_copies_bytes)?;
+        let read = loader::reader(device.clone());
+        Self::start_on(device, config, (prepare, deadline), read)
+    }
+
+    fn start_on(
+        device: ComputeDevice,
+        mut config: GpuConfig,
+        (prepare, deadline): (Arc<Prepare>, Duration),
+        read: Arc<Read>,
+    ) -> Result<Arc<Self>, StartError> {
+        if let Some(memory) = device.memory().filter(|memory| memory.free < config.capacity_bytes) {
+            tracing::warn!(
+                asked = config.capacity_bytes,
+                free = memory.free,
+                "the device has less memory than models may take"
+            );
+            config.capacity_bytes = memory.free;
+        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.threads)
             .thread_name(|index| format!("gpu-compute-{index}"))
@@ -80,14 +107,17 @@ impl GpuNode {
             tracing::warn!(model, "a priority is configured for a model that is not there");
         }
         let (usage, stats) = (Arc::new(UsageGauge::default()), Arc::new(Stats::default()));
+        let (device_now, device_name) = (Arc::new(DeviceGauge::default()), device.name());
         let (board, bounds) = (Arc::new(Board::default()), (config.queue_bound, config.active_chats.max(1)));
         let scheduler = Scheduler::new(Parts {
-            residency: Residency::new(Loader::start(&inbox)?),
+            residency: Residency::new(Loader::start(&inbox, read)?),
             preparing: Preparing::new(Preparer::start(&inbox, &prepare)?, deadline),
             inbox: Arc::clone(&inbox),
             catalogue: Arc::clone(&catalogue),
             turns: Turns::new(limits),
             priorities: config.priorities,
+            device,
+            device_now: Arc::clone(&device_now),
             usage: Arc::clone(&usage),
             stats: Arc::clone(&stats),
             board: Arc::clone(&board),
@@ -102,13 +132,28 @@ impl GpuNode {
             let started = tuning::start(Arc::clone(tasks), Arc::clone(&inbox), Arc::clone(&catalogue));
             started.inspect_err(|_| inbox.stop())?;
         }
-        tracing::info!(models = models.len(), capacity_bytes = config.capacity_bytes, "gpu node started");
-        Ok(Arc::new(Self { inbox, catalogue, usage, stats, board, bounds, tasks }))
+        tracing::info!(
+            device = device_name,
+            models = models.len(),
+            capacity_bytes = config.capacity_bytes,
+            "gpu node started"
+        );
+        Ok(Arc::new(Self { inbox, catalogue, device_name, device_now, usage, stats, board, bounds, tasks }))
     }
 
     /// Bytes in use, as of the scheduler's last turn.
     pub fn usage(&self) -> Usage {
         self.usage.get().0
+    }
+
+    /// What models compute on: `cpu`, or the number and the name of a CUDA device.
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+
+    /// What the device says of its memory, as of a second ago. None: it is the system's memory.
+    pub fn device_now(&self) -> Option<DeviceNow> {
+        self.device_now.get()
     }
 
     /// Bytes of KV caches, as of the scheduler's last turn; they are part of what is reserved.

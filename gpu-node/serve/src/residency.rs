@@ -54,8 +54,18 @@ pub(crate) enum Identity {
 
 /// What came of loading weights.
 pub(crate) enum Settled {
-    Loaded { key: WeightsKey, took: Duration },
-    Failed { key: WeightsKey },
+    Loaded {
+        key: WeightsKey,
+        took: Duration,
+    },
+    Failed {
+        key: WeightsKey,
+    },
+    /// The device has less memory left than the books.
+    Exhausted {
+        key: WeightsKey,
+        entry: Arc<Entry>,
+    },
 }
 
 impl Residency {
@@ -133,6 +143,7 @@ impl Residency {
             }
             // Weights are read only as such.
             (Part::Digest | Part::Text, Ok(Content::Network(_))) => None,
+            (Part::Network(key), Err(InferError::OutOfMemory)) => Some(Settled::Exhausted { key, entry }),
             (part, Err(error)) => {
                 tracing::warn!(model = entry.name, %error, "model could not be loaded");
                 self.known(&entry).failure = Some((error, Instant::now()));
@@ -144,6 +155,17 @@ impl Residency {
         };
         self.begin_wanted();
         settled
+    }
+
+    /// Remembers why a model could not be loaded.
+    pub(crate) fn fail(&mut self, entry: &Arc<Entry>, error: InferError) {
+        tracing::warn!(model = entry.name, %error, "model could not be loaded");
+        self.known(entry).failure = Some((error, Instant::now()));
+    }
+
+    /// True while weights are being loaded, or are to be.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.wanted.is_some() || self.coming.is_some()
     }
 
     /// Drops weights, and the text sides of their models but of those that somebody waits for.

@@ -10,13 +10,15 @@
 
 mod ask;
 mod begin;
+mod device;
 mod orders;
 mod tell;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use provost_gpu_infer::ComputeDevice;
 use provost_gpu_vram::{Action, Priority, Rejection, WeightsKey};
 use provost_types::ChatEvent;
 
@@ -37,7 +39,7 @@ use crate::preparing::Preparing;
 use crate::residency::{Residency, Settled};
 use crate::stats::{RefusedFor, Stats};
 use crate::turns::{Prepared, Turns, Waiting};
-use crate::usage::UsageGauge;
+use crate::usage::{DeviceGauge, UsageGauge};
 
 /// How long an idle thread sleeps before it looks for cancelled requests.
 const IDLE_PATIENCE: Duration = Duration::from_millis(250);
@@ -69,6 +71,10 @@ pub(crate) struct Scheduler {
     measured: Measured,
     /// A request was read in this turn and could not begin, or is to be asked for anew.
     in_vain: bool,
+    device: ComputeDevice,
+    /// When it was last asked what it has.
+    measured_at: Option<Instant>,
+    device_now: Arc<DeviceGauge>,
     usage: Arc<UsageGauge>,
     stats: Arc<Stats>,
     board: Arc<Board>,
@@ -90,6 +96,8 @@ pub(crate) struct Parts {
     pub(crate) turns: Turns,
     /// By name of the model; others are normal.
     pub(crate) priorities: BTreeMap<String, Priority>,
+    pub(crate) device: ComputeDevice,
+    pub(crate) device_now: Arc<DeviceGauge>,
     pub(crate) usage: Arc<UsageGauge>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) board: Arc<Board>,
@@ -97,7 +105,8 @@ pub(crate) struct Parts {
 
 impl Scheduler {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { inbox, catalogue, residency, preparing, turns, priorities, usage, stats, board } = parts;
+        let Parts { inbox, catalogue, residency, preparing, turns, priorities, .. } = parts;
+        let Parts { device, device_now, usage, stats, board, .. } = parts;
         let scheduler = Self {
             inbox,
             catalogue,
@@ -115,6 +124,9 @@ impl Scheduler {
             seen: HashSet::new(),
             measured: Measured::default(),
             in_vain: false,
+            device,
+            measured_at: None,
+            device_now,
             usage,
             stats,
             board,
@@ -151,6 +163,7 @@ impl Scheduler {
             // First what was cancelled: its memory is for those who wait.
             self.retire();
             self.follow_orders();
+            self.measure();
             self.admit();
             self.note();
             // Threads that are given work look for more for a while before they sleep: nothing wakes those of an idle node.
@@ -218,6 +231,7 @@ impl Scheduler {
                 self.turns.loaded(key, took);
             }
             Some(Settled::Failed { key }) => self.turns.load_failed(key),
+            Some(Settled::Exhausted { key, entry }) => self.load_once_more(key, entry),
             None => {}
         }
     }
@@ -254,23 +268,14 @@ impl Scheduler {
     /// Does something that the arbiter said.
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Evict { key } => {
-                self.stats.evicted();
-                let turns = &self.turns;
-                self.residency.evict(key, |entry| turns.is_waited_for(entry));
-            }
+            Action::Evict { key } => self.evict(key),
             Action::Load { weights } => self.load(weights.key),
             Action::DropCache { key } => self.arenas.remove(key),
             Action::DropAdapter { adapter, .. } => {
                 let turns = &self.turns;
                 self.residency.drop_adapter(adapter, |entry| turns.is_waited_for(entry));
             }
-            Action::MakeCache { key, bytes } => {
-                let made = self.residency.decoder(key).map(|decoder| self.arenas.make(key, decoder, bytes));
-                if !matches!(made, Some(Ok(()))) {
-                    self.turns.cache_failed(key);
-                }
-            }
+            Action::MakeCache { key, bytes } => self.make_cache(key, bytes),
             Action::Start { grant } if self.orders.hears_of_start(grant.ticket()) => self.turns.finish(grant),
             Action::Start { grant } => self.start(grant),
             Action::Refuse { ticket, why } if self.orders.hears_of_refusal(ticket, why) => {}

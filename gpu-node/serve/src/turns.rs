@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use provost_gpu_infer::{ChatPreparation, EmbedJob, Generation};
 use provost_gpu_vram::{
-    Action, Arbiter, ExclusiveRequest, ExclusiveToken, Grant, Lane, Limits, Rejection, Request, Standing, Ticket,
-    Unfit, Usage, Weights, WeightsKey,
+    Action, Arbiter, Drift, ExclusiveRequest, ExclusiveToken, Grant, Lane, Limits, Recovery, Rejection, Request,
+    Standing, Ticket, Unfit, Usage, Weights, WeightsKey,
 };
 use provost_types::ModelKind;
 
@@ -253,6 +253,21 @@ impl Turns {
 
     pub(crate) fn load_failed(&mut self, key: WeightsKey) {
         self.arbiter.load_failed(self.now(), key);
+    }
+
+    /// What goes for an allocation that the device refused.
+    pub(crate) fn out_of_memory(&mut self, key: WeightsKey) -> Recovery {
+        self.arbiter.out_of_memory(self.now(), key)
+    }
+
+    /// An allocation that the device had refused went well.
+    pub(crate) fn recovered(&mut self, key: WeightsKey) {
+        self.arbiter.recovered(key);
+    }
+
+    /// Compares the books with what the device says is free of the capacity.
+    pub(crate) fn measure(&mut self, free_bytes: u64) -> Drift {
+        self.arbiter.measure(self.now(), free_bytes)
     }
 
     pub(crate) fn cache_failed(&mut self, key: WeightsKey) {

@@ -13,6 +13,11 @@ impl WeightsKey {
     pub fn new(digest: [u8; 32]) -> Self {
         Self(digest)
     }
+
+    /// The digest.
+    pub fn digest(self) -> [u8; 32] {
+        self.0
+    }
 }
 
 impl fmt::Debug for WeightsKey {

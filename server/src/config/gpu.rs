@@ -1,14 +1,18 @@
-//! `[gpu]`: the memory that models may take, and how much each of them matters.
+//! `[gpu]`: what models compute on, the memory that they may take, and how much each of them matters.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-use provost_gpu_serve::{AdapterModel, GpuConfig, ModelStore, Priority};
-use serde::{Deserialize, Serialize};
+use provost_gpu_serve::{AdapterModel, DeviceChoice, GpuConfig, ModelStore, Priority};
+use serde::{Deserialize, Serialize, Serializer};
 
 const MIB: u64 = 1 << 20;
+/// The device, from the environment.
+const DEVICE_VARIABLE: &str = "PROVOST_GPU_DEVICE";
+/// What the host keeps of weights, from the environment.
+const HOST_COPIES_VARIABLE: &str = "PROVOST_GPU_HOST_COPIES_MIB";
 /// The memory, from the environment.
 const MEMORY_VARIABLE: &str = "PROVOST_GPU_MEMORY_MIB";
 /// What models matter, from the environment: `NAME=PRIORITY,…`.
@@ -28,6 +32,12 @@ const ADAPTERS_VARIABLE: &str = "PROVOST_GPU_ADAPTERS";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GpuFile {
+    /// What models compute on: `cpu`, `cuda:NUMBER`, or `auto`: the first CUDA device that can be used, else the processor.
+    /// Default `auto`. Change it where a machine has several devices, or where a device is for others.
+    pub device: Option<String>,
+    /// MiB of page-locked memory in which the machine keeps weights of a CUDA device, so that they come back without their files.
+    /// Default 4096. Change it to what the machine can spare where models take turns.
+    pub host_copies_mib: Option<u64>,
     /// MiB that models, their caches and what requests compute with may take together. Default 4096. Change it to what the
     /// machine can spare.
     pub memory_mib: Option<u64>,
@@ -70,6 +80,11 @@ pub enum ModelPriority {
 /// The same, complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GpuSettings {
+    /// What models compute on.
+    #[serde(serialize_with = "as_text")]
+    pub device: DeviceChoice,
+    /// MiB of weights that the machine keeps for a CUDA device.
+    pub host_copies_mib: u64,
     /// MiB that models may take.
     pub memory_mib: u64,
     /// Where tasks of fine-tuning are looked for.
@@ -87,6 +102,8 @@ pub struct GpuSettings {
 impl Default for GpuSettings {
     fn default() -> Self {
         Self {
+            device: DeviceChoice::default(),
+            host_copies_mib: GpuConfig::default().host_copies_bytes / MIB,
             memory_mib: GpuConfig::default().capacity_bytes / MIB,
             tuning_dir: None,
             priority: BTreeMap::new(),
@@ -103,10 +120,25 @@ impl GpuSettings {
         let priorities = self.priority.iter().map(|(name, priority)| (name.clone(), (*priority).into())).collect();
         let adapters = self.adapters.iter().map(|(name, adapter)| (name.clone(), adapter.clone().into())).collect();
         let capacity_bytes = self.memory_mib.saturating_mul(MIB);
+        let (device, host_copies_bytes) = (self.device, self.host_copies_mib.saturating_mul(MIB));
         let tuning_dir = self.tuning_dir.clone();
         let store_dir = Some(ModelStore::root_of(data_dir));
-        GpuConfig { models_dir, store_dir, adapters, tuning_dir, capacity_bytes, priorities, ..GpuConfig::default() }
+        GpuConfig {
+            models_dir,
+            store_dir,
+            adapters,
+            tuning_dir,
+            device,
+            host_copies_bytes,
+            capacity_bytes,
+            priorities,
+            ..GpuConfig::default()
+        }
     }
+}
+
+fn as_text<S: Serializer>(device: &DeviceChoice, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(device)
 }
 
 impl From<AdapterSettings> for AdapterModel {
@@ -135,6 +167,15 @@ pub fn with_environment(
         match text.parse() {
             Ok(mib) => file.memory_mib = Some(mib),
             Err(_) => say("gpu.memory_mib", format!("{MEMORY_VARIABLE}=`{text}` is no number of MiB")),
+        }
+    }
+    if let Some(text) = get(DEVICE_VARIABLE) {
+        file.device = Some(text);
+    }
+    if let Some(text) = get(HOST_COPIES_VARIABLE) {
+        match text.parse() {
+            Ok(mib) => file.host_copies_mib = Some(mib),
+            Err(_) => say("gpu.host_copies_mib", format!("{HOST_COPIES_VARIABLE}=`{text}` is no number of MiB")),
         }
     }
     if let Some(text) = get(TUNING_VARIABLE) {
@@ -198,6 +239,13 @@ pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuS
     if memory_mib == 0 {
         say("gpu.memory_mib", "is 0: write how many MiB models may take".to_owned());
     }
+    let device = match file.device.as_deref().map_or(Ok(default.device), str::parse) {
+        Ok(device) => device,
+        Err(problem) => {
+            say("gpu.device", problem);
+            default.device
+        }
+    };
     for (name, adapter) in &file.adapters {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
@@ -212,6 +260,8 @@ pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuS
         }
     }
     GpuSettings {
+        device,
+        host_copies_mib: file.host_copies_mib.unwrap_or(default.host_copies_mib),
         memory_mib,
         tuning_dir: file.tuning_dir.clone(),
         priority: file.priority.clone(),
@@ -281,6 +331,22 @@ mod tests {
         assert_eq!(read("disk_reserve_mib = 7\n", &over), (false, 8, vec![]));
         let wrong = [(FETCH_VARIABLE, "maybe"), (RESERVE_VARIABLE, "much")];
         assert_eq!(read("", &wrong).2, ["gpu.fetch_models", "gpu.disk_reserve_mib"]);
+    }
+
+    #[test]
+    fn the_device_comes_from_file_and_environment() {
+        let file = "device = 'cuda:1'\nhost_copies_mib = 2\n";
+        let config = read(file, &[]).unwrap();
+        assert_eq!((config.device, config.host_copies_bytes), (DeviceChoice::Cuda(1), 2 << 20));
+        let config = read(file, &[(DEVICE_VARIABLE, "cpu"), (HOST_COPIES_VARIABLE, "0")]).unwrap();
+        assert_eq!((config.device, config.host_copies_bytes), (DeviceChoice::Cpu, 0));
+        assert_eq!(read("device = 'gpu'\n", &[]).unwrap_err(), ["gpu.device"]);
+        assert_eq!(
+            read(file, &[(DEVICE_VARIABLE, "cuda"), (HOST_COPIES_VARIABLE, "-1")]).unwrap_err(),
+            ["gpu.host_copies_mib", "gpu.device"]
+        );
+        let printed = toml::to_string(&check(&GpuFile::default(), &mut |_, _| ())).unwrap();
+        assert!(printed.starts_with("device = \"auto\"\n"), "{printed}");
     }
 
     #[test]

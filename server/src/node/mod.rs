@@ -122,7 +122,7 @@ impl Node {
             Failure::new(
                 "PV-CONFIG-INVALID",
                 text,
-                "change PROVOST_GPU_MEMORY_MIB, PROVOST_GPU_PRIORITY or PROVOST_GPU_ADAPTERS",
+                "change the variables of the environment that begin with PROVOST_GPU_",
             )
         })?;
         let listeners = Listeners::bind(&config).await?;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::{AdapterFiles, Target};
 use crate::config::DecoderConfig;
+use crate::device::Place;
 use crate::error::InferError;
 
 /// A loaded adapter: immutable, shared by every request of its model.
@@ -17,6 +18,8 @@ pub struct Adapter {
     /// The widest layer that it changes, in and out together.
     widest: usize,
     layers: Vec<BTreeMap<Target, Low>>,
+    /// Last: the tensors are in it.
+    _place: Place,
 }
 
 /// What is added to one linear layer.
@@ -35,7 +38,7 @@ impl Adapter {
     pub(crate) fn load(
         files: &AdapterFiles,
         base: &DecoderConfig,
-        device: &Device,
+        place: &Place,
     ) -> std::result::Result<Self, InferError> {
         let digest = files.digest()?;
         let config = files.config()?;
@@ -48,8 +51,8 @@ impl Adapter {
                 let (inputs, outputs) = target.shape(base);
                 let (a, b) = (target.tensor(layer, "lora_A"), target.tensor(layer, "lora_B"));
                 let low = Low {
-                    a: tensors.tensor(&a, &[config.rank, inputs], device)?,
-                    b: tensors.tensor(&b, &[outputs, config.rank], device)?,
+                    a: tensors.tensor(&a, &[config.rank, inputs], place)?,
+                    b: tensors.tensor(&b, &[outputs, config.rank], place)?,
                     scale: config.scale,
                 };
                 expected.extend([a, b]);
@@ -69,6 +72,7 @@ impl Adapter {
         if files.digest()? != digest {
             return Err(files.at(super::TENSORS_FILE).malformed("it changed while it was read"));
         }
+        place.settle()?;
         let widths = config.targets.iter().map(|target| target.shape(base)).map(|(inputs, outputs)| inputs + outputs);
         Ok(Self {
             digest,
@@ -76,6 +80,7 @@ impl Adapter {
             rank: config.rank,
             widest: widths.max().unwrap_or(0),
             layers,
+            _place: place.clone(),
         })
     }
 

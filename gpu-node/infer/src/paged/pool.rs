@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::BLOCK_POSITIONS;
 use super::books::BlockBooks;
 use super::prefix::PrefixHash;
 use super::sequence::KvSequence;
+use crate::device::Place;
 
 /// The keys and values of all requests of one model; cheap to clone, one memory.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Shared {
     layers: Vec<LayerBlocks>,
     books: Mutex<BlockBooks>,
     block_bytes: u64,
+    /// Last: the tensors are in it.
+    _place: Place,
 }
 
 /// Keys and values of a layer, each `[kv_heads, blocks * BLOCK_POSITIONS, head_dim]`.
@@ -58,20 +61,16 @@ impl KvShape {
 }
 
 impl KvPool {
-    /// A pool of as many blocks as fit `capacity_bytes`.
-    pub(crate) fn new(shape: KvShape, capacity_bytes: u64, device: &Device) -> Result<Self> {
+    /// A pool of as many blocks as fit `capacity_bytes`, on the device of a model.
+    pub(crate) fn new(shape: KvShape, capacity_bytes: u64, beside: &Place) -> Result<Self> {
         let blocks = u32::try_from(capacity_bytes / shape.block_bytes().max(1)).unwrap_or(u32::MAX);
         let slots = (shape.kv_heads, blocks as usize * BLOCK_POSITIONS, shape.head_dim);
+        let place = beside.another()?;
         let layers = (0..shape.layers)
-            .map(|_| {
-                Ok(LayerBlocks {
-                    keys: Tensor::zeros(slots, DType::F32, device)?,
-                    values: Tensor::zeros(slots, DType::F32, device)?,
-                })
-            })
+            .map(|_| Ok(LayerBlocks { keys: place.zeros(slots)?, values: place.zeros(slots)? }))
             .collect::<Result<_>>()?;
         let books = Mutex::new(BlockBooks::new(blocks));
-        Ok(Self(Arc::new(Shared { layers, books, block_bytes: shape.block_bytes() })))
+        Ok(Self(Arc::new(Shared { layers, books, block_bytes: shape.block_bytes(), _place: place })))
     }
 
     /// Room for a request of at most `positions` that begins with `prompt`. The front of the prompt

@@ -4,10 +4,10 @@
 pub mod adapters;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
-use provost_gpu_infer::{ChatModel, Decoder, Generation, KvPool, ModelSource, Network, Step, Turn};
+use provost_gpu_infer::{ChatModel, ComputeDevice, Decoder, Generation, KvPool, ModelSource, Network, Step, Turn};
 use provost_types::{ChatMessage, ChatRequest};
 
 pub fn fixtures() -> PathBuf {
@@ -18,8 +18,18 @@ pub fn source(name: &str) -> ModelSource {
     ModelSource::open(name, &fixtures().join(name)).unwrap()
 }
 
+/// What models of tests compute on: `PROVOST_TEST_DEVICE`, else the processor.
+pub fn device() -> ComputeDevice {
+    static DEVICE: OnceLock<ComputeDevice> = OnceLock::new();
+    let open = || {
+        let choice = std::env::var("PROVOST_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+        ComputeDevice::open(choice.parse().unwrap(), 0).unwrap()
+    };
+    DEVICE.get_or_init(open).clone()
+}
+
 pub fn decoder(source: &ModelSource) -> Arc<Decoder> {
-    match source.load_network().unwrap() {
+    match source.load_network_on(&device(), source.digest().unwrap()).unwrap() {
         Network::Decoder(decoder) => decoder,
         Network::Encoder(_) => panic!("{} is not a decoder", source.info().name),
     }

@@ -48,6 +48,13 @@ impl Arbiter {
         Recovery::Retry { evict: vec![victim.key] }
     }
 
+    /// Reports that an allocation for this model that had failed went well: the next failure is a first one.
+    pub fn recovered(&mut self, key: WeightsKey) {
+        if let Some(model) = self.models.get_mut(key) {
+            model.retried = false;
+        }
+    }
+
     /// Gives idle weights up when something else has taken more than half of the headroom. Less is
     /// what temporaries take, and no reason to lose a model.
     pub(super) fn shed(&mut self) {

@@ -280,6 +280,18 @@ fn an_allocation_that_fails_evicts_once_and_is_then_refused() {
 }
 
 #[test]
+fn an_allocation_that_went_well_in_the_end_leaves_a_first_failure_to_the_next() {
+    let mut driver = Driver::new(limits());
+    driver.settle(request(1, 30, Priority::Normal));
+    driver.settle(request(2, 30, Priority::Normal));
+    driver.submit(request(3, 30, Priority::Normal)).unwrap();
+    let is_retried = |recovery: &Recovery| matches!(recovery, Recovery::Retry { .. });
+    assert!(is_retried(&driver.arbiter.out_of_memory(driver.now, key(3))));
+    driver.arbiter.recovered(key(3));
+    assert!(is_retried(&driver.arbiter.out_of_memory(driver.now, key(3))));
+}
+
+#[test]
 fn what_something_else_took_is_not_given_away() {
     let mut driver = Driver::new(Limits { headroom_bytes: 10, ..limits() });
     driver.settle(request(1, 40, Priority::Normal));

@@ -1,6 +1,6 @@
 //! The memory that models run in, and who waits for it.
 
-use provost_gpu_serve::{Counts, GpuNode, RefusedFor, WAIT_BOUNDS_MS};
+use provost_gpu_serve::{Counts, DeviceNow, GpuNode, RefusedFor, WAIT_BOUNDS_MS};
 
 use super::{Sample, float};
 
@@ -12,6 +12,7 @@ const MICROS_PER_S: f64 = 1e6;
 /// Memory, loads, evictions, waits and refusals.
 pub(super) fn of_models(gpu: &GpuNode) -> Vec<Sample> {
     let mut samples = of_memory(gpu);
+    samples.extend(gpu.device_now().into_iter().flat_map(of_device));
     samples.extend(of_counts(&gpu.counts()));
     samples
 }
@@ -32,6 +33,30 @@ fn of_memory(gpu: &GpuNode) -> Vec<Sample> {
         value: float(bytes),
     };
     all.into_iter().map(sample).collect()
+}
+
+/// What a CUDA device says itself.
+fn of_device(now: DeviceNow) -> Vec<Sample> {
+    let measured = [("total", now.total), ("free", now.free), ("missing", now.missing)];
+    let mut samples: Vec<Sample> = measured
+        .into_iter()
+        .map(|(what, bytes)| Sample {
+            name: "provost_device_measured_bytes",
+            labels: format!("{{what=\"{what}\"}}"),
+            help: "What the device says of its memory: all, what nobody has, and what the books have and the device has not.",
+            is_counter: false,
+            value: float(bytes),
+        })
+        .collect();
+    let size = float(now.drift.unsigned_abs());
+    samples.push(Sample {
+        name: "provost_device_drift_bytes",
+        labels: String::new(),
+        help: "What the device had less than the books when last nothing ran; more where it is negative.",
+        is_counter: false,
+        value: if now.drift < 0 { -size } else { size },
+    });
+    samples
 }
 
 fn of_counts(counts: &Counts) -> Vec<Sample> {
@@ -95,6 +120,22 @@ mod tests {
         for (text, ms) in BOUNDS.into_iter().zip(WAIT_BOUNDS_MS) {
             assert!((text.parse::<f64>().unwrap() * 1e3 - float(ms)).abs() < 1e-6, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_device_says_is_told_with_its_sign() {
+        let samples = of_device(DeviceNow { total: 8, free: 3, missing: 1, drift: -2 });
+        let told: Vec<(&str, &str, f64)> =
+            samples.iter().map(|sample| (sample.name, sample.labels.as_str(), sample.value)).collect();
+        assert_eq!(
+            told,
+            [
+                ("provost_device_measured_bytes", "{what=\"total\"}", 8.0),
+                ("provost_device_measured_bytes", "{what=\"free\"}", 3.0),
+                ("provost_device_measured_bytes", "{what=\"missing\"}", 1.0),
+                ("provost_device_drift_bytes", "", -2.0),
+            ]
+        );
     }
 
     #[test]

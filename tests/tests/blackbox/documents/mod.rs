@@ -66,6 +66,8 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/bridge.md", 1, "needs a node at a public address; `bridge_process.rs` runs the bridge"),
     ("docs/cluster.md", 4, "needs machines of their own; `tests/tests/cluster` does the same with processes"),
     ("docs/compose.md", 5, "needs Docker; `make test-cluster` plays it"),
+    ("docs/gpu-cuda.md", 1, "downloads a toolchain and compiles the workspace with it"),
+    ("docs/gpu-cuda.md", 1, "needs a CUDA device"),
     ("docs/gpu-memory.md", 3, "compiles parts of the workspace"),
     ("docs/lora.md", 1, "needs a model and takes minutes; `finetune.rs` trains a small one"),
     ("docs/lora.md", 1, "needs a node with a model and takes minutes; `finetune.rs` does it with a small one"),
