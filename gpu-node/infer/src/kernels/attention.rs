@@ -16,7 +16,7 @@ use crate::kv_cache::KvPiece;
 pub(crate) fn attend_one(queries: &Tensor, pieces: &[KvPiece]) -> Result<Tensor> {
     let (heads, rows, dim) = queries.dims3()?;
     let kv_heads = pieces.first().map_or(Ok(0), |piece| piece.keys.dim(0))?;
-    if rows != 1 || dim == 0 || kv_heads == 0 || heads % kv_heads != 0 {
+    if rows != 1 || dim == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         candle_core::bail!("{rows} rows of {heads} heads of {dim} over {kv_heads}")
     }
     if queries.dtype() != DType::F32 {
