@@ -12,7 +12,8 @@ use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
 use crate::config::DecoderConfig;
 use crate::device::Place;
 use crate::error::InferError;
-use crate::kv_cache::{KeyValues, KvCache};
+use crate::kernels;
+use crate::kv_cache::{KeyValues, KvCache, KvPiece};
 use crate::linear::{Linear, TokenTable};
 use crate::lora::{Adapted, Adapter, Target};
 use crate::paged::{BLOCK_POSITIONS, KvPool, KvShape};
@@ -197,9 +198,15 @@ impl Decoder {
             let normed = rms_norm(&x, &layer.attention_norm, self.config.norm_eps)?;
             x = (x + self.attention(index, layer, &normed, &angles, &adapted, segments)?)?;
             let normed = rms_norm(&x, &layer.mlp_norm, self.config.norm_eps)?;
-            let gate = adapted.add(index, Target::Gate, &normed, layer.gate.forward(&normed)?)?;
-            let up = adapted.add(index, Target::Up, &normed, layer.up.forward(&normed)?)?;
-            let gated = (silu(&gate)? * up)?;
+            let [gate, up] = Linear::together([&layer.gate, &layer.up], &normed)?;
+            let gate = adapted.add(index, Target::Gate, &normed, gate)?;
+            let up = adapted.add(index, Target::Up, &normed, up)?;
+            let gated = if self.device.is_cpu() {
+                kernels::gate(&gate, &up)?;
+                gate
+            } else {
+                (silu(&gate)? * up)?
+            };
             x = (x + adapted.add(index, Target::Down, &gated, layer.down.forward(&gated)?)?)?;
         }
         Ok(x)
@@ -216,9 +223,10 @@ impl Decoder {
     ) -> Result<Tensor> {
         let config = &self.config;
         let norms = layer.head_norms.as_ref();
-        let queries = adapted.add(index, Target::Query, x, layer.query.forward(x)?)?;
-        let keys = adapted.add(index, Target::Key, x, layer.key.forward(x)?)?;
-        let values = adapted.add(index, Target::Value, x, layer.value.forward(x)?)?;
+        let [queries, keys, values] = Linear::together([&layer.query, &layer.key, &layer.value], x)?;
+        let queries = adapted.add(index, Target::Query, x, queries)?;
+        let keys = adapted.add(index, Target::Key, x, keys)?;
+        let values = adapted.add(index, Target::Value, x, values)?;
         let queries = self.split(queries, config.heads, norms.map(|n| &n.query))?;
         let keys = self.split(keys, config.kv_heads, norms.map(|n| &n.key))?;
         let values = self.split(values, config.kv_heads, None)?;
@@ -229,10 +237,14 @@ impl Decoder {
         let mut start = 0;
         for segment in segments.iter_mut() {
             let rows = segment.tokens.len();
-            let (all_keys, all_values) =
-                segment.cache.append(index, &keys.narrow(1, start, rows)?, &values.narrow(1, start, rows)?)?;
+            let held = segment.cache.append(index, &keys.narrow(1, start, rows)?, &values.narrow(1, start, rows)?)?;
             let queries = queries.narrow(1, start, rows)?;
-            outputs.push(self.attend(&queries, &all_keys, &all_values)?);
+            outputs.push(if rows == 1 && self.device.is_cpu() {
+                kernels::attend_one(&queries, &held)?
+            } else {
+                let KvPiece { keys, values } = joined(held)?;
+                self.attend(&queries, &keys, &values)?
+            });
             start += rows;
         }
         let mixed = match outputs.as_slice() {
@@ -259,22 +271,22 @@ impl Decoder {
     fn attend(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
         let config = &self.config;
         let (heads, rows, dim) = queries.dims3()?;
-        let positions = keys.dim(1)?;
         let groups = heads / config.kv_heads;
+        let scale = 1.0 / (dim as f64).sqrt();
         let stacked = (config.kv_heads, groups * rows, dim);
-        let queries = (queries.contiguous()? * (1.0 / (dim as f64).sqrt()))?.reshape(stacked)?;
-        let scores = queries.matmul(&keys.transpose(1, 2)?)?;
-        let scores = if rows == 1 {
+        let keys = keys.transpose(1, 2)?;
+        let weights = if self.device.is_cpu() {
+            let scores = queries.contiguous()?.reshape(stacked)?.matmul(&keys)?;
+            kernels::causal_softmax(&scores, rows, scale as f32)?;
             scores
         } else {
+            let positions = keys.dim(2)?;
+            let scores = (queries.contiguous()? * scale)?.reshape(stacked)?.matmul(&keys)?;
             let mask = causal_mask(rows, positions, &self.device)?;
-            scores.reshape((heads, rows, positions))?.broadcast_add(&mask)?.reshape((
-                config.kv_heads,
-                groups * rows,
-                positions,
-            ))?
+            let masked = scores.reshape((heads, rows, positions))?.broadcast_add(&mask)?;
+            softmax_last_dim(&masked)?.reshape((config.kv_heads, groups * rows, positions))?
         };
-        let mixed = softmax_last_dim(&scores)?.matmul(values)?;
+        let mixed = weights.matmul(values)?;
         mixed.reshape((heads, rows, dim))?.transpose(0, 1)?.contiguous()?.flatten_from(D::Minus2)
     }
 }
@@ -283,6 +295,17 @@ fn commit(segments: &mut [Segment<'_>]) {
     for segment in segments {
         segment.cache.commit(segment.tokens);
     }
+}
+
+/// One piece of all.
+pub(crate) fn joined(mut pieces: Vec<KvPiece>) -> Result<KvPiece> {
+    if pieces.len() == 1
+        && let Some(one) = pieces.pop()
+    {
+        return Ok(one);
+    }
+    let (keys, values): (Vec<Tensor>, Vec<Tensor>) = pieces.into_iter().map(|piece| (piece.keys, piece.values)).unzip();
+    Ok(KvPiece { keys: Tensor::cat(&keys, 1)?, values: Tensor::cat(&values, 1)? })
 }
 
 /// 0 where a row may look, minus infinity where it may not: `[rows, positions]`.

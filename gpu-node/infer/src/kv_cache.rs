@@ -5,6 +5,15 @@ use candle_core::{DType, Device, Result, Tensor};
 /// Positions are allocated in steps of this many, then by doubling.
 const FIRST_POSITIONS: usize = 64;
 
+/// Keys and values of some positions, each `[kv_heads, positions, head_dim]`.
+#[derive(Clone, Debug)]
+pub struct KvPiece {
+    /// What later positions compare themselves with.
+    pub keys: Tensor,
+    /// What they take over.
+    pub values: Tensor,
+}
+
 /// The keys and values of one request, as a forward pass uses them.
 ///
 /// A pass writes every layer at the same position and only then moves the position on: after a
@@ -18,12 +27,12 @@ pub trait KeyValues {
         self.len() == 0
     }
 
-    /// Writes new positions of a layer (`[kv_heads, new, head_dim]`) and returns all of them,
-    /// `[kv_heads, len + new, head_dim]`.
+    /// Writes new positions of a layer (`[kv_heads, new, head_dim]`) and returns all `len + new` of them: in one piece where
+    /// several are new, in order and as they lie where one is.
     ///
     /// # Errors
     /// When they do not fit, or the device failed.
-    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)>;
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<Vec<KvPiece>>;
 
     /// Moves on after a forward pass over `tokens`.
     fn commit(&mut self, tokens: &[u32]);
@@ -55,7 +64,7 @@ impl KeyValues for KvCache {
         self.len
     }
 
-    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<Vec<KvPiece>> {
         let (heads, new, dim) = keys.dims3()?;
         let needed = self.len + new;
         if needed > self.limit {
@@ -74,7 +83,7 @@ impl KeyValues for KvCache {
         let Some(cache) = slot else { candle_core::bail!("the cache of layer {layer} was not allocated") };
         cache.keys.slice_set(&keys.contiguous()?, 1, len)?;
         cache.values.slice_set(&values.contiguous()?, 1, len)?;
-        Ok((cache.keys.narrow(1, 0, needed)?, cache.values.narrow(1, 0, needed)?))
+        Ok(vec![KvPiece { keys: cache.keys.narrow(1, 0, needed)?, values: cache.values.narrow(1, 0, needed)? }])
     }
 
     fn commit(&mut self, tokens: &[u32]) {

@@ -1,7 +1,10 @@
 //! A linear layer whose weights are dense or quantised.
 
-use candle_core::quantized::QMatMul;
+use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Module, Result, Tensor};
+
+/// Fewer rows than these are few: with more, some kinds of weights have faster products that take one matrix at a time.
+const FEW_ROWS: usize = 32;
 
 /// `y = x W^T + b` over rows: `x` is `[rows, in]`, `y` is `[rows, out]`.
 #[derive(Clone, Debug)]
@@ -24,6 +27,32 @@ impl Linear {
         match &self.weight {
             QMatMul::Tensor(weight) => Some((weight, self.bias.as_ref())),
             QMatMul::QTensor(_) | QMatMul::TensorF16(_) => None,
+        }
+    }
+
+    /// What each of some layers makes of the same rows. Where their weights allow it, the rows are quantised once for all of
+    /// them, and all threads are asked once.
+    pub(crate) fn together<const N: usize>(linears: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let weights: Vec<&QTensor> = linears.iter().filter_map(|linear| linear.quantised_weight()).collect();
+        let is_few = x.dim(0)? < FEW_ROWS;
+        let suited = weights.len() == N && weights.iter().all(|weight| is_few || weight.dtype() == GgmlDType::Q8_0);
+        let mut outputs = match suited {
+            true => QTensor::gemv_fused_shared_lhs(&weights, x)?.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        if outputs.is_empty() {
+            outputs = linears.iter().map(|linear| linear.forward(x)).collect::<Result<_>>()?;
+        }
+        match <[Tensor; N]>::try_from(outputs) {
+            Ok(outputs) => Ok(outputs),
+            Err(outputs) => candle_core::bail!("{} outputs of {N} layers", outputs.len()),
+        }
+    }
+
+    fn quantised_weight(&self) -> Option<&QTensor> {
+        match (&self.weight, &self.bias) {
+            (QMatMul::QTensor(weight), None) => Some(weight.as_ref()),
+            _ => None,
         }
     }
 
@@ -53,5 +82,41 @@ impl TokenTable {
     /// The same weights as an output layer.
     pub(crate) fn tied_output(&self) -> Linear {
         Linear::quantised(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn numbers(rows: usize, columns: usize, step: f32) -> Tensor {
+        let numbers: Vec<f32> = (0..rows * columns).map(|i| (i as f32 * step).sin()).collect();
+        Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn layers_together_are_the_same_as_one_by_one() {
+        let quantised = |outputs: usize, step: f32, dtype: GgmlDType| {
+            let weight = QTensor::quantize(&numbers(outputs, 256, step), dtype).unwrap();
+            Linear::quantised(QMatMul::from_qtensor(weight).unwrap())
+        };
+        let kinds =
+            [(GgmlDType::Q8_0, GgmlDType::Q8_0), (GgmlDType::Q4K, GgmlDType::Q4K), (GgmlDType::Q4K, GgmlDType::Q6K)];
+        for (first, second) in kinds {
+            let layers = [quantised(64, 0.37, first), quantised(32, 0.91, first), quantised(32, 0.53, second)];
+            for rows in [1, 5, 40] {
+                let x = numbers(rows, 256, 0.11);
+                let [a, b, c] = &layers;
+                let found = Linear::together([a, b, c], &x).unwrap();
+                for (found, layer) in found.iter().zip(&layers) {
+                    let difference = (found - layer.forward(&x).unwrap()).unwrap().abs().unwrap();
+                    let worst = difference.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+                    assert!(worst < 1e-4, "{first:?} and {second:?}, {rows} rows: {worst}");
+                }
+            }
+        }
     }
 }

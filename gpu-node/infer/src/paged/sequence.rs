@@ -6,9 +6,9 @@ use candle_core::{Result, Tensor};
 
 use super::BLOCK_POSITIONS;
 use super::books::Claim;
-use super::pool::Shared;
+use super::pool::{LayerBlocks, Shared};
 use super::prefix::PrefixHash;
-use crate::kv_cache::KeyValues;
+use crate::kv_cache::{KeyValues, KvPiece};
 
 /// The keys and values that one request has computed or found; dropping it gives its blocks back.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct KvSequence {
     hash: PrefixHash,
     /// Tokens of the block that is being filled.
     filling: Vec<u32>,
-    /// Slots of all positions where blocks do not lie in a row, for the pass that is under way.
+    /// Slots of all positions where blocks do not lie in a row, for the piece of a prompt that is under way.
     gather: Option<Tensor>,
 }
 
@@ -72,6 +72,17 @@ impl KvSequence {
         }
     }
 
+    /// The positions as they lie: a single new one costs less than copying all that it looks at.
+    fn pieces(&self, blocks: &LayerBlocks, positions: usize) -> Result<Vec<KvPiece>> {
+        let runs = self.runs.iter().filter(|run| run.position < positions);
+        runs.map(|run| {
+            let count = run.positions.min(positions - run.position);
+            let (keys, values) = (blocks.keys.narrow(1, run.slot, count)?, blocks.values.narrow(1, run.slot, count)?);
+            Ok(KvPiece { keys, values })
+        })
+        .collect()
+    }
+
     fn slots(&self, positions: usize) -> Vec<u32> {
         let slots = self.runs.iter().flat_map(|run| run.slot..run.slot + run.positions);
         slots.take(positions).map(|slot| slot as u32).collect()
@@ -83,8 +94,9 @@ impl KeyValues for KvSequence {
         self.len
     }
 
-    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
-        let needed = self.len + keys.dim(1)?;
+    fn append(&mut self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<Vec<KvPiece>> {
+        let new = keys.dim(1)?;
+        let needed = self.len + new;
         if needed > self.limit {
             candle_core::bail!("{needed} positions do not fit a sequence of {}", self.limit)
         }
@@ -92,11 +104,14 @@ impl KeyValues for KvSequence {
         let Some(blocks) = pool.layer(layer) else { candle_core::bail!("the pool has no layer {layer}") };
         self.write(&blocks.keys, keys)?;
         self.write(&blocks.values, values)?;
+        if new == 1 {
+            return self.pieces(blocks, needed);
+        }
         let gathered = self.gather.as_ref().is_some_and(|slots| slots.elem_count() == needed);
         if self.runs.len() > 1 && !gathered {
             self.gather = Some(Tensor::from_vec(self.slots(needed), needed, keys.device())?);
         }
-        Ok((self.read(&blocks.keys, needed)?, self.read(&blocks.values, needed)?))
+        Ok(vec![KvPiece { keys: self.read(&blocks.keys, needed)?, values: self.read(&blocks.values, needed)? }])
     }
 
     fn commit(&mut self, tokens: &[u32]) {

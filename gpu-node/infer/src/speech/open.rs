@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
@@ -11,6 +10,7 @@ use super::config::WhisperConfig;
 use super::job::SpeechModel;
 use super::text::{Generation, SpeechText};
 use super::weights;
+use crate::device::Place;
 use crate::error::{FileContext, InferError};
 use crate::safetensors_file::SafetensorsFiles;
 use crate::source::{contained, read_bounded};
@@ -59,6 +59,6 @@ fn read(name: &str, directory: &Path) -> Result<SpeechModel, InferError> {
     let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| at.malformed(e))?;
     let text = SpeechText::new(tokenizer, &config, generation, &at)?;
     let files = SafetensorsFiles::open(name, directory)?;
-    let whisper = weights::load(config, &files, &Device::Cpu)?;
+    let whisper = weights::load(config, &files, &Place::cpu())?;
     Ok(SpeechModel::new(Arc::new(whisper), Arc::new(text)))
 }

@@ -1,10 +1,10 @@
 //! Building a speech model from a checkpoint.
 
-use candle_core::Device;
 use candle_core::quantized::QMatMul;
 
 use super::config::{StackConfig, WhisperConfig};
 use super::whisper::{Attention, Convolution, DecoderLayer, Ear, Layer, Norm, Whisper};
+use crate::device::Place;
 use crate::error::InferError;
 use crate::linear::{Linear, TokenTable};
 use crate::safetensors_file::SafetensorsFiles;
@@ -15,13 +15,13 @@ const KERNEL: usize = 3;
 /// Reads the tensors of one model.
 struct Reader<'a> {
     files: &'a SafetensorsFiles,
-    device: &'a Device,
+    place: &'a Place,
     hidden: usize,
 }
 
 /// Reads the weights, which have the names that transformers gives them.
-pub(crate) fn load(config: WhisperConfig, files: &SafetensorsFiles, device: &Device) -> Result<Whisper, InferError> {
-    let reader = Reader { files, device, hidden: config.hidden };
+pub(crate) fn load(config: WhisperConfig, files: &SafetensorsFiles, place: &Place) -> Result<Whisper, InferError> {
+    let reader = Reader { files, place, hidden: config.hidden };
     let table = reader.table("decoder.embed_tokens", config.vocabulary)?;
     let tokens = TokenTable::new(QMatMul::Tensor(table));
     let StackConfig { layers, intermediate, .. } = config.encoder;
@@ -43,14 +43,14 @@ pub(crate) fn load(config: WhisperConfig, files: &SafetensorsFiles, device: &Dev
         positions: reader.table("decoder.embed_positions", config.decoder.positions)?,
         decoder,
         decoder_norm: reader.norm("decoder.layer_norm")?,
-        device: device.clone(),
+        device: place.device().clone(),
         config,
     })
 }
 
 impl Reader<'_> {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<candle_core::Tensor, InferError> {
-        self.files.tensor(&format!("model.{name}"), shape, self.device)
+        self.files.tensor(&format!("model.{name}"), shape, self.place)
     }
 
     fn table(&self, name: &str, rows: usize) -> Result<candle_core::Tensor, InferError> {
@@ -70,7 +70,7 @@ impl Reader<'_> {
     }
 
     fn linear(&self, name: &str, (inputs, outputs): (usize, usize), bias: bool) -> Result<Linear, InferError> {
-        self.files.linear(&format!("model.{name}"), inputs, outputs, bias, self.device)
+        self.files.linear(&format!("model.{name}"), inputs, outputs, bias, self.place)
     }
 
     fn attention(&self, name: &str) -> Result<Attention, InferError> {

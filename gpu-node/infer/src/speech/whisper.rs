@@ -7,8 +7,8 @@ use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, softmax_last_dim};
 
 use super::config::{StackConfig, WhisperConfig};
-use crate::decoder::causal_mask;
-use crate::kv_cache::{KeyValues, KvCache};
+use crate::decoder::{causal_mask, joined};
+use crate::kv_cache::{KeyValues, KvCache, KvPiece};
 use crate::linear::{Linear, TokenTable};
 
 /// What the published models were trained with.
@@ -247,7 +247,7 @@ impl Whisper {
         for (index, (layer, (heard_keys, heard_values))) in self.decoder.iter().zip(&heard.layers).enumerate() {
             let normed = layer.own.attention_norm.apply(&x)?;
             let (keys, values) = layer.own.attention.keys_and_values(&normed, heads)?;
-            let (keys, values) = cache.append(index, &keys, &values)?;
+            let KvPiece { keys, values } = joined(cache.append(index, &keys, &values)?)?;
             x = (x + layer.own.attention.attend(&normed, (&keys, &values), heads, mask.as_ref())?)?;
             let normed = layer.heard_norm.apply(&x)?;
             x = (x + layer.heard.attend(&normed, (heard_keys, heard_values), heads, None)?)?;

@@ -1,0 +1,19 @@
+//! What a processor computes between the products of matrices: attention, its softmax, and the gate of a layer.
+//!
+//! Purpose: candle's operations do each of these in several passes over fresh memory, attention of a single position on one
+//! thread, and read keys and values that do not lie in a row through a copy. These do it in one pass, on all threads.
+//! Invariants: nothing here panics (a panic on candle's threads leaves them unusable); each part of an output is written by one
+//! thread; what is not a number stays not a number, so that damaged weights are still noticed.
+//! Left out: devices other than the processor, gradients (`tune` uses operations that have them), and 16-bit numbers.
+
+mod attention;
+mod exp;
+mod gate;
+mod lanes;
+mod softmax;
+mod threads;
+mod wide;
+
+pub(crate) use attention::attend_one;
+pub(crate) use gate::gate;
+pub(crate) use softmax::causal_softmax;
