@@ -9,8 +9,8 @@ use provost_types::{
 
 use crate::{
     Admitted, Answer, Authenticated, Call, Caller, ClientLink, Effort, Ended, Executed, Execution, Guarded,
-    GuardedParams, GuardedReply, Intended, Limited, Marks, Operation, Plane, Received, Rejection, RejectionKind, Reply,
-    RecordGuard, Request, Resolved, Stage, Target, Usage, Validated,
+    GuardedParams, GuardedReply, Intended, Limited, Marks, Operation, Plane, Received, RecordGuard, Rejection,
+    RejectionKind, Reply, Request, Resolved, Stage, Target, Usage, Validated,
     guard::{GuardedLink, beside},
     words::Words,
 };
