@@ -13,13 +13,17 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import re
+import stat
 import struct
 import sys
 from pathlib import Path
 
 BLOCK, SEGMENT, MAX_LEAF, MAX_RAW, U64 = 256, 65536, 65535, 256 * (4 + 65535), 1 << 64
 MAX_BODY = (256 << 10) + 65535
+MAX_KEY, MAX_KEYS, MAX_NOTE, MIN_NOTE, MAX_SCRAPS = 4096, 1 << 20, 16384, 64, 1000
+GARBAGE = "no note\n\nno signature\n"
 NAME = "(?=.{1,63}$)[a-z0-9]([a-z0-9._-]*[a-z0-9])?"
 CLOCK_TOLERANCE_NS = 15 * 60 * 10**9
 P = 2**255 - 19
@@ -112,11 +116,28 @@ def unbase64(text):
     return data
 
 
+def content(path, index=0, most=None):
+    """The bytes of a regular file: a pipe would be waited for, and a device has no end. `most`: how many it may have."""
+    try:
+        if not path.is_file():
+            raise Fault(4, index, path, 0, "no regular file")
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise Fault(4, index, path, 0, "no regular file")
+            data = file.read() if most is None else file.read(most + 1)
+    except OSError as error:
+        raise Fault(4, index, path, 0, str(error))
+    if most is not None and len(data) > most:
+        raise Fault(1, index, path, 0, f"longer than {most} bytes")
+    return data
+
+
 def vkey(path):
     if not path.exists():
         raise Fault(4, 0, path, 0, "the key is missing")
     try:
-        name, key_id, key = path.read_text().rstrip().split("+", 2)
+        name, key_id, key = content(path, most=MAX_KEY).decode().rstrip().split("+", 2)
         key = unbase64(key)
         if len(key) == 33 and key[0] == 1 and sha(name.encode() + b"\n" + key)[:4].hex() == key_id:
             return name, key
@@ -126,12 +147,16 @@ def vkey(path):
 
 
 def notes(path):
-    """Notes of a file as (offset, text): text, blank line, signature lines, blank line, next text."""
-    found, data, at = [], path.read_bytes() if path.exists() else b"", 0
+    """Notes of a file as (offset, text): text, blank line, signature lines, blank line, next text. The last is GARBAGE
+    where the file goes on as no file of notes: one that is too long, or too many that are too short."""
+    found, data, at, scraps = [], content(path) if path.exists() else b"", 0, 0
     while at < len(data):
         body = data.find(b"\n\n", at)
         end = data.find(b"\n\n", body + 2) if body >= 0 else -1
         end = len(data) if end < 0 else end + 1
+        scraps += end - at < MIN_NOTE
+        if end - at > MAX_NOTE or scraps > MAX_SCRAPS:
+            return found + [(at, GARBAGE)]
         found.append((at, data[at:end].decode(errors="replace")))
         at = end + 1
     return found
@@ -146,10 +171,13 @@ def is_cut(note):
 def listed_keys(top, key):
     """The keys of the directory, oldest first, if they lead to `key` (docs/audit-format.md, Keys)."""
     folder, keys, named = top / "cluster", [], {}
-    lines = (folder / "keys").read_text(errors="replace").splitlines() if (folder / "keys").exists() else []
+    lines = content(folder / "keys", most=MAX_KEYS).decode(errors="replace").splitlines() if (folder / "keys").exists() else []
     if len(lines) > 1:
         named = {index: record["event.objects"][0] for index, record in cluster_events(top, "audit.key")}
-    both = [note for _, note in notes(folder / "checkpoints") if note.count("\n\u2014 ") > 1] if lines else []
+    try:
+        both = [note for _, note in notes(folder / "checkpoints") if note.count("\n\u2014 ") > 1] if lines else []
+    except Fault:
+        both = []  # the cluster's own verdict says so
     for line in lines:
         record, _, text = line.partition(" ")
         try:
@@ -258,9 +286,10 @@ def pruned(folder, origin):
     """Whole segments that went from the front: (records, their roots, chain after them, record that says so)."""
     kept, roots, record, chain = 0, [], 0, sha(b"provost audit chain 1\n" + origin.encode())
     for path in sorted((folder / "segments").glob("*.pruned")):
-        data, first = path.read_bytes(), int(path.stem)
+        first = int(path.stem)
         if first != kept:
             raise Fault(4, kept, folder / "segments" / f"{kept:020}.pruned", 0, "neither segment nor what stays of it")
+        data = content(path, first, 208)
         header, footer = data[8:88], data[88:168]
         well = len(data) == 208 and data[:8] == b"PVPRUNE\1" and sha(data[:176]) == data[176:]
         well = well and header[:8] == b"PVSEG\0\0\1" and struct.unpack_from("<Q", header, 8)[0] == first
@@ -278,9 +307,11 @@ def parts(folder, end, start=0):
     """Yields the parts of a log in order; `end` is kept at the place of the next one."""
     index, first = start, start
     segments = sorted(int(path.stem) for path in (folder / "segments").glob("*.seg"))
-    while (path := folder / "segments" / f"{first:020}.seg").exists() and path.stat().st_size >= 80:
-        data = path.read_bytes()
-        leaves = path.with_suffix(".leaf").read_bytes() if path.with_suffix(".leaf").exists() else b""
+    while (path := folder / "segments" / f"{first:020}.seg").exists() and len(data := content(path, index)) >= 80:
+        try:
+            leaves = content(path.with_suffix(".leaf"))
+        except Fault:
+            leaves = b""  # records are checked without them
         if data[:8] != b"PVSEG\0\0\1" or struct.unpack_from("<Q", data, 8)[0] != first:
             raise Fault(1, index, path, 0, "segment header")
         at, end[:] = 80, (path, 80)
@@ -319,7 +350,7 @@ def parts(folder, end, start=0):
     if tail is None:
         return
     path = folder / f"tail-{tail:020}.raw"
-    data, at, end[:] = path.read_bytes(), 48, (path, 0)
+    data, at, end[:] = content(path, index), 48, (path, 0)
     if len(data) < 48:
         return
     if data[:8] != b"PVTAIL\0\1" or struct.unpack_from("<Q", data, 8)[0] != tail or tail % BLOCK:
@@ -361,7 +392,7 @@ class Bodies:
     def begin(self, index):
         self.first, self.at, self.next = index - index % SEGMENT, 0, None
         self.path = self.folder / "segments" / f"{self.first:020}.body"
-        self.data = self.path.read_bytes() if self.path.exists() else b""
+        self.data = content(self.path, index) if self.path.exists() else b""
         if len(self.data) >= 48:
             if self.data[:48] != b"PVBODY\0\1" + struct.pack("<Q", self.first) + self.origin:
                 self.fault(index, "the header of the bodies")
@@ -399,7 +430,7 @@ def check_log(folder, log, top, anchor, heads, cluster_anchor):
         history.pop()
     own = [(folder / "checkpoints", note) for note in history]
     own += [(folder / name, note) for name in ("checkpoint", "checkpoint.cosigned") for note in notes(folder / name)]
-    matching = lambda path: [(path, note) for note in notes(path) if note[1].split("\n", 1)[0] == origin]
+    matching = lambda path: [(path, note) for note in notes(path) if note[1] is GARBAGE or note[1].split("\n", 1)[0] == origin]
     own += matching(top / "checkpoint")
     outside = matching(anchor) if anchor else []
     known, refused = [], None
@@ -556,9 +587,17 @@ def main(args):
         return 5
     top, anchor = Path(args[0]), Path(args[2]) if len(args) == 3 else None
     folders = {"": top / "cluster"} if (top / "cluster").is_dir() else {}
-    folders.update((path.name, path) for path in sorted((top / "tenants").glob("*")))
-    known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for _, note in (notes(anchor) if anchor else [])}
-    if not folders and not known:
+    below = sorted((top / "tenants").glob("*"))
+    folders.update((path.name, path) for path in below if re.fullmatch(NAME, path.name))
+    foreign = [path for path in below if path.name not in folders and path.is_dir()]
+    try:
+        kept = [note for _, note in notes(anchor)] if anchor else []
+    except Fault:
+        return 5
+    if GARBAGE in kept:
+        return 5
+    known = {note.split("\n", 1)[0].rsplit("/", 1)[-1].replace("_cluster", "") for note in kept}
+    if not folders and not known and not foreign:
         return 5
     heads, results, code, cluster_anchor = tenant_heads(top), [], 0, 0
 
@@ -579,6 +618,10 @@ def main(args):
         cluster_anchor = cluster_anchor if log else anchored
         results.append({"log": log, **result})
         code = max(code, result["exit"], key=[0, 2, 3, 4, 1].index)
+    for path in foreign:
+        fault = Fault(4, 0, path, 0, "no name of a tenant: nothing in this folder was verified")
+        results.append({"log": path.name, **fault.result})
+        code = max(code, 4, key=[0, 2, 3, 4, 1].index)
     print(json.dumps({"exit": code, "logs": results}))
     return code
 

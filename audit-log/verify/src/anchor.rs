@@ -1,9 +1,8 @@
 //! Checkpoints to compare a log with: its own, and the auditor's.
 
 use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
+    io,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -12,11 +11,9 @@ use provost_audit_core::{Checkpoint, CheckpointError, NoteError};
 use crate::{
     key_chain::{KeyChain, Signers, Succession},
     layout::{CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE},
+    notes::{Note, NotesFault, read_notes},
     witness::Witnesses,
 };
-
-/// The largest checkpoint file that is read.
-const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// A checkpoint whose signature holds.
 #[derive(Clone, Debug)]
@@ -39,6 +36,21 @@ pub(crate) struct Refused {
     pub why: String,
 }
 
+/// A file without which a log cannot be judged.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    pub file: PathBuf,
+    pub why: String,
+    /// Whether it is not there, or nothing that can be read, rather than something else than it should be.
+    pub missing: bool,
+}
+
+impl Unread {
+    pub(crate) fn new(file: PathBuf, e: &io::Error) -> Self {
+        Self { file, why: e.to_string(), missing: e.kind() != io::ErrorKind::FileTooLarge }
+    }
+}
+
 /// All checkpoints of one log, by size.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Checkpoints<'a> {
@@ -48,41 +60,6 @@ pub(crate) struct Checkpoints<'a> {
     pub refused: Option<Refused>,
     pub notes: Vec<String>,
     pub(crate) unfollowed: Option<(u64, Refused)>,
-}
-
-/// One note of a file.
-pub(crate) struct Note {
-    pub text: String,
-    pub offset: u64,
-    /// Whether it is the file's last: a crash may have cut it.
-    pub last: bool,
-}
-
-/// The notes of a file, or none when there is no such file.
-pub(crate) fn read_notes(path: &Path) -> io::Result<Vec<Note>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
-    let mut notes: Vec<Note> = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        // By bytes, so that offsets are right where a file holds anything but text.
-        let rest = bytes.get(at..).unwrap_or_default();
-        let body = memchr::memmem::find(rest, b"\n\n").map(|body| body + 2);
-        let end = body.and_then(|body| Some(body + memchr::memmem::find(rest.get(body..)?, b"\n\n")? + 1));
-        let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-        let text = String::from_utf8_lossy(piece).into_owned();
-        notes.push(Note { text, offset: at as u64, last: false });
-        at += piece.len() + 1;
-    }
-    if let Some(last) = notes.last_mut() {
-        last.last = true;
-    }
-    Ok(notes)
 }
 
 /// Whether a crash may have cut it: it has no whole signature line.
@@ -99,21 +76,18 @@ impl Checkpoints<'_> {
         top: Option<&Path>,
         origin: &str,
         keys: &KeyChain,
-    ) -> io::Result<()> {
+    ) -> Result<(), Unread> {
         let history: Arc<Path> = Arc::from(log_dir.join(HISTORY_FILE));
-        for note in read_notes(&history)? {
-            let cut = note.last && is_cut(&note.text);
-            if cut {
+        self.each(&history, |own, note| {
+            if note.last && is_cut(&note.text) {
                 let text = "the history of checkpoints ends in a cut one (a crash while it was written)";
-                self.notes.push(text.to_owned());
-                continue;
+                own.notes.push(text.to_owned());
+                return;
             }
-            self.take(&history, &note, origin, keys, false);
-        }
+            own.take(&history, note, origin, keys, false);
+        })?;
         for latest in [CHECKPOINT_FILE, COSIGNED_FILE].map(|name| Arc::from(log_dir.join(name))) {
-            for note in read_notes(&latest)? {
-                self.take(&latest, &note, origin, keys, false);
-            }
+            self.each(&latest, |own, note| own.take(&latest, note, origin, keys, false))?;
         }
         if let Some(top) = top {
             self.read_matching(&top.join(CHECKPOINT_FILE), origin, keys, false)?;
@@ -128,12 +102,24 @@ impl Checkpoints<'_> {
         origin: &str,
         keys: &KeyChain,
         external: bool,
-    ) -> io::Result<()> {
+    ) -> Result<(), Unread> {
         let file: Arc<Path> = Arc::from(path);
-        for note in read_notes(path)? {
+        self.each(&file, |own, note| {
             let first = note.text.lines().next().unwrap_or_default();
             if first == origin {
-                self.take(&file, &note, origin, keys, external);
+                own.take(&file, note, origin, keys, external);
+            }
+        })
+    }
+
+    /// The notes of a file; where it goes on as no file of notes, that is refused and the rest is left.
+    fn each(&mut self, file: &Arc<Path>, mut take: impl FnMut(&mut Self, &Note)) -> Result<(), Unread> {
+        let unread = |why: io::Error| Unread::new(file.to_path_buf(), &why);
+        for note in read_notes(file).map_err(unread)? {
+            match note {
+                Ok(note) => take(self, &note),
+                Err(NotesFault::Garbage { offset, why }) => self.refuse(file, offset, why.to_owned()),
+                Err(NotesFault::Io(e)) => return Err(unread(e)),
             }
         }
         Ok(())
@@ -204,22 +190,22 @@ impl Checkpoints<'_> {
                         }
                         external || enough
                     }
-                    Some(Err(why)) => return self.refuse(file, note, why),
+                    Some(Err(why)) => return self.refuse(file, note.offset, why),
                 };
                 self.known.push(Known { checkpoint, external, signers, file: file.clone(), offset: note.offset });
             }
             Ok((checkpoint, _)) => {
-                self.refuse(file, note, format!("it is of another log, {}", checkpoint.origin));
+                self.refuse(file, note.offset, format!("it is of another log, {}", checkpoint.origin));
             }
-            Err(CheckpointError::Malformed(why)) => self.refuse(file, note, why.to_owned()),
+            Err(CheckpointError::Malformed(why)) => self.refuse(file, note.offset, why.to_owned()),
             Err(CheckpointError::Note(NoteError::Unsigned(_))) if keys.partial => self.unfollowed(file, note),
-            Err(CheckpointError::Note(e)) => self.refuse(file, note, e.to_string()),
+            Err(CheckpointError::Note(e)) => self.refuse(file, note.offset, e.to_string()),
         }
     }
 
-    fn refuse(&mut self, file: &Arc<Path>, note: &Note, why: String) {
+    fn refuse(&mut self, file: &Arc<Path>, offset: u64, why: String) {
         if self.refused.is_none() {
-            self.refused = Some(Refused { file: file.clone(), offset: note.offset, why });
+            self.refused = Some(Refused { file: file.clone(), offset, why });
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use provost_audit_core::{BODY_HEADER_LEN, BODY_PREFIX_LEN, BodyHeader, BodyPrefix, Hash, SEGMENT_LEAVES};
 use provost_types::KeyId;
 
-use crate::{facts::BodyFact, layout::LogLayout};
+use crate::{facts::BodyFact, layout::LogLayout, regular};
 
 const NOBODYS: &str = "a body stands here that no record names";
 
@@ -24,6 +24,8 @@ pub(crate) struct BodyFault {
     pub what: String,
     /// Expected and actual hash, where that is what differs.
     pub hashes: Option<(Hash, Hash)>,
+    /// Whether the file is nothing that can be read, rather than one with other bytes.
+    pub missing: bool,
 }
 
 /// What was seen of the bodies of one log.
@@ -142,10 +144,14 @@ impl Bodies {
     fn begin(&mut self, first: u64) -> Result<(), Box<BodyFault>> {
         let path = self.layout.bodies(first);
         self.open = Some(Open { first, file: None, at: 0, next: None });
-        let file = match File::open(&path) {
+        let file = match regular::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(self.fault(&e.to_string())),
+            Err(e) => {
+                let mut fault = self.fault(&e.to_string());
+                fault.missing = true;
+                return Err(fault);
+            }
         };
         let mut file = BufReader::new(file);
         let mut header = [0; BODY_HEADER_LEN];
@@ -182,7 +188,13 @@ impl Bodies {
 
     fn fault(&self, what: &str) -> Box<BodyFault> {
         let (first, offset) = self.open.as_ref().map_or((0, 0), |open| (open.first, open.at));
-        Box::new(BodyFault { file: self.layout.bodies(first), offset, what: what.to_owned(), hashes: None })
+        Box::new(BodyFault {
+            file: self.layout.bodies(first),
+            offset,
+            what: what.to_owned(),
+            hashes: None,
+            missing: false,
+        })
     }
 }
 

@@ -3,13 +3,14 @@
 //! An index is a pure function of its segment, so it is made again and compared byte by byte. This
 //! reads every indexed segment whole. Nothing that is proven depends on an index; queries do.
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
-use provost_audit_core::{Record, SEGMENT_BLOCKS, SEGMENT_HEADER_LEN, SegmentIndex, index_keys};
+use provost_audit_core::{MAX_INDEX_BYTES, Record, SEGMENT_BLOCKS, SEGMENT_HEADER_LEN, SegmentIndex, index_keys};
 
 use crate::{
     ReadFault,
     layout::LogLayout,
+    regular,
     segment_read::{SegmentFile, after},
 };
 
@@ -46,7 +47,7 @@ pub fn check_indexes(layout: &LogLayout) -> Result<IndexCheck, ReadFault> {
             continue;
         }
         let path = layout.index(first);
-        let stored = match fs::read(&path) {
+        let stored = match regular::read(&path, MAX_INDEX_BYTES) {
             Ok(stored) => stored,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 check.absent += 1;

@@ -6,7 +6,7 @@
 //! is trusted in nothing: every line but the first must be borne out by its record.
 //! Left out: revocation without a successor (give the new key with `--key`).
 
-use std::{fs, path::Path};
+use std::{io, path::Path};
 
 use provost_audit_core::{
     BLOCK_RECORDS, Checkpoint, CheckpointError, LogId, NoteError, Record, SEGMENT_LEAVES, SignedNote, VerifierKey,
@@ -14,10 +14,12 @@ use provost_audit_core::{
 use provost_types::Phase;
 
 use crate::{
-    anchor::read_notes,
+    anchor::Unread,
     ed25519::Ed25519,
     layout::{HISTORY_FILE, KEYS_FILE, LogLayout},
+    notes::read_notes,
     read::LogReader,
+    regular::{self, MAX_KEYS_BYTES},
 };
 
 /// The event that names a new key.
@@ -39,17 +41,17 @@ pub(crate) type Signers = (usize, usize);
 impl KeyChain {
     /// The chain of the audit directory `top`; without one (the folder of one log), or without a
     /// chain, the one key that is trusted or lies beside the log.
-    pub(crate) fn read(top: Option<&Path>, own: [u8; 32], trusted: Option<[u8; 32]>) -> Self {
+    pub(crate) fn read(top: Option<&Path>, own: [u8; 32], trusted: Option<[u8; 32]>) -> Result<Self, Unread> {
         let alone = |key| Self { keys: vec![key], partial: top.is_none() };
-        let Some(top) = top else { return alone(trusted.unwrap_or(own)) };
-        let keys = listed(&top.join(LogId::CLUSTER.folder()));
+        let Some(top) = top else { return Ok(alone(trusted.unwrap_or(own))) };
+        let keys = listed(&top.join(LogId::CLUSTER.folder()))?;
         let has = |key: &[u8; 32]| keys.contains(key);
-        match trusted {
+        Ok(match trusted {
             Some(trusted) if has(&trusted) => Self { keys, partial: false },
             Some(trusted) => alone(trusted),
             None if has(&own) => Self { keys, partial: false },
             None => alone(own),
-        }
+        })
     }
 
     /// How many keys may have signed.
@@ -103,8 +105,13 @@ impl Succession {
 }
 
 /// The keys that `cluster/keys` lists, as far as the cluster's records bear them out.
-fn listed(cluster: &Path) -> Vec<[u8; 32]> {
-    let Ok(text) = fs::read_to_string(cluster.join(KEYS_FILE)) else { return Vec::new() };
+fn listed(cluster: &Path) -> Result<Vec<[u8; 32]>, Unread> {
+    let file = cluster.join(KEYS_FILE);
+    let text = match regular::read(&file, MAX_KEYS_BYTES) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Unread::new(file, &e)),
+    };
     let mut keys: Vec<[u8; 32]> = Vec::new();
     for line in text.lines().take(MAX_KEYS) {
         let Some((record, vkey)) = line.split_once(' ') else { break };
@@ -119,7 +126,7 @@ fn listed(cluster: &Path) -> Vec<[u8; 32]> {
         }
         keys.push(key.public_key);
     }
-    keys
+    Ok(keys)
 }
 
 /// Whether both keys signed one checkpoint of the cluster's log that covers the record.
@@ -128,7 +135,11 @@ fn switched(cluster: &Path, before: &[u8; 32], key: &VerifierKey, record: u64) -
     let before = VerifierKey { name: key.name.clone(), public_key: *before };
     // Two lines of the log's own name are rare: only those are verified.
     let line = format!("\u{2014} {} ", key.name);
-    notes.iter().filter(|note| note.text.matches(&line).count() > 1).any(|note| {
+    let mut whole = notes.map_while(Result::ok);
+    whole.any(|note| {
+        if note.text.matches(&line).count() < 2 {
+            return false;
+        }
         let Ok(parsed) = SignedNote::parse(&note.text) else { return false };
         let covers = Checkpoint::parse_unchecked(&note.text).is_ok_and(|c| c.size > record && c.origin == key.name);
         covers && parsed.check(&before, &Ed25519).is_ok() && parsed.check(key, &Ed25519).is_ok()

@@ -127,6 +127,27 @@ fn numbered(dir: &Path, prefix: &str, suffix: &str) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// Folders among those of tenants whose names are no tenants', by name: no log of ours, and passed over by
+/// [`list_logs`].
+pub(crate) fn list_foreign(audit_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    match fs::read_dir(audit_dir.join(TENANTS_DIR)) {
+        Ok(entries) => {
+            for entry in entries {
+                let path = entry?.path();
+                let name = path.file_name().and_then(OsStr::to_str);
+                if name.is_none_or(|name| Name::new(name).is_err()) && path.is_dir() {
+                    found.push(path);
+                }
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// The logs below an audit directory, the cluster's first, then tenants by name.
 pub fn list_logs(audit_dir: &Path) -> io::Result<Vec<LogId>> {
     let mut logs = Vec::new();

@@ -1,6 +1,6 @@
 //! Subtree roots from what is on disk, for proofs.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
+use std::{io, ops::Range, os::unix::fs::FileExt};
 
 use provost_audit_core::{
     BLOCK_RECORDS, Frontier, Hash, ProofError, SEGMENT_LEAVES, consistency_proof, inclusion_proof,
@@ -9,6 +9,7 @@ use provost_audit_core::{
 use crate::{
     layout::LogLayout,
     read::{LogReader, segment_footer},
+    regular,
     walk::ReadFault,
 };
 
@@ -100,7 +101,7 @@ impl LeafHashes {
             return Ok(part.ok_or(ProofError::OutOfRange)?.to_vec());
         }
         let first = range.start - range.start % SEGMENT_LEAVES;
-        let file = File::open(self.layout.leaf_hashes(first))?;
+        let file = regular::open(&self.layout.leaf_hashes(first))?;
         let mut bytes = vec![0; (range.end - range.start) as usize * 32];
         file.read_exact_at(&mut bytes, (range.start - first) * 32)?;
         let (hashes, _) = bytes.as_chunks::<32>();

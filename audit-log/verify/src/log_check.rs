@@ -12,7 +12,7 @@ use std::{
 use provost_audit_core::{Frontier, Hash, LogId, SEGMENT_LEAVES, SegmentFooter, SegmentHeader, VerifierKey};
 
 use crate::{
-    anchor::{Checkpoints, Known, Refused},
+    anchor::{Checkpoints, Known, Refused, Unread},
     block_check::{Ask, BATCH},
     key_chain::KeyChain,
     layout::{KEY_FILE, LogLayout},
@@ -23,6 +23,7 @@ use crate::{
     prove::prove_report,
     pruned,
     read::segment_footer,
+    regular::{self, MAX_KEY_BYTES},
     report::{Failure, LogReport, ProofReport, State},
     segment_file::SegmentFile,
     tail::TailRun,
@@ -74,15 +75,15 @@ impl LogCheck<'_> {
     pub(crate) fn run(self) -> Checked {
         let (origin, keys) = match self.identity() {
             Ok(found) => found,
-            Err((why, missing)) => return without_key(&self.log, &self.key_file(), &why, missing).into(),
+            Err(unread) => return without_key(&self.log, &unread).into(),
         };
         let mut checkpoints = Checkpoints { witnesses: self.witnesses, ..Checkpoints::default() };
         let read = checkpoints.read_own(&self.layout.dir, self.top, &origin, &keys).and_then(|()| {
             let against = self.options.against.as_deref();
             against.map_or(Ok(()), |path| checkpoints.read_matching(path, &origin, &keys, true))
         });
-        if let Err(e) = read {
-            return unjudged(&self.log, &format!("the checkpoints cannot be read: {e}")).into();
+        if let Err(unread) = read {
+            return without_key(&self.log, &unread).into();
         }
         checkpoints.settle();
         let newest = checkpoints.known.last().map_or(0, |k| k.checkpoint.size);
@@ -118,14 +119,16 @@ impl LogCheck<'_> {
         self.layout.dir.join(KEY_FILE)
     }
 
-    /// The log's origin, and the keys that may have signed it; otherwise why not, and whether the file is missing.
-    fn identity(&self) -> Result<(String, KeyChain), (String, bool)> {
-        let text = std::fs::read(self.key_file()).map_err(|e| (e.to_string(), true))?;
-        let own = VerifierKey::parse(&String::from_utf8_lossy(&text)).map_err(|e| (e.to_string(), false))?;
+    /// The log's origin, and the keys that may have signed it; otherwise why not.
+    fn identity(&self) -> Result<(String, KeyChain), Unread> {
+        let file = self.key_file();
+        let other = |why: String| Unread { file: file.clone(), why, missing: false };
+        let text = regular::read(&file, MAX_KEY_BYTES).map_err(|e| Unread::new(file.clone(), &e))?;
+        let own = VerifierKey::parse(&String::from_utf8_lossy(&text)).map_err(|e| other(e.to_string()))?;
         if LogId::from_origin(&own.name) != Some(self.log.clone()) {
-            return Err((format!("the key beside the log is of another log, {}", own.name), false));
+            return Err(other(format!("the key beside the log is of another log, {}", own.name)));
         }
-        let keys = KeyChain::read(self.top, own.public_key, self.trusted);
+        let keys = KeyChain::read(self.top, own.public_key, self.trusted)?;
         Ok((own.name, keys))
     }
 

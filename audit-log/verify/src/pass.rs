@@ -201,7 +201,10 @@ impl Pass {
         *at = end;
         taken.map_err(|(index, fault)| {
             self.records = index;
-            let BodyFault { file, offset, what, hashes } = *fault;
+            let BodyFault { file, offset, what, hashes, missing } = *fault;
+            if missing {
+                return self.unreadable(&ReadFault { file, offset, index, what, missing });
+            }
             self.tampered(&what, index, &At { file: &file, offset }, hashes)
         })
     }

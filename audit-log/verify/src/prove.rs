@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use provost_audit_core::{Checkpoint, Hash, TlogConsistency, TlogProof, verify_inclusion};
 
 use crate::{
-    anchor::{Known, read_notes},
+    anchor::Known,
     layout::{CHECKPOINT_FILE, COSIGNED_FILE, HISTORY_FILE, LogLayout},
     leaf_hashes::{LeafHashError, LeafHashes},
+    notes::read_notes,
     report::ProofReport,
 };
 
@@ -67,13 +68,18 @@ fn not_signed(layout: &LogLayout, wanted: String) -> ProveError {
 fn find(layout: &LogLayout, fits: impl Fn(u64) -> bool) -> Result<Option<(u64, String)>, ProveError> {
     for name in [COSIGNED_FILE, CHECKPOINT_FILE, HISTORY_FILE] {
         let path = layout.dir.join(name);
-        let notes = read_notes(&path).map_err(|source| ProveError::Io { path, source })?;
-        for note in notes.into_iter().rev() {
+        let io = |source| ProveError::Io { path: path.clone(), source };
+        let mut found = None;
+        for note in read_notes(&path).map_err(io)? {
+            let note = note.map_err(|fault| io(fault.into()))?;
             if let Ok(checkpoint) = Checkpoint::parse_unchecked(&note.text)
                 && fits(checkpoint.size)
             {
-                return Ok(Some((checkpoint.size, note.text)));
+                found = Some((checkpoint.size, note.text));
             }
+        }
+        if found.is_some() {
+            return Ok(found);
         }
     }
     Ok(None)

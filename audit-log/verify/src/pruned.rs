@@ -4,7 +4,7 @@
 //! that stay are not trusted: the tree over them must lead to the roots that are signed, and the
 //! chain of the first kept record must go on from theirs.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use provost_audit_core::{
     BLOCK_RECORDS, Frontier, Hash, LogId, PRUNED_LEN, PruneNote, PrunedSegment, Record, SEGMENT_LEAVES, chain_start,
@@ -13,6 +13,7 @@ use provost_audit_core::{
 use crate::{
     ReadFault,
     layout::LogLayout,
+    regular,
     report::{Failure, LogReport, State},
     segment_read::{SegmentFile, after},
     verdicts::{unjudged, verdict},
@@ -41,7 +42,8 @@ pub fn first_kept(layout: &LogLayout) -> io::Result<u64> {
 pub fn read_pruned(layout: &LogLayout, first: u64) -> Result<PrunedSegment, ReadFault> {
     let path = layout.pruned(first);
     let fault = |what: String, missing| ReadFault { file: path.clone(), offset: 0, index: first, what, missing };
-    let bytes = fs::read(&path).map_err(|e| fault(e.to_string(), true))?;
+    let bytes =
+        regular::read(&path, PRUNED_LEN).map_err(|e| fault(e.to_string(), e.kind() != io::ErrorKind::FileTooLarge))?;
     let found = PrunedSegment::decode(&bytes).map_err(|e| fault(e.to_string(), false))?;
     if found.header.first_index != first {
         return Err(fault("it is of another segment".to_owned(), false));

@@ -4,7 +4,6 @@
 //! is the caller's business.
 
 use std::{
-    fs::File,
     io::{Read, Seek, SeekFrom},
     ops::Range,
     path::PathBuf,
@@ -17,6 +16,7 @@ use provost_audit_core::{
 
 use crate::{
     layout::LogLayout,
+    regular,
     segment_file::BlockPlace,
     tail::TailRun,
     walk::{Part, ReadFault, Walk},
@@ -183,7 +183,7 @@ impl LogReader {
 pub(crate) fn segment_footer(layout: &LogLayout, first: u64) -> Result<SegmentFooter, ReadFault> {
     let path = layout.segment(first);
     let fault = |what: String, missing| ReadFault { file: path.clone(), offset: 0, index: first, what, missing };
-    let mut file = match File::open(&path) {
+    let mut file = match regular::open(&path) {
         Ok(file) => file,
         Err(_) if layout.pruned(first).exists() => return Ok(crate::read_pruned(layout, first)?.footer),
         Err(e) => return Err(fault(e.to_string(), true)),

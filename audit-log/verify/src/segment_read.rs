@@ -16,7 +16,7 @@ use provost_audit_core::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, block_first, decode_body,
 };
 
-use crate::{ReadFault, layout::LogLayout};
+use crate::{ReadFault, layout::LogLayout, regular};
 
 /// A segment, open for reading.
 pub struct SegmentFile {
@@ -32,7 +32,7 @@ impl SegmentFile {
     /// The segment whose first leaf is `first`; `None` when there is no such file.
     pub fn open(layout: &LogLayout, first: u64) -> Result<Option<Self>, ReadFault> {
         let path = layout.segment(first);
-        match File::open(&path) {
+        match regular::open(&path) {
             Ok(file) => Ok(Some(Self { path, file, first, stored: Vec::new(), raw: Vec::new(), leaves: Vec::new() })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(ReadFault { file: path, offset: 0, index: first, what: e.to_string(), missing: true }),

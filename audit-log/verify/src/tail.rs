@@ -12,7 +12,7 @@ use std::{
 
 use provost_audit_core::{BLOCK_RECORDS, BlockError, Hash, MAX_LEAF, TAIL_HEADER_LEN, TAIL_PREFIX_LEN, TailHeader};
 
-use crate::walk::ReadFault;
+use crate::{regular, walk::ReadFault};
 
 /// Read-ahead, bytes.
 const READ_AHEAD: usize = 256 * 1024;
@@ -62,7 +62,7 @@ impl OpenTail {
             what,
             missing,
         };
-        let file = match File::open(path) {
+        let file = match regular::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Opened::Gone),
             Err(e) => return Err(fault(0, e.to_string(), true)),

@@ -12,14 +12,15 @@ use std::{
 };
 
 use provost_audit_core::{
-    BLOCK_RECORDS, Checkpoint, CheckpointError, Frontier, Hash, SEGMENT_LEAVES, TILE_WIDTH, TileBuilder, TileKind,
-    TileName, push_entry, tile_bytes,
+    BLOCK_RECORDS, Checkpoint, CheckpointError, Frontier, Hash, MAX_CHECKPOINT_BYTES, SEGMENT_LEAVES, TILE_WIDTH,
+    TileBuilder, TileKind, TileName, push_entry, tile_bytes,
 };
 
 use crate::{
     layout::{CHECKPOINT_FILE, COSIGNED_FILE, KEY_FILE, LogLayout},
     leaf_hashes::{LeafHashError, LeafHashes},
     read::LogReader,
+    regular,
     walk::ReadFault,
 };
 
@@ -83,8 +84,8 @@ impl LogTiles {
     /// Opens the log; what is signed later is not seen.
     pub fn open(layout: LogLayout) -> Result<Self, TilesError> {
         let path = layout.dir.join(CHECKPOINT_FILE);
-        let note = match fs::read_to_string(&path) {
-            Ok(note) => note,
+        let note = match regular::read(&path, MAX_CHECKPOINT_BYTES) {
+            Ok(note) => String::from_utf8_lossy(&note).into_owned(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(TilesError::NoCheckpoint(path)),
             Err(source) => return Err(TilesError::Io { path, source }),
         };
@@ -166,7 +167,7 @@ impl LogTiles {
         }
         writer.finish()?;
         for name in [KEY_FILE, COSIGNED_FILE] {
-            match fs::read(self.layout.dir.join(name)) {
+            match regular::read(&self.layout.dir.join(name), MAX_CHECKPOINT_BYTES) {
                 Ok(bytes) => write(&out.join(name), &bytes)?,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(io_at(&self.layout.dir.join(name))(e)),

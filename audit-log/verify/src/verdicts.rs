@@ -5,6 +5,7 @@ use std::path::Path;
 use provost_audit_core::{Hash, LogId};
 
 use crate::{
+    anchor::Unread,
     bodies::Bodies,
     completeness::Completeness,
     options::VerifyOptions,
@@ -79,22 +80,31 @@ pub(crate) fn retention(holds: State, records: u64, start: u64, bodies: &Bodies)
     verdict(holds, text)
 }
 
-/// A log whose key is missing, or is none: nothing can be judged by it.
-pub(crate) fn without_key(log: &LogId, file: &Path, why: &str, missing: bool) -> LogReport {
+/// A log whose keys or checkpoints are missing, or are none: nothing can be judged by them.
+pub(crate) fn without_key(log: &LogId, unread: &Unread) -> LogReport {
+    let Unread { file, why, missing } = unread;
     let mut report = unjudged(log, &format!("{}: {why}", file.display()));
-    if !missing {
+    if !*missing {
         report.authenticity = verdict(State::Failed, format!("{} was changed: {why}", file.display()));
     }
     report.failure = Some(Failure {
-        attack: if missing { format!("input is missing: {why}") } else { format!("the key was changed: {why}") },
+        attack: if *missing { format!("input is missing: {why}") } else { format!("the key was changed: {why}") },
         index: 0,
-        file: file.to_owned(),
+        file: file.clone(),
         offset: 0,
         expected: None,
         actual: None,
         last_good_checkpoint: 0,
     });
     report
+}
+
+/// A folder beside the tenants' whose name is no tenant's: nothing in it is judged, and nobody may take it as proven.
+pub(crate) fn foreign(folder: &Path) -> LogReport {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let why = format!("`{name}` is no name of a tenant: nothing in this folder was verified");
+    let unread = Unread { file: folder.to_owned(), why, missing: true };
+    LogReport { origin: format!("?/{name}"), ..without_key(&LogId::CLUSTER, &unread) }
 }
 
 /// A log that cannot be judged at all.

@@ -8,14 +8,16 @@ use std::{
 use provost_audit_core::{Checkpoint, LogId, VerifierKey};
 
 use crate::{
-    anchor::read_notes,
-    layout::{KEY_FILE, LogLayout, list_logs},
+    layout::{KEY_FILE, LogLayout, list_foreign, list_logs},
     log_check::{Checked, LogCheck},
+    notes::{Note, read_notes},
     options::VerifyOptions,
     pool::Pool,
     receipt,
+    regular::{self, MAX_KEY_BYTES},
     report::{Exit, LogReport, Report, State},
     tenant_heads::TenantHeads,
+    verdicts,
     witness::Witnesses,
 };
 
@@ -79,7 +81,11 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
     if let Some(wanted) = &options.log {
         logs.retain(|log| log == wanted);
     }
-    if logs.is_empty() && missing.is_empty() {
+    let foreign = match (&options.log, &single) {
+        (None, None) => list_foreign(path).map_err(io)?,
+        _ => Vec::new(),
+    };
+    if logs.is_empty() && missing.is_empty() && foreign.is_empty() {
         return Err(UsageError::NoLog(path.to_owned()));
     }
     if options.proof.is_some() && logs.len() != 1 {
@@ -132,6 +138,7 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
             }
         }
     }
+    reports.extend(foreign.iter().map(|folder| verdicts::foreign(folder)));
     let receipts = options.receipts.iter().map(|r| receipt::check(path, single.as_ref(), r, &reports));
     let receipts: Vec<_> = receipts.collect();
     let whole = missing_logs.is_empty() && receipts.iter().all(|receipt| receipt.holds);
@@ -173,7 +180,7 @@ fn key_of_policy(
 ) -> Result<Option<[u8; 32]>, UsageError> {
     let Some(witnesses) = witnesses.filter(|w| w.lists_logs()) else { return Ok(None) };
     let own = [path.join(LogId::CLUSTER.folder()).join(KEY_FILE), path.join(KEY_FILE)];
-    let names = own.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    let names = own.iter().filter_map(|file| key_text(file));
     let names: Vec<String> = names.filter_map(|text| VerifierKey::parse(&text).ok()).map(|key| key.name).collect();
     match names.iter().find_map(|name| witnesses.log_key(name)) {
         Some(key) => Ok(Some(key.public_key)),
@@ -199,13 +206,18 @@ fn sentence(exit: Exit, anchored: bool) -> &'static str {
     }
 }
 
+/// What a key file says, if it can be read.
+fn key_text(file: &Path) -> Option<String> {
+    regular::read(file, MAX_KEY_BYTES).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+}
+
 /// The log whose own folder this is.
 fn single_log(path: &Path) -> Option<LogId> {
     let layout = LogLayout::new(path);
     if !layout.exists() {
         return None;
     }
-    let key = std::fs::read_to_string(path.join(KEY_FILE)).ok();
+    let key = key_text(&path.join(KEY_FILE));
     let name = key.and_then(|text| VerifierKey::parse(&text).ok()).map(|key| key.name);
     // Without its key the log cannot be judged; the check will say so.
     Some(name.and_then(|n| LogId::from_origin(&n)).unwrap_or(LogId::CLUSTER))
@@ -216,6 +228,8 @@ fn anchor_logs(options: &VerifyOptions) -> Result<Vec<(LogId, String)>, UsageErr
     let Some(path) = &options.against else { return Ok(Vec::new()) };
     let wrong = |why: String| UsageError::Anchor { path: path.clone(), why };
     let notes = read_notes(path).map_err(|e| wrong(e.to_string()))?;
+    let notes: Result<Vec<Note>, _> = notes.collect();
+    let notes = notes.map_err(|e| wrong(e.to_string()))?;
     if notes.is_empty() {
         return Err(wrong("there is nothing in it".to_owned()));
     }

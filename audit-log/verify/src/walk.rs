@@ -6,7 +6,6 @@
 //! whether hashes hold is the caller's business.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,6 +18,7 @@ use provost_audit_core::{
 
 use crate::{
     layout::LogLayout,
+    regular,
     segment_file::{BlockPlace, SegmentFile, read_at},
     tail::{OpenTail, Opened, TailRun},
 };
@@ -140,7 +140,7 @@ impl Walk {
     fn open_segment(&mut self) -> Result<Option<Part>, ReadFault> {
         let first = self.next - self.next % SEGMENT_LEAVES;
         let path = self.layout.segment(first);
-        let records = match File::open(&path) {
+        let records = match regular::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let later = self.layout.list_segments().unwrap_or_default();
@@ -160,7 +160,7 @@ impl Walk {
         if header.first_index != first {
             return Err(self.fault(&path, 0, "the segment's header names another first index", false));
         }
-        let hashes = File::open(self.layout.leaf_hashes(first)).ok();
+        let hashes = regular::open(&self.layout.leaf_hashes(first)).ok();
         let file = Arc::new(SegmentFile { path, first, records, hashes });
         let mut segment = OpenSegment { file, at: SEGMENT_HEADER_LEN as u64, len: 0 };
         // After another look at the segments: pass over the blocks that were already named.

@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use provost_data_policy::{Explanation, Held, PolicyWord};
+use provost_mcp::{JsonFault, JsonLimits, RawJson};
 use provost_types::{Effect, PolicyMode};
 use provost_wire::{admin::WhyRequest, admin_over, policy_over};
 use serde_json::{Map, Value};
@@ -120,7 +122,17 @@ fn arguments(args: &WhyArgs) -> anyhow::Result<String> {
             let text = format!("`{pair}` is no argument");
             Usage(Failure::new("PV-CLI-ARGUMENTS", text, "write --arg name=value"))
         })?;
-        object.insert(name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value)));
+        let refuse = |text: String| Usage(Failure::new("PV-CLI-ARGUMENTS", text, "write each name once"));
+        // A node refuses a call that names one twice; here the last would silently count.
+        if let Err(twice @ JsonFault::DuplicateKey { .. }) =
+            RawJson::check(Bytes::copy_from_slice(value.as_bytes()), &JsonLimits::REQUEST)
+        {
+            return Err(refuse(format!("the argument `{name}`: {twice}")).into());
+        }
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+        if object.insert(name.to_owned(), value).is_some() {
+            return Err(refuse(format!("the argument `{name}` is given twice")).into());
+        }
     }
     Ok(Value::Object(object).to_string())
 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use prost::Message;
 use provost_audit_core::Record;
 use provost_control_api::Caller;
 use provost_data_policy::{AccessRequest, Explanation, Facts, Unknown};
 use provost_data_serve::node::{Judge, Question};
 use provost_data_tools::names;
+use provost_mcp::{JsonFault, JsonLimits, RawJson};
 use provost_types::{Action, Decision, Name, Snapshot};
 use provost_wire::admin::{Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest, ShowBodyResponse, WhyRequest};
 use serde::{Deserialize, Serialize};
@@ -152,9 +154,12 @@ fn described(asked: &WhyRequest, tenant: &Name, judge: &Judge) -> Result<Call, S
     let arguments = match asked.arguments.as_str() {
         "" => None,
         text => {
-            let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
-            object.map_err(|e| refuse(format!("the arguments are not a JSON object: {e}"), "write {\"name\": …}"))?;
-            Some(text.to_owned())
+            // As a node reads them: what it would not take, such as a member named twice, no policy is asked about.
+            let hint = "write one object with each name once: {\"name\": …}";
+            let read = RawJson::check(Bytes::copy_from_slice(text.as_bytes()), &JsonLimits::REQUEST);
+            let object = read.and_then(|raw| if raw.is_object() { Ok(raw) } else { Err(JsonFault::NotAnObject) });
+            let object = object.map_err(|e| refuse(format!("the arguments are refused: {e}"), hint))?;
+            Some(object.as_str().to_owned())
         }
     };
     let peer = match asked.address.as_str() {

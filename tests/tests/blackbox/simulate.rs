@@ -214,7 +214,7 @@ fn why_tells_what_decided_and_what_is_missing() {
     };
     let ana = ["--principal", "ana", "--tool", "echo.echo"];
     let eve = ["--principal", "eve", "--tool", "echo.echo"];
-    let table: [(Vec<&str>, Option<i32>, &[&str]); 8] = [
+    let table: [(Vec<&str>, Option<i32>, &[&str]); 12] = [
         (
             [&["ALLOW"], &ana[..]].concat(),
             Some(0),
@@ -246,6 +246,23 @@ fn why_tells_what_decided_and_what_is_missing() {
         ),
         (vec!["DENY", "--principal", "ana", "--tool", "nothing.x"], Some(1), &["PV-WHY-CALL", "provost get Plugin"]),
         (vec!["DENY", "--principal", "ana"], Some(2), &["PV-WHY-CALL"]),
+        // Readers differ on which of two counts: a node refuses the call, so nothing is said of it.
+        (
+            [&["ALLOW"], &eve[..], &["--json", "{\"please\":false,\"please\":true}"]].concat(),
+            Some(1),
+            &["PV-WHY-CALL", "\"please\" stands twice", "each name once"],
+        ),
+        ([&["ALLOW"], &eve[..], &["--json", "[true]"]].concat(), Some(1), &["PV-WHY-CALL", "not a JSON object"]),
+        (
+            [&["ALLOW"], &eve[..], &["--arg", "please=false", "--arg", "please=true"]].concat(),
+            Some(2),
+            &["PV-CLI-ARGUMENTS", "`please` is given twice"],
+        ),
+        (
+            [&["ALLOW"], &eve[..], &["--arg", "please={\"a\":1,\"a\":2}"]].concat(),
+            Some(2),
+            &["PV-CLI-ARGUMENTS", "\"a\" stands twice"],
+        ),
     ];
     for (args, code, lines) in table {
         let (found, said) = why(&args);

@@ -20,3 +20,4 @@ mod numbers;
 mod records;
 mod scene;
 mod segments;
+mod unreadable;
