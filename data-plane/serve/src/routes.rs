@@ -13,7 +13,7 @@ use provost_types::Name;
 use crate::{
     Frontend, Peer, connect,
     frontend::Inbound,
-    http::{BodyFault, Doorkeeper, Refused, ResponseBody, collect, empty, json, text},
+    http::{BodyFault, Doorkeeper, Refused, ResponseBody, collect, empty, json, pass_over, says_too_long, text},
     mcp::asks_for_socket,
     mcp_error, openai,
 };
@@ -76,7 +76,7 @@ impl<P: Plane + 'static> Frontend<P> {
     /// Answers one HTTP request, of whatever connection it came in on.
     pub async fn respond<B>(self: &Arc<Self>, request: Request<B>, peer: Peer) -> Response<ResponseBody>
     where
-        B: Body + Send,
+        B: Body + Send + 'static,
         B::Data: Buf + Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
@@ -140,7 +140,7 @@ impl<P: Plane + 'static> Frontend<P> {
         upgrade: Option<OnUpgrade>,
     ) -> Response<ResponseBody>
     where
-        B: Body + Send,
+        B: Body + Send + 'static,
         B::Data: Buf + Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
@@ -193,7 +193,7 @@ impl<P: Plane + 'static> Frontend<P> {
     /// Reads a JSON body under the bound.
     async fn json_body<B>(&self, inbound: &Inbound, body: B) -> Result<Bytes, Unreadable>
     where
-        B: Body + Send,
+        B: Body + Send + 'static,
         B::Data: Buf + Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
@@ -206,6 +206,11 @@ impl<P: Plane + 'static> Frontend<P> {
         let plain = |v: &HeaderValue| v.is_empty() || v.as_bytes().eq_ignore_ascii_case(b"identity");
         if !inbound.headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
             return Err(Unreadable::Encoded);
+        }
+        // Nothing of it is waited for.
+        if says_too_long(&inbound.headers, self.config.max_body_bytes) {
+            pass_over(&inbound.headers, body);
+            return Err(Unreadable::TooLong(self.config.max_body_bytes));
         }
         collect(body, self.config.max_body_bytes).await.map_err(|fault| match fault {
             BodyFault::TooLong => Unreadable::TooLong(self.config.max_body_bytes),

@@ -130,6 +130,28 @@ fn a_stdio_upstream_that_is_killed_comes_back() {
 }
 
 #[test]
+fn one_that_does_not_answer_keeps_no_other_waiting() {
+    let (good, sick) = (Process::everything("modern"), Broken::start("hang"));
+    let more = |url: &str| {
+        format!(
+            "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: sick, tenant: acme }}\n\
+             spec: {{ source: {{ mcp-http: {{ url: '{url}' }} }} }}\n"
+        )
+    };
+    let dev = Dev::start(Some(&(upstream_yaml(&good.url) + &more(&sick.url()))), &[]);
+    for method in ["server/discover", "tools/list", "resources/list"] {
+        let began = std::time::Instant::now();
+        let (_, answer) = post(dev.mcp(), dev.token(), &modern(method, json!({})));
+        // Its own bounds are 20 s each.
+        assert!(began.elapsed() < Duration::from_secs(15), "{method} took {:?}", began.elapsed());
+        assert!(answer["result"].is_object(), "{method}: {answer}");
+    }
+    let names = tool_names(&dev, dev.mcp());
+    assert!(names.iter().any(|n| n == "up.test_simple_text"), "{names:?}");
+    assert!(!names.iter().any(|n| n.starts_with("sick.")), "{names:?}");
+}
+
+#[test]
 fn a_plugin_added_at_run_time_serves_without_a_restart() {
     let dev = Dev::start(Some(&upstream_yaml("http://127.0.0.1:9/mcp")), &[]);
     let server = Process::everything("modern");

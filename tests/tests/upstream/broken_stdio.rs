@@ -66,6 +66,19 @@ async fn a_process_that_dies_in_a_call_is_started_again() {
 }
 
 #[tokio::test]
+async fn a_process_that_dies_in_the_middle_of_a_line_died() {
+    let hello = r#"{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}}\n"#;
+    // It answers `initialize`, whatever its id, and dies in the middle of the answer to what comes after.
+    let script = format!(
+        r#"read l; id=$(echo "$l" | sed 's/.*"id":\([0-9]*\|"[^"]*"\).*/\1/'); printf '{hello}' "$id"; read l; read l; printf '{{"jsonrpc":"2.0","id":2,"resu'; echo out of memory >&2; exit 9"#
+    );
+    let done = call(&plugin(shell(&script, Era::Legacy)), "t", json!({})).await;
+    let Reply::Error(error) = &done.reply else { panic!("{:?}", done.reply) };
+    assert_eq!(pv_code(&done), "PV-UPSTREAM-DIED", "{}", error.message);
+    assert!(error.message.contains('9') && error.message.contains("out of memory"), "{}", error.message);
+}
+
+#[tokio::test]
 async fn the_environment_is_what_the_spec_says() {
     // The fixture is a shell that answers `initialize`, then tells its environment on stderr.
     let mut spec = shell("env >&2; exit 1", Era::Legacy);

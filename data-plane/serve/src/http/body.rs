@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::mpsc;
@@ -63,6 +63,33 @@ pub(crate) enum BodyFault {
 
 /// The longest wait for a request's body: a client that drips it holds memory and a connection.
 const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The longest that what is left of a refused body is read and thrown away. Without it the rest, unread when the
+/// connection is closed, would reset it, and take the answer from a client that still writes.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Whether the client itself says that its body is longer than `max_bytes`.
+pub(crate) fn says_too_long(headers: &HeaderMap, max_bytes: usize) -> bool {
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    said.is_some_and(|length| length > max_bytes as u64)
+}
+
+/// Reads a body that is not taken, as far as it comes soon. A client that asked first (`Expect`) sends none.
+pub(crate) fn pass_over<B>(headers: &HeaderMap, body: B)
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+{
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    tokio::spawn(async move {
+        let mut body = std::pin::pin!(body);
+        let rest = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+        // Whoever still writes then finds the connection closed.
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    });
+}
 
 /// Reads a body of at most `max_bytes`.
 pub(crate) async fn collect<B>(body: B, max_bytes: usize) -> Result<Bytes, BodyFault>

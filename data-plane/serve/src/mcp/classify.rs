@@ -27,10 +27,10 @@ pub(super) fn operation(method: &str, params: &RawObject, era: Era) -> Result<Op
     Ok(match (listed, era) {
         ("server/discover", Era::Modern) => Operation::Discover,
         ("subscriptions/listen", Era::Modern) => Operation::Listen,
-        ("tools/list", _) => Operation::ListTools,
-        ("prompts/list", _) => Operation::ListPrompts,
-        ("resources/list", _) => Operation::ListResources,
-        ("resources/templates/list", _) => Operation::ListResourceTemplates,
+        ("tools/list", _) => whole(Operation::ListTools, params)?,
+        ("prompts/list", _) => whole(Operation::ListPrompts, params)?,
+        ("resources/list", _) => whole(Operation::ListResources, params)?,
+        ("resources/templates/list", _) => whole(Operation::ListResourceTemplates, params)?,
         ("tools/call", _) => Operation::CallTool(named("name")?),
         ("prompts/get", _) => Operation::GetPrompt(named("name")?),
         ("resources/read", _) => Operation::ReadResource(named("uri")?),
@@ -50,6 +50,19 @@ pub(super) fn operation(method: &str, params: &RawObject, era: Era) -> Result<Op
             ));
         }
     })
+}
+
+/// A list. All of it is one page, so no cursor is one that was given here (MCP, "Pagination": an invalid cursor is
+/// -32602). Some clients write none as `null` or as an empty string.
+fn whole(list: Operation, params: &RawObject) -> Result<Operation, RpcError> {
+    match params.get("cursor") {
+        Some(cursor) if !matches!(cursor.as_str(), "null" | "\"\"") => Err(RpcError::with_code(
+            RpcError::INVALID_PARAMS,
+            "PV-MCP-INVALID-PARAMS",
+            "params.cursor is not one that was given here: lists are given whole; ask without it",
+        )),
+        _ => Ok(list),
+    }
 }
 
 fn completion(params: &RawObject) -> Result<Operation, RpcError> {

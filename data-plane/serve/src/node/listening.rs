@@ -120,15 +120,16 @@ fn names(node: &Node, tenant: &Name, route: &Route) -> Vec<Name> {
     }
 }
 
-/// Tells of plugins of the route that came or went, and of versions that began to serve, for as long as it is polled.
+/// Tells of plugins of the route that came or went, of versions that began to serve, and of lists that came after
+/// they were given without, for as long as it is polled.
 async fn tell_of_plugins(node: &Node, tenant: &Name, route: &Route, wanted: &ListenFilter, link: &dyn ClientLink) {
-    let serving = || -> Vec<(Name, Arc<str>, bool)> {
+    let serving = || -> Vec<(Name, Arc<str>, bool, u64)> {
         let plugins =
             names(node, tenant, route).into_iter().filter_map(|name| node.toolbox.plugin(tenant, name.as_str()));
         let served = plugins.map(|plugin| {
             let stand_in = plugin.stand_in();
             let serving = stand_in.as_ref().unwrap_or(&plugin);
-            (plugin.name().clone(), serving.digest().clone(), serving.serves())
+            (plugin.name().clone(), serving.digest().clone(), serving.serves(), plugin.lists_come_late())
         });
         served.collect()
     };

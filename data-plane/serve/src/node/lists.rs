@@ -1,14 +1,15 @@
 //! Lists and discovery: what the plugins of a route offer, filtered by what the caller may use.
 //!
 //! On the merged route an upstream that cannot be reached leaves its part out (and a line in the
-//! log); on a plugin's own route its error is the answer.
+//! log); on a plugin's own route its error is the answer. One that does not answer in [`MERGED_PATIENCE`] has the
+//! part that was fetched last, or none: nobody waits for the slowest of all, and who listens hears when it came.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use provost_data_pipeline::{Call, Caller, Execution, Intended, Operation, Plane, Route};
 use provost_data_tools::{
-    Definition, Definitions, ListKind, Plugin, ServerFacts, UpstreamError,
+    Definition, Definitions, ListKind, Plugin, ServerFacts, Toolbox, UpstreamError,
     names::{self, ResourceIndex},
 };
 use provost_mcp::{RawJson, RawObject, RpcError, array_of};
@@ -16,6 +17,10 @@ use provost_types::{Action, Name};
 use serde_json::{Map, Value, json};
 
 use super::{compiled::Compiled, plane::Node};
+
+/// How long a list of several plugins, or what is said of all of them, waits for one of them. A process that is
+/// just being started, or a server far away, answers in it; a client's own patience is longer.
+const MERGED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which list: its member in the result, the action that makes an item visible.
 #[derive(Clone, Copy)]
@@ -63,15 +68,29 @@ impl List {
         }
     }
 
-    /// The list; of a plugin that was stopped what is at hand.
-    async fn fetch(self, plugin: &Plugin, is_stopped: bool) -> Result<Definitions, UpstreamError> {
+    fn kind(self) -> ListKind {
+        match self {
+            Self::Tools => ListKind::Tools,
+            Self::Prompts => ListKind::Prompts,
+            Self::Resources => ListKind::Resources,
+            Self::Templates => ListKind::Templates,
+        }
+    }
+
+    /// The list; of a plugin that was stopped what is at hand. `hurried`: waited for no longer than
+    /// [`MERGED_PATIENCE`], and told there if it comes later.
+    async fn fetch(
+        self,
+        plugin: &Arc<Plugin>,
+        is_stopped: bool,
+        hurried: Option<&Arc<Toolbox>>,
+    ) -> Result<Definitions, UpstreamError> {
         if is_stopped {
-            return Ok(plugin.at_hand(match self {
-                Self::Tools => ListKind::Tools,
-                Self::Prompts => ListKind::Prompts,
-                Self::Resources => ListKind::Resources,
-                Self::Templates => ListKind::Templates,
-            }));
+            return Ok(plugin.at_hand(self.kind()));
+        }
+        if let Some(toolbox) = hurried {
+            let toolbox = toolbox.clone();
+            return plugin.list_within(self.kind(), MERGED_PATIENCE, move || toolbox.tell_change()).await;
         }
         match self {
             Self::Tools => plugin.tools().await,
@@ -126,11 +145,21 @@ pub(super) async fn resource_index(
     tenant: &Name,
     plugins: &[(Name, Arc<Plugin>)],
 ) -> ResourceIndex {
+    // Whose a URI is must not depend on who answers fast.
+    index_within(compiled, tenant, plugins, None).await
+}
+
+async fn index_within(
+    compiled: &Compiled,
+    tenant: &Name,
+    plugins: &[(Name, Arc<Plugin>)],
+    hurried: Option<&Arc<Toolbox>>,
+) -> ResourceIndex {
     let fetched = join_all(plugins.iter().map(|(name, plugin)| async move {
         let is_stopped = compiled.switches.stops_plugin(tenant, name.as_str());
-        let resources = List::Resources.fetch(plugin, is_stopped).await.unwrap_or_default();
-        let templates = List::Templates.fetch(plugin, is_stopped).await.unwrap_or_default();
-        (name.clone(), (resources, templates))
+        let resources = List::Resources.fetch(plugin, is_stopped, hurried);
+        let (resources, templates) = join(resources, List::Templates.fetch(plugin, is_stopped, hurried)).await;
+        (name.clone(), (resources.unwrap_or_default(), templates.unwrap_or_default()))
     }));
     ResourceIndex::new(&fetched.await.into_iter().collect())
 }
@@ -158,14 +187,25 @@ impl<'a> View<'a> {
         matches!(self.route, Route::Merged)
     }
 
+    /// Whether one plugin may not keep what is said of all of them waiting; on its own route there are no others.
+    fn hurried(&self) -> Option<&'a Arc<Toolbox>> {
+        self.is_merged().then_some(&self.node.toolbox)
+    }
+
     async fn list(&self, list: List) -> Result<RawJson, RpcError> {
         let plugins = self.plugins();
-        let fetch = |(name, plugin)| list.fetch(plugin, self.is_stopped(name));
-        let fetched = join_all(plugins.iter().map(|(name, plugin)| fetch((name, plugin)))).await;
-        let index = match list {
-            List::Resources | List::Templates if self.is_merged() => Some(self.resource_index(&plugins).await),
-            _ => None,
+        let hurried = self.hurried();
+        let lists = join_all(plugins.iter().map(|(name, plugin)| list.fetch(plugin, self.is_stopped(name), hurried)));
+        let index = async {
+            match list {
+                List::Resources | List::Templates if self.is_merged() => {
+                    let tenant = &self.caller.principal.tenant;
+                    Some(index_within(self.compiled, tenant, &plugins, hurried).await)
+                }
+                _ => None,
+            }
         };
+        let (fetched, index) = join(lists, index).await;
         let mut items = Vec::new();
         for ((name, plugin), definitions) in plugins.iter().zip(&fetched) {
             let definitions = match definitions.clone() {
@@ -258,7 +298,15 @@ impl<'a> View<'a> {
     async fn discover(&self) -> Result<RawJson, RpcError> {
         let mut plugins = self.plugins();
         plugins.retain(|(name, _)| !self.is_stopped(name));
-        let found = join_all(plugins.iter().map(|(_, plugin)| plugin.capabilities())).await;
+        let is_merged = self.is_merged();
+        let found = join_all(plugins.iter().map(|(_, plugin)| async move {
+            if is_merged {
+                plugin.capabilities_within(MERGED_PATIENCE).await
+            } else {
+                plugin.capabilities().await
+            }
+        }));
+        let found = found.await;
         if let Route::Plugin(name) = self.route {
             return match found.into_iter().next() {
                 Some(Ok(facts)) => Ok(introduction(&facts)),

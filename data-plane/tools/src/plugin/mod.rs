@@ -3,12 +3,13 @@
 //! - `request`: what it is asked to do.
 //! - `identity`: what every plugin has; `source`: where its tools come from, the one place that tells kinds apart.
 //! - `lists`: what it says that it has; `listen`: what it says between calls.
-//! - `here`: what it does for other nodes.
+//! - `here`: what it does for other nodes; `patience`: how long many wait for it.
 
 mod here;
 mod identity;
 mod listen;
 mod lists;
+mod patience;
 mod request;
 mod source;
 
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use identity::Identity;
 pub use listen::ListenEnd;
+use patience::Turns;
 pub use request::ExecuteRequest;
 use source::Source;
 
@@ -73,6 +75,7 @@ pub struct Plugin {
     before: ArcSwapOption<Plugin>,
     /// What the upstream said of itself last.
     facts: Mutex<Option<ServerFacts>>,
+    turns: Turns,
     retired: CancellationToken,
 }
 
@@ -130,6 +133,7 @@ impl Plugin {
             schemas: SchemaCache::default(),
             before: ArcSwapOption::empty(),
             facts: Mutex::default(),
+            turns: Turns::default(),
             retired: CancellationToken::new(),
         }
     }

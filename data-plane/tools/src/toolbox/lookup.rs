@@ -12,9 +12,15 @@ use crate::{
 };
 
 impl Toolbox {
-    /// Changes when a plugin comes, goes or is replaced, and when its next version begins to serve.
+    /// Changes when a plugin comes, goes or is replaced, when its next version begins to serve, and by
+    /// [`Toolbox::tell_change`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Wakes those who wait for changes: a plugin offers what it was listed without.
+    pub fn tell_change(&self) {
+        self.changes.send_modify(|n| *n += 1);
     }
 
     /// A plugin.

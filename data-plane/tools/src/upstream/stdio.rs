@@ -186,7 +186,7 @@ impl Ear {
     async fn hear(self, stderr: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(stderr);
         let mut line = BytesMut::new();
-        while let Ok(true) = read_line(&mut reader, &mut line, MAX_READ_STDERR_LINE, true).await {
+        while let Ok(Read::Line | Read::Rest) = read_line(&mut reader, &mut line, MAX_READ_STDERR_LINE, true).await {
             let line = line.split();
             // A launcher begins a line of its own.
             if (self.told.is_some() && line.is_empty()) || self.is_note(&line) {
@@ -227,19 +227,29 @@ fn shown_line(line: &[u8], redactor: &Redactor) -> String {
     shown.chars().take(MAX_STDERR_LINE).collect()
 }
 
-/// Reads one line without its end into `line`. `false` at the end of the input. A longer line is
-/// cut (`cut`) or an error.
+/// What was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// A line.
+    Line,
+    /// What came after the last line: its end did not come.
+    Rest,
+    /// Nothing: the input has ended.
+    End,
+}
+
+/// Reads one line without its end into `line`. A longer line is cut (`cut`) or an error.
 async fn read_line(
     reader: &mut (impl AsyncBufReadExt + Unpin),
     line: &mut BytesMut,
     max_bytes: usize,
     cut: bool,
-) -> std::io::Result<bool> {
+) -> std::io::Result<Read> {
     line.clear();
     loop {
         let available = reader.fill_buf().await?;
         if available.is_empty() {
-            return Ok(!line.is_empty());
+            return Ok(if line.is_empty() { Read::End } else { Read::Rest });
         }
         let newline = memchr::memchr(b'\n', available);
         let taken = newline.unwrap_or(available.len());
@@ -250,7 +260,7 @@ async fn read_line(
         line.extend_from_slice(&available[..taken.min(room)]);
         reader.consume(newline.map_or(taken, |n| n + 1));
         if newline.is_some() {
-            return Ok(true);
+            return Ok(Read::Line);
         }
     }
 }
@@ -271,11 +281,11 @@ impl Reader {
         let mut reader = BufReader::with_capacity(64 * 1024, stdout);
         let mut line = BytesMut::new();
         loop {
-            match read_line(&mut reader, &mut line, self.max_bytes, false).await {
-                Ok(true) => {}
-                Ok(false) => return None,
+            let read = match read_line(&mut reader, &mut line, self.max_bytes, false).await {
+                Ok(Read::End) => return None,
+                Ok(read) => read,
                 Err(_) => return Some(UpstreamError::TooLarge(self.max_bytes)),
-            }
+            };
             let line = line.split().freeze();
             // Some servers log to stdout: what is no object is no message.
             if line.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
@@ -289,6 +299,8 @@ impl Reader {
                 Ok(message) => self.take(message).await,
                 // A log in JSON: every message names its protocol.
                 Err(_) if memchr::memmem::find(&text, b"\"jsonrpc\"").is_none() => self.warn_of_noise(),
+                // It ended in the middle of a message: that is what to tell, and not how far it came.
+                Err(_) if read == Read::Rest => return None,
                 // Which call it was meant for cannot be known.
                 Err(fault) => return Some(fault),
             }

@@ -96,10 +96,25 @@ fn handles_are_their_owners_alone() {
         );
     }
 
-    for cursor in ["AAAA", "up:1", &"x".repeat(5_000), "../../etc"] {
-        let (status, answer) = post(dev.mcp(), &eve, &modern("tools/list", json!({ "cursor": cursor })));
-        verdict("cursor", &format!("{cursor:.20}"), &format!("{status} {}", answer["error"]["code"]));
-        assert!(status == 400 || answer["result"]["tools"].is_array(), "{status} {answer}");
+    // Lists are given whole, so nobody has a cursor of this node: -32602, as MCP says, in both eras.
+    let session = session(&dev, &eve);
+    for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list"] {
+        for cursor in [json!("AAAA"), json!("up:1"), json!("x".repeat(5_000)), json!("../../etc"), json!(1), json!({})]
+        {
+            let params = json!({ "cursor": cursor });
+            let (status, answer) = post(dev.mcp(), &eve, &modern(method, params.clone()));
+            let shown: String = cursor.to_string().chars().take(20).collect();
+            verdict("cursor", &shown, &format!("{status} {}", answer["error"]["code"]));
+            assert_eq!(answer["error"]["code"], -32602, "{method} {shown}: {status} {answer}");
+            let old = json!({"jsonrpc": "2.0", "id": 4, "method": method, "params": params});
+            let (status, answer) = legacy(&dev, Some(&eve), Some(&session), &old);
+            assert_eq!(answer["error"]["code"], -32602, "{method} {shown}: {status} {answer}");
+        }
+    }
+    // None, as some clients write it.
+    for none in [Value::Null, json!("")] {
+        let (status, answer) = post(dev.mcp(), &eve, &modern("tools/list", json!({ "cursor": none })));
+        assert!(answer["result"]["tools"].is_array(), "{status} {answer}");
     }
 }
 

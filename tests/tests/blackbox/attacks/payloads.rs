@@ -91,6 +91,13 @@ fn headers_and_lengths_are_bounded() {
         // A client that is still writing may find the connection closed instead of the answer.
         assert!(got.len() <= 1 && got.iter().all(|s| allowed.contains(s)), "{case}: {got:?}");
     }
+    // Too long by what it says itself: refused before any of it has come, whether the client waits for leave or not.
+    for more in ["", "expect: 100-continue\r\n"] {
+        let head = format!("{start}content-type: application/json\r\n{more}content-length: 5000000\r\n\r\n");
+        let got = statuses(&raw(&dev, head.as_bytes()));
+        verdict("headers", &format!("a length beyond the bound {more}"), &format!("{got:?}"));
+        assert_eq!(got, [413], "{more}");
+    }
     // HTTP/2 with a frame that is longer than was agreed, and with settings that make no sense.
     for (case, bytes) in [
         ("an HTTP/2 frame of 16 MiB", b"\xff\xff\xff\x00\x00\x00\x00\x00\x01".as_slice()),
