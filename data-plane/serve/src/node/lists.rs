@@ -300,11 +300,7 @@ impl<'a> View<'a> {
         plugins.retain(|(name, _)| !self.is_stopped(name));
         let is_merged = self.is_merged();
         let found = join_all(plugins.iter().map(|(_, plugin)| async move {
-            if is_merged {
-                plugin.capabilities_within(MERGED_PATIENCE).await
-            } else {
-                plugin.capabilities().await
-            }
+            if is_merged { plugin.capabilities_within(MERGED_PATIENCE).await } else { plugin.capabilities().await }
         }));
         let found = found.await;
         if let Route::Plugin(name) = self.route {

@@ -66,6 +66,7 @@ fn are_times_likelier(logits: &[f32], timestamps: usize) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "ranges of tokens, of which a case may have one")]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;

@@ -62,7 +62,7 @@ impl Target {
         let mut problems = Vec::new();
         for (peer, manifest) in self.holders(digest, peers).await {
             let ended = match Manifest::of_other(digest, &manifest) {
-                Ok(manifest) => self.from_peer(&peer, manifest).await,
+                Ok(manifest) => self.copy_of_peer(&peer, manifest).await,
                 Err(cause) => Err(Ended::Wrong(cause)),
             };
             match ended {
@@ -108,7 +108,7 @@ impl Target {
         holders
     }
 
-    async fn from_peer(&self, peer: &BlobPeer, manifest: Manifest) -> Result<(), Ended> {
+    async fn copy_of_peer(&self, peer: &BlobPeer, manifest: Manifest) -> Result<(), Ended> {
         let (digest, store) = (manifest.digest, self.store.clone());
         let (arriving, free) = aside(move || {
             let arriving = store.arrive(manifest)?;
