@@ -42,9 +42,11 @@ impl Plugin {
     ) -> Result<Definitions, UpstreamError> {
         let plugin = self.clone();
         let asked = async move {
-            let began = Instant::now();
+            let (began, before) = (Instant::now(), plugin.at_hand(kind));
             let listed = plugin.list(kind).await;
-            if listed.is_ok() && began.elapsed() >= patience {
+            // What is as it was, or cannot be fetched anew, is no news: a client that asks again would ask for ever.
+            let is_news = listed.as_ref().is_ok_and(|now| !Arc::ptr_eq(now, &before));
+            if is_news && began.elapsed() >= patience {
                 plugin.turns.came_late.fetch_add(1, Ordering::SeqCst);
                 came_late();
             }
