@@ -11,7 +11,7 @@
 #
 # Environment: ROUNDS (3), THREADS ("2 1"), KINDS ("q8_0 q4_k"), PROMPT (512), ANSWER (128), CACHE, SPEED and PROVOST (programs),
 # LLAMA_PYTHON (an interpreter that has llama_cpp, gguf and numpy: nothing is installed then), LLAMA_REPACK=0 (llama.cpp without
-# layouts of weights of its own, where those for AMX fail: it is slower so, and the figures say less). It ends only what it started.
+# layouts of weights of its own, which may help where it fails on AMX: it is slower so, and the figures say less). It ends only what it started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
