@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import os
 import random
 import statistics
 import string
@@ -123,8 +124,6 @@ def make(kind, path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    import os
-
     os.replace(path + ".part", path)
 
 
@@ -135,6 +134,16 @@ def llama(model, threads, prompt, answer):
     import llama_cpp
     import numpy as np
 
+    if os.environ.get("LLAMA_REPACK") == "0":
+        # Weights as they are in the file: no layouts of its own for AMX or AVX-512.
+        defaults = llama_cpp.llama_model_default_params
+
+        def plain():
+            parameters = defaults()
+            parameters.use_extra_bufts = False
+            return parameters
+
+        llama_cpp.llama_cpp.llama_model_default_params = llama_cpp.llama_model_default_params = plain
     engine = llama_cpp.Llama(
         model, n_ctx=prompt + answer + 64, n_batch=prompt, n_ubatch=prompt, n_threads=threads, n_threads_batch=threads,
         n_gpu_layers=0, seed=SEED, verbose=False)

@@ -10,7 +10,8 @@
 # compares, and by the API of `provost dev` as clients have it, with policy and audit.
 #
 # Environment: ROUNDS (3), THREADS ("2 1"), KINDS ("q8_0 q4_k"), PROMPT (512), ANSWER (128), CACHE, SPEED and PROVOST (programs),
-# LLAMA_PYTHON (an interpreter that has llama_cpp, gguf and numpy: nothing is installed then). It ends only what it started.
+# LLAMA_PYTHON (an interpreter that has llama_cpp, gguf and numpy: nothing is installed then), LLAMA_REPACK=0 (llama.cpp without
+# layouts of weights of its own, which may help where it fails on AMX: it is slower so, and the figures say less). It ends only what it started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
