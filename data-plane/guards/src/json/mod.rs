@@ -113,7 +113,7 @@ impl Guard {
         if found.is_empty() && !opens && self.paths().is_empty() && !decoded::may_hide(text) {
             return JsonInspection::default();
         }
-        let walk = |form| Walk::new(self, json, layout, (&found, &stand_ins.spots), With { form, vault }).run();
+        let walk = |form| Walk::new(self, text, layout, (&found, &stand_ins.spots), With { form, vault }).run();
         let mut kept = walk(Form::Kept);
         let changed = |edits: Vec<_>| (!edits.is_empty()).then(|| RawJson::from_checked(apply(text, edits).into()));
         let rewritten = changed(std::mem::take(&mut kept.edits));

@@ -27,7 +27,7 @@ pub fn mask_spans(json: &RawJson, layout: &Layout, spans: &[Range<usize>]) -> Op
         return None;
     }
     let guard = Guard::new(Rules::default());
-    let mut walk = Walk::new(&guard, json, layout, (&found, &[]), With { form: Form::Kept, vault: None });
+    let mut walk = Walk::new(&guard, json.as_bytes(), layout, (&found, &[]), With { form: Form::Kept, vault: None });
     walk.only_spans = true;
     let walked = walk.run();
     (walked.edits.len() == found.len() && walked.blocked.is_none())

@@ -152,8 +152,7 @@ impl<'a> Walk<'a> {
         let begin = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin).trim_ascii_start();
         let begins = matches!(begin.first(), Some(b'{' | b'['));
         let text = Bytes::from(text);
-        let checked = if begins { RawJson::check(text.clone(), &JsonLimits::RESPONSE).ok() } else { None };
-        let broken = checked.is_none();
+        let broken = !begins || RawJson::check(text.clone(), &JsonLimits::RESPONSE).is_err();
         if broken && is_json {
             return self.unreadable(part, inner);
         }
@@ -161,10 +160,9 @@ impl<'a> Walk<'a> {
             return false;
         }
         // What is no JSON is taken apart as far as it goes, and stays what it is.
-        let json = checked.unwrap_or_else(|| RawJson::from_checked(text));
         let mut stand_ins = StandIns::new(self.with.vault);
-        stand_ins.scan(json.as_bytes(), 0, true);
-        let mut walk = Walk::new(self.guard, &json, &Layout::PLAIN, (&[], &stand_ins.spots), self.with);
+        stand_ins.scan(&text, 0, true);
+        let mut walk = Walk::new(self.guard, &text, &Layout::PLAIN, (&[], &stand_ins.spots), self.with);
         walk.only_places = true;
         let walked = if broken { walk.run_broken() } else { walk.run() };
         if walked.too_deep {
@@ -179,11 +177,11 @@ impl<'a> Walk<'a> {
             return false;
         }
         // The rest of the text is looked at as a text.
-        let changed = RawJson::from_checked(Bytes::from(apply(json.as_bytes(), places)));
-        let quoted = RawJson::from_text(changed.as_str());
+        let changed = apply(&text, places);
+        let quoted = RawJson::from_text(&String::from_utf8_lossy(&changed));
         let mut stand_ins = StandIns::new(self.with.vault);
         let found = self.guard.detectors().scan_beside(quoted.as_bytes(), &mut stand_ins);
-        let mut rest = Walk::new(self.guard, &quoted, &Layout::PLAIN, (&found, &stand_ins.spots), self.with);
+        let mut rest = Walk::new(self.guard, quoted.as_bytes(), &Layout::PLAIN, (&found, &stand_ins.spots), self.with);
         let token = rest.scanner.value();
         rest.string(part, b"", token.start + 1..token.end.saturating_sub(1));
         let rest = rest.out;

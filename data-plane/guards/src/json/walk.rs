@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use provost_mcp::{JsonLimits, RawJson};
+use provost_mcp::JsonLimits;
 
 use super::{Layout, Root, decoded::Decoded, scanner::Scanner};
 use crate::{
@@ -68,12 +68,11 @@ pub(super) struct Walked {
 impl<'a> Walk<'a> {
     pub(super) fn new(
         guard: &'a Guard,
-        json: &'a RawJson,
+        text: &'a [u8],
         layout: &'a Layout,
         (found, spots): (&'a [Finding], &'a [Spot]),
         with: With<'a>,
     ) -> Self {
-        let text = json.as_bytes();
         let (scanner, out) = (Scanner::new(text), Walked::default());
         Self {
             guard,
