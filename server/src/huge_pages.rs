@@ -245,7 +245,7 @@ mod tests {
         };
         let middle = mapping_of(&maps, use_for_a_server as fn() as usize).unwrap();
         if bytes > 0 {
-            assert!(offered && bytes % HUGE_PAGE == 0);
+            assert!(offered && bytes.is_multiple_of(HUGE_PAGE));
             assert!(maps.lines().filter_map(range_of).any(|range| range.len() >= bytes), "one mapping holds it");
         }
         assert!(line(middle.start).contains(" r-xp "), "code cannot be written: {}", line(middle.start));
