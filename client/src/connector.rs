@@ -106,7 +106,14 @@ impl Connector {
         let Some(config) = &self.tls else { return Ok(Either::Left(tcp)) };
         let wrong = |cause: String| LinkError::Tls { address: self.endpoint.authority(), cause };
         let name = ServerName::try_from(self.endpoint.host().to_owned()).map_err(|cause| wrong(cause.to_string()))?;
-        let stream = TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|e| wrong(e.to_string()))?;
+        let stream = TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|cause| {
+            // What TLS has to say of the other side stays so. That the connection ended meanwhile (a node that just
+            // went, a balancer with none behind it) says nothing about TLS.
+            match cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                true => wrong(cause.to_string()),
+                false => self.unreachable(cause.to_string()),
+            }
+        })?;
         Ok(Either::Right(Box::new(stream)))
     }
 
@@ -162,4 +169,53 @@ fn bearer(token: &SecretString) -> Result<HeaderValue, LinkError> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| LinkError::Token)?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Bytes before the body of a TLS record; the last two are its length (RFC 8446, section 5.1).
+    const RECORD_HEAD: usize = 5;
+
+    /// Connects under TLS where whoever listens takes the first record, answers this and closes the connection.
+    async fn opened(answer: &'static str) -> LinkError {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let body = BASE64_STANDARD.encode(own.cert.der());
+        std::fs::write(&file, format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("wss://{}/mcp", listener.local_addr().unwrap());
+        let options = Options { ca: Some(file), ..Options::default() };
+        let connector = Connector::new(Endpoint::parse(&url, None).unwrap(), options).unwrap();
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // What is left unread would reset the connection.
+            let mut head = [0; RECORD_HEAD];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut body = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+            stream.read_exact(&mut body).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        match tokio::join!(connector.stream(), serving).0 {
+            Ok(_) => panic!("TLS came of {answer:?}"),
+            Err(error) => error,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_closed_in_the_handshake_is_not_reached_and_what_speaks_no_tls_is_told_so() {
+        let error = opened("").await;
+        assert!(matches!(error, LinkError::Unreachable { .. }), "{error:?}");
+        let error = opened("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        assert!(matches!(error, LinkError::Tls { .. }), "{error:?}");
+    }
 }

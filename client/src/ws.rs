@@ -13,6 +13,7 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
         Error, Message, Utf8Bytes,
+        error::ProtocolError,
         handshake::client::generate_key,
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
@@ -170,6 +171,55 @@ fn refused(connector: &Connector, error: Error) -> LinkError {
             }
         }
         Error::Io(cause) => connector.unreachable(cause.to_string()),
+        // A node that just went, or a balancer with none behind it: nothing was asked yet, and the next try may end
+        // otherwise. Whether the system tells of this or of a reset depends on who was faster.
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            connector.unreachable("it was closed before the upgrade to a WebSocket was answered".to_owned())
+        }
         other => LinkError::Answer(format!("no WebSocket could be opened: {other}")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{Endpoint, Options};
+
+    /// Opens a socket where whoever listens takes the request, answers this and closes the connection.
+    async fn opened(answer: &'static str) -> LinkError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/mcp", listener.local_addr().unwrap());
+        let connector = Connector::new(Endpoint::parse(&url, None).unwrap(), Options::default()).unwrap();
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // What is left unread would reset the connection.
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut head).await.unwrap() > 0, "the request broke off");
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        match tokio::join!(Socket::open(&connector), serving).0 {
+            Ok(_) => panic!("a socket came of {answer:?}"),
+            Err(error) => error,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_closed_before_it_is_answered_is_not_reached_and_what_is_no_upgrade_is_no_answer() {
+        for closed in ["", "HTTP/1.1 101 Switch"] {
+            let error = opened(closed).await;
+            assert!(matches!(error, LinkError::Unreachable { .. }), "{closed:?}: {error:?}");
+        }
+        let error = opened("SSH-2.0-x\r\n\r\n").await;
+        assert!(matches!(error, LinkError::Answer(_)), "{error:?}");
+        let error = opened("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(matches!(error, LinkError::Refused { status: 503, .. }), "{error:?}");
     }
 }

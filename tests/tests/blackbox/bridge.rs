@@ -10,6 +10,16 @@ use crate::{
 };
 
 const NOWHERE: &str = "ws://127.0.0.1:1/mcp";
+/// How long a call runs in whose middle something is cut, in milliseconds: longer than any machine takes to get there.
+const ENDLESS_MS: u64 = 300_000;
+
+/// As [`upstream_yaml`], for calls that only the test ends: the plugin's bound must not be faster on a slow machine.
+fn endless_yaml(url: &str) -> String {
+    let bounded = upstream_yaml(url);
+    let endless = bounded.replace("timeoutMs: 5000", &format!("timeoutMs: {}", ENDLESS_MS * 2));
+    assert_ne!(endless, bounded, "the bound of calls is written otherwise");
+    endless
+}
 
 #[test]
 fn the_python_sdk_over_stdio() {
@@ -85,12 +95,12 @@ fn the_end_of_stdin_waits_for_the_calls_in_flight() {
 #[test]
 fn a_call_whose_connection_is_lost_is_answered_and_not_sent_again() {
     let upstream = Process::everything("modern");
-    let dev = Dev::start(Some(&upstream_yaml(&upstream.url)), &[]);
+    let dev = Dev::start(Some(&endless_yaml(&upstream.url)), &[]);
     let wire = Wire::to(&dev);
     let mut bridge = Bridge::to(&wire.ws(""), dev.token());
     let session = bridge.initialize();
     assert!(session["result"].is_object(), "{session}");
-    let lost = bridge.begin_call("up.slow", json!({ "ms": 60_000 }));
+    let lost = bridge.begin_call("up.slow", json!({ "ms": ENDLESS_MS }));
     wait_for("the intent of the slow call", || phases(&records(&dev, &["--tool", "up.slow"])).0 == 1);
     wire.cut();
     let answer = bridge.answer(lost);
@@ -113,13 +123,13 @@ fn a_server_killed_in_mid_call_comes_back_and_the_bridge_goes_on() {
     let upstream = Process::everything("modern");
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let yaml = upstream_yaml(&upstream.url);
+    let yaml = endless_yaml(&upstream.url);
     let mut dev = Dev::start_in(&data, Some(&yaml), &[]);
     let token = dev.token().to_owned();
     let wire = Wire::to(&dev);
     let mut bridge = Bridge::to(&wire.ws(""), &token);
     bridge.initialize();
-    let lost = bridge.begin_call("up.slow", json!({ "ms": 60_000 }));
+    let lost = bridge.begin_call("up.slow", json!({ "ms": ENDLESS_MS }));
     wait_for("the intent of the slow call", || phases(&records(&dev, &["--tool", "up.slow"])).0 == 1);
     dev.kill_9();
     wire.cut();
