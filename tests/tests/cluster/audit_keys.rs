@@ -1,12 +1,12 @@
 //! The checkpoint key of three replicas changes: the new one is on a majority of disks before it signs, so that
 //! it outlives the node that made it.
 
-use std::{path::PathBuf, time::Instant};
+use std::path::PathBuf;
 
 use crate::{
     audit_scene::{Agent, DATA, KEEPERS, audit_dir, leader, scene, verify_equal},
     harness::text,
-    processes::{Fleet, SOON, provost},
+    processes::{Fleet, provost},
 };
 
 fn key_file(fleet: &Fleet, name: &str) -> PathBuf {
@@ -44,22 +44,13 @@ fn verify_from(fleet: &Fleet, name: &str, key: &str) {
     assert_eq!(output.status.code(), Some(2), "{name}, from {key}: {}", text(&output));
 }
 
-async fn call(agent: &Agent, times: usize) {
-    for _ in 0..times {
-        let began = Instant::now();
-        while let Some(why) = agent.echo().await.refusal {
-            assert!(began.elapsed() < SOON, "no calls are taken: {why}");
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_new_key_outlives_the_leader_that_made_it() {
     let (mut fleet, token) = tokio::task::block_in_place(|| scene("audit-rotate"));
     let agent = Agent::new(&fleet, token);
     agent.ready().await;
     let first = leader(&fleet).await;
-    call(&agent, 10).await;
+    agent.answered(10).await;
     let others: Vec<&str> = KEEPERS.into_iter().filter(|name| *name != first).collect();
     tokio::task::block_in_place(|| {
         fleet.until("every replica has the key", |f| KEEPERS.iter().all(|name| key_file(f, name).exists()));
@@ -79,7 +70,7 @@ async fn a_new_key_outlives_the_leader_that_made_it() {
 
     // The others go on under the new key.
     let before = others.iter().map(|name| signed(&fleet, name)).max().unwrap();
-    call(&agent, 10).await;
+    agent.answered(10).await;
     tokio::task::block_in_place(|| {
         fleet.until("the survivors sign", |f| others.iter().all(|name| signed(f, name) > before));
         for name in &others {
@@ -96,10 +87,10 @@ async fn a_new_key_outlives_the_leader_that_made_it() {
     fleet.start(first);
     let second = leader(&fleet).await;
     let away = KEEPERS.into_iter().find(|name| *name != second).unwrap();
-    call(&agent, 5).await;
+    agent.answered(5).await;
     fleet.get(away).kill();
     let third = tokio::task::block_in_place(|| rotate(&fleet, second));
-    call(&agent, 5).await;
+    agent.answered(5).await;
     fleet.start(away);
     leader(&fleet).await;
     let made = std::fs::read(key_file(&fleet, second)).unwrap();

@@ -71,6 +71,8 @@ pub fn scene_with(cluster: &str, environment: &[(&str, &str)]) -> (Fleet, String
         fleet.get(name).start(environment);
     }
     fleet.until("all are members", |f| KEEPERS.iter().chain(&DATA).all(|name| f.knows("cp-1", name)));
+    // Changes are refused where no quorum records them, and the group is being made.
+    fleet.until_audit_voters(KEEPERS[0], KEEPERS.len());
     apply(&fleet, "cp-1", "resources.yaml", RESOURCES);
     let (program, runs) = (fleet.path("count.py"), fleet.path("runs"));
     std::fs::write(&program, COUNTING).unwrap();
@@ -81,7 +83,7 @@ pub fn scene_with(cluster: &str, environment: &[(&str, &str)]) -> (Fleet, String
         runs.display()
     );
     apply(&fleet, "cp-1", "count.yaml", &counting);
-    let token = fleet.ok("cp-1", &["token", "create", "--principal", "bot"]).trim().to_owned();
+    let token = fleet.ok_when_recorded("cp-1", &["token", "create", "--principal", "bot"]).trim().to_owned();
     (fleet, token)
 }
 
@@ -137,6 +139,18 @@ impl Agent {
 
     pub async fn echo(&self) -> Ended {
         self.call("echo.echo", json!({ "text": "x" })).await
+    }
+
+    /// Calls until so many calls were answered. Where the audit log has no quorum for a moment (a leader that dies; a
+    /// machine so busy that a majority is late) a call is refused, and says so; nothing else may go wrong.
+    pub async fn answered(&self, calls: usize) {
+        for _ in 0..calls {
+            let began = Instant::now();
+            while let Some(why) = self.echo().await.refusal {
+                assert!(why.contains("PV-AUDIT-UNAVAILABLE"), "refused for another reason: {why}");
+                assert!(began.elapsed() < SOON, "no calls are taken: {why}");
+            }
+        }
     }
 
     pub async fn ready(&self) {
