@@ -54,12 +54,13 @@ for line in sys.stdin:
 
 /// One control-plane node, three that keep the audit log and two that serve calls; an agent's token.
 pub fn scene(cluster: &str) -> (Fleet, String) {
-    scene_with(cluster, &[])
+    scene_with(cluster, &[], "")
 }
 
-/// The same with variables in the environment of the audit-log nodes.
-pub fn scene_with(cluster: &str, environment: &[(&str, &str)]) -> (Fleet, String) {
+/// The same with variables in the environment of the audit-log nodes, and lines of `[timings]` of all.
+pub fn scene_with(cluster: &str, environment: &[(&str, &str)], timings: &str) -> (Fleet, String) {
     let mut fleet = Fleet::new(cluster);
+    fleet.more.push_str(timings);
     fleet.add("cp-1", "control-plane");
     KEEPERS.iter().for_each(|name| fleet.add(name, "audit-log"));
     DATA.iter().for_each(|name| fleet.add(name, "data-plane"));
