@@ -28,7 +28,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(8);
 /// A leader is frozen for so long: another leads long before.
 const FROZEN: Duration = Duration::from_secs(6);
 /// Calls that a replica misses: an intent and an outcome each, several times what the Raft log keeps of them.
-const CALLS_BEHIND: usize = 100;
+const CALLS_BEHIND: usize = 50;
 /// Nobody is elected anew because a busy machine is late: elections wait four times as long as by default.
 const CALM: &str = "heartbeat_ms = 300\nelection_min_ms = 2000\nelection_max_ms = 4000\n";
 /// Calls in flight; more means that everything stands still.
