@@ -1,4 +1,4 @@
-//! Models on disk: finding them, describing them cheaply, loading them.
+//! Models on disk: describing them cheaply, loading them; [`folder`] finds them.
 //!
 //! A model is a sub-directory of the models directory (`config.json` with `model.safetensors`, or
 //! one `.gguf`), or a `.gguf` file in it; its name is the directory's name or the file's stem.
@@ -25,6 +25,11 @@ use crate::lora::{Adapter, AdapterFiles};
 use crate::network::Network;
 use crate::safetensors_file::SafetensorsFiles;
 use crate::text::{ChatTemplate, ChatText, EmbeddingText, Pooling, tokenizer_of_gguf};
+
+mod folder;
+
+pub use folder::discover;
+use folder::only_gguf_of;
 
 /// Largest configuration, template or tokenizer file that is read.
 const MAX_TEXT_FILE_BYTES: u64 = 256 << 20;
@@ -66,35 +71,6 @@ enum Layout {
     Directory,
     /// A GGUF file and, if there is one, the tokenizer beside it.
     Gguf { tokenizer: Option<PathBuf> },
-}
-
-/// Lists the models of a directory: name and path, in order of name.
-///
-/// # Errors
-/// When the directory cannot be read.
-pub fn discover(directory: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        let is_gguf = path.extension().is_some_and(|ext| ext == "gguf");
-        let stem = if is_gguf { path.file_stem() } else { path.file_name() };
-        let Some(name) = stem.and_then(|stem| stem.to_str()) else {
-            continue;
-        };
-        let is_model = (is_gguf && path.is_file()) || (path.is_dir() && looks_like_a_model(&path));
-        if !is_model || name.starts_with('.') {
-            continue;
-        }
-        if !is_plain(name) {
-            tracing::warn!(name, "skipped: a model's name has letters, digits, `.`, `_` and `-`");
-            continue;
-        }
-        found.push((name.to_owned(), path));
-    }
-    found.sort();
-    // A directory and a file may claim one name; the directory sorts first and wins.
-    found.dedup_by(|later, earlier| later.0 == earlier.0);
-    Ok(found)
 }
 
 impl ModelSource {
@@ -560,36 +536,6 @@ impl TokenField {
             Self::Plain(text) | Self::Object { content: text } => text,
         }
     }
-}
-
-fn looks_like_a_model(directory: &Path) -> bool {
-    directory.join(CONFIG).is_file() || !gguf_files(directory).is_empty()
-}
-
-fn gguf_files(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ext| ext == "gguf"))
-        .collect()
-}
-
-fn only_gguf_of(name: &str, directory: &Path) -> Result<PathBuf, InferError> {
-    let mut files = gguf_files(directory);
-    match (files.pop(), files.is_empty()) {
-        (Some(file), true) => Ok(file),
-        (Some(_), false) => {
-            Err(FileContext::new(name, "*.gguf").unsupported("several GGUF files in one directory; keep one"))
-        }
-        (None, _) => Err(FileContext::new(name, CONFIG).unreadable("no such file")),
-    }
-}
-
-fn is_plain(name: &str) -> bool {
-    name.len() <= MAX_NAME_BYTES && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 pub(crate) fn read_bounded(path: &Path, at: &FileContext) -> Result<Vec<u8>, InferError> {
