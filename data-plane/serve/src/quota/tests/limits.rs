@@ -98,3 +98,30 @@ async fn what_is_left_goes_back_at_the_end() {
     assert_eq!(settled, 3);
     assert!(port.0.lock().requests.last().unwrap().reports.last().unwrap().closed);
 }
+
+#[tokio::test]
+async fn a_limit_that_is_lowered_holds_for_what_was_leased_before() {
+    let port = Port::with(100);
+    let setup = Setup::new(&[("hourly", quota(QuotaUnit::Calls, 100))], Some(&port));
+    assert!(setup.echo().await.is_ok());
+    // Three more are at hand, and nobody grants any.
+    port.0.lock().is_down = true;
+    setup.node.activate(Compiled::new(snapshot(&[("hourly", quota(QuotaUnit::Calls, 1))])).unwrap());
+    let denied = setup.echo().await.unwrap_err();
+    assert_eq!(denied.code, "PV-QUOTA-UNREACHABLE");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_raised_can_be_used_at_once() {
+    let port = Port::with(1);
+    let setup = Setup::new(&[("hourly", quota(QuotaUnit::Calls, 1))], Some(&port));
+    assert!(setup.echo().await.is_ok());
+    assert_eq!(setup.echo().await.unwrap_err().code, "PV-QUOTA-EXCEEDED");
+    {
+        let mut ledger = port.0.lock();
+        ledger.limit = 5;
+        ledger.left.insert("acme/hourly".to_owned(), 4);
+    }
+    setup.node.activate(Compiled::new(snapshot(&[("hourly", quota(QuotaUnit::Calls, 5))])).unwrap());
+    assert!(setup.echo().await.is_ok(), "it is refused until it was known to be used up");
+}
