@@ -109,7 +109,7 @@ pub enum Wanting {
         /// How much.
         retry_ns: u64,
     },
-    /// A rate: the call is larger than the share ever gives at once.
+    /// A rate: the call is larger than the limit.
     TooLarge,
 }
 
@@ -175,7 +175,7 @@ impl Slot {
                     }
                     Err(Wanting::Early { retry_ns })
                 }
-                Err(Late::TooLarge) => Err(Wanting::TooLarge),
+                Err(Late::TooLarge) => Err(self.too_large(units, now_ns)),
                 Err(Late::Ended) => Err(self.wanting(now_ns)),
             };
         }
@@ -188,6 +188,25 @@ impl Slot {
             }
             None => Err(self.wanting(now_ns)),
         }
+    }
+
+    /// A rate: more units than the share ever gives. Up to the limit the ledger may have a larger one.
+    fn too_large(self: &Arc<Self>, units: u64, now_ns: u64) -> Wanting {
+        if units > self.cold().limit {
+            return Wanting::TooLarge;
+        }
+        match self.low.load(Ordering::Relaxed).checked_sub(now_ns) {
+            Some(retry_ns) if retry_ns > 0 => Wanting::Early { retry_ns },
+            _ => {
+                self.ask();
+                Wanting::Ask
+            }
+        }
+    }
+
+    /// A rate: whether so many units are more than the share gives at once, and wait until it lay unused.
+    pub fn is_large(&self, units: u64) -> bool {
+        self.is_rate && self.share.is_large(units)
     }
 
     fn wanting(&self, now_ns: u64) -> Wanting {

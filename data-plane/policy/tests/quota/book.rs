@@ -240,3 +240,19 @@ fn a_limit_that_is_raised_is_asked_for_at_once() {
         assert_eq!(slot.take(1, SECOND + 2).unwrap_err(), Wanting::Ask, "{unit}");
     }
 }
+
+#[test]
+fn a_call_larger_than_the_share_asks_for_a_larger_one_up_to_the_limit() {
+    let rate = |units: u64| LeaseGrant { rate_milli: units * 500, burst: units / 2, ..grant(1, units, 0) };
+    let (book, slot) = supplied("tokens", Some("second"), rate(20));
+    assert_eq!(slot.take(101, 2 * SECOND).unwrap_err(), Wanting::TooLarge);
+    assert_eq!(slot.take(60, 2 * SECOND).unwrap_err(), Wanting::Ask);
+    let waiting = slot.wait(60);
+    let exchange = book.next(2 * SECOND).unwrap();
+    assert!(exchange.wants[0].units >= 60, "{exchange:?}");
+    assert!(matches!(slot.take(60, 2 * SECOND).unwrap_err(), Wanting::Early { .. }), "it was asked for just now");
+    answer(&book, &exchange, rate(80), 2 * SECOND);
+    drop(waiting);
+    assert!(slot.is_large(60) && matches!(slot.take(60, 2 * SECOND).unwrap_err(), Wanting::Early { .. }));
+    assert!(slot.take(60, 3 * SECOND).is_ok());
+}
