@@ -23,6 +23,12 @@ async fn calls_are_admitted_up_to_the_limit_and_the_denial_says_why() {
     let retry_ms = denied.retry_after_ms.unwrap();
     assert!((HOUR_MS - 60_000..=HOUR_MS).contains(&retry_ms), "{retry_ms}");
     let data = RawObject::parse(denied.error.data.as_ref().unwrap()).unwrap();
+    // To the nanosecond what the ledger said.
+    let resets_at = data.get_text("resetsAt").unwrap();
+    let told = time::OffsetDateTime::parse(&resets_at, &time::format_description::well_known::Rfc3339).unwrap();
+    let told = u64::try_from(told.unix_timestamp_nanos()).unwrap();
+    let is_said = port.0.lock().answers.values().flat_map(|answer| &answer.grants).any(|g| g.window_end_ns == told);
+    assert!(is_said && denied.error.message.ends_with(&resets_at), "{resets_at}: {}", denied.error.message);
     assert_eq!(data.get_text("quota").as_deref(), Some("acme/hourly"));
     assert_eq!(data.get_text("kind").as_deref(), Some("consumable"));
     assert_eq!(data.get("remaining").unwrap().as_str(), "0");
