@@ -11,6 +11,7 @@ use crate::{
     commit::Committed,
     diff,
     documents::{self, Origin, Unread},
+    merged_uris,
     reach::{Reach, Turn},
     record::{Record, now_ns},
     retry::Retry,
@@ -217,6 +218,7 @@ impl ControlNode {
                 Vec::new()
             }
         };
+        problems.extend(merged_uris::problems(&transaction.puts, state.resources()));
         problems.retain(|p| !wanted.awaits_unread(p, transaction));
         let sound = problems.is_empty() && wanted.unread.problems.is_empty();
         Ok(if sound { Ok(report) } else { Err(problems) })

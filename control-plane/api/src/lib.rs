@@ -25,6 +25,7 @@ mod governance;
 pub mod identity;
 mod machine;
 mod members;
+mod merged_uris;
 mod node;
 mod operations;
 mod packages;

@@ -170,7 +170,8 @@ impl ControlNode {
     }
 
     /// Restores the state of an earlier revision by a new transaction. Credentials do not go
-    /// back: revoked tokens stay revoked, secrets keep their present values.
+    /// back: revoked tokens stay revoked, secrets keep their present values, identity providers and certificate names
+    /// stay as they are.
     pub async fn rollback(
         &self,
         caller: &Caller,

@@ -158,6 +158,22 @@ fn a_duplicate_key_is_a_syntax_error_with_its_line() {
     assert_eq!(found, ["a.yaml:4 PV-DOC-SYNTAX "]);
 }
 
+#[test]
+fn many_documents_are_read_and_too_many_are_said_to_be() {
+    let many = |count: usize| {
+        let document = |n: usize| format!("---\n{{apiVersion: provost/v1, kind: Tenant, metadata: {{name: t{n}}}}}\n");
+        (0..count).map(document).collect::<String>()
+    };
+    assert_eq!(parsed(&[file("a.yaml", &many(1_100))]).unwrap().len(), 1_100);
+    let problems = parsed(&[file("small.yaml", &many(1)), file("large.yaml", &many(10_001))]).unwrap_err();
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+    assert_eq!((problem.file.as_str(), problem.code.as_str()), ("large.yaml", "PV-DOC-SIZE"));
+    assert!(problem.message.contains("10000 documents") && problem.hint.contains("in parts"), "{problem:?}");
+    let long = format!("# {}\n", "x".repeat(8 << 20));
+    let problems = parsed(&[file("small.yaml", &many(1)), file("long.yaml", &long)]).unwrap_err();
+    assert_eq!((problems[0].file.as_str(), problems[0].code.as_str()), ("long.yaml", "PV-DOC-SIZE"));
+}
+
 /// On a stack as small as a node's tasks have.
 #[test]
 fn deep_documents_are_refused_and_end_nothing() {

@@ -203,6 +203,53 @@ fn a_principal_that_was_disabled_since_stays_so() {
 }
 
 #[test]
+fn names_of_certificates_stay_as_they_are_now() {
+    let ann = |text: &str, names: &[&str]| {
+        let certificates = names.iter().map(|name| format!("dns:{name}")).collect();
+        let spec = PrincipalSpec { display_name: text.to_owned(), certificates, ..Default::default() };
+        draft(Some("acme"), "ann", Spec::Principal(spec))
+    };
+    let tenant = draft(None, "acme", Spec::Tenant(TenantSpec::default()));
+    let mut state = State::default();
+    state.apply(Revision(1), &transaction(vec![tenant, ann("then", &["lost", "kept"])], vec![])).unwrap();
+    state.apply(Revision(2), &transaction(vec![ann("now", &["kept", "new"])], vec![])).unwrap();
+    let (puts, deletes) = state.rollback(Revision(1)).unwrap();
+    assert_eq!((puts, deletes), (vec![ann("then", &["kept", "new"])], vec![]));
+    // One that was removed comes back without.
+    state.apply(Revision(3), &transaction(vec![], vec![ann("", &[]).key()])).unwrap();
+    assert_eq!(state.rollback(Revision(1)).unwrap(), (vec![ann("then", &[])], vec![]));
+}
+
+#[test]
+fn identity_providers_stay_as_they_are_now() {
+    let provider = |own: &str, issuer: &str, roles: &[&str]| {
+        let spec = serde_json::json!({ "issuer": issuer, "scopes": { "read": roles } });
+        draft(Some("acme"), own, Spec::IdentityProvider(serde_json::from_value(spec).unwrap()))
+    };
+    let role = |own: &str| draft(Some("acme"), own, Spec::Role(RoleSpec { description: String::new(), rules: vec![] }));
+    let base = vec![
+        draft(None, "acme", Spec::Tenant(TenantSpec::default())),
+        role("old"),
+        provider("leaked", "https://leaked.example", &["old"]),
+        provider("corp", "https://old.example", &["old"]),
+    ];
+    let mut state = State::default();
+    state.apply(Revision(1), &transaction(base, vec![])).unwrap();
+    let now = vec![role("new"), provider("corp", "https://new.example", &["new", "old"])];
+    let leaked = provider("leaked", "https://leaked.example", &[]).key();
+    state.apply(Revision(2), &transaction(now, vec![leaked.clone()])).unwrap();
+    let (puts, deletes) = state.rollback(Revision(1)).unwrap();
+    // The one that was taken away stays away; the other gives no role that goes.
+    assert_eq!(puts, vec![provider("corp", "https://new.example", &["old"])]);
+    assert_eq!(deletes, vec![role("new").key()]);
+    state.apply(Revision(3), &transaction(puts, deletes)).unwrap();
+    assert!(!state.resources().contains_key(&leaked));
+    // With its tenant it goes.
+    let (_, deletes) = state.rollback(Revision(0)).unwrap();
+    assert_eq!(deletes.len(), state.resources().len());
+}
+
+#[test]
 fn history_is_bounded_and_says_so() {
     let mut state = State::default();
     let rounds = MAX_HISTORY as u64 + 10;

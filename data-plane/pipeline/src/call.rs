@@ -210,7 +210,7 @@ pub struct Target {
     pub plugin: Option<Name>,
     /// The name or URI inside the plugin (no prefix).
     pub local: String,
-    /// The full name (`plugin.tool`), which policy and audit use on every route.
+    /// The full name (`plugin.tool`; of a resource its upstream's URI), which policy and audit use on every route.
     pub full: String,
     /// The action to authorise; `None`: nothing to ask (lists are filtered instead).
     pub action: Option<Action>,

@@ -311,9 +311,16 @@ impl Facts {
 
     /// A sentence that may name what was called, without that where it is protected.
     fn without_target(&self, text: &str) -> String {
-        match (&self.shown, self.request.operation.target()) {
-            (Some(shown), Some(target)) => text.replace(target, shown),
-            _ => text.to_owned(),
+        let (Some(shown), Some(written)) = (&self.shown, self.request.operation.target()) else {
+            return text.to_owned();
+        };
+        let text = text.replace(written, shown);
+        // A resource may have been asked for as `provost:PLUGIN:URI`: what is said of it names its URI alone.
+        match self.target.as_deref() {
+            Some(target) if !target.full.is_empty() && !shown.contains(&target.full) => {
+                text.replace(&target.full, shown)
+            }
+            _ => text,
         }
     }
 

@@ -29,7 +29,7 @@ pub struct AccessRequest<'a> {
     pub action: Action,
     /// The plugin that serves the object, if one does.
     pub plugin: Option<&'a str>,
-    /// Full tool, prompt or model name (`plugin.tool`), or resource URI.
+    /// Full tool, prompt or model name (`plugin.tool`), or a resource's URI as its upstream has it.
     pub target: &'a str,
     /// What else is known.
     pub facts: &'a Facts<'a>,

@@ -33,6 +33,7 @@ mod grants;
 mod held;
 mod kill_switch;
 mod looked_at;
+mod policy_id;
 mod policy_slice;
 mod price;
 mod problem;

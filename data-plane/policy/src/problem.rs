@@ -5,6 +5,8 @@ use std::fmt;
 use miette::Diagnostic;
 use provost_types::ResourceKey;
 
+use crate::policy_id::id_at;
+
 /// One error in a `Policy`, `Role` or `RoleBinding`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyProblem {
@@ -42,12 +44,18 @@ impl PolicyProblem {
         Self { key, message, line: None, column: None, hint }
     }
 
-    /// A problem as Cedar reports it: its first label gives the place, its help the hint.
+    /// A problem as Cedar reports it: its first label gives the place, its help the hint. A
+    /// policy with an `@id` is named by it.
     pub(crate) fn from_cedar(key: ResourceKey, text: &str, diagnostic: &dyn Diagnostic) -> Self {
         let label = diagnostic.labels().and_then(|mut labels| labels.next());
         let offset = label.as_ref().map(|l| l.offset());
         let note = label.as_ref().and_then(|l| l.label().map(str::to_owned));
         let mut message = diagnostic.to_string();
+        if let Some(id) = offset.and_then(|offset| id_at(text, offset)) {
+            // Cedar counts the policies of a text (`policy0`), or names none.
+            let counted = message.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, "));
+            message = format!("for policy `{id}`, {}", counted.map_or(message.as_str(), |(_, rest)| rest));
+        }
         if let Some(note) = note {
             message = format!("{message}: {note}");
         }

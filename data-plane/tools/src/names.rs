@@ -32,7 +32,7 @@ pub fn split(full: &str, is_plugin: impl Fn(&str) -> bool) -> Option<(&str, &str
         .find(|(plugin, local)| !local.is_empty() && is_plugin(plugin))
 }
 
-/// `provost:PLUGIN:URI`.
+/// `provost:PLUGIN:URI`: how clients are shown a resource, never how policy knows it.
 pub fn qualify_uri(plugin: &Name, uri: &str) -> String {
     format!("{SCHEME}{plugin}:{uri}")
 }

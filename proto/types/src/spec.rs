@@ -141,7 +141,7 @@ pub struct RoleRule {
     pub tools: BTreeSet<String>,
     /// Prompt names, likewise.
     pub prompts: BTreeSet<String>,
-    /// Resource URIs as clients see them, likewise.
+    /// Resource URIs as their upstreams have them, likewise.
     pub resources: BTreeSet<String>,
     /// Model names, likewise.
     pub models: BTreeSet<String>,

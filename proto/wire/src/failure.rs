@@ -8,6 +8,19 @@ use crate::admin::{Failure, Problem};
 /// Problems that one error carries across gRPC.
 const MAX_PROBLEMS: usize = 1_000;
 
+/// Bytes of each text of a problem. What people write stands in some of them, and may be of any length.
+const MAX_TEXT_BYTES: usize = 1 << 10;
+/// Bytes of the message and the hint of a failure, which may join several causes.
+const MAX_MESSAGE_BYTES: usize = 8 << 10;
+
+/// Cuts a text that is too long, and shows that it was.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+}
+
 impl Failure {
     /// A failure without a list of problems.
     pub fn new(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -20,6 +33,11 @@ impl Failure {
         if left_out > 0 {
             self.problems.truncate(MAX_PROBLEMS);
             self.hint = format!("{left_out} more are not listed; mend these first");
+        }
+        cut(&mut self.message, MAX_MESSAGE_BYTES);
+        cut(&mut self.hint, MAX_MESSAGE_BYTES);
+        for Problem { resource, field, message, hint, .. } in &mut self.problems {
+            [resource, field, message, hint].into_iter().for_each(|text| cut(text, MAX_TEXT_BYTES));
         }
         let text = format!("{}: {}", self.code, self.message);
         Status::with_details(code, text, self.encode_to_vec().into())
@@ -105,6 +123,19 @@ mod tests {
             "PV-CTL-INVALID: 2 problems; mend them\n  \
              a.yaml:3:5: PV-RES-FIELD: Role/acme/reader: spec.rules: is wrong"
         );
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut() {
+        let mut failure = Failure::new("PV-CTL-INVALID", "é".repeat(10_000), "mend it");
+        let long = || "é".repeat(1_000);
+        let problem = Problem { field: long(), message: long(), hint: "short".into(), ..Problem::default() };
+        failure.problems = vec![problem];
+        let told = Failure::of(&failure.into_status(Code::InvalidArgument));
+        assert!(told.message.len() <= MAX_MESSAGE_BYTES + 3 && told.message.ends_with("é…"));
+        let [problem] = told.problems.as_slice() else { panic!("{told}") };
+        assert!(problem.message.len() <= MAX_TEXT_BYTES + 3 && problem.field.ends_with("é…"));
+        assert_eq!((told.hint.as_str(), problem.hint.as_str()), ("mend it", "short"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
     for path in paths {
         if path.as_os_str() == "-" {
             let text = whole(io::stdin(), &mut left).map_err(|cause| unreadable("standard input", &cause))?;
-            files.push(("-".to_owned(), text.ok_or_else(too_large)?));
+            files.push(("-".to_owned(), text.ok_or_else(|| too_large("standard input"))?));
         } else {
             collect(path, &mut files, &mut left, true)?;
         }
@@ -41,8 +41,9 @@ fn unreadable(what: impl std::fmt::Display, cause: &io::Error) -> Failure {
     Failure::new("PV-CLI-FILE", format!("{what} cannot be read: {cause}"), hint)
 }
 
-fn too_large() -> Failure {
-    let text = format!("the files have more than {MAX_TOTAL_BYTES} bytes together");
+/// `path`: the one with which the bound is passed.
+fn too_large(path: impl std::fmt::Display) -> Failure {
+    let text = format!("the files up to {path} have more than {MAX_TOTAL_BYTES} bytes together");
     Failure::new("PV-DOC-SIZE", text, "apply them in parts")
 }
 
@@ -83,7 +84,7 @@ fn collect(path: &Path, files: &mut Vec<(String, String)>, left: &mut u64, named
         .into());
     }
     let text = File::open(path).and_then(|file| whole(file, left)).map_err(unreadable)?;
-    files.push((path.display().to_string(), text.ok_or_else(too_large)?));
+    files.push((path.display().to_string(), text.ok_or_else(|| too_large(path.display()))?));
     Ok(())
 }
 
@@ -104,7 +105,8 @@ mod tests {
         assert_eq!(files.iter().map(|(_, text)| text.len()).sum::<usize>(), half.len() * 2);
         std::fs::write(path("c.json"), "1").unwrap();
         let error = |paths: &[PathBuf]| read(paths).unwrap_err().to_string();
-        assert!(error(&[dir.path().to_owned()]).starts_with("PV-DOC-SIZE"));
+        let said = error(&[dir.path().to_owned()]);
+        assert!(said.starts_with("PV-DOC-SIZE") && said.contains("c.json"), "{said}");
         assert_eq!(read(&[path("c.json")]).unwrap().len(), 1);
         std::fs::write(path("d.yaml"), [0xff_u8, 0xfe]).unwrap();
         let said = error(&[path("d.yaml")]);

@@ -44,7 +44,7 @@ pub struct WhyArgs {
     /// Or the prompt, `plugin.prompt`.
     #[arg(long, group = "object")]
     prompt: Option<String>,
-    /// Or the resource, by URI; `provost:PLUGIN:URI` to say whose.
+    /// Or the resource, by its upstream's URI; `provost:PLUGIN:URI` to say whose.
     #[arg(long, group = "object", value_name = "URI")]
     resource: Option<String>,
     /// Or the model.

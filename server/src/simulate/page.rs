@@ -6,7 +6,7 @@ use std::{
 };
 
 use provost_audit_core::LogId;
-use provost_audit_store::{AuditNode, Found, Query, query_from};
+use provost_audit_store::{AuditNode, Found, Query, QueryError, query, query_from};
 use provost_types::{Action, Decision, Effect, Name};
 use provost_wire::admin::{ChangedCall, ChangedGroup, SeenObject, SimulatePage, SimulatePageRequest, Undecided};
 use tonic::{Code, Status};
@@ -51,8 +51,22 @@ pub fn page(node: &AuditNode, cache: &JudgeCache, asked: &SimulatePageRequest) -
         undecided: BTreeMap::new(),
         seen: HashSet::new(),
     };
-    walk.run(&log).map_err(|cause| failure_of(&cause.to_string(), "PV-AUDIT-READ").into_status(Code::DataLoss))?;
-    Ok(walk.finish())
+    let unread = |cause: QueryError| failure_of(&cause.to_string(), "PV-AUDIT-READ").into_status(Code::DataLoss);
+    walk.run(&log).map_err(unread)?;
+    let mut page = walk.finish();
+    if asked.from == 0 && page.looked_at == 0 {
+        (page.first_ns, page.last_ns) = period(node, &log).map_err(unread)?;
+    }
+    Ok(page)
+}
+
+/// When the first and the last record of a log were made; 0: it has none.
+fn period(node: &AuditNode, log: &LogId) -> Result<(u64, u64), QueryError> {
+    let first = query_from(node.dir(), log, Query::default(), 0)?.next().transpose()?;
+    let newest = Query { log: Some(log.clone()), limit: Some(1), ..Query::default() };
+    let last = query(node.dir(), newest)?.next().transpose()?;
+    let time = |found: Option<Found>| found.map_or(0, |found| found.record.time_ns);
+    Ok((time(first), time(last)))
 }
 
 /// What makes a group.

@@ -102,12 +102,20 @@ impl Recorded {
         if action == Action::ReadResource && is_altered(record) {
             return Err("altered");
         }
-        let plugin = match (record.plugin.as_deref(), action) {
-            (Some(plugin), _) => Some(plugin.to_owned()),
-            (None, Action::UseModel) => None,
+        let (plugin, target) = match (record.plugin.as_deref(), action) {
+            // As it was asked for, in records of earlier versions; policy is asked by its upstream's URI.
+            (Some(plugin), Action::ReadResource) => {
+                let merged = names::split_uri(target).filter(|(own, _)| *own == plugin);
+                (Some(plugin.to_owned()), merged.map_or(target, |(_, uri)| uri))
+            }
+            (Some(plugin), _) => (Some(plugin.to_owned()), target),
+            (None, Action::UseModel) => (None, target),
             // Refused before it was known whose it is: by its name.
-            (None, Action::ReadResource) => Some(names::split_uri(target).ok_or("no_plugin")?.0.to_owned()),
-            (None, _) => Some(names::split(target, is_plugin).ok_or("no_plugin")?.0.to_owned()),
+            (None, Action::ReadResource) => {
+                let (plugin, uri) = names::split_uri(target).ok_or("no_plugin")?;
+                (Some(plugin.to_owned()), uri)
+            }
+            (None, _) => (Some(names::split(target, is_plugin).ok_or("no_plugin")?.0.to_owned()), target),
         };
         let decided = match (record.phase, record.error_type.as_deref()) {
             (Phase::Intent, _) => Some(Effect::Allow),
@@ -234,6 +242,21 @@ mod tests {
         for (error, decided) in [("PV-POLICY-DENIED", Some(Effect::Deny)), ("PV-QUOTA-EXCEEDED", None)] {
             let call = read(json!({ "phase": "denied", "error.type": error })).unwrap().unwrap();
             assert_eq!(call.decided, decided, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_resource_is_asked_about_by_its_upstreams_uri() {
+        for (plugin, target, expect) in [
+            (json!("up"), "test://a", ("up", "test://a")),
+            (json!("up"), "provost:up:test://a", ("up", "test://a")),
+            (json!("up"), "provost:other:test://a", ("up", "provost:other:test://a")),
+            (Value::Null, "provost:up:test://a", ("up", "test://a")),
+        ] {
+            let more = json!({ "mcp.method.name": "resources/read", "gen_ai.tool.name": null, "plugin": plugin,
+                "mcp.resource.uri": target });
+            let call = read(more.clone()).unwrap().unwrap();
+            assert_eq!((call.plugin.as_deref().unwrap(), call.target.as_str()), expect, "{more}");
         }
     }
 

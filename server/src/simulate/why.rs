@@ -141,9 +141,17 @@ fn described(asked: &WhyRequest, tenant: &Name, judge: &Judge) -> Result<Call, S
     let refuse = |text: String, hint: &str| invalid("PV-WHY-CALL", text, hint);
     let principal = Name::new(&asked.principal).map_err(|e| refuse(e.to_string(), "name a principal"))?;
     let action = action(&asked.action).ok_or_else(|| refuse(format!("`{}` is no action", asked.action), ""))?;
+    let mut target = asked.target.clone();
     let plugin = match action {
         Action::UseModel => None,
-        Action::ReadResource => names::split_uri(&asked.target).map(|(plugin, _)| plugin.to_owned()),
+        // Policy knows it by its upstream's URI.
+        Action::ReadResource => match names::split_uri(&asked.target) {
+            Some((plugin, uri)) if judge.has_plugin(tenant, plugin) => {
+                target = uri.to_owned();
+                Some(plugin.to_owned())
+            }
+            _ => None,
+        },
         Action::CallTool | Action::GetPrompt => {
             let found = names::split(&asked.target, |name| judge.has_plugin(tenant, name));
             let hint = "write it as lists show it, `plugin.name`; `provost get Plugin` lists the plugins";
@@ -170,7 +178,7 @@ fn described(asked: &WhyRequest, tenant: &Name, judge: &Judge) -> Result<Call, S
         principal,
         action,
         plugin,
-        target: asked.target.clone(),
+        target,
         transport: asked.transport.clone(),
         address: peer,
         arguments,

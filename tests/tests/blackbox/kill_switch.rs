@@ -11,7 +11,9 @@ const SHOW_LIMIT: Duration = Duration::from_secs(60);
 
 fn start() -> (Process, Dev) {
     let upstream = Process::everything("modern");
-    let yaml = upstream_yaml(&upstream.url).replace("timeoutMs: 5000", "timeoutMs: 60000");
+    let yaml = upstream_yaml(&upstream.url).replace("timeoutMs: 5000", "timeoutMs: 60000")
+        + "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: { name: two, tenant: acme }\n\
+           spec: { source: { builtin: { name: echo } } }\n";
     let dev = Dev::start(Some(&yaml), &[]);
     (upstream, dev)
 }
@@ -60,6 +62,7 @@ fn a_switch_is_checked_before_it_is_made() {
         (&["on", "--tenant", "acne", "--reason", "x"], 1, "did you mean `acme`?"),
         (&["on", "--tool", "pu.read", "--reason", "x"], 1, "there is no tool pu.read"),
         (&["on", "--plugin", "up", "--reason", "  "], 1, "PV-KILL-SELECTOR"),
+        (&["on", "--plugin", "up", "--tool", "two.echo", "--reason", "x"], 1, "PV-KILL-NOTHING"),
         (&["off", "--plugin", "up"], 0, "there is no such switch"),
         (&["status"], 0, "no switch is on"),
     ] {

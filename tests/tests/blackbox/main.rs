@@ -40,6 +40,7 @@ mod isolation;
 mod kill_switch;
 #[path = "../../../audit-log/store/tests/common/matrix.rs"]
 mod matrix;
+mod merged_uris;
 mod models;
 mod nested;
 mod observability;

@@ -126,6 +126,13 @@ fn a_policy_that_would_deny_recorded_calls_is_seen_before_it_is_applied() {
         assert_eq!((&found["lookedAt"], &found["changed"]), (&json!(expect.0), &json!(expect.1)), "{args:?} {found}");
     }
 
+    // A period without calls says nothing of what would change.
+    let early = dev.cli_stdin(&["simulate", "-f", "-", "--until", "1h"], &freeze);
+    let said = text(&early);
+    assert_eq!(early.status.code(), Some(1), "{said}");
+    assert!(said.contains("PV-CLI-PERIOD") && said.contains("the log has records from 20"), "{said}");
+    assert!(!said.contains("No call would be"), "{said}");
+
     // What was denied would be allowed.
     let grant = document("RoleBinding", "eve", "{ role: all, principals: [eve] }");
     let (_, found) = simulate(&dev, &grant, &[]);

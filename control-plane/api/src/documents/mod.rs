@@ -28,6 +28,8 @@ pub(crate) const API_VERSION: &str = "provost/v1";
 const MAX_TOTAL_BYTES: usize = 8 << 20;
 /// Documents of one request.
 const MAX_DOCUMENTS: usize = 10_000;
+/// What to do about too many or too large ones.
+const APPLY_IN_PARTS: &str = "apply them in parts: several files, and one `provost apply` for some of them";
 /// Stack for reading them. Readers descend with the nesting, of which YAML's allows 64 levels; with places a level
 /// takes tens of kilobytes without optimisation, and a task's stack has two megabytes.
 const STACK_BYTES: usize = 16 << 20;
@@ -115,7 +117,8 @@ fn drafts_of<const PLACED: bool>(
     let total: usize = files.iter().map(|f| f.text.len()).sum();
     if total > MAX_TOTAL_BYTES {
         let text = format!("the documents have {total} bytes; at most {MAX_TOTAL_BYTES} at once");
-        unread.problems.push(origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts"));
+        let largest = files.iter().max_by_key(|f| f.text.len()).map_or("", |f| f.path.as_str());
+        unread.problems.push(origin::problem(largest, (0, 0), tree::SIZE, text, APPLY_IN_PARTS));
         unread.note(None);
         return (drafts, unread);
     }
@@ -127,9 +130,12 @@ fn drafts_of<const PLACED: bool>(
                     drafts.extend(draft(origin, document, &mut unread));
                 }
             }
-            Err((place, message)) => {
-                let hint = "mend the syntax; the rest of this file was not read";
-                unread.problems.push(origin::problem(&file.path, place, "PV-DOC-SYNTAX", message, hint));
+            Err((place, code, message)) => {
+                let hint = match code {
+                    tree::SIZE => APPLY_IN_PARTS,
+                    _ => "mend the syntax; the rest of this file was not read",
+                };
+                unread.problems.push(origin::problem(&file.path, place, code, message, hint));
                 unread.note(None);
             }
         }
@@ -139,8 +145,8 @@ fn drafts_of<const PLACED: bool>(
         unread.problems.push(origin::problem("", (0, 0), "PV-DOC-EMPTY", "there is no document in it", hint));
     }
     if drafts.len() > MAX_DOCUMENTS {
-        let text = format!("more than {MAX_DOCUMENTS} documents");
-        unread.problems.push(origin::problem("", (0, 0), "PV-DOC-SIZE", text, "apply in parts"));
+        let text = format!("there are {} documents; at most {MAX_DOCUMENTS} at once", drafts.len());
+        unread.problems.push(origin::problem("", (0, 0), tree::SIZE, text, APPLY_IN_PARTS));
     }
     leave_out_duplicates(&mut drafts, &mut unread.problems);
     let order: BTreeMap<&str, usize> = files.iter().enumerate().map(|(i, f)| (f.path.as_str(), i)).collect();

@@ -9,6 +9,8 @@ use serde::{
 };
 use serde_saphyr::{Location, Spanned};
 
+use super::MAX_DOCUMENTS;
+
 /// A node and its place: line and column from 1, or 0 where unknown.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -36,8 +38,13 @@ pub(crate) struct Key {
     pub(crate) place: (u32, u32),
 }
 
-/// The documents of a text, or the place and cause of its first syntax error.
-pub(crate) type Read = Result<Vec<Node>, ((u32, u32), String)>;
+/// The documents of a text, or why it is not read: the place, the code and the cause.
+pub(crate) type Read = Result<Vec<Node>, ((u32, u32), &'static str, String)>;
+
+/// The code of a text that is no YAML.
+const SYNTAX: &str = "PV-DOC-SYNTAX";
+/// The code of one that is more than is read at once.
+pub(super) const SIZE: &str = "PV-DOC-SIZE";
 
 /// Opening brackets of a text that is flat: it cannot be nested deeper, and any stack is enough for that.
 const MAX_FLAT_BRACKETS: usize = 8;
@@ -59,21 +66,30 @@ pub(crate) fn read<const PLACED: bool>(text: &str) -> Read {
     if !PLACED && let Some(document) = read_json(text) {
         return Ok(parts(document));
     }
-    let documents: Vec<ReadNode<PLACED>> = serde_saphyr::from_multiple(text).map_err(|e| {
+    let budget = serde_saphyr::budget! { max_documents: MAX_DOCUMENTS };
+    let options = serde_saphyr::options! { budget: budget };
+    let documents: Vec<ReadNode<PLACED>> = serde_saphyr::from_multiple_with_options(text, options).map_err(|e| {
         let place = e.location().map_or((0, 0), place);
-        (place, plainly(&e.without_snippet().to_string()))
+        let (code, said) = plainly(&e.without_snippet().to_string());
+        (place, code, said)
     })?;
     Ok(documents.into_iter().flat_map(|ReadNode(document)| parts(document)).collect())
 }
 
 /// What the parser says, without what it advises those who call it.
-fn plainly(said: &str) -> String {
+fn plainly(said: &str) -> (&'static str, String) {
     let said = said.lines().next().unwrap_or("not YAML");
-    if said.starts_with("budget breached") {
-        return "it has more values, or refers to some more often, than is read at once".to_owned();
+    if let Some(what) = said.strip_prefix("budget breached: ") {
+        return match what.split([' ', '{']).next() {
+            Some("Documents") => (SIZE, format!("it has more than {MAX_DOCUMENTS} documents")),
+            Some("Depth") => (SYNTAX, "it is nested deeper than is read".to_owned()),
+            _ => (SIZE, "it has more values, or refers to some more often, than is read at once".to_owned()),
+        };
     }
-    said.replace(", set DuplicateKeyPolicy in Options if acceptable", "")
-        .replace("recursive references require weak recursion types", "a reference stands within what it refers to")
+    let said = said
+        .replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+        .replace("recursive references require weak recursion types", "a reference stands within what it refers to");
+    (SYNTAX, said)
 }
 
 /// The documents of what was read as one.
@@ -269,16 +285,16 @@ mod tests {
         for (text, expect) in
             [("a: 1\na: 2\n", "duplicate mapping key: a"), ("a: &x [*x]\n", "a reference stands within")]
         {
-            let (place, said) = read::<true>(text).err().unwrap();
-            assert!(place != (0, 0) && said.contains(expect), "{text}: {place:?} {said}");
+            let (place, code, said) = read::<true>(text).err().unwrap();
+            assert!(place != (0, 0) && code == SYNTAX && said.contains(expect), "{text}: {place:?} {said}");
             assert!(!said.contains("Options") && !said.contains("types"), "{said}");
         }
         let refers =
             |n: u8| format!("{0}: &{0} [{1}]\n", char::from(b'b' + n), format!("*{},", char::from(b'a' + n)).repeat(9));
         let bomb: String =
             std::iter::once("a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned()).chain((0..9).map(refers)).collect();
-        let (_, said) = read::<true>(&bomb).err().unwrap();
-        assert!(said.contains("more values"), "{said}");
+        let (_, code, said) = read::<true>(&bomb).err().unwrap();
+        assert!(code == SIZE && said.contains("more values"), "{said}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use provost_control_state::{Draft, Event, State};
 use provost_types::{KillSwitchSpec, Kind, Metadata, Name, Resource, ResourceKey, Revision, Spec};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::near;
+use super::{kill_scope, near};
 use crate::{Caller, ControlError, ControlNode, ErrorKind, Scope, Unread, change::Wanted};
 
 /// Which calls: those that fit everything that is named.
@@ -127,6 +127,14 @@ impl Selector {
         let near = near::hint(plugin, of(Kind::Plugin));
         Err(unknown("tool", tool, if near.is_empty() { near } else { format!("a tool is named plugin.tool: {near}") }))
     }
+
+    /// Refuses names that no call has together.
+    fn check_fits(&self, state: &State) -> Result<(), ControlError> {
+        let Some(why) = kill_scope::stops_nothing(self, state) else { return Ok(()) };
+        let text = format!("{why}: the switch would stop nothing");
+        let hint = "name less, or make two switches; `--force` makes it all the same";
+        Err(ControlError::new(ErrorKind::Invalid, "PV-KILL-NOTHING", text, hint))
+    }
 }
 
 fn unknown(what: &str, name: &str, near: String) -> ControlError {
@@ -175,6 +183,7 @@ impl ControlNode {
             .change(wanted, |state| {
                 if !force {
                     selector.check_known(state)?;
+                    selector.check_fits(state)?;
                 }
                 let mut spec = spec.clone();
                 if let Some(before) = switch_at(state, &key) {

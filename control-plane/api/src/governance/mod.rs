@@ -8,6 +8,7 @@
 
 mod connections;
 mod keeping;
+mod kill_scope;
 mod kill_switch;
 mod near;
 mod pins;

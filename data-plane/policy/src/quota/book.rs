@@ -242,6 +242,18 @@ impl LeaseBook {
         }
     }
 
+    /// The limits of these quotas, by `TENANT/QUOTA`, are others now. What was leased under those before goes back, also
+    /// what is on its way, and what the ledger did not have is asked for again.
+    pub fn recall(&self, limits: &HashMap<&str, u64>, now_ns: u64) {
+        for shard in &self.shards {
+            for slot in shard.read().unwrap_or_else(PoisonError::into_inner).values() {
+                if let Some(limit) = limits.get(quota_of(slot.account())) {
+                    slot.recall(*limit, now_ns);
+                }
+            }
+        }
+    }
+
     /// The node ends: from now on nothing is taken, and [`LeaseBook::next`] gives back what is
     /// left, until it gives nothing.
     pub fn close(&self) {

@@ -35,6 +35,9 @@ impl Slot {
         if cold.lease == 0 {
             return false;
         }
+        if cold.returning > 0 {
+            return true;
+        }
         let since = now_ns.saturating_sub(cold.exchanged_ns);
         if is_closing || self.is_rate() || self.unit() == QuotaUnit::Concurrent {
             return is_closing || since >= cold.renew_ns || self.can_return_rate(&cold, now_ns);
@@ -76,7 +79,7 @@ impl Slot {
             self.share().set_expiry(0);
             returned
         } else {
-            self.balance().end_lease()
+            self.balance().end_lease().saturating_add(std::mem::take(&mut cold.returning))
         };
         let settled = self.balance().take_spent();
         exchange.reports.push(LeaseReport { lease: cold.lease, settled, returned, closed: true });
@@ -92,7 +95,7 @@ impl Slot {
         }
         if cold.lease != 0 && !is_slots && now_ns >= balance.expires_ns() {
             // The window is over: nothing of it can be used or given back for another.
-            let returned = balance.end_lease();
+            let returned = balance.end_lease().saturating_add(std::mem::take(&mut cold.returning));
             let settled = balance.take_spent();
             exchange.reports.push(LeaseReport { lease: cold.lease, settled, returned, closed: true });
             (cold.lease, cold.booked, cold.empty_streak) = (0, 0, 0);
@@ -110,6 +113,7 @@ impl Slot {
                 }
                 _ => 0,
             };
+            let returned = returned.saturating_add(std::mem::take(&mut cold.returning));
             cold.booked = cold.booked.saturating_sub(settled).saturating_sub(returned);
             cold.trace = balance.trace();
             let closed = is_idle && cold.booked == 0;
@@ -166,21 +170,34 @@ impl Slot {
 
     /// Takes in a grant.
     pub(super) fn granted(self: &Arc<Self>, want: &LeaseWant, grant: &LeaseGrant, sent_ns: u64, now_ns: u64) {
-        {
+        let asks_again = {
             let mut cold = self.cold();
-            cold.limit = grant.limit;
+            // Asked for before the limit became another one.
+            let is_stale = sent_ns <= cold.recalled_ns;
+            if !is_stale {
+                if grant.limit < cold.limit && !self.is_rate() {
+                    // It fell before this node runs the change: what was leased before goes back.
+                    cold.returning = cold.returning.saturating_add(self.balance().recall());
+                }
+                cold.limit = grant.limit;
+            }
             cold.remaining = grant.remaining;
             cold.window_end_ns = grant.window_end_ns;
             cold.renew_ns = grant.ttl_ms.saturating_mul(MS) / RENEWALS_PER_TTL;
             let expires_ns = sent_ns.saturating_add(grant.ttl_ms.saturating_mul(MS));
             if self.is_rate() {
                 self.granted_rate(&mut cold, grant, expires_ns, now_ns);
+            } else if is_stale {
+                // Never to be taken: it goes back as it came.
+                self.granted_units(&mut cold, &LeaseGrant { units: 0, ..grant.clone() }, expires_ns);
+                cold.booked = cold.booked.saturating_add(grant.units);
+                cold.returning = cold.returning.saturating_add(grant.units);
             } else {
                 self.granted_units(&mut cold, grant, expires_ns);
             }
             let has_too_little =
                 if self.is_rate() { grant.units == 0 } else { want.units > 0 && grant.units < want.units };
-            let until = if has_too_little {
+            let until = if has_too_little && !is_stale {
                 let wait = FIRST_EMPTY_NS.saturating_mul(1 << cold.empty_streak.min(8)).min(MAX_EMPTY_NS);
                 cold.empty_streak = cold.empty_streak.saturating_add(1);
                 // A window that ends sooner begins afresh.
@@ -191,6 +208,10 @@ impl Slot {
                 0
             };
             self.empty_until_ns.store(until, Ordering::Release);
+            is_stale || cold.returning > 0
+        };
+        if asks_again {
+            self.ask();
         }
         self.changed();
     }
@@ -203,11 +224,11 @@ impl Slot {
             balance.set_expiry(balance.expires_ns().max(expires_ns));
         } else if grant.lease != 0 {
             balance.begin_lease(grant.units);
-            cold.booked = grant.units;
+            (cold.booked, cold.returning) = (grant.units, 0);
             balance.set_expiry(expires_ns);
         } else {
             balance.end_lease();
-            cold.booked = 0;
+            (cold.booked, cold.returning) = (0, 0);
         }
         cold.lease = grant.lease;
         let in_reserve = grant.remaining <= grant.limit / SYNC_FRACTION;

@@ -75,13 +75,11 @@ impl Held {
         let used = used.min(self.units);
         match self.taken {
             Taken::Lease(generation) => {
-                let balance = self.slot.balance();
                 if used > 0 {
-                    balance.spend(generation, used);
+                    self.slot.balance().spend(generation, used);
                 }
                 if used < self.units {
-                    balance.give_back(generation, self.units - used);
-                    self.slot.changed();
+                    self.slot.give_back(generation, self.units - used);
                 }
             }
             // Later takes stand on this one, so only the whole of it can be undone.

@@ -176,6 +176,21 @@ impl QuotaIndex {
         !self.tenants.is_empty() && self.tenants.contains_key(tenant)
     }
 
+    /// The quotas whose limit was another one in `before`, as `TENANT/QUOTA`, with their limit.
+    pub fn changed_since(&self, before: &Self) -> HashMap<&str, u64> {
+        let limits: HashMap<&str, u64> = before.all().map(|quota| (&*quota.name, quota.limit)).collect();
+        let changed = |quota: &&CompiledQuota| limits.get(&*quota.name).is_some_and(|limit| *limit != quota.limit);
+        self.all().filter(changed).map(|quota| (&*quota.name, quota.limit)).collect()
+    }
+
+    /// Those of several principals come once for each.
+    fn all(&self) -> impl Iterator<Item = &CompiledQuota> {
+        self.tenants.values().flat_map(|tenant| {
+            let of_principals = tenant.by_principal.values().flatten();
+            tenant.for_all.iter().chain(of_principals.map(|quota| &**quota))
+        })
+    }
+
     /// The quotas that cover a call.
     pub fn matching<'a>(&'a self, call: &'a QuotaCall<'a>) -> impl Iterator<Item = &'a CompiledQuota> {
         let of_tenant = if self.tenants.is_empty() { None } else { self.tenants.get(call.tenant) };

@@ -3,6 +3,12 @@
 //! The theoretical arrival time stands in one word with a generation, rate and burst in another.
 //! GCRA: ITU-T I.371, annex A; a share of `rate` a second and `burst` at once admits at most
 //! `rate + burst` in any second.
+//!
+//! A call that is larger than the burst, up to `rate + burst`, is admitted when the share lay unused for as long as the part
+//! beyond the burst takes to come back, and leaves a debt that is paid before anything else is admitted. The law holds
+//! for it too: with `level` as what may be taken at once, at most the burst, what a second admits is at most
+//! `level at its start - level at its end + rate - what overflowed`, and before a call of `units` at least `units - burst`
+//! overflowed, while the debt is no more than that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +29,17 @@ pub(super) struct Share {
     word: AtomicU64,
     params: AtomicU64,
     expires_ns: AtomicU64,
+}
+
+/// A share's rate and burst, in ticks.
+#[derive(Clone, Copy, Debug)]
+struct Cells {
+    /// Between units.
+    interval: u64,
+    /// Of a full burst.
+    depth: u64,
+    /// Units of the largest call.
+    most: u64,
 }
 
 /// Why a unit cannot be had.
@@ -46,16 +63,18 @@ impl Share {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             // After the word: if the share changes in between, the word has changed too.
-            let (interval, depth) = self.cells().ok_or(Late::Ended)?;
-            let cost = units.saturating_mul(interval);
-            if cost > depth {
+            let Cells { interval, depth, most } = self.cells().ok_or(Late::Ended)?;
+            if units > most {
                 return Err(Late::TooLarge);
             }
-            let tat = (word & MAX_TAT).max(now).saturating_add(cost);
-            if tat - now > depth {
-                return Err(Late::For((tat - now - depth) << TICK_SHIFT));
+            let (cost, tat) = (units.saturating_mul(interval), word & MAX_TAT);
+            // Beyond the burst the time counts in which the share was full and nothing was taken.
+            let begins = if cost > depth { tat } else { tat.max(now) };
+            let due = begins.saturating_add(cost).saturating_sub(depth);
+            if due > now {
+                return Err(Late::For((due - now) << TICK_SHIFT));
             }
-            let next = (word & !MAX_TAT) | tat.min(MAX_TAT);
+            let next = (word & !MAX_TAT) | tat.max(now).saturating_add(cost).min(MAX_TAT);
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok((word, next)),
                 Err(seen) => word = seen,
@@ -68,12 +87,18 @@ impl Share {
         let _ = self.word.compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Ticks between units, and ticks of a full burst.
-    fn cells(&self) -> Option<(u64, u64)> {
+    /// Whether these are more units than the burst.
+    pub(super) fn is_large(&self, units: u64) -> bool {
+        units > self.params.load(Ordering::Acquire) & MAX_BURST
+    }
+
+    /// What the rate and the burst come to.
+    fn cells(&self) -> Option<Cells> {
         let params = self.params.load(Ordering::Acquire);
         let (rate, burst) = (params >> BURST_BITS, params & MAX_BURST);
         let interval = TICKS.div_ceil(rate.max(1));
-        (rate > 0 && burst > 0).then(|| (interval, burst.saturating_mul(interval)))
+        let cells = || Cells { interval, depth: burst.saturating_mul(interval), most: rate.saturating_add(burst) };
+        (rate > 0 && burst > 0).then(cells)
     }
 
     /// Sets another rate and burst. What was taken lately counts on: a share that grows keeps its
@@ -91,14 +116,22 @@ impl Share {
         let change = |word: u64| {
             let behind = (word & MAX_TAT).saturating_sub(now);
             let behind = match (old, new) {
-                (Some((old_interval, old_depth)), Some((interval, depth))) => {
-                    let grows = interval <= old_interval && depth / interval >= old_depth / old_interval;
-                    if grows { behind.div_ceil(old_interval).saturating_mul(interval) } else { behind.max(depth) }
+                (Some(old), Some(new)) => {
+                    let grows = new.interval <= old.interval && new.depth / new.interval >= old.depth / old.interval;
+                    let owed = behind.div_ceil(old.interval).saturating_mul(new.interval);
+                    if grows {
+                        owed
+                    } else if behind > old.depth {
+                        // A debt stays one, but for no longer than a second remembers.
+                        behind.max(new.depth).max(owed.min(TICKS.saturating_add(new.depth)))
+                    } else {
+                        behind.max(new.depth)
+                    }
                 }
                 // The last share may have admitted within the second.
-                (None, Some((_, depth))) => {
+                (None, Some(new)) => {
                     if behind > 0 {
-                        depth
+                        behind.max(new.depth)
                     } else {
                         0
                     }
@@ -139,7 +172,7 @@ mod tests {
         let Err(Late::For(wait)) = share.take(1, SECOND) else { panic!("nothing is left") };
         assert!(wait <= SECOND / 10 + 64, "{wait}");
         assert!(share.take(1, SECOND + wait).is_ok());
-        assert_eq!(share.take(4, 9 * SECOND), Err(Late::TooLarge));
+        assert_eq!(share.take(14, 9 * SECOND), Err(Late::TooLarge));
         share.set_expiry(SECOND);
         assert_eq!(share.take(1, SECOND), Err(Late::Ended));
     }
@@ -155,32 +188,67 @@ mod tests {
         assert!(share.take(1, 2 * SECOND).is_err());
     }
 
-    /// Admissions in the fullest second that begins with one of them.
-    fn fullest(times: &[u64]) -> usize {
-        let from = |t: u64| times.iter().filter(|x| **x >= t && **x < t + SECOND).count();
-        times.iter().map(|t| from(*t)).max().unwrap_or(0)
+    #[test]
+    fn a_call_beyond_the_burst_waits_until_the_share_was_unused_and_is_paid_off() {
+        let share = share(10, 4);
+        share.take(1, SECOND).unwrap();
+        // The burst is whole again at 1.1 s; six units beyond it take 0.6 s more.
+        let Err(Late::For(wait)) = share.take(10, SECOND) else { panic!("it is too early") };
+        assert!((SECOND * 7 / 10..SECOND * 7 / 10 + 200).contains(&wait), "{wait}");
+        let now = SECOND + wait;
+        share.take(10, now).unwrap();
+        let Err(Late::For(wait)) = share.take(1, now) else { panic!("there is a debt") };
+        assert!((SECOND * 7 / 10..SECOND * 7 / 10 + 200).contains(&wait), "{wait}");
+        assert!(share.take(1, now + wait).is_ok());
+        assert!(share.is_large(5) && !share.is_large(4));
+    }
+
+    /// Units in the fullest second that begins with one of these.
+    fn fullest(taken: &[(u64, u64)]) -> u64 {
+        let from =
+            |t: u64| taken.iter().filter(|(x, _)| *x >= t && *x < t + SECOND).map(|(_, units)| units).sum::<u64>();
+        taken.iter().map(|(t, _)| from(*t)).max().unwrap_or(0)
     }
 
     proptest! {
         #[test]
         fn no_second_holds_more_than_the_share_even_while_it_changes(
-            gaps in proptest::collection::vec(0..30_000_000_u64, 1..400),
+            steps in proptest::collection::vec((0..30_000_000_u64, 1..4_u64), 1..400),
             shares in proptest::collection::vec((1..20_u64, 1..8_u64), 1..4),
         ) {
             let top = shares.iter().map(|(r, b)| r + b).max().unwrap();
             let share = share(shares[0].0, shares[0].1);
             let (mut now, mut times) = (SECOND, Vec::new());
-            for (i, gap) in gaps.iter().enumerate() {
+            for (i, (gap, units)) in steps.iter().enumerate() {
                 now += gap;
                 if i % 97 == 96 {
                     let (rate, burst) = shares[(i / 97) % shares.len()];
                     share.set(rate, burst, now);
                 }
-                if share.take(1, now).is_ok() {
-                    times.push(now);
+                if share.take(*units, now).is_ok() {
+                    times.push((now, *units));
                 }
             }
-            prop_assert!(fullest(&times) as u64 <= top, "{} of {top}", fullest(&times));
+            prop_assert!(fullest(&times) <= top, "{} of {top}", fullest(&times));
+        }
+
+        #[test]
+        fn no_second_holds_more_than_the_share_however_large_the_calls_are(
+            steps in proptest::collection::vec((0..400_000_000_u64, 1..41_u64), 1..200),
+            (rate, burst) in (1..20_u64, 1..20_u64),
+        ) {
+            let (share, most) = (share(rate, burst), rate + burst);
+            let (mut now, mut times) = (SECOND, Vec::new());
+            for (gap, units) in steps {
+                now += gap;
+                let units = units.min(most);
+                if share.take(units, now).is_ok() {
+                    times.push((now, units));
+                }
+            }
+            prop_assert!(fullest(&times) <= most, "{} of {most}", fullest(&times));
+            // None is refused for good.
+            prop_assert!(share.take(most, now + 40 * SECOND).is_ok());
         }
     }
 }

@@ -57,6 +57,10 @@ pub(super) struct Cold {
     pub(super) renew_ns: u64,
     /// Units that the ledger has booked to the lease.
     pub(super) booked: u64,
+    /// Units of the lease that nobody can take any more and that are to be returned.
+    pub(super) returning: u64,
+    /// When the limit became another one: what was asked for before was granted under another.
+    pub(super) recalled_ns: u64,
     /// Rates: the share as it is kept to.
     pub(super) level: u64,
     /// Rates: when the share was last made smaller.
@@ -105,7 +109,7 @@ pub enum Wanting {
         /// How much.
         retry_ns: u64,
     },
-    /// A rate: the call is larger than the share ever gives at once.
+    /// A rate: the call is larger than the limit.
     TooLarge,
 }
 
@@ -171,7 +175,7 @@ impl Slot {
                     }
                     Err(Wanting::Early { retry_ns })
                 }
-                Err(Late::TooLarge) => Err(Wanting::TooLarge),
+                Err(Late::TooLarge) => Err(self.too_large(units, now_ns)),
                 Err(Late::Ended) => Err(self.wanting(now_ns)),
             };
         }
@@ -186,11 +190,63 @@ impl Slot {
         }
     }
 
+    /// A rate: more units than the share ever gives. Up to the limit the ledger may have a larger one.
+    fn too_large(self: &Arc<Self>, units: u64, now_ns: u64) -> Wanting {
+        if units > self.cold().limit {
+            return Wanting::TooLarge;
+        }
+        match self.low.load(Ordering::Relaxed).checked_sub(now_ns) {
+            Some(retry_ns) if retry_ns > 0 => Wanting::Early { retry_ns },
+            _ => {
+                self.ask();
+                Wanting::Ask
+            }
+        }
+    }
+
+    /// A rate: whether so many units are more than the share gives at once, and wait until it lay unused.
+    pub fn is_large(&self, units: u64) -> bool {
+        self.is_rate && self.share.is_large(units)
+    }
+
     fn wanting(&self, now_ns: u64) -> Wanting {
         match self.empty_until_ns.load(Ordering::Acquire).checked_sub(now_ns) {
             Some(retry_ns) if retry_ns > 0 => Wanting::Exhausted { retry_ns },
             _ => Wanting::Ask,
         }
+    }
+
+    /// The limit is another one: what was leased under the one before goes back to the ledger, which grants anew, and
+    /// what it did not have it may have now. Units that are in use go back when they come back.
+    pub(super) fn recall(self: &Arc<Self>, limit: u64, now_ns: u64) {
+        {
+            let mut cold = self.cold();
+            if !self.is_rate {
+                cold.returning = cold.returning.saturating_add(self.balance.recall());
+            }
+            if cold.limit > 0 {
+                (cold.limit, cold.remaining) = (limit, cold.remaining.min(limit));
+            }
+            (cold.recalled_ns, cold.empty_streak) = (now_ns, 0);
+            self.empty_until_ns.store(0, Ordering::Release);
+        }
+        self.ask();
+        self.changed();
+    }
+
+    /// Gives units back, to be taken again or to the ledger.
+    pub(super) fn give_back(self: &Arc<Self>, generation: u16, units: u64) {
+        if !self.balance.give_back(generation, units) {
+            let mut cold = self.cold();
+            // A lease begins and ends behind this lock.
+            if !self.balance.is_of_lease(generation) {
+                return;
+            }
+            cold.returning = cold.returning.saturating_add(units);
+            drop(cold);
+            self.ask();
+        }
+        self.changed();
     }
 
     /// Puts the account into the next exchange.

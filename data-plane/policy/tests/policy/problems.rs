@@ -40,6 +40,24 @@ fn cedar_errors_have_a_place() {
 }
 
 #[test]
+fn a_policy_with_an_id_is_named_by_it() {
+    let good = "@id(\"good\") permit(principal, action, resource);\n";
+    let bad = "forbid(principal, action, resource) when { principal.nmae == \"ana\" };";
+    let unread = "forbid(principal, action, resource) when { resource.name lik \"x\" };";
+    for (cedar, expect) in [
+        (format!("{good}@id(\"bad\")\n{bad}"), "for policy `bad`, attribute"),
+        (format!("{good}@id(\"bad\")\n{unread}"), "for policy `bad`, unexpected token"),
+        (format!("@id(\"bad\") {bad}\n{good}"), "for policy `bad`, attribute"),
+        // As answers and records name one without.
+        (format!("{good}{bad}"), "for policy `policy1`, attribute"),
+    ] {
+        let problems = found(&World::acme().policy("acme", "p", &cedar));
+        let (_, line, _, message) = &problems[0];
+        assert!(line.is_some() && message.starts_with(expect), "{cedar}: {message}");
+    }
+}
+
+#[test]
 fn all_problems_come_at_once() {
     let world = World::acme()
         .tenant("beta")

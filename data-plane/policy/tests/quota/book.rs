@@ -1,6 +1,6 @@
 //! What the accounts of a node say to the ledger, and what they make of its answers.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use provost_data_policy::quota::{
     Actual, LeaseAnswer, LeaseBook, LeaseExchange, LeaseGrant, LeaseReport, Slot, Wanting,
@@ -179,4 +179,80 @@ fn shares_are_renewed_at_a_third_of_the_life_that_the_ledger_gives_them() {
             assert!((due..=due + SECOND / 2).contains(&after), "{unit} with {ttl_s} s: after {after} ns");
         }
     }
+}
+
+#[test]
+fn a_limit_that_is_lowered_holds_at_once() {
+    let (book, slot) = supplied("calls", Some("day"), grant(1, 40, 60));
+    (0..5).for_each(|_| slot.take(1, SECOND).unwrap().settle(&Actual::default()));
+    let running = slot.take(1, SECOND).unwrap();
+    book.recall(&HashMap::from([("acme/other", 1)]), SECOND);
+    assert_eq!(slot.facts().limit, 100, "another quota's");
+    book.recall(&HashMap::from([("acme/q", 10)]), 2 * SECOND);
+    assert_eq!(slot.take(1, 2 * SECOND).unwrap_err(), Wanting::Ask, "what is left was leased under the old limit");
+    assert_eq!(slot.facts().limit, 10);
+    let exchange = book.next(2 * SECOND + 1).unwrap();
+    assert_eq!(exchange.reports, [LeaseReport { lease: 1, settled: 5, returned: 34, closed: false }]);
+    answer(&book, &exchange, LeaseGrant { limit: 10, ..grant(1, 0, 0) }, 2 * SECOND + 2);
+    // What was in use then is not taken again either.
+    drop(running);
+    assert!(slot.take(1, 3 * SECOND).is_err());
+    let exchange = book.next(3 * SECOND).unwrap();
+    assert_eq!(exchange.reports, [LeaseReport { lease: 1, settled: 0, returned: 1, closed: false }]);
+}
+
+#[test]
+fn what_was_asked_for_under_another_limit_goes_back_unused() {
+    let (book, slot) = account("calls", Some("day"));
+    let waiting = slot.wait(1);
+    let exchange = book.next(SECOND).unwrap();
+    book.recall(&HashMap::from([("acme/q", 1)]), SECOND + 5);
+    answer(&book, &exchange, grant(1, 16, 84), SECOND + 9);
+    assert_eq!(slot.take(1, SECOND + 9).unwrap_err(), Wanting::Ask);
+    let again = book.next(SECOND + 10).unwrap();
+    assert_eq!(again.reports, [LeaseReport { lease: 1, settled: 0, returned: 16, closed: false }]);
+    answer(&book, &again, LeaseGrant { limit: 1, ..grant(1, 1, 0) }, SECOND + 11);
+    assert!(slot.take(1, SECOND + 12).is_ok());
+    drop(waiting);
+}
+
+#[test]
+fn a_limit_that_fell_before_the_node_runs_the_change_takes_back_what_was_leased() {
+    let (book, slot) = supplied("calls", Some("day"), grant(1, 10, 90));
+    (0..6).for_each(|_| slot.take(1, SECOND).unwrap().settle(&Actual::default()));
+    let ahead = book.next(SECOND).unwrap();
+    answer(&book, &ahead, LeaseGrant { limit: 12, ..grant(1, 2, 0) }, SECOND);
+    assert_eq!((0..9).filter(|_| slot.take(1, SECOND).map(std::mem::forget).is_ok()).count(), 2);
+    let next = book.next(SECOND + 1).unwrap();
+    assert_eq!(next.reports[0].returned, 4);
+}
+
+#[test]
+fn a_limit_that_is_raised_is_asked_for_at_once() {
+    for (unit, window) in [("calls", Some("day")), ("calls", Some("second")), ("concurrent", None)] {
+        let (book, slot) = account(unit, window);
+        let waiting = slot.wait(1);
+        let exchange = book.next(SECOND).unwrap();
+        answer(&book, &exchange, LeaseGrant { limit: 1, ..grant(0, 0, 0) }, SECOND);
+        drop(waiting);
+        assert!(matches!(slot.take(1, SECOND + 1).unwrap_err(), Wanting::Exhausted { .. }), "{unit}");
+        book.recall(&HashMap::from([("acme/q", 100)]), SECOND + 2);
+        assert_eq!(slot.take(1, SECOND + 2).unwrap_err(), Wanting::Ask, "{unit}");
+    }
+}
+
+#[test]
+fn a_call_larger_than_the_share_asks_for_a_larger_one_up_to_the_limit() {
+    let rate = |units: u64| LeaseGrant { rate_milli: units * 500, burst: units / 2, ..grant(1, units, 0) };
+    let (book, slot) = supplied("tokens", Some("second"), rate(20));
+    assert_eq!(slot.take(101, 2 * SECOND).unwrap_err(), Wanting::TooLarge);
+    assert_eq!(slot.take(60, 2 * SECOND).unwrap_err(), Wanting::Ask);
+    let waiting = slot.wait(60);
+    let exchange = book.next(2 * SECOND).unwrap();
+    assert!(exchange.wants[0].units >= 60, "{exchange:?}");
+    assert!(matches!(slot.take(60, 2 * SECOND).unwrap_err(), Wanting::Early { .. }), "it was asked for just now");
+    answer(&book, &exchange, rate(80), 2 * SECOND);
+    drop(waiting);
+    assert!(slot.is_large(60) && matches!(slot.take(60, 2 * SECOND).unwrap_err(), Wanting::Early { .. }));
+    assert!(slot.take(60, 3 * SECOND).is_ok());
 }

@@ -17,6 +17,9 @@ impl Node {
         next.tokens.warm();
         let next = Arc::new(next);
         self.current.store(next.clone());
+        if let Some(quotas) = &self.quotas {
+            quotas.follow(&before.quotas, &next.quotas);
+        }
         self.definitions.repinned(&before.pins, &next.pins);
         // After the state: a call that is admitted under the one before is stopped by this.
         self.switches.send_if_modified(|now| {

@@ -64,13 +64,13 @@ impl View<'_> {
         let uris = wanted
             .uris
             .iter()
-            .filter(|uri| {
-                let target = (Action::ReadResource, Some(plugin.as_str()), uri.as_str());
-                self.node.may_see(self.compiled, self.caller, target)
-            })
             .filter_map(|uri| match index {
                 None => Some(uri.clone()),
                 Some(index) => index.route(uri).filter(|(owner, _)| owner == plugin).map(|(_, own)| own),
+            })
+            .filter(|own| {
+                let target = (Action::ReadResource, Some(plugin.as_str()), own.as_str());
+                self.node.may_see(self.compiled, self.caller, target)
             })
             .collect();
         ListenFilter { uris, ..wanted.clone() }

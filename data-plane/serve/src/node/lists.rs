@@ -261,7 +261,12 @@ impl<'a> View<'a> {
             (List::Templates, Some(index)) => index.shown_template(plugin, own),
             (_, None) => own.clone(),
         };
-        let target = (list.action(), Some(plugin.as_str()), full.as_str());
+        // Policy knows a resource by its upstream's URI, however it is shown.
+        let known_by = match list {
+            List::Tools | List::Prompts => full.as_str(),
+            List::Resources | List::Templates => own.as_str(),
+        };
+        let target = (list.action(), Some(plugin.as_str()), known_by);
         if !self.node.may_see(self.compiled, self.caller, target) {
             return None;
         }

@@ -165,6 +165,8 @@ impl Finder<'_> {
         }
     }
 
+    /// A resource has one name on every route and in every form that it is asked for by: its upstream's URI. By any
+    /// other, what policy says of it could be passed by.
     async fn resource(&self, uri: &str) -> Result<Target, Rejection> {
         let unknown = || not_found("PV-RESOURCE-UNKNOWN", format!("Resource not found: {uri}"));
         let (plugin, local) = match self.route {
@@ -175,7 +177,7 @@ impl Finder<'_> {
             }
         };
         self.plugin(&plugin).ok_or_else(unknown)?;
-        let target = self.target(plugin, local, uri.to_owned(), Action::ReadResource);
+        let target = self.target(plugin, local.clone(), local, Action::ReadResource);
         self.check_visible(target, unknown())
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use provost_data_policy::quota::{LeaseBook, LeaseExchange};
+use provost_data_policy::quota::{LeaseBook, LeaseExchange, QuotaIndex};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -71,6 +71,14 @@ impl Quotas {
     /// Nanoseconds since the start, by the monotonic clock; never 0, which stands for "not yet".
     pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Another state is active: where it has another limit, that one holds at once.
+    pub(crate) fn follow(&self, before: &QuotaIndex, now: &QuotaIndex) {
+        let changed = now.changed_since(before);
+        if !changed.is_empty() {
+            self.book.recall(&changed, self.now_ns());
+        }
     }
 
     /// How long exchanges have failed; `None`: the last one was answered.

@@ -33,9 +33,24 @@ fn rfc3339(ns: u64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(ns)).ok()?.format(&Rfc3339).ok()
 }
 
-fn reject(kind: RejectionKind, code: &'static str, message: String, limit: LimitState, window: &str) -> Rejection {
+/// When the limit begins anew: the end of its window to the nanosecond, or what time it is in so long.
+fn resets_at(limit: &LimitState, window_end_ns: u64) -> Option<String> {
+    let reset_ms = limit.reset_ms?;
+    match window_end_ns {
+        0 => rfc3339(wall_ns().saturating_add(reset_ms.saturating_mul(MS))),
+        end_ns => rfc3339(end_ns),
+    }
+}
+
+fn reject(
+    (kind, code): (RejectionKind, &'static str),
+    message: String,
+    limit: LimitState,
+    quota: &CompiledQuota,
+    window_end_ns: u64,
+) -> Rejection {
     let mut rejection = Rejection::new(kind, code, message);
-    let resets_at = limit.reset_ms.and_then(|ms| rfc3339(wall_ns().saturating_add(ms.saturating_mul(MS))));
+    let (resets_at, window) = (resets_at(&limit, window_end_ns), window(quota));
     rejection.error = RpcError {
         data: Some(RawJson::from(serde_json::json!({
             "code": code,
@@ -73,6 +88,7 @@ fn window(quota: &CompiledQuota) -> &'static str {
 /// The quota is used up, or too little is left for this call.
 pub(super) fn exceeded(quota: &CompiledQuota, slot: &Slot, units: u64, retry_ns: u64) -> Rejection {
     let limit = LimitState { limit: quota.limit, ..state(slot) };
+    let window_end_ns = slot.facts().window_end_ns;
     let what = describe(quota, quota.limit);
     let name = &quota.name;
     let retry_ms = match limit.reset_ms {
@@ -82,21 +98,18 @@ pub(super) fn exceeded(quota: &CompiledQuota, slot: &Slot, units: u64, retry_ns:
     let message = match (quota.unit, units) {
         (QuotaUnit::Concurrent, _) => format!("quota {name}: {what} run already"),
         _ if quota.is_rate() => format!("quota {name}: {what}; try again in {retry_ms} ms"),
-        (_, 1) => format!("quota {name}: {what} are used up; it begins anew {}", when(retry_ms)),
+        (_, 1) => format!("quota {name}: {what} are used up; it begins anew {}", when(&limit, window_end_ns)),
         _ => format!(
             "quota {name}: this call may use {units}, and of {what} at most {} are left; it begins anew {}",
             limit.remaining,
-            when(retry_ms)
+            when(&limit, window_end_ns)
         ),
     };
-    with_retry(reject(RejectionKind::Limited, EXCEEDED, message, limit, window(quota)), retry_ms)
+    with_retry(reject((RejectionKind::Limited, EXCEEDED), message, limit, quota, window_end_ns), retry_ms)
 }
 
-fn when(in_ms: u64) -> String {
-    // To the nearest second: two clocks were read.
-    let at = wall_ns().saturating_add(in_ms.saturating_mul(MS)).saturating_add(500 * MS);
-    // Whole seconds: what is left of the last one says nothing.
-    rfc3339(at - at % 1_000_000_000).map_or_else(|| "later".to_owned(), |text| format!("at {text}"))
+fn when(limit: &LimitState, window_end_ns: u64) -> String {
+    resets_at(limit, window_end_ns).map_or_else(|| "later".to_owned(), |text| format!("at {text}"))
 }
 
 /// The call is larger than the quota can ever admit.
@@ -105,7 +118,7 @@ pub(super) fn too_large(quota: &CompiledQuota, slot: &Slot, units: u64) -> Rejec
     let what = describe(quota, quota.limit);
     let message =
         format!("quota {}: this call may use {units} at once, more than {what} admit; ask for less", quota.name);
-    reject(RejectionKind::Limited, EXCEEDED, message, limit, window(quota))
+    reject((RejectionKind::Limited, EXCEEDED), message, limit, quota, slot.facts().window_end_ns)
 }
 
 /// There may be units, and nobody can say so now.
@@ -119,7 +132,7 @@ pub(super) fn unreachable(quota: &CompiledQuota, slot: Option<&Slot>, cause: &st
         reset_ms: None,
     };
     let message = format!("quota {}: {cause}; the call was refused, try again", quota.name);
-    with_retry(reject(RejectionKind::LimitUnknown, UNREACHABLE, message, limit, window(quota)), RETRY_MS)
+    with_retry(reject((RejectionKind::LimitUnknown, UNREACHABLE), message, limit, quota, 0), RETRY_MS)
 }
 
 /// A node that was composed without a client admits nothing that a quota covers.

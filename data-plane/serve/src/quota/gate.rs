@@ -11,7 +11,7 @@ use super::{Quotas, denial, hold::CallHold};
 /// The longest wait for units when a balance is empty: enough for an exchange with a slow disk
 /// under it, short enough for an interactive caller.
 const REFILL_WAIT: Duration = Duration::from_secs(1);
-/// The longest wait for one's turn under a rate.
+/// The longest wait for one's turn under a rate; a call that is larger than a burst waits as for units.
 const PACE_WAIT: Duration = Duration::from_millis(50);
 /// When exchanges have failed for so long, an empty balance is denied without a wait.
 const FAIL_FAST_AFTER: Duration = Duration::from_secs(3);
@@ -64,7 +64,8 @@ impl Quotas {
                 }
                 Wanting::Early { retry_ns } => {
                     let pause = Duration::from_nanos(retry_ns);
-                    if began.elapsed() + pause > PACE_WAIT {
+                    let patience = if slot.is_large(units) { REFILL_WAIT } else { PACE_WAIT };
+                    if began.elapsed() + pause > patience {
                         return Err(denial::exceeded(quota, slot, units, retry_ns));
                     }
                     sleep(pause).await;

@@ -34,7 +34,8 @@ pub(super) fn state(slot: &Slot) -> LimitState {
     let reset_ms = match (facts.window_end_ns, slot.unit()) {
         (_, QuotaUnit::Concurrent) => None,
         (0, _) => Some(1_000),
-        (end_ns, _) => Some(end_ns.saturating_sub(wall_ns()) / 1_000_000),
+        // Up: whoever comes again then must not be early.
+        (end_ns, _) => Some(end_ns.saturating_sub(wall_ns()).div_ceil(1_000_000)),
     };
     LimitState {
         quota: account.split('#').next().unwrap_or(account).to_owned(),

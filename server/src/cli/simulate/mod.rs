@@ -89,9 +89,15 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
         }
     }
     progress.finish_and_clear();
+    let narrowed = args.principal.is_some() || args.tool.is_some();
+    let is_empty = out.looked_at == 0 && !narrowed && !out.begin.tenants.is_empty();
     match printer {
         Some(printer) => printer.end(&out)?,
+        None if is_empty => {}
         None => out.print(args.limit),
+    }
+    if is_empty {
+        return Err(out.nothing_looked_at().into());
     }
     let failed = args.fail_on_change && out.changed > 0;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

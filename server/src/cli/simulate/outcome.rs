@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use provost_wire::admin::{ChangeKind, SimulateBegin, SimulateEnd, SimulatePage};
 
 use super::verb;
-use crate::cli::{audit::time_text, table};
+use crate::{
+    cli::{audit::time_text, table},
+    failure::Failure,
+};
 
 /// Groups that a table shows; more are counted.
 const MAX_GROUPS: usize = 10_000;
@@ -27,6 +30,8 @@ pub struct Outcome {
     pub changed: u64,
     pub drifted: u64,
     pub opened: u64,
+    /// What period the logs have in which no call was found.
+    logs: Option<(u64, u64)>,
     /// How many, and one of them.
     groups: HashMap<Row, (u64, u64)>,
     beyond: u64,
@@ -45,6 +50,10 @@ impl Outcome {
         self.looked_at += page.looked_at;
         self.drifted += page.drifted;
         self.opened += page.opened;
+        if page.last_ns > 0 {
+            let (first, last) = self.logs.unwrap_or((page.first_ns, page.last_ns));
+            self.logs = Some((first.min(page.first_ns), last.max(page.last_ns)));
+        }
         for group in page.groups {
             self.changed += group.count;
             let (before, after) = (cell(&group.before, &group.before_by), cell(&group.after, &group.after_by));
@@ -59,6 +68,18 @@ impl Outcome {
             let key = (page.tenant.clone(), undecided.why);
             self.undecided.entry(key).or_insert((0, undecided.example)).0 += undecided.count;
         }
+    }
+
+    /// There was no call to look at: `No call would be decided otherwise` would say what nobody knows.
+    pub fn nothing_looked_at(&self) -> Failure {
+        let (since, until) = (time_text(self.period.0), time_text(self.period.1));
+        let tenants = self.begin.tenants.join(", ");
+        let has = match self.logs {
+            Some((first, last)) => format!("the log has records from {} to {}", time_text(first), time_text(last)),
+            None => "the log has no records".to_owned(),
+        };
+        let text = format!("no call of {tenants} was recorded from {since} to {until}; {has}");
+        Failure::new("PV-CLI-PERIOD", text, "name a period with calls by --since and --until")
     }
 
     /// As a table for people.

@@ -3,6 +3,7 @@
 //! Five nodes with the real local balances, one real ledger, and a network between them that is
 //! simulated, as are the clocks: every run of a seed is the same.
 
+mod changed;
 mod network;
 mod world;
 

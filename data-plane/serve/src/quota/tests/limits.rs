@@ -23,6 +23,12 @@ async fn calls_are_admitted_up_to_the_limit_and_the_denial_says_why() {
     let retry_ms = denied.retry_after_ms.unwrap();
     assert!((HOUR_MS - 60_000..=HOUR_MS).contains(&retry_ms), "{retry_ms}");
     let data = RawObject::parse(denied.error.data.as_ref().unwrap()).unwrap();
+    // To the nanosecond what the ledger said.
+    let resets_at = data.get_text("resetsAt").unwrap();
+    let told = time::OffsetDateTime::parse(&resets_at, &time::format_description::well_known::Rfc3339).unwrap();
+    let told = u64::try_from(told.unix_timestamp_nanos()).unwrap();
+    let is_said = port.0.lock().answers.values().flat_map(|answer| &answer.grants).any(|g| g.window_end_ns == told);
+    assert!(is_said && denied.error.message.ends_with(&resets_at), "{resets_at}: {}", denied.error.message);
     assert_eq!(data.get_text("quota").as_deref(), Some("acme/hourly"));
     assert_eq!(data.get_text("kind").as_deref(), Some("consumable"));
     assert_eq!(data.get("remaining").unwrap().as_str(), "0");
@@ -97,4 +103,31 @@ async fn what_is_left_goes_back_at_the_end() {
     let settled: u64 = port.0.lock().requests.iter().flat_map(|r| &r.reports).map(|r| r.settled).sum();
     assert_eq!(settled, 3);
     assert!(port.0.lock().requests.last().unwrap().reports.last().unwrap().closed);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_lowered_holds_for_what_was_leased_before() {
+    let port = Port::with(100);
+    let setup = Setup::new(&[("hourly", quota(QuotaUnit::Calls, 100))], Some(&port));
+    assert!(setup.echo().await.is_ok());
+    // Three more are at hand, and nobody grants any.
+    port.0.lock().is_down = true;
+    setup.node.activate(Compiled::new(snapshot(&[("hourly", quota(QuotaUnit::Calls, 1))])).unwrap());
+    let denied = setup.echo().await.unwrap_err();
+    assert_eq!(denied.code, "PV-QUOTA-UNREACHABLE");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_raised_can_be_used_at_once() {
+    let port = Port::with(1);
+    let setup = Setup::new(&[("hourly", quota(QuotaUnit::Calls, 1))], Some(&port));
+    assert!(setup.echo().await.is_ok());
+    assert_eq!(setup.echo().await.unwrap_err().code, "PV-QUOTA-EXCEEDED");
+    {
+        let mut ledger = port.0.lock();
+        ledger.limit = 5;
+        ledger.left.insert("acme/hourly".to_owned(), 4);
+    }
+    setup.node.activate(Compiled::new(snapshot(&[("hourly", quota(QuotaUnit::Calls, 5))])).unwrap());
+    assert!(setup.echo().await.is_ok(), "it is refused until it was known to be used up");
 }
