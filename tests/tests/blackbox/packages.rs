@@ -9,15 +9,15 @@ use provost_wire::{BearerToken, connect_plain, packages::PutPackageRequest, pack
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Dev, call_tool, root, text, until},
-    wasm::base,
+    harness::{Dev, call_tool, text, until},
+    wasm::{base, component},
 };
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn publisher(key: &SigningKey) -> String {
+pub(crate) fn publisher(key: &SigningKey) -> String {
     let key = key.public();
     format!(
         "---\napiVersion: provost/v1\nkind: Publisher\nmetadata: {{ name: maker, tenant: acme }}\n\
@@ -27,27 +27,32 @@ fn publisher(key: &SigningKey) -> String {
 
 /// Version `n` of the example: the same tools, other bytes.
 fn package(n: u8, key: Option<&SigningKey>) -> Package {
-    let mut component = fs::read(root().join("examples/plugins/rust-text/text.wasm")).unwrap();
+    let mut component = component();
     component.extend_from_slice(&[0, 3, 1, b'v', n]);
+    package_of(component, n, key)
+}
+
+/// Version `n` of the package `text`, with this component in it.
+pub(crate) fn package_of(component: Vec<u8>, n: u8, key: Option<&SigningKey>) -> Package {
     let mut manifest = Manifest::new(name("text"), format!("{n}.0.0").parse().unwrap(), name("maker"));
     manifest.wants.hosts = ["api.example.com".to_owned()].into();
     let source = Source { name: COMPONENT.to_owned(), content: Bytes::from(component) };
     Package::make(manifest, &[source], key).unwrap()
 }
 
-fn put(dir: &Path, file: &str, bytes: &[u8]) -> String {
+pub(crate) fn put(dir: &Path, file: &str, bytes: &[u8]) -> String {
     let path = dir.join(file);
     fs::write(&path, bytes).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
 /// Whether it went well, and all that was said.
-fn run(dev: &Dev, args: &[&str]) -> (bool, String) {
+pub(crate) fn run(dev: &Dev, args: &[&str]) -> (bool, String) {
     let output = dev.cli(args);
     (output.status.success(), text(&output))
 }
 
-fn well(dev: &Dev, args: &[&str]) -> String {
+pub(crate) fn well(dev: &Dev, args: &[&str]) -> String {
     let (done, said) = run(dev, args);
     assert!(done, "{args:?}: {said}");
     said
