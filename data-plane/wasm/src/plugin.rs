@@ -1,6 +1,9 @@
 //! One installed plugin.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use provost_mcp::RawJson;
@@ -211,7 +214,8 @@ async fn introduce(
     settings: PluginSettings,
     deadline: Instant,
 ) -> Result<Introduced, PluginError> {
-    let limits = settings.limits;
+    // Nobody's call: the time for it is the bound.
+    let limits = PluginLimits { compute: Duration::MAX, ..settings.limits };
     // Not a place of the plugin's own: those may all be waiting for it to be loaded.
     let place = engine.places.acquire().await;
     let _place = place.map_err(|_| PluginError::Unavailable("the engine is closed".to_owned()))?;

@@ -265,6 +265,9 @@ fn what_a_plugin_asks_for_is_answered_by_the_case_within_what_it_wants() {
     let args = ["test".as_ref(), component.as_os_str(), "--cases".as_ref(), cases.as_os_str()];
     let said = done(&args);
     assert!(said.contains("6 cases, 0 failed"), "{said}");
+    let endless = "computeMs: 50\ncases:\n  - name: no end\n    tool: loop\n    expect: { error: PV-PLUGIN-COMPUTE }\n";
+    fs::write(&cases, endless).unwrap();
+    assert!(done(&args).contains("1 cases, 0 failed"), "a deadline of ten seconds is not what ends it");
     let asked = "cases:\n  - name: a\n    tool: fetch\n    arguments: { text: 'https://b.example/' }\n    expect: { contains: [''] }\n";
     fs::write(&cases, asked).unwrap();
     let said = refused(&args);

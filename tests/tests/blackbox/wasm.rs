@@ -115,6 +115,7 @@ fn what_is_not_the_component_of_the_document_is_not_run_and_says_why() {
         (", egress: {}", "spec.source.wasm.egress.allowHosts"),
         (", credentials: { key: { header: x-key, value: { secret: s }, hosts: [] } }", "spec.source.wasm.credentials"),
         (", memoryMib: 9999", "spec.source.wasm.memoryMib"),
+        (", computeMs: 3600001", "spec.source.wasm.computeMs"),
     ] {
         let (done, said) = apply(&dev, &plugin("text.wasm", &digest, more));
         assert!(!done && said.contains(expect), "{said}");

@@ -148,6 +148,9 @@ impl Component {
         if spec.memory_mib > 0 {
             limits.memory_bytes = (spec.memory_mib as usize) << 20;
         }
+        if spec.compute_ms > 0 {
+            limits.compute = Duration::from_millis(spec.compute_ms.into());
+        }
         let settings = PluginSettings { config, grants: Grants { http: door.is_some() }, limits };
         let making = Making { origin, engine, settings };
         let component = Arc::new(Self {
