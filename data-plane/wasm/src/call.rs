@@ -76,7 +76,8 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Makes one. It computes until `deadline` and no longer, and no more than its plugin may; to wait no longer is for the caller to see to.
+    /// Makes one. It computes until `deadline` and no longer, and no more than its plugin may; to wait no longer is for the
+    /// caller to see to.
     pub(crate) async fn start(
         engine: &Engine,
         pre: &ToolPluginPre<CallState>,

@@ -7,10 +7,11 @@
 //! Invariants:
 //! - A guest reaches what [`PluginHost`] offers and nothing else: no WASI, no file, no socket, no credential. A
 //!   component that asks for more is refused when it is loaded ([`PluginError::Imports`]).
-//! - Everything that a guest can use up is bounded ([`PluginLimits`]): time, computing, memory, what it says, asks and answers.
-//!   What passes a bound ends that call with an error that has a code, and nothing else.
+//! - Everything that a guest can use up is bounded ([`PluginLimits`]): time, computing, memory, what it says, asks and
+//!   answers. What passes a bound ends that call with an error that has a code, and nothing else.
 //! - A guest that computes gives its thread back every [`TICK`], and one that goes on computing is moved to threads of a
 //!   lower priority: whoever runs beside it has the processors first.
+//! - One tenant's calls never have all places of the engine.
 //! - Two calls share nothing but the component's code and what the host keeps for it.
 //! - Machine code is run only if this node compiled it ([`AotCache`]).
 //!
@@ -36,6 +37,7 @@ mod offer;
 mod plugin;
 mod quiet;
 mod shared;
+mod shares;
 mod source;
 mod state;
 mod ticker;

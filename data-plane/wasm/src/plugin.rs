@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use provost_mcp::RawJson;
-use provost_types::BoxFuture;
+use provost_types::{BoxFuture, Name};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use wasmtime::component::Component;
 
@@ -27,6 +27,8 @@ use crate::{
 /// How a plugin is installed.
 #[derive(Clone, Debug, Default)]
 pub struct PluginSettings {
+    /// Whose it is: the calls of one tenant's plugins share a part of the engine. `None`: nobody's, who may have all of it.
+    pub tenant: Option<Name>,
     /// Its configuration; `None`: it is not asked to take one.
     pub config: Option<RawJson>,
     /// What it may do beyond computing.
@@ -47,6 +49,8 @@ struct Installed {
     source: ComponentSource,
     settings: PluginSettings,
     places: Semaphore,
+    /// Of its tenant; `None`: it has none.
+    share: Option<Arc<Semaphore>>,
     /// An error in here is final.
     loaded: OnceCell<Result<Loaded, PluginError>>,
 }
@@ -59,6 +63,13 @@ struct Loaded {
     tools: Arc<[PluginTool]>,
     offer: PluginOffer,
     config_schema: Option<RawJson>,
+}
+
+/// Places that a call has until it ends: of its plugin, of its tenant, of the engine.
+type Places<'a> = [Option<SemaphorePermit<'a>>; 3];
+
+fn closed() -> PluginError {
+    PluginError::Unavailable("the engine is closed".to_owned())
 }
 
 /// What is wanted of an instance.
@@ -80,8 +91,9 @@ impl WasmPlugin {
         let limits = &mut settings.limits;
         limits.memory_bytes = limits.memory_bytes.min(engine.max_memory_bytes);
         let places = Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS));
+        let share = settings.tenant.as_ref().map(|tenant| engine.shares.of_tenant(tenant));
         let loaded = OnceCell::new();
-        Self { installed: Arc::new(Installed { engine, digest, source, settings, places, loaded }) }
+        Self { installed: Arc::new(Installed { engine, digest, source, settings, places, share, loaded }) }
     }
 
     /// Which component it is.
@@ -173,16 +185,19 @@ impl Installed {
         }
     }
 
-    /// A place of this plugin, then one of the engine. Who stands in a call already does not wait: those who have the
-    /// places may be waiting for it.
-    async fn take_places(&self, is_nested: bool) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), PluginError> {
-        if is_nested {
-            let busy = |_| PluginError::Busy;
-            return Ok((self.places.try_acquire().map_err(busy)?, self.engine.places.try_acquire().map_err(busy)?));
+    /// A place of this plugin, then one of its tenant's, then one of the engine. Who stands in a call already does not
+    /// wait: those who have the places may be waiting for it.
+    async fn take_places(&self, is_nested: bool) -> Result<Places<'_>, PluginError> {
+        let all = [Some(&self.places), self.share.as_deref(), Some(&self.engine.places)];
+        let mut taken = [None, None, None];
+        for (place, semaphore) in taken.iter_mut().zip(all) {
+            let Some(semaphore) = semaphore else { continue };
+            *place = Some(match is_nested {
+                true => semaphore.try_acquire().map_err(|_| PluginError::Busy)?,
+                false => semaphore.acquire().await.map_err(|_| closed())?,
+            });
         }
-        let closed = |_| PluginError::Unavailable("the engine is closed".to_owned());
-        let own = self.places.acquire().await.map_err(closed)?;
-        Ok((own, self.engine.places.acquire().await.map_err(closed)?))
+        Ok(taken)
     }
 
     async fn loaded(&self) -> Result<&Loaded, PluginError> {
@@ -216,9 +231,9 @@ async fn introduce(
 ) -> Result<Introduced, PluginError> {
     // Nobody's call: the time for it is the bound.
     let limits = PluginLimits { compute: Duration::MAX, ..settings.limits };
-    // Not a place of the plugin's own: those may all be waiting for it to be loaded.
+    // Not a place of the plugin's own, or of its tenant: those may all be waiting for it to be loaded.
     let place = engine.places.acquire().await;
-    let _place = place.map_err(|_| PluginError::Unavailable("the engine is closed".to_owned()))?;
+    let _place = place.map_err(|_| closed())?;
     let _running = engine.ticker.enter();
     let state = CallState::new(Arc::new(QuietHost), limits, 0);
     let mut instance = match tied.has_more() {

@@ -151,7 +151,8 @@ impl Component {
         if spec.compute_ms > 0 {
             limits.compute = Duration::from_millis(spec.compute_ms.into());
         }
-        let settings = PluginSettings { config, grants: Grants { http: door.is_some() }, limits };
+        let grants = Grants { http: door.is_some() };
+        let settings = PluginSettings { tenant: Some(tenant.clone()), config, grants, limits };
         let making = Making { origin, engine, settings };
         let component = Arc::new(Self {
             tenant: tenant.clone(),

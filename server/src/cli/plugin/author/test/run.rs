@@ -113,7 +113,8 @@ impl<'a> Runner<'a> {
             limits.compute = Duration::from_millis(self.file.compute_ms.into());
         }
         let grants = Grants { http: self.wants.as_ref().is_none_or(|wants| !wants.hosts.is_empty()) };
-        let made = || Arc::new(trial::plugin(&self.engine, &self.component, PluginSettings { config, grants, limits }));
+        let settings = PluginSettings { tenant: None, config, grants, limits };
+        let made = || Arc::new(trial::plugin(&self.engine, &self.component, settings));
         self.installed.lock().entry(key).or_insert_with(made).clone()
     }
 }
