@@ -10,7 +10,7 @@
 //! - Everything that a guest can use up is bounded ([`PluginLimits`]): time, computing, memory, what it says, asks and
 //!   answers. What passes a bound ends that call with an error that has a code, and nothing else.
 //! - A guest that computes gives its thread back every [`TICK`], and one that goes on computing is moved to threads of a
-//!   lower priority: whoever runs beside it has the processors first.
+//!   lower priority: whoever runs beside it has the processors first. There tenants take turns.
 //! - One tenant's calls never have all places of the engine.
 //! - Two calls share nothing but the component's code and what the host keeps for it.
 //! - Machine code is run only if this node compiled it ([`AotCache`]).
@@ -42,6 +42,7 @@ mod source;
 mod state;
 mod ticker;
 mod tool;
+mod turns;
 
 pub use answer::PluginAnswer;
 pub use cache::{AotCache, CacheError, CacheKey};

@@ -156,7 +156,8 @@ impl WasmPlugin {
         let (deadline, call, installed) = (call.deadline, call.clone(), self.installed.clone());
         let running: BoxFuture<'static, Result<PluginAnswer, PluginError>> =
             Box::pin(async move { installed.run(wanted, call, host).await });
-        until(deadline, self.installed.engine.lane.run(running)).await
+        let whose = self.installed.settings.tenant.clone();
+        until(deadline, self.installed.engine.lane.run(whose, running)).await
     }
 }
 
@@ -217,7 +218,8 @@ impl Installed {
         let deadline = in_time(LOAD_TIME);
         let introduced: BoxFuture<'static, Result<Introduced, PluginError>> =
             Box::pin(introduce(self.engine.clone(), tied.clone(), self.settings.clone(), deadline));
-        let (config_schema, tools, offer) = until(deadline, self.engine.lane.run(introduced)).await?;
+        let (config_schema, tools, offer) =
+            until(deadline, self.engine.lane.run(self.settings.tenant.clone(), introduced)).await?;
         Ok(Loaded { _component: component, tied, tools, offer, config_schema })
     }
 }
