@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a foreign client against URL (and TOKEN): `run.sh python | h3 | openai | typescript | all`.
+# Runs a foreign client against URL (and TOKEN): `run.sh python | hear | h3 | openai | typescript | all`.
 #
 # The SDKs are pinned here and installed once into the user's cache, keyed by the pins, so that a
 # second run needs no network. Needs python3 with venv, and npm; `make test` installs both.
@@ -72,12 +72,13 @@ run_typescript() {
 
 case ${1:-all} in
 python) run_python ;;
+hear) run_python hear_client.py ;;
 h3) run_python h3_client.py ;;
 openai) run_openai ;;
 typescript) run_typescript ;;
 all) (run_python) && (run_typescript) ;;
 *)
-  echo "usage: URL=… [TOKEN=…] $0 [python|h3|openai|typescript|all]" >&2
+  echo "usage: URL=… [TOKEN=…] $0 [python|hear|h3|openai|typescript|all]" >&2
   exit 2
   ;;
 esac

@@ -22,6 +22,8 @@ const MAX_CREDENTIALS: usize = 32;
 const MAX_TOOLS: usize = 64;
 /// MiB of one call.
 const MAX_MEMORY_MIB: u32 = 1_024;
+/// Milliseconds that one call computes: as long as the longest deadline.
+const MAX_COMPUTE_MS: u32 = 3_600_000;
 
 pub(crate) fn check(check: &mut Check<'_>, wasm: &WasmPlugin) {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
@@ -42,6 +44,9 @@ pub(crate) fn check(check: &mut Check<'_>, wasm: &WasmPlugin) {
     check.patterns(&format!("{BASE}.tools"), &wasm.tools);
     check.require(wasm.memory_mib <= MAX_MEMORY_MIB, &format!("{BASE}.memoryMib"), || {
         format!("is more than {MAX_MEMORY_MIB}")
+    });
+    check.require(wasm.compute_ms <= MAX_COMPUTE_MS, &format!("{BASE}.computeMs"), || {
+        format!("is more than {MAX_COMPUTE_MS}")
     });
     if let Some(egress) = &wasm.egress {
         let base = format!("{BASE}.egress");

@@ -22,6 +22,7 @@ use crate::{
     limits::{CANCEL_GRACE, SLICES_AT_HOME},
     link::Tied,
     state::CallState,
+    ticker::TICK,
 };
 
 /// A call of one tool, or a look at one prompt or resource.
@@ -61,6 +62,8 @@ enum Stop {
     Deadline,
     #[error("the call is cancelled")]
     Cancelled,
+    #[error("it computed for too long")]
+    Compute,
 }
 
 /// An instance, ready to be asked.
@@ -73,7 +76,8 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Makes one. It computes until `deadline` and no longer; to wait no longer is for the caller to see to.
+    /// Makes one. It computes until `deadline` and no longer, and no more than its plugin may; to wait no longer is for the
+    /// caller to see to.
     pub(crate) async fn start(
         engine: &Engine,
         pre: &ToolPluginPre<CallState>,
@@ -274,6 +278,9 @@ impl Clock {
             }
         }
         self.slices = self.slices.saturating_add(1);
+        if TICK.saturating_mul(self.slices) > state.limits.compute {
+            return Err(Stop::Compute.into());
+        }
         if self.slices >= SLICES_AT_HOME {
             ask_to_move();
         }
@@ -286,6 +293,7 @@ fn explain(cause: &wasmtime::Error, state: &CallState) -> PluginError {
     match cause.downcast_ref() {
         Some(Stop::Deadline) => return PluginError::Deadline,
         Some(Stop::Cancelled) => return PluginError::Cancelled,
+        Some(Stop::Compute) => return PluginError::Compute(state.limits.compute),
         None => {}
     }
     // First of all: who gets no memory crashes, in one way or another.

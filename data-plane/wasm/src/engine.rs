@@ -14,6 +14,7 @@ use crate::{
     limits::MAX_TABLE_ELEMENTS,
     link::Links,
     shared::SharedComponents,
+    shares::TenantShares,
     ticker::Ticker,
 };
 
@@ -40,8 +41,8 @@ const WARM_MEMORY_BYTES_SCANNED: usize = 2 << 20;
 /// What the engine may take of the machine.
 #[derive(Debug)]
 pub struct EngineConfig {
-    /// Calls of all plugins at a time; others wait until their deadline. Each reserves 16 GiB of addresses (not of
-    /// memory), of which a process has 128 TiB.
+    /// Calls of all plugins at a time, of which three in four may be one tenant's; others wait until their deadline. Each
+    /// reserves 16 GiB of addresses (not of memory), of which a process has 128 TiB.
     pub concurrency: u32,
     /// The most that any plugin's `memory_bytes` may be.
     pub max_memory_bytes: usize,
@@ -68,6 +69,8 @@ pub struct Engine {
     pub(crate) ticker: Ticker,
     /// One for each slot of the pool: whoever has one finds a slot.
     pub(crate) places: Semaphore,
+    /// Of these, what the calls of one tenant may have.
+    pub(crate) shares: TenantShares,
     /// One component at a time.
     pub(crate) compiling: Arc<Semaphore>,
     pub(crate) compilers: rayon::ThreadPool,
@@ -100,10 +103,12 @@ impl Engine {
             .build();
         let compilers = threads.map_err(|cause| failed("no threads to compile", &cause))?;
         let lane = SlowLane::start(config.slow_threads).map_err(|cause| failed("no threads for long calls", &cause))?;
+        let places = config.concurrency.max(1) as usize;
         Ok(Arc::new(Self {
             links: Links::new(&engine).map_err(|cause| failed("no imports", &cause))?,
             ticker,
-            places: Semaphore::new(config.concurrency.max(1) as usize),
+            places: Semaphore::new(places),
+            shares: TenantShares::of(places),
             compiling: Arc::new(Semaphore::new(1)),
             compilers,
             lane,

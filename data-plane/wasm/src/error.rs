@@ -1,5 +1,7 @@
 //! How a plugin can fail.
 
+use std::time::Duration;
+
 use provost_mcp::JsonFault;
 
 /// Why a plugin could not be loaded, or a call of it has no answer.
@@ -8,6 +10,9 @@ pub enum PluginError {
     /// It did not end in time.
     #[error("PV-PLUGIN-DEADLINE: the plugin did not answer in time")]
     Deadline,
+    /// It computed for longer than it may, however much time was left.
+    #[error("PV-PLUGIN-COMPUTE: the plugin computed for more than the {} ms that it may", .0.as_millis())]
+    Compute(Duration),
     /// It wanted more memory than it may have, and did not go on without.
     #[error("PV-PLUGIN-MEMORY: the plugin needs more memory than the {0} bytes that it may have")]
     Memory(usize),
@@ -74,6 +79,7 @@ impl PluginError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Deadline => "PV-PLUGIN-DEADLINE",
+            Self::Compute(_) => "PV-PLUGIN-COMPUTE",
             Self::Memory(_) => "PV-PLUGIN-MEMORY",
             Self::Trap(_) => "PV-PLUGIN-TRAP",
             Self::TooLarge(_) => "PV-PLUGIN-TOO-LARGE",
@@ -99,7 +105,8 @@ impl PluginError {
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Deadline | Self::Cancelled | Self::Busy | Self::Unavailable(_) => false,
-            Self::Memory(_)
+            Self::Compute(_)
+            | Self::Memory(_)
             | Self::Trap(_)
             | Self::TooLarge(_)
             | Self::Json { .. }
@@ -130,6 +137,7 @@ mod tests {
     fn what_people_read_begins_with_the_code() {
         let all = [
             PluginError::Deadline,
+            PluginError::Compute(Duration::from_millis(5)),
             PluginError::Memory(1),
             PluginError::Trap(String::new()),
             PluginError::TooLarge(1),

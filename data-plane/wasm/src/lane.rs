@@ -5,24 +5,26 @@
 //!
 //! Invariants: a call is moved only while it pauses, so that nothing is done twice; wherever it is, what it asks of the
 //! runtime (timers, connections, tasks) is asked of its caller's, so that nothing which others use later depends on
-//! these threads; whoever gives a call up ends it here as well.
+//! these threads; whoever gives a call up ends it here as well. Left out: whose turn it is on the threads (`turns`).
 
 use std::{
     cell::Cell,
     future::poll_fn,
-    panic::resume_unwind,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    thread,
 };
 
-use provost_types::BoxFuture;
-use tokio::{
-    runtime::{Builder, Handle, Runtime},
-    task::JoinHandle,
-};
+use provost_types::{BoxFuture, Name};
+use tokio::{runtime::Handle, sync::oneshot};
 use tracing::Instrument;
 
-use crate::PluginError;
+use crate::{
+    PluginError,
+    turns::{Turn, Turns},
+};
 
 /// By how much the priority of calls that compute for long is below the node's, as `nice` counts it: beside others that
 /// want all of a processor they get a tenth of it.
@@ -70,22 +72,29 @@ pub(crate) fn give_way(by: i32) {
 
 /// The threads.
 pub(crate) struct SlowLane {
-    /// There until the end.
-    runtime: Option<Runtime>,
+    turns: Arc<Turns>,
 }
 
 impl SlowLane {
     /// Starts so many, at least one.
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
-        let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(threads.max(1)).thread_name("plugin-slow").on_thread_start(|| give_way(OF_LONG_CALLS));
-        Ok(Self { runtime: Some(builder.build()?) })
+        // Owned from the beginning: where one thread cannot be had, the others end with it.
+        let lane = Self { turns: Arc::default() };
+        for _ in 0..threads.max(1) {
+            let turns = lane.turns.clone();
+            thread::Builder::new().name("plugin-slow".to_owned()).spawn(move || {
+                give_way(OF_LONG_CALLS);
+                turns.serve();
+            })?;
+        }
+        Ok(lane)
     }
 
-    /// Drives a call to its end: here, or from the moment that it asks for it on the threads. To drop the future drops
-    /// the call, at its next pause at the latest.
+    /// Drives a call to its end: here, or from the moment that it asks for it on the threads, where tenants take turns.
+    /// To drop the future drops the call, at its next pause at the latest.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        whose: Option<Name>,
         mut call: BoxFuture<'static, Result<T, PluginError>>,
     ) -> Result<T, PluginError> {
         let here = poll_fn(|context| {
@@ -99,26 +108,37 @@ impl SlowLane {
         if let Some(ended) = here.await {
             return ended;
         }
-        let Some(runtime) = &self.runtime else { return call.await };
         let moved = Moved { call: Some(call), home: Handle::current() };
-        let mut ended = EndedWithOwner(runtime.spawn(moved.in_current_span()));
-        match (&mut ended.0).await {
-            Ok(ended) => ended,
-            Err(cause) => match cause.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                Err(_) => Err(PluginError::Unavailable("the engine is closed".to_owned())),
-            },
+        let (tell, told) = oneshot::channel();
+        let work = async move {
+            let ended = caught(moved).await;
+            // Nobody hears it who gave the call up.
+            let _ = tell.send(ended);
+        };
+        let _ends = EndedWithOwner(self.turns.begin(whose, Box::pin(work.in_current_span())));
+        match told.await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => Err(PluginError::Unavailable("the engine is closed".to_owned())),
         }
     }
 }
 
 impl Drop for SlowLane {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Whoever drops the engine may be a task, which must not wait. What still runs ends at its next pause.
-            runtime.shutdown_background();
-        }
+        // Whoever drops the engine may be a task, which must not wait. What still runs ends at its next pause.
+        self.turns.end();
     }
+}
+
+/// What a call comes to, its panic too.
+async fn caught<T>(mut moved: Moved<T>) -> thread::Result<T> {
+    let polled = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut moved).poll(context))) {
+        Ok(Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(panic) => Poll::Ready(Err(panic)),
+    });
+    polled.await
 }
 
 /// A call on the threads, in the context of the runtime that it came from, to its very end.
@@ -149,12 +169,12 @@ impl<T> Drop for Moved<T> {
     }
 }
 
-/// A task that ends when nobody waits for it any more.
-struct EndedWithOwner<T>(JoinHandle<T>);
+/// Work that ends when nobody waits for it any more.
+struct EndedWithOwner(Arc<Turn>);
 
-impl<T> Drop for EndedWithOwner<T> {
+impl Drop for EndedWithOwner {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.give_up();
     }
 }
 
@@ -210,7 +230,7 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(thread())
         });
-        assert_eq!(lane.run(stays).await, Ok(thread()));
+        assert_eq!(lane.run(None, stays).await, Ok(thread()));
     }
 
     #[tokio::test]
@@ -225,7 +245,7 @@ mod tests {
             Ok((before, thread(), task))
         });
         let home = thread();
-        assert_eq!(lane.run(moves).await, Ok((home.clone(), "plugin-slow".to_owned(), home)));
+        assert_eq!(lane.run(None, moves).await, Ok((home.clone(), "plugin-slow".to_owned(), home)));
     }
 
     #[cfg(target_os = "linux")]
@@ -237,7 +257,7 @@ mod tests {
             Ok(niceness())
         });
         let here = niceness();
-        assert_eq!(lane.run(moves).await, Ok((here + OF_LONG_CALLS).min(19)));
+        assert_eq!(lane.run(None, moves).await, Ok((here + OF_LONG_CALLS).min(19)));
         assert_eq!(niceness(), here, "the node's own threads are as they were");
     }
 
@@ -248,14 +268,14 @@ mod tests {
             step_aside().await;
             Err(PluginError::Deadline)
         });
-        assert_eq!(lane.run(fails).await, Err(PluginError::Deadline));
+        assert_eq!(lane.run(None, fails).await, Err(PluginError::Deadline));
         let theirs = lane.clone();
         let panics = tokio::spawn(async move {
             let call: Call<()> = Box::pin(async {
                 step_aside().await;
                 Err(panicking())
             });
-            theirs.run(call).await
+            theirs.run(None, call).await
         });
         assert!(panics.await.unwrap_err().is_panic());
     }
@@ -273,7 +293,7 @@ mod tests {
         });
         tokio::select! {
             biased;
-            _ = lane.run(waits) => panic!("it ended"),
+            _ = lane.run(None, waits) => panic!("it ended"),
             () = until(&moved) => {}
         }
         until(&dropped).await;

@@ -7,16 +7,17 @@
 //! Invariants:
 //! - A guest reaches what [`PluginHost`] offers and nothing else: no WASI, no file, no socket, no credential. A
 //!   component that asks for more is refused when it is loaded ([`PluginError::Imports`]).
-//! - Everything that a guest can use up is bounded ([`PluginLimits`]): time, memory, what it says, asks and answers.
-//!   What passes a bound ends that call with an error that has a code, and nothing else.
+//! - Everything that a guest can use up is bounded ([`PluginLimits`]): time, computing, memory, what it says, asks and
+//!   answers. What passes a bound ends that call with an error that has a code, and nothing else.
 //! - A guest that computes gives its thread back every [`TICK`], and one that goes on computing is moved to threads of a
-//!   lower priority: whoever runs beside it has the processors first.
+//!   lower priority: whoever runs beside it has the processors first. There tenants take turns.
+//! - One tenant's calls never have all places of the engine.
 //! - Two calls share nothing but the component's code and what the host keeps for it.
 //! - Machine code is run only if this node compiled it ([`AotCache`]).
 //!
 //! Left out: where components come from and who signed them, policy, audit, HTTP and its credentials, the store behind
 //! `kv-get`: the node implements [`PluginHost`]. Budgets of instructions (fuel): they cost every guest a tenth or more
-//! of its speed, and time is bounded anyway.
+//! of its speed, and [`PluginLimits::compute`] bounds the same without.
 
 mod answer;
 mod bindings;
@@ -36,10 +37,12 @@ mod offer;
 mod plugin;
 mod quiet;
 mod shared;
+mod shares;
 mod source;
 mod state;
 mod ticker;
 mod tool;
+mod turns;
 
 pub use answer::PluginAnswer;
 pub use cache::{AotCache, CacheError, CacheKey};

@@ -45,6 +45,9 @@ pub const MAX_DEPTH: u8 = 4;
 pub struct PluginLimits {
     /// Calls at a time; others wait until their deadline. Raise it for a plugin that mostly waits for others.
     pub concurrency: usize,
+    /// Computing, apart from waiting for what was asked of the host: ticks of the engine's clock, so that a wait counts as
+    /// one, and a guest that has to wait for a processor computes nothing. Raise it for work that is much.
+    pub compute: Duration,
     /// Linear memory, in bytes; at most what the engine's pool has. Raise it for interpreters and large documents.
     pub memory_bytes: usize,
     /// The answer, as JSON, in bytes.
@@ -69,6 +72,7 @@ impl Default for PluginLimits {
     fn default() -> Self {
         Self {
             concurrency: 32,
+            compute: Duration::from_secs(30),
             memory_bytes: 64 << 20,
             answer_bytes: 4 << 20,
             log_bytes: 64 << 10,

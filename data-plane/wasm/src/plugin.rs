@@ -1,10 +1,13 @@
 //! One installed plugin.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use provost_mcp::RawJson;
-use provost_types::BoxFuture;
+use provost_types::{BoxFuture, Name};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use wasmtime::component::Component;
 
@@ -24,6 +27,8 @@ use crate::{
 /// How a plugin is installed.
 #[derive(Clone, Debug, Default)]
 pub struct PluginSettings {
+    /// Whose it is: the calls of one tenant's plugins share a part of the engine. `None`: nobody's, who may have all of it.
+    pub tenant: Option<Name>,
     /// Its configuration; `None`: it is not asked to take one.
     pub config: Option<RawJson>,
     /// What it may do beyond computing.
@@ -44,6 +49,8 @@ struct Installed {
     source: ComponentSource,
     settings: PluginSettings,
     places: Semaphore,
+    /// Of its tenant; `None`: it has none.
+    share: Option<Arc<Semaphore>>,
     /// An error in here is final.
     loaded: OnceCell<Result<Loaded, PluginError>>,
 }
@@ -56,6 +63,13 @@ struct Loaded {
     tools: Arc<[PluginTool]>,
     offer: PluginOffer,
     config_schema: Option<RawJson>,
+}
+
+/// Places that a call has until it ends: of its plugin, of its tenant, of the engine.
+type Places<'a> = [Option<SemaphorePermit<'a>>; 3];
+
+fn closed() -> PluginError {
+    PluginError::Unavailable("the engine is closed".to_owned())
 }
 
 /// What is wanted of an instance.
@@ -77,8 +91,9 @@ impl WasmPlugin {
         let limits = &mut settings.limits;
         limits.memory_bytes = limits.memory_bytes.min(engine.max_memory_bytes);
         let places = Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS));
+        let share = settings.tenant.as_ref().map(|tenant| engine.shares.of_tenant(tenant));
         let loaded = OnceCell::new();
-        Self { installed: Arc::new(Installed { engine, digest, source, settings, places, loaded }) }
+        Self { installed: Arc::new(Installed { engine, digest, source, settings, places, share, loaded }) }
     }
 
     /// Which component it is.
@@ -141,7 +156,8 @@ impl WasmPlugin {
         let (deadline, call, installed) = (call.deadline, call.clone(), self.installed.clone());
         let running: BoxFuture<'static, Result<PluginAnswer, PluginError>> =
             Box::pin(async move { installed.run(wanted, call, host).await });
-        until(deadline, self.installed.engine.lane.run(running)).await
+        let whose = self.installed.settings.tenant.clone();
+        until(deadline, self.installed.engine.lane.run(whose, running)).await
     }
 }
 
@@ -170,16 +186,19 @@ impl Installed {
         }
     }
 
-    /// A place of this plugin, then one of the engine. Who stands in a call already does not wait: those who have the
-    /// places may be waiting for it.
-    async fn take_places(&self, is_nested: bool) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), PluginError> {
-        if is_nested {
-            let busy = |_| PluginError::Busy;
-            return Ok((self.places.try_acquire().map_err(busy)?, self.engine.places.try_acquire().map_err(busy)?));
+    /// A place of this plugin, then one of its tenant's, then one of the engine. Who stands in a call already does not
+    /// wait: those who have the places may be waiting for it.
+    async fn take_places(&self, is_nested: bool) -> Result<Places<'_>, PluginError> {
+        let all = [Some(&self.places), self.share.as_deref(), Some(&self.engine.places)];
+        let mut taken = [None, None, None];
+        for (place, semaphore) in taken.iter_mut().zip(all) {
+            let Some(semaphore) = semaphore else { continue };
+            *place = Some(match is_nested {
+                true => semaphore.try_acquire().map_err(|_| PluginError::Busy)?,
+                false => semaphore.acquire().await.map_err(|_| closed())?,
+            });
         }
-        let closed = |_| PluginError::Unavailable("the engine is closed".to_owned());
-        let own = self.places.acquire().await.map_err(closed)?;
-        Ok((own, self.engine.places.acquire().await.map_err(closed)?))
+        Ok(taken)
     }
 
     async fn loaded(&self) -> Result<&Loaded, PluginError> {
@@ -199,7 +218,8 @@ impl Installed {
         let deadline = in_time(LOAD_TIME);
         let introduced: BoxFuture<'static, Result<Introduced, PluginError>> =
             Box::pin(introduce(self.engine.clone(), tied.clone(), self.settings.clone(), deadline));
-        let (config_schema, tools, offer) = until(deadline, self.engine.lane.run(introduced)).await?;
+        let (config_schema, tools, offer) =
+            until(deadline, self.engine.lane.run(self.settings.tenant.clone(), introduced)).await?;
         Ok(Loaded { _component: component, tied, tools, offer, config_schema })
     }
 }
@@ -211,10 +231,11 @@ async fn introduce(
     settings: PluginSettings,
     deadline: Instant,
 ) -> Result<Introduced, PluginError> {
-    let limits = settings.limits;
-    // Not a place of the plugin's own: those may all be waiting for it to be loaded.
+    // Nobody's call: the time for it is the bound.
+    let limits = PluginLimits { compute: Duration::MAX, ..settings.limits };
+    // Not a place of the plugin's own, or of its tenant: those may all be waiting for it to be loaded.
     let place = engine.places.acquire().await;
-    let _place = place.map_err(|_| PluginError::Unavailable("the engine is closed".to_owned()))?;
+    let _place = place.map_err(|_| closed())?;
     let _running = engine.ticker.enter();
     let state = CallState::new(Arc::new(QuietHost), limits, 0);
     let mut instance = match tied.has_more() {

@@ -401,9 +401,11 @@ mod tests {
             format!(r#"{{"Plugin":{{"source":{{"wasm":{{"file":"a.wasm","digest":"sha256:{digest}"{more}}}}}}}}}"#)
         };
         let (alone, calling) = (wasm(""), wasm(r#","tools":["crm.*"]"#));
+        let computing = wasm(r#","tools":["crm.*"],"computeMs":100"#);
         for (text, version) in [
             (alone.as_str(), 4),
             (calling.as_str(), 5),
+            (computing.as_str(), 6),
             (r#"{"Principal":{"type":"user"}}"#, 1),
             (r#"{"Principal":{"type":"user","priority":"high"}}"#, 2),
             (r#"{"Principal":{"type":"user","certificates":["dns:a.example"]}}"#, 2),

@@ -41,6 +41,10 @@ pub struct WasmPlugin {
     /// The most memory of one call, in MiB. 0: the default, 64.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_mib: u32,
+    /// How long one call may compute, in milliseconds; to wait for what it asked for is not computing. 0: the default,
+    /// 30000.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub compute_ms: u32,
 }
 
 /// Where a component comes from.
@@ -69,7 +73,12 @@ impl WasmPlugin {
 
     /// The first wire version whose control-plane nodes can read it.
     pub(crate) fn since_version(&self) -> u32 {
-        if self.package.is_some() || !self.tools.is_empty() { 5 } else { 4 }
+        match self {
+            Self { compute_ms: 1.., .. } => 6,
+            Self { package: Some(_), .. } => 5,
+            Self { tools, .. } if !tools.is_empty() => 5,
+            _ => 4,
+        }
     }
 }
 

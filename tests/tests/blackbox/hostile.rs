@@ -43,6 +43,7 @@ fn a_hostile_plugin_meets_its_bounds_and_its_neighbours_go_on_answering() {
         base(),
         plugin("hostile", &file),
         plugin("roomy", &format!("{file}, memoryMib: 512")),
+        plugin("brief", &format!("{file}, computeMs: 50")),
         plugin("text", &format!("file: text.wasm, digest: '{text}'")),
         "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: { name: crm, tenant: acme }\n\
          spec: { source: { builtin: { name: echo } } }\n"
@@ -52,6 +53,7 @@ fn a_hostile_plugin_meets_its_bounds_and_its_neighbours_go_on_answering() {
     for (tool, arguments) in [
         ("hostile.flood", json!({ "n": 0 })),
         ("roomy.flood", json!({ "n": 0 })),
+        ("brief.flood", json!({ "n": 0 })),
         ("text.slug", json!({ "text": "a" })),
     ] {
         until(|| call_tool(&dev, tool, arguments.clone())["error"].is_null().then_some(()));
@@ -72,6 +74,7 @@ fn a_hostile_plugin_meets_its_bounds_and_its_neighbours_go_on_answering() {
         ("hostile.trap", json!({ "text": "on purpose" }), "PV-PLUGIN-TRAP"),
         ("hostile.large", hundred_megabytes.clone(), "PV-PLUGIN-MEMORY"),
         ("roomy.large", hundred_megabytes, "PV-PLUGIN-TOO-LARGE"),
+        ("brief.loop", json!({}), "PV-PLUGIN-COMPUTE"),
     ] {
         let answer = call_tool(&dev, tool, arguments);
         assert_eq!(code(&answer), expect, "{tool}: {answer}");

@@ -15,6 +15,7 @@ mod bridge_process;
 mod chat;
 mod cli_transports;
 mod clients;
+mod clients_hear;
 mod conformance;
 mod conformance_npm;
 mod connections;

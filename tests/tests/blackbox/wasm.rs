@@ -1,6 +1,7 @@
 //! Plugins that are WebAssembly components, through one node.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     sync::{
@@ -115,6 +116,7 @@ fn what_is_not_the_component_of_the_document_is_not_run_and_says_why() {
         (", egress: {}", "spec.source.wasm.egress.allowHosts"),
         (", credentials: { key: { header: x-key, value: { secret: s }, hosts: [] } }", "spec.source.wasm.credentials"),
         (", memoryMib: 9999", "spec.source.wasm.memoryMib"),
+        (", computeMs: 3600001", "spec.source.wasm.computeMs"),
     ] {
         let (done, said) = apply(&dev, &plugin("text.wasm", &digest, more));
         assert!(!done && said.contains(expect), "{said}");
@@ -175,7 +177,27 @@ fn a_component_has_prompts_and_resources_for_who_may() {
     assert!(query.contains("prompts/get") && query.contains("resources/read"), "{query}");
 }
 
-/// Twenty versions under calls: none fails, and a client that listens hears of them.
+/// The records of calls of `text.slug`.
+fn slug_records(dev: &Dev) -> Vec<Value> {
+    let query = text(&dev.cli(&["audit", "query", "--json", "--tool", "text.slug", "--limit", "100000"]));
+    let records = query.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    records.map(|line| line["record"].clone()).collect()
+}
+
+/// The versions that they name.
+fn versions(records: &[Value]) -> usize {
+    let digests: BTreeSet<&str> = records.iter().filter_map(|r| r["plugin.digest"].as_str()).collect();
+    digests.len()
+}
+
+/// The calls that have a record of this phase, with this status.
+fn ids<'a>(records: &'a [Value], phase: &str, status: Option<&str>) -> Vec<&'a str> {
+    let of_it = records.iter().filter(|r| r["phase"] == phase && r["status"].as_str() == status);
+    of_it.filter_map(|r| r["call_id"].as_str()).collect()
+}
+
+/// Twenty versions under calls: none fails, none is made twice, each version is in the records, and a client that
+/// listens hears of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_follow_each_other_under_calls_and_none_fails() {
     const VERSIONS: u8 = 20;
@@ -186,6 +208,8 @@ async fn versions_follow_each_other_under_calls_and_none_fails() {
     let yaml = base() + &plugin("v0.wasm", &digest, "");
     let dev = Arc::new(tokio::task::block_in_place(|| Dev::start_in(&data, Some(&yaml), &[])));
     tokio::task::block_in_place(|| until(|| slug(&dev)["error"].is_null().then_some(())));
+    let at_first = tokio::task::block_in_place(|| slug_records(&dev));
+    let before = ids(&at_first, "intent", None);
     let mut listening = Socket::open(&dev, "").await;
     let wanted = json!({ "notifications": { "toolsListChanged": true } });
     listening.begin_modern("subscriptions/listen", wanted).await;
@@ -212,6 +236,9 @@ async fn versions_follow_each_other_under_calls_and_none_fails() {
         assert!(done, "{said}");
         let told = listening.until(|m| m["method"] == CHANGED).await;
         assert_eq!(told["method"], CHANGED);
+        // The callers go on: the next version comes when the log names this one.
+        let named = usize::from(n) + 1;
+        tokio::task::block_in_place(|| until(|| (versions(&slug_records(&dev)) == named).then_some(())));
     }
     ends.store(true, Ordering::Relaxed);
     for caller in callers {
@@ -219,15 +246,15 @@ async fn versions_follow_each_other_under_calls_and_none_fails() {
     }
     let calls = calls.load(Ordering::Relaxed);
     assert!(calls > u64::from(VERSIONS), "{calls} calls");
-    // Each call is there once, and the versions are told apart.
-    let query = tokio::task::block_in_place(|| {
-        text(&dev.cli(&["audit", "query", "--json", "--tool", "text.slug", "--limit", "10000"]))
-    });
-    let records: Vec<Value> = query.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let outcomes =
-        records.iter().filter(|r| r["record"]["phase"] == "outcome" && r["record"]["status"] == "ok").count();
-    assert!(outcomes as u64 >= calls, "{outcomes} outcomes of {calls} calls");
-    let digests: std::collections::BTreeSet<String> =
-        records.iter().filter_map(|r| r["record"]["plugin.digest"].as_str().map(str::to_owned)).collect();
-    assert!(digests.len() > usize::from(VERSIONS) / 2, "{} versions in the records", digests.len());
+    // Each call of theirs is there once, with intent and outcome.
+    let records = tokio::task::block_in_place(|| slug_records(&dev));
+    assert_eq!(versions(&records), usize::from(VERSIONS) + 1);
+    let of_callers = |phase: &str, status: Option<&str>| {
+        let all = ids(&records, phase, status).into_iter();
+        all.filter(|id| !before.contains(id)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (intents, outcomes) = (of_callers("intent", None), of_callers("outcome", Some("ok")));
+    let distinct: BTreeSet<&String> = outcomes.iter().collect();
+    let calls = usize::try_from(calls).unwrap();
+    assert_eq!((intents.len(), outcomes.len(), distinct.len()), (calls, calls, calls));
 }

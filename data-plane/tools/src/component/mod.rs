@@ -148,7 +148,11 @@ impl Component {
         if spec.memory_mib > 0 {
             limits.memory_bytes = (spec.memory_mib as usize) << 20;
         }
-        let settings = PluginSettings { config, grants: Grants { http: door.is_some() }, limits };
+        if spec.compute_ms > 0 {
+            limits.compute = Duration::from_millis(spec.compute_ms.into());
+        }
+        let grants = Grants { http: door.is_some() };
+        let settings = PluginSettings { tenant: Some(tenant.clone()), config, grants, limits };
         let making = Making { origin, engine, settings };
         let component = Arc::new(Self {
             tenant: tenant.clone(),

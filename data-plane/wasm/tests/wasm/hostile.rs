@@ -34,6 +34,25 @@ async fn a_call_that_waits_for_the_host_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn computing_has_a_bound_of_its_own_and_waiting_is_none() {
+    let most = Duration::from_millis(50);
+    let plugin = hostile_with(|limits| limits.compute = most);
+    plugin.tools().await.unwrap();
+    // With a deadline that nobody waits for: also where it asks the host without end, and after it was moved.
+    for tool in ["loop", "loop-in-host"] {
+        let began = Instant::now();
+        assert_eq!(ask(&plugin, tool, "{}").await, Err(PluginError::Compute(most)), "{tool}");
+        assert!(began.elapsed() >= most && began.elapsed() < PATIENCE / 2, "{tool}: {:?}", began.elapsed());
+    }
+    let waits = call_in(most * 4, "fetch", r#"{"text":"https://silent.example/"}"#);
+    assert_eq!(plugin.call(&waits, FakeHost::new()).await, Err(PluginError::Deadline));
+    assert_eq!(said(ask(&plugin, "fine", r#"{"text":"alive"}"#).await), "alive");
+    // To be loaded is nobody's call.
+    let strict = hostile_with(|limits| limits.compute = Duration::ZERO);
+    assert!(!strict.tools().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn memory_without_end_is_refused() {
     let plugin = hostile_with(|limits| limits.memory_bytes = 16 << 20);
     assert_eq!(ask(&plugin, "alloc", "{}").await, Err(PluginError::Memory(16 << 20)));

@@ -9,4 +9,5 @@ mod lane;
 mod loading;
 mod neighbours;
 mod offering;
+mod python;
 mod world;

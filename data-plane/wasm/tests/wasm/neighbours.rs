@@ -1,12 +1,17 @@
 //! Who runs beside a guest that misbehaves does not notice.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use provost_data_wasm::{PluginError, PluginSettings};
+use provost_types::Name;
 use tokio::task::JoinSet;
 
 use crate::world::{
-    FakeHost, HOSTILE, PATIENCE, TEXT, ask, call, engine_of, hostile_settings, hostile_with, plugin_of, said,
+    FakeHost, HOSTILE, PATIENCE, TEXT, ask, call, call_in, engine_of, hostile_settings, hostile_with, plugin_of, said,
+    wait_for,
 };
 
 /// One thread for all: a guest that kept it would keep everybody.
@@ -70,6 +75,38 @@ async fn who_finds_no_place_waits_no_longer_than_the_deadline() {
         _ = plugin.call(&silent, FakeHost::new()) => panic!("it ended"),
         late = waiting => assert_eq!(late, Err(PluginError::Deadline)),
     }
+}
+
+#[tokio::test]
+async fn one_tenant_never_has_all_places() {
+    let engine = engine_of(4);
+    let plugin = |tenant: &str| {
+        let tenant = Some(Name::new(tenant).unwrap());
+        Arc::new(plugin_of(&engine, HOSTILE, PluginSettings { tenant, ..hostile_settings(|_| {}) }))
+    };
+    let (plugins, other) = ([plugin("acme"), plugin("acme")], plugin("beta"));
+    for plugin in plugins.iter().chain([&other]) {
+        plugin.tools().await.unwrap();
+    }
+    // Six calls of two plugins, each of which waits for a response: three find a place.
+    let host = FakeHost::new();
+    let mut waiting = JoinSet::new();
+    for n in 0..6 {
+        let (plugin, host) = (plugins[n % 2].clone(), host.clone());
+        waiting.spawn(async move { plugin.call(&call("fetch", r#"{"text":"https://silent.example/"}"#), host).await });
+    }
+    let sent = || host.requests.lock().unwrap().len();
+    wait_for(|| sent() == 3).await;
+    assert_eq!(said(ask(&other, "fine", r#"{"text":"room"}"#).await), "room");
+    let late = call_in(Duration::from_millis(50), "fine", r#"{"text":"late"}"#);
+    assert_eq!(plugins[0].call(&late, FakeHost::new()).await, Err(PluginError::Deadline));
+    // Who is called by a call that has a place does not wait for one.
+    let mut nested = call("fine", r#"{"text":"nested"}"#);
+    nested.depth = 1;
+    assert_eq!(plugins[1].call(&nested, FakeHost::new()).await, Err(PluginError::Busy));
+    assert_eq!((sent(), waiting.len()), (3, 6), "no other began, and none ended");
+    waiting.shutdown().await;
+    assert_eq!(said(ask(&plugins[0], "fine", r#"{"text":"free"}"#).await), "free");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

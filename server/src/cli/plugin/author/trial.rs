@@ -63,6 +63,7 @@ pub(super) fn refused(error: &PluginError) -> Failure {
         PluginError::Imports(_) => {
             "build it for wasm32-unknown-unknown; a plugin that sends requests names hosts in `wants.hosts` of plugin.yaml"
         }
+        PluginError::Compute(_) => "name more in `computeMs` of the cases, and of the Plugin that installs it",
         PluginError::Memory(_) => "name more in `memoryMib` of the cases, and of the Plugin that installs it",
         _ => "the error's page in docs/errors says more",
     };

@@ -30,6 +30,9 @@ pub(in super::super) struct CaseFile {
     /// The most memory of a call, in MiB, as an installation says it. 0: the default.
     #[serde(default)]
     pub(super) memory_mib: u32,
+    /// How long a call may compute, in milliseconds, likewise. 0: the default.
+    #[serde(default)]
+    pub(super) compute_ms: u32,
     pub(super) cases: Vec<Case>,
 }
 

@@ -109,8 +109,12 @@ impl<'a> Runner<'a> {
         if self.file.memory_mib > 0 {
             limits.memory_bytes = usize::try_from(self.file.memory_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
         }
+        if self.file.compute_ms > 0 {
+            limits.compute = Duration::from_millis(self.file.compute_ms.into());
+        }
         let grants = Grants { http: self.wants.as_ref().is_none_or(|wants| !wants.hosts.is_empty()) };
-        let made = || Arc::new(trial::plugin(&self.engine, &self.component, PluginSettings { config, grants, limits }));
+        let settings = PluginSettings { tenant: None, config, grants, limits };
+        let made = || Arc::new(trial::plugin(&self.engine, &self.component, settings));
         self.installed.lock().entry(key).or_insert_with(made).clone()
     }
 }
