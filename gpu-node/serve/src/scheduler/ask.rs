@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use provost_gpu_vram::{Priority, Weights};
+use provost_gpu_vram::Priority;
 
-use super::{ASSUMED_BYTES_PER_MICRO, NotReady, Scheduler};
+use super::{NotReady, Scheduler};
 use crate::catalogue::Entry;
 use crate::error;
 use crate::job::Job;
@@ -53,14 +53,12 @@ impl Scheduler {
             job.work.refuse(refusal);
             return;
         };
-        let bytes = match &entry.source {
-            Ok(source) if source.info().kind != job.work.kind() => {
-                job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
-                return;
-            }
-            Ok(source) => source.weight_bytes(),
-            Err(_) => 0,
-        };
+        if let Ok(source) = &entry.source
+            && source.info().kind != job.work.kind()
+        {
+            job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
+            return;
+        }
         match self.residency.identify(&entry) {
             Identity::Pending => self.asked.push(NotReady { job, read }),
             Identity::Failed(cause) => {
@@ -73,7 +71,7 @@ impl Scheduler {
                 let Some((_, prepared)) = read.filter(|(of, _)| Arc::ptr_eq(of, &entry)) else {
                     return self.prepare(job, entry, class);
                 };
-                let weights = Weights { key, bytes, load_micros: bytes / ASSUMED_BYTES_PER_MICRO, class };
+                let weights = self.weights_of(&entry, key);
                 if let Some((job, why)) = self.turns.submit(job, prepared, Arc::clone(&entry), weights) {
                     self.reject(job, &entry, why);
                 }
