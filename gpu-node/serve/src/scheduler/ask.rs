@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use provost_gpu_vram::Priority;
+use provost_gpu_vram::{Priority, Rejection};
 
+use super::adapters::adapter_bytes;
 use super::{NotReady, Scheduler};
 use crate::catalogue::Entry;
 use crate::error;
@@ -59,6 +60,10 @@ impl Scheduler {
             job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
             return;
         }
+        if !self.may_read_adapter(&entry) {
+            self.asked.push(NotReady { job, read });
+            return;
+        }
         match self.residency.identify(&entry) {
             Identity::Pending => self.asked.push(NotReady { job, read }),
             Identity::Failed(cause) => {
@@ -72,6 +77,12 @@ impl Scheduler {
                     return self.prepare(job, entry, class);
                 };
                 let weights = self.weights_of(&entry, key);
+                // Its adapter is there while its weights come: together they must fit.
+                let (needed, capacity) =
+                    (weights.bytes.saturating_add(adapter_bytes(&entry)), self.turns.usage().capacity);
+                if needed > capacity {
+                    return self.reject(job, &entry, Rejection::TooLarge { needed, capacity });
+                }
                 if let Some((job, why)) = self.turns.submit(job, prepared, Arc::clone(&entry), weights) {
                     self.reject(job, &entry, why);
                 }
