@@ -20,7 +20,7 @@ const VOCABULARY: usize = 256;
 /// As many rows as the products for many rows need.
 const PROMPT: usize = 64;
 /// Tables of positions, norms, names and the like.
-const SLACK: u64 = 96 << 10;
+const SLACK: u64 = 192 << 10;
 
 /// Bytes that are allocated now.
 static HELD: AtomicUsize = AtomicUsize::new(0);
