@@ -204,18 +204,24 @@ def table(results):
     with open(results, encoding="utf-8") as file:
         runs = [json.loads(line) for line in file]
 
-    def median(who, kind, threads, tokens, seconds):
+    def rates(who, kind, threads, tokens, seconds):
+        """Tokens a second, one a round, in order."""
         found = [run["result"] for run in runs if (run["who"], run["kind"], run["threads"]) == (who, kind, threads)]
-        return statistics.median(result[tokens] / result[seconds] for result in found if result[seconds] > 0)
+        return [result[tokens] / result[seconds] for result in found]
+
+    def ratio(own, other):
+        """Within each round, since the machine may be another one in the next."""
+        return statistics.median(one / two for one, two in zip(own, other, strict=True))
 
     print("| tokens/s, median | llama.cpp | Provost's engine | | Provost's API | |")
     print("|---|--:|--:|--:|--:|--:|")
     for kind in sorted({run["kind"] for run in runs}, reverse=True):
         for threads in sorted({run["threads"] for run in runs}, reverse=True):
             for name, tokens, seconds in (("prompt", "prompt", "prefill_s"), ("answer", "decoded", "decode_s")):
-                them, engine, served = (median(who, kind, threads, tokens, seconds) for who in ("llama.cpp", "engine", "api"))
-                print(f"| {kind}, {threads} threads, {name} | {them:,.1f} | {engine:,.1f} | {engine / them:.2f} "
-                      f"| {served:,.1f} | {served / them:.2f} |")
+                them, engine, served = (rates(who, kind, threads, tokens, seconds) for who in ("llama.cpp", "engine", "api"))
+                print(f"| {kind}, {threads} threads, {name} | {statistics.median(them):,.1f} "
+                      f"| {statistics.median(engine):,.1f} | {ratio(engine, them):.2f} "
+                      f"| {statistics.median(served):,.1f} | {ratio(served, them):.2f} |")
 
 
 def main():

@@ -5,13 +5,15 @@
 #
 # Makes models of random weights (a qwen3 of 222 million parameters, Q8_0 and a mix of Q4_K and Q6_K as "medium" files have it)
 # into CACHE, the same each time, and installs gguf and llama-cpp-python into a virtual environment there (compiled for this
-# processor, which takes minutes, once). Then, each in turn, ROUNDS times: tokens a second of a prompt of PROMPT tokens and of an
-# answer of ANSWER tokens after it; medians. Provost is measured twice: its engine alone (the example `speed`), which is what
+# processor, which takes minutes, once; with compare_llama_amx.h, which keeps GCC 12 from compiling AMX wrongly). Then, each in
+# turn, ROUNDS times: tokens a second of a prompt of PROMPT tokens and of an answer of ANSWER tokens after it; medians, of the
+# ratios within each round too. Provost is measured twice: its engine alone (the example `speed`), which is what
 # compares, and by the API of `provost dev` as clients have it, with policy and audit.
 #
 # Environment: ROUNDS (3), THREADS ("2 1"), KINDS ("q8_0 q4_k"), PROMPT (512), ANSWER (128), CACHE, SPEED and PROVOST (programs),
-# LLAMA_PYTHON (an interpreter that has llama_cpp, gguf and numpy: nothing is installed then), LLAMA_REPACK=0 (llama.cpp without
-# layouts of weights of its own, which may help where it fails on AMX: it is slower so, and the figures say less). It ends only what it started.
+# LLAMA_PYTHON (an interpreter that has llama_cpp, gguf and numpy: nothing is installed then, and how it was compiled is yours to
+# know), LLAMA_REPACK=0 (llama.cpp without layouts of weights of its own, for one that was compiled without that header and fails
+# on AMX: it is slower so, and the figures say less), CMAKE_ARGS, CFLAGS and CXXFLAGS (of llama.cpp). It ends only what it started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,6 +28,7 @@ speed=${SPEED:-$target/examples/speed}
 provost=${PROVOST:-$target/provost}
 python=${LLAMA_PYTHON:-$cache/venv/bin/python}
 part=scripts/compare_llama.py
+amx=$PWD/scripts/compare_llama_amx.h
 
 fail() {
   echo "compare_llama: $*" >&2
@@ -36,12 +39,15 @@ command -v python3 >/dev/null || fail "python3 is missing"
 [[ -x $speed ]] || fail "$speed is missing: cargo build --release -p provost-gpu-infer --example speed"
 [[ -x $provost ]] || fail "$provost is missing: cargo build --release -p provost"
 mkdir -p "$cache/models"
-if [[ -z ${LLAMA_PYTHON:-} && ! -e $cache/venv/installed ]]; then
+# What was compiled without the header as it is now is compiled again; so no package of an earlier time may be taken for it.
+if [[ -z ${LLAMA_PYTHON:-} && ! $cache/venv/installed -nt $amx ]]; then
   command -v c++ >/dev/null || fail "a C++ compiler is missing. On Debian: apt-get install build-essential python3-venv"
   echo "installing llama-cpp-python, compiled for this processor; this takes minutes" >&2
+  rm -rf "$cache/venv"
   python3 -m venv "$cache/venv"
-  CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF ${CMAKE_ARGS:-}" "$python" -m pip install --no-binary llama-cpp-python \
-    numpy gguf llama-cpp-python >"$cache/install.log" 2>&1 || fail "it cannot be installed; see $cache/install.log"
+  flags="-DCMAKE_C_FLAGS='${CFLAGS:-} -include $amx' -DCMAKE_CXX_FLAGS='${CXXFLAGS:-} -include $amx'"
+  CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF $flags ${CMAKE_ARGS:-}" "$python" -m pip install --no-cache-dir \
+    --no-binary llama-cpp-python numpy gguf llama-cpp-python >"$cache/install.log" 2>&1 || fail "it cannot be installed; see $cache/install.log"
   touch "$cache/venv/installed"
 fi
 for kind in "${kinds[@]}"; do

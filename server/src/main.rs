@@ -13,6 +13,7 @@ mod audit_retention;
 mod bench;
 mod bridge;
 mod cli;
+mod compute_threads;
 mod config;
 mod dev;
 mod failure;
@@ -53,6 +54,9 @@ fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     if args.is_server() {
         huge_pages::use_for_a_server();
+    }
+    if args.computes() {
+        compute_threads::set(args.compute_threads());
     }
     end_quietly_with_the_reader();
     let runtime = match threads::runtime() {

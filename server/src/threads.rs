@@ -34,7 +34,8 @@ pub fn shared_by(processes: usize) -> usize {
     (available() / processes.max(1)).max(1)
 }
 
-fn available() -> usize {
+/// Processors that this process may use: its affinity and the quota of its container are counted.
+pub fn available() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 

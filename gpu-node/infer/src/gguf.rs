@@ -18,9 +18,13 @@ use crate::device::Place;
 use crate::error::{FileContext, InferError};
 use crate::linear::{Linear, TokenTable};
 use crate::network::Network;
+use crate::packed::Layouts;
 use crate::rope::{RopeConfig, RopeScaling};
 use crate::safetensors_file::most_of;
 
+/// Vectors of tokens, and the output where it is not the same.
+const TOKENS: &str = "token_embd.weight";
+const OUTPUT: &str = "output.weight";
 /// Largest alignment of tensor data that is believed.
 const MAX_ALIGNMENT: u64 = 1 << 16;
 
@@ -65,7 +69,7 @@ impl GgufFile {
             Some(_) => self.size(&format!("{arch}.attention.head_count_kv"))?,
             None => heads,
         };
-        let vocabulary = match self.content.tensor_infos.get("token_embd.weight") {
+        let vocabulary = match self.content.tensor_infos.get(TOKENS) {
             Some(info) => info.shape.dims().first().copied().unwrap_or(0),
             None => return Err(self.at.malformed("tensor `token_embd.weight` is missing")),
         };
@@ -86,7 +90,7 @@ impl GgufFile {
                 interleaved: family == DecoderFamily::Llama,
                 head_dim,
             },
-            tied: !self.content.tensor_infos.contains_key("output.weight"),
+            tied: !self.content.tensor_infos.contains_key(OUTPUT),
             attention_bias: false,
             mlp_bias: false,
             end_tokens: self.end_tokens(),
@@ -106,6 +110,20 @@ impl GgufFile {
                     GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 => elements * size_of::<f32>() as u64,
                     quantised => elements / quantised.block_size() as u64 * quantised.type_size() as u64,
                 }
+            })
+            .sum()
+    }
+
+    /// Bytes of what is kept beside them once they were multiplied by. A token table that is not the output too is only looked
+    /// up in.
+    pub(crate) fn packed_bytes(&self, layouts: Layouts) -> u64 {
+        let tensors = &self.content.tensor_infos;
+        let is_tied = !tensors.contains_key(OUTPUT);
+        let multiplied = tensors.iter().filter(|(name, _)| is_tied || name.as_str() != TOKENS);
+        multiplied
+            .map(|(_, info)| match info.shape.dims() {
+                [rows, columns] => layouts.bytes(info.ggml_dtype, *rows, *columns),
+                _ => 0,
             })
             .sum()
     }
@@ -230,11 +248,11 @@ struct WeightReader<'a> {
 
 impl WeightReader<'_> {
     fn decoder(&mut self, config: &DecoderConfig) -> Result<DecoderWeights, InferError> {
-        let table = self.matrix("token_embd.weight", config.vocabulary, config.hidden)?;
+        let table = self.matrix(TOKENS, config.vocabulary, config.hidden)?;
         let tokens = TokenTable::new(table);
         let output = match config.tied {
             true => tokens.tied_output(),
-            false => self.linear("output.weight", config.hidden, config.vocabulary)?,
+            false => self.linear(OUTPUT, config.hidden, config.vocabulary)?,
         };
         let layers = (0..config.layers).map(|index| self.layer(config, index)).collect::<Result<_, _>>()?;
         Ok(DecoderWeights { tokens, layers, norm: self.vector("output_norm.weight", config.hidden)?, output })

@@ -24,6 +24,7 @@ mod linear;
 mod logprobs;
 mod lora;
 mod network;
+mod packed;
 mod paged;
 mod preparation;
 mod rope;

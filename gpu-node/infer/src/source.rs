@@ -23,6 +23,7 @@ use crate::error::{FileContext, InferError};
 use crate::gguf::{GgufFile, whole};
 use crate::lora::{Adapter, AdapterFiles};
 use crate::network::Network;
+use crate::packed::Layouts;
 use crate::safetensors_file::SafetensorsFiles;
 use crate::text::{ChatTemplate, ChatText, EmbeddingText, Pooling, tokenizer_of_gguf};
 
@@ -53,6 +54,8 @@ pub struct ModelSource {
     layout: Layout,
     info: ModelInfo,
     weight_bytes: u64,
+    /// What the processor keeps beside them once they were used.
+    packed_bytes: u64,
     dtype: String,
     stamp: Vec<(u64, u128)>,
     adapter: Option<DescribedAdapter>,
@@ -141,6 +144,15 @@ impl ModelSource {
     /// Bytes of its weights once loaded.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+
+    /// Bytes that its weights take on a device once they were used. On the processor it lays quantised ones out anew for
+    /// its products, and keeps them as they came too.
+    pub fn weight_bytes_on(&self, device: &ComputeDevice) -> u64 {
+        match device.is_processor() {
+            true => self.weight_bytes.saturating_add(self.packed_bytes),
+            false => self.weight_bytes,
+        }
     }
 
     /// What most of its weights are stored as, such as `f32`, `bf16` or `q4_0`.
@@ -272,6 +284,7 @@ impl ModelSource {
                 created: 0,
             },
             weight_bytes: 0,
+            packed_bytes: 0,
             dtype: String::new(),
             stamp: Vec::new(),
             adapter: None,
@@ -294,6 +307,7 @@ impl ModelSource {
             Layout::Gguf { .. } => {
                 let gguf = GgufFile::open(name, &source.path)?;
                 source.weight_bytes = gguf.resident_bytes();
+                source.packed_bytes = gguf.packed_bytes(Layouts::here());
                 source.dtype = gguf.dtype();
                 NetworkConfig::Decoder(gguf.config()?)
             }

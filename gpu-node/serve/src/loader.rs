@@ -47,7 +47,7 @@ pub(crate) enum Content {
 #[derive(Clone)]
 pub(crate) enum TextSide {
     Chat(Arc<ChatText>),
-    /// With an adapter, which is in the books once a request uses it.
+    /// With an adapter, which is in the books from when it is read on.
     Tuned(Arc<ChatText>, Arc<Adapter>),
     Embedding(Arc<EmbeddingText>),
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network};
+use provost_gpu_infer::{Adapter, ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network};
 use provost_gpu_vram::WeightsKey;
 use provost_types::ModelState;
 
@@ -25,6 +25,8 @@ pub(crate) struct Residency {
     wanted: Option<(WeightsKey, Arc<Entry>)>,
     /// The weights that the loader reads.
     coming: Option<WeightsKey>,
+    /// Bytes of the adapter that the loader reads.
+    coming_adapter: u64,
     loader: Loader,
 }
 
@@ -70,7 +72,7 @@ pub(crate) enum Settled {
 
 impl Residency {
     pub(crate) fn new(loader: Loader) -> Self {
-        Self { networks: HashMap::new(), models: HashMap::new(), wanted: None, coming: None, loader }
+        Self { networks: HashMap::new(), models: HashMap::new(), wanted: None, coming: None, coming_adapter: 0, loader }
     }
 
     /// Asks which weights a model has; begins to read what is missing to say so.
@@ -124,8 +126,10 @@ impl Residency {
     pub(crate) fn take_in(&mut self, loaded: Loaded) -> Option<Settled> {
         self.loader.finished();
         let Loaded { entry, part, result, took } = loaded;
-        if let Part::Network(_) = part {
-            self.coming = None;
+        match part {
+            Part::Network(_) => self.coming = None,
+            Part::Text => self.coming_adapter = 0,
+            Part::Digest => {}
         }
         let settled = match (part, result) {
             (Part::Network(key), Ok(Content::Network(network))) => {
@@ -190,6 +194,26 @@ impl Residency {
         }
     }
 
+    /// The adapters that are in memory: of which model, over which weights.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = (&Arc<Entry>, WeightsKey, &Adapter)> {
+        self.models.values().filter_map(|known| match (&known.text, known.key) {
+            (Some(TextSide::Tuned(_, adapter)), Some(key)) => Some((&known.entry, key, adapter.as_ref())),
+            _ => None,
+        })
+    }
+
+    /// Bytes of the adapter that is being read.
+    pub(crate) fn coming_adapter(&self) -> u64 {
+        self.coming_adapter
+    }
+
+    /// Drops the text side of a model, with its adapter.
+    pub(crate) fn forget_text(&mut self, entry: &Arc<Entry>) {
+        if let Some(known) = self.models.get_mut(&entry.name).filter(|known| Arc::ptr_eq(&known.entry, entry)) {
+            known.text = None;
+        }
+    }
+
     /// The model of an entry whose weights are in memory.
     pub(crate) fn model(&self, entry: &Arc<Entry>, key: WeightsKey) -> Result<Model, InferError> {
         let known = self.models.get(&entry.name).filter(|known| Arc::ptr_eq(&known.entry, entry));
@@ -250,8 +274,8 @@ impl Residency {
 
     /// Begins a read, or leaves it for later when the loader is busy or weights come first.
     fn read(&mut self, entry: &Arc<Entry>, part: Part) {
-        if self.wanted.is_none() {
-            self.loader.begin(Task { entry: Arc::clone(entry), part });
+        if self.wanted.is_none() && self.loader.begin(Task { entry: Arc::clone(entry), part }) && part == Part::Text {
+            self.coming_adapter = entry.source.as_ref().map_or(0, ModelSource::adapter_bytes);
         }
     }
 

@@ -8,6 +8,7 @@
 //! never blocks on a caller: the channel of an answer has room for all of its events. Files and requests
 //! are read by other threads ([`Preparing`]).
 
+mod adapters;
 mod ask;
 mod begin;
 mod device;
@@ -248,6 +249,7 @@ impl Scheduler {
             self.ask(asked);
         }
         self.preparing.begin();
+        self.book_adapters();
         let mut begun: HashMap<String, usize> = HashMap::new();
         for tenant in self.chats.tenants().chain(self.embeds.tenants()) {
             *begun.entry(tenant.to_owned()).or_default() += 1;

@@ -35,6 +35,8 @@ pub(crate) struct Turns {
     waiting: BTreeMap<Ticket, Waiting>,
     running: HashMap<Ticket, Instant>,
     needs: Needs,
+    /// Bytes of adapters that were read for those who wait, and of those that stay; none is in use.
+    aside: (u64, u64),
     service_micros: u64,
 }
 
@@ -96,6 +98,7 @@ impl Turns {
             waiting: BTreeMap::new(),
             running: HashMap::new(),
             needs: Needs::default(),
+            aside: (0, 0),
             service_micros: ASSUMED_SERVICE_MICROS,
         }
     }
@@ -202,10 +205,15 @@ impl Turns {
         self.waiting.remove(&ticket)
     }
 
-    /// Tells what a started request needs. The actions are to be done first.
-    pub(crate) fn fit(&mut self, grant: Grant, need: Need) -> Result<(Grant, Vec<Action>), Unfit> {
+    /// Tells what a started request needs, and the bytes of the adapter that it brings into the books. The actions are to be
+    /// done first.
+    pub(crate) fn fit(&mut self, grant: Grant, need: Need, adapter: u64) -> Result<(Grant, Vec<Action>), Unfit> {
         let (ticket, key) = (grant.ticket(), grant.key());
-        let fitted = self.arbiter.fit(self.now(), grant, need.budget, need.cache);
+        let (waited_for, kept) = self.aside;
+        // From now on they are in its budget.
+        let from_kept = adapter.saturating_sub(waited_for);
+        self.set_aside(waited_for.saturating_sub(adapter), kept.saturating_sub(from_kept));
+        let fitted = self.arbiter.fit(self.now(), grant, need.budget.saturating_add(adapter), need.cache);
         if !matches!(fitted, Err(Unfit::Never(_))) {
             self.needs.learn(key, need);
         }
@@ -213,6 +221,24 @@ impl Turns {
             self.running.insert(ticket, Instant::now());
         }
         fitted
+    }
+
+    /// Says what adapters take that were read and that no request has in the books: those for which somebody waits, and those
+    /// that stay.
+    pub(crate) fn set_aside(&mut self, waited_for: u64, kept: u64) {
+        self.aside = (waited_for, kept);
+        self.arbiter.set_aside(self.now(), waited_for.saturating_add(kept));
+    }
+
+    /// Whether one more adapter may be read: there is room, or nobody waits for another one.
+    pub(crate) fn has_room_for_adapter(&self, bytes: u64) -> bool {
+        let (waited_for, _) = self.aside;
+        waited_for == 0 || self.arbiter.free() >= bytes
+    }
+
+    /// Whether an adapter over these weights is in the books.
+    pub(crate) fn has_adapter(&self, base: WeightsKey, adapter: WeightsKey) -> bool {
+        self.arbiter.has_adapter(base, adapter)
     }
 
     /// Lets a started request use an adapter that is in the books. False: it has to [`attach`](Self::attach) it.

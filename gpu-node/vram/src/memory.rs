@@ -21,6 +21,8 @@ pub struct DeviceMemory {
     used: u64,
     /// Bytes that the books call free and the device has not.
     withheld: u64,
+    /// Bytes that are in use and that no lease has.
+    aside: u64,
     weights: HashMap<WeightsKey, Resident>,
     leases: HashMap<u64, Holding>,
     next_lease: u64,
@@ -62,6 +64,7 @@ impl DeviceMemory {
             capacity,
             used: 0,
             withheld: 0,
+            aside: 0,
             weights: HashMap::new(),
             leases: HashMap::new(),
             next_lease: 0,
@@ -206,22 +209,27 @@ impl DeviceMemory {
     /// The books in sums.
     pub fn usage(&self) -> Usage {
         let weights = self.weights.values().map(|resident| resident.bytes).sum();
-        Usage { capacity: self.capacity, weights, reserved: self.used - weights }
+        Usage { capacity: self.capacity, weights, reserved: self.used - weights + self.aside }
     }
 
     /// Bytes that can be had without evicting.
     pub(crate) fn free(&self) -> u64 {
-        self.capacity.saturating_sub(self.used + self.withheld)
+        self.capacity.saturating_sub(self.used + self.withheld + self.aside)
     }
 
     /// Bytes by which the device is fuller than it may be: something else took memory.
     pub(crate) fn overdraft(&self) -> u64 {
-        (self.used + self.withheld).saturating_sub(self.capacity)
+        (self.used + self.withheld + self.aside).saturating_sub(self.capacity)
     }
 
     /// Sets the bytes that are not to be given away although they are not booked.
     pub(crate) fn withhold(&mut self, bytes: u64) {
         self.withheld = bytes;
+    }
+
+    /// Sets the bytes that are booked without a lease.
+    pub(crate) fn set_aside(&mut self, bytes: u64) {
+        self.aside = bytes;
     }
 
     /// True when the weights are in the books in any state.

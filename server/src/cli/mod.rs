@@ -33,7 +33,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench, bridge,
-    config::telemetry::{LogFormat, log_format},
+    config::{
+        gpu::threads_of,
+        telemetry::{LogFormat, log_format},
+    },
     dev, open_files,
     roles::run,
 };
@@ -194,6 +197,19 @@ impl Cli {
     pub fn log_json(&self) -> bool {
         let of_file = |args: &run::ServerArgs| log_format(args.config()) == LogFormat::Json;
         self.log_json || matches!(&self.command, Command::Server(args) if of_file(args))
+    }
+
+    /// Whether the command may compute models in this process.
+    pub fn computes(&self) -> bool {
+        matches!(&self.command, Command::Dev(_) | Command::Server(_) | Command::Finetune(_))
+    }
+
+    /// The threads for that which a server's file names.
+    pub fn compute_threads(&self) -> Option<usize> {
+        match &self.command {
+            Command::Server(args) => threads_of(args.config()),
+            _ => None,
+        }
     }
 }
 

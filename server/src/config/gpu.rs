@@ -8,6 +8,8 @@ use std::{
 use provost_gpu_serve::{AdapterModel, DeviceChoice, GpuConfig, ModelStore, Priority};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::compute_threads::MAX_THREADS;
+
 const MIB: u64 = 1 << 20;
 /// The device, from the environment.
 const DEVICE_VARIABLE: &str = "PROVOST_GPU_DEVICE";
@@ -15,6 +17,8 @@ const DEVICE_VARIABLE: &str = "PROVOST_GPU_DEVICE";
 const HOST_COPIES_VARIABLE: &str = "PROVOST_GPU_HOST_COPIES_MIB";
 /// The memory, from the environment.
 const MEMORY_VARIABLE: &str = "PROVOST_GPU_MEMORY_MIB";
+/// How many threads compute, from the environment.
+pub const THREADS_VARIABLE: &str = "PROVOST_GPU_THREADS";
 /// What models matter, from the environment: `NAME=PRIORITY,…`.
 const PRIORITY_VARIABLE: &str = "PROVOST_GPU_PRIORITY";
 /// Where tasks of fine-tuning are looked for, from the environment.
@@ -41,6 +45,10 @@ pub struct GpuFile {
     /// MiB that models, their caches and what requests compute with may take together. Default 4096. Change it to what the
     /// machine can spare.
     pub memory_mib: Option<u64>,
+    /// Threads that compute on the processor. Default: one for each processor that the process may use, with its affinity and
+    /// the quota of its container. Lower it to leave processors to others, or where two of them share a core. Known before
+    /// the rest of the file is: see `compute_threads`.
+    pub threads: Option<usize>,
     /// How much models matter, by name. Default: all are normal.
     pub priority: BTreeMap<String, ModelPriority>,
     /// Models that are adapters (LoRA) over others, by name. Default: none.
@@ -87,6 +95,9 @@ pub struct GpuSettings {
     pub host_copies_mib: u64,
     /// MiB that models may take.
     pub memory_mib: u64,
+    /// Threads that compute on the processor; none: one for each that the process may use. They are set before a node
+    /// starts, for all that computes in the process.
+    pub threads: Option<usize>,
     /// Where tasks of fine-tuning are looked for.
     pub tuning_dir: Option<PathBuf>,
     /// How much models matter, by name.
@@ -105,6 +116,7 @@ impl Default for GpuSettings {
             device: DeviceChoice::default(),
             host_copies_mib: GpuConfig::default().host_copies_bytes / MIB,
             memory_mib: GpuConfig::default().capacity_bytes / MIB,
+            threads: None,
             tuning_dir: None,
             priority: BTreeMap::new(),
             adapters: BTreeMap::new(),
@@ -167,6 +179,12 @@ pub fn with_environment(
         match text.parse() {
             Ok(mib) => file.memory_mib = Some(mib),
             Err(_) => say("gpu.memory_mib", format!("{MEMORY_VARIABLE}=`{text}` is no number of MiB")),
+        }
+    }
+    if let Some(text) = get(THREADS_VARIABLE) {
+        match text.parse() {
+            Ok(threads) => file.threads = Some(threads),
+            Err(_) => say("gpu.threads", format!("{THREADS_VARIABLE}=`{text}` is no number of threads")),
         }
     }
     if let Some(text) = get(DEVICE_VARIABLE) {
@@ -239,6 +257,9 @@ pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuS
     if memory_mib == 0 {
         say("gpu.memory_mib", "is 0: write how many MiB models may take".to_owned());
     }
+    if let Some(threads) = file.threads.filter(|threads| !(1..=MAX_THREADS).contains(threads)) {
+        say("gpu.threads", format!("is {threads}: write a number from 1 to {MAX_THREADS}, or leave it out"));
+    }
     let device = match file.device.as_deref().map_or(Ok(default.device), str::parse) {
         Ok(device) => device,
         Err(problem) => {
@@ -263,12 +284,20 @@ pub fn check(file: &GpuFile, say: &mut impl FnMut(&'static str, String)) -> GpuS
         device,
         host_copies_mib: file.host_copies_mib.unwrap_or(default.host_copies_mib),
         memory_mib,
+        threads: file.threads,
         tuning_dir: file.tuning_dir.clone(),
         priority: file.priority.clone(),
         adapters: file.adapters.clone(),
         fetch_models: file.fetch_models.unwrap_or(default.fetch_models),
         disk_reserve_mib: file.disk_reserve_mib.unwrap_or(default.disk_reserve_mib),
     }
+}
+
+/// The threads that a configuration file names, read before the rest of it is: what is wrong with the file is said when it is
+/// checked.
+pub fn threads_of(path: &Path) -> Option<usize> {
+    let file: toml::Table = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    usize::try_from(file.get("gpu")?.get("threads")?.as_integer()?).ok()
 }
 
 /// What a node that has no file, such as `provost dev`, is told by its environment.
@@ -331,6 +360,37 @@ mod tests {
         assert_eq!(read("disk_reserve_mib = 7\n", &over), (false, 8, vec![]));
         let wrong = [(FETCH_VARIABLE, "maybe"), (RESERVE_VARIABLE, "much")];
         assert_eq!(read("", &wrong).2, ["gpu.fetch_models", "gpu.disk_reserve_mib"]);
+    }
+
+    #[test]
+    fn threads_come_from_file_and_environment_and_the_file_is_asked_before_it_is_checked() {
+        let read = |text: &str, environment: Option<&str>| {
+            let (mut file, mut problems) = (toml::from_str::<GpuFile>(text).unwrap(), Vec::new());
+            let mut say = |key, _: String| problems.push(key);
+            let get = |name: &str| environment.filter(|_| name == THREADS_VARIABLE).map(str::to_owned);
+            with_environment(&mut file, get, &mut say);
+            let threads = check(&file, &mut say).threads;
+            (threads, problems)
+        };
+        assert_eq!(read("", None), (None, vec![]));
+        assert_eq!(read("threads = 3\n", None), (Some(3), vec![]));
+        assert_eq!(read("threads = 3\n", Some("4")), (Some(4), vec![]));
+        for wrong in ["0", "1025", "many", "-1"] {
+            assert_eq!(read("", Some(wrong)).1, ["gpu.threads"], "{wrong}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("provost.toml");
+        let table = [
+            ("[gpu]\nthreads = 3\n[unknown]\n", Some(3)),
+            ("[gpu]\nthreads = 'x'\n", None),
+            ("", None),
+            ("no TOML", None),
+        ];
+        for (text, expect) in table {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(threads_of(&path), expect, "{text}");
+        }
+        assert_eq!(threads_of(&dir.path().join("none")), None);
     }
 
     #[test]

@@ -37,6 +37,37 @@ pub fn openai(dev: &Dev, path: &str, body: &Value) -> (u16, Value) {
     post_raw(&format!("{}/v1/{path}", dev.base()), &headers, body.to_string().into_bytes())
 }
 
+/// Threads of a process that compute.
+#[cfg(target_os = "linux")]
+fn computing(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.map(name).filter(|name| name.starts_with("gpu-compute")).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn as_many_threads_compute_as_were_asked_for_or_the_process_may_use() {
+    const RAYON: &str = "RAYON_NUM_THREADS";
+    let available = std::thread::available_parallelism().unwrap().get();
+    // What runs this test may have set the variable: an empty one is none.
+    let table: [(&[(&str, &str)], usize); 3] = [
+        (&[(RAYON, ""), ("PROVOST_GPU_THREADS", "3")], 3),
+        (&[(RAYON, "2"), ("PROVOST_GPU_THREADS", "3")], 2),
+        (&[(RAYON, "")], available),
+    ];
+    for (env, expect) in table {
+        let dir = tempfile::tempdir().unwrap();
+        let dev = Dev::start_env(&dir.path().join("data"), Some(YAML), &[], env);
+        let pid = dev.child.id();
+        let began = std::time::Instant::now();
+        while computing(pid) != expect {
+            assert!(began.elapsed().as_secs() < 30, "{env:?}: {} threads, not {expect}", computing(pid));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
 #[test]
 fn chat_answers_streams_and_is_governed() {
     let models = models_dir();

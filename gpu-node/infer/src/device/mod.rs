@@ -84,6 +84,15 @@ impl ComputeDevice {
         }
     }
 
+    /// Whether it is the processor.
+    pub(crate) fn is_processor(&self) -> bool {
+        match &self.0 {
+            Inner::Cpu => true,
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(_) => false,
+        }
+    }
+
     /// What the device says of its memory, once what was given up is back. None: the processor, whose memory is the system's.
     pub fn memory(&self) -> Option<MeasuredMemory> {
         match &self.0 {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use provost_gpu_vram::{Priority, Weights};
+use provost_gpu_vram::{Priority, Rejection};
 
-use super::{ASSUMED_BYTES_PER_MICRO, NotReady, Scheduler};
+use super::adapters::adapter_bytes;
+use super::{NotReady, Scheduler};
 use crate::catalogue::Entry;
 use crate::error;
 use crate::job::Job;
@@ -53,14 +54,16 @@ impl Scheduler {
             job.work.refuse(refusal);
             return;
         };
-        let bytes = match &entry.source {
-            Ok(source) if source.info().kind != job.work.kind() => {
-                job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
-                return;
-            }
-            Ok(source) => source.weight_bytes(),
-            Err(_) => 0,
-        };
+        if let Ok(source) = &entry.source
+            && source.info().kind != job.work.kind()
+        {
+            job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
+            return;
+        }
+        if !self.may_read_adapter(&entry) {
+            self.asked.push(NotReady { job, read });
+            return;
+        }
         match self.residency.identify(&entry) {
             Identity::Pending => self.asked.push(NotReady { job, read }),
             Identity::Failed(cause) => {
@@ -73,7 +76,13 @@ impl Scheduler {
                 let Some((_, prepared)) = read.filter(|(of, _)| Arc::ptr_eq(of, &entry)) else {
                     return self.prepare(job, entry, class);
                 };
-                let weights = Weights { key, bytes, load_micros: bytes / ASSUMED_BYTES_PER_MICRO, class };
+                let weights = self.weights_of(&entry, key);
+                // Its adapter is there while its weights come: together they must fit.
+                let (needed, capacity) =
+                    (weights.bytes.saturating_add(adapter_bytes(&entry)), self.turns.usage().capacity);
+                if needed > capacity {
+                    return self.reject(job, &entry, Rejection::TooLarge { needed, capacity });
+                }
                 if let Some((job, why)) = self.turns.submit(job, prepared, Arc::clone(&entry), weights) {
                     self.reject(job, &entry, why);
                 }

@@ -77,9 +77,7 @@ impl Scheduler {
         };
         // One that is in the books already costs the request nothing.
         let missing = ready.adapter().filter(|(adapter, _)| !self.turns.hold_adapter(&mut grant, *adapter));
-        let mut need = ready.need();
-        need.budget = need.budget.saturating_add(missing.map_or(0, |(_, bytes)| bytes));
-        match self.turns.fit(grant, need) {
+        match self.turns.fit(grant, ready.need(), missing.map_or(0, |(_, bytes)| bytes)) {
             Ok((grant, actions)) => {
                 actions.into_iter().for_each(|action| self.perform(action));
                 self.begin((job, entry, key), ready, grant, missing);
@@ -90,6 +88,9 @@ impl Scheduler {
                 self.turns.wait_again(ticket, Waiting { job, entry, key, prepared });
             }
             Err(Unfit::Never(why)) => self.reject(job, &entry, why),
+        }
+        if missing.is_some() {
+            self.book_adapters();
         }
     }
 

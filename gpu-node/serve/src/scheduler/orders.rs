@@ -176,7 +176,7 @@ impl Scheduler {
     fn check_pinned(&self, entry: &Arc<Entry>) -> Result<(), ModelRefusal> {
         let names = self.orders.to_keep();
         let kept = names.iter().filter(|name| **name != entry.name).filter_map(|name| self.catalogue.find(name));
-        let bytes = kept.map(|kept| bytes_of(&kept)).fold(bytes_of(entry), u64::saturating_add);
+        let bytes = kept.map(|kept| self.bytes_of(&kept)).fold(self.bytes_of(entry), u64::saturating_add);
         let (part, of) = PINNED_PART;
         let most = self.turns.usage().capacity / of * part;
         if bytes > most {
@@ -205,7 +205,7 @@ impl Scheduler {
                 continue;
             }
             // What is declared is not refused: as much of it stays as may, in order of the names.
-            let Some(rest) = left.checked_sub(bytes_of(&entry)) else { continue };
+            let Some(rest) = left.checked_sub(self.bytes_of(&entry)) else { continue };
             left = rest;
             kept.insert(key);
             // Its failures are told by its status.
@@ -241,9 +241,16 @@ impl Scheduler {
         self.residency.keep(is_current);
     }
 
-    fn weights_of(&self, entry: &Arc<Entry>, key: WeightsKey) -> Weights {
-        let bytes = bytes_of(entry);
-        Weights { key, bytes, load_micros: bytes / ASSUMED_BYTES_PER_MICRO, class: self.class_of(&entry.name) }
+    /// Weights as they are in the books, and how long they may take to load.
+    pub(super) fn weights_of(&self, entry: &Arc<Entry>, key: WeightsKey) -> Weights {
+        let read = entry.source.as_ref().map_or(0, ModelSource::weight_bytes);
+        let load_micros = read / ASSUMED_BYTES_PER_MICRO;
+        Weights { key, bytes: self.bytes_of(entry), load_micros, class: self.class_of(&entry.name) }
+    }
+
+    /// Bytes that the weights of a model take on this device.
+    fn bytes_of(&self, entry: &Arc<Entry>) -> u64 {
+        entry.source.as_ref().map_or(0, |source| source.weight_bytes_on(&self.device))
     }
 
     /// How much a model matters: what is declared counts over what is configured.
@@ -313,10 +320,6 @@ impl Scheduler {
             copy,
         }
     }
-}
-
-fn bytes_of(entry: &Arc<Entry>) -> u64 {
-    entry.source.as_ref().map_or(0, ModelSource::weight_bytes)
 }
 
 fn of_infer(cause: InferError) -> ModelRefusal {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use provost_gpu_serve::{ExclusiveTerms, GpuNode, Priority};
+use provost_gpu_serve::{ExclusiveTerms, GpuNode, Priority, WAIT_BOUNDS_MS, Waits};
 use provost_types::{ChatRequest, Inference, InferenceErrorKind, TokenUsage};
 
 use crate::common::{Models, chat, collect, sampled, until};
@@ -56,11 +56,12 @@ async fn three_models_share_the_room_of_two_under_mixed_traffic() {
     assert!(counts.evictions >= 3 && counts.loads >= 6 && counts.reloads >= 3, "{counts:?}");
     assert!(counts.evictions + 2 >= counts.loads, "no more than two are there: {counts:?}");
     assert_eq!(counts.waits.counts.iter().sum::<u64>(), took.len() as u64, "each began once");
+    assert!(waited_at_most(&counts.waits, 95) <= 60_000, "who waits longer is refused: {counts:?}");
     until("nobody runs", || node.counts().running == 0 && node.counts().waiting == 0).await;
     assert!(node.usage().weights < 3 * 400_000, "{:?}", node.usage());
     println!(
         "{} answers in {:.1} s: {} loads ({} again, {:.1} s), {} evictions; an answer took {:?} at p50, {:?} at p95, \
-         {:?} at most; waits by bucket: {:?}",
+         {:?} at most; who asked waited for at most {} ms at p50, {} ms at p95; waits by bucket: {:?}",
         took.len(),
         began.elapsed().as_secs_f64(),
         counts.loads,
@@ -70,8 +71,31 @@ async fn three_models_share_the_room_of_two_under_mixed_traffic() {
         quantile(&took, 50),
         quantile(&took, 95),
         quantile(&took, 100),
+        waited_at_most(&counts.waits, 50),
+        waited_at_most(&counts.waits, 95),
         counts.waits.counts,
     );
+}
+
+/// The bound of the bucket in which the wait is that so many of a hundred requests did not exceed.
+fn waited_at_most(waits: &Waits, percent: u64) -> u64 {
+    let rank = (waits.counts.iter().sum::<u64>() * percent).div_ceil(100).max(1);
+    let mut below = 0;
+    let reaches = |count: &u64| {
+        below += count;
+        below >= rank
+    };
+    let bucket = waits.counts.iter().position(reaches);
+    bucket.and_then(|at| WAIT_BOUNDS_MS.get(at).copied()).unwrap_or(u64::MAX)
+}
+
+#[test]
+fn the_bound_of_a_wait_is_that_of_its_bucket() {
+    let mut waits = Waits::default();
+    (waits.counts[0], waits.counts[3], waits.counts[13]) = (50, 45, 5);
+    for (percent, expect) in [(50, 5), (51, 50), (95, 50), (96, u64::MAX)] {
+        assert_eq!(waited_at_most(&waits, percent), expect, "{percent}");
+    }
 }
 
 fn quantile(sorted: &[Duration], percent: usize) -> Duration {

@@ -2,7 +2,8 @@
 //!
 //! An adapter is there only while the weights that it is used over are. Its bytes come out of the budget of the first request
 //! that uses it, are booked beside the weights from then on, and stay between requests until somebody needs their room:
-//! whoever does takes adapters that nobody uses before weights.
+//! whoever does takes adapters that nobody uses before weights. What the driver has read before that, it says: such bytes
+//! are set aside, and given to nobody.
 
 use std::collections::BTreeMap;
 
@@ -61,6 +62,23 @@ impl Adapters {
 }
 
 impl Arbiter {
+    /// Adapters of so many bytes are in memory, or on their way there, and no request has them in the books. It replaces what
+    /// was said before; where there is not so much, what is idle goes for it.
+    pub fn set_aside(&mut self, now: u64, bytes: u64) {
+        self.advance(now);
+        self.memory.set_aside(bytes);
+    }
+
+    /// Whether an adapter over these weights is in the books.
+    pub fn has_adapter(&self, base: WeightsKey, adapter: WeightsKey) -> bool {
+        self.adapters.of.contains_key(&(base, adapter))
+    }
+
+    /// Bytes that can be had without anything going for them.
+    pub fn free(&self) -> u64 {
+        self.memory.free()
+    }
+
     /// Lets a started request use an adapter that is there; it stays until the request has ended, or waits again. False: it is
     /// not there, and the request needs its bytes in its budget before it can [`attach`](Self::attach) it.
     pub fn hold_adapter(&mut self, now: u64, grant: &mut Grant, adapter: WeightsKey) -> bool {

@@ -1,6 +1,6 @@
 //! Adapters over shared weights, by example.
 
-use provost_gpu_vram::{Limits, Priority};
+use provost_gpu_vram::{Action, Arbiter, Limits, Priority};
 
 use crate::driver::{Driver, Truth};
 use crate::{SECOND, key, request};
@@ -76,4 +76,30 @@ fn who_waits_again_uses_nothing_meanwhile() {
     let all = Truth { budget: 60, cache: 0, finds_full: false };
     driver.submit_as(base, 0, Some(all)).unwrap();
     assert!(driver.running.len() == 1 && driver.adapters.is_empty());
+}
+
+#[test]
+fn nobody_is_given_what_an_adapter_takes_that_was_read_and_is_not_used_yet() {
+    let mut arbiter = Arbiter::new(Limits { headroom_bytes: 0, ..Limits::new(100) });
+    arbiter.set_aside(0, 30);
+    assert_eq!((arbiter.usage().reserved, arbiter.free()), (30, 70));
+    arbiter.submit(0, request(1, 80, Priority::Normal)).unwrap();
+    assert!(arbiter.poll(0).is_empty(), "70 bytes are left");
+    arbiter.set_aside(0, 20);
+    assert!(matches!(arbiter.poll(0).as_slice(), [Action::Load { .. }]));
+    assert!(!arbiter.has_adapter(key(1), key(101)));
+}
+
+#[test]
+fn what_is_idle_goes_for_an_adapter_that_is_read() {
+    let mut driver = driver();
+    let base = request(1, 40, Priority::Normal);
+    driver.submit_tuned(base, 0, NEEDS, (key(101), 10)).unwrap();
+    driver.loaded(SECOND);
+    driver.finish(0);
+    assert_eq!(driver.arbiter.free(), 50);
+    driver.arbiter.set_aside(driver.now, 55);
+    let actions = driver.arbiter.poll(driver.now);
+    assert!(matches!(actions.as_slice(), [Action::DropAdapter { .. }]), "{actions:?}");
+    assert_eq!(driver.arbiter.usage().weights, 40, "what is idle beside the weights is enough");
 }

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    models,
     rows::{GROUPS, Group, Wanted},
     stage::Effort,
 };
@@ -93,6 +94,8 @@ fn of_group(group: Group, effort: &Effort, peers: usize) -> Duration {
         Group::Commit => seconds(2) * rounds + seconds(8),
         // Three numbers of clients, two stores.
         Group::Writes => short * (few * 6) + seconds(12),
+        // Three models are written, and a node is started.
+        Group::Models => models::lasts(effort) + seconds(12),
         // Appended, appended by three voters at two rates, verified.
         Group::Audit => effort.measured * rounds + (effort.measured * 2 + seconds(5)) * few + seconds(2) * rounds,
         Group::Quota | Group::Policy => seconds(3),

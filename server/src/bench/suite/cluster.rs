@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     documents,
-    node_files::{PORTS_EACH, Ports, ca, config, init, write},
+    node_files::{ModelsOf, PORTS_EACH, Ports, ca, config, init, write},
     program::{LOOK_EVERY, Program, START_LIMIT, Scratch, free_ports, ourselves},
 };
 use crate::{bench::process::Watched, failure::Failure};
@@ -46,13 +46,24 @@ pub struct Cluster {
 impl Cluster {
     /// Starts so many, with these resources. Ready when every node runs them and all vote.
     pub async fn start(scratch: &Scratch, name: &str, count: usize, upstream: &str) -> anyhow::Result<Self> {
+        Self::start_with(scratch, name, count, upstream, None).await
+    }
+
+    /// The same, with models.
+    pub async fn start_with(
+        scratch: &Scratch,
+        name: &str,
+        count: usize,
+        upstream: &str,
+        models: Option<&ModelsOf>,
+    ) -> anyhow::Result<Self> {
         let folder = scratch.folder(name)?;
         let numbers = free_ports(count * PORTS_EACH)?;
         let ports: Vec<Ports> = numbers.chunks_exact(PORTS_EACH).filter_map(Ports::of).collect();
         let names: Vec<String> = (0..ports.len()).map(|n| format!("n{n}")).collect();
         for (at, own) in ports.iter().enumerate() {
             let node = scratch.folder(&format!("{name}/n{at}"))?;
-            write(&node.join("provost.toml"), &config(&folder, &node, at, &ports, *own))?;
+            write(&node.join("provost.toml"), &config(&folder, &node, at, &ports, *own, models))?;
         }
         let made = init(&folder, names.get(1..).unwrap_or_default()).await?;
         for (node, token) in &made.join_tokens {
@@ -140,8 +151,13 @@ impl Cluster {
 
     /// The revision that a node's calls run under.
     pub async fn active_revision(&self, node: usize) -> Option<u64> {
-        let page = page(&self.metrics, &metrics_url(self.nodes.get(node)?.ports)).await?;
+        let page = self.page(node).await?;
         value_of(&page, "provost_active_revision").map(|revision| revision as u64)
+    }
+
+    /// A node's metrics.
+    pub async fn page(&self, node: usize) -> Option<String> {
+        page(&self.metrics, &metrics_url(self.nodes.get(node)?.ports)).await
     }
 
     /// How many nodes there are.
@@ -175,8 +191,17 @@ impl Cluster {
 
     /// A node's MCP endpoint over HTTP, and the token to call it with.
     pub fn mcp(&self, node: usize) -> anyhow::Result<(String, &SecretString)> {
+        Ok((format!("{}/mcp", self.http(node)?), &self.token))
+    }
+
+    /// A node's OpenAI-compatible API, and the token to call it with.
+    pub fn openai(&self, node: usize) -> anyhow::Result<(String, &SecretString)> {
+        Ok((format!("{}/v1", self.http(node)?), &self.token))
+    }
+
+    fn http(&self, node: usize) -> anyhow::Result<String> {
         let node = self.nodes.get(node).context("PV-BENCH-START: no node")?;
-        Ok((format!("http://127.0.0.1:{}/mcp", node.ports.http), &self.token))
+        Ok(format!("http://127.0.0.1:{}", node.ports.http))
     }
 
     /// Ends all of them, in order.
@@ -220,7 +245,7 @@ async fn page(client: &reqwest::Client, url: &str) -> Option<String> {
 }
 
 /// The value of a metric that a node prints once, whatever its labels.
-fn value_of(page: &str, name: &str) -> Option<f64> {
+pub fn value_of(page: &str, name: &str) -> Option<f64> {
     page.lines().find_map(|line| {
         let rest = line.strip_prefix(name)?;
         let rest = match rest.strip_prefix('{') {

@@ -61,6 +61,15 @@ pub fn base(upstream: &str) -> Vec<Value> {
     ]
 }
 
+/// What lets the caller use every model.
+pub fn for_models() -> String {
+    let of = Some(TENANT);
+    file(&[
+        document("Role", "models", of, json!({ "rules": [{ "models": ["*"] }] })),
+        document("RoleBinding", "models", of, json!({ "role": "models", "principals": [PRINCIPAL] })),
+    ])
+}
+
 /// What makes a state large, in files that a change takes. `tools`: how many the upstream lists.
 pub fn more(size: Size, upstream: &str, tools: usize) -> Vec<String> {
     let mut documents = Vec::new();

@@ -9,7 +9,7 @@ use super::{
     budget::Budget,
     calls,
     cluster::Cluster,
-    component, hot,
+    component, hot, models,
     program::on_path,
     report::Row,
     rows::{Group, TABLE, Wanted},
@@ -101,6 +101,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
         done.measure(Group::Scale, Box::pin(scale::scale(stage))).await;
     }
     stage.stop_one().await;
+    if wanted.group(Group::Models) {
+        done.measure(Group::Models, Box::pin(models::models(stage))).await;
+    }
     let etcd = on_path(ETCD);
     if etcd.is_none() && wanted.group(Group::Writes) {
         done.take(Group::Writes, Ok(vec![Row::skipped("writes", "", format!("{ETCD} is not on PATH"))]));

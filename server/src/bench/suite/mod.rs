@@ -24,6 +24,8 @@ mod judge;
 mod load;
 mod machine;
 mod measure;
+mod model_files;
+mod models;
 mod node_files;
 mod peers;
 mod plot;
@@ -185,7 +187,9 @@ fn write(folder: &Path, report: &SuiteReport) -> anyhow::Result<()> {
 fn print(report: &SuiteReport, out: &Path) {
     for row in &report.rows {
         println!("{:<14} {:<9} {}", row.id, rows::word(row), row.why.as_deref().unwrap_or(&row.title));
-        for figure in row.figures.iter().filter(|figure| figure.bar.is_some()) {
+        // Its figures say something together only.
+        let is_whole = row.id == models::ROW;
+        for figure in row.figures.iter().filter(|figure| is_whole || figure.bar.is_some()) {
             let median = figure.median.map_or_else(|| "-".to_owned(), shown);
             let bar = figure.bar.map_or_else(String::new, |bar| format!("{} {}", bar.sign(), shown(bar.value)));
             let why = figure.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));

@@ -25,6 +25,14 @@ pub struct Made {
     pub join_tokens: BTreeMap<String, SecretString>,
 }
 
+/// The models of a node.
+pub struct ModelsOf {
+    /// Each folder in it is one.
+    pub folder: PathBuf,
+    /// What they, their caches and what requests compute with may take, MiB.
+    pub memory_mib: u64,
+}
+
 /// Where a node listens.
 #[derive(Clone, Copy)]
 pub struct Ports {
@@ -77,7 +85,7 @@ fn quoted(path: &Path) -> toml::Value {
 }
 
 /// The configuration of node `at` of all.
-pub fn config(cluster: &Path, node: &Path, at: usize, all: &[Ports], own: Ports) -> String {
+pub fn config(cluster: &Path, node: &Path, at: usize, all: &[Ports], own: Ports, models: Option<&ModelsOf>) -> String {
     // The first makes the cluster: it joins nobody.
     let others = all.iter().enumerate().filter(|(other, _)| at > 0 && *other != at);
     let others: Vec<String> = others.map(|(_, ports)| format!("\"127.0.0.1:{}\"", ports.peer)).collect();
@@ -86,10 +94,15 @@ pub fn config(cluster: &Path, node: &Path, at: usize, all: &[Ports], own: Ports)
         0 => String::new(),
         _ => format!("[join]\ntoken_file = {}\n", quoted(&node.join("token"))),
     };
+    // A table of its own comes last: what follows its head is in it.
+    let (folder, gpu) = models.map_or_else(Default::default, |models| {
+        let gpu = format!("\n[gpu]\ndevice = \"cpu\"\nmemory_mib = {}\n", models.memory_mib);
+        (format!("models = {}\n", quoted(&models.folder)), gpu)
+    });
     format!(
-        "node = \"n{at}\"\nroles = [{}]\ndata_dir = {}\ncontrol_plane = [{}]\n\n[listen]\npeer = \"127.0.0.1:{}\"\nadmin \
+        "node = \"n{at}\"\nroles = [{}]\ndata_dir = {}\ncontrol_plane = [{}]\n{folder}\n[listen]\npeer = \"127.0.0.1:{}\"\nadmin \
          = \"127.0.0.1:{}\"\nmetrics = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n\n[keys]\npath = {}\n\n\
-         [data_plane.tls]\nlocal_ca = {}\n\n[timings]\npromote_after_ms = 500\n\n{join}",
+         [data_plane.tls]\nlocal_ca = {}\n\n[timings]\npromote_after_ms = 500\n\n{join}{gpu}",
         roles.join(", "),
         quoted(&node.join("data")),
         others.join(", "),
@@ -115,12 +128,17 @@ mod tests {
             let node = dir.path().join(format!("n{at}"));
             std::fs::create_dir_all(&node).unwrap();
             let file = node.join("provost.toml");
-            write(&file, &config(dir.path(), &node, at, &all, *own)).unwrap();
+            write(&file, &config(dir.path(), &node, at, &all, *own, None)).unwrap();
             let config = crate::roles::run::load(&file).unwrap();
             assert_eq!((config.peer.port(), config.http.port()), (own.peer, own.http));
             // Each knows itself; the first knows nobody else.
             assert_eq!(config.control_plane.len(), if at == 0 { 1 } else { all.len() });
             assert_eq!(config.join.is_some(), at > 0);
+            assert_eq!(config.models, None);
+            let models = ModelsOf { folder: dir.path().join("models"), memory_mib: 7 };
+            write(&file, &self::config(dir.path(), &node, at, &all, *own, Some(&models))).unwrap();
+            let config = crate::roles::run::load(&file).unwrap();
+            assert_eq!((config.models, config.gpu.memory_mib), (Some(models.folder), 7));
         }
     }
 }

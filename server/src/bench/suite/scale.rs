@@ -148,7 +148,7 @@ fn millis(duration: Duration) -> f64 {
 }
 
 /// The least value that so large a share of all do not exceed.
-fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
+pub fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let rank = (values.len() as f64 * share).ceil() as usize;
     values.get(rank.saturating_sub(1)).copied()
