@@ -58,6 +58,13 @@ impl ServerFacts {
     pub fn can(&self, capability: &str) -> bool {
         provost_mcp::RawObject::parse(&self.capabilities).is_ok_and(|c| c.has(capability))
     }
+
+    /// Whether it declares `resources.subscribe`.
+    pub fn tells_of_resources(&self) -> bool {
+        let capabilities = provost_mcp::RawObject::parse(&self.capabilities).ok();
+        let resources = capabilities.and_then(|c| c.get_object("resources"));
+        resources.and_then(|r| r.get("subscribe")).is_some_and(|flag| flag.is_true())
+    }
 }
 
 /// How bytes reach the upstream.
