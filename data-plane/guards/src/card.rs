@@ -2,7 +2,8 @@
 //!
 //! A number is a card if its issuer range and length belong together (ISO/IEC 7812 and the networks'
 //! own lists), its Luhn digit is right, and it is written as cards are: in one piece, or in the groups
-//! printed on them, with spaces, dashes, dots or slashes between (and in `spread` with others). One order number in some hundred passes; the range and the grouping keep it there.
+//! printed on them, with spaces, dashes, dots or slashes between; `spread` knows others. One order number
+//! in some hundred passes; the range and the grouping keep it there.
 
 use crate::{finding::Finding, kind::Kind, numbers::Groups};
 
