@@ -27,7 +27,7 @@ test-observability: ## dashboards, a trace and pages in programs of others (skip
 test-packages: ## a package's life in a booted Debian (root, a release binary; skips where a tool is missing)
 	@scripts/test_packages.sh
 
-test-helm: ## lint, render and check the Helm chart (skips without helm)
+test-helm: ## lint, render and check the Helm chart (without helm: with its library, from PyPI)
 	@scripts/test_helm.sh
 
 deb: ## a Debian package of the release binary, into out/

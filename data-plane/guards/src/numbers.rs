@@ -11,7 +11,7 @@ use crate::{
     finding::Finding,
     iban,
     kind::{Kind, KindSet},
-    national, phone,
+    national, phone, spread,
 };
 
 /// How far from the start of a number its end, and the byte after it, can be. The longest is an IBAN
@@ -93,8 +93,12 @@ fn digits(buf: &[u8], start: usize, kinds: KindSet) -> Option<Finding> {
     {
         return Some(dni);
     }
-    if is_at(buf, first, ALNUM) || (first - start < BARE_MIN && separator_at(buf, first).is_none()) {
+    if is_at(buf, first, ALNUM) {
         return None;
+    }
+    if first - start < BARE_MIN && separator_at(buf, first).is_none() {
+        let is_spread = first - start == spread::FIRST_GROUP && kinds.has(Kind::Card);
+        return if is_spread { spread::find(buf, start) } else { None };
     }
     let run = Groups::parse(buf, start);
     let groups = run.count - usize::from(run.tail_is_word);
@@ -105,7 +109,7 @@ fn digits(buf: &[u8], start: usize, kinds: KindSet) -> Option<Finding> {
 const DNI_DIGITS: usize = 8;
 
 fn first_groups(buf: &[u8], run: &Groups, kinds: KindSet) -> Option<Finding> {
-    if !run.starts_clean(buf) {
+    if !starts_clean(buf, run.start) {
         return None;
     }
     let of = |kind: Kind, find: fn(&[u8], &Groups) -> Option<Finding>| {
@@ -229,12 +233,12 @@ impl Groups {
         let fraction = buf.get(end) == Some(&b'.') && buf.get(end + 1).is_some_and(u8::is_ascii_digit) && !float;
         (ends && !fraction).then(|| (self.digits(groups), end))
     }
+}
 
-    /// Whether the digits are not the rest of a longer number (`0.4111…`, `12-4111…`).
-    fn starts_clean(&self, buf: &[u8]) -> bool {
-        let before = |back: usize| self.start.checked_sub(back).and_then(|at| buf.get(at)).copied().unwrap_or(b' ');
-        !(matches!(before(1), b'.' | b'-') && before(2).is_ascii_digit())
-    }
+/// Whether digits are not the rest of a longer number (`0.4111…`, `12-4111…`).
+pub(crate) fn starts_clean(buf: &[u8], start: usize) -> bool {
+    let before = |back: usize| start.checked_sub(back).and_then(|at| buf.get(at)).copied().unwrap_or(b' ');
+    !(matches!(before(1), b'.' | b'-') && before(2).is_ascii_digit())
 }
 
 /// A separator that more digits follow, and how many bytes it takes.

@@ -182,10 +182,14 @@ async fn refuse<P: Plane>(plane: &P, snapshot: &P::Snapshot, rejection: Rejectio
     let now = plane.now_ns();
     facts.marks.refused(now);
     let mut params = facts.request.params.clone();
-    if let Some(caller) = &facts.caller {
-        let guarded = plane.guard_refused(snapshot, caller, facts.target.as_deref(), &facts.request);
-        facts.guarded(&guarded);
-        params = guarded.params;
+    match &facts.caller {
+        Some(caller) => {
+            let guarded = plane.guard_refused(snapshot, caller, facts.target.as_deref(), &facts.request);
+            facts.guarded(&guarded);
+            params = guarded.params;
+        }
+        // Whose guards hold is known with the caller only, and the cluster's log is nobody's notebook.
+        None => facts.words.workflow = None,
     }
     if let Some(found) = rejection.withheld() {
         facts.found.extend(found.iter().cloned());

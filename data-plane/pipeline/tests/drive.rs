@@ -417,6 +417,17 @@ fn what_a_caller_says_beside_the_parameters_is_recorded_as_guards_left_it() {
 }
 
 #[test]
+fn of_somebody_unknown_no_workflow_is_recorded() {
+    let plane = FakePlane::new(Refuse::Authenticate);
+    let mut request = Request::clone(call().request());
+    request.trace.workflow = Some("w-4111".to_owned());
+    block_on(drive(&plane, Call::received(request), &NoLink));
+    let records = plane.records.lock().unwrap();
+    assert_eq!(records.len(), 1);
+    assert!(records.iter().all(|record| record.why.workflow.is_none()));
+}
+
+#[test]
 fn without_a_durable_intent_nothing_runs() {
     for at in [Refuse::IntentRecord, Refuse::Body] {
         nothing_runs(at);

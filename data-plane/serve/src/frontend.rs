@@ -132,25 +132,7 @@ impl<P: Plane + 'static> Frontend<P> {
 
     /// Who calls, outside of a call: for what is bound to the caller before and after it.
     pub(crate) fn caller_of(&self, inbound: &Inbound) -> Result<Arc<Caller>, Rejection> {
-        let probe = Request {
-            call_id: inbound.call_id,
-            arrived_ns: inbound.arrived_ns,
-            credential: inbound.credential.clone(),
-            route: inbound.route.clone(),
-            operation: Operation::Discover,
-            params: RawJson::EMPTY_OBJECT,
-            client: ClientFacts {
-                protocol_version: ProtocolVersion::LATEST,
-                info: None,
-                capabilities: RawJson::EMPTY_OBJECT,
-                session: None,
-                address: inbound.address(),
-                transport: inbound.peer.transport,
-            },
-            trace: TraceFacts::default(),
-            within: None,
-        };
-        self.plane.authenticate(&self.plane.snapshot(), &Call::received(probe))
+        self.plane.authenticate(&self.plane.snapshot(), &Call::received(inbound.probe()))
     }
 
     /// What is known of a request before its body is read.
@@ -233,6 +215,28 @@ impl Inbound {
     /// RFC 9728, section 3.1: the well-known path stands before the resource's path.
     pub(crate) fn metadata_url(&self) -> String {
         format!("{}/.well-known/oauth-protected-resource{}", self.base_url, self.path)
+    }
+
+    /// A request that asks for nothing: for what is to be known of its caller outside of a call.
+    pub(crate) fn probe(&self) -> Request {
+        Request {
+            call_id: self.call_id,
+            arrived_ns: self.arrived_ns,
+            credential: self.credential.clone(),
+            route: self.route.clone(),
+            operation: Operation::Discover,
+            params: RawJson::EMPTY_OBJECT,
+            client: ClientFacts {
+                protocol_version: ProtocolVersion::LATEST,
+                info: None,
+                capabilities: RawJson::EMPTY_OBJECT,
+                session: None,
+                address: self.address(),
+                transport: self.peer.transport,
+            },
+            trace: TraceFacts::default(),
+            within: None,
+        }
     }
 
     pub(crate) fn trace(&self) -> TraceFacts {

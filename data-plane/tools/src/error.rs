@@ -110,6 +110,11 @@ pub enum UpstreamError {
     /// The upstream has no such method or operation.
     #[error("the plugin does not offer {0}")]
     Unsupported(String),
+    /// The upstream tells nobody when a resource of it changes.
+    #[error(
+        "the plugin does not tell when its resources change, so that they cannot be subscribed to; read them again when you need them"
+    )]
+    Unwatched,
     /// An argument that cannot be part of a request, whatever its schema says. It is not sent.
     #[error("the argument `{name}` cannot be sent: {cause}; give another value")]
     Argument {
@@ -157,6 +162,7 @@ impl UpstreamError {
             Self::Open { .. } => "PV-UPSTREAM-OPEN",
             Self::Config(_) => "PV-UPSTREAM-CONFIG",
             Self::Unsupported(_) => "PV-UPSTREAM-UNSUPPORTED",
+            Self::Unwatched => "PV-UPSTREAM-NO-SUBSCRIPTION",
             Self::Argument { .. } => "PV-OPENAPI-ARGUMENT",
             Self::GrpcArgument { .. } => "PV-GRPC-ARGUMENT",
             Self::Rpc(_) => "PV-UPSTREAM-ERROR",
@@ -170,7 +176,8 @@ impl UpstreamError {
             Self::Deadline | Self::Late { .. } => RpcError::DEADLINE_EXCEEDED,
             Self::Busy(_) | Self::Crowded { .. } => RpcError::LIMIT_EXCEEDED,
             Self::Unsupported(_) => RpcError::METHOD_NOT_FOUND,
-            Self::Argument { .. } | Self::GrpcArgument { .. } => RpcError::INVALID_PARAMS,
+            // The method is there: a merged route announces it for those plugins that have it.
+            Self::Unwatched | Self::Argument { .. } | Self::GrpcArgument { .. } => RpcError::INVALID_PARAMS,
             _ => RpcError::UPSTREAM_FAILED,
         };
         let mut error = RpcError::with_code(number, self.code(), format!("plugin `{plugin}`: {self}"));

@@ -1,11 +1,17 @@
 //! The models that a node knows: those that are declared for all nodes, those of its own directory, which is rescanned
 //! when asked but not too often, and adapters over either. One that is declared hides an adapter and one of the directory
 //! with its name, and an adapter one of the directory.
+//!
+//! Headers of files are read beside the catalogue, by one thread at a time, and what was read takes the place of what was known:
+//! others go on with that meanwhile. Only who has to see what changed on disk waits.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use provost_gpu_infer::{InferError, ModelSource, discover};
@@ -29,12 +35,21 @@ pub(crate) struct Catalogue {
     adapters: BTreeMap<String, AdapterModel>,
     copies: Arc<Copies>,
     scan: Mutex<Scan>,
+    /// Held by whoever reads the disk, or changes what is declared. Never taken by who holds `scan`.
+    reading: Mutex<()>,
 }
+
+/// The models by name.
+type Entries = BTreeMap<String, Arc<Entry>>;
 
 #[derive(Debug, Default)]
 struct Scan {
+    /// When the disk was last read to the end; none: never.
     at: Option<Instant>,
-    entries: BTreeMap<String, Arc<Entry>>,
+    entries: Entries,
+    /// How often it was said that there is something new on disk, and how often that had been when what `entries` holds was read.
+    news: u64,
+    seen: u64,
     declared: Declared,
     /// Somebody said what is declared, be it nothing.
     is_told: bool,
@@ -71,7 +86,7 @@ impl Catalogue {
         store: Option<ModelStore>,
         adapters: BTreeMap<String, AdapterModel>,
     ) -> Self {
-        Self { directory, store, adapters, copies: Arc::default(), scan: Mutex::new(Scan::default()) }
+        Self { directory, store, adapters, copies: Arc::default(), scan: Mutex::default(), reading: Mutex::default() }
     }
 
     /// Where imported models are.
@@ -106,7 +121,7 @@ impl Catalogue {
 
     /// What is on disk is looked at the next time that somebody asks, however soon that is.
     pub(crate) fn look_again(&self) {
-        self.lock().at = None;
+        self.lock().news += 1;
     }
 
     /// The models that can be used, in order of name.
@@ -188,17 +203,23 @@ impl Catalogue {
         scan.declared.iter().filter(|(_, spec)| spec.pinned).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Replaces what is declared. False: it is as it was. Reads the headers of new models.
+    /// Replaces what is declared. False: it is as it was. Reads the headers of new models; until it has, there are those of before,
+    /// by the new rules.
     pub(crate) fn declare(&self, declared: Declared) -> bool {
-        let mut scan = self.lock();
-        scan.is_told = true;
-        if scan.declared == declared {
-            return false;
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = {
+            let mut scan = self.lock();
+            let is_new = scan.declared != declared;
+            if is_new {
+                scan.declared = declared;
+            }
+            is_new
+        };
+        if is_new {
+            self.read(&reading);
         }
-        scan.declared = declared;
-        scan.at = None;
-        self.refresh(&mut scan);
-        true
+        self.lock().is_told = true;
+        is_new
     }
 
     /// Whether it was said what is declared.
@@ -206,41 +227,68 @@ impl Catalogue {
         self.lock().is_told
     }
 
+    /// What is on disk, as it was a moment ago at the earliest.
     fn fresh(&self) -> MutexGuard<'_, Scan> {
-        let mut scan = self.lock();
-        self.refresh(&mut scan);
-        scan
+        let scan = self.lock();
+        if scan.is_fresh() {
+            return scan;
+        }
+        let must_see = scan.must_be_read();
+        drop(scan);
+        let reading = match self.reading.try_lock() {
+            Ok(reading) => reading,
+            Err(TryLockError::Poisoned(reading)) => reading.into_inner(),
+            Err(TryLockError::WouldBlock) if must_see => self.reading.lock().unwrap_or_else(PoisonError::into_inner),
+            // Somebody reads it already.
+            Err(TryLockError::WouldBlock) => return self.lock(),
+        };
+        if !self.lock().is_fresh() {
+            self.read(&reading);
+        }
+        self.lock()
+    }
+
+    /// Reads the disk, and puts what was read in the place of what was known. Takes long where there are new models.
+    fn read(&self, _: &MutexGuard<'_, ()>) {
+        let (news, declared, before) = {
+            let scan = self.lock();
+            (scan.news, scan.declared.clone(), scan.entries.clone())
+        };
+        let entries = self.look(&declared, before);
+        let gone = {
+            let mut scan = self.lock();
+            (scan.at, scan.seen) = (Some(Instant::now()), news);
+            std::mem::replace(&mut scan.entries, entries)
+        };
+        drop(gone);
     }
 
     fn lock(&self) -> MutexGuard<'_, Scan> {
         self.scan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refresh(&self, scan: &mut Scan) {
-        if scan.at.is_some_and(|at| at.elapsed() < RESCAN_AFTER) {
-            return;
-        }
-        scan.at = Some(Instant::now());
-        let mut before = std::mem::take(&mut scan.entries);
-        for (name, spec) in &scan.declared {
+    /// The models, of which those that are as they were before are the same.
+    fn look(&self, declared: &Declared, mut before: Entries) -> Entries {
+        let mut entries = Entries::new();
+        for (name, spec) in declared {
             let wanted = Wanted::of(spec);
             let (place, stored) = self.place_of(&wanted.files);
             let entry = place.map_or_else(
                 || Entry::missing(name, "this node has no store of models", Some(wanted.clone())),
                 |place| renewed(&mut before, name, &place, stored, Some(wanted.clone())),
             );
-            scan.entries.insert(name.clone(), entry);
+            entries.insert(name.clone(), entry);
         }
         for (name, path) in self.discovered() {
-            if scan.entries.contains_key(&name) || self.adapters.contains_key(&name) {
+            if entries.contains_key(&name) || self.adapters.contains_key(&name) {
                 continue;
             }
             let entry = renewed(&mut before, &name, &path, None, None);
-            scan.entries.insert(name, entry);
+            entries.insert(name, entry);
         }
         let mut adapted = Vec::with_capacity(self.adapters.len());
-        for (name, adapter) in self.adapters.iter().filter(|(name, _)| !scan.declared.contains_key(*name)) {
-            let base = scan.entries.get(&adapter.base).cloned();
+        for (name, adapter) in self.adapters.iter().filter(|(name, _)| !declared.contains_key(*name)) {
+            let base = entries.get(&adapter.base).cloned();
             let fingerprint = fingerprint(&adapter.path);
             let is_over = |entry: &Entry| match (&entry.base, &base) {
                 (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -254,7 +302,8 @@ impl Catalogue {
             adapted.push((name.clone(), entry));
         }
         // Only now: an adapter is over a model, and not over another adapter.
-        scan.entries.extend(adapted);
+        entries.extend(adapted);
+        entries
     }
 
     fn discovered(&self) -> Vec<(String, PathBuf)> {
@@ -273,6 +322,17 @@ impl Catalogue {
             ModelFiles::Path(path) => (Some(PathBuf::from(path)), None),
             ModelFiles::Blob(digest) => (self.store.as_ref().map(|store| store.place_of(*digest)), Some(*digest)),
         }
+    }
+}
+
+impl Scan {
+    fn is_fresh(&self) -> bool {
+        !self.must_be_read() && self.at.is_some_and(|at| at.elapsed() < RESCAN_AFTER)
+    }
+
+    /// What is known is not what whoever asks has to see: nothing was ever read, or there is something new.
+    fn must_be_read(&self) -> bool {
+        self.at.is_none() || self.seen < self.news
     }
 }
 
@@ -298,7 +358,7 @@ impl Wanted {
 
 /// The entry as it was before, if nothing has changed, else a new one.
 fn renewed(
-    before: &mut BTreeMap<String, Arc<Entry>>,
+    before: &mut Entries,
     name: &str,
     path: &Path,
     stored: Option<FileDigest>,
@@ -436,80 +496,4 @@ fn fingerprint(path: &Path) -> Fingerprint {
             Some((file, metadata.len(), modified))
         })
         .collect()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn fixtures() -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../infer/tests/fixtures")
-    }
-
-    fn declared(models: &[(&str, &str)]) -> Declared {
-        let spec = |text: &str| Arc::new(serde_json::from_str(text).unwrap());
-        models.iter().map(|(name, text)| ((*name).to_owned(), spec(text))).collect()
-    }
-
-    fn at(path: &Path, more: &str) -> String {
-        format!(r#"{{"source":{{"path":{}}}{more}}}"#, serde_json::to_string(path).unwrap())
-    }
-
-    fn failure(catalogue: &Catalogue, name: &str) -> String {
-        catalogue.find(name).unwrap().source.as_ref().unwrap_err().to_string()
-    }
-
-    #[test]
-    fn what_is_declared_is_there_and_hides_the_directory() {
-        let catalogue = Catalogue::new(Some(fixtures()), None, BTreeMap::new());
-        let own = catalogue.find("tiny-chat").unwrap();
-        assert!(!own.is_declared());
-        let qwen = at(&fixtures().join("tiny-qwen3"), r#","contextTokens":9"#);
-        assert!(catalogue.declare(declared(&[("tiny-chat", &qwen), ("second", &qwen)])));
-        let found = catalogue.find("tiny-chat").unwrap();
-        assert_eq!(found.source.as_ref().unwrap().info().architecture, "qwen3");
-        let context = |name: &str| catalogue.models().iter().find(|m| m.name == name).map(|m| m.context_tokens);
-        assert_eq!((context("second"), context("tiny-qwen3").map(|tokens| tokens > 9)), (Some(9), Some(true)));
-        // What is about the use of a model and not its files leaves it as it is.
-        let other = at(&fixtures().join("tiny-qwen3"), r#","priority":"critical","pinned":true"#);
-        assert!(catalogue.declare(declared(&[("tiny-chat", &other)])));
-        assert!(Arc::ptr_eq(&found, &catalogue.find("tiny-chat").unwrap()));
-        assert_eq!(catalogue.pinned(), ["tiny-chat"]);
-        assert!(catalogue.find("second").is_none());
-        assert!(!catalogue.declare(declared(&[("tiny-chat", &other)])), "nothing has changed");
-        catalogue.declare(Declared::new());
-        assert_eq!(catalogue.find("tiny-chat").unwrap().source.as_ref().unwrap().info().architecture, "llama");
-    }
-
-    #[test]
-    fn what_is_not_there_or_otherwise_than_declared_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = ModelStore::of_data_dir(dir.path());
-        let digest = store.import(&fixtures().join("tiny-chat"), "tiny").unwrap().manifest.digest;
-        let catalogue = Catalogue::new(None, Some(store), BTreeMap::new());
-        let blob = |digest: &str, more: &str| format!(r#"{{"source":{{"blob":"{digest}"}}{more}}}"#);
-        let absent = format!("sha256:{}", "1".repeat(64));
-        catalogue.declare(declared(&[
-            ("good", &blob(&digest.to_string(), r#","format":"safetensors","dtype":"f32""#)),
-            ("absent", &blob(&absent, "")),
-            ("nowhere", &at(&dir.path().join("nowhere"), "")),
-            ("format", &blob(&digest.to_string(), r#","format":"gguf""#)),
-            ("dtype", &blob(&digest.to_string(), r#","dtype":"bf16""#)),
-        ]));
-        let good = catalogue.find("good").unwrap();
-        assert_eq!(good.digest(), Some(digest));
-        good.check().unwrap();
-        assert!(failure(&catalogue, "absent").starts_with("PV-MODEL-MISSING"));
-        assert!(failure(&catalogue, "absent").contains(&absent));
-        assert!(failure(&catalogue, "nowhere").starts_with("PV-MODEL-MISSING"));
-        assert!(failure(&catalogue, "format").starts_with("PV-MODEL-DIFFERS"));
-        assert!(failure(&catalogue, "dtype").contains("stored as f32"));
-        let names: Vec<String> = catalogue.models().into_iter().map(|model| model.name).collect();
-        assert_eq!(names, ["good"]);
-        // A node without a store says so.
-        let other = Catalogue::new(None, None, BTreeMap::new());
-        other.declare(declared(&[("good", &blob(&digest.to_string(), ""))]));
-        assert!(failure(&other, "good").starts_with("PV-MODEL-MISSING"));
-    }
 }

@@ -16,6 +16,8 @@ pub enum Scripted {
     Default,
     /// This result.
     Raw(String),
+    /// An error of this number and these words.
+    Error(i64, &'static str),
     /// This body as it is, as JSON.
     Body(String),
     /// This status with this content type and body.
@@ -82,6 +84,10 @@ async fn answer(State(script): State<Arc<Script>>, request: axum::extract::Reque
     let wrap = |result: String| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, message["id"]);
     match script(method, &params) {
         Scripted::Raw(result) => reply(200, "application/json", wrap(result)),
+        Scripted::Error(code, words) => {
+            let error = json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": code, "message": words}});
+            reply(200, "application/json", error.to_string())
+        }
         Scripted::Body(body) => reply(200, "application/json", body),
         Scripted::Status(status, kind, body) => reply(status, kind, body),
         Scripted::Events(events) => {

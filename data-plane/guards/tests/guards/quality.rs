@@ -14,7 +14,7 @@ const SEED: u64 = 20_261_121;
 const POSITIVES: usize = 400;
 const NEGATIVES: usize = 5_000;
 /// FNV-1a of the committed corpus: the generator cannot change unseen.
-const DIGEST: u64 = 0xd120_13c6_59fe_a80c;
+const DIGEST: u64 = 0xa189_77a4_f8c7_2e90;
 
 const RECALL: f64 = 0.98;
 const PRECISION: f64 = 0.95;

@@ -5,8 +5,9 @@
 use provost_data_guards::{Layout, Root};
 use provost_data_pipeline::Operation;
 
-/// Members of `_meta` that are the protocol's: ids and traces, which look random, and words that must stay. What goes on under
-/// the names of a trace is one. `baggage` is what somebody wrote, and is looked at.
+/// Members of a request's `_meta` that are the protocol's: ids and traces, which look random, and words that must stay. What
+/// goes on under the names of a trace is one. `baggage` is what somebody wrote, and is looked at. In what comes back nothing has to
+/// stand under these names, and nobody checks what does: there all of `_meta` is content.
 const META: &[&str] = &[
     "io.modelcontextprotocol/protocolVersion",
     "io.modelcontextprotocol/clientCapabilities",
@@ -39,7 +40,7 @@ const RESULT: Layout = Layout {
     // It is sealed before it leaves.
     skipped: &["requestState"],
     fixed: &[],
-    meta_skipped: META,
+    meta_skipped: &[],
     json_texts: &[],
     root: Root::MemberAndTexts("structuredContent", &["text"]),
 };
@@ -62,7 +63,7 @@ pub(super) const NOTIFICATION: Layout = Layout {
     // The token is the client's own, and the others are numbers.
     skipped: &["progressToken", "progress", "total"],
     fixed: &[],
-    meta_skipped: META,
+    meta_skipped: &[],
     json_texts: &[],
     root: Root::Nowhere,
 };
@@ -114,5 +115,34 @@ pub(super) fn result(operation: &Operation) -> Option<&'static Layout> {
         | Operation::ListResourceTemplates
         | Operation::SetLogLevel
         | Operation::ListModels => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_data_guards::{Action, Guard, Rules};
+    use provost_mcp::RawJson;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_back_hides_nothing_under_the_names_of_a_trace() {
+        let guard = Guard::new(Rules::all(Action::Mask));
+        for layout in [&RESULT, &NOTIFICATION] {
+            for member in META.iter().chain(&["baggage"]) {
+                for text in ["4111111111111111", "a=ann@example.org"] {
+                    let back = RawJson::from(json!({ "content": [], "_meta": { (*member): text } }));
+                    let masked = guard.inspect_json(&back, layout).rewritten.unwrap();
+                    assert!(!masked.as_str().contains(text), "{member}: {}", masked.as_str());
+                }
+            }
+            // A trace stays one.
+            let trace = json!({ "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                "tracestate": "rojo=00f067aa0ba902b7" });
+            let inspection = guard.inspect_json(&RawJson::from(json!({ "_meta": trace })), layout);
+            assert!(inspection.rewritten.is_none() && inspection.blocked.is_none());
+        }
     }
 }

@@ -28,6 +28,15 @@ pub(crate) struct Denied<'a> {
     pub(crate) reason: String,
 }
 
+/// The longest name of a method that is recorded.
+const MAX_METHOD_BYTES: usize = 64;
+
+/// A method as a record has it: nobody has looked yet whether there is one of this name, and anything can stand there.
+fn method_name(method: &str) -> &str {
+    let is_word = |b: u8| b.is_ascii_alphabetic() || matches!(b, b'/' | b'_' | b'-' | b'$');
+    if method.len() <= MAX_METHOD_BYTES && method.bytes().all(is_word) { method } else { "unknown" }
+}
+
 impl<P: Plane + 'static> Frontend<P> {
     /// Records a refusal. The answer, which gives nothing away, does not wait for it; a record
     /// that fails is logged, since there is no call that could be refused for it.
@@ -52,6 +61,12 @@ impl<P: Plane + 'static> Frontend<P> {
         let snapshot = self.plane.snapshot();
         let trace = inbound.trace();
         let caller = denied.caller;
+        // The caller's own words are recorded as its guards leave them. Whose guards hold is known with the caller only: of
+        // somebody unknown there are none of these words.
+        let records =
+            caller.and_then(|caller| self.plane.guard_refused(&snapshot, caller, None, &inbound.probe()).records);
+        let clean = |text: String| records.as_ref().and_then(|records| records.clean(&text)).unwrap_or(text);
+        let workflow = trace.workflow.filter(|_| caller.is_some()).map(&clean);
         AuditEvent {
             phase: Phase::Denied,
             call_id: inbound.call_id,
@@ -64,7 +79,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 authenticated_by: caller.map(|c| c.authenticated_by.clone()).unwrap_or_default(),
             },
             what: What {
-                method: denied.method.to_owned(),
+                method: method_name(denied.method).to_owned(),
                 target: None,
                 plugin: None,
                 plugin_digest: None,
@@ -74,13 +89,13 @@ impl<P: Plane + 'static> Frontend<P> {
                 secrets: Vec::new(),
                 subject: None,
             },
-            why: Why { workflow: trace.workflow, traceparent: trace.traceparent, root_call: None, attempt: 1 },
+            why: Why { workflow, traceparent: trace.traceparent, root_call: None, attempt: 1 },
             decision: Some(Effect::Deny),
             policies: Vec::new(),
             revision: self.plane.revision(&snapshot),
             status: Some(CallStatus::Denied),
             error: Some(denied.code.to_owned()),
-            reason: Some(denied.reason),
+            reason: Some(clean(denied.reason)),
             guards: Vec::new(),
             body: None,
             impact: Impact::default(),

@@ -5,7 +5,10 @@ use http_body_util::BodyExt;
 use provost_types::Phase;
 use serde_json::{Value, json};
 
-use crate::world::{LEGACY, World, read, read_until};
+use crate::{
+    plane::CARD,
+    world::{LEGACY, World, read, read_until},
+};
 
 #[tokio::test]
 async fn versions_are_negotiated() {
@@ -58,6 +61,26 @@ async fn a_session_serves() {
     assert_eq!(session.call("server/discover", json!({})).await.error_code(), -32601);
     let missing = session.call("resources/read", json!({ "uri": "test://absent" })).await;
     assert_eq!(missing.error_code(), -32002);
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_call_records_a_workflow_as_guards_leave_it_and_none_of_somebody_unknown() {
+    let world = World::new();
+    let session = world.session("token-alice").await;
+    let (workflow, method) = (format!("w-{CARD}"), format!("tools/{CARD}"));
+    let post = async |bearer: &str, method: &str| {
+        let bearer = format!("Bearer {bearer}");
+        let body = json!({ "jsonrpc": "2.0", "id": 5, "method": method }).to_string();
+        let headers =
+            [("mcp-session-id", &*session.id), ("authorization", &*bearer), ("x-provost-workflow", &*workflow)];
+        world.post(&headers, body).await.status.as_u16()
+    };
+    assert_eq!(post("token-bob", "tools/list").await, 404);
+    let foreign = world.plane.denied_with("PV-MCP-SESSION-FOREIGN").await;
+    assert_eq!((foreign.why.workflow.as_deref(), &*foreign.what.method), (Some("w-****"), "tools/list"));
+    assert_eq!(post("wrong", &method).await, 401);
+    let unknown = world.plane.denied_with("PV-AUTH-UNKNOWN").await;
+    assert_eq!((unknown.why.workflow, &*unknown.what.method), (None, "unknown"));
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use std::sync::{
 use parking_lot::Mutex;
 use provost_data_pipeline::{
     Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Effort, Execution, GuardedParams, Hold,
-    Intended, LimitKind, LimitState, Limited, Operation, Plane, Received, Rejection, RejectionKind, Reply, Request,
-    Reservation, Resolved, Target, Usage, Validated,
+    Intended, LimitKind, LimitState, Limited, Operation, Plane, Received, RecordGuard, Rejection, RejectionKind, Reply,
+    Request, Reservation, Resolved, Target, Usage, Validated,
 };
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
@@ -93,6 +93,18 @@ fn tool(name: &str) -> Value {
 fn requests_left(remaining: u64) -> LimitState {
     let (quota, unit) = ("acme/minute".to_owned(), QuotaUnit::Calls);
     LimitState { quota, kind: LimitKind::Consumable, unit, limit: 100, remaining, reset_ms: Some(61_500) }
+}
+
+/// A card number that no record shows.
+pub const CARD: &str = "4111111111111111";
+
+#[derive(Debug)]
+struct NoCards;
+
+impl RecordGuard for NoCards {
+    fn clean(&self, text: &str) -> Option<String> {
+        text.contains(CARD).then(|| text.replace(CARD, "****"))
+    }
 }
 
 #[derive(Debug)]
@@ -201,7 +213,7 @@ impl Plane for FakePlane {
     }
 
     fn guard_refused(&self, (): &(), _: &Caller, _: Option<&Target>, request: &Request) -> GuardedParams {
-        GuardedParams::untouched(request.params.clone())
+        GuardedParams { records: Some(Arc::new(NoCards)), ..GuardedParams::untouched(request.params.clone()) }
     }
 
     async fn execute(&self, _snapshot: &Arc<()>, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {

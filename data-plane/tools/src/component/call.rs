@@ -126,6 +126,7 @@ impl Component {
             Operation::GetPrompt(prompt) => self.listed(ListKind::Prompts, "prompt", prompt).await?,
             // It may be one of a template: the guest knows.
             Operation::ReadResource(uri) => uri.as_str(),
+            Operation::Subscribe(_) | Operation::Unsubscribe(_) => return Err(UpstreamError::Unwatched),
             other => return Err(UpstreamError::Unsupported(other.method().to_owned())),
         };
         let params = RawObject::parse(&request.params)?;

@@ -4,6 +4,10 @@
 //! it can be made again from the files, so that a file that SQLite calls damaged, or of another version, is thrown away:
 //! not one that cannot be opened or written now. After a crash the last documents may be missing, and are read again.
 
+mod rows;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -16,9 +20,11 @@ use std::{
 use futures::TryStreamExt as _;
 use sqlx::{
     ConnectOptions as _, Row as _, SqliteConnection, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub(super) use self::rows::{Document, Passage};
+use self::rows::{document, integer, passage};
 use super::{RagError, chunk::Chunk, vectors::Segment};
 
 /// Connections: searches that run at once, beside the one that writes.
@@ -48,37 +54,6 @@ const SCHEMA: [&str; 5] = [
 /// The version of what `SCHEMA` makes. 0 is noted in files from before there were versions, which are the same.
 const VERSION: i64 = 1;
 const SET_VERSION: &str = "PRAGMA user_version = 1";
-
-/// A document of the index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Document {
-    pub(super) id: i64,
-    pub(super) path: String,
-    pub(super) bytes: u64,
-    /// As its file said; another value: it is looked at again.
-    pub(super) modified_ns: i64,
-    /// `sha256:…` of its file; empty: it could not be read.
-    pub(super) digest: String,
-    pub(super) title: String,
-    pub(super) pages: u32,
-    pub(super) chunks: usize,
-    /// Why it has no pieces.
-    pub(super) failure: Option<String>,
-}
-
-/// A piece with its place.
-#[derive(Clone, Debug)]
-pub(super) struct Passage {
-    pub(super) id: i64,
-    pub(super) path: String,
-    pub(super) title: String,
-    pub(super) digest: String,
-    pub(super) headings: Vec<String>,
-    pub(super) page: Option<u32>,
-    pub(super) first_line: usize,
-    pub(super) last_line: usize,
-    pub(super) text: String,
-}
 
 /// An open index.
 #[derive(Clone)]
@@ -328,159 +303,11 @@ async fn forget(connection: &mut SqliteConnection, path: &str) -> Result<(), sql
     Ok(())
 }
 
-fn document(row: &SqliteRow) -> Result<Document, sqlx::Error> {
-    Ok(Document {
-        id: row.try_get(0)?,
-        path: row.try_get(1)?,
-        bytes: number(row.try_get(2)?),
-        modified_ns: row.try_get(3)?,
-        digest: row.try_get(4)?,
-        title: row.try_get(5)?,
-        pages: number(row.try_get(6)?),
-        chunks: number(row.try_get(7)?),
-        failure: row.try_get(8)?,
-    })
-}
-
-fn passage(row: &SqliteRow) -> Result<Passage, sqlx::Error> {
-    let headings: String = row.try_get(4)?;
-    let page: Option<i64> = row.try_get(5)?;
-    Ok(Passage {
-        id: row.try_get(0)?,
-        path: row.try_get(1)?,
-        title: row.try_get(2)?,
-        digest: row.try_get(3)?,
-        headings: serde_json::from_str(&headings).unwrap_or_default(),
-        page: page.map(number),
-        first_line: number(row.try_get(6)?),
-        last_line: number(row.try_get(7)?),
-        text: row.try_get(8)?,
-    })
-}
-
-fn integer(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn number<T: TryFrom<i64> + Default>(n: i64) -> T {
-    T::try_from(n).unwrap_or_default()
-}
-
 /// Removes an index; one that is open stays good for those who have it open.
 pub(super) fn remove(path: &Path) {
     for end in ["", "-wal", "-shm", "-journal"] {
         let mut file = path.as_os_str().to_owned();
         file.push(end);
         let _ = fs::remove_file(PathBuf::from(file));
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::rag::words::question;
-
-    fn chunk(heading: &str, text: &str) -> Chunk {
-        Chunk { headings: vec![heading.to_owned()], page: Some(2), first_line: 3, last_line: 4, text: text.to_owned() }
-    }
-
-    fn file(path: &str) -> Document {
-        Document { path: path.to_owned(), bytes: 9, modified_ns: 7, title: "T".to_owned(), ..Document::default() }
-    }
-
-    async fn found(store: &Store, text: &str) -> Vec<String> {
-        let ids: Vec<i64> =
-            store.matching(&question(text).unwrap(), 10).await.unwrap().into_iter().map(|(id, _)| id).collect();
-        let passages = store.passages(&ids).await.unwrap();
-        let text = |id: &i64| passages.iter().find(|p| p.id == *id).map(|p| p.text.clone());
-        ids.iter().filter_map(text).collect()
-    }
-
-    #[tokio::test]
-    async fn a_document_is_there_whole_and_goes_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a/b/index.db");
-        let store = Store::open(&path).await.unwrap();
-        assert!(!store.belongs_to("m 1").await.unwrap() && store.belongs_to("m 1").await.unwrap());
-        let chunks = [chunk("Keys", "Rotating a key"), chunk("Other", "cafés and \"quotes\"")];
-        let vectors = [vec![1.0, 0.0], vec![0.0, -1.5]];
-        let (id, ids) = store.put(&file("x.md"), "whole text", &chunks, &vectors).await.unwrap();
-        assert_eq!(found(&store, "how are keys rotated?").await, ["Rotating a key"], "by the stem");
-        assert_eq!(found(&store, "cafe").await, ["cafés and \"quotes\""]);
-        assert_eq!(found(&store, "\"quotes\" OR NOT (").await, ["cafés and \"quotes\""]);
-        assert!(found(&store, "absent").await.is_empty());
-        let passages = store.passages(&ids).await.unwrap();
-        let first = passages.first().unwrap();
-        assert_eq!((first.path.as_str(), first.page, first.last_line), ("x.md", Some(2), 4));
-        assert_eq!(first.headings, ["Keys"]);
-        assert_eq!(store.text("x.md").await.unwrap().unwrap().1, "whole text");
-        assert!(store.text("y.md").await.unwrap().is_none());
-
-        // It is the same when it is opened again.
-        drop(store);
-        let store = Store::open(&path).await.unwrap();
-        let segments = store.segments().await.unwrap();
-        let segment = segments.get(&id).unwrap();
-        assert_eq!((segment.chunks.clone(), segment.values.clone()), (ids, vec![1.0, 0.0, 0.0, -1.5]));
-
-        // Another version of it leaves nothing of the one before.
-        store.put(&file("x.md"), "new", &[chunk("New", "renewed")], &[vec![1.0, 0.0]]).await.unwrap();
-        assert!(found(&store, "rotating").await.is_empty());
-        assert_eq!(found(&store, "renewed").await, ["renewed"]);
-        store.remove("x.md").await.unwrap();
-        assert!(found(&store, "renewed").await.is_empty() && store.documents().await.unwrap().is_empty());
-
-        store.put(&file("x.md"), "new", &[chunk("New", "renewed")], &[vec![1.0, 0.0]]).await.unwrap();
-        assert!(!store.belongs_to("m 2").await.unwrap(), "vectors of another model are of no use");
-        assert!(found(&store, "renewed").await.is_empty() && store.segments().await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_no_index_is_made_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.db");
-        fs::write(&path, vec![b'x'; 10_000]).unwrap();
-        let store = Store::open(&path).await.unwrap();
-        assert!(store.documents().await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_index_is_thrown_away_only_if_it_is_damaged_or_of_another_version() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.db");
-        let store = Store::open(&path).await.unwrap();
-        store.put(&file("x.md"), "text", &[chunk("A", "b")], &[vec![1.0, 0.0]]).await.unwrap();
-        // What goes wrong otherwise is not the file's fault.
-        let refused = store.run("INSERT INTO nowhere VALUES (1)").await.unwrap_err();
-        assert!(matches!(refused, RagError::Index(_)), "{refused}");
-        store.close().await;
-        // From before there were versions: it stays.
-        let store = Store::open(&path).await.unwrap();
-        assert_eq!(store.documents().await.unwrap().len(), 1);
-        store.run("PRAGMA user_version = 0").await.unwrap();
-        store.close().await;
-        let store = Store::open(&path).await.unwrap();
-        assert_eq!(store.documents().await.unwrap().len(), 1);
-        store.run("PRAGMA user_version = 99").await.unwrap();
-        store.close().await;
-        let store = Store::open(&path).await.unwrap();
-        assert!(store.documents().await.unwrap().is_empty(), "another version");
-        store.put(&file("x.md"), "text", &[chunk("A", "b")], &[vec![1.0, 0.0]]).await.unwrap();
-        store.close().await;
-        // All pages but the first are garbage.
-        let mut bytes = fs::read(&path).unwrap();
-        assert!(bytes.len() > 8_192, "{}", bytes.len());
-        bytes[4_096..].fill(0xa5);
-        fs::write(&path, bytes).unwrap();
-        let store = Store::open(&path).await.unwrap();
-        assert!(store.documents().await.unwrap().is_empty(), "damaged");
-
-        // Something else in its place: that cannot be opened, and stays.
-        let folder = dir.path().join("folder.db");
-        fs::create_dir(&folder).unwrap();
-        let refused = Store::open(&folder).await.err().unwrap();
-        assert!(matches!(refused, RagError::Index(_)) && folder.exists(), "{refused}");
-        assert_eq!(SET_VERSION, format!("PRAGMA user_version = {VERSION}"));
     }
 }

@@ -113,6 +113,7 @@ mod tests {
             (UpstreamError::Config(String::new()), Verdict::Neither, None),
             (UpstreamError::Busy(String::new()), Verdict::Neither, None),
             (UpstreamError::Unsupported(String::new()), Verdict::Neither, None),
+            (UpstreamError::Unwatched, Verdict::Neither, None),
         ]
     }
 

@@ -5,6 +5,10 @@
 //! Invariants: an exchange that is dropped before its answer is cancelled upstream, in the way of
 //! its era and transport; an answer carries the id that was asked, or it is refused.
 
+mod exchange;
+mod facts;
+mod stream;
+
 use std::{
     sync::{
         Arc,
@@ -17,48 +21,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use provost_mcp::{
-    Envelope, Era, RawJson, RequestId, RpcError, error_message, notification_message, request_message, result_message,
+    Era, RawJson, RequestId, RpcError, error_message, notification_message, request_message, result_message,
 };
 
+pub(super) use self::exchange::{Event, Exchange};
+pub use self::facts::ServerFacts;
+use self::{exchange::Source, stream::read_stream};
 use super::{
-    http::{HttpTarget, MessageStream, PROTOCOL_VERSION, Posted, SESSION_ID, header_value},
+    http::{HttpTarget, PROTOCOL_VERSION, Posted, SESSION_ID, header_value},
     stdio::StdioProcess,
-    switchboard::{Line, Switchboard},
+    switchboard::Switchboard,
 };
 use crate::{UpstreamError, siblings::SharedSession};
-
-/// What happens on the way to an answer.
-#[derive(Clone, Debug)]
-pub(super) enum Event {
-    /// The answer; nothing follows.
-    Answer(Result<RawJson, RpcError>),
-    /// The server asks (legacy).
-    Asked { id: RequestId, method: String, params: Option<RawJson> },
-    /// The server tells.
-    Told { method: String, params: Option<RawJson> },
-}
-
-/// What the upstream says of itself.
-#[derive(Clone, Debug)]
-pub struct ServerFacts {
-    /// The era that is spoken with it.
-    pub era: Era,
-    /// The revision that is spoken with it.
-    pub protocol_version: String,
-    /// Its capabilities object.
-    pub capabilities: RawJson,
-    /// Its `serverInfo` object.
-    pub server_info: Option<RawJson>,
-    /// Its instructions for the model.
-    pub instructions: Option<String>,
-}
-
-impl ServerFacts {
-    /// Whether the capability is declared.
-    pub fn can(&self, capability: &str) -> bool {
-        provost_mcp::RawObject::parse(&self.capabilities).is_ok_and(|c| c.has(capability))
-    }
-}
 
 /// How bytes reach the upstream.
 pub(super) enum Wire {
@@ -378,190 +352,3 @@ const OWN_IDS_BITS: u32 = 21;
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a session's stream that could not be kept is let be.
 const STREAM_RETRY: Duration = Duration::from_secs(60);
-/// The pause before a session's stream is opened again.
-const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// Streams that ended at once before it is given up.
-const MAX_EMPTY_STREAMS: u32 = 5;
-
-/// Reads a session's own stream, and opens it again when it ends, as long as the session is used.
-async fn read_stream(
-    target: &HttpTarget,
-    headers: HeaderMap,
-    connection: std::sync::Weak<Connection>,
-) -> Result<(), UpstreamError> {
-    let mut empty = 0;
-    while empty < MAX_EMPTY_STREAMS {
-        let Some(mut stream) = target.stream(headers.clone()).await? else { return Ok(()) };
-        empty += 1;
-        while let Ok(Some(message)) = stream.next().await {
-            empty = 0;
-            let Some(connection) = connection.upgrade() else { return Ok(()) };
-            if let Envelope::Request { id, method, .. } = &message
-                && method == "ping"
-            {
-                connection.refuse(id, method).await?;
-            } else if let Some((id, error)) = connection.switchboard.deliver(message) {
-                connection.respond(&id, Err(&error)).await?;
-            }
-        }
-        tokio::time::sleep(REOPEN_PAUSE).await;
-        if connection.upgrade().is_none_or(|c| c.is_closed()) {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-enum Source {
-    /// One message, not yet taken.
-    Message(Option<Envelope>),
-    Stream(Box<MessageStream>),
-    /// Only the switchboard.
-    Line,
-}
-
-/// A request on its way to its answer.
-pub(super) struct Exchange {
-    connection: Arc<Connection>,
-    id: RequestId,
-    line: Option<Line>,
-    source: Source,
-    finished: bool,
-}
-
-impl Exchange {
-    pub(super) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    pub(super) fn id(&self) -> &RequestId {
-        &self.id
-    }
-
-    /// Takes the answer if it came at once and says that our headers do not fit the body.
-    pub(super) fn refused_for_headers(&mut self) -> Option<RpcError> {
-        let Source::Message(message) = &mut self.source else { return None };
-        match message {
-            Some(Envelope::Response { outcome: Err(error), .. }) if error.code == RpcError::HEADER_MISMATCH => {
-                self.finished = true;
-                Some(error.clone())
-            }
-            _ => None,
-        }
-    }
-
-    /// What happens next. Can be dropped and called again without loss.
-    pub(super) async fn next(&mut self) -> Result<Event, UpstreamError> {
-        let event = self.advance().await;
-        if let (Ok(Event::Answer(_)), true) = (&event, matches!(self.source, Source::Stream(_)))
-            && let Source::Stream(stream) = std::mem::replace(&mut self.source, Source::Line)
-        {
-            stream.finish();
-        }
-        if matches!(event, Ok(Event::Answer(_)) | Err(_)) {
-            self.finished = !matches!(event, Err(UpstreamError::Died(_)));
-        }
-        event
-    }
-
-    async fn advance(&mut self) -> Result<Event, UpstreamError> {
-        loop {
-            match &mut self.source {
-                Source::Message(message) => {
-                    let Some(message) = message.take() else { return Err(ended()) };
-                    return own_event(&self.id, message);
-                }
-                Source::Line => {
-                    let Some(line) = &mut self.line else { return Err(ended()) };
-                    return match line_event(line).await {
-                        Some(event) => Ok(event),
-                        None => Err(self.connection.switchboard.closed().unwrap_or_else(ended)),
-                    };
-                }
-                Source::Stream(stream) => {
-                    let message = match &mut self.line {
-                        None => stream.next().await?,
-                        Some(line) => tokio::select! {
-                            biased;
-                            message = stream.next() => message?,
-                            event = line_event(line) => match event {
-                                Some(event) => return Ok(event),
-                                None => return Err(
-                                    self.connection.switchboard.closed().unwrap_or_else(ended)
-                                ),
-                            },
-                        },
-                    };
-                    match message {
-                        Some(message) => return own_event(&self.id, message),
-                        None => self.resume().await?,
-                    }
-                }
-            }
-        }
-    }
-
-    /// The stream ended before the answer: a legacy server may let us resume it (2025-11-25,
-    /// transports, "Resumability and Redelivery").
-    async fn resume(&mut self) -> Result<(), UpstreamError> {
-        let Source::Stream(stream) = &self.source else { return Err(ended()) };
-        let (Some((last_id, pause)), true) = (stream.resume_point(), self.connection.is_legacy()) else {
-            return Err(ended());
-        };
-        tokio::time::sleep(pause).await;
-        let Wire::Http { target, .. } = &self.connection.wire else { return Err(ended()) };
-        let mut headers = self.connection.headers(HeaderMap::new());
-        if let Some(value) = header_value(&last_id) {
-            headers.insert("last-event-id", value);
-        }
-        match target.stream(headers).await? {
-            Some(stream) => {
-                self.source = Source::Stream(Box::new(stream));
-                Ok(())
-            }
-            None => Err(ended()),
-        }
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        if self.line.is_some() {
-            self.connection.switchboard.forget(&self.id);
-        }
-        if !self.finished {
-            self.connection.cancel(&self.id);
-        }
-    }
-}
-
-fn ended() -> UpstreamError {
-    UpstreamError::Died("it closed the connection before it answered".to_owned())
-}
-
-/// A message on the request's own response.
-fn own_event(id: &RequestId, message: Envelope) -> Result<Event, UpstreamError> {
-    Ok(match message {
-        // An error may come without id: the server could not read the request.
-        Envelope::Response { id: None, outcome: Err(error) } => Event::Answer(Err(error)),
-        Envelope::Response { id: Some(answered), outcome } if answered == *id => Event::Answer(outcome),
-        Envelope::Response { id: answered, .. } => {
-            return Err(UpstreamError::Garbage(format!(
-                "it answers request {} where {} was asked",
-                answered.as_ref().map_or("null", RequestId::as_str),
-                id.as_str()
-            )));
-        }
-        Envelope::Request { id, method, params } => Event::Asked { id, method, params },
-        Envelope::Notification { method, params } => Event::Told { method, params },
-    })
-}
-
-/// The next event on the line: what was told before the answer comes before it. `None`: closed.
-async fn line_event(line: &mut Line) -> Option<Event> {
-    tokio::select! {
-        biased;
-        Some(event) = line.events.recv() => Some(event),
-        answer = &mut line.answer => answer.ok().map(Event::Answer),
-    }
-}

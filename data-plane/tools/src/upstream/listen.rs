@@ -74,8 +74,9 @@ impl ListenFilter {
         }
     }
 
-    /// As `params.notifications` of `subscriptions/listen`; `None` if nothing is wanted.
-    fn to_notifications(&self, subscribed: &Uris) -> Option<RawJson> {
+    /// As `params.notifications` of `subscriptions/listen`; `None` if nothing is wanted. A server that does not tell of its
+    /// resources is not asked to, since it would refuse all of it.
+    fn to_notifications(&self, subscribed: &Uris, tells_of_resources: bool) -> Option<RawJson> {
         let mut uris: BTreeSet<&String> = self.uris.iter().collect();
         if self.session {
             uris.extend(subscribed.iter());
@@ -90,7 +91,7 @@ impl ListenFilter {
                 wanted.insert(key.to_owned(), true.into());
             }
         }
-        if !uris.is_empty() {
+        if tells_of_resources && !uris.is_empty() {
             wanted.insert("resourceSubscriptions".to_owned(), json!(uris));
         }
         (!wanted.is_empty()).then(|| RawJson::from(serde_json::Value::Object(wanted)))
@@ -136,7 +137,7 @@ pub(super) async fn listen_modern(
 ) -> Stretch {
     let uris = subscribed.borrow_and_update().clone();
     let mut cancelled = link.cancelled();
-    let Some(notifications) = filter.to_notifications(&uris) else {
+    let Some(notifications) = filter.to_notifications(&uris, connection.facts.tells_of_resources()) else {
         return tokio::select! {
             () = &mut cancelled => Stretch::Cancelled,
             _ = subscribed.changed() => Stretch::Changed,

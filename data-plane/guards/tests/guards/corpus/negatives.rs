@@ -4,11 +4,11 @@ use provost_data_guards::Kind;
 
 use super::{
     rng::{LOWER, Rng, UPPER},
-    values::{grouped, near_miss},
+    values::{SEPARATORS, grouped, near_miss},
 };
 
 /// How many forms there are.
-pub const FORMS: usize = 34;
+pub const FORMS: usize = 37;
 
 /// A text of this form that holds nothing protected.
 pub fn negative(form: usize, rng: &mut Rng) -> String {
@@ -52,7 +52,14 @@ pub fn negative(form: usize, rng: &mut Rng) -> String {
                 break text;
             }
         },
-        _ => format!("{}+{}", rng.digits(3), rng.digits(9)),
+        33 => format!("{}+{}", rng.digits(3), rng.digits(9)),
+        // Columns of tables.
+        34 => grouped(&rng.digits(20), &[4; 5], "  "),
+        35 => format!("2021   {}", grouped(&rng.digits(16), &[4; 4], "   ")),
+        _ => {
+            let digits = rng.digits(16);
+            grouped(&digits, &[4; 4], rng.pick(&SEPARATORS))
+        }
     }
 }
 

@@ -76,6 +76,12 @@ fn luhn_digit(body: &str) -> u32 {
     (10 - sum % 10) % 10
 }
 
+/// What people and programs write between the groups of a card, the usual more often.
+pub const SEPARATORS: [&str; 17] = [
+    "", "", "", " ", " ", "-", "-", ".", "/", "  ", "   ", " - ", "\u{a0}", "\u{202f}", "\u{2009}", "\u{2011}",
+    "\u{2013}",
+];
+
 fn card(rng: &mut Rng) -> String {
     let (prefix, len) = rng.pick(&[
         ("4", 16),
@@ -102,7 +108,7 @@ fn card(rng: &mut Rng) -> String {
     ]);
     let body = format!("{prefix}{}", rng.digits(len - 1 - prefix.len()));
     let number = format!("{body}{}", luhn_digit(&body));
-    let separator = rng.pick(&["", "", " ", "-"]);
+    let separator = rng.pick(&SEPARATORS);
     let groups: &[usize] = match len {
         16 => &[4, 4, 4, 4],
         19 => &[4, 4, 4, 4, 3],

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use provost_data_pipeline::{AskError, ClientLink, Execution};
-use provost_mcp::{RawJson, RawObject};
+use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::BoxFuture;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,15 @@ impl ClientLink for OwnLink {
     }
     fn cancelled(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.0.cancelled())
+    }
+}
+
+/// A server without the method. On a merged route the client was told of it for the sake of other plugins, and cannot
+/// know whose resource it named.
+fn unwatched(cause: UpstreamError) -> UpstreamError {
+    match cause {
+        UpstreamError::Rpc(error) if error.code == RpcError::METHOD_NOT_FOUND => UpstreamError::Unwatched,
+        other => other,
     }
 }
 
@@ -121,7 +130,9 @@ impl McpUpstream {
         let (_, connection) = self.connection(request, &mut self.turn(&tries)).await?;
         if connection.is_legacy() {
             let params = RawJson::from(json!({"uri": uri}));
-            connection.request("resources/subscribe", &params, HeaderMap::new()).await?;
+            connection.request("resources/subscribe", &params, HeaderMap::new()).await.map_err(unwatched)?;
+        } else if !connection.facts.tells_of_resources() {
+            return Err(UpstreamError::Unwatched);
         }
         self.book.add(&caller_key(request.client, request.principal), uri)?;
         Ok(Execution::result(RawJson::EMPTY_OBJECT, false))
@@ -138,7 +149,7 @@ impl McpUpstream {
         // On a shared connection another caller may still want it.
         if connection.is_legacy() && !audience.is_catalogue() {
             let params = RawJson::from(json!({"uri": uri}));
-            connection.request("resources/unsubscribe", &params, HeaderMap::new()).await?;
+            connection.request("resources/unsubscribe", &params, HeaderMap::new()).await.map_err(unwatched)?;
         }
         Ok(Execution::result(RawJson::EMPTY_OBJECT, false))
     }
