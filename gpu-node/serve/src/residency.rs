@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network};
+use provost_gpu_infer::{ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network, SpeechModel};
 use provost_gpu_vram::WeightsKey;
 use provost_types::ModelState;
 
@@ -40,6 +40,7 @@ struct Known {
 pub(crate) enum Model {
     Chat(ChatModel),
     Embedding(EmbeddingModel),
+    Speech(SpeechModel),
 }
 
 /// Whether a model can be asked for.
@@ -203,6 +204,9 @@ impl Residency {
             }
             (Some(Network::Encoder(encoder)), Some(TextSide::Embedding(text))) => {
                 Ok(Model::Embedding(EmbeddingModel::new(Arc::clone(encoder), Arc::clone(text))))
+            }
+            (Some(Network::Speech(whisper)), Some(TextSide::Speech(text))) => {
+                Ok(Model::Speech(SpeechModel::new(Arc::clone(whisper), Arc::clone(text))))
             }
             _ => Err(InferError::Failed("the model's files changed while they were read".to_owned())),
         }

@@ -56,6 +56,7 @@ fn span(call: &CallTrace, start_ns: u64, end_ns: u64) -> Span {
 fn name(call: &CallTrace, subject: &str) -> String {
     let method = match call.method.strip_prefix("inference/") {
         Some("embed") => "embeddings",
+        Some("transcribe") => "transcription",
         Some(operation) => operation,
         None => &call.method,
     };
@@ -82,7 +83,11 @@ fn common(call: &CallTrace, subject: &str) -> Vec<KeyValue> {
         }
         TraceSubject::Prompt(_) => all.push(KeyValue::text("gen_ai.prompt.name", subject)),
         TraceSubject::Model(_) => {
-            let operation = if call.method == "inference/embed" { "embeddings" } else { "chat" };
+            let operation = match call.method.as_str() {
+                "inference/embed" => "embeddings",
+                "inference/transcribe" => "transcription",
+                _ => "chat",
+            };
             all.push(KeyValue::text("gen_ai.operation.name", operation));
             all.push(KeyValue::text("gen_ai.request.model", subject));
         }

@@ -56,6 +56,7 @@ mod scenarios;
 mod shipped;
 mod simulate;
 mod suite;
+mod transcriptions;
 mod upstreams;
 mod wasm;
 mod websocket;

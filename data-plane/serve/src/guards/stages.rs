@@ -166,7 +166,7 @@ fn target<'a>(operation: &'a Operation, target: Option<&'a Target>, model: Optio
     match (operation, &target.plugin, model) {
         (Operation::CallTool(_), _, Some(model)) => GuardTarget::ToolAndModel(&target.full, model),
         (Operation::CallTool(_), _, None) => GuardTarget::Tool(&target.full),
-        (Operation::Chat(_) | Operation::Embed(_), _, _) => GuardTarget::Model(&target.full),
+        (Operation::Chat(_) | Operation::Embed(_) | Operation::Transcribe(_), _, _) => GuardTarget::Model(&target.full),
         (Operation::Task { .. }, Some(plugin), _) => GuardTarget::ToolOf(plugin.as_str()),
         // All tasks, of whatever tools.
         (Operation::Task { .. }, None, _) => GuardTarget::Unknown,
@@ -198,7 +198,7 @@ fn shown_target(operation: &Operation, before: &RawJson, after: &RawJson) -> Opt
     let member = match operation {
         Operation::CallTool(_) | Operation::GetPrompt(_) => "name",
         Operation::ReadResource(_) | Operation::Subscribe(_) | Operation::Unsubscribe(_) => "uri",
-        Operation::Chat(_) | Operation::Embed(_) => "model",
+        Operation::Chat(_) | Operation::Embed(_) | Operation::Transcribe(_) => "model",
         Operation::Task { .. } => "taskId",
         Operation::Complete { is_prompt, .. } => {
             let member = if *is_prompt { "name" } else { "uri" };

@@ -8,17 +8,20 @@
 //! parameters, what can be made by the bound that the caller gives or the default.
 
 mod shown;
+mod sound;
 
 use provost_data_pipeline::{Admitted, Call, Intended, Operation, Rejection, Request, Reservation, Target};
 use provost_data_policy::{CallPrice, RunModel, quota::QuotaCall};
 use provost_mcp::{RawJson, RawObject};
-use provost_types::Name;
+use provost_types::{Name, SOUND_TOKENS_A_SECOND, speech_tokens_at_most};
 
 use super::{compiled::Compiled, models, plane::Node};
 use crate::quota::no_client;
 
 /// Tokens that a chat template adds to what the caller wrote, at most.
 const TEMPLATE_TOKENS: u64 = 256;
+/// Tokens that a speech model is told beside the sound and the prompt, at most: where both begin, language, task, times.
+const SPEECH_TOKENS: u64 = 8;
 /// Tokens of an answer by the `inference` built-in's `chat` where the caller names no bound.
 const TOOL_MAX_TOKENS: u64 = 256;
 /// Hexadecimal digits that stand for a conversation in an account's name.
@@ -109,6 +112,11 @@ impl<'a> CallFacts<'a> {
                 facts.model = Some(target.full.clone());
                 facts.tokens_in = read_at_most(params);
             }
+            Operation::Transcribe(_) => {
+                facts.model = Some(target.full.clone());
+                let file = request.sound.as_ref().map_or(&[][..], |sound| &sound.bytes()[..]);
+                (facts.tokens_in, facts.tokens_out) = heard_at_most(file, params);
+            }
             Operation::GetPrompt(_) | Operation::ReadResource(_) => {}
             _ => return None,
         }
@@ -136,6 +144,14 @@ fn workflow(request: &Request) -> String {
 /// A token stands for at least one byte of the text, and the text is part of the parameters, or what tools and calls become.
 pub(super) fn read_at_most(params: &RawJson) -> u64 {
     TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64).saturating_add(shown::bytes(params))
+}
+
+/// Tokens that are read of a recording with such parameters, and made of it, at most.
+pub(super) fn heard_at_most(file: &[u8], params: &RawJson) -> (u64, u64) {
+    let seconds = sound::seconds_at_most(file);
+    let prompt = RawObject::parse(params).ok().and_then(|params| params.get_text("prompt"));
+    let told = SPEECH_TOKENS.saturating_add(prompt.map_or(0, |prompt| prompt.len() as u64));
+    (seconds.saturating_mul(SOUND_TOKENS_A_SECOND).saturating_add(told), speech_tokens_at_most(seconds))
 }
 
 /// The bound that the caller gives, under the first of these names that is there.
