@@ -36,6 +36,7 @@ mod tool_alias;
 mod tool_pins;
 mod upstream_auth;
 mod wasm;
+mod wav;
 
 pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::TokenUsage;
+use crate::{TokenUsage, wav};
 
 /// Largest recording, as a file, in bytes.
 pub const MAX_SOUND_BYTES: usize = 25 << 20;
@@ -15,6 +15,9 @@ pub const SOUND_TOKENS_A_SECOND: u64 = 50;
 const TEXT_TOKENS_A_SECOND: u64 = 16;
 /// … and so many more. People say less than ten in a second; a model that repeats itself would not end sooner.
 const MORE_TEXT_TOKENS: u64 = 256;
+
+/// What a model is told beside sound and prompt, at most: where each begins, language, task, whether there are times.
+const TOLD_TOKENS: u64 = 8;
 
 /// Most tokens that are made of a recording of so many seconds; its text is cut off there.
 pub fn speech_tokens_at_most(seconds: u64) -> u64 {
@@ -34,6 +37,18 @@ impl Sound {
     /// The file's bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    /// Whole seconds that it lasts, at most: of a WAV file with plain samples by its header, of others [`MAX_SOUND_SECONDS`].
+    pub fn seconds_at_most(&self) -> u64 {
+        wav::seconds_at_most(&self.0)
+    }
+
+    /// Tokens that are read of it after a prompt of so many bytes, and that are made of it, at most.
+    pub fn tokens_at_most(&self, prompt_bytes: usize) -> (u64, u64) {
+        let seconds = self.seconds_at_most();
+        let told = TOLD_TOKENS.saturating_add(prompt_bytes as u64);
+        (seconds.saturating_mul(SOUND_TOKENS_A_SECOND).saturating_add(told), speech_tokens_at_most(seconds))
     }
 }
 
@@ -117,6 +132,12 @@ mod tests {
         assert_eq!(format!("{:?}", request.sound), "Sound(17 bytes)");
         let read: TranscribeRequest = serde_json::from_str(&text).unwrap();
         assert_eq!(read, TranscribeRequest { sound: Sound::default(), ..request });
+    }
+
+    #[test]
+    fn what_a_file_may_cost_is_known_before_it_is_heard() {
+        assert_eq!(Sound::new(&b"ID3"[..]).tokens_at_most(3), (30_000 + 11, 9_856));
+        assert_eq!(Sound::default().seconds_at_most(), u64::from(MAX_SOUND_SECONDS));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
     guards::{CARD, MASKED, body, document, guard, yaml_of},
-    harness::{Dev, START_LIMIT, text},
+    harness::{Dev, START_LIMIT, call_tool, text},
     inference::{fixtures, models_of},
 };
 
@@ -278,4 +279,48 @@ fn where_a_guard_looks_there_are_no_pieces() {
         let said = transcribe(&dev, &[("response_format", format)]);
         assert_eq!((said.status, said.code().as_str()), (400, "PV-SPEECH-GUARDED"), "{format}: {}", said.text);
     }
+}
+
+/// The tool `transcribe`: the same text, the same rules, and a record that has the digest of the argument in its place.
+#[test]
+fn agents_have_recordings_written_down_and_the_log_has_no_sound_of_theirs() {
+    let more = [
+        document("Plugin", "ai", "{ source: { builtin: { name: inference } } }"),
+        guard("cards", "{ tools: ['ai.*'], rules: [ { kinds: [card], action: mask } ] }"),
+        document("Quota", "speech", "{ limit: 1000, unit: tokens, window: month, tools: ['tiny-whisper'] }"),
+    ];
+    let (_models, dev) = start(&more.concat());
+    let audio = STANDARD.encode(recording());
+    let ask = |tool: &str, more: Value| {
+        let mut arguments = json!({ "model": MODEL, "audio": audio, "language": "en" });
+        more.as_object().unwrap().iter().for_each(|(name, value)| arguments[name] = value.clone());
+        call_tool(&dev, tool, arguments)
+    };
+    let answer = ask("ai.transcribe", json!({ "prompt": format!("the card {CARD}") }));
+    let said = &answer["result"]["structuredContent"];
+    assert!((said["seconds"].as_f64().unwrap() - 1.37).abs() < 1e-3, "{answer}");
+    let by_form = transcribe(&dev, &[("language", "en"), ("prompt", &format!("the card {MASKED}"))]).json();
+    assert_eq!(said["text"], by_form["text"], "what the model was told is what the guard left");
+    assert_eq!(said["promptTokens"], by_form["usage"]["input_tokens"]);
+
+    let intent = crate::guards::record(&dev, "ai.transcribe", "intent");
+    let kept = body(&dev, &intent);
+    assert!(kept.contains(MASKED) && kept.contains(&hex::encode(Sha256::digest(recording()))), "{kept}");
+    assert!(!kept.contains(&audio[100..140]), "{kept}");
+    let outcome = crate::guards::record(&dev, "ai.transcribe", "outcome");
+    assert_eq!(outcome["record"]["gen_ai.usage.input_tokens"], said["promptTokens"], "{outcome}");
+
+    // What is refused leaves no sound either, whether it is known what was meant or not.
+    for (tool, more) in [("ai.transcribe", json!({ "odd": 1 })), ("nobody.transcribe", json!({}))] {
+        let refused = ask(tool, more);
+        assert!(refused["error"]["code"].is_i64(), "{refused}");
+        let kept = body(&dev, &crate::guards::record(&dev, tool, "denied"));
+        assert!(kept.contains("sha256") && !kept.contains(&audio[100..140]), "{kept}");
+    }
+    let other = ask("ai.transcribe", json!({ "model": "tiny-chat" }));
+    assert_eq!(other["result"]["isError"], true, "{other}");
+    assert!(other.to_string().contains("PV-MODEL-KIND"), "{other}");
+    // A file that may be as long as any is more than what is left.
+    let long = ask("ai.transcribe", json!({ "audio": STANDARD.encode("fLaC and so on") }));
+    assert_eq!(long["error"]["data"]["code"], "PV-QUOTA-EXCEEDED", "{long}");
 }

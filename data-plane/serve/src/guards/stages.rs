@@ -36,10 +36,9 @@ pub(crate) struct Asking<'a> {
 /// Guards parameters that are about to be sent on, and sets up what watches the call.
 pub(crate) async fn guard_in(
     counts: &Arc<GuardCounts>,
-    call: &Call<Validated>,
+    request: &Request,
     ways: Ways,
 ) -> Result<GuardedParams, Rejection> {
-    let request = call.request();
     if ways.is_empty() {
         return Ok(GuardedParams::untouched(request.params.clone()));
     }

@@ -8,20 +8,17 @@
 //! parameters, what can be made by the bound that the caller gives or the default.
 
 mod shown;
-mod sound;
 
 use provost_data_pipeline::{Admitted, Call, Intended, Operation, Rejection, Request, Reservation, Target};
 use provost_data_policy::{CallPrice, RunModel, quota::QuotaCall};
 use provost_mcp::{RawJson, RawObject};
-use provost_types::{Name, SOUND_TOKENS_A_SECOND, speech_tokens_at_most};
+use provost_types::{Name, Sound};
 
-use super::{compiled::Compiled, models, plane::Node};
+use super::{compiled::Compiled, models, plane::Node, sound};
 use crate::quota::no_client;
 
 /// Tokens that a chat template adds to what the caller wrote, at most.
 const TEMPLATE_TOKENS: u64 = 256;
-/// Tokens that a speech model is told beside the sound and the prompt, at most: where both begin, language, task, times.
-const SPEECH_TOKENS: u64 = 8;
 /// Tokens of an answer by the `inference` built-in's `chat` where the caller names no bound.
 const TOOL_MAX_TOKENS: u64 = 256;
 /// Hexadecimal digits that stand for a conversation in an account's name.
@@ -94,6 +91,9 @@ impl<'a> CallFacts<'a> {
                     if makes || &*target.local == "embed" {
                         facts.tokens_in = read_at_most(params);
                     }
+                    if &*target.local == sound::TOOL {
+                        (facts.tokens_in, facts.tokens_out) = heard_at_most(&sound::given(&arguments), &arguments);
+                    }
                     if makes {
                         facts.tokens_in = facts.tokens_in.saturating_add(shown::bytes_of_tool(&arguments));
                         facts.tokens_out = made_at_most(&arguments, &["maxTokens"], TOOL_MAX_TOKENS);
@@ -114,8 +114,8 @@ impl<'a> CallFacts<'a> {
             }
             Operation::Transcribe(_) => {
                 facts.model = Some(target.full.clone());
-                let file = request.sound.as_ref().map_or(&[][..], |sound| &sound.bytes()[..]);
-                (facts.tokens_in, facts.tokens_out) = heard_at_most(file, params);
+                let (sound, fields) = (request.sound.clone().unwrap_or_default(), RawObject::parse(params));
+                (facts.tokens_in, facts.tokens_out) = heard_at_most(&sound, &fields.unwrap_or_default());
             }
             Operation::GetPrompt(_) | Operation::ReadResource(_) => {}
             _ => return None,
@@ -146,12 +146,9 @@ pub(super) fn read_at_most(params: &RawJson) -> u64 {
     TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64).saturating_add(shown::bytes(params))
 }
 
-/// Tokens that are read of a recording with such parameters, and made of it, at most.
-pub(super) fn heard_at_most(file: &[u8], params: &RawJson) -> (u64, u64) {
-    let seconds = sound::seconds_at_most(file);
-    let prompt = RawObject::parse(params).ok().and_then(|params| params.get_text("prompt"));
-    let told = SPEECH_TOKENS.saturating_add(prompt.map_or(0, |prompt| prompt.len() as u64));
-    (seconds.saturating_mul(SOUND_TOKENS_A_SECOND).saturating_add(told), speech_tokens_at_most(seconds))
+/// Tokens that are read of a recording and its fields, and made of it, at most.
+pub(super) fn heard_at_most(sound: &Sound, fields: &RawObject) -> (u64, u64) {
+    sound.tokens_at_most(fields.get_text("prompt").map_or(0, |prompt| prompt.len()))
 }
 
 /// The bound that the caller gives, under the first of these names that is there.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use futures::future::{Either, select};
 use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Usage};
-use provost_mcp::{RawJson, RpcError};
+use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{Sound, SpeechSegment, TranscribeRequest, Transcript};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -91,7 +91,8 @@ pub(super) async fn transcribe(
     body.refuse_what_is_not_served(call.guard().is_some())?;
     let sound = call.request().sound.clone().ok_or_else(|| invalid("`file` is missing"))?;
     let (format, temperature) = (body.format(), body.temperature.unwrap_or(0.0));
-    let (tokens_in, tokens_out) = limit::heard_at_most(sound.bytes(), call.params());
+    let fields = RawObject::parse(call.params()).unwrap_or_default();
+    let (tokens_in, tokens_out) = limit::heard_at_most(&sound, &fields);
     let request = body.request(call.caller().principal.tenant.as_str(), model, sound);
     let transcript = match select(node.inference.transcribe(request), link.cancelled()).await {
         Either::Left((transcript, _)) => transcript.map_err(|error| failed(&error))?,

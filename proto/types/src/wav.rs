@@ -1,13 +1,13 @@
 //! How long a recording may be, before it is decoded.
 
-use provost_types::MAX_SOUND_SECONDS;
+use crate::MAX_SOUND_SECONDS;
 
 /// Samples as integers, and as floats.
 const PLAIN_FORMATS: [u16; 2] = [1, 3];
 
 /// Whole seconds that a recording lasts, at most: of a WAV file with plain samples by what its header says of them, of others
 /// as long as any may be.
-pub(super) fn seconds_at_most(file: &[u8]) -> u64 {
+pub(crate) fn seconds_at_most(file: &[u8]) -> u64 {
     let most = u64::from(MAX_SOUND_SECONDS);
     match bytes_a_second(file) {
         Some(pace) if pace > 0 => (file.len() as u64).div_ceil(pace).min(most),
