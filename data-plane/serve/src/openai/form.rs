@@ -249,3 +249,77 @@ async fn value(name: &str, field: Field<'static>) -> Result<Value, Unread> {
 fn not_served(name: &str) -> Unread {
     Unread::invalid(format!("`{name}` is not served here"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    /// Reads a form that comes in pieces of so many bytes.
+    async fn form(parts: &[(&str, &str)], piece: usize) -> Result<Form, String> {
+        let mut body = String::new();
+        for (head, content) in parts {
+            body += &format!("--b\r\nContent-Disposition: form-data; name={head}\r\n\r\n{content}\r\n");
+        }
+        body += "--b--\r\n";
+        let pieces: Vec<Result<Frame<Bytes>, Infallible>> =
+            body.as_bytes().chunks(piece).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=b"));
+        read(&headers, StreamBody::new(stream::iter(pieces))).await.map_err(|unread| unread.2)
+    }
+
+    const FILE: (&str, &str) = ("\"file\"; filename=\"whose.wav\"", "a\r\nsound");
+    const MODEL: (&str, &str) = ("\"model\"", "m");
+
+    #[tokio::test]
+    async fn a_form_is_the_same_in_whatever_pieces_it_comes() {
+        let parts = [
+            FILE,
+            MODEL,
+            ("\"temperature\"", "0.5"),
+            ("\"response_format\"", "srt"),
+            ("\"timestamp_granularities[]\"", "segment"),
+            ("\"user\"", "u"),
+            ("\"stream\"", "false"),
+        ];
+        for piece in [1, 7, 100_000] {
+            let form = form(&parts, piece).await.unwrap();
+            assert_eq!((form.model.as_str(), form.told), ("m", Told::Text("text/plain; charset=utf-8")));
+            assert_eq!(&form.sound.bytes()[..], b"a\r\nsound");
+            let digest = digest::digest(&digest::SHA256, b"a\r\nsound");
+            let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            let expected = json!({
+                "model": "m", "temperature": 0.5, "response_format": "srt", "timestamp_granularities": ["segment"],
+                "file": { "bytes": 8, "sha256": digest },
+            });
+            assert_eq!(form.params.parse::<Value>().unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_twice_or_not_served_is_named() {
+        for (parts, says) in [
+            (vec![MODEL], "`file` is missing"),
+            (vec![FILE], "`model` is missing"),
+            (vec![FILE, ("\"model\"", "")], "`model` is missing"),
+            (vec![FILE, MODEL, FILE], "`file` is in the form twice"),
+            (vec![MODEL, FILE, MODEL], "`model` is in the form twice"),
+            (vec![MODEL, FILE, ("\"known_speaker_names[]\"", "x")], "`known_speaker_names[]`"),
+            (vec![MODEL, FILE, ("\"stream\"", "true")], "`stream`"),
+            (vec![MODEL, FILE, ("\"temperature\"", "inf")], "`temperature`"),
+            (vec![MODEL, FILE, ("\"response_format\"", "midi")], "`midi`"),
+            (vec![MODEL; MAX_FIELDS + 1], "twice"),
+            (vec![("\"timestamp_granularities[]\"", "segment"); MAX_FIELDS + 1], "fields"),
+        ] {
+            let refused = form(&parts, 50).await.unwrap_err();
+            assert!(refused.contains(says), "{says}: {refused}");
+        }
+    }
+}
