@@ -261,5 +261,12 @@ mod tests {
         assert_eq!(chat.name, "chat small");
         assert!(texts(chat).contains(&"gen_ai.usage.output_tokens=4".to_owned()));
         assert!(!texts(chat).iter().any(|text| text.starts_with("mcp.")));
+        for (method, operation) in [("inference/embed", "embeddings"), ("inference/transcribe", "transcription")] {
+            let span = &spans(&CallTrace { method: method.to_owned(), ..model.clone() })[0];
+            assert_eq!(span.name, format!("{operation} small"));
+            let told = texts(span);
+            assert!(told.contains(&format!("gen_ai.operation.name={operation}")), "{told:?}");
+            assert!(told.contains(&"gen_ai.request.model=small".to_owned()), "{told:?}");
+        }
     }
 }
