@@ -39,9 +39,11 @@ impl Recordings {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut held = self.recordings.held.lock();
-        match held.get_mut(&self.tenant) {
-            Some(places) if *places > 1 => *places -= 1,
-            _ => drop(held.remove(&self.tenant)),
+        let left = held.get(&self.tenant).copied().unwrap_or(0).saturating_sub(1);
+        if left == 0 {
+            held.remove(&self.tenant);
+        } else {
+            held.insert(self.tenant.clone(), left);
         }
     }
 }
