@@ -1,7 +1,7 @@
 """The official OpenAI Python client against the OpenAI-compatible API of a Provost node.
 
-Reads URL (`http://…/v1`) and TOKEN from the environment; expects the chat model `tiny-chat`, which has random weights:
-what is checked is the form, not the sense. Prints `ok NAME` for each check; the first failure ends it with a non-zero
+Reads URL (`http://…/v1`), TOKEN and SOUND (a WAV file of 1.37 seconds) from the environment; expects the chat model
+`tiny-chat` and the speech model `tiny-whisper`, which have random weights: what is checked is the form, not the sense. Prints `ok NAME` for each check; the first failure ends it with a non-zero
 exit status.
 """
 
@@ -164,6 +164,44 @@ def models():
     assert MODEL in [model.id for model in client.models.list()]
 
 
-for check in (models, whole, streamed, json_schema, tools, tools_that_are_wrong, what_is_not_served):
+def transcribe(**more):
+    with open(os.environ["SOUND"], "rb") as file:
+        return client.audio.transcriptions.create(model="tiny-whisper", file=file, language="en", **more)
+
+
+def recordings():
+    said = transcribe()
+    assert said.text and said.usage.type == "tokens", said
+    assert said.usage.input_tokens >= 69, "fifty a second"
+    assert transcribe(response_format="text").strip() == said.text
+    verbose = transcribe(response_format="verbose_json", timestamp_granularities=["segment"])
+    assert abs(verbose.duration - 1.37) < 0.01 and verbose.language == "en", verbose
+    assert verbose.segments == sorted(verbose.segments, key=lambda segment: segment.start), verbose
+    assert all(0 <= segment.start <= segment.end <= 1.38 for segment in verbose.segments), verbose
+    assert transcribe(response_format="vtt").startswith("WEBVTT\n\n")
+    if verbose.segments:
+        assert " --> " in transcribe(response_format="srt")
+
+
+def recordings_that_are_refused():
+    def refusal(**more):
+        try:
+            transcribe(**more)
+        except openai.BadRequestError as error:
+            return error.message
+        raise AssertionError(f"{more} was not refused")
+
+    assert "word" in refusal(response_format="verbose_json", timestamp_granularities=["word"])
+    assert "temperature" in refusal(temperature=1.5)
+    assert "include" in refusal(include=["logprobs"])
+    try:
+        client.audio.transcriptions.create(model="tiny-whisper", file=("a.wav", b"no sound"))
+    except openai.BadRequestError as error:
+        assert "audio" in error.message, error
+    else:
+        raise AssertionError("no sound was taken for one")
+
+
+for check in (models, whole, streamed, json_schema, tools, tools_that_are_wrong, what_is_not_served, recordings, recordings_that_are_refused):
     check()
     print("ok", check.__name__)

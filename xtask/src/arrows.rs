@@ -75,7 +75,7 @@ const VERIFIER: (&str, [&str; 10]) = (
 );
 
 /// (engine, its owners). Direct dependencies only: that is where code can name the engine.
-const ENGINES: [(&str, &[&str]); 12] = [
+const ENGINES: [(&str, &[&str]); 13] = [
     ("openraft", &["provost-control-raft"]),
     ("rocksdb", &["provost-control-raft", "provost-control-api"]),
     ("candle-core", &["provost-gpu-infer"]),
@@ -83,6 +83,7 @@ const ENGINES: [(&str, &[&str]); 12] = [
     ("cudarc", &["provost-gpu-infer"]),
     ("llguidance", &["provost-gpu-infer"]),
     ("symphonia", &["provost-gpu-infer"]),
+    ("multer", &["provost-data-serve"]),
     ("sqlx", &["provost-data-tools"]),
     ("lopdf", &["provost-data-tools"]),
     ("cedar-policy", &["provost-data-policy"]),

@@ -291,6 +291,7 @@ fn operation(method: &str) -> Option<&'static str> {
         "tools/call" => Some("execute_tool"),
         "inference/chat" => Some("chat"),
         "inference/embed" => Some("embeddings"),
+        "inference/transcribe" => Some("transcription"),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use provost_mcp::{ProtocolVersion, RawJson};
-use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef, TokenFacts};
+use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef, Sound, TokenFacts};
 
 use crate::{CallGuard, GuardedParams, Reservation, SubjectToken, Within};
 
@@ -104,6 +104,8 @@ pub enum Operation {
     Chat(String),
     /// `/v1/embeddings` on a model.
     Embed(String),
+    /// `/v1/audio/transcriptions` on a model.
+    Transcribe(String),
     /// `/v1/models`.
     ListModels,
 }
@@ -128,6 +130,7 @@ impl Operation {
             Self::Task { method, .. } => method,
             Self::Chat(_) => "inference/chat",
             Self::Embed(_) => "inference/embed",
+            Self::Transcribe(_) => "inference/transcribe",
             Self::ListModels => "inference/models",
         }
     }
@@ -143,7 +146,8 @@ impl Operation {
             | Self::Unsubscribe(t)
             | Self::Task { task: t, .. }
             | Self::Chat(t)
-            | Self::Embed(t) => Some(t),
+            | Self::Embed(t)
+            | Self::Transcribe(t) => Some(t),
             _ => None,
         }
     }
@@ -195,6 +199,8 @@ pub struct Request {
     /// The `params` object as received, `_meta` included; for MRTR retries `requestState` is
     /// already opened and verified by the front end. For OpenAI endpoints: the body.
     pub params: RawJson,
+    /// What came beside them and is told in them by its digest: it is sent on as it is, and neither looked at nor recorded.
+    pub sound: Option<Sound>,
     /// The client.
     pub client: ClientFacts,
     /// Trace.

@@ -229,6 +229,12 @@ async fn record_with<P: Plane>(
     plane.record(event).await
 }
 
+/// Bytes that came with the call.
+fn bytes_in(request: &Request) -> u64 {
+    let sound = request.sound.as_ref().map_or(0, |sound| sound.bytes().len());
+    (request.params.as_bytes().len() + sound) as u64
+}
+
 fn audit_unavailable(cause: &str) -> Rejection {
     Rejection::new(
         RejectionKind::AuditUnavailable,
@@ -387,7 +393,7 @@ impl Facts {
             reason: None,
             guards: if phase == Phase::Outcome { Vec::new() } else { self.found.clone() },
             body: None,
-            impact: Impact { bytes_in: request.params.as_bytes().len() as u64, ..Impact::default() },
+            impact: Impact { bytes_in: bytes_in(request), ..Impact::default() },
         }
     }
 }

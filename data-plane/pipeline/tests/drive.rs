@@ -268,6 +268,7 @@ fn call() -> Call<Received> {
             transport: "http",
         },
         trace: TraceFacts::default(),
+        sound: None,
         within: None,
     })
 }

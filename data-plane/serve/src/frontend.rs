@@ -16,6 +16,7 @@ use crate::{
     connect::{Consents, Tickets},
     http::Doorkeeper,
     mcp::{Asks, SessionDesk, SessionSealer, Sessions, StateSealer},
+    openai::Recordings,
     seal::{SealFailed, random_id},
     siblings::Siblings,
 };
@@ -54,6 +55,8 @@ pub struct Frontend<P> {
     pub(crate) calls: TaskTracker,
     /// One permit for each WebSocket that may still be opened.
     pub(crate) sockets: Arc<Semaphore>,
+    /// Places for recordings.
+    pub(crate) recordings: Arc<Recordings>,
     /// Cancelled when the node shuts down: streams without an end of their own end.
     pub(crate) draining: CancellationToken,
 }
@@ -77,6 +80,7 @@ impl<P: Plane + 'static> Frontend<P> {
             readiness: None,
             calls: TaskTracker::new(),
             sockets: Arc::new(Semaphore::new(config.sockets.max_connections)),
+            recordings: Arc::default(),
             draining: CancellationToken::new(),
             config,
         })
@@ -235,6 +239,7 @@ impl Inbound {
                 transport: self.peer.transport,
             },
             trace: TraceFacts::default(),
+            sound: None,
             within: None,
         }
     }

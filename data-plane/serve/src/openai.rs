@@ -3,7 +3,10 @@
 //! Executors answer in OpenAI's JSON already; here it is wrapped in HTTP, as a whole or as a
 //! stream of chunks. Left out: everything a model does.
 
+mod form;
 mod limits;
+mod recordings;
+mod speech;
 
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use provost_data_pipeline::{
     Answer, AskError, Call, ClientFacts, ClientLink, Operation, Plane, Rejection, RejectionKind, Reply, Request, drive,
 };
 use provost_mcp::{JsonLimits, ProtocolVersion, RawJson, RawObject, RpcError, array_items};
-use provost_types::BoxFuture;
+use provost_types::{BoxFuture, Sound};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -24,6 +27,8 @@ use crate::{
     mcp::{receipt_json, rejection_headers},
     observe::log_span,
 };
+
+pub(crate) use recordings::Recordings;
 
 /// Ends a stream of chunks.
 const DONE: &[u8] = b"[DONE]";
@@ -98,6 +103,33 @@ fn failed(error: &RpcError) -> Final {
     end
 }
 
+/// How an answer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// As JSON.
+    Whole,
+    /// In chunks.
+    Streamed,
+    /// As a text of this kind.
+    Text(&'static str),
+}
+
+/// What a model is asked.
+struct Asked {
+    /// The body as JSON.
+    params: RawJson,
+    told: Told,
+    sound: Option<Sound>,
+    /// Held until the call is over.
+    place: Option<recordings::Place>,
+}
+
+impl Asked {
+    fn whole(params: RawJson) -> Self {
+        Self { params, told: Told::Whole, sound: None, place: None }
+    }
+}
+
 /// The client's end of a generation.
 struct ChunkLink {
     outbox: Arc<Outbox>,
@@ -124,21 +156,24 @@ impl ClientLink for ChunkLink {
 impl<P: Plane + 'static> Frontend<P> {
     pub(crate) async fn chat(self: &Arc<Self>, inbound: Inbound, body: Bytes) -> Response<ResponseBody> {
         match self.named_model(body) {
-            Ok((model, body, streams)) => self.infer(inbound, Operation::Chat(model), body, streams).await,
+            Ok((model, body, streams)) => {
+                let told = if streams { Told::Streamed } else { Told::Whole };
+                self.infer(inbound, Operation::Chat(model), Asked { told, ..Asked::whole(body) }).await
+            }
             Err(refused) => *refused,
         }
     }
 
     pub(crate) async fn embeddings(self: &Arc<Self>, inbound: Inbound, body: Bytes) -> Response<ResponseBody> {
         match self.named_model(body) {
-            Ok((model, body, _)) => self.infer(inbound, Operation::Embed(model), body, false).await,
+            Ok((model, body, _)) => self.infer(inbound, Operation::Embed(model), Asked::whole(body)).await,
             Err(refused) => *refused,
         }
     }
 
     /// `/v1/models`, or one of them.
     pub(crate) async fn models(self: &Arc<Self>, inbound: Inbound, name: Option<String>) -> Response<ResponseBody> {
-        let all = self.infer(inbound, Operation::ListModels, RawJson::EMPTY_OBJECT, false).await;
+        let all = self.infer(inbound, Operation::ListModels, Asked::whole(RawJson::EMPTY_OBJECT)).await;
         let Some(name) = name else { return all };
         let ResponseBody::Whole(Some(body)) = all.body() else { return all };
         if !all.status().is_success() {
@@ -172,13 +207,8 @@ impl<P: Plane + 'static> Frontend<P> {
         Ok((model, body, streams))
     }
 
-    async fn infer(
-        self: &Arc<Self>,
-        inbound: Inbound,
-        operation: Operation,
-        body: RawJson,
-        streams: bool,
-    ) -> Response<ResponseBody> {
+    async fn infer(self: &Arc<Self>, inbound: Inbound, operation: Operation, asked: Asked) -> Response<ResponseBody> {
+        let Asked { params, told, sound, place } = asked;
         let outbox = Outbox::new(OutboxKind::Once);
         let cancel = CancellationToken::new();
         let metadata_url = inbound.metadata_url();
@@ -188,7 +218,8 @@ impl<P: Plane + 'static> Frontend<P> {
             credential: inbound.credential.clone(),
             route: inbound.route.clone(),
             operation,
-            params: body,
+            params,
+            sound,
             client: ClientFacts {
                 protocol_version: ProtocolVersion::LATEST,
                 info: None,
@@ -207,8 +238,8 @@ impl<P: Plane + 'static> Frontend<P> {
             let unfinished = FinishOnDrop(link.outbox.clone());
             let span = log_span(&request);
             let answer = drive(&*plane, Call::received(request), &link).instrument(span).await;
-            link.outbox.finish(ending(answer, streams, receipts, &metadata_url));
-            drop(unfinished);
+            link.outbox.finish(ending(answer, told, receipts, &metadata_url));
+            drop((unfinished, place));
         });
         let guard = CancelOnDrop::new(cancel.clone());
         let ready = outbox.ready().await;
@@ -220,15 +251,18 @@ impl<P: Plane + 'static> Frontend<P> {
     }
 }
 
-fn ending(answer: Answer, streams: bool, receipts: bool, metadata_url: &str) -> Final {
+fn ending(answer: Answer, told: Told, receipts: bool, metadata_url: &str) -> Final {
     let done = Bytes::from_static(DONE);
     let mut end = match answer.outcome {
         Ok(Reply::Result { body, .. }) => {
             let mut end = Final::json(StatusCode::OK, body.bytes());
             // The chunks said it all.
             end.events = vec![done];
-            end.prefers_events = streams;
-            end
+            end.prefers_events = told == Told::Streamed;
+            match told {
+                Told::Text(kind) => speech::plain(end, &body, kind),
+                Told::Whole | Told::Streamed => end,
+            }
         }
         Ok(Reply::InputRequired(_)) => Final::json(
             StatusCode::INTERNAL_SERVER_ERROR,

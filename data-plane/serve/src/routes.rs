@@ -23,6 +23,7 @@ enum Place {
     Mcp(Route),
     Chat,
     Embeddings,
+    Transcriptions,
     Models(Option<String>),
     Metadata(String),
     Health,
@@ -42,6 +43,7 @@ fn place(path: &str) -> Option<Place> {
         "/readyz" => Place::Ready,
         "/v1/chat/completions" => Place::Chat,
         "/v1/embeddings" => Place::Embeddings,
+        "/v1/audio/transcriptions" => Place::Transcriptions,
         "/v1/models" => Place::Models(None),
         connect::START => Place::Connect,
         connect::OWN => Place::Connections,
@@ -160,6 +162,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 Ok(body) => Box::pin(self.embeddings(inbound, body)).await,
                 Err(fault) => fault.openai(),
             },
+            (Place::Transcriptions, Method::POST) => Box::pin(self.transcriptions(inbound, body)).await,
             (Place::Models(name), Method::GET) => Box::pin(self.models(inbound, name)).await,
             (Place::Metadata(path), Method::GET) => self.metadata(&inbound, &path),
             (Place::Landing, Method::GET | Method::HEAD) => landing(),
@@ -180,7 +183,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
                 let allow = match place {
                     Place::Mcp(_) => "GET, POST, DELETE",
-                    Place::Chat | Place::Embeddings => "POST",
+                    Place::Chat | Place::Embeddings | Place::Transcriptions => "POST",
                     Place::Connect | Place::Connections => "GET, POST",
                     _ => "GET",
                 };

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::error::{FileContext, InferError};
 use crate::rope::{RopeConfig, RopeScaling};
+use crate::speech::WhisperConfig;
 
 const MAX_LAYERS: usize = 512;
 const MAX_WIDTH: usize = 1 << 18;
@@ -77,6 +78,7 @@ pub(crate) enum EncoderActivation {
 pub(crate) enum NetworkConfig {
     Decoder(DecoderConfig),
     Encoder(EncoderConfig),
+    Speech(WhisperConfig),
 }
 
 impl NetworkConfig {
@@ -87,9 +89,9 @@ impl NetworkConfig {
             Some("llama") => raw.decoder(DecoderFamily::Llama, at).map(Self::Decoder),
             Some("qwen3") => raw.decoder(DecoderFamily::Qwen3, at).map(Self::Decoder),
             Some("bert") => raw.encoder(at).map(Self::Encoder),
-            Some(other) => {
-                Err(at.unsupported(format!("model_type `{other}` is not supported; supported: bert, llama, qwen3")))
-            }
+            Some("whisper") => WhisperConfig::parse(bytes, at).map(Self::Speech),
+            Some(other) => Err(at
+                .unsupported(format!("model_type `{other}` is not supported; supported: bert, llama, qwen3, whisper"))),
             None => Err(at.malformed("`model_type` is missing")),
         }
     }

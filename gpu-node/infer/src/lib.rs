@@ -7,8 +7,7 @@
 //! All of it but speech computes on a [`ComputeDevice`].
 //! Invariants: requests see each other's keys and values only where they begin alike and belong
 //! together ([`KvPool`]); what is computed in a batch equals what is computed alone; a malformed file is an error, never a panic.
-//! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`). Speech models are read by [`SpeechModel::open`]
-//! alone: nodes do not serve them yet, and [`ModelSource`] does not know them.
+//! Left out: scheduling, memory accounting and threads (`provost-gpu-serve`).
 
 mod config;
 mod decoder;

@@ -11,6 +11,7 @@ use crate::encoder::{Encoder, EncoderLayer, EncoderWeights, Norm};
 use crate::error::InferError;
 use crate::linear::{Linear, TokenTable};
 use crate::safetensors_file::SafetensorsFiles;
+use crate::speech::{self, Whisper};
 
 /// Loaded weights: immutable and cheap to clone; the text side is not part of them.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub enum Network {
     Decoder(Arc<Decoder>),
     /// Tokens to vectors.
     Encoder(Arc<Encoder>),
+    /// Recordings to tokens.
+    Speech(Arc<Whisper>),
 }
 
 impl Network {
@@ -35,6 +38,10 @@ impl Network {
             NetworkConfig::Encoder(config) => {
                 let weights = encoder_weights(&config, files, place)?;
                 Self::Encoder(Arc::new(Encoder::new(config, weights, place.clone())))
+            }
+            // The processor computes speech, whatever others compute on.
+            NetworkConfig::Speech(config) => {
+                Self::Speech(Arc::new(speech::load_weights(config, files, &Place::cpu())?))
             }
         })
     }

@@ -25,6 +25,7 @@ use crate::lora::{Adapter, AdapterFiles};
 use crate::network::Network;
 use crate::packed::Layouts;
 use crate::safetensors_file::SafetensorsFiles;
+use crate::speech::SpeechText;
 use crate::text::{ChatTemplate, ChatText, EmbeddingText, Pooling, tokenizer_of_gguf};
 
 mod folder;
@@ -93,7 +94,7 @@ impl ModelSource {
         contained(name, || {
             let files = AdapterFiles::new(name, adapter);
             if self.info.kind != ModelKind::Chat {
-                let cause = format!("base: `{}` is an embedding model; adapters are for chat models", self.info.name);
+                let cause = format!("base: `{}` is no chat model; adapters are for chat models", self.info.name);
                 return Err(InferError::Unsupported { model: name.to_owned(), cause });
             }
             files.config()?;
@@ -271,6 +272,14 @@ impl ModelSource {
         })
     }
 
+    /// Reads the text side of a speech model.
+    ///
+    /// # Errors
+    /// When configuration or tokenizer are missing or damaged.
+    pub fn load_speech_text(&self) -> Result<SpeechText, InferError> {
+        SpeechText::open(&self.info.name, &self.path)
+    }
+
     fn describe(name: &str, path: &Path) -> Result<Self, InferError> {
         let mut source = Self {
             path: path.to_owned(),
@@ -331,6 +340,11 @@ impl ModelSource {
                 self.info.context_tokens = clamp(config.context);
                 self.info.dimensions = clamp(config.hidden);
             }
+            NetworkConfig::Speech(config) => {
+                self.info.kind = ModelKind::Speech;
+                "whisper".clone_into(&mut self.info.architecture);
+                self.info.context_tokens = clamp(config.decoder.positions);
+            }
         }
     }
 
@@ -379,8 +393,8 @@ impl ModelSource {
             Layout::Gguf { .. } => GgufFile::open(&self.info.name, &self.path)?.config(),
             Layout::Directory => match self.network_config()? {
                 NetworkConfig::Decoder(config) => Ok(config),
-                NetworkConfig::Encoder(_) => {
-                    Err(FileContext::new(&self.info.name, CONFIG).unsupported("the model is an embedding model"))
+                NetworkConfig::Encoder(_) | NetworkConfig::Speech(_) => {
+                    Err(FileContext::new(&self.info.name, CONFIG).unsupported("the model is no chat model"))
                 }
             },
         }
@@ -415,7 +429,7 @@ impl ModelSource {
         };
         let mut end_tokens = match self.network_config()? {
             NetworkConfig::Decoder(config) => config.end_tokens,
-            NetworkConfig::Encoder(_) => Vec::new(),
+            NetworkConfig::Encoder(_) | NetworkConfig::Speech(_) => Vec::new(),
         };
         end_tokens.extend(generation.eos_token_id.into_iter().flat_map(TokenIds::into_vec));
         let text_of = |token: Option<TokenField>| token.map_or_else(String::new, TokenField::text);

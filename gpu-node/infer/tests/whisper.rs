@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use common::{copy_fixture, fixtures, worst_difference};
-use provost_gpu_infer::{InferError, SpeechJob, SpeechModel, SpeechRequest, Transcript};
+use provost_gpu_infer::{InferError, ModelSource, SpeechJob, SpeechModel, SpeechRequest, Transcript};
+use provost_types::{ModelKind, speech_tokens_at_most};
 
 const TOLERANCE: f32 = 1e-4;
 /// Samples a second of the recording.
@@ -151,6 +152,36 @@ fn times_are_in_order_and_within_the_recording() {
     }
 }
 
+/// However often a part was heard, it is counted once; and what is written has a bound.
+#[test]
+fn a_second_of_sound_is_fifty_tokens_whatever_windows_overlap() {
+    let model = model();
+    let plain = transcribe(&model, &request(recording(), false)).usage.prompt - 69;
+    for times in [2, 5] {
+        let mut job = model.start(&request(repeated(times), true)).unwrap();
+        assert!(job.bytes() > 0 && job.computed() == 0);
+        let transcript = loop {
+            if let Some(transcript) = model.step(&mut job).unwrap() {
+                break transcript;
+            }
+        };
+        let sound = (137 * times as u64).div_ceil(2);
+        // With times there is one word less to tell the model.
+        assert_eq!(transcript.usage.prompt, sound + plain - 1);
+        assert!(transcript.usage.completion <= speech_tokens_at_most(transcript.seconds.ceil() as u64));
+        assert!(job.computed() >= sound + transcript.usage.completion);
+    }
+}
+
+#[test]
+fn a_models_directory_may_have_it() {
+    let source = ModelSource::open("tiny-whisper", &fixtures().join("tiny-whisper")).unwrap();
+    let info = source.info();
+    assert_eq!((info.kind, info.architecture.as_str(), info.context_tokens), (ModelKind::Speech, "whisper", 64));
+    assert!(source.weight_bytes() > 0 && source.digest().is_ok());
+    assert!(source.adapted("tuned", &fixtures()).is_err(), "adapters are for chat models");
+}
+
 /// What is computed of a window does not depend on what else the node computes in between.
 #[test]
 fn jobs_that_take_turns_do_not_see_each_other() {
@@ -211,7 +242,7 @@ fn what_cannot_be_served_is_refused_by_its_cause() {
 fn files_that_are_damaged_are_errors() {
     let open = |path: &Path| SpeechModel::open("m", path).unwrap_err().to_string();
     for (file, from, to, says) in [
-        ("config.json", "\"whisper\"", "\"llama\"", "PV-MODEL-UNSUPPORTED"),
+        ("config.json", "\"whisper\"", "\"mamba\"", "PV-MODEL-UNSUPPORTED"),
         ("config.json", "\"d_model\": 16", "\"d_model\": 0", "`d_model` is 0"),
         ("config.json", "\"d_model\": 16", "\"d_model\": 32", "has shape"),
         ("config.json", "\"encoder_attention_heads\": 2", "\"encoder_attention_heads\": 3", "do not divide"),

@@ -56,6 +56,7 @@ pub(crate) fn wrong_kind(model: &str, kind: ModelKind) -> InferenceError {
     let (is, for_what) = match kind {
         ModelKind::Embedding => ("an embedding", "embeddings"),
         ModelKind::Chat => ("a chat", "chat"),
+        ModelKind::Speech => ("a speech", "transcriptions"),
     };
     plain(
         InferenceErrorKind::InvalidRequest,
@@ -77,7 +78,7 @@ pub(crate) fn waited_too_long() -> InferenceError {
 pub(crate) fn too_slow_to_prepare(deadline: Duration) -> InferenceError {
     let seconds = deadline.as_secs();
     of_infer(InferError::Request(format!(
-        "the request could not be read within {seconds} seconds; make its JSON schemas simpler or its messages shorter"
+        "the request could not be read within {seconds} seconds; make its JSON schemas simpler, or its messages or its recording shorter"
     )))
 }
 

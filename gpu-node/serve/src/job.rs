@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use provost_types::{ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, InferenceError, ModelKind};
+use provost_types::{
+    ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, InferenceError, ModelKind, TranscribeRequest, Transcript,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::places::Place;
@@ -23,12 +25,14 @@ pub(crate) struct Job {
 pub(crate) enum Work {
     Embed { request: Arc<EmbedRequest>, reply: oneshot::Sender<Result<EmbedResponse, InferenceError>> },
     Chat { request: Arc<ChatRequest>, reply: oneshot::Sender<Result<Events, InferenceError>> },
+    Speech { request: Arc<TranscribeRequest>, reply: oneshot::Sender<Result<Transcript, InferenceError>> },
 }
 
 /// What is asked.
 pub(crate) enum Asked {
     Embed(Arc<EmbedRequest>),
     Chat(Arc<ChatRequest>),
+    Speech(Arc<TranscribeRequest>),
 }
 
 impl Work {
@@ -36,6 +40,7 @@ impl Work {
         match self {
             Self::Embed { request, .. } => Asked::Embed(Arc::clone(request)),
             Self::Chat { request, .. } => Asked::Chat(Arc::clone(request)),
+            Self::Speech { request, .. } => Asked::Speech(Arc::clone(request)),
         }
     }
 
@@ -43,6 +48,7 @@ impl Work {
         match self {
             Self::Embed { request, .. } => &request.model,
             Self::Chat { request, .. } => &request.model,
+            Self::Speech { request, .. } => &request.model,
         }
     }
 
@@ -50,6 +56,7 @@ impl Work {
         match self {
             Self::Embed { request, .. } => &request.tenant,
             Self::Chat { request, .. } => &request.tenant,
+            Self::Speech { request, .. } => &request.tenant,
         }
     }
 
@@ -57,6 +64,7 @@ impl Work {
         match self {
             Self::Embed { .. } => ModelKind::Embedding,
             Self::Chat { .. } => ModelKind::Chat,
+            Self::Speech { .. } => ModelKind::Speech,
         }
     }
 
@@ -65,6 +73,7 @@ impl Work {
         match self {
             Self::Embed { reply, .. } => reply.is_closed(),
             Self::Chat { reply, .. } => reply.is_closed(),
+            Self::Speech { reply, .. } => reply.is_closed(),
         }
     }
 
@@ -73,6 +82,7 @@ impl Work {
         match self {
             Self::Embed { reply, .. } => drop(reply.send(Err(error))),
             Self::Chat { reply, .. } => drop(reply.send(Err(error))),
+            Self::Speech { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! GPU node service: scheduler thread, model catalogue, inference port.
 //!
-//! Purpose: answer embedding and chat requests with the models that are declared ([`GpuNode::declare`]) and those of a
+//! Purpose: answer requests to chat, to embed and to write down what is said with the models that are declared ([`GpuNode::declare`]) and those of a
 //! directory, within a configured amount of memory; keep imported models ([`ModelStore`]); and train adapters for models
 //! while it serves nobody. [`GpuNode::start`] gives the port that the data plane calls, in its process; [`GpuService`] is the
 //! same for the data planes of other processes. Declared models that a node lacks it copies from others
@@ -36,6 +36,7 @@ mod removal;
 mod residency;
 mod scheduler;
 mod service;
+mod speeches;
 mod standing;
 mod stats;
 mod store;

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{Adapter, ChatText, ComputeDevice, EmbeddingText, InferError, Network};
+use provost_gpu_infer::{Adapter, ChatText, ComputeDevice, EmbeddingText, InferError, Network, SpeechText};
 use provost_gpu_vram::WeightsKey;
 use provost_types::ModelKind;
 
@@ -50,6 +50,7 @@ pub(crate) enum TextSide {
     /// With an adapter, which is in the books from when it is read on.
     Tuned(Arc<ChatText>, Arc<Adapter>),
     Embedding(Arc<EmbeddingText>),
+    Speech(Arc<SpeechText>),
 }
 
 /// How something is read; tests have their own.
@@ -132,6 +133,7 @@ fn read_part(entry: &Entry, part: Part, device: &ComputeDevice) -> Result<Conten
                 }
             }
             ModelKind::Embedding => TextSide::Embedding(Arc::new(source.load_embedding_text()?)),
+            ModelKind::Speech => TextSide::Speech(Arc::new(source.load_speech_text()?)),
         })),
     }
 }

@@ -11,7 +11,7 @@ use provost_gpu_infer::{ComputeDevice, KvUsage};
 use provost_gpu_vram::{Limits, Usage};
 use provost_types::{
     BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, FileDigest, GpuReport, Inference,
-    InferenceError, Kind, ModelInfo, ModelReport, Snapshot, Spec,
+    InferenceError, Kind, ModelInfo, ModelReport, Snapshot, Spec, TranscribeRequest, Transcript,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -320,6 +320,14 @@ impl Inference for GpuNode {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
             self.submit(Work::Embed { request: Arc::new(request), reply })?;
+            answer.await.unwrap_or_else(|_| Err(error::stopping()))
+        })
+    }
+
+    fn transcribe(&self, request: TranscribeRequest) -> BoxFuture<'_, Result<Transcript, InferenceError>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.submit(Work::Speech { request: Arc::new(request), reply })?;
             answer.await.unwrap_or_else(|_| Err(error::stopping()))
         })
     }

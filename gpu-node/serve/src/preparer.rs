@@ -4,7 +4,8 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use provost_gpu_infer::{ChatPreparation, EmbedJob, InferError};
+use provost_gpu_infer::{ChatPreparation, EmbedJob, InferError, SpeechJob, SpeechRequest, SpeechText};
+use provost_types::TranscribeRequest;
 
 use crate::catalogue::Entry;
 use crate::contain::contained;
@@ -82,9 +83,22 @@ pub(crate) fn prepare(task: &Task) -> Result<Prepared, InferError> {
         (Asked::Embed(request), TextSide::Embedding(text)) => {
             Ok(Prepared::Embed(EmbedJob::of(text, &request.inputs, context)?))
         }
+        (Asked::Speech(request), TextSide::Speech(text)) => Ok(Prepared::Speech(Box::new(heard(text, request)?))),
         // The kind was checked against the same catalogue entry; this keeps the match total.
-        (Asked::Chat(_), TextSide::Embedding(_)) | (Asked::Embed(_), TextSide::Chat(_) | TextSide::Tuned(..)) => {
+        (Asked::Chat(_) | Asked::Embed(_) | Asked::Speech(_), _) => {
             Err(InferError::Failed("the model changed its kind".to_owned()))
         }
     }
+}
+
+/// Decodes a recording.
+fn heard(text: &SpeechText, request: &TranscribeRequest) -> Result<SpeechJob, InferError> {
+    let request = SpeechRequest {
+        audio: Arc::from(&request.sound.bytes()[..]),
+        language: request.language.clone(),
+        prompt: request.prompt.clone(),
+        temperature: request.temperature,
+        timestamps: request.timestamps,
+    };
+    SpeechJob::of(text, &request)
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{Adapter, ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network};
+use provost_gpu_infer::{Adapter, ChatModel, Decoder, EmbeddingModel, InferError, ModelSource, Network, SpeechModel};
 use provost_gpu_vram::WeightsKey;
 use provost_types::ModelState;
 
@@ -42,6 +42,7 @@ struct Known {
 pub(crate) enum Model {
     Chat(ChatModel),
     Embedding(EmbeddingModel),
+    Speech(SpeechModel),
 }
 
 /// Whether a model can be asked for.
@@ -227,6 +228,9 @@ impl Residency {
             }
             (Some(Network::Encoder(encoder)), Some(TextSide::Embedding(text))) => {
                 Ok(Model::Embedding(EmbeddingModel::new(Arc::clone(encoder), Arc::clone(text))))
+            }
+            (Some(Network::Speech(whisper)), Some(TextSide::Speech(text))) => {
+                Ok(Model::Speech(SpeechModel::new(Arc::clone(whisper), Arc::clone(text))))
             }
             _ => Err(InferError::Failed("the model's files changed while they were read".to_owned())),
         }

@@ -1,6 +1,6 @@
 //! The thread that owns the device: does what the arbiter says and advances requests in turns.
 //!
-//! A turn is one pass over each model that has answers under way, and one over an embedding model.
+//! A turn is one pass over each model that has answers under way, one over an embedding model, and a little of one recording.
 //! A pass takes the next token of every running answer and pieces of the prompts of new ones; who
 //! gets how much of it is [`FairShare`]'s. Requests join and leave between passes, so none waits for
 //! the end of another. Whose turn it is to begin, and which models are in memory for that, decides
@@ -38,6 +38,7 @@ use crate::measured::Measured;
 use crate::orders::Orders;
 use crate::preparing::Preparing;
 use crate::residency::{Residency, Settled};
+use crate::speeches::{ActiveSpeech, Speeches};
 use crate::stats::{RefusedFor, Stats};
 use crate::turns::{Prepared, Turns, Waiting};
 use crate::usage::{DeviceGauge, UsageGauge};
@@ -63,6 +64,7 @@ pub(crate) struct Scheduler {
     asked: Vec<NotReady>,
     chats: Chats,
     embeds: Embeds,
+    speeches: Speeches,
     fair: FairShare,
     exclusivity: Exclusivity,
     orders: Orders,
@@ -118,6 +120,7 @@ impl Scheduler {
             asked: Vec::new(),
             chats: Chats::default(),
             embeds: Embeds::default(),
+            speeches: Speeches::default(),
             fair: FairShare::default(),
             exclusivity: Exclusivity::default(),
             orders: Orders::default(),
@@ -142,7 +145,7 @@ impl Scheduler {
         let mut has_news = false;
         loop {
             // What has just been given back may be what somebody waits for.
-            let patience = match self.chats.is_empty() && self.embeds.is_empty() && !has_news {
+            let patience = match self.is_idle() && !has_news {
                 true => {
                     let idle = if self.orders.is_busy() { ORDER_PATIENCE } else { IDLE_PATIENCE };
                     self.preparing.patience(self.turns.patience(idle))
@@ -168,9 +171,10 @@ impl Scheduler {
             self.admit();
             self.note();
             // Threads that are given work look for more for a while before they sleep: nothing wakes those of an idle node.
-            if !self.chats.is_empty() || !self.embeds.is_empty() {
+            if !self.is_idle() {
                 pool.install(|| {
                     self.embeds.advance(&mut self.fair);
+                    self.speeches.advance(&mut self.fair);
                     self.chats.advance(&mut self.fair);
                 });
             }
@@ -178,13 +182,23 @@ impl Scheduler {
         }
     }
 
+    /// Nothing is computed.
+    fn is_idle(&self) -> bool {
+        self.chats.is_empty() && self.embeds.is_empty() && self.speeches.is_empty()
+    }
+
+    /// The tenants of what is computed, once for each request.
+    fn tenants(&self) -> impl Iterator<Item = &str> {
+        self.chats.tenants().chain(self.embeds.tenants()).chain(self.speeches.tenants())
+    }
+
     /// Gives back what ended requests held, then tells their callers: whoever hears of an end may
     /// look at the books. False: none has ended.
     fn retire(&mut self) -> bool {
         let chats = self.chats.take_ended();
-        let embeds = self.embeds.take_ended();
-        let has_freed = !chats.is_empty() || !embeds.is_empty();
-        let mut ends: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(chats.len() + embeds.len());
+        let (embeds, speeches) = (self.embeds.take_ended(), self.speeches.take_ended());
+        let has_freed = !chats.is_empty() || !embeds.is_empty() || !speeches.is_empty();
+        let mut ends: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(chats.len() + embeds.len() + speeches.len());
         for chat in chats {
             let ActiveChat { key, began, generation, grant, events, last, .. } = chat;
             drop(generation);
@@ -199,9 +213,16 @@ impl Scheduler {
             self.turns.finish(grant);
             ends.extend(outcome.map(|outcome| Box::new(move || drop(reply.send(outcome))) as Box<dyn FnOnce()>));
         }
+        for speech in speeches {
+            let ActiveSpeech { reply, grant, outcome, job, .. } = speech;
+            drop(job);
+            self.turns.finish(grant);
+            ends.extend(outcome.map(|outcome| Box::new(move || drop(reply.send(outcome))) as Box<dyn FnOnce()>));
+        }
         let asked = self.asked.iter().map(|asked| asked.job.work.tenant());
         let waiting = self.turns.tenants().chain(asked).chain(self.preparing.tenants());
-        let present: HashSet<&str> = self.chats.tenants().chain(self.embeds.tenants()).chain(waiting).collect();
+        let running = self.chats.tenants().chain(self.embeds.tenants()).chain(self.speeches.tenants());
+        let present: HashSet<&str> = running.chain(waiting).collect();
         self.fair.keep(&present);
         self.note();
         ends.into_iter().for_each(|end| end());
@@ -211,7 +232,7 @@ impl Scheduler {
     fn note(&self) {
         self.usage.set(self.turns.usage(), self.arenas.usage());
         let waiting = self.turns.len() + self.asked.len() + self.preparing.len();
-        self.stats.now(waiting, self.chats.len() + self.embeds.len());
+        self.stats.now(waiting, self.chats.len() + self.embeds.len() + self.speeches.len());
         self.tell();
     }
 
@@ -222,6 +243,7 @@ impl Scheduler {
         }
         self.chats.stop();
         self.embeds.stop();
+        self.speeches.stop();
     }
 
     fn take_in(&mut self, loaded: Loaded) {
@@ -251,7 +273,7 @@ impl Scheduler {
         self.preparing.begin();
         self.book_adapters();
         let mut begun: HashMap<String, usize> = HashMap::new();
-        for tenant in self.chats.tenants().chain(self.embeds.tenants()) {
+        for tenant in self.tenants() {
             *begun.entry(tenant.to_owned()).or_default() += 1;
         }
         self.turns.rank(&mut self.fair, begun);

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, future::ready, stream};
-use provost_types::{BoxFuture, Inference, InferenceError};
+use provost_types::{BoxFuture, Inference, InferenceError, Sound, TranscribeRequest};
 use provost_wire::gpu::gpu_server::{Gpu, GpuServer};
-use provost_wire::gpu::{ChatEvent, EmbedResponse, Report, WatchRequest, WorkRequest};
+use provost_wire::gpu::{
+    ChatEvent, EmbedResponse, Report, TranscribeRequest as WireTranscribe, TranscribeResponse, WatchRequest,
+    WorkRequest,
+};
 use provost_wire::gpu_form::{self as form, MAX_MESSAGE_BYTES};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -133,6 +136,18 @@ impl Gpu for GpuService {
         let _runs = self.running.token();
         let outcome = self.begin(0, self.node.embed(read(&asked.body)?)).await;
         Ok(Response::new(form::embedded_to_wire(outcome)))
+    }
+
+    async fn transcribe(&self, request: Request<WireTranscribe>) -> Result<Response<TranscribeResponse>, Status> {
+        let asked = self.admitted(request).await?;
+        let _runs = self.running.token();
+        let request = TranscribeRequest { sound: Sound::new(asked.sound), ..read(&asked.body)? };
+        // The node lets it wait for a bounded time, and what it computes of it has an end: a long recording takes its time.
+        let outcome = match self.stopping.is_cancelled() {
+            true => Err(error::stopping()),
+            false => self.node.transcribe(request).await,
+        };
+        Ok(Response::new(form::transcribed_to_wire(outcome)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_gpu_infer::{ChatPreparation, EmbedJob, Generation};
+use provost_gpu_infer::{ChatPreparation, EmbedJob, Generation, SpeechJob};
 use provost_gpu_vram::{
     Action, Arbiter, Drift, ExclusiveRequest, ExclusiveToken, Grant, Lane, Limits, Recovery, Rejection, Request,
     Standing, Ticket, Unfit, Usage, Weights, WeightsKey,
@@ -54,6 +54,7 @@ pub(crate) struct Waiting {
 pub(crate) enum Prepared {
     Chat(Box<ChatPreparation>),
     Embed(EmbedJob),
+    Speech(Box<SpeechJob>),
     /// It could not begin when it was its turn.
     Generation(Box<Generation>),
 }
@@ -125,7 +126,7 @@ impl Turns {
             budget_bytes: guess.budget,
             cache_bytes: guess.cache,
             lane: match job.work.kind() {
-                ModelKind::Chat => Lane::Long,
+                ModelKind::Chat | ModelKind::Speech => Lane::Long,
                 ModelKind::Embedding => Lane::Short,
             },
             service_micros: self.service_micros,

@@ -7,6 +7,7 @@ mod copies;
 mod declared;
 mod memory;
 mod service;
+mod speech;
 mod tuning;
 
 use std::sync::Arc;

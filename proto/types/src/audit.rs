@@ -68,7 +68,7 @@ pub struct Subject {
 /// What was called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct What {
-    /// The MCP method, or `inference/chat`, `inference/embed`.
+    /// The MCP method, or `inference/chat`, `inference/embed`, `inference/transcribe`.
     pub method: String,
     /// Tool, prompt, resource URI or model as the caller named it.
     pub target: Option<String>,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxFuture, BoxStream, CallDelta, ChatTools, FunctionCall, GpuReport};
+use crate::{BoxFuture, BoxStream, CallDelta, ChatTools, FunctionCall, GpuReport, TranscribeRequest, Transcript};
 
 /// What a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,8 @@ pub enum ModelKind {
     Embedding,
     /// Messages to text.
     Chat,
+    /// Recordings to text.
+    Speech,
 }
 
 /// A model that can be used now.
@@ -21,11 +23,11 @@ pub struct ModelInfo {
     pub name: String,
     /// What it does.
     pub kind: ModelKind,
-    /// Architecture, such as `llama`, `qwen3`, `bert`.
+    /// Architecture, such as `llama`, `qwen3`, `bert`, `whisper`.
     pub architecture: String,
-    /// Longest context, in tokens.
+    /// Longest context, in tokens; of a speech model that of one window.
     pub context_tokens: u32,
-    /// Size of an embedding vector; 0 for chat models.
+    /// Size of an embedding vector; 0 for others.
     pub dimensions: u32,
     /// Unix seconds of the model file.
     pub created: u64,
@@ -214,6 +216,12 @@ pub trait Inference: Send + Sync {
     }
     /// Embeds texts.
     fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<EmbedResponse, InferenceError>>;
+    /// Writes down what is said in a recording. Dropping the future cancels it. By default there is nobody who does it.
+    fn transcribe(&self, request: TranscribeRequest) -> BoxFuture<'_, Result<Transcript, InferenceError>> {
+        let message = format!("PV-MODEL-NOT-FOUND: there is no speech model `{}` here", request.model);
+        let error = InferenceError { kind: InferenceErrorKind::ModelNotFound, message, retry_after_ms: None };
+        Box::pin(std::future::ready(Err(error)))
+    }
     /// Streams a generation; the last event is `End`.
     fn chat(
         &self,

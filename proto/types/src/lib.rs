@@ -31,10 +31,12 @@ mod resilience;
 mod resource;
 mod snapshot;
 mod spec;
+mod speech;
 mod tool_alias;
 mod tool_pins;
 mod upstream_auth;
 mod wasm;
+mod wav;
 
 pub use audit::{
     AuditEvent, AuditReceipt, AuditSink, AuditUnavailable, CallStatus, Impact, Phase, Subject, What, Who, Why,
@@ -76,6 +78,10 @@ pub use snapshot::{Resources, Snapshot};
 pub use spec::{
     ApiKeySpec, NodeGroupSpec, PolicySpec, PriceSpec, PrincipalSpec, PrincipalType, QuotaPer, QuotaSpec, QuotaUnit,
     QuotaWindow, RoleBindingSpec, RoleRule, RoleSpec, SealedSecret, SecretRef, SecretSpec, Spec, TenantSpec,
+};
+pub use speech::{
+    MAX_SOUND_BYTES, MAX_SOUND_SECONDS, SOUND_TOKENS_A_SECOND, Sound, SpeechSegment, TranscribeRequest, Transcript,
+    speech_tokens_at_most,
 };
 pub use upstream_auth::{ClientSecretIn, JwtAlgorithm, OAuthClient, PrivateKeyJwt, UpstreamAuth};
 

@@ -2,7 +2,7 @@
 
 use provost_types::{
     CallDelta, CallHead, ChatEvent, EmbedResponse, FinishReason, GpuReport, InferenceError, InferenceErrorKind,
-    LikelyToken, ModelInfo, ModelKind, ModelReport, ModelState, TokenLogprob, TokenUsage,
+    LikelyToken, ModelInfo, ModelKind, ModelReport, ModelState, SpeechSegment, TokenLogprob, TokenUsage, Transcript,
 };
 
 use crate::gpu as wire;
@@ -85,11 +85,13 @@ fn kind_text(kind: ModelKind) -> &'static str {
     match kind {
         ModelKind::Chat => "chat",
         ModelKind::Embedding => "embedding",
+        ModelKind::Speech => "speech",
     }
 }
 
 fn model(model: wire::Model) -> Option<ModelReport> {
-    let kind = [ModelKind::Chat, ModelKind::Embedding].into_iter().find(|kind| kind_text(*kind) == model.kind)?;
+    let kinds = [ModelKind::Chat, ModelKind::Embedding, ModelKind::Speech];
+    let kind = kinds.into_iter().find(|kind| kind_text(*kind) == model.kind)?;
     let state = ModelState::ALL.into_iter().find(|state| state.as_str() == model.state)?;
     Some(ModelReport {
         info: ModelInfo {
@@ -250,6 +252,58 @@ pub fn embedded(response: wire::EmbedResponse) -> Result<Result<EmbedResponse, I
     }
     let usage = TokenUsage { prompt: prompt_tokens, completion: 0 };
     Ok(Ok(EmbedResponse { vectors: read, usage }))
+}
+
+/// Writes the outcome of a transcription.
+pub fn transcribed_to_wire(outcome: Result<Transcript, InferenceError>) -> wire::TranscribeResponse {
+    let segment = |segment: SpeechSegment| {
+        let SpeechSegment { from_s, to_s, text, mean_logprob, silence } = segment;
+        wire::SpeechSegment { from_s, to_s, text, mean_logprob, silence }
+    };
+    match outcome {
+        Ok(Transcript { text, language, seconds, segments, usage }) => wire::TranscribeResponse {
+            text,
+            language: language.unwrap_or_default(),
+            seconds,
+            segments: segments.into_iter().map(segment).collect(),
+            prompt_tokens: usage.prompt,
+            completion_tokens: usage.completion,
+            failure: None,
+        },
+        Err(error) => {
+            wire::TranscribeResponse { failure: Some(failure_to_wire(error)), ..wire::TranscribeResponse::default() }
+        }
+    }
+}
+
+/// Reads the outcome of a transcription.
+///
+/// # Errors
+/// The failure that it tells.
+pub fn transcribed(response: wire::TranscribeResponse) -> Result<Transcript, InferenceError> {
+    let wire::TranscribeResponse {
+        text,
+        language,
+        seconds,
+        segments,
+        prompt_tokens,
+        completion_tokens,
+        failure: failed,
+    } = response;
+    if let Some(failed) = failed {
+        return Err(failure(failed));
+    }
+    let segment = |segment: wire::SpeechSegment| {
+        let wire::SpeechSegment { from_s, to_s, text, mean_logprob, silence } = segment;
+        SpeechSegment { from_s, to_s, text, mean_logprob, silence }
+    };
+    Ok(Transcript {
+        text,
+        language: Some(language).filter(|language| !language.is_empty()),
+        seconds,
+        segments: segments.into_iter().map(segment).collect(),
+        usage: TokenUsage { prompt: prompt_tokens, completion: completion_tokens },
+    })
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ fn action(method: &str, target: &str) -> Option<Action> {
         // A prompt's name has no colon, a URI has.
         "completion/complete" if target.contains(':') => Action::ReadResource,
         "completion/complete" => Action::GetPrompt,
-        "inference/chat" | "inference/embed" => Action::UseModel,
+        "inference/chat" | "inference/embed" | "inference/transcribe" => Action::UseModel,
         _ => return None,
     })
 }

@@ -56,6 +56,7 @@ fn span(call: &CallTrace, start_ns: u64, end_ns: u64) -> Span {
 fn name(call: &CallTrace, subject: &str) -> String {
     let method = match call.method.strip_prefix("inference/") {
         Some("embed") => "embeddings",
+        Some("transcribe") => "transcription",
         Some(operation) => operation,
         None => &call.method,
     };
@@ -82,7 +83,11 @@ fn common(call: &CallTrace, subject: &str) -> Vec<KeyValue> {
         }
         TraceSubject::Prompt(_) => all.push(KeyValue::text("gen_ai.prompt.name", subject)),
         TraceSubject::Model(_) => {
-            let operation = if call.method == "inference/embed" { "embeddings" } else { "chat" };
+            let operation = match call.method.as_str() {
+                "inference/embed" => "embeddings",
+                "inference/transcribe" => "transcription",
+                _ => "chat",
+            };
             all.push(KeyValue::text("gen_ai.operation.name", operation));
             all.push(KeyValue::text("gen_ai.request.model", subject));
         }
@@ -256,5 +261,12 @@ mod tests {
         assert_eq!(chat.name, "chat small");
         assert!(texts(chat).contains(&"gen_ai.usage.output_tokens=4".to_owned()));
         assert!(!texts(chat).iter().any(|text| text.starts_with("mcp.")));
+        for (method, operation) in [("inference/embed", "embeddings"), ("inference/transcribe", "transcription")] {
+            let span = &spans(&CallTrace { method: method.to_owned(), ..model.clone() })[0];
+            assert_eq!(span.name, format!("{operation} small"));
+            let told = texts(span);
+            assert!(told.contains(&format!("gen_ai.operation.name={operation}")), "{told:?}");
+            assert!(told.contains(&"gen_ai.request.model=small".to_owned()), "{told:?}");
+        }
     }
 }

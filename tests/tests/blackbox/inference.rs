@@ -1,6 +1,6 @@
 //! Models on the CPU, by the OpenAI-compatible API and as MCP tools.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
@@ -10,23 +10,34 @@ use crate::{
 };
 
 pub fn models_dir() -> tempfile::TempDir {
+    models_of(&["tiny-chat"])
+}
+
+/// A directory with these models of the fixtures.
+pub fn models_of(names: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let fixture = root().join("gpu-node/infer/tests/fixtures/tiny-chat");
-    let model = dir.path().join("tiny-chat");
-    std::fs::create_dir(&model).unwrap();
-    for entry in std::fs::read_dir(fixture).unwrap() {
-        let entry = entry.unwrap();
-        if entry.path().is_file() {
-            std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+    for name in names {
+        let model = dir.path().join(name);
+        std::fs::create_dir(&model).unwrap();
+        for entry in std::fs::read_dir(fixtures().join(name)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+            }
         }
     }
     dir
 }
 
+/// Where models and recordings of tests are.
+pub fn fixtures() -> PathBuf {
+    root().join("gpu-node/infer/tests/fixtures")
+}
+
 const YAML: &str = "apiVersion: provost/v1\nkind: Tenant\nmetadata: { name: acme }\nspec: {}\n---\n\
 apiVersion: provost/v1\nkind: Principal\nmetadata: { name: bot, tenant: acme }\nspec: {}\n---\n\
 apiVersion: provost/v1\nkind: Role\nmetadata: { name: ai, tenant: acme }\n\
-spec: { rules: [ { tools: ['ai.*'], models: ['tiny-chat'] } ] }\n---\n\
+spec: { rules: [ { tools: ['ai.*'], models: ['tiny-chat', 'tiny-whisper'] } ] }\n---\n\
 apiVersion: provost/v1\nkind: RoleBinding\nmetadata: { name: ai, tenant: acme }\n\
 spec: { role: ai, principals: [bot] }\n---\n\
 apiVersion: provost/v1\nkind: Plugin\nmetadata: { name: ai, tenant: acme }\n\
@@ -140,16 +151,17 @@ fn models_have_the_memory_that_is_configured() {
     assert_eq!(sample(&text, "provost_model_refused_total{reason=\"too_large\"}"), 1.0, "{text}");
 }
 
-/// Chat, stream, likelihoods, JSON schema, tools, and clear refusals, by the client that OpenAI publishes.
+/// Chat, stream, likelihoods, JSON schema, tools, recordings, and clear refusals, by the client that OpenAI publishes.
 #[test]
 fn the_official_openai_client_is_served() {
-    let models = models_dir();
+    let models = models_of(&["tiny-chat", "tiny-whisper"]);
     let dev = Dev::start(Some(YAML), &["--models", models.path().to_str().unwrap()]);
     let output = Command::new("bash")
         .arg(root().join("tests/clients/run.sh"))
         .arg("openai")
         .env("URL", format!("{}/v1", dev.base()))
         .env("TOKEN", dev.token())
+        .env("SOUND", fixtures().join("glide.wav"))
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

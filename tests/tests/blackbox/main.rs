@@ -58,6 +58,7 @@ mod scenarios;
 mod shipped;
 mod simulate;
 mod suite;
+mod transcriptions;
 mod upstreams;
 mod wasm;
 mod websocket;

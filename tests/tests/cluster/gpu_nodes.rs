@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -46,14 +47,7 @@ struct Scene {
 impl Scene {
     fn start(runtime: &Runtime) -> Self {
         let models = tempfile::tempdir().unwrap();
-        let model = models.path().join("tiny-chat");
-        fs::create_dir(&model).unwrap();
-        for entry in fs::read_dir(root().join("gpu-node/infer/tests/fixtures/tiny-chat")).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
-            }
-        }
+        add_model(models.path(), "tiny-chat");
         let mut fleet = Fleet::new("gpus");
         fleet.add("cp-1", "control-plane+audit-log");
         fleet.add("dp-1", "data-plane");
@@ -156,6 +150,21 @@ impl Scene {
         }
     }
 
+    /// Has the recording of the fixtures written down.
+    async fn transcribe(&self) -> Answer {
+        let url = format!("http://{}/v1/audio/transcriptions", self.fleet.servers["dp-1"].http);
+        let mut body = b"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ntiny-whisper\r\n--b\r\n\
+            Content-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n"
+            .to_vec();
+        body.extend(fs::read(fixtures().join("glide.wav")).unwrap());
+        body.extend(b"\r\n--b--\r\n");
+        let request = client().post(url).bearer_auth(&self.token).timeout(SOON);
+        let request = request.header("content-type", "multipart/form-data; boundary=b");
+        let response = request.body(body).send().await.unwrap();
+        let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
+        Answer { status, retry_after: None, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
     /// What the audit log has.
     fn records(&self) -> Vec<Value> {
         let dir = self.fleet.servers["cp-1"].data().join("audit");
@@ -180,6 +189,21 @@ impl Scene {
         }
         calls
     }
+}
+
+/// Where models and recordings of tests are.
+fn fixtures() -> PathBuf {
+    root().join("gpu-node/infer/tests/fixtures")
+}
+
+/// Adds a model of the fixtures to a directory. What it is known by comes last: it is not seen before it is whole.
+fn add_model(models: &Path, name: &str) {
+    let (aside, files) = (models.join(format!(".{name}")), fs::read_dir(fixtures().join(name)).unwrap());
+    fs::create_dir(&aside).unwrap();
+    for path in files.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        fs::copy(&path, aside.join(path.file_name().unwrap())).unwrap();
+    }
+    fs::rename(aside, models.join(name)).unwrap();
 }
 
 fn client() -> reqwest::Client {
@@ -311,4 +335,28 @@ fn more_requests_than_there_are_places_are_told_when_to_come_again() {
         let now = |what: &str| s.metric(&format!("provost_gpu_node_{what}{{node=\"gpu-1\"}}"));
         (now("waiting"), now("running")) == (0.0, 0.0)
     });
+}
+
+/// The sound goes to the node beside the request, and again to the other one if that is lost.
+#[test]
+fn a_recording_is_written_down_on_a_gpu_node_and_on_the_other_when_that_is_lost() {
+    let runtime = Runtime::new().unwrap();
+    let mut scene = Scene::start(&runtime);
+    add_model(scene.models.path(), "tiny-whisper");
+    let more = "apiVersion: provost/v1\nkind: Role\nmetadata: { name: hears, tenant: acme }\n\
+        spec: { rules: [ { models: ['tiny-whisper'] } ] }\n---\n\
+        apiVersion: provost/v1\nkind: RoleBinding\nmetadata: { name: hears, tenant: acme }\n\
+        spec: { role: hears, principals: [bot] }\n";
+    apply(&scene.fleet, "cp-1", "hears.yaml", more);
+    scene.until("both nodes have the model", |s| GPUS.iter().all(|name| !s.standing(name, "tiny-whisper").is_null()));
+    scene.until("the recording is written down", |s| runtime.block_on(s.transcribe()).status == 200);
+    let before = runtime.block_on(scene.transcribe());
+    assert!(before.body["text"].as_str().is_some_and(|text| !text.is_empty()), "{}", before.body);
+    let holder = GPUS.into_iter().find(|name| scene.requests(name, "answered") >= 1.0).unwrap();
+
+    scene.fleet.get(holder).kill();
+    let after = runtime.block_on(scene.transcribe());
+    assert_eq!((after.status, &after.body["text"]), (200, &before.body["text"]), "{}", after.body);
+    let records = scene.records();
+    assert!(records.iter().any(|record| record["mcp.method.name"] == "inference/transcribe"), "{records:?}");
 }

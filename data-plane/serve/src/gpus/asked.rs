@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use provost_types::{ChatRequest, EmbedRequest, InferenceError, InferenceErrorKind};
+use provost_types::{ChatRequest, EmbedRequest, InferenceError, InferenceErrorKind, TranscribeRequest};
 use serde::Serialize;
 
 use super::choose::Wanted;
@@ -18,6 +18,8 @@ const LEAST_WAIT: Duration = Duration::from_secs(1);
 pub(super) type Chat = Asked<ChatRequest>;
 /// To embed texts.
 pub(super) type Embed = Asked<EmbedRequest>;
+/// To write down what is said.
+pub(super) type Transcribe = Asked<TranscribeRequest>;
 
 /// See the module.
 pub(super) struct Asked<T> {
@@ -32,7 +34,7 @@ impl<T: Serialize> Asked<T> {
         Self { request, wanted, body: OnceLock::new(), since: Instant::now() }
     }
 
-    /// The request as JSON.
+    /// The request as JSON; sound is no part of it.
     ///
     /// # Errors
     /// When it has a number that is none.

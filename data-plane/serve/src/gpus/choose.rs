@@ -10,7 +10,7 @@
 //!    data-plane node asks. Where nobody holds the weights it is each model that keeps its node: two conversations at once
 //!    load it once.
 
-use provost_types::{ChatRequest, EmbedRequest, ModelState};
+use provost_types::{ChatRequest, EmbedRequest, ModelState, TranscribeRequest};
 
 /// How many times as long as elsewhere one waits where the weights are.
 const SPILL: u64 = 2;
@@ -46,7 +46,7 @@ pub(super) struct Candidate {
 /// What the choice needs of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Tokens that are to be made; 0 for embeddings.
+    /// Tokens that are to be made; 0 for embeddings and recordings.
     tokens: u64,
     /// The same for each request of one conversation.
     conversation: u64,
@@ -72,6 +72,15 @@ impl Wanted {
     pub(super) fn of_embed(request: &EmbedRequest) -> Self {
         let hash = Hash::new(&request.tenant).and(&request.model);
         let hash = request.inputs.first().map_or(hash, |first| hash.and(first));
+        Self { tokens: 0, conversation: hash.end(), model: Hash::new(&request.model).end() }
+    }
+
+    /// Of a recording: no cache is shared, so they are spread by what is in them.
+    pub(super) fn of_sound(request: &TranscribeRequest) -> Self {
+        let bytes = request.sound.bytes();
+        // What stands at the beginning is much the same in all files of a form.
+        let end = bytes.get(bytes.len().saturating_sub(KNOWN_BY_BYTES)..).unwrap_or_default();
+        let hash = Hash::new(&request.tenant).and(&request.model).and_bytes(end);
         Self { tokens: 0, conversation: hash.end(), model: Hash::new(&request.model).end() }
     }
 }
@@ -141,7 +150,11 @@ impl Hash {
     }
 
     fn and(self, text: &str) -> Self {
-        let known_by = text.as_bytes().iter().take(KNOWN_BY_BYTES);
+        self.and_bytes(text.as_bytes())
+    }
+
+    fn and_bytes(self, bytes: &[u8]) -> Self {
+        let known_by = bytes.iter().take(KNOWN_BY_BYTES);
         // No text holds this byte: where one ends and the next begins, counts.
         let bytes = known_by.copied().chain([0xff]);
         Self(bytes.fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(Self::PRIME)))

@@ -27,7 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use provost_types::{
     BoxFuture, BoxStream, ChatEvent, ChatRequest, EmbedRequest, EmbedResponse, GpuReport, Inference, InferenceError,
-    ModelInfo, ModelReport,
+    ModelInfo, ModelReport, TranscribeRequest, Transcript,
 };
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
@@ -260,6 +260,25 @@ impl Inference for GpuNodes {
                     Ok(response) => {
                         self.0.counts.answered(&seat);
                         return Ok(response);
+                    }
+                    Err(fault) => attempt.take(&self.0.counts, &seat, fault)?,
+                }
+            }
+        })
+    }
+
+    fn transcribe(&self, request: TranscribeRequest) -> BoxFuture<'_, Result<Transcript, InferenceError>> {
+        Box::pin(async move {
+            self.check_seen(&request.model, &request.tenant)?;
+            let wanted = Wanted::of_sound(&request);
+            let asked = Asked::new(request, wanted);
+            let mut attempt = Attempt::default();
+            loop {
+                let seat = attempt.next(&self.0, &asked.request.model, wanted)?;
+                match seat.transcribe(&asked).await {
+                    Ok(transcript) => {
+                        self.0.counts.answered(&seat);
+                        return Ok(transcript);
                     }
                     Err(fault) => attempt.take(&self.0.counts, &seat, fault)?,
                 }

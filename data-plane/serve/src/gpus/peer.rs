@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
-use provost_types::{EmbedResponse, GpuReport, InferenceError, InferenceErrorKind, ModelInfo};
-use provost_wire::gpu::{Report, WatchRequest, WorkRequest, gpu_client::GpuClient};
+use provost_types::{EmbedResponse, GpuReport, InferenceError, InferenceErrorKind, ModelInfo, Transcript};
+use provost_wire::gpu::{Report, TranscribeRequest, WatchRequest, WorkRequest, gpu_client::GpuClient};
 use provost_wire::gpu_form::{self as form, MAX_MESSAGE_BYTES, Said};
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     aside::Aside,
-    asked::{Chat, Embed},
+    asked::{Chat, Embed, Transcribe},
     seat::{Fault, Steps},
 };
 use crate::push::Backoff;
@@ -241,6 +241,14 @@ impl Peer {
             Ok(outcome) => outcome.map_err(Fault::Said),
             Err(malformed) => Err(Fault::Lost(malformed.to_string())),
         }
+    }
+
+    pub(super) async fn transcribe(self: &Arc<Self>, asked: &Transcribe) -> Result<Transcript, Fault> {
+        let body = asked.body().map_err(Fault::Said)?;
+        let request = TranscribeRequest { body, sound: asked.request.sound.bytes().clone() };
+        let _sent = self.send();
+        let response = self.client().transcribe(request).await.map_err(lost)?.into_inner();
+        form::transcribed(response).map_err(Fault::Said)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use provost_types::{BoxStream, ChatEvent, EmbedResponse, GpuReport, Inference, InferenceError};
+use provost_types::{BoxStream, ChatEvent, EmbedResponse, GpuReport, Inference, InferenceError, Transcript};
 
 use super::{
-    asked::{Chat, Embed},
+    asked::{Chat, Embed, Transcribe},
     peer::Peer,
 };
 
@@ -69,6 +69,13 @@ impl Seat {
         match self {
             Self::Here { node, .. } => node.embed(embed.request.clone()).await.map_err(Fault::Said),
             Self::There(peer) => peer.embed(embed).await,
+        }
+    }
+
+    pub(super) async fn transcribe(&self, asked: &Transcribe) -> Result<Transcript, Fault> {
+        match self {
+            Self::Here { node, .. } => node.transcribe(asked.request.clone()).await.map_err(Fault::Said),
+            Self::There(peer) => peer.transcribe(asked).await,
         }
     }
 

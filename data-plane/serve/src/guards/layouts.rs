@@ -35,6 +35,13 @@ const PARAMS: Layout = Layout {
 const OPENAI_REQUEST: Layout =
     Layout { skipped: &[], fixed: &["model"], meta_skipped: &[], json_texts: ARGUMENTS, root: Root::Whole };
 
+/// The fields of a recording to be written down.
+const SPEECH_REQUEST: Layout = Layout {
+    // Ours: length and digest of the sound, which looks random.
+    skipped: &["file"],
+    ..OPENAI_REQUEST
+};
+
 /// Results of MCP requests.
 const RESULT: Layout = Layout {
     // It is sealed before it leaves.
@@ -52,6 +59,15 @@ const COMPLETION: Layout = Layout {
     meta_skipped: &[],
     json_texts: ARGUMENTS,
     root: Root::MemberAndTexts("", &["content"]),
+};
+
+/// What was said, in pieces or not.
+const TRANSCRIPT: Layout = Layout {
+    skipped: &["usage"],
+    fixed: &[],
+    meta_skipped: &[],
+    json_texts: &[],
+    root: Root::MemberAndTexts("", &["text"]),
 };
 
 /// Calls of tools in a streamed completion.
@@ -83,6 +99,7 @@ pub(super) fn params(operation: &Operation) -> Option<&'static Layout> {
         | Operation::Unsubscribe(_)
         | Operation::Task { .. } => Some(&PARAMS),
         Operation::Chat(_) | Operation::Embed(_) => Some(&OPENAI_REQUEST),
+        Operation::Transcribe(_) => Some(&SPEECH_REQUEST),
         Operation::Discover
         | Operation::ListTools
         | Operation::ListPrompts
@@ -105,6 +122,7 @@ pub(super) fn result(operation: &Operation) -> Option<&'static Layout> {
         // Its events, that is.
         | Operation::Listen => Some(&RESULT),
         Operation::Chat(_) => Some(&COMPLETION),
+        Operation::Transcribe(_) => Some(&TRANSCRIPT),
         Operation::Embed(_)
         | Operation::Subscribe(_)
         | Operation::Unsubscribe(_)

@@ -36,10 +36,9 @@ pub(crate) struct Asking<'a> {
 /// Guards parameters that are about to be sent on, and sets up what watches the call.
 pub(crate) async fn guard_in(
     counts: &Arc<GuardCounts>,
-    call: &Call<Validated>,
+    request: &Request,
     ways: Ways,
 ) -> Result<GuardedParams, Rejection> {
-    let request = call.request();
     if ways.is_empty() {
         return Ok(GuardedParams::untouched(request.params.clone()));
     }
@@ -166,7 +165,7 @@ fn target<'a>(operation: &'a Operation, target: Option<&'a Target>, model: Optio
     match (operation, &target.plugin, model) {
         (Operation::CallTool(_), _, Some(model)) => GuardTarget::ToolAndModel(&target.full, model),
         (Operation::CallTool(_), _, None) => GuardTarget::Tool(&target.full),
-        (Operation::Chat(_) | Operation::Embed(_), _, _) => GuardTarget::Model(&target.full),
+        (Operation::Chat(_) | Operation::Embed(_) | Operation::Transcribe(_), _, _) => GuardTarget::Model(&target.full),
         (Operation::Task { .. }, Some(plugin), _) => GuardTarget::ToolOf(plugin.as_str()),
         // All tasks, of whatever tools.
         (Operation::Task { .. }, None, _) => GuardTarget::Unknown,
@@ -198,7 +197,7 @@ fn shown_target(operation: &Operation, before: &RawJson, after: &RawJson) -> Opt
     let member = match operation {
         Operation::CallTool(_) | Operation::GetPrompt(_) => "name",
         Operation::ReadResource(_) | Operation::Subscribe(_) | Operation::Unsubscribe(_) => "uri",
-        Operation::Chat(_) | Operation::Embed(_) => "model",
+        Operation::Chat(_) | Operation::Embed(_) | Operation::Transcribe(_) => "model",
         Operation::Task { .. } => "taskId",
         Operation::Complete { is_prompt, .. } => {
             let member = if *is_prompt { "name" } else { "uri" };

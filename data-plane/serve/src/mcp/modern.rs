@@ -202,6 +202,7 @@ impl<P: Plane + 'static> Frontend<P> {
             params,
             client,
             trace,
+            sound: None,
             within: None,
         }
     }

@@ -7,7 +7,7 @@ use provost_data_pipeline::{Call, Caller, GuardedParams, Plane, Rejection, Reque
 use provost_mcp::{RawJson, RawObject};
 use provost_types::{Name, PrincipalRef};
 
-use super::{arguments::arguments, compiled::Compiled, plane::Node};
+use super::{arguments::arguments, compiled::Compiled, plane::Node, sound::Silent};
 use crate::guards::{self, Asking, Revealing, TenantVault};
 
 impl Node {
@@ -33,7 +33,13 @@ pub(super) async fn guard_in(
     let principal = node.token_keys.get().map(|keys| guards::pseudonym(keys, &caller.principal)).unwrap_or_default();
     let asking = Asking { clients: &node.external_guards, principal };
     let ways = guards::ways(&snapshot.guards, call, model.as_deref(), revealing, &asking);
-    guards::guard_in(&node.guard_counts, call, ways).await
+    match Silent::of(snapshot, caller, call.target(), call.request()) {
+        Some(silent) => {
+            let guarded = guards::guard_in(&node.guard_counts, &silent.request, ways).await?;
+            Ok(silent.heard(guarded))
+        }
+        None => guards::guard_in(&node.guard_counts, call.request(), ways).await,
+    }
 }
 
 /// The arguments of a refused call, as its record may have them.
@@ -46,7 +52,20 @@ pub(super) fn guard_refused(
 ) -> GuardedParams {
     let model = target.and_then(|target| model_of(snapshot, caller, target, request));
     let vault = node.vault(snapshot, &caller.principal.tenant);
-    guards::guard_refused(&snapshot.guards, &node.guard_counts, caller, target, request, model.as_deref(), vault)
+    let guard = |request: &Request| {
+        guards::guard_refused(&snapshot.guards, &node.guard_counts, caller, target, request, model.as_deref(), vault)
+    };
+    let silent = match target {
+        Some(target) => Silent::of(snapshot, caller, target, request),
+        None => Silent::of_unknown(request),
+    };
+    match silent {
+        Some(silent) => {
+            let guarded = guard(&silent.request);
+            silent.heard(guarded)
+        }
+        None => guard(request),
+    }
 }
 
 /// The `model` that a tool of the `inference` built-in is asked to run.

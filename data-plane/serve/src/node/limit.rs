@@ -12,9 +12,9 @@ mod shown;
 use provost_data_pipeline::{Admitted, Call, Intended, Operation, Rejection, Request, Reservation, Target};
 use provost_data_policy::{CallPrice, RunModel, quota::QuotaCall};
 use provost_mcp::{RawJson, RawObject};
-use provost_types::Name;
+use provost_types::{Name, Sound};
 
-use super::{compiled::Compiled, models, plane::Node};
+use super::{compiled::Compiled, models, plane::Node, sound};
 use crate::quota::no_client;
 
 /// Tokens that a chat template adds to what the caller wrote, at most.
@@ -91,6 +91,9 @@ impl<'a> CallFacts<'a> {
                     if makes || &*target.local == "embed" {
                         facts.tokens_in = read_at_most(params);
                     }
+                    if &*target.local == sound::TOOL {
+                        (facts.tokens_in, facts.tokens_out) = heard_at_most(&sound::given(&arguments), &arguments);
+                    }
                     if makes {
                         facts.tokens_in = facts.tokens_in.saturating_add(shown::bytes_of_tool(&arguments));
                         facts.tokens_out = made_at_most(&arguments, &["maxTokens"], TOOL_MAX_TOKENS);
@@ -108,6 +111,11 @@ impl<'a> CallFacts<'a> {
             Operation::Embed(_) => {
                 facts.model = Some(target.full.clone());
                 facts.tokens_in = read_at_most(params);
+            }
+            Operation::Transcribe(_) => {
+                facts.model = Some(target.full.clone());
+                let (sound, fields) = (request.sound.clone().unwrap_or_default(), RawObject::parse(params));
+                (facts.tokens_in, facts.tokens_out) = heard_at_most(&sound, &fields.unwrap_or_default());
             }
             Operation::GetPrompt(_) | Operation::ReadResource(_) => {}
             _ => return None,
@@ -136,6 +144,11 @@ fn workflow(request: &Request) -> String {
 /// A token stands for at least one byte of the text, and the text is part of the parameters, or what tools and calls become.
 pub(super) fn read_at_most(params: &RawJson) -> u64 {
     TEMPLATE_TOKENS.saturating_add(params.as_bytes().len() as u64).saturating_add(shown::bytes(params))
+}
+
+/// Tokens that are read of a recording and its fields, and made of it, at most.
+pub(super) fn heard_at_most(sound: &Sound, fields: &RawObject) -> (u64, u64) {
+    sound.tokens_at_most(fields.get_text("prompt").map_or(0, |prompt| prompt.len()))
 }
 
 /// The bound that the caller gives, under the first of these names that is there.

@@ -34,6 +34,7 @@ mod ports;
 mod quarantine;
 mod run;
 mod schemas;
+mod sound;
 mod standing;
 mod step_up;
 mod switches;

@@ -3,12 +3,15 @@
 //! A guard looks at texts, and a list of tokens would tell what it masks: where one watches, tokens'
 //! likelihoods are refused.
 //!
+//! Recordings come beside the body, and are in [`speech`].
+//!
 //! Shapes: OpenAI API reference, "Create chat completion", "Create embeddings", "List models".
 
 mod answer;
 mod body;
 mod frame;
 mod object;
+mod speech;
 mod tools;
 
 use futures::StreamExt;
@@ -29,11 +32,12 @@ pub(super) const DEFAULT_MAX_TOKENS: u32 = 512;
 /// The notification under which chunks of a streamed answer reach the front end.
 pub(crate) const CHUNK: &str = "provost/chunk";
 
-/// Runs a chat or an embedding on a model that policy has admitted.
+/// Runs a chat, an embedding or a transcription on a model that policy has admitted.
 pub(super) async fn run(node: &Node, call: &Call<Intended>, link: &dyn ClientLink) -> Execution {
     let outcome = match &call.request().operation {
         Operation::Chat(model) => chat(node, model, call, link).await,
         Operation::Embed(model) => embed(node, model, call, link).await,
+        Operation::Transcribe(model) => speech::transcribe(node, model, call, link).await,
         other => Err(RpcError::with_code(
             RpcError::INTERNAL,
             "PV-NODE-ROUTING",

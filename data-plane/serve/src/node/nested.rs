@@ -154,6 +154,7 @@ impl Nest {
             params: params.finish(),
             client,
             trace: TraceFacts { request_id: None, traceparent, ..outer.trace.clone() },
+            sound: None,
             within: Some(Within { root, plugin, depth, deadline, granted, made }),
         })
     }

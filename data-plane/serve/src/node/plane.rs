@@ -207,7 +207,7 @@ impl Plane for Node {
 /// Whether a call asks a model, which GPU nodes may be asked for more than once.
 fn runs_model(snapshot: &Compiled, call: &Call<Intended>) -> bool {
     match &call.request().operation {
-        Operation::Chat(_) | Operation::Embed(_) => true,
+        Operation::Chat(_) | Operation::Embed(_) | Operation::Transcribe(_) => true,
         Operation::CallTool(_) => {
             let plugin = call.target().plugin.as_ref();
             plugin.is_some_and(|plugin| snapshot.is_inference(&call.caller().principal.tenant, plugin))

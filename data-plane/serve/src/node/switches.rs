@@ -34,7 +34,8 @@ fn is_covered(operation: &Operation, target: &Target) -> bool {
         | Operation::Subscribe(_)
         | Operation::Listen
         | Operation::Chat(_)
-        | Operation::Embed(_) => true,
+        | Operation::Embed(_)
+        | Operation::Transcribe(_) => true,
         Operation::Task { method, .. } => method != "tasks/cancel",
         // A plugin's own route: it would have to be asked who it is.
         Operation::Discover => target.plugin.is_some(),

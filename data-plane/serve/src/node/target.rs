@@ -35,7 +35,7 @@ pub(super) async fn resolve(
         | Operation::Unsubscribe(uri)
         | Operation::Complete { is_prompt: false, target: uri } => finder.resource(uri).await,
         Operation::Task { task, .. } => finder.task(task),
-        Operation::Chat(model) | Operation::Embed(model) => finder.model(model),
+        Operation::Chat(model) | Operation::Embed(model) | Operation::Transcribe(model) => finder.model(model),
         Operation::Discover
         | Operation::ListTools
         | Operation::ListPrompts

@@ -3,7 +3,7 @@
 use provost_data_pipeline::{Operation, RejectionKind};
 
 /// Methods; those of tasks are one.
-pub(super) const METHODS: [&str; 18] = [
+pub(super) const METHODS: [&str; 19] = [
     "server/discover",
     "tools/list",
     "prompts/list",
@@ -20,6 +20,7 @@ pub(super) const METHODS: [&str; 18] = [
     "tasks",
     "inference/chat",
     "inference/embed",
+    "inference/transcribe",
     "inference/models",
     "other",
 ];
@@ -43,7 +44,8 @@ pub(super) fn method(operation: &Operation) -> usize {
         Operation::Task { .. } => 13,
         Operation::Chat(_) => 14,
         Operation::Embed(_) => 15,
-        Operation::ListModels => 16,
+        Operation::Transcribe(_) => 16,
+        Operation::ListModels => 17,
     }
 }
 
@@ -106,6 +108,7 @@ mod tests {
             Operation::SetLogLevel,
             Operation::Chat(text()),
             Operation::Embed(text()),
+            Operation::Transcribe(text()),
             Operation::ListModels,
         ] {
             assert_eq!(METHODS.get(method(&operation)), Some(&operation.method()));

@@ -200,6 +200,7 @@ mod tests {
                 transport: "ws",
             },
             trace: TraceFacts::default(),
+            sound: None,
             within: None,
         })
     }

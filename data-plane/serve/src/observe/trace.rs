@@ -128,12 +128,17 @@ impl CallTrace {
         let subject = match (&request.operation, named) {
             (Operation::CallTool(_), Some(name)) => TraceSubject::Tool(name),
             (Operation::GetPrompt(_), Some(name)) => TraceSubject::Prompt(name),
-            (Operation::Chat(_) | Operation::Embed(_), Some(name)) => TraceSubject::Model(name),
+            (Operation::Chat(_) | Operation::Embed(_) | Operation::Transcribe(_), Some(name)) => {
+                TraceSubject::Model(name)
+            }
             _ => TraceSubject::Unnamed,
         };
         let local =
             target.filter(|_| subject != TraceSubject::Unnamed).map(|target| beginning(&target.local, MAX_NAME_CHARS));
-        let is_mcp = !matches!(request.operation, Operation::Chat(_) | Operation::Embed(_) | Operation::ListModels);
+        let is_mcp = !matches!(
+            request.operation,
+            Operation::Chat(_) | Operation::Embed(_) | Operation::Transcribe(_) | Operation::ListModels
+        );
         Self {
             call_id: request.call_id,
             trace_id,

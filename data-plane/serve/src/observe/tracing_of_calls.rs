@@ -181,6 +181,7 @@ mod tests {
                 tracestate: tracestate.map(str::to_owned),
                 ..TraceFacts::default()
             },
+            sound: None,
             within: None,
         })
     }

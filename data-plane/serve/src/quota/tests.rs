@@ -231,6 +231,7 @@ impl Setup {
                 transport: "http",
             },
             trace: TraceFacts::default(),
+            sound: None,
             within: None,
         };
         Box::pin(drive(&self.node, Call::received(request), link)).await

@@ -1,6 +1,13 @@
 //! The OpenAI-compatible endpoints.
 
-use http::{Method, StatusCode};
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{Method, Request, StatusCode};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use provost_data_serve::Peer;
 use serde_json::json;
 
 use crate::world::{Said, World, data_lines};
@@ -85,4 +92,53 @@ async fn limits_stand_in_openais_headers() {
     assert_eq!(limited.json()["error"]["limit"]["code"], json!("PV-QUOTA"));
     let free = post(&world, CHAT, &[], r#"{"model":"tiny","messages":[]}"#).await;
     assert_eq!(free.header("x-ratelimit-limit-requests"), "");
+}
+
+const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
+const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=b");
+
+/// A form that begins and does not come to its end.
+fn endless(world: &World) -> tokio::task::JoinHandle<StatusCode> {
+    let front = world.front.clone();
+    let request = Request::builder().method(Method::POST).uri(TRANSCRIPTIONS).header("host", "127.0.0.1:8420");
+    let request = request.header("authorization", "Bearer token-alice").header(FORM.0, FORM.1);
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let request = request.body(body).unwrap();
+    let peer = Peer { address: None, transport: "http", is_secure: false, certificate: None };
+    tokio::spawn(async move { front.respond(request, peer).await.status() })
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_places_for_recordings_and_gets_them_back() {
+    let world = World::new();
+    let form = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ntiny\r\n--b--\r\n";
+    let held: Vec<_> = (0..12).map(|_| endless(&world)).collect();
+    let mut refused = post(&world, TRANSCRIPTIONS, &[FORM], form).await;
+    for _ in 0..1_000 {
+        if refused.status == StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+        tokio::task::yield_now().await;
+        refused = post(&world, TRANSCRIPTIONS, &[FORM], form).await;
+    }
+    assert_eq!(refused.json()["error"]["code"], json!("PV-SPEECH-BUSY"), "{}", refused.text);
+    assert_eq!(refused.header("retry-after"), "1");
+    for task in held {
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+    let said = post(&world, TRANSCRIPTIONS, &[FORM], form).await;
+    assert_eq!((said.status, &said.json()["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("PV-OPENAI-INVALID")));
+}
+
+#[tokio::test]
+async fn a_form_of_somebody_unknown_is_not_read_and_its_refusal_recorded() {
+    let world = World::new();
+    let said = post(&world, TRANSCRIPTIONS, &[FORM, ("authorization", "Bearer wrong")], "no form at all").await;
+    assert_eq!((said.status, &said.json()["error"]["code"]), (StatusCode::UNAUTHORIZED, &json!("PV-AUTH-UNKNOWN")));
+    assert_eq!(world.plane.denied_with("PV-AUTH-UNKNOWN").await.what.method, "inference/transcribe");
+    let known = post(&world, TRANSCRIPTIONS, &[FORM], "no form at all").await;
+    assert_eq!(known.status, StatusCode::BAD_REQUEST, "{}", known.text);
+    let other = post(&world, TRANSCRIPTIONS, &[], "{}").await;
+    assert_eq!(other.json()["error"]["code"], json!("PV-HTTP-CONTENT-TYPE"));
 }

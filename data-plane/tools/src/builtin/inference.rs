@@ -2,6 +2,7 @@
 
 mod chat;
 mod functions;
+mod transcribe;
 
 use provost_types::{EmbedRequest, Inference};
 use serde::Deserialize;
@@ -41,6 +42,7 @@ pub(super) fn tools() -> Vec<Value> {
             },
             "annotations": hints,
         }),
+        transcribe::definition(&model, &hints),
         json!({
             "name": "models",
             "title": "List models",
@@ -66,6 +68,7 @@ pub(super) async fn call(
     let done = match tool {
         "chat" => chat::chat(inference, tenant, arguments, under_way).await,
         "embed" => embed(inference, tenant, arguments, under_way).await,
+        "transcribe" => transcribe::transcribe(inference, tenant, arguments, under_way).await,
         _ => return Outcome::structured(json!({"models": inference.models_of(tenant)})),
     };
     done.unwrap_or_else(Outcome::failure)

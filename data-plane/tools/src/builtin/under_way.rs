@@ -1,6 +1,9 @@
 //! What a model does for a call, until the call has ended and the model's own counts are there.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use provost_data_pipeline::Usage;
 use provost_mcp::RawJson;
@@ -11,12 +14,21 @@ use provost_types::ChatEvent;
 pub(super) struct UnderWay {
     has_begun: AtomicBool,
     made: AtomicU64,
+    /// Tokens that are read, if that is known otherwise than by the parameters.
+    read: OnceLock<u64>,
 }
 
 impl UnderWay {
     /// A model computes from now on.
     pub(super) fn begins(&self) {
         self.has_begun.store(true, Ordering::Relaxed);
+    }
+
+    /// The same with a recording, of which so many tokens are read and made at most.
+    pub(super) fn hears_sound(&self, (read, made): (u64, u64)) {
+        self.made.store(made, Ordering::Relaxed);
+        self.read.get_or_init(|| read);
+        self.begins();
     }
 
     /// It refused, and has computed nothing that is counted.
@@ -39,7 +51,7 @@ impl UnderWay {
     pub(super) fn usage(&self, params: &RawJson) -> Usage {
         match self.has_begun.load(Ordering::Relaxed) {
             true => Usage {
-                tokens_in: params.as_bytes().len() as u64,
+                tokens_in: self.read.get().copied().unwrap_or(params.as_bytes().len() as u64),
                 tokens_out: self.made.load(Ordering::Relaxed),
                 ..Usage::default()
             },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use provost_types::TokenUsage;
+use provost_types::{TokenUsage, speech_tokens_at_most};
 
 use super::mel::{FRAMES_A_POSITION, LogMel};
 use super::request::{SpeechRequest, SpeechSegment, Transcript};
@@ -49,6 +49,10 @@ pub struct SpeechJob {
     phase: Phase,
     segments: Vec<SpeechSegment>,
     usage: TokenUsage,
+    /// Tokens of its text, at most.
+    most_written: u64,
+    /// Positions that were heard and tokens that were read and written.
+    computed: u64,
 }
 
 #[derive(Debug)]
@@ -94,6 +98,8 @@ impl SpeechJob {
         let prompt = text.prompt(&request.prompt)?;
         let samples = samples(Arc::clone(&request.audio))?;
         let (mel, seconds) = (LogMel::of(&samples, text.bins), seconds(samples.len()));
+        // Whole seconds, of which the last may not be over.
+        let most_written = speech_tokens_at_most(seconds.ceil() as u64);
         Ok(Self {
             timestamps: request.timestamps || mel.frames() > text.window_frames,
             mel,
@@ -107,7 +113,20 @@ impl SpeechJob {
             phase: Phase::Between,
             segments: Vec::new(),
             usage: TokenUsage::default(),
+            most_written,
+            computed: 0,
         })
+    }
+
+    /// What was computed for it so far, in tokens: positions that were heard, and tokens that were read and written. A part
+    /// that is heard again counts again, which the usage does not tell.
+    pub fn computed(&self) -> u64 {
+        self.computed
+    }
+
+    /// Bytes of the recording as it is kept while it is written down.
+    pub fn bytes(&self) -> u64 {
+        self.mel.bytes()
     }
 
     /// What the model hears of the window that begins with a frame, hundredths of a second from the beginning: each bin of the
@@ -158,6 +177,7 @@ impl SpeechModel {
         job.phase = match std::mem::replace(&mut job.phase, Phase::Between) {
             Phase::Between => {
                 let x = self.whisper.listen(job.spectrogram(job.from)).map_err(InferError::compute)?;
+                job.computed += job.window_frames.div_ceil(FRAMES_A_POSITION) as u64;
                 Phase::Hearing { layers: 0, x }
             }
             Phase::Hearing { layers, x } if layers < self.whisper.encoder_layers() => {
@@ -197,7 +217,12 @@ impl SpeechModel {
         }
         // Half of the context is for what comes before.
         let most = (self.text.context / 2).min(self.text.context.saturating_sub(next.len()));
-        job.usage.prompt += next.len() as u64;
+        let left = usize::try_from(job.most_written.saturating_sub(job.usage.completion)).unwrap_or(usize::MAX);
+        let most = most.min(left);
+        job.computed += next.len() as u64;
+        if job.windows == 0 {
+            job.usage.prompt += next.len() as u64;
+        }
         let cache = self.whisper.cache();
         Ok(Writing { heard, cache, next, written: Vec::new(), most, logprobs: 0.0, silence: 0.0 })
     }
@@ -233,6 +258,7 @@ impl SpeechModel {
             return Ok(true);
         }
         job.usage.completion += 1;
+        job.computed += 1;
         writing.written.push(token);
         writing.next.clear();
         writing.next.push(token);
@@ -242,7 +268,6 @@ impl SpeechModel {
     /// Takes a window's text in, and moves on.
     fn finish_window(&self, job: &mut SpeechJob, writing: &Writing) -> Result<(), InferError> {
         let frames = job.mel.frames().saturating_sub(job.from).min(self.text.window_frames);
-        job.usage.prompt += frames.div_ceil(FRAMES_A_POSITION) as u64;
         job.windows += 1;
         let mean_logprob = (writing.logprobs / (writing.written.len() + 1) as f64) as f32;
         let window = Window { from: job.from, frames, timestamps: job.timestamps };
@@ -250,7 +275,9 @@ impl SpeechModel {
         let most_windows = 2 * job.mel.frames().div_ceil(self.text.window_frames) + MORE_WINDOWS;
         let is_silent = writing.silence > SILENT && mean_logprob < DOUBTED;
         let moves = if is_silent || job.windows >= most_windows { frames } else { moves };
-        job.from += moves.max(1);
+        // What would be written of the rest would be more than may be.
+        let is_full = job.usage.completion >= job.most_written;
+        job.from = if is_full { job.mel.frames() } else { job.from + moves.max(1) };
         if is_silent {
             return Ok(());
         }
@@ -267,6 +294,7 @@ impl SpeechModel {
 
     fn transcript(&self, job: &mut SpeechJob) -> Transcript {
         let segments = std::mem::take(&mut job.segments);
+        job.usage.prompt += job.mel.frames().div_ceil(FRAMES_A_POSITION) as u64;
         let text: String = segments.iter().map(|segment| segment.text.as_str()).collect();
         Transcript {
             text: text.trim().to_owned(),

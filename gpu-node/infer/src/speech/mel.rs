@@ -71,6 +71,11 @@ impl LogMel {
         self.frames
     }
 
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.values.len() * size_of::<f32>()) as u64
+    }
+
     /// So many frames from one on, `[bins][frames]` in one piece; behind the end is silence.
     pub(crate) fn window(&self, from: usize, frames: usize) -> Vec<f32> {
         let mut window = vec![self.floor; self.bins * frames];

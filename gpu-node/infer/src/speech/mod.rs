@@ -19,8 +19,10 @@ mod text;
 mod weights;
 mod whisper;
 
+pub(crate) use config::WhisperConfig;
 pub use job::{SpeechJob, SpeechModel};
 pub use request::{SpeechRequest, SpeechSegment, Transcript};
 pub use samples::{MAX_AUDIO_BYTES, MAX_AUDIO_SECONDS};
 pub use text::SpeechText;
+pub(crate) use weights::load as load_weights;
 pub use whisper::{Heard, Whisper};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use provost_types::TokenUsage;
+pub use provost_types::{SpeechSegment, Transcript};
 
 /// Write down what is said in a recording.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,35 +18,4 @@ pub struct SpeechRequest {
     pub temperature: f32,
     /// Tell when what was said. Recordings longer than a window have times in any case.
     pub timestamps: bool,
-}
-
-/// What was said.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Transcript {
-    /// All of it.
-    pub text: String,
-    /// The language that was spoken; None of a model that knows one.
-    pub language: Option<String>,
-    /// Length of the recording, in seconds.
-    pub seconds: f64,
-    /// Its pieces, in order of time.
-    pub segments: Vec<SpeechSegment>,
-    /// Read: a fiftieth of a second of sound is a token, and so are those of the prompt, once a window. Made: tokens of text
-    /// and of times.
-    pub usage: TokenUsage,
-}
-
-/// A piece of what was said.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SpeechSegment {
-    /// When it begins, in seconds from the beginning of the recording.
-    pub from_s: f64,
-    /// When it ends, likewise.
-    pub to_s: f64,
-    /// What was said.
-    pub text: String,
-    /// The mean of the natural logarithms of its window's tokens' probabilities.
-    pub mean_logprob: f32,
-    /// How likely its window has no speech; 0 where the model does not say it.
-    pub silence: f32,
 }

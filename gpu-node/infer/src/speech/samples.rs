@@ -20,9 +20,9 @@ use super::resample::resampled;
 use crate::error::InferError;
 
 /// Largest file, in bytes.
-pub const MAX_AUDIO_BYTES: usize = 25 << 20;
+pub const MAX_AUDIO_BYTES: usize = provost_types::MAX_SOUND_BYTES;
 /// Longest recording, in seconds.
-pub const MAX_AUDIO_SECONDS: u32 = 600;
+pub const MAX_AUDIO_SECONDS: u32 = provost_types::MAX_SOUND_SECONDS;
 /// Sample rates that are read.
 const RATES: RangeInclusive<u32> = 4_000..=192_000;
 /// Most channels of a recording.

@@ -156,7 +156,9 @@ fn dense_decoder(base: &ModelSource) -> Result<Arc<Decoder>, TuneError> {
     }
     match base.load_network()? {
         Network::Decoder(decoder) => Ok(decoder),
-        Network::Encoder(_) => Err(unsupported(base, "it is an embedding model; fine-tuning is for chat models")),
+        Network::Encoder(_) | Network::Speech(_) => {
+            Err(unsupported(base, "it is no chat model; fine-tuning is for chat models"))
+        }
     }
 }
 

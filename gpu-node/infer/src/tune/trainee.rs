@@ -154,7 +154,7 @@ mod tests {
         let path = Path::new(&root).join("tests/fixtures").join(name);
         match ModelSource::open(name, &path).unwrap().load_network().unwrap() {
             Network::Decoder(decoder) => decoder,
-            Network::Encoder(_) => panic!("no decoder"),
+            Network::Encoder(_) | Network::Speech(_) => panic!("no decoder"),
         }
     }
 

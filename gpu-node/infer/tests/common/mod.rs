@@ -31,7 +31,7 @@ pub fn device() -> ComputeDevice {
 pub fn decoder(source: &ModelSource) -> Arc<Decoder> {
     match source.load_network_on(&device(), source.digest().unwrap()).unwrap() {
         Network::Decoder(decoder) => decoder,
-        Network::Encoder(_) => panic!("{} is not a decoder", source.info().name),
+        Network::Encoder(_) | Network::Speech(_) => panic!("{} is not a decoder", source.info().name),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use provost_gpu_infer::{ChatModel, EmbedJob, EmbeddingModel, Generation, InferError};
+use provost_gpu_infer::{ChatModel, EmbedJob, EmbeddingModel, Generation, InferError, SpeechJob, SpeechModel};
 use provost_gpu_vram::{Grant, Unfit, WeightsKey};
 use tokio::sync::mpsc;
 
@@ -16,12 +16,14 @@ use crate::embeds::ActiveEmbed;
 use crate::error;
 use crate::job::{Job, Work};
 use crate::residency::Model;
+use crate::speeches::ActiveSpeech;
 use crate::turns::{Need, Prepared, Waiting};
 
 /// A request joined with its model.
 enum Ready {
     Chat(ChatModel, Box<Generation>),
     Embed(EmbeddingModel, EmbedJob),
+    Speech(SpeechModel, Box<SpeechJob>),
 }
 
 impl Ready {
@@ -31,6 +33,7 @@ impl Ready {
                 Need { budget: model.scratch_bytes(generation), cache: model.cache_bytes(generation) }
             }
             Self::Embed(model, job) => Need { budget: model.memory_bytes(job), cache: 0 },
+            Self::Speech(model, job) => Need { budget: model.memory_bytes().saturating_add(job.bytes()), cache: 0 },
         }
     }
 
@@ -38,7 +41,7 @@ impl Ready {
     fn adapter(&self) -> Option<(WeightsKey, u64)> {
         match self {
             Self::Chat(model, _) => model.adapter().map(|adapter| (WeightsKey::new(adapter.digest()), adapter.bytes())),
-            Self::Embed(..) => None,
+            Self::Embed(..) | Self::Speech(..) => None,
         }
     }
 
@@ -46,6 +49,7 @@ impl Ready {
         match self {
             Self::Chat(_, generation) => Prepared::Generation(generation),
             Self::Embed(_, job) => Prepared::Embed(job),
+            Self::Speech(_, job) => Prepared::Speech(job),
         }
     }
 }
@@ -119,6 +123,10 @@ impl Scheduler {
                 let job = contained(|| model.begin(job))?;
                 Ok(Ready::Embed(model, job))
             }
+            (Model::Speech(model), Prepared::Speech(job)) => {
+                let job = contained(|| model.begin(*job))?;
+                Ok(Ready::Speech(model, Box::new(job)))
+            }
             // The kind was checked against the same catalogue entry; this keeps the match total.
             (_, _) => Err(InferError::Failed("the model changed its kind".to_owned())),
         }
@@ -154,6 +162,7 @@ impl Scheduler {
                 }
             },
             Ready::Embed(model, embed) => self.begin_embed(job, key, model, embed, grant),
+            Ready::Speech(model, speech) => self.begin_speech(job, key, model, speech, grant),
         }
     }
 
@@ -191,6 +200,16 @@ impl Scheduler {
             return;
         };
         self.embeds.push(ActiveEmbed { tenant, key, model, job: embed, reply, grant, granted: 0, outcome: None });
+    }
+
+    fn begin_speech(&mut self, job: Job, key: WeightsKey, model: SpeechModel, speech: Box<SpeechJob>, grant: Grant) {
+        self.stats.began(job.arrived.elapsed());
+        let tenant = Arc::from(job.work.tenant());
+        let Work::Speech { reply, .. } = job.work else {
+            self.turns.finish(grant);
+            return;
+        };
+        self.speeches.push(ActiveSpeech { tenant, key, model, job: speech, reply, grant, outcome: None });
     }
 }
 

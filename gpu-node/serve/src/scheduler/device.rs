@@ -25,7 +25,7 @@ impl Scheduler {
         let free = self.turns.usage().capacity.saturating_sub(memory.taken).min(memory.free);
         let drift = self.turns.measure(free);
         // What requests may compute with is booked and taken as it is needed: only without them the two are to be equal.
-        let is_at_rest = self.chats.is_empty() && self.embeds.is_empty() && !self.residency.is_loading();
+        let is_at_rest = self.is_idle() && !self.residency.is_loading();
         let last = self.device_now.get().map_or(0, |now| now.drift);
         let drifted = match is_at_rest {
             true => signed(drift.booked_free_bytes).saturating_sub(signed(drift.measured_free_bytes)),

@@ -12,7 +12,7 @@ impl Scheduler {
     pub(super) fn tell(&self) {
         self.board.tell(|| {
             let mut running: HashMap<WeightsKey, u64> = HashMap::new();
-            for key in self.chats.keys().chain(self.embeds.keys()) {
+            for key in self.chats.keys().chain(self.embeds.keys()).chain(self.speeches.keys()) {
                 *running.entry(key).or_default() += 1;
             }
             let mut models: HashMap<String, ModelNow> = HashMap::new();

@@ -31,7 +31,7 @@ impl Models {
     pub fn add(&self, name: &str) {
         match name {
             "tiny-bert" => write_bert(&self.path().join(name)),
-            "tiny-qwen3" => self.copy("tiny-qwen3", name),
+            "tiny-qwen3" | "tiny-whisper" => self.copy(name, name),
             _ => self.copy("tiny-chat", name),
         }
     }
@@ -66,7 +66,7 @@ impl Models {
     }
 }
 
-fn fixtures() -> PathBuf {
+pub fn fixtures() -> PathBuf {
     Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../infer/tests/fixtures")
 }
 

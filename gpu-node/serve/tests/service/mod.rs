@@ -8,7 +8,7 @@ use provost_types::{
     BoxFuture, ChatEvent, ChatRequest, GpuReport, Inference, InferenceError, InferenceErrorKind, ModelState,
 };
 use provost_wire::gpu::gpu_client::GpuClient;
-use provost_wire::gpu::{Report, WatchRequest, WorkRequest};
+use provost_wire::gpu::{Report, TranscribeRequest as WireTranscribe, WatchRequest, WorkRequest};
 use provost_wire::gpu_form::{self as form, Said};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Extensions, Status, Streaming};
 
 use crate::common::{Models, chat, embed, sampled, until};
+use crate::speech::transcribe;
 use crate::start;
 
 /// Lets everybody in, or nobody.
@@ -99,6 +100,28 @@ async fn an_answer_over_the_wire_is_the_answer() {
 }
 
 #[tokio::test]
+async fn a_recording_goes_beside_what_is_asked_of_it() {
+    let models = Models::new(&["tiny-whisper"]);
+    let node = start(&models);
+    let (service, stopping, mut client) = serve(node.clone(), true).await;
+    let asked = |request: &provost_types::TranscribeRequest| WireTranscribe {
+        body: serde_json::to_vec(request).unwrap().into(),
+        sound: request.sound.bytes().clone(),
+    };
+    let request = transcribe("tiny-whisper", 3);
+    let answer = client.transcribe(asked(&request)).await.unwrap().into_inner();
+    assert_eq!(form::transcribed(answer), node.transcribe(request.clone()).await);
+    let silent = WireTranscribe { sound: Vec::new().into(), ..asked(&request) };
+    let refused = form::transcribed(client.transcribe(silent).await.unwrap().into_inner()).unwrap_err();
+    assert_eq!(refused.kind, InferenceErrorKind::InvalidRequest, "{refused}");
+    // One that stops takes nothing new.
+    stopping.cancel();
+    let late = form::transcribed(client.transcribe(asked(&request)).await.unwrap().into_inner()).unwrap_err();
+    assert_eq!(late.kind, InferenceErrorKind::Busy, "{late}");
+    service.drained().await;
+}
+
+#[tokio::test]
 async fn reports_say_where_models_are_and_how_fast() {
     let models = Models::new(&["tiny-chat", "tiny-qwen3"]);
     let node = start(&models);
@@ -127,6 +150,7 @@ async fn who_is_not_admitted_gets_nothing() {
         client.watch(WatchRequest {}).await.unwrap_err(),
         client.chat(work(&chat("tiny-chat", "hi", 4))).await.unwrap_err(),
         client.embed(work(&embed("tiny-chat", &["x"]))).await.unwrap_err(),
+        client.transcribe(WireTranscribe::default()).await.unwrap_err(),
     ];
     assert!(refusals.iter().all(|status| status.code() == Code::PermissionDenied), "{refusals:?}");
     assert_eq!(node.counts().loads, 0);

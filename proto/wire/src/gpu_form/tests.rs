@@ -48,6 +48,19 @@ fn vectors_are_read_as_they_were_made() {
 }
 
 #[test]
+fn a_transcript_is_read_as_it_was_written() {
+    let segment = SpeechSegment { from_s: 0.02, to_s: 1.37, text: "né".to_owned(), mean_logprob: -0.3, silence: 0.1 };
+    let usage = TokenUsage { prompt: 73, completion: 9 };
+    for language in [Some("de".to_owned()), None] {
+        let segments = vec![segment.clone(), SpeechSegment { from_s: 1.0 / 3.0, ..segment.clone() }];
+        let made = Transcript { text: "né né".to_owned(), language, seconds: 1.37, segments, usage };
+        assert_eq!(transcribed(transcribed_to_wire(Ok(made.clone()))), Ok(made));
+    }
+    let busy = error(InferenceErrorKind::Busy, Some(7));
+    assert_eq!(transcribed(transcribed_to_wire(Err(busy.clone()))), Err(busy));
+}
+
+#[test]
 fn a_report_is_read_as_it_was_written_but_for_what_is_not_known() {
     let info = ModelInfo {
         name: "m".to_owned(),

@@ -18,7 +18,7 @@ pub struct List {
 #[derive(Deserialize)]
 pub struct Listed {
     id: String,
-    /// `chat` or `embedding`; servers of others do not say.
+    /// `chat`, `embedding` or `speech`; servers of others do not say.
     kind: Option<String>,
 }
 

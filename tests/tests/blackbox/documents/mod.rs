@@ -74,6 +74,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/lora.md", 1, "needs a node with a task; `finetune.rs` does it with a small one"),
     ("docs/models.md", 1, "needs a model; `models.rs` does it"),
     ("docs/models.md", 1, "needs a model; `chat.rs` does it with a small one"),
+    ("docs/models.md", 1, "needs a model; `transcriptions.rs` does it with a small one"),
     ("docs/observability.md", 1, "shows four machines; `observability.rs` looks at one"),
     ("docs/packages.md", 1, "compiles parts of the workspace"),
     ("docs/packages.md", 2, "needs root and systemd; `make test-packages` does it in a booted Debian"),

@@ -1,5 +1,7 @@
 //! Nodes that are lost, and that fail.
 
+use provost_types::Sound;
+
 use super::*;
 
 #[tokio::test]
@@ -95,6 +97,26 @@ async fn texts_are_embedded_elsewhere_if_a_node_is_lost() {
     let answer = nodes.embed(request).await.unwrap();
     assert_eq!(answer.vectors, [[1.0]]);
     assert_eq!((a.asked(), b.asked(), nodes.counts().tried_again), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_recording_is_written_down_elsewhere_if_a_node_is_lost() {
+    let (a, b, nodes) = two().await;
+    a.speeches.lock().push_back(Err(Status::unavailable("gone")));
+    let request = TranscribeRequest {
+        tenant: "acme".to_owned(),
+        model: "m".to_owned(),
+        sound: Sound::new(vec![7; 12]),
+        language: None,
+        prompt: String::new(),
+        temperature: 0.0,
+        timestamps: false,
+    };
+    let transcript = nodes.transcribe(request.clone()).await.unwrap();
+    assert_eq!(transcript.text, "12 bytes of acme");
+    assert_eq!((a.asked(), b.asked(), nodes.counts().tried_again), (1, 1, 1));
+    let unknown = nodes.transcribe(TranscribeRequest { model: "other".to_owned(), ..request }).await.unwrap_err();
+    assert_eq!(unknown.kind, InferenceErrorKind::ModelNotFound);
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
 use provost_types::{ChatMessage, FinishReason, InferenceErrorKind, ModelKind, ModelState, TokenUsage};
 use provost_wire::gpu::gpu_server::{Gpu, GpuServer};
-use provost_wire::gpu::{self as wire, EmbedResponse as WireEmbedded, Report, WatchRequest, WorkRequest};
+use provost_wire::gpu::{
+    self as wire, EmbedResponse as WireEmbedded, Report, TranscribeResponse as Transcribed, WatchRequest, WorkRequest,
+};
 use provost_wire::gpu_form as form;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Endpoint};
@@ -33,6 +35,7 @@ struct Fake {
     report: Mutex<GpuReport>,
     chats: Mutex<VecDeque<Vec<Event>>>,
     embeds: Mutex<VecDeque<Result<WireEmbedded, Status>>>,
+    speeches: Mutex<VecDeque<Result<Transcribed, Status>>>,
     asked: AtomicUsize,
     /// Answers do not end, and note when nobody listens any more.
     hangs: AtomicBool,
@@ -87,6 +90,16 @@ impl Gpu for Fake {
         let vectors = vec![Bytes::from(vec![0_u8, 0, 128, 63])];
         let one = || Ok(WireEmbedded { vectors, ..WireEmbedded::default() });
         self.embeds.lock().pop_front().unwrap_or_else(one).map(Response::new)
+    }
+
+    async fn transcribe(&self, request: Request<wire::TranscribeRequest>) -> Result<Response<Transcribed>, Status> {
+        self.asked.fetch_add(1, SeqCst);
+        let wire::TranscribeRequest { body, sound } = request.into_inner();
+        let read: TranscribeRequest = serde_json::from_slice(&body).unwrap();
+        assert!(read.sound.bytes().is_empty(), "it goes beside the rest");
+        let text = format!("{} bytes of {}", sound.len(), read.tenant);
+        let one = || Ok(Transcribed { text, ..Transcribed::default() });
+        self.speeches.lock().pop_front().unwrap_or_else(one).map(Response::new)
     }
 }
 
@@ -163,6 +176,7 @@ async fn start(name: &str, report: GpuReport) -> (Arc<Fake>, GpuAddress) {
         report: Mutex::new(report),
         chats: Mutex::default(),
         embeds: Mutex::default(),
+        speeches: Mutex::default(),
         asked: AtomicUsize::new(0),
         hangs: AtomicBool::new(false),
         was_left: Arc::default(),

@@ -148,6 +148,7 @@ fn outer(credential: Credential) -> Request {
             tracestate: None,
             workflow: Some("talk".to_owned()),
         },
+        sound: None,
         within: None,
     }
 }
