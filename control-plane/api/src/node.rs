@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use provost_control_raft::{Group, GroupConfig, GroupMetrics, Promotion, Role, Timings, Transport};
+use provost_control_raft::{Group, GroupConfig, GroupMetrics, Promotion, Retention, Role, Timings, Transport};
 use provost_control_state::Member;
 use provost_types::{AuditSink, BoxFuture, Revision, Snapshot};
 use provost_wire::tls;
@@ -30,6 +30,16 @@ pub(crate) const GROUP: &str = "control";
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 /// The longest wait for records of changes at a stop; what remains is recorded after the next start.
 const RECORDS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How much log is kept. Builds with debug assertions, and no others, keep less by `PROVOST_TEST_CONTROL_KEEP`, so that
+/// tests need no long log.
+fn retention() -> Retention {
+    #[cfg(debug_assertions)]
+    if let Some(keep) = std::env::var("PROVOST_TEST_CONTROL_KEEP").ok().and_then(|text| text.parse().ok()) {
+        return Retention { snapshot_every_entries: keep, keep_entries: keep, ..Retention::default() };
+    }
+    Retention::default()
+}
 
 /// What a node is told when it is opened.
 #[derive(Clone)]
@@ -159,6 +169,7 @@ impl ControlNode {
         let (machine, published) = ControlMachine::open(&dir).map_err(storage)?;
         versions::check_own(published.state.load().cluster(), config.node_id)?;
         let mut group_config = GroupConfig::new(config.node_id, config.cluster.clone(), GROUP);
+        group_config.retention = retention();
         let group = match &config.member {
             // A member serves what it has applied while it waits for the others.
             Some(member) => {

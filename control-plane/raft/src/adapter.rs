@@ -163,7 +163,10 @@ impl RaftStateMachine<Types> for MachineAdapter {
             let (_, current) = snapshots.adopt(&data.path)?;
             lock(&machine).install(applied, &mut io::BufReader::new(current.data()))
         })
-        .await
+        .await?;
+        let last = meta.last_log_id.as_ref().map_or(0, |id| id.index);
+        tracing::info!("a snapshot replaced the state up to entry {last}");
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

@@ -12,7 +12,8 @@
 //!
 //! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds and, from 140 on, lets
 //! certificates live for a minute instead of half of one; `PROVOST_QUOTA_LIMIT` and `PROVOST_QUOTA_RUNS`
-//! make the quota floods larger and more; `TMPDIR` chooses the disk.
+//! make the quota floods larger and more; `PROVOST_AWAY_REVISIONS` lets nodes of [`away`] miss more changes;
+//! `TMPDIR` chooses the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod admin;
@@ -29,6 +30,7 @@ mod audit_keys;
 mod audit_members;
 mod audit_pruning;
 mod audit_scene;
+mod away;
 mod balancer;
 mod certificates;
 mod cluster;

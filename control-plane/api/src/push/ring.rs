@@ -22,12 +22,24 @@ pub(crate) enum After {
 pub(crate) struct Ring {
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
+    /// How many are kept.
+    most: usize,
     head: Point,
+}
+
+/// Builds with debug assertions, and no others, keep fewer by `PROVOST_TEST_PUSH_RING`, so that tests need no thousand
+/// changes.
+fn most_batches() -> usize {
+    #[cfg(debug_assertions)]
+    if let Some(most) = std::env::var("PROVOST_TEST_PUSH_RING").ok().and_then(|text| text.parse().ok()) {
+        return most;
+    }
+    RING_BATCHES
 }
 
 impl Ring {
     pub(crate) fn new(head: Point) -> Self {
-        Self { batches: VecDeque::new(), bytes: 0, head }
+        Self { batches: VecDeque::new(), bytes: 0, most: most_batches(), head }
     }
 
     pub(crate) fn head(&self) -> &Point {
@@ -38,7 +50,7 @@ impl Ring {
         self.head = batch.to.clone();
         self.bytes += batch.bytes;
         self.batches.push_back(batch);
-        while self.batches.len() > RING_BATCHES || self.bytes > RING_BYTES {
+        while self.batches.len() > self.most || self.bytes > RING_BYTES {
             let Some(gone) = self.batches.pop_front() else { return };
             self.bytes -= gone.bytes;
         }

@@ -162,6 +162,7 @@ impl Talk<'_> {
     }
 
     fn take(&mut self, mirror: &mut Mirror, message: PushDown) -> Result<(), End> {
+        let is_whole = matches!(message.down, Some(Down::Whole(_)));
         let taken = match message.down {
             Some(Down::Whole(part)) => mirror.whole(part),
             Some(Down::Delta(part)) => mirror.delta(part),
@@ -171,7 +172,13 @@ impl Talk<'_> {
             None => return Ok(()),
         };
         match taken {
-            Ok(Some(pushed)) => self.publish(pushed),
+            Ok(Some(pushed)) => {
+                if is_whole {
+                    let (revision, from) = (pushed.snapshot.revision.0, self.session.endpoint);
+                    tracing::info!(from, "took the whole state at revision {revision}");
+                }
+                self.publish(pushed);
+            }
             Ok(None) => {}
             Err(cause) => {
                 self.refuse(&cause);

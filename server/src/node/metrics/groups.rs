@@ -68,7 +68,7 @@ type GroupGauge = (&'static str, &'static str, fn(&GroupMetrics) -> Option<f64>)
 
 /// The groups that this process has a replica of, each by its name.
 pub(super) fn of_raft(groups: &[(&'static str, &GroupMetrics)]) -> Vec<Sample> {
-    let gauges: [GroupGauge; 9] = [
+    let gauges: [GroupGauge; 10] = [
         ("provost_raft_term", "Raft's term.", |g| Some(float(g.term))),
         ("provost_raft_leader", "The number of the node that leads; 0: none is known.", |g| {
             Some(float(g.leader.unwrap_or_default()))
@@ -85,6 +85,11 @@ pub(super) fn of_raft(groups: &[(&'static str, &GroupMetrics)]) -> Vec<Sample> {
             g.committed.map(float)
         }),
         ("provost_raft_applied_index", "The last entry that is applied here.", |g| g.applied.map(float)),
+        (
+            "provost_raft_purged_index",
+            "The last entry that is gone from this node's log, because a snapshot has it.",
+            |g| g.purged.map(float),
+        ),
         (
             "provost_raft_quorum_acked_seconds",
             "On the leader: since it sent the last message that a quorum answered.",
