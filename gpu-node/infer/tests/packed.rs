@@ -107,10 +107,8 @@ fn use_it(decoder: &Decoder) {
 }
 
 fn loaded(source: &ModelSource) -> Arc<Decoder> {
-    match source.load_network().unwrap() {
-        Network::Decoder(decoder) => decoder,
-        Network::Encoder(_) => panic!("it is a decoder"),
-    }
+    let Network::Decoder(decoder) = source.load_network().unwrap() else { panic!("it is a decoder") };
+    decoder
 }
 
 #[test]
