@@ -131,7 +131,8 @@ impl Heads {
     }
 }
 
-/// A body as it comes, in turns. What is left of one that is given up is read and thrown away for a while, as of every body that is refused.
+/// A body as it comes, in turns. What is left of one that is given up is read and thrown away for a while, as of every body
+/// that is refused.
 struct Incoming<B>
 where
     B: Body + Send + 'static,
