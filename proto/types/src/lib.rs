@@ -81,7 +81,7 @@ pub use spec::{
 };
 pub use speech::{
     MAX_SOUND_BYTES, MAX_SOUND_SECONDS, SOUND_TOKENS_A_SECOND, Sound, SpeechSegment, TranscribeRequest, Transcript,
-    speech_tokens_at_most,
+    sound_seconds_at_most, speech_tokens_at_most,
 };
 pub use upstream_auth::{ClientSecretIn, JwtAlgorithm, OAuthClient, PrivateKeyJwt, UpstreamAuth};
 

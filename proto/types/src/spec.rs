@@ -405,7 +405,7 @@ mod tests {
         for (text, version) in [
             (alone.as_str(), 4),
             (calling.as_str(), 5),
-            (computing.as_str(), 6),
+            (computing.as_str(), 7),
             (r#"{"Principal":{"type":"user"}}"#, 1),
             (r#"{"Principal":{"type":"user","priority":"high"}}"#, 2),
             (r#"{"Principal":{"type":"user","certificates":["dns:a.example"]}}"#, 2),

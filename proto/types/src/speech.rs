@@ -24,6 +24,12 @@ pub fn speech_tokens_at_most(seconds: u64) -> u64 {
     seconds.saturating_mul(TEXT_TOKENS_A_SECOND).saturating_add(MORE_TEXT_TOKENS)
 }
 
+/// Whole seconds that a recording lasts, at most: of a WAV file with plain samples by its header, of others
+/// [`MAX_SOUND_SECONDS`]. Who decodes it keeps to this, since so much was reserved.
+pub fn sound_seconds_at_most(file: &[u8]) -> u64 {
+    wav::seconds_at_most(file)
+}
+
 /// The bytes of a recording, as a file. What prints it tells its length only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Sound(Bytes);
@@ -39,9 +45,9 @@ impl Sound {
         &self.0
     }
 
-    /// Whole seconds that it lasts, at most: of a WAV file with plain samples by its header, of others [`MAX_SOUND_SECONDS`].
+    /// The same as [`sound_seconds_at_most`].
     pub fn seconds_at_most(&self) -> u64 {
-        wav::seconds_at_most(&self.0)
+        sound_seconds_at_most(&self.0)
     }
 
     /// Tokens that are read of it after a prompt of so many bytes, and that are made of it, at most.

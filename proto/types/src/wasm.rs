@@ -74,7 +74,7 @@ impl WasmPlugin {
     /// The first wire version whose control-plane nodes can read it.
     pub(crate) fn since_version(&self) -> u32 {
         match self {
-            Self { compute_ms: 1.., .. } => 6,
+            Self { compute_ms: 1.., .. } => 7,
             Self { package: Some(_), .. } => 5,
             Self { tools, .. } if !tools.is_empty() => 5,
             _ => 4,

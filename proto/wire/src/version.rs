@@ -7,8 +7,9 @@
 /// The version of what nodes say to each other and store. 2 added kinds and fields of resources
 /// (`Spec::since_version`), and the events of what commands make and no document can (`Kind::is_governance`).
 /// 3 added kinds and fields of resources. 4 added sources of plugins. 5 added packages of plugins and their publishers, and
-/// further sources of plugins. 6 added models as resources.
-pub const WIRE_VERSION: u32 = 6;
+/// further sources of plugins. 6 added models as resources. 7 added how long a component may compute
+/// (`computeMs`).
+pub const WIRE_VERSION: u32 = 7;
 
 /// The version that this process speaks: [`WIRE_VERSION`].
 ///

@@ -289,6 +289,11 @@ fn agents_have_recordings_written_down_and_the_log_has_no_sound_of_theirs() {
         document("Plugin", "ai", "{ source: { builtin: { name: inference } } }"),
         guard("cards", "{ tools: ['ai.*'], rules: [ { kinds: [card], action: mask } ] }"),
         document("Quota", "speech", "{ limit: 1000, unit: tokens, window: month, tools: ['tiny-whisper'] }"),
+        document(
+            "ToolAlias",
+            "hear",
+            "{ targets: [{ tool: ai.transcribe }], deprecated: { until: '2020-01-01T00:00:00Z' } }",
+        ),
     ];
     let (_models, dev) = start(&more.concat());
     let audio = STANDARD.encode(recording());
@@ -313,7 +318,8 @@ fn agents_have_recordings_written_down_and_the_log_has_no_sound_of_theirs() {
     assert_eq!(outcome["record"]["gen_ai.usage.input_tokens"], said["promptTokens"], "{outcome}");
 
     // What is refused leaves no sound either, whether it is known what was meant or not.
-    for (tool, more) in [("ai.transcribe", json!({ "odd": 1 })), ("nobody.transcribe", json!({}))] {
+    for (tool, more) in [("ai.transcribe", json!({ "odd": 1 })), ("nobody.transcribe", json!({})), ("hear", json!({}))]
+    {
         let refused = ask(tool, more);
         assert!(refused["error"].is_object() || refused["result"]["isError"] == true, "{refused}");
         let kept = body(&dev, &crate::guards::record(&dev, tool, "denied"));

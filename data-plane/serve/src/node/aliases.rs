@@ -80,6 +80,11 @@ impl Alias {
         self.spec.targets.first().map_or("", |target| &target.tool)
     }
 
+    /// The versions, whoever gets them.
+    pub(super) fn tools(&self) -> impl Iterator<Item = &str> {
+        self.spec.targets.iter().map(|target| target.tool.as_str())
+    }
+
     /// Whether the name cannot be used any more.
     pub(super) fn is_retired(&self, now_ns: u64) -> bool {
         self.until_ns.is_some_and(|until| now_ns >= until)

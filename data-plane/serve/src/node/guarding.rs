@@ -57,7 +57,7 @@ pub(super) fn guard_refused(
     };
     let silent = match target {
         Some(target) => Silent::of(snapshot, caller, target, request),
-        None => Silent::of_unknown(request),
+        None => Silent::of_unknown(snapshot, caller, request),
     };
     match silent {
         Some(silent) => {

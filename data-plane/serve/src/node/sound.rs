@@ -5,10 +5,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use provost_data_pipeline::{Caller, GuardedParams, Operation, Request, Target};
 use provost_mcp::{RawJson, RawObject};
-use provost_types::Sound;
+use provost_types::{Name, Sound};
 use serde_json::json;
 
-use super::compiled::Compiled;
+use super::{aliases::AliasIndex, compiled::Compiled};
 
 /// The tool of the `inference` built-in.
 pub(super) const TOOL: &str = "transcribe";
@@ -36,9 +36,9 @@ impl Silent {
     }
 
     /// The same of a call that was refused before it was known what it would have touched: by the name that was written.
-    pub(super) fn of_unknown(request: &Request) -> Option<Self> {
+    pub(super) fn of_unknown(compiled: &Compiled, caller: &Caller, request: &Request) -> Option<Self> {
         let Operation::CallTool(written) = &request.operation else { return None };
-        if written.rsplit('.').next() != Some(TOOL) {
+        if !may_mean_it(&compiled.aliases, &caller.principal.tenant, written) {
             return None;
         }
         let (params, audio) = parted(&request.params)?;
@@ -52,6 +52,12 @@ impl Silent {
         guarded.params = with(&guarded.params, stands_for(&self.audio));
         guarded
     }
+}
+
+/// Whether a name may be one of the tool's: by its last part, or by that of anything that an alias of this name leads to.
+fn may_mean_it(aliases: &AliasIndex, tenant: &Name, written: &str) -> bool {
+    let is_it = |tool: &str| tool.rsplit('.').next() == Some(TOOL);
+    is_it(written) || aliases.find(tenant, written).is_some_and(|alias| alias.tools().any(is_it))
 }
 
 /// The parameters without the recording, and that.
@@ -90,7 +96,15 @@ pub(super) fn given(arguments: &RawObject) -> Sound {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use provost_types::{Metadata, Resource, Revision, Snapshot, Spec};
+
     use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
 
     fn params(audio: &str) -> RawJson {
         RawJson::from(json!({ "name": "ai.transcribe", "arguments": { "model": "m", "audio": audio, "prompt": "p" } }))
@@ -109,6 +123,29 @@ mod tests {
         assert_eq!(sent, before.parse::<serde_json::Value>().unwrap());
         let arguments = RawObject::parse(&before).unwrap().get_object("arguments").unwrap();
         assert_eq!(given(&arguments), Sound::new(b"a sound".to_vec()));
+    }
+
+    #[test]
+    fn a_name_may_lead_to_the_tool_for_somebody() {
+        let mut all = Snapshot::default();
+        for (own, tools) in [("hear", ["old.echo", "ai.transcribe"]), ("say", ["old.echo", "ai.speak"])] {
+            let targets = tools.map(|tool| json!({ "tool": tool }));
+            let spec: Spec = serde_json::from_value(json!({ "ToolAlias": { "targets": targets } })).unwrap();
+            let metadata = Metadata { name: name(own), tenant: Some(name("acme")), labels: BTreeMap::new() };
+            let resource = Resource { metadata, spec, created: Revision(1), modified: Revision(1) };
+            all.resources.insert(resource.key(), Arc::new(resource));
+        }
+        let aliases = AliasIndex::compile(&all);
+        for (tenant, written, may) in [
+            ("acme", "hear", true),
+            ("acme", "say", false),
+            ("acme", "gone.transcribe", true),
+            ("acme", "transcribe", true),
+            ("acme", "hear.more", false),
+            ("other", "hear", false),
+        ] {
+            assert_eq!(may_mean_it(&aliases, &name(tenant), written), may, "{tenant} {written}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Sound out of a file that somebody sent.
 //!
 //! The bytes are read by parsers that are given nothing else; what they make is bounded while it is made, since a few bytes
-//! can claim hours. Channels are mixed into one.
+//! can claim hours. What a header says of the length is read apart, for what is reserved: a file that turns out to be longer is
+//! refused, so that two ways to read it cannot differ. Channels are mixed into one.
 
 use std::io::Cursor;
 use std::ops::RangeInclusive;
@@ -35,6 +36,8 @@ struct Reading {
     mono: Vec<f32>,
     rate: u32,
     channels: usize,
+    /// Longest that it may be; what was reserved for it.
+    most_seconds: u64,
 }
 
 /// The samples of a WAV, FLAC, MP3 or Ogg Vorbis file as one channel at [`SAMPLE_RATE`].
@@ -67,6 +70,7 @@ fn damaged(cause: &Error) -> InferError {
 }
 
 fn read(file: Arc<[u8]>) -> Result<Reading, InferError> {
+    let most_seconds = provost_types::sound_seconds_at_most(&file);
     let stream = MediaSourceStream::new(Box::new(Cursor::new(file)), MediaSourceStreamOptions::default());
     let mut format = symphonia::default::get_probe()
         .probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default())
@@ -78,7 +82,7 @@ fn read(file: Arc<[u8]>) -> Result<Reading, InferError> {
         .make_audio_decoder(params, &AudioDecoderOptions::default())
         .map_err(|cause| damaged(&cause))?;
     let track_id = track.id;
-    let mut reading = Reading { mono: Vec::new(), rate: 0, channels: 0 };
+    let mut reading = Reading { mono: Vec::new(), rate: 0, channels: 0, most_seconds };
     let (mut buffer, mut skipped) = (Vec::<f32>::new(), 0);
     loop {
         let packet = match format.next_packet() {
@@ -126,9 +130,10 @@ impl Reading {
 
     /// Mixes what was decoded, of all channels in turn.
     fn take(&mut self, interleaved: &[f32]) -> Result<(), InferError> {
-        let most = self.rate as usize * MAX_AUDIO_SECONDS as usize;
+        let most_seconds = self.most_seconds.min(u64::from(MAX_AUDIO_SECONDS));
+        let most = self.rate as usize * most_seconds as usize;
         if self.mono.len() + interleaved.len() / self.channels > most {
-            return Err(refused(format!("it is longer than {MAX_AUDIO_SECONDS} seconds; send it in parts")));
+            return Err(self.too_long());
         }
         let part = 1.0 / self.channels as f32;
         let frames = interleaved.chunks_exact(self.channels);
@@ -136,6 +141,14 @@ impl Reading {
         let mixed = frames.map(|frame| frame.iter().sum::<f32>() * part);
         self.mono.extend(mixed.map(|sample| if sample.is_finite() { sample.clamp(-1.0, 1.0) } else { 0.0 }));
         Ok(())
+    }
+
+    fn too_long(&self) -> InferError {
+        if self.most_seconds < u64::from(MAX_AUDIO_SECONDS) {
+            let seconds = self.most_seconds;
+            return refused(format!("its header stands for at most {seconds} seconds, and there are more in it"));
+        }
+        refused(format!("it is longer than {MAX_AUDIO_SECONDS} seconds; send it in parts"))
     }
 }
 
@@ -193,5 +206,34 @@ mod tests {
         let seconds = usize::try_from(MAX_AUDIO_SECONDS).unwrap() + 1;
         let samples = vec![0_i16; 4_000 * seconds];
         assert!(refusal(wav(4_000, 1, &samples, u32::try_from(samples.len() * 2).unwrap())).contains("600 seconds"));
+    }
+
+    /// What describes 16-bit or wider samples in a WAV.
+    fn described(channels: u16, rate: u32, bits: u16) -> Vec<u8> {
+        let bytes = channels * (bits / 8);
+        let mut part = b"fmt \x10\0\0\0\x01\0".to_vec();
+        part.extend(channels.to_le_bytes());
+        part.extend(rate.to_le_bytes());
+        part.extend((rate * u32::from(bytes)).to_le_bytes());
+        part.extend(bytes.to_le_bytes());
+        part.extend(bits.to_le_bytes());
+        part
+    }
+
+    #[test]
+    fn a_recording_is_no_longer_than_what_was_reserved_for_it() {
+        // After a list of an odd length the decoder leaves out one byte more: the X, with which begins what others read as a
+        // part of 0x1020 bytes.
+        let mut file = b"RIFF\xff\xff\xff\xffWAVELIST\x05\0\0\0abcde\0X".to_vec();
+        let others = file.len() - 1 + 8 + 0x1020;
+        file.extend(described(1, 4_000, 16));
+        file.extend(b"data\x50\xc3\0\0");
+        file.resize(others, 0);
+        file.extend(described(8, 192_000, 32));
+        file.extend(b"data\x50\xc3\0\0");
+        file.resize(60_000, 0);
+        assert_eq!(provost_types::sound_seconds_at_most(&file), 1);
+        let refused = refusal(file.into());
+        assert!(refused.contains("stands for at most 1 seconds"), "{refused}");
     }
 }
