@@ -204,19 +204,16 @@ impl Catalogue {
     }
 
     /// Replaces what is declared. False: it is as it was. Reads the headers of new models; until it has, there are those of before,
-    /// by the new rules.
+    /// by the new rules, but for those that these are not of: they are not found meanwhile.
     pub(crate) fn declare(&self, declared: Declared) -> bool {
         let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = {
+        let hidden = {
             let mut scan = self.lock();
-            let is_new = scan.declared != declared;
-            if is_new {
-                scan.declared = declared;
-            }
-            is_new
+            if scan.declared == declared { None } else { Some(scan.redeclare(declared)) }
         };
-        if is_new {
-            self.read(&reading);
+        let is_new = hidden.is_some();
+        if let Some(hidden) = hidden {
+            self.read(&reading, hidden);
         }
         self.lock().is_told = true;
         is_new
@@ -243,17 +240,19 @@ impl Catalogue {
             Err(TryLockError::WouldBlock) => return self.lock(),
         };
         if !self.lock().is_fresh() {
-            self.read(&reading);
+            self.read(&reading, Entries::new());
         }
         self.lock()
     }
 
-    /// Reads the disk, and puts what was read in the place of what was known. Takes long where there are new models.
-    fn read(&self, _: &MutexGuard<'_, ()>) {
-        let (news, declared, before) = {
+    /// Reads the disk, and puts what was read in the place of what was known and of what is `hidden`. Takes long where there are
+    /// new models.
+    fn read(&self, _: &MutexGuard<'_, ()>, hidden: Entries) {
+        let (news, declared, mut before) = {
             let scan = self.lock();
             (scan.news, scan.declared.clone(), scan.entries.clone())
         };
+        before.extend(hidden);
         let entries = self.look(&declared, before);
         let gone = {
             let mut scan = self.lock();
@@ -326,6 +325,24 @@ impl Catalogue {
 }
 
 impl Scan {
+    /// Replaces what is declared. Takes out, and gives back, what the new rules of its name are not of: declared models that are
+    /// not declared any more or are others now, those that more tenants may see than before, and adapters over any of these,
+    /// or with a name that is declared now.
+    fn redeclare(&mut self, declared: Declared) -> Entries {
+        let before = std::mem::replace(&mut self.declared, declared);
+        let declared = &self.declared;
+        let is_other = |entry: &Entry| match (before.get(&entry.name), declared.get(&entry.name)) {
+            (Some(was), Some(now)) => was.source != now.source || is_seen_by_more(was, now),
+            (Some(_), None) => true,
+            (None, now) => now.is_some() && entry.base.is_some(),
+        };
+        let is_hidden = |entry: &Entry| is_other(entry) || entry.base.as_ref().is_some_and(|base| is_other(base));
+        let all = std::mem::take(&mut self.entries);
+        let (hidden, entries): (Entries, Entries) = all.into_iter().partition(|(_, entry)| is_hidden(entry));
+        self.entries = entries;
+        hidden
+    }
+
     fn is_fresh(&self) -> bool {
         !self.must_be_read() && self.at.is_some_and(|at| at.elapsed() < RESCAN_AFTER)
     }
@@ -465,6 +482,11 @@ impl Entry {
         }
         Self { name: name.to_owned(), source, wanted: None, stored: None, base: None, fingerprint }
     }
+}
+
+/// Whether there are tenants that see a model `now` and did not see it as it `was` declared.
+fn is_seen_by_more(was: &ModelSpec, now: &ModelSpec) -> bool {
+    !was.tenants.is_empty() && (now.tenants.is_empty() || !now.tenants.is_subset(&was.tenants))
 }
 
 /// The digest that a model is declared by.

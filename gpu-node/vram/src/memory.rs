@@ -227,6 +227,11 @@ impl DeviceMemory {
         self.withheld = bytes;
     }
 
+    /// Bytes that are booked without a lease.
+    pub(crate) fn aside(&self) -> u64 {
+        self.aside
+    }
+
     /// Sets the bytes that are booked without a lease.
     pub(crate) fn set_aside(&mut self, bytes: u64) {
         self.aside = bytes;

@@ -73,6 +73,41 @@ fn what_is_there_is_found_while_the_headers_of_another_are_read() {
 }
 
 #[test]
+fn what_was_for_some_is_there_for_nobody_by_other_rules_while_headers_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("slow.gguf");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let tuned = AdapterModel { base: "gone".to_owned(), path: dir.path().join("tuned") };
+    let hidden = AdapterModel { base: "stays".to_owned(), path: dir.path().join("hidden") };
+    let adapters = BTreeMap::from([("tuned".to_owned(), tuned), ("hidden".to_owned(), hidden)]);
+    let catalogue = Arc::new(Catalogue::new(Some(fixtures()), None, adapters));
+    let (chat, qwen) = (fixtures().join("tiny-chat"), fixtures().join("tiny-qwen3"));
+    let (of_acme, of_all) = (at(&chat, r#","tenants":["acme"]"#), at(&chat, ""));
+    let before = [("gone", &*of_acme), ("opened", &*of_acme), ("replaced", &*of_acme), ("stays", &*of_acme)];
+    assert!(catalogue.declare(declared(&before)));
+    let names = ["gone", "tuned", "opened", "replaced", "hidden", "stays", "tiny-chat"];
+    assert!(names.iter().all(|name| catalogue.find(name).is_some()));
+    let opened = catalogue.find("opened").unwrap();
+    let (other, slow) = (at(&qwen, ""), at(&pipe, ""));
+    let after =
+        [("hidden", &*other), ("opened", &*of_all), ("replaced", &*other), ("slow", &*slow), ("stays", &*of_acme)];
+    let (of_declare, after) = (Arc::clone(&catalogue), declared(&after));
+    let declaring = std::thread::spawn(move || of_declare.declare(after));
+    // Opened once the other end is: now the header is being read.
+    let mut writer = OpenOptions::new().write(true).open(&pipe).unwrap();
+    let found = names.map(|name| catalogue.find(name).is_some());
+    assert_eq!(found, [false, false, false, false, false, true, true]);
+    assert!(catalogue.is_seen_by("stays", "acme") && !catalogue.is_seen_by("stays", "umbra"));
+    writer.write_all(b"not a model").unwrap();
+    drop(writer);
+    assert!(declaring.join().unwrap());
+    let scan = catalogue.lock();
+    let found = names.map(|name| scan.entries.contains_key(name));
+    assert_eq!(found, [false, true, true, true, true, true, true]);
+    assert!(scan.entries.get("opened").is_some_and(|now| Arc::ptr_eq(now, &opened)), "its files are what they were");
+}
+
+#[test]
 fn what_came_is_seen_by_the_next_who_asks() {
     let dir = tempfile::tempdir().unwrap();
     let catalogue = Catalogue::new(Some(dir.path().to_owned()), None, BTreeMap::new());

@@ -60,6 +60,12 @@ impl Scheduler {
             job.work.refuse(error::wrong_kind(&entry.name, source.info().kind));
             return;
         }
+        // Its adapter is there while its weights come: together they must fit. What never does is not read, and nothing goes for it.
+        let needed = self.bytes_of(&entry).saturating_add(adapter_bytes(&entry));
+        let capacity = self.turns.usage().capacity;
+        if needed > capacity {
+            return self.reject(job, &entry, Rejection::TooLarge { needed, capacity });
+        }
         if !self.may_read_adapter(&entry) {
             self.asked.push(NotReady { job, read });
             return;
@@ -77,12 +83,6 @@ impl Scheduler {
                     return self.prepare(job, entry, class);
                 };
                 let weights = self.weights_of(&entry, key);
-                // Its adapter is there while its weights come: together they must fit.
-                let (needed, capacity) =
-                    (weights.bytes.saturating_add(adapter_bytes(&entry)), self.turns.usage().capacity);
-                if needed > capacity {
-                    return self.reject(job, &entry, Rejection::TooLarge { needed, capacity });
-                }
                 if let Some((job, why)) = self.turns.submit(job, prepared, Arc::clone(&entry), weights) {
                     self.reject(job, &entry, why);
                 }

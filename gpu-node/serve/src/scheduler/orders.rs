@@ -249,7 +249,7 @@ impl Scheduler {
     }
 
     /// Bytes that the weights of a model take on this device.
-    fn bytes_of(&self, entry: &Arc<Entry>) -> u64 {
+    pub(super) fn bytes_of(&self, entry: &Arc<Entry>) -> u64 {
         entry.source.as_ref().map_or(0, |source| source.weight_bytes_on(&self.device))
     }
 

@@ -20,15 +20,13 @@ impl Arbiter {
         self.pinned.contains(&key)
     }
 
-    /// Whether there is room for a request beside the weights that stay, once all others have gone.
+    /// Whether there is room for a request beside the weights that stay and what is set aside, once all else has gone.
     pub(super) fn can_have_room(&self, request: &Request) -> bool {
-        if self.pinned.is_empty() {
-            return true;
-        }
         let others =
             self.ready().into_iter().filter(|ready| ready.key != request.weights.key && self.is_pinned(ready.key));
         let kept = others.map(|ready| ready.bytes).fold(0, u64::saturating_add);
-        request.needed() <= self.memory.usage().capacity.saturating_sub(kept)
+        let capacity = self.memory.usage().capacity;
+        request.needed() <= capacity.saturating_sub(kept).saturating_sub(self.memory.aside())
     }
 
     /// Where weights stand.

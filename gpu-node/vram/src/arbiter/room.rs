@@ -43,7 +43,7 @@ impl Arbiter {
                 self.load(request.weights);
                 return;
             }
-            // Who waits for pinned weights to go may wait for ever: nobody is held back, or stops, for that.
+            // Who waits for pinned weights, or what is set aside, to go may wait for ever: nobody is held back, or stops, for that.
             if !self.can_have_room(&request) {
                 continue;
             }

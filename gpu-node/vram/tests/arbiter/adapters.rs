@@ -91,6 +91,19 @@ fn nobody_is_given_what_an_adapter_takes_that_was_read_and_is_not_used_yet() {
 }
 
 #[test]
+fn who_has_no_room_beside_what_is_set_aside_holds_nobody_back() {
+    let mut arbiter = Arbiter::new(Limits { headroom_bytes: 0, ..Limits::new(100) });
+    arbiter.set_aside(0, 30);
+    arbiter.submit(0, request(1, 80, Priority::Normal)).unwrap();
+    let late = 20 * SECOND;
+    assert!(arbiter.poll(late).is_empty(), "it has lost its patience, and there is no room for it");
+    arbiter.submit(late, request(2, 30, Priority::Normal)).unwrap();
+    let actions = arbiter.poll(late);
+    let [Action::Load { weights }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!(weights.key, key(2));
+}
+
+#[test]
 fn what_is_idle_goes_for_an_adapter_that_is_read() {
     let mut driver = driver();
     let base = request(1, 40, Priority::Normal);

@@ -1,8 +1,9 @@
 //! A request over an adapter whose base comes when the test lets it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,21 @@ fn write_adapter(directory: &Path) {
     std::fs::write(directory.join("adapter_model.safetensors"), safetensors::serialize(&views, None).unwrap()).unwrap();
 }
 
+fn fixtures() -> PathBuf {
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../infer/tests/fixtures")
+}
+
+/// Of a node with the adapter `tuned` over `tiny-chat`.
+fn config_with(adapter: &Path) -> GpuConfig {
+    let tuned = AdapterModel { base: "tiny-chat".to_owned(), path: adapter.to_owned() };
+    GpuConfig {
+        models_dir: Some(fixtures()),
+        adapters: [("tuned".to_owned(), tuned)].into(),
+        threads: 2,
+        ..GpuConfig::default()
+    }
+}
+
 /// A node with the adapter `tuned`. Each time something is sent, weights may be read once; always, once the sender is gone.
 fn holding(adapter: &Path) -> (Arc<GpuNode>, Sender<()>) {
     write_adapter(adapter);
@@ -49,15 +65,7 @@ fn holding(adapter: &Path) -> (Arc<GpuNode>, Sender<()>) {
         }
         real(entry, part)
     };
-    let fixtures = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../infer/tests/fixtures");
-    let tuned = AdapterModel { base: "tiny-chat".to_owned(), path: adapter.to_owned() };
-    let config = GpuConfig {
-        models_dir: Some(fixtures),
-        adapters: [("tuned".to_owned(), tuned)].into(),
-        threads: 2,
-        ..GpuConfig::default()
-    };
-    (GpuNode::start_reading(config, Arc::new(read)).unwrap(), let_through)
+    (GpuNode::start_reading(config_with(adapter), Arc::new(read)).unwrap(), let_through)
 }
 
 fn asking(node: &Arc<GpuNode>) -> JoinHandle<Result<bool, InferenceError>> {
@@ -119,4 +127,25 @@ async fn an_adapter_that_nobody_waits_for_any_more_leaves_the_books() {
     drop(let_through);
     // It is read again for who comes later.
     assert!(asking(&node).await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn an_adapter_that_can_never_fit_is_refused_before_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    write_adapter(dir.path());
+    let base = ModelSource::open("tiny-chat", &fixtures().join("tiny-chat")).unwrap();
+    let tuned = base.adapted("tuned", dir.path()).unwrap();
+    // The base alone fits.
+    let capacity_bytes = tuned.weight_bytes_on(&ComputeDevice::cpu()) + tuned.adapter_bytes() - 1;
+    let (real, reads) = (loader::reader(ComputeDevice::cpu()), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&reads);
+    let read = move |entry: &Entry, part: Part| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        real(entry, part)
+    };
+    let config = GpuConfig { capacity_bytes, ..config_with(dir.path()) };
+    let node = GpuNode::start_reading(config, Arc::new(read)).unwrap();
+    let error = asking(&node).await.unwrap().unwrap_err();
+    assert!(error.message.starts_with("PV-GPU-MEMORY"), "{error}");
+    assert_eq!((reads.load(Ordering::Relaxed), node.usage().reserved), (0, 0), "nothing is read");
 }
