@@ -41,8 +41,9 @@ const WARM_MEMORY_BYTES_SCANNED: usize = 2 << 20;
 /// What the engine may take of the machine.
 #[derive(Debug)]
 pub struct EngineConfig {
-    /// Calls of all plugins at a time, of which three in four may be one tenant's; others wait until their deadline. Each
-    /// reserves 16 GiB of addresses (not of memory), of which a process has 128 TiB.
+    /// Calls of all plugins at a time, of which three in four may be one tenant's; others wait until their deadline. A
+    /// plugin that is loaded has a place too, for which one in eight may be one tenant's. Each reserves 16 GiB of
+    /// addresses (not of memory), of which a process has 128 TiB.
     pub concurrency: u32,
     /// The most that any plugin's `memory_bytes` may be.
     pub max_memory_bytes: usize,
@@ -69,7 +70,7 @@ pub struct Engine {
     pub(crate) ticker: Ticker,
     /// One for each slot of the pool: whoever has one finds a slot.
     pub(crate) places: Semaphore,
-    /// Of these, what the calls of one tenant may have.
+    /// Of these, what the calls and the loads of one tenant may have.
     pub(crate) shares: TenantShares,
     /// One component at a time.
     pub(crate) compiling: Arc<Semaphore>,

@@ -11,7 +11,7 @@
 //!   answers. What passes a bound ends that call with an error that has a code, and nothing else.
 //! - A guest that computes gives its thread back every [`TICK`], and one that goes on computing is moved to threads of a
 //!   lower priority: whoever runs beside it has the processors first. There tenants take turns.
-//! - One tenant's calls never have all places of the engine.
+//! - One tenant's calls and loads never have all places of the engine.
 //! - Two calls share nothing but the component's code and what the host keeps for it.
 //! - Machine code is run only if this node compiled it ([`AotCache`]).
 //!

@@ -20,6 +20,7 @@ use crate::{
     link::Tied,
     offer::{prompts_of, resources_of, templates_of},
     quiet::QuietHost,
+    shares::TenantShare,
     state::CallState,
     tool::tools_of,
 };
@@ -27,7 +28,8 @@ use crate::{
 /// How a plugin is installed.
 #[derive(Clone, Debug, Default)]
 pub struct PluginSettings {
-    /// Whose it is: the calls of one tenant's plugins share a part of the engine. `None`: nobody's, who may have all of it.
+    /// Whose it is: the calls of one tenant's plugins share a part of the engine, and so do their loads. `None`: nobody's,
+    /// who may have all of it.
     pub tenant: Option<Name>,
     /// Its configuration; `None`: it is not asked to take one.
     pub config: Option<RawJson>,
@@ -50,7 +52,7 @@ struct Installed {
     settings: PluginSettings,
     places: Semaphore,
     /// Of its tenant; `None`: it has none.
-    share: Option<Arc<Semaphore>>,
+    share: Option<Arc<TenantShare>>,
     /// An error in here is final.
     loaded: OnceCell<Result<Loaded, PluginError>>,
 }
@@ -189,7 +191,8 @@ impl Installed {
     /// A place of this plugin, then one of its tenant's, then one of the engine. Who stands in a call already does not
     /// wait: those who have the places may be waiting for it.
     async fn take_places(&self, is_nested: bool) -> Result<Places<'_>, PluginError> {
-        let all = [Some(&self.places), self.share.as_deref(), Some(&self.engine.places)];
+        let of_tenant = self.share.as_ref().map(|share| &share.calls);
+        let all = [Some(&self.places), of_tenant, Some(&self.engine.places)];
         let mut taken = [None, None, None];
         for (place, semaphore) in taken.iter_mut().zip(all) {
             let Some(semaphore) = semaphore else { continue };
@@ -217,7 +220,7 @@ impl Installed {
         let tied = Arc::new(self.engine.links.tie(&component, self.settings.grants)?);
         let deadline = in_time(LOAD_TIME);
         let introduced: BoxFuture<'static, Result<Introduced, PluginError>> =
-            Box::pin(introduce(self.engine.clone(), tied.clone(), self.settings.clone(), deadline));
+            Box::pin(introduce(self.engine.clone(), self.share.clone(), tied.clone(), self.settings.clone(), deadline));
         let (config_schema, tools, offer) =
             until(deadline, self.engine.lane.run(self.settings.tenant.clone(), introduced)).await?;
         Ok(Loaded { _component: component, tied, tools, offer, config_schema })
@@ -227,13 +230,19 @@ impl Installed {
 /// What a component says of itself, with this configuration.
 async fn introduce(
     engine: Arc<Engine>,
+    share: Option<Arc<TenantShare>>,
     tied: Arc<Tied>,
     settings: PluginSettings,
     deadline: Instant,
 ) -> Result<Introduced, PluginError> {
     // Nobody's call: the time for it is the bound.
     let limits = PluginLimits { compute: Duration::MAX, ..settings.limits };
-    // Not a place of the plugin's own, or of its tenant: those may all be waiting for it to be loaded.
+    // Not a place of the plugin's own, or of its tenant's calls: those may all be waiting for it to be loaded. But one
+    // of its loads: a tenant with many plugins that never end to say what they have would have all of the engine.
+    let _of_tenant = match &share {
+        Some(share) => Some(share.loads.acquire().await.map_err(|_| closed())?),
+        None => None,
+    };
     let place = engine.places.acquire().await;
     let _place = place.map_err(|_| closed())?;
     let _running = engine.ticker.enter();

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use provost_data_pipeline::{Operation, Plane};
 use provost_mcp::{
@@ -28,6 +29,9 @@ use crate::{
 
 /// How long a stream without a reader is kept up for a client that comes back.
 const RESUME_GRACE: Duration = Duration::from_secs(60);
+
+/// How long the answer to a GET waits at most for the listener behind it: it may have to ask plugins what they have.
+const LISTENS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often the credential behind an open stream is looked at anew.
 const RECHECK_EVERY: Duration = Duration::from_secs(15);
@@ -74,7 +78,7 @@ impl<P: Plane + 'static> Frontend<P> {
             );
             return error_response(StatusCode::CONFLICT, None, &error);
         }
-        self.listen(inbound, &entered)
+        self.listen(inbound, &entered).await
     }
 
     /// The rest of a stream, wherever it is; `None`: it is nowhere any more.
@@ -89,14 +93,17 @@ impl<P: Plane + 'static> Frontend<P> {
         }
     }
 
-    /// Starts a `Listen` that runs as long as somebody reads.
-    fn listen(self: &Arc<Self>, inbound: &Arc<Inbound>, entered: &Entered) -> Response<ResponseBody> {
+    /// Starts a `Listen` that runs as long as somebody reads. It is answered once somebody listens, so that what changes
+    /// after the answer is told.
+    async fn listen(self: &Arc<Self>, inbound: &Arc<Inbound>, entered: &Entered) -> Response<ResponseBody> {
         let Entered { session, local } = entered;
         let primed = session.version >= ProtocolVersion::V2025_11_25;
         let outbox = local.open_stream(true, primed);
         let cancel = CancellationToken::new();
+        let (begun, is_over) = (CancellationToken::new(), cancel.clone());
+        let outlet = Arc::new(SessionStream { outbox: outbox.clone(), begun: begun.clone() });
         let (ended, over) = (outbox.clone(), cancel.clone());
-        self.start_listening(inbound, entered, outbox.clone(), cancel.clone(), move || {
+        self.start_listening(inbound, entered, outlet, cancel.clone(), move || {
             // A GET has no answer: the stream ends.
             ended.close();
             over.cancel();
@@ -113,6 +120,14 @@ impl<P: Plane + 'static> Frontend<P> {
             cancel.cancel();
             local.close_stream(&watched);
         });
+        let settled = async {
+            tokio::select! {
+                () = begun.cancelled() => {}
+                () = is_over.cancelled() => {}
+            }
+        };
+        // Late is better than never: then what changes meanwhile may be missed.
+        let _ = tokio::time::timeout(LISTENS_WITHIN, settled).await;
         sse_response(outbox.read(0))
     }
 
@@ -145,7 +160,7 @@ impl<P: Plane + 'static> Frontend<P> {
         let request = self.request_of(inbound, &post, &meta, Operation::Listen, everything, client);
         self.start(request, link, move |_| {
             over();
-            Final::json(StatusCode::OK, bytes::Bytes::new())
+            Final::json(StatusCode::OK, Bytes::new())
         });
     }
 
@@ -181,6 +196,30 @@ impl<P: Plane + 'static> Frontend<P> {
                 return;
             }
         }
+    }
+}
+
+/// Where a session's stream goes, and word that its call listens.
+struct SessionStream {
+    outbox: Arc<Outbox>,
+    begun: CancellationToken,
+}
+
+impl Outlet for SessionStream {
+    fn push(&self, message: &Bytes) {
+        self.outbox.push(message);
+    }
+
+    fn finish(&self, end: Final) {
+        self.outbox.finish(end);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.outbox.is_finished()
+    }
+
+    fn begun(&self) {
+        self.begun.cancel();
     }
 }
 

@@ -106,10 +106,11 @@ impl ClientLink for CallLink {
     }
 
     fn cancelled(&self) -> BoxFuture<'_, ()> {
+        // Whoever waits for the end has begun.
         if let Manner::Subscription(subscription) = &self.manner {
-            // Whoever waits for the end has begun.
             subscription.begun.notify_one();
         }
+        self.outlet.begun();
         Box::pin(self.cancel.cancelled())
     }
 }

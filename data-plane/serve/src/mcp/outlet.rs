@@ -14,6 +14,9 @@ pub(super) trait Outlet: Send + Sync {
 
     /// Whether the call has ended.
     fn is_finished(&self) -> bool;
+
+    /// The call's executor has begun: it waits for the caller to cancel. May be said several times.
+    fn begun(&self) {}
 }
 
 impl Outlet for Outbox {

@@ -46,8 +46,10 @@ pub(super) async fn listen(
     let to_plugins = listen_to_all(node, &view, &wanted, index.as_ref(), call, link);
     let (tenant, route) = (&call.caller().principal.tenant, &call.request().route);
     let of_tools = tell_of_tools(node, tenant, route, wanted.tools, link);
-    let all = join3(to_plugins, of_tools, tell_of_plugins(node, tenant, route, &wanted, link));
-    let cancelled = link.cancelled();
+    // Who waits for the end has begun, as the link understands it: first what changes here is listened for, then plugins
+    // are listened to, who wait for the end too.
+    let all = join3(of_tools, tell_of_plugins(node, tenant, route, &wanted, link), to_plugins);
+    let cancelled = async { link.cancelled().await };
     futures::pin_mut!(all, cancelled);
     match futures::future::select(all, cancelled).await {
         // No upstream has anything to say: the stream stays open until the caller ends it.

@@ -6,7 +6,9 @@ use std::{
 };
 
 use provost_data_wasm::{PluginError, PluginSettings};
+use provost_mcp::RawJson;
 use provost_types::Name;
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::world::{
@@ -107,6 +109,31 @@ async fn one_tenant_never_has_all_places() {
     assert_eq!((sent(), waiting.len()), (3, 6), "no other began, and none ended");
     waiting.shutdown().await;
     assert_eq!(said(ask(&plugins[0], "fine", r#"{"text":"free"}"#).await), "free");
+}
+
+#[tokio::test]
+async fn loads_of_one_tenant_never_have_all_places() {
+    let engine = engine_of(4);
+    let plugin = |tenant: &str, config: Option<RawJson>| {
+        let tenant = Some(Name::new(tenant).unwrap());
+        plugin_of(&engine, HOSTILE, PluginSettings { tenant, config, ..hostile_settings(|_| {}) })
+    };
+    let own = plugin("acme", None);
+    own.tools().await.unwrap();
+    // Eight plugins that never say what they have, each until its time to load is over: one finds a place.
+    let mut loads = JoinSet::new();
+    for _ in 0..8 {
+        let looping = plugin("acme", Some(RawJson::from(json!({"loop": true}))));
+        loads.spawn(async move { looping.tools().await });
+    }
+    // They have begun at the latest while the first of these is loaded.
+    for _ in 0..10 {
+        plugin("beta", None).tools().await.unwrap();
+    }
+    assert_eq!(said(ask(&own, "fine", r#"{"text":"room"}"#).await), "room");
+    assert!(loads.try_join_next().is_none(), "others waited for the loads to end");
+    loads.shutdown().await;
+    plugin("acme", None).tools().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
