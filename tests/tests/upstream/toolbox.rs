@@ -37,7 +37,7 @@ async fn built_ins_answer() {
     assert_eq!(call(&echo, "shout", json!({})).await.status, CallStatus::RpcError);
     assert!(echo.validate("echo", &json!({"text": 1}).into()).is_err());
     let models = plugin(builtin("inference"));
-    assert_eq!(models.tools().await.unwrap().len(), 3);
+    assert_eq!(models.tools().await.unwrap().len(), 4);
     assert_eq!(body(&call(&models, "models", json!({})).await)["structuredContent"], json!({"models": []}));
     let chat = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
     assert_eq!(call(&models, "chat", chat).await.status, CallStatus::ToolError);

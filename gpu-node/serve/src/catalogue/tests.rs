@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::process::Command;
 use std::sync::mpsc;
 
@@ -56,8 +55,10 @@ fn what_is_there_is_found_while_the_headers_of_another_are_read() {
     assert!(catalogue.find("tiny-chat").is_some());
     let (of_declare, slow) = (catalogue.clone(), declared(&[("slow", &at(&pipe, ""))]));
     let declaring = std::thread::spawn(move || of_declare.declare(slow));
-    // Opened once the other end is: now the header is being read.
-    let mut writer = OpenOptions::new().write(true).open(&pipe).unwrap();
+    // From then on it reads headers, and it cannot open the pipe before its other end is.
+    while catalogue.declared("slow").is_none() {
+        std::thread::yield_now();
+    }
     let (of_find, (said, heard)) = (catalogue.clone(), mpsc::channel());
     std::thread::spawn(move || {
         let found = ["tiny-chat", "slow"].map(|name| of_find.find(name).is_some());
@@ -65,8 +66,7 @@ fn what_is_there_is_found_while_the_headers_of_another_are_read() {
     });
     let found = heard.recv_timeout(Duration::from_secs(60)).expect("the catalogue is locked while a header is read");
     assert_eq!(found, ([true, false], true, false));
-    writer.write_all(b"not a model").unwrap();
-    drop(writer);
+    drop(OpenOptions::new().write(true).open(&pipe).unwrap());
     assert!(declaring.join().unwrap());
     assert!(catalogue.is_told());
     assert!(catalogue.lock().entries.get("slow").is_some_and(|slow| slow.source.is_err()));
@@ -93,13 +93,14 @@ fn what_was_for_some_is_there_for_nobody_by_other_rules_while_headers_are_read()
         [("hidden", &*other), ("opened", &*of_all), ("replaced", &*other), ("slow", &*slow), ("stays", &*of_acme)];
     let (of_declare, after) = (Arc::clone(&catalogue), declared(&after));
     let declaring = std::thread::spawn(move || of_declare.declare(after));
-    // Opened once the other end is: now the header is being read.
-    let mut writer = OpenOptions::new().write(true).open(&pipe).unwrap();
+    // From then on it reads headers, and it cannot open the pipe before its other end is.
+    while catalogue.declared("slow").is_none() {
+        std::thread::yield_now();
+    }
     let found = names.map(|name| catalogue.find(name).is_some());
     assert_eq!(found, [false, false, false, false, false, true, true]);
     assert!(catalogue.is_seen_by("stays", "acme") && !catalogue.is_seen_by("stays", "umbra"));
-    writer.write_all(b"not a model").unwrap();
-    drop(writer);
+    drop(OpenOptions::new().write(true).open(&pipe).unwrap());
     assert!(declaring.join().unwrap());
     let scan = catalogue.lock();
     let found = names.map(|name| scan.entries.contains_key(name));
