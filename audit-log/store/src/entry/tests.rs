@@ -54,6 +54,17 @@ fn round_trips() {
     }
 }
 
+#[test]
+fn how_many_records_an_entry_appends_is_told_by_its_first_bytes() {
+    let bytes = example().encode();
+    assert_eq!(Command::appends(&bytes), Some(2));
+    assert_eq!(Command::appends(&bytes[..28]), Some(2), "nothing of the records is read");
+    assert_eq!(Command::appends(&bytes[..27]), None, "cut");
+    for other in [Command::Seal, Command::SealAll, Command::Signed(vec!["note".to_owned()])] {
+        assert_eq!(Command::appends(&other.encode()), None, "{other:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -62,6 +73,10 @@ proptest! {
         if let Some(first) = bytes.first_mut() {
             *first = VERSION;
         }
-        let _ = Command::decode(&Bytes::from(bytes));
+        let bytes = Bytes::from(bytes);
+        let appends = Command::appends(&bytes);
+        if let Ok(Command::Append(append)) = Command::decode(&bytes) {
+            assert_eq!(appends, Some(append.records.len()));
+        }
     }
 }
