@@ -125,9 +125,9 @@ impl Command {
                 let writer = take.text(MAX_WRITER)?;
                 let (epoch, batch) = (take.u64()?, take.u64()?);
                 let count = take.count(MAX_BATCH_RECORDS)?;
-                let mut records = Vec::with_capacity(count);
+                let mut records: Vec<AppendRecord> = Vec::with_capacity(count);
                 for _ in 0..count {
-                    let log = take.log()?;
+                    let log = take.log_after(records.last().map(|record| &record.log))?;
                     let range = take.range(MAX_LEAF)?;
                     let leaf = bytes.slice(range);
                     let range = take.range(MAX_STORED_BODY)?;
