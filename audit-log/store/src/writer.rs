@@ -131,7 +131,11 @@ impl AuditWriter {
 
 impl AuditSink for AuditWriter {
     fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
-        Box::pin(self.submit_in_time(Box::new(event), false))
+        self.record_boxed(Box::new(event))
+    }
+
+    fn record_boxed(&self, event: Box<AuditEvent>) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        Box::pin(self.submit_in_time(event, false))
     }
 
     fn record_if_awaited(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {

@@ -193,6 +193,20 @@ async fn a_group_that_is_away_refuses_in_time_by_its_cause_and_what_came_late_ha
     log.close().await.unwrap();
 }
 
+/// What waits for a record holds no copy of its event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_on_its_way_is_smaller_than_its_event() {
+    let dir = tempdir().unwrap();
+    let log = group(dir.path()).await;
+    let denied = event(&tenant("acme"), Phase::Denied, 1, START_NS);
+    let event_bytes = size_of_val(&denied);
+    let recording = log.record(denied);
+    let waiting_bytes = size_of_val(&*recording);
+    assert!(waiting_bytes < event_bytes, "{waiting_bytes} of {event_bytes}");
+    assert_eq!(recording.await.unwrap().index, 0);
+    log.close().await.unwrap();
+}
+
 /// The group, which does nothing until it is let.
 struct Held {
     group: Arc<LocalProposer>,
