@@ -182,6 +182,7 @@ impl LogFiles {
             self.segment_tree = Frontier::default();
             self.head.segment_len = 0;
         }
+        self.block = block.following(next, self.head.chain);
         if next - self.head.tail_first >= TAIL_BLOCKS * BLOCK_RECORDS {
             self.rotate_tail()?;
         }
