@@ -126,6 +126,10 @@ impl AuditSink for AuditLog {
         self.writer.record(event)
     }
 
+    fn record_boxed(&self, event: Box<AuditEvent>) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        self.writer.record_boxed(event)
+    }
+
     fn record_if_awaited(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
         self.writer.record_if_awaited(event)
     }

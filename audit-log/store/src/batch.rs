@@ -111,18 +111,17 @@ impl Batch {
     /// Answers those who wait, by the first index in each log. An intent that became durable after
     /// its caller had stopped waiting did not run: its outcome, which says so, goes into `own`.
     pub(crate) fn acknowledge(self, cluster: &str, places: &[(LogId, u64)], own: &mut VecDeque<AuditEvent>) {
-        let mut next: BTreeMap<&LogId, u64> = places.iter().map(|(log, i)| (log, *i)).collect();
+        let place = |(log, first): &(LogId, u64)| (log.clone(), (log.origin(cluster), *first));
+        let mut next: BTreeMap<LogId, (String, u64)> = places.iter().map(place).collect();
         for slot in self.slots {
-            let index = next.get_mut(&slot.log).map(|next| {
-                let index = *next;
-                *next += 1;
-                index
-            });
-            let receipt = AuditReceipt {
-                log: slot.log.origin(cluster),
-                index: index.unwrap_or_default(),
-                leaf_hash: slot.hash.0,
+            let (log, index) = match next.get_mut(&slot.log) {
+                Some((origin, next)) => {
+                    *next += 1;
+                    (origin.clone(), *next - 1)
+                }
+                None => (slot.log.origin(cluster), 0),
             };
+            let receipt = AuditReceipt { log, index, leaf_hash: slot.hash.0 };
             let Some(reply) = slot.reply else { continue };
             if let (Err(_), Some(intent)) = (reply.send(Ok(receipt)), slot.intent) {
                 own.push_back(abandoned(*intent));

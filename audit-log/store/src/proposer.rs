@@ -100,7 +100,7 @@ impl Proposer for LocalProposer {
 
     fn propose(self: Arc<Self>, command: Bytes) -> BoxFuture<'static, Result<Reply, ProposeError>> {
         Box::pin(async move {
-            let proposed = self.group.propose(command).await.map_err(failed)?;
+            let proposed = self.group.propose_at_once(command).await.map_err(failed)?;
             Reply::decode(&proposed.reply).map_err(|e| ProposeError::Refused(e.to_string()))
         })
     }

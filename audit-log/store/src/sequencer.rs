@@ -2,11 +2,12 @@
 //!
 //! It begins with the group's word on where this writer stands, takes the next epoch and records
 //! `log.start`, which fences every older process of its name. Then a batch starts at once when
-//! nothing is in flight; while batches are being committed the next one collects, and starts before
-//! they are done only if it has grown as large as they are: what a batch costs hardly depends on its
-//! size. So few large ones are made under load, and a record waits for those under way at most. The machine
-//! refuses a batch that arrives before its predecessor, and answers one that it has seen, so that sending
-//! again is always safe, at whichever replica.
+//! nothing is in flight; while batches are being committed the next one collects. What a batch costs
+//! (a write, a sync, some ten wake-ups of tasks and threads) hardly depends on its size, so it starts before
+//! they are done only behind a single record, where there is nothing to gather, or when it has grown as large as they
+//! are and large enough for the cost not to matter. So few large ones are made under load, and a record waits
+//! for those under way at most. The machine refuses a batch that arrives before its predecessor, and answers one
+//! that it has seen, so that sending again is always safe, at whichever replica.
 //! Sending again goes on until the outcome is known: a batch whose fate is open blocks what comes
 //! after it, because a later record would otherwise break the chain. Callers stop waiting at their
 //! deadline; the task does not.
@@ -31,6 +32,10 @@ use crate::{
 /// Most batches in flight; fewer than the machine can answer again.
 const MAX_PIPELINE: usize = 8;
 const _: () = assert!(MAX_PIPELINE < REMEMBERED_BATCHES);
+/// So few records in flight are a lone caller's: behind them there is nothing to gather.
+const FEW: usize = 1;
+/// Records that are worth a batch while others are in flight.
+const LARGE_BATCH: usize = 64;
 /// Events that wait for a batch; more callers wait for room.
 pub(crate) const QUEUE: usize = 16_384;
 /// First and longest pause before something is sent again. Another replica is asked each time, so
@@ -164,12 +169,10 @@ impl Sequencer {
         None
     }
 
-    /// Whether what waits is to be sent now: nothing is in flight, or there is room, and as much waits as is in
-    /// flight.
+    /// Whether what waits is to be sent now: nothing is in flight, or there is room and reason enough.
     fn is_time(&self) -> bool {
         let (batches, pipeline) = (self.in_flight.len(), self.proposer.pipeline().clamp(1, MAX_PIPELINE));
-        let enough = self.flying.min(MAX_BATCH_RECORDS - MAX_OWN);
-        !self.waiting.is_empty() && batches < pipeline && (batches == 0 || self.waiting.len() >= enough)
+        !self.waiting.is_empty() && batches < pipeline && (batches == 0 || is_enough(self.waiting.len(), self.flying))
     }
 
     fn send_batch(&mut self, events: Vec<Asked>) {
@@ -263,5 +266,35 @@ impl Sequencer {
             self.shared.stage.send_replace(Stage::Failed(why.clone()));
         }
         self.failed.get_or_insert(why).clone()
+    }
+}
+
+/// Whether so many records that wait are a batch while so many others are in flight: behind one record, or as
+/// many as are in flight and not few.
+fn is_enough(waiting: usize, flying: usize) -> bool {
+    flying <= FEW || waiting >= flying.clamp(LARGE_BATCH, MAX_BATCH_RECORDS - MAX_OWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_begins_behind_a_single_record_or_when_it_is_large() {
+        const MOST: usize = MAX_BATCH_RECORDS - MAX_OWN;
+        for (waiting, flying, expect) in [
+            (1, 1, true),
+            (1, 2, false),
+            (2, 2, false),
+            (63, 8, false),
+            (64, 8, true),
+            (64, 64, true),
+            (64, 65, false),
+            (65, 65, true),
+            (MOST - 1, 4 * MOST, false),
+            (MOST, 4 * MOST, true),
+        ] {
+            assert_eq!(is_enough(waiting, flying), expect, "{waiting} wait, {flying} are in flight");
+        }
     }
 }

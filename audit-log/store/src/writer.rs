@@ -91,7 +91,7 @@ impl AuditWriter {
     pub async fn close(&self, limit: Duration) -> Result<(), AuditError> {
         let closing = async {
             if let Some(epoch) = self.epoch() {
-                self.submit(own_event(&self.inner.config.writer, "log.stop", epoch), false).await?;
+                self.submit(Box::new(own_event(&self.inner.config.writer, "log.stop", epoch)), false).await?;
             }
             let (done, closed) = oneshot::channel();
             if self.inner.queue.send(Message::Close(done)).await.is_ok() && self.epoch().is_some() {
@@ -105,15 +105,16 @@ impl AuditWriter {
         }
     }
 
-    async fn submit(&self, event: AuditEvent, if_awaited: bool) -> Answer {
+    /// An event is large, and each future on its way would have a copy of it: it is boxed before the first.
+    async fn submit(&self, event: Box<AuditEvent>, if_awaited: bool) -> Answer {
         let closed = || AuditUnavailable("the audit log is closed".to_owned());
         let (reply, answer) = oneshot::channel();
-        let message = Message::Record(Asked { event: Box::new(event), reply, if_awaited });
+        let message = Message::Record(Asked { event, reply, if_awaited });
         self.inner.queue.send(message).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
-    async fn submit_in_time(&self, event: AuditEvent, if_awaited: bool) -> Answer {
+    async fn submit_in_time(&self, event: Box<AuditEvent>, if_awaited: bool) -> Answer {
         let deadline = self.inner.config.deadline;
         match tokio::time::timeout(deadline, self.submit(event, if_awaited)).await {
             Ok(answer) => answer,
@@ -130,11 +131,15 @@ impl AuditWriter {
 
 impl AuditSink for AuditWriter {
     fn record(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        self.record_boxed(Box::new(event))
+    }
+
+    fn record_boxed(&self, event: Box<AuditEvent>) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
         Box::pin(self.submit_in_time(event, false))
     }
 
     fn record_if_awaited(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
-        Box::pin(self.submit_in_time(event, true))
+        Box::pin(self.submit_in_time(Box::new(event), true))
     }
 }
 
@@ -174,7 +179,7 @@ async fn end_some(writer: &AuditWriter, proposer: &Arc<dyn Proposer>, epoch: u64
     let calls = proposer.clone().open_calls(name, epoch).await?;
     let outcomes: Result<Vec<_>, _> = calls.iter().map(|call| unknown_outcome(call, now_ns())).collect();
     let outcomes = outcomes.map_err(|e| ProposeError::Refused(e.to_string()))?;
-    let records = outcomes.into_iter().map(|outcome| writer.submit(outcome, false));
+    let records = outcomes.into_iter().map(|outcome| writer.submit(Box::new(outcome), false));
     futures::future::try_join_all(records).await.map_err(|e| ProposeError::Refused(e.0))?;
     Ok(calls.len())
 }

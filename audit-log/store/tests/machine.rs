@@ -3,14 +3,16 @@
 
 mod common;
 
-use std::{fs, fs::OpenOptions, path::Path};
+use std::{fs, fs::OpenOptions, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use common::{Lab, START_NS, copy_dir, event, open_machine, tenant};
+use common::{Lab, START_NS, Writer, copy_dir, event, open_machine, tenant};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use provost_audit_core::LogId;
-use provost_audit_store::{AuditMachine, CheckpointKey, Reply};
+use provost_audit_store::{Append, AppendRecord, AuditMachine, CheckpointKey, Command, Reply, SharedMachine};
 use provost_audit_verify::LogLayout;
+use provost_control_raft::{AppliedState, Entry, Machine};
 use provost_types::Phase;
 use tempfile::tempdir;
 
@@ -52,6 +54,39 @@ proptest! {
         drop(machine);
         prop_assert_eq!(replay(dir.path(), &key, &entries).heads(), heads);
     }
+}
+
+/// What is applied where it is, and what goes to a thread that may wait.
+#[test]
+fn few_records_are_applied_at_once_and_what_closes_a_block_is_not() {
+    let dir = tempdir().unwrap();
+    let mut lab = Lab::open(dir.path());
+    let acme = tenant("acme");
+    lab.calls(&acme, 100);
+    let Lab { machine, .. } = lab;
+    let shared = SharedMachine(Arc::new(Mutex::new(machine)));
+    let entry = |payload: Option<Bytes>| Entry { index: 0, applied: AppliedState::from_bytes(Vec::new()), payload };
+    let records = |count: u128| {
+        let events: Vec<_> = (0..count).map(|call| event(&acme, Phase::Denied, call, START_NS)).collect();
+        entry(Some(Writer::new("node-1").entry(&events)))
+    };
+    let large = || AppendRecord { log: acme.clone(), leaf: Bytes::from(vec![b'x'; 60_000]), body: None };
+    let large = Append { writer: "node-1".to_owned(), epoch: 1, batch: 0, records: vec![large(), large()] };
+    let command = |command: Command| entry(Some(command.encode().into()));
+    // Of 256 records in the block 200 are there.
+    for (is_quick, batch, what) in [
+        (true, vec![], "nothing"),
+        (true, vec![entry(None), records(1)], "an entry of Raft's own"),
+        (true, vec![records(30), records(25)], "as many as leave the block open"),
+        (false, vec![records(30), records(26)], "the last record of the block"),
+        (false, vec![command(Command::Append(large))], "many bytes"),
+        (false, vec![records(1), command(Command::Seal)], "a seal makes files durable"),
+        (false, vec![entry(Some(Bytes::from_static(b"?")))], "what cannot be read"),
+    ] {
+        assert_eq!(shared.is_quick(&batch), is_quick, "{what}");
+    }
+    let _held = shared.0.lock();
+    assert!(!shared.is_quick(&[records(1)]), "somebody else looks at the machine");
 }
 
 /// Persists, then appends without fsync, then loses the end of each file at every place.

@@ -193,6 +193,20 @@ async fn a_group_that_is_away_refuses_in_time_by_its_cause_and_what_came_late_ha
     log.close().await.unwrap();
 }
 
+/// What waits for a record holds no copy of its event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_on_its_way_is_smaller_than_its_event() {
+    let dir = tempdir().unwrap();
+    let log = group(dir.path()).await;
+    let denied = event(&tenant("acme"), Phase::Denied, 1, START_NS);
+    let event_bytes = size_of_val(&denied);
+    let recording = log.record(denied);
+    let waiting_bytes = size_of_val(&*recording);
+    assert!(waiting_bytes < event_bytes, "{waiting_bytes} of {event_bytes}");
+    assert_eq!(recording.await.unwrap().index, 0);
+    log.close().await.unwrap();
+}
+
 /// The group, which does nothing until it is let.
 struct Held {
     group: Arc<LocalProposer>,
@@ -224,7 +238,7 @@ impl Proposer for Held {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_others_are_before_waits_until_it_is_as_large_as_they_are() {
+async fn a_batch_that_others_are_before_waits_until_it_is_large() {
     let dir = tempdir().unwrap();
     let log = group(dir.path()).await;
     let (open, _) = tokio::sync::watch::channel(true);
@@ -234,26 +248,28 @@ async fn a_batch_that_others_are_before_waits_until_it_is_as_large_as_they_are()
     held.open.send_replace(false);
     let before = held.asked.load(Ordering::SeqCst);
     let mut records = Vec::new();
-    // How many batches there are after so many records: of one, one, two and four records.
-    for (record, batches) in (1_u128..).zip([1, 2, 2, 3, 3, 3, 3, 4]) {
-        let writer = writer.clone();
-        records.push(tokio::spawn(async move {
-            writer.record(event(&tenant("acme"), Phase::Denied, record, START_NS)).await
-        }));
+    // How many batches there are after so many records: of one, one, 64 and 66 records.
+    for (count, batches) in [(1, 1), (2, 2), (3, 2), (65, 2), (66, 3), (131, 3), (132, 4)] {
+        while records.len() < count {
+            let (writer, call) = (writer.clone(), records.len() as u128);
+            records.push(tokio::spawn(async move {
+                writer.record(event(&tenant("acme"), Phase::Denied, call, START_NS)).await
+            }));
+        }
         let began = Instant::now();
         while held.asked.load(Ordering::SeqCst) - before < batches {
-            assert!(began.elapsed() < PATIENT, "record {record} waits, and nothing is as large before it");
+            assert!(began.elapsed() < PATIENT, "{count} records wait, and that is enough");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // Long enough for a batch that should not be there to show.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert_eq!(held.asked.load(Ordering::SeqCst) - before, batches, "after {record} records");
+        assert_eq!(held.asked.load(Ordering::SeqCst) - before, batches, "after {count} records");
     }
     held.open.send_replace(true);
     for record in records {
         record.await.unwrap().unwrap();
     }
-    assert_eq!(count(&log, Phase::Denied), 8);
+    assert_eq!(count(&log, Phase::Denied), 132);
     writer.close(PATIENT).await.unwrap();
     log.close().await.unwrap();
     assert_eq!(verify_both(&dir.path().join("audit"), None).exit, Exit::Unanchored);

@@ -201,6 +201,14 @@ impl Group {
         self.core.propose(command.into()).await
     }
 
+    /// The same of a command that is a batch already, and gains nothing by travelling with others: where this node leads
+    /// it is logged at once.
+    ///
+    /// Dropping the future does not withdraw the command, and gives up its place among what may be in flight.
+    pub async fn propose_at_once(&self, command: impl Into<Bytes>) -> Result<Proposed, GroupError> {
+        self.core.propose_at_once(command.into()).await
+    }
+
     /// Returns once everything committed before this call is applied here, confirmed by a quorum
     /// (ReadIndex; no trust in clocks). Any replica answers; the leader is asked for the index.
     /// Returns the index read from.

@@ -48,6 +48,24 @@ impl GroupCore {
         }
     }
 
+    /// A command that stands for many by itself. Where this node leads it is logged at once: joining a batch would be a task,
+    /// a channel and their wake-ups more, with nobody to share them.
+    pub(crate) async fn propose_at_once(self: &Arc<Self>, command: Bytes) -> Result<Proposed, GroupError> {
+        check_size(&command)?;
+        let place = Arc::new(self.gate.enter(1, command.len(), || self.apply_lag()).await?);
+        let mut route = Route::new(self);
+        loop {
+            let done = match route.leader().await? {
+                Leader::Here => self.log_one(command.clone()).await,
+                there => self.join_batch(there, command.clone(), place.clone()).await,
+            };
+            match done {
+                Err(e) => route.again(e).await?,
+                done => return done,
+            }
+        }
+    }
+
     /// Answers commands that another replica forwarded: here or not at all. They share batches with
     /// this replica's own.
     pub(crate) async fn propose_for_peer(self: &Arc<Self>, commands: Vec<Bytes>) -> Result<Answers, Refusal> {
@@ -107,6 +125,17 @@ impl GroupCore {
         // They stay in the log, and commit if a quorum comes back.
         done.resize_with(sent, || Err(GroupError::OutcomeUnknown));
         done
+    }
+
+    /// Appends one command to the log of this leader.
+    async fn log_one(&self, command: Bytes) -> Result<Proposed, GroupError> {
+        let write = self.raft.client_write(Command(command));
+        match tokio::time::timeout(self.config.forwarding.commit_wait(), write).await {
+            Ok(Ok(written)) => Ok(Proposed { index: written.log_id.index, reply: written.data }),
+            Ok(Err(e)) => Err(from_write(e)),
+            // It stays in the log, and commits if a quorum comes back.
+            Err(_) => Err(GroupError::OutcomeUnknown),
+        }
     }
 
     pub(crate) async fn read_barrier(&self) -> Result<u64, GroupError> {

@@ -145,7 +145,7 @@ fn outcome(
     facts: &Facts,
     replied: &Result<Reply, Rejection>,
     (status, usage, effort): (CallStatus, Usage, Effort),
-) -> AuditEvent {
+) -> Box<AuditEvent> {
     let mut event = facts.event(Phase::Outcome, now);
     event.status = Some(status);
     event.why.attempt = effort.attempts;
@@ -220,7 +220,7 @@ fn body_of(reply: &Reply) -> Option<&RawJson> {
 async fn record_with<P: Plane>(
     plane: &P,
     facts: &Facts,
-    mut event: AuditEvent,
+    mut event: Box<AuditEvent>,
     body: Option<&RawJson>,
 ) -> Result<AuditReceipt, AuditUnavailable> {
     if let Some(caller) = &facts.caller {
@@ -347,13 +347,14 @@ impl Facts {
         self.policies.extend(decision.observed.iter().map(|id| format!("observe:{id}")));
     }
 
-    fn event(&self, phase: Phase, time_ns: u64) -> AuditEvent {
+    /// Boxed: an event is large, and each future that it passes through would have room for it, and be copied with it.
+    fn event(&self, phase: Phase, time_ns: u64) -> Box<AuditEvent> {
         let request = &*self.request;
         let (client, trace) = (&request.client, &request.trace);
         let Words { agent, request_id, workflow } = self.words.clone();
         let caller = self.caller.as_deref();
         let target = self.target.as_deref();
-        AuditEvent {
+        Box::new(AuditEvent {
             phase,
             call_id: request.call_id,
             tenant: caller.map(|c| c.principal.tenant.clone()),
@@ -394,6 +395,6 @@ impl Facts {
             guards: if phase == Phase::Outcome { Vec::new() } else { self.found.clone() },
             body: None,
             impact: Impact { bytes_in: bytes_in(request), ..Impact::default() },
-        }
+        })
     }
 }

@@ -172,7 +172,7 @@ pub trait Plane: Send + Sync {
         link: &dyn ClientLink,
     ) -> impl Future<Output = Execution> + Send;
     /// Makes one record durable.
-    fn record(&self, event: AuditEvent) -> impl Future<Output = Result<AuditReceipt, AuditUnavailable>> + Send;
+    fn record(&self, event: Box<AuditEvent>) -> impl Future<Output = Result<AuditReceipt, AuditUnavailable>> + Send;
     /// Makes an event of a known caller fit for the log: seals its body, and names the caller as the
     /// node is configured to. An event that cannot be is refused like one that cannot be written.
     fn protect(

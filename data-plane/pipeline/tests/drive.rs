@@ -202,7 +202,7 @@ impl Plane for FakePlane {
         execution.usage.rows = 3;
         execution
     }
-    async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
+    async fn record(&self, event: Box<AuditEvent>) -> Result<AuditReceipt, AuditUnavailable> {
         self.step(&format!("record {:?}", event.phase));
         let fails = match event.phase {
             Phase::Intent => self.refuse == Refuse::IntentRecord,
@@ -214,7 +214,7 @@ impl Plane for FakePlane {
         }
         let mut records = self.records.lock().unwrap();
         let index = records.len() as u64;
-        records.push(event);
+        records.push(*event);
         Ok(AuditReceipt { log: "provost/acme".into(), index, leaf_hash: [0; 32] })
     }
     fn ended(&self, ended: &Ended<'_>) {

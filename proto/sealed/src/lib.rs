@@ -75,7 +75,8 @@ pub enum OpenError {
 
 /// The key of one body: opens it and checks it, and nothing else.
 pub struct BodyKey {
-    key: Zeroizing<[u8; 32]>,
+    /// Made ready once: it is used for the commitment and for the cipher.
+    key: hmac::Key,
     context: Vec<u8>,
 }
 
@@ -83,17 +84,17 @@ impl BodyKey {
     /// The key of the body that belongs at `place`.
     pub fn new(key: &SubjectKey, place: &Place<'_>) -> Self {
         let context = context(place);
-        let derived = mac(key.secret(), &[&context]);
-        Self { key: Zeroizing::new(derived), context }
+        let derived = Zeroizing::new(mac(key.secret(), &[&context]));
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_slice()), context }
     }
 
     /// The commitment to a body.
     pub fn commit(&self, body: &[u8]) -> [u8; 32] {
-        mac(&self.key, &[&[0], body])
+        mac_with(&self.key, &[&[0], body])
     }
 
     fn cipher(&self) -> Option<RandomizedNonceKey> {
-        let key = Zeroizing::new(mac(&self.key, &[&[1]]));
+        let key = Zeroizing::new(mac_with(&self.key, &[&[1]]));
         RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()
     }
 
@@ -164,7 +165,11 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// HMAC-SHA-256 over parts, one after the other.
 pub fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    mac_with(&hmac::Key::new(hmac::HMAC_SHA256, key), parts)
+}
+
+fn mac_with(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
     parts.iter().for_each(|part| context.update(part));
     let mut out = [0; 32];
     out.copy_from_slice(context.sign().as_ref());

@@ -187,4 +187,9 @@ pub trait AuditSink: Send + Sync {
     fn record_if_awaited(&self, event: AuditEvent) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
         self.record(event)
     }
+
+    /// [`AuditSink::record`] of an event that is boxed already: it is large, and need not be copied on its way.
+    fn record_boxed(&self, event: Box<AuditEvent>) -> BoxFuture<'_, Result<AuditReceipt, AuditUnavailable>> {
+        self.record(*event)
+    }
 }

@@ -103,6 +103,17 @@ impl Command {
         out
     }
 
+    /// How many records an entry appends, by its first bytes; `None`: it is another entry, or cannot be read.
+    pub(crate) fn appends(bytes: &[u8]) -> Option<usize> {
+        let mut take = Take::new(bytes);
+        if (take.u8().ok()?, take.u8().ok()?) != (VERSION, 0) {
+            return None;
+        }
+        let _writer = take.range(MAX_WRITER).ok()?;
+        let (_epoch, _batch) = (take.u64().ok()?, take.u64().ok()?);
+        take.count(MAX_BATCH_RECORDS).ok()
+    }
+
     /// Reads an entry; leaves share `bytes`.
     pub fn decode(bytes: &Bytes) -> Result<Self, EntryError> {
         let mut take = Take::new(bytes);
@@ -114,9 +125,9 @@ impl Command {
                 let writer = take.text(MAX_WRITER)?;
                 let (epoch, batch) = (take.u64()?, take.u64()?);
                 let count = take.count(MAX_BATCH_RECORDS)?;
-                let mut records = Vec::with_capacity(count);
+                let mut records: Vec<AppendRecord> = Vec::with_capacity(count);
                 for _ in 0..count {
-                    let log = take.log()?;
+                    let log = take.log_after(records.last().map(|record| &record.log))?;
                     let range = take.range(MAX_LEAF)?;
                     let leaf = bytes.slice(range);
                     let range = take.range(MAX_STORED_BODY)?;

@@ -101,11 +101,21 @@ impl<'a> Take<'a> {
     }
 
     pub(super) fn log(&mut self) -> Result<LogId, EntryError> {
-        let name = self.text(Name::MAX_LEN)?;
+        self.log_after(None)
+    }
+
+    /// A log; mostly the same as the one `before`, whose checked name is then shared.
+    pub(super) fn log_after(&mut self, before: Option<&LogId>) -> Result<LogId, EntryError> {
+        let range = self.range(Name::MAX_LEN)?;
+        let name = self.bytes.get(range).unwrap_or_default();
+        if let Some(same) = before.filter(|before| before.tenant().as_bytes() == name) {
+            return Ok(same.clone());
+        }
         if name.is_empty() {
             return Ok(LogId::CLUSTER);
         }
-        Name::new(&name).map(|n| LogId(Some(n))).map_err(|_| EntryError("not a tenant's name"))
+        let name = std::str::from_utf8(name).map_err(|_| EntryError("a text is not UTF-8"))?;
+        Name::new(name).map(|n| LogId(Some(n))).map_err(|_| EntryError("not a tenant's name"))
     }
 
     pub(super) fn end(&self) -> Result<(), EntryError> {

@@ -54,6 +54,29 @@ fn round_trips() {
     }
 }
 
+#[test]
+fn records_in_a_row_share_the_name_of_their_log() {
+    let names = ["acme", "acme", "", "", "acm", "acme"];
+    let record = |name: &&str| AppendRecord { log: LogId(Name::new(name).ok()), leaf: Bytes::new(), body: None };
+    let records = names.iter().map(record).collect();
+    let bytes = Bytes::from(Command::Append(Append { writer: "n1".to_owned(), epoch: 1, batch: 0, records }).encode());
+    let Ok(Command::Append(append)) = Command::decode(&bytes) else { panic!("it is not read") };
+    let read: Vec<&str> = append.records.iter().map(|record| record.log.tenant()).collect();
+    assert_eq!(read, names);
+    assert!(std::ptr::eq(read[0], read[1]), "the name was made twice");
+}
+
+#[test]
+fn how_many_records_an_entry_appends_is_told_by_its_first_bytes() {
+    let bytes = example().encode();
+    assert_eq!(Command::appends(&bytes), Some(2));
+    assert_eq!(Command::appends(&bytes[..28]), Some(2), "nothing of the records is read");
+    assert_eq!(Command::appends(&bytes[..27]), None, "cut");
+    for other in [Command::Seal, Command::SealAll, Command::Signed(vec!["note".to_owned()])] {
+        assert_eq!(Command::appends(&other.encode()), None, "{other:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -62,6 +85,10 @@ proptest! {
         if let Some(first) = bytes.first_mut() {
             *first = VERSION;
         }
-        let _ = Command::decode(&Bytes::from(bytes));
+        let bytes = Bytes::from(bytes);
+        let appends = Command::appends(&bytes);
+        if let Ok(Command::Append(append)) = Command::decode(&bytes) {
+            assert_eq!(appends, Some(append.records.len()));
+        }
     }
 }

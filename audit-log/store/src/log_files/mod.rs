@@ -130,6 +130,11 @@ impl LogFiles {
         self.bodies.forget_before(&mut self.head.bodies, to);
     }
 
+    /// How many records there is room for until the next one closes a block.
+    pub(crate) fn room(&self) -> usize {
+        (BLOCK_RECORDS as usize).saturating_sub(self.block.hashes.len() + 1)
+    }
+
     /// Writes what was appended.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.bodies.flush(&mut self.head.bodies, &mut self.dirty)?;
@@ -177,6 +182,7 @@ impl LogFiles {
             self.segment_tree = Frontier::default();
             self.head.segment_len = 0;
         }
+        self.block = block.following(next, self.head.chain);
         if next - self.head.tail_first >= TAIL_BLOCKS * BLOCK_RECORDS {
             self.rotate_tail()?;
         }

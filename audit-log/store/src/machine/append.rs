@@ -1,9 +1,6 @@
 //! Batches of records: checked whole against their writer's chains, then given their places.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io,
-};
+use std::{collections::BTreeMap, io};
 
 use provost_audit_core::{Hash, LogId, RecordReader, VerifierKey, leaf_hash, leaf_hashes_of};
 use provost_audit_verify::LogLayout;
@@ -128,7 +125,7 @@ struct Checked {
 
 /// Checks a whole batch against its writer's chains: form, identity, sequence, link, tenant.
 fn check_batch(append: &Append, writer: Option<&Writer>, reader: &mut RecordReader) -> Result<Vec<Checked>, String> {
-    let mut moved: HashMap<&LogId, WriterChain> = HashMap::new();
+    let mut moved: BTreeMap<&LogId, WriterChain> = BTreeMap::new();
     let mut checked = Vec::with_capacity(append.records.len());
     let hashes = leaf_hashes_of(append.records.len(), |n| append.records.get(n).map_or(&[], |record| &record.leaf));
     for (n, (record, hash)) in append.records.iter().zip(hashes).enumerate() {

@@ -9,7 +9,13 @@ use parking_lot::Mutex;
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 
 use super::AuditMachine;
-use crate::{persist::Progress, state::MachineState};
+use crate::{entry::Command, persist::Progress, state::MachineState};
+
+/// Bytes of entries that are applied where they are: what is checked, hashed and copied into the page cache within
+/// some tens of microseconds, which handing it to another thread and back takes too.
+const MAX_QUICK_BYTES: usize = 64 << 10;
+/// Logs that are asked whether a block of theirs would close. With more each of them is seldom written to.
+const MAX_QUICK_LOGS: usize = 64;
 
 /// The machine as the group and the handle share it. The lock is held for one batch of entries or
 /// one look, never across an await.
@@ -38,6 +44,17 @@ impl Machine for SharedMachine {
         Ok(replies)
     }
 
+    /// Few records, none of which closes a block (that is compressed): nothing of it waits for a disk. Everything
+    /// else, and what would wait for somebody who looks at the machine, goes to a thread that may wait.
+    fn is_quick(&self, batch: &[Entry]) -> bool {
+        let (mut bytes, mut records) = (0, 0);
+        for payload in batch.iter().filter_map(|entry| entry.payload.as_ref()) {
+            let Some(appends) = Command::appends(payload) else { return false };
+            (bytes, records) = (bytes + payload.len(), records + appends);
+        }
+        bytes <= MAX_QUICK_BYTES && self.0.try_lock().is_some_and(|machine| machine.has_room(records))
+    }
+
     /// A manifest: the state, after everything it describes has been made durable here. The
     /// records stay where they are, and are not copied for each snapshot.
     fn snapshot(&self) -> io::Result<SnapshotWriter> {
@@ -64,6 +81,13 @@ impl Machine for SharedMachine {
         machine.persist()?;
         // After the state: a checkpoint on disk is never ahead of it.
         machine.finish()
+    }
+}
+
+impl AuditMachine {
+    /// Whether so many records close no block, whichever logs they are for.
+    fn has_room(&self, records: usize) -> bool {
+        self.logs.values().take(MAX_QUICK_LOGS).all(|files| records <= files.room())
     }
 }
 

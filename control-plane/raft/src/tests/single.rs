@@ -41,6 +41,34 @@ async fn a_group_of_one_keeps_what_it_acknowledged() {
     group.shutdown().await.unwrap();
 }
 
+/// What need not wait for others is logged beside them, once, in the order of one that waits for each answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_is_a_batch_already_is_logged_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (group, journal) = single(dir.path()).await;
+    let others = (100..200_u32).map(|n| {
+        let group = group.clone();
+        tokio::spawn(async move { group.propose(n.to_be_bytes().to_vec()).await.unwrap().index })
+    });
+    let others: Vec<_> = others.collect();
+    let mut last = 0;
+    for n in 0..100_u32 {
+        let done = group.propose_at_once(n.to_be_bytes().to_vec()).await.unwrap();
+        assert_eq!(done.reply, done.index.to_string().into_bytes(), "the answer is its own");
+        assert!(done.index > last);
+        last = done.index;
+    }
+    futures::future::try_join_all(others).await.unwrap();
+    let commands = journal.commands();
+    let mine = numbers(0..100);
+    let at_once: Vec<Vec<u8>> = commands.iter().filter(|command| mine.contains(command)).cloned().collect();
+    assert_eq!(at_once, mine);
+    assert_eq!(commands.len(), 200, "each once");
+    group.shutdown().await.unwrap();
+    let late = group.propose_at_once(b"late".to_vec()).await;
+    assert!(matches!(late, Err(GroupError::Stopped)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_proposals_at_once_are_all_applied_once() {
     let dir = tempfile::tempdir().unwrap();

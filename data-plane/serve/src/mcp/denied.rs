@@ -42,7 +42,7 @@ impl<P: Plane + 'static> Frontend<P> {
     /// that fails is logged, since there is no call that could be refused for it.
     pub(crate) fn record_denied(&self, inbound: &Inbound, denied: Denied<'_>) {
         let principal = denied.caller.map(|caller| caller.principal.clone());
-        let mut event = self.denied_event(inbound, denied);
+        let mut event = Box::new(self.denied_event(inbound, denied));
         let plane = self.plane.clone();
         self.calls.spawn(async move {
             let recorded = async {

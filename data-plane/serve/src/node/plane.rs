@@ -175,9 +175,9 @@ impl Plane for Node {
         execution
     }
 
-    async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
+    async fn record(&self, event: Box<AuditEvent>) -> Result<AuditReceipt, AuditUnavailable> {
         let (status, is_shed) = (event.status, event.error.as_deref() == Some(load::SHED));
-        let receipt = self.audit.record(event).await?;
+        let receipt = self.audit.record_boxed(event).await?;
         if let Some(status) = status {
             self.counts.add(status);
         }

@@ -267,12 +267,12 @@ impl Plane for FakePlane {
         }
     }
 
-    async fn record(&self, event: AuditEvent) -> Result<AuditReceipt, AuditUnavailable> {
+    async fn record(&self, event: Box<AuditEvent>) -> Result<AuditReceipt, AuditUnavailable> {
         if self.audit_down.load(Ordering::SeqCst) {
             return Err(AuditUnavailable("no quorum".to_owned()));
         }
         let mut events = self.events.lock();
-        events.push(event);
+        events.push(*event);
         Ok(AuditReceipt { log: "provost/acme".to_owned(), index: events.len() as u64 - 1, leaf_hash: [0xAB; 32] })
     }
 
