@@ -151,7 +151,7 @@ impl<P: Plane + 'static> Frontend<P> {
         let arrived_ns = self.plane.now_ns();
         let base_url = match &self.config.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("{}://{authority}", if peer.is_secure { "https" } else { "http" }),
+            None => [if peer.is_secure { "https://" } else { "http://" }, authority].concat(),
         };
         Ok(Inbound {
             credential: credential(&headers, &peer),
@@ -218,7 +218,7 @@ impl Inbound {
 
     /// RFC 9728, section 3.1: the well-known path stands before the resource's path.
     pub(crate) fn metadata_url(&self) -> String {
-        format!("{}/.well-known/oauth-protected-resource{}", self.base_url, self.path)
+        [self.base_url.as_str(), "/.well-known/oauth-protected-resource", self.path.as_str()].concat()
     }
 
     /// A request that asks for nothing: for what is to be known of its caller outside of a call.
