@@ -139,25 +139,29 @@ impl<P: Plane + 'static> Frontend<P> {
         self.plane.authenticate(&self.plane.snapshot(), &Call::received(inbound.probe()))
     }
 
+    /// Scheme and authority under which the node was addressed.
+    pub(crate) fn base_url(&self, authority: &str, peer: &Peer) -> String {
+        match &self.config.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => [if peer.is_secure { "https://" } else { "http://" }, authority].concat(),
+        }
+    }
+
     /// What is known of a request before its body is read.
     pub(crate) fn inbound(
         &self,
         headers: HeaderMap,
-        authority: &str,
-        path: &str,
+        base_url: String,
+        path: String,
         route: Route,
         peer: Peer,
     ) -> Result<Inbound, SealFailed> {
         let arrived_ns = self.plane.now_ns();
-        let base_url = match &self.config.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => [if peer.is_secure { "https://" } else { "http://" }, authority].concat(),
-        };
         Ok(Inbound {
             credential: credential(&headers, &peer),
             headers,
             route,
-            path: path.to_owned(),
+            path,
             base_url,
             peer,
             arrived_ns,
