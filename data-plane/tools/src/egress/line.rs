@@ -209,11 +209,14 @@ fn quiet() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
+/// What reads and writes a connection when it is polled.
+type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+
 /// One connection.
 struct Wire {
     sender: http1::SendRequest<Full<Bytes>>,
     /// `None`: it is over.
-    driver: Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
+    driver: Option<Pin<Box<Driver>>>,
 }
 
 /// A request without an answer; `unsent`: nothing of it was sent, and here it is.
