@@ -13,16 +13,20 @@ use std::{
     future::poll_fn,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::{Arc, Weak},
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper::{
-    body::{Body, Incoming},
+    body::{Body, Frame, Incoming},
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
@@ -185,7 +189,7 @@ impl Line {
     fn look_over(&self, now: Instant) -> bool {
         let mut idle = self.idle.lock();
         idle.wires.retain_mut(|(wire, since)| {
-            wire.drive(&mut quiet());
+            wire.look();
             !wire.is_over() && now.saturating_duration_since(*since) < IDLE_TIMEOUT
         });
         idle.is_swept = !idle.wires.is_empty();
@@ -209,6 +213,44 @@ fn quiet() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
+/// What a connection wakes: the task that waits for its answer, but not for what that task does to it itself. To take a
+/// piece of a body makes room for the next one, which the connection would be woken for; it is driven then anyway.
+#[derive(Default)]
+struct Bell {
+    task: AtomicWaker,
+    /// One of [`OPEN`], [`MUTED`] and [`MISSED`].
+    state: AtomicU8,
+}
+
+/// It wakes.
+const OPEN: u8 = 0;
+/// It wakes nobody now.
+const MUTED: u8 = 1;
+/// The same, and it was to wake somebody.
+const MISSED: u8 = 2;
+
+impl Bell {
+    /// Does this while nobody is woken; whether somebody was to be.
+    fn muted<T>(&self, work: impl FnOnce() -> T) -> (T, bool) {
+        self.state.store(MUTED, Ordering::SeqCst);
+        let done = work();
+        (done, self.state.swap(OPEN, Ordering::SeqCst) == MISSED)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let muted = self.state.compare_exchange(MUTED, MISSED, Ordering::SeqCst, Ordering::SeqCst);
+        if muted == Err(OPEN) {
+            self.task.wake();
+        }
+    }
+}
+
 /// What reads and writes a connection when it is polled.
 type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
@@ -217,6 +259,9 @@ struct Wire {
     sender: http1::SendRequest<Full<Bytes>>,
     /// `None`: it is over.
     driver: Option<Pin<Box<Driver>>>,
+    bell: Arc<Bell>,
+    /// Of the bell.
+    waker: Waker,
 }
 
 /// A request without an answer; `unsent`: nothing of it was sent, and here it is.
@@ -231,21 +276,26 @@ impl Wire {
         let _ = stream.set_nodelay(true);
         let made = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = made.map_err(|cause| LineFault::Unreachable(innermost(&cause)))?;
-        Ok(Self { sender, driver: Some(Box::pin(driver)) })
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(bell.clone());
+        Ok(Self { sender, driver: Some(Box::pin(driver)), bell, waker })
     }
 
     fn is_over(&self) -> bool {
         self.driver.is_none()
     }
 
-    /// Reads and writes what can be read and written now.
+    /// Reads and writes what can be read and written now; the task is woken when there is more.
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver
-            && driver.as_mut().poll(cx).is_ready()
-        {
-            // Who waits for something of it is told with this.
-            self.driver = None;
-        }
+        self.bell.task.register(cx.waker());
+        let Self { driver, waker, .. } = self;
+        advance(driver, &mut Context::from_waker(waker));
+    }
+
+    /// The same for nobody, and forgets who waited.
+    fn look(&mut self) {
+        drop(self.bell.task.take());
+        advance(&mut self.driver, &mut quiet());
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unanswered> {
@@ -268,6 +318,18 @@ impl Wire {
     }
 }
 
+fn advance(driver: &mut Option<Pin<Box<Driver>>>, cx: &mut Context<'_>) {
+    if let Some(running) = driver
+        && running.as_mut().poll(cx).is_ready()
+    {
+        // Who waits for something of it is told with this.
+        *driver = None;
+    }
+}
+
+/// What a body has next.
+type Piece = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+
 /// The body of an answer, and the connection that it comes on.
 pub(crate) struct LineBody {
     line: Arc<Line>,
@@ -287,10 +349,20 @@ impl LineBody {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
 
+    /// What is there of the body; whether more came for the connection meanwhile.
+    fn piece(&mut self) -> (Piece, bool) {
+        let body = Pin::new(&mut self.body);
+        match &self.wire {
+            Some(wire) => wire.bell.muted(|| body.poll_frame(&mut quiet())),
+            None => (body.poll_frame(&mut quiet()), false),
+        }
+    }
+
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, LineFault>> {
         let mut is_driven = false;
         loop {
-            match Pin::new(&mut self.body).poll_frame(&mut quiet()) {
+            let (piece, is_missed) = self.piece();
+            match piece {
                 Poll::Ready(None) => {
                     self.give_back();
                     return Poll::Ready(Ok(None));
@@ -309,6 +381,10 @@ impl LineBody {
                 return Poll::Ready(Err(LineFault::Broken("the connection was closed".to_owned())));
             };
             if is_driven {
+                // Something came between the two looks.
+                if is_missed {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
             is_driven = true;
@@ -322,8 +398,7 @@ impl LineBody {
     /// The answer is at its end. A connection that does not take another request now takes none later.
     fn give_back(&mut self) {
         let Some(mut wire) = self.wire.take() else { return };
-        // With this it also forgets the task that it woke.
-        wire.drive(&mut quiet());
+        wire.look();
         if !wire.is_over() && wire.sender.is_ready() {
             self.line.keep(wire);
         }

@@ -1,4 +1,7 @@
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, AtomicUsize},
+};
 
 use provost_types::BoxFuture;
 use tokio::{
@@ -107,6 +110,64 @@ async fn an_answer_comes_piece_by_piece_and_the_connection_is_used_again() {
     heard.send(()).unwrap();
     assert_eq!(whole(body).await.unwrap(), b"two");
     assert_eq!(post(&line).await.unwrap(), b"three");
+}
+
+/// Counts how often a task wakes itself while it runs.
+#[derive(Default)]
+struct SelfWakes {
+    task: AtomicWaker,
+    is_running: AtomicBool,
+    count: AtomicUsize,
+}
+
+impl Wake for SelfWakes {
+    fn wake(self: Arc<Self>) {
+        if self.is_running.load(Ordering::SeqCst) {
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+        self.task.wake();
+    }
+}
+
+#[tokio::test]
+async fn who_reads_an_answer_does_not_wake_itself() {
+    let (listener, line) = listening().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..2 {
+            request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none").await.unwrap();
+        }
+        // Until the client has gone.
+        let _ = stream.read(&mut [0]).await;
+    });
+    assert_eq!(post(&line).await.unwrap(), b"one");
+    let wakes = Arc::new(SelfWakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut asked = pin!(post(&line));
+    let answer = poll_fn(|cx| {
+        wakes.task.register(cx.waker());
+        wakes.is_running.store(true, Ordering::SeqCst);
+        let polled = asked.as_mut().poll(&mut Context::from_waker(&waker));
+        wakes.is_running.store(false, Ordering::SeqCst);
+        polled
+    });
+    assert_eq!(answer.await.unwrap(), b"one");
+    assert_eq!(wakes.count.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_bell_that_is_muted_says_what_it_missed() {
+    let bell = Arc::new(Bell::default());
+    let wakes = Arc::new(SelfWakes::default());
+    wakes.is_running.store(true, Ordering::SeqCst);
+    let waker = Waker::from(wakes.clone());
+    let woken = || wakes.count.swap(0, Ordering::SeqCst);
+    bell.task.register(&waker);
+    assert_eq!(bell.muted(|| ()), ((), false));
+    assert_eq!((bell.muted(|| Waker::from(bell.clone()).wake()), woken()), (((), true), 0));
+    Waker::from(bell.clone()).wake();
+    assert_eq!(woken(), 1);
 }
 
 #[tokio::test]
