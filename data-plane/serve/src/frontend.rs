@@ -1,6 +1,6 @@
 //! The front end: what all requests of one node share, and what is known of one request.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, header};
 use provost_data_pipeline::{
@@ -17,7 +17,7 @@ use crate::{
     http::Doorkeeper,
     mcp::{Asks, SessionDesk, SessionSealer, Sessions, StateSealer},
     openai::Recordings,
-    seal::{SealFailed, random_id},
+    seal::{SealFailed, random_ids},
     siblings::Siblings,
 };
 
@@ -139,25 +139,29 @@ impl<P: Plane + 'static> Frontend<P> {
         self.plane.authenticate(&self.plane.snapshot(), &Call::received(inbound.probe()))
     }
 
+    /// Scheme and authority under which the node was addressed.
+    pub(crate) fn base_url(&self, authority: &str, peer: &Peer) -> String {
+        match &self.config.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => [if peer.is_secure { "https://" } else { "http://" }, authority].concat(),
+        }
+    }
+
     /// What is known of a request before its body is read.
     pub(crate) fn inbound(
         &self,
         headers: HeaderMap,
-        authority: &str,
-        path: &str,
+        base_url: String,
+        path: String,
         route: Route,
         peer: Peer,
     ) -> Result<Inbound, SealFailed> {
         let arrived_ns = self.plane.now_ns();
-        let base_url = match &self.config.public_url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("{}://{authority}", if peer.is_secure { "https" } else { "http" }),
-        };
         Ok(Inbound {
             credential: credential(&headers, &peer),
             headers,
             route,
-            path: path.to_owned(),
+            path,
             base_url,
             peer,
             arrived_ns,
@@ -218,7 +222,7 @@ impl Inbound {
 
     /// RFC 9728, section 3.1: the well-known path stands before the resource's path.
     pub(crate) fn metadata_url(&self) -> String {
-        format!("{}/.well-known/oauth-protected-resource{}", self.base_url, self.path)
+        [self.base_url.as_str(), "/.well-known/oauth-protected-resource", self.path.as_str()].concat()
     }
 
     /// A request that asks for nothing: for what is to be known of its caller outside of a call.
@@ -275,9 +279,43 @@ fn credential(headers: &HeaderMap, peer: &Peer) -> Credential {
     }
 }
 
+thread_local! {
+    /// Random numbers for calls to come. They tell calls apart, and are no secret.
+    static DRAWN: RefCell<Vec<u128>> = const { RefCell::new(Vec::new()) };
+}
+
+/// 128 random bits that this thread had drawn before.
+fn drawn_id() -> Result<u128, SealFailed> {
+    DRAWN.with_borrow_mut(|drawn| {
+        if drawn.is_empty() {
+            drawn.extend(random_ids()?);
+        }
+        drawn.pop().ok_or(SealFailed)
+    })
+}
+
 /// RFC 9562, section 5.7: 48 bits of milliseconds, version 7, variant, the rest random.
 pub(crate) fn call_id(now_ns: u64) -> Result<CallId, SealFailed> {
     let millis = u128::from(now_ns / 1_000_000) & 0xFFFF_FFFF_FFFF;
-    let random = random_id()? & 0x0000_0000_0000_0FFF_3FFF_FFFF_FFFF_FFFF;
+    let random = drawn_id()? & 0x0000_0000_0000_0FFF_3FFF_FFFF_FFFF_FFFF;
     Ok(CallId((millis << 80) | (0x7 << 76) | (0b10 << 62) | random))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_of_calls_have_their_time_and_are_never_the_same() {
+        let now_ns = 1_700_000_000_123_456_789;
+        let draw = move || (0..100).map(|_| call_id(now_ns).unwrap().0).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
+        let ids: Vec<u128> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        for id in &ids {
+            assert_eq!((id >> 80, (id >> 76) & 0xF, (id >> 62) & 0b11), (1_700_000_000_123, 7, 0b10), "{id:032x}");
+        }
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+    }
 }

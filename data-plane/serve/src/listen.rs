@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::{HeaderValue, StatusCode, Version, header};
 use hyper::service::service_fn;
 use hyper_util::{
@@ -95,6 +96,25 @@ struct Tcp {
     open: TaskTracker,
     /// Cancelled when connections that are idle are to be closed.
     closing: CancellationToken,
+}
+
+/// What a connection is told from outside of it.
+enum Told {
+    /// The node is going.
+    Leaving,
+    /// What is idle is closed.
+    Closing,
+}
+
+/// What is known of a connection while it is served.
+#[derive(Default)]
+struct Noted {
+    /// HTTP/2 can say that it ends while requests are on their way; HTTP/1.1 only with an answer.
+    is_h2: AtomicBool,
+    /// It had a request.
+    is_used: AtomicBool,
+    /// The node is going.
+    is_leaving: AtomicBool,
 }
 
 fn alt_svc(port: u16) -> Option<HeaderValue> {
@@ -251,49 +271,54 @@ impl<P: Plane + 'static> Frontend<P> {
             .max_concurrent_streams(MAX_H2_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES);
         let draining = self.draining.clone();
-        // HTTP/2 can say that it ends while requests are on their way; HTTP/1.1 only with an answer.
-        let is_h2 = Arc::new(AtomicBool::new(false));
-        let is_used = Arc::new(AtomicBool::new(false));
-        let (seen, used) = (is_h2.clone(), is_used.clone());
+        let noted = Arc::new(Noted::default());
+        let seen = noted.clone();
         let service = service_fn(move |request| {
-            let (front, alt_svc, seen, peer) = (self.clone(), alt_svc.clone(), seen.clone(), peer.clone());
-            used.store(true, Ordering::Relaxed);
+            let (front, alt_svc, noted, peer) = (self.clone(), alt_svc.clone(), seen.clone(), peer.clone());
+            noted.is_used.store(true, Ordering::Relaxed);
             async move {
                 let is_h2 = request.version() >= Version::HTTP_2;
-                seen.store(is_h2, Ordering::Relaxed);
+                noted.is_h2.store(is_h2, Ordering::Relaxed);
                 let mut response = front.respond(request, peer).await;
                 if let Some(value) = alt_svc {
                     response.headers_mut().insert(header::ALT_SVC, value);
                 }
                 let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                if front.draining.is_cancelled() && !is_h2 && !is_upgrade {
+                if noted.is_leaving.load(Ordering::Relaxed) && !is_h2 && !is_upgrade {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response)
             }
         });
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-        let (mut is_told, mut is_closing) = (false, false);
-        let idle = async {
+        // Each is looked at when it has something to say, and not whenever the connection has: what the tokens keep is
+        // behind locks that all connections share.
+        let mut told = FuturesUnordered::<BoxFuture<'_, Told>>::new();
+        told.push(Box::pin(async {
+            draining.cancelled().await;
+            Told::Leaving
+        }));
+        told.push(Box::pin(async {
             closing.cancelled().await;
-            if !is_used.load(Ordering::Relaxed) {
+            if !noted.is_used.load(Ordering::Relaxed) {
                 tokio::time::sleep(FIRST_REQUEST_GRACE).await;
             }
-        };
-        let mut idle = pin!(idle);
+            Told::Closing
+        }));
         let ended = loop {
             tokio::select! {
-                ended = connection.as_mut() => break ended,
-                () = draining.cancelled(), if !is_told => {
-                    is_told = true;
-                    if is_h2.load(Ordering::Relaxed) {
-                        connection.as_mut().graceful_shutdown();
+                // What was said before a request came counts for its answer.
+                biased;
+                Some(told) = told.next() => match told {
+                    Told::Leaving => {
+                        noted.is_leaving.store(true, Ordering::Relaxed);
+                        if noted.is_h2.load(Ordering::Relaxed) {
+                            connection.as_mut().graceful_shutdown();
+                        }
                     }
-                }
-                () = &mut idle, if !is_closing => {
-                    is_closing = true;
-                    connection.as_mut().graceful_shutdown();
-                }
+                    Told::Closing => connection.as_mut().graceful_shutdown(),
+                },
+                ended = connection.as_mut() => break ended,
             }
         };
         if let Err(cause) = ended {

@@ -100,7 +100,7 @@ impl<P: Plane + 'static> Frontend<P> {
             Err(refused) => return refused_response(refused),
             Ok(()) => {}
         }
-        let authority = Doorkeeper::authority(&parts.headers, &parts.uri).unwrap_or_default().to_owned();
+        let base_url = self.base_url(Doorkeeper::authority(&parts.headers, &parts.uri).unwrap_or_default(), &peer);
         let is_page = matches!(place, Place::Connect | Place::Connections | Place::ConnectCallback(..));
         // Pages are for people: no other page reads them.
         let origin = parts.headers.get(header::ORIGIN).filter(|_| !is_page).cloned();
@@ -111,7 +111,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 Place::Mcp(route) => route.clone(),
                 _ => Route::Merged,
             };
-            match self.inbound(parts.headers, &authority, &path, route, peer) {
+            match self.inbound(parts.headers, base_url, path, route, peer) {
                 Ok(inbound) => {
                     if parts.uri.query().is_some_and(carries_token) {
                         return self.refuse_token_in_url(&inbound);

@@ -72,6 +72,20 @@ impl Sealer {
     }
 }
 
+/// Ids that are drawn at a time: a draw costs nearly the same for one and for this many.
+const IDS_AT_ONCE: usize = 16;
+
+/// Several times 128 random bits.
+pub(crate) fn random_ids() -> Result<[u128; IDS_AT_ONCE], SealFailed> {
+    let mut bytes = [0u8; IDS_AT_ONCE * 16];
+    rand::fill(&mut bytes).map_err(|_| SealFailed)?;
+    let mut ids = [0; IDS_AT_ONCE];
+    for (id, bytes) in ids.iter_mut().zip(bytes.as_chunks::<16>().0) {
+        *id = u128::from_be_bytes(*bytes);
+    }
+    Ok(ids)
+}
+
 /// 128 random bits.
 pub(crate) fn random_id() -> Result<u128, SealFailed> {
     let mut bytes = [0u8; 16];

@@ -5,6 +5,8 @@
 //! Of a header that comes twice one reader takes the first and another the last: what decides anything comes
 //! once.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Uri, header};
 
 /// Which header was refused.
@@ -43,11 +45,14 @@ impl Doorkeeper {
     }
 
     pub(crate) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refused> {
-        if let Some(name) = SINGLE.into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
+        // Mostly there are as many names as values, and none came twice.
+        if headers.keys_len() != headers.len()
+            && let Some(name) = SINGLE.into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some())
+        {
             return Err(Refused::Twice(name));
         }
         let authority = Self::authority(headers, uri).ok_or(Refused::Host)?;
-        if !self.host_allowed(&authority.to_ascii_lowercase()) {
+        if !self.host_allowed(&lower(authority)) {
             return Err(Refused::Host);
         }
         // Beside `Host` there may be a name in the request's target, which others go by (RFC 9112, section 3.2.2).
@@ -75,6 +80,14 @@ impl Doorkeeper {
             Some(any_port) => origin == any_port || port_follows(origin, any_port),
             None => entry == origin || entry == "*",
         })
+    }
+}
+
+/// In lower case; what is that already is not copied.
+fn lower(text: &str) -> Cow<'_, str> {
+    match text.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(text.to_ascii_lowercase()),
+        false => Cow::Borrowed(text),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Final {
     pub(crate) headers: HeaderMap,
     /// Body of the plain form.
     pub(crate) body: Bytes,
-    /// The last events of the other form.
+    /// The last events of the other form; none: the body is the last one.
     pub(crate) events: Vec<Bytes>,
     /// Give the other form even if nothing was written before.
     pub(crate) prefers_events: bool,
@@ -51,7 +51,12 @@ pub(crate) struct Final {
 impl Final {
     /// The same JSON in both forms.
     pub(crate) fn json(status: StatusCode, body: Bytes) -> Self {
-        Self { status, headers: HeaderMap::new(), events: vec![body.clone()], body, prefers_events: false }
+        Self { status, headers: HeaderMap::new(), events: Vec::new(), body, prefers_events: false }
+    }
+
+    /// The last events of the other form.
+    fn last_events(&self) -> &[Bytes] {
+        if self.events.is_empty() { std::slice::from_ref(&self.body) } else { &self.events }
     }
 
     /// The plain form.
@@ -133,7 +138,7 @@ impl Outbox {
             if state.next == 1 && state.reader == 0 && !end.prefers_events {
                 state.end = Some(end);
             } else {
-                for data in &end.events {
+                for data in end.last_events() {
                     self.append(&mut state, data);
                 }
             }
@@ -225,7 +230,7 @@ impl Outbox {
         state.overrun = false;
         // An answer that was waiting for its plain form and finds a stream instead.
         if let Some(end) = state.end.take() {
-            for data in &end.events {
+            for data in end.last_events() {
                 self.append(&mut state, data);
             }
         }

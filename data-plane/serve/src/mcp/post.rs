@@ -36,6 +36,9 @@ impl HeaderSource for Headers<'_> {
     }
 }
 
+/// What nearly every client sends, as MCP asks of it.
+const USUAL_ACCEPT: &str = "application/json, text/event-stream";
+
 /// In which forms the client takes an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Accepts {
@@ -50,6 +53,10 @@ impl Accepts {
         let mut accepts = Self { json: false, events: false };
         for value in headers.get_all(header::ACCEPT) {
             given = true;
+            if value == USUAL_ACCEPT {
+                accepts = Self { json: true, events: true };
+                continue;
+            }
             for range in value.to_str().unwrap_or_default().split(',') {
                 let mut parts = range.split(';').map(str::trim);
                 let kind = parts.next().unwrap_or_default();
@@ -124,6 +131,7 @@ impl<P: Plane + 'static> Frontend<P> {
 
     /// Starts the call on its own task, which nothing but its end stops: past the intent, an
     /// outcome is written whether or not the client still listens.
+    #[allow(clippy::large_futures, reason = "it is in a box")]
     pub(super) fn start(
         self: &Arc<Self>,
         request: Request,
@@ -131,14 +139,15 @@ impl<P: Plane + 'static> Frontend<P> {
         render: impl FnOnce(Answer) -> Final + Send + 'static,
     ) {
         let plane = self.plane.clone();
-        self.calls.spawn(async move {
+        // A call's future is large: in a box it is moved once, and not each time that its task is. One box for all of it:
+        // its task is then a small one.
+        self.calls.spawn(Box::pin(async move {
             let unfinished = FinishOnDrop(link.outlet.clone(), request.trace.request_id.clone());
             let span = log_span(&request);
-            // A call's future is large: in a box it is moved once, and not each time that its task is.
-            let answer = Box::pin(drive(&*plane, Call::received(request), &*link)).instrument(span).await;
+            let answer = drive(&*plane, Call::received(request), &*link).instrument(span).await;
             link.outlet.finish(render(answer));
             drop(unfinished);
-        });
+        }));
     }
 }
 
@@ -188,4 +197,31 @@ pub(super) async fn deliver(
         }
     });
     sse_response(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_read_of_all_that_was_sent() {
+        let table: [(&[&str], (bool, bool)); 9] = [
+            (&[], (true, true)),
+            (&[USUAL_ACCEPT], (true, true)),
+            (&["text/event-stream, application/json"], (true, true)),
+            (&["application/json"], (true, false)),
+            (&["text/html", "text/event-stream"], (false, true)),
+            (&["text/html", USUAL_ACCEPT], (true, true)),
+            (&[USUAL_ACCEPT, "text/html"], (true, true)),
+            (&["application/json, text/event-stream;q=0"], (true, false)),
+            (&["text/html"], (false, false)),
+        ];
+        for (sent, (json, events)) in table {
+            let mut headers = HeaderMap::new();
+            for value in sent {
+                headers.append(header::ACCEPT, value.parse().unwrap());
+            }
+            assert_eq!(Accepts::of(&headers), Accepts { json, events }, "{sent:?}");
+        }
+    }
 }

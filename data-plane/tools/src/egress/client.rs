@@ -17,12 +17,12 @@ use reqwest::{
 use rustls::client::ResolvesClientCert;
 use secrecy::SecretString;
 
-use super::{AddressRefused, CheckedUrl, ClientUnmade, EgressRule, tls};
+use super::{AddressRefused, CheckedUrl, ClientUnmade, EgressRule, line::Line, tls};
 
 /// Longest time for a TCP and TLS handshake.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections kept to one host.
-const MAX_IDLE_CONNECTIONS: usize = 64;
+pub(super) const MAX_IDLE_CONNECTIONS: usize = 64;
 
 /// What an answer of [`EgressClient::exchange`] carries.
 pub type EgressBody = reqwest::Body;
@@ -55,6 +55,7 @@ impl Lookup for System {
 pub struct EgressClient {
     http: Client,
     rule: Arc<EgressRule>,
+    lookup: Arc<dyn Lookup>,
 }
 
 impl EgressClient {
@@ -92,13 +93,13 @@ impl EgressClient {
         let http = with(Client::builder().tls_backend_preconfigured(tls))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .dns_resolver(CheckedResolver { rule: rule.clone(), lookup })
+            .dns_resolver(CheckedResolver { rule: rule.clone(), lookup: lookup.clone() })
             .connect_timeout(DIAL_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .tcp_nodelay(true)
             .build()
             .map_err(|cause| ClientUnmade(cause.to_string()))?;
-        Ok(Self { http, rule })
+        Ok(Self { http, rule, lookup })
     }
 
     /// Checks a URL without resolving it.
@@ -109,6 +110,11 @@ impl EgressClient {
     /// A request to a URL that was checked (by this client's rule, or one that is stricter).
     pub fn request(&self, method: Method, url: &CheckedUrl) -> RequestBuilder {
         self.http.request(method, url.as_url().clone())
+    }
+
+    /// Connections of its own to a place that is reached over plain HTTP, and that is asked often; `None`: it is not.
+    pub(crate) fn line(&self, url: &CheckedUrl) -> Option<Arc<Line>> {
+        Line::new(url, &self.rule, &self.lookup)
     }
 
     /// Posts a body and hands over the answer as it comes, trailers too.

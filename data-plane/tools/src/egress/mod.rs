@@ -1,7 +1,7 @@
 //! Where requests of the data plane may go, and the one client that they go with.
 //!
 //! Purpose: upstreams, token endpoints, discovery documents and key sets are fetched with an [`EgressClient`];
-//! its rule says which URLs and addresses it reaches.
+//! its rule says which URLs and addresses it reaches. Messages to upstreams on this machine go over a line of it (`line`).
 //! Invariants: a URL is checked before it is used, literals included; a name is resolved once for a
 //! connection and refused if any of its addresses is; only the checked addresses are connected to, so a
 //! second answer of the name server changes nothing; redirects are not followed and proxy variables are not
@@ -11,10 +11,12 @@
 
 mod address;
 mod client;
+mod line;
 mod rule;
 mod tls;
 
 pub use client::{EgressBody, EgressClient, Lookup};
+pub(crate) use line::{Line, LineBody, LineFault};
 pub use rule::EgressRule;
 use url::Url;
 

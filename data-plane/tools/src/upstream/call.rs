@@ -107,6 +107,15 @@ impl Running {
         if !self.questions.is_empty() {
             return Ended::Ask(self.input_requests());
         }
+        // Mostly the answer came at once and whole, and nothing is waited for.
+        if self.exchange.is_answered() {
+            match self.exchange.next().await {
+                Ok(Event::Answer(outcome)) => return Ended::Answer(outcome),
+                Err(cause) => return Ended::Failed(cause),
+                // Nothing else is an answer.
+                Ok(Event::Asked { .. } | Event::Told { .. }) => {}
+            }
+        }
         let mut cancelled = around.link.cancelled();
         let deadline = tokio::time::sleep_until(around.deadline.into());
         tokio::pin!(deadline);

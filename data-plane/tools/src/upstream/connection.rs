@@ -48,6 +48,8 @@ pub(super) enum Wire {
 /// One connection.
 pub(super) struct Connection {
     pub(super) facts: ServerFacts,
+    /// Its revision as a header.
+    version: Option<HeaderValue>,
     wire: Wire,
     ids: AtomicI64,
     switchboard: Arc<Switchboard>,
@@ -76,6 +78,7 @@ impl Connection {
             _ => 0,
         };
         Arc::new(Self {
+            version: header_value(&facts.protocol_version),
             facts,
             wire,
             ids: AtomicI64::new(FIRST_CALL_ID + range),
@@ -266,8 +269,8 @@ impl Connection {
 
     /// The headers of this connection added to a request's own.
     fn headers(&self, mut headers: HeaderMap) -> HeaderMap {
-        if let Some(version) = header_value(&self.facts.protocol_version) {
-            headers.insert(PROTOCOL_VERSION, version);
+        if let Some(version) = &self.version {
+            headers.insert(PROTOCOL_VERSION, version.clone());
         }
         if let Wire::Http { session: Some(session), .. } = &self.wire
             && let Some(session) = header_value(session)

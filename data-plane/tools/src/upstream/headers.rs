@@ -1,5 +1,7 @@
 //! The headers that mirror a modern request's body (SEP-2243).
 
+use std::borrow::Cow;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName};
 use provost_mcp::RawJson;
@@ -11,9 +13,12 @@ const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const ANNOTATION: &str = "x-mcp-header";
 
+/// Room for what a request mostly has, with what its connection and its plugin add.
+const USUAL_HEADERS: usize = 12;
+
 /// `Mcp-Method`, and `Mcp-Name` where the method names something.
 pub(super) fn standard_headers(method: &str, name: Option<&str>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(USUAL_HEADERS);
     if let Some(value) = header_value(method) {
         headers.insert(METHOD, value);
     }
@@ -50,15 +55,15 @@ pub(super) fn add_param_headers(headers: &mut HeaderMap, definition: &RawJson, p
 }
 
 /// Text as a header value: in Base64 where it could not travel as it is.
-fn encode(text: &str) -> String {
+fn encode(text: &str) -> Cow<'_, str> {
     let edge = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
     let bytes = text.as_bytes();
     let wrapped = text.starts_with("=?base64?") && text.ends_with("?=");
     let plain = bytes.iter().all(|b| (0x20..0x7f).contains(b));
     if plain && !wrapped && !edge(bytes.first()) && !edge(bytes.last()) {
-        text.to_owned()
+        Cow::Borrowed(text)
     } else {
-        format!("=?base64?{}?=", BASE64_STANDARD.encode(text))
+        Cow::Owned(format!("=?base64?{}?=", BASE64_STANDARD.encode(text)))
     }
 }
 

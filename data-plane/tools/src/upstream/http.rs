@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use provost_mcp::{Envelope, EnvelopeFault, JsonLimits, SseParser};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder};
 
+use super::answer::{Answer, line_error, whole_body};
 use crate::{
     Limits, UpstreamError,
-    egress::{CheckedUrl, EgressClient},
+    egress::{CheckedUrl, EgressClient, Line},
     oauth::Authorizer,
     redact::Redactor,
 };
@@ -32,6 +33,8 @@ pub(crate) struct HttpTarget {
     number: usize,
     client: EgressClient,
     url: CheckedUrl,
+    /// Its own connections, where it is reached over plain HTTP.
+    line: Option<Arc<Line>>,
     headers: Arc<HeaderMap>,
     /// Gives the `authorization` header where a request has none.
     auth: Option<Arc<Authorizer>>,
@@ -60,7 +63,8 @@ impl HttpTarget {
         limits: &Limits,
     ) -> Self {
         let max_bytes = limits.max_answer_bytes;
-        Self { number: 0, client, url, headers: Arc::new(headers), auth: None, redactor, max_bytes }
+        let line = client.line(&url);
+        Self { number: 0, client, url, line, headers: Arc::new(headers), auth: None, redactor, max_bytes }
     }
 
     /// The same with access tokens.
@@ -70,7 +74,7 @@ impl HttpTarget {
 
     /// The same as another of the plugin's endpoints.
     pub(crate) fn at(&self, number: usize, url: CheckedUrl) -> Self {
-        Self { number, url, ..self.clone() }
+        Self { number, line: self.client.line(&url), url, ..self.clone() }
     }
 
     /// Which of the plugin's endpoints it is.
@@ -127,25 +131,37 @@ impl HttpTarget {
         }
     }
 
+    /// The head of the answer to one message, and its body as it comes.
+    async fn ask(&self, body: Bytes, extra: HeaderMap) -> Result<(StatusCode, HeaderMap, Answer), UpstreamError> {
+        let mut headers = extra;
+        for (name, value) in &*self.headers {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        if let Some(line) = &self.line {
+            let (status, headers, body) = line.post(headers, body).await.map_err(line_error)?;
+            return Ok((status, headers, Answer::Line(body)));
+        }
+        let request = self.client.request(Method::POST, &self.url).headers(headers).body(body);
+        let mut response = request.send().await.map_err(transport_error)?;
+        let headers = std::mem::take(response.headers_mut());
+        Ok((response.status(), headers, Answer::Client(response)))
+    }
+
     /// Sends one message. A status of the protocol's own errors (400, 404 with a JSON-RPC body)
     /// comes back as that message.
     async fn post_once(&self, body: Bytes, extra: HeaderMap) -> Result<Posted, UpstreamError> {
         let has_session = extra.contains_key(SESSION_ID);
         let redactor = self.redactor_for(&extra);
-        let request = self
-            .request(Method::POST, extra)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json, text/event-stream")
-            .body(body);
-        let response = request.send().await.map_err(transport_error)?;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (status, headers, answer) = self.ask(body, extra).await?;
         refuse_encoded(&headers)?;
         match content_type(&headers) {
             Content::EventStream if status.is_success() => {
-                Ok(Posted::Stream(Box::new(MessageStream::new(response, redactor, self.max_bytes)), headers))
+                Ok(Posted::Stream(Box::new(MessageStream::new(answer, redactor, self.max_bytes)), headers))
             }
             Content::Json => {
-                let body = redactor.message(whole_body(response, self.max_bytes).await?);
+                let body = redactor.message(whole_body(answer, self.max_bytes).await?);
                 // Servers name a type, too, where there is nothing: those on the official Python SDK up to version 1,
                 // and its later ones in the legacy era, take a notification with 202, JSON, and no body.
                 if body.is_empty() && is_taken(status) {
@@ -165,7 +181,7 @@ impl HttpTarget {
             }
             _ if is_taken(status) => Ok(Posted::Accepted),
             Content::EventStream | Content::Other => {
-                let body = whole_body(response, SHOWN_BODY_CHARS * 8).await.unwrap_or_default();
+                let body = whole_body(answer, SHOWN_BODY_CHARS * 8).await.unwrap_or_default();
                 if status.is_success() {
                     return Err(UpstreamError::Garbage(format!(
                         "neither JSON nor an event stream, but: {}",
@@ -190,7 +206,7 @@ impl HttpTarget {
         refuse_encoded(response.headers())?;
         match content_type(response.headers()) {
             Content::EventStream if status.is_success() => {
-                Ok(Some(MessageStream::new(response, redactor, self.max_bytes)))
+                Ok(Some(MessageStream::new(response.into(), redactor, self.max_bytes)))
             }
             _ if status == StatusCode::METHOD_NOT_ALLOWED => Ok(None),
             _ => Err(status_error(status, true, &[], &redactor)),
@@ -269,25 +285,6 @@ pub(crate) fn shown(body: &[u8], redactor: &Redactor) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_BODY_CHARS).collect()
 }
 
-pub(crate) async fn whole_body(mut response: Response, max_bytes: usize) -> Result<Bytes, UpstreamError> {
-    if response.content_length().is_some_and(|n| n > max_bytes as u64) {
-        return Err(UpstreamError::TooLarge(max_bytes));
-    }
-    let died = |cause: reqwest::Error| UpstreamError::Died(EgressClient::cause(cause));
-    let Some(first) = response.chunk().await.map_err(died)? else { return Ok(Bytes::new()) };
-    let mut whole: Option<BytesMut> = None;
-    let mut length = first.len();
-    while let Some(chunk) = response.chunk().await.map_err(died)? {
-        length += chunk.len();
-        if length > max_bytes {
-            return Err(UpstreamError::TooLarge(max_bytes));
-        }
-        whole.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&chunk);
-    }
-    // Most answers come in one piece and are not copied.
-    Ok(whole.map_or(first, BytesMut::freeze))
-}
-
 /// Reads one message of an upstream.
 pub(super) fn parse(bytes: Bytes, max_bytes: usize) -> Result<Envelope, UpstreamError> {
     let limits = JsonLimits { max_bytes, ..JsonLimits::RESPONSE };
@@ -299,15 +296,15 @@ pub(super) fn parse(bytes: Bytes, max_bytes: usize) -> Result<Envelope, Upstream
 
 /// Messages of an event stream. Dropping it closes the stream.
 pub(super) struct MessageStream {
-    response: Response,
+    answer: Answer,
     parser: SseParser,
     redactor: Redactor,
     max_bytes: usize,
 }
 
 impl MessageStream {
-    fn new(response: Response, redactor: Redactor, max_bytes: usize) -> Self {
-        Self { response, parser: SseParser::new(max_bytes), redactor, max_bytes }
+    fn new(answer: Answer, redactor: Redactor, max_bytes: usize) -> Self {
+        Self { answer, parser: SseParser::new(max_bytes), redactor, max_bytes }
     }
 
     /// The next message; `None` at the end. Can be dropped and called again without loss.
@@ -316,10 +313,9 @@ impl MessageStream {
             if let Some(event) = self.parser.next_event()? {
                 return parse(self.redactor.message(event), self.max_bytes).map(Some);
             }
-            match self.response.chunk().await {
-                Ok(Some(chunk)) => self.parser.feed(&chunk)?,
-                Ok(None) => return Ok(None),
-                Err(cause) => return Err(UpstreamError::Died(EgressClient::cause(cause))),
+            match self.answer.chunk().await? {
+                Some(chunk) => self.parser.feed(&chunk)?,
+                None => return Ok(None),
             }
         }
     }
@@ -328,13 +324,13 @@ impl MessageStream {
     /// let go in the middle of a response is closed. Mostly the end is there already; else it is waited for aside,
     /// for a moment.
     pub(super) fn finish(mut self: Box<Self>) {
-        if matches!(self.response.chunk().now_or_never(), Some(Ok(None) | Err(_))) {
+        if matches!(self.answer.chunk().now_or_never(), Some(Ok(None) | Err(_))) {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(tokio::time::timeout(END_TIMEOUT, async move {
                 let mut length = 0;
-                while let Ok(Some(chunk)) = self.response.chunk().await {
+                while let Ok(Some(chunk)) = self.answer.chunk().await {
                     length += chunk.len();
                     if length > MAX_REST_BYTES {
                         return;

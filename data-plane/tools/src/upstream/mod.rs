@@ -1,6 +1,6 @@
 //! Upstream MCP servers: one connection model over Streamable HTTP and stdio, in both eras.
 //!
-//! - `http`, `stdio`: bytes in and out; `walled`: what is built around a process.
+//! - `http`, `answer`, `stdio`: bytes in and out; `walled`: what is built around a process.
 //! - `switchboard`: who on a shared connection an incoming message belongs to.
 //! - `connection`: one upstream connection (an era, a session or a process) and its exchanges.
 //! - `handshake`: discovery, `initialize`, and which era it is.
@@ -11,6 +11,7 @@
 //! - `listing`: the upstream's definitions, cached.
 //! - `listen`, `subscriptions`: what the upstream says between calls.
 
+mod answer;
 mod audience;
 mod bound;
 mod call;
@@ -30,10 +31,11 @@ mod switchboard;
 mod tasks;
 mod walled;
 
+pub(crate) use answer::whole_body;
 pub use connection::ServerFacts;
 pub use endpoints::EndpointView;
 pub(crate) use endpoints::Endpoints;
-pub(crate) use http::{HttpTarget, refuse_encoded, shown, transport_error, whole_body};
+pub(crate) use http::{HttpTarget, refuse_encoded, shown, transport_error};
 pub use listen::ListenFilter;
 pub(crate) use listing::ListCache;
 pub use listing::ListKind;

@@ -157,7 +157,8 @@ impl<P: Plane + 'static> Connection<P> {
         // Early data can be a replay: nobody is authenticated by it.
         let certificate = self.confirmed.is_cancelled().then(|| facts_of_quic(&self.connection)).flatten();
         let peer = Peer { address, transport: TRANSPORT, is_secure: true, certificate };
-        let inbound = self.front.inbound(head.headers, &self.authority, &head.path, head.route, peer)?;
+        let base_url = self.front.base_url(&self.authority, &peer);
+        let inbound = self.front.inbound(head.headers, base_url, head.path, head.route, peer)?;
         Ok(inbound.into_socket())
     }
 

@@ -52,6 +52,11 @@ impl Exchange {
         &self.id
     }
 
+    /// Whether the answer came at once and was not taken yet.
+    pub(in crate::upstream) fn is_answered(&self) -> bool {
+        matches!(self.source, Source::Message(Some(Envelope::Response { .. })))
+    }
+
     /// Takes the answer if it came at once and says that our headers do not fit the body.
     pub(in crate::upstream) fn refused_for_headers(&mut self) -> Option<RpcError> {
         let Source::Message(message) = &mut self.source else { return None };

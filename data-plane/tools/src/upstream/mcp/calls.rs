@@ -99,6 +99,10 @@ impl McpUpstream {
 
     /// The parked call that the request comes back to.
     fn resumed(&self, request: &ExecuteRequest<'_>) -> Result<Option<(Running, Outgoing)>, UpstreamError> {
+        // Looked for as text first: hardly any request has one.
+        if !Parking::is_mentioned(request.params.as_bytes()) {
+            return Ok(None);
+        }
         let state = RawObject::parse(&request.params)?.get_text("requestState");
         let Some(state) = state.filter(|s| Parking::is_ours(s)) else { return Ok(None) };
         let Some(mut running) = self.parking.take(&state, &owner(request)) else {
@@ -176,8 +180,10 @@ impl McpUpstream {
         connection: &Arc<Connection>,
     ) -> Result<(Running, Outgoing), UpstreamError> {
         let id = connection.next_id();
-        let caller = caller_key(request.client, request.principal);
-        let level = self.levels.lock().get(&caller).cloned();
+        // Only legacy clients set one.
+        let is_legacy = request.client.protocol_version.era() == Era::Legacy;
+        let caller = is_legacy.then(|| caller_key(request.client, request.principal));
+        let level = caller.and_then(|caller| self.levels.lock().get(&caller).cloned());
         let sent =
             outgoing(&request.operation, &request.params, request.client, connection.facts.era, &id, level.as_deref())?;
         let method = request.operation.method();
