@@ -78,6 +78,11 @@ impl RawJson {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// A member of this object, found without taking the others apart. `None`: it has none of that name, or is no object.
+    pub fn member(&self, key: &str) -> Option<Self> {
+        Scanner::of_checked(&self.0).member(key.as_bytes()).map(|range| self.slice(range))
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -130,6 +130,28 @@ impl<'a> Scanner<'a> {
         self.end()
     }
 
+    /// Where the value of a member of the object is, by its decoded key; the first of that name. Reads no further.
+    pub(crate) fn member(&mut self, key: &[u8]) -> Option<Range<usize>> {
+        self.space();
+        self.take(b'{').ok()?;
+        loop {
+            self.space();
+            if self.peek() != Some(b'"') {
+                return None;
+            }
+            let name = self.string().ok()?;
+            self.space();
+            self.take(b':').ok()?;
+            self.space();
+            let value = self.value().ok()?;
+            if *name.decode(self.text) == *key {
+                return Some(value);
+            }
+            self.space();
+            self.take(b',').ok()?;
+        }
+    }
+
     fn end(&mut self) -> Result<(), JsonFault> {
         self.space();
         if self.at == self.text.len() { Ok(()) } else { Err(self.fault()) }

@@ -173,7 +173,8 @@ impl Finder<'_> {
             Route::Plugin(plugin) => (plugin.clone(), uri.to_owned()),
             Route::Merged => {
                 let plugins = lists::plugins(self.node, self.compiled, self.tenant(), self.route);
-                lists::resource_index(self.compiled, self.tenant(), &plugins).await.route(uri).ok_or_else(unknown)?
+                let index = Box::pin(lists::resource_index(self.compiled, self.tenant(), &plugins)).await;
+                index.route(uri).ok_or_else(unknown)?
             }
         };
         self.plugin(&plugin).ok_or_else(unknown)?;

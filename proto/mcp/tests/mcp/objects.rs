@@ -34,6 +34,19 @@ fn an_unchanged_object_is_the_same_bytes() {
 }
 
 #[test]
+fn one_member_is_found_without_the_others() {
+    let text = raw(r#" { "z" : {"a":[1, "}"]}, "n\u0061me":"old" , "name2": -1.5e3 } "#);
+    let object = RawObject::parse(&text).unwrap();
+    for key in ["z", "name", "name2", "a", "", "n\\u0061me"] {
+        assert_eq!(text.member(key), object.get(key), "{key}");
+    }
+    assert_eq!(text.member("z").unwrap().as_str(), r#"{"a":[1, "}"]}"#);
+    for other in ["[1]", "{}", "\"name\"", "1", "{ }"] {
+        assert!(raw(other).member("name").is_none(), "{other}");
+    }
+}
+
+#[test]
 fn removing_keeps_order() {
     let mut object = RawObject::parse(&raw(r#"{"a":1,"b":2,"c":3}"#)).unwrap();
     assert_eq!(object.remove("b").unwrap().as_str(), "2");
