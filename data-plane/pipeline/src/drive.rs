@@ -317,7 +317,7 @@ impl Facts {
         self.shown.clone_from(&guarded.target);
         self.records.clone_from(&guarded.records);
         if let Some(records) = &self.records {
-            self.words = Words::of(&self.request).cleaned(&**records);
+            self.words = std::mem::take(&mut self.words).cleaned(&**records);
         }
     }
 
