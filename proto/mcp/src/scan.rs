@@ -412,7 +412,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// The position of the next quote, backslash or control character (or the end), eight bytes a step.
-fn plain_until(text: &[u8], mut at: usize) -> usize {
+pub(crate) fn plain_until(text: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let has_zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;

@@ -31,6 +31,10 @@ fn an_unchanged_object_is_the_same_bytes() {
     let object = RawObject::parse(&text).unwrap();
     let same = object.finish();
     assert_eq!(same.as_bytes().as_ptr(), text.as_bytes().as_ptr());
+    let mut object = RawObject::parse(&text).unwrap();
+    assert_eq!(object.text().as_bytes().as_ptr(), text.as_bytes().as_ptr(), "and stays");
+    object.set_text("b", "2");
+    assert_eq!((object.text().as_str(), object.len()), (r#"{"a":1,"b":"2"}"#, 2));
 }
 
 #[test]
@@ -64,8 +68,12 @@ fn other_shapes() {
 
 #[test]
 fn texts() {
-    for text in ["", "plain", "q\"b\\s/\u{8}\u{c}\n\r\t\u{1}", "é😀"] {
-        assert_eq!(RawJson::from_text(text).as_text().as_deref(), Some(text));
+    for text in
+        ["", "plain", "q\"b\\s/\u{8}\u{c}\n\r\t\u{1}", "é😀", "\u{7f}", "io.provost/audit", "eight by\"", "a\u{1f}b"]
+    {
+        let json = RawJson::from_text(text);
+        assert_eq!(json.as_text().as_deref(), Some(text));
+        assert_eq!(json.as_str(), serde_json::to_string(text).unwrap());
     }
     assert_eq!(raw(r#""\ud83d\ude00\u00e9\/""#).as_text().as_deref(), Some("😀é/"));
     assert!(raw(r#""\ud83d""#).as_text().is_none(), "a lone surrogate is no text");
