@@ -231,10 +231,18 @@ impl PolicyEngine {
                 Ok(asked) => asked,
                 Err(Unaskable(why)) => return self.deny(why.to_owned()),
             };
-            enforced = enforced.join(open.enforced(&self.authorizer, &asked.request, &asked.entities));
-            if all_known && open.has_observers() {
-                observed = observed.join(open.observed(&self.authorizer, &asked.request, &asked.entities));
-            }
+            let answered = || {
+                let of_enforced = open.enforced(&self.authorizer, &asked.request, &asked.entities);
+                let asks_observers = all_known && open.has_observers();
+                let of_observers =
+                    asks_observers.then(|| open.observed(&self.authorizer, &asked.request, &asked.entities));
+                (of_enforced, of_observers.unwrap_or_default())
+            };
+            // Such a question has nothing of the call in it.
+            let is_same = all_known && open.needs == ContextNeeds::ARGUMENTS && asked.is_bare();
+            let (of_enforced, of_observers) =
+                if is_same { narrowed.bare.get_or_init(answered).clone() } else { answered() };
+            (enforced, observed) = (enforced.join(of_enforced), observed.join(of_observers));
         }
         let mut decision = self.conclude(request, roles, &enforced);
         decision.observed = dissent(&decision, &enforced, observed);

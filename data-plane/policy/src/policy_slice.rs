@@ -93,6 +93,8 @@ pub(crate) struct Narrowed {
     pub(crate) may_be_permitted: bool,
     /// Caller and object as open policies are asked about them, once a call was decided.
     scene: OnceLock<(Scene, Kept)>,
+    /// What open policies that read arguments alone say, enforced and observing, of a call without any: always the same.
+    pub(crate) bare: OnceLock<(Verdict, Verdict)>,
 }
 
 impl Narrowed {
@@ -177,6 +179,7 @@ impl PolicySlice {
             observed,
             open: self.open_set(open),
             scene: OnceLock::new(),
+            bare: OnceLock::new(),
         }
     }
 

@@ -36,6 +36,13 @@ pub(crate) struct Question<'a> {
     pub(crate) entities: Cow<'a, Entities>,
 }
 
+impl Question<'_> {
+    /// Whether the call has no arguments.
+    pub(crate) fn is_bare(&self) -> bool {
+        matches!(self.entities, Cow::Borrowed(_))
+    }
+}
+
 /// Room for the scenes of one tenant that are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Room(Arc<AtomicUsize>);

@@ -73,28 +73,9 @@ pub enum OpenError {
     Commitment,
 }
 
-/// A subject's key, made ready to derive the keys of its bodies: half of what a short derivation costs, paid once for as long
-/// as the key is held.
-pub struct ReadyKey {
-    key: SubjectKey,
-    mac: hmac::Key,
-}
-
-impl ReadyKey {
-    /// Makes a key ready.
-    pub fn new(key: SubjectKey) -> Self {
-        let mac = hmac_key(key.secret());
-        Self { key, mac }
-    }
-
-    /// The key.
-    pub fn key(&self) -> &SubjectKey {
-        &self.key
-    }
-}
-
-/// The key of one body: opens it and checks it, and nothing else. It is written over when it is dropped, as HMAC keys are.
+/// The key of one body: opens it and checks it, and nothing else.
 pub struct BodyKey {
+    /// Made ready once: it is used for the commitment and for the cipher.
     key: hmac::Key,
     context: Vec<u8>,
 }
@@ -102,22 +83,18 @@ pub struct BodyKey {
 impl BodyKey {
     /// The key of the body that belongs at `place`.
     pub fn new(key: &SubjectKey, place: &Place<'_>) -> Self {
-        Self::derived(&hmac_key(key.secret()), place)
-    }
-
-    fn derived(subject: &hmac::Key, place: &Place<'_>) -> Self {
         let context = context(place);
-        let derived = Zeroizing::new(mac_under(subject, &[&context]));
-        Self { key: hmac_key(&derived), context }
+        let derived = Zeroizing::new(mac(key.secret(), &[&context]));
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_slice()), context }
     }
 
     /// The commitment to a body.
     pub fn commit(&self, body: &[u8]) -> [u8; 32] {
-        mac_under(&self.key, &[&[0], body])
+        mac_with(&self.key, &[&[0], body])
     }
 
     fn cipher(&self) -> Option<RandomizedNonceKey> {
-        let key = Zeroizing::new(mac_under(&self.key, &[&[1]]));
+        let key = Zeroizing::new(mac_with(&self.key, &[&[1]]));
         RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()
     }
 
@@ -159,6 +136,33 @@ impl BodyKey {
     }
 }
 
+/// A subject's key, made ready to derive the keys of its bodies: half of what a short derivation costs, paid once for as long
+/// as the key is held.
+pub struct ReadyKey {
+    key: SubjectKey,
+    mac: hmac::Key,
+}
+
+impl ReadyKey {
+    /// Makes a key ready.
+    pub fn new(key: SubjectKey) -> Self {
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, key.secret());
+        Self { key, mac }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &SubjectKey {
+        &self.key
+    }
+
+    /// The key of the body that belongs at `place`: what [`BodyKey::new`] makes.
+    fn body(&self, place: &Place<'_>) -> BodyKey {
+        let context = context(place);
+        let derived = Zeroizing::new(mac_with(&self.mac, &[&context]));
+        BodyKey { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_slice()), context }
+    }
+}
+
 /// What the log is to hold of `body`: the commitment, and the sealed bytes if they are kept.
 pub fn keep(
     key: &ReadyKey,
@@ -167,7 +171,7 @@ pub fn keep(
     redaction: Option<[u8; 32]>,
     keep: Keep,
 ) -> Result<Body, SealError> {
-    let own = BodyKey::derived(&key.mac, place);
+    let own = key.body(place);
     let kept = match keep {
         Keep::Commitment => KeptBody::CommitmentOnly,
         Keep::Sealed if body.len() > MAX_BODY_BYTES => KeptBody::TooLong,
@@ -188,14 +192,10 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// HMAC-SHA-256 over parts, one after the other.
 pub fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    mac_under(&hmac_key(key), parts)
+    mac_with(&hmac::Key::new(hmac::HMAC_SHA256, key), parts)
 }
 
-fn hmac_key(key: &[u8; 32]) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, key)
-}
-
-fn mac_under(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
+fn mac_with(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(key);
     parts.iter().for_each(|part| context.update(part));
     let mut out = [0; 32];

@@ -275,4 +275,11 @@ fn what_is_kept_of_a_caller_and_object_holds_no_arguments_and_ends_with_its_poli
     for (json, expect) in [("{}", true), (r#"{"a":"one"}"#, true), (r#"{"a":"two"}"#, false)] {
         assert_eq!(may(&later, json), expect, "{json}, by the later policy");
     }
+    let needed = "forbid(principal, action, resource) unless { context.args.hasTag(\"a\") };";
+    let last = World::acme().role("acme", "r", &["*"], &["ana"], None).policy("acme", "p", needed);
+    let last = later.recompile(&last.0).unwrap();
+    for (json, expect) in [("{}", false), (r#"{"a":1}"#, true), ("{}", false), (r#"{"b":1}"#, false)] {
+        assert_eq!(may(&last, json), expect, "{json}, by the last policy");
+    }
+    assert!(may(&last.recompile(&world("one").0).unwrap(), "{}"), "and by the first one again");
 }
