@@ -1,6 +1,6 @@
 //! The one path of a call.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use provost_mcp::{RawJson, RpcError};
 use provost_types::{
@@ -104,15 +104,22 @@ async fn finish<P: Plane>(
     facts: &mut Facts,
 ) -> Answer {
     call.reservation().begin();
-    let execution = match call.guard() {
-        Some(guard) => {
-            let guarded = GuardedLink { link, guard };
-            let execution = beside(plane.execute(snapshot, &call, &guarded), guard.relay(link)).await;
-            guard.flush(link).await;
-            execution
+    let execution = {
+        let guarded = call.guard().map(|guard| GuardedLink { link, guard });
+        let towards: &dyn ClientLink = match &guarded {
+            Some(guarded) => guarded,
+            None => link,
+        };
+        // Pinned where it is made: it is the largest part of a call, and each move would copy all of it.
+        let mut running = pin!(plane.execute(snapshot, &call, towards));
+        match call.guard().and_then(|guard| guard.relay(link)) {
+            Some(relay) => beside(running.as_mut(), relay).await,
+            None => running.as_mut().await,
         }
-        None => plane.execute(snapshot, &call, link).await,
     };
+    if let Some(flush) = call.guard().and_then(|guard| guard.flush(link)) {
+        flush.await;
+    }
     facts.passed(plane, Stage::Execute);
     let Execution { reply, status, usage, effort } = execution;
     (facts.usage, facts.attempts) = (usage, effort.attempts);
@@ -310,7 +317,7 @@ impl Facts {
         self.shown.clone_from(&guarded.target);
         self.records.clone_from(&guarded.records);
         if let Some(records) = &self.records {
-            self.words = Words::of(&self.request).cleaned(&**records);
+            self.words = std::mem::take(&mut self.words).cleaned(&**records);
         }
     }
 

@@ -15,14 +15,15 @@ pub trait CallGuard: std::fmt::Debug + Send + Sync {
     /// A notification on its way to the client: hands over what may go, at once or with a later one.
     fn notify(&self, method: &str, params: RawJson, send: &mut dyn FnMut(RawJson));
 
-    /// Sends what waited for a check on its way, as long as the call runs. Can be given up at any point.
-    fn relay<'a>(&'a self, _link: &'a dyn ClientLink) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::pending())
+    /// Sends what waited for a check on its way, as long as the call runs. Can be given up at any point. `None`: nothing
+    /// ever waits.
+    fn relay<'a>(&'a self, _link: &'a dyn ClientLink) -> Option<BoxFuture<'a, ()>> {
+        None
     }
 
-    /// Sends what still waits, after the call ran.
-    fn flush<'a>(&'a self, _link: &'a dyn ClientLink) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::ready(()))
+    /// Sends what still waits, after the call ran. `None`: nothing does.
+    fn flush<'a>(&'a self, _link: &'a dyn ClientLink) -> Option<BoxFuture<'a, ()>> {
+        None
     }
 
     /// A question to the client, as it may go.

@@ -5,7 +5,7 @@ use provost_mcp::RawJson;
 use crate::{RecordGuard, Request};
 
 /// What a caller says of itself and of its request, beside the parameters: its own words, in each record of the call.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Words {
     /// What the client calls itself.
     pub(crate) agent: Option<String>,
@@ -40,5 +40,34 @@ fn agent_name(info: &RawJson) -> Option<String> {
         version: String,
     }
     let info: Info = info.parse().ok()?;
-    Some(format!("{}/{}", info.name, info.version).chars().take(MAX_AGENT_CHARS).collect())
+    let mut agent = [info.name.as_str(), "/", info.version.as_str()].concat();
+    // Nearly all are shorter, whatever they are written in.
+    if agent.len() > MAX_AGENT_CHARS
+        && let Some((end, _)) = agent.char_indices().nth(MAX_AGENT_CHARS)
+    {
+        agent.truncate(end);
+    }
+    Some(agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_its_name_and_version_up_to_a_number_of_characters() {
+        let agent = |name: &str, version: &str| {
+            let info = serde_json::json!({ "name": name, "version": version });
+            agent_name(&RawJson::from(info))
+        };
+        assert_eq!(agent("ide", "1.2").as_deref(), Some("ide/1.2"));
+        for (letter, version) in [("a", ""), ("é", "1"), ("😀", "9.9")] {
+            let whole = format!("{}/{version}", letter.repeat(118));
+            let expect: String = whole.chars().take(120).collect();
+            assert_eq!(agent(&letter.repeat(118), version), Some(expect), "{letter}");
+            let longer = agent(&letter.repeat(200), version);
+            assert_eq!(longer, Some(letter.repeat(120)), "{letter}");
+        }
+        assert_eq!(agent_name(&RawJson::EMPTY_OBJECT), None);
+    }
 }

@@ -14,6 +14,9 @@ use provost_types::{
     KeptBody, KeyId, Name, Phase, PrincipalRef, Revision,
 };
 
+/// What an execution of the plane below keeps in its future.
+const HELD_BYTES: usize = 32 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refuse {
     Nothing,
@@ -198,6 +201,9 @@ impl Plane for FakePlane {
         link.notify("notifications/progress", RawJson::EMPTY_OBJECT);
         assert_eq!(call.intent().index, 0, "the intent is durable before execution");
         assert_eq!(self.begun.load(Ordering::SeqCst), 1, "what is held counts before execution");
+        let held = [0_u8; HELD_BYTES];
+        std::future::ready(()).await;
+        std::hint::black_box(&held);
         let mut execution = Execution::result(RawJson::from(serde_json::json!({"a":1})), false);
         execution.usage.rows = 3;
         execution
@@ -453,4 +459,12 @@ fn without_a_durable_outcome_no_answer_leaves() {
     let answer = block_on(drive(&plane, call(), &NoLink));
     assert_eq!(answer.outcome.unwrap_err().kind, RejectionKind::AuditUnavailable);
     assert_eq!(answer.receipt.unwrap().index, 0, "the caller keeps its proof of the intent");
+}
+
+#[test]
+fn what_runs_a_call_has_one_place_in_its_future() {
+    let plane = FakePlane::new(Refuse::Nothing);
+    let driven = drive(&plane, call(), &NoLink);
+    let bytes = size_of_val(&driven);
+    assert!((HELD_BYTES..2 * HELD_BYTES).contains(&bytes), "{bytes} bytes");
 }

@@ -144,7 +144,7 @@ impl PolicyEngine {
     }
 
     /// What a policy whose scope takes the call says of it.
-    fn word(&self, rule: &SliceRule, tenant: &TenantState, question: &Question) -> PolicyWord {
+    fn word(&self, rule: &SliceRule, tenant: &TenantState, question: &Question<'_>) -> PolicyWord {
         let (holds, error) = self.evaluate(&rule.policy, question);
         let missing = match holds || error.is_some() {
             true => None,
@@ -161,7 +161,7 @@ impl PolicyEngine {
     }
 
     /// Whether a policy holds, or why it cannot be evaluated.
-    fn evaluate(&self, policy: &Policy, question: &Question) -> (bool, Option<String>) {
+    fn evaluate(&self, policy: &Policy, question: &Question<'_>) -> (bool, Option<String>) {
         let mut alone = PolicySet::new();
         if alone.add(policy.clone()).is_err() {
             return (false, None);
@@ -177,7 +177,7 @@ impl PolicyEngine {
     }
 
     /// The first condition that does not hold, as Cedar text.
-    fn first_missing(&self, policy: &Policy, question: &Question) -> Option<String> {
+    fn first_missing(&self, policy: &Policy, question: &Question<'_>) -> Option<String> {
         for condition in conditions_of(policy)? {
             let alone = json!({
                 "effect": "permit", "principal": {"op": "All"}, "action": {"op": "All"}, "resource": {"op": "All"},

@@ -45,7 +45,8 @@ impl PolicyEngine {
         };
         let principal = &*principal;
         let slice = tenant.slice(request.action);
-        let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns).ok_or(INTERNAL);
+        let scene = Scene::new(self.vocabulary, tenant, principal, request, now_ns);
+        let scene = scene.as_ref().ok_or(INTERNAL);
         let asked = match scene.and_then(|scene| scene.ask(self.vocabulary, request, slice.needs(), now_ns)) {
             Ok(asked) => asked,
             Err(Unaskable(why)) => return self.deny(why.to_owned()),

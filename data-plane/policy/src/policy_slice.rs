@@ -9,6 +9,7 @@
 //! slice say, name for name.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -21,6 +22,7 @@ use provost_types::PolicyMode;
 
 use crate::{
     cedar_text::Rule,
+    question::{Kept, Room, Scene},
     scope::{Place, ScopeIndex},
     visibility::{ContextNeeds, listing_form, prefix_form},
 };
@@ -89,6 +91,24 @@ pub(crate) struct Narrowed {
     pub(crate) open: Option<Arc<OpenSet>>,
     /// Whether some call could be permitted by a policy, whatever its arguments.
     pub(crate) may_be_permitted: bool,
+    /// Caller and object as open policies are asked about them, once a call was decided.
+    scene: OnceLock<(Scene, Kept)>,
+    /// What open policies that read arguments alone say, enforced and observing, of a call without any: always the same.
+    pub(crate) bare: OnceLock<(Verdict, Verdict)>,
+}
+
+impl Narrowed {
+    /// Caller and object as entities: those that are kept, else what `make` gives, which is kept while there is room.
+    pub(crate) fn scene(&self, room: &Room, make: impl FnOnce() -> Option<Scene>) -> Option<Cow<'_, Scene>> {
+        if let Some((scene, _)) = self.scene.get() {
+            return Some(Cow::Borrowed(scene));
+        }
+        let scene = make()?;
+        Some(match room.take() {
+            Some(kept) => Cow::Borrowed(&self.scene.get_or_init(|| (scene, kept)).0),
+            None => Cow::Owned(scene),
+        })
+    }
 }
 
 /// Policies that have to be asked for each call.
@@ -158,6 +178,8 @@ impl PolicySlice {
             enforced,
             observed,
             open: self.open_set(open),
+            scene: OnceLock::new(),
+            bare: OnceLock::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use cedar_policy::{EntityId, EntityTypeName, EntityUid, Schema, Validator};
+use cedar_policy::{Context, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema, Validator};
 use provost_types::Action;
 
 /// The schema in Cedar's own syntax, for people, editors and analysis tools.
@@ -16,16 +16,19 @@ pub(crate) struct Vocabulary {
     pub(crate) role: EntityTypeName,
     pub(crate) attributes: EntityTypeName,
     pub(crate) plugin: EntityTypeName,
-    pub(crate) texts: EntityTypeName,
-    pub(crate) integers: EntityTypeName,
-    pub(crate) booleans: EntityTypeName,
-    pub(crate) lists: EntityTypeName,
+    /// The entities that hold the arguments of a call, in the order of [`ARGUMENTS`].
+    pub(crate) arguments: [EntityUid; ARGUMENTS.len()],
+    /// The context of a call of which only the arguments are read: the same for all calls.
+    pub(crate) of_arguments: Context,
     resources: [EntityTypeName; ACTIONS.len()],
     actions: [EntityUid; ACTIONS.len()],
 }
 
 /// Every action, in the order in which tables are indexed by it.
 pub(crate) const ACTIONS: [Action; 4] = [Action::CallTool, Action::GetPrompt, Action::ReadResource, Action::UseModel];
+
+/// The parts of `context` that lead to the arguments.
+const ARGUMENTS: [&str; 4] = ["args", "ints", "bools", "lists"];
 
 /// The schema text is a constant, and so is what it parses to.
 static VOCABULARY: LazyLock<Result<Vocabulary, String>> = LazyLock::new(Vocabulary::parse);
@@ -52,6 +55,10 @@ impl Vocabulary {
         let name = |text: &str| -> Result<EntityTypeName, String> {
             format!("Provost::{text}").parse().map_err(|e| format!("{e}"))
         };
+        let of_call = |kind: &EntityTypeName| Self::uid(kind, "call");
+        let arguments = [name("Texts")?, name("Integers")?, name("Booleans")?, name("Lists")?];
+        let arguments = arguments.each_ref().map(of_call);
+        let of_arguments = Context::from_pairs(argument_pairs(&arguments)).map_err(|e| e.to_string())?;
         let action_type = name("Action")?;
         let action = |a: Action| EntityUid::from_type_name_and_id(action_type.clone(), EntityId::new(a.as_str()));
         Ok(Self {
@@ -60,10 +67,8 @@ impl Vocabulary {
             role: name("Role")?,
             attributes: name("Attributes")?,
             plugin: name("Plugin")?,
-            texts: name("Texts")?,
-            integers: name("Integers")?,
-            booleans: name("Booleans")?,
-            lists: name("Lists")?,
+            arguments,
+            of_arguments,
             resources: [name("Tool")?, name("Prompt")?, name("Resource")?, name("Model")?],
             actions: ACTIONS.map(action),
         })
@@ -72,6 +77,11 @@ impl Vocabulary {
     /// `type::"id"`.
     pub(crate) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
         EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+    }
+
+    /// The parts of a context that lead to the arguments of a call.
+    pub(crate) fn argument_pairs(&self) -> impl Iterator<Item = (String, RestrictedExpression)> {
+        argument_pairs(&self.arguments)
     }
 
     /// The entity of an action.
@@ -83,4 +93,9 @@ impl Vocabulary {
     pub(crate) fn resource(&self, action: Action) -> &EntityTypeName {
         &self.resources[action_index(action)]
     }
+}
+
+fn argument_pairs(arguments: &[EntityUid; ARGUMENTS.len()]) -> impl Iterator<Item = (String, RestrictedExpression)> {
+    let each = ARGUMENTS.into_iter().zip(arguments);
+    each.map(|(name, uid)| (name.to_owned(), RestrictedExpression::new_entity_uid(uid.clone())))
 }

@@ -17,6 +17,7 @@ use crate::{
     entities::PrincipalState,
     grants::{GrantIndex, RoleIndex},
     policy_slice::PolicySlice,
+    question::Room,
     schema::{ACTIONS, Vocabulary, action_index},
 };
 
@@ -33,6 +34,8 @@ pub(crate) struct TenantState {
     pub(crate) grants: [GrantIndex; ACTIONS.len()],
     /// By action, in the order of `ACTIONS`.
     pub(crate) slices: [PolicySlice; ACTIONS.len()],
+    /// For what is kept of callers and objects that were decided on.
+    pub(crate) room: Room,
     texts: Texts,
 }
 
@@ -57,6 +60,7 @@ impl TenantState {
             named: HashMap::new(),
             grants: Default::default(),
             slices: Default::default(),
+            room: Room::default(),
             texts: Texts::new(),
         };
         let indices = tenant.add_roles(sources, problems);

@@ -22,6 +22,8 @@ pub(crate) struct ContextNeeds {
 
 impl ContextNeeds {
     const ALL: Self = Self { arguments: true, sql: true, time: true, caller: true };
+    /// The arguments and nothing else.
+    pub(crate) const ARGUMENTS: Self = Self { arguments: true, sql: false, time: false, caller: false };
 
     pub(crate) fn any(self) -> bool {
         self.arguments || self.sql || self.time || self.caller

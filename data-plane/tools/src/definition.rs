@@ -2,8 +2,11 @@
 
 use std::{ops::Deref, sync::Arc};
 
+use memchr::memmem::Finder;
 use provost_mcp::{RawJson, RawObject, canonical_bytes};
 use sha2::{Digest, Sha256};
+
+use crate::mark::Mark;
 
 /// What of a tool's definition a model or a client acts on: the members that its hash covers.
 const PINNED: [&str; 6] = ["annotations", "description", "inputSchema", "name", "outputSchema", "title"];
@@ -63,7 +66,8 @@ impl Deref for DefinitionList {
 impl Definition {
     /// Whether arguments of the tool may be mirrored in headers (SEP-2243); most definitions mark none.
     pub fn mirrors_arguments(&self) -> bool {
-        memchr::memmem::find(self.raw.as_bytes(), b"x-mcp-header").is_some()
+        static HEADER: Mark = Mark::new(|| Finder::new(b"x-mcp-header"));
+        HEADER.is_in(self.raw.as_bytes())
     }
 
     /// The canonical form of what is pinned of a tool: members sorted, without space. `_meta` and icons are

@@ -22,6 +22,7 @@ mod launch;
 mod limits;
 mod lint;
 mod listed;
+mod mark;
 pub mod names;
 mod oauth;
 mod openapi;

@@ -22,7 +22,7 @@ const SCHEME: &str = "provost:";
 
 /// `plugin.local`.
 pub fn join(plugin: &Name, local: &str) -> String {
-    format!("{plugin}.{local}")
+    [plugin.as_str(), ".", local].concat()
 }
 
 /// The plugin and local name of a full name: the longest plugin name that fits wins.

@@ -186,8 +186,13 @@ impl RawObject {
 
     /// The object as text: the very bytes it came from if nothing was changed.
     pub fn finish(self) -> RawJson {
+        if self.is_changed { self.text() } else { RawJson::part(self.source) }
+    }
+
+    /// The same, and the object stays.
+    pub fn text(&self) -> RawJson {
         if !self.is_changed {
-            return RawJson::part(self.source);
+            return RawJson::part(self.source.clone());
         }
         let source = &*self.source;
         let lengths = self.members.iter().map(|m| m.key.bytes(source).len() + m.value.bytes(source).len() + 2);

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, ops::Range};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::scan::{JsonFault, JsonLimits, Scanner, unescape};
+use crate::scan::{JsonFault, JsonLimits, Scanner, plain_until, unescape};
 
 /// One JSON value as UTF-8 text, shared without copying. Whoever makes one from outside input has
 /// checked it (see `Envelope`): holders rely on it being valid JSON.
@@ -78,6 +78,11 @@ impl RawJson {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// A member of this object, found without taking the others apart. `None`: it has none of that name, or is no object.
+    pub fn member(&self, key: &str) -> Option<Self> {
+        Scanner::of_checked(&self.0).member(key.as_bytes()).map(|range| self.slice(range))
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -98,9 +103,20 @@ impl RawJson {
 pub(crate) fn quoted(text: &str) -> Bytes {
     // As long as most are in the end, so that nothing is copied again.
     let mut out = Vec::with_capacity(text.len() + 2);
+    if is_plain(text.as_bytes()) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return Bytes::from(out);
+    }
     // Text always serialises, and memory takes it.
     let _ = serde_json::to_writer(&mut out, text);
     Bytes::from(out)
+}
+
+/// Whether a text stands in JSON as it is: nothing of it has to be escaped (RFC 8259, section 7).
+fn is_plain(text: &[u8]) -> bool {
+    plain_until(text, 0) == text.len()
 }
 
 /// The decoded text of a JSON string (without lone surrogates).

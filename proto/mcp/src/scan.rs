@@ -130,6 +130,28 @@ impl<'a> Scanner<'a> {
         self.end()
     }
 
+    /// Where the value of a member of the object is, by its decoded key; the first of that name. Reads no further.
+    pub(crate) fn member(&mut self, key: &[u8]) -> Option<Range<usize>> {
+        self.space();
+        self.take(b'{').ok()?;
+        loop {
+            self.space();
+            if self.peek() != Some(b'"') {
+                return None;
+            }
+            let name = self.string().ok()?;
+            self.space();
+            self.take(b':').ok()?;
+            self.space();
+            let value = self.value().ok()?;
+            if *name.decode(self.text) == *key {
+                return Some(value);
+            }
+            self.space();
+            self.take(b',').ok()?;
+        }
+    }
+
     fn end(&mut self) -> Result<(), JsonFault> {
         self.space();
         if self.at == self.text.len() { Ok(()) } else { Err(self.fault()) }
@@ -390,7 +412,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// The position of the next quote, backslash or control character (or the end), eight bytes a step.
-fn plain_until(text: &[u8], mut at: usize) -> usize {
+pub(crate) fn plain_until(text: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let has_zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;

@@ -136,15 +136,42 @@ impl BodyKey {
     }
 }
 
+/// A subject's key, made ready to derive the keys of its bodies: half of what a short derivation costs, paid once for as long
+/// as the key is held.
+pub struct ReadyKey {
+    key: SubjectKey,
+    mac: hmac::Key,
+}
+
+impl ReadyKey {
+    /// Makes a key ready.
+    pub fn new(key: SubjectKey) -> Self {
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, key.secret());
+        Self { key, mac }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &SubjectKey {
+        &self.key
+    }
+
+    /// The key of the body that belongs at `place`: what [`BodyKey::new`] makes.
+    fn body(&self, place: &Place<'_>) -> BodyKey {
+        let context = context(place);
+        let derived = Zeroizing::new(mac_with(&self.mac, &[&context]));
+        BodyKey { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_slice()), context }
+    }
+}
+
 /// What the log is to hold of `body`: the commitment, and the sealed bytes if they are kept.
 pub fn keep(
-    key: &SubjectKey,
+    key: &ReadyKey,
     place: &Place<'_>,
     body: &[u8],
     redaction: Option<[u8; 32]>,
     keep: Keep,
 ) -> Result<Body, SealError> {
-    let own = BodyKey::new(key, place);
+    let own = key.body(place);
     let kept = match keep {
         Keep::Commitment => KeptBody::CommitmentOnly,
         Keep::Sealed if body.len() > MAX_BODY_BYTES => KeptBody::TooLong,
@@ -153,7 +180,7 @@ pub fn keep(
             KeptBody::Sealed(SealedBytes { sha256: sha256(&bytes), bytes })
         }
     };
-    Ok(Body { commit: own.commit(body), key: key.id, len: body.len() as u64, redaction, kept })
+    Ok(Body { commit: own.commit(body), key: key.key.id, len: body.len() as u64, redaction, kept })
 }
 
 /// SHA-256, by which a record names what is stored for it.
@@ -206,6 +233,10 @@ mod tests {
         SubjectKey::new(KeyId([n; 16]), Pseudonym([n; 16]), [n; 32])
     }
 
+    fn ready(n: u8) -> ReadyKey {
+        ReadyKey::new(key(n))
+    }
+
     const PLACE: Place<'static> =
         Place { tenant: "acme", subject: "ana", month: Month::EPOCH, call_id: CallId(7), phase: Phase::Intent };
 
@@ -219,7 +250,7 @@ mod tests {
     #[test]
     fn a_body_opens_at_its_place_and_under_its_key_only() {
         let body = br#"{"sql":"select 1"}"#;
-        let kept = keep(&key(1), &PLACE, body, None, Keep::Sealed).unwrap();
+        let kept = keep(&ready(1), &PLACE, body, None, Keep::Sealed).unwrap();
         let open = |k: u8, place: &Place<'_>| BodyKey::new(&key(k), place).open(sealed(&kept), &kept.commit);
         assert_eq!(open(1, &PLACE).unwrap().as_slice(), body);
         assert_eq!(open(2, &PLACE), Err(OpenError::Seal));
@@ -246,12 +277,12 @@ mod tests {
     #[test]
     fn long_bodies_are_committed_to_and_not_kept() {
         let long = vec![b'x'; MAX_BODY_BYTES + 1];
-        let kept = keep(&key(1), &PLACE, &long, None, Keep::Sealed).unwrap();
+        let kept = keep(&ready(1), &PLACE, &long, None, Keep::Sealed).unwrap();
         assert_eq!((kept.kept, kept.len), (KeptBody::TooLong, long.len() as u64));
         assert!(BodyKey::new(&key(1), &PLACE).check(&long, &kept.commit).is_ok());
-        let kept = keep(&key(1), &PLACE, &long[1..], None, Keep::Sealed).unwrap();
+        let kept = keep(&ready(1), &PLACE, &long[1..], None, Keep::Sealed).unwrap();
         assert_eq!(sealed(&kept).len(), MAX_SEALED_BYTES);
-        let kept = keep(&key(1), &PLACE, b"x", None, Keep::Commitment).unwrap();
+        let kept = keep(&ready(1), &PLACE, b"x", None, Keep::Commitment).unwrap();
         assert_eq!(kept.kept, KeptBody::CommitmentOnly);
     }
 
@@ -259,7 +290,7 @@ mod tests {
         /// No change of any byte opens, and no other body fits the commitment.
         #[test]
         fn nothing_but_the_body_fits(body in prop::collection::vec(any::<u8>(), 0..200), other: Vec<u8>, at: usize, bit in 0u8..8) {
-            let kept = keep(&key(3), &PLACE, &body, None, Keep::Sealed).unwrap();
+            let kept = keep(&ready(3), &PLACE, &body, None, Keep::Sealed).unwrap();
             let own = BodyKey::new(&key(3), &PLACE);
             let opened = own.open(sealed(&kept), &kept.commit).unwrap();
             prop_assert_eq!(opened.as_slice(), &*body);
@@ -270,7 +301,7 @@ mod tests {
             if other != body {
                 prop_assert!(own.check(&other, &kept.commit).is_err());
             }
-            let again = keep(&key(3), &PLACE, &body, None, Keep::Sealed).unwrap();
+            let again = keep(&ready(3), &PLACE, &body, None, Keep::Sealed).unwrap();
             prop_assert_ne!(sealed(&again), sealed(&kept), "a nonce came twice");
         }
     }

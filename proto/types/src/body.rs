@@ -115,7 +115,22 @@ impl Month {
 
 impl fmt::Display for Month {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}-{:02}", self.count / 12, self.count % 12 + 1)
+        let (year, month) = (self.count / 12, self.count % 12 + 1);
+        if year > 9_999 {
+            return write!(f, "{year}-{month:02}");
+        }
+        // Each body that is sealed is bound to its month: written at once, as formatting two numbers costs several times as much.
+        let digit = |n: u32| b'0' + (n % 10) as u8;
+        let text = [
+            digit(year / 1_000),
+            digit(year / 100),
+            digit(year / 10),
+            digit(year),
+            b'-',
+            digit(month / 10),
+            digit(month),
+        ];
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -271,6 +286,9 @@ mod tests {
             assert_eq!(month.to_string(), expect);
             assert_eq!(expect.parse(), Ok(month));
             assert_eq!(Month::from_number(month.number()), month);
+        }
+        for n in [0, 11, 12 * 999 + 5, 12 * 9_999 + 11, 12 * 10_000, u32::MAX] {
+            assert_eq!(Month::from_number(n).to_string(), format!("{:04}-{:02}", n / 12, n % 12 + 1));
         }
         for bad in ["", "2026", "2026-13", "2026-00", "26-01", "2026-1", "+026-01"] {
             assert_eq!(bad.parse::<Month>(), Err(NotAMonth), "{bad}");

@@ -252,3 +252,34 @@ fn arguments_that_cannot_be_read_deny_where_a_policy_that_could_apply_reads_them
         assert_eq!(call_with(&engine, who, tool, &unclear).is_allow(), expect, "{who} {tool}");
     }
 }
+
+#[test]
+fn what_is_kept_of_a_caller_and_object_holds_no_arguments_and_ends_with_its_policies() {
+    let world = |word: &str| {
+        let when = format!("context.args.hasTag(\"a\") && context.args.getTag(\"a\") == \"{word}\"");
+        World::acme().role("acme", "r", &["*"], &["ana"], None).policy(
+            "acme",
+            "p",
+            &format!("forbid(principal, action, resource) when {{ {when} }};"),
+        )
+    };
+    let may = |engine: &PolicyEngine, json: &str| call_with(engine, "ana", "echo.echo", &arguments(json)).is_allow();
+    let engine = world("one").engine();
+    for _ in 0..2 {
+        for (json, expect) in [("{}", true), (r#"{"a":"one"}"#, false), (r#"{"a":"two"}"#, true), (r#"{"b":1}"#, true)]
+        {
+            assert_eq!(may(&engine, json), expect, "{json}");
+        }
+    }
+    let later = engine.recompile(&world("two").0).unwrap();
+    for (json, expect) in [("{}", true), (r#"{"a":"one"}"#, true), (r#"{"a":"two"}"#, false)] {
+        assert_eq!(may(&later, json), expect, "{json}, by the later policy");
+    }
+    let needed = "forbid(principal, action, resource) unless { context.args.hasTag(\"a\") };";
+    let last = World::acme().role("acme", "r", &["*"], &["ana"], None).policy("acme", "p", needed);
+    let last = later.recompile(&last.0).unwrap();
+    for (json, expect) in [("{}", false), (r#"{"a":1}"#, true), ("{}", false), (r#"{"b":1}"#, false)] {
+        assert_eq!(may(&last, json), expect, "{json}, by the last policy");
+    }
+    assert!(may(&last.recompile(&world("one").0).unwrap(), "{}"), "and by the first one again");
+}

@@ -17,8 +17,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use provost_sealed::{Keep, Place, keep};
-use provost_types::{AuditEvent, AuditUnavailable, Body, Month, PrincipalRef, SubjectKey, SubjectKeys};
+use provost_sealed::{Keep, Place, ReadyKey, keep};
+use provost_types::{AuditEvent, AuditUnavailable, Body, Month, PrincipalRef, SubjectKeys};
 
 pub use redact::{RedactionPolicy, RedactionProblem, RedactionRule};
 
@@ -64,7 +64,7 @@ struct Held {
 
 struct Entry {
     month: Month,
-    key: SubjectKey,
+    key: Arc<ReadyKey>,
     since: Instant,
 }
 
@@ -94,7 +94,7 @@ impl BodyKeeper {
         }
         if self.privacy.identities == Identities::Pseudonyms {
             let who = &mut event.who;
-            who.principal = key.subject.to_string();
+            who.principal = key.key().subject.to_string();
             who.client_address = None;
             // `api_key:NAME`: a key is often named after whom it was made for.
             who.authenticated_by.truncate(who.authenticated_by.find(':').unwrap_or(who.authenticated_by.len()));
@@ -104,7 +104,7 @@ impl BodyKeeper {
 
     fn keep(
         &self,
-        key: &SubjectKey,
+        key: &ReadyKey,
         principal: &PrincipalRef,
         month: Month,
         event: &AuditEvent,
@@ -125,7 +125,7 @@ impl BodyKeeper {
         keep(key, &place, bytes, policy, self.privacy.keep).map_err(|e| AuditUnavailable(e.to_string()))
     }
 
-    fn held_key(&self, principal: &PrincipalRef, month: Month) -> Option<SubjectKey> {
+    fn held_key(&self, principal: &PrincipalRef, month: Month) -> Option<Arc<ReadyKey>> {
         let generation = self.keys.generation();
         let mut held = self.held.lock();
         if held.generation != generation {
@@ -135,10 +135,11 @@ impl BodyKeeper {
         (entry.month == month && entry.since.elapsed() < KEY_LIFE).then(|| entry.key.clone())
     }
 
-    async fn fetch(&self, principal: &PrincipalRef, month: Month) -> Result<SubjectKey, AuditUnavailable> {
+    async fn fetch(&self, principal: &PrincipalRef, month: Month) -> Result<Arc<ReadyKey>, AuditUnavailable> {
         let generation = self.keys.generation();
         let since = Instant::now();
         let key = self.keys.key(&principal.tenant, principal.name.as_str(), month).await?;
+        let key = Arc::new(ReadyKey::new(key));
         let mut held = self.held.lock();
         // Keys were destroyed meanwhile, maybe this one: it is used once and not remembered.
         if held.generation == generation {
@@ -156,7 +157,9 @@ impl BodyKeeper {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use provost_types::{BoxFuture, CallId, Impact, KeptBody, KeyId, Name, Phase, Pseudonym, Revision, What, Who, Why};
+    use provost_types::{
+        BoxFuture, CallId, Impact, KeptBody, KeyId, Name, Phase, Pseudonym, Revision, SubjectKey, What, Who, Why,
+    };
 
     use super::*;
 

@@ -20,3 +20,4 @@ pub(crate) use counts::GuardCounts;
 pub(crate) use external::ExternalClients;
 pub(crate) use stages::{Asking, Revealing, guard_in, guard_refused, ways};
 pub(crate) use vault::{TenantVault, pseudonym};
+pub(crate) use watch::Ways;

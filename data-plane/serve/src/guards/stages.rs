@@ -29,8 +29,8 @@ pub(crate) struct Revealing<'a> {
 /// What external guards are asked with.
 pub(crate) struct Asking<'a> {
     pub(crate) clients: &'a Arc<ExternalClients>,
-    /// Stands for who calls.
-    pub(crate) principal: String,
+    /// What stands for who calls. Asked only where a guard is elsewhere.
+    pub(crate) principal: &'a dyn Fn() -> String,
 }
 
 /// Guards parameters that are about to be sent on, and sets up what watches the call.
@@ -58,7 +58,8 @@ pub(crate) async fn guard_in(
     let mut guarded = guarded(request, inspection);
     guarded.records = recorded(ways.arguments.as_ref());
     if let (Some(outside), Some(layout)) = (&ways.outside_arguments, layouts::params(&request.operation)) {
-        let checked = outside.check(Part::Params, &guarded.params, layout).await;
+        // In a box: to ask others is a large future, and most guards ask nobody.
+        let checked = Box::pin(outside.check(Part::Params, &guarded.params, layout)).await;
         if let Some(stop) = checked.stop {
             counts.add(&checked.tally);
             return Err(stop.rejection(false).withholding(written(&checked.tally)));
@@ -91,19 +92,24 @@ pub(crate) fn ways(
     let target = target(&request.operation, Some(call.target()), model);
     let inside = |direction| covering(index, caller, target, direction, revealing.holds);
     let covered = GuardCall { tenant: &caller.principal.tenant, principal: &caller.principal.name, target };
-    let about = Arc::new(About {
-        tenant: caller.principal.tenant.clone(),
-        principal: asking.principal.clone(),
-        method: request.operation.method().to_owned(),
-        target: call.target().full.clone(),
-        call_id: request.call_id.to_string(),
+    let (outside_arguments, outside_results) =
+        (index.external(&covered, GuardDirection::Arguments), index.external(&covered, GuardDirection::Results));
+    let is_told = !outside_arguments.is_empty() || !outside_results.is_empty();
+    let about = is_told.then(|| {
+        Arc::new(About {
+            tenant: caller.principal.tenant.clone(),
+            principal: (asking.principal)(),
+            method: request.operation.method().to_owned(),
+            target: call.target().full.clone(),
+            call_id: request.call_id.to_string(),
+        })
     });
-    let outside = |way, direction| Outside::new(index.external(&covered, way), asking.clients, &about, direction);
+    let outside = |guards, direction| Outside::new(guards, asking.clients, about.as_ref()?, direction);
     Ways {
         arguments: inside(GuardDirection::Arguments),
         results: inside(GuardDirection::Results),
-        outside_arguments: outside(GuardDirection::Arguments, Direction::Arguments),
-        outside_results: outside(GuardDirection::Results, Direction::Results),
+        outside_arguments: outside(outside_arguments, Direction::Arguments),
+        outside_results: outside(outside_results, Direction::Results),
         vault: revealing.vault,
     }
 }

@@ -148,8 +148,9 @@ impl Watch {
     ) -> Result<Passed, Held> {
         let passed = self.look(guard, json, layout)?;
         let Some(outside) = outside else { return Ok(passed) };
-        let Checked { changed, tally, stop } =
-            outside.check(part, passed.kept.as_ref().unwrap_or(&passed.sent), layout).await;
+        // In a box: to ask others is a large future, and most guards ask nobody.
+        let checking = Box::pin(outside.check(part, passed.kept.as_ref().unwrap_or(&passed.sent), layout));
+        let Checked { changed, tally, stop } = checking.await;
         self.state.lock().tally.merge(&tally);
         stop.map_or(Ok(()), |stop| Err(Held::Outside(stop)))?;
         Ok(changed.map_or(passed, |changed| Passed { sent: changed, kept: None }))
@@ -221,8 +222,7 @@ impl Watch {
     }
 
     /// Sends what waits.
-    async fn send_waiting(&self, link: &dyn ClientLink) {
-        let Some(outside) = &self.ways.outside_results else { return };
+    async fn send_waiting(&self, outside: &Outside, link: &dyn ClientLink) {
         while let Some(waiting) = self.queue.first() {
             let passed = self.check_waiting(outside, &waiting).await;
             self.queue.take();
@@ -267,20 +267,19 @@ impl CallGuard for Watch {
         }
     }
 
-    fn relay<'a>(&'a self, link: &'a dyn ClientLink) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            if self.ways.outside_results.is_none() {
-                return std::future::pending().await;
-            }
+    fn relay<'a>(&'a self, link: &'a dyn ClientLink) -> Option<BoxFuture<'a, ()>> {
+        let outside = self.ways.outside_results.as_ref()?;
+        Some(Box::pin(async move {
             loop {
-                self.send_waiting(link).await;
+                self.send_waiting(outside, link).await;
                 self.queue.came().await;
             }
-        })
+        }))
     }
 
-    fn flush<'a>(&'a self, link: &'a dyn ClientLink) -> BoxFuture<'a, ()> {
-        Box::pin(self.send_waiting(link))
+    fn flush<'a>(&'a self, link: &'a dyn ClientLink) -> Option<BoxFuture<'a, ()>> {
+        let outside = self.ways.outside_results.as_ref()?;
+        Some(Box::pin(self.send_waiting(outside, link)))
     }
 
     fn question<'a>(&'a self, input_requests: &'a RawJson) -> BoxFuture<'a, Result<RawJson, String>> {

@@ -79,7 +79,7 @@ impl<P: Plane + 'static> Frontend<P> {
             self.watch_subscription(&inbound, &link);
         }
         let context = self.context(&inbound, &post, &checked.operation);
-        let params = checked.params.clone().finish();
+        let params = checked.params.text();
         let request = self.request_of(&inbound, &post, &meta, checked.operation, params, client);
         let ending =
             Ending { front: self.clone(), context, bound: checked.params, capabilities: checked.capabilities, inbound };

@@ -30,10 +30,12 @@ impl Node {
         let Operation::CallTool(_) = &call.request().operation else { return None };
         let name = target.plugin.as_ref()?;
         let plugin = self.toolbox.plugin(&call.caller().principal.tenant, name.as_str())?;
+        // Before the arguments are read: hardly any plugin is a database.
+        let sql = plugin.sql()?;
         let arguments = arguments(&call.request().params)?.parse().ok()?;
         // A text that cannot be parsed has no facts; the plugin refuses it, and so does a policy
         // that asks for them.
-        plugin.sql()?.facts(&target.local, &arguments).ok()?
+        sql.facts(&target.local, &arguments).ok()?
     }
 }
 

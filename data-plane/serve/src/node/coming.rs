@@ -53,7 +53,7 @@ impl Node {
         let limit = callers_time(&request.params).map_or(CATCH_UP_LIMIT, |time| time.min(CATCH_UP_LIMIT));
         let over = state.wait_for(|now| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &coming)));
         // In vain: the call is answered by the state that there is.
-        let _ = tokio::time::timeout(limit, over).await;
+        let _ = Box::pin(tokio::time::timeout(limit, over)).await;
     }
 }
 

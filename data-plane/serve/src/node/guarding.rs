@@ -8,7 +8,7 @@ use provost_mcp::{RawJson, RawObject};
 use provost_types::{Name, PrincipalRef};
 
 use super::{arguments::arguments, compiled::Compiled, plane::Node, sound::Silent};
-use crate::guards::{self, Asking, Revealing, TenantVault};
+use crate::guards::{self, Asking, Revealing, TenantVault, Ways};
 
 impl Node {
     /// What the tenant's tokens are made with, if its guards make any.
@@ -24,22 +24,31 @@ pub(super) async fn guard_in(
     snapshot: &Compiled,
     call: &Call<Validated>,
 ) -> Result<GuardedParams, Rejection> {
-    let caller = call.caller();
-    let model = model_of(snapshot, caller, call.target(), call.request());
-    let PrincipalRef { tenant, name } = &caller.principal;
-    let (token, now_ns) = (caller.token.as_deref(), node.now_ns());
-    let holds = |role: &Name| snapshot.engine.holds_role(tenant, name, token, role, now_ns);
-    let revealing = Revealing { vault: node.vault(snapshot, tenant), holds: &holds };
-    let principal = node.token_keys.get().map(|keys| guards::pseudonym(keys, &caller.principal)).unwrap_or_default();
-    let asking = Asking { clients: &node.external_guards, principal };
-    let ways = guards::ways(&snapshot.guards, call, model.as_deref(), revealing, &asking);
-    match Silent::of(snapshot, caller, call.target(), call.request()) {
+    let ways = ways(node, snapshot, call);
+    match Silent::of(snapshot, call.caller(), call.target(), call.request()) {
         Some(silent) => {
             let guarded = guards::guard_in(&node.guard_counts, &silent.request, ways).await?;
             Ok(silent.heard(guarded))
         }
         None => guards::guard_in(&node.guard_counts, call.request(), ways).await,
     }
+}
+
+/// What covers a call, each way.
+fn ways(node: &Node, snapshot: &Compiled, call: &Call<Validated>) -> Ways {
+    let caller = call.caller();
+    let PrincipalRef { tenant, name } = &caller.principal;
+    if !snapshot.guards.has_any(tenant) {
+        return Ways::default();
+    }
+    let model = model_of(snapshot, caller, call.target(), call.request());
+    let (token, now_ns) = (caller.token.as_deref(), node.now_ns());
+    let holds = |role: &Name| snapshot.engine.holds_role(tenant, name, token, role, now_ns);
+    let revealing = Revealing { vault: node.vault(snapshot, tenant), holds: &holds };
+    let keys = node.token_keys.get();
+    let principal = || keys.map(|keys| guards::pseudonym(keys, &caller.principal)).unwrap_or_default();
+    let asking = Asking { clients: &node.external_guards, principal: &principal };
+    guards::ways(&snapshot.guards, call, model.as_deref(), revealing, &asking)
 }
 
 /// The arguments of a refused call, as its record may have them.

@@ -38,21 +38,22 @@ impl Node {
             return Execution::cancelled();
         }
         let operation = &call.request().operation;
+        // What is large and not what most calls do is in boxes: the future of each call would have room for the largest.
         if lists::is_list(operation) {
-            return lists::answer(self, compiled, call).await;
+            return Box::pin(lists::answer(self, compiled, call)).await;
         }
         if matches!(operation, Operation::Listen) {
-            return listening::listen(self, compiled, call, link).await;
+            return Box::pin(listening::listen(self, compiled, call, link)).await;
         }
         if matches!(operation, Operation::SetLogLevel) {
-            return self.set_log_level(compiled, call, link).await;
+            return Box::pin(self.set_log_level(compiled, call, link)).await;
         }
         let target = call.target();
         let tenant = &call.caller().principal.tenant;
         let plugin = target.plugin.as_ref().and_then(|name| self.toolbox.plugin(tenant, name.as_str()));
         match plugin {
             Some(plugin) => self.run_on(&plugin, call, link).await,
-            None => super::models::run(self, call, link).await,
+            None => Box::pin(super::models::run(self, call, link)).await,
         }
     }
 
@@ -81,7 +82,7 @@ impl Node {
             return self.rounds(plugin, call, link, None).await;
         };
         let other_tools: Arc<dyn OtherTools> = nest.clone();
-        let execution = self.rounds(plugin, call, link, Some(&other_tools)).await;
+        let execution = Box::pin(self.rounds(plugin, call, link, Some(&other_tools))).await;
         nest.end().await;
         execution
     }
@@ -109,13 +110,15 @@ impl Node {
         let handles = CallHandles::of(&self.tasks, call, plugin.name());
         let link = &TaskLink { link, handles: &handles };
         if consent::needs_consent(&call.request().operation)
-            && let Some(ended) = self.consent_first(plugin, call, &mut request.params).await
+            && plugin.consent().is_some()
+            && let Some(ended) = Box::pin(self.consent_first(plugin, call, &mut request.params)).await
         {
             return ended;
         }
         request.params = self.traced(call, request.params);
         for _ in 0..MAX_INPUT_ROUNDS {
-            let execution = plugin.execute(&request, link).await;
+            // In a box: it is the largest part, and would be copied with each of the futures around it as these are made.
+            let execution = Box::pin(plugin.execute(&request, link)).await;
             let execution = self.consent_again(plugin, call, &request.params, execution);
             let Reply::InputRequired(body) = &execution.reply else { return handles.own(execution) };
             match ask(link, call.params(), body).await {

@@ -1,8 +1,8 @@
 //! The input schemas that the front end checks `Mcp-Param-…` headers against.
 
 use provost_data_pipeline::{Credential, Route};
-use provost_data_tools::names;
-use provost_mcp::{RawJson, RawObject};
+use provost_data_tools::{ListKind, names};
+use provost_mcp::RawJson;
 use provost_types::{Action, Name};
 
 use super::plane::Node;
@@ -19,15 +19,13 @@ impl ToolSchemas for Node {
             Route::Merged => names::split(tool, exists)?,
         };
         let plugin_name = Name::new(plugin).ok()?;
+        let tools = self.toolbox.plugin(tenant, plugin)?.at_hand(ListKind::Tools);
+        // First: hardly any schema asks for such a header, and what is not told need not be asked for.
+        let definition = tools.named(local).filter(|definition| definition.mirrors_arguments())?;
         let full = names::join(&plugin_name, local);
         if !self.may_see(&compiled, &caller, (Action::CallTool, Some(plugin), &full)) {
             return None;
         }
-        let definition = self.toolbox.plugin(tenant, plugin)?.cached_tool(local)?;
-        // Hardly any schema asks for such a header.
-        if !definition.mirrors_arguments() {
-            return None;
-        }
-        RawObject::parse(&definition.raw).ok()?.get("inputSchema")
+        definition.raw.member("inputSchema")
     }
 }

@@ -4,7 +4,7 @@
 //! that is stopped for a whole tenant they say what is at hand: nothing is asked of its upstream any more.
 //! What only ends something (cancelling a task, unsubscribing) stays possible.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use provost_data_pipeline::{
     AskError, Call, ClientLink, Execution, Intended, Operation, Rejection, RejectionKind, Reply, Request, Resolved,
@@ -146,8 +146,7 @@ impl Node {
         let facts = KillCall { tenant, principal, plugin, tools: &tools };
         let (mut switches, stop) = (self.switches.subscribe(), CancellationToken::new());
         let stoppable = Stoppable { link, stop: &stop };
-        let running = self.run(compiled, call, &stoppable);
-        tokio::pin!(running);
+        let mut running = pin!(self.run(compiled, call, &stoppable));
         let switch = tokio::select! {
             biased;
             switch = stopped(&mut switches, &facts), if is_covered => switch,

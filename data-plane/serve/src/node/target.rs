@@ -94,23 +94,22 @@ impl Finder<'_> {
         alias.map_or(name, |alias| alias.target(name, &self.caller.principal)).to_owned()
     }
 
-    fn target(&self, plugin: Name, local: String, full: String, action: Action) -> Target {
+    fn target(&self, running: &Plugin, plugin: Name, (local, full): (String, String), action: Action) -> Target {
         let PluginFacts { digest, secrets } = self.compiled.plugin_facts(self.tenant(), &plugin);
         // While a version is made ready, the one before it serves, and is the one that is recorded.
-        let stand_in = self.plugin(&plugin).and_then(|plugin| plugin.stand_in());
-        let plugin_digest = stand_in.map(|before| before.recorded_digest().clone()).or(digest);
+        let plugin_digest = running.stand_in().map(|before| before.recorded_digest().clone()).or(digest);
         Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest, secrets }
     }
 
     /// Invisible is the same as absent, in words and code. What a caller could see with a further scope of its
     /// provider goes on to be denied by policy, so that the caller learns which.
-    fn check_visible(&self, target: Target, unknown: Rejection) -> Result<Target, Rejection> {
+    fn check_visible(&self, target: Target, unknown: impl FnOnce() -> Rejection) -> Result<Target, Rejection> {
         let Some(action) = target.action else { return Ok(target) };
         let plugin = target.plugin.as_ref().map(Name::as_str);
         let object = (action, plugin, target.full.as_str());
         let seen = self.node.may_see(self.compiled, self.caller, object)
             || step_up::could_see(self.node, self.compiled, self.caller, object);
-        if seen { Ok(target) } else { Err(unknown) }
+        if seen { Ok(target) } else { Err(unknown()) }
     }
 
     async fn tool(&self, name: &str) -> Result<Target, Rejection> {
@@ -120,8 +119,8 @@ impl Finder<'_> {
             None => self.aliased(name)?.ok_or_else(unknown)?,
         };
         let full = names::join(&plugin_name, &local);
-        let target = self.target(plugin_name, local, full, Action::CallTool);
-        let target = self.check_visible(target, unknown())?;
+        let target = self.target(&plugin, plugin_name, (local, full), Action::CallTool);
+        let target = self.check_visible(target, unknown)?;
         if self.is_stopped(target.plugin.as_ref()) {
             return Ok(target);
         }
@@ -153,8 +152,8 @@ impl Finder<'_> {
         let unknown = || not_found("PV-PROMPT-UNKNOWN", format!("Unknown prompt: {name}"));
         let (plugin, plugin_name, local) = self.split(name).ok_or_else(unknown)?;
         let full = names::join(&plugin_name, &local);
-        let target = self.target(plugin_name, local, full, Action::GetPrompt);
-        let target = self.check_visible(target, unknown())?;
+        let target = self.target(&plugin, plugin_name, (local, full), Action::GetPrompt);
+        let target = self.check_visible(target, unknown)?;
         if self.is_stopped(target.plugin.as_ref()) {
             return Ok(target);
         }
@@ -173,12 +172,13 @@ impl Finder<'_> {
             Route::Plugin(plugin) => (plugin.clone(), uri.to_owned()),
             Route::Merged => {
                 let plugins = lists::plugins(self.node, self.compiled, self.tenant(), self.route);
-                lists::resource_index(self.compiled, self.tenant(), &plugins).await.route(uri).ok_or_else(unknown)?
+                let index = Box::pin(lists::resource_index(self.compiled, self.tenant(), &plugins)).await;
+                index.route(uri).ok_or_else(unknown)?
             }
         };
-        self.plugin(&plugin).ok_or_else(unknown)?;
-        let target = self.target(plugin, local.clone(), local, Action::ReadResource);
-        self.check_visible(target, unknown())
+        let running = self.plugin(&plugin).ok_or_else(unknown)?;
+        let target = self.target(&running, plugin, (local.clone(), local), Action::ReadResource);
+        self.check_visible(target, unknown)
     }
 
     /// A task was made by a tool call that policy admitted. Its handle is bound to that call's principal: to all
@@ -210,7 +210,7 @@ impl Finder<'_> {
             plugin_digest: None,
             secrets: Arc::default(),
         };
-        let target = self.check_visible(target, unknown())?;
+        let target = self.check_visible(target, unknown)?;
         // What is declared; and what is over it, which the nodes know.
         let tenant = self.tenant();
         if !self.compiled.sees_model(tenant, model) || !self.node.inference.is_seen_by(model, tenant.as_str()) {

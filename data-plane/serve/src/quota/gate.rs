@@ -35,7 +35,8 @@ impl Quotas {
             }
             let held = match slot.take(units, self.now_ns()) {
                 Ok(held) => held,
-                Err(first) => self.wait(quota, &slot, units, first).await?,
+                // In a box: hardly any call waits.
+                Err(first) => Box::pin(self.wait(quota, &slot, units, first)).await?,
             };
             hold.0.push(held);
         }

@@ -82,8 +82,8 @@ impl Plugin {
     /// Checks a call's arguments (the object itself) against the tool's input schema. Waits for
     /// nothing: a tool whose definition is not at hand is left to the upstream.
     pub fn validate(&self, tool: &str, arguments: &RawJson) -> Result<(), ValidationProblem> {
-        match self.cached_tool(tool) {
-            Some(definition) => self.schemas.validate(&definition, arguments),
+        match self.at_hand(ListKind::Tools).named(tool) {
+            Some(definition) => self.schemas.validate(definition, arguments),
             None => Ok(()),
         }
     }

@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use provost_data_pipeline::Operation;
 use provost_mcp::{RawJson, RawObject};
 use provost_types::{PluginSpec, ResilienceSpec};
 
 use super::gate::Gate;
+use crate::mark::Mark;
 
 /// A call's time if the spec names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -105,7 +106,10 @@ pub(crate) fn names(patterns: &BTreeSet<String>, tool: &str) -> bool {
 
 /// The time that the caller asks for, if it does. Looked for as text first: few do.
 pub fn callers_time(params: &RawJson) -> Option<Duration> {
-    memmem::find(params.as_bytes(), CALLERS_TIME.as_bytes())?;
+    static MARK: Mark = Mark::new(|| Finder::new(CALLERS_TIME));
+    if !MARK.is_in(params.as_bytes()) {
+        return None;
+    }
     let meta = RawObject::parse(params).ok()?.get_object("_meta")?;
     let ms: u64 = meta.get(CALLERS_TIME)?.parse().ok()?;
     (ms > 0).then(|| Duration::from_millis(ms.min(MAX_CALLERS_MS)))

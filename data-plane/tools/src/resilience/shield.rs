@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use parking_lot::Mutex;
 use provost_data_pipeline::{ClientLink, Effort, Execution};
 use provost_mcp::RawJson;
@@ -26,7 +26,7 @@ use super::{
     verdict::{may_retry, retry_on, verdict},
     watch::Watch,
 };
-use crate::{ExecuteRequest, UpstreamError};
+use crate::{ExecuteRequest, UpstreamError, mark::Mark};
 
 /// An attempt that took longer is not followed by another: the caller has waited enough.
 const QUICK_FAILURE_MS: u64 = 3_000;
@@ -284,7 +284,8 @@ fn may_be_waited_for(upstream: &dyn Upstream, request: &ExecuteRequest<'_>) -> b
 
 /// Whether it answers a question. A second try of it would answer the question twice.
 fn answers_a_question(request: &ExecuteRequest<'_>) -> bool {
-    memmem::find(request.params.as_bytes(), b"\"requestState\"").is_some()
+    static STATE: Mark = Mark::new(|| Finder::new(b"\"requestState\""));
+    STATE.is_in(request.params.as_bytes())
 }
 
 fn busy(why: NoPlace, began: Instant) -> UpstreamError {

@@ -102,7 +102,8 @@ impl From<SessionOwner> for Audience {
 pub(super) fn caller_key(client: &ClientFacts, principal: &PrincipalRef) -> String {
     match &client.session {
         Some(session) => format!("s:{principal}:{session}"),
-        None => format!("p:{principal}"),
+        // Every call of a modern client: joined and not formatted.
+        None => ["p:", principal.tenant.as_str(), "/", principal.name.as_str()].concat(),
     }
 }
 

@@ -135,9 +135,18 @@ impl ListCache {
     where
         F: Future<Output = Result<(Vec<Definition>, Option<Duration>), UpstreamError>>,
     {
-        if let Some(fresh) = self.fresh() {
-            return Ok(fresh);
+        match self.fresh() {
+            Some(fresh) => Ok(fresh),
+            // In a box: every call asks for a list and hardly any has to wait for one, while to fetch one is a large future
+            // that would be part of each call's.
+            None => Box::pin(self.fetched(limits, fetch)).await,
         }
+    }
+
+    async fn fetched<F>(&self, limits: &Limits, fetch: impl FnOnce() -> F) -> Result<Definitions, UpstreamError>
+    where
+        F: Future<Output = Result<(Vec<Definition>, Option<Duration>), UpstreamError>>,
+    {
         let waiting_since = Instant::now();
         let _turn = self.fetching.lock().await;
         if let Some(fresh) = self.fresh() {
@@ -273,4 +282,28 @@ fn is_first(names: &mut HashSet<String>, definition: &Definition) -> bool {
         tracing::warn!(name = definition.name, "a second definition of the same name is dropped");
     }
     is_first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_that_is_at_hand_costs_no_room_for_fetching_one() {
+        const HELD_BYTES: usize = 64 * 1024;
+        let (cache, limits) = (ListCache::default(), Limits::default());
+        let fetched = || async {
+            let held = [0_u8; HELD_BYTES];
+            std::future::ready(()).await;
+            std::hint::black_box(&held);
+            Ok((Vec::new(), None))
+        };
+        for _ in 0..2 {
+            let asked = cache.get(&limits, fetched);
+            let bytes = size_of_val(&asked);
+            assert!(bytes < HELD_BYTES, "{bytes} bytes");
+            assert!(asked.await.is_ok_and(|list| list.is_empty()));
+        }
+        assert!(cache.cached().is_some());
+    }
 }

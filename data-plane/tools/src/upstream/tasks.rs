@@ -1,6 +1,12 @@
 //! Task handles as clients see them: `plugin.ID`, so that a later request finds its plugin.
 
+use memchr::memmem::Finder;
 use provost_mcp::{RawJson, RawObject, array_items, array_of};
+
+use crate::mark::Mark;
+
+/// The member that every handle stands under.
+static HANDLE: Mark = Mark::new(|| Finder::new(b"\"taskId\""));
 
 /// What a legacy result says of the task that it belongs to (2025-11-25, basic/utilities/tasks).
 const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
@@ -15,7 +21,7 @@ pub(super) fn prefix_handles(plugin: &str, result: RawJson) -> RawJson {
 /// out, and any other keeps no handle. What has no handles stays as it is.
 pub fn rewrite_handles(result: RawJson, rewrite: &dyn Fn(&str) -> Option<String>) -> RawJson {
     // Nearly every result has none.
-    if memchr::memmem::find(result.as_bytes(), b"\"taskId\"").is_none() {
+    if !HANDLE.is_in(result.as_bytes()) {
         return result;
     }
     let Ok(mut object) = RawObject::parse(&result) else { return result };

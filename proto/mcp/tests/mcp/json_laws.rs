@@ -123,6 +123,7 @@ fn parts_are(raw: &RawJson, value: &serde_json::Value) -> Result<(), TestCaseErr
             let object = RawObject::parse(raw).unwrap();
             prop_assert_eq!(object.len(), members.len());
             for (key, value) in members {
+                prop_assert_eq!(raw.member(key), object.get(key));
                 parts_are(&object.get(key).unwrap(), value)?;
             }
         }

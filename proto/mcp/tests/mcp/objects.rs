@@ -31,6 +31,23 @@ fn an_unchanged_object_is_the_same_bytes() {
     let object = RawObject::parse(&text).unwrap();
     let same = object.finish();
     assert_eq!(same.as_bytes().as_ptr(), text.as_bytes().as_ptr());
+    let mut object = RawObject::parse(&text).unwrap();
+    assert_eq!(object.text().as_bytes().as_ptr(), text.as_bytes().as_ptr(), "and stays");
+    object.set_text("b", "2");
+    assert_eq!((object.text().as_str(), object.len()), (r#"{"a":1,"b":"2"}"#, 2));
+}
+
+#[test]
+fn one_member_is_found_without_the_others() {
+    let text = raw(r#" { "z" : {"a":[1, "}"]}, "n\u0061me":"old" , "name2": -1.5e3 } "#);
+    let object = RawObject::parse(&text).unwrap();
+    for key in ["z", "name", "name2", "a", "", "n\\u0061me"] {
+        assert_eq!(text.member(key), object.get(key), "{key}");
+    }
+    assert_eq!(text.member("z").unwrap().as_str(), r#"{"a":[1, "}"]}"#);
+    for other in ["[1]", "{}", "\"name\"", "1", "{ }"] {
+        assert!(raw(other).member("name").is_none(), "{other}");
+    }
 }
 
 #[test]
@@ -51,8 +68,12 @@ fn other_shapes() {
 
 #[test]
 fn texts() {
-    for text in ["", "plain", "q\"b\\s/\u{8}\u{c}\n\r\t\u{1}", "é😀"] {
-        assert_eq!(RawJson::from_text(text).as_text().as_deref(), Some(text));
+    for text in
+        ["", "plain", "q\"b\\s/\u{8}\u{c}\n\r\t\u{1}", "é😀", "\u{7f}", "io.provost/audit", "eight by\"", "a\u{1f}b"]
+    {
+        let json = RawJson::from_text(text);
+        assert_eq!(json.as_text().as_deref(), Some(text));
+        assert_eq!(json.as_str(), serde_json::to_string(text).unwrap());
     }
     assert_eq!(raw(r#""\ud83d\ude00\u00e9\/""#).as_text().as_deref(), Some("😀é/"));
     assert!(raw(r#""\ud83d""#).as_text().is_none(), "a lone surrogate is no text");
