@@ -1,4 +1,6 @@
 //! Plugins against real upstreams of both eras, over HTTP and stdio, and against broken ones.
+// The futures of calls are as deep as what they may ask on the way; only here are they sent to tasks as they are.
+#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod asking;

@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
+use futures::{future::BoxFuture, task::AtomicWaker};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper::{
@@ -111,8 +111,7 @@ impl Line {
         loop {
             let (mut wire, is_used) = match self.take() {
                 Some(wire) => (wire, true),
-                // Of a size that requests which find a connection need not carry.
-                None => (Box::pin(self.connect()).await?, false),
+                None => (self.connect().await?, false),
             };
             match wire.send(request).await {
                 Ok(response) => {
@@ -130,20 +129,23 @@ impl Line {
         }
     }
 
-    async fn connect(&self) -> Result<Wire, LineFault> {
-        let dial = async {
-            let mut last = LineFault::Unreachable("it has no address".to_owned());
-            for ip in self.addresses().await? {
-                match TcpStream::connect(SocketAddr::new(ip, self.port)).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(cause) => last = LineFault::Unreachable(cause.to_string()),
+    /// Of a size and a depth of types that requests which find a connection need not carry.
+    fn connect(&self) -> BoxFuture<'_, Result<Wire, LineFault>> {
+        Box::pin(async move {
+            let dial = async {
+                let mut last = LineFault::Unreachable("it has no address".to_owned());
+                for ip in self.addresses().await? {
+                    match TcpStream::connect(SocketAddr::new(ip, self.port)).await {
+                        Ok(stream) => return Ok(stream),
+                        Err(cause) => last = LineFault::Unreachable(cause.to_string()),
+                    }
                 }
-            }
-            Err(last)
-        };
-        let late = || LineFault::Unreachable(format!("no connection in {DIAL_TIMEOUT:?}"));
-        let stream = tokio::time::timeout(DIAL_TIMEOUT, dial).await.map_err(|_| late())??;
-        Wire::over(stream).await
+                Err(last)
+            };
+            let late = || LineFault::Unreachable(format!("no connection in {DIAL_TIMEOUT:?}"));
+            let stream = tokio::time::timeout(DIAL_TIMEOUT, dial).await.map_err(|_| late())??;
+            Wire::over(stream).await
+        })
     }
 
     /// Where to connect to. A literal was checked with its URL.

@@ -38,7 +38,7 @@ use crate::{UpstreamError, siblings::SharedSession};
 pub(super) enum Wire {
     /// `is_shared`: other nodes may use the session too, and so it is not ended from here.
     Http {
-        target: HttpTarget,
+        target: Box<HttpTarget>,
         session: Option<String>,
         is_shared: bool,
     },
@@ -94,7 +94,7 @@ impl Connection {
     /// In a session that another node opened.
     pub(super) fn resumed(target: &HttpTarget, session: SharedSession) -> Arc<Self> {
         let SharedSession { id, facts, .. } = session;
-        Self::new(facts, Wire::Http { target: target.clone(), session: Some(id), is_shared: true })
+        Self::new(facts, Wire::Http { target: Box::new(target.clone()), session: Some(id), is_shared: true })
     }
 
     /// The legacy session's id.

@@ -31,7 +31,7 @@ pub(super) async fn discover_http(target: &HttpTarget) -> Result<Arc<Connection>
     insert(&mut headers, PROTOCOL_VERSION, ProtocolVersion::LATEST.as_str());
     let (result, _) = post(target, handshake_id(1), "server/discover", &params, headers).await?;
     let facts = discovered(&result)?;
-    Ok(Connection::new(facts, Wire::Http { target: target.clone(), session: None, is_shared: false }))
+    Ok(Connection::new(facts, Wire::Http { target: Box::new(target.clone()), session: None, is_shared: false }))
 }
 
 /// Over HTTP: `initialize` and `notifications/initialized`. `is_shared`: other nodes may use the session.
@@ -44,7 +44,7 @@ pub(super) async fn initialize_http(
     let (result, headers) = post(target, handshake_id(2), "initialize", &params, HeaderMap::new()).await?;
     let facts = initialized(&result)?;
     let session = headers.get(&SESSION_ID).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let connection = Connection::new(facts, Wire::Http { target: target.clone(), session, is_shared });
+    let connection = Connection::new(facts, Wire::Http { target: Box::new(target.clone()), session, is_shared });
     connection.tell("notifications/initialized", None).await?;
     Ok(connection)
 }
