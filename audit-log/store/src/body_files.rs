@@ -28,6 +28,11 @@ pub(crate) struct BodyFiles {
 /// Frames that are gathered before they are written: bytes.
 const MAX_PENDING: usize = 4 << 20;
 
+/// First record of the segment that record `index` belongs to.
+fn first_beside(index: u64) -> u64 {
+    index - index % SEGMENT_LEAVES
+}
+
 impl BodyFiles {
     /// Appends the body of a record.
     pub(crate) fn append(
@@ -37,8 +42,8 @@ impl BodyFiles {
         dirty: &mut Dirty,
         (index, body): (u64, &[u8]),
     ) -> io::Result<()> {
-        let first = index - index % SEGMENT_LEAVES;
-        if self.file.is_none() || head.first != first {
+        if !self.is_open_for(head, index) {
+            let first = first_beside(index);
             self.flush(head, dirty)?;
             let file = disk.create(&layout.bodies(first))?;
             let header = BodyHeader { first_index: first, origin: Hash::of(origin.as_bytes()) };
@@ -51,6 +56,11 @@ impl BodyFiles {
         self.pending.extend_from_slice(&BodyPrefix { index, len }.encode());
         self.pending.extend_from_slice(body);
         if self.pending.len() > MAX_PENDING { self.flush(head, dirty) } else { Ok(()) }
+    }
+
+    /// Whether the body of record `index` goes into the file that is written to.
+    pub(crate) fn is_open_for(&self, head: &BodyHead, index: u64) -> bool {
+        self.file.is_some() && head.first == first_beside(index)
     }
 
     /// Writes what was appended.

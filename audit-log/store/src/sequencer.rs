@@ -171,10 +171,16 @@ impl Sequencer {
 
     /// Whether what waits is to be sent now: nothing is in flight, or there is room and reason enough.
     fn is_time(&self) -> bool {
-        let (batches, pipeline) = (self.in_flight.len(), self.proposer.pipeline().clamp(1, MAX_PIPELINE));
-        !self.waiting.is_empty() && batches < pipeline && (batches == 0 || is_enough(self.waiting.len(), self.flying))
+        let (batches, waiting) = (self.in_flight.len(), self.waiting.len());
+        waiting > 0 && batches < self.pipeline() && (batches == 0 || is_enough(waiting, self.flying))
     }
 
+    /// Most batches that may be in flight now.
+    fn pipeline(&self) -> usize {
+        self.proposer.pipeline().clamp(1, MAX_PIPELINE)
+    }
+
+    /// Sends events in as many batches as may be in flight; what is too large for these waits on, as the first.
     fn send_batch(&mut self, events: Vec<Asked>) {
         if let Some(why) = &self.failed {
             for asked in events {
@@ -188,9 +194,18 @@ impl Sequencer {
                 self.numbering.add(&mut build, Box::new(event), None);
             }
         }
-        for asked in events.into_iter().filter(|asked| !asked.is_withdrawn()) {
+        let mut events = events.into_iter();
+        while let Some(asked) = events.next() {
+            if asked.is_withdrawn() {
+                continue;
+            }
             if build.bytes >= MAX_BATCH_BYTES {
                 self.propose(std::mem::take(&mut build));
+                if self.in_flight.len() >= self.pipeline() {
+                    self.waiting.push(asked);
+                    self.waiting.extend(events);
+                    return;
+                }
             }
             self.numbering.add(&mut build, asked.event, Some(asked.reply));
         }
@@ -277,7 +292,56 @@ fn is_enough(waiting: usize, flying: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::future::pending;
+    use provost_types::{Body, KeptBody, KeyId, SealedBytes};
+    use tokio::sync::oneshot::error::TryRecvError;
+
     use super::*;
+    use crate::{own_events::own_event, proposer::WriterState, recovery::OpenCall};
+
+    /// A group that never answers.
+    struct Silent;
+
+    impl Proposer for Silent {
+        fn pipeline(&self) -> usize {
+            3
+        }
+        fn writer_state(self: Arc<Self>, _: String) -> BoxFuture<'static, Result<WriterState, ProposeError>> {
+            Box::pin(pending())
+        }
+        fn propose(self: Arc<Self>, _: Bytes) -> BoxFuture<'static, Result<Reply, ProposeError>> {
+            Box::pin(pending())
+        }
+        fn open_calls(self: Arc<Self>, _: String, _: u64) -> BoxFuture<'static, Result<Vec<OpenCall>, ProposeError>> {
+            Box::pin(pending())
+        }
+    }
+
+    /// More in flight than the machine remembers could not be sent again.
+    #[test]
+    fn what_is_too_large_for_the_batches_in_flight_waits_on_in_its_order() {
+        let shared = Arc::new(Shared { stage: watch::channel(Stage::Starting).0, cause: Mutex::default() });
+        let mut sequencer = Sequencer::new(Arc::new(Silent), "provost".to_owned(), "n1".to_owned(), shared);
+        let bytes = Bytes::from(vec![7; 256 << 10]);
+        let mut callers = Vec::new();
+        let events = (0..100).map(|n| {
+            let mut event = Box::new(own_event("n1", "large", n));
+            let kept = KeptBody::Sealed(SealedBytes { sha256: [0; 32], bytes: bytes.clone() });
+            event.body = Some(Body { commit: [0; 32], key: KeyId([0; 16]), len: n, redaction: None, kept });
+            let (reply, answer) = oneshot::channel();
+            callers.push(answer);
+            Asked { event, reply, if_awaited: false }
+        });
+        let events: Vec<Asked> = events.collect();
+        sequencer.send_batch(events);
+        assert_eq!(sequencer.in_flight.len(), 3, "{} records are in flight", sequencer.flying);
+        let sent = sequencer.flying as u64;
+        let waiting = sequencer.waiting.iter().map(|asked| asked.event.body.as_ref().map_or(0, |body| body.len));
+        assert_eq!(waiting.collect::<Vec<_>>(), (sent..100).collect::<Vec<_>>());
+        let waits = |caller: &mut oneshot::Receiver<_>| matches!(caller.try_recv(), Err(TryRecvError::Empty));
+        assert!(callers.iter_mut().all(waits), "a record was given up");
+    }
 
     #[test]
     fn a_batch_begins_behind_a_single_record_or_when_it_is_large() {

@@ -13,7 +13,7 @@ use provost_audit_core::LogId;
 use provost_audit_store::{Append, AppendRecord, AuditMachine, CheckpointKey, Command, Reply, SharedMachine};
 use provost_audit_verify::LogLayout;
 use provost_control_raft::{AppliedState, Entry, Machine};
-use provost_types::Phase;
+use provost_types::{KeptBody, Phase, SealedBytes};
 use tempfile::tempdir;
 
 /// Applies what the machine in `dir` lacks.
@@ -56,6 +56,18 @@ proptest! {
     }
 }
 
+/// An entry as the group hands it in.
+fn entry(payload: Option<Bytes>) -> Entry {
+    Entry { index: 0, applied: AppliedState::from_bytes(Vec::new()), payload }
+}
+
+/// An entry with so many records of one log, which are not looked at before they are applied.
+fn appends(log: &LogId, records: usize, body: Option<&Bytes>) -> Entry {
+    let record = AppendRecord { log: log.clone(), leaf: Bytes::from_static(b"{}"), body: body.cloned() };
+    let append = Append { writer: "node-1".to_owned(), epoch: 1, batch: 0, records: vec![record; records] };
+    entry(Some(Command::Append(append).encode().into()))
+}
+
 /// What is applied where it is, and what goes to a thread that may wait.
 #[test]
 fn few_records_are_applied_at_once_and_what_closes_a_block_is_not() {
@@ -65,7 +77,6 @@ fn few_records_are_applied_at_once_and_what_closes_a_block_is_not() {
     lab.calls(&acme, 100);
     let Lab { machine, .. } = lab;
     let shared = SharedMachine(Arc::new(Mutex::new(machine)));
-    let entry = |payload: Option<Bytes>| Entry { index: 0, applied: AppliedState::from_bytes(Vec::new()), payload };
     let records = |count: u128| {
         let events: Vec<_> = (0..count).map(|call| event(&acme, Phase::Denied, call, START_NS)).collect();
         entry(Some(Writer::new("node-1").entry(&events)))
@@ -87,6 +98,47 @@ fn few_records_are_applied_at_once_and_what_closes_a_block_is_not() {
     }
     let _held = shared.0.lock();
     assert!(!shared.is_quick(&[records(1)]), "somebody else looks at the machine");
+}
+
+#[test]
+fn what_makes_a_file_is_not_applied_at_once() {
+    let dir = tempdir().unwrap();
+    let mut lab = Lab::open(dir.path());
+    let acme = tenant("acme");
+    lab.calls(&acme, 1);
+    let bytes = Bytes::from_static(b"a sealed body");
+    let mut sealed = event(&acme, Phase::Denied, 9, START_NS);
+    if let Some(body) = &mut sealed.body {
+        body.kept = KeptBody::Sealed(SealedBytes { sha256: provost_sealed::sha256(&bytes), bytes: bytes.clone() });
+    }
+    let sealed = lab.writer.entry(&[sealed]);
+    let Lab { machine, .. } = lab;
+    let shared = SharedMachine(Arc::new(Mutex::new(machine)));
+    assert!(shared.is_quick(&[appends(&acme, 1, None)]));
+    assert!(!shared.is_quick(&[appends(&tenant("new"), 1, None)]), "a log begins with its files");
+    assert!(!shared.is_quick(&[appends(&acme, 1, Some(&bytes))]), "the first body begins a file");
+    let reply = shared.0.lock().apply(1, &sealed).unwrap();
+    assert!(matches!(Reply::decode(&reply), Ok(Reply::Appended(_))));
+    assert!(shared.is_quick(&[appends(&acme, 1, Some(&bytes))]), "the file is there");
+}
+
+/// However many logs there are: of each that is written to it is known whether a block of it closes.
+#[test]
+fn a_block_of_a_log_among_many_is_not_closed_at_once() {
+    let dir = tempdir().unwrap();
+    let mut lab = Lab::open(dir.path());
+    let others: Vec<LogId> = (0..80).map(|n| tenant(&format!("a{n:02}"))).collect();
+    others.iter().for_each(|other| lab.calls(other, 1));
+    let last = tenant("zeta");
+    lab.calls(&last, 127);
+    let Lab { machine, .. } = lab;
+    let shared = SharedMachine(Arc::new(Mutex::new(machine)));
+    // Of 256 records in its block 254 are there.
+    assert!(shared.is_quick(&[appends(&last, 1, None)]));
+    assert!(!shared.is_quick(&[appends(&last, 1, None), appends(&last, 1, None)]), "the last record of the block");
+    assert!(shared.is_quick(&[appends(&others[0], 30, None)]), "the block of another log does not close");
+    let each: Vec<Entry> = others.iter().map(|other| appends(other, 1, None)).collect();
+    assert!(!shared.is_quick(&each), "a write for each log");
 }
 
 /// Persists, then appends without fsync, then loses the end of each file at every place.

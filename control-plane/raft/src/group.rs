@@ -204,7 +204,7 @@ impl Group {
     /// The same of a command that is a batch already, and gains nothing by travelling with others: where this node leads
     /// it is logged at once.
     ///
-    /// Dropping the future does not withdraw the command, and gives up its place among what may be in flight.
+    /// Dropping the future does not withdraw the command, which keeps its place among what may be in flight.
     pub async fn propose_at_once(&self, command: impl Into<Bytes>) -> Result<Proposed, GroupError> {
         self.core.propose_at_once(command.into()).await
     }

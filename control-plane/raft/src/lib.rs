@@ -20,6 +20,7 @@ mod flusher;
 mod followers;
 mod group;
 mod grpc;
+mod kept;
 mod lane;
 mod log_bytes;
 mod log_store;

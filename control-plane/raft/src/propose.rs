@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::{
     GroupError, MAX_PROPOSAL_BYTES, Peer, Proposed, RpcKind, codec,
     group::{GroupCore, from_fatal},
+    kept::Kept,
     raft_types::{Command, Types},
     route::{Leader, Refusal, Route},
 };
@@ -56,7 +57,10 @@ impl GroupCore {
         let mut route = Route::new(self);
         loop {
             let done = match route.leader().await? {
-                Leader::Here => self.log_one(command.clone()).await,
+                Leader::Here => {
+                    let (core, command) = (self.clone(), command.clone());
+                    Kept::new(async move { core.log_one(command).await }, place.clone()).await
+                }
                 there => self.join_batch(there, command.clone(), place.clone()).await,
             };
             match done {

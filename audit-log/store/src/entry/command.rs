@@ -1,7 +1,7 @@
 //! An entry of the audit group.
 
 use bytes::Bytes;
-use provost_audit_core::{MAX_CHECKPOINT_BYTES, MAX_LEAF, MAX_STORED_BODY};
+use provost_audit_core::{LogId, MAX_CHECKPOINT_BYTES, MAX_LEAF, MAX_STORED_BODY};
 
 use super::{
     Append, AppendRecord, EntryError, KEYS_KIND, MAX_BATCH_RECORDS, RETENTION_KIND, Rotated,
@@ -103,15 +103,25 @@ impl Command {
         out
     }
 
-    /// How many records an entry appends, by its first bytes; `None`: it is another entry, or cannot be read.
-    pub(crate) fn appends(bytes: &[u8]) -> Option<usize> {
+    /// Where an entry appends: the log of each record, and whether a body stands beside it. `None`: it is another
+    /// entry, or cannot be read.
+    pub(crate) fn appends(bytes: &[u8]) -> Option<Vec<(LogId, bool)>> {
         let mut take = Take::new(bytes);
         if (take.u8().ok()?, take.u8().ok()?) != (VERSION, 0) {
             return None;
         }
         let _writer = take.range(MAX_WRITER).ok()?;
         let (_epoch, _batch) = (take.u64().ok()?, take.u64().ok()?);
-        take.count(MAX_BATCH_RECORDS).ok()
+        let count = take.count(MAX_BATCH_RECORDS).ok()?;
+        let mut appends: Vec<(LogId, bool)> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let log = take.log_after(appends.last().map(|(log, _)| log)).ok()?;
+            let _leaf = take.range(MAX_LEAF).ok()?;
+            let body = take.range(MAX_STORED_BODY).ok()?;
+            appends.push((log, !body.is_empty()));
+        }
+        take.end().ok()?;
+        Some(appends)
     }
 
     /// Reads an entry; leaves share `bytes`.

@@ -67,11 +67,13 @@ fn records_in_a_row_share_the_name_of_their_log() {
 }
 
 #[test]
-fn how_many_records_an_entry_appends_is_told_by_its_first_bytes() {
+fn an_entry_tells_where_it_appends() {
     let bytes = example().encode();
-    assert_eq!(Command::appends(&bytes), Some(2));
-    assert_eq!(Command::appends(&bytes[..28]), Some(2), "nothing of the records is read");
-    assert_eq!(Command::appends(&bytes[..27]), None, "cut");
+    let acme = LogId(Some(Name::new("acme").unwrap()));
+    assert_eq!(Command::appends(&bytes), Some(vec![(acme, true), (LogId::CLUSTER, false)]));
+    for cut in 0..bytes.len() {
+        assert_eq!(Command::appends(&bytes[..cut]), None, "cut at {cut}");
+    }
     for other in [Command::Seal, Command::SealAll, Command::Signed(vec!["note".to_owned()])] {
         assert_eq!(Command::appends(&other.encode()), None, "{other:?}");
     }
@@ -88,7 +90,8 @@ proptest! {
         let bytes = Bytes::from(bytes);
         let appends = Command::appends(&bytes);
         if let Ok(Command::Append(append)) = Command::decode(&bytes) {
-            assert_eq!(appends, Some(append.records.len()));
+            let expect: Vec<_> = append.records.into_iter().map(|r| (r.log, r.body.is_some())).collect();
+            assert_eq!(appends, Some(expect));
         }
     }
 }

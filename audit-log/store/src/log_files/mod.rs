@@ -130,9 +130,11 @@ impl LogFiles {
         self.bodies.forget_before(&mut self.head.bodies, to);
     }
 
-    /// How many records there is room for until the next one closes a block.
-    pub(crate) fn room(&self) -> usize {
-        (BLOCK_RECORDS as usize).saturating_sub(self.block.hashes.len() + 1)
+    /// Whether so many records are only added to files that are there: none of them closes a block (that is compressed,
+    /// and may begin files), and the file for their bodies, if they have any, is open.
+    pub(crate) fn only_adds(&self, records: usize, bodies: bool) -> bool {
+        let closes = self.block.hashes.len() + records >= BLOCK_RECORDS as usize;
+        !closes && (!bodies || self.bodies.is_open_for(&self.head.bodies, self.head.size()))
     }
 
     /// Writes what was appended.

@@ -1,11 +1,14 @@
 //! The machine as the Raft group drives it.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     sync::Arc,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
+use provost_audit_core::LogId;
 use provost_control_raft::{AppliedState, Entry, Machine, SnapshotWriter};
 
 use super::AuditMachine;
@@ -14,8 +17,11 @@ use crate::{entry::Command, persist::Progress, state::MachineState};
 /// Bytes of entries that are applied where they are: what is checked, hashed and copied into the page cache within
 /// some tens of microseconds, which handing it to another thread and back takes too.
 const MAX_QUICK_BYTES: usize = 64 << 10;
-/// Logs that are asked whether a block of theirs would close. With more each of them is seldom written to.
-const MAX_QUICK_LOGS: usize = 64;
+/// Logs that they are for: each is a write of its own, and one more where there are bodies.
+const MAX_QUICK_LOGS: usize = 16;
+
+/// How many records each log gets, and whether bodies are among them.
+type Appended = BTreeMap<LogId, (usize, bool)>;
 
 /// The machine as the group and the handle share it. The lock is held for one batch of entries or
 /// one look, never across an await.
@@ -44,15 +50,23 @@ impl Machine for SharedMachine {
         Ok(replies)
     }
 
-    /// Few records, none of which closes a block (that is compressed): nothing of it waits for a disk. Everything
-    /// else, and what would wait for somebody who looks at the machine, goes to a thread that may wait.
+    /// Few records that are only added to files which are there: nothing of it is compressed, makes a file or waits for
+    /// a disk. Everything else, and what would wait for somebody who looks at the machine, goes to a thread that may wait.
     fn is_quick(&self, batch: &[Entry]) -> bool {
-        let (mut bytes, mut records) = (0, 0);
-        for payload in batch.iter().filter_map(|entry| entry.payload.as_ref()) {
-            let Some(appends) = Command::appends(payload) else { return false };
-            (bytes, records) = (bytes + payload.len(), records + appends);
+        let payloads = || batch.iter().filter_map(|entry| entry.payload.as_ref());
+        if payloads().map(Bytes::len).sum::<usize>() > MAX_QUICK_BYTES {
+            return false;
         }
-        bytes <= MAX_QUICK_BYTES && self.0.try_lock().is_some_and(|machine| machine.has_room(records))
+        let mut appended = Appended::new();
+        for payload in payloads() {
+            let Some(appends) = Command::appends(payload) else { return false };
+            for (log, has_body) in appends {
+                let (records, bodies) = appended.entry(log).or_default();
+                *records += 1;
+                *bodies |= has_body;
+            }
+        }
+        appended.len() <= MAX_QUICK_LOGS && self.0.try_lock().is_some_and(|machine| machine.only_adds(&appended))
     }
 
     /// A manifest: the state, after everything it describes has been made durable here. The
@@ -85,9 +99,12 @@ impl Machine for SharedMachine {
 }
 
 impl AuditMachine {
-    /// Whether so many records close no block, whichever logs they are for.
-    fn has_room(&self, records: usize) -> bool {
-        self.logs.values().take(MAX_QUICK_LOGS).all(|files| records <= files.room())
+    /// Whether these records are only added to files that are there. A log that begins makes its files.
+    fn only_adds(&self, appended: &Appended) -> bool {
+        let only_adds = |(log, (records, bodies)): (&LogId, &(usize, bool))| {
+            self.logs.get(log).is_some_and(|files| files.only_adds(*records, *bodies))
+        };
+        appended.iter().all(only_adds)
     }
 }
 

@@ -223,7 +223,10 @@ async fn the_place_of_a_command_is_taken_until_it_ends_even_if_its_caller_goes_a
     let callers: Vec<_> = (0..2_u32)
         .map(|n| {
             let group = group.clone();
-            tokio::spawn(async move { group.propose(n.to_be_bytes().to_vec()).await })
+            tokio::spawn(async move {
+                let command = n.to_be_bytes().to_vec();
+                if n == 0 { group.propose(command).await } else { group.propose_at_once(command).await }
+            })
         })
         .collect();
     until("two are in the log", || group.metrics().committed.is_some_and(|c| c >= 3)).await;
