@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     sync::oneshot,
+    task::coop::{has_budget_remaining, poll_proceed},
 };
 
 use super::*;
@@ -110,6 +111,47 @@ async fn an_answer_comes_piece_by_piece_and_the_connection_is_used_again() {
     heard.send(()).unwrap();
     assert_eq!(whole(body).await.unwrap(), b"two");
     assert_eq!(post(&line).await.unwrap(), b"three");
+}
+
+/// Does this with no more than so many steps in each turn of its task.
+async fn in_turns_of<F: Future>(steps: usize, work: F) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let mut taken = Vec::new();
+        while has_budget_remaining()
+            && let Poll::Ready(step) = poll_proceed(&mut quiet())
+        {
+            taken.push(step);
+        }
+        // What is dropped can be done again: the last first.
+        for _ in 0..steps {
+            drop(taken.pop());
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_answer_is_taken_by_a_task_that_has_used_up_its_turn() {
+    // Wherever the turn ends.
+    for steps in 1..=8 {
+        let (listener, line) = listening().await;
+        let (heard, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\none").await.unwrap();
+            // The rest leaves only when its head was read: nothing else wakes who waits for it.
+            told.await.unwrap();
+            stream.write_all(b"two").await.unwrap();
+        });
+        let asked = in_turns_of(steps, line.post(HeaderMap::new(), Bytes::from_static(b"{}")));
+        let answer = tokio::time::timeout(Duration::from_secs(10), asked).await;
+        let (_, _, body) = answer.unwrap_or_else(|_| panic!("nobody came back in turns of {steps}")).unwrap();
+        heard.send(()).unwrap();
+        assert_eq!(in_turns_of(steps, whole(body)).await.unwrap(), b"onetwo");
+    }
 }
 
 /// Counts how often a task wakes itself while it runs.
