@@ -300,6 +300,37 @@ async fn a_request_that_finds_its_connection_closed_is_given_back() {
 }
 
 #[tokio::test]
+async fn what_came_unasked_is_nobodys_answer() {
+    let (listener, line) = listening().await;
+    let stream = TcpStream::connect(("127.0.0.1", line.port)).await.unwrap();
+    let (mut other, _) = listener.accept().await.unwrap();
+    other.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray").await.unwrap();
+    stream.readable().await.unwrap();
+    let mut wire = Wire::over(stream).await.unwrap();
+    let Unanswered { unsent, .. } = wire.send(Request::new(Full::default())).await.err().unwrap();
+    assert!(unsent.is_some() && wire.is_over());
+    // With the answer to another request.
+    let served = tokio::spawn(async move {
+        for body in ["one", ""] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            let own = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream
+                .write_all(format!("{own}HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray").as_bytes())
+                .await
+                .unwrap();
+            // Until the client has gone: a second request would come here.
+            assert!(matches!(stream.read(&mut [0]).await, Ok(0) | Err(_)));
+        }
+    });
+    for body in ["one", ""] {
+        assert_eq!(post(&line).await.unwrap(), body.as_bytes());
+        assert!(line.idle.lock().wires.is_empty());
+    }
+    served.await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_idle_for_too_long_is_closed_and_the_look_ends() {
     let (listener, line) = listening().await;
     let served = tokio::spawn(async move {
