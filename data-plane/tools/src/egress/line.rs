@@ -31,7 +31,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{net::TcpStream, task::coop::unconstrained, time::Instant};
 use url::{Host, Position, Url};
 
 use super::{
@@ -301,7 +301,9 @@ impl Wire {
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unanswered> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        // A task that has used up its turn is told by a channel to come again, with this waker that wakes nobody: an answer
+        // that is there would be missed. The connection tells it in its own way.
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         let answered = poll_fn(|cx| {
             self.drive(cx);
             match answer.as_mut().poll(&mut quiet()) {

@@ -1,6 +1,7 @@
 //! An answer over HTTP as it comes, by whichever way it was asked for.
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use reqwest::Response;
 
 use crate::{
@@ -39,6 +40,12 @@ impl Answer {
                 response.chunk().await.map_err(|cause| UpstreamError::Died(EgressClient::cause(cause)))
             }
         }
+    }
+
+    /// Nothing of it is wanted. If it is there and empty, what it came on serves the next request: servers on Node.js send
+    /// the end of an empty answer as a chunk.
+    pub(super) fn let_go(mut self) {
+        let _ = self.chunk().now_or_never();
     }
 }
 

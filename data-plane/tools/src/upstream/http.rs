@@ -179,7 +179,10 @@ impl HttpTarget {
                     _ => Err(status_error(status, has_session, &body, &redactor)),
                 }
             }
-            _ if is_taken(status) => Ok(Posted::Accepted),
+            _ if is_taken(status) => {
+                answer.let_go();
+                Ok(Posted::Accepted)
+            }
             Content::EventStream | Content::Other => {
                 let body = whole_body(answer, SHOWN_BODY_CHARS * 8).await.unwrap_or_default();
                 if status.is_success() {
@@ -355,4 +358,43 @@ impl MessageStream {
 /// A header value, if the text can be one.
 pub(super) fn header_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::egress::EgressRule;
+
+    #[tokio::test]
+    async fn messages_that_are_taken_go_over_one_connection() {
+        for head in
+            ["202 Accepted\r\ncontent-length: 0\r\n\r\n", "202 A\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let served = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..2 {
+                    let mut asked = Vec::new();
+                    while !asked.ends_with(b"{}") {
+                        assert_ne!(stream.read_buf(&mut asked).await.unwrap(), 0, "it was closed");
+                    }
+                    stream.write_all(format!("HTTP/1.1 {head}").as_bytes()).await.unwrap();
+                }
+            });
+            let client = EgressClient::new(EgressRule::public()).unwrap();
+            let url = client.check(&format!("http://{address}/mcp")).unwrap();
+            let target = HttpTarget::new(client, url, HeaderMap::new(), Redactor::default(), &Limits::default());
+            for _ in 0..2 {
+                let posted = target.post(Bytes::from_static(b"{}"), HeaderMap::new()).await;
+                assert!(matches!(posted, Ok(Posted::Accepted)), "{head}");
+            }
+            served.await.unwrap();
+        }
+    }
 }

@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     sync::oneshot,
+    task::coop::{has_budget_remaining, poll_proceed},
 };
 
 use super::*;
@@ -110,6 +111,47 @@ async fn an_answer_comes_piece_by_piece_and_the_connection_is_used_again() {
     heard.send(()).unwrap();
     assert_eq!(whole(body).await.unwrap(), b"two");
     assert_eq!(post(&line).await.unwrap(), b"three");
+}
+
+/// Does this with no more than so many steps in each turn of its task.
+async fn in_turns_of<F: Future>(steps: usize, work: F) -> F::Output {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let mut taken = Vec::new();
+        while has_budget_remaining()
+            && let Poll::Ready(step) = poll_proceed(&mut quiet())
+        {
+            taken.push(step);
+        }
+        // What is dropped can be done again: the last first.
+        for _ in 0..steps {
+            drop(taken.pop());
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_answer_is_taken_by_a_task_that_has_used_up_its_turn() {
+    // Wherever the turn ends.
+    for steps in 1..=8 {
+        let (listener, line) = listening().await;
+        let (heard, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\none").await.unwrap();
+            // The rest leaves only when its head was read: nothing else wakes who waits for it.
+            told.await.unwrap();
+            stream.write_all(b"two").await.unwrap();
+        });
+        let asked = in_turns_of(steps, line.post(HeaderMap::new(), Bytes::from_static(b"{}")));
+        let answer = tokio::time::timeout(Duration::from_secs(10), asked).await;
+        let (_, _, body) = answer.unwrap_or_else(|_| panic!("nobody came back in turns of {steps}")).unwrap();
+        heard.send(()).unwrap();
+        assert_eq!(in_turns_of(steps, whole(body)).await.unwrap(), b"onetwo");
+    }
 }
 
 /// Counts how often a task wakes itself while it runs.
@@ -255,6 +297,37 @@ async fn a_request_that_finds_its_connection_closed_is_given_back() {
     let mut wire = Wire::over(stream).await.unwrap();
     let Unanswered { unsent, .. } = wire.send(Request::new(Full::default())).await.err().unwrap();
     assert!(unsent.is_some() && wire.is_over());
+}
+
+#[tokio::test]
+async fn what_came_unasked_is_nobodys_answer() {
+    let (listener, line) = listening().await;
+    let stream = TcpStream::connect(("127.0.0.1", line.port)).await.unwrap();
+    let (mut other, _) = listener.accept().await.unwrap();
+    other.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray").await.unwrap();
+    stream.readable().await.unwrap();
+    let mut wire = Wire::over(stream).await.unwrap();
+    let Unanswered { unsent, .. } = wire.send(Request::new(Full::default())).await.err().unwrap();
+    assert!(unsent.is_some() && wire.is_over());
+    // With the answer to another request.
+    let served = tokio::spawn(async move {
+        for body in ["one", ""] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            let own = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream
+                .write_all(format!("{own}HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray").as_bytes())
+                .await
+                .unwrap();
+            // Until the client has gone: a second request would come here.
+            assert!(matches!(stream.read(&mut [0]).await, Ok(0) | Err(_)));
+        }
+    });
+    for body in ["one", ""] {
+        assert_eq!(post(&line).await.unwrap(), body.as_bytes());
+        assert!(line.idle.lock().wires.is_empty());
+    }
+    served.await.unwrap();
 }
 
 #[tokio::test]
