@@ -134,7 +134,8 @@ pub struct Timings {
     /// Between two heartbeats.
     pub heartbeat_ms: u64,
     /// A follower that hears nothing waits for the leader's lease (`election_max_ms`) and then for a
-    /// time between `election_min_ms` and `election_max_ms` before it asks for an election.
+    /// time between `election_min_ms` and `election_max_ms` before it asks for an election. One that saw
+    /// the leader's connection end waits for the lease alone.
     pub election_min_ms: u64,
     /// See `election_min_ms`.
     pub election_max_ms: u64,

@@ -24,6 +24,7 @@ mod lane;
 mod log_bytes;
 mod log_store;
 mod loopback;
+mod lost_leader;
 mod machine;
 mod membership;
 mod membership_rules;

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use crate::{Group, GroupError, RpcKind, group::GroupCore, grpc::MAX_PEER_MESSAGE_BYTES};
+use crate::{Group, GroupError, RpcKind, group::GroupCore, grpc::MAX_PEER_MESSAGE_BYTES, lost_leader};
 
 /// Requests of one stream in the making.
 const MAX_IN_THE_MAKING: usize = 1_024;
@@ -87,12 +87,28 @@ impl PeerService {
         })
     }
 
-    /// Serves one stream until it ends.
+    /// Serves one stream until it ends, and tells the groups that were led on it.
     async fn serve(
+        self,
+        connection: Extensions,
+        requests: Streaming<PeerRequest>,
+        answers: mpsc::Sender<Result<PeerResponse, Status>>,
+    ) {
+        let mut led = Led::default();
+        self.clone().exchange_all(connection, requests, answers, &mut led).await;
+        for (group, peer) in led.0 {
+            if let Some(core) = self.group(&group) {
+                lost_leader::connection_ended(Arc::downgrade(&core), peer);
+            }
+        }
+    }
+
+    async fn exchange_all(
         self,
         connection: Extensions,
         mut requests: Streaming<PeerRequest>,
         answers: mpsc::Sender<Result<PeerResponse, Status>>,
+        led: &mut Led,
     ) {
         let places = Arc::new(Semaphore::new(MAX_IN_THE_MAKING));
         let mut peer = None;
@@ -105,6 +121,7 @@ impl PeerService {
                 let _ = answers.send(Err(refused)).await;
                 return;
             }
+            led.note(&request);
             let Ok(place) = places.clone().acquire_owned().await else { return };
             // Unconstrained: a task that used up its share of time would put the message off, and
             // the one behind it would be begun first.
@@ -125,6 +142,19 @@ impl PeerService {
             if sent.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// The groups in which the peer of a stream sent entries or heartbeats on it, and the peer. Groups are few.
+#[derive(Default)]
+struct Led(Vec<(String, u64)>);
+
+impl Led {
+    fn note(&mut self, request: &PeerRequest) {
+        let leads = RpcKind::from_code(request.kind) == Some(RpcKind::AppendEntries);
+        if leads && !self.0.iter().any(|(group, _)| *group == request.group) {
+            self.0.push((request.group.clone(), request.from));
         }
     }
 }

@@ -130,7 +130,8 @@ pub struct TimingsFile {
     /// A follower that hears nothing waits for `election_max_ms`, and then for a time between this
     /// and `election_max_ms`, before it asks for an election. Default 500.
     pub election_min_ms: Option<u64>,
-    /// See `election_min_ms`. Default 1000: a dead leader is replaced within two seconds.
+    /// See `election_min_ms`. Default 1000: a leader whose connections ended is replaced a little later than that, one that
+    /// only fell silent within two seconds.
     pub election_max_ms: Option<u64>,
     /// A learner that has kept up for so long becomes a voter. Default 10000.
     pub promote_after_ms: Option<u64>,

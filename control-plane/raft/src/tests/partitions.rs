@@ -7,7 +7,7 @@ use super::{
     cluster::{Cluster, Way},
     numbers, until,
 };
-use crate::GroupError;
+use crate::{GroupConfig, GroupError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
@@ -34,6 +34,52 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     cluster.group(survivor).update_address(leader, address.clone()).await.unwrap();
     cluster.agree_on(&numbers(0..51)).await;
     assert_eq!(cluster.group(survivor).metrics().addresses[&leader], address);
+    cluster.stop().await;
+}
+
+/// Heartbeats alone would tell after the lease of five seconds and as long again.
+fn slow_to_elect(config: &mut GroupConfig) {
+    config.timings.election_min_ms = 4_999;
+    config.timings.election_max_ms = 5_000;
+    config.timings.quorum_loss_probe_ms = 20_000;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_connections_ended_is_replaced_when_its_lease_is_over() {
+    let mut cluster = Cluster::start_with(3, slow_to_elect).await;
+    let leader = cluster.leader_other_than(0).await;
+    cluster.group(leader).propose(b"before".to_vec()).await.unwrap();
+    let start = Instant::now();
+    cluster.kill(leader).await;
+    cluster.leader_other_than(leader).await;
+    assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_end_while_the_leader_lives_unseat_nobody() {
+    let cluster = Cluster::start_with(3, |config| {
+        slow_to_elect(config);
+        config.timings.election_min_ms = 1_999;
+        config.timings.election_max_ms = 2_000;
+    })
+    .await;
+    let leader = cluster.leader_other_than(0).await;
+    let term = cluster.group(leader).metrics().term;
+    cluster.set_ways(leader, Way::Cut);
+    until("nobody answers", || cluster.group(leader).metrics().quorum_acked_ago > Some(Duration::from_millis(400)))
+        .await;
+    cluster.set_ways(leader, Way::Open);
+    // Longer than the lease and both turns.
+    let start = Instant::now();
+    for n in 0_u32.. {
+        cluster.group(leader).propose(n.to_be_bytes().to_vec()).await.unwrap();
+        if start.elapsed() > Duration::from_secs(3) {
+            break;
+        }
+    }
+    let now = cluster.group(leader).metrics();
+    assert_eq!((now.leader, now.term), (Some(leader), term));
     cluster.stop().await;
 }
 
