@@ -7,7 +7,7 @@ mod replica;
 mod replicas;
 
 use provost_audit_core::LogId;
-use provost_sealed::{Keep, Place, keep};
+use provost_sealed::{Keep, Place, ReadyKey, keep};
 use provost_types::{
     AuditEvent, CallId, Impact, KeptBody, Month, Name, Phase, Pseudonym, Revision, SubjectKey, What, Who, Why,
 };
@@ -42,7 +42,7 @@ fn event(subject: &str, call: u128, key: &SubjectKey, body: &[u8]) -> AuditEvent
         error: None,
         reason: None,
         guards: Vec::new(),
-        body: Some(keep(key, &place, body, None, Keep::Sealed).unwrap()),
+        body: Some(keep(&ReadyKey::new(key.clone()), &place, body, None, Keep::Sealed).unwrap()),
         impact: Impact::default(),
     }
 }
