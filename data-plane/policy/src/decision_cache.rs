@@ -135,6 +135,15 @@ impl DecisionCache {
         Some(narrowed)
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let entries = std::mem::take(&mut *shard.write().unwrap_or_else(PoisonError::into_inner));
+            // Outside of the lock: there may be many.
+            drop(entries);
+        }
+    }
+
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
