@@ -32,8 +32,13 @@ pub(crate) fn connection_ended(group: Weak<GroupCore>, peer: u64) {
         if (now.leader, now.term) != (before.leader, before.term) {
             return;
         }
-        tracing::info!(group = core.name(), leader = peer, "the leader's connection ended: asking for an election");
-        // An error is this replica's own end.
+        tracing::info!(
+            group = core.name(),
+            leader = peer,
+            "the leader's connection ended: asking for an election, unless it came back on another"
+        );
+        // openraft drops it where the lease runs again, and where this replica is no voter any more. An error is this
+        // replica's own end.
         let _ = core.raft.trigger().elect(true).await;
     });
 }

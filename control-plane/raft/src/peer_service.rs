@@ -121,7 +121,7 @@ impl PeerService {
                 let _ = answers.send(Err(refused)).await;
                 return;
             }
-            led.note(&request);
+            led.note(&request, || self.group(&request.group).is_some_and(|core| core.node_id() == request.to));
             let Ok(place) = places.clone().acquire_owned().await else { return };
             // Unconstrained: a task that used up its share of time would put the message off, and
             // the one behind it would be begun first.
@@ -146,14 +146,16 @@ impl PeerService {
     }
 }
 
-/// The groups in which the peer of a stream sent entries or heartbeats on it, and the peer. Groups are few.
-#[derive(Default)]
+/// The groups in which the peer of a stream sent entries or heartbeats on it, and the peer. As many as this node has at most:
+/// a peer may name any.
+#[derive(Debug, Default, PartialEq)]
 struct Led(Vec<(String, u64)>);
 
 impl Led {
-    fn note(&mut self, request: &PeerRequest) {
+    /// `is_ours` says whether the request is for a group that this node has.
+    fn note(&mut self, request: &PeerRequest, is_ours: impl FnOnce() -> bool) {
         let leads = RpcKind::from_code(request.kind) == Some(RpcKind::AppendEntries);
-        if leads && !self.0.iter().any(|(group, _)| *group == request.group) {
+        if leads && !self.0.iter().any(|(group, _)| *group == request.group) && is_ours() {
             self.0.push((request.group.clone(), request.from));
         }
     }
@@ -182,5 +184,30 @@ impl PeerCalls for PeerService {
         tokio::spawn(self.clone().serve(connection, requests, answers));
         // At once: the sender waits for this before its first request.
         Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_of_a_leader_has_the_bound_of_this_nodes_groups() {
+        let sent = |kind: RpcKind, group: &str| PeerRequest {
+            kind: kind.code(),
+            group: group.to_owned(),
+            from: 7,
+            ..PeerRequest::default()
+        };
+        let mut led = Led::default();
+        for n in 0..100 {
+            led.note(&sent(RpcKind::AppendEntries, &format!("made-up-{n}")), || false);
+            led.note(&sent(RpcKind::Vote, "control"), || true);
+        }
+        assert_eq!(led, Led::default(), "neither names of groups that are not here nor votes are kept");
+        for group in ["control", "audit", "control", "audit"] {
+            led.note(&sent(RpcKind::AppendEntries, group), || true);
+        }
+        assert_eq!(led.0, [("control".to_owned(), 7), ("audit".to_owned(), 7)]);
     }
 }

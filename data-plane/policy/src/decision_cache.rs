@@ -6,7 +6,8 @@
 //! (attributes, roles, scopes) belongs to the caller: another set is another one.
 //!
 //! Invariants: an entry belongs to one compiled state; it is found only by exactly what it was made
-//! for (the whole key is compared, not its hash alone); the memory has a bound, whatever is asked for.
+//! for (the whole key is compared, not its hash alone); the memory has a bound, whatever is asked for, and a tenant whose
+//! callers make names up loses its own entries by it, not those of others.
 
 use std::{
     collections::HashMap,
@@ -18,8 +19,11 @@ use provost_types::{Action, Name, TokenFacts};
 
 use crate::policy_slice::Narrowed;
 
-/// Entries in all; a shard that is full is emptied.
+/// Entries in all. Of a shard that is full the tenant goes that has most of it.
 const MAX_ENTRIES: usize = 65_536;
+/// Where no tenant has so many entries of a full shard, all go: to look for a tenant's costs as much as there are entries, and
+/// has to make room for many.
+const LARGE_SHARE: usize = MAX_ENTRIES / SHARDS / 16;
 /// Callers that look at the same shard at once wait for each other only while one writes.
 const SHARDS: usize = 16;
 /// Longer names are not remembered: a caller can make them up.
@@ -124,16 +128,38 @@ impl DecisionCache {
             };
             let mut entries = shard.write().unwrap_or_else(PoisonError::into_inner);
             if entries.len() >= MAX_ENTRIES / SHARDS {
-                entries.clear();
+                make_room(&mut entries);
             }
             entries.insert(hash, entry);
         }
         Some(narrowed)
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let entries = std::mem::take(&mut *shard.write().unwrap_or_else(PoisonError::into_inner));
+            // Outside of the lock: there may be many.
+            drop(entries);
+        }
+    }
+
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}
+
+/// Forgets the entries of the tenant that has most, so that no tenant can push out what is remembered for others.
+fn make_room(entries: &mut HashMap<u64, Entry>) {
+    let mut shares: HashMap<&Name, usize> = HashMap::new();
+    for entry in entries.values() {
+        *shares.entry(&entry.tenant).or_default() += 1;
+    }
+    let most = shares.into_iter().max_by_key(|(_, share)| *share);
+    match most.filter(|(_, share)| *share >= LARGE_SHARE).map(|(tenant, _)| tenant.clone()) {
+        Some(tenant) => entries.retain(|_, entry| entry.tenant != tenant),
+        None => entries.clear(),
     }
 }
 
@@ -179,5 +205,61 @@ mod tests {
         ask(key(&long)).unwrap();
         assert_eq!(cache.len(), before);
         assert!(cache.get_or(key("broken"), || None).is_none());
+    }
+
+    #[test]
+    fn a_tenant_that_makes_names_up_pushes_out_its_own_entries_only() {
+        let cache = DecisionCache::default();
+        let (quiet, loud) = (Name::new("acme").unwrap(), Name::new("umbra").unwrap());
+        let principal = Name::new("ana").unwrap();
+        let ask = |tenant: &Name, target: &str| {
+            let made = std::cell::Cell::new(false);
+            let key = Key {
+                tenant,
+                principal: &principal,
+                phase: 0,
+                action: Action::CallTool,
+                plugin: None,
+                target,
+                token: None,
+            };
+            cache
+                .get_or(key, || {
+                    made.set(true);
+                    Some(Narrowed::default())
+                })
+                .unwrap();
+            made.get()
+        };
+        let tools: Vec<String> = (0..200).map(|n| format!("tool-{n}")).collect();
+        assert!(tools.iter().all(|tool| ask(&quiet, tool)));
+        for n in 0..3 * MAX_ENTRIES {
+            ask(&loud, &format!("made-up-{n}"));
+        }
+        assert!(!tools.iter().any(|tool| ask(&quiet, tool)), "all are remembered still");
+        assert!(cache.len() <= MAX_ENTRIES);
+    }
+
+    #[test]
+    fn a_shard_of_many_small_tenants_is_emptied_at_once() {
+        let narrowed = Arc::new(Narrowed::default());
+        let entry = |n: usize| Entry {
+            tenant: Name::new(&format!("t{n}")).unwrap(),
+            principal: Name::new("ana").unwrap(),
+            phase: 0,
+            action: Action::CallTool,
+            plugin: None,
+            target: "tool".into(),
+            token: None,
+            narrowed: narrowed.clone(),
+        };
+        let mut entries: HashMap<u64, Entry> = (0..LARGE_SHARE).map(|n| (n as u64, entry(n))).collect();
+        make_room(&mut entries);
+        assert!(entries.is_empty());
+        let large = 0..LARGE_SHARE as u64;
+        entries.extend(large.map(|n| (n, entry(0))));
+        entries.insert(u64::MAX, entry(1));
+        make_room(&mut entries);
+        assert_eq!(entries.keys().collect::<Vec<_>>(), [&u64::MAX]);
     }
 }

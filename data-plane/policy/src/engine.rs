@@ -156,6 +156,14 @@ impl PolicyEngine {
         }
     }
 
+    /// Forgets what is remembered of callers and objects, unless `next` goes on with it: to be called when `next` takes this
+    /// one's place. Calls that run for hours hold the state that they came under, and would hold its memory, too.
+    pub fn give_way(&self, next: &Self) {
+        if !Arc::ptr_eq(&self.cache, &next.cache) {
+            self.cache.clear();
+        }
+    }
+
     /// Callers and objects whose policies are remembered.
     pub fn remembered(&self) -> usize {
         self.cache.len()

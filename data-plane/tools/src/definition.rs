@@ -30,6 +30,8 @@ pub struct DefinitionList {
     items: Vec<Definition>,
     /// Places in `items`, in order of name; of equal names the first place comes first.
     by_name: Box<[u32]>,
+    /// Whether one of them marks arguments to be mirrored.
+    is_marked: bool,
 }
 
 impl DefinitionList {
@@ -39,13 +41,20 @@ impl DefinitionList {
         let at = self.by_name.partition_point(|place| of(place).is_some_and(|d| d.name.as_str() < name));
         self.by_name.get(at).and_then(of).filter(|d| d.name == name)
     }
+
+    /// Whether arguments of any tool of the list may be mirrored in headers: known of the whole list, so that to ask takes as
+    /// long for a tool that is not in it.
+    pub fn mirrors_arguments(&self) -> bool {
+        self.is_marked
+    }
 }
 
 impl From<Vec<Definition>> for DefinitionList {
     fn from(items: Vec<Definition>) -> Self {
         let mut by_name: Box<[u32]> = (0..u32::try_from(items.len()).unwrap_or(u32::MAX)).collect();
         by_name.sort_by_key(|place| items.get(*place as usize).map(|d| d.name.as_str()));
-        Self { items, by_name }
+        let is_marked = items.iter().any(Definition::mirrors_arguments);
+        Self { items, by_name, is_marked }
     }
 }
 
@@ -117,6 +126,24 @@ mod tests {
         let order: Vec<&str> = list.iter().map(|d| d.name.as_str()).collect();
         assert_eq!(order, ["c", "a", "c", "b", ""]);
         assert_eq!(DefinitionList::default().named("a"), None);
+    }
+
+    #[test]
+    fn a_list_knows_whether_any_of_its_tools_mirrors_arguments() {
+        let list = |schemas: &[&'static str]| -> DefinitionList {
+            let tool = |(n, schema): (usize, &&'static str)| Definition {
+                name: format!("t{n}"),
+                raw: RawJson::from_checked((*schema).into()),
+            };
+            schemas.iter().enumerate().map(tool).collect()
+        };
+        let marked = r#"{"properties":{"a":{"type":"string","x-mcp-header":"Region"}}}"#;
+        let none: Vec<&'static str> = Vec::new();
+        let some = [none, vec!["{}", r#"{"a":1}"#], vec!["{}", marked], vec![marked, "{}"]];
+        for (schemas, expect) in some.iter().zip([false, false, true, true]) {
+            assert_eq!(list(schemas).mirrors_arguments(), expect, "{schemas:?}");
+        }
+        assert!(!DefinitionList::default().mirrors_arguments());
     }
 
     #[test]

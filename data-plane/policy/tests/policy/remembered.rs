@@ -233,6 +233,23 @@ fn what_is_remembered_is_kept_while_policy_stays_the_same() {
     let kept = engine.recompile(&same).unwrap();
     assert_eq!(kept.remembered(), 12);
     assert_eq!(call(&kept, "ana", "t.9").revision, same.revision, "and says its own revision");
+    engine.give_way(&kept);
+    assert_eq!(kept.remembered(), 12, "and goes on with it");
+}
+
+#[test]
+fn an_engine_whose_place_another_took_remembers_nothing_and_decides_the_same() {
+    let engine = World::acme().policy("acme", "p", "permit(principal, action, resource);").engine();
+    let later = World::acme().policy("acme", "p", "forbid(principal, action, resource);");
+    let later = engine.recompile(&later.0).unwrap();
+    for engine in [&engine, &later] {
+        call(engine, "ana", "t.1");
+        assert_eq!(engine.remembered(), 1);
+    }
+    engine.give_way(&later);
+    assert_eq!((engine.remembered(), later.remembered()), (0, 1));
+    // A call that came under it and still runs.
+    assert!(call(&engine, "ana", "t.1").is_allow() && !call(&later, "ana", "t.1").is_allow());
 }
 
 #[test]

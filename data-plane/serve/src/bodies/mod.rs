@@ -4,8 +4,8 @@
 //! that can be read without the subject's key.
 //! Invariants: redaction comes before commitment, so that what was taken out cannot be guessed
 //! from the log; a body whose key cannot be had is not recorded in another way, its call is
-//! refused; a key that was handed out is forgotten after [`KEY_LIFE`], or at once when keys are
-//! destroyed.
+//! refused; a key that was handed out is not used after [`KEY_LIFE`], nor once keys were destroyed, and is
+//! out of memory with the first call, whoever calls, that comes [`LOOK_PAUSE`] after that.
 //! Left out: where keys live (`provost_types::SubjectKeys`).
 
 mod redact;
@@ -25,6 +25,8 @@ pub use redact::{RedactionPolicy, RedactionProblem, RedactionRule};
 /// A key is asked for again after this: the longest that a writer which hears of nothing goes on
 /// with a key that was destroyed.
 const KEY_LIFE: Duration = Duration::from_secs(60);
+/// Between two looks for keys that are too old.
+const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// Keys that are remembered; at one more all are asked for again.
 const MAX_KEYS: usize = 16_384;
 
@@ -60,12 +62,29 @@ pub struct BodyKeeper {
 struct Held {
     generation: u64,
     keys: HashMap<PrincipalRef, Entry>,
+    /// When keys that are too old were let go last.
+    looked: Option<Instant>,
 }
 
 struct Entry {
     month: Month,
     key: Arc<ReadyKey>,
     since: Instant,
+}
+
+impl Held {
+    /// Lets go of keys of another generation, and from time to time of those that are too old: of most callers the next call
+    /// replaces theirs, and of some there is none.
+    fn let_go(&mut self, generation: u64, now: Instant) {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+        let looked = *self.looked.get_or_insert(now);
+        if now.saturating_duration_since(looked) >= LOOK_PAUSE {
+            self.keys.retain(|_, entry| now.saturating_duration_since(entry.since) < KEY_LIFE);
+            self.looked = Some(now);
+        }
+    }
 }
 
 impl BodyKeeper {
@@ -128,9 +147,7 @@ impl BodyKeeper {
     fn held_key(&self, principal: &PrincipalRef, month: Month) -> Option<Arc<ReadyKey>> {
         let generation = self.keys.generation();
         let mut held = self.held.lock();
-        if held.generation != generation {
-            *held = Held { generation, keys: HashMap::new() };
-        }
+        held.let_go(generation, Instant::now());
         let entry = held.keys.get(principal)?;
         (entry.month == month && entry.since.elapsed() < KEY_LIFE).then(|| entry.key.clone())
     }
@@ -249,6 +266,26 @@ mod tests {
         keys.generation.store(1, Ordering::SeqCst);
         assert_eq!(kept(&keeper, &ana, DECEMBER, b"{}").await.unwrap().key.0[0], 3);
         assert!(kept(&keeper, &principal("nobody"), NOVEMBER, b"{}").await.is_err(), "no key, no record");
+    }
+
+    #[test]
+    fn keys_of_callers_that_call_no_more_are_let_go() {
+        let key = || Arc::new(ReadyKey::new(SubjectKey::new(KeyId([0; 16]), Pseudonym([0; 16]), [0; 32])));
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut held = Held::default();
+        held.let_go(1, start);
+        let (gone, stays) = (key(), key());
+        for (name, key, since) in [("ana", &gone, start), ("sue", &stays, at(50))] {
+            let entry = Entry { month: Month::of_ns(NOVEMBER), key: key.clone(), since };
+            held.keys.insert(principal(name), entry);
+        }
+        held.let_go(1, at(59));
+        assert_eq!(held.keys.len(), 2);
+        held.let_go(1, at(70));
+        assert_eq!((Arc::strong_count(&gone), Arc::strong_count(&stays)), (1, 2), "what is held 60 s is gone");
+        held.let_go(2, at(71));
+        assert_eq!(Arc::strong_count(&stays), 1, "and all at once where keys were destroyed");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ impl Node {
         next.tokens.warm();
         let next = Arc::new(next);
         self.current.store(next.clone());
+        before.engine.give_way(&next.engine);
         if let Some(quotas) = &self.quotas {
             quotas.follow(&before.quotas, &next.quotas);
         }

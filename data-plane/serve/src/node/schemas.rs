@@ -20,12 +20,16 @@ impl ToolSchemas for Node {
         };
         let plugin_name = Name::new(plugin).ok()?;
         let tools = self.toolbox.plugin(tenant, plugin)?.at_hand(ListKind::Tools);
-        // First: hardly any schema asks for such a header, and what is not told need not be asked for.
-        let definition = tools.named(local).filter(|definition| definition.mirrors_arguments())?;
+        // Hardly any schema asks for such a header. Of the whole list, and the tool itself only where the caller may see it: to
+        // a tool that the caller may not see, the answer must take no longer than to one that is not there.
+        if !tools.mirrors_arguments() {
+            return None;
+        }
         let full = names::join(&plugin_name, local);
         if !self.may_see(&compiled, &caller, (Action::CallTool, Some(plugin), &full)) {
             return None;
         }
+        let definition = tools.named(local).filter(|definition| definition.mirrors_arguments())?;
         definition.raw.member("inputSchema")
     }
 }
