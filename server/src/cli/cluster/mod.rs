@@ -31,6 +31,11 @@ pub enum ClusterCommand {
     /// Make a token with which one node can join, once.
     #[command(after_help = "Example: provost cluster join-token --role data-plane --node edge-1 --ttl 10m > token")]
     JoinToken(JoinTokenArgs),
+    /// Let a node in: make the join token that it is started with. A control-plane node begins as a
+    /// learner, and votes once it has kept up.
+    #[command(after_help = "Example: provost cluster add cp-4 > token\n         \
+                            provost cluster add edge-1 --role data-plane --ttl 10m > token")]
+    Add(AddArgs),
     /// Take a node out of the cluster for good. Its id is never used again.
     #[command(after_help = "Example: provost cluster remove cp-3")]
     Remove(NodeArgs),
@@ -74,6 +79,21 @@ pub struct JoinTokenArgs {
     /// The node's name.
     #[arg(long)]
     node: String,
+    /// How long the token is good for, at most (and by default) 15 minutes.
+    #[arg(long, value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    plain: PlainArgs,
+}
+
+#[derive(Args)]
+pub struct AddArgs {
+    /// The node's name.
+    node: String,
+    /// What the node will run: `control-plane`, `data-plane`, `gpu-node`, `audit-log`; several
+    /// separated by commas.
+    #[arg(long, default_value = "control-plane")]
+    role: String,
     /// How long the token is good for, at most (and by default) 15 minutes.
     #[arg(long, value_parser = parse_duration)]
     ttl: Option<Duration>,
@@ -132,6 +152,7 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Init(args) => return init::run(args).await,
         ClusterCommand::Status(args) => status::run(args).await?,
         ClusterCommand::JoinToken(args) => join_token(args).await?,
+        ClusterCommand::Add(args) => add(args).await?,
         ClusterCommand::Remove(args) => {
             let (mut client, _) = connect(&args.plain.admin).await?;
             let request = admin::RemoveNodeRequest { node: args.node.clone() };
@@ -187,6 +208,22 @@ async fn join_token(args: JoinTokenArgs) -> anyhow::Result<()> {
     }
     let sentence = || made.token.clone();
     tell(args.plain.json, sentence, json!({ "token": made.token, "expires": made.expires }))
+}
+
+/// The same as `join-token`, with what to do next.
+async fn add(args: AddArgs) -> anyhow::Result<()> {
+    let AddArgs { node, role, ttl, plain } = args;
+    let next = (!plain.json).then(|| {
+        format!(
+            "next: put it into the file that `join.token_file` of {node} names, then on that machine: provost server \
+             --config FILE; `provost cluster status` shows it"
+        )
+    });
+    join_token(JoinTokenArgs { role, node, ttl, plain }).await?;
+    if let Some(next) = next {
+        eprintln!("{next}");
+    }
+    Ok(())
 }
 
 async fn release(args: PlainArgs) -> anyhow::Result<()> {

@@ -197,6 +197,19 @@ async fn the_cluster_is_managed_over_tls_by_whichever_address_answers() {
         .await
         .unwrap();
     assert_eq!(server.node.cluster().join_tokens().len(), 1);
+    // Somebody who adds a node has a voter in mind, unless another role is named.
+    server.run_at(&list, &["cluster", "add", "cp-2", "--admin-ca", &ca]).await.unwrap();
+    let others = ["cluster", "add", "edge-2", "--role", "data-plane", "--ttl", "5m", "--json", "--admin-ca", &ca];
+    server.run_at(&list, &others).await.unwrap();
+    let cluster = server.node.cluster();
+    let roles_for = |node: &str| -> Vec<String> {
+        let tokens = cluster.join_tokens().values().filter(|token| token.node.as_str() == node);
+        tokens.flat_map(|token| token.roles.iter().map(|role| role.to_string())).collect()
+    };
+    assert_eq!(roles_for("cp-2"), ["control-plane"]);
+    assert_eq!(roles_for("edge-2"), ["data-plane"]);
+    let there = server.run_at(&list, &["cluster", "add", "cp-1", "--admin-ca", &ca]).await.unwrap_err();
+    assert!(there.starts_with("PV-JOIN-NAME"), "{there}");
     server.run_at(&list, &["cluster", "rotate-ca", "begin", "--admin-ca", &ca]).await.unwrap();
     let early = server.run_at(&list, &["cluster", "rotate-ca", "commit", "--admin-ca", &ca]).await.unwrap_err();
     assert!(early.starts_with("PV-CA-TOO-EARLY"), "{early}");
@@ -225,6 +238,9 @@ fn every_command_has_an_example() {
     for command in cluster.get_subcommands().chain(cli.find_subcommand("watch")) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         assert!(help.starts_with("Example: provost "), "{} has no example", command.get_name());
+    }
+    for promised in "status join-token add remove promote transfer-leader backup restore".split(' ') {
+        assert!(cluster.find_subcommand(promised).is_some(), "there is no `provost cluster {promised}`");
     }
     let recipient = age::x25519::Identity::generate().to_public().to_string();
     let refused = Cli::try_parse_from(["provost", "cluster", "backup", "f", "--verify", "--age-recipient", &recipient]);
