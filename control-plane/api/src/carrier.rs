@@ -24,6 +24,9 @@ use crate::{ControlError, ControlNode, ErrorKind, machine::Reply, record};
 
 /// The code of a change that is refused because it could not be recorded.
 pub(crate) const UNRECORDABLE: &str = "PV-ADMIN-AUDIT";
+/// What to do about it.
+pub(crate) const UNRECORDABLE_HINT: &str = "changes are refused until they can be recorded: bring the audit log back; a cluster \
+                                            that never had one: `provost cluster add NAME --role audit-log`";
 /// Between two notes of how far the outbox reached.
 const MARK_EVERY: Duration = Duration::from_millis(250);
 /// How long a change may wait for its record before others are refused.
@@ -94,8 +97,7 @@ impl Carrying {
 /// What a change is answered that could not be recorded.
 pub(crate) fn refusal(why: &str) -> ControlError {
     let text = format!("{why}; nothing was changed");
-    let hint = "administrative changes are refused until they can be recorded";
-    ControlError::new(ErrorKind::Unavailable, UNRECORDABLE, text, hint)
+    ControlError::new(ErrorKind::Unavailable, UNRECORDABLE, text, UNRECORDABLE_HINT)
 }
 
 /// Runs until it is aborted.

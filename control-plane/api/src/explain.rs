@@ -199,12 +199,10 @@ impl Walk<'_> {
 
     fn type_name(&self, schema: &Value) -> String {
         let schema = self.not_null(self.resolve(schema));
-        let constants: Vec<&str> =
-            alternatives(schema).iter().filter_map(|o| o.get("const").and_then(Value::as_str)).collect();
-        let listed = schema.get("enum").and_then(Value::as_array);
-        let listed: Vec<&str> = listed.map(|l| l.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
-        if !constants.is_empty() || !listed.is_empty() {
-            return [listed, constants].concat().join(" | ");
+        // Words that have a doc comment stand alone, those that have none together.
+        let listed: Vec<&str> = alternatives(schema).iter().chain([schema]).flat_map(words).collect();
+        if !listed.is_empty() {
+            return listed.join(" | ");
         }
         if !alternatives(schema).is_empty() {
             return "one of".to_owned();
@@ -226,6 +224,12 @@ impl Walk<'_> {
 
 fn alternatives(schema: &Value) -> &[Value] {
     schema.get("oneOf").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The words that a schema lists itself.
+fn words(schema: &Value) -> Vec<&str> {
+    let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+    listed.chain(schema.get("const")).filter_map(Value::as_str).collect()
 }
 
 fn text_of(schema: &Value, field: &str) -> String {

@@ -5,7 +5,7 @@ mod common;
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -184,6 +184,36 @@ async fn join_tokens_and_the_ca_are_changed_and_recorded() {
     assert_eq!((committed.len(), &committed[1]), (2, &old));
     let finished = root.rotate_ca(step("finish:force")).await.unwrap().into_inner().authorities;
     assert_eq!(finished, committed[..1]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_node_of_the_audit_log_gets_its_token_before_anything_can_be_recorded() {
+    let server = Server::start(true).await;
+    let mut root = server.root.clone();
+    server.recorder.refuse.store(true, Ordering::Relaxed);
+    let request =
+        |role: &str, node: &str| wire::JoinTokenRequest { role: role.into(), node: node.into(), ttl_seconds: 60 };
+    let refused = root.join_token(request("data-plane", "edge-1")).await.map(drop).unwrap_err();
+    let failure = Failure::of(&refused);
+    assert_eq!(failure.code, "PV-ADMIN-AUDIT");
+    assert!(failure.hint.contains("cluster add NAME --role audit-log"), "{failure:?}");
+    let made = root.join_token(request("data-plane,audit-log", "log-1")).await.unwrap().into_inner();
+    assert!(made.token.starts_with("pv1."), "{made:?}");
+    let tokens = server.node.cluster().join_tokens().clone();
+    assert_eq!(tokens.values().map(|token| token.node.as_str()).collect::<Vec<_>>(), ["log-1"]);
+
+    // Once there is such a node nothing is done without a record.
+    let (hash, token) = tokens.into_iter().next().unwrap();
+    let command = ClusterCommand::TokenUsed {
+        hash,
+        key: "ab".repeat(32),
+        address: "127.0.0.1:7444".into(),
+        now_ns: token.expires_ns - 1,
+    };
+    Registry::change(&server.node, command).await.unwrap();
+    assert_eq!(code(root.join_token(request("audit-log", "log-2")).await), "PV-ADMIN-AUDIT");
+    server.recorder.refuse.store(false, Ordering::Relaxed);
     server.stop().await;
 }
 

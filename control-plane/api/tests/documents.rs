@@ -200,6 +200,15 @@ fn explain_and_schema_know_every_kind() {
     let source = provost_control_api::explain("plugins.source.mcp-http").unwrap();
     let url = source.fields.iter().find(|f| f.path == "spec.source.mcp-http.url").unwrap();
     assert_eq!((url.type_name.as_str(), url.required), ("string", true));
+    // Each word is named, whether it has a comment of its own or not.
+    for (field, words) in [
+        ("Quota.window", "minute | hour | day | month | second"),
+        ("Quota.unit", "calls | tokens | cost-micro | concurrent"),
+        ("Policy.mode", "enforce | observe"),
+    ] {
+        let explained = provost_control_api::explain(field).unwrap();
+        assert_eq!(explained.fields[0].type_name, words, "{field}");
+    }
     assert_eq!(provost_control_api::explain("Role.nope").unwrap_err().code(), "PV-CTL-EXPLAIN");
     let schema = provost_control_api::schema();
     let written = Kind::ALL.into_iter().filter(|kind| !kind.is_governance()).count();

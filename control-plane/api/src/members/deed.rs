@@ -6,6 +6,7 @@ use provost_types::{AuditEvent, Name, Subject};
 
 use crate::{
     Caller, ControlError, ControlNode, ErrorKind, Scope,
+    carrier::{UNRECORDABLE, UNRECORDABLE_HINT},
     record::{Outcome, Record},
 };
 
@@ -99,9 +100,8 @@ impl ControlNode {
     async fn record_of(&self, event: AuditEvent, so: &str) -> Result<(), ControlError> {
         let recorded = self.inner.audit.record(event).await;
         recorded.map(drop).map_err(|e| {
-            tracing::error!(code = "PV-ADMIN-AUDIT", error = %e, "an administrative change could not be recorded");
-            let hint = "administrative changes are refused until they can be recorded";
-            ControlError::new(ErrorKind::Unavailable, "PV-ADMIN-AUDIT", format!("{e}; {so}"), hint)
+            tracing::error!(code = UNRECORDABLE, error = %e, "an administrative change could not be recorded");
+            ControlError::new(ErrorKind::Unavailable, UNRECORDABLE, format!("{e}; {so}"), UNRECORDABLE_HINT)
         })
     }
 }

@@ -6,13 +6,14 @@ use std::{
 };
 
 use provost_types::Name;
-use provost_wire::tls::Roles;
+use provost_wire::tls::{Role, Roles};
 use secrecy::SecretString;
 
 use super::Deed;
 use crate::{
     Caller, ControlError, ControlNode,
-    identity::{Certifier, RotationStep, make_join_token},
+    carrier::UNRECORDABLE,
+    identity::{Certifier, Registry, RotationStep, make_join_token},
 };
 
 impl ControlNode {
@@ -29,9 +30,23 @@ impl ControlNode {
         caller.needs_cluster("join tokens")?;
         let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
         let deed = Deed::new("join-token.create", vec![node.to_string()], names.join(", "));
-        let certifier = certifier.clone();
-        let act = async move { make_join_token(&certifier, &node, &roles, life, SystemTime::now()).await };
-        self.recorded(caller, deed, act).await
+        let keeps_log = roles.has(Role::AuditLog);
+        let make = {
+            let (certifier, node) = (certifier.clone(), node.clone());
+            move || async move { make_join_token(&certifier, &node, &roles, life, SystemTime::now()).await }
+        };
+        match self.recorded(caller, deed, make.clone()()).await {
+            Err(error) if error.code() == UNRECORDABLE && keeps_log => {
+                Registry::confirmed(self).await?;
+                if !self.audit_nodes().is_empty() {
+                    return Err(error);
+                }
+                // What would record it is what it lets in. Joins are taken so too.
+                tracing::warn!(%node, by = caller.name, "a join token is made before there is an audit log");
+                make().await
+            }
+            done => done,
+        }
     }
 
     /// Takes a step of a change of the CA. Gives SHA-256 of each CA's certificate, the signing one
