@@ -5,12 +5,13 @@
 //! A read has no effect and is repeated after any failure. Commands travel in batches; see
 //! [`crate::batch`].
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use openraft::{
     ReadPolicy,
+    async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
     raft::WriteResponse,
 };
@@ -175,7 +176,8 @@ impl GroupCore {
                 Err(GroupError::NotLeader { leader: e.leader_id })
             }
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => {
-                Err(GroupError::NoQuorum(e.to_string()))
+                let members = self.metrics.borrow_watched().membership_config.clone();
+                Err(GroupError::NoQuorum(too_few(&members.membership().voter_ids().collect(), &e.got)))
             }
         }
     }
@@ -191,6 +193,17 @@ impl GroupCore {
             Ok(Err(_)) => Err(GroupError::Timeout { what: "applying a committed entry on this stopping node", after }),
             Err(_) => Err(GroupError::Timeout { what: "applying a committed entry on this node", after }),
         }
+    }
+}
+
+/// Who did not answer, as people read it.
+fn too_few(voters: &BTreeSet<u64>, answered: &BTreeSet<u64>) -> String {
+    let (there, all) = (voters.intersection(answered).count(), voters.len());
+    let away: Vec<String> = voters.difference(answered).map(|id| format!("node {id}")).collect();
+    match away.as_slice() {
+        // While the voters change a quorum of both sets is needed.
+        [] => format!("{there} of {all} voters answered, and no quorum of those before or after a change"),
+        _ => format!("{there} of {all} voters answered, and not {}", away.join(" and ")),
     }
 }
 
@@ -217,5 +230,16 @@ fn from_refused_write(error: ClientWriteError<Types>) -> GroupError {
         ClientWriteError::ForwardToLeader(e) => GroupError::NotLeader { leader: e.leader_id },
         ClientWriteError::LogEntryDiscarded(_) => GroupError::OutcomeUnknown,
         e => GroupError::Membership(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_did_not_answer_is_named() {
+        let said = too_few(&BTreeSet::from([1, 3, 4]), &BTreeSet::from([3]));
+        assert_eq!(said, "1 of 3 voters answered, and not node 1 and node 4");
     }
 }

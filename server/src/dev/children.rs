@@ -17,7 +17,7 @@ use anyhow::Context;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::CERTIFICATE_TTL_VARIABLE, threads};
+use crate::{config::CERTIFICATE_TTL_VARIABLE, roles::removed, threads};
 
 /// Between the end of a child and its next start: long enough not to spin on a bad configuration.
 const RESTART_DELAY: Duration = Duration::from_millis(700);
@@ -33,6 +33,13 @@ pub struct ChildSpec {
     pub config: PathBuf,
     /// Gets the file `log`.
     pub dir: PathBuf,
+}
+
+impl ChildSpec {
+    /// Whether the cluster let it go: a node that was removed refuses to start.
+    fn was_removed(&self) -> bool {
+        removed::is_noted(&self.dir.join("identity"))
+    }
 }
 
 /// A supervised voter.
@@ -77,6 +84,10 @@ async fn supervise(
                 pid.store(0, Ordering::Relaxed);
                 let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
                 let log = spec.dir.join("log");
+                if spec.was_removed() {
+                    tracing::warn!(node = spec.name, log = %log.display(), "a voter was removed from the cluster; it stays out");
+                    return changed();
+                }
                 tracing::warn!(node = spec.name, %status, log = %log.display(), "a voter ended; it is started again");
             }
             () = stop.cancelled() => return end(child, lifeline).await,

@@ -81,6 +81,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         (None, None) => default_data_dir(),
     };
     let _lock = lock::DirLock::take(&data_dir)?;
+    // Of a process that was killed: whoever waits for the file would take its addresses and its pid for ours.
+    let _ = std::fs::remove_file(DevFile::path(&data_dir));
 
     let models_dir = match &args.models {
         Some(dir) => dir.clone(),

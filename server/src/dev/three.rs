@@ -35,7 +35,7 @@ use super::{
 use crate::{
     cli::context::DevNode,
     failure::Failure,
-    roles::{self, Server, run},
+    roles::{self, Server, removed, run},
 };
 
 /// Voters.
@@ -84,7 +84,13 @@ impl Three {
     ) -> anyhow::Result<Self> {
         crate::node::keys::make_private_dir(&data_dir.join("keys"))?;
         let plan = match Plan::read(data_dir)? {
-            Some(plan) => plan,
+            Some(plan) => {
+                if http.port() != 0 && http != plan.http {
+                    let kept = Plan::path(data_dir);
+                    tracing::warn!(http = %plan.http, kept = %kept.display(), "--http is not used: this cluster has its addresses");
+                }
+                plan
+            }
             None => Plan::make(data_dir, http, models.as_deref()).await?,
         };
         let stop = CancellationToken::new();
@@ -111,7 +117,7 @@ impl Three {
         while began.elapsed() < READY_LIMIT {
             if let Ok(mut connection) = self.connect().await
                 && let Ok(status) = connection.status(StatusRequest {}).await
-                && status.get_ref().voters.len() as u64 == VOTERS
+                && status.get_ref().voters.len() == self.plan.voters_left(&self.data_dir)
                 && self.server.audit().client().group().await.is_ok()
             {
                 return Ok(());
@@ -205,6 +211,12 @@ impl Plan {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("PV-DEV-IO: {}", path.display())),
         }
+    }
+
+    /// How many voters were not removed since the cluster was made.
+    fn voters_left(&self, data_dir: &Path) -> usize {
+        let stays = |voter: &&VoterPlan| !removed::is_noted(&data_dir.join(&voter.name).join("identity"));
+        self.voters.iter().filter(stays).count()
     }
 
     /// Chooses ports, makes the cluster and the configuration of every node.
@@ -350,4 +362,25 @@ fn own_config(plan: &Plan, data_dir: &Path, keys: &Path, token: &Path, models: O
         quoted(token),
         quoted(&agent_ca(data_dir)),
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_voter_that_was_removed_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 1));
+        let voter = |id| VoterPlan { name: format!("node-{id}"), admin: any, metrics: any, peer: any };
+        let voters = (1..=VOTERS).map(voter).collect();
+        let plan = Plan { admin_token: String::new(), http: any, admin: any, metrics: any, peer: any, voters };
+        assert_eq!(plan.voters_left(dir.path()), 3);
+        let identity = dir.path().join("node-2").join("identity");
+        std::fs::create_dir_all(&identity).unwrap();
+        assert_eq!(plan.voters_left(dir.path()), 3);
+        std::fs::write(identity.join("removed"), "").unwrap();
+        assert_eq!(plan.voters_left(dir.path()), 2);
+    }
 }

@@ -19,7 +19,7 @@ mod identity;
 pub mod init;
 mod manager;
 mod models;
-mod removed;
+pub mod removed;
 pub mod run;
 mod seal_keys;
 mod siblings;

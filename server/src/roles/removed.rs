@@ -21,7 +21,12 @@ const MARK: &str = "removed";
 
 /// Refuses where a removal was noted.
 pub fn check(identity_dir: &Path) -> anyhow::Result<()> {
-    if identity_dir.join(MARK).exists() { Err(failure(identity_dir).into()) } else { Ok(()) }
+    if is_noted(identity_dir) { Err(failure(identity_dir).into()) } else { Ok(()) }
+}
+
+/// Whether a removal was noted in this folder.
+pub fn is_noted(identity_dir: &Path) -> bool {
+    identity_dir.join(MARK).exists()
 }
 
 /// What such a node says at its end.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Dev, call_tool, modern, post, post_raw, text, upstream_yaml};
+use crate::harness::{Dev, binary, call_tool, modern, post, post_raw, text, upstream_yaml};
 
 /// What is wrong, the status to expect, the body, the headers.
 type Case = (&'static str, u16, String, Vec<(String, String)>);
@@ -66,6 +66,21 @@ fn each_kind_of_bad_request_gets_its_own_clear_error_and_the_node_goes_on() {
     }
     let (status, _) = post_raw(dev.mcp(), &headers(&dev, &[]), good.into_bytes());
     assert_eq!(status, 200, "the node no longer answers");
+}
+
+#[test]
+fn what_a_killed_process_said_of_itself_is_gone_before_the_next_one_is_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    // Three voters refuse a folder of one, once the folder is theirs.
+    std::fs::create_dir_all(dir.path().join("control")).unwrap();
+    let file = dir.path().join("dev.json");
+    std::fs::write(&file, "{}").unwrap();
+    let mut command = std::process::Command::new(binary("provost"));
+    command.args(["dev", "--nodes", "3", "--http", "127.0.0.1:0", "--data-dir"]).arg(dir.path());
+    let ended = command.stdin(std::process::Stdio::null()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{}", text(&ended));
+    assert!(text(&ended).contains("PV-DEV-NODES"), "{}", text(&ended));
+    assert!(!file.exists(), "whoever waits for dev.json would take an old one for the new process's");
 }
 
 #[test]
