@@ -43,6 +43,8 @@ pub(super) const VOTERS: u64 = 3;
 /// The longest wait for the voters to elect a leader and for all three to vote.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const CLUSTER: &str = "dev";
+/// Join tokens that come with a new cluster are good for so long.
+const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// What stays the same from start to start: `DATA/cluster.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +55,13 @@ struct Plan {
     metrics: SocketAddr,
     peer: SocketAddr,
     voters: Vec<VoterPlan>,
+    /// Whether all joined once. Plans of earlier versions do not say.
+    #[serde(default = "has_joined")]
+    joined: bool,
+}
+
+fn has_joined() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,15 +93,17 @@ impl Three {
     ) -> anyhow::Result<Self> {
         crate::node::keys::make_private_dir(&data_dir.join("keys"))?;
         let plan = match Plan::read(data_dir)? {
-            Some(plan) => {
-                if http.port() != 0 && http != plan.http {
-                    let kept = Plan::path(data_dir);
-                    tracing::warn!(http = %plan.http, kept = %kept.display(), "--http is not used: this cluster has its addresses");
-                }
-                plan
+            Some(plan) if !plan.is_stillborn(data_dir) => plan,
+            unfinished => {
+                refuse_single(data_dir)?;
+                clear_cut_off(data_dir, unfinished.is_some())?;
+                Plan::make(data_dir, http, models.as_deref()).await?
             }
-            None => Plan::make(data_dir, http, models.as_deref()).await?,
         };
+        if http.port() != 0 && http != plan.http {
+            let kept = Plan::path(data_dir);
+            tracing::warn!(http = %plan.http, kept = %kept.display(), "--http is not used: this cluster has its addresses");
+        }
         let stop = CancellationToken::new();
         let mut voters = Vec::new();
         for voter in &plan.voters {
@@ -106,8 +117,12 @@ impl Three {
         let config = run::load(&data_dir.join("dev").join("provost.toml"))?;
         let server = Server::start(&config, anonymous).await?;
         let data = server.data().context("PV-DEV-NODES: this process has no data plane")?.node().clone();
-        let three = Self { plan, data_dir: data_dir.to_owned(), voters, server, data, stop };
+        let mut three = Self { plan, data_dir: data_dir.to_owned(), voters, server, data, stop };
         three.wait_for_voters().await?;
+        if !three.plan.joined {
+            three.plan.joined = true;
+            three.plan.write(data_dir)?;
+        }
         Ok(three)
     }
 
@@ -221,14 +236,6 @@ impl Plan {
 
     /// Chooses ports, makes the cluster and the configuration of every node.
     async fn make(data_dir: &Path, http: SocketAddr, models: Option<&Path>) -> anyhow::Result<Self> {
-        if data_dir.join("control").exists() {
-            return Err(Failure::new(
-                "PV-DEV-NODES",
-                format!("{} holds a cluster of one voter", data_dir.display()),
-                "choose another --data-dir, or start with --nodes 1",
-            )
-            .into());
-        }
         let mut ports = Ports::after(http)?;
         let voters = (1..=VOTERS)
             .map(|id| {
@@ -243,6 +250,7 @@ impl Plan {
             metrics: ports.metrics,
             peer: ports.next()?,
             voters,
+            joined: false,
         };
         let keys = data_dir.join("secrets.key");
         let join = |name: &str| data_dir.join(name).join("join-token");
@@ -264,10 +272,48 @@ impl Plan {
         }
         plan.admin_token = made.admin_token.expose_secret().to_owned();
         super::write_private(&data_dir.join("ca.pem"), made.ca.as_bytes())?;
-        // Last: without it the next start makes a new cluster in a new folder.
-        super::write_private(&Self::path(data_dir), &serde_json::to_vec_pretty(&plan)?)?;
+        // Last: without it the next start makes a new cluster in place of this one.
+        plan.write(data_dir)?;
         Ok(plan)
     }
+
+    fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
+        super::write_private(&Self::path(data_dir), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Whether it can never be ready: not all joined, and by now their tokens have ended. Nobody has written to it.
+    fn is_stillborn(&self, data_dir: &Path) -> bool {
+        let written = std::fs::metadata(Self::path(data_dir)).and_then(|file| file.modified());
+        !self.joined && written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age >= JOIN_TOKEN_LIFE))
+    }
+}
+
+/// What `--nodes 1` keeps is not taken for something else.
+fn refuse_single(data_dir: &Path) -> anyhow::Result<()> {
+    if !data_dir.join("control").exists() {
+        return Ok(());
+    }
+    let text = format!("{} holds a cluster of one voter", data_dir.display());
+    Err(Failure::new("PV-DEV-NODES", text, "choose another --data-dir, or start with --nodes 1").into())
+}
+
+/// Takes away what a start left that ended before the cluster was whole. Without a plan nothing of it has run: a voter
+/// has its log from its first start on, and where there is one, it is the plan that was lost.
+fn clear_cut_off(data_dir: &Path, is_planned: bool) -> anyhow::Result<()> {
+    let voters = (1..=VOTERS).map(|id| data_dir.join(format!("node-{id}")));
+    let made: Vec<PathBuf> = voters.chain([data_dir.join("dev")]).filter(|dir| dir.exists()).collect();
+    if !is_planned && made.iter().any(|dir| dir.join("log").exists()) {
+        return Err(Failure::new(
+            "PV-DEV-PLAN",
+            format!("{} is gone, and its voters have run", Plan::path(data_dir).display()),
+            "put the file back, or choose another --data-dir",
+        )
+        .into());
+    }
+    for dir in made {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("PV-DEV-IO: {} cannot be removed", dir.display()))?;
+    }
+    Ok(())
 }
 
 /// Where the listeners are. With port 0 each is a free port; else they follow the HTTP port.
@@ -369,13 +415,59 @@ fn own_config(plan: &Plan, data_dir: &Path, keys: &Path, token: &Path, models: O
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_voter_that_was_removed_is_not_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
+    fn plan() -> Plan {
         let any = SocketAddr::from(([127, 0, 0, 1], 1));
         let voter = |id| VoterPlan { name: format!("node-{id}"), admin: any, metrics: any, peer: any };
         let voters = (1..=VOTERS).map(voter).collect();
-        let plan = Plan { admin_token: String::new(), http: any, admin: any, metrics: any, peer: any, voters };
+        let admin_token = String::new();
+        Plan { admin_token, http: any, admin: any, metrics: any, peer: any, voters, joined: false }
+    }
+
+    #[test]
+    fn a_start_that_was_cut_off_is_made_anew_and_a_lost_plan_removes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        clear_cut_off(dir.path(), false).unwrap();
+        let made = ["node-1/identity", "node-2", "dev"].map(|name| dir.path().join(name));
+        let make = || made.iter().for_each(|made| std::fs::create_dir_all(made).unwrap());
+        let kept = dir.path().join("secrets.key");
+        let left = || -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(dir.path()).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        make();
+        std::fs::write(&kept, "k").unwrap();
+        clear_cut_off(dir.path(), false).unwrap();
+        assert_eq!(left(), [kept.clone()]);
+
+        make();
+        std::fs::write(dir.path().join("node-1").join("log"), "").unwrap();
+        let refused = clear_cut_off(dir.path(), false).unwrap_err().to_string();
+        assert!(refused.starts_with("PV-DEV-PLAN"), "{refused}");
+        assert!(made.iter().all(|made| made.exists()));
+        clear_cut_off(dir.path(), true).unwrap();
+        assert_eq!(left(), [kept.clone()]);
+    }
+
+    #[test]
+    fn a_cluster_whose_nodes_never_joined_is_stillborn_once_their_tokens_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan();
+        plan.write(dir.path()).unwrap();
+        assert!(!Plan::read(dir.path()).unwrap().unwrap().is_stillborn(dir.path()), "they may still join");
+        let file = std::fs::File::options().write(true).open(Plan::path(dir.path())).unwrap();
+        file.set_modified(std::time::SystemTime::now() - JOIN_TOKEN_LIFE).unwrap();
+        assert!(plan.is_stillborn(dir.path()));
+        assert!(!Plan { joined: true, ..plan.clone() }.is_stillborn(dir.path()));
+        // Earlier versions wrote no such word.
+        let mut earlier = serde_json::to_value(&plan).unwrap();
+        earlier.as_object_mut().unwrap().remove("joined");
+        assert!(serde_json::from_value::<Plan>(earlier).unwrap().joined);
+    }
+
+    #[test]
+    fn a_voter_that_was_removed_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan();
         assert_eq!(plan.voters_left(dir.path()), 3);
         let identity = dir.path().join("node-2").join("identity");
         std::fs::create_dir_all(&identity).unwrap();
