@@ -68,7 +68,8 @@ async fn open(address: &str, ca: Option<&str>) -> Result<Channel, Failure> {
         (true, Some(ca)) => match tls::admin_channel(address, ca).await {
             Ok(channel) => Ok(channel),
             Err(cause) => {
-                let hint = "is this the cluster's CA, and the address of its control plane?";
+                let hint = "is this the cluster's CA, and the address of its control plane? On loopback it speaks no TLS: there \
+                            leave out --admin-ca and https://";
                 Err(Failure::new(cause.code(), cause.to_string(), hint))
             }
         },

@@ -135,6 +135,8 @@ async fn ask(request: JoinRequest, address: &str, trusted: Trusted<'_>) -> Resul
                 if attempt < ATTEMPTS
                     && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) =>
             {
+                let error = Failure::of(&status);
+                tracing::info!(%address, code = error.code, %error, attempt, "not joined yet; asking again");
                 attempt += 1;
                 tokio::time::sleep(PAUSE).await;
             }
