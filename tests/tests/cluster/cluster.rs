@@ -79,6 +79,18 @@ impl Place {
     }
 }
 
+impl AsRef<Place> for Place {
+    fn as_ref(&self) -> &Place {
+        self
+    }
+}
+
+impl AsRef<Place> for Cluster {
+    fn as_ref(&self) -> &Place {
+        &self.place
+    }
+}
+
 /// A running cluster; ends with the value.
 pub struct Cluster {
     pub place: Place,

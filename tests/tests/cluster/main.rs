@@ -8,6 +8,7 @@
 //! What operators do is tested on `provost server` processes ([`processes`]).
 //! [`quota_flood`] adds five data-plane nodes, processes too, that join with tokens.
 //!
+//! [`cut_faults`] cuts the ways between three of them, and leaves the processes alone.
 //! [`audit_faults`] keeps the audit log on nodes of its own and hurts those (`PROVOST_AUDIT_RATE`).
 //!
 //! `PROVOST_CLUSTER_SECONDS` makes the leader-kill test longer than its 20 seconds and, from 140 on, lets
@@ -40,6 +41,7 @@ mod connections_browser;
 #[path = "../blackbox/connections/world.rs"]
 #[allow(dead_code, reason = "the other target uses the rest")]
 mod connections_world;
+mod cut_faults;
 mod expired;
 #[path = "../blackbox/files.rs"]
 mod files;

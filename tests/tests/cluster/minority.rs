@@ -58,7 +58,8 @@ async fn alone(stays: impl Fn(&Member, &Member) -> bool) {
     report.expect_no_failure();
 }
 
-fn expect_refusal(what: &str, outcome: Result<Option<Value>, Failed>) {
+/// Within the time that a refusal may take.
+pub fn expect_refusal(what: &str, outcome: Result<Option<Value>, Failed>) {
     let Err(failed) = outcome else { panic!("{what} was answered without a majority") };
     println!("minority: {what} was refused after {:?} by {}", failed.took, failed.failure);
     assert!(failed.is_refusal(), "{what} was not refused by the node: {failed:?}");

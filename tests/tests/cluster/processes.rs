@@ -29,6 +29,8 @@ pub struct Fleet {
     pub admin_token: String,
     /// Lines of `[timings]` and sections after it, in every configuration written from now on.
     pub more: String,
+    /// Where nodes say that others reach them, if it is not where they listen.
+    pub doors: BTreeMap<String, SocketAddr>,
     dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -41,6 +43,7 @@ impl Fleet {
             servers: BTreeMap::new(),
             admin_token: String::new(),
             more: "promote_after_ms = 1000\n".to_owned(),
+            doors: BTreeMap::new(),
             dir: tempfile::tempdir().unwrap(),
             _turn: turn,
         }
@@ -77,7 +80,7 @@ impl Fleet {
              [keys]\nprovider = \"file\"\npath = {:?}\n",
             server.roles,
             server.data(),
-            server.peer,
+            self.doors.get(name).unwrap_or(&server.peer),
             server.peer,
             server.admin,
             server.http,

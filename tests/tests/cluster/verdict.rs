@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    cluster::Cluster,
+    cluster::Place,
     history::{Operation, longest_outage},
     linearizable, revisions,
     workload::{Ran, Scene},
@@ -15,10 +15,10 @@ use crate::{
 /// - every acknowledged write stands in the log, and all nodes show the same log.
 ///
 /// Returns the longest time without an acknowledged write while the load ran.
-pub async fn judge(name: &str, cluster: &Cluster, scene: &Scene, mut ran: Ran) -> Duration {
+pub async fn judge(name: &str, cluster: &impl AsRef<Place>, scene: &Scene, mut ran: Ran) -> Duration {
     scene.writable_everywhere(cluster).await;
     scene.read_everything(cluster).await;
-    for member in cluster.place.members() {
+    for member in cluster.as_ref().members() {
         assert!(ran.witness.look(&scene.admin, member.id).await, "node {} shows no history", member.id);
     }
 

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     admin::{Admin, Failed, RELAY},
-    cluster::{Cluster, HEAL_LIMIT},
+    cluster::{HEAL_LIMIT, Place},
     history::{Action, Operation, Recorder, Value},
     witness::Witness,
 };
@@ -57,8 +57,8 @@ pub struct Scene {
 
 impl Scene {
     /// Makes the registers, all in one transaction.
-    pub async fn set(cluster: &Cluster) -> Arc<Self> {
-        let admin = Admin::new(cluster.place.clone());
+    pub async fn set(cluster: &impl AsRef<Place>) -> Arc<Self> {
+        let admin = Admin::new(cluster.as_ref().clone());
         let recorder = Recorder::new();
         let registers: Vec<(&str, Value)> =
             WORKER_KEYS.iter().chain(&PROBE_KEYS).map(|k| (*k, recorder.fresh())).collect();
@@ -100,8 +100,8 @@ impl Scene {
     }
 
     /// Waits until a write through each node is acknowledged.
-    pub async fn writable_everywhere(&self, cluster: &Cluster) {
-        for member in cluster.place.members() {
+    pub async fn writable_everywhere(&self, cluster: &impl AsRef<Place>) {
+        for member in cluster.as_ref().members() {
             let began = self.recorder.now();
             while let Err(failed) = self.write(member.id, PROBE_KEYS[0], OPERATION_LIMIT).await {
                 let waited = Duration::from_nanos(self.recorder.now() - began);
@@ -112,8 +112,8 @@ impl Scene {
     }
 
     /// Reads every register through every node: the last word on what survived.
-    pub async fn read_everything(&self, cluster: &Cluster) {
-        for member in cluster.place.members() {
+    pub async fn read_everything(&self, cluster: &impl AsRef<Place>) {
+        for member in cluster.as_ref().members() {
             for key in WORKER_KEYS.iter().chain(&PROBE_KEYS) {
                 let read = self.read(member.id, key, HEAL_LIMIT).await;
                 read.unwrap_or_else(|failed| panic!("node {} reads nothing: {failed:?}", member.id));
