@@ -9,7 +9,7 @@ use provost_wire::tls::{Role, Roles};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use crate::{dev::lock::DirLock, roles};
+use crate::{config, dev::lock::DirLock, roles};
 
 #[derive(Args)]
 pub struct InitArgs {
@@ -46,6 +46,7 @@ pub async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
     let cluster = Name::new(&args.cluster).context("PV-CLUSTER-INIT: --cluster")?;
     let _lock = DirLock::take(&config.data_dir)?;
     let join: BTreeMap<Name, Roles> = args.join.into_iter().collect();
+    let keeps_log = config.has(config::Role::AuditLog) || join.values().any(|roles| roles.has(Role::AuditLog));
     let made = roles::init::init(&config, &cluster, join).await?;
     let ca = config.data_dir.join("ca.pem");
     std::fs::write(&ca, &made.ca).with_context(|| format!("PV-CLUSTER-INIT: {}", ca.display()))?;
@@ -70,5 +71,10 @@ pub async fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
         println!("\nJoin token of {node}, good for 15 minutes:\n  {token}");
     }
     println!("\nNext: provost server --config {}", args.config.display());
+    if !keeps_log {
+        println!(
+            "No node keeps the audit log yet, without which nothing is changed: provost cluster add NAME --role audit-log"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
