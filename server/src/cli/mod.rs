@@ -1,6 +1,7 @@
 //! The command line: one file a family of commands.
 
 pub mod admin;
+pub mod arguments;
 mod audit;
 mod chat;
 mod cluster;

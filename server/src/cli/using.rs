@@ -5,14 +5,15 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use clap::Args;
 use provost_client::{Client, ClientError, NoHandler};
 use provost_mcp::{RawJson, RawObject};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
+    arguments,
     endpoint::{EndpointArgs, EndpointContext, connect, failed},
     table,
     terminal::Terminal,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Usage};
 
 /// Most pages of a list that are followed.
 const MAX_PAGES: usize = 1_000;
@@ -96,14 +97,14 @@ fn no_list(cause: impl std::fmt::Display) -> Failure {
 
 /// Calls a tool. Exit code 1 when the tool says that it failed.
 pub async fn call(args: CallArgs) -> anyhow::Result<ExitCode> {
-    let arguments = arguments(&args)?;
+    let arguments = given(&args)?;
     let context = args.endpoint.resolve()?;
     // A tool may ask its caller something in the middle of a call, if somebody is there.
     let terminal = Terminal::open();
     let client = connect(&context, terminal.capabilities(), Arc::new(terminal)).await?;
     let mut params = RawObject::new();
     params.set_text("name", &args.tool);
-    params.set("arguments", RawJson::from(arguments));
+    params.set("arguments", arguments);
     let result = answered(&client, terminal, params).await?;
     let result: Value = result.parse()?;
     if args.show_meta {
@@ -141,35 +142,11 @@ async fn answered(client: &Client, terminal: Terminal, params: RawObject) -> any
     Err(Failure::new("PV-CLI-INPUT", message, "tell whoever runs the tool").into())
 }
 
-fn arguments(args: &CallArgs) -> anyhow::Result<Value> {
-    if let Some(text) = &args.json {
-        let value: Value = serde_json::from_str(text).map_err(|cause| {
-            Failure::new(
-                "PV-CLI-ARGUMENTS",
-                format!("--json is not JSON: {cause}"),
-                "quote it for the shell: --json '{\"text\":\"hi\"}'",
-            )
-        })?;
-        return Ok(value);
+fn given(args: &CallArgs) -> Result<RawJson, Usage> {
+    match &args.json {
+        Some(text) => arguments::of_json("--json", text),
+        None => Ok(RawJson::from(Value::Object(arguments::of_pairs(&args.args)?))),
     }
-    let mut object = Map::new();
-    for pair in &args.args {
-        let Some((key, value)) = pair.split_once('=') else {
-            return Err(
-                Failure::new("PV-CLI-ARGUMENTS", format!("--arg {pair} has no `=`"), "write --arg name=value").into()
-            );
-        };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-        if object.insert(key.to_owned(), value).is_some() {
-            return Err(Failure::new(
-                "PV-CLI-ARGUMENTS",
-                format!("--arg {key} is given twice"),
-                "give each argument once; a list is one argument: --arg 'names=[\"a\",\"b\"]'",
-            )
-            .into());
-        }
-    }
-    Ok(Value::Object(object))
 }
 
 fn print_content(result: &Value) -> anyhow::Result<()> {

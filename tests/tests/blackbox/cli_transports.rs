@@ -64,6 +64,47 @@ fn an_address_that_does_not_fit_its_transport_is_a_matter_of_usage() {
 }
 
 #[test]
+fn arguments_that_cannot_be_read_are_a_matter_of_usage() {
+    let dev = Dev::start(None, &[]);
+    let table: [(&[&str], &str); 7] = [
+        (&["call", "echo.echo", "--arg", "text"], "--arg text has no `=`"),
+        (&["call", "echo.echo", "--arg", "text=a", "--arg", "text=b"], "`text` is given twice"),
+        (&["call", "echo.echo", "--json", "{text"], "--json is refused"),
+        (&["call", "echo.echo", "--json", "[\"hi\"]"], "not a JSON object"),
+        // A node refuses it too; here the last one would silently be sent.
+        (&["call", "echo.echo", "--json", "{\"text\":\"a\",\"text\":\"b\"}"], "\"text\" stands twice"),
+        (&["bench", "--arg", "text"], "--arg text has no `=`"),
+        (&["bench", "--json-args", "{\"text\":1,\"text\":2}"], "\"text\" stands twice"),
+    ];
+    for (args, says) in table {
+        let output = dev.cli(args);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains("PV-CLI-ARGUMENTS") && said.contains(says), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_load_without_a_tool_calls_the_quickstarts_echo() {
+    let dev = Dev::start(None, &[]);
+    let figures = dev.data.parent().unwrap().join("bench.json");
+    let run = ["--connections", "2", "--rate", "20", "--duration", "1s", "--warmup", "200ms", "--timeout", "60s"];
+    let tools: [&[&str]; 3] = [&[], &["--tool", "echo"], &["--tool", "echo", "--arg", "text=hi", "--expect", "hi"]];
+    for tool in tools {
+        let output = dev.cli(&[&["bench"][..], tool, &run, &["--json", figures.to_str().unwrap()]].concat());
+        let found: Value = serde_json::from_slice(&std::fs::read(&figures).unwrap()).unwrap();
+        std::fs::remove_file(&figures).unwrap();
+        assert_eq!(found["tool"], "echo.echo", "{}", text(&output));
+        assert_eq!(found["answered"].as_u64(), Some(20), "{}", text(&output));
+    }
+    let nothing = dev.cli(&["bench", "--duration", "0s"]);
+    assert!(nothing.status.code() == Some(2) && text(&nothing).contains("PV-BENCH-PLAN"), "{}", text(&nothing));
+    let refused = dev.cli(&[&["bench", "--tool", "nothing"][..], &run].concat());
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("PV-BENCH-PROBE") && text(&refused).contains("PV-TOOL-UNKNOWN"));
+}
+
+#[test]
 fn a_load_and_idle_connections_over_every_transport() {
     let dev = Dev::start(None, &[]);
     for transport in OTHERS {
