@@ -42,14 +42,11 @@ fn tools_and_calls_are_the_same_over_every_transport() {
 }
 
 #[test]
-fn an_address_that_does_not_fit_its_transport_is_a_matter_of_usage() {
+fn an_address_that_is_none_is_a_matter_of_usage() {
     let dev = Dev::start(None, &[]);
-    let ws = dev.info["ws"].as_str().unwrap();
-    let table: [(&[&str], &str, &str); 6] = [
-        (&["--url", dev.mcp(), "--transport", "ws"], "PV-CLI-URL", "ws://HOST:PORT/mcp"),
-        (&["--url", ws, "--transport", "http"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
-        (&["--url", ws, "--transport", "quic"], "PV-CLI-URL", "quic://HOST:PORT"),
+    let table: [(&[&str], &str, &str); 4] = [
         (&["--url", "127.0.0.1:8420"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
+        (&["--url", "127.0.0.1:8420", "--transport", "ws"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
         (&["--url", "ftp://h/mcp"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
         (&["--transport", "carrier-pigeon"], "http, ws, h3 and quic", ""),
     ];
@@ -60,6 +57,36 @@ fn an_address_that_does_not_fit_its_transport_is_a_matter_of_usage() {
             assert_eq!(output.status.code(), Some(2), "{command:?} {flags:?}: {said}");
             assert!(said.contains(code) && said.contains(hint), "{command:?} {flags:?}: {said}");
         }
+    }
+}
+
+/// What `dev.json` says is enough, without `--ca`: any address, over any transport.
+#[test]
+fn any_address_of_the_node_serves_any_transport() {
+    let dev = Dev::start(None, &[]);
+    let address = |of: &str| dev.info[of].as_str().unwrap().to_owned();
+    let table = [
+        ("mcp", "ws"),
+        ("mcp", "h3"),
+        ("mcp", "quic"),
+        ("ws", "http"),
+        ("ws", "quic"),
+        ("h3", "h3"),
+        ("h3", "ws"),
+        ("h3", "http"),
+        ("quic", "quic"),
+    ];
+    for (of, transport) in table {
+        let url = address(of);
+        let place = ["--url", url.as_str(), "--transport", transport, "--token", dev.token()];
+        let output = dev.cli(&[&["call", "echo.echo", "--arg", "text=there"][..], &place].concat());
+        assert!(output.status.success(), "{of} over {transport}: {}", text(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "there\n", "{of} over {transport}");
+    }
+    for transport in ["http", "ws", "h3", "quic"] {
+        let count =
+            records(&dev, &["--tool", "echo.echo"]).iter().filter(|r| r["network.transport"] == transport).count();
+        assert!(count >= 2, "{count} records over {transport}");
     }
 }
 
