@@ -49,6 +49,16 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<Usage>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
+/// Prints what the parser of the command line refuses, with a code as all errors have. Help that was not asked for,
+/// because a command needs another word, goes out as it is.
+pub fn print_refused(refused: &clap::Error) {
+    let text = refused.render().to_string();
+    match text.strip_prefix("error: ") {
+        Some(cause) => eprint!("error: PV-CLI-USAGE: {cause}"),
+        None => eprint!("{text}"),
+    }
+}
+
 /// Prints an error. Errors of libraries carry their code in their text; others get `PV-CLI`.
 pub fn print(error: &anyhow::Error) {
     let text = format!("{error:#}");

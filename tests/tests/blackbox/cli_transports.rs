@@ -48,7 +48,7 @@ fn an_address_that_is_none_is_a_matter_of_usage() {
         (&["--url", "127.0.0.1:8420"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
         (&["--url", "127.0.0.1:8420", "--transport", "ws"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
         (&["--url", "ftp://h/mcp"], "PV-CLI-URL", "http://HOST:PORT/mcp"),
-        (&["--transport", "carrier-pigeon"], "http, ws, h3 and quic", ""),
+        (&["--transport", "carrier-pigeon"], "error: PV-CLI-USAGE: ", "http, ws, h3 and quic"),
     ];
     for (flags, code, hint) in table {
         for command in [&["tools"][..], &["call", "echo.echo"], &["bridge"], &["bench"]] {
