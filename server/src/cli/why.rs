@@ -1,6 +1,6 @@
 //! `provost why`: one decision explained.
 
-use std::process::ExitCode;
+use std::{net::IpAddr, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use provost_data_policy::{Explanation, Held, PolicyWord};
@@ -37,7 +37,7 @@ pub struct WhyArgs {
     /// Who calls.
     #[arg(long, required_unless_present = "record")]
     principal: Option<String>,
-    /// The tool, `plugin.tool`.
+    /// The tool, `plugin.tool`, or an alias.
     #[arg(long, group = "object")]
     tool: Option<String>,
     /// Or the prompt, `plugin.prompt`.
@@ -58,12 +58,12 @@ pub struct WhyArgs {
     /// When: RFC 3339, or how long ago (`2h`). Default: now.
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<u64>,
-    /// The way in: http, ws, h3, quic, stdio.
-    #[arg(long, default_value = "http")]
+    /// The way in.
+    #[arg(long, default_value = "http", value_parser = ["http", "ws", "h3", "quic", "stdio"])]
     transport: String,
     /// The peer's address.
-    #[arg(long, value_name = "IP", default_value = "")]
-    address: String,
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -92,7 +92,7 @@ pub async fn run(args: WhyArgs) -> anyhow::Result<ExitCode> {
         arguments,
         at_ns: args.at.unwrap_or_default(),
         transport: args.transport.clone(),
-        address: args.address.clone(),
+        address: args.address.map(|address| address.to_string()).unwrap_or_default(),
     };
     let told = policy_over(channel, token).why(request).await.map_err(failed)?.into_inner().explanation;
     let answer: Answer = serde_json::from_str(&told)?;
