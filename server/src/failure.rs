@@ -25,7 +25,8 @@ impl fmt::Display for Failure {
         write!(f, "{}: {}", self.code, self.message)?;
         match &self.hint {
             Some(hint) => write!(f, "\n  next: {hint}"),
-            None => Ok(()),
+            // What came over the wire may have no hint; each code has a page.
+            None => write!(f, "\n  next: docs/errors/{}.md says what to do", self.code),
         }
     }
 }

@@ -112,8 +112,21 @@ pub async fn call(args: CallArgs) -> anyhow::Result<ExitCode> {
     } else {
         print_content(&result)?;
     }
-    let failed = result["isError"].as_bool().unwrap_or(false);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    match result["isError"].as_bool() {
+        Some(true) => Err(tool_failed(&args.tool, &result).into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// That a tool failed, with the code that a node put before its words, if it was the node: arguments that do not fit are
+/// told as a tool's result, for models to read.
+fn tool_failed(tool: &str, result: &Value) -> Failure {
+    let said = result["content"][0]["text"].as_str().unwrap_or_default();
+    let is_code = |code: &&str| {
+        code.starts_with("PV-") && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-')
+    };
+    let code = said.split_once(": ").map(|(code, _)| code).filter(is_code).unwrap_or("PV-CLI-TOOL");
+    Failure::new(code, format!("{tool} says that it failed"), "its answer, on stdout, says why")
 }
 
 /// The result of a call, after what the tool wanted to know was asked (MCP 2026-07-28, input required).
@@ -161,4 +174,25 @@ fn print_content(result: &Value) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_tool_has_the_code_that_a_node_gave_and_no_other_text() {
+        let table = [
+            ("PV-ARGS-SCHEMA: the arguments do not fit", "PV-ARGS-SCHEMA"),
+            ("no such file", "PV-CLI-TOOL"),
+            ("PV-\u{1b}[2J: x", "PV-CLI-TOOL"),
+            ("Error: no", "PV-CLI-TOOL"),
+            ("", "PV-CLI-TOOL"),
+        ];
+        for (said, code) in table {
+            let result = json!({"isError": true, "content": [{"type": "text", "text": said}]});
+            assert_eq!(tool_failed("a.b", &result).code, code, "{said:?}");
+        }
+        assert_eq!(tool_failed("a.b", &json!({"isError": true})).code, "PV-CLI-TOOL");
+    }
 }

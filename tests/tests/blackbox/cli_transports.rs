@@ -30,6 +30,10 @@ fn tools_and_calls_are_the_same_over_every_transport() {
         let meta = call("echo.echo", "text=x", &["--show-meta"]);
         let meta: Value = serde_json::from_slice(&meta.stdout).unwrap();
         assert!(meta["_meta"]["io.provost/audit"]["leafHash"].is_string(), "{meta}");
+        let failed = call("time.now", "offset=\"nowhere\"", &[]);
+        assert_eq!(failed.status.code(), Some(1), "{transport}: {}", text(&failed));
+        let (out, err) = (String::from_utf8_lossy(&failed.stdout), String::from_utf8_lossy(&failed.stderr));
+        assert!(!out.is_empty() && err.starts_with("error: PV-") && err.contains("  next: "), "{out} {err}");
         let denied = call("sql.query", "sql=DROP TABLE customers", &[]);
         assert_eq!(denied.status.code(), Some(1));
         assert!(text(&denied).starts_with("error: PV-POLICY-DENIED: "), "{transport}: {}", text(&denied));
