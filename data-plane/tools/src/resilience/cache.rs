@@ -2,8 +2,8 @@
 //!
 //! Invariants: an answer is kept under everything that it may depend on: what is asked, in the form in which it is
 //! sent; the revision of the policy; and, unless the upstream says `public`, the principal, its session and the token
-//! that it came with (its hash). Only results are kept, never errors, questions or a tool's own failure. What leaves Provost passes the same stages
-//! whether it was kept or not. Many who ask for the same at once cause one call.
+//! that it came with (its hash). Only results are kept, never errors, questions or a tool's own failure. What leaves
+//! Provost passes the same stages whether it was kept or not. Many who ask for the same at once cause one call.
 //! Left out: lists, which the upstream's connection keeps for all callers, since they are filtered for each.
 
 use std::{
