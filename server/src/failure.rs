@@ -25,7 +25,8 @@ impl fmt::Display for Failure {
         write!(f, "{}: {}", self.code, self.message)?;
         match &self.hint {
             Some(hint) => write!(f, "\n  next: {hint}"),
-            None => Ok(()),
+            // What came over the wire may have no hint; each code has a page.
+            None => write!(f, "\n  next: docs/errors/{}.md says what to do", self.code),
         }
     }
 }
@@ -47,6 +48,16 @@ impl std::error::Error for Usage {}
 /// 2 for usage, as for what the parser of the command line refuses; else 1.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<Usage>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Prints what the parser of the command line refuses, with a code as all errors have. Help that was not asked for,
+/// because a command needs another word, goes out as it is.
+pub fn print_refused(refused: &clap::Error) {
+    let text = refused.render().to_string();
+    match text.strip_prefix("error: ") {
+        Some(cause) => eprint!("error: PV-CLI-USAGE: {cause}"),
+        None => eprint!("{text}"),
+    }
 }
 
 /// Prints an error. Errors of libraries carry their code in their text; others get `PV-CLI`.

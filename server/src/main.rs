@@ -41,10 +41,10 @@ fn main() -> ExitCode {
     }
     let args = match cli::Cli::try_parse() {
         Ok(args) => args,
-        Err(refused) if refused.use_stderr() && cli::is_audit_verify(std::env::args()) => {
-            // Clap's own code for this, 2, means something else there: "holds, not anchored".
-            let _ = refused.print();
-            return ExitCode::from(5);
+        Err(refused) if refused.use_stderr() => {
+            failure::print_refused(&refused);
+            // Clap's own code for this, 2, means something else to who verifies: "holds, not anchored".
+            return ExitCode::from(if cli::is_audit_verify(std::env::args()) { 5 } else { 2 });
         }
         Err(other) => other.exit(),
     };

@@ -235,13 +235,16 @@ impl<P: Plane + 'static> Frontend<P> {
     fn metadata(&self, inbound: &Inbound, path: &str) -> Response<ResponseBody> {
         let mut authorization = self.plane.authorization();
         authorization.servers.extend(self.config.authorization_servers.iter().cloned());
-        let document = serde_json::json!({
+        let mut document = serde_json::json!({
             "resource": format!("{}{path}", inbound.base_url),
-            "authorization_servers": authorization.servers,
-            "scopes_supported": authorization.scopes,
             "bearer_methods_supported": ["header"],
             "resource_name": self.config.server_name,
         });
+        // What has no element is left out (section 3.2).
+        let lists = [("authorization_servers", authorization.servers), ("scopes_supported", authorization.scopes)];
+        for (member, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            document[member] = list.into();
+        }
         json(StatusCode::OK, document.to_string().into())
     }
 }

@@ -88,6 +88,34 @@ impl CallError {
         }
     }
 
+    /// Whether a server answered, and refused what was asked for: another name, or other arguments, may do.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Tool => true,
+            Self::Rpc(code) => code.starts_with("-32602"),
+            _ => false,
+        }
+    }
+
+    /// Whether a node of Provost says that there is no such tool.
+    pub fn is_unknown_tool(&self) -> bool {
+        matches!(self, Self::Rpc(code) if code.ends_with("PV-TOOL-UNKNOWN"))
+    }
+
+    /// What a person reads when the call before a load failed.
+    pub fn of_the_first_call(&self) -> anyhow::Error {
+        let detail = match self {
+            Self::Connect(cause) | Self::Broken(cause) | Self::Status(_, cause) => format!(": {cause}"),
+            _ => String::new(),
+        };
+        Failure::new(
+            "PV-BENCH-PROBE",
+            format!("the first call failed ({}{detail})", self.kind()),
+            "try the same with `provost call`, then check --url, --token, --tool and --arg",
+        )
+        .into()
+    }
+
     /// Whether the connection can serve no other call.
     pub fn ends_connection(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Broken(_) | Self::Timeout)
@@ -119,21 +147,12 @@ impl Target {
 
     /// Makes one call, to turn what every call would run into into one clear error.
     pub async fn probe(&self) -> anyhow::Result<()> {
-        let outcome = match Connection::open(self).await {
-            Ok(mut connection) => connection.call(self, PROBE_ID).await,
-            Err(error) => Err(error),
-        };
-        let Err(error) = outcome else { return Ok(()) };
-        let detail = match &error {
-            CallError::Connect(cause) | CallError::Broken(cause) | CallError::Status(_, cause) => format!(": {cause}"),
-            _ => String::new(),
-        };
-        Err(Failure::new(
-            "PV-BENCH-PROBE",
-            format!("the first call failed ({}{detail})", error.kind()),
-            "try the same with `provost call`, then check --url, --token, --tool and --arg",
-        )
-        .into())
+        self.first_call().await.map_err(|error| error.of_the_first_call())
+    }
+
+    /// Makes one call.
+    pub async fn first_call(&self) -> Result<(), CallError> {
+        Connection::open(self).await?.call(self, PROBE_ID).await
     }
 }
 

@@ -8,6 +8,7 @@
 //! [`suite`] is the table of many such runs, and of what else Provost is held to.
 
 mod client;
+mod found;
 mod idle;
 mod plan;
 mod process;
@@ -23,10 +24,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use provost_client::Endpoint;
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use self::{
-    client::Target,
     idle::Held,
     plan::{Load, Plan},
     process::Watched,
@@ -86,7 +85,8 @@ pub enum BenchCommand {
 pub struct LoadArgs {
     #[command(flatten)]
     endpoint: EndpointArgs,
-    /// The tool to call.
+    /// The tool to call. Where there is none of a name without a plugin, `echo`, it is the one of the plugin of that
+    /// name, `echo.echo`; an `echo` that is given no argument gets a text.
     #[arg(long, default_value = "echo")]
     tool: String,
     /// An argument of the tool, `name=value`; a value that is JSON is taken as JSON.
@@ -144,12 +144,8 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 async fn load(args: LoadArgs) -> anyhow::Result<()> {
     let plan = plan(&args)?;
     let context = args.endpoint.resolve()?;
-    let arguments = arguments(&args)?;
-    let target = Target::new(context.connector.clone(), args.era, &args.tool, &arguments)?
-        .expecting(args.expect.clone())
-        .within(args.timeout);
     // One call before the load: a wrong URL, token or tool is a clear error, not ten thousand of them.
-    target.probe().await?;
+    let (tool, target) = Box::pin(found::find(&args, &context.connector)).await?;
 
     let watched = watched_pid(&args, context.connector.endpoint()).and_then(Watched::open);
     let transport = context.connector.endpoint().transport();
@@ -162,7 +158,7 @@ async fn load(args: LoadArgs) -> anyhow::Result<()> {
     let outcome = worker::drive(&plan, &target, watched).await?;
     bar.finish_and_clear();
 
-    let report = Report::new(&context.url, transport, &args.tool, &plan, args.era, &outcome);
+    let report = Report::new(&context.url, transport, &tool, &plan, args.era, &outcome);
     print(&report);
     write_json(&report, &args)?;
     report.verdict()
@@ -198,6 +194,9 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
         let message = format!("--connections {} is not between 1 and {MAX_CONNECTIONS}", args.connections);
         return Err(wrong(message, "16 is a good start"));
     }
+    if args.duration.is_zero() {
+        return Err(wrong("--duration 0 measures nothing".to_owned(), "10s is a good start"));
+    }
     let rate = args.rate.unwrap_or(DEFAULT_RATE);
     if !rate.is_finite() || rate <= 0.0 || rate > plan::MAX_RATE {
         let message = format!("--rate {rate} is not above 0 and at most {}", plan::MAX_RATE);
@@ -205,23 +204,6 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
     }
     let load = if args.saturate { Load::Saturated } else { Load::Open { rate } };
     Ok(Plan { load, connections: args.connections, warmup: args.warmup, duration: args.duration, drain: args.timeout })
-}
-
-fn arguments(args: &LoadArgs) -> anyhow::Result<Value> {
-    let wrong = |message: String, hint: &str| anyhow::Error::from(Failure::new("PV-BENCH-ARGUMENTS", message, hint));
-    if let Some(text) = &args.json_args {
-        let object: Map<String, Value> = serde_json::from_str(text).map_err(|cause| {
-            wrong(format!("--json-args is not a JSON object: {cause}"), "quote it for the shell: '{\"text\":\"hi\"}'")
-        })?;
-        return Ok(Value::Object(object));
-    }
-    let mut object = Map::new();
-    for pair in &args.args {
-        let (key, value) =
-            pair.split_once('=').ok_or_else(|| wrong(format!("--arg {pair} has no `=`"), "write --arg name=value"))?;
-        object.insert(key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value)));
-    }
-    Ok(Value::Object(object))
 }
 
 /// The given process, else that of the `provost dev` which serves exactly this address.

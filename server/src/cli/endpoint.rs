@@ -1,6 +1,9 @@
 //! Which MCP endpoint a command talks to, over what, and how its errors become the command line's.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use provost_client::{ClientError, Connector, Endpoint, EndpointFault, LinkError, Options, Transport};
@@ -25,7 +28,7 @@ pub struct EndpointArgs {
 pub struct PlaceArgs {
     #[command(flatten)]
     node: NodeArgs,
-    /// What carries the messages. Default: what the URL says, else http.
+    /// What carries the messages, whatever the URL's scheme. Default: what the URL says, else http.
     #[arg(long, value_name = "http|ws|h3|quic", value_parser = transport)]
     transport: Option<Transport>,
 }
@@ -88,7 +91,7 @@ impl PlaceArgs {
     /// the running `provost dev`.
     pub fn resolve(&self, token: Option<&str>) -> anyhow::Result<EndpointContext> {
         let Node { url, token, ca } = self.node.find(token, |dev| address(dev, self.transport))?;
-        let endpoint = Endpoint::parse(&url, self.transport).map_err(|fault| usage(&fault))?;
+        let endpoint = endpoint(&url, self.transport).map_err(|fault| usage(&fault))?;
         let options = Options { token, ca, ..Options::default() };
         let connector = Connector::new(endpoint, options).map_err(|error| link_failure(&error))?;
         Ok(EndpointContext { url, connector })
@@ -113,7 +116,10 @@ impl NodeArgs {
         }
         let mut ca = self.ca.clone();
         let url = match &self.url {
-            Some(url) => url.clone(),
+            Some(url) => {
+                ca = ca.or_else(|| self.dev().ok().filter(|dev| serves(dev, url)).and_then(|dev| dev.ca));
+                url.clone()
+            }
             None => {
                 let dev = self.dev()?;
                 let url = of_dev(&dev)?;
@@ -129,6 +135,46 @@ impl NodeArgs {
 
     fn dev(&self) -> anyhow::Result<DevFile> {
         DevFile::read(&self.data_dir.clone().unwrap_or_else(default_data_dir))
+    }
+}
+
+/// The endpoint that a URL names. Where a transport is wanted too, the URL's scheme need not be of it: it says where
+/// the node is, which serves all transports under one number, those over UDP with TLS.
+fn endpoint(url: &str, wanted: Option<Transport>) -> Result<Endpoint, EndpointFault> {
+    match (Endpoint::parse(url, wanted), wanted) {
+        (Err(EndpointFault::Mismatch { .. }), Some(transport)) => {
+            Endpoint::parse(&over(&Endpoint::parse(url, None)?, transport), wanted)
+        }
+        (parsed, _) => parsed,
+    }
+}
+
+/// The same endpoint over another transport. What was under TLS stays under it.
+fn over(given: &Endpoint, transport: Transport) -> String {
+    let scheme = match (transport, given.is_secure()) {
+        (Transport::Http, false) => "http",
+        (Transport::Http, true) | (Transport::Http3, _) => "https",
+        (Transport::WebSocket, false) => "ws",
+        (Transport::WebSocket, true) => "wss",
+        (Transport::Quic, _) => "quic",
+    };
+    // Over QUIC the path may be left out.
+    let path = if given.transport() == Transport::Quic && given.path() == "/" { "/mcp" } else { given.path() };
+    format!("{scheme}://{}{path}", given.authority())
+}
+
+/// Whether an address is one of the running `provost dev`, whose certificate no authority of the system signed.
+fn serves(dev: &DevFile, url: &str) -> bool {
+    let parsed = Endpoint::parse(url, None).or_else(|_| Endpoint::parse(url, Some(Transport::Quic)));
+    match (parsed, Endpoint::parse(&dev.mcp, None)) {
+        (Ok(asked), Ok(served)) => {
+            let here = |endpoint: &Endpoint| match endpoint.host().parse::<IpAddr>() {
+                Ok(address) => address.is_loopback(),
+                Err(_) => endpoint.host() == "localhost",
+            };
+            asked.authority() == served.authority() || (asked.port() == served.port() && here(&asked) && here(&served))
+        }
+        _ => false,
     }
 }
 
@@ -216,4 +262,49 @@ pub async fn connect(
     let era = provost_client::EraChoice::Auto;
     let connected = provost_client::Client::connect(&context.connector, identity, handler, era).await;
     connected.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wanted_transport_is_taken_at_the_urls_node() {
+        use Transport::{Http, Http3, Quic, WebSocket};
+        let table = [
+            ("http://h:1/mcp", WebSocket, false, "h:1", "/mcp"),
+            ("http://h:1/mcp", Http3, true, "h:1", "/mcp"),
+            ("http://h:1/mcp/sql", Quic, true, "h:1", "/mcp/sql"),
+            ("https://h/mcp", WebSocket, true, "h:443", "/mcp"),
+            ("ws://[::1]:2/mcp", Http, false, "[::1]:2", "/mcp"),
+            ("wss://h:3/mcp", Http, true, "h:3", "/mcp"),
+            ("quic://h:4", WebSocket, true, "h:4", "/mcp"),
+            ("quic://h:4/mcp/sql", Http, true, "h:4", "/mcp/sql"),
+            ("h:5", Quic, true, "h:5", "/"),
+        ];
+        for (url, transport, is_secure, authority, path) in table {
+            let found = endpoint(url, Some(transport)).unwrap_or_else(|fault| panic!("{url}: {fault}"));
+            assert_eq!((found.transport(), found.is_secure()), (transport, is_secure), "{url}");
+            assert_eq!((found.authority().as_str(), found.path()), (authority, path), "{url}");
+        }
+        for url in ["h:5", "ftp://h/mcp", "http://u:p@h/mcp"] {
+            assert!(endpoint(url, Some(WebSocket)).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_the_running_dev_have_its_ca() {
+        let text = r#"{"mcp":"http://127.0.0.1:8420/mcp","openai":"","admin":"","metrics":"","console":"","token":"",
+            "admin_token":"","audit_dir":"","pid":1}"#;
+        let dev: DevFile = serde_json::from_str(text).unwrap();
+        let here =
+            ["https://127.0.0.1:8420/mcp", "wss://localhost:8420/mcp", "quic://127.0.0.1:8420", "127.0.0.1:8420"];
+        for url in here {
+            assert!(serves(&dev, url), "{url}");
+        }
+        for url in ["https://127.0.0.1:8421/mcp", "https://h.example:8420/mcp", "https://10.0.0.1:8420/mcp", "nonsense"]
+        {
+            assert!(!serves(&dev, url), "{url}");
+        }
+    }
 }

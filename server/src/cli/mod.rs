@@ -1,6 +1,7 @@
 //! The command line: one file a family of commands.
 
 pub mod admin;
+pub mod arguments;
 mod audit;
 mod chat;
 mod cluster;
@@ -107,28 +108,31 @@ enum Command {
     Schema(resources::SchemaArgs),
 
     /// Make tokens.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost token create --principal ana --ttl 8h")]
     Token(secrets::TokenCommand),
     /// Set secrets.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost secret set github-token < token.txt")]
     Secret(secrets::SecretCommand),
 
     /// Manage the cluster's nodes, keys and backups.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost cluster status")]
     Cluster(cluster::ClusterCommand),
 
     /// Stop calls on every node at once, and let them through again.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: provost kill-switch on --tool 'sql.*' --reason 'migration until 14:00'"
+    )]
     KillSwitch(kill_switch::KillSwitchCommand),
     /// List and end what users let plugins do in their names.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost connections list --json")]
     Connections(connections::ConnectionsCommand),
     /// Install packages of plugins; look at plugins' tools, approve their definitions, take them out of use.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost plugin list --json")]
     Plugin(plugin::PluginCommand),
 
     /// Bring models onto a node's disk; look at how models stand on nodes, load, unload and pin them.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost model status")]
     Model(model::ModelCommand),
 
     /// List the tools that a token may call.
@@ -152,7 +156,7 @@ enum Command {
     Bridge(bridge::BridgeArgs),
 
     /// Query, show and verify the audit log.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost audit query --status denied --since 24h")]
     Audit(audit::AuditCommand),
 
     /// Show how nodes stand now: calls, times, denials, errors, revisions, leaders, quotas near their limit.
@@ -273,5 +277,29 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => shipped::completions(&args),
         Command::Man(args) => shipped::man(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn without_example(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        for below in command.get_subcommands() {
+            let path = format!("{path} {}", below.get_name());
+            if !below.get_after_help().is_some_and(|help| help.to_string().contains("Example")) {
+                found.push(path.clone());
+            }
+            without_example(below, &path, found);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_an_example() {
+        let mut found = Vec::new();
+        without_example(&Cli::command(), "provost", &mut found);
+        assert!(found.is_empty(), "{found:?}");
     }
 }

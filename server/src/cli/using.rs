@@ -5,14 +5,15 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use clap::Args;
 use provost_client::{Client, ClientError, NoHandler};
 use provost_mcp::{RawJson, RawObject};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
+    arguments,
     endpoint::{EndpointArgs, EndpointContext, connect, failed},
     table,
     terminal::Terminal,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Usage};
 
 /// Most pages of a list that are followed.
 const MAX_PAGES: usize = 1_000;
@@ -96,14 +97,14 @@ fn no_list(cause: impl std::fmt::Display) -> Failure {
 
 /// Calls a tool. Exit code 1 when the tool says that it failed.
 pub async fn call(args: CallArgs) -> anyhow::Result<ExitCode> {
-    let arguments = arguments(&args)?;
+    let arguments = given(&args)?;
     let context = args.endpoint.resolve()?;
     // A tool may ask its caller something in the middle of a call, if somebody is there.
     let terminal = Terminal::open();
     let client = connect(&context, terminal.capabilities(), Arc::new(terminal)).await?;
     let mut params = RawObject::new();
     params.set_text("name", &args.tool);
-    params.set("arguments", RawJson::from(arguments));
+    params.set("arguments", arguments);
     let result = answered(&client, terminal, params).await?;
     let result: Value = result.parse()?;
     if args.show_meta {
@@ -111,8 +112,21 @@ pub async fn call(args: CallArgs) -> anyhow::Result<ExitCode> {
     } else {
         print_content(&result)?;
     }
-    let failed = result["isError"].as_bool().unwrap_or(false);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    match result["isError"].as_bool() {
+        Some(true) => Err(tool_failed(&args.tool, &result).into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// That a tool failed, with the code that a node put before its words, if it was the node: arguments that do not fit are
+/// told as a tool's result, for models to read.
+fn tool_failed(tool: &str, result: &Value) -> Failure {
+    let said = result["content"][0]["text"].as_str().unwrap_or_default();
+    let is_code = |code: &&str| {
+        code.starts_with("PV-") && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-')
+    };
+    let code = said.split_once(": ").map(|(code, _)| code).filter(is_code).unwrap_or("PV-CLI-TOOL");
+    Failure::new(code, format!("{tool} says that it failed"), "its answer, on stdout, says why")
 }
 
 /// The result of a call, after what the tool wanted to know was asked (MCP 2026-07-28, input required).
@@ -141,35 +155,11 @@ async fn answered(client: &Client, terminal: Terminal, params: RawObject) -> any
     Err(Failure::new("PV-CLI-INPUT", message, "tell whoever runs the tool").into())
 }
 
-fn arguments(args: &CallArgs) -> anyhow::Result<Value> {
-    if let Some(text) = &args.json {
-        let value: Value = serde_json::from_str(text).map_err(|cause| {
-            Failure::new(
-                "PV-CLI-ARGUMENTS",
-                format!("--json is not JSON: {cause}"),
-                "quote it for the shell: --json '{\"text\":\"hi\"}'",
-            )
-        })?;
-        return Ok(value);
+fn given(args: &CallArgs) -> Result<RawJson, Usage> {
+    match &args.json {
+        Some(text) => arguments::of_json("--json", text),
+        None => Ok(RawJson::from(Value::Object(arguments::of_pairs(&args.args)?))),
     }
-    let mut object = Map::new();
-    for pair in &args.args {
-        let Some((key, value)) = pair.split_once('=') else {
-            return Err(
-                Failure::new("PV-CLI-ARGUMENTS", format!("--arg {pair} has no `=`"), "write --arg name=value").into()
-            );
-        };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-        if object.insert(key.to_owned(), value).is_some() {
-            return Err(Failure::new(
-                "PV-CLI-ARGUMENTS",
-                format!("--arg {key} is given twice"),
-                "give each argument once; a list is one argument: --arg 'names=[\"a\",\"b\"]'",
-            )
-            .into());
-        }
-    }
-    Ok(Value::Object(object))
 }
 
 fn print_content(result: &Value) -> anyhow::Result<()> {
@@ -184,4 +174,25 @@ fn print_content(result: &Value) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_tool_has_the_code_that_a_node_gave_and_no_other_text() {
+        let table = [
+            ("PV-ARGS-SCHEMA: the arguments do not fit", "PV-ARGS-SCHEMA"),
+            ("no such file", "PV-CLI-TOOL"),
+            ("PV-\u{1b}[2J: x", "PV-CLI-TOOL"),
+            ("Error: no", "PV-CLI-TOOL"),
+            ("", "PV-CLI-TOOL"),
+        ];
+        for (said, code) in table {
+            let result = json!({"isError": true, "content": [{"type": "text", "text": said}]});
+            assert_eq!(tool_failed("a.b", &result).code, code, "{said:?}");
+        }
+        assert_eq!(tool_failed("a.b", &json!({"isError": true})).code, "PV-CLI-TOOL");
+    }
 }

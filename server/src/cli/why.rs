@@ -1,18 +1,17 @@
 //! `provost why`: one decision explained.
 
-use std::process::ExitCode;
+use std::{net::IpAddr, process::ExitCode};
 
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use provost_data_policy::{Explanation, Held, PolicyWord};
-use provost_mcp::{JsonFault, JsonLimits, RawJson};
 use provost_types::{Effect, PolicyMode};
 use provost_wire::{admin::WhyRequest, admin_over, policy_over};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     AdminArgs,
     admin::{dial, failed, tenant},
+    arguments,
     audit::{parse_moment, time_text},
 };
 use crate::{
@@ -38,7 +37,7 @@ pub struct WhyArgs {
     /// Who calls.
     #[arg(long, required_unless_present = "record")]
     principal: Option<String>,
-    /// The tool, `plugin.tool`.
+    /// The tool, `plugin.tool`, or an alias.
     #[arg(long, group = "object")]
     tool: Option<String>,
     /// Or the prompt, `plugin.prompt`.
@@ -59,12 +58,12 @@ pub struct WhyArgs {
     /// When: RFC 3339, or how long ago (`2h`). Default: now.
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<u64>,
-    /// The way in: http, ws, h3, quic, stdio.
-    #[arg(long, default_value = "http")]
+    /// The way in.
+    #[arg(long, default_value = "http", value_parser = ["http", "ws", "h3", "quic", "stdio"])]
     transport: String,
     /// The peer's address.
-    #[arg(long, value_name = "IP", default_value = "")]
-    address: String,
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -81,6 +80,7 @@ pub async fn run(args: WhyArgs) -> anyhow::Result<ExitCode> {
             return Err(Usage(Failure::new("PV-WHY-CALL", "what is called is not said", hint)).into());
         }
     };
+    let arguments = given(&args)?;
     let (channel, token, context) = dial(&args.admin).await?;
     let tenant = tenant(&mut admin_over(channel.clone(), token.clone()), context.tenant.as_deref()).await?;
     let request = WhyRequest {
@@ -89,10 +89,10 @@ pub async fn run(args: WhyArgs) -> anyhow::Result<ExitCode> {
         principal: args.principal.clone().unwrap_or_default(),
         action: action.to_owned(),
         target,
-        arguments: arguments(&args)?,
+        arguments,
         at_ns: args.at.unwrap_or_default(),
         transport: args.transport.clone(),
-        address: args.address.clone(),
+        address: args.address.map(|address| address.to_string()).unwrap_or_default(),
     };
     let told = policy_over(channel, token).why(request).await.map_err(failed)?.into_inner().explanation;
     let answer: Answer = serde_json::from_str(&told)?;
@@ -109,32 +109,14 @@ pub async fn run(args: WhyArgs) -> anyhow::Result<ExitCode> {
     Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn arguments(args: &WhyArgs) -> anyhow::Result<String> {
+fn given(args: &WhyArgs) -> anyhow::Result<String> {
     if let Some(given) = args.json.as_deref().filter(|text| !text.is_empty()) {
         return Ok(given.to_owned());
     }
     if args.args.is_empty() {
         return Ok(String::new());
     }
-    let mut object = Map::new();
-    for pair in &args.args {
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            let text = format!("`{pair}` is no argument");
-            Usage(Failure::new("PV-CLI-ARGUMENTS", text, "write --arg name=value"))
-        })?;
-        let refuse = |text: String| Usage(Failure::new("PV-CLI-ARGUMENTS", text, "write each name once"));
-        // A node refuses a call that names one twice; here the last would silently count.
-        if let Err(twice @ JsonFault::DuplicateKey { .. }) =
-            RawJson::check(Bytes::copy_from_slice(value.as_bytes()), &JsonLimits::REQUEST)
-        {
-            return Err(refuse(format!("the argument `{name}`: {twice}")).into());
-        }
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-        if object.insert(name.to_owned(), value).is_some() {
-            return Err(refuse(format!("the argument `{name}` is given twice")).into());
-        }
-    }
-    Ok(Value::Object(object).to_string())
+    Ok(Value::Object(arguments::of_pairs(&args.args)?).to_string())
 }
 
 fn word(effect: Effect) -> &'static str {

@@ -10,7 +10,7 @@ use provost_data_policy::{AccessRequest, Explanation, Facts, Unknown};
 use provost_data_serve::node::{Judge, Question};
 use provost_data_tools::names;
 use provost_mcp::{JsonFault, JsonLimits, RawJson};
-use provost_types::{Action, Decision, Name, Snapshot};
+use provost_types::{Action, Decision, Name, PrincipalRef, Snapshot};
 use provost_wire::admin::{Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest, ShowBodyResponse, WhyRequest};
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
@@ -142,6 +142,7 @@ fn described(asked: &WhyRequest, tenant: &Name, judge: &Judge) -> Result<Call, S
     let principal = Name::new(&asked.principal).map_err(|e| refuse(e.to_string(), "name a principal"))?;
     let action = action(&asked.action).ok_or_else(|| refuse(format!("`{}` is no action", asked.action), ""))?;
     let mut target = asked.target.clone();
+    let at_ns = if asked.at_ns == 0 { now_ns() } else { asked.at_ns };
     let plugin = match action {
         Action::UseModel => None,
         // Policy knows it by its upstream's URI.
@@ -153,10 +154,25 @@ fn described(asked: &WhyRequest, tenant: &Name, judge: &Judge) -> Result<Call, S
             _ => None,
         },
         Action::CallTool | Action::GetPrompt => {
-            let found = names::split(&asked.target, |name| judge.has_plugin(tenant, name));
+            let plugin_of = |full: &str| {
+                names::split(full, |name| judge.has_plugin(tenant, name)).map(|(plugin, _)| plugin.to_owned())
+            };
+            let mut found = plugin_of(&target);
+            if found.is_none() && action == Action::CallTool {
+                let caller = PrincipalRef { tenant: tenant.clone(), name: principal.clone() };
+                match judge.behind_alias(&caller, &target, at_ns) {
+                    // Policy knows the tool that stands behind it for this caller.
+                    Some(Ok(tool)) => {
+                        found = plugin_of(&tool);
+                        target = tool;
+                    }
+                    Some(Err(retired)) => return Err(refuse(retired, "no policy is asked about a call of it")),
+                    None => {}
+                }
+            }
             let hint = "write it as lists show it, `plugin.name`; `provost get Plugin` lists the plugins";
             let text = || format!("no plugin of tenant {tenant} serves `{}`", asked.target);
-            Some(found.ok_or_else(|| refuse(text(), hint))?.0.to_owned())
+            Some(found.ok_or_else(|| refuse(text(), hint))?)
         }
     };
     let arguments = match asked.arguments.as_str() {
@@ -182,7 +198,7 @@ fn described(asked: &WhyRequest, tenant: &Name, judge: &Judge) -> Result<Call, S
         transport: asked.transport.clone(),
         address: peer,
         arguments,
-        at_ns: if asked.at_ns == 0 { now_ns() } else { asked.at_ns },
+        at_ns,
         recorded: None,
         unknown: None,
         what: Unknown::default(),

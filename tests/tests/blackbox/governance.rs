@@ -49,8 +49,16 @@ fn nothing_is_served_before_it_is_approved_and_quarantine_takes_it_back() {
     assert!(done, "{said}");
     until(|| works(&call("up.count_begun")).then_some(()));
 
-    let (done, said) = run(&dev, &["plugin", "quarantine", "up", "--tool", "count_begun"]);
+    let (done, said) = run(&dev, &["plugin", "quarantine", "up", "--tool", "count_begun", "--reason", " "]);
     assert!(!done && said.contains("PV-PLUGIN-REASON"), "{said}");
+    // A name alone is enough where somebody has to act at once.
+    let (done, said) = run(&dev, &["plugin", "quarantine", "up"]);
+    assert!(done && said.contains("quarantined: the plugin as a whole"), "{said}");
+    until(|| (code(&call("up.test_simple_text")) == "PV-TOOL-QUARANTINED").then_some(()));
+    let message = call("up.test_simple_text")["error"]["message"].to_string();
+    assert!(message.contains("no reason was given"), "{message}");
+    assert!(run(&dev, &["plugin", "approve", "up"]).0);
+    until(|| works(&call("up.test_simple_text")).then_some(()));
     let (done, said) = run(&dev, &["plugin", "quarantine", "up", "--tool", "count_begun", "--reason", "INC-9"]);
     assert!(done, "{said}");
     until(|| (code(&call("up.count_begun")) == "PV-TOOL-QUARANTINED").then_some(()));

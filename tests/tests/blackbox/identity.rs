@@ -209,6 +209,20 @@ fn claims_make_a_caller_and_scopes_step_up() {
     assert_eq!(code(&answer), "PV-AUTH-TOKEN");
 }
 
+/// RFC 9728, section 3.2: a member with no element is left out.
+#[test]
+fn discovery_leaves_out_what_there_is_none_of() {
+    let dev = Dev::start(None, &[]);
+    for path in ["", "/mcp", "/mcp/echo"] {
+        let document = get(&format!("{}/.well-known/oauth-protected-resource{path}", dev.base()));
+        assert_eq!(document["resource"], format!("{}{path}", dev.base()), "{document}");
+        assert_eq!(document["bearer_methods_supported"], json!(["header"]), "{document}");
+        for member in ["authorization_servers", "scopes_supported"] {
+            assert_eq!(document.get(member), None, "{document}");
+        }
+    }
+}
+
 #[test]
 fn tokens_for_the_nodes_own_address_and_for_one_plugin() {
     let key = Key::ed25519();

@@ -31,6 +31,28 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn what_cannot_be_read_has_a_code_and_the_exit_code_of_usage() {
+    let table: [(&[&str], i32, &str); 5] = [
+        (&["nonsense"], 2, "nonsense"),
+        (&["call"], 2, "<TOOL>"),
+        (&["why", "MAYBE", "--principal", "ana"], 2, "MAYBE"),
+        (&["kill-switch", "on", "--all"], 2, "--reason"),
+        (&["audit", "verify", "--nonsense"], 5, "--nonsense"),
+    ];
+    for (args, code, says) in table {
+        let output = Command::new(binary("provost")).args(args).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.starts_with("error: PV-CLI-USAGE: ") && said.contains(says), "{args:?}: {said}");
+        assert!(said.contains("--help") && output.stdout.is_empty(), "{args:?}: {said}");
+    }
+    // A word is missing: what there is, is shown. That is no error of its own.
+    let output = Command::new(binary("provost")).arg("kill-switch").output().unwrap();
+    let said = text(&output);
+    assert!(output.status.code() == Some(2) && said.contains("Example: provost kill-switch on"), "{said}");
+}
+
+#[test]
 fn each_command_has_a_man_page() {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(binary("provost")).arg("man").arg(dir.path()).output().unwrap();

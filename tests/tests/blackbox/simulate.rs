@@ -214,6 +214,12 @@ fn why_tells_what_decided_and_what_is_missing() {
         "@id(\"when-asked\") permit(principal == Provost::Principal::\"eve\", action, resource in Provost::Plugin::\"echo\") \
          when { context.args.hasTag(\"please\") };",
     );
+    yaml += &document("ToolAlias", "say", "{ targets: [ { tool: echo.echo } ] }");
+    yaml += &document(
+        "ToolAlias",
+        "gone",
+        "{ targets: [ { tool: echo.echo } ], deprecated: { until: 2026-01-01T00:00:00Z } }",
+    );
     let dev = Dev::start(Some(&yaml), &[]);
     let why = |args: &[&str]| {
         let output = dev.cli(&[&["why"], args].concat());
@@ -221,7 +227,7 @@ fn why_tells_what_decided_and_what_is_missing() {
     };
     let ana = ["--principal", "ana", "--tool", "echo.echo"];
     let eve = ["--principal", "eve", "--tool", "echo.echo"];
-    let table: [(Vec<&str>, Option<i32>, &[&str]); 12] = [
+    let table: [(Vec<&str>, Option<i32>, &[&str]); 17] = [
         (
             [&["ALLOW"], &ana[..]].concat(),
             Some(0),
@@ -253,6 +259,23 @@ fn why_tells_what_decided_and_what_is_missing() {
         ),
         (vec!["DENY", "--principal", "ana", "--tool", "nothing.x"], Some(1), &["PV-WHY-CALL", "provost get Plugin"]),
         (vec!["DENY", "--principal", "ana"], Some(2), &["PV-WHY-CALL"]),
+        (
+            vec!["ALLOW", "--principal", "ana", "--tool", "say"],
+            Some(0),
+            &["ALLOW  principal ana to call tool echo.echo", "all (*), by RoleBinding all"],
+        ),
+        (
+            vec!["DENY", "--principal", "ana", "--tool", "say", "--arg", "text=a secret"],
+            Some(0),
+            &["policy secrets/no-secrets of tenant acme forbids"],
+        ),
+        (
+            vec!["DENY", "--principal", "ana", "--tool", "gone"],
+            Some(1),
+            &["PV-WHY-CALL", "is out of use since 2026-01-01"],
+        ),
+        ([&["ALLOW"], &ana[..], &["--transport", "pigeon"]].concat(), Some(2), &["PV-CLI-USAGE", "h3, quic"]),
+        ([&["ALLOW"], &ana[..], &["--address", "nowhere"]].concat(), Some(2), &["PV-CLI-USAGE", "nowhere"]),
         // Readers differ on which of two counts: a node refuses the call, so nothing is said of it.
         (
             [&["ALLOW"], &eve[..], &["--json", "{\"please\":false,\"please\":true}"]].concat(),

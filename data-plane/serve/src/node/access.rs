@@ -6,7 +6,9 @@ use bytes::Bytes;
 use provost_data_policy::{AccessRequest, Explanation, Facts, PolicyEngine, PolicyProblem, SqlFacts, Unknown};
 use provost_data_tools::sql::{self, Dialect};
 use provost_mcp::{RawJson, RawObject};
-use provost_types::{Action, Decision, Kind, Name, PluginSource, Snapshot, Spec};
+use provost_types::{Action, Decision, Kind, Name, PluginSource, PrincipalRef, Snapshot, Spec};
+
+use super::aliases::AliasIndex;
 
 /// Decides. A model behind a tool is the same model: both the tool and the model must be permitted.
 pub(super) fn decide(engine: &PolicyEngine, request: &AccessRequest<'_>, is_inference: bool, now_ns: u64) -> Decision {
@@ -48,6 +50,7 @@ pub struct Judge {
     engine: PolicyEngine,
     plugins: HashMap<(Name, Name), Served>,
     by_tenant: BTreeMap<Name, Vec<Name>>,
+    aliases: AliasIndex,
 }
 
 /// What a plugin is, as far as decisions depend on it.
@@ -87,7 +90,7 @@ impl Judge {
             plugins.insert((tenant.clone(), resource.metadata.name.clone()), served);
             by_tenant.entry(tenant.clone()).or_default().push(resource.metadata.name.clone());
         }
-        Ok(Self { engine, plugins, by_tenant })
+        Ok(Self { engine, plugins, by_tenant, aliases: AliasIndex::compile(snapshot) })
     }
 
     /// The compiled policies.
@@ -98,6 +101,16 @@ impl Judge {
     /// Whether the tenant has this plugin.
     pub fn has_plugin(&self, tenant: &Name, plugin: &str) -> bool {
         self.by_tenant.get(tenant).is_some_and(|plugins| plugins.iter().any(|p| p.as_str() == plugin))
+    }
+
+    /// The tool that this caller gets by an alias, or why the name cannot be used any more; `None`: there is no alias of
+    /// that name.
+    pub fn behind_alias(&self, caller: &PrincipalRef, name: &str, at_ns: u64) -> Option<Result<String, String>> {
+        let alias = self.aliases.find(&caller.tenant, name)?;
+        Some(match alias.is_retired(at_ns) {
+            true => Err(alias.retired(name).error.message),
+            false => Ok(alias.target(name, caller).to_owned()),
+        })
     }
 
     /// The decision; `None`: it depends on what is not known.

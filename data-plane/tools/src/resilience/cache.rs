@@ -1,9 +1,9 @@
 //! Answers that are given again: those whose upstream says for how long, and those of tools that the operator names.
 //!
 //! Invariants: an answer is kept under everything that it may depend on: what is asked, in the form in which it is
-//! sent; the revision of the policy; and, unless the upstream says `public`, the principal and its session. Only
-//! results are kept, never errors, questions or a tool's own failure. What leaves Provost passes the same stages
-//! whether it was kept or not. Many who ask for the same at once cause one call.
+//! sent; the revision of the policy; and, unless the upstream says `public`, the principal, its session and the token
+//! that it came with (its hash). Only results are kept, never errors, questions or a tool's own failure. What leaves
+//! Provost passes the same stages whether it was kept or not. Many who ask for the same at once cause one call.
 //! Left out: lists, which the upstream's connection keeps for all callers, since they are filtered for each.
 
 use std::{
@@ -73,7 +73,10 @@ impl Cache {
         let asked: [&[u8]; 4] =
             [request.operation.method().as_bytes(), target.as_bytes(), arguments.as_bytes(), &revision];
         let session = request.client.session.as_deref().unwrap_or_default();
-        let own = hash(asked.into_iter().chain([request.principal.name.as_str().as_bytes(), session.as_bytes()]));
+        // Where it is exchanged for one of the upstream's, another token of the same caller may give them other rights.
+        let token = request.subject.map(|token| token.expose().as_bytes()).unwrap_or_default();
+        let caller: [&[u8]; 3] = [request.principal.name.as_str().as_bytes(), session.as_bytes(), token];
+        let own = hash(asked.into_iter().chain(caller));
         let changes = self.changes.load(Ordering::Acquire);
         Some(Plan { own, shared: is_read.then(|| hash(asked)), changes })
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation, Reply};
+use provost_data_pipeline::{AskError, ClientFacts, ClientLink, Execution, Operation, Reply, SubjectToken};
 use provost_mcp::{ProtocolVersion, RawJson, RpcError};
 use provost_types::{
     BoxFuture, BreakerSpec, BuiltinPlugin, CacheSpec, CallId, HedgeSpec, Name, PluginSource, PluginSpec, PrincipalRef,
@@ -115,10 +115,11 @@ fn client(session: Option<&str>) -> ClientFacts {
 struct Who<'a> {
     principal: &'a str,
     session: Option<&'a str>,
+    token: Option<&'a str>,
     revision: u64,
 }
 
-const ANN: Who<'_> = Who { principal: "ann", session: None, revision: 1 };
+const ANN: Who<'_> = Who { principal: "ann", session: None, token: None, revision: 1 };
 
 async fn call_as(
     who: &Who<'_>,
@@ -129,12 +130,13 @@ async fn call_as(
 ) -> Execution {
     let client = client(who.session);
     let principal = PrincipalRef { tenant: name("acme"), name: name(who.principal) };
+    let subject = who.token.map(SubjectToken::verified);
     let request = ExecuteRequest {
         operation,
         params: RawJson::from(params),
         client: &client,
         principal: &principal,
-        subject: None,
+        subject: subject.as_ref(),
         deadline: Instant::now() + Duration::from_secs(30),
         revision: Revision(who.revision),
         call_id: CallId(1),
@@ -237,6 +239,7 @@ async fn a_kept_answer_is_given_to_the_same_question_of_the_same_caller_only() {
     let bob = Who { principal: "bob", ..ANN };
     let later = Who { revision: 2, ..ANN };
     let elsewhere = Who { session: Some("s"), ..ANN };
+    let (more, less) = (Who { token: Some("with more scopes"), ..ANN }, Who { token: Some("with less"), ..ANN });
     let args = |x: u32| json!({"name": "t", "arguments": {"x": x}, "_meta": {"progressToken": x}});
     let other = || Operation::CallTool("u".to_owned());
     let table = [
@@ -251,6 +254,9 @@ async fn a_kept_answer_is_given_to_the_same_question_of_the_same_caller_only() {
         (&ANN, other(), args(1), 7),
         (&ANN, tool(), json!({"arguments": {"x": 1}, "inputResponses": {}}), 8),
         (&ANN, tool(), args(1), 1),
+        (&more, tool(), args(1), 9),
+        (&more, tool(), args(1), 9),
+        (&less, tool(), args(1), 10),
     ];
     let mut asked = 0;
     for (i, (who, operation, params, n)) in table.into_iter().enumerate() {
@@ -260,7 +266,7 @@ async fn a_kept_answer_is_given_to_the_same_question_of_the_same_caller_only() {
         assert_eq!((done.effort.attempts == 0, done.effort.cached_ms.is_some()), (is_kept, is_kept), "case {i}");
         asked = upstream.begun();
     }
-    assert_eq!(asked, 8);
+    assert_eq!(asked, 10);
 }
 
 #[tokio::test]

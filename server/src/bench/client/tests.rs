@@ -27,6 +27,24 @@ fn only_a_complete_result_of_this_call_is_good() {
 }
 
 #[test]
+fn only_what_a_server_refuses_is_tried_otherwise() {
+    let rpc = |code: &str| CallError::Rpc(code.to_owned());
+    let table = [
+        (rpc("-32602 PV-TOOL-UNKNOWN"), true, true),
+        (rpc("-32602"), true, false),
+        (CallError::Tool, true, false),
+        (rpc("4031 PV-POLICY-DENIED"), false, false),
+        (rpc("4010 PV-AUTH-MISSING"), false, false),
+        (CallError::Connect("refused".into()), false, false),
+        (CallError::Timeout, false, false),
+    ];
+    for (error, is_refusal, is_unknown) in table {
+        assert_eq!((error.is_refusal(), error.is_unknown_tool()), (is_refusal, is_unknown), "{error:?}");
+        assert!(error.of_the_first_call().to_string().starts_with("PV-BENCH-PROBE"), "{error:?}");
+    }
+}
+
+#[test]
 fn an_error_of_the_connection_is_named_by_what_it_does_to_a_run() {
     let lost = || LinkError::Lost("x".into());
     let table = [

@@ -44,7 +44,7 @@ pub enum AuditCommand {
     #[command(after_help = "Example: provost audit export --format ocsf --since 24h -o audit.ocsf.jsonl")]
     Export(export::ExportArgs),
     /// Keep records that a policy would prune, or that somebody might erase.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost audit hold list")]
     Hold(hold::HoldCommand),
     /// Prune old records of one log now; a rule of [[audit.retention]] does so by itself.
     #[command(after_help = "Example: provost audit prune --tenant acme --keep 400d --dry-run")]
@@ -82,7 +82,7 @@ pub enum AuditCommand {
     #[command(after_help = "Example: provost audit rotate-key --data-dir /var/lib/provost")]
     RotateKey(rotate_key::RotateKeyArgs),
     /// Run a witness: what an auditor has to trust nobody's copy but its own.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: provost audit witness serve --help")]
     Witness(witness::WitnessCommand),
 }
 

@@ -43,7 +43,8 @@ pub enum PluginCommand {
     Approve(GovernArgs),
     /// Take a tool, or all tools of a plugin, out of use: hidden from lists, and refused.
     #[command(after_help = "Examples:\n  provost plugin quarantine files --tool delete --reason 'INC-9'\n  \
-                            provost plugin quarantine files --reason 'vendor breach'\n\nTo stop prompts, resources \
+                            provost plugin quarantine files --reason 'vendor breach'\n\nWithout --reason callers \
+                            are told that none was given. To stop prompts, resources \
                             and running calls too: provost kill-switch on --plugin NAME")]
     Quarantine(GovernArgs),
     #[command(flatten)]
@@ -78,11 +79,14 @@ pub struct GovernArgs {
     #[arg(long)]
     tool: Option<String>,
     /// Why. It is recorded; of a quarantine callers are told.
-    #[arg(long, default_value = "")]
-    reason: String,
+    #[arg(long)]
+    reason: Option<String>,
     #[command(flatten)]
     plain: ListArgs,
 }
+
+/// What callers and the log are told of a quarantine without `--reason`.
+const NO_REASON: &str = "no reason was given";
 
 /// A plugin with its pins.
 struct Found {
@@ -155,7 +159,10 @@ async fn govern(args: &GovernArgs, approves: bool) -> anyhow::Result<()> {
     let tenant = tenant(&mut client, context.tenant.as_deref()).await?;
     let (channel, token, _) = dial(&args.plain.admin).await?;
     let mut governance = governance_over(channel, token);
-    let (plugin, tool, reason) = (args.name.clone(), args.tool.clone().unwrap_or_default(), args.reason.clone());
+    // Who has to act at once need not find words for it: callers are told that there were none.
+    let unsaid = if approves { "" } else { NO_REASON };
+    let reason = args.reason.clone().unwrap_or_else(|| unsaid.to_owned());
+    let (plugin, tool) = (args.name.clone(), args.tool.clone().unwrap_or_default());
     let request = GovernToolsRequest { tenant, plugin, tool, reason };
     let done = if approves { governance.approve(request).await } else { governance.quarantine(request).await };
     let GovernedResponse { revision, tools } = done.map_err(failed)?.into_inner();

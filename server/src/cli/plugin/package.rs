@@ -31,7 +31,7 @@ use crate::{
         admin::{connect, dial, failed, tenant},
         table,
     },
-    failure::Failure,
+    failure::{Failure, Usage},
 };
 
 /// Bytes of one message of an upload.
@@ -234,7 +234,7 @@ async fn configuration(args: &InstallArgs, name: &str) -> anyhow::Result<Option<
     };
     for member in &args.set {
         let (key, value) = member.split_once('=').ok_or_else(|| {
-            Failure::new("PV-CLI-ARGUMENTS", format!("`{member}` has no `=`"), "write it as KEY=VALUE")
+            Usage(Failure::new("PV-CLI-ARGUMENTS", format!("`{member}` has no `=`"), "write it as KEY=VALUE"))
         })?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         config.insert(key.to_owned(), value);
