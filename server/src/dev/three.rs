@@ -437,7 +437,7 @@ mod tests {
         make();
         std::fs::write(&kept, "k").unwrap();
         clear_cut_off(dir.path(), false).unwrap();
-        assert_eq!(left(), [kept.clone()]);
+        assert_eq!(left(), std::slice::from_ref(&kept));
 
         make();
         std::fs::write(dir.path().join("node-1").join("log"), "").unwrap();
@@ -445,7 +445,7 @@ mod tests {
         assert!(refused.starts_with("PV-DEV-PLAN"), "{refused}");
         assert!(made.iter().all(|made| made.exists()));
         clear_cut_off(dir.path(), true).unwrap();
-        assert_eq!(left(), [kept.clone()]);
+        assert_eq!(left(), std::slice::from_ref(&kept));
     }
 
     #[test]
