@@ -11,7 +11,7 @@ use std::{
 use prost::Message;
 use provost_audit_core::LogId;
 use provost_audit_store::{AuditNode, BodyError, BodyState, EraseError, EraseOrder};
-use provost_control_api::Caller;
+use provost_control_api::{Caller, Scope};
 use provost_types::{
     AuditEvent, AuditSink, AuditUnavailable, BoxFuture, CallId, CallStatus, Impact, Month, Name, Phase, Revision,
     Subject, What, Who, Why,
@@ -180,7 +180,7 @@ impl AuditAccess {
             return Err(invalid("PV-ADMIN-REQUEST", format!("`{command}` is no command that reads"), ""));
         }
         let filter = filter.chars().take(MAX_FILTER_CHARS).collect();
-        self.record(caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
+        self.note(node, caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
         let known = node.identities(&log).into_iter().take(MAX_IDENTITIES);
         let known = known.map(|known| AuditIdentity { pseudonym: known.pseudonym.to_string(), name: known.name });
         Ok(NoteReadResponse { identities: known.collect() })
@@ -193,15 +193,34 @@ impl AuditAccess {
         asked: SimulatePageRequest,
     ) -> Result<SimulatePage, Status> {
         let log = permitted(caller, &asked.tenant)?;
-        let (node, judges) = (node.clone(), self.judges.clone());
+        let (replica, judges) = (node.clone(), self.judges.clone());
         let (from, filter) = (asked.from, format!("principal={} tool={}", asked.principal, asked.tool));
-        let done = tokio::task::spawn_blocking(move || simulate::page(&node, &judges, &asked)).await;
+        let done = tokio::task::spawn_blocking(move || simulate::page(&replica, &judges, &asked)).await;
         let page = done.map_err(|e| Status::internal(e.to_string()))??;
         let objects = vec!["command:simulate".to_owned(), format!("records from:{from}")];
         let detail = format!("{filter}; calls: {}, bodies opened: {}", page.looked_at, page.opened);
         let detail = detail.chars().take(MAX_FILTER_CHARS).collect();
-        self.record(caller, &log, ("audit.read", objects, detail)).await?;
+        self.note(node, caller, &log, ("audit.read", objects, detail)).await?;
         Ok(page)
+    }
+
+    /// Records a read that names its log before anything was found there. A log is for ever, and one that
+    /// no kept checkpoint covers spoils every proof: a name that was mistyped begins none. Such a read is
+    /// one of the cluster's, which says what was asked for.
+    async fn note(
+        &self,
+        node: &AuditNode,
+        caller: &Caller,
+        log: &LogId,
+        (event, mut objects, detail): (&str, Vec<String>, String),
+    ) -> Result<(), Status> {
+        // A tenant that has administrators of its own is one.
+        let own = matches!(caller.scope, Scope::Tenant(_));
+        if own || *log == LogId::CLUSTER || node.has_log(log) {
+            return self.record(caller, log, (event, objects, detail)).await;
+        }
+        objects.push(format!("log:{}", log.tenant()));
+        self.record(caller, &LogId::CLUSTER, (event, objects, detail)).await
     }
 
     async fn record(

@@ -167,6 +167,25 @@ fn reads_of_the_log_through_the_commands_of_a_running_node_are_recorded() {
 }
 
 #[test]
+fn a_name_that_was_mistyped_begins_no_log() {
+    let dev = Dev::start(None, &[]);
+    call_tool(&dev, "echo.echo", json!({ "text": "hi" }));
+    for command in ["query", "tail", "show 0", "export --format jsonl"] {
+        let words: Vec<&str> = ["audit"].into_iter().chain(command.split(' ')).chain(["--tenant", "acmee"]).collect();
+        let output = dev.cli(&words);
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("acmee"), "{command}: {}", text(&output));
+    }
+    let logs = fs::read_dir(dev.data.join("audit/tenants")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(logs.collect::<Vec<_>>(), ["acme"]);
+    let reads = records(&dev, &["--tenant", "cluster", "--event", "audit.read"]);
+    let objects: Vec<String> = reads.iter().map(|r| r["record"]["event.objects"].to_string()).collect();
+    for command in ["query", "tail", "show", "export"] {
+        let wanted = json!([format!("command:{command}"), "log:acmee"]).to_string();
+        assert!(objects.contains(&wanted), "{command} is not recorded: {objects:?}");
+    }
+}
+
+#[test]
 fn pseudonyms_hide_the_caller_from_a_copy_and_not_from_the_node() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
