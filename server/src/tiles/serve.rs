@@ -29,7 +29,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::readers::Rights;
+use super::{files, readers::Rights};
 
 /// Connections at once; more wait.
 const MAX_CONNECTIONS: usize = 256;
@@ -119,6 +119,9 @@ impl Tiles {
     }
 
     fn read(&self, rights: &Rights, path: &str, query: &str) -> Result<Found, Refused> {
+        if path == "/logs" {
+            return self.logs(rights);
+        }
         let (log, rest) = log_of(path).ok_or(Refused::NotFound)?;
         // The same answer for a log that is not there and for one that is not theirs.
         let there = rights.may_read(&log) && list_logs(&self.dir).is_ok_and(|logs| logs.contains(&log));
@@ -146,12 +149,31 @@ impl Tiles {
                 };
                 Ok(Found { kind: TEXT, cache: FRESH, bytes: proof?.into_bytes() })
             }
-            tile => {
-                let name = TileName::parse(tile).ok_or(Refused::NotFound)?;
-                let bytes = LogTiles::open(layout)?.tile(&name)?.ok_or(Refused::NotFound)?;
-                Ok(Found { kind: BYTES, cache: IMMUTABLE, bytes })
+            "files" => {
+                let list = files::list(&layout).map_err(|e| Refused::Failed(e.to_string()))?;
+                Ok(Found { kind: TEXT, cache: FRESH, bytes: list.into_bytes() })
             }
+            tile => match tile.strip_prefix("files/") {
+                Some(name) => {
+                    let offset = numbers(query)?.get("offset").copied().unwrap_or(0);
+                    let part = files::part(&layout, name, offset).map_err(|e| Refused::Failed(e.to_string()))?;
+                    Ok(Found { kind: BYTES, cache: FRESH, bytes: part.ok_or(Refused::NotFound)? })
+                }
+                None => {
+                    let name = TileName::parse(tile).ok_or(Refused::NotFound)?;
+                    let bytes = LogTiles::open(layout)?.tile(&name)?.ok_or(Refused::NotFound)?;
+                    Ok(Found { kind: BYTES, cache: IMMUTABLE, bytes })
+                }
+            },
         }
+    }
+
+    /// The folders of the logs that may be read, one a line.
+    fn logs(&self, rights: &Rights) -> Result<Found, Refused> {
+        let logs = list_logs(&self.dir).map_err(|e| Refused::Failed(e.to_string()))?;
+        let logs = logs.iter().filter(|log| rights.may_read(log));
+        let bytes = logs.map(|log| format!("{}\n", log.folder().display())).collect::<String>().into_bytes();
+        Ok(Found { kind: TEXT, cache: FRESH, bytes })
     }
 }
 
