@@ -116,15 +116,21 @@ fn a_reader_gets_its_log_and_nobody_anything_else() {
     assert!(code == Some(5) && said.contains("PV-AUDIT-COPY"), "{said}");
     let (code, _, said) = verify("pva_guessed", &[]);
     assert!(code == Some(5) && said.contains("PV-AUDIT-READER"), "{said}");
-    let all = dev.cli(&["audit", "reader-token", "--log", "*"]);
-    let all = String::from_utf8(all.stdout).unwrap();
-    let (everything, all) = all.trim().split_once('\n').unwrap();
+    let all = dev.cli(&["audit", "reader-token", "--log", "*", "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&all.stdout).unwrap();
+    let (everything, all) = (all["token"].as_str().unwrap(), all["line"].as_str().unwrap());
     fs::write(&readers, format!("{entry}\n{all}\n")).unwrap();
     let copy = dir.path().join("copy");
     let (code, report, said) = verify(everything, &[&anchor[..], &["--keep", copy.to_str().unwrap()]].concat());
     assert_eq!((code, report["logs"].as_array().map(Vec::len)), (Some(0), Some(2)), "{said}");
     let again = Command::new(binary("provost")).args(["audit", "verify"]).arg(&copy).args(anchor).output().unwrap();
     assert_eq!(again.status.code(), Some(0), "the copy is as good: {}", text(&again));
+    fs::remove_dir_all(copy.join("tenants").join(&tenant)).unwrap();
+    for (more, code, what) in [(&anchor[..], Some(1), "it was deleted"), (&anchor[..0], Some(5), "holds no log of")] {
+        let mut one = Command::new(binary("provost"));
+        let gone = one.args(["audit", "verify", "--tenant", tenant.as_str()]).arg(&copy).args(more).output().unwrap();
+        assert!(gone.status.code() == code && text(&gone).contains(what), "the anchor knows it: {}", text(&gone));
+    }
     let (code, _, said) = verify(everything, &["--keep", copy.to_str().unwrap()]);
     assert!(code == Some(5) && said.contains("is there already"), "{said}");
     let both = Command::new(binary("provost")).args(["audit", "verify", ".", "--url", base.as_str()]).output().unwrap();

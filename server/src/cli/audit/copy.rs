@@ -90,7 +90,8 @@ impl SourceArgs {
         match done {
             Ok(()) => Ok(Some(copied)),
             Err(cause) => {
-                copied.end(false);
+                // Made by this command, and no copy of anything.
+                let _ = fs::remove_dir_all(&copied.dir);
                 Err(cause)
             }
         }
