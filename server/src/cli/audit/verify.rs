@@ -44,8 +44,8 @@ pub struct VerifyArgs {
     /// witnesses cosigned make a proof of it.
     #[arg(long, value_name = "FILE")]
     witness_policy: Option<PathBuf>,
-    /// A caller's receipt, or a whole result with one in its `_meta`, as JSON (`-`: stdin): its record
-    /// must be in the log. May be given again.
+    /// A caller's receipt, or a whole result or refusal that carries one, as JSON (`-`: stdin): its
+    /// record must be in the log. May be given again.
     #[arg(long, value_name = "FILE")]
     receipt: Vec<PathBuf>,
     /// Print the report as JSON; `docs/auditing.md` describes it.
