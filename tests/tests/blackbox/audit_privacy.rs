@@ -187,6 +187,7 @@ fn a_name_that_was_mistyped_begins_no_log() {
         let words: Vec<&str> = ["audit"].into_iter().chain(command.split(' ')).chain(["--tenant", "acmee"]).collect();
         let output = dev.cli(&words);
         assert!(!String::from_utf8_lossy(&output.stdout).contains("acmee"), "{command}: {}", text(&output));
+        assert!(text(&output).contains("log of tenant acmee"), "it says nothing: {command}: {}", text(&output));
     }
     let logs = fs::read_dir(dev.data.join("audit/tenants")).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(logs.collect::<Vec<_>>(), ["acme"]);

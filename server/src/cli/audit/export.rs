@@ -10,7 +10,10 @@ use std::{
 use clap::{Args, ValueEnum};
 use provost_audit_store::{ExportError, ExportFormat, export};
 
-use super::{filter::Filter, place::Place};
+use super::{
+    filter::Filter,
+    place::{Place, tell_absent},
+};
 use crate::failure::Failure;
 
 /// As flags name it.
@@ -45,6 +48,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let dir = args.place.resolve()?;
     let mut query = args.filter.query()?;
     query.no_index = args.no_index;
+    tell_absent(&dir, query.log.as_ref());
     let format = match args.format {
         Format::Jsonl => ExportFormat::Jsonl,
         Format::Ocsf => ExportFormat::Ocsf,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     body::Names,
     filter::Filter,
-    place::Place,
+    place::{Place, tell_absent},
     render::{HEADINGS, record_json, row},
 };
 use crate::cli::table;
@@ -50,6 +50,7 @@ pub fn run(args: &QueryArgs, names: &Names) -> anyhow::Result<ExitCode> {
     if let Some(pseudonym) = args.filter.principal().and_then(|name| names.pseudonym(name)) {
         wanted.principal = Some(pseudonym.to_owned());
     }
+    tell_absent(&dir, wanted.log.as_ref());
     let found = query(&dir, wanted)?;
     let stats = found.stats();
     if args.json || args.with_proofs {
