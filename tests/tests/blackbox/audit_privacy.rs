@@ -186,6 +186,7 @@ fn a_name_that_was_mistyped_begins_no_log() {
     for command in ["query", "tail", "show 0", "export --format jsonl"] {
         let words: Vec<&str> = ["audit"].into_iter().chain(command.split(' ')).chain(["--tenant", "acmee"]).collect();
         let output = dev.cli(&words);
+        assert_eq!(output.status.code(), Some(i32::from(command == "show 0")), "{command}: {}", text(&output));
         assert!(!String::from_utf8_lossy(&output.stdout).contains("acmee"), "{command}: {}", text(&output));
         assert!(text(&output).contains("log of tenant acmee"), "it says nothing: {command}: {}", text(&output));
     }
