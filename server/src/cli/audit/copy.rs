@@ -17,7 +17,8 @@ use indicatif::ProgressBar;
 use provost_audit_core::LogId;
 use provost_audit_verify::SEGMENTS_DIR;
 use provost_types::Name;
-use reqwest::{Certificate, Client};
+use provost_wire::tls;
+use reqwest::Client;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::place::log_id;
@@ -34,7 +35,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const MAX_LIST_BYTES: u64 = 32 * 1024 * 1024;
 /// How often a log is begun anew because its files moved on.
 const MAX_TRIES: usize = 5;
-const HINT: &str = "is it the address of `audit.listen` of an audit node, with `--ca` for its certificate?";
+const HINT: &str = "is it the address of `audit.listen` of an audit node, and `--ca` the cluster's CA?";
 
 /// Where the logs are served.
 #[derive(Args)]
@@ -45,7 +46,8 @@ pub struct SourceArgs {
     /// Token of a reader of the logs (`provost audit reader-token`). Better given by the environment than here.
     #[arg(long, env = "PROVOST_AUDIT_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// PEM file of the certificate authority to believe, for --url. Default: the system's.
+    /// PEM file of the cluster's CA, for --url: an audit node is known by its name in the cluster, whatever
+    /// the address. Default: the system's authorities, for a node behind a proxy.
     #[arg(long, value_name = "FILE", env = "PROVOST_CA")]
     ca: Option<PathBuf>,
     /// Keep the copy that --url makes in this new folder. Otherwise it goes, unless it was tampered with.
@@ -116,18 +118,20 @@ impl SourceArgs {
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(wrong("it is neither http:// nor https://".to_owned()).into());
         }
-        let mut builder = Client::builder()
+        let builder = Client::builder()
             .connect_timeout(CONNECT_LIMIT)
             .read_timeout(SILENCE_LIMIT)
-            .http1_only()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none());
-        if let Some(file) = &self.ca {
-            let pem = fs::read(file).map_err(|e| wrong(format!("{}: {e}", file.display())))?;
-            let authorities =
-                Certificate::from_pem_bundle(&pem).map_err(|e| wrong(format!("{}: {}", file.display(), causes(&e))))?;
-            builder = builder.tls_certs_only(authorities);
-        }
+        let builder = match &self.ca {
+            Some(file) => {
+                let wrong = |why: String| wrong(format!("{}: {why}", file.display()));
+                let pem = fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+                let config = tls::reader_config(&pem, tls::Role::AuditLog).map_err(|e| wrong(e.to_string()))?;
+                builder.tls_backend_preconfigured(config)
+            }
+            None => builder.http1_only(),
+        };
         let client = builder.build().map_err(|e| wrong(causes(&e)))?;
         let token = SecretString::from(self.token.clone().unwrap_or_default());
         Ok(Source { client, base: url.trim_end_matches('/').to_owned(), token, bar: ProgressBar::new_spinner() })
