@@ -99,6 +99,14 @@ fn a_reader_gets_its_log_and_nobody_anything_else() {
 
     // The verifier copies for itself what a token is for.
     let kept_checkpoint = dir.path().join("kept-checkpoint");
+    let all_signed = || {
+        let notes = fs::read_to_string(data.join("audit/checkpoint")).unwrap_or_default();
+        notes.contains("/_cluster\n") && notes.contains(&format!("/{tenant}\n"))
+    };
+    while !all_signed() {
+        assert!(began.elapsed() < PATIENCE, "not every log is signed: {}", dev.stderr());
+        std::thread::sleep(Duration::from_millis(200));
+    }
     fs::copy(data.join("audit/checkpoint"), &kept_checkpoint).unwrap();
     let anchor = ["--against", kept_checkpoint.to_str().unwrap()];
     let verify = |token: &str, more: &[&str]| {
