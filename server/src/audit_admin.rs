@@ -11,20 +11,22 @@ use std::{
 use prost::Message;
 use provost_audit_core::LogId;
 use provost_audit_store::{AuditNode, BodyError, BodyState, EraseError, EraseOrder};
-use provost_control_api::Caller;
+use provost_control_api::{Caller, Scope};
 use provost_types::{
     AuditEvent, AuditSink, AuditUnavailable, BoxFuture, CallId, CallStatus, Impact, Month, Name, Phase, Revision,
     Subject, What, Who, Why,
 };
 use provost_wire::admin::{
-    AuditIdentity, EraseRequest, EraseResponse, Failure, NoteReadRequest, NoteReadResponse, ShowBodyRequest,
-    ShowBodyResponse, SimulatePage, SimulatePageRequest,
+    AuditIdentity, EraseRequest, EraseResponse, Failure, HoldAddRequest, HoldListRequest, HoldRemoveRequest,
+    NoteReadRequest, NoteReadResponse, PruneRequest, ShowBodyRequest, ShowBodyResponse, SimulatePage,
+    SimulatePageRequest,
     audit_admin_server::{AuditAdmin, AuditAdminServer},
 };
 use tonic::{Code, Request, Response, Status, service::Routes};
 
 use crate::{
     audit_caller::{failure_of, invalid, permitted, taken, who},
+    audit_retention,
     simulate::{self, JudgeCache},
 };
 
@@ -52,6 +54,10 @@ pub enum Question {
     Erase(EraseRequest),
     NoteRead(NoteReadRequest),
     Simulate(SimulatePageRequest),
+    HoldAdd(HoldAddRequest),
+    HoldRemove(HoldRemoveRequest),
+    HoldList(HoldListRequest),
+    Prune(PruneRequest),
 }
 
 /// Other processes that keep the log.
@@ -76,37 +82,41 @@ fn starting() -> Status {
 /// The service for the admin listener.
 struct AuditAdminService(AuditAccess);
 
-/// The routes for the admin listener.
+/// The routes for the admin listener, those of retention with them.
 pub fn routes(access: AuditAccess) -> Routes {
-    Routes::new(AuditAdminServer::new(AuditAdminService(access)))
-}
-
-impl AuditAdminService {
-    async fn answer<T: Message + Default>(&self, caller: Caller, question: Question) -> Result<Response<T>, Status> {
-        let answer = self.0.ask(caller, question).await?;
-        T::decode(answer.as_slice()).map(Response::new).map_err(|e| Status::internal(e.to_string()))
-    }
+    let own = Routes::new(AuditAdminServer::new(AuditAdminService(access.clone())));
+    audit_retention::routes(own, access)
 }
 
 #[tonic::async_trait]
 impl AuditAdmin for AuditAdminService {
     async fn show_body(&self, request: Request<ShowBodyRequest>) -> Result<Response<ShowBodyResponse>, Status> {
         let (caller, asked) = taken(request)?;
-        self.answer(caller, Question::ShowBody(asked)).await
+        self.0.answer(caller, Question::ShowBody(asked)).await
     }
 
     async fn erase(&self, request: Request<EraseRequest>) -> Result<Response<EraseResponse>, Status> {
         let (caller, asked) = taken(request)?;
-        self.answer(caller, Question::Erase(asked)).await
+        self.0.answer(caller, Question::Erase(asked)).await
     }
 
     async fn note_read(&self, request: Request<NoteReadRequest>) -> Result<Response<NoteReadResponse>, Status> {
         let (caller, asked) = taken(request)?;
-        self.answer(caller, Question::NoteRead(asked)).await
+        self.0.answer(caller, Question::NoteRead(asked)).await
     }
 }
 
 impl AuditAccess {
+    /// [`AuditAccess::ask`], read as the response that the question has.
+    pub async fn answer<T: Message + Default>(
+        &self,
+        caller: Caller,
+        question: Question,
+    ) -> Result<Response<T>, Status> {
+        let answer = self.ask(caller, question).await?;
+        T::decode(answer.as_slice()).map(Response::new).map_err(|e| Status::internal(e.to_string()))
+    }
+
     /// Answers with the replica of this process, or has another one answer.
     pub async fn ask(&self, caller: Caller, question: Question) -> Result<Vec<u8>, Status> {
         match self.node.get() {
@@ -123,6 +133,23 @@ impl AuditAccess {
             Question::Erase(asked) => self.erase(node, caller, asked).await.map(|a| a.encode_to_vec()),
             Question::NoteRead(asked) => self.note_read(node, caller, asked).await.map(|a| a.encode_to_vec()),
             Question::Simulate(asked) => self.simulate(node, caller, asked).await.map(|a| a.encode_to_vec()),
+            keeping => self.keep(node, caller, keeping).await,
+        }
+    }
+
+    /// Answers what is asked of holds and pruning.
+    async fn keep(&self, node: &AuditNode, caller: &Caller, question: Question) -> Result<Vec<u8>, Status> {
+        let kept = node.retention(self.sink.clone());
+        match question {
+            Question::HoldAdd(asked) => {
+                audit_retention::hold_add(&kept, caller, asked).await.map(|a| a.encode_to_vec())
+            }
+            Question::HoldRemove(asked) => {
+                audit_retention::hold_remove(&kept, caller, asked).await.map(|a| a.encode_to_vec())
+            }
+            Question::HoldList(_) => Ok(audit_retention::hold_list(&kept, caller).encode_to_vec()),
+            Question::Prune(asked) => audit_retention::prune(&kept, caller, asked).await.map(|a| a.encode_to_vec()),
+            _ => Err(Status::internal("this is no question of retention")),
         }
     }
 
@@ -180,7 +207,7 @@ impl AuditAccess {
             return Err(invalid("PV-ADMIN-REQUEST", format!("`{command}` is no command that reads"), ""));
         }
         let filter = filter.chars().take(MAX_FILTER_CHARS).collect();
-        self.record(caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
+        self.note(node, caller, &log, ("audit.read", vec![format!("command:{command}")], filter)).await?;
         let known = node.identities(&log).into_iter().take(MAX_IDENTITIES);
         let known = known.map(|known| AuditIdentity { pseudonym: known.pseudonym.to_string(), name: known.name });
         Ok(NoteReadResponse { identities: known.collect() })
@@ -193,15 +220,34 @@ impl AuditAccess {
         asked: SimulatePageRequest,
     ) -> Result<SimulatePage, Status> {
         let log = permitted(caller, &asked.tenant)?;
-        let (node, judges) = (node.clone(), self.judges.clone());
+        let (replica, judges) = (node.clone(), self.judges.clone());
         let (from, filter) = (asked.from, format!("principal={} tool={}", asked.principal, asked.tool));
-        let done = tokio::task::spawn_blocking(move || simulate::page(&node, &judges, &asked)).await;
+        let done = tokio::task::spawn_blocking(move || simulate::page(&replica, &judges, &asked)).await;
         let page = done.map_err(|e| Status::internal(e.to_string()))??;
         let objects = vec!["command:simulate".to_owned(), format!("records from:{from}")];
         let detail = format!("{filter}; calls: {}, bodies opened: {}", page.looked_at, page.opened);
         let detail = detail.chars().take(MAX_FILTER_CHARS).collect();
-        self.record(caller, &log, ("audit.read", objects, detail)).await?;
+        self.note(node, caller, &log, ("audit.read", objects, detail)).await?;
         Ok(page)
+    }
+
+    /// Records a read that names its log before anything was found there. A log is for ever, and one that
+    /// no kept checkpoint covers spoils every proof: a name that was mistyped begins none. Such a read is
+    /// one of the cluster's, which says what was asked for.
+    async fn note(
+        &self,
+        node: &AuditNode,
+        caller: &Caller,
+        log: &LogId,
+        (event, mut objects, detail): (&str, Vec<String>, String),
+    ) -> Result<(), Status> {
+        // A tenant that has administrators of its own is one.
+        let own = matches!(caller.scope, Scope::Tenant(_));
+        if own || *log == LogId::CLUSTER || node.has_log(log) {
+            return self.record(caller, log, (event, objects, detail)).await;
+        }
+        objects.push(format!("log:{}", log.tenant()));
+        self.record(caller, &LogId::CLUSTER, (event, objects, detail)).await
     }
 
     async fn record(

@@ -6,13 +6,19 @@
 use std::{fs, path::Path};
 
 use provost_audit_core::{
-    BLOCK_HEADER_LEN, BlockHeader, Checkpoint, Leaves, RecordView, SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN,
-    SegmentFooter, SegmentHeader, SignedNote, TAIL_HEADER_LEN, TailHeader, VerifierKey, decode_body, split_notes,
+    AddCheckpoint, BLOCK_HEADER_LEN, BODY_HEADER_LEN, BODY_PREFIX_LEN, BlockHeader, BodyHeader, BodyPrefix, Checkpoint,
+    CosignerKey, EventView, Hash, Leaves, PruneNote, PrunedSegment, Record, RecordView, SEGMENT_FOOTER_LEN,
+    SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentIndex, SignedNote, TAIL_HEADER_LEN, TailHeader, TileName,
+    TlogConsistency, TlogProof, VerifierKey, WitnessPolicy, decode_body, index_keys, split_notes,
 };
 use provost_audit_verify::{Exit, LeafHashes, LogLayout, LogReader, VerifyOptions, verify};
 
 /// What is read as a record is canonical: written again, it is the same bytes.
 pub fn record(data: &[u8]) {
+    if let Ok((read, _)) = Record::decode_what_fits(data) {
+        let _ = (PruneNote::of(&read), index_keys(&read).count());
+    }
+    let _ = EventView::read(data);
     if RecordView::read(data).is_err() {
         return;
     }
@@ -79,6 +85,60 @@ pub fn checkpoint(data: &[u8]) {
     }
 }
 
+/// What others send to a witness and to who serves tiles, and the files that auditors are given: what is
+/// read is read again from what it is written as.
+pub fn exchanged(data: &[u8]) {
+    if let Ok(read) = AddCheckpoint::parse(data) {
+        assert_eq!(AddCheckpoint::parse(read.to_text().as_bytes()), Ok(read));
+    }
+    let text = String::from_utf8_lossy(data);
+    if let Ok(read) = TlogProof::parse(&text) {
+        assert_eq!(TlogProof::parse(&read.to_text()), Ok(read));
+    }
+    if let Ok(read) = TlogConsistency::parse(&text) {
+        assert_eq!(TlogConsistency::parse(&read.to_text()), Ok(read));
+    }
+    if let Ok(key) = CosignerKey::parse(&text) {
+        assert_eq!(CosignerKey::parse(&key.to_text()), Ok(key));
+    }
+    if let Some(name) = TileName::parse(&text) {
+        assert_eq!(name.path(), text);
+        let _ = name.is_in(u64::MAX);
+    }
+    let _ = WitnessPolicy::parse(&text);
+}
+
+/// What lies beside segments under a checksum, which whoever writes the file can make: an index, and what stays
+/// of a pruned segment.
+pub fn summed(data: &[u8]) {
+    /// Before the keys of an index: its head, and the places of 256 blocks.
+    const BEFORE_KEYS: usize = 56 + 256 * 24;
+    /// From one key to the next.
+    const APART: usize = 12;
+    let bytes = [data, &Hash::of(data).0].concat();
+    if let Ok(read) = PrunedSegment::decode(&bytes) {
+        assert_eq!(read.encode(), bytes);
+    }
+    if let Ok(read) = SegmentIndex::decode(bytes) {
+        let _ = (0..=u8::MAX).filter_map(|n| read.place(n)).count();
+        for entry in data.get(BEFORE_KEYS..).unwrap_or_default().chunks(APART).take(64) {
+            if let Some(key) = entry.first_chunk() {
+                let _ = read.blocks(u64::from_le_bytes(*key));
+            }
+        }
+    }
+}
+
+/// The head of a file of bodies, and what stands before each.
+pub fn bodies(data: &[u8]) {
+    if let Some(Ok(header)) = data.first_chunk().map(BodyHeader::decode) {
+        assert_eq!(header.encode(), data[..BODY_HEADER_LEN]);
+    }
+    if let Some(Ok(prefix)) = data.first_chunk().map(BodyPrefix::decode) {
+        assert_eq!(prefix.encode(), data[..BODY_PREFIX_LEN]);
+    }
+}
+
 /// Stored leaf hashes, beside a segment that holds nothing.
 pub fn leaf_file(data: &[u8]) {
     let Ok(dir) = tempfile::tempdir() else { return };
@@ -99,7 +159,7 @@ pub fn leaf_file(data: &[u8]) {
 
 /// A whole directory: the bytes say which files hold what. No anchor, so nothing is proven.
 pub fn directory(data: &[u8]) {
-    const FILES: [&str; 8] = [
+    const FILES: [&str; 11] = [
         "checkpoint",
         "tenants/acme/audit.pub",
         "tenants/acme/checkpoint",
@@ -108,6 +168,9 @@ pub fn directory(data: &[u8]) {
         "tenants/acme/segments/00000000000000000000.seg",
         "tenants/acme/segments/00000000000000000000.leaf",
         "tenants/acme/segments/00000000000000065536.seg",
+        "tenants/acme/segments/00000000000000000000.body",
+        "tenants/acme/segments/00000000000000000000.pruned",
+        "cluster/keys",
     ];
     let Ok(dir) = tempfile::tempdir() else { return };
     if fs::create_dir_all(dir.path().join("tenants/acme/segments")).is_err() {
@@ -118,7 +181,9 @@ pub fn directory(data: &[u8]) {
         let len = usize::from(u16::from_le_bytes([*low, *high])).min(more.len());
         let (content, after) = more.split_at(len);
         let name = FILES[usize::from(*which) % FILES.len()];
-        let _ = fs::write(dir.path().join(name), content);
+        let path = dir.path().join(name);
+        let _ = path.parent().map(fs::create_dir_all);
+        let _ = fs::write(path, content);
         rest = after;
     }
     verify_copy(dir.path());

@@ -203,6 +203,8 @@ pub fn query(audit_dir: &Path, query: Query) -> Result<Results, QueryError> {
 fn logs_of(audit_dir: &Path, query: &Query) -> Result<Vec<(LogId, LogLayout)>, QueryError> {
     let io = |source| QueryError::Io { path: audit_dir.to_owned(), source };
     let logs = match &query.log {
+        // Nothing was ever recorded there: nothing is found.
+        Some(log) if !audit_dir.join(log.folder()).exists() => Vec::new(),
         Some(log) => vec![log.clone()],
         None => list_logs(audit_dir).map_err(io)?,
     };

@@ -1,7 +1,7 @@
 //! Verifies a directory: which logs are there, each in turn, and one conclusion.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,14 @@ pub enum UsageError {
     /// Nothing to verify.
     #[error("PV-AUDIT-USAGE: {0} holds no audit log; give the audit directory, or the folder of one log")]
     NoLog(PathBuf),
+    /// The log that was named is not there.
+    #[error("PV-AUDIT-USAGE: {path} holds no log of {log}; see that the name is right, or leave it out")]
+    NoSuchLog {
+        /// The directory.
+        path: PathBuf,
+        /// The log.
+        log: LogId,
+    },
     /// The anchor cannot be used.
     #[error(
         "PV-AUDIT-USAGE: {path} is not a checkpoint file: {why}; give a file with one or more checkpoints, such as a kept copy of AUDIT_DIR/checkpoint"
@@ -52,7 +60,7 @@ pub enum UsageError {
     #[error("PV-AUDIT-USAGE: a proof is of one log; say which (--tenant NAME, or the folder of one log)")]
     ProofOfWhich,
     /// The directory cannot be read.
-    #[error("PV-AUDIT-USAGE: {path}: {source}; check that you may read it")]
+    #[error("PV-AUDIT-USAGE: {path} cannot be read; check that it is there, and that you may read it")]
     Io {
         /// The path.
         path: PathBuf,
@@ -64,6 +72,9 @@ pub enum UsageError {
 /// Verifies the audit directory, or the folder of one log, at `path`.
 pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError> {
     let io = |source| UsageError::Io { path: path.to_owned(), source };
+    if path.is_file() {
+        return Err(UsageError::NoLog(path.to_owned()));
+    }
     let key = options.trusted_key.as_deref().map(VerifierKey::parse);
     let trusted = key.transpose().map_err(UsageError::Key)?.map(|key| key.public_key);
     let witnesses = options.witness_policy.as_deref().map(Witnesses::read).transpose()?;
@@ -74,12 +85,17 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<Report, UsageError
         Some(log) => vec![log.clone()],
         None => list_logs(path).map_err(io)?,
     };
-    let missing = match (&options.log, &single) {
-        (None, None) => anchored.iter().filter(|(log, _)| !logs.contains(log)).collect(),
-        _ => Vec::new(),
+    let asked = |log: &LogId| options.log.as_ref().is_none_or(|wanted| wanted == log);
+    let missing: Vec<_> = match &single {
+        None => anchored.iter().filter(|(log, _)| asked(log) && !logs.contains(log)).collect(),
+        Some(_) => Vec::new(),
     };
     if let Some(wanted) = &options.log {
+        let some = !logs.is_empty();
         logs.retain(|log| log == wanted);
+        if some && logs.is_empty() && missing.is_empty() {
+            return Err(UsageError::NoSuchLog { path: path.to_owned(), log: wanted.clone() });
+        }
     }
     let foreign = match (&options.log, &single) {
         (None, None) => list_foreign(path).map_err(io)?,
@@ -227,6 +243,8 @@ fn single_log(path: &Path) -> Option<LogId> {
 fn anchor_logs(options: &VerifyOptions) -> Result<Vec<(LogId, String)>, UsageError> {
     let Some(path) = &options.against else { return Ok(Vec::new()) };
     let wrong = |why: String| UsageError::Anchor { path: path.clone(), why };
+    // One that is absent has no notes either.
+    fs::metadata(path).map_err(|source| UsageError::Io { path: path.clone(), source })?;
     let notes = read_notes(path).map_err(|e| wrong(e.to_string()))?;
     let notes: Result<Vec<Note>, _> = notes.collect();
     let notes = notes.map_err(|e| wrong(e.to_string()))?;
@@ -243,4 +261,40 @@ fn anchor_logs(options: &VerifyOptions) -> Result<Vec<(LogId, String)>, UsageErr
         }
     }
     Ok(logs)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_types::Name;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_question_says_what_is_wrong_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, absent) = (dir.path().join("file"), dir.path().join("absent"));
+        fs::write(&file, "no checkpoint").unwrap();
+        fs::create_dir_all(dir.path().join("tenants/acme/segments")).unwrap();
+        let said = |path: &Path, options: VerifyOptions| verify(path, &options).unwrap_err().to_string();
+        let acmee = Some(LogId(Some(Name::new("acmee").unwrap())));
+        for (path, options, wanted) in [
+            (file.as_path(), VerifyOptions::default(), "file holds no audit log"),
+            (absent.as_path(), VerifyOptions::default(), "absent holds no audit log"),
+            (dir.path(), VerifyOptions { log: acmee, ..VerifyOptions::default() }, "no log of tenant acmee"),
+            (
+                dir.path(),
+                VerifyOptions { against: Some(absent.clone()), ..VerifyOptions::default() },
+                "absent cannot be read",
+            ),
+            (
+                dir.path(),
+                VerifyOptions { against: Some(file.clone()), ..VerifyOptions::default() },
+                "file is not a checkpoint file",
+            ),
+        ] {
+            let said = said(path, options);
+            assert!(said.starts_with("PV-AUDIT-USAGE: ") && said.contains(wanted), "{wanted}: {said}");
+        }
+    }
 }

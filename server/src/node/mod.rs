@@ -32,7 +32,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     audit_admin::{self, AuditAccess, Nowhere},
-    audit_retention,
     config::{self, AuditSettings},
     failure::Failure,
     logins::LoginRecorder,
@@ -226,8 +225,7 @@ impl Node {
             elsewhere: Arc::new(Nowhere),
             judges: Arc::default(),
         };
-        let audit = self.audit.clone();
-        let beside = audit_retention::routes(audit_admin::routes(access.clone()), move || Some(audit.retention()));
+        let beside = audit_admin::routes(access.clone());
         let beside = models::routes(beside, Arc::new(self.models.clone()), Arc::new(self.audit.clone()));
         let api = AdminApi::new(&control, admins)
             .with_routes(simulate::routes(beside, control.clone(), access))

@@ -98,11 +98,7 @@ impl Server {
             Some(admin) => {
                 let control = ControlRole::open(config, &identity, &audit).await?;
                 let logins = LoginRecorder::start(audit.sink(), stop.clone());
-                let beside = match config.has(Role::AuditLog) {
-                    true => audit_retention::routes(audit.admin_routes(), audit.retention()),
-                    false => audit_retention::elsewhere(audit.admin_routes()),
-                };
-                let beside = simulate::routes(beside, control.node.clone(), audit.access());
+                let beside = simulate::routes(audit.admin_routes(), control.node.clone(), audit.access());
                 let nodes = models::OfCluster::new(control.node.clone(), identity.clone());
                 let beside = crate::models::routes(beside, Arc::new(nodes), audit.sink());
                 control.serve_admin(admin, &identity, (beside, logins), &tasks, &stop)?;

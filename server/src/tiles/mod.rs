@@ -1,11 +1,12 @@
-//! The audit logs over HTTP, read-only: C2SP tlog-tiles and proof files.
+//! The audit logs over HTTP, read-only: C2SP tlog-tiles, proof files, and the files as they lie.
 //!
-//! Purpose: a monitor or an auditor follows a log without a copy of its folder.
+//! Purpose: a monitor or an auditor follows a log without a copy of its folder, or makes one.
 //! Invariants: nothing without a token that is listed for that log; a log that a token is not for
-//! looks as if it were not there; only what a checkpoint covers is served.
+//! looks as if it were not there; tiles and proofs have only what a checkpoint covers.
 //! Left out: `Content-Encoding`; who reads what is not in the audit log, because a monitor asks for
 //! thousands of tiles.
 
+pub mod files;
 pub mod readers;
 pub mod serve;
 

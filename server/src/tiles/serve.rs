@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -15,8 +16,12 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use provost_audit_core::{CLUSTER_DIR, LogId, TENANTS_DIR, TileName};
 use provost_audit_verify::{
     CHECKPOINT_FILE, COSIGNED_FILE, KEY_FILE, LogLayout, LogTiles, ProveError, TilesError, list_logs,
@@ -29,7 +34,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::readers::Rights;
+use super::{files, readers::Rights};
 
 /// Connections at once; more wait.
 const MAX_CONNECTIONS: usize = 256;
@@ -37,6 +42,12 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_READING: usize = 4;
 /// A client gets so long to send a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// A connection of HTTP/2 is told to end after so long, whether it asks for something or not.
+const H2_LIFE: Duration = Duration::from_secs(600);
+/// What it asked for until then may take so long.
+const H2_END: Duration = Duration::from_secs(60);
+/// Requests at once in one connection of HTTP/2.
+const MAX_H2_STREAMS: u32 = 16;
 /// The pause after `accept` failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -70,30 +81,42 @@ impl Tiles {
             Some(identity) => {
                 let mut incoming = tls::incoming(listener, identity, tls::Limits::default(), None);
                 while let Some(Ok(stream)) = incoming.next().await {
-                    self.clone().connection(stream).await;
+                    let is_http2 = stream.is_http2();
+                    self.clone().connection(stream, is_http2).await;
                 }
             }
             None => loop {
                 match listener.accept().await {
-                    Ok((stream, _)) => self.clone().connection(stream).await,
+                    Ok((stream, _)) => self.clone().connection(stream, false).await,
                     Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
                 }
             },
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, is_http2: bool) {
         let Ok(place) = self.connections.clone().acquire_owned().await else { return };
         tokio::spawn(async move {
             let _place = place;
-            let service = service_fn(|request| {
+            let service = service_fn(move |request| {
                 let tiles = self.clone();
                 async move { Ok::<_, Infallible>(tiles.answer(request).await) }
             });
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
             // A client that breaks off is no matter of ours.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            if !is_http2 {
+                let mut server = http1::Builder::new();
+                server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                return;
+            }
+            let mut server = http2::Builder::new(TokioExecutor::new());
+            server.timer(TokioTimer::new()).max_concurrent_streams(MAX_H2_STREAMS);
+            let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+            tokio::select! {
+                _ = &mut connection => return,
+                () = tokio::time::sleep(H2_LIFE) => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = tokio::time::timeout(H2_END, connection).await;
         });
     }
 
@@ -119,6 +142,9 @@ impl Tiles {
     }
 
     fn read(&self, rights: &Rights, path: &str, query: &str) -> Result<Found, Refused> {
+        if path == "/logs" {
+            return self.logs(rights);
+        }
         let (log, rest) = log_of(path).ok_or(Refused::NotFound)?;
         // The same answer for a log that is not there and for one that is not theirs.
         let there = rights.may_read(&log) && list_logs(&self.dir).is_ok_and(|logs| logs.contains(&log));
@@ -146,12 +172,31 @@ impl Tiles {
                 };
                 Ok(Found { kind: TEXT, cache: FRESH, bytes: proof?.into_bytes() })
             }
-            tile => {
-                let name = TileName::parse(tile).ok_or(Refused::NotFound)?;
-                let bytes = LogTiles::open(layout)?.tile(&name)?.ok_or(Refused::NotFound)?;
-                Ok(Found { kind: BYTES, cache: IMMUTABLE, bytes })
+            "files" => {
+                let list = files::list(&layout).map_err(|e| Refused::Failed(e.to_string()))?;
+                Ok(Found { kind: TEXT, cache: FRESH, bytes: list.into_bytes() })
             }
+            tile => match tile.strip_prefix("files/") {
+                Some(name) => {
+                    let offset = numbers(query)?.get("offset").copied().unwrap_or(0);
+                    let part = files::part(&layout, name, offset).map_err(|e| Refused::Failed(e.to_string()))?;
+                    Ok(Found { kind: BYTES, cache: FRESH, bytes: part.ok_or(Refused::NotFound)? })
+                }
+                None => {
+                    let name = TileName::parse(tile).ok_or(Refused::NotFound)?;
+                    let bytes = LogTiles::open(layout)?.tile(&name)?.ok_or(Refused::NotFound)?;
+                    Ok(Found { kind: BYTES, cache: IMMUTABLE, bytes })
+                }
+            },
         }
+    }
+
+    /// The folders of the logs that may be read, one a line.
+    fn logs(&self, rights: &Rights) -> Result<Found, Refused> {
+        let logs = list_logs(&self.dir).map_err(|e| Refused::Failed(e.to_string()))?;
+        let logs = logs.iter().filter(|log| rights.may_read(log));
+        let bytes = logs.map(|log| format!("{}\n", log.folder().display())).collect::<String>().into_bytes();
+        Ok(Found { kind: TEXT, cache: FRESH, bytes })
     }
 }
 

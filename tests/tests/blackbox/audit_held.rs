@@ -43,6 +43,14 @@ fn a_rollback_of_the_whole_audit_storage_meets_the_copy_in_the_control_plane() {
     let mut dev = Dev::start_in(&data, None, &[]);
     assert!(dev.cli(&select).status.success());
     let (_, first) = wait_for_more_than(&dev, 0);
+    let json = dev.cli(&["audit", "checkpoints", "--json"]);
+    let json = String::from_utf8(json.stdout).unwrap();
+    for line in json.lines() {
+        let one: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (log, size) = (one["log"].as_str().unwrap(), one["size"].as_u64().unwrap());
+        assert!(one["note"].as_str().unwrap().starts_with(&format!("{log}\n{size}\n")), "{line}");
+    }
+    assert!(json.contains("/_cluster\""), "{json}");
     assert!(dev.terminate().1, "{}", dev.stderr());
     for part in ["audit", "audit-raft"] {
         copy(&data.join(part), &dir.path().join("old").join(part));

@@ -108,6 +108,19 @@ fn an_admin_api_that_keeps_no_log_hands_the_question_to_one_that_does() {
     assert!(reads.iter().any(|r| r["record"]["event.objects"].to_string().contains(&format!("record:{index}"))));
     let refused = dev.cli(&["audit", "erase", "--tenant", "acme", "--subject", principal, "--reason", " "]);
     assert!(text(&refused).contains("PV-AUDIT-ERASE"), "its code comes back: {}", text(&refused));
+    let hold = |what: &str| dev.cli(&["audit", "hold", what, "case-7", "--tenant", "acme", "--reason", "case 7"]);
+    let held = hold("add");
+    assert!(held.status.success(), "{}", text(&held));
+    let holds = dev.cli(&["audit", "hold", "list", "--json"]);
+    let holds: Value = serde_json::from_slice(&holds.stdout).unwrap();
+    assert_eq!((&holds[0]["hold"], &holds[0]["log"], holds[1].is_null()), (&"case-7".into(), &"acme".into(), true));
+    let kept = dev.cli(&["audit", "erase", "--tenant", "acme", "--subject", principal, "--reason", "request 4711"]);
+    assert!(text(&kept).contains("PV-AUDIT-HELD"), "{}", text(&kept));
+    let young = dev.cli(&["audit", "prune", "--tenant", "acme", "--keep", "400d", "--dry-run"]);
+    assert!(text(&young).contains("nothing is old enough"), "{}", text(&young));
+    let released = hold("remove");
+    assert!(released.status.success(), "{}", text(&released));
+    assert!(text(&hold("remove")).contains("PV-AUDIT-NO-HOLD"));
     let erased = dev.cli(&["audit", "erase", "--tenant", "acme", "--subject", principal, "--reason", "request 4711"]);
     assert!(erased.status.success() && text(&erased).contains("1 keys"), "{}", text(&erased));
     assert_eq!(body_of(&dev, index)["body"]["state"], "erased");
@@ -164,6 +177,27 @@ fn reads_of_the_log_through_the_commands_of_a_running_node_are_recorded() {
     let reads = records(&dev, &["--tenant", "acme", "--event", "audit.read"]);
     let filters: Vec<&str> = reads.iter().filter_map(|r| r["record"]["event.detail"].as_str()).collect();
     assert!(filters.iter().any(|f| f.contains("principal=nobody")), "{filters:?}");
+}
+
+#[test]
+fn a_name_that_was_mistyped_begins_no_log() {
+    let dev = Dev::start(None, &[]);
+    call_tool(&dev, "echo.echo", json!({ "text": "hi" }));
+    for command in ["query", "tail", "show 0", "export --format jsonl"] {
+        let words: Vec<&str> = ["audit"].into_iter().chain(command.split(' ')).chain(["--tenant", "acmee"]).collect();
+        let output = dev.cli(&words);
+        assert_eq!(output.status.code(), Some(i32::from(command == "show 0")), "{command}: {}", text(&output));
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("acmee"), "{command}: {}", text(&output));
+        assert!(text(&output).contains("log of tenant acmee"), "it says nothing: {command}: {}", text(&output));
+    }
+    let logs = fs::read_dir(dev.data.join("audit/tenants")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(logs.collect::<Vec<_>>(), ["acme"]);
+    let reads = records(&dev, &["--tenant", "cluster", "--event", "audit.read"]);
+    let objects: Vec<String> = reads.iter().map(|r| r["record"]["event.objects"].to_string()).collect();
+    for command in ["query", "tail", "show", "export"] {
+        let wanted = json!([format!("command:{command}"), "log:acmee"]).to_string();
+        assert!(objects.contains(&wanted), "{command} is not recorded: {objects:?}");
+    }
 }
 
 #[test]

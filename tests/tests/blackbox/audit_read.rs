@@ -95,6 +95,9 @@ fn records_are_found_with_proofs_followed_live_and_exported() {
     let refused = dev.cli(&["audit", "query", "--call", "xyz"]);
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
 
+    let shown = good(dev.cli(&["audit", "show", "0", "--tenant", "acme", "--json"]));
+    assert_eq!(serde_json::from_slice::<Value>(&shown.stdout).unwrap()["index"], 0);
+
     // A tail sees the next call; another one goes on where it stopped.
     let tail = Tail::start(&dev, &["-n", "0"]);
     let (intent, outcome) = tail.next_call(&dev);
@@ -156,6 +159,11 @@ fn records_are_found_with_proofs_followed_live_and_exported() {
             _ => assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), all, "{format}"),
         }
     }
+    let mut query = Command::new(binary("provost"));
+    query.args(["audit", "query", "--json", "--dir", copy]).stdout(Stdio::piped());
+    let mut left = query.spawn().unwrap();
+    drop(left.stdout.take());
+    assert!(left.wait().unwrap().success(), "a reader that leaves early is no failure");
     let nowhere = dev.cli(&["audit", "export", "--dir", copy, "--format", "ocsf", "-o", "/nowhere/x"]);
     assert!(text(&nowhere).contains("PV-AUDIT-EXPORT"), "{}", text(&nowhere));
 }

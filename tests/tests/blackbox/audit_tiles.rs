@@ -92,6 +92,57 @@ fn a_reader_gets_its_log_and_nobody_anything_else() {
         assert_eq!(found, status, "{path}: {}", String::from_utf8_lossy(&body));
     }
     assert_eq!(runtime.block_on(request(&base, "DELETE", &own("checkpoint"), token)).0, 405);
+    for name in ["state", "audit.key", "segments/x", "tail-1.raw", "files"] {
+        assert_eq!(get(&own(&format!("files/{name}")), token).0, 404, "{name}");
+    }
+    assert_eq!(get("/logs", token), (200, format!("tenants/{tenant}\n").into_bytes()));
+
+    // The verifier copies for itself what a token is for.
+    let kept_checkpoint = dir.path().join("kept-checkpoint");
+    let all_signed = || {
+        let notes = fs::read_to_string(data.join("audit/checkpoint")).unwrap_or_default();
+        notes.contains("/_cluster\n") && notes.contains(&format!("/{tenant}\n"))
+    };
+    while !all_signed() {
+        assert!(began.elapsed() < PATIENCE, "not every log is signed: {}", dev.stderr());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    fs::copy(data.join("audit/checkpoint"), &kept_checkpoint).unwrap();
+    let anchor = ["--against", kept_checkpoint.to_str().unwrap()];
+    let verify = |token: &str, more: &[&str]| {
+        let mut verify = Command::new(binary("provost"));
+        verify.args(["audit", "verify", "--json", "--url", base.as_str()]).args(more).env("PROVOST_AUDIT_TOKEN", token);
+        let output = verify.output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), report, text(&output))
+    };
+    let (code, report, said) = verify(token, &["--tenant", tenant.as_str()]);
+    assert_eq!((code, report["path"].as_str()), (Some(2), Some(base.as_str())), "{said}");
+    let (code, _, said) = verify(token, &[&anchor[..], &["--tenant", tenant.as_str()]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let (code, _, said) = verify(token, &["--tenant", "cluster"]);
+    assert!(code == Some(5) && said.contains("PV-AUDIT-COPY"), "{said}");
+    let (code, _, said) = verify("pva_guessed", &[]);
+    assert!(code == Some(5) && said.contains("PV-AUDIT-READER"), "{said}");
+    let all = dev.cli(&["audit", "reader-token", "--log", "*", "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&all.stdout).unwrap();
+    let (everything, all) = (all["token"].as_str().unwrap(), all["line"].as_str().unwrap());
+    fs::write(&readers, format!("{entry}\n{all}\n")).unwrap();
+    let copy = dir.path().join("copy");
+    let (code, report, said) = verify(everything, &[&anchor[..], &["--keep", copy.to_str().unwrap()]].concat());
+    assert_eq!((code, report["logs"].as_array().map(Vec::len)), (Some(0), Some(2)), "{said}");
+    let again = Command::new(binary("provost")).args(["audit", "verify"]).arg(&copy).args(anchor).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "the copy is as good: {}", text(&again));
+    fs::remove_dir_all(copy.join("tenants").join(&tenant)).unwrap();
+    for (more, code, what) in [(&anchor[..], Some(1), "it was deleted"), (&anchor[..0], Some(5), "holds no log of")] {
+        let mut one = Command::new(binary("provost"));
+        let gone = one.args(["audit", "verify", "--tenant", tenant.as_str()]).arg(&copy).args(more).output().unwrap();
+        assert!(gone.status.code() == code && text(&gone).contains(what), "the anchor knows it: {}", text(&gone));
+    }
+    let (code, _, said) = verify(everything, &["--keep", copy.to_str().unwrap()]);
+    assert!(code == Some(5) && said.contains("is there already"), "{said}");
+    let both = Command::new(binary("provost")).args(["audit", "verify", ".", "--url", base.as_str()]).output().unwrap();
+    assert_eq!(both.status.code(), Some(5), "a folder or an address: {}", text(&both));
     // A line that is taken out counts at once.
     fs::write(&readers, "").unwrap();
     assert_eq!(get(&own("checkpoint"), token).0, 401);

@@ -31,6 +31,7 @@ mod audit_keys;
 mod audit_members;
 mod audit_pruning;
 mod audit_scene;
+mod audit_tls;
 mod away;
 mod balancer;
 mod certificates;

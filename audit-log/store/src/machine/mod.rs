@@ -181,6 +181,11 @@ impl AuditMachine {
         self.logs.iter().map(head).collect()
     }
 
+    /// Whether there is such a log.
+    pub(crate) fn has_log(&self, log: &LogId) -> bool {
+        self.logs.contains_key(log)
+    }
+
     /// What was pruned and what is held.
     pub(crate) fn retention(&self) -> &RetentionState {
         &self.state.retention

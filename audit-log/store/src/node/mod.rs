@@ -222,6 +222,11 @@ impl AuditNode {
         self.group().metrics()
     }
 
+    /// Whether anything was ever recorded in this log, as far as this replica knows.
+    pub fn has_log(&self, log: &LogId) -> bool {
+        self.inner.checkpointer.machine.0.lock().has_log(log)
+    }
+
     /// Where each log stands here; nothing while the replica takes a snapshot.
     pub fn status(&self) -> Vec<AuditStatus> {
         let Some(machine) = self.inner.checkpointer.machine.0.try_lock_for(STATUS_LIMIT) else { return Vec::new() };

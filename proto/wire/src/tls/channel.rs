@@ -59,6 +59,13 @@ pub async fn admin_channel(address: &str, ca_pem: &str) -> Result<Channel, TlsEr
     anonymous(address, config).await
 }
 
+/// For HTTPS without a certificate to a node with this role of the cluster whose CA is given, as PEM: for
+/// readers of what nodes serve beside gRPC. The node is known by its SPIFFE name, whatever its address is.
+pub fn reader_config(ca_pem: &str, role: Role) -> Result<ClientConfig, TlsError> {
+    let config = anonymous_config(Trust::Bundle(roots(ca_pem)?), Expect::role(role))?;
+    Ok(Arc::unwrap_or_clone(config))
+}
+
 /// Connects at once, here and not in the channel, which would hide the cause of a failure.
 async fn anonymous(address: &str, config: Arc<ClientConfig>) -> Result<Channel, TlsError> {
     let connector = Connector::new(address, AsWhom::Nobody(config))?;

@@ -124,6 +124,11 @@ impl PeerStream {
         &self.info
     }
 
+    /// Whether the client chose HTTP/2. One that names no protocol at all speaks HTTP/1.1.
+    pub fn is_http2(&self) -> bool {
+        self.tls.get_ref().1.alpn_protocol().is_some_and(|protocol| protocol == b"h2")
+    }
+
     /// Also wakes the task when it is cut later.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.cut.as_mut().poll(context) {

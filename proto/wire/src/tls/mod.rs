@@ -27,7 +27,7 @@ mod verify;
 pub use certificate::{
     BACKDATE, Certified, certificate_hash, public_key_of, read_certificate, read_ended, validity_of,
 };
-pub use channel::{admin_channel, channel, is_address, join_channel, readmit_channel};
+pub use channel::{admin_channel, channel, is_address, join_channel, reader_config, readmit_channel};
 pub use connections::{Connections, PeerInfo, PeerStream, certified_in, certified_of, peer_of, remote_of};
 pub use error::TlsError;
 pub use host_name::{HostName, HostNameError};

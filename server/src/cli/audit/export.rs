@@ -8,9 +8,12 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use provost_audit_store::{ExportFormat, export};
+use provost_audit_store::{ExportError, ExportFormat, export};
 
-use super::{filter::Filter, place::Place};
+use super::{
+    filter::Filter,
+    place::{Place, tell_absent},
+};
 use crate::failure::Failure;
 
 /// As flags name it.
@@ -45,6 +48,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let dir = args.place.resolve()?;
     let mut query = args.filter.query()?;
     query.no_index = args.no_index;
+    tell_absent(&dir, query.log.as_ref());
     let format = match args.format {
         Format::Jsonl => ExportFormat::Jsonl,
         Format::Ocsf => ExportFormat::Ocsf,
@@ -55,8 +59,11 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
             let text = "a Parquet file is not for a terminal";
             return Err(Failure::new("PV-AUDIT-EXPORT", text, "name a file with -o FILE").into());
         }
-        export(&dir, query, format, io::stdout())?;
-        return Ok(ExitCode::SUCCESS);
+        return match export(&dir, query, format, io::stdout()) {
+            // Whoever read us has gone.
+            Err(ExportError::Write(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            ended => ended.map(|_| ExitCode::SUCCESS).map_err(anyhow::Error::from),
+        };
     };
     let failed = |cause: io::Error| {
         let text = format!("{} cannot be written: {cause}", path.display());

@@ -3,6 +3,7 @@
 
 mod body;
 mod checkpoints;
+mod copy;
 mod erase;
 mod export;
 mod filter;
@@ -116,6 +117,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Checkpoints(args) => return checkpoints::run(args).await,
         AuditCommand::Erase(args) => return erase::run(&args).await,
         AuditCommand::Show(args) if args.body => return body::run(&args).await,
+        AuditCommand::Verify(args) => return Ok(verify::run(args).await),
         other => other,
     };
     // Reading files blocks: it has a thread of its own.
@@ -125,7 +127,6 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Tail(args) => tail::run(&args, &names),
         AuditCommand::Export(args) => export::run(&args),
         AuditCommand::Index(args) => index::run(&args),
-        AuditCommand::Verify(args) => Ok(verify::run(&args)),
         AuditCommand::Tiles(args) => tiles::run(&args),
         AuditCommand::Prove(args) => prove::run(&args),
         AuditCommand::CheckProof(args) => prove::run_check(&args),
@@ -135,6 +136,7 @@ pub async fn run(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Erase(_)
         | AuditCommand::Hold(_)
         | AuditCommand::Prune(_)
+        | AuditCommand::Verify(_)
         | AuditCommand::Witness(_)
         | AuditCommand::Checkpoints(_) => Ok(ExitCode::SUCCESS),
     })

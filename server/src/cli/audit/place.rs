@@ -84,6 +84,13 @@ pub fn log_id(tenant: &str) -> anyhow::Result<LogId> {
     Ok(LogId(Some(name)))
 }
 
+/// Says on stderr that the log that is asked for is not there: what is found in it is nothing.
+pub fn tell_absent(dir: &Path, log: Option<&LogId>) {
+    if let Some(log) = log.filter(|log| !dir.join(log.folder()).is_dir()) {
+        eprintln!("there is no log of {log} in {}: see that the name is right", dir.display());
+    }
+}
+
 /// The log of the only tenant there is.
 pub fn only_tenant(dir: &Path) -> anyhow::Result<LogId> {
     let mut tenants: Vec<LogId> =

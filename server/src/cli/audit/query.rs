@@ -1,16 +1,21 @@
 //! `provost audit query`.
 
-use std::{collections::HashMap, io::Write, process::ExitCode, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    process::ExitCode,
+    sync::atomic::Ordering,
+};
 
 use clap::Args;
 use provost_audit_core::LogId;
-use provost_audit_store::{Found, Prover, Query, query};
+use provost_audit_store::{Found, Prover, Query, QueryError, query};
 use serde_json::{Value, json};
 
 use super::{
     body::Names,
     filter::Filter,
-    place::Place,
+    place::{Place, tell_absent},
     render::{HEADINGS, record_json, row},
 };
 use crate::cli::table;
@@ -45,20 +50,16 @@ pub fn run(args: &QueryArgs, names: &Names) -> anyhow::Result<ExitCode> {
     if let Some(pseudonym) = args.filter.principal().and_then(|name| names.pseudonym(name)) {
         wanted.principal = Some(pseudonym.to_owned());
     }
+    tell_absent(&dir, wanted.log.as_ref());
     let found = query(&dir, wanted)?;
     let stats = found.stats();
     if args.json || args.with_proofs {
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        let mut provers = Provers { dir: &dir, open: HashMap::new() };
-        for record in found {
-            let record = record?;
-            let mut value = record_json(&record, names)?;
-            if args.with_proofs {
-                value["inclusion"] = provers.inclusion(&record)?;
-            }
-            writeln!(out, "{value}")?;
+        let mut provers = args.with_proofs.then(|| Provers { dir: &dir, open: HashMap::new() });
+        match print_json(found, names, provers.as_mut()) {
+            // Whoever read us has gone.
+            Err(e) if e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => {}
+            printed => printed?,
         }
-        out.flush()?;
     } else {
         let rows = found.map(|record| Ok(row(&record?, names))).collect::<anyhow::Result<Vec<_>>>()?;
         table::print(&HEADINGS, &rows);
@@ -73,6 +74,23 @@ pub fn run(args: &QueryArgs, names: &Names) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(
+    found: impl Iterator<Item = Result<Found, QueryError>>,
+    names: &Names,
+    mut provers: Option<&mut Provers<'_>>,
+) -> anyhow::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for record in found {
+        let record = record?;
+        let mut value = record_json(&record, names)?;
+        if let Some(provers) = provers.as_deref_mut() {
+            value["inclusion"] = provers.inclusion(&record)?;
+        }
+        writeln!(out, "{value}")?;
+    }
+    Ok(out.flush()?)
 }
 
 /// One prover a log, opened when its first record comes.

@@ -1,4 +1,4 @@
-//! Receipts as callers keep them: `{"log":…,"index":…,"leafHash":…}`, or the result that carries it.
+//! Receipts as callers keep them: `{"log":…,"index":…,"leafHash":…}`, or the result or error that carries it.
 
 use std::{io::Read, path::PathBuf};
 
@@ -30,14 +30,21 @@ fn read(path: &PathBuf) -> anyhow::Result<Receipt> {
     }
     parse(&text).ok_or_else(|| {
         let text = format!("{name} holds no receipt");
-        let hint = "give what `provost call --show-meta` printed, or its `_meta[\"io.provost/audit\"]`";
+        let hint = "give what `provost call --show-meta` printed, its `_meta[\"io.provost/audit\"]`, or the answer to a request";
         Failure::new("PV-AUDIT-USAGE", text, hint).into()
     })
 }
 
 fn parse(text: &str) -> Option<Receipt> {
     let value: Value = serde_json::from_str(text).ok()?;
-    let places = [&value["_meta"][META_KEY], &value["result"]["_meta"][META_KEY], &value[META_KEY], &value];
+    // A refusal has it in the error's data.
+    let places = [
+        &value["_meta"][META_KEY],
+        &value["result"]["_meta"][META_KEY],
+        &value["error"]["data"]["audit"],
+        &value[META_KEY],
+        &value,
+    ];
     let receipt = places.into_iter().find(|place| place["leafHash"].is_string())?;
     Some(Receipt {
         log: receipt["log"].as_str()?.to_owned(),
@@ -57,6 +64,7 @@ mod tests {
             receipt.clone(),
             format!(r#"{{"_meta":{{"io.provost/audit":{receipt}}},"content":[]}}"#),
             format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"_meta":{{"io.provost/audit":{receipt}}}}}}}"#),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":4031,"data":{{"audit":{receipt}}}}}}}"#),
             format!(r#"{{"io.provost/audit":{receipt}}}"#),
         ] {
             let found = parse(&text);

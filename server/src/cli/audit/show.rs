@@ -23,6 +23,9 @@ pub struct ShowArgs {
     /// that they were read.
     #[arg(long)]
     pub(super) body: bool,
+    /// Print as JSON, as it does without this too.
+    #[arg(long = "json")]
+    _json: bool,
     #[command(flatten)]
     pub(super) place: Place,
     #[command(flatten)]

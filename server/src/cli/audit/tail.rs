@@ -15,7 +15,7 @@ use provost_audit_store::{Follower, Found, Query, query};
 use super::{
     body::Names,
     filter::Filter,
-    place::{Place, log_id},
+    place::{Place, log_id, tell_absent},
     render::{log_name, record_json, row},
 };
 use crate::failure::Failure;
@@ -66,6 +66,7 @@ pub fn run(args: &TailArgs, names: &Names) -> anyhow::Result<ExitCode> {
 fn follow(args: &TailArgs, names: &Names) -> anyhow::Result<ExitCode> {
     let dir = args.place.resolve()?;
     let wanted = args.filter.query()?;
+    tell_absent(&dir, wanted.log.as_ref());
     let mut follower = Follower::new(&dir, wanted.log.clone().into_iter().collect());
     for (log, index) in &args.from {
         let log = log_id(log)?;

@@ -10,6 +10,7 @@ use clap::Args;
 use provost_audit_verify::{Exit, HtmlContext, Report, VerifyOptions, verify};
 
 use super::{
+    copy::SourceArgs,
     place::{Place, log_id, now_ns, parse_moment, time_text},
     receipt,
 };
@@ -19,6 +20,8 @@ use crate::{cli::secrets::parse_duration, failure::Failure};
 pub struct VerifyArgs {
     /// The audit directory. Default: that of the running `provost dev`.
     path: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// A checkpoint that you kept or got from elsewhere: what makes a proof of it.
     #[arg(long, value_name = "CHECKPOINT")]
     against: Option<PathBuf>,
@@ -41,8 +44,8 @@ pub struct VerifyArgs {
     /// witnesses cosigned make a proof of it.
     #[arg(long, value_name = "FILE")]
     witness_policy: Option<PathBuf>,
-    /// A caller's receipt, or a whole result with one in its `_meta`, as JSON (`-`: stdin): its record
-    /// must be in the log. May be given again.
+    /// A caller's receipt, or a whole result or refusal that carries one, as JSON (`-`: stdin): its
+    /// record must be in the log. May be given again.
     #[arg(long, value_name = "FILE")]
     receipt: Vec<PathBuf>,
     /// Print the report as JSON; `docs/auditing.md` describes it.
@@ -60,14 +63,27 @@ pub fn is_asked_for(args: impl Iterator<Item = String>) -> bool {
 }
 
 /// Any failure to do what was asked is exit code 5: 1 means tampered here.
-pub fn run(args: &VerifyArgs) -> ExitCode {
-    match verify_and_print(args) {
+pub async fn run(args: VerifyArgs) -> ExitCode {
+    match copy_and_verify(args).await {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             crate::failure::print(&error);
             ExitCode::from(Exit::Usage.code())
         }
     }
+}
+
+async fn copy_and_verify(mut args: VerifyArgs) -> anyhow::Result<Exit> {
+    let copied = args.source.copy(args.tenant.as_deref()).await?;
+    if let Some(copied) = &copied {
+        args.path = Some(copied.dir.clone());
+    }
+    // Reading files blocks: it has a thread of its own.
+    let exit = tokio::task::spawn_blocking(move || verify_and_print(&args)).await?;
+    if let Some(copied) = copied {
+        copied.end(matches!(exit, Ok(Exit::Tampered)));
+    }
+    exit
 }
 
 fn verify_and_print(args: &VerifyArgs) -> anyhow::Result<Exit> {
@@ -86,7 +102,10 @@ fn verify_and_print(args: &VerifyArgs) -> anyhow::Result<Exit> {
         witness_policy: args.witness_policy.clone(),
         receipts: receipt::read_all(&args.receipt)?,
     };
-    let report = verify(&path, &options)?;
+    let mut report = verify(&path, &options)?;
+    if let Some(url) = args.source.url() {
+        report.path = PathBuf::from(url);
+    }
     let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
     // A reader that leaves early (`| head`) must not turn the verdict into another exit code.
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());

@@ -11,7 +11,10 @@ use prost::Message;
 use provost_control_api::{Caller, Scope};
 use provost_types::{BoxFuture, Name};
 use provost_wire::{
-    admin::{EraseRequest, NoteReadRequest, ShowBodyRequest, SimulatePageRequest},
+    admin::{
+        EraseRequest, HoldAddRequest, HoldListRequest, HoldRemoveRequest, NoteReadRequest, PruneRequest,
+        ShowBodyRequest, SimulatePageRequest,
+    },
     node::{RelayRequest, RelayResponse, audit_relay_client::AuditRelayClient, audit_relay_server::AuditRelay},
     tls,
 };
@@ -22,6 +25,8 @@ use crate::audit_admin::{AuditAccess, Elsewhere, Question};
 
 /// One audit node gets so long to answer: an erasure waits for the group.
 const RELAY_LIMIT: Duration = Duration::from_secs(8);
+/// For a prune, which looks through segments and waits up to 15 s for a checkpoint of its record.
+const PRUNE_LIMIT: Duration = Duration::from_secs(25);
 
 /// The audit nodes that are known now; clones share them.
 #[derive(Clone, Default)]
@@ -36,12 +41,13 @@ impl Relays {
 
 impl Elsewhere for Relays {
     fn ask(&self, caller: Caller, question: Question) -> BoxFuture<'_, Result<Vec<u8>, Status>> {
+        let limit = if matches!(question, Question::Prune(_)) { PRUNE_LIMIT } else { RELAY_LIMIT };
         let request = to_wire(caller, &question);
         Box::pin(async move {
             let mut last = Status::unavailable("PV-AUDIT-UNAVAILABLE: no node of the audit log is known here yet");
             for node in self.0.load_full().iter() {
                 let mut client = AuditRelayClient::new(node.clone());
-                match tokio::time::timeout(RELAY_LIMIT, client.relay(request.clone())).await {
+                match tokio::time::timeout(limit, client.relay(request.clone())).await {
                     Ok(Ok(answer)) => return Ok(answer.into_inner().answer.to_vec()),
                     Ok(Err(status)) if status.code() != Code::Unavailable => return Err(status),
                     Ok(Err(status)) => last = status,
@@ -61,6 +67,10 @@ fn to_wire(caller: Caller, question: &Question) -> RelayRequest {
         Question::Erase(request) => ("erase", request.encode_to_vec()),
         Question::NoteRead(request) => ("note-read", request.encode_to_vec()),
         Question::Simulate(request) => ("simulate", request.encode_to_vec()),
+        Question::HoldAdd(request) => ("hold-add", request.encode_to_vec()),
+        Question::HoldRemove(request) => ("hold-remove", request.encode_to_vec()),
+        Question::HoldList(request) => ("hold-list", request.encode_to_vec()),
+        Question::Prune(request) => ("prune", request.encode_to_vec()),
     };
     let tenant = match caller.scope {
         Scope::Cluster => String::new(),
@@ -88,6 +98,10 @@ fn from_wire(request: RelayRequest) -> Result<(Caller, Question), Status> {
         "erase" => EraseRequest::decode(bytes).map(Question::Erase),
         "note-read" => NoteReadRequest::decode(bytes).map(Question::NoteRead),
         "simulate" => SimulatePageRequest::decode(bytes).map(Question::Simulate),
+        "hold-add" => HoldAddRequest::decode(bytes).map(Question::HoldAdd),
+        "hold-remove" => HoldRemoveRequest::decode(bytes).map(Question::HoldRemove),
+        "hold-list" => HoldListRequest::decode(bytes).map(Question::HoldList),
+        "prune" => PruneRequest::decode(bytes).map(Question::Prune),
         other => return Err(wrong(format!("`{other}` is no question"))),
     };
     let address = Some(request.address).filter(|address| !address.is_empty());
@@ -124,6 +138,18 @@ mod tests {
             let (found, question) = from_wire(to_wire(caller.clone(), &Question::Erase(asked.clone()))).unwrap();
             assert_eq!(found, caller);
             assert!(matches!(question, Question::Erase(found) if found == asked));
+        }
+        let held = HoldAddRequest { id: "case-7".to_owned(), tenant: "acme".to_owned(), ..HoldAddRequest::default() };
+        let asked = [
+            Question::HoldAdd(held),
+            Question::HoldRemove(HoldRemoveRequest::default()),
+            Question::HoldList(HoldListRequest {}),
+            Question::Prune(PruneRequest { keep_seconds: 1, ..PruneRequest::default() }),
+        ];
+        for question in asked {
+            let sent = to_wire(Caller::internal("x"), &question);
+            let (_, found) = from_wire(sent.clone()).unwrap();
+            assert_eq!(to_wire(Caller::internal("x"), &found), sent);
         }
         let unknown = RelayRequest { kind: "other".to_owned(), ..RelayRequest::default() };
         assert_eq!(from_wire(unknown).err().map(|s| s.code()), Some(Code::InvalidArgument));
