@@ -157,7 +157,7 @@ impl Source {
         }
         let mut tenants = self.logs().await?;
         tenants.retain(|log| *log != LogId::CLUSTER && only.is_none_or(|only| only == log));
-        if let Some(wanted) = only.filter(|only| !tenants.contains(only) && !(cluster && **only == LogId::CLUSTER)) {
+        if let Some(wanted) = only.filter(|only| !(tenants.contains(only) || cluster && **only == LogId::CLUSTER)) {
             let hint = "name another, or get a token for it: `provost audit reader-token`";
             return Err(self.failure(&format!("no log of {wanted} is served for this token"), hint).into());
         }
