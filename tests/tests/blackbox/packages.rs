@@ -103,6 +103,13 @@ fn a_package_is_installed_replaced_put_back_and_removed() {
     let (done, told) = run(&dev, &["plugin", "install", &files[0], "--set", "no_such=1"]);
     assert!(!done && told.contains("PV-PLUGIN-NOT-READY") && told.contains("PV-PLUGIN-CONFIG"), "{told}");
     assert_eq!(said(&slug(&dev)), "any_node");
+    // Who looks later is told too.
+    let told = well(&dev, &["plugin", "status", "text"]);
+    assert!(told.contains("cannot make it ready (PV-PLUGIN-CONFIG"), "{told}");
+    let told: Value = serde_json::from_slice(&dev.cli(&["plugin", "status", "text", "--json"]).stdout).unwrap();
+    assert_eq!(told["nodes"][0]["state"], "failed", "{told}");
+    let (done, told) = run(&dev, &["plugin", "status", "text", "--tool", "no_such"]);
+    assert!(!done && told.contains("PV-PLUGIN-TOOL"), "{told}");
     let config = put(dir.path(), "config.json", br#"{"separator":"_"}"#);
     let told = well(&dev, &["plugin", "install", &files[0], "--config", &config, "--no-wait"]);
     assert!(told.contains("nodes fetch") && !told.contains("ready on"), "{told}");

@@ -59,22 +59,28 @@ fn verdict(nodes: &[PluginOnNode]) -> Verdict {
     }
 }
 
-/// Waits until every node runs the change, one says that it cannot, or the time is over.
-pub async fn wait(client: &mut PackagesConnection, change: &Change<'_>) -> anyhow::Result<Waited> {
-    let deadline = Instant::now() + WAIT_LIMIT;
+/// How far the nodes are now.
+pub async fn look(client: &mut PackagesConnection, change: &Change<'_>) -> anyhow::Result<Waited> {
     let request = PluginProgressRequest {
         tenant: change.tenant.to_owned(),
         name: change.plugin.to_owned(),
         revision: change.revision,
     };
+    match client.progress(request).await {
+        Ok(answer) => Ok(Waited { nodes: Some(answer.into_inner().nodes) }),
+        Err(status) if status.code() == Code::Unimplemented => Ok(Waited { nodes: None }),
+        Err(status) => Err(failed(status)),
+    }
+}
+
+/// Waits until every node runs the change, one says that it cannot, or the time is over.
+pub async fn wait(client: &mut PackagesConnection, change: &Change<'_>) -> anyhow::Result<Waited> {
+    let deadline = Instant::now() + WAIT_LIMIT;
     loop {
-        let nodes = match client.progress(request.clone()).await {
-            Ok(answer) => answer.into_inner().nodes,
-            Err(status) if status.code() == Code::Unimplemented => return Ok(Waited { nodes: None }),
-            Err(status) => return Err(failed(status)),
-        };
-        if verdict(&nodes) != Verdict::Wait || Instant::now() >= deadline {
-            return Ok(Waited { nodes: Some(nodes) });
+        let waited = look(client, change).await?;
+        let is_over = waited.nodes.as_deref().is_none_or(|nodes| verdict(nodes) != Verdict::Wait);
+        if is_over || Instant::now() >= deadline {
+            return Ok(waited);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -100,6 +106,12 @@ impl Waited {
         let counted = counted.iter().filter(|(_, count)| *count > 0);
         let counted: Vec<String> = counted.map(|(what, count)| format!("{what} {}", how_many(*count))).collect();
         counted.join(", ")
+    }
+
+    /// For people: those that run it, counted, and a line for each other one.
+    pub fn lines(&self) -> Vec<String> {
+        let counted = Some(self.text()).filter(|text| !text.is_empty());
+        counted.into_iter().chain(others(self.nodes.as_deref().unwrap_or_default()).map(line)).collect()
     }
 
     /// An error unless every node runs it.
@@ -131,10 +143,14 @@ fn how_many(nodes: usize) -> String {
     if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
 }
 
+/// Those that do not run it.
+fn others(nodes: &[PluginOnNode]) -> impl Iterator<Item = &PluginOnNode> {
+    nodes.iter().filter(|node| verdict(std::slice::from_ref(*node)) != Verdict::Done)
+}
+
 /// Which nodes do not run it, and why.
 fn behind(nodes: &[PluginOnNode]) -> String {
-    let behind: Vec<&PluginOnNode> =
-        nodes.iter().filter(|node| verdict(std::slice::from_ref(*node)) != Verdict::Done).collect();
+    let behind: Vec<&PluginOnNode> = others(nodes).collect();
     let mut told: Vec<String> = behind.iter().take(MAX_NAMED).map(|node| line(node)).collect();
     if behind.len() > MAX_NAMED {
         told.push(format!("and {} more", behind.len() - MAX_NAMED));
@@ -207,5 +223,17 @@ mod tests {
         assert!(many.contains("and 2 more"), "{many}");
         let waited = Waited { nodes: Some(nodes(&[("ready", ""), ("ready", ""), ("held", "")])) };
         assert_eq!(waited.text(), "ready on 2 nodes, held back from 1 node");
+    }
+
+    #[test]
+    fn a_look_counts_the_nodes_that_run_it_and_names_the_others() {
+        let lines = |states: &[(&str, &str)]| Waited { nodes: Some(nodes(states)) }.lines();
+        assert_eq!(lines(&[("ready", ""), ("ready", "")]), ["ready on 2 nodes"]);
+        assert_eq!(
+            lines(&[("ready", ""), ("failed", "PV-PLUGIN-CONFIG"), ("waiting", "")]),
+            ["ready on 1 node", "dp-1 cannot make it ready (PV-PLUGIN-CONFIG)", "dp-2 makes it ready"]
+        );
+        assert_eq!(lines(&[("failed", "bad")]), ["dp-0 cannot make it ready (bad)"]);
+        assert_eq!(lines(&[]), ["no node that serves calls is connected; those that come run it"]);
     }
 }
