@@ -12,7 +12,7 @@ use super::{
     table,
     terminal::Terminal,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, Usage};
 
 /// Most pages of a list that are followed.
 const MAX_PAGES: usize = 1_000;
@@ -142,31 +142,22 @@ async fn answered(client: &Client, terminal: Terminal, params: RawObject) -> any
 }
 
 fn arguments(args: &CallArgs) -> anyhow::Result<Value> {
+    let wrong = |text: String, hint: &str| Usage(Failure::new("PV-CLI-ARGUMENTS", text, hint));
     if let Some(text) = &args.json {
         let value: Value = serde_json::from_str(text).map_err(|cause| {
-            Failure::new(
-                "PV-CLI-ARGUMENTS",
-                format!("--json is not JSON: {cause}"),
-                "quote it for the shell: --json '{\"text\":\"hi\"}'",
-            )
+            wrong(format!("--json is not JSON: {cause}"), "quote it for the shell: --json '{\"text\":\"hi\"}'")
         })?;
         return Ok(value);
     }
     let mut object = Map::new();
     for pair in &args.args {
         let Some((key, value)) = pair.split_once('=') else {
-            return Err(
-                Failure::new("PV-CLI-ARGUMENTS", format!("--arg {pair} has no `=`"), "write --arg name=value").into()
-            );
+            return Err(wrong(format!("--arg {pair} has no `=`"), "write --arg name=value").into());
         };
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         if object.insert(key.to_owned(), value).is_some() {
-            return Err(Failure::new(
-                "PV-CLI-ARGUMENTS",
-                format!("--arg {key} is given twice"),
-                "give each argument once; a list is one argument: --arg 'names=[\"a\",\"b\"]'",
-            )
-            .into());
+            let hint = "give each argument once; a list is one argument: --arg 'names=[\"a\",\"b\"]'";
+            return Err(wrong(format!("--arg {key} is given twice"), hint).into());
         }
     }
     Ok(Value::Object(object))

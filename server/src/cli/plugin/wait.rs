@@ -123,7 +123,10 @@ impl Waited {
             Verdict::Failed => Failure::new(
                 "PV-PLUGIN-NOT-READY",
                 format!("revision {revision} is stored, and plugin {plugin} cannot run everywhere: {}", behind(nodes)),
-                format!("repair what is said, or go back: `provost plugin rollback {plugin}`"),
+                format!(
+                    "repair what is said (its configuration: `provost plugin install` with --set, --unset or \
+                     --config), or go back to the package before: `provost plugin rollback {plugin}`"
+                ),
             ),
             Verdict::Wait => Failure::new(
                 "PV-PLUGIN-BEHIND",
