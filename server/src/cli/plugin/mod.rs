@@ -26,6 +26,9 @@ use super::{
     table,
 };
 
+/// What callers and the log are told of a quarantine for which nobody gave a reason.
+const NO_REASON: &str = "no reason was given";
+
 #[derive(Subcommand)]
 pub enum PluginCommand {
     #[command(flatten)]
@@ -79,7 +82,7 @@ pub struct GovernArgs {
     #[arg(long)]
     tool: Option<String>,
     /// Why. It is recorded; of a quarantine callers are told.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     plain: ListArgs,
@@ -178,7 +181,12 @@ async fn govern(args: &GovernArgs, approves: bool) -> anyhow::Result<()> {
     let tenant = tenant(&mut client, context.tenant.as_deref()).await?;
     let (channel, token, _) = dial(&args.plain.admin).await?;
     let mut governance = governance_over(channel, token);
-    let (plugin, tool, reason) = (args.name.clone(), args.tool.clone().unwrap_or_default(), args.reason.clone());
+    let (plugin, tool) = (args.name.clone(), args.tool.clone().unwrap_or_default());
+    // In an emergency nobody is held up for a text; that there is none is said too.
+    let reason = match args.reason.trim() {
+        "" if !approves => NO_REASON.to_owned(),
+        _ => args.reason.clone(),
+    };
     let request = GovernToolsRequest { tenant, plugin, tool, reason };
     let done = if approves { governance.approve(request).await } else { governance.quarantine(request).await };
     let GovernedResponse { revision, tools } = done.map_err(failed)?.into_inner();
