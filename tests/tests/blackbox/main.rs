@@ -52,6 +52,7 @@ mod quic_client;
 mod quickstart;
 mod quotas;
 mod rag;
+mod reload;
 mod resilience;
 mod resources;
 mod scenarios;

@@ -26,7 +26,7 @@ pub(crate) fn publisher(key: &SigningKey) -> String {
 }
 
 /// Version `n` of the example: the same tools, other bytes.
-fn package(n: u8, key: Option<&SigningKey>) -> Package {
+pub(crate) fn package(n: u8, key: Option<&SigningKey>) -> Package {
     let mut component = component();
     component.extend_from_slice(&[0, 3, 1, b'v', n]);
     package_of(component, n, key)
