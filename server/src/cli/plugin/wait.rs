@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::ProgressBar;
 use provost_wire::{
     PackagesConnection,
     packages::{PluginOnNode, PluginProgressRequest},
@@ -75,6 +76,18 @@ pub async fn look(client: &mut PackagesConnection, change: &Change<'_>) -> anyho
 
 /// Waits until every node runs the change, one says that it cannot, or the time is over.
 pub async fn wait(client: &mut PackagesConnection, change: &Change<'_>) -> anyhow::Result<Waited> {
+    // Shown on a terminal only.
+    let shown = ProgressBar::new_spinner();
+    let waited = until_over(client, change, &shown).await;
+    shown.finish_and_clear();
+    waited
+}
+
+async fn until_over(
+    client: &mut PackagesConnection,
+    change: &Change<'_>,
+    shown: &ProgressBar,
+) -> anyhow::Result<Waited> {
     let deadline = Instant::now() + WAIT_LIMIT;
     loop {
         let waited = look(client, change).await?;
@@ -82,6 +95,8 @@ pub async fn wait(client: &mut PackagesConnection, change: &Change<'_>) -> anyho
         if is_over || Instant::now() >= deadline {
             return Ok(waited);
         }
+        shown.set_message(format!("plugin {}: {}", change.plugin, waited.lines().join("; ")));
+        shown.tick();
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
