@@ -120,7 +120,7 @@ pub(super) fn print(plugin: &Found, tool: Option<&str>, nodes: Option<&Waited>) 
         println!("  no node has seen its tools yet; they are looked at with the first list or call");
     }
     for (name, pin) in plugin.pins.tools.iter().filter(|(name, _)| tool.is_none_or(|tool| tool == *name)) {
-        println!("  {name}: {}", state(plugin, pin));
+        println!("  {}: {}", diff::visible(name), state(plugin, pin));
         for (what, definition) in [("approved", &pin.approved), ("seen", &pin.changed)] {
             if let Some(d) = definition {
                 let hash: String = d.hash.chars().take(SHORT).collect();
@@ -131,7 +131,7 @@ pub(super) fn print(plugin: &Found, tool: Option<&str>, nodes: Option<&Waited>) 
             println!("    quarantined since {} by {}: {}", quarantine.since, quarantine.by, quarantine.reason);
         }
         for warning in warnings(pin) {
-            println!("    warning: {warning}");
+            println!("    warning: {}", diff::visible(warning));
         }
         if let Some(text) = diff_of(pin) {
             text.lines().for_each(|line| println!("      {}", diff::visible(line)));

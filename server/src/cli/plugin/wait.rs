@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::diff::visible;
 use crate::{cli::admin::failed, failure::Failure};
 
 /// The longest wait: a component of many megabytes takes half a minute to compile, and longer where others are before it.
@@ -185,7 +186,8 @@ fn line(node: &PluginOnNode) -> String {
         "refused" => "does not take the revision",
         other => other,
     };
-    match node.why.as_str() {
+    // A guest may have a word in it.
+    match visible(&node.why).as_str() {
         "" => format!("{who} {what}"),
         why => format!("{who} {what} ({why})"),
     }
@@ -252,6 +254,8 @@ mod tests {
             ["ready on 1 node", "dp-1 cannot make it ready (PV-PLUGIN-CONFIG)", "dp-2 makes it ready"]
         );
         assert_eq!(lines(&[("failed", "bad")]), ["dp-0 cannot make it ready (bad)"]);
+        // What a guest says does not steer the terminal.
+        assert_eq!(lines(&[("failed", "a\u{1b}[2Jb\n")]), ["dp-0 cannot make it ready (a<U+001B>[2Jb<U+000A>)"]);
         assert_eq!(lines(&[]), ["no node that serves calls is connected; those that come run it"]);
     }
 }
