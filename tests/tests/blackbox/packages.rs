@@ -177,6 +177,12 @@ fn what_makes_no_sense_is_a_usage_error_and_changes_nothing() {
     }
     let packages = text(&dev.cli(&["plugin", "packages", "--json"]));
     assert!(packages.contains("\"packages\": []"), "{packages}");
+    // What is not there is no usage error, and says what to name.
+    let nowhere = dir.path().join("nowhere.pvp");
+    let (done, told) = run(&dev, &["plugin", "install", nowhere.to_str().unwrap()]);
+    assert!(!done && told.contains("PV-CLI-FILE") && told.contains("next: name a package"), "{told}");
+    let (done, told) = run(&dev, &["plugin", "approve", "entirely-different"]);
+    assert!(!done && told.contains("PV-RES-NOT-FOUND") && told.contains("next: "), "{told}");
     // A digest that nobody stored is no slip of the pen that could be seen here.
     let none = format!("sha256:{}", "0".repeat(64));
     let unknown: [&[&str]; 3] =

@@ -7,7 +7,6 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use provost_package::{MAX_PACKAGE_BYTES, Package, PackageError, Wants};
@@ -149,15 +148,18 @@ fn unusable(cause: &PackageError) -> Failure {
 
 /// A whole package that somebody signed. Whether they are trusted is for others to say.
 fn read(path: &Path) -> anyhow::Result<Package> {
-    let unread = || format!("PV-CLI-FILE: {} cannot be read", path.display());
-    let size = std::fs::metadata(path).with_context(unread)?.len();
+    let unread = |cause: std::io::Error| {
+        let hint = "name a package: `provost plugin build` writes one, `provost plugin packages` lists stored ones";
+        Failure::new("PV-CLI-FILE", format!("{} cannot be read: {cause}", path.display()), hint)
+    };
+    let size = std::fs::metadata(path).map_err(unread)?.len();
     if size > MAX_PACKAGE_BYTES {
         return Err(unusable(&PackageError::TooLarge { bytes: size, limit: MAX_PACKAGE_BYTES }).into());
     }
     // What is no file has no size before it is read.
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_PACKAGE_BYTES + 1).read_to_end(&mut bytes));
-    read.with_context(unread)?;
+    read.map_err(unread)?;
     let package = Package::read(Bytes::from(bytes)).map_err(|cause| unusable(&cause))?;
     let own: Vec<PublisherKey> = package.signature().map(|signature| signature.key).into_iter().collect();
     package.check_signature(&own).map_err(|cause| unusable(&cause))?;
@@ -293,8 +295,12 @@ async fn configuration(args: &InstallArgs, name: &str) -> anyhow::Result<Option<
     }
     let mut config = match &args.config {
         Some(path) => {
-            let unread = || format!("PV-CLI-FILE: {} cannot be read as a JSON object", path.display());
-            serde_json::from_slice(&std::fs::read(path).with_context(unread)?).with_context(unread)?
+            let unread = |cause: &dyn std::fmt::Display| {
+                let text = format!("{} cannot be read as a JSON object: {cause}", path.display());
+                Failure::new("PV-CLI-FILE", text, "write the configuration as one object: {\"KEY\": VALUE}")
+            };
+            let text = std::fs::read(path).map_err(|cause| unread(&cause))?;
+            serde_json::from_slice(&text).map_err(|cause| unread(&cause))?
         }
         None => present(&args.plain.admin, name).await?,
     };
