@@ -30,6 +30,7 @@ mod grpc;
 mod guard_external;
 mod guard_tokens;
 mod guards;
+mod guest_requests;
 mod harness;
 mod hostile;
 mod identity;
