@@ -279,6 +279,12 @@ fn what_a_plugin_asks_for_is_answered_by_the_case_within_what_it_wants() {
     fs::write(&cases, declared).unwrap();
     assert!(refused(&args).contains("GET https://c.example/ was not sent"));
 
+    // Its own words do not act on the terminal.
+    let loud = "cases:\n  - name: a\n    tool: flood\n    arguments: { n: 1, text: \"\\u001b[2J\" }\n    expect: { text: no }\n";
+    fs::write(&cases, loud).unwrap();
+    let said = refused(&args);
+    assert!(said.contains("<U+001B>[2J") && !said.contains('\u{1b}'), "{said:?}");
+
     // As a project it gets what it says that it wants, and no more.
     let project = ready_project(dir.path());
     fs::copy(&component, project.join("made.wasm")).unwrap();
