@@ -7,7 +7,7 @@ use std::{
 
 use futures::future::join_all;
 use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Reply};
-use provost_data_tools::{ExecuteRequest, OtherTools};
+use provost_data_tools::{ExecuteRequest, OtherTools, Plugin};
 use provost_mcp::{RawJson, RpcError};
 
 use super::{
@@ -50,8 +50,9 @@ impl Node {
         }
         let target = call.target();
         let tenant = &call.caller().principal.tenant;
-        let plugin = target.plugin.as_ref().and_then(|name| self.toolbox.plugin(tenant, name.as_str()));
-        match plugin {
+        // What was found is what is recorded; another version may have come since.
+        let named = || target.plugin.as_ref().and_then(|name| self.toolbox.plugin(tenant, name.as_str()));
+        match target.found.get::<Plugin>().or_else(named) {
             Some(plugin) => self.run_on(&plugin, call, link).await,
             None => Box::pin(super::models::run(self, call, link)).await,
         }
