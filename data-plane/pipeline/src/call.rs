@@ -1,6 +1,6 @@
 //! A call and the stages it has passed.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use provost_mcp::{ProtocolVersion, RawJson};
 use provost_types::{Action, AuditReceipt, CallId, Decision, Name, PrincipalRef, Sound, TokenFacts};
@@ -224,7 +224,40 @@ pub struct Target {
     pub plugin_digest: Option<Arc<str>>,
     /// Names of the secrets that the plugin is given, for the record.
     pub secrets: Arc<[String]>,
+    /// What serves it, if that was looked for: what is recorded runs, whatever takes its place meanwhile.
+    pub found: Found,
 }
+
+/// What was found to serve a call, held until the call is over. Of what kind it is knows the plane that found it.
+#[derive(Clone, Default)]
+pub struct Found(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Found {
+    /// Holds it.
+    pub fn new<T: Any + Send + Sync>(what: Arc<T>) -> Self {
+        Self(Some(what))
+    }
+
+    /// What is held, if it is of this kind.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.clone()?.downcast().ok()
+    }
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Found(…)" } else { "Found()" })
+    }
+}
+
+/// Targets are told apart by their names and digests.
+impl PartialEq for Found {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Found {}
 
 /// A call at stage `S`. Only this crate moves a call from stage to stage.
 #[derive(Debug)]

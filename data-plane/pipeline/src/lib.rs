@@ -23,8 +23,8 @@ pub use answer::{
     Answer, Effort, Execution, LimitKind, LimitState, Rejection, RejectionKind, Reply, ScopeChallenge, Usage,
 };
 pub use call::{
-    Admitted, Authenticated, Call, Caller, CertificateFacts, ClientFacts, Credential, Executed, Guarded, Intended,
-    Limited, Operation, Received, Request, Resolved, Route, Target, TraceFacts, Validated,
+    Admitted, Authenticated, Call, Caller, CertificateFacts, ClientFacts, Credential, Executed, Found, Guarded,
+    Intended, Limited, Operation, Received, Request, Resolved, Route, Target, TraceFacts, Validated,
 };
 pub use drive::drive;
 pub use guard::{CallGuard, GuardedParams, GuardedReply, RecordGuard};

@@ -152,6 +152,7 @@ impl Plane for FakePlane {
             action: Some(Action::CallTool),
             plugin_digest: None,
             secrets: ["db-password".to_owned()].into(),
+            found: Found::default(),
         })
     }
     fn authorise(&self, snapshot: &Revision, _: &Call<Resolved>) -> Decision {
@@ -467,4 +468,12 @@ fn what_runs_a_call_has_one_place_in_its_future() {
     let driven = drive(&plane, call(), &NoLink);
     let bytes = size_of_val(&driven);
     assert!((HELD_BYTES..2 * HELD_BYTES).contains(&bytes), "{bytes} bytes");
+}
+
+#[test]
+fn what_was_found_is_held_for_who_knows_its_kind() {
+    let found = Found::new(Arc::new(7_u32));
+    assert_eq!(found.clone().get::<u32>().as_deref(), Some(&7));
+    assert!(found.get::<String>().is_none() && Found::default().get::<u32>().is_none());
+    assert_eq!(format!("{found:?} {:?}", Found::default()), "Found(…) Found()");
 }

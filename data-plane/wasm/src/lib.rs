@@ -24,6 +24,7 @@ mod bindings;
 mod cache;
 mod call;
 mod compile;
+mod config;
 mod digest;
 mod engine;
 mod error;

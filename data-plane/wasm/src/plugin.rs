@@ -15,6 +15,7 @@ use crate::{
     ComponentDigest, ComponentSource, Engine, Grants, MAX_DEPTH, PluginAnswer, PluginCall, PluginError, PluginHost,
     PluginLimits, PluginOffer, PluginTool,
     call::{Instance, in_time, until},
+    config,
     imports::json_limits,
     limits::LOAD_TIME,
     link::Tied,
@@ -254,6 +255,10 @@ async fn introduce(
     let schema = instance.config_schema().await?;
     let schema = schema.map(|text| schema_of(text, limits.answer_bytes)).transpose()?;
     instance.configure(settings.config.as_ref()).await?;
+    // The plugin first: it knows better what is wrong. One that takes whatever comes is held to what it says.
+    if let (Some(schema), Some(config)) = (&schema, &settings.config) {
+        config::check(schema, config)?;
+    }
     let tools = tools_of(instance.list_tools().await?)?.into();
     let offer = PluginOffer {
         prompts: prompts_of(instance.list_prompts().await?)?.into(),

@@ -150,6 +150,7 @@ fn a_package_is_built_signed_and_tested_as_it_is() {
 
     let said = done(&["build".as_ref(), project.as_os_str()]);
     assert!(said.contains("not signed") && said.contains("tools: count, slug, diff"), "{said}");
+    assert!(said.contains("configuration: separator"), "{said}");
     let package = project.join("text-0.1.0.pvp");
     let args = ["sign".as_ref(), package.as_os_str(), "--key".as_ref(), key.as_os_str(), "--json".as_ref()];
     let signed: Value = serde_json::from_str(&done(&args)).unwrap();
@@ -167,6 +168,7 @@ fn a_package_is_built_signed_and_tested_as_it_is() {
     ]))
     .unwrap();
     assert_eq!(built["digest"], signed["digest"], "{built}");
+    assert_eq!(built["configSchema"]["properties"]["separator"]["type"], "string", "{built}");
     assert_eq!(fs::read(&again).unwrap(), fs::read(&package).unwrap());
     for said in [&document, &built.to_string(), &signed.to_string()] {
         assert!(!said.contains(secret), "a private key was printed");
@@ -276,6 +278,12 @@ fn what_a_plugin_asks_for_is_answered_by_the_case_within_what_it_wants() {
         .replace("    expect", "    http: [{ request: { url: 'https://c.example/' }, error: denied }]\n    expect");
     fs::write(&cases, declared).unwrap();
     assert!(refused(&args).contains("GET https://c.example/ was not sent"));
+
+    // Its own words do not act on the terminal.
+    let loud = "cases:\n  - name: a\n    tool: flood\n    arguments: { n: 1, text: \"\\u001b[2J\" }\n    expect: { text: no }\n";
+    fs::write(&cases, loud).unwrap();
+    let said = refused(&args);
+    assert!(said.contains("<U+001B>[2J") && !said.contains('\u{1b}'), "{said:?}");
 
     // As a project it gets what it says that it wants, and no more.
     let project = ready_project(dir.path());

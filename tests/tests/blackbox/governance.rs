@@ -1,5 +1,6 @@
 //! Pins, quarantine and aliases of tools through one node.
 
+use provost_wire::{BearerToken, connect_plain, governance::GovernToolsRequest, governance_over};
 use serde_json::{Value, json};
 
 use crate::{
@@ -29,6 +30,19 @@ fn named<'a>(tools: &'a [Value], name: &str) -> Option<&'a Value> {
     tools.iter().find(|tool| tool["name"] == name)
 }
 
+/// What the admin API itself says to a quarantine of `up` with this reason.
+fn refused_quarantine(dev: &Dev, reason: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let token = BearerToken::new(dev.info["admin_token"].as_str().unwrap()).unwrap();
+        let channel = connect_plain(dev.info["admin"].as_str().unwrap()).await.unwrap();
+        let (tenant, plugin, tool, reason) = ("acme".into(), "up".into(), String::new(), reason.into());
+        let request = GovernToolsRequest { tenant, plugin, tool, reason };
+        let refused = governance_over(channel, token).quarantine(request).await.unwrap_err();
+        provost_wire::admin::Failure::of(&refused).to_string()
+    })
+}
+
 #[test]
 fn nothing_is_served_before_it_is_approved_and_quarantine_takes_it_back() {
     let upstream = Process::everything("modern");
@@ -51,6 +65,8 @@ fn nothing_is_served_before_it_is_approved_and_quarantine_takes_it_back() {
 
     let (done, said) = run(&dev, &["plugin", "quarantine", "up", "--tool", "count_begun", "--reason", " "]);
     assert!(!done && said.contains("PV-PLUGIN-REASON"), "{said}");
+    let told = refused_quarantine(&dev, "");
+    assert!(told.contains("PV-PLUGIN-REASON"), "{told}");
     // A name alone is enough where somebody has to act at once.
     let (done, said) = run(&dev, &["plugin", "quarantine", "up"]);
     assert!(done && said.contains("quarantined: the plugin as a whole"), "{said}");

@@ -16,8 +16,9 @@ use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::{
     guards::{CARD, MASKED, arguments, body, chat, echo, guard, phrase, record, said, spotting, start},
-    harness::{Dev, modern, post, post_raw, text, until},
+    harness::{Dev, call_tool, modern, post, post_raw, text, until},
     inference::models_dir,
+    packages, wasm,
 };
 
 /// Judges by words in what it is shown, and remembers that.
@@ -28,6 +29,8 @@ struct Words {
     masks: Arc<Mutex<Option<String>>>,
     /// The `authorization` of each question.
     shown: Arc<Mutex<Vec<Option<String>>>>,
+    /// Lets a question go that is held.
+    release: Arc<tokio::sync::Notify>,
 }
 
 impl Words {
@@ -66,6 +69,9 @@ impl Guard for Words {
         self.seen.lock().unwrap().push(request.clone());
         if request.json.contains("hang") {
             tokio::time::sleep(Duration::from_secs(3_600)).await;
+        }
+        if request.json.contains("hold here") {
+            self.release.notified().await;
         }
         if request.json.contains("broken") {
             return Err(Status::internal(request.json));
@@ -405,4 +411,43 @@ fn the_examples_are_taken() {
     let examples = crate::harness::root().join("examples").join("guards");
     let applied = dev.cli(&["apply", "-f", examples.to_str().unwrap()]);
     assert!(applied.status.success(), "{}", text(&applied));
+}
+
+/// Between what a call is decided on and its run lies whatever its guards take: the next version of its plugin may come.
+#[test]
+fn a_call_that_a_guard_held_runs_on_the_version_that_its_records_name() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let digest = wasm::put(&data, "text.wasm", &wasm::component());
+    let plugin = |separator: &str| {
+        format!(
+            "---\napiVersion: provost/v1\nkind: Plugin\nmetadata: {{ name: text, tenant: acme }}\nspec: {{ source: {{ wasm: \
+             {{ file: text.wasm, digest: '{digest}', config: {{ separator: '{separator}' }} }} }} }}\n"
+        )
+    };
+    let held = server.guard("held", "timeoutMs: 20000 }, directions: [arguments], tools: ['text.*'] }");
+    let dev = Dev::start_in(&data, Some(&(wasm::base() + &held + &plugin("_"))), &[]);
+    let slug = |text: &str| {
+        let answer = call_tool(&dev, "text.slug", json!({ "text": text }));
+        answer["result"]["content"][0]["text"].as_str().unwrap_or_default().to_owned()
+    };
+    until(|| (slug("a b") == "a_b").then_some(()));
+    let answer = std::thread::scope(|scope| {
+        let call = scope.spawn(|| slug("hold here"));
+        until(|| server.words.seen().iter().any(|asked| asked.json.contains("hold here")).then_some(()));
+        let next = packages::put(dir.path(), "next.yaml", plugin("+").as_bytes());
+        packages::well(&dev, &["apply", "-f", &next]);
+        // Who comes now gets the next version.
+        until(|| (slug("a b") == "a+b").then_some(()));
+        server.words.release.notify_one();
+        call.join().unwrap()
+    });
+    assert_eq!(answer, "hold_here");
+    let query = text(&dev.cli(&["audit", "query", "--json", "--tool", "text.slug", "--limit", "1000"]));
+    let records = query.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ended: Vec<Value> = records.map(|line| line["record"].clone()).filter(|r| r["status"] == "ok").collect();
+    let [first, .., before, last] = ended.as_slice() else { panic!("{query}") };
+    assert_eq!(last["plugin.digest"], first["plugin.digest"], "{query}");
+    assert_ne!(last["plugin.digest"], before["plugin.digest"], "{query}");
 }

@@ -26,7 +26,7 @@ pub(crate) fn publisher(key: &SigningKey) -> String {
 }
 
 /// Version `n` of the example: the same tools, other bytes.
-fn package(n: u8, key: Option<&SigningKey>) -> Package {
+pub(crate) fn package(n: u8, key: Option<&SigningKey>) -> Package {
     let mut component = component();
     component.extend_from_slice(&[0, 3, 1, b'v', n]);
     package_of(component, n, key)
@@ -103,6 +103,13 @@ fn a_package_is_installed_replaced_put_back_and_removed() {
     let (done, told) = run(&dev, &["plugin", "install", &files[0], "--set", "no_such=1"]);
     assert!(!done && told.contains("PV-PLUGIN-NOT-READY") && told.contains("PV-PLUGIN-CONFIG"), "{told}");
     assert_eq!(said(&slug(&dev)), "any_node");
+    // Who looks later is told too.
+    let told = well(&dev, &["plugin", "status", "text"]);
+    assert!(told.contains("cannot make it ready (PV-PLUGIN-CONFIG"), "{told}");
+    let told: Value = serde_json::from_slice(&dev.cli(&["plugin", "status", "text", "--json"]).stdout).unwrap();
+    assert_eq!(told["nodes"][0]["state"], "failed", "{told}");
+    let (done, told) = run(&dev, &["plugin", "status", "text", "--tool", "no_such"]);
+    assert!(!done && told.contains("PV-PLUGIN-TOOL"), "{told}");
     let config = put(dir.path(), "config.json", br#"{"separator":"_"}"#);
     let told = well(&dev, &["plugin", "install", &files[0], "--config", &config, "--no-wait"]);
     assert!(told.contains("nodes fetch") && !told.contains("ready on"), "{told}");
@@ -119,6 +126,14 @@ fn a_package_is_installed_replaced_put_back_and_removed() {
     let file = kept.join(format!("{}.package", first.digest().to_string().replace("sha256:", "")));
     until(|| file.exists().then_some(()));
     assert_eq!(said(&slug(&dev)), "any_node");
+    // What is stored needs no file; what the configuration has can be taken out of it.
+    let stored = second.digest().to_string();
+    let told = well(&dev, &["plugin", "install", &stored, "--unset", "separator"]);
+    assert!(told.contains("plugin text: text 2.0.0") && !told.contains("it wants"), "{told}");
+    assert_eq!(said(&slug(&dev)), "any-node");
+    let told = well(&dev, &["plugin", "rollback", "text"]);
+    assert!(told.contains("1.0.0"), "{told}");
+    assert_eq!(said(&slug(&dev)), "any_node", "it has the configuration that it had then");
 
     // What runs stays, what does not can go.
     let (done, told) = run(&dev, &["plugin", "remove", &first.digest().to_string()]);
@@ -135,6 +150,48 @@ fn a_package_is_installed_replaced_put_back_and_removed() {
     // All of it is in the log.
     for event in ["package.put", "package.remove", "PR 7", "INC-1", "INC-2"] {
         until(|| records(&dev, &[]).contains(event).then_some(()));
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = SigningKey::generate().unwrap();
+    let dev = Dev::start_in(&dir.path().join("data"), Some(&(base() + &publisher(&key))), &[]);
+    let file = put(dir.path(), "1.package", package(1, Some(&key)).bytes());
+    let usage: [(&[&str], &str); 8] = [
+        (&["plugin", "install", &file, "--set", "separator"], "PV-CLI-ARGUMENTS"),
+        (&["plugin", "install", &file, "--unset", "no_such"], "PV-CLI-ARGUMENTS"),
+        (&["plugin", "install", "sha256:12"], "PV-CLI-ARGUMENTS"),
+        (&["plugin", "install", &file, "--name", "No Name"], "is not a name"),
+        (&["plugin", "remove", "sha256:12"], "64 hexadecimal digits"),
+        (&["call", "echo.echo", "--arg", "text"], "PV-CLI-ARGUMENTS"),
+        (&["call", "echo.echo", "--arg", "text=a", "--arg", "text=b"], "PV-CLI-ARGUMENTS"),
+        (&["call", "echo.echo", "--json", "{"], "PV-CLI-ARGUMENTS"),
+    ];
+    for (args, expect) in usage {
+        let output = dev.cli(args);
+        let told = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {told}");
+        assert!(told.contains(expect), "{args:?}: {told}");
+    }
+    let packages = text(&dev.cli(&["plugin", "packages", "--json"]));
+    assert!(packages.contains("\"packages\": []"), "{packages}");
+    // What is not there is no usage error, and says what to name.
+    let nowhere = dir.path().join("nowhere.pvp");
+    let (done, told) = run(&dev, &["plugin", "install", nowhere.to_str().unwrap()]);
+    assert!(!done && told.contains("PV-CLI-FILE") && told.contains("next: name a package"), "{told}");
+    let (done, told) = run(&dev, &["plugin", "approve", "entirely-different"]);
+    assert!(!done && told.contains("PV-RES-NOT-FOUND") && told.contains("next: "), "{told}");
+    // A digest that nobody stored is no slip of the pen that could be seen here.
+    let none = format!("sha256:{}", "0".repeat(64));
+    let unknown: [&[&str]; 3] =
+        [&["plugin", "install", &none], &["plugin", "install", &none, "--name", "text"], &["plugin", "remove", &none]];
+    for args in unknown {
+        let output = dev.cli(args);
+        let told = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("PV-PACKAGE-MISSING"), "{args:?}: {told}");
     }
 }
 

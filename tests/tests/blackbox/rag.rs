@@ -170,6 +170,12 @@ fn without_folder_or_model_a_caller_is_told_which() {
     let answer = until(|| Some(search("hybrid")).filter(|answer| said(answer).starts_with("PV-RAG-MODEL")));
     assert!(said(&answer).contains("all-minilm-l6-v2"), "{answer}");
     until(|| listed(&dev)["problem"].as_str().is_some_and(|why| why.starts_with("PV-RAG-MODEL")).then_some(()));
+    // Words are not found in what was not read, and nobody is told that waiting helps.
+    let answer = until(|| Some(search("keyword")).filter(|answer| said(answer).contains("PV-RAG-MODEL")));
+    let found = &answer["result"]["structuredContent"];
+    assert!(answer["result"]["isError"] != true && found["results"] == json!([]), "{answer}");
+    assert!(found["problem"].as_str().unwrap().starts_with("PV-RAG-MODEL") && found["complete"] == false, "{answer}");
+    assert!(!said(&answer).contains("ask again later"), "{answer}");
     // What is wrong with a document of the resource is said with its field, and its tools are Provost's own.
     let file = dev.data.join("change.yaml");
     let wrong = base().replace("folder: docs", "folder: ../other");

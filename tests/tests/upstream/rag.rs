@@ -453,8 +453,14 @@ async fn without_its_model_words_are_searched_and_the_rest_says_why() {
     eventually("the document is gone", async || cited(&search(&plugin, "hotel", "keyword").await).is_empty()).await;
     let listed = content(&call(&plugin, "documents", json!({})).await);
     assert!(listed["problem"].as_str().unwrap().starts_with("PV-RAG-MODEL"), "{listed}");
-    // It goes on when the model is back.
+    // What is new waits, and who searches is told for what.
     node.write("acme", "leave.md", LEAVE);
+    eventually("a search says what it waits for", async || {
+        let found = call(&plugin, "search", json!({"query": "leave", "mode": "keyword"})).await;
+        content(&found)["problem"].is_string() && text(&found).contains("(1 wait): PV-RAG-MODEL")
+    })
+    .await;
+    // It goes on when the model is back.
     node.model.is_missing.store(false, Ordering::Relaxed);
     settled(&plugin, |listed| listed["problem"].is_null() && !state(listed, "leave.md").is_null()).await;
 }

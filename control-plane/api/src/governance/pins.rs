@@ -65,7 +65,8 @@ impl ToolsOf {
                 let of_tenant =
                     |key: &&ResourceKey| key.kind == Kind::Plugin && key.tenant.as_ref() == Some(&self.tenant);
                 let known = state.resources().keys().filter(of_tenant).map(|key| key.name.as_str());
-                let hint = near::hint(self.plugin.as_str(), known);
+                let near = near::hint(self.plugin.as_str(), known);
+                let hint = if near.is_empty() { "`provost plugin list` lists what exists".to_owned() } else { near };
                 let text = format!("tenant {} has no plugin {}", self.tenant, self.plugin);
                 Err(ControlError::new(ErrorKind::NotFound, "PV-RES-NOT-FOUND", text, hint))
             }

@@ -88,7 +88,7 @@ fn before(state: &State, key: &ResourceKey) -> Result<(FileDigest, Config), Cont
         }
     }
     let text = format!("the history has no other package of {key}");
-    let hint = "`provost plugin packages` lists those that are stored";
+    let hint = "`provost plugin packages` lists those that are stored; `provost plugin install DIGEST` runs one";
     Err(ControlError::new(ErrorKind::NotFound, "PV-PACKAGE-NONE-BEFORE", text, hint))
 }
 

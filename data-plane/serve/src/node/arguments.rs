@@ -10,9 +10,7 @@ impl Node {
     /// Whether the arguments of a tool fit its schema.
     pub(super) fn check_arguments(&self, tenant: &Name, target: &Target, request: &Request) -> Result<(), Rejection> {
         let Operation::CallTool(_) = &request.operation else { return Ok(()) };
-        let Some(plugin) = target.plugin.as_ref().and_then(|p| self.toolbox.plugin(tenant, p.as_str())) else {
-            return Ok(());
-        };
+        let Some(plugin) = self.serving(tenant, target) else { return Ok(()) };
         let arguments = arguments(&request.params).unwrap_or(RawJson::EMPTY_OBJECT);
         plugin.validate(&target.local, &arguments).map_err(|problem| {
             Rejection::new(
@@ -27,8 +25,7 @@ impl Node {
 /// After a denial: whether the arguments of a tool whose policy reads the SQL in them fit its schema.
 pub(super) fn unreadable(node: &Node, call: &Call<Resolved>) -> Result<(), Rejection> {
     let (tenant, target) = (&call.caller().principal.tenant, call.target());
-    let plugin = target.plugin.as_ref().and_then(|name| node.toolbox.plugin(tenant, name.as_str()));
-    match plugin.filter(|plugin| plugin.sql().is_some()) {
+    match node.serving(tenant, target).filter(|plugin| plugin.sql().is_some()) {
         Some(_) => node.check_arguments(tenant, target, call.request()),
         None => Ok(()),
     }

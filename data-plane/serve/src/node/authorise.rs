@@ -28,8 +28,7 @@ impl Node {
     fn sql_facts(&self, call: &Call<Resolved>) -> Option<SqlFacts> {
         let target = call.target();
         let Operation::CallTool(_) = &call.request().operation else { return None };
-        let name = target.plugin.as_ref()?;
-        let plugin = self.toolbox.plugin(&call.caller().principal.tenant, name.as_str())?;
+        let plugin = self.serving(&call.caller().principal.tenant, target)?;
         // Before the arguments are read: hardly any plugin is a database.
         let sql = plugin.sql()?;
         let arguments = arguments(&call.request().params)?.parse().ok()?;

@@ -6,9 +6,10 @@ use std::{
 };
 
 use futures::future::join_all;
-use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Reply};
-use provost_data_tools::{ExecuteRequest, OtherTools};
+use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Reply, Target};
+use provost_data_tools::{ExecuteRequest, OtherTools, Plugin};
 use provost_mcp::{RawJson, RpcError};
+use provost_types::Name;
 
 use super::{
     compiled::Compiled,
@@ -50,11 +51,16 @@ impl Node {
         }
         let target = call.target();
         let tenant = &call.caller().principal.tenant;
-        let plugin = target.plugin.as_ref().and_then(|name| self.toolbox.plugin(tenant, name.as_str()));
-        match plugin {
+        match self.serving(tenant, target) {
             Some(plugin) => self.run_on(&plugin, call, link).await,
             None => Box::pin(super::models::run(self, call, link)).await,
         }
+    }
+
+    /// The plugin that serves a call: the one that was found and is recorded, though another version may have come since.
+    pub(super) fn serving(&self, tenant: &Name, target: &Target) -> Option<Arc<Plugin>> {
+        let named = || target.plugin.as_ref().and_then(|name| self.toolbox.plugin(tenant, name.as_str()));
+        target.found.get::<Plugin>().or_else(named)
     }
 
     /// Tells the upstreams of the route. The front end filters by the level too, so one that cannot

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use provost_data_pipeline::{Authenticated, Call, Caller, Operation, Plane, Rejection, RejectionKind, Route, Target};
+use provost_data_pipeline::{
+    Authenticated, Call, Caller, Found, Operation, Plane, Rejection, RejectionKind, Route, Target,
+};
 use provost_data_tools::{Plugin, names};
 use provost_types::{Action, Name};
 
@@ -94,11 +96,11 @@ impl Finder<'_> {
         alias.map_or(name, |alias| alias.target(name, &self.caller.principal)).to_owned()
     }
 
-    fn target(&self, running: &Plugin, plugin: Name, (local, full): (String, String), action: Action) -> Target {
-        let PluginFacts { digest, secrets } = self.compiled.plugin_facts(self.tenant(), &plugin);
-        // While a version is made ready, the one before it serves, and is the one that is recorded.
-        let plugin_digest = running.stand_in().map(|before| before.recorded_digest().clone()).or(digest);
-        Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest, secrets }
+    fn target(&self, running: &Arc<Plugin>, plugin: Name, (local, full): (String, String), action: Action) -> Target {
+        let PluginFacts { secrets, .. } = self.compiled.plugin_facts(self.tenant(), &plugin);
+        let (plugin_digest, found) = (None, Found::default());
+        let target = Target { plugin: Some(plugin), local, full, action: Some(action), plugin_digest, secrets, found };
+        served_by(target, running)
     }
 
     /// Invisible is the same as absent, in words and code. What a caller could see with a further scope of its
@@ -127,7 +129,8 @@ impl Finder<'_> {
         match plugin.tools().await {
             Ok(tools) if tools.named(&target.local).is_some() => {
                 self.node.note_tools(self.compiled, &plugin, &tools);
-                Ok(target)
+                // The list of a component may have been waited for.
+                Ok(if plugin.has_guest() { served_by(target, &plugin) } else { target })
             }
             Ok(_) => Err(unknown()),
             // The call itself will say what is wrong with the upstream.
@@ -158,7 +161,9 @@ impl Finder<'_> {
             return Ok(target);
         }
         match plugin.prompts().await {
-            Ok(prompts) if prompts.named(&target.local).is_some() => Ok(target),
+            Ok(prompts) if prompts.named(&target.local).is_some() => {
+                Ok(if plugin.has_guest() { served_by(target, &plugin) } else { target })
+            }
             Ok(_) => Err(unknown()),
             Err(_) => Ok(target),
         }
@@ -196,7 +201,8 @@ impl Finder<'_> {
         let (_, plugin, handle) = bare.and_then(|bare| self.split(bare)).ok_or_else(unknown)?;
         let local = self.node.tasks.open(&self.caller.principal, &plugin, &handle).ok_or_else(unknown)?;
         let PluginFacts { digest, secrets } = self.compiled.plugin_facts(self.tenant(), &plugin);
-        Ok(Target { plugin: Some(plugin), local, full: task.to_owned(), action: None, plugin_digest: digest, secrets })
+        let (full, found) = (task.to_owned(), Found::default());
+        Ok(Target { plugin: Some(plugin), local, full, action: None, plugin_digest: digest, secrets, found })
     }
 
     fn model(&self, model: &str) -> Result<Target, Rejection> {
@@ -209,6 +215,7 @@ impl Finder<'_> {
             action: Some(Action::UseModel),
             plugin_digest: None,
             secrets: Arc::default(),
+            found: Found::default(),
         };
         let target = self.check_visible(target, unknown)?;
         // What is declared; and what is over it, which the nodes know.
@@ -231,9 +238,18 @@ impl Finder<'_> {
                 Some(plugin.clone())
             }
         };
-        let (local, full) = (String::new(), String::new());
-        Ok(Target { plugin, local, full, action: None, plugin_digest: None, secrets: Arc::default() })
+        let (local, full, found) = (String::new(), String::new(), Found::default());
+        Ok(Target { plugin, local, full, action: None, plugin_digest: None, secrets: Arc::default(), found })
     }
+}
+
+/// While a version is made ready, the one before it serves. What serves when a call is resolved does so to its end, and is
+/// what its records name.
+fn served_by(mut target: Target, running: &Arc<Plugin>) -> Target {
+    let serving = running.stand_in().unwrap_or_else(|| running.clone());
+    target.plugin_digest = Some(serving.recorded_digest().clone());
+    target.found = Found::new(serving);
+    target
 }
 
 fn not_found(code: &'static str, message: String) -> Rejection {

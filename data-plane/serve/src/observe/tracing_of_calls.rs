@@ -147,7 +147,7 @@ impl Tracing {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use provost_data_pipeline::{
-        Answer, Caller, ClientFacts, Credential, Marks, Operation, Reply, Route, Target, TraceFacts, Usage,
+        Answer, Caller, ClientFacts, Credential, Found, Marks, Operation, Reply, Route, Target, TraceFacts, Usage,
     };
     use provost_mcp::ProtocolVersion;
     use provost_types::{CallId, Name, PrincipalRef};
@@ -212,6 +212,7 @@ mod tests {
             action: None,
             plugin_digest: None,
             secrets: [].into(),
+            found: Found::default(),
         });
         let outcome = Ok(Reply::Result { body: RawJson::from(json!({ "it": "secret" })), is_error: true });
         let answer = Answer { outcome, receipt: None, limits: Vec::new() };

@@ -7,9 +7,9 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use provost_data_pipeline::{
-    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Effort, Execution, GuardedParams, Hold,
-    Intended, LimitKind, LimitState, Limited, Operation, Plane, Received, RecordGuard, Rejection, RejectionKind, Reply,
-    Request, Reservation, Resolved, Target, Usage, Validated,
+    Admitted, AskError, Authenticated, Call, Caller, ClientLink, Credential, Effort, Execution, Found, GuardedParams,
+    Hold, Intended, LimitKind, LimitState, Limited, Operation, Plane, Received, RecordGuard, Rejection, RejectionKind,
+    Reply, Request, Reservation, Resolved, Target, Usage, Validated,
 };
 use provost_mcp::{RawJson, RawObject, RpcError};
 use provost_types::{
@@ -173,6 +173,7 @@ impl Plane for FakePlane {
             action: None,
             plugin_digest: None,
             secrets: Arc::default(),
+            found: Found::default(),
         })
     }
 

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::Component;
 use crate::{ExecuteRequest, GuestCall, OtherTools, UpstreamError, upstream::ListKind};
 
-/// Reports of progress that wait for the client; more are left out.
-const PROGRESS_QUEUE: usize = 32;
+/// Reports of progress that wait for the client: as many as a guest's call may make (`PluginLimits::progress_count`), so that
+/// one that makes all of them at once loses none, the last least of all.
+const PROGRESS_QUEUE: usize = 256;
 
 /// The node as the guest of one call sees it.
 struct Host {
@@ -222,5 +223,36 @@ fn report_of(report: Progress, token: &RawJson) -> RawJson {
             object.finish()
         }
         Err(_) => params,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use provost_data_wasm::PluginLimits;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn all_that_a_guest_may_report_finds_room() {
+        assert!(PluginLimits::default().progress_count as usize <= PROGRESS_QUEUE);
+    }
+
+    #[test]
+    fn a_report_has_the_token_as_it_came_and_what_the_guest_said() {
+        let report =
+            |total, message: Option<&str>| Progress { progress: 1.5, total, message: message.map(str::to_owned) };
+        for (token, report, expect) in [
+            (json!(7), report(None, None), json!({ "progressToken": 7, "progress": 1.5 })),
+            (
+                json!("t"),
+                report(Some(3.0), Some("half")),
+                json!({ "progressToken": "t", "progress": 1.5, "total": 3.0, "message": "half" }),
+            ),
+        ] {
+            let told = report_of(report, &RawJson::from(token));
+            assert_eq!(told.parse::<Value>().unwrap(), expect);
+        }
     }
 }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING},
+};
 use provost_data_wasm::{HttpError, HttpRequest, HttpResponse, step_aside_for};
 use provost_types::HostPattern;
 
@@ -49,12 +52,17 @@ impl Door {
         if let Some(alias) = &credential {
             let Credential { header, value, .. } = self.credential(alias, &url)?;
             map.insert(header.clone(), value.clone());
+            // In what comes back encoded nobody here finds it.
+            map.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let mut sending = self.client.request(method, &url).headers(map);
         if let Some(body) = body {
             sending = sending.body(body);
         }
         let mut response = sending.send().await.map_err(failed)?;
+        if credential.is_some() && is_encoded(response.headers()) {
+            return Err(HttpError::Denied("the response is encoded, and might repeat the credential".to_owned()));
+        }
         let status = response.status().as_u16();
         let headers = self.shown(response.headers());
         let mut body = BytesMut::new();
@@ -100,6 +108,12 @@ impl Door {
             Err(_) => Ok(body.into()),
         }
     }
+}
+
+/// Whether the body is in another form than its own (RFC 9110, 8.4).
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, HttpError> {

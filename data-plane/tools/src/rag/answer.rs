@@ -63,6 +63,7 @@ fn search_tool(folder: &Name, max_results: usize) -> Value {
                 "mode": {"type": "string"},
                 "complete": {"type": "boolean", "description": "Whether all documents were read; if not, more may be found later."},
                 "pending": {"type": "integer", "description": "Documents that wait to be read."},
+                "problem": {"type": "string", "description": "Why no documents are read now."},
             },
             "required": ["results", "mode", "complete", "pending"],
         },
@@ -174,17 +175,21 @@ pub(super) fn results(found: &[(&Passage, f64)], mode: Mode, standing: &Standing
     if found.is_empty() {
         text.push_str("Nothing was found.\n\n");
     }
-    if !standing.is_complete {
-        let _ = write!(text, "Not all documents are read yet ({} wait): ask again later.", standing.pending);
+    let waits = standing.pending > 0 && standing.trouble.is_some();
+    if waits || !standing.is_complete {
+        let why = standing.trouble.as_ref().map_or_else(|| "ask again later.".to_owned(), ToString::to_string);
+        let _ = write!(text, "Not all documents are read yet ({} wait): {why}", standing.pending);
     }
     let results: Vec<Value> = found
         .iter()
         .map(|(passage, score)| json!({"score": score, "text": passage.text, "citation": citation(passage)}))
         .collect();
-    structured(
-        text.trim_end(),
-        json!({"results": results, "mode": mode, "complete": standing.is_complete, "pending": standing.pending}),
-    )
+    let mut answer =
+        json!({"results": results, "mode": mode, "complete": standing.is_complete, "pending": standing.pending});
+    if let Some(cause) = &standing.trouble {
+        answer["problem"] = cause.to_string().into();
+    }
+    structured(text.trim_end(), answer)
 }
 
 fn citation(passage: &Passage) -> Value {

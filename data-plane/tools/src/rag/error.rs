@@ -13,7 +13,7 @@ pub(super) enum RagError {
     #[error("PV-RAG-CORPUS: {0}; put the documents there on every node that serves calls")]
     Corpus(String),
     /// There are no vectors without the model.
-    #[error("PV-RAG-MODEL: {0}; `mode: keyword` needs no model")]
+    #[error("PV-RAG-MODEL: {0}; until there is one no document is read, and `mode: keyword` finds in those that were")]
     Model(String),
     /// The index of this node is damaged, or of another version.
     #[error("PV-RAG-INDEX: {0}; the index is made again")]

@@ -11,19 +11,23 @@ mod wants;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use provost_types::{PluginSpec, ToolPinsSpec};
+use provost_types::{PluginSource, PluginSpec, ToolPinsSpec};
 use provost_wire::{
     admin,
     governance::{GovernToolsRequest, GovernedResponse},
-    governance_over,
+    governance_over, packages_over,
 };
 use serde_json::{Value, json};
 
+use self::wait::{Change, Waited, look};
 use super::{
     AdminArgs,
     admin::{connect, dial, failed, tenant},
     table,
 };
+
+/// What callers and the log are told of a quarantine for which nobody gave a reason.
+const NO_REASON: &str = "no reason was given";
 
 #[derive(Subcommand)]
 pub enum PluginCommand {
@@ -85,12 +89,12 @@ pub struct GovernArgs {
     plain: ListArgs,
 }
 
-/// What callers and the log are told of a quarantine without `--reason`.
-const NO_REASON: &str = "no reason was given";
-
 /// A plugin with its pins.
 struct Found {
+    tenant: String,
     name: String,
+    /// The revision that changed it last.
+    modified: u64,
     spec: PluginSpec,
     pins: ToolPinsSpec,
 }
@@ -123,7 +127,9 @@ async fn find(admin: &AdminArgs, name: &str) -> anyhow::Result<Vec<Found>> {
         .map(|view| {
             let pinned = pins.iter().find(|pins| pins.name == view.name).map(&spec).transpose()?;
             Ok(Found {
+                tenant: tenant.clone(),
                 name: view.name.clone(),
+                modified: view.modified,
                 spec: serde_json::from_value(spec(view)?)?,
                 pins: pinned.map(serde_json::from_value).transpose()?.unwrap_or_default(),
             })
@@ -144,14 +150,31 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 async fn status(args: &StatusArgs) -> anyhow::Result<()> {
+    let tool = args.tool.as_deref();
     for plugin in find(&args.plain.admin, &args.name).await? {
+        if let Some(tool) = tool {
+            show::check_tool(&plugin, tool)?;
+        }
+        let nodes = on_nodes(&args.plain.admin, &plugin).await?;
         if args.plain.json {
-            println!("{}", serde_json::to_string_pretty(&show::json_of(&plugin, args.tool.as_deref()))?);
+            let mut told = show::json_of(&plugin, tool);
+            told["nodes"] = nodes.as_ref().map_or(Value::Null, Waited::json);
+            println!("{}", serde_json::to_string_pretty(&told)?);
         } else {
-            show::print(&plugin, args.tool.as_deref());
+            show::print(&plugin, tool, nodes.as_ref());
         }
     }
     Ok(())
+}
+
+/// How far nodes are with a component; of other plugins they say nothing that a call would not.
+async fn on_nodes(admin: &AdminArgs, plugin: &Found) -> anyhow::Result<Option<Waited>> {
+    if !matches!(plugin.spec.source, PluginSource::Wasm(_)) {
+        return Ok(None);
+    }
+    let (channel, token, _) = dial(admin).await?;
+    let change = Change { tenant: &plugin.tenant, plugin: &plugin.name, revision: plugin.modified };
+    look(&mut packages_over(channel, token), &change).await.map(Some)
 }
 
 async fn govern(args: &GovernArgs, approves: bool) -> anyhow::Result<()> {

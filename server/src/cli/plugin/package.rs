@@ -1,15 +1,16 @@
 //! Packages of plugins: bringing them, running them, going back.
 
 use std::{
+    fs::File,
+    io::Read as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use provost_package::{MAX_PACKAGE_BYTES, Package, PackageError};
-use provost_types::{PluginSource, PublisherKey};
+use provost_package::{MAX_PACKAGE_BYTES, Package, PackageError, Wants};
+use provost_types::{FileDigest, Name, PluginSource, PublisherKey};
 use provost_wire::{
     PackagesConnection,
     packages::{
@@ -41,7 +42,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub enum PackageCommand {
     /// Store a package, and make a plugin of it or change one to it.
     #[command(after_help = "Examples:\n  provost plugin install text-1.2.0.pvp\n  \
-                            provost plugin install text-1.2.0.pvp --name notes --set separator=_\n\n\
+                            provost plugin install text-1.2.0.pvp --name notes --set separator=_\n  \
+                            provost plugin install sha256:9f86d081884c7d65… --name notes --unset separator\n\n\
                             A Publisher of the tenant must have the key that signed it. What a plugin that exists was \
                             granted (egress, credentials) stays; a new one is granted nothing. Waits until every \
                             connected node that serves calls runs it.")]
@@ -66,17 +68,21 @@ pub enum PackageCommand {
 
 #[derive(Args)]
 pub struct InstallArgs {
-    /// The package.
+    /// The package, or the digest (`sha256:…`) of one that is stored.
+    #[arg(value_name = "FILE|DIGEST")]
     file: PathBuf,
     /// The plugin. Default: the package's own name.
     #[arg(long)]
-    name: Option<String>,
+    name: Option<Name>,
     /// A JSON file whose object becomes the configuration. Default: as it was.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A member of the configuration, as JSON or plain text.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// A member to take out of the configuration.
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
     /// Why. It is recorded.
     #[arg(long, default_value = "")]
     reason: String,
@@ -102,7 +108,7 @@ pub struct GovernArgs {
 #[derive(Args)]
 pub struct RemoveArgs {
     /// The package's digest, `sha256:…`.
-    digest: String,
+    digest: FileDigest,
     #[command(flatten)]
     plain: ListArgs,
 }
@@ -142,13 +148,19 @@ fn unusable(cause: &PackageError) -> Failure {
 
 /// A whole package that somebody signed. Whether they are trusted is for others to say.
 fn read(path: &Path) -> anyhow::Result<Package> {
-    let unread = || format!("PV-CLI-FILE: {} cannot be read", path.display());
-    let size = std::fs::metadata(path).with_context(unread)?.len();
+    let unread = |cause: std::io::Error| {
+        let hint = "name a package: `provost plugin build` writes one, `provost plugin packages` lists stored ones";
+        Failure::new("PV-CLI-FILE", format!("{} cannot be read: {cause}", path.display()), hint)
+    };
+    let size = std::fs::metadata(path).map_err(unread)?.len();
     if size > MAX_PACKAGE_BYTES {
         return Err(unusable(&PackageError::TooLarge { bytes: size, limit: MAX_PACKAGE_BYTES }).into());
     }
-    let package = Package::read(Bytes::from(std::fs::read(path).with_context(unread)?));
-    let package = package.map_err(|cause| unusable(&cause))?;
+    // What is no file has no size before it is read.
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_PACKAGE_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(unread)?;
+    let package = Package::read(Bytes::from(bytes)).map_err(|cause| unusable(&cause))?;
     let own: Vec<PublisherKey> = package.signature().map(|signature| signature.key).into_iter().collect();
     package.check_signature(&own).map_err(|cause| unusable(&cause))?;
     Ok(package)
@@ -161,23 +173,79 @@ async fn packages(admin: &AdminArgs) -> anyhow::Result<(PackagesConnection, Stri
     Ok((packages_over(channel, token), tenant))
 }
 
+/// What is to be installed.
+enum Wanted {
+    /// A package that the command brings.
+    Brought(Box<Package>),
+    /// One that the control plane has.
+    Stored(FileDigest),
+}
+
+impl Wanted {
+    fn of(named: &Path) -> anyhow::Result<Self> {
+        let Some(digest) = named.to_str().filter(|text| text.starts_with("sha256:")) else {
+            return Ok(Self::Brought(Box::new(read(named)?)));
+        };
+        let digest = digest.parse::<FileDigest>().map_err(|cause| {
+            Usage(Failure::new("PV-CLI-ARGUMENTS", cause.to_string(), "`provost plugin packages` lists the digests"))
+        })?;
+        Ok(Self::Stored(digest))
+    }
+
+    /// The package's own name.
+    async fn name(&self, client: &mut PackagesConnection, tenant: &str) -> anyhow::Result<String> {
+        let digest = match self {
+            Self::Brought(package) => return Ok(package.manifest().name.to_string()),
+            Self::Stored(digest) => digest.to_string(),
+        };
+        let request = ListPackagesRequest { tenant: tenant.to_owned() };
+        let listed = client.list(request).await.map_err(failed)?.into_inner().packages;
+        match listed.into_iter().find(|package| package.digest == digest) {
+            Some(package) => Ok(package.name),
+            None => {
+                let hint = "`provost plugin packages` lists those that are";
+                Err(Failure::new("PV-PACKAGE-MISSING", format!("{tenant}/{digest} is not stored"), hint).into())
+            }
+        }
+    }
+
+    /// Stores what is not stored, and says its digest.
+    async fn store(&self, client: &mut PackagesConnection, tenant: &str) -> anyhow::Result<String> {
+        let package = match self {
+            Self::Brought(package) => package,
+            Self::Stored(digest) => return Ok(digest.to_string()),
+        };
+        let chunks: Vec<PutPackageRequest> = (0..package.bytes().len())
+            .step_by(CHUNK_BYTES)
+            .map(|from| {
+                let to = from.saturating_add(CHUNK_BYTES).min(package.bytes().len());
+                PutPackageRequest { tenant: tenant.to_owned(), chunk: package.bytes().slice(from..to) }
+            })
+            .collect();
+        Ok(client.put(futures::stream::iter(chunks)).await.map_err(failed)?.into_inner().digest)
+    }
+
+    /// What it asks for, as far as that is known here.
+    fn wants(&self) -> Option<&Wants> {
+        match self {
+            Self::Brought(package) => Some(&package.manifest().wants),
+            Self::Stored(_) => None,
+        }
+    }
+}
+
 async fn install(args: InstallArgs) -> anyhow::Result<()> {
-    let package = read(&args.file)?;
-    let name = args.name.clone().unwrap_or_else(|| package.manifest().name.to_string());
-    let config = configuration(&args, &name).await?;
+    let wanted = Wanted::of(&args.file)?;
     let (mut client, tenant) = packages(&args.plain.admin).await?;
-    let chunks: Vec<PutPackageRequest> = (0..package.bytes().len())
-        .step_by(CHUNK_BYTES)
-        .map(|from| {
-            let to = from.saturating_add(CHUNK_BYTES).min(package.bytes().len());
-            PutPackageRequest { tenant: tenant.clone(), chunk: package.bytes().slice(from..to) }
-        })
-        .collect();
-    let stored = client.put(futures::stream::iter(chunks)).await.map_err(failed)?.into_inner();
+    let name = match &args.name {
+        Some(name) => name.to_string(),
+        None => wanted.name(&mut client, &tenant).await?,
+    };
+    let config = configuration(&args, &name).await?;
     let request = InstallPluginRequest {
         tenant: tenant.clone(),
         name: name.clone(),
-        digest: stored.digest.clone(),
+        digest: wanted.store(&mut client, &tenant).await?,
         config: config.as_ref().map(|config| Value::Object(config.clone()).to_string()).unwrap_or_default(),
         reason: args.reason.clone(),
     };
@@ -187,11 +255,11 @@ async fn install(args: InstallArgs) -> anyhow::Result<()> {
         PluginSource::Wasm(wasm) => Some(&**wasm),
         _ => None,
     });
-    let lacks = wants::not_granted(&package.manifest().wants, granted);
+    let lacks = wanted.wants().map(|wanted| wants::not_granted(wanted, granted));
     let waits = done.changed && !args.waiting.no_wait;
     if !args.plain.json {
         report(&name, &done, "installed");
-        for want in &lacks {
+        for want in lacks.iter().flatten() {
             println!("  it wants {want}, and is not granted that");
         }
         if done.changed && !waits {
@@ -222,16 +290,28 @@ fn finish(waited: Option<&Waited>, change: &Change<'_>, is_json: bool) -> anyhow
 
 /// The configuration that is asked for; `None`: it stays.
 async fn configuration(args: &InstallArgs, name: &str) -> anyhow::Result<Option<Map<String, Value>>> {
-    if args.config.is_none() && args.set.is_empty() {
+    if args.config.is_none() && args.set.is_empty() && args.unset.is_empty() {
         return Ok(None);
     }
     let mut config = match &args.config {
         Some(path) => {
-            let unread = || format!("PV-CLI-FILE: {} cannot be read as a JSON object", path.display());
-            serde_json::from_slice(&std::fs::read(path).with_context(unread)?).with_context(unread)?
+            let unread = |cause: &dyn std::fmt::Display| {
+                let text = format!("{} cannot be read as a JSON object: {cause}", path.display());
+                Failure::new("PV-CLI-FILE", text, "write the configuration as one object: {\"KEY\": VALUE}")
+            };
+            let text = std::fs::read(path).map_err(|cause| unread(&cause))?;
+            serde_json::from_slice(&text).map_err(|cause| unread(&cause))?
         }
         None => present(&args.plain.admin, name).await?,
     };
+    for key in &args.unset {
+        if config.remove(key).is_none() {
+            let text = format!("--unset {key}: the configuration of {name} has no such member");
+            return Err(
+                Usage(Failure::new("PV-CLI-ARGUMENTS", text, "`provost get Plugin NAME -o yaml` shows it")).into()
+            );
+        }
+    }
     for member in &args.set {
         let (key, value) = member.split_once('=').ok_or_else(|| {
             Usage(Failure::new("PV-CLI-ARGUMENTS", format!("`{member}` has no `=`"), "write it as KEY=VALUE"))
@@ -313,7 +393,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 
 async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
     let (mut client, tenant) = packages(&args.plain.admin).await?;
-    let request = RemovePackageRequest { tenant, digest: args.digest.clone() };
+    let request = RemovePackageRequest { tenant, digest: args.digest.to_string() };
     client.remove(request).await.map_err(failed)?;
     if args.plain.json {
         println!("{}", serde_json::to_string_pretty(&json!({ "removed": args.digest }))?);

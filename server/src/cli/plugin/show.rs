@@ -3,7 +3,8 @@
 use provost_types::{DefinitionPolicy, PinnedDefinition, PluginSource, ToolPin};
 use serde_json::{Value, json};
 
-use super::{Found, diff};
+use super::{Found, diff, wait::Waited};
+use crate::failure::Failure;
 
 /// Digits of a hash that people are shown.
 const SHORT: usize = 12;
@@ -38,6 +39,15 @@ fn package(plugin: &Found) -> Option<String> {
 fn warnings(pin: &ToolPin) -> Vec<&String> {
     let both = [&pin.approved, &pin.changed].into_iter().flatten();
     both.flat_map(|definition| &definition.warnings).collect()
+}
+
+/// An error if there is no such tool, as far as nodes have seen. Of Provost's own nothing is pinned.
+pub(super) fn check_tool(plugin: &Found, tool: &str) -> Result<(), Failure> {
+    if plugin.spec.source.is_own() || plugin.pins.tools.contains_key(tool) {
+        return Ok(());
+    }
+    let text = format!("plugin {} has no tool {tool}, as far as nodes have seen", plugin.name);
+    Err(Failure::new("PV-PLUGIN-TOOL", text, format!("`provost plugin status {}` lists its tools", plugin.name)))
 }
 
 /// A line of the list.
@@ -93,19 +103,24 @@ fn diff_of(pin: &ToolPin) -> Option<String> {
     Some(diff::lines(&pretty(old)?, &pretty(new)?))
 }
 
-pub(super) fn print(plugin: &Found, tool: Option<&str>) {
+pub(super) fn print(plugin: &Found, tool: Option<&str>, nodes: Option<&Waited>) {
     println!("{}: definitions: {}", plugin.name, policy(plugin));
     if let Some(digest) = package(plugin) {
         println!("  package {digest}");
     }
+    for line in nodes.map(Waited::lines).unwrap_or_default() {
+        println!("  {line}");
+    }
     if let Some(quarantine) = &plugin.pins.quarantined {
         println!("  quarantined since {} by {}: {}", quarantine.since, quarantine.by, quarantine.reason);
     }
-    if plugin.pins.tools.is_empty() {
+    if plugin.spec.source.is_own() {
+        println!("  its tools are Provost's own: nothing of them is pinned");
+    } else if plugin.pins.tools.is_empty() {
         println!("  no node has seen its tools yet; they are looked at with the first list or call");
     }
     for (name, pin) in plugin.pins.tools.iter().filter(|(name, _)| tool.is_none_or(|tool| tool == *name)) {
-        println!("  {name}: {}", state(plugin, pin));
+        println!("  {}: {}", diff::visible(name), state(plugin, pin));
         for (what, definition) in [("approved", &pin.approved), ("seen", &pin.changed)] {
             if let Some(d) = definition {
                 let hash: String = d.hash.chars().take(SHORT).collect();
@@ -116,7 +131,7 @@ pub(super) fn print(plugin: &Found, tool: Option<&str>) {
             println!("    quarantined since {} by {}: {}", quarantine.since, quarantine.by, quarantine.reason);
         }
         for warning in warnings(pin) {
-            println!("    warning: {warning}");
+            println!("    warning: {}", diff::visible(warning));
         }
         if let Some(text) = diff_of(pin) {
             text.lines().for_each(|line| println!("      {}", diff::visible(line)));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::ProgressBar;
 use provost_wire::{
     PackagesConnection,
     packages::{PluginOnNode, PluginProgressRequest},
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::diff::visible;
 use crate::{cli::admin::failed, failure::Failure};
 
 /// The longest wait: a component of many megabytes takes half a minute to compile, and longer where others are before it.
@@ -59,23 +61,43 @@ fn verdict(nodes: &[PluginOnNode]) -> Verdict {
     }
 }
 
-/// Waits until every node runs the change, one says that it cannot, or the time is over.
-pub async fn wait(client: &mut PackagesConnection, change: &Change<'_>) -> anyhow::Result<Waited> {
-    let deadline = Instant::now() + WAIT_LIMIT;
+/// How far the nodes are now.
+pub async fn look(client: &mut PackagesConnection, change: &Change<'_>) -> anyhow::Result<Waited> {
     let request = PluginProgressRequest {
         tenant: change.tenant.to_owned(),
         name: change.plugin.to_owned(),
         revision: change.revision,
     };
+    match client.progress(request).await {
+        Ok(answer) => Ok(Waited { nodes: Some(answer.into_inner().nodes) }),
+        Err(status) if status.code() == Code::Unimplemented => Ok(Waited { nodes: None }),
+        Err(status) => Err(failed(status)),
+    }
+}
+
+/// Waits until every node runs the change, one says that it cannot, or the time is over.
+pub async fn wait(client: &mut PackagesConnection, change: &Change<'_>) -> anyhow::Result<Waited> {
+    // Shown on a terminal only.
+    let shown = ProgressBar::new_spinner();
+    let waited = until_over(client, change, &shown).await;
+    shown.finish_and_clear();
+    waited
+}
+
+async fn until_over(
+    client: &mut PackagesConnection,
+    change: &Change<'_>,
+    shown: &ProgressBar,
+) -> anyhow::Result<Waited> {
+    let deadline = Instant::now() + WAIT_LIMIT;
     loop {
-        let nodes = match client.progress(request.clone()).await {
-            Ok(answer) => answer.into_inner().nodes,
-            Err(status) if status.code() == Code::Unimplemented => return Ok(Waited { nodes: None }),
-            Err(status) => return Err(failed(status)),
-        };
-        if verdict(&nodes) != Verdict::Wait || Instant::now() >= deadline {
-            return Ok(Waited { nodes: Some(nodes) });
+        let waited = look(client, change).await?;
+        let is_over = waited.nodes.as_deref().is_none_or(|nodes| verdict(nodes) != Verdict::Wait);
+        if is_over || Instant::now() >= deadline {
+            return Ok(waited);
         }
+        shown.set_message(format!("plugin {}: {}", change.plugin, waited.lines().join("; ")));
+        shown.tick();
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -102,6 +124,12 @@ impl Waited {
         counted.join(", ")
     }
 
+    /// For people: those that run it, counted, and a line for each other one.
+    pub fn lines(&self) -> Vec<String> {
+        let counted = Some(self.text()).filter(|text| !text.is_empty());
+        counted.into_iter().chain(others(self.nodes.as_deref().unwrap_or_default()).map(line)).collect()
+    }
+
     /// An error unless every node runs it.
     pub fn check(&self, change: &Change<'_>) -> anyhow::Result<()> {
         let nodes = self.nodes.as_deref().unwrap_or_default();
@@ -111,7 +139,10 @@ impl Waited {
             Verdict::Failed => Failure::new(
                 "PV-PLUGIN-NOT-READY",
                 format!("revision {revision} is stored, and plugin {plugin} cannot run everywhere: {}", behind(nodes)),
-                format!("repair what is said, or go back: `provost plugin rollback {plugin}`"),
+                format!(
+                    "repair what is said (its configuration: `provost plugin install` with --set, --unset or \
+                     --config), or go back to the package before: `provost plugin rollback {plugin}`"
+                ),
             ),
             Verdict::Wait => Failure::new(
                 "PV-PLUGIN-BEHIND",
@@ -131,10 +162,14 @@ fn how_many(nodes: usize) -> String {
     if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
 }
 
+/// Those that do not run it.
+fn others(nodes: &[PluginOnNode]) -> impl Iterator<Item = &PluginOnNode> {
+    nodes.iter().filter(|node| verdict(std::slice::from_ref(*node)) != Verdict::Done)
+}
+
 /// Which nodes do not run it, and why.
 fn behind(nodes: &[PluginOnNode]) -> String {
-    let behind: Vec<&PluginOnNode> =
-        nodes.iter().filter(|node| verdict(std::slice::from_ref(*node)) != Verdict::Done).collect();
+    let behind: Vec<&PluginOnNode> = others(nodes).collect();
     let mut told: Vec<String> = behind.iter().take(MAX_NAMED).map(|node| line(node)).collect();
     if behind.len() > MAX_NAMED {
         told.push(format!("and {} more", behind.len() - MAX_NAMED));
@@ -151,7 +186,8 @@ fn line(node: &PluginOnNode) -> String {
         "refused" => "does not take the revision",
         other => other,
     };
-    match node.why.as_str() {
+    // A guest may have a word in it.
+    match visible(&node.why).as_str() {
         "" => format!("{who} {what}"),
         why => format!("{who} {what} ({why})"),
     }
@@ -207,5 +243,19 @@ mod tests {
         assert!(many.contains("and 2 more"), "{many}");
         let waited = Waited { nodes: Some(nodes(&[("ready", ""), ("ready", ""), ("held", "")])) };
         assert_eq!(waited.text(), "ready on 2 nodes, held back from 1 node");
+    }
+
+    #[test]
+    fn a_look_counts_the_nodes_that_run_it_and_names_the_others() {
+        let lines = |states: &[(&str, &str)]| Waited { nodes: Some(nodes(states)) }.lines();
+        assert_eq!(lines(&[("ready", ""), ("ready", "")]), ["ready on 2 nodes"]);
+        assert_eq!(
+            lines(&[("ready", ""), ("failed", "PV-PLUGIN-CONFIG"), ("waiting", "")]),
+            ["ready on 1 node", "dp-1 cannot make it ready (PV-PLUGIN-CONFIG)", "dp-2 makes it ready"]
+        );
+        assert_eq!(lines(&[("failed", "bad")]), ["dp-0 cannot make it ready (bad)"]);
+        // What a guest says does not steer the terminal.
+        assert_eq!(lines(&[("failed", "a\u{1b}[2Jb\n")]), ["dp-0 cannot make it ready (a<U+001B>[2Jb<U+000A>)"]);
+        assert_eq!(lines(&[]), ["no node that serves calls is connected; those that come run it"]);
     }
 }

@@ -14,8 +14,15 @@ pub(super) fn not_granted(wants: &Wants, plugin: Option<&WasmPlugin>) -> Vec<Str
     let hosts = wants.hosts.iter().filter(|host| !has_host(host)).map(|host| format!("requests to {host}"));
     let credentials = wants.credentials.iter().filter(|alias| !has_credential(alias.as_str()));
     let credentials = credentials.map(|alias| format!("the credential {alias}"));
-    let tools = wants.tools.iter().map(|tool| format!("calls of {tool} in the name of its caller"));
+    let may_call = |tool: &str| plugin.is_some_and(|plugin| plugin.tools.iter().any(|granted| covers(granted, tool)));
+    let tools = wants.tools.iter().filter(|tool| !may_call(tool.as_str()));
+    let tools = tools.map(|tool| format!("calls of {tool} in the name of its caller"));
     hosts.chain(credentials).chain(tools).collect()
+}
+
+/// Whether what is granted is all of what is wanted: a `*` ends a prefix, in both.
+fn covers(granted: &str, wanted: &str) -> bool {
+    granted == wanted || granted.strip_suffix('*').is_some_and(|prefix| wanted.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -31,5 +38,24 @@ mod tests {
         let plugin: WasmPlugin = serde_json::from_str(plugin).expect("a plugin");
         assert_eq!(not_granted(&wants, Some(&plugin)), ["requests to b.example", "the credential other"]);
         assert_eq!(not_granted(&wants, None).len(), 4);
+    }
+    #[test]
+    fn tools_that_it_may_call_are_not_asked_for() {
+        let wants: Wants = serde_json::from_str(r#"{"tools":["crm.read","sql.*","hr.pay"]}"#).expect("wants");
+        let table: [(&str, &[&str]); 4] = [
+            (r#"{"tools":["crm.read","sql.*","hr.pay"]}"#, &[]),
+            (r#"{"tools":["crm.*","sql.*"]}"#, &["hr.pay"]),
+            // One tool of a plugin is not all of it.
+            (r#"{"tools":["crm.read","sql.query","hr.*"]}"#, &["sql.*"]),
+            ("{}", &["crm.read", "hr.pay", "sql.*"]),
+        ];
+        for (granted, lacks) in table {
+            let plugin: WasmPlugin = serde_json::from_str(granted).expect("a plugin");
+            let mut told = not_granted(&wants, Some(&plugin));
+            told.sort();
+            let expect: Vec<String> =
+                lacks.iter().map(|tool| format!("calls of {tool} in the name of its caller")).collect();
+            assert_eq!(told, expect, "{granted}");
+        }
     }
 }

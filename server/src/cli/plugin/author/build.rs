@@ -9,9 +9,10 @@ use bytes::Bytes;
 use clap::Args;
 use provost_data_wasm::{Grants, PluginLimits, PluginSettings, PluginTool};
 use provost_package::{COMPONENT, DOCS, MAX_PACKAGE_BYTES, Package, Source};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
+    super::diff::visible,
     artefact::{self, ArtefactArgs},
     files, keys,
     project::Project,
@@ -46,12 +47,14 @@ pub async fn run(args: BuildArgs) -> anyhow::Result<ExitCode> {
     let component = artefact::obtain(&project, &args.artefact).await?;
     let limits = PluginLimits { memory_bytes: MEMORY_BYTES, ..PluginLimits::default() };
     let grants = Grants { http: !project.said.wants.hosts.is_empty() };
-    let tools = trial::check(&component, PluginSettings { grants, limits, ..PluginSettings::default() }).await?;
+    let settings = PluginSettings { grants, limits, ..PluginSettings::default() };
+    let (tools, config) = trial::check(&component, settings).await?;
     let sources = sources(&project, component)?;
     let package = Package::make(project.manifest(), &sources, key.as_ref()).map_err(|error| sign::refused(&error))?;
     let out = args.output.clone().unwrap_or_else(|| project.package_file());
     files::write(&out, package.bytes())?;
-    report(&args, &out, &package, &tools)?;
+    let config = config.map(|schema| schema.parse::<Value>()).transpose()?;
+    report(&args, &out, &package, (&tools[..], config))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -72,7 +75,12 @@ fn sources(project: &Project, component: Bytes) -> anyhow::Result<Vec<Source>> {
     Ok(sources)
 }
 
-fn report(args: &BuildArgs, out: &Path, package: &Package, tools: &[PluginTool]) -> anyhow::Result<()> {
+fn report(
+    args: &BuildArgs,
+    out: &Path,
+    package: &Package,
+    (tools, config): (&[PluginTool], Option<Value>),
+) -> anyhow::Result<()> {
     let (manifest, bytes, digest) = (package.manifest(), package.bytes().len(), package.digest().to_string());
     let signer = package.signature().map(|signature| signature.key.to_string());
     let tools: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
@@ -80,12 +88,17 @@ fn report(args: &BuildArgs, out: &Path, package: &Package, tools: &[PluginTool])
         let value = json!({
             "file": out, "bytes": bytes, "digest": digest, "signedBy": signer, "tools": tools,
             "name": manifest.name, "version": manifest.version.to_string(), "publisher": manifest.publisher,
+            "configSchema": config,
         });
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
     println!("{}: {}, {bytes} bytes", out.display(), manifest.title());
     println!("tools: {}", tools.join(", "));
+    if let Some(members) = config.as_ref().and_then(|schema| schema["properties"].as_object()) {
+        let members: Vec<String> = members.keys().map(|member| visible(member)).collect();
+        println!("configuration: {}", members.join(", "));
+    }
     println!("digest: {digest}");
     match signer {
         Some(key) => println!("signed by: {key}"),

@@ -8,6 +8,7 @@ use provost_data_wasm::{
     AotCache, CacheKey, ComponentDigest, ComponentSource, Engine, EngineConfig, PluginError, PluginSettings,
     PluginTool, WasmPlugin,
 };
+use provost_mcp::RawJson;
 
 use crate::failure::Failure;
 
@@ -39,10 +40,15 @@ pub(super) fn plugin(engine: &Arc<Engine>, component: &Bytes, settings: PluginSe
     WasmPlugin::new(engine.clone(), ComponentDigest::of(component), source, settings)
 }
 
-/// Whether a node could use the component: its tools.
-pub(super) async fn check(component: &Bytes, settings: PluginSettings) -> Result<Arc<[PluginTool]>, Failure> {
+/// Whether a node could use the component: its tools, and the schema of its configuration if it takes one.
+pub(super) async fn check(
+    component: &Bytes,
+    settings: PluginSettings,
+) -> Result<(Arc<[PluginTool]>, Option<RawJson>), Failure> {
     let plugin = plugin(&engine()?, component, settings);
-    tools(&plugin).await.map_err(|error| refused(&error))
+    let tools = tools(&plugin).await.map_err(|error| refused(&error))?;
+    let schema = plugin.config_schema().await.map_err(|error| refused(&error))?;
+    Ok((tools, schema))
 }
 
 /// Its tools; the first time the component is compiled for it.

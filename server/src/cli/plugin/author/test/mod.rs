@@ -28,6 +28,7 @@ use self::{
     run::{Report, Runner},
 };
 use super::{
+    super::diff::visible,
     artefact::{self, ArtefactArgs},
     files,
     project::Project,
@@ -169,8 +170,9 @@ fn show(reports: &[Report<'_>], as_json: bool) -> anyhow::Result<()> {
     table::print(&["CASE", "TOOL", "RESULT", "MS"], &rows);
     for report in reports.iter().filter(|report| !report.problems.is_empty()) {
         println!("\n{}:", report.case.name);
-        report.problems.iter().for_each(|problem| println!("  {problem}"));
-        report.log.iter().for_each(|line| println!("  log: {line}"));
+        // The guest's own words are among them, and it may be anybody's.
+        report.problems.iter().flat_map(|problem| problem.lines()).for_each(|line| println!("  {}", visible(line)));
+        report.log.iter().for_each(|line| println!("  log: {}", visible(line)));
     }
     println!("\n{} cases, {failed} failed", reports.len());
     Ok(())
