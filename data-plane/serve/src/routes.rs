@@ -22,6 +22,7 @@ use crate::{
 enum Place {
     Mcp(Route),
     Chat,
+    Completions,
     Embeddings,
     Transcriptions,
     Models(Option<String>),
@@ -42,6 +43,7 @@ fn place(path: &str) -> Option<Place> {
         "/healthz" => Place::Health,
         "/readyz" => Place::Ready,
         "/v1/chat/completions" => Place::Chat,
+        "/v1/completions" => Place::Completions,
         "/v1/embeddings" => Place::Embeddings,
         "/v1/audio/transcriptions" => Place::Transcriptions,
         "/v1/models" => Place::Models(None),
@@ -158,6 +160,10 @@ impl<P: Plane + 'static> Frontend<P> {
                 Ok(body) => Box::pin(self.chat(inbound, body)).await,
                 Err(fault) => fault.openai(),
             },
+            (Place::Completions, Method::POST) => match self.json_body(&inbound, body).await {
+                Ok(body) => Box::pin(self.completions(inbound, body)).await,
+                Err(fault) => fault.openai(),
+            },
             (Place::Embeddings, Method::POST) => match self.json_body(&inbound, body).await {
                 Ok(body) => Box::pin(self.embeddings(inbound, body)).await,
                 Err(fault) => fault.openai(),
@@ -183,7 +189,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
                 let allow = match place {
                     Place::Mcp(_) => "GET, POST, DELETE",
-                    Place::Chat | Place::Embeddings | Place::Transcriptions => "POST",
+                    Place::Chat | Place::Completions | Place::Embeddings | Place::Transcriptions => "POST",
                     Place::Connect | Place::Connections => "GET, POST",
                     _ => "GET",
                 };

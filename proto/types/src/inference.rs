@@ -115,6 +115,10 @@ pub struct ChatRequest {
     pub schema: Option<String>,
     /// What the model may call. None: nothing, and it is told of nothing.
     pub tools: Option<ChatTools>,
+    /// A text that the model goes on with, as it stands and without the model's template; `messages` and `tools` are empty then.
+    /// None: the answer is to the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
 }
 
 /// Why a generation ended.

@@ -150,6 +150,7 @@ pub(super) async fn chat(
         logprobs: None,
         schema: None,
         tools: functions::tools(given.tools, given.tool_choice, given.parallel_tool_calls)?,
+        prompt: None,
     };
     let mut events = inference.chat_whole(request).await.map_err(|cause| cause.to_string())?;
     under_way.begins();
