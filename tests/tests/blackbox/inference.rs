@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Dev, call_tool, post_raw, root},
+    harness::{Dev, binary, call_tool, post_raw, root},
     observability::{metrics, sample},
 };
 
@@ -138,6 +138,20 @@ fn as_many_threads_compute_as_were_asked_for_or_the_process_may_use() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
+}
+
+#[test]
+fn the_device_of_the_command_line_holds_and_one_that_cannot_be_used_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for (device, code, says) in [("cuda:4096", 1, "PV-GPU-DEVICE"), ("gpu", 2, "PV-CLI-USAGE")] {
+        let mut command = Command::new(binary("provost"));
+        command.args(["dev", "--http", "127.0.0.1:0", "--device", device, "--data-dir"]).arg(dir.path().join("no"));
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(code) && said.contains(says), "{device}: {:?}: {said}", output.status);
+    }
+    let env = [("PROVOST_GPU_DEVICE", "cuda:4096")];
+    drop(Dev::start_env(&dir.path().join("data"), Some(YAML), &["--device", "cpu"], &env));
 }
 
 #[test]
