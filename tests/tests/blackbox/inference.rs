@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Dev, binary, call_tool, post_raw, root},
+    harness::{Dev, binary, call_tool, post_raw, root, until},
     observability::{metrics, sample},
 };
 
@@ -243,6 +243,53 @@ fn the_official_openai_client_is_served() {
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
+}
+
+/// All of one tenant, at a model that has to be loaded first; a third of the clients leave after the first words.
+#[test]
+fn sixty_four_streams_at_once_are_served_and_those_that_are_left_leak_nothing() {
+    let models = models_dir();
+    let dev = Dev::start(Some(YAML), &["--models", models.path().to_str().unwrap()]);
+    let (url, token) = (format!("{}/v1/chat/completions", dev.base()), dev.token().to_owned());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ends = runtime.block_on(async {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let streams = (0..64_u32).map(|number| {
+            let leaves = number % 3 == 0;
+            let tokens = if leaves { 2_000 } else { 24 };
+            let body = json!({ "model": "tiny-chat", "max_tokens": tokens, "stream": true, "seed": number,
+                "messages": [{ "role": "user", "content": format!("question {number}") }] });
+            let request = client.post(&url).bearer_auth(&token).json(&body);
+            async move {
+                let mut response = request.send().await.unwrap();
+                let status = response.status().as_u16();
+                let mut said = Vec::new();
+                while let Some(piece) = response.chunk().await.unwrap() {
+                    said.extend_from_slice(&piece);
+                    if leaves {
+                        break;
+                    }
+                }
+                let said = String::from_utf8_lossy(&said).into_owned();
+                (status, leaves || said.trim_end().ends_with("data: [DONE]"), said)
+            }
+        });
+        futures::future::join_all(streams).await
+    });
+    for (status, came_to_its_end, said) in &ends {
+        assert!(*status == 200 && *came_to_its_end, "{status}: {said}");
+    }
+    let none = |text: &str| {
+        let sample = |name: &str| sample(text, name);
+        let of = |purpose: &str| sample(&format!("provost_device_memory_bytes{{purpose=\"{purpose}\"}}"));
+        let idle = sample("provost_model_running") == 0.0 && sample("provost_model_waiting") == 0.0;
+        idle && of("reserved") == of("kv_cache")
+    };
+    until(|| none(&metrics(&dev)).then_some(()));
+    assert_eq!(sample(&metrics(&dev), "provost_model_refused_total{reason=\"no_place\"}"), 0.0);
+    let again = json!({ "model": "tiny-chat", "max_tokens": 3, "messages": [{ "role": "user", "content": "hello" }] });
+    assert_eq!(openai(&dev, "chat/completions", &again).0, 200);
 }
 
 fn openai_text(dev: &Dev, path: &str, body: &Value) -> (u16, String) {
