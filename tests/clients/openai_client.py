@@ -234,7 +234,7 @@ def embeddings():
 
 
 def embeddings_that_are_refused():
-    for more, says in [({"input": []}, "0 inputs"), ({"input": "x" * 300}, "256"), ({"dimensions": 8}, "dimensions")]:
+    for more, says in [({"input": []}, "0 inputs"), ({"input": "x" * 300}, "256"), ({"dimensions": 8}, "dimensions"), ({"input": [1, 2]}, "tokens")]:
         try:
             client.embeddings.create(**{"model": "tiny-bert", "input": "a", **more})
         except openai.BadRequestError as error:

@@ -88,6 +88,10 @@ impl<P: Plane + 'static> Frontend<P> {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let path = parts.uri.path().to_owned();
         let Some(place) = place(&path) else {
+            if path.starts_with("/v1/") {
+                let message = format!("{path} is not served; docs/models.md says what is");
+                return openai::error(StatusCode::NOT_FOUND, "PV-HTTP-NOT-FOUND", &message);
+            }
             return text(StatusCode::NOT_FOUND, "PV-HTTP-NOT-FOUND: there is nothing here\n");
         };
         // Probes address nodes by whatever name; they reveal nothing and change nothing.

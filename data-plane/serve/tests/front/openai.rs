@@ -87,6 +87,7 @@ async fn errors_in_openais_shape() {
         (CHAT, vec![], chat("limited"), 429, "PV-QUOTA"),
         (CHAT, vec![], chat("limit unknown"), 503, "PV-QUOTA-UNREACHABLE"),
         ("/v1/embeddings", vec![], r#"{"model":"tiny","input":"x"}"#.to_owned(), 500, "PV-INTERNAL"),
+        ("/v1/images/generations", vec![], chat("tiny"), 404, "PV-HTTP-NOT-FOUND"),
     ];
     for (path, headers, body, status, code) in table {
         let said = post(&world, path, &headers, &body).await;
