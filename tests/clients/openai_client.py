@@ -230,7 +230,7 @@ def embeddings():
     packed = client.embeddings.create(model="tiny-bert", input=texts[0], encoding_format="base64").data[0].embedding
     unpacked = struct.unpack("<32f", base64.b64decode(packed))
     for vector in (plain, unpacked):
-        assert max(abs(a - b) for a, b in zip(vector, answer.data[0].embedding, strict=True)) < 1e-5, vector
+        assert max(abs(a - b) for a, b in zip(vector, answer.data[0].embedding, strict=True)) < 1e-4, vector
 
 
 def embeddings_that_are_refused():
