@@ -245,3 +245,34 @@ pub trait Inference: Send + Sync {
         None
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_what_the_release_before_did_not_know_only_where_it_asks_for_it() {
+        let mut request = ChatRequest {
+            tenant: "acme".to_owned(),
+            model: "m".to_owned(),
+            messages: vec![ChatMessage::new("user", "hi")],
+            max_tokens: 1,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: None,
+            stop: Vec::new(),
+            logprobs: None,
+            schema: None,
+            tools: None,
+            prompt: None,
+        };
+        let written = serde_json::to_value(&request).unwrap();
+        assert!(written.get("prompt").is_none(), "{written}");
+        assert_eq!(serde_json::from_value::<ChatRequest>(written).unwrap(), request);
+        request.prompt = Some("once".to_owned());
+        let written = serde_json::to_string(&request).unwrap();
+        assert!(written.contains(r#""prompt":"once""#), "{written}");
+        assert_eq!(serde_json::from_str::<ChatRequest>(&written).unwrap(), request);
+    }
+}
