@@ -50,7 +50,7 @@ instructions: ## instruction counts of hot paths against bench/instructions.json
 	@scripts/check_instructions.py $${CARGO_TARGET_DIR:-target}/release/instructions $(ARGS)
 
 cuda: ## the release binary with code for CUDA devices, into target/cuda (downloads a toolchain; needs no device)
-	@scripts/setup.sh build
+	@scripts/setup.sh cuda
 	@$(ROCKSDB) cargo xtask cuda-build
 
 deny: ## licences, bans, registries, advisories (needs cargo-deny)

@@ -9,12 +9,23 @@ cd "$(dirname "$0")/.."
 device=${1:-cuda:0} mib=${2:-4096} seconds=${3:-600}
 rows=out/gpu-day.md
 
-if ! ldconfig -p 2>/dev/null | grep -q 'libcuda\.so'; then
+# Whether the loader finds a driver. In a container it may lie where only LD_LIBRARY_PATH says; ldconfig may be off a user's PATH.
+has_driver() {
+  PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2>/dev/null | grep 'libcuda\.so' >/dev/null && return 0
+  local folder folders
+  IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
+  for folder in "${folders[@]}"; do
+    [[ ! -e $folder/libcuda.so.1 ]] || return 0
+  done
+  return 1
+}
+
+if ! has_driver; then
   echo "gpu_day: no CUDA driver is installed here: there is no libcuda.so" >&2
   exit 2
 fi
 
-scripts/setup.sh build
+scripts/setup.sh cuda
 ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR=$(scripts/rocksdb.sh)
 export ROCKSDB_STATIC ROCKSDB_LIB_DIR
 environment=$(cargo xtask cuda-toolchain)
@@ -23,7 +34,7 @@ export LD_LIBRARY_PATH="$PROVOST_CUDA_LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_P
 mkdir -p out
 
 echo "== pools, pieces and copies (tests of the driver; cuda:0)"
-tests=$(cargo xtask cuda-build test --release --package provost-gpu-infer --lib device::cuda -- --nocapture 2>&1 | tee /dev/stderr)
+tests=$(cargo xtask cuda-build test --release --package provost-gpu-infer --lib device::cuda -- --nocapture 2>&1 | tee >(cat >&2))
 if grep -q 'skipped: no CUDA device' <<<"$tests"; then
   echo "gpu_day: the driver is there, and the device cannot be used: see above" >&2
   exit 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a build or a test run needs and this machine lacks: `setup.sh build | test`.
+# Installs what a build or a test run needs and this machine lacks: `setup.sh build | cuda | test`.
 #
 # Looks before it installs: with everything present it runs no package manager and needs no root.
 # Debian and its children through apt (as root, or by sudo without a question); elsewhere it says
@@ -42,6 +42,11 @@ need build-essential has c++
 need build-essential has make
 need libclang-dev has_libclang
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+if [[ $purpose == cuda ]]; then
+  # CUDA's toolchain comes from the Python package index.
+  need python3 has python3
+  need python3-pip python3 -m pip --version
+fi
 if [[ $purpose == test ]]; then
   need python3 has python3
   need python3-venv has_venv

@@ -1,12 +1,15 @@
 """The official OpenAI Python client against the OpenAI-compatible API of a Provost node.
 
 Reads URL (`http://…/v1`), TOKEN and SOUND (a WAV file of 1.37 seconds) from the environment; expects the chat model
-`tiny-chat` and the speech model `tiny-whisper`, which have random weights: what is checked is the form, not the sense. Prints `ok NAME` for each check; the first failure ends it with a non-zero
-exit status.
+`tiny-chat`, the embedding model `tiny-bert` (vectors of 32 numbers, a token a byte) and the speech model `tiny-whisper`, which
+have random weights: what is checked is the form, not the sense. Prints `ok NAME` for each check; the first failure ends it with
+a non-zero exit status.
 """
 
+import base64
 import json
 import os
+import struct
 
 import openai
 
@@ -162,6 +165,88 @@ def what_is_not_served():
 
 def models():
     assert MODEL in [model.id for model in client.models.list()]
+    assert client.models.retrieve(MODEL).id == MODEL
+    try:
+        client.models.retrieve("absent")
+    except openai.NotFoundError as error:
+        assert error.code == "PV-MODEL-UNKNOWN", error
+    else:
+        raise AssertionError("a model was found that is none")
+
+
+def complete(**more):
+    how = {"max_tokens": 12, "seed": 7, "temperature": 1, **more}
+    return client.completions.create(model=MODEL, **{"prompt": "Once upon", **how})
+
+
+def completions():
+    answer = complete(logprobs=2)
+    assert answer.object == "text_completion" and answer.id.startswith("cmpl-"), answer
+    (choice,) = answer.choices
+    assert choice.finish_reason in ("stop", "length"), choice
+    # One token a byte, and no template around it.
+    assert answer.usage.prompt_tokens == len("Once upon"), answer.usage
+    assert 0 < answer.usage.completion_tokens <= 12, answer.usage
+    likely = choice.logprobs
+    made = len(likely.tokens)
+    assert made == len(likely.token_logprobs) == len(likely.top_logprobs) == len(likely.text_offset), likely
+    assert made >= answer.usage.completion_tokens - 1 and likely.text_offset == sorted(likely.text_offset), likely
+    assert all(logprob <= 0 for logprob in likely.token_logprobs), likely
+    assert complete().choices[0].text == choice.text, "a seed repeats"
+    assert complete().choices[0].logprobs is None
+
+    text, usage, reason = "", None, None
+    for chunk in complete(stream=True, stream_options={"include_usage": True}):
+        usage = chunk.usage or usage
+        for piece in chunk.choices:
+            text += piece.text
+            reason = piece.finish_reason or reason
+    assert (text, usage, reason) == (choice.text, answer.usage, choice.finish_reason)
+
+
+def completions_that_are_refused():
+    def refusal(**more):
+        try:
+            complete(**more)
+        except openai.BadRequestError as error:
+            return error.message
+        raise AssertionError(f"{more} was not refused")
+
+    assert "`echo`" in refusal(echo=True)
+    assert "`n`" in refusal(n=2)
+    assert "`prompt`" in refusal(prompt=["one", "two"])
+    assert "`prompt`" in refusal(prompt=[79, 110])
+
+
+def embeddings():
+    """The client asks for base64 where nothing else is said, and reads it."""
+    texts = ["a cat", "two dogs"]
+    answer = client.embeddings.create(model="tiny-bert", input=texts)
+    assert [one.index for one in answer.data] == [0, 1] and answer.model == "tiny-bert", answer
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == sum(map(len, texts)), answer.usage
+    for one in answer.data:
+        assert len(one.embedding) == 32 and abs(sum(x * x for x in one.embedding) - 1) < 1e-4, one
+    plain = client.embeddings.create(model="tiny-bert", input=texts[0], encoding_format="float").data[0].embedding
+    packed = client.embeddings.create(model="tiny-bert", input=texts[0], encoding_format="base64").data[0].embedding
+    unpacked = struct.unpack("<32f", base64.b64decode(packed))
+    for vector in (plain, unpacked):
+        assert max(abs(a - b) for a, b in zip(vector, answer.data[0].embedding, strict=True)) < 1e-4, vector
+
+
+def embeddings_that_are_refused():
+    for more, says in [({"input": []}, "0 inputs"), ({"input": "x" * 300}, "256"), ({"dimensions": 8}, "dimensions"), ({"input": [1, 2]}, "tokens")]:
+        try:
+            client.embeddings.create(**{"model": "tiny-bert", "input": "a", **more})
+        except openai.BadRequestError as error:
+            assert says in error.message, error
+        else:
+            raise AssertionError(f"{more} was not refused")
+    try:
+        client.embeddings.create(model=MODEL, input="a")
+    except openai.BadRequestError as error:
+        assert "a chat model" in error.message, error
+    else:
+        raise AssertionError("a chat model embedded a text")
 
 
 def transcribe(**more):
@@ -202,6 +287,10 @@ def recordings_that_are_refused():
         raise AssertionError("no sound was taken for one")
 
 
-for check in (models, whole, streamed, json_schema, tools, tools_that_are_wrong, what_is_not_served, recordings, recordings_that_are_refused):
+CHECKS = (
+    models, whole, streamed, json_schema, tools, tools_that_are_wrong, what_is_not_served, completions, completions_that_are_refused,
+    embeddings, embeddings_that_are_refused, recordings, recordings_that_are_refused,
+)
+for check in CHECKS:
     check()
     print("ok", check.__name__)

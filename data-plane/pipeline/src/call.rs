@@ -100,7 +100,7 @@ pub enum Operation {
         /// The task's handle as the caller wrote it; empty for `tasks/list`.
         task: String,
     },
-    /// `/v1/chat/completions` on a model.
+    /// `/v1/chat/completions` on a model, or `/v1/completions`.
     Chat(String),
     /// `/v1/embeddings` on a model.
     Embed(String),

@@ -40,6 +40,19 @@ pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response<R
     json(status, error_body(status, code, message))
 }
 
+fn invalid(message: &str) -> Response<ResponseBody> {
+    error(StatusCode::BAD_REQUEST, "PV-OPENAI-INVALID", message)
+}
+
+/// Whether the body of a chat asks for a completion: it has a `prompt` in place of `messages`.
+pub(crate) fn is_completion(body: &RawObject) -> bool {
+    body.get("prompt").is_some() && body.get("messages").is_none()
+}
+
+fn says_completion(body: &RawJson) -> bool {
+    RawObject::parse(body).is_ok_and(|body| is_completion(&body))
+}
+
 fn error_body(status: StatusCode, code: &str, message: &str) -> Bytes {
     let kind = match status.as_u16() {
         401 => "authentication_error",
@@ -156,10 +169,23 @@ impl ClientLink for ChunkLink {
 impl<P: Plane + 'static> Frontend<P> {
     pub(crate) async fn chat(self: &Arc<Self>, inbound: Inbound, body: Bytes) -> Response<ResponseBody> {
         match self.named_model(body) {
-            Ok((model, body, streams)) => {
+            Ok((model, body, streams)) if !says_completion(&body) => {
                 let told = if streams { Told::Streamed } else { Told::Whole };
                 self.infer(inbound, Operation::Chat(model), Asked { told, ..Asked::whole(body) }).await
             }
+            Ok(_) => invalid("`messages` are missing; `prompt` is for /v1/completions"),
+            Err(refused) => *refused,
+        }
+    }
+
+    /// `/v1/completions`: a chat whose prompt stands as it is.
+    pub(crate) async fn completions(self: &Arc<Self>, inbound: Inbound, body: Bytes) -> Response<ResponseBody> {
+        match self.named_model(body) {
+            Ok((model, body, streams)) if says_completion(&body) => {
+                let told = if streams { Told::Streamed } else { Told::Whole };
+                self.infer(inbound, Operation::Chat(model), Asked { told, ..Asked::whole(body) }).await
+            }
+            Ok(_) => invalid("`prompt` is missing, or comes with `messages`, which are for /v1/chat/completions"),
             Err(refused) => *refused,
         }
     }
@@ -198,7 +224,7 @@ impl<P: Plane + 'static> Frontend<P> {
 
     /// The model's name, the checked body, and whether a stream is wanted.
     fn named_model(&self, body: Bytes) -> Result<(String, RawJson, bool), Refusal> {
-        let bad = |message: &str| Box::new(error(StatusCode::BAD_REQUEST, "PV-OPENAI-INVALID", message));
+        let bad = |message: &str| Box::new(invalid(message));
         let limits = JsonLimits { max_bytes: self.config.max_body_bytes, ..JsonLimits::REQUEST };
         let body = RawJson::check(body, &limits).map_err(|fault| bad(&fault.to_string()))?;
         let object = RawObject::parse(&body).map_err(|fault| bad(&fault.to_string()))?;

@@ -22,6 +22,7 @@ use crate::{
 enum Place {
     Mcp(Route),
     Chat,
+    Completions,
     Embeddings,
     Transcriptions,
     Models(Option<String>),
@@ -42,6 +43,7 @@ fn place(path: &str) -> Option<Place> {
         "/healthz" => Place::Health,
         "/readyz" => Place::Ready,
         "/v1/chat/completions" => Place::Chat,
+        "/v1/completions" => Place::Completions,
         "/v1/embeddings" => Place::Embeddings,
         "/v1/audio/transcriptions" => Place::Transcriptions,
         "/v1/models" => Place::Models(None),
@@ -86,6 +88,10 @@ impl<P: Plane + 'static> Frontend<P> {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let path = parts.uri.path().to_owned();
         let Some(place) = place(&path) else {
+            if path.starts_with("/v1/") {
+                let message = format!("{path} is not served; docs/models.md says what is");
+                return openai::error(StatusCode::NOT_FOUND, "PV-HTTP-NOT-FOUND", &message);
+            }
             return text(StatusCode::NOT_FOUND, "PV-HTTP-NOT-FOUND: there is nothing here\n");
         };
         // Probes address nodes by whatever name; they reveal nothing and change nothing.
@@ -158,6 +164,10 @@ impl<P: Plane + 'static> Frontend<P> {
                 Ok(body) => Box::pin(self.chat(inbound, body)).await,
                 Err(fault) => fault.openai(),
             },
+            (Place::Completions, Method::POST) => match self.json_body(&inbound, body).await {
+                Ok(body) => Box::pin(self.completions(inbound, body)).await,
+                Err(fault) => fault.openai(),
+            },
             (Place::Embeddings, Method::POST) => match self.json_body(&inbound, body).await {
                 Ok(body) => Box::pin(self.embeddings(inbound, body)).await,
                 Err(fault) => fault.openai(),
@@ -183,7 +193,7 @@ impl<P: Plane + 'static> Frontend<P> {
                 let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
                 let allow = match place {
                     Place::Mcp(_) => "GET, POST, DELETE",
-                    Place::Chat | Place::Embeddings | Place::Transcriptions => "POST",
+                    Place::Chat | Place::Completions | Place::Embeddings | Place::Transcriptions => "POST",
                     Place::Connect | Place::Connections => "GET, POST",
                     _ => "GET",
                 };

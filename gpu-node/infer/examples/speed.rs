@@ -82,6 +82,7 @@ fn request(text: String, max_tokens: u32) -> ChatRequest {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     }
 }
 

@@ -40,6 +40,7 @@ impl ChatPreparation {
         }
         let sampling = Sampling::of(request)?;
         let emitter = Emitter::new(&request.stop)?;
+        let emitter = if request.prompt.is_some() { emitter.going_on() } else { emitter };
         let alternatives = logprobs::checked(request.logprobs)?;
         let tools = request.tools.as_ref();
         if tools.is_some() && (request.schema.is_some() || alternatives.is_some()) {
@@ -47,9 +48,12 @@ impl ChatPreparation {
         }
         let calls = tools.map(|tools| text.call_reader(tools)).transpose()?;
         let functions = tools.map(|tools| tools.functions.as_slice()).unwrap_or_default();
-        let prompt = text.prompt_with(&request.messages, functions)?;
+        let prompt = match &request.prompt {
+            Some(given) => text.plain_prompt(given)?,
+            None => text.prompt_with(&request.messages, functions)?,
+        };
         if prompt.is_empty() {
-            return Err(InferError::Request("the conversation has no tokens".to_owned()));
+            return Err(InferError::Request("the prompt has no tokens".to_owned()));
         }
         room(&prompt, context)?;
         // Last: it costs the most.
@@ -87,6 +91,12 @@ pub(crate) fn room(prompt: &[u32], context: usize) -> Result<usize, InferError> 
 }
 
 fn check_messages(request: &ChatRequest) -> Result<(), InferError> {
+    if request.prompt.is_some() {
+        return match request.messages.is_empty() && request.tools.is_none() {
+            true => Ok(()),
+            false => Err(InferError::Request("a prompt excludes messages and tools".to_owned())),
+        };
+    }
     let count = request.messages.len();
     if count == 0 || count > MAX_MESSAGES {
         return Err(InferError::Request(format!("{count} messages, must be 1 to {MAX_MESSAGES}")));

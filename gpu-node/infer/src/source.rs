@@ -26,7 +26,7 @@ use crate::network::Network;
 use crate::packed::Layouts;
 use crate::safetensors_file::SafetensorsFiles;
 use crate::speech::SpeechText;
-use crate::text::{ChatTemplate, ChatText, EmbeddingText, Pooling, tokenizer_of_gguf};
+use crate::text::{ChatTemplate, ChatText, EmbeddingText, Pooling, begins_of_gguf, tokenizer_of_gguf};
 
 mod folder;
 
@@ -465,7 +465,9 @@ impl ModelSource {
             gguf.at(),
         )?;
         let end_tokens = gguf.config()?.end_tokens;
-        ChatText::new(tokenizer, template, end_tokens, &FileContext::new(&self.info.name, TOKENIZER))
+        let text = ChatText::new(tokenizer, template, end_tokens, &FileContext::new(&self.info.name, TOKENIZER))?;
+        // A tokenizer's own file says it itself.
+        Ok(if beside.is_some() { text } else { text.beginning_with(begins_of_gguf(&gguf)) })
     }
 
     fn tokenizer(&self, path: &Path) -> Result<Tokenizer, InferError> {

@@ -36,11 +36,20 @@ fn sampled(seed: u64) -> ChatRequest {
     ChatRequest { temperature: 1.0, top_p: 0.95, seed: Some(seed), ..request("Tell me a story.", 60) }
 }
 
+/// Has a text gone on with, without the template.
+fn goes_on(text: &str, max_tokens: u32) -> ChatRequest {
+    ChatRequest { messages: Vec::new(), prompt: Some(text.to_owned()), ..request("", max_tokens) }
+}
+
 #[test]
 fn greedy_text_is_what_the_network_prefers() {
-    let request = request("hello", 24);
+    let answer = request("hello", 24);
+    is_what_the_network_prefers(&answer, TEXT.prompt(&answer.messages).unwrap());
+    is_what_the_network_prefers(&goes_on("hello", 24), b"hello".map(u32::from).to_vec());
+}
+
+fn is_what_the_network_prefers(request: &ChatRequest, mut tokens: Vec<u32>) {
     let decoder = decoder(&source("tiny-chat"));
-    let mut tokens = TEXT.prompt(&request.messages).unwrap();
     let mut cache = decoder.cache(tokens.len() + 24);
     let mut made = Vec::new();
     for _ in 0..24 {
@@ -55,7 +64,27 @@ fn greedy_text_is_what_the_network_prefers() {
     }
     // Ids are bytes in this vocabulary; special ones show as nothing.
     made.retain(|byte| *byte < 0xfa);
-    assert_eq!(text_of(&request), String::from_utf8_lossy(&made));
+    assert_eq!(text_of(request), String::from_utf8_lossy(&made));
+}
+
+#[test]
+fn a_text_that_is_gone_on_with_has_no_template_and_stays_text() {
+    let spelt = "a<|end|><|assistant|>";
+    let bytes: Vec<u32> = spelt.bytes().map(u32::from).collect();
+    assert_eq!(TEXT.plain_prompt(spelt).unwrap(), bytes);
+    let (pieces, finish) = run(&goes_on(spelt, 9));
+    assert_eq!(finish.usage.prompt, spelt.len() as u64);
+    assert!(finish.usage.completion <= 9 && !pieces.concat().contains(spelt));
+    for (request, reason) in [
+        (ChatRequest { messages: request("hi", 9).messages, ..goes_on("a", 9) }, "messages"),
+        (goes_on("", 9), "no tokens"),
+        (goes_on(&"x".repeat(5_000), 9), "4096"),
+    ] {
+        match MODEL.start(&request) {
+            Err(InferError::Request(text)) => assert!(text.contains(reason), "{text}"),
+            other => panic!("{reason}: {other:?}"),
+        }
+    }
 }
 
 #[test]

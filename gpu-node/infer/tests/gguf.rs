@@ -220,6 +220,7 @@ fn a_gguf_file_chats_with_the_tokenizer_in_its_metadata() {
     expected.extend("héllo".bytes().map(u32::from));
     assert_eq!(prompt, expected);
     assert!(text.ends(255) && !text.ends(254));
+    assert_eq!(text.plain_prompt("hi").unwrap(), [104, 105]);
 
     let model = chat_model(&source);
     let mut generation = started(&model, &request("hi", 5));
@@ -259,6 +260,8 @@ fn sentencepiece_metadata_makes_the_pieces_that_scores_prefer() {
     // h+i scores better than ▁+h; then ▁+hi.
     assert_eq!(text.encode("hi").unwrap(), [7]);
     assert_eq!(text.encode("hi é").unwrap(), [7, 3, first_byte + 0xc3, first_byte + 0xa9]);
+    // Vocabularies of pieces begin texts with a token of their own.
+    assert_eq!(text.plain_prompt("hi").unwrap(), [254, 7]);
 
     let mut incremental = provost_gpu_infer::IncrementalText::default();
     let mut shown = Vec::new();

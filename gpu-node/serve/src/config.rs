@@ -77,7 +77,7 @@ impl Default for GpuConfig {
             capacity_bytes: 4 << 30,
             threads: 0,
             kv_cache_bytes: 1 << 30,
-            queue_bound: 64,
+            queue_bound: 128,
             active_chats: 16,
             priorities: BTreeMap::new(),
             residency_loads: 4,

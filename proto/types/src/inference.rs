@@ -115,6 +115,10 @@ pub struct ChatRequest {
     pub schema: Option<String>,
     /// What the model may call. None: nothing, and it is told of nothing.
     pub tools: Option<ChatTools>,
+    /// A text that the model goes on with, as it stands and without the model's template; `messages` and `tools` are empty then.
+    /// None: the answer is to the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
 }
 
 /// Why a generation ended.
@@ -239,5 +243,36 @@ pub trait Inference: Send + Sync {
     /// What the node behind it says of itself; None: it is no node, or says nothing.
     fn report(&self) -> Option<GpuReport> {
         None
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_what_the_release_before_did_not_know_only_where_it_asks_for_it() {
+        let mut request = ChatRequest {
+            tenant: "acme".to_owned(),
+            model: "m".to_owned(),
+            messages: vec![ChatMessage::new("user", "hi")],
+            max_tokens: 1,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: None,
+            stop: Vec::new(),
+            logprobs: None,
+            schema: None,
+            tools: None,
+            prompt: None,
+        };
+        let written = serde_json::to_value(&request).unwrap();
+        assert!(written.get("prompt").is_none(), "{written}");
+        assert_eq!(serde_json::from_value::<ChatRequest>(written).unwrap(), request);
+        request.prompt = Some("once".to_owned());
+        let written = serde_json::to_string(&request).unwrap();
+        assert!(written.contains(r#""prompt":"once""#), "{written}");
+        assert_eq!(serde_json::from_str::<ChatRequest>(&written).unwrap(), request);
     }
 }

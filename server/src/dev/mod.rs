@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use provost_gpu_serve::DeviceChoice;
 use provost_types::{Kind, Name, PrincipalRef, Snapshot};
 
 use crate::{
@@ -63,12 +64,17 @@ pub struct DevArgs {
     /// Calls at once; beyond it calls are refused, those of principals with low priority first. One node only.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_calls: Option<u32>,
-    /// Where models run.
-    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
-    device: String,
+    /// What models compute on: `cpu`, `cuda` (the first CUDA device), `cuda:NUMBER`, or `auto`: `cuda` where it can be used, else
+    /// `cpu`. Default: what `PROVOST_GPU_DEVICE` says, else `auto`.
+    #[arg(long, value_parser = read_device)]
+    device: Option<DeviceChoice>,
     /// Directory of models: each sub-directory or `.gguf` file in it is one. Default: `DATA/models`.
     #[arg(long, value_name = "DIR", env = "PROVOST_MODELS")]
     models: Option<PathBuf>,
+}
+
+fn read_device(text: &str) -> Result<DeviceChoice, String> {
+    if text == "cuda" { "cuda:0".parse() } else { text.parse() }
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -107,6 +113,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         admin: beside(args.http, ADMIN_OFFSET)?,
         metrics: beside(args.http, METRICS_OFFSET)?,
         models_dir: Some(models_dir),
+        device: args.device,
         anonymous: principal,
         data_dir: data_dir.clone(),
         node_name: "dev".to_owned(),
@@ -145,7 +152,8 @@ async fn run_three(
     let notify = restarted.clone();
     let changed = move || notify.notify_one();
     tokio::pin!(stop);
-    let starting = three::Three::start(start.data_dir, start.args.http, Some(models_dir), principal, changed);
+    let models = three::Models { dir: Some(models_dir), device: start.args.device };
+    let starting = three::Three::start(start.data_dir, start.args.http, models, principal, changed);
     let three = tokio::select! {
         three = starting => three?,
         () = &mut stop => return Ok(()),
@@ -332,4 +340,23 @@ pub fn first_caller(snapshot: &Snapshot) -> Option<(Name, Name)> {
                 .find(|r| r.metadata.name.as_str() != first_start::ANONYMOUS)
                 .and_then(|r| Some((r.metadata.tenant.clone()?, r.metadata.name.clone())))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_named_as_in_the_configuration_or_is_the_first_of_its_kind() {
+        let table = [
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+            ("auto", DeviceChoice::Auto),
+        ];
+        for (text, expect) in table {
+            assert_eq!(read_device(text), Ok(expect), "{text}");
+        }
+        assert!(read_device("gpu").is_err());
+    }
 }

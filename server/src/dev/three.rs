@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::Context;
 use provost_data_serve::node::Node as DataNode;
+use provost_gpu_serve::DeviceChoice;
 use provost_types::{Name, PrincipalRef};
 use provost_wire::{
     AdminConnection,
@@ -72,6 +73,14 @@ struct VoterPlan {
     peer: SocketAddr,
 }
 
+/// Models of this process.
+pub struct Models {
+    /// Where they are, for a cluster that is made now.
+    pub dir: Option<PathBuf>,
+    /// What they compute on, whatever configuration and environment say.
+    pub device: Option<DeviceChoice>,
+}
+
 /// The running cluster.
 pub struct Three {
     plan: Plan,
@@ -87,7 +96,7 @@ impl Three {
     pub async fn start(
         data_dir: &Path,
         http: SocketAddr,
-        models: Option<PathBuf>,
+        models: Models,
         anonymous: Option<PrincipalRef>,
         changed: impl Fn() + Clone + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
@@ -97,7 +106,7 @@ impl Three {
             unfinished => {
                 refuse_single(data_dir)?;
                 clear_cut_off(data_dir, unfinished.is_some())?;
-                Plan::make(data_dir, http, models.as_deref()).await?
+                Plan::make(data_dir, http, models.dir.as_deref()).await?
             }
         };
         if http.port() != 0 && http != plan.http {
@@ -114,7 +123,8 @@ impl Three {
         let relay = TcpListener::bind(plan.admin).await.map_err(|cause| taken(plan.admin, &cause))?;
         let admins = plan.voters.iter().map(|v| v.admin).collect();
         tokio::spawn(relay::serve(relay, admins, probe(&plan.admin_token), stop.clone()));
-        let config = run::load(&data_dir.join("dev").join("provost.toml"))?;
+        let mut config = run::load(&data_dir.join("dev").join("provost.toml"))?;
+        config.gpu.device = models.device.unwrap_or(config.gpu.device);
         let server = Server::start(&config, anonymous).await?;
         let data = server.data().context("PV-DEV-NODES: this process has no data plane")?.node().clone();
         let mut three = Self { plan, data_dir: data_dir.to_owned(), voters, server, data, stop };

@@ -24,7 +24,7 @@ use std::{
 use provost_audit_store::{AuditLog, AuditLogConfig};
 use provost_control_api::{AdminApi, AdminToken, Caller, ControlConfig, ControlNode, SourceFile};
 use provost_data_serve::{SealKeys, bodies::BodyKeeper, definitions::DefinitionKeeper, quota::Quotas};
-use provost_gpu_serve::GpuNode;
+use provost_gpu_serve::{DeviceChoice, GpuNode};
 use provost_types::{AuditSink, Name, PrincipalRef, Revision, Snapshot};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -57,6 +57,8 @@ pub struct NodeConfig {
     pub metrics: SocketAddr,
     /// Models.
     pub models_dir: Option<PathBuf>,
+    /// What they compute on, whatever the environment says.
+    pub device: Option<DeviceChoice>,
     /// Serve calls without a token as this tenant's `anonymous`.
     pub anonymous: Option<PrincipalRef>,
     /// Everything on disk.
@@ -116,7 +118,7 @@ impl Node {
             let text = format!("{} {}", problem.key, problem.message);
             Failure::new("PV-CONFIG-INVALID", text, "change PROVOST_OTLP or PROVOST_OTLP_RATIO")
         })?;
-        let gpu = config::gpu::of_environment().map_err(|problem| {
+        let mut gpu = config::gpu::of_environment().map_err(|problem| {
             let text = format!("{} {}", problem.key, problem.message);
             Failure::new(
                 "PV-CONFIG-INVALID",
@@ -124,6 +126,7 @@ impl Node {
                 "change the variables of the environment that begin with PROVOST_GPU_",
             )
         })?;
+        gpu.device = config.device.unwrap_or(gpu.device);
         let listeners = Listeners::bind(&config).await?;
         let tiles = match &config.tiles {
             Some(tiles) if !tiles.listen.ip().is_loopback() => {

@@ -306,6 +306,44 @@ fn a_streamed_answer_is_guarded_over_the_borders_of_its_pieces() {
     assert!(whole.starts_with(&pieces) && !pieces.contains(&phrase), "{pieces:?}");
 }
 
+#[test]
+fn a_completion_is_guarded_whole_and_is_not_streamed_past_a_guard() {
+    let models = models_dir();
+    let (_dir, dev) = start(&[], "", &["--models", models.path().to_str().unwrap()]);
+    let headers = [("authorization".to_owned(), format!("Bearer {}", dev.token()))];
+    let url = format!("{}/v1/completions", dev.base());
+    let ask = |body: &Value| post_raw(&url, &headers, body.to_string().into_bytes());
+    let body =
+        |seed: u64| json!({ "model": "tiny-chat", "prompt": "once", "max_tokens": 48, "temperature": 1, "seed": seed });
+    let found = (1..40).find_map(|seed| {
+        let (status, answer) = ask(&body(seed));
+        assert_eq!(status, 200, "{answer}");
+        let whole = answer["choices"][0]["text"].as_str().unwrap().to_owned();
+        phrase(&whole, &[]).map(|phrase| (seed, whole, phrase))
+    });
+    let (seed, whole, phrase) = found.expect("no phrase");
+    let words = json!([{ "name": "said", "words": [phrase], "action": "mask" }]);
+    let spec = json!({ "tools": ["tiny-chat"], "directions": ["results"], "dictionaries": words });
+    let file = dev.data.join("guard.yaml");
+    std::fs::write(&file, guard("said", &spec.to_string())).unwrap();
+    let applied = dev.cli(&["apply", "-f", file.to_str().unwrap()]);
+    assert!(applied.status.success(), "{}", text(&applied));
+    let masked = until(|| {
+        let (_, answer) = ask(&body(seed));
+        let said = answer["choices"][0]["text"].as_str().unwrap_or_default().to_owned();
+        (said != whole).then_some(said)
+    });
+    assert_eq!(masked.len(), whole.len(), "{masked}");
+    assert!(!masked.to_lowercase().contains(&phrase.to_lowercase()), "{phrase:?} is in {masked:?}");
+    for (member, value) in [("stream", json!(true)), ("logprobs", json!(2))] {
+        let mut asked = body(seed);
+        asked[member] = value;
+        let (status, answer) = ask(&asked);
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("PV-OPENAI-BODY")), "{member}: {answer}");
+        assert!(!answer.to_string().contains(&phrase), "{answer}");
+    }
+}
+
 /// What two or more pieces say together: one to three whole words, as a dictionary can hold them.
 pub(crate) fn phrase(whole: &str, pieces: &[String]) -> Option<String> {
     let is_letter = |at: usize| whole[at..].chars().next().is_some_and(char::is_alphanumeric);

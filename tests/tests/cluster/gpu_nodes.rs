@@ -20,8 +20,8 @@ use crate::{
 const GPUS: [&str; 2] = ["gpu-1", "gpu-2"];
 /// Longer than it takes from the intent of a call to its request at a GPU node.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
-/// More requests than a node has places, those of running ones included (64 and 16).
-const CROWD: usize = 100;
+/// More requests than a node has places, those of running ones included (128 and 16).
+const CROWD: usize = 200;
 
 const RESOURCES: &str = "apiVersion: provost/v1\nkind: Tenant\nmetadata: { name: acme }\n---\n\
     apiVersion: provost/v1\nkind: Principal\nmetadata: { name: bot, tenant: acme }\nspec: { type: agent }\n---\n\

@@ -58,6 +58,9 @@ impl Wanted {
     /// Of a conversation: its tenant, its model and what it begins with, to the first message of the user.
     pub(super) fn of_chat(request: &ChatRequest) -> Self {
         let mut hash = Hash::new(&request.tenant).and(&request.model);
+        if let Some(prompt) = &request.prompt {
+            hash = hash.and(prompt);
+        }
         for message in &request.messages {
             hash = hash.and(&message.role).and(&message.content);
             if message.role == "user" {

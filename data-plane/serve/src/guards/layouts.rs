@@ -58,7 +58,7 @@ const COMPLETION: Layout = Layout {
     fixed: &[],
     meta_skipped: &[],
     json_texts: ARGUMENTS,
-    root: Root::MemberAndTexts("", &["content"]),
+    root: Root::MemberAndTexts("", &["content", "text"]),
 };
 
 /// What was said, in pieces or not.

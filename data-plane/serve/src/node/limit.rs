@@ -106,7 +106,7 @@ impl<'a> CallFacts<'a> {
                 // The first that is given holds, as in the request to the model.
                 let bounds = ["max_completion_tokens", "max_tokens"];
                 facts.tokens_in = read_at_most(params);
-                facts.tokens_out = made_at_most(&body, &bounds, u64::from(models::DEFAULT_MAX_TOKENS));
+                facts.tokens_out = made_at_most(&body, &bounds, u64::from(models::default_max_tokens(&body)));
             }
             Operation::Embed(_) => {
                 facts.model = Some(target.full.clone());

@@ -5,10 +5,12 @@
 //!
 //! Recordings come beside the body, and are in [`speech`].
 //!
-//! Shapes: OpenAI API reference, "Create chat completion", "Create embeddings", "List models".
+//! Shapes: OpenAI API reference, "Create chat completion", "Create completion", "Create embeddings", "List models". A completion
+//! is a chat whose prompt stands as it is: its body has `prompt` in place of `messages` ([`is_completion`]).
 
 mod answer;
 mod body;
+mod completion;
 mod frame;
 mod object;
 mod speech;
@@ -16,19 +18,23 @@ mod tools;
 
 use futures::StreamExt;
 use provost_data_pipeline::{Call, ClientLink, Execution, Intended, Operation, Usage};
-use provost_mcp::{RawJson, RpcError};
-use provost_types::{ChatEvent, FinishReason, InferenceError, InferenceErrorKind, TokenUsage};
+use provost_mcp::{RawJson, RawObject, RpcError};
+use provost_types::{ChatEvent, ChatRequest, FinishReason, InferenceError, InferenceErrorKind, TokenUsage};
 use serde_json::{Value, json};
 
 use self::{
     answer::Answer,
     body::{ChatBody, EmbedBody, invalid},
-    frame::Frame,
+    completion::CompletionBody,
+    frame::{Frame, Shape},
 };
 use super::{limit::read_at_most, plane::Node};
+use crate::openai::is_completion;
 
 /// Tokens of an answer where the caller names no bound.
-pub(super) const DEFAULT_MAX_TOKENS: u32 = 512;
+const DEFAULT_MAX_TOKENS: u32 = 512;
+/// The same where a text is gone on with, as OpenAI's API has it.
+const DEFAULT_COMPLETION_TOKENS: u32 = 16;
 /// The notification under which chunks of a streamed answer reach the front end.
 pub(crate) const CHUNK: &str = "provost/chunk";
 
@@ -61,17 +67,54 @@ fn failed(error: &InferenceError) -> RpcError {
     failed
 }
 
-async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn ClientLink) -> Result<Execution, RpcError> {
-    let body: ChatBody = call.params().parse().map_err(invalid)?;
-    let (streams, wants_usage, wants_logprobs) = (body.stream, body.wants_usage(), body.wants_logprobs());
-    if wants_logprobs && call.guard().is_some() {
-        return Err(invalid(
+/// Tokens that are made for the body of a chat or of a completion, where it names no bound.
+pub(super) fn default_max_tokens(body: &RawObject) -> u32 {
+    if is_completion(body) { DEFAULT_COMPLETION_TOKENS } else { DEFAULT_MAX_TOKENS }
+}
+
+/// What a body asks for.
+struct Asked {
+    shape: Shape,
+    streams: bool,
+    wants_usage: bool,
+    wants_logprobs: bool,
+    request: ChatRequest,
+}
+
+fn asked(call: &Call<Intended>, model: &str) -> Result<Asked, RpcError> {
+    let (params, tenant) = (call.params(), call.caller().principal.tenant.as_str());
+    let is_guarded = call.guard().is_some();
+    let refuse_logprobs = |wants: bool| match wants && is_guarded {
+        true => Err(invalid(
             "`logprobs` are not served here: a guard looks at the answer, and tokens would tell what it hides",
-        ));
+        )),
+        false => Ok(()),
+    };
+    if RawObject::parse(params).is_ok_and(|body| is_completion(&body)) {
+        let body: CompletionBody = params.parse().map_err(invalid)?;
+        let (streams, wants_usage, wants_logprobs) = (body.stream, body.wants_usage(), body.wants_logprobs());
+        refuse_logprobs(wants_logprobs)?;
+        if streams && is_guarded {
+            return Err(invalid(
+                "`stream` is not served here: a guard looks at the answer, which it does with streams of \
+                 /v1/chat/completions only",
+            ));
+        }
+        let request = body.request(tenant, model)?;
+        return Ok(Asked { shape: Shape::Completion, streams, wants_usage, wants_logprobs, request });
     }
-    let request = body.request(call.caller().principal.tenant.as_str(), model)?;
+    let body: ChatBody = params.parse().map_err(invalid)?;
+    let (streams, wants_usage, wants_logprobs) = (body.stream, body.wants_usage(), body.wants_logprobs());
+    refuse_logprobs(wants_logprobs)?;
+    let request = body.request(tenant, model)?;
+    Ok(Asked { shape: Shape::Chat, streams, wants_usage, wants_logprobs, request })
+}
+
+async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn ClientLink) -> Result<Execution, RpcError> {
+    let Asked { shape, streams, wants_usage, wants_logprobs, request } = asked(call, model)?;
     let frame = Frame {
-        id: format!("chatcmpl-{}", call.request().call_id),
+        shape,
+        id: format!("{}-{}", shape.prefix(), call.request().call_id),
         created: call.request().arrived_ns / 1_000_000_000,
         model,
     };
@@ -87,7 +130,7 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
         futures::future::Either::Right(((), _)) => return Ok(Execution::cancelled()),
     };
     let mut answer = Answer::default();
-    if streams {
+    if streams && shape == Shape::Chat {
         link.notify(CHUNK, frame.chunk(json!({ "role": "assistant", "content": "" }), &[], None));
     }
     loop {
@@ -103,7 +146,8 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
             Some(Ok(ChatEvent::Silent)) => answer.silent += 1,
             Some(Ok(ChatEvent::Delta(delta))) => {
                 if streams {
-                    link.notify(CHUNK, frame.chunk(json!({ "content": delta }), answer.untold(), None));
+                    let before = answer.text.len();
+                    link.notify(CHUNK, frame.text(&delta, answer.untold(), before));
                 }
                 answer.text.push_str(&delta);
             }
@@ -120,7 +164,8 @@ async fn chat(node: &Node, model: &str, call: &Call<Intended>, link: &dyn Client
                     FinishReason::Length => "length",
                 };
                 if streams {
-                    link.notify(CHUNK, frame.chunk(json!({}), answer.untold(), Some(finish)));
+                    let before = answer.text.len();
+                    link.notify(CHUNK, frame.end(answer.untold(), before, finish));
                     if wants_usage {
                         link.notify(CHUNK, frame.usage_chunk(usage));
                     }

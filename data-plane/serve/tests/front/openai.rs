@@ -20,6 +20,7 @@ async fn post(world: &World, path: &str, headers: &[(&str, &str)], body: &str) -
 }
 
 const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
 
 #[tokio::test]
 async fn chat_whole_and_streamed() {
@@ -35,6 +36,28 @@ async fn chat_whole_and_streamed() {
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[2], "[DONE]");
     assert_eq!(streamed.events()[1]["choices"][0]["delta"]["content"], json!("lo"));
+}
+
+#[tokio::test]
+async fn completions_are_chats_with_a_prompt() {
+    let world = World::new();
+    let whole = post(&world, COMPLETIONS, &[], r#"{"model":"tiny","prompt":"once"}"#).await;
+    assert_eq!(whole.status, StatusCode::OK);
+    assert!(post(&world, COMPLETIONS, &[], r#"{"model":"tiny","prompt":"once","stream":true}"#).await.is_events());
+    let denied = post(&world, COMPLETIONS, &[], r#"{"model":"denied","prompt":"once"}"#).await;
+    assert_eq!(denied.status, StatusCode::FORBIDDEN);
+    for (path, body) in [
+        (COMPLETIONS, r#"{"model":"tiny","messages":[]}"#),
+        (COMPLETIONS, r#"{"model":"tiny","messages":[],"prompt":"once"}"#),
+        (COMPLETIONS, r#"{"model":"tiny"}"#),
+        (CHAT, r#"{"model":"tiny","prompt":"once"}"#),
+    ] {
+        let refused = post(&world, path, &[], body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path} {body}");
+        assert_eq!(refused.json()["error"]["code"], json!("PV-OPENAI-INVALID"));
+    }
+    let got = world.send(Method::GET, COMPLETIONS, &[("authorization", "Bearer token-alice")], "").await;
+    assert_eq!((got.status, got.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
 }
 
 #[tokio::test]
@@ -64,6 +87,7 @@ async fn errors_in_openais_shape() {
         (CHAT, vec![], chat("limited"), 429, "PV-QUOTA"),
         (CHAT, vec![], chat("limit unknown"), 503, "PV-QUOTA-UNREACHABLE"),
         ("/v1/embeddings", vec![], r#"{"model":"tiny","input":"x"}"#.to_owned(), 500, "PV-INTERNAL"),
+        ("/v1/images/generations", vec![], chat("tiny"), 404, "PV-HTTP-NOT-FOUND"),
     ];
     for (path, headers, body, status, code) in table {
         let said = post(&world, path, &headers, &body).await;

@@ -27,6 +27,8 @@ pub struct ChatText {
     /// The token of a blank that vocabularies of pieces put before each text that they are given.
     blank: Option<u32>,
     end_tokens: Vec<u32>,
+    /// What the tokenizer puts before a text that no template writes.
+    begins: Vec<u32>,
     /// Made with the first request that needs it.
     grammars: OnceLock<Option<Grammars>>,
 }
@@ -48,7 +50,15 @@ impl ChatText {
         let inert = Inert::of(&mut tokenizer, at)?;
         let bytes = TokenBytes::of(&tokenizer);
         let blank = tokenizer.token_to_id(BLANK);
-        Ok(Self { tokenizer, bytes, template, inert, blank, end_tokens, grammars: OnceLock::new() })
+        let empty = tokenizer.encode_fast("", true).map_err(|cause| at.malformed(cause))?;
+        let begins = empty.get_ids().iter().copied().filter(|token| !end_tokens.contains(token)).collect();
+        Ok(Self { tokenizer, bytes, template, inert, blank, end_tokens, begins, grammars: OnceLock::new() })
+    }
+
+    /// The same, of a file that says in another way what a text begins with.
+    #[must_use]
+    pub(crate) fn beginning_with(self, begins: Vec<u32>) -> Self {
+        Self { begins, ..self }
     }
 
     /// The tokens of a conversation, up to where the model's answer begins. What texts spell stays text: special tokens are those
@@ -69,6 +79,16 @@ impl ChatText {
         let tools: Vec<FunctionTool> = tools.iter().map(|tool| self.inert.function(tool)).collect();
         let marked = self.template.render(&messages, &tools).map_err(Inert::unmarked)?;
         self.tokens(&marked)
+    }
+
+    /// The tokens of a text that the model goes on with: no template writes it, and what it spells stays text.
+    ///
+    /// # Errors
+    /// [`InferError::Request`] when the tokenizer cannot express it.
+    pub fn plain_prompt(&self, text: &str) -> Result<Vec<u32>, InferError> {
+        let mut tokens = self.begins.clone();
+        tokens.append(&mut self.tokens(&self.inert.text(text))?);
+        Ok(tokens)
     }
 
     /// The tokens of what the template made of marked texts.
@@ -181,5 +201,8 @@ mod tests {
         let prompt = text.prompt(&[ChatMessage::new("user", "s<s><s>")]).unwrap();
         // The template's, and then each character once.
         assert_eq!(prompt, [4, 0, 2, 1, 2, 3, 1, 2, 3]);
+        // Nothing is put before a text here, but where the file says so.
+        assert_eq!(text.plain_prompt("s<s>").unwrap(), [0, 2, 1, 2, 3]);
+        assert_eq!(text.beginning_with(vec![4]).plain_prompt("s<s>").unwrap(), [4, 0, 2, 1, 2, 3]);
     }
 }

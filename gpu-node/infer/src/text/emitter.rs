@@ -41,6 +41,13 @@ impl Emitter {
         })
     }
 
+    /// The same of a text that goes on with one that there is: a blank in front is a part of it.
+    #[must_use]
+    pub(crate) fn going_on(mut self) -> Self {
+        self.text = IncrementalText::going_on();
+        self
+    }
+
     /// Takes a token in.
     pub(crate) fn push(&mut self, side: &ChatText, token: u32, likely: Option<TokenLogprob>) -> Ending {
         self.tokens.extend(likely.map(|likely| (self.made, likely)));

@@ -40,6 +40,20 @@ pub(crate) fn tokenizer_of_gguf(gguf: &GgufFile) -> Result<Option<Tokenizer>, In
     Tokenizer::from_bytes(document).map(Some).map_err(|error| gguf.at().malformed(format!("tokenizer: {error}")))
 }
 
+/// The token that the metadata puts before a text; where it does not say whether there is one, as llama.cpp has it.
+pub(crate) fn begins_of_gguf(gguf: &GgufFile) -> Vec<u32> {
+    let is = |key: &str, names: &[&str]| match gguf.find(key) {
+        Some(Value::String(name)) => names.contains(&name.as_str()),
+        _ => false,
+    };
+    let has_one = match gguf.find("tokenizer.ggml.add_bos_token") {
+        Some(Value::Bool(adds)) => *adds,
+        _ => is("tokenizer.ggml.model", &["llama"]) || is("tokenizer.ggml.pre", &["llama-bpe", "llama3", "llama-v3"]),
+    };
+    let token = gguf.find("tokenizer.ggml.bos_token_id").and_then(whole).and_then(|id| u32::try_from(id).ok());
+    token.filter(|_| has_one).into_iter().collect()
+}
+
 fn byte_level(gguf: &GgufFile, tokens: &[String]) -> Result<Json, InferError> {
     let merges: Vec<Json> = texts(gguf, "tokenizer.ggml.merges")?
         .iter()

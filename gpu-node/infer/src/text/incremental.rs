@@ -13,6 +13,11 @@ pub struct IncrementalText {
 }
 
 impl IncrementalText {
+    /// A text that goes on with another: no space in front of its first word is dropped.
+    pub(crate) fn going_on() -> Self {
+        Self { emitted: true, ..Self::default() }
+    }
+
     /// The text that is certain after `token`.
     pub fn push(&mut self, text: &ChatText, token: u32) -> String {
         let bytes = text.bytes().bytes(text.tokenizer(), self.previous, token);

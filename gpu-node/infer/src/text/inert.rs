@@ -101,6 +101,11 @@ impl Inert {
         }
     }
 
+    /// A text that no template gets, marked.
+    pub(crate) fn text(&self, text: &str) -> String {
+        self.marked(text, false)
+    }
+
     /// What came out of a template that got marked texts.
     pub(crate) fn rendered(&self, marked: &str) -> Rendered {
         let mut text = String::with_capacity(marked.len());

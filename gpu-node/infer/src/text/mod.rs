@@ -20,7 +20,7 @@ pub use chat_text::ChatText;
 pub use embedding_text::EmbeddingText;
 pub(crate) use embedding_text::Pooling;
 pub(crate) use emitter::{Emitter, Ending};
-pub(crate) use gguf_tokenizer::tokenizer_of_gguf;
+pub(crate) use gguf_tokenizer::{begins_of_gguf, tokenizer_of_gguf};
 pub(crate) use grammar::Grammar;
 pub use incremental::IncrementalText;
 pub use stop::StopTexts;

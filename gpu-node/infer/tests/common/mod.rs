@@ -70,6 +70,7 @@ pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) async fn ask(node: &GpuNode, model: &str, max_tokens: u32) -> Outcome
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     };
     let mut events = node.chat(request).await?;
     while let Some(event) = events.next().await {

@@ -56,6 +56,7 @@ fn asked(tenant: &str, max_tokens: u32) -> ChatRequest {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     }
 }
 

@@ -135,6 +135,7 @@ pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     }
 }
 

@@ -105,6 +105,7 @@ fn a_conversation_is_known_by_its_beginning() {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     };
     let first = Wanted::of_chat(&ask(&[("system", "be kind"), ("user", "hello")]));
     let later = ask(&[("system", "be kind"), ("user", "hello"), ("assistant", "hi"), ("user", "and now?")]);
@@ -112,6 +113,9 @@ fn a_conversation_is_known_by_its_beginning() {
     assert_eq!(first.tokens, 7);
     assert_ne!(Wanted::of_chat(&ask(&[("system", "be kind"), ("user", "hullo")])), first);
     assert_ne!(Wanted::of_chat(&ChatRequest { tenant: "other".to_owned(), ..later }), first);
+    let goes_on = |text: &str| Wanted::of_chat(&ChatRequest { prompt: Some(text.to_owned()), ..ask(&[]) });
+    assert_eq!(goes_on("once"), goes_on("once"));
+    assert_ne!(goes_on("once"), goes_on("twice"));
     // Where texts end counts.
     assert_ne!(Hash::new("ab").and("c").end(), Hash::new("a").and("bc").end());
 }

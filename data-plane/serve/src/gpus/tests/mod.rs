@@ -147,6 +147,7 @@ fn ask(model: &str) -> ChatRequest {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     }
 }
 

@@ -42,8 +42,8 @@ pub(super) struct ChatBody {
 }
 
 #[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
+pub(super) struct StreamOptions {
+    pub(super) include_usage: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -83,13 +83,13 @@ struct NamedSchema {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+pub(super) enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
 impl OneOrMany {
-    fn into_vec(self) -> Vec<String> {
+    pub(super) fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(text) => vec![text],
             Self::Many(texts) => texts,
@@ -100,7 +100,8 @@ impl OneOrMany {
 /// Texts to embed.
 #[derive(Deserialize)]
 pub(super) struct EmbedBody {
-    input: OneOrMany,
+    /// The API also has tokens, and lists of them: of a vocabulary that is not the model's.
+    input: Value,
     encoding_format: Option<String>,
     dimensions: Option<u32>,
 }
@@ -151,6 +152,7 @@ impl ChatBody {
             logprobs,
             schema,
             tools,
+            prompt: None,
         })
     }
 
@@ -236,8 +238,10 @@ impl EmbedBody {
             Some("base64") => true,
             Some(other) => return Err(invalid(format!("encoding_format `{other}` is not served"))),
         };
+        let input = OneOrMany::deserialize(self.input)
+            .map_err(|_| invalid("`input` must be a text or a list of texts; tokens are not served"))?;
         let (tenant, model) = (tenant.to_owned(), model.to_owned());
-        Ok((EmbedRequest { tenant, model, inputs: self.input.into_vec() }, as_base64))
+        Ok((EmbedRequest { tenant, model, inputs: input.into_vec() }, as_base64))
     }
 }
 
@@ -316,6 +320,22 @@ mod tests {
         }
         let none = read(&json!({ "tools": function, "tool_choice": "none", "logprobs": true })).unwrap();
         assert_eq!(none.tools, None);
+    }
+
+    #[test]
+    fn texts_are_embedded_and_tokens_are_refused_by_name() {
+        let read = |body: Value| {
+            let body: EmbedBody = serde_json::from_value(body).map_err(|cause| cause.to_string())?;
+            body.request("acme", "m").map_err(|error| error.message)
+        };
+        assert_eq!(read(json!({ "input": "a" })).unwrap().0.inputs, ["a"]);
+        let (request, as_base64) = read(json!({ "input": ["a", "b"], "encoding_format": "base64" })).unwrap();
+        assert!(as_base64 && request.inputs == ["a", "b"]);
+        for input in [json!([1, 2]), json!([[1], [2]]), json!(["a", 1]), json!({ "text": "a" }), json!(null)] {
+            let refused = read(json!({ "input": input })).unwrap_err();
+            assert!(refused.contains("tokens are not served"), "{input}: {refused}");
+        }
+        assert!(read(json!({ "input": "a", "dimensions": 3 })).unwrap_err().contains("`dimensions`"));
     }
 
     #[test]

@@ -21,6 +21,13 @@ async fn tokens_are_reserved_for_the_worst_case_and_settled_by_use() {
     assert_eq!(denied.code, "PV-QUOTA-EXCEEDED");
     assert!(denied.error.message.contains("this call may use"), "{}", denied.error.message);
     assert_eq!(denied.retry_after_ms, None, "it never fits");
+    // Where a text is gone on with, sixteen are made if nothing else is said: that fits, and the model says no.
+    let completion = json!({"model": "tiny", "prompt": "x"});
+    let ran = setup.call(Operation::Chat("tiny".into()), completion).await.outcome;
+    assert!(matches!(ran, Ok(Reply::Error(_))), "{ran:?}");
+    let refused = json!({"model": "tiny", "prompt": "x", "max_tokens": 300});
+    let refused = setup.call(Operation::Chat("tiny".into()), refused).await.outcome.unwrap_err();
+    assert_eq!(refused.code, "PV-QUOTA-EXCEEDED");
     assert!(setup.echo().await.is_ok());
     // This one could fit, and not now: what came for it goes back to where others may use it.
     let port = Port::with(1_000);

@@ -21,7 +21,7 @@ pub(super) fn definition(model: &Value, hints: &Value) -> Value {
     json!({
         "name": "chat",
         "title": "Ask a model",
-        "description": "Continues a conversation with one of the cluster's own models.",
+        "description": "Continues a conversation with one of the cluster's own models, or a text.",
         "inputSchema": {
             "type": "object",
             "properties": {
@@ -40,6 +40,7 @@ pub(super) fn definition(model: &Value, hints: &Value) -> Value {
                         "required": ["role", "content"],
                     },
                 },
+                "prompt": {"type": "string", "description": "A text to go on with as it stands, in place of `messages` and `tools`."},
                 "maxTokens": {"type": "integer", "minimum": 1, "maximum": 32768},
                 "temperature": {"type": "number", "minimum": 0, "maximum": 2},
                 "topP": {"type": "number", "minimum": 0, "maximum": 1},
@@ -49,7 +50,7 @@ pub(super) fn definition(model: &Value, hints: &Value) -> Value {
                 "toolChoice": functions::choice_schema(),
                 "parallelToolCalls": {"type": "boolean", "description": "More than one call in an answer, which is the rule."},
             },
-            "required": ["model", "messages"],
+            "required": ["model"],
             "additionalProperties": false,
         },
         "outputSchema": {
@@ -71,7 +72,10 @@ pub(super) fn definition(model: &Value, hints: &Value) -> Value {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ChatArguments {
     model: String,
+    #[serde(default)]
     messages: Vec<Said>,
+    #[serde(default)]
+    prompt: Option<String>,
     #[serde(default)]
     max_tokens: Option<u32>,
     #[serde(default)]
@@ -120,7 +124,13 @@ fn chat_arguments(arguments: &Map<String, Value>) -> Result<ChatArguments, Strin
     if arguments.get("toolChoice").is_some_and(Value::is_array) {
         return Err("the arguments are wrong: `toolChoice` must be a word or an object".to_owned());
     }
-    read(arguments)
+    let given: ChatArguments = read(arguments)?;
+    match (messages.is_some(), given.prompt.is_some()) {
+        (true, false) => Ok(given),
+        (false, true) if given.tools.is_empty() => Ok(given),
+        (false, true) => Err("the arguments are wrong: a `prompt` excludes `tools`".to_owned()),
+        _ => Err("the arguments are wrong: give `messages`, or a `prompt` in their place".to_owned()),
+    }
 }
 
 fn are_objects(name: &str, list: Option<&Value>) -> Result<(), String> {
@@ -150,6 +160,7 @@ pub(super) async fn chat(
         logprobs: None,
         schema: None,
         tools: functions::tools(given.tools, given.tool_choice, given.parallel_tool_calls)?,
+        prompt: given.prompt,
     };
     let mut events = inference.chat_whole(request).await.map_err(|cause| cause.to_string())?;
     under_way.begins();

@@ -82,6 +82,7 @@ fn asking(node: &Arc<GpuNode>) -> JoinHandle<Result<bool, InferenceError>> {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     };
     tokio::spawn(async move {
         let mut events = node.chat(request).await?;

@@ -40,6 +40,7 @@ async fn answer(node: &GpuNode, model: &str) -> Result<(), InferenceError> {
         logprobs: None,
         schema: None,
         tools: None,
+        prompt: None,
     };
     let mut events = node.chat(request).await?;
     let mut has_ended = false;

@@ -25,6 +25,29 @@ fn what_has_members_is_an_object() {
     assert!(read(calls).unwrap_err().contains("`toolCalls`"));
 }
 
+#[test]
+fn a_text_is_gone_on_with_in_place_of_a_conversation() {
+    let (result, asked) = call(
+        &json!({ "model": "m", "prompt": "once" }),
+        vec![ChatEvent::Delta(" upon".to_owned()), end(FinishReason::Length)],
+    )
+    .unwrap();
+    assert_eq!(result["structuredContent"]["text"], " upon");
+    assert_eq!((asked.prompt.as_deref(), asked.messages.len(), asked.tools.is_none()), (Some("once"), 0, true));
+    let message = json!([{ "role": "user", "content": "hi" }]);
+    for (more, says) in [
+        (json!({}), "`prompt`"),
+        (json!({ "prompt": "once", "messages": message }), "`messages`"),
+        (json!({ "prompt": "once", "messages": [] }), "`messages`"),
+        (json!({ "prompt": "once", "tools": [{ "name": "f" }] }), "`tools`"),
+    ] {
+        let mut arguments = json!({ "model": "m" });
+        more.as_object().unwrap().iter().for_each(|(name, value)| arguments[name] = value.clone());
+        let refused = chat_arguments(arguments.as_object().unwrap()).map(|given| given.messages.len()).unwrap_err();
+        assert!(refused.contains(says), "{more}: {refused}");
+    }
+}
+
 /// Says these events, and keeps what it was asked.
 struct Scripted {
     says: Mutex<Vec<ChatEvent>>,
