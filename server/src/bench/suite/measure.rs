@@ -9,7 +9,7 @@ use super::{
     budget::Budget,
     calls,
     cluster::Cluster,
-    component, hot, models,
+    component, hot, models, nodes,
     program::on_path,
     report::Row,
     rows::{Group, TABLE, Wanted},
@@ -103,6 +103,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
     stage.stop_one().await;
     if wanted.group(Group::Models) {
         done.measure(Group::Models, Box::pin(models::models(stage))).await;
+    }
+    if wanted.group(Group::Nodes) {
+        done.measure(Group::Nodes, Box::pin(nodes::nodes(stage))).await;
     }
     let etcd = on_path(ETCD);
     if etcd.is_none() && wanted.group(Group::Writes) {

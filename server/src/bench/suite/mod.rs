@@ -27,6 +27,7 @@ mod measure;
 mod model_files;
 mod models;
 mod node_files;
+mod nodes;
 mod peers;
 mod plot;
 mod program;

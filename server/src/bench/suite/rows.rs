@@ -15,6 +15,7 @@ pub enum Group {
     Transports,
     Sessions,
     Scale,
+    Nodes,
     AddedQuorum,
     Commit,
     Writes,
@@ -27,12 +28,13 @@ pub enum Group {
 }
 
 /// Everything that takes time.
-pub const GROUPS: [Group; 13] = [
+pub const GROUPS: [Group; 14] = [
     Group::Saturated,
     Group::AddedLocal,
     Group::Transports,
     Group::Sessions,
     Group::Scale,
+    Group::Nodes,
     Group::AddedQuorum,
     Group::Commit,
     Group::Writes,
@@ -73,7 +75,7 @@ pub const TABLE: &[Spec] = &[
     elsewhere("instructions", "Instructions of a governed call", instructions),
     row("sessions", "Memory of a live session", Group::Sessions),
     row("scale", "Latency with 10,000 tools, 1,000 tenants and 5,000 policies beside little of each", Group::Scale),
-    elsewhere("nodes", "Throughput of three nodes beside one", nodes),
+    row("nodes", "Three data-plane nodes beside one, by the processor time of a call", Group::Nodes),
     row("transports", "WebSocket, HTTP/3 and QUIC beside Streamable HTTP, saturated", Group::Transports),
     elsewhere("loss", "QUIC beside HTTP/2 with 1 % of packets lost", loss),
     row("writes", "Writes to the control plane beside etcd, three members of each", Group::Writes),
@@ -95,14 +97,6 @@ fn missing(program: &str) -> Option<String> {
 
 fn instructions() -> String {
     missing("valgrind").unwrap_or_else(|| "counting needs the programs of `bench`, under valgrind".to_owned())
-}
-
-fn nodes() -> String {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    format!(
-        "three nodes need processors of their own beside generator and upstream, of which this machine has {cpus} in all; \
-         the suite pins nothing"
-    )
 }
 
 fn loss() -> String {
