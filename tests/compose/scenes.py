@@ -5,6 +5,7 @@ import time
 from clock import clock_skew
 from load import Load
 from models import models
+from observability import observability
 from upgrade import rolling_upgrade
 from world import LIMIT, SMALL_DISK, expect, run, wait
 
@@ -238,4 +239,4 @@ def backup_and_restore(world):
 
 
 ALL = [start, join, models, down_and_up, loss_of_nodes, partition, rolling_restart, clock_skew, loss_of_a_volume, full_disk,
-       backup_and_restore, rolling_upgrade]
+       backup_and_restore, rolling_upgrade, observability]
