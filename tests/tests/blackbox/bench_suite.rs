@@ -194,6 +194,25 @@ fn what_cannot_be_asked_for_is_said_before_anything_is_measured() {
 }
 
 #[test]
+fn a_load_that_cannot_be_is_refused_before_anybody_is_called() {
+    let table: [&[&str]; 8] = [
+        &["--duration", "10000000000000000000s"],
+        &["--warmup", "10000000000000000000s"],
+        &["--timeout", "25000000m"],
+        &["--rate", "1e-300"],
+        &["--rate", "0"],
+        &["--rate", "NaN"],
+        &["--rate", "200001"],
+        &["--connections", "0"],
+    ];
+    for flags in table {
+        let output = provost(&[&["bench", "--url", "http://127.0.0.1:1/mcp"][..], flags].concat());
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", text(&output));
+        assert!(text(&output).contains("PV-BENCH-PLAN"), "{flags:?}: {}", text(&output));
+    }
+}
+
+#[test]
 fn a_strict_run_measures_nothing_where_a_peer_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let (out, data) = (dir.path().join("out"), dir.path().join("data"));
