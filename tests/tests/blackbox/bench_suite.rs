@@ -158,11 +158,13 @@ fn three_nodes_that_serve_are_measured_beside_one_by_what_a_call_costs_each() {
     let dir = tempfile::tempdir().unwrap();
     let (out, data) = (dir.path().join("out"), dir.path().join("data"));
     let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
-    let output = measured(&[&["bench", "suite", "--quick", "--rows", "nodes", "--budget", "4m"][..], &place].concat());
+    let flags = ["bench", "suite", "--quick", "--rows", "nodes", "--budget", "4m", "--json"];
+    let output = measured(&[&flags[..], &place].concat());
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "data is left");
 
     let report: Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), report, "what --json prints is the report");
     let nodes = row(&report, "nodes");
     assert_eq!(nodes["state"], "measured", "{nodes}");
     for id in ["times", "alone-cpu", "together-cpu", "keeper-cpu", "alone", "together"] {
