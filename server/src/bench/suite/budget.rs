@@ -102,6 +102,8 @@ fn of_group(group: Group, effort: &Effort, peers: usize) -> Duration {
         Group::Audit => effort.measured * rounds + (effort.measured * 2 + seconds(5)) * few + seconds(2) * rounds,
         Group::Quota | Group::Policy => seconds(3),
         Group::Wasm => seconds(12),
+        // Ten short runs under valgrind, where it is there.
+        Group::Instructions => seconds(25),
         Group::Elsewhere => Duration::ZERO,
     }
 }

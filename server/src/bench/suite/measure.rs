@@ -9,7 +9,7 @@ use super::{
     budget::Budget,
     calls,
     cluster::Cluster,
-    component, hot, models, nodes,
+    component, hot, instructions, models, nodes,
     program::on_path,
     report::Row,
     rows::{Group, TABLE, Wanted},
@@ -84,6 +84,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
     }
     if wanted.group(Group::Wasm) {
         done.measure(Group::Wasm, Box::pin(component::wasm(stage))).await;
+    }
+    if wanted.group(Group::Instructions) {
+        done.measure(Group::Instructions, Box::pin(instructions::instructions(stage))).await;
     }
     if wanted.group(Group::Saturated) {
         done.measure(Group::Saturated, Box::pin(calls::saturated(stage))).await;

@@ -20,6 +20,7 @@ mod documents;
 mod etcd;
 mod hot;
 mod html;
+mod instructions;
 mod judge;
 mod load;
 mod machine;

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    program::on_path,
-    report::{Row, State},
-};
+use super::report::{Row, State};
 
 /// What measures a row. Rows of one group come of the same runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +21,12 @@ pub enum Group {
     Quota,
     Policy,
     Wasm,
+    Instructions,
     Elsewhere,
 }
 
 /// Everything that takes time.
-pub const GROUPS: [Group; 14] = [
+pub const GROUPS: [Group; 15] = [
     Group::Saturated,
     Group::AddedLocal,
     Group::Transports,
@@ -43,6 +41,7 @@ pub const GROUPS: [Group; 14] = [
     Group::Quota,
     Group::Policy,
     Group::Wasm,
+    Group::Instructions,
 ];
 
 /// A row of the table.
@@ -72,7 +71,7 @@ pub const TABLE: &[Spec] = &[
     row("memory", "Resident memory of a node, idle and under load", Group::Saturated),
     row("added-local", "Latency that one node adds at 500 calls/s, records on its own disk", Group::AddedLocal),
     row("added-quorum", "Latency that a node of three adds at 500 calls/s, records on a quorum", Group::AddedQuorum),
-    elsewhere("instructions", "Instructions of a governed call", instructions),
+    row("instructions", "Instructions of the hot paths of a governed call", Group::Instructions),
     row("sessions", "Memory of a live session", Group::Sessions),
     row("scale", "Latency with 10,000 tools, 1,000 tenants and 5,000 policies beside little of each", Group::Scale),
     row("nodes", "Three data-plane nodes beside one, by the processor time of a call", Group::Nodes),
@@ -90,14 +89,6 @@ pub const TABLE: &[Spec] = &[
     elsewhere("tokens", "Tokens a second on the CPU beside llama.cpp", tokens),
     elsewhere("swap-in", "Loading a model onto a GPU beside the rate of a pinned copy", swap_in),
 ];
-
-fn missing(program: &str) -> Option<String> {
-    on_path(program).is_none().then(|| format!("{program} is not on PATH"))
-}
-
-fn instructions() -> String {
-    missing("valgrind").unwrap_or_else(|| "counting needs the programs of `bench`, under valgrind".to_owned())
-}
 
 fn loss() -> String {
     "losing packets takes netem on a network of its own, and root".to_owned()
