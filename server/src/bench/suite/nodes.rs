@@ -123,7 +123,7 @@ fn figures(alone: &[Loaded], together: &[Loaded]) -> Vec<Figure> {
             "us/call",
             each(together, Loaded::mean_cost),
         ),
-        Figure::new("keeper-cpu", "CPU time of the node that keeps, three under load", "us/call", keeper),
+        Figure::new("keeper-cpu", "CPU time of the node that keeps for them", "us/call", keeper),
         Figure::new("alone", "one node, on this machine", "calls/s", each(alone, |loaded| loaded.throughput)),
         Figure::new("together", "three nodes, on this machine", "calls/s", each(together, |loaded| loaded.throughput)),
     ]
