@@ -21,7 +21,8 @@ test: ## every check and test that needs no GPU and no Docker
 test-long: ## what takes a release build, valgrind, root or a Docker Engine; each part skips, with a line, what it lacks
 	@scripts/setup.sh build
 	@$(ROCKSDB) cargo build --locked --release --package provost
-	@for part in instructions test-helm test-observability test-packages test-cluster; do $(MAKE) --no-print-directory $$part; done
+	@scripts/test_helm.sh --binary $${CARGO_TARGET_DIR:-target}/release/provost
+	@for part in instructions test-observability test-packages test-cluster; do $(MAKE) --no-print-directory $$part; done
 
 test-cluster: ## the tests that need a Docker Engine (skips without one)
 	@scripts/test-cluster.sh
