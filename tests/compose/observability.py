@@ -43,13 +43,22 @@ def scraped(port):
     return int(float(found[0]["value"][1])) if found else 0
 
 
-def shown(port):
-    """What Grafana, asked by who only looks, gets from Prometheus for a panel's query."""
-    query = {"refId": "A", "datasource": {"type": "prometheus", "uid": "provost-prometheus"},
-             "expr": "sum(rate(provost_calls_total[1m]))", "instant": True}
+def queries():
+    """Those of all panels."""
+    def of(panels):
+        for panel in panels:
+            yield from (target["expr"] for target in panel.get("targets", []) if "expr" in target)
+            yield from of(panel.get("panels", []))
+    return [expr for file in sorted(DASHBOARDS.glob("*.json")) for expr in of(json.loads(file.read_text())["panels"])]
+
+
+def shown(port, expr):
+    """Whether Grafana, asked by who only looks, gets data from Prometheus for a panel's query; an OSError where it cannot ask."""
+    query = {"refId": "A", "datasource": {"type": "prometheus", "uid": "provost-prometheus"}, "expr": expr, "instant": True,
+             "intervalMs": 15_000, "maxDataPoints": 100}
     answer = ask(port, "/api/ds/query", {"queries": [query], "from": "now-5m", "to": "now"})["results"]["A"]
     frames = answer.get("frames") or []
-    return any(any(value for value in column) for frame in frames for column in frame["data"]["values"][1:])
+    return any(value is not None for frame in frames for column in frame["data"]["values"][1:] for value in column)
 
 
 def collected(world):
@@ -66,10 +75,15 @@ def look(world, prometheus, grafana):
     wait(lambda: ours <= {found["uid"] for found in ask(grafana, "/api/search?type=dash-db")}, "Grafana has the dashboards",
          START_LIMIT)
     with Load("127.0.0.1", world.port, world.token, retries=1) as load:
-        wait(lambda: shown(grafana), "Grafana shows calls", START_LIMIT)
+        wait(lambda: shown(grafana, "sum(rate(provost_calls_total[1m])) > 0"), "Grafana shows calls", START_LIMIT)
+        asked = queries()
+        # What has data under which load, tests/observability looks at; here each query has to be one that Grafana can ask.
+        with_data = sum(shown(grafana, expr) for expr in asked)
+        expect(asked and with_data > 0, f"of {len(asked)} queries of panels {with_data} have data")
         wait(lambda: '"spans"' in collected(world), "the collector gets traces")
     expect(not load.failures, f"through the front: {load.failures[:3]}")
-    return f"{NODES} nodes scraped, {len(ours)} dashboards, traces collected; {load.summary()}"
+    return (f"{NODES} nodes scraped, {len(ours)} dashboards, {with_data} of {len(asked)} queries of panels have data, traces collected; "
+            f"{load.summary()}")
 
 
 def observability(world):
