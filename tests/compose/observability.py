@@ -44,12 +44,12 @@ def scraped(port):
 
 
 def queries():
-    """Those of all panels."""
+    """Those of all panels, with everything chosen that a reader may choose; what Grafana replaces by itself stays."""
     def of(panels):
         for panel in panels:
             yield from (target["expr"] for target in panel.get("targets", []) if "expr" in target)
             yield from of(panel.get("panels", []))
-    return [expr for file in sorted(DASHBOARDS.glob("*.json")) for expr in of(json.loads(file.read_text())["panels"])]
+    return [re.sub(r"\$(?!__)\w+", ".*", expr) for file in sorted(DASHBOARDS.glob("*.json")) for expr in of(json.loads(file.read_text())["panels"])]
 
 
 def shown(port, expr):
