@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-cluster test-observability test-packages test-helm deb fix bench instructions deny cuda
+.PHONY: help dev test test-long test-cluster test-observability test-packages test-helm deb fix bench instructions deny cuda
 
 ARGS ?=
 # One RocksDB for all profiles, built once into the user's cache.
@@ -17,6 +17,12 @@ dev: ## install what is missing, build the release binary, run a node here (ARGS
 
 test: ## every check and test that needs no GPU and no Docker
 	@scripts/test.sh
+
+test-long: ## what takes a release build, valgrind, root or a Docker Engine; each part skips, with a line, what it lacks
+	@scripts/setup.sh build
+	@$(ROCKSDB) cargo build --locked --release --package provost
+	@scripts/test_helm.sh --binary $${CARGO_TARGET_DIR:-target}/release/provost
+	@for part in instructions test-observability test-packages test-cluster; do $(MAKE) --no-print-directory $$part; done
 
 test-cluster: ## the tests that need a Docker Engine (skips without one)
 	@scripts/test-cluster.sh

@@ -5,6 +5,7 @@ import time
 from clock import clock_skew
 from load import Load
 from models import models
+from observability import observability
 from upgrade import rolling_upgrade
 from world import LIMIT, SMALL_DISK, expect, run, wait
 
@@ -69,7 +70,8 @@ def start(world):
         said = wait(lambda port=port: by_tls(world, port), f"cp-1's port {port} answers")
         plain, _, issuer = said.partition("|")
         expect("HTTP/" not in plain and "compose-" in issuer, f"cp-1's port {port}: {said}")
-    return f"ready after {ready:.0f} s, three voters after {voting:.0f} s"
+    size = int(run("docker", "image", "inspect", "--format", "{{.Size}}", world.image).stdout) / 1e6
+    return f"ready after {ready:.0f} s, three voters after {voting:.0f} s; the image has {size:.0f} MB"
 
 
 def join(world):
@@ -238,4 +240,4 @@ def backup_and_restore(world):
 
 
 ALL = [start, join, models, down_and_up, loss_of_nodes, partition, rolling_restart, clock_skew, loss_of_a_volume, full_disk,
-       backup_and_restore, rolling_upgrade]
+       backup_and_restore, rolling_upgrade, observability]

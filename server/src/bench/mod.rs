@@ -197,9 +197,14 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
     if args.duration.is_zero() {
         return Err(wrong("--duration 0 measures nothing".to_owned(), "10s is a good start"));
     }
+    let times = [("--duration", args.duration), ("--warmup", args.warmup), ("--timeout", args.timeout)];
+    if let Some((flag, time)) = times.into_iter().find(|(_, time)| *time > plan::MAX_TIME) {
+        let message = format!("{flag} of {} s is more than a day, {} s", time.as_secs(), plan::MAX_TIME.as_secs());
+        return Err(wrong(message, "10s is a good start"));
+    }
     let rate = args.rate.unwrap_or(DEFAULT_RATE);
-    if !rate.is_finite() || rate <= 0.0 || rate > plan::MAX_RATE {
-        let message = format!("--rate {rate} is not above 0 and at most {}", plan::MAX_RATE);
+    if !(plan::MIN_RATE..=plan::MAX_RATE).contains(&rate) {
+        let message = format!("--rate {rate} is not between {} and {}", plan::MIN_RATE, plan::MAX_RATE);
         return Err(wrong(message, "use --saturate to find the highest rate"));
     }
     let load = if args.saturate { Load::Saturated } else { Load::Open { rate } };

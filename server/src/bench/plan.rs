@@ -12,6 +12,10 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+/// Lowest offered rate, calls a second: below it not one call is due in any run.
+pub const MIN_RATE: f64 = 0.001;
+/// The longest that each part of a run may be told to take: what is longer than a day is a slip, and ends of centuries are no times.
+pub const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Highest offered rate, calls a second: beyond it the pacer itself is the load.
 pub const MAX_RATE: f64 = 200_000.0;
 /// How early the pacer wakes: a Linux sleep ends about this late.

@@ -59,6 +59,9 @@ pub struct SuiteArgs {
     /// What this program was built from, such as a commit: stands in the report.
     #[arg(long, value_name = "TEXT")]
     pub commit: Option<String>,
+    /// Print the report as JSON, as it is in report.json, in place of the summary.
+    #[arg(long)]
+    pub json: bool,
     /// Exit with 1 where a bar is missed, and measure nothing where a named peer does not answer.
     #[arg(long)]
     pub strict: bool,

@@ -90,6 +90,8 @@ fn of_group(group: Group, effort: &Effort, peers: usize) -> Duration {
         Group::Sessions => seconds(8),
         Group::Scale if effort.quick => load * (rounds * 2) + seconds(10),
         Group::Scale => load * (rounds * 2) + seconds(60),
+        // One alone and three together, and four nodes to start.
+        Group::Nodes => load * (few * 2) + seconds(10),
         Group::AddedQuorum => load * (rounds * 2) + seconds(8),
         Group::Commit => seconds(2) * rounds + seconds(8),
         // Three numbers of clients, two stores.
@@ -100,6 +102,8 @@ fn of_group(group: Group, effort: &Effort, peers: usize) -> Duration {
         Group::Audit => effort.measured * rounds + (effort.measured * 2 + seconds(5)) * few + seconds(2) * rounds,
         Group::Quota | Group::Policy => seconds(3),
         Group::Wasm => seconds(12),
+        // Ten short runs under valgrind, where it is there.
+        Group::Instructions => seconds(25),
         Group::Elsewhere => Duration::ZERO,
     }
 }

@@ -1,8 +1,9 @@
 //! Nodes under test: one, or three that vote in both groups, each a process of this program.
 //!
 //! They are made and joined as `provost cluster init` and `provost server` do it in production, on free ports of the
-//! loopback network; every node has the control plane, the audit log and the data plane. A lone node's records are
-//! synced to its own disk before a call goes on; those of three are on two of their disks.
+//! loopback network; every node has the control plane, the audit log and the data plane, but for those that only serve
+//! beside one that does. A lone node's records are synced to its own disk before a call goes on; those of three are on two
+//! of their disks.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -21,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     documents,
-    node_files::{ModelsOf, PORTS_EACH, Ports, ca, config, init, write},
+    node_files::{EVERY_ROLE, ModelsOf, PORTS_EACH, Planned, Ports, SERVING, ca, config, init, write},
     program::{LOOK_EVERY, Program, START_LIMIT, Scratch, free_ports, ourselves},
 };
 use crate::{bench::process::Watched, failure::Failure};
@@ -57,37 +58,57 @@ impl Cluster {
         upstream: &str,
         models: Option<&ModelsOf>,
     ) -> anyhow::Result<Self> {
+        Self::launch(scratch, name, &vec![EVERY_ROLE; count], upstream, models).await
+    }
+
+    /// Starts a node with all roles, and so many beside it that serve agents and keep nothing. The first is node 0.
+    pub async fn start_serving(scratch: &Scratch, name: &str, serving: usize, upstream: &str) -> anyhow::Result<Self> {
+        let mut roles = vec![EVERY_ROLE];
+        roles.resize(serving + 1, SERVING);
+        Self::launch(scratch, name, &roles, upstream, None).await
+    }
+
+    async fn launch(
+        scratch: &Scratch,
+        name: &str,
+        roles: &[&'static str],
+        upstream: &str,
+        models: Option<&ModelsOf>,
+    ) -> anyhow::Result<Self> {
         let folder = scratch.folder(name)?;
-        let numbers = free_ports(count * PORTS_EACH)?;
-        let ports: Vec<Ports> = numbers.chunks_exact(PORTS_EACH).filter_map(Ports::of).collect();
-        let names: Vec<String> = (0..ports.len()).map(|n| format!("n{n}")).collect();
-        for (at, own) in ports.iter().enumerate() {
+        let numbers = free_ports(roles.len() * PORTS_EACH)?;
+        let ports = numbers.chunks_exact(PORTS_EACH).filter_map(Ports::of);
+        let planned: Vec<Planned> = ports.zip(roles).map(|(ports, roles)| Planned { ports, roles: *roles }).collect();
+        let names: Vec<String> = (0..planned.len()).map(|n| format!("n{n}")).collect();
+        for (at, own) in planned.iter().enumerate() {
             let node = scratch.folder(&format!("{name}/n{at}"))?;
-            write(&node.join("provost.toml"), &config(&folder, &node, at, &ports, *own, models))?;
+            write(&node.join("provost.toml"), &config(&folder, &node, at, &planned, *own, models))?;
         }
-        let made = init(&folder, names.get(1..).unwrap_or_default()).await?;
+        let joining: Vec<(String, &str)> = names.iter().cloned().zip(roles.iter().copied()).skip(1).collect();
+        let made = init(&folder, &joining).await?;
         for (node, token) in &made.join_tokens {
             write(&folder.join(node).join("token"), token.expose_secret())?;
         }
         let mut nodes = Vec::new();
-        for (node, own) in names.iter().zip(&ports) {
+        for (node, own) in names.iter().zip(&planned) {
             let folder = folder.join(node);
             let mut command = ourselves()?;
             command.args(["server", "--until-stdin-closes", "--config"]).arg(folder.join("provost.toml"));
             let program = Program::start(&format!("{name}/{node}"), command, &folder.join("log"), None)?;
-            nodes.push(Node { program, ports: *own, folder });
+            nodes.push(Node { program, ports: own.ports, folder });
         }
         let metrics = reqwest::Client::builder().timeout(METRICS_LIMIT).no_proxy().build();
         let metrics = metrics.context("PV-BENCH-START: no HTTP client can be made")?;
         let mut cluster = Self { nodes, admin_token: made.admin_token, token: SecretString::default(), metrics };
-        cluster.settle(upstream).await?;
+        let voters = roles.iter().filter(|roles| **roles == EVERY_ROLE).count();
+        cluster.settle(upstream, voters).await?;
         Ok(cluster)
     }
 
     /// Gives the nodes their first resources and a token, and waits until all of them serve and vote.
-    async fn settle(&mut self, upstream: &str) -> anyhow::Result<()> {
+    async fn settle(&mut self, upstream: &str, voters: usize) -> anyhow::Result<()> {
         let documents = documents::file(&documents::base(upstream));
-        let (address, admin_token, count) = (self.admin(0)?, self.admin_token.clone(), self.nodes.len());
+        let (address, admin_token) = (self.admin(0)?, self.admin_token.clone());
         // A node that does not serve yet and one that refuses look alike: what it said last tells them apart.
         let refusal = std::cell::RefCell::new(String::new());
         let apply = async || match apply_at(&address, &admin_token, &documents).await {
@@ -116,7 +137,7 @@ impl Cluster {
             let ready = async || {
                 let page = page(&metrics, &url).await?;
                 let runs = value_of(&page, "provost_active_revision")? >= needed;
-                let votes = count == 1 || value_of(&page, "provost_audit_voters")? >= count as f64;
+                let votes = voters == 1 || value_of(&page, "provost_audit_voters")? >= voters as f64;
                 (runs && votes).then_some(())
             };
             node.program.until("it served and voted", ready).await?;

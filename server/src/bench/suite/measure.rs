@@ -9,7 +9,7 @@ use super::{
     budget::Budget,
     calls,
     cluster::Cluster,
-    component, hot, models,
+    component, hot, instructions, models, nodes,
     program::on_path,
     report::Row,
     rows::{Group, TABLE, Wanted},
@@ -85,6 +85,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
     if wanted.group(Group::Wasm) {
         done.measure(Group::Wasm, Box::pin(component::wasm(stage))).await;
     }
+    if wanted.group(Group::Instructions) {
+        done.measure(Group::Instructions, Box::pin(instructions::instructions(stage))).await;
+    }
     if wanted.group(Group::Saturated) {
         done.measure(Group::Saturated, Box::pin(calls::saturated(stage))).await;
     }
@@ -103,6 +106,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
     stage.stop_one().await;
     if wanted.group(Group::Models) {
         done.measure(Group::Models, Box::pin(models::models(stage))).await;
+    }
+    if wanted.group(Group::Nodes) {
+        done.measure(Group::Nodes, Box::pin(nodes::nodes(stage))).await;
     }
     let etcd = on_path(ETCD);
     if etcd.is_none() && wanted.group(Group::Writes) {

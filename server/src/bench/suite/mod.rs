@@ -20,6 +20,7 @@ mod documents;
 mod etcd;
 mod hot;
 mod html;
+mod instructions;
 mod judge;
 mod load;
 mod machine;
@@ -27,6 +28,7 @@ mod measure;
 mod model_files;
 mod models;
 mod node_files;
+mod nodes;
 mod peers;
 mod plot;
 mod program;
@@ -117,7 +119,10 @@ pub async fn run(args: SuiteArgs) -> anyhow::Result<()> {
         report.refuse("a debug build: nothing in it is as fast as it will be");
     }
     write(&args.out, &report)?;
-    print(&report, &args.out);
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&report, &args.out),
+    }
     verdict(&report, args.strict)
 }
 
@@ -181,6 +186,12 @@ fn write(folder: &Path, report: &SuiteReport) -> anyhow::Result<()> {
     let (json, page) = (folder.join("report.json"), folder.join("report.html"));
     std::fs::write(&json, serde_json::to_vec_pretty(report)?).with_context(|| unwritable(&json))?;
     std::fs::write(&page, html::page(report)).with_context(|| unwritable(&page))
+}
+
+#[allow(clippy::print_stdout, reason = "the report is the command's output")]
+fn print_json(report: &SuiteReport) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(report)?);
+    Ok(())
 }
 
 #[allow(clippy::print_stdout, reason = "the figures are the command's output")]

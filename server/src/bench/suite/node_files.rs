@@ -12,7 +12,10 @@ use serde::Deserialize;
 use super::program::ourselves;
 use crate::failure::Failure;
 
-const ROLES: &str = "control-plane,audit-log,data-plane";
+/// Of a node that is all there is.
+pub const EVERY_ROLE: &str = "control-plane,audit-log,data-plane";
+/// Of a node that serves agents, and keeps nothing for others.
+pub const SERVING: &str = "data-plane";
 /// Listeners of a node.
 pub const PORTS_EACH: usize = 4;
 
@@ -46,6 +49,22 @@ pub struct Ports {
     pub http: u16,
 }
 
+/// A node that is to be.
+#[derive(Clone, Copy)]
+pub struct Planned {
+    /// Where it listens.
+    pub ports: Ports,
+    /// What it does: [`EVERY_ROLE`] or [`SERVING`].
+    pub roles: &'static str,
+}
+
+impl Planned {
+    /// Whether others take the state from it.
+    fn keeps(&self) -> bool {
+        self.roles == EVERY_ROLE
+    }
+}
+
 impl Ports {
     /// [`PORTS_EACH`] numbers.
     pub fn of(numbers: &[u16]) -> Option<Self> {
@@ -64,13 +83,13 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     crate::dev::write_private(path, text.as_bytes())
 }
 
-/// Makes the cluster in the first node's folder, with a token for each further node.
-pub async fn init(folder: &Path, joining: &[String]) -> anyhow::Result<Made> {
+/// Makes the cluster in the first node's folder, with a token for each further node, which stands here with its roles.
+pub async fn init(folder: &Path, joining: &[(String, &str)]) -> anyhow::Result<Made> {
     let mut command = ourselves()?;
     command.args(["cluster", "init", "--json", "--cluster", "bench", "--config"]);
     command.arg(folder.join("n0").join("provost.toml"));
-    for node in joining {
-        command.args(["--join", &format!("{node}={ROLES}")]);
+    for (node, roles) in joining {
+        command.args(["--join", &format!("{node}={roles}")]);
     }
     let output = command.output().await.context("PV-BENCH-START: this program cannot be started again")?;
     if !output.status.success() {
@@ -85,11 +104,18 @@ fn quoted(path: &Path) -> toml::Value {
 }
 
 /// The configuration of node `at` of all.
-pub fn config(cluster: &Path, node: &Path, at: usize, all: &[Ports], own: Ports, models: Option<&ModelsOf>) -> String {
+pub fn config(
+    cluster: &Path,
+    node: &Path,
+    at: usize,
+    all: &[Planned],
+    own: Planned,
+    models: Option<&ModelsOf>,
+) -> String {
     // The first makes the cluster: it joins nobody.
-    let others = all.iter().enumerate().filter(|(other, _)| at > 0 && *other != at);
-    let others: Vec<String> = others.map(|(_, ports)| format!("\"127.0.0.1:{}\"", ports.peer)).collect();
-    let roles: Vec<String> = ROLES.split(',').map(|role| format!("\"{role}\"")).collect();
+    let others = all.iter().enumerate().filter(|(other, planned)| at > 0 && *other != at && planned.keeps());
+    let others: Vec<String> = others.map(|(_, planned)| format!("\"127.0.0.1:{}\"", planned.ports.peer)).collect();
+    let roles: Vec<String> = own.roles.split(',').map(|role| format!("\"{role}\"")).collect();
     let join = match at {
         0 => String::new(),
         _ => format!("[join]\ntoken_file = {}\n", quoted(&node.join("token"))),
@@ -106,10 +132,10 @@ pub fn config(cluster: &Path, node: &Path, at: usize, all: &[Ports], own: Ports,
         roles.join(", "),
         quoted(&node.join("data")),
         others.join(", "),
-        own.peer,
-        own.admin,
-        own.metrics,
-        own.http,
+        own.ports.peer,
+        own.ports.admin,
+        own.ports.metrics,
+        own.ports.http,
         quoted(&cluster.join("secrets.key")),
         quoted(&ca(node)),
     )
@@ -122,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_written_is_a_configuration_that_servers_take() {
         let ports = |n| Ports { peer: n, admin: n + 1, metrics: n + 2, http: n + 3 };
-        let all = [ports(20_000), ports(20_010), ports(20_020)];
+        let all = [ports(20_000), ports(20_010), ports(20_020)].map(|ports| Planned { ports, roles: EVERY_ROLE });
         let dir = tempfile::tempdir().unwrap();
         for (at, own) in all.iter().enumerate() {
             let node = dir.path().join(format!("n{at}"));
@@ -130,7 +156,7 @@ mod tests {
             let file = node.join("provost.toml");
             write(&file, &config(dir.path(), &node, at, &all, *own, None)).unwrap();
             let config = crate::roles::run::load(&file).unwrap();
-            assert_eq!((config.peer.port(), config.http.port()), (own.peer, own.http));
+            assert_eq!((config.peer.port(), config.http.port()), (own.ports.peer, own.ports.http));
             // Each knows itself; the first knows nobody else.
             assert_eq!(config.control_plane.len(), if at == 0 { 1 } else { all.len() });
             assert_eq!(config.join.is_some(), at > 0);
@@ -139,6 +165,25 @@ mod tests {
             write(&file, &self::config(dir.path(), &node, at, &all, *own, Some(&models))).unwrap();
             let config = crate::roles::run::load(&file).unwrap();
             assert_eq!((config.models, config.gpu.memory_mib), (Some(models.folder), 7));
+        }
+    }
+
+    #[test]
+    fn a_node_that_serves_takes_the_state_from_those_that_keep_it_and_from_no_other() {
+        let ports = |n| Ports { peer: n, admin: n + 1, metrics: n + 2, http: n + 3 };
+        let planned = |n, roles| Planned { ports: ports(n), roles };
+        let all = [planned(20_000, EVERY_ROLE), planned(20_010, SERVING), planned(20_020, SERVING)];
+        let dir = tempfile::tempdir().unwrap();
+        for (at, own) in all.iter().enumerate().skip(1) {
+            let node = dir.path().join(format!("n{at}"));
+            std::fs::create_dir_all(&node).unwrap();
+            let file = node.join("provost.toml");
+            write(&file, &config(dir.path(), &node, at, &all, *own, None)).unwrap();
+            let config = crate::roles::run::load(&file).unwrap();
+            assert_eq!(
+                (config.role_names().as_str(), config.control_plane),
+                (SERVING, vec!["127.0.0.1:20000".to_owned()])
+            );
         }
     }
 }

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    program::on_path,
-    report::{Row, State},
-};
+use super::report::{Row, State};
 
 /// What measures a row. Rows of one group come of the same runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +12,7 @@ pub enum Group {
     Transports,
     Sessions,
     Scale,
+    Nodes,
     AddedQuorum,
     Commit,
     Writes,
@@ -23,16 +21,18 @@ pub enum Group {
     Quota,
     Policy,
     Wasm,
+    Instructions,
     Elsewhere,
 }
 
 /// Everything that takes time.
-pub const GROUPS: [Group; 13] = [
+pub const GROUPS: [Group; 15] = [
     Group::Saturated,
     Group::AddedLocal,
     Group::Transports,
     Group::Sessions,
     Group::Scale,
+    Group::Nodes,
     Group::AddedQuorum,
     Group::Commit,
     Group::Writes,
@@ -41,6 +41,7 @@ pub const GROUPS: [Group; 13] = [
     Group::Quota,
     Group::Policy,
     Group::Wasm,
+    Group::Instructions,
 ];
 
 /// A row of the table.
@@ -70,10 +71,10 @@ pub const TABLE: &[Spec] = &[
     row("memory", "Resident memory of a node, idle and under load", Group::Saturated),
     row("added-local", "Latency that one node adds at 500 calls/s, records on its own disk", Group::AddedLocal),
     row("added-quorum", "Latency that a node of three adds at 500 calls/s, records on a quorum", Group::AddedQuorum),
-    elsewhere("instructions", "Instructions of a governed call", instructions),
+    row("instructions", "Instructions of the hot paths of a governed call", Group::Instructions),
     row("sessions", "Memory of a live session", Group::Sessions),
     row("scale", "Latency with 10,000 tools, 1,000 tenants and 5,000 policies beside little of each", Group::Scale),
-    elsewhere("nodes", "Throughput of three nodes beside one", nodes),
+    row("nodes", "Three data-plane nodes beside one, by the processor time of a call", Group::Nodes),
     row("transports", "WebSocket, HTTP/3 and QUIC beside Streamable HTTP, saturated", Group::Transports),
     elsewhere("loss", "QUIC beside HTTP/2 with 1 % of packets lost", loss),
     row("writes", "Writes to the control plane beside etcd, three members of each", Group::Writes),
@@ -88,22 +89,6 @@ pub const TABLE: &[Spec] = &[
     elsewhere("tokens", "Tokens a second on the CPU beside llama.cpp", tokens),
     elsewhere("swap-in", "Loading a model onto a GPU beside the rate of a pinned copy", swap_in),
 ];
-
-fn missing(program: &str) -> Option<String> {
-    on_path(program).is_none().then(|| format!("{program} is not on PATH"))
-}
-
-fn instructions() -> String {
-    missing("valgrind").unwrap_or_else(|| "counting needs the programs of `bench`, under valgrind".to_owned())
-}
-
-fn nodes() -> String {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    format!(
-        "three nodes need processors of their own beside generator and upstream, of which this machine has {cpus} in all; \
-         the suite pins nothing"
-    )
-}
 
 fn loss() -> String {
     "losing packets takes netem on a network of its own, and root".to_owned()

@@ -67,6 +67,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/bridge.md", 1, "needs a node at a public address; `bridge_process.rs` runs the bridge"),
     ("docs/cluster.md", 4, "needs machines of their own; `tests/tests/cluster` does the same with processes"),
     ("docs/compose.md", 5, "needs Docker; `make test-cluster` plays it"),
+    ("docs/compose.md", 1, "needs Docker and a CUDA device"),
     ("docs/gpu-cuda.md", 1, "downloads a toolchain and compiles the workspace with it"),
     ("docs/gpu-cuda.md", 1, "needs a CUDA device"),
     ("docs/gpu-memory.md", 3, "compiles parts of the workspace"),
