@@ -88,7 +88,7 @@ fn records_survive_a_crash_and_orphans_end() {
         assert_eq!(found.len(), 3);
         assert!(found.iter().all(|f| f.record.principal.as_deref() == Some("sue")));
         let none = Query { log: Some(tenant("nobody")), ..Query::default() };
-        assert!(query(log.dir(), none).is_err());
+        assert!(query(log.dir(), none).unwrap().next().is_none());
         log.close().await.unwrap();
         let late = event(&acme, Phase::Intent, 1, START_NS);
         assert!(log.record(late).await.is_err(), "closed");

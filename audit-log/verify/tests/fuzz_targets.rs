@@ -13,7 +13,7 @@ use provost_audit_core::{
     encode_block, leaf_hash, push_tail_frame,
 };
 
-const KEY: &str = "example.com/foo+530de95a+AbpPZVrZLhiCASHZU8WLCMJcxCL5CunyAz6HVX2W9Gvz";
+const KEY: &str = "example.com/foo+186f20c7+AbpPZVrZLhiCASHZU8WLCMJcxCL5CunyAz6HVX2W9Gvz";
 
 /// One valid example of each thing.
 fn seeds() -> Vec<Vec<u8>> {

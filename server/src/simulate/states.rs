@@ -11,8 +11,9 @@ use tonic::{Code, Status};
 
 /// The most that the states of one tenant may take as they travel.
 pub const MAX_STATES_BYTES: usize = 32 << 20;
-/// What decisions depend on.
-const KINDS: [Kind; 6] = [Kind::Tenant, Kind::Principal, Kind::Role, Kind::RoleBinding, Kind::Policy, Kind::Plugin];
+/// What decisions depend on, and names that stand for tools which they are about.
+const KINDS: [Kind; 7] =
+    [Kind::Tenant, Kind::Principal, Kind::Role, Kind::RoleBinding, Kind::Policy, Kind::Plugin, Kind::ToolAlias];
 
 /// One tenant's part of both states: the present one, and what is different in the candidate.
 #[derive(Debug, Serialize, Deserialize)]

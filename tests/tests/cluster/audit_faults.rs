@@ -16,7 +16,7 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 use crate::{
     audit_scene::{Agent, DATA, Ended, KEEPERS, leader, recorded, scene, scene_with, verify_equal},
     matrix,
-    processes::{Fleet, SOON, wipe},
+    processes::{Fleet, SOON, scrape, wipe},
 };
 
 /// Between one kill and the next.
@@ -203,6 +203,14 @@ async fn a_minority_of_the_audit_log_refuses_and_nothing_runs_without_an_intent(
     matrix::row("minority partition refuses", "refused in time; nothing ran", "2", "-");
 }
 
+/// An index that a node tells of its replica of the log; 0: none.
+fn index(fleet: &Fleet, at: &str, which: &str) -> u64 {
+    let begins = format!("provost_raft_{which}_index{{group=\"audit\"}} ");
+    let page = scrape(fleet.servers[at].metrics).unwrap_or_default();
+    let told = page.lines().find_map(|line| line.strip_prefix(&begins)?.trim().parse::<f64>().ok());
+    told.map_or(0, |index| index as u64)
+}
+
 /// The Raft log is short: who comes late takes a snapshot, and the records from the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_replica_that_is_far_behind_takes_the_records_from_another() {
@@ -212,9 +220,18 @@ async fn a_replica_that_is_far_behind_takes_the_records_from_another() {
     agent.ready().await;
     let leads = leader(&fleet).await;
     let late = KEEPERS.into_iter().rfind(|name| *name != leads).unwrap();
+    let had = tokio::task::block_in_place(|| index(&fleet, late, "last_log"));
+    assert!(had > 0, "{late} has no log");
     fleet.get(late).kill();
     // Two of three are left, and each record needs both: a call may be refused meanwhile, which is another test's.
-    agent.answered(CALLS_BEHIND).await;
+    // Raft lets go of what has a snapshot when nobody is being sent it, which is not after each snapshot.
+    let began = Instant::now();
+    while !tokio::task::block_in_place(|| {
+        KEEPERS.into_iter().filter(|name| *name != late).all(|name| index(&fleet, name, "purged") > had)
+    }) {
+        assert!(began.elapsed() < SOON, "the others keep what {late} lacks");
+        agent.answered(CALLS_BEHIND).await;
+    }
     tokio::task::block_in_place(|| {
         fleet.get(late).start(&keep);
         fleet.join("cp-1", "au-4", "audit-log");

@@ -19,6 +19,8 @@ use crate::{cluster::TURN, harness, ports::free_ports};
 
 /// Patience with anything that a healthy cluster does by itself, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(90);
+/// Lines of a node's log.
+const LAST_WORDS: usize = 25;
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -236,12 +238,23 @@ impl Fleet {
         self.until("the audit log has its voters", |f| scrape(f.servers[at].metrics).is_ok_and(|m| m.contains(&line)));
     }
 
-    /// Waits for something.
+    /// Waits for something; where it never comes, the nodes' last words are printed.
     pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let began = Instant::now();
         while !holds(self) {
-            assert!(began.elapsed() < SOON, "never: {what}");
+            if began.elapsed() > SOON {
+                self.print_last_words();
+                panic!("never: {what}");
+            }
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn print_last_words(&self) {
+        for (name, server) in &self.servers {
+            let log = server.log();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("{name}:\n{}", lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n"));
         }
     }
 }
