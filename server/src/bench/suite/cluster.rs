@@ -78,7 +78,7 @@ impl Cluster {
         let folder = scratch.folder(name)?;
         let numbers = free_ports(roles.len() * PORTS_EACH)?;
         let ports = numbers.chunks_exact(PORTS_EACH).filter_map(Ports::of);
-        let planned: Vec<Planned> = ports.zip(roles).map(|(ports, roles)| Planned { ports, roles: *roles }).collect();
+        let planned: Vec<Planned> = ports.zip(roles).map(|(ports, roles)| Planned { ports, roles }).collect();
         let names: Vec<String> = (0..planned.len()).map(|n| format!("n{n}")).collect();
         for (at, own) in planned.iter().enumerate() {
             let node = scratch.folder(&format!("{name}/n{at}"))?;
