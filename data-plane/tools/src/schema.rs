@@ -1,26 +1,19 @@
 //! Arguments against a tool's input schema.
 //!
-//! Invariants: nothing is fetched; patterns run in linear time; a schema that is too large, or not
-//! usable without what it refers to elsewhere, checks nothing (the upstream still does), and the
-//! log says so once.
+//! Invariant: a schema that cannot be checked here ([`Schema`]) checks nothing (the upstream still does), and the log says so
+//! once.
 
 use std::{collections::HashMap, sync::Arc};
 
-use jsonschema::{PatternOptions, Validator};
 use parking_lot::Mutex;
+use provost_data_wasm::Schema;
 use provost_mcp::{RawJson, RawObject};
 use serde_json::Value;
 
 use crate::Definition;
 
-/// The largest schema that is compiled, in bytes.
-const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 /// Most compiled schemas of one plugin.
 const MAX_COMPILED: usize = 1_024;
-/// Most problems that one answer names.
-const MAX_PROBLEMS: usize = 3;
-/// Longest text of one problem, in characters.
-const MAX_PROBLEM_CHARS: usize = 200;
 
 /// What is wrong with the arguments: the rules that are broken, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +22,7 @@ pub struct ValidationProblem(pub String);
 
 struct Compiled {
     raw: RawJson,
-    validator: Option<Arc<Validator>>,
+    validator: Option<Arc<Schema>>,
 }
 
 /// Compiled schemas by tool.
@@ -43,23 +36,10 @@ impl SchemaCache {
     pub(crate) fn validate(&self, definition: &Definition, arguments: &RawJson) -> Result<(), ValidationProblem> {
         let Some(validator) = self.validator(definition) else { return Ok(()) };
         let arguments: Value = arguments.parse().map_err(|cause| ValidationProblem(cause.to_string()))?;
-        if validator.is_valid(&arguments) {
-            return Ok(());
-        }
-        let problems: Vec<String> = validator
-            .iter_errors(&arguments)
-            .take(MAX_PROBLEMS)
-            .map(|problem| {
-                let at = problem.instance_path().to_string();
-                let at = if at.is_empty() { String::new() } else { format!("{at}: ") };
-                // The value itself may be a secret: the masked text names only the rule.
-                format!("{at}{}", problem.masked()).chars().take(MAX_PROBLEM_CHARS).collect()
-            })
-            .collect();
-        Err(ValidationProblem(problems.join("; ")))
+        validator.problems(&arguments).map_or(Ok(()), |problems| Err(ValidationProblem(problems)))
     }
 
-    fn validator(&self, definition: &Definition) -> Option<Arc<Validator>> {
+    fn validator(&self, definition: &Definition) -> Option<Arc<Schema>> {
         let mut compiled = self.compiled.lock();
         if let Some(known) = compiled.get(&definition.name)
             && known.raw == definition.raw
@@ -79,14 +59,8 @@ impl SchemaCache {
     }
 }
 
-fn compile(definition: &Definition) -> Option<Arc<Validator>> {
-    let schema = RawObject::parse(&definition.raw).ok()?.get("inputSchema")?;
-    if schema.as_bytes().len() > MAX_SCHEMA_BYTES {
-        return None;
-    }
-    let schema: Value = schema.parse().ok()?;
-    let options = jsonschema::options().with_pattern_options(PatternOptions::regex()).offline();
-    options.build(&schema).ok().map(Arc::new)
+fn compile(definition: &Definition) -> Option<Arc<Schema>> {
+    Schema::compile(&RawObject::parse(&definition.raw).ok()?.get("inputSchema")?).map(Arc::new)
 }
 
 #[cfg(test)]

@@ -1,43 +1,17 @@
 //! A configuration beside the schema that the plugin gives of it.
-//!
-//! Invariants: nothing is fetched; patterns run in linear time; an error names rules and places, and no value, which may be
-//! a secret. A schema that is too large, or not usable without what it refers to elsewhere, checks nothing: the
-//! plugin still does.
 
-use jsonschema::PatternOptions;
 use provost_mcp::RawJson;
 use serde_json::Value;
 
-use crate::PluginError;
+use crate::{PluginError, Schema};
 
-/// The largest schema that is compiled, in bytes.
-const MAX_SCHEMA_BYTES: usize = 256 << 10;
-/// Most problems that one error names.
-const MAX_PROBLEMS: usize = 3;
-/// Longest text of one problem, in characters.
-const MAX_PROBLEM_CHARS: usize = 200;
-
-/// An error ([`PluginError::Config`]) unless the configuration fits the schema.
+/// An error ([`PluginError::Config`]) unless the configuration fits the schema, if that can be checked here.
 pub(crate) fn check(schema: &RawJson, config: &RawJson) -> Result<(), PluginError> {
-    if schema.as_bytes().len() > MAX_SCHEMA_BYTES {
-        return Ok(());
+    let (Some(schema), Ok(config)) = (Schema::compile(schema), config.parse::<Value>()) else { return Ok(()) };
+    match schema.problems(&config) {
+        None => Ok(()),
+        Some(problems) => Err(PluginError::Config(format!("it does not fit its schema: {problems}"))),
     }
-    let (Ok(schema), Ok(config)) = (schema.parse::<Value>(), config.parse::<Value>()) else { return Ok(()) };
-    let options = jsonschema::options().with_pattern_options(PatternOptions::regex()).offline();
-    let Ok(validator) = options.build(&schema) else { return Ok(()) };
-    let problems: Vec<String> = validator
-        .iter_errors(&config)
-        .take(MAX_PROBLEMS)
-        .map(|problem| {
-            let at = problem.instance_path().to_string();
-            let at = if at.is_empty() { String::new() } else { format!("{at}: ") };
-            format!("{at}{}", problem.masked()).chars().take(MAX_PROBLEM_CHARS).collect()
-        })
-        .collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(PluginError::Config(format!("it does not fit its schema: {}", problems.join("; "))))
 }
 
 #[cfg(test)]
