@@ -1,6 +1,6 @@
 //! How a failed command ends: a stable code, the cause and what to do next, on stderr.
 
-use std::{fmt, process::ExitCode};
+use std::{error::Error, fmt, process::ExitCode};
 
 /// An error of the command line with its stable code and next step.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {}
 
 /// A failure of the command line itself: what was asked for makes no sense, whatever the server does.
 #[derive(Debug)]
@@ -43,7 +43,18 @@ impl fmt::Display for Usage {
     }
 }
 
-impl std::error::Error for Usage {}
+impl Error for Usage {}
+
+/// The causes of an error of a request, without what it says itself, which repeats the address.
+pub fn causes(error: &reqwest::Error) -> String {
+    let mut all = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        all.push(cause.to_string());
+        next = cause.source();
+    }
+    if all.is_empty() { "the request failed".to_owned() } else { all.join(": ") }
+}
 
 /// 2 for usage, as for what the parser of the command line refuses; else 1.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {

@@ -4,7 +4,6 @@
 //! announced, and what came is judged like any other copy.
 
 use std::{
-    error::Error,
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -23,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::place::log_id;
 use crate::{
-    failure::Failure,
+    failure::{Failure, causes},
     node::keys::make_private_dir,
     tiles::files::{PART_BYTES, REPLACED, is_ours},
 };
@@ -277,17 +276,6 @@ fn listed(text: &str) -> Option<Vec<(u64, &str)>> {
 fn file(line: &str) -> Option<(u64, &str)> {
     let (size, name) = line.split_once(' ')?;
     Some((size.parse().ok().filter(|_| is_ours(name))?, name))
-}
-
-/// The causes of an error, without what it says itself, which repeats the address.
-fn causes(error: &reqwest::Error) -> String {
-    let mut all = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        all.push(cause.to_string());
-        next = cause.source();
-    }
-    if all.is_empty() { "the request failed".to_owned() } else { all.join(": ") }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cli::endpoint::{Node, link_failure, usage},
-    failure::{Failure, Usage},
+    failure::{Failure, Usage, causes},
 };
 
 /// The longest that opening a connection may take.
@@ -174,17 +174,6 @@ fn client(node: &Node) -> Result<Client, LinkError> {
         builder = builder.tls_certs_only(authorities);
     }
     builder.build().map_err(|cause| LinkError::Ca(format!("TLS cannot be set up: {}", causes(&cause))))
-}
-
-/// The causes of an error, without what it says itself, which repeats the address.
-fn causes(error: &reqwest::Error) -> String {
-    let mut all = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        all.push(cause.to_string());
-        next = cause.source();
-    }
-    if all.is_empty() { "the request failed".to_owned() } else { all.join(": ") }
 }
 
 /// Whether it is TLS that failed.

@@ -43,7 +43,25 @@ pub(super) struct ChatBody {
 
 #[derive(Deserialize)]
 pub(super) struct StreamOptions {
-    pub(super) include_usage: Option<bool>,
+    include_usage: Option<bool>,
+}
+
+impl StreamOptions {
+    /// True when a stream ends with a chunk of tokens used.
+    pub(super) fn wants_usage(given: Option<&Self>) -> bool {
+        given.and_then(|options| options.include_usage).unwrap_or(false)
+    }
+}
+
+/// Members that chats and completions have, and that are served nowhere: why, of the first that changes the answer.
+pub(super) fn unserved_weights(
+    penalties: [Option<f32>; 2],
+    bias: Option<&serde_json::Map<String, Value>>,
+) -> Option<&'static str> {
+    if penalties.into_iter().flatten().any(|penalty| penalty != 0.0) {
+        return Some("`frequency_penalty` and `presence_penalty` other than 0 are not served");
+    }
+    bias.is_some_and(|bias| !bias.is_empty()).then_some("`logit_bias` is not served")
 }
 
 #[derive(Deserialize)]
@@ -118,7 +136,7 @@ pub(super) fn invalid(cause: impl std::fmt::Display) -> RpcError {
 impl ChatBody {
     /// True when a stream ends with a chunk of tokens used.
     pub(super) fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
+        StreamOptions::wants_usage(self.stream_options.as_ref())
     }
 
     /// True when each token's likelihood is asked for.
@@ -157,15 +175,13 @@ impl ChatBody {
     }
 
     fn refuse_what_is_not_served(&self) -> Result<(), RpcError> {
-        let weighs = |penalty: Option<f32>| penalty.is_some_and(|penalty| penalty != 0.0);
+        let weights = [self.frequency_penalty, self.presence_penalty];
         let refusal = if self.n.is_some_and(|n| n != 1) {
             "`n` other than 1 is not served"
         } else if self.functions.as_ref().is_some_and(|functions| !functions.is_empty()) {
             "`functions` are not served; `tools` are"
-        } else if weighs(self.frequency_penalty) || weighs(self.presence_penalty) {
-            "`frequency_penalty` and `presence_penalty` other than 0 are not served"
-        } else if self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
-            "`logit_bias` is not served"
+        } else if let Some(weights) = unserved_weights(weights, self.logit_bias.as_ref()) {
+            weights
         } else if self.modalities.as_ref().is_some_and(|modalities| modalities.iter().any(|m| m != "text")) {
             "`modalities` other than text are not served"
         } else {

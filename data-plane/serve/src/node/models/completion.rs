@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     DEFAULT_COMPLETION_TOKENS,
-    body::{OneOrMany, StreamOptions, invalid},
+    body::{OneOrMany, StreamOptions, invalid, unserved_weights},
     frame::LOWEST_LOGPROB,
 };
 
@@ -61,7 +61,7 @@ impl Prompt {
 impl CompletionBody {
     /// True when a stream ends with a chunk of tokens used.
     pub(super) fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false)
+        StreamOptions::wants_usage(self.stream_options.as_ref())
     }
 
     /// True when each token's likelihood is asked for.
@@ -89,7 +89,7 @@ impl CompletionBody {
     }
 
     fn refuse_what_is_not_served(&self) -> Result<(), RpcError> {
-        let weighs = |penalty: Option<f32>| penalty.is_some_and(|penalty| penalty != 0.0);
+        let weights = [self.frequency_penalty, self.presence_penalty];
         let refusal = if self.n.is_some_and(|n| n != 1) || self.best_of.is_some_and(|best| best != 1) {
             "`n` and `best_of` other than 1 are not served"
         } else if self.max_completion_tokens.is_some() {
@@ -99,10 +99,8 @@ impl CompletionBody {
             "`echo` is not served"
         } else if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
             "`suffix` is not served"
-        } else if weighs(self.frequency_penalty) || weighs(self.presence_penalty) {
-            "`frequency_penalty` and `presence_penalty` other than 0 are not served"
-        } else if self.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
-            "`logit_bias` is not served"
+        } else if let Some(weights) = unserved_weights(weights, self.logit_bias.as_ref()) {
+            weights
         } else {
             return Ok(());
         };
