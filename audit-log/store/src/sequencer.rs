@@ -1,11 +1,12 @@
 //! One task that turns events into leaves and leaves into proposals.
 //!
 //! It begins with the group's word on where this writer stands, takes the next epoch and records
-//! `log.start`, which fences every older process of its name. Then a batch starts at once when
-//! nothing is in flight; while batches are being committed the next one collects. What a batch costs
-//! (a write, a sync, some ten wake-ups of tasks and threads) hardly depends on its size, so it starts before
-//! they are done only behind a single record, where there is nothing to gather, or when it has grown as large as they
-//! are and large enough for the cost not to matter. So few large ones are made under load, and a record waits
+//! `log.start`, which fences every older process of its name. Then a batch starts when nothing is in
+//! flight and the tasks beside it that could run have run; while batches are being committed the next
+//! one collects. What a batch costs (a write, a sync, some ten wake-ups of tasks and threads) hardly
+//! depends on its size, so it starts before they are done only behind a single record, where there is
+//! nothing to gather, or when it has grown as large as they are and large enough for the cost not to
+//! matter. So few large ones are made under load, and a record waits
 //! for those under way at most. The machine refuses a batch that arrives before its predecessor, and answers one
 //! that it has seen, so that sending again is always safe, at whichever replica.
 //! Sending again goes on until the outcome is known: a batch whose fate is open blocks what comes
@@ -123,6 +124,7 @@ impl Sequencer {
         loop {
             let busy = !self.in_flight.is_empty();
             let room = open && self.waiting.len() < MAX_BATCH_RECORDS - MAX_OWN;
+            let mut end = None;
             tokio::select! {
                 biased;
                 Some((batch, result)) = self.in_flight.next(), if busy => {
@@ -131,25 +133,25 @@ impl Sequencer {
                 message = queue.recv(), if room => match message {
                     Some(Message::Record(asked)) => {
                         self.waiting.push(asked);
-                        if let Some(done) = self.take_more(&mut queue) {
-                            queue.close();
-                            closing = Some(done);
-                        }
+                        end = self.take_more(&mut queue);
                     }
-                    Some(Message::Close(done)) => {
-                        queue.close();
-                        closing = Some(done);
-                    }
+                    Some(Message::Close(done)) => end = Some(done),
                     None => open = false,
                 },
                 else => break,
             }
             if self.is_time() {
+                let more = self.gather(&mut queue).await;
+                end = end.or(more);
                 let events = std::mem::take(&mut self.waiting);
                 self.send_batch(events);
             }
             if !self.own.is_empty() && self.in_flight.is_empty() {
                 self.send_batch(Vec::new());
+            }
+            if end.is_some() {
+                queue.close();
+                closing = end;
             }
         }
         if let Some(done) = closing {
@@ -167,6 +169,12 @@ impl Sequencer {
             }
         }
         None
+    }
+
+    /// Lets what can run on this thread go first: what it records comes along. On an idle node that is at once.
+    async fn gather(&mut self, queue: &mut mpsc::Receiver<Message>) -> Option<oneshot::Sender<()>> {
+        tokio::task::yield_now().await;
+        self.take_more(queue)
     }
 
     /// Whether what waits is to be sent now: nothing is in flight, or there is room and reason enough.

@@ -275,6 +275,43 @@ async fn a_batch_that_others_are_before_waits_until_it_is_large() {
     assert_eq!(verify_both(&dir.path().join("audit"), None).exit, Exit::Unanchored);
 }
 
+/// On one thread, where each task that records has let the next one run before.
+#[tokio::test]
+async fn records_of_tasks_that_can_run_share_a_batch() {
+    const TASKS: u64 = 8;
+    let dir = tempdir().unwrap();
+    let log = group(dir.path()).await;
+    let (open, _) = tokio::sync::watch::channel(true);
+    let held = Arc::new(Held { group: Arc::new(log.node().proposer()), asked: AtomicU64::new(0), open });
+    let writer = start("dp-1", PATIENT, held.clone());
+    writer.ready().await.unwrap();
+    held.open.send_replace(false);
+    let before = held.asked.load(Ordering::SeqCst);
+    let (turn, _) = tokio::sync::watch::channel(0);
+    let tasks = (0..TASKS).map(|task| {
+        let (writer, turn) = (writer.clone(), turn.clone());
+        tokio::spawn(async move {
+            let _ = turn.subscribe().wait_for(|now| *now >= task).await;
+            turn.send_replace(task + 1);
+            writer.record(event(&tenant("acme"), Phase::Denied, u128::from(task), START_NS)).await
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    let began = Instant::now();
+    while held.asked.load(Ordering::SeqCst) == before || *turn.borrow() < TASKS {
+        assert!(began.elapsed() < PATIENT, "nothing is recorded");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(held.asked.load(Ordering::SeqCst) - before, 1, "batches");
+    held.open.send_replace(true);
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(held.asked.load(Ordering::SeqCst) - before, 1, "nobody came late");
+    writer.close(PATIENT).await.unwrap();
+    log.close().await.unwrap();
+}
+
 /// A process ends; the next one of its name ends its calls, whichever way it reaches the group.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_process_ends_the_calls_of_the_last_and_of_nobody_else() {
