@@ -44,8 +44,8 @@ enum Wire {
     Quic(QuicConnection),
 }
 
-/// A connection, or a part of one that many lanes share, with at most one call in flight. Where a call fails for another reason than its answer, or
-/// is dropped, the lane must be dropped too: [`Lane::is_open`].
+/// A connection, or a part of one that many lanes share, with at most one call in flight. Where a call fails for another
+/// reason than its answer, or is dropped, the lane must be dropped too: [`Lane::is_open`].
 pub struct Lane {
     wire: Wire,
     is_open: bool,
