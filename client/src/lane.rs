@@ -12,6 +12,7 @@ use crate::{
     Connector, LinkError, Transport,
     h3::Http3Connection,
     http::{HttpConnection, Reply},
+    http2::Http2Connection,
     quic::QuicConnection,
     ws::Socket,
 };
@@ -37,13 +38,14 @@ pub(crate) fn answers(message: &[u8], id: &RequestId) -> bool {
 
 enum Wire {
     Http { connection: Box<HttpConnection>, session: Option<HeaderValue> },
+    Http2(Box<Http2Connection>),
     Socket(Box<Socket>),
     Http3 { connection: Box<Http3Connection>, session: Option<HeaderValue> },
     Quic(QuicConnection),
 }
 
-/// A connection with at most one call in flight. Where a call fails for another reason than its answer, or
-/// is dropped, the lane must be dropped too: [`Lane::is_open`].
+/// A connection, or a part of one that many lanes share, with at most one call in flight. Where a call fails for another
+/// reason than its answer, or is dropped, the lane must be dropped too: [`Lane::is_open`].
 pub struct Lane {
     wire: Wire,
     is_open: bool,
@@ -65,6 +67,32 @@ impl Lane {
         Ok(Self { wire, is_open: true })
     }
 
+    /// Connects for lanes that share the connection, each call on a stream of its own: over HTTP/2 in place of HTTP/1.1, by
+    /// prior knowledge and so without TLS, or over bare QUIC. No session is kept over HTTP/2. Errors: [`LinkError::Answer`] of
+    /// other endpoints.
+    pub async fn open_shared(connector: &Connector) -> Result<Self, LinkError> {
+        let endpoint = connector.endpoint();
+        let wire = match endpoint.transport() {
+            Transport::Http if !endpoint.is_secure() => Wire::Http2(Box::new(Http2Connection::open(connector).await?)),
+            Transport::Quic => Wire::Quic(QuicConnection::open(connector).await?),
+            _ => {
+                let text = "only plain HTTP and QUIC have a connection that lanes can share";
+                return Err(LinkError::Answer(text.to_owned()));
+            }
+        };
+        Ok(Self { wire, is_open: true })
+    }
+
+    /// Another lane of the same connection, where calls have streams of their own ([`Lane::open_shared`]).
+    pub fn beside(&self) -> Option<Self> {
+        let wire = match &self.wire {
+            Wire::Http2(connection) => Wire::Http2(connection.clone()),
+            Wire::Quic(connection) => Wire::Quic(connection.clone()),
+            Wire::Http { .. } | Wire::Socket(_) | Wire::Http3 { .. } => return None,
+        };
+        Some(Self { wire, is_open: true })
+    }
+
     /// Sends a request and returns its answer, whatever it says. `headers` are for HTTP; a session that an
     /// answer opens is used from then on.
     pub async fn call(&mut self, headers: &HeaderMap, body: Bytes, id: &RequestId) -> Result<Bytes, LinkError> {
@@ -74,6 +102,11 @@ impl Lane {
                 let reply = connection.post(with_session(headers, session), body, Some(id), None).await?;
                 self.is_open = connection.is_open();
                 return answer_of(reply, session);
+            }
+            Wire::Http2(connection) => {
+                let reply = connection.post(headers.clone(), body, Some(id)).await?;
+                self.is_open = !connection.is_closed();
+                return answer_of(reply, &mut None);
             }
             Wire::Http3 { connection, session } => {
                 let headers = with_session(headers, session);
@@ -106,6 +139,7 @@ impl Lane {
             Wire::Http { connection, session } => {
                 accepted(&connection.post(with_session(headers, session), body, None, None).await?)?;
             }
+            Wire::Http2(connection) => accepted(&connection.post(headers.clone(), body, None).await?)?,
             Wire::Http3 { connection, session } => {
                 let headers = with_session(headers, session);
                 accepted(&connection.exchange(Method::POST, headers, body, None, None).await?)?;
@@ -130,6 +164,7 @@ impl Lane {
     pub async fn idle(&mut self) -> LinkError {
         match &mut self.wire {
             Wire::Http { connection, .. } => connection.closed().await,
+            Wire::Http2(connection) => connection.closed().await,
             Wire::Http3 { connection, .. } => connection.closed().await,
             Wire::Quic(connection) => connection.closed().await,
             Wire::Socket(socket) => loop {

@@ -2,7 +2,7 @@
 //!
 //! Purpose: what the command line, `provost bridge` and `provost bench` speak to a node with.
 //! [`Endpoint`] says where and over what, [`Connector`] opens it. Three ways of using it, each on top of
-//! the one before: a [`Lane`] makes one call at a time and wakes no other task (the load generator); a
+//! the one before: a [`Lane`] makes one call at a time, most of them on a connection of its own (the load generator); a
 //! [`Link`] carries messages both ways, many calls at once, without looking into them (the bridge); a
 //! [`Client`] asks and is answered, knows the eras, and serves what the server asks (the command line).
 //!
@@ -19,6 +19,7 @@ mod endpoint;
 mod error;
 mod h3;
 mod http;
+mod http2;
 mod lane;
 mod link;
 mod outgoing;

@@ -1,4 +1,4 @@
-//! One connection that makes one call after another, at as little cost as checking the answer allows.
+//! One connection, or a stream of a shared one, that makes one call after another, at as little cost as checking the answer allows.
 //!
 //! The request is written once: headers are shared and the body is a prefix, the id and a suffix. How it
 //! travels is the lane's business (`provost-client`).
@@ -31,6 +31,8 @@ pub struct Target {
     body: (Bytes, Bytes),
     expect: Option<String>,
     timeout: Duration,
+    /// All calls of a run over one connection.
+    shares: bool,
 }
 
 /// Why a call counts as failed: few kinds, so that they can be counted.
@@ -127,7 +129,7 @@ impl Target {
     pub fn new(connector: Connector, era: Era, tool: &str, arguments: &Value) -> anyhow::Result<Self> {
         let headers = headers(era, tool)?;
         let body = body(era, tool, arguments)?;
-        Ok(Self { connector, headers, era, body, expect: None, timeout: Duration::from_secs(10) })
+        Ok(Self { connector, headers, era, body, expect: None, timeout: Duration::from_secs(10), shares: false })
     }
 
     /// The same from another address of this machine.
@@ -138,6 +140,12 @@ impl Target {
     /// Every answer must contain `text`.
     pub fn expecting(self, text: Option<String>) -> Self {
         Self { expect: text, ..self }
+    }
+
+    /// All calls of a run over one connection, each on a stream of its own: over HTTP/2 without TLS, or over QUIC. Of the
+    /// modern era: there are no sessions.
+    pub fn over_one_connection(self) -> Self {
+        Self { shares: true, ..self }
     }
 
     /// A call may take this long.
@@ -186,20 +194,29 @@ fn client_info() -> Value {
     json!({ "name": "provost-bench", "version": env!("CARGO_PKG_VERSION") })
 }
 
-/// One connection, with its session where the era has them.
+/// One connection, with its session where the era has them; or a part of the one that all calls of a run share.
 pub struct Connection(Lane);
 
 impl Connection {
     /// Connects, and initialises a session in the legacy era.
     pub async fn open(target: &Target) -> Result<Self, CallError> {
         let connecting = async {
-            let mut connection = Self(Lane::open(&target.connector).await.map_err(|e| CallError::of(e, true))?);
+            let lane = match target.shares {
+                true => Lane::open_shared(&target.connector).await,
+                false => Lane::open(&target.connector).await,
+            };
+            let mut connection = Self(lane.map_err(|e| CallError::of(e, true))?);
             if target.era == Era::Legacy {
                 connection.initialize(target).await?;
             }
             Ok(connection)
         };
         tokio::time::timeout(target.timeout, connecting).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// Another part of the same connection; `None`: calls of this run have connections of their own.
+    pub fn beside(&self, target: &Target) -> Option<Self> {
+        self.0.beside().filter(|_| target.shares).map(Self)
     }
 
     /// Makes one call and checks its answer.

@@ -78,6 +78,12 @@ pub enum BenchCommand {
     /// Serve the tool that the suite calls, until stdin closes.
     #[command(after_help = "Example: provost bench upstream --http 127.0.0.1:9000")]
     Upstream(upstream::UpstreamArgs),
+    /// Measure calls over HTTP/2 and QUIC where packets are lost: what the suite starts in a network of its own.
+    #[command(
+        hide = true,
+        after_help = "Example: unshare --net -- provost bench loss --rounds 3 --measured 3s --warmup 1s --dir ."
+    )]
+    Loss(suite::loss::LossArgs),
 }
 
 /// One load.
@@ -137,6 +143,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         Some(BenchCommand::Suite(args)) => Box::pin(suite::run(args)).await,
         Some(BenchCommand::Compare(args)) => suite::compare::run(&args),
         Some(BenchCommand::Upstream(args)) => upstream::run(args).await,
+        Some(BenchCommand::Loss(args)) => Box::pin(suite::loss::run(args)).await,
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Load {
 pub struct Plan {
     /// How calls are offered.
     pub load: Load,
-    /// Connections, each with at most one call in flight.
+    /// Connections, or streams of the one that all calls share, each with at most one call in flight.
     pub connections: usize,
     /// Load before the measurement.
     pub warmup: Duration,

@@ -133,8 +133,13 @@ pub async fn drive(plan: &Plan, target: &Target, watched: Option<Watched>) -> an
 }
 
 async fn connect(plan: &Plan, target: &Target) -> anyhow::Result<Vec<Connection>> {
-    let mut connections = Vec::with_capacity(plan.connections);
+    let mut connections: Vec<Connection> = Vec::with_capacity(plan.connections);
     for number in 1..=plan.connections {
+        let shared = connections.first().and_then(|first| first.beside(target));
+        if let Some(shared) = shared {
+            connections.push(shared);
+            continue;
+        }
         let connection = Connection::open(target).await.map_err(|error| {
             crate::failure::Failure::new(
                 "PV-BENCH-CONNECT",
@@ -242,8 +247,12 @@ mod tests {
     use bytes::Bytes;
     use http::{Request, Response};
     use http_body_util::{BodyExt, Full};
-    use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-    use hyper_util::rt::TokioIo;
+    use hyper::{
+        body::Incoming,
+        server::conn::{http1, http2},
+        service::service_fn,
+    };
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use provost_client::{Connector, Endpoint, Options};
     use serde_json::{Value, json};
 
@@ -299,6 +308,38 @@ mod tests {
         // 300 ms at 200 calls/s delay 60 calls; those due in its first 200 ms wait 100 ms or more.
         let slow = outcome.tally.latency.count_between(100_000_000, u64::MAX);
         assert!(slow >= 40, "only {slow} calls saw the stall");
+    }
+
+    #[tokio::test]
+    async fn calls_that_share_a_connection_are_in_flight_on_it_together() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        // Two at a time are answered, and one connection is served.
+        let pair = Arc::new(tokio::sync::Barrier::new(2));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let pair = pair.clone();
+                async move {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let call: Value = serde_json::from_slice(&body).unwrap();
+                    pair.wait().await;
+                    let answer = json!({ "id": call["id"], "result": {} });
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer.to_string()))))
+                }
+            });
+            let serving = http2::Builder::new(TokioExecutor::new());
+            let _ = serving.serve_connection(TokioIo::new(stream), service).await;
+        });
+        let plan = Plan {
+            load: Load::Open { rate: 100.0 },
+            connections: 2,
+            warmup: Duration::ZERO,
+            duration: Duration::from_millis(100),
+            drain: Duration::from_secs(30),
+        };
+        let outcome = drive(&plan, &target(&url).over_one_connection(), None).await.unwrap();
+        assert_eq!((outcome.tally.latency.len(), outcome.tally.errors.len()), (10, 0));
     }
 
     #[tokio::test]

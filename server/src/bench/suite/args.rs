@@ -52,9 +52,9 @@ pub struct SuiteArgs {
     /// Keep that folder, with the logs of what was started.
     #[arg(long)]
     pub keep: bool,
-    /// The longest that the run may take: `14m`, `300s`. Where the rows do not fit, fewer and shorter repetitions are
+    /// The longest that the run may take: `15m`, `300s`. Where the rows do not fit, fewer and shorter repetitions are
     /// made, three of two seconds at the least; a row that is not done by then fails.
-    #[arg(long, value_name = "DURATION", default_value = "14m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
     pub budget: Duration,
     /// What this program was built from, such as a commit: stands in the report.
     #[arg(long, value_name = "TEXT")]

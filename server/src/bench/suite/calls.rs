@@ -3,7 +3,7 @@
 use super::{
     cluster::Cluster,
     judge::{self, Bar},
-    load::{Measured, Run, Side, all_of, interleaved},
+    load::{Measured, Run, Side, all_of, interleaved, join_round},
     report::{Figure, Row},
     stage::Stage,
 };
@@ -164,15 +164,7 @@ pub async fn added_quorum(stage: &Stage, three: &Cluster) -> anyhow::Result<Vec<
         let node = round as usize % three.count();
         let sides = [stage.direct()?, stage.governed(three, node).await?];
         let row = format!("added-quorum, round {} of {}", round + 1, stage.effort.rounds);
-        let once = interleaved(&plan, &sides, 1, &row, &stage.bar).await;
-        if all.is_empty() {
-            all = once;
-            continue;
-        }
-        for (side, more) in all.iter_mut().zip(once) {
-            side.runs.extend(more.runs);
-            side.failed = side.failed.take().or(more.failed);
-        }
+        join_round(&mut all, interleaved(&plan, &sides, 1, &row, &stage.bar).await);
     }
     let figures = added(&all, MOST_ADDED_QUORUM_US)?;
     let note = "three nodes share this machine with generator and upstream; each round calls another one".to_owned();

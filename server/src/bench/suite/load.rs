@@ -109,6 +109,18 @@ pub async fn interleaved(plan: &Plan, sides: &[Side], rounds: u32, row: &str, ba
     measured
 }
 
+/// Adds the runs of a further round. A side that failed in any has failed.
+pub fn join_round(all: &mut Vec<Measured>, round: Vec<Measured>) {
+    if all.is_empty() {
+        *all = round;
+        return;
+    }
+    for (side, more) in all.iter_mut().zip(round) {
+        side.runs.extend(more.runs);
+        side.failed = side.failed.take().or(more.failed);
+    }
+}
+
 async fn once(plan: &Plan, side: &Side) -> anyhow::Result<Run> {
     let mut tries = 1;
     loop {
@@ -186,6 +198,15 @@ mod tests {
             let error = all_of(&measured, ["direct", name]).err().unwrap().to_string();
             assert!(error.contains(expect), "{error}");
         }
+    }
+
+    #[test]
+    fn rounds_are_joined_side_by_side_and_one_failure_stays() {
+        let mut all = Vec::new();
+        join_round(&mut all, vec![side("a", &[1.0], None), side("b", &[2.0], Some("x"))]);
+        join_round(&mut all, vec![side("a", &[3.0], None), side("b", &[4.0], None)]);
+        assert_eq!(all[0].each(|run| run.throughput), [1.0, 3.0]);
+        assert_eq!((all[0].failed.as_deref(), all[1].failed.as_deref()), (None, Some("x")));
     }
 
     #[test]

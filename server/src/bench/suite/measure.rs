@@ -9,7 +9,7 @@ use super::{
     budget::Budget,
     calls,
     cluster::Cluster,
-    component, hot, instructions, models, nodes,
+    component, hot, instructions, loss, models, nodes,
     program::on_path,
     report::Row,
     rows::{Group, TABLE, Wanted},
@@ -104,6 +104,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
         done.measure(Group::Scale, Box::pin(scale::scale(stage))).await;
     }
     stage.stop_one().await;
+    if wanted.group(Group::Loss) {
+        done.measure(Group::Loss, Box::pin(loss::loss(stage))).await;
+    }
     if wanted.group(Group::Models) {
         done.measure(Group::Models, Box::pin(models::models(stage))).await;
     }

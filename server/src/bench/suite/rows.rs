@@ -10,6 +10,7 @@ pub enum Group {
     Saturated,
     AddedLocal,
     Transports,
+    Loss,
     Sessions,
     Scale,
     Nodes,
@@ -26,10 +27,11 @@ pub enum Group {
 }
 
 /// Everything that takes time.
-pub const GROUPS: [Group; 15] = [
+pub const GROUPS: [Group; 16] = [
     Group::Saturated,
     Group::AddedLocal,
     Group::Transports,
+    Group::Loss,
     Group::Sessions,
     Group::Scale,
     Group::Nodes,
@@ -76,7 +78,7 @@ pub const TABLE: &[Spec] = &[
     row("scale", "Latency with 10,000 tools, 1,000 tenants and 5,000 policies beside little of each", Group::Scale),
     row("nodes", "Three data-plane nodes beside one, by the processor time of a call", Group::Nodes),
     row("transports", "WebSocket, HTTP/3 and QUIC beside Streamable HTTP, saturated", Group::Transports),
-    elsewhere("loss", "QUIC beside HTTP/2 with 1 % of packets lost", loss),
+    row("loss", "QUIC beside HTTP/2 with 1 % of packets lost, many calls on one connection", Group::Loss),
     row("writes", "Writes to the control plane beside etcd, three members of each", Group::Writes),
     row("commit", "From a change's acknowledgement until three nodes run it", Group::Commit),
     elsewhere("commit-1000", "From a change's acknowledgement until 1,000 nodes run it", thousand),
@@ -89,10 +91,6 @@ pub const TABLE: &[Spec] = &[
     elsewhere("tokens", "Tokens a second on the CPU beside llama.cpp", tokens),
     elsewhere("swap-in", "Loading a model onto a GPU beside the rate of a pinned copy", swap_in),
 ];
-
-fn loss() -> String {
-    "losing packets takes netem on a network of its own, and root".to_owned()
-}
 
 fn thousand() -> String {
     "a thousand nodes are simulated by a test of the control plane, `push_scale` (docs/performance.md)".to_owned()
