@@ -28,7 +28,7 @@ pub struct SuiteArgs {
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     pub rows: Vec<String>,
     /// Compare with another gateway: `NAME=URL`, or `NAME=URL#TOOL` where the tool has another name there;
-    /// `nginx=PATH` names the program. May be repeated.
+    /// `nginx=PATH` names the program, `llama=PYTHON` an interpreter that has llama.cpp. May be repeated.
     #[arg(long, value_name = "NAME=URL|PATH")]
     pub peer: Vec<PeerArg>,
     /// Call this MCP server directly and through everything else, in place of the suite's own.

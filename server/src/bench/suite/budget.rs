@@ -10,6 +10,7 @@ use super::{
     models,
     rows::{GROUPS, Group, Wanted},
     stage::Effort,
+    tokens,
 };
 use crate::failure::{Failure, Usage};
 
@@ -72,7 +73,7 @@ fn efforts(full: Effort) -> impl Iterator<Item = Effort> {
 
 /// How long the wanted rows take, about.
 fn estimate(effort: &Effort, wanted: &Wanted, peers: usize) -> Duration {
-    let groups = GROUPS.iter().filter(|group| wanted.group(**group));
+    let groups = GROUPS.iter().filter(|group| wanted.takes_time(**group));
     groups.map(|group| of_group(*group, effort, peers)).sum::<Duration>() + START
 }
 
@@ -104,6 +105,7 @@ fn of_group(group: Group, effort: &Effort, peers: usize) -> Duration {
         Group::Wasm => seconds(12),
         // Ten short runs under valgrind, where it is there.
         Group::Instructions => seconds(25),
+        Group::Tokens => tokens::lasts(effort),
         Group::Elsewhere => Duration::ZERO,
     }
 }
@@ -145,6 +147,13 @@ mod tests {
         let error = fit(&[], 1, 60).unwrap_err().to_string();
         assert!(error.contains("PV-BENCH-PLAN") && error.contains("--budget leaves "), "{error}");
         assert!(fit(&["quota"], 1, 60).is_ok());
+    }
+
+    #[test]
+    fn models_beside_llama_take_time_only_where_it_is_there() {
+        let rows = ["tokens".to_owned()];
+        let of = |llama| estimate(&Effort::FULL, &Wanted::new(&rows).beside_llama(llama), 0);
+        assert_eq!((of(false), of(true)), (START, START + tokens::lasts(&Effort::FULL)));
     }
 
     #[test]

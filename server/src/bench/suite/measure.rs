@@ -15,7 +15,7 @@ use super::{
     rows::{Group, TABLE, Wanted},
     scale,
     stage::Stage,
-    transports, writes,
+    tokens, transports, writes,
 };
 
 /// The store that writes are compared with.
@@ -104,6 +104,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
         done.measure(Group::Scale, Box::pin(scale::scale(stage))).await;
     }
     stage.stop_one().await;
+    if wanted.group(Group::Tokens) {
+        done.measure(Group::Tokens, Box::pin(tokens::tokens(stage))).await;
+    }
     if wanted.group(Group::Models) {
         done.measure(Group::Models, Box::pin(models::models(stage))).await;
     }
