@@ -126,6 +126,33 @@ fn compare(dir: &Path, json: &Path, report: &Value) {
 }
 
 #[test]
+fn a_hundred_nodes_have_each_change_and_a_row_without_its_peer_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, data) = (dir.path().join("out"), dir.path().join("data"));
+    let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
+    // No interpreter of this user's.
+    let gone = format!("llama={}", dir.path().join("python").display());
+    let flags = ["bench", "suite", "--quick", "--rows", "commit-1000,tokens", "--budget", "5m", "--peer", &gone];
+    let output = measured(&[&flags[..], &place].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "data is left");
+
+    let report: Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    let nodes = row(&report, "commit-1000");
+    assert_eq!(nodes["state"], "measured", "{nodes}");
+    let median = |id: &str| figure(nodes, id)["median"].as_f64().unwrap_or_else(|| panic!("{id} in {nodes}"));
+    assert!(0.0 < median("p50") && median("p50") <= median("p99"), "{nodes}");
+    assert!(median("node-p50") <= median("p50"), "{nodes}");
+    assert_eq!(figure(nodes, "p99")["verdict"], "refused", "fewer nodes than the bar is for");
+
+    let tokens = row(&report, "tokens");
+    assert_eq!(tokens["state"], "skipped", "{tokens}");
+    assert!(tokens["why"].as_str().unwrap().contains("cannot be started"), "{tokens}");
+    let peers = report["peers"].as_array().unwrap();
+    assert!(peers.iter().any(|peer| peer["name"] == "llama"), "{peers:?}");
+}
+
+#[test]
 fn models_that_take_turns_in_memory_answer_everyone_and_the_report_says_what_that_took() {
     let dir = tempfile::tempdir().unwrap();
     let (out, data) = (dir.path().join("out"), dir.path().join("data"));

@@ -95,6 +95,9 @@ fn of_group(group: Group, effort: &Effort, peers: usize) -> Duration {
         Group::Nodes => load * (few * 2) + seconds(10),
         Group::AddedQuorum => load * (rounds * 2) + seconds(8),
         Group::Commit => seconds(2) * rounds + seconds(8),
+        // A thousand nodes join; two rounds. The three that take them in are started for other rows too.
+        Group::CommitThousand if effort.quick => seconds(8),
+        Group::CommitThousand => seconds(12),
         // Three numbers of clients, two stores.
         Group::Writes => short * (few * 6) + seconds(12),
         // Three models are written, and a node is started.

@@ -38,6 +38,7 @@ mod sample;
 mod scale;
 mod sides;
 mod stage;
+mod thousand;
 mod tokens;
 mod transports;
 mod writes;

@@ -4,11 +4,7 @@
 //! nginx is started here, with a configuration that is written for it. Gateways are not: what they do to a call is
 //! their configuration, which is the user's to answer for. The suite says which it found, and where the upstream is.
 
-use std::{
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{path::Path, str::FromStr, time::Duration};
 
 use anyhow::Context;
 use provost_client::{Connector, Endpoint, Options, Transport};
