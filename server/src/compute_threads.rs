@@ -25,6 +25,12 @@ pub fn set(of_file: Option<usize>) {
     }
 }
 
+/// How many threads compute models in this process, once [`set`] was called.
+pub fn now() -> usize {
+    let given = std::env::var(RAYON_VARIABLE).ok().and_then(|text| text.parse().ok());
+    given.filter(|threads| *threads > 0).unwrap_or_else(available)
+}
+
 /// How many they are to be; `None`: `given`, which the caller set, says it. What is no such number is said when the
 /// configuration is checked.
 fn wanted(

@@ -31,6 +31,7 @@ mod safetensors_file;
 mod sampler;
 mod source;
 mod speech;
+mod speed;
 mod text;
 mod tune;
 
@@ -51,6 +52,7 @@ pub use speech::{
     Heard, MAX_AUDIO_BYTES, MAX_AUDIO_SECONDS, SpeechJob, SpeechModel, SpeechRequest, SpeechSegment, SpeechText,
     Transcript, Whisper,
 };
+pub use speed::{AnswerSpeed, answer_speeds};
 pub use text::{ChatTemplate, ChatText, EmbeddingText, IncrementalText, StopTexts};
 pub use tune::{
     BadLine, DataProblem, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned, fine_tune,

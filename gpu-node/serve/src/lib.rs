@@ -52,8 +52,8 @@ pub use exclusive::{ExclusiveDevice, ExclusiveTerms};
 pub use node::GpuNode;
 pub use orders::{ModelOrder, ModelRefusal};
 pub use provost_gpu_infer::{
-    DeviceChoice, KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep, TuneTask, Tuned,
-    fine_tune,
+    AnswerSpeed, DeviceChoice, KvUsage, ModelSource, TaskFolder, TaskState, TuneError, TuneSettings, TuneStep,
+    TuneTask, Tuned, answer_speeds, fine_tune,
 };
 pub use provost_gpu_vram::{Priority, Usage};
 pub use removal::{Removal, StoredModel};

@@ -61,6 +61,13 @@ pub struct BenchArgs {
     load: LoadArgs,
 }
 
+impl BenchArgs {
+    /// Whether it measures the whole table.
+    pub fn is_suite(&self) -> bool {
+        matches!(self.command.as_deref(), Some(BenchCommand::Suite(_)))
+    }
+}
+
 /// What it does other than loading one endpoint.
 #[derive(Subcommand)]
 pub enum BenchCommand {

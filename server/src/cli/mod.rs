@@ -205,7 +205,11 @@ impl Cli {
 
     /// Whether the command may compute models in this process.
     pub fn computes(&self) -> bool {
-        matches!(&self.command, Command::Dev(_) | Command::Server(_) | Command::Finetune(_))
+        match &self.command {
+            Command::Dev(_) | Command::Server(_) | Command::Finetune(_) => true,
+            Command::Bench(args) => args.is_suite(),
+            _ => false,
+        }
     }
 
     /// The threads for that which a server's file names.

@@ -75,7 +75,7 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     assert_eq!(report["schema"], "provost-bench-suite/1");
     assert_eq!(report["conditions"]["quick"], true);
     assert!(report["machine"]["cpus"].as_u64().unwrap() > 0 && report["took_s"].as_f64().unwrap() > 0.0, "{report}");
-    assert_eq!((&report["conditions"]["commit"], &report["conditions"]["budget_s"]), (&json!("c0ffee"), &json!(900.0)));
+    assert_eq!((&report["conditions"]["commit"], &report["conditions"]["budget_s"]), (&json!("c0ffee"), &json!(840.0)));
     let gone = report["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == "gone").unwrap();
     assert!(gone["part"].as_str().unwrap().contains("left out"), "{gone}");
     let ids: Vec<&Value> = report["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
@@ -126,6 +126,33 @@ fn compare(dir: &Path, json: &Path, report: &Value) {
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
         assert!(text(&output).contains(said), "{said}: {}", text(&output));
     }
+}
+
+#[test]
+fn a_hundred_nodes_have_each_change_and_a_row_without_its_peer_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, data) = (dir.path().join("out"), dir.path().join("data"));
+    let place = ["--out", out.to_str().unwrap(), "--dir", data.to_str().unwrap()];
+    // No interpreter of this user's.
+    let gone = format!("llama={}", dir.path().join("python").display());
+    let flags = ["bench", "suite", "--quick", "--rows", "commit-1000,tokens", "--budget", "5m", "--peer", &gone];
+    let output = measured(&[&flags[..], &place].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "data is left");
+
+    let report: Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    let nodes = row(&report, "commit-1000");
+    assert_eq!(nodes["state"], "measured", "{nodes}");
+    let median = |id: &str| figure(nodes, id)["median"].as_f64().unwrap_or_else(|| panic!("{id} in {nodes}"));
+    assert!(0.0 < median("p50") && median("p50") <= median("p99"), "{nodes}");
+    assert!(median("node-p50") <= median("p50"), "{nodes}");
+    assert_eq!(figure(nodes, "p99")["verdict"], "refused", "fewer nodes than the bar is for");
+
+    let tokens = row(&report, "tokens");
+    assert_eq!(tokens["state"], "skipped", "{tokens}");
+    assert!(tokens["why"].as_str().unwrap().contains("cannot be started"), "{tokens}");
+    let peers = report["peers"].as_array().unwrap();
+    assert!(peers.iter().any(|peer| peer["name"] == "llama"), "{peers:?}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub struct SuiteArgs {
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     pub rows: Vec<String>,
     /// Compare with another gateway: `NAME=URL`, or `NAME=URL#TOOL` where the tool has another name there;
-    /// `nginx=PATH` names the program. May be repeated.
+    /// `nginx=PATH` names the program, `llama=PYTHON` an interpreter that has llama.cpp. May be repeated.
     #[arg(long, value_name = "NAME=URL|PATH")]
     pub peer: Vec<PeerArg>,
     /// Call this MCP server directly and through everything else, in place of the suite's own.
@@ -54,7 +54,7 @@ pub struct SuiteArgs {
     pub keep: bool,
     /// The longest that the run may take: `15m`, `300s`. Where the rows do not fit, fewer and shorter repetitions are
     /// made, three of two seconds at the least; a row that is not done by then fails.
-    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "14m", value_parser = parse_duration)]
     pub budget: Duration,
     /// What this program was built from, such as a commit: stands in the report.
     #[arg(long, value_name = "TEXT")]

@@ -231,6 +231,12 @@ impl Cluster {
         futures::future::join_all(ends).await;
     }
 
+    /// Where other nodes reach a node.
+    pub fn peer(&self, node: usize) -> anyhow::Result<String> {
+        let node = self.nodes.get(node).context("PV-BENCH-START: no node")?;
+        Ok(format!("127.0.0.1:{}", node.ports.peer))
+    }
+
     fn admin(&self, node: usize) -> anyhow::Result<String> {
         let node = self.nodes.get(node).context("PV-BENCH-START: no node")?;
         Ok(format!("127.0.0.1:{}", node.ports.admin))

@@ -15,11 +15,14 @@ use super::{
     rows::{Group, TABLE, Wanted},
     scale,
     stage::Stage,
-    transports, writes,
+    thousand, tokens, transports, writes,
 };
 
 /// The store that writes are compared with.
 const ETCD: &str = "etcd";
+
+/// What three nodes are started for, whatever else there is.
+const OF_THREE: [Group; 3] = [Group::AddedQuorum, Group::Commit, Group::CommitThousand];
 
 /// Rows as they are measured.
 struct Done {
@@ -107,6 +110,9 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
     if wanted.group(Group::Loss) {
         done.measure(Group::Loss, Box::pin(loss::loss(stage))).await;
     }
+    if wanted.group(Group::Tokens) {
+        done.measure(Group::Tokens, Box::pin(tokens::tokens(stage))).await;
+    }
     if wanted.group(Group::Models) {
         done.measure(Group::Models, Box::pin(models::models(stage))).await;
     }
@@ -118,7 +124,7 @@ pub async fn measure(stage: &mut Stage, wanted: &Wanted, budget: Budget) -> Vec<
         done.take(Group::Writes, Ok(vec![Row::skipped("writes", "", format!("{ETCD} is not on PATH"))]));
     }
     let etcd = etcd.filter(|_| wanted.group(Group::Writes));
-    if wanted.group(Group::AddedQuorum) || wanted.group(Group::Commit) || etcd.is_some() {
+    if OF_THREE.iter().any(|group| wanted.group(*group)) || etcd.is_some() {
         Box::pin(of_three(stage, wanted, etcd.as_deref(), &mut done)).await;
     }
     if wanted.group(Group::Audit) {
@@ -135,8 +141,7 @@ async fn of_three(stage: &Stage, wanted: &Wanted, etcd: Option<&Path>, done: &mu
         Ok(three) => three,
         Err(cause) => {
             let text = format!("{cause:#}");
-            let groups = [Some(Group::AddedQuorum), Some(Group::Commit), etcd.map(|_| Group::Writes)];
-            for group in groups.into_iter().flatten() {
+            for group in OF_THREE.into_iter().chain(etcd.map(|_| Group::Writes)) {
                 done.take(group, Err(anyhow::anyhow!("{text}")));
             }
             return;
@@ -150,6 +155,10 @@ async fn of_three(stage: &Stage, wanted: &Wanted, etcd: Option<&Path>, done: &mu
     }
     if let Some(program) = etcd {
         done.measure(Group::Writes, Box::pin(writes::writes(stage, &three, program))).await;
+    }
+    // The last: its nodes stay members.
+    if wanted.group(Group::CommitThousand) {
+        done.measure(Group::CommitThousand, Box::pin(thousand::commit_thousand(stage, &three))).await;
     }
     three.stop().await;
 }

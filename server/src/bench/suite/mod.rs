@@ -40,6 +40,8 @@ mod sample;
 mod scale;
 mod sides;
 mod stage;
+mod thousand;
+mod tokens;
 mod transports;
 mod writes;
 
@@ -72,7 +74,8 @@ pub async fn run(args: SuiteArgs) -> anyhow::Result<()> {
     let given = args.upstream.clone().map(|url| args::asked(&args).map(|asked| (url, asked))).transpose()?;
     // Before anything is measured: minutes later it would be too late to say that nothing can be kept.
     std::fs::create_dir_all(&args.out).with_context(|| unwritable(&args.out))?;
-    let (wanted, budget) = (Wanted::new(&args.rows), Budget::new(args.budget));
+    let wanted = Wanted::new(&args.rows).beside_llama(tokens::offered(&args.peer).is_some());
+    let budget = Budget::new(args.budget);
     let full = if args.quick { Effort::QUICK } else { Effort::FULL };
     // As if every peer were there: what cannot be done at all is said before anything is started.
     budget.fit(full, &wanted, peers::count(&args.peer))?;

@@ -15,6 +15,7 @@ use super::{
     load::Side,
     program::{Program, Scratch, command, free_ports, is_program, on_path},
     report::PeerFact,
+    tokens::{self, Llama},
 };
 use crate::{
     bench::{Era, client::Target, process::Watched},
@@ -23,8 +24,13 @@ use crate::{
 
 /// The one that is started here.
 pub const NGINX: &str = "nginx";
+/// The one that answers are compared with: a Python interpreter that has llama.cpp.
+pub const LLAMA: &str = "llama";
 /// Programs of gateways that are worth a word when they are found.
 const GATEWAYS: [&str; 4] = ["agentgateway", "litellm", "mcpgateway", "contextforge"];
+/// Said where none is.
+const NO_LLAMA: &str = "no llama.cpp is named: --peer llama=PYTHON, an interpreter that has llama_cpp, gguf and numpy, as \
+                        scripts/compare_llama.sh makes one";
 /// More peers than this are no comparison.
 pub const MAX_PEERS: usize = 8;
 /// Begins the variable with a peer's token; its name in capitals follows.
@@ -36,7 +42,7 @@ const MAX_VERSION_CHARS: usize = 64;
 /// A peer that answers no call within this is not there.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// `NAME=URL`, `NAME=URL#TOOL` or `nginx=PATH`.
+/// `NAME=URL`, `NAME=URL#TOOL`, `nginx=PATH` or `llama=PYTHON`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerArg {
     /// What it is called.
@@ -60,8 +66,11 @@ impl FromStr for PeerArg {
             Some((place, tool)) if !tool.is_empty() => (place, Some(tool.to_owned())),
             _ => (place, None),
         };
-        if !place.contains("://") && name != NGINX {
+        if !place.contains("://") && name != NGINX && name != LLAMA {
             return Err(format!("only nginx is started here; give the URL at which {name} serves"));
+        }
+        if place.contains("://") && name == LLAMA {
+            return Err("llama is a Python interpreter that has llama.cpp: write llama=PATH".to_owned());
         }
         Ok(Self { name: name.to_owned(), place: place.to_owned(), tool })
     }
@@ -87,6 +96,10 @@ pub struct Peers {
     pub facts: Vec<PeerFact>,
     /// What is said of those that were named and answered no call.
     pub left_out: Vec<String>,
+    /// What answers are compared with.
+    pub llama: Option<Llama>,
+    /// Why they are not.
+    pub without_llama: String,
     nginx: Option<Program>,
 }
 
@@ -134,6 +147,7 @@ impl Peers {
                 }
             }
         }
+        peers.find_llama(named, strict).await?;
         for program in GATEWAYS {
             if on_path(program).is_some() && !named.iter().any(|peer| peer.name.starts_with(program)) {
                 let how = format!(
@@ -147,6 +161,27 @@ impl Peers {
 
     fn note(&mut self, name: &str, version: &str, part: &str) {
         self.facts.push(PeerFact { name: name.to_owned(), version: version.to_owned(), part: part.to_owned() });
+    }
+
+    /// Asks the interpreter that was named, or else the one that `scripts/compare_llama.sh` has made.
+    async fn find_llama(&mut self, named: &[PeerArg], strict: bool) -> anyhow::Result<()> {
+        let is_named = named.iter().any(|peer| peer.name == LLAMA);
+        let Some(python) = tokens::offered(named) else {
+            NO_LLAMA.clone_into(&mut self.without_llama);
+            return Ok(());
+        };
+        match Llama::ask(python).await {
+            Ok(llama) => {
+                self.note(LLAMA, &format!("llama-cpp-python {}", llama.version), "takes part in the row tokens");
+                self.llama = Some(llama);
+            }
+            Err(cause) if is_named && strict => return Err(no_llama(&format!("{cause:#}"))),
+            Err(cause) => {
+                self.without_llama = format!("{LLAMA} is left out: {cause:#}");
+                self.note(LLAMA, "", &format!("left out: {cause:#}"));
+            }
+        }
+        Ok(())
     }
 
     async fn start_nginx(
@@ -228,10 +263,15 @@ fn unusable(name: &str, cause: &str) -> anyhow::Error {
     Usage(Failure::new("PV-BENCH-PEER", format!("the peer {name} cannot be measured: {cause}"), hint)).into()
 }
 
-/// How many take part at the most.
+fn no_llama(cause: &str) -> anyhow::Error {
+    let hint = "name an interpreter that has llama_cpp, gguf and numpy; scripts/compare_llama.sh makes one";
+    Usage(Failure::new("PV-BENCH-PEER", format!("the peer {LLAMA} cannot be measured: {cause}"), hint)).into()
+}
+
+/// How many take part in calls at the most.
 pub fn count(named: &[PeerArg]) -> usize {
     let is_named = named.iter().any(|peer| peer.name == NGINX);
-    named.len() + usize::from(!is_named && on_path(NGINX).is_some())
+    named.iter().filter(|peer| peer.name != LLAMA).count() + usize::from(!is_named && on_path(NGINX).is_some())
 }
 
 /// The process that serves a URL, if that is on this machine.
@@ -295,16 +335,39 @@ mod tests {
             ("agentgateway=http://h:1/mcp", peer("agentgateway", "http://h:1/mcp", None)),
             ("litellm=http://h:1/mcp#up_echo", peer("litellm", "http://h:1/mcp", Some("up_echo"))),
             ("nginx=/usr/sbin/nginx", peer("nginx", "/usr/sbin/nginx", None)),
+            ("llama=/venv/bin/python", peer("llama", "/venv/bin/python", None)),
         ];
         for (text, expect) in table {
             assert_eq!(text.parse::<PeerArg>(), Ok(expect));
         }
-        for text in ["agentgateway", "=http://h", "a b=http://h", "agentgateway=/usr/bin/x", "direct=http://h/"] {
+        let wrong = [
+            "agentgateway",
+            "=http://h",
+            "a b=http://h",
+            "agentgateway=/usr/bin/x",
+            "direct=http://h/",
+            "llama=http://h",
+        ];
+        for text in wrong {
             assert!(text.parse::<PeerArg>().is_err(), "{text}");
         }
         assert_eq!(token_variable("agentgateway-rules"), "PROVOST_BENCH_TOKEN_AGENTGATEWAY_RULES");
         let named = [peer("litellm", "http://h:1/mcp", None), peer("nginx", "http://h:2/mcp", None)];
         assert_eq!(count(&named), 2);
+        let beside = [&named[..], &[peer("llama", "/venv/bin/python", None)]].concat();
+        assert_eq!(count(&beside), 2, "it answers no calls");
+    }
+
+    #[tokio::test]
+    async fn an_interpreter_that_is_not_there_is_left_out_and_said_and_with_strict_ends_the_suite() {
+        let dir = tempfile::tempdir().unwrap();
+        let named =
+            [PeerArg { name: LLAMA.to_owned(), place: dir.path().join("gone").display().to_string(), tool: None }];
+        let mut peers = Peers::default();
+        peers.find_llama(&named, false).await.unwrap();
+        assert!(peers.llama.is_none() && peers.without_llama.contains("cannot be started"), "{}", peers.without_llama);
+        let refused = peers.find_llama(&named, true).await.unwrap_err().to_string();
+        assert!(refused.contains("PV-BENCH-PEER") && refused.contains("scripts/compare_llama.sh"), "{refused}");
     }
 
     #[test]

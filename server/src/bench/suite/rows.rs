@@ -16,6 +16,7 @@ pub enum Group {
     Nodes,
     AddedQuorum,
     Commit,
+    CommitThousand,
     Writes,
     Models,
     Audit,
@@ -23,11 +24,12 @@ pub enum Group {
     Policy,
     Wasm,
     Instructions,
+    Tokens,
     Elsewhere,
 }
 
 /// Everything that takes time.
-pub const GROUPS: [Group; 16] = [
+pub const GROUPS: [Group; 18] = [
     Group::Saturated,
     Group::AddedLocal,
     Group::Transports,
@@ -37,6 +39,7 @@ pub const GROUPS: [Group; 16] = [
     Group::Nodes,
     Group::AddedQuorum,
     Group::Commit,
+    Group::CommitThousand,
     Group::Writes,
     Group::Models,
     Group::Audit,
@@ -44,6 +47,7 @@ pub const GROUPS: [Group; 16] = [
     Group::Policy,
     Group::Wasm,
     Group::Instructions,
+    Group::Tokens,
 ];
 
 /// A row of the table.
@@ -81,24 +85,16 @@ pub const TABLE: &[Spec] = &[
     row("loss", "QUIC beside HTTP/2 with 1 % of packets lost, many calls on one connection", Group::Loss),
     row("writes", "Writes to the control plane beside etcd, three members of each", Group::Writes),
     row("commit", "From a change's acknowledgement until three nodes run it", Group::Commit),
-    elsewhere("commit-1000", "From a change's acknowledgement until 1,000 nodes run it", thousand),
+    row("commit-1000", "From a change's acknowledgement until 1,000 nodes have it", Group::CommitThousand),
     row("audit-append", "Records made durable in the audit log", Group::Audit),
     row("audit-verify", "Records of the audit log verified", Group::Audit),
     row("quota", "Decision of a quota, on the node", Group::Quota),
     row("policy", "Decision of policy, on the node", Group::Policy),
     row("wasm", "A WebAssembly component in a fresh instance above the same function built in", Group::Wasm),
     row("models", "Three models in the memory of two, chats and embeddings mixed", Group::Models),
-    elsewhere("tokens", "Tokens a second on the CPU beside llama.cpp", tokens),
+    row("tokens", "Tokens a second on the CPU beside llama.cpp", Group::Tokens),
     elsewhere("swap-in", "Loading a model onto a GPU beside the rate of a pinned copy", swap_in),
 ];
-
-fn thousand() -> String {
-    "a thousand nodes are simulated by a test of the control plane, `push_scale` (docs/performance.md)".to_owned()
-}
-
-fn tokens() -> String {
-    "`scripts/compare_llama.sh` measures it: it compiles llama.cpp (docs/performance.md)".to_owned()
-}
 
 fn swap_in() -> String {
     match Path::new("/dev/nvidiactl").exists() {
@@ -118,22 +114,37 @@ pub fn names() -> String {
 }
 
 /// What is wanted of the table; nothing named is everything.
-pub struct Wanted(Vec<String>);
+pub struct Wanted {
+    rows: Vec<String>,
+    /// Whether there is a llama.cpp to measure beside.
+    llama: bool,
+}
 
 impl Wanted {
     /// These rows.
     pub fn new(rows: &[String]) -> Self {
-        Self(rows.to_vec())
+        Self { rows: rows.to_vec(), llama: false }
+    }
+
+    /// The same, where llama.cpp is or is not there.
+    #[must_use]
+    pub fn beside_llama(self, llama: bool) -> Self {
+        Self { llama, ..self }
     }
 
     /// Whether this row is wanted.
     pub fn has(&self, spec: &Spec) -> bool {
-        self.0.is_empty() || self.0.iter().any(|id| id == spec.id)
+        self.rows.is_empty() || self.rows.iter().any(|id| id == spec.id)
     }
 
     /// Whether a row of this group is wanted.
     pub fn group(&self, group: Group) -> bool {
         TABLE.iter().any(|spec| spec.group == group && self.has(spec))
+    }
+
+    /// Whether a row of this group is wanted, and what it cannot be measured without is there.
+    pub fn takes_time(&self, group: Group) -> bool {
+        self.group(group) && (self.llama || group != Group::Tokens)
     }
 }
 

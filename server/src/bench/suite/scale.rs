@@ -130,7 +130,8 @@ pub async fn commit(stage: &Stage, three: &Cluster) -> anyhow::Result<Vec<Row>> 
     Ok(vec![Row::measured("commit", "", figures, vec![note])])
 }
 
-async fn until_active(cluster: &Cluster, node: usize, revision: u64, since: Instant) -> anyhow::Result<Duration> {
+/// Waits until a node runs a revision; gives how long after `since` it was seen to.
+pub async fn until_active(cluster: &Cluster, node: usize, revision: u64, since: Instant) -> anyhow::Result<Duration> {
     loop {
         if cluster.active_revision(node).await.is_some_and(|active| active >= revision) {
             return Ok(since.elapsed());
@@ -143,7 +144,8 @@ async fn until_active(cluster: &Cluster, node: usize, revision: u64, since: Inst
     }
 }
 
-fn millis(duration: Duration) -> f64 {
+/// Milliseconds.
+pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 

@@ -63,6 +63,7 @@ const NOT_RUN: &[(&str, usize, &str)] = &[
     ("docs/auditing.md", 1, "compiles parts of the workspace"),
     ("docs/auditing.md", 1, "needs an audit node that serves its logs to the auditor; `audit_tiles.rs` does it"),
     ("docs/benchmarking.md", 2, "measures for minutes, on release builds"),
+    ("docs/benchmarking.md", 1, "needs llama.cpp, and measures for half a minute, on release builds"),
     ("docs/benchmarking.md", 1, "installs other programs from PyPI and measures for minutes, on release builds"),
     ("docs/bridge.md", 1, "needs a node at a public address; `bridge_process.rs` runs the bridge"),
     ("docs/cluster.md", 4, "needs machines of their own; `tests/tests/cluster` does the same with processes"),
