@@ -223,8 +223,11 @@ fn note(sizes: Sizes, version: &str) -> String {
     )
 }
 
+/// One of the two speeds.
+type Speed = fn(&Rates) -> f64;
+
 fn figures(rounds: &[Round]) -> Vec<Figure> {
-    let parts: [(&str, &str, fn(&Rates) -> f64, f64); 2] = [
+    let parts: [(&str, &str, Speed, f64); 2] = [
         ("decode", "answer", |rates| rates.decode, LEAST_DECODE),
         ("prefill", "prompt", |rates| rates.prefill, LEAST_PREFILL),
     ];
