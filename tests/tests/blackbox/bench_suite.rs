@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{binary, text};
 
 /// Two cheap rows, one of them with a node and an upstream, and one that cannot be measured by this program.
-const ROWS: &str = "throughput,quota,tokens";
+const ROWS: &str = "throughput,quota,swap-in";
 
 /// A peer that is not there: it costs its own figures, and nothing else.
 const GONE: &str = "gone=http://127.0.0.1:1/mcp";
@@ -79,7 +79,7 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     let gone = report["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == "gone").unwrap();
     assert!(gone["part"].as_str().unwrap().contains("left out"), "{gone}");
     let ids: Vec<&Value> = report["rows"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
-    assert_eq!(ids, ["throughput", "quota", "tokens"], "the order of the table");
+    assert_eq!(ids, ["throughput", "quota", "swap-in"], "the order of the table");
 
     let throughput = row(&report, "throughput");
     for side in ["direct", "governed", "ratio"] {
@@ -94,8 +94,8 @@ fn a_run_leaves_a_report_for_programs_and_one_for_people_and_nothing_else() {
     assert_eq!(ratio["bar"], json!({ "limit": "at-least", "value": 0.5 }));
     assert!(["held", "missed", "refused"].iter().any(|verdict| ratio["verdict"] == *verdict), "{ratio}");
     assert!(figure(row(&report, "quota"), "decide")["median"].as_f64().unwrap() > 0.0);
-    assert_eq!(row(&report, "tokens")["state"], "skipped");
-    assert!(!row(&report, "tokens")["why"].as_str().unwrap().is_empty());
+    assert_eq!(row(&report, "swap-in")["state"], "skipped");
+    assert!(!row(&report, "swap-in")["why"].as_str().unwrap().is_empty());
 
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     check_tags(&page);
