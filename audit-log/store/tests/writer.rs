@@ -21,6 +21,7 @@ use provost_audit_store::{
 use provost_audit_verify::Exit;
 use provost_types::{AuditSink, BoxFuture, CallStatus, Phase};
 use tempfile::tempdir;
+use tokio::sync::Notify;
 
 /// The group, with a way to it that fails in turn.
 struct Flaky {
@@ -275,39 +276,36 @@ async fn a_batch_that_others_are_before_waits_until_it_is_large() {
     assert_eq!(verify_both(&dir.path().join("audit"), None).exit, Exit::Unanchored);
 }
 
-/// On one thread, where each task that records has let the next one run before.
+/// On one thread, where each task that records lets the next one run first: the task that makes batches is woken by the first
+/// of them, and runs between them.
 #[tokio::test]
 async fn records_of_tasks_that_can_run_share_a_batch() {
-    const TASKS: u64 = 8;
     let dir = tempdir().unwrap();
     let log = group(dir.path()).await;
     let (open, _) = tokio::sync::watch::channel(true);
     let held = Arc::new(Held { group: Arc::new(log.node().proposer()), asked: AtomicU64::new(0), open });
     let writer = start("dp-1", PATIENT, held.clone());
     writer.ready().await.unwrap();
-    held.open.send_replace(false);
     let before = held.asked.load(Ordering::SeqCst);
-    let (turn, _) = tokio::sync::watch::channel(0);
-    let tasks = (0..TASKS).map(|task| {
-        let (writer, turn) = (writer.clone(), turn.clone());
+    let turns: Arc<[Notify]> = (0..8).map(|_| Notify::new()).collect();
+    let tasks = (0..turns.len()).map(|task| {
+        let (writer, turns) = (writer.clone(), turns.clone());
         tokio::spawn(async move {
-            let _ = turn.subscribe().wait_for(|now| *now >= task).await;
-            turn.send_replace(task + 1);
-            writer.record(event(&tenant("acme"), Phase::Denied, u128::from(task), START_NS)).await
+            turns[task].notified().await;
+            if let Some(next) = turns.get(task + 1) {
+                next.notify_one();
+            }
+            writer.record(event(&tenant("acme"), Phase::Denied, task as u128, START_NS)).await
         })
     });
     let tasks: Vec<_> = tasks.collect();
-    let began = Instant::now();
-    while held.asked.load(Ordering::SeqCst) == before || *turn.borrow() < TASKS {
-        assert!(began.elapsed() < PATIENT, "nothing is recorded");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(held.asked.load(Ordering::SeqCst) - before, 1, "batches");
-    held.open.send_replace(true);
+    // Each waits for its turn by now.
+    tokio::task::yield_now().await;
+    turns[0].notify_one();
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(held.asked.load(Ordering::SeqCst) - before, 1, "nobody came late");
+    assert_eq!(held.asked.load(Ordering::SeqCst) - before, 1, "batches");
     writer.close(PATIENT).await.unwrap();
     log.close().await.unwrap();
 }
