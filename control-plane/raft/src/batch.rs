@@ -8,7 +8,7 @@
 //! not hold up what comes after it. At most [`MAX_UNDER_WAY`] batches are under way to one leader. One task a leader
 //! begins the batches, so commands reach it in the order in which they were handed over.
 //!
-//! What is a batch of its caller's already does not come here on the leader (`propose_at_once`).
+//! What is a batch of its caller's already does not come here (`propose_at_once`).
 //!
 //! A batch is one attempt and is not atomic: every command in it has an answer of its own, and
 //! its caller decides about another try. A command that waits behind batches of a leader that is

@@ -59,11 +59,14 @@ pub struct Forwarding {
     /// For the commit and the local apply once a leader took the command. When this ends the
     /// command's fate is unknown.
     pub commit_wait_ms: u64,
+    /// Whether commands that replicas forward share batches on the leader. Not where each is a batch of its caller's
+    /// already: a batch is a task, a channel and their wake-ups more.
+    pub gathers: bool,
 }
 
 impl Default for Forwarding {
     fn default() -> Self {
-        Self { leader_wait_ms: 5_000, commit_wait_ms: 8_000 }
+        Self { leader_wait_ms: 5_000, commit_wait_ms: 8_000, gathers: true }
     }
 }
 
@@ -143,6 +146,9 @@ pub struct Timings {
     pub install_snapshot_ms: u64,
     /// A leader that lost its quorum probes for it this often; at least twice `election_max_ms`.
     pub quorum_loss_probe_ms: u64,
+    /// The word that entries are committed waits so long for further entries, which carry it to the followers without a
+    /// message of its own; 0: it is sent at once. Commits do not wait for it, only what followers apply.
+    pub commit_notice_ms: u64,
 }
 
 impl Default for Timings {
@@ -153,6 +159,7 @@ impl Default for Timings {
             election_max_ms: 1_000,
             install_snapshot_ms: 60_000,
             quorum_loss_probe_ms: 4_000,
+            commit_notice_ms: 0,
         }
     }
 }

@@ -201,8 +201,9 @@ impl Group {
         self.core.propose(command.into()).await
     }
 
-    /// The same of a command that is a batch already, and gains nothing by travelling with others: where this node leads
-    /// it is logged at once.
+    /// The same of a command that is a batch already, and gains nothing by travelling with others: it is logged or sent to
+    /// the leader at once. It is durable on a quorum and applied on the leader when this returns; reads on this node see
+    /// it after [`Group::read_barrier`].
     ///
     /// Dropping the future does not withdraw the command, which keeps its place among what may be in flight.
     pub async fn propose_at_once(&self, command: impl Into<Bytes>) -> Result<Proposed, GroupError> {

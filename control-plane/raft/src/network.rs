@@ -20,6 +20,7 @@ use openraft::{
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use crate::{
     GroupConfig, Peer, RpcKind, Transport, TransportError, codec,
@@ -59,13 +60,15 @@ pub(crate) struct Network {
     node_id: u64,
     group: String,
     append_limit: Duration,
+    commit_notice: Duration,
     members: Members,
 }
 
 impl Network {
     pub(crate) fn new(transport: Arc<dyn Transport>, config: &GroupConfig, members: Members) -> Self {
         let append_limit = config.timings.append_limit();
-        Self { transport, node_id: config.node_id, group: config.name.clone(), append_limit, members }
+        let commit_notice = Duration::from_millis(config.timings.commit_notice_ms);
+        Self { transport, node_id: config.node_id, group: config.name.clone(), append_limit, commit_notice, members }
     }
 }
 
@@ -78,6 +81,7 @@ impl RaftNetworkFactory<Types> for Network {
             from: self.node_id,
             peer: Peer { id: target, address: node.addr.clone(), group: self.group.clone() },
             append_limit: self.append_limit,
+            commit_notice: self.commit_notice,
             members: self.members.clone(),
         }
     }
@@ -93,6 +97,7 @@ pub(crate) struct Link {
     /// As it was when this link was made.
     peer: Peer,
     append_limit: Duration,
+    commit_notice: Duration,
     members: Members,
 }
 
@@ -190,6 +195,27 @@ fn refute(
     }
 }
 
+/// Requests without those that nobody misses: one without entries only tells a follower how far the log is committed, and
+/// so does the next one. It waits for that so long at most, and is left out when it comes. The first request of a stream goes
+/// at once: it may be the question how far the follower's log is the leader's.
+fn with_few_notices<S>(requests: S, wait: Duration) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
+{
+    stream::unfold((requests.fuse(), Duration::ZERO), move |(mut requests, wait_now)| async move {
+        let mut request = requests.next().await?;
+        if !wait_now.is_zero() && request.entries.is_empty() {
+            let until = Instant::now() + wait_now;
+            while request.entries.is_empty()
+                && let Ok(Some(later)) = tokio::time::timeout_at(until, requests.next()).await
+            {
+                request = later;
+            }
+        }
+        Some((request, (requests, wait)))
+    })
+}
+
 /// What a message of so many bytes may take longer than a small one. Without it a large entry on a slow link would
 /// be given up and sent again for ever.
 fn time_to_send(bytes: usize) -> Duration {
@@ -227,7 +253,8 @@ impl RaftNetworkV2<Types> for Link {
     {
         let link: &'s Link = self;
         let timeout = option.soft_ttl().max(self.append_limit);
-        let answers = input.map(move |rpc| link.append(&rpc, timeout)).buffered(MAX_PIPELINED_APPENDS);
+        let requests = with_few_notices(input, link.commit_notice);
+        let answers = requests.map(move |rpc| link.append(&rpc, timeout)).buffered(MAX_PIPELINED_APPENDS);
         let start = (Box::pin(answers), None);
         let answers = stream::unfold(Some(start), |state| async move {
             let (mut answers, acknowledged) = state?;
@@ -278,5 +305,54 @@ impl RaftNetworkV2<Types> for Link {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         self.call(RpcKind::TransferLeader, RPCTypes::TransferLeader, codec::encode(&req), option.soft_ttl()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{EntryPayload, vote::leader_id_std::CommittedLeaderId};
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    use super::*;
+    use crate::raft_types::LogEntry;
+
+    fn log_id(index: u64) -> LogId {
+        LogId { leader_id: CommittedLeaderId::new(1), index }
+    }
+
+    fn request(entries: u64, commit: u64) -> AppendEntriesRequest<Types> {
+        let entry = |n| LogEntry { log_id: log_id(n), payload: EntryPayload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(log_id(9)),
+            entries: (10..10 + entries).map(entry).collect(),
+            leader_commit: Some(log_id(commit)),
+        }
+    }
+
+    /// Entries and commit of each request that goes out, and when.
+    #[tokio::test(start_paused = true)]
+    async fn the_word_of_a_commit_waits_for_entries_but_not_for_long() {
+        const WAIT: Duration = Duration::from_millis(5);
+        let (send, requests) = mpsc::unbounded_channel();
+        let mut out = Box::pin(with_few_notices(UnboundedReceiverStream::new(requests), WAIT));
+        let begin = Instant::now();
+        let mut next = async || {
+            let request = out.next().await?;
+            Some((request.entries.len(), request.leader_commit.map(|id| id.index), begin.elapsed().as_millis()))
+        };
+        send.send(request(0, 1)).unwrap();
+        assert_eq!(next().await, Some((0, Some(1), 0)), "the first is a question");
+        for (entries, commit) in [(0, 2), (0, 3), (1, 4), (2, 4), (0, 5), (0, 6)] {
+            send.send(request(entries, commit)).unwrap();
+        }
+        assert_eq!(next().await, Some((1, Some(4), 0)), "entries carry the commit");
+        assert_eq!(next().await, Some((2, Some(4), 0)));
+        assert_eq!(next().await, Some((0, Some(6), 5)), "the last word, in time");
+        send.send(request(0, 7)).unwrap();
+        drop(send);
+        assert_eq!(next().await, Some((0, Some(7), 5)), "nothing comes any more");
+        assert_eq!(next().await, None);
     }
 }

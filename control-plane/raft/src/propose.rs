@@ -43,28 +43,37 @@ impl GroupCore {
         let mut route = Route::new(self);
         loop {
             let leader = route.leader().await?;
+            let is_here = matches!(leader, Leader::Here);
             match self.join_batch(leader, command.clone(), place.clone()).await {
                 Err(e) => route.again(e).await?,
-                done => return done,
+                Ok(done) => {
+                    if !is_here {
+                        // Its caller reads its own write on this node.
+                        let deadline = Instant::now() + self.config.forwarding.commit_wait();
+                        self.wait_applied(done.index, deadline).await?;
+                    }
+                    return Ok(done);
+                }
             }
         }
     }
 
-    /// A command that stands for many by itself. Where this node leads it is logged at once: joining a batch would be a task,
-    /// a channel and their wake-ups more, with nobody to share them.
+    /// A command that stands for many by itself: it is logged or sent at once. Joining a batch would be a task, a channel and
+    /// their wake-ups more, with nobody to share them. It may be answered before it is applied here.
     pub(crate) async fn propose_at_once(self: &Arc<Self>, command: Bytes) -> Result<Proposed, GroupError> {
         check_size(&command)?;
         let place = Arc::new(self.gate.enter(1, command.len(), || self.apply_lag()).await?);
         let mut route = Route::new(self);
         loop {
-            let done = match route.leader().await? {
-                Leader::Here => {
-                    let (core, command) = (self.clone(), command.clone());
-                    Kept::new(async move { core.log_one(command).await }, place.clone()).await
+            let leader = route.leader().await?;
+            let (core, command) = (self.clone(), command.clone());
+            let write = async move {
+                match leader {
+                    Leader::Here => core.log_one(command).await,
+                    Leader::There(peer) => core.forward_one(peer, command).await,
                 }
-                there => self.join_batch(there, command.clone(), place.clone()).await,
             };
-            match done {
+            match Kept::new(write, place.clone()).await {
                 Err(e) => route.again(e).await?,
                 done => return done,
             }
@@ -72,19 +81,28 @@ impl GroupCore {
     }
 
     /// Answers commands that another replica forwarded: here or not at all. They share batches with
-    /// this replica's own.
+    /// this replica's own, where the group gathers them.
     pub(crate) async fn propose_for_peer(self: &Arc<Self>, commands: Vec<Bytes>) -> Result<Answers, Refusal> {
         commands.iter().try_for_each(check_size)?;
         let bytes = commands.iter().map(Bytes::len).sum();
         let place = Arc::new(self.gate.enter(commands.len(), bytes, || self.apply_lag()).await?);
         let answer = |Proposed { index, reply }| Applied { index, reply };
-        let join = |command| self.join_batch(Leader::Here, command, place.clone());
-        let joined: Vec<_> = commands.into_iter().map(join).collect();
-        let done = join_all(joined).await;
+        let done = if self.config.forwarding.gathers {
+            let join = |command| self.join_batch(Leader::Here, command, place.clone());
+            let joined: Vec<_> = commands.into_iter().map(join).collect();
+            join_all(joined).await
+        } else {
+            join_all(commands.into_iter().map(|command| self.log_one(command))).await
+        };
         Ok(done.into_iter().map(|done| done.map(answer).map_err(Refusal::from)).collect())
     }
 
-    /// Has the leader log commands. One outcome each, in their order.
+    /// Has the leader log a command.
+    async fn forward_one(&self, peer: Peer, command: Bytes) -> Result<Proposed, GroupError> {
+        self.forward(peer, vec![command]).await.pop().unwrap_or(Err(GroupError::OutcomeUnknown))
+    }
+
+    /// Has the leader log commands. One outcome each, in their order; what is committed may not be applied here yet.
     pub(crate) async fn forward(&self, peer: Peer, commands: Vec<Bytes>) -> Vec<Result<Proposed, GroupError>> {
         let sent = commands.len();
         let limit = self.config.forwarding.commit_wait() + Duration::from_millis(self.config.admission.wait_ms);
@@ -96,15 +114,8 @@ impl GroupCore {
         let mut done = Vec::with_capacity(sent);
         match answers {
             Ok(answers) => {
-                let deadline = Instant::now() + self.config.forwarding.commit_wait();
-                for answer in answers.into_iter().take(sent) {
-                    done.push(match answer {
-                        Ok(Applied { index, reply }) => {
-                            self.wait_applied(index, deadline).await.map(|()| Proposed { index, reply })
-                        }
-                        Err(refusal) => Err(refusal.into()),
-                    });
-                }
+                let proposed = |Applied { index, reply }| Proposed { index, reply };
+                done.extend(answers.into_iter().take(sent).map(|one| one.map(proposed).map_err(GroupError::from)));
             }
             Err(e) => {
                 let refusal = Refusal::from(e);

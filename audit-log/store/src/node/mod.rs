@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use provost_audit_core::{LogId, NoteSigner, VerifierKey};
-use provost_control_raft::{Forwarding, Group, GroupConfig, GroupMetrics, NoPeers, Transport};
+use provost_control_raft::{Forwarding, Group, GroupConfig, GroupMetrics, NoPeers, Timings, Transport};
 use provost_types::{AuditSink, SubjectKeys};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
@@ -37,7 +37,9 @@ use crate::{
 pub const AUDIT_GROUP: &str = "audit";
 /// Waits of a replica for a leader and for a commit. Shorter than a caller's deadline: repeating is
 /// safe here, and another replica may know better.
-const FORWARDING: Forwarding = Forwarding { leader_wait_ms: 1_500, commit_wait_ms: 2_500 };
+const FORWARDING: Forwarding = Forwarding { leader_wait_ms: 1_500, commit_wait_ms: 2_500, gathers: false };
+/// A busy log's next records come sooner and carry the word of a commit; an idle one's followers apply so much later.
+const COMMIT_NOTICE_MS: u64 = 5;
 /// A key of bodies that has to be made is waited for so long.
 const KEY_DEADLINE: Duration = Duration::from_secs(4);
 /// A look at the machine waits so long for it.
@@ -106,7 +108,7 @@ impl AuditNode {
             None => Arc::new(NoPeers),
             Some(peers) => {
                 group_config.address = peers.address.clone();
-                group_config.timings = peers.timings;
+                group_config.timings = Timings { commit_notice_ms: COMMIT_NOTICE_MS, ..peers.timings };
                 group_config.retention = peers.retention;
                 group_config.forwarding = FORWARDING;
                 group_config.membership.promotion = Some(peers.promotion);

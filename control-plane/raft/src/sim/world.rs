@@ -79,6 +79,8 @@ fn config(host: &Host) -> GroupConfig {
         election_max_ms: 600,
         quorum_loss_probe_ms: 1_200,
         install_snapshot_ms: 2_000,
+        // In half of the runs, so that both are tried.
+        commit_notice_ms: host.seed % 2 * 20,
     };
     config.retention = Retention { snapshot_every_entries: 150, keep_entries: 50, ..Retention::default() };
     config.forwarding.leader_wait_ms = 1_500;

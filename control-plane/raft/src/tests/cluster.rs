@@ -84,6 +84,13 @@ pub(super) struct Node {
     server: JoinHandle<()>,
 }
 
+/// No election but the first.
+pub(super) fn calm(config: &mut GroupConfig) {
+    config.timings.election_min_ms = 10_000;
+    config.timings.election_max_ms = 20_000;
+    config.timings.quorum_loss_probe_ms = 40_000;
+}
+
 pub(super) struct Cluster {
     pub(super) nodes: BTreeMap<u64, Node>,
     /// By (from, to).
@@ -95,11 +102,6 @@ pub(super) struct Cluster {
 impl Cluster {
     /// For tests that need no election but the first: none comes between, however busy the machine is.
     pub(super) async fn start(voters: u64) -> Self {
-        let calm = |config: &mut GroupConfig| {
-            config.timings.election_min_ms = 10_000;
-            config.timings.election_max_ms = 20_000;
-            config.timings.quorum_loss_probe_ms = 40_000;
-        };
         Self::start_with(voters, calm).await
     }
 
