@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Uri, header};
 use parking_lot::Mutex;
 use rustls::{ClientConfig, pki_types::ServerName};
 use secrecy::{ExposeSecret, SecretString};
@@ -91,6 +91,17 @@ impl Connector {
     /// The header `Authorization`.
     pub(crate) fn bearer(&self) -> Option<&HeaderValue> {
         self.bearer.as_ref()
+    }
+
+    /// Target and common headers of the requests of one connection of HTTP/2 or /3, whose `:authority` is the target's.
+    pub(crate) fn multiplexed(&self, scheme: &str) -> Result<(Uri, HeaderMap), LinkError> {
+        let uri = format!("{scheme}://{}{}", self.endpoint.authority(), self.endpoint.path());
+        let uri = uri.parse().map_err(|_| LinkError::Answer("the URL fits no request".to_owned()))?;
+        let mut common = HeaderMap::new();
+        common.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        common.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        common.extend(self.bearer.clone().map(|bearer| (header::AUTHORIZATION, bearer)));
+        Ok((uri, common))
     }
 
     /// A TCP connection, with TLS where the endpoint has it, within the time allowed.

@@ -32,15 +32,7 @@ pub(crate) struct Http3Connection {
 impl Http3Connection {
     /// Connects.
     pub(crate) async fn open(connector: &Connector) -> Result<Self, LinkError> {
-        let endpoint = connector.endpoint();
-        let uri = format!("https://{}{}", endpoint.authority(), endpoint.path());
-        let uri = uri.parse().map_err(|_| LinkError::Answer("the URL fits no request".to_owned()))?;
-        let mut common = HeaderMap::new();
-        common.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        common.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        if let Some(bearer) = connector.bearer() {
-            common.insert(header::AUTHORIZATION, bearer.clone());
-        }
+        let (uri, common) = connector.multiplexed("https")?;
         let connection = quic::connect(connector).await?;
         let opened = h3::client::new(h3_quinn::Connection::new(connection.clone())).await;
         let (mut driver, requests) = opened.map_err(|cause| connector.unreachable(cause.to_string()))?;

@@ -5,7 +5,7 @@
 //! connection, which ends with the last of them.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -29,16 +29,7 @@ pub(crate) struct Http2Connection {
 impl Http2Connection {
     /// Connects to an endpoint without TLS.
     pub(crate) async fn open(connector: &Connector) -> Result<Self, LinkError> {
-        let endpoint = connector.endpoint();
-        // The authority stands in it: HTTP/2 has no header `Host` of its own.
-        let uri = format!("http://{}{}", endpoint.authority(), endpoint.path());
-        let uri = uri.parse().map_err(|_| LinkError::Answer("the URL fits no request".to_owned()))?;
-        let mut common = HeaderMap::new();
-        common.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        common.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        if let Some(bearer) = connector.bearer() {
-            common.insert(header::AUTHORIZATION, bearer.clone());
-        }
+        let (uri, common) = connector.multiplexed("http")?;
         let stream = connector.stream().await?;
         let opened = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (requests, driver) = opened.map_err(|cause| connector.unreachable(cause.to_string()))?;

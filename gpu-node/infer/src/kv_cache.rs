@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::kernels::kept_as;
+
 /// Positions are allocated in steps of this many, then by doubling.
 const FIRST_POSITIONS: usize = 64;
 
@@ -27,8 +29,8 @@ pub trait KeyValues {
         self.len() == 0
     }
 
-    /// Writes new positions of a layer (`[kv_heads, new, head_dim]`) and returns all `len + new` of them: in one piece where
-    /// several are new, in order and as they lie where one is.
+    /// Writes new positions of a layer (`[kv_heads, new, head_dim]`, `f32`) and returns all `len + new` of them: in one piece where
+    /// several are new, in order and as they lie where one is; as they are kept, of 16 or 32 bits.
     ///
     /// # Errors
     /// When they do not fit, or the device failed.
@@ -42,6 +44,7 @@ pub trait KeyValues {
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<Option<LayerCache>>,
+    dtype: DType,
     len: usize,
     limit: usize,
 }
@@ -53,9 +56,9 @@ struct LayerCache {
 }
 
 impl KvCache {
-    /// An empty cache for at most `limit` positions.
-    pub(crate) fn new(layers: usize, limit: usize) -> Self {
-        Self { layers: (0..layers).map(|_| None).collect(), len: 0, limit }
+    /// An empty cache for at most `limit` positions, kept as `dtype`: `f32`, or on the processor `f16`.
+    pub(crate) fn new(layers: usize, dtype: DType, limit: usize) -> Self {
+        Self { layers: (0..layers).map(|_| None).collect(), dtype, len: 0, limit }
     }
 }
 
@@ -70,14 +73,15 @@ impl KeyValues for KvCache {
         if needed > self.limit {
             candle_core::bail!("{needed} positions do not fit a cache of {}", self.limit)
         }
-        let (len, limit) = (self.len, self.limit);
+        let (keys, values) = (kept_as(keys, self.dtype)?, kept_as(values, self.dtype)?);
+        let (dtype, len, limit) = (self.dtype, self.len, self.limit);
         let Some(slot) = self.layers.get_mut(layer) else { candle_core::bail!("the cache has no layer {layer}") };
         let held = slot.as_ref().map_or(0, |cache| cache.keys.dims()[1]);
         if held < needed {
             let room = needed.max(held * 2).max(FIRST_POSITIONS).min(limit);
             *slot = Some(LayerCache {
-                keys: grown(slot.as_ref().map(|c| &c.keys), (heads, room, dim), len, keys.device())?,
-                values: grown(slot.as_ref().map(|c| &c.values), (heads, room, dim), len, values.device())?,
+                keys: grown(slot.as_ref().map(|c| &c.keys), (heads, room, dim), dtype, len, keys.device())?,
+                values: grown(slot.as_ref().map(|c| &c.values), (heads, room, dim), dtype, len, values.device())?,
             });
         }
         let Some(cache) = slot else { candle_core::bail!("the cache of layer {layer} was not allocated") };
@@ -92,8 +96,14 @@ impl KeyValues for KvCache {
 }
 
 /// A larger tensor that begins with the first `len` positions of `old`.
-fn grown(old: Option<&Tensor>, shape: (usize, usize, usize), len: usize, device: &Device) -> Result<Tensor> {
-    let new = Tensor::zeros(shape, DType::F32, device)?;
+fn grown(
+    old: Option<&Tensor>,
+    shape: (usize, usize, usize),
+    dtype: DType,
+    len: usize,
+    device: &Device,
+) -> Result<Tensor> {
+    let new = Tensor::zeros(shape, dtype, device)?;
     if let Some(old) = old.filter(|_| len > 0) {
         new.slice_set(&old.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
     }

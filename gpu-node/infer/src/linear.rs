@@ -49,6 +49,12 @@ impl Linear {
         }
     }
 
+    /// Whether its weights have fewer bits than 16.
+    pub(crate) fn is_rounded(&self) -> bool {
+        let is_float = |dtype| matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+        matches!(&self.weight, QMatMul::QTensor(weight) if !is_float(weight.dtype()))
+    }
+
     fn quantised_weight(&self) -> Option<&QTensor> {
         match (&self.weight, &self.bias) {
             (QMatMul::QTensor(weight), None) => Some(weight.as_ref()),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provost_types::{ChatMessage, ChatRequest};
+use provost_types::ChatRequest;
 
 use crate::error::InferError;
 use crate::generation::{ChatModel, Generation, PROMPT_CHUNK, Turn};
@@ -47,7 +47,7 @@ pub fn answer_speeds(path: &Path, prompt: usize, answer: u32, rounds: u32) -> Re
     let model = ChatModel::new(decoder, Arc::new(source.load_chat_text()?));
     let mut told = Vec::new();
     for round in 0..=rounds {
-        let generation = model.start(&request(letters(prompt, round), answer))?;
+        let generation = model.start(&ChatRequest::greedy("", "", letters(prompt, round), answer))?;
         let speed = once(&model, &pool, generation)?;
         if round > 0 {
             told.push(speed);
@@ -83,23 +83,6 @@ fn step(model: &ChatModel, generation: &mut Generation) -> Result<bool, InferErr
     let mut turns = [Turn { generation, tokens: PROMPT_CHUNK }];
     let step = model.step(&mut turns)?.pop();
     Ok(step.ok_or_else(|| InferError::Failed("a step without a result".to_owned()))??.finish.is_some())
-}
-
-fn request(text: String, max_tokens: u32) -> ChatRequest {
-    ChatRequest {
-        tenant: String::new(),
-        model: String::new(),
-        messages: vec![ChatMessage::new("user", text)],
-        max_tokens,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: None,
-        schema: None,
-        tools: None,
-        prompt: None,
-    }
 }
 
 /// Letters that are others in each round.

@@ -121,6 +121,31 @@ pub struct ChatRequest {
     pub prompt: Option<String>,
 }
 
+impl ChatRequest {
+    /// A user's text, answered greedily and freely, with no tools.
+    pub fn greedy(
+        tenant: impl Into<String>,
+        model: impl Into<String>,
+        text: impl Into<String>,
+        max_tokens: u32,
+    ) -> Self {
+        Self {
+            tenant: tenant.into(),
+            model: model.into(),
+            messages: vec![ChatMessage::new("user", text)],
+            max_tokens,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: None,
+            stop: Vec::new(),
+            logprobs: None,
+            schema: None,
+            tools: None,
+            prompt: None,
+        }
+    }
+}
+
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -89,12 +89,12 @@ impl Place {
         Ok(self.clone())
     }
 
-    /// Zeros, to be written by passes.
-    pub(crate) fn zeros(&self, shape: (usize, usize, usize)) -> Result<Tensor> {
+    /// Zeros, to be written by passes; on a CUDA device `f32`.
+    pub(crate) fn zeros(&self, shape: (usize, usize, usize), dtype: DType) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Some(own) = &self.own {
             return own.pool.zeros(shape);
         }
-        Tensor::zeros(shape, DType::F32, &self.device)
+        Tensor::zeros(shape, dtype, &self.device)
     }
 }

@@ -4,11 +4,13 @@
 //! thread, and read keys and values that do not lie in a row through a copy. These do it in one pass, on all threads.
 //! Invariants: nothing here panics (a panic on candle's threads leaves them unusable); each part of an output is written by one
 //! thread; what is not a number stays not a number, so that damaged weights are still noticed.
-//! Left out: devices other than the processor, gradients (`tune` uses operations that have them), and 16-bit numbers.
+//! Left out: devices other than the processor, gradients (`tune` uses operations that have them), and computing in 16 bits: keys
+//! and values may be kept so, and are widened where they are read.
 
 mod attention;
 mod exp;
 mod gate;
+mod halves;
 mod lanes;
 mod softmax;
 mod threads;
@@ -16,4 +18,5 @@ mod wide;
 
 pub(crate) use attention::attend_one;
 pub(crate) use gate::gate;
+pub(crate) use halves::kept_as;
 pub(crate) use softmax::causal_softmax;

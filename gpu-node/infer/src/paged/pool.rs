@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::BLOCK_POSITIONS;
 use super::books::BlockBooks;
@@ -47,12 +47,14 @@ pub(crate) struct KvShape {
     pub(crate) layers: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
+    /// `f32`, or on the processor `f16`.
+    pub(crate) dtype: DType,
 }
 
 impl KvShape {
     /// Bytes of keys and values of one position.
     pub(crate) fn position_bytes(self) -> u64 {
-        (2 * self.layers * self.kv_heads * self.head_dim * size_of::<f32>()) as u64
+        (2 * self.layers * self.kv_heads * self.head_dim * self.dtype.size_in_bytes()) as u64
     }
 
     pub(crate) fn block_bytes(self) -> u64 {
@@ -67,7 +69,9 @@ impl KvPool {
         let slots = (shape.kv_heads, blocks as usize * BLOCK_POSITIONS, shape.head_dim);
         let place = beside.another()?;
         let layers = (0..shape.layers)
-            .map(|_| Ok(LayerBlocks { keys: place.zeros(slots)?, values: place.zeros(slots)? }))
+            .map(|_| {
+                Ok(LayerBlocks { keys: place.zeros(slots, shape.dtype)?, values: place.zeros(slots, shape.dtype)? })
+            })
             .collect::<Result<_>>()?;
         let books = Mutex::new(BlockBooks::new(blocks));
         Ok(Self(Arc::new(Shared { layers, books, block_bytes: shape.block_bytes(), _place: place })))

@@ -8,6 +8,7 @@ use super::BLOCK_POSITIONS;
 use super::books::Claim;
 use super::pool::{LayerBlocks, Shared};
 use super::prefix::PrefixHash;
+use crate::kernels::kept_as;
 use crate::kv_cache::{KeyValues, KvPiece};
 
 /// The keys and values that one request has computed or found; dropping it gives its blocks back.
@@ -102,8 +103,8 @@ impl KeyValues for KvSequence {
         }
         let pool = Arc::clone(&self.pool);
         let Some(blocks) = pool.layer(layer) else { candle_core::bail!("the pool has no layer {layer}") };
-        self.write(&blocks.keys, keys)?;
-        self.write(&blocks.values, values)?;
+        self.write(&blocks.keys, &kept_as(keys, blocks.keys.dtype())?)?;
+        self.write(&blocks.values, &kept_as(values, blocks.values.dtype())?)?;
         if new == 1 {
             return self.pieces(blocks, needed);
         }

@@ -3,7 +3,7 @@
 //! The encoder is run layer by layer by whoever owns the computation, since all of it takes long. The decoder keeps keys and
 //! values of its tokens in a cache, and those of what was heard in [`Heard`], made once a window.
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, softmax_last_dim};
 
 use super::config::{StackConfig, WhisperConfig};
@@ -222,7 +222,7 @@ impl Whisper {
 
     /// A cache for the tokens of one window.
     pub fn cache(&self) -> KvCache {
-        KvCache::new(self.decoder.len(), self.context())
+        KvCache::new(self.decoder.len(), DType::F32, self.context())
     }
 
     /// Reads more tokens; the logits after each, `[tokens][vocabulary]`.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use provost_gpu_infer::{ChatModel, ComputeDevice, Decoder, Generation, KvPool, ModelSource, Network, Step, Turn};
-use provost_types::{ChatMessage, ChatRequest};
+use provost_types::ChatRequest;
 
 pub fn fixtures() -> PathBuf {
     Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures")
@@ -58,20 +58,7 @@ pub fn row_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 pub fn request(text: &str, max_tokens: u32) -> ChatRequest {
-    ChatRequest {
-        tenant: String::new(),
-        model: String::new(),
-        messages: vec![ChatMessage::new("user", text)],
-        max_tokens,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: None,
-        schema: None,
-        tools: None,
-        prompt: None,
-    }
+    ChatRequest::greedy("", "", text, max_tokens)
 }
 
 /// The tensors of a fixture's weight file.

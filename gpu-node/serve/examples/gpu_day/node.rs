@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use provost_gpu_serve::{DeviceChoice, GpuConfig, GpuNode};
-use provost_types::{ChatEvent, ChatMessage, ChatRequest, Inference};
+use provost_types::{ChatEvent, ChatRequest, Inference};
 
 use crate::{MODELS, Outcome};
 
@@ -30,20 +30,7 @@ pub(crate) fn start(device: DeviceChoice, models: &Path, bytes: u64, room_for: u
 
 /// Has an answer of so many tokens made, to its end.
 pub(crate) async fn ask(node: &GpuNode, model: &str, max_tokens: u32) -> Outcome<()> {
-    let request = ChatRequest {
-        tenant: "gpu-day".to_owned(),
-        model: model.to_owned(),
-        messages: vec![ChatMessage::new("user", "go on")],
-        max_tokens,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: None,
-        schema: None,
-        tools: None,
-        prompt: None,
-    };
+    let request = ChatRequest::greedy("gpu-day", model, "go on", max_tokens);
     let mut events = node.chat(request).await?;
     while let Some(event) = events.next().await {
         if let ChatEvent::End { .. } = event? {

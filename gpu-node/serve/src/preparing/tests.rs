@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, mpsc};
 
 use futures::{FutureExt, Stream, StreamExt};
-use provost_types::{ChatEvent, ChatMessage, ChatRequest, Inference, InferenceError, InferenceErrorKind};
+use provost_types::{ChatEvent, ChatRequest, Inference, InferenceError, InferenceErrorKind};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
@@ -44,20 +44,7 @@ fn holding(deadline: Duration) -> Holding {
 }
 
 fn asked(tenant: &str, max_tokens: u32) -> ChatRequest {
-    ChatRequest {
-        tenant: tenant.to_owned(),
-        model: "tiny-chat".to_owned(),
-        messages: vec![ChatMessage::new("user", "go on")],
-        max_tokens,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: None,
-        schema: None,
-        tools: None,
-        prompt: None,
-    }
+    ChatRequest::greedy(tenant, "tiny-chat", "go on", max_tokens)
 }
 
 fn slow(tenant: &str) -> ChatRequest {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use provost_gpu_serve::GpuNode;
-use provost_types::{ChatEvent, ChatMessage, ChatRequest, EmbedRequest, Inference, InferenceError, TokenUsage};
+use provost_types::{ChatEvent, ChatRequest, EmbedRequest, Inference, InferenceError, TokenUsage};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -123,20 +123,7 @@ fn write_bert(directory: &Path) {
 }
 
 pub fn chat(model: &str, text: &str, max_tokens: u32) -> ChatRequest {
-    ChatRequest {
-        tenant: "acme".to_owned(),
-        model: model.to_owned(),
-        messages: vec![ChatMessage::new("user", text)],
-        max_tokens,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: None,
-        schema: None,
-        tools: None,
-        prompt: None,
-    }
+    ChatRequest::greedy("acme", model, text, max_tokens)
 }
 
 pub fn sampled(model: &str, seed: u64, max_tokens: u32) -> ChatRequest {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use provost_gpu_infer::ComputeDevice;
-use provost_types::{ChatEvent, ChatMessage, ChatRequest, Inference, InferenceError};
+use provost_types::{ChatEvent, ChatRequest, Inference, InferenceError};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tokio::task::JoinHandle;
@@ -70,20 +70,7 @@ fn holding(adapter: &Path) -> (Arc<GpuNode>, Sender<()>) {
 
 fn asking(node: &Arc<GpuNode>) -> JoinHandle<Result<bool, InferenceError>> {
     let node = Arc::clone(node);
-    let request = ChatRequest {
-        tenant: "acme".to_owned(),
-        model: "tuned".to_owned(),
-        messages: vec![ChatMessage::new("user", "go on")],
-        max_tokens: 2,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: None,
-        schema: None,
-        tools: None,
-        prompt: None,
-    };
+    let request = ChatRequest::greedy("acme", "tuned", "go on", 2);
     tokio::spawn(async move {
         let mut events = node.chat(request).await?;
         let mut has_ended = false;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use provost_gpu_infer::ComputeDevice;
-use provost_types::{ChatEvent, ChatMessage, ChatRequest, Inference, InferenceError, InferenceErrorKind};
+use provost_types::{ChatEvent, ChatRequest, Inference, InferenceError, InferenceErrorKind};
 
 use super::*;
 use crate::config::GpuConfig;
@@ -28,20 +28,7 @@ fn refusing(times: usize) -> Arc<GpuNode> {
 }
 
 async fn answer(node: &GpuNode, model: &str) -> Result<(), InferenceError> {
-    let request = ChatRequest {
-        tenant: "acme".to_owned(),
-        model: model.to_owned(),
-        messages: vec![ChatMessage::new("user", "go on")],
-        max_tokens: 2,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: None,
-        stop: Vec::new(),
-        logprobs: None,
-        schema: None,
-        tools: None,
-        prompt: None,
-    };
+    let request = ChatRequest::greedy("acme", model, "go on", 2);
     let mut events = node.chat(request).await?;
     let mut has_ended = false;
     while let Some(event) = events.next().await {
