@@ -18,8 +18,11 @@ use crate::{
     tally::Tally,
 };
 
-/// How far back a quote is looked for: less than a stream keeps of what it has released.
+/// How far back a quote is looked for: in a text that may be a stream's, less than the stream keeps of what it has released,
+/// with the backslashes before the quote.
 const NEAR: usize = 64;
+/// The same in a string of JSON, which is there as a whole.
+const NEAR_IN_STRING: usize = 4096;
 
 /// For whom a text is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,10 +170,11 @@ impl Guard {
 
 /// The last quote before a number, with its backslashes: it says how deep JSON stands in the text.
 fn quote_near(buf: &[u8], at: usize, written: Written) -> Option<&[u8]> {
-    let before = buf.get(at.saturating_sub(NEAR)..at)?;
-    let quote = memrchr(b'"', before)?;
-    let slashes = before.get(..quote)?.iter().rev().take_while(|b| **b == b'\\').count();
+    let near = if written == Written::InString { NEAR_IN_STRING } else { NEAR };
+    let from = at.saturating_sub(near);
+    let quote = from + memrchr(b'"', buf.get(from..at)?)?;
+    let slashes = buf.get(..quote)?.iter().rev().take(SLASHES_MAX + 1).take_while(|b| **b == b'\\').count();
     // Within a string a bare quote is its own first one.
     let outside = written == Written::InString && slashes == 0;
-    (!outside && slashes <= SLASHES_MAX).then(|| before.get(quote - slashes..=quote)).flatten()
+    (!outside && slashes <= SLASHES_MAX).then(|| buf.get(quote - slashes..=quote)).flatten()
 }

