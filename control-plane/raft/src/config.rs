@@ -149,6 +149,10 @@ pub struct Timings {
     /// The word that entries are committed waits so long for further entries, which carry it to the followers without a
     /// message of its own; 0: it is sent at once. Commits do not wait for it, only what followers apply.
     pub commit_notice_ms: u64,
+    /// Entries go at once to as many followers as make a quorum with the leader, those that answer fastest; to the others
+    /// they go at least this long one message after another, several in one; 0: to all at once. A commit waits so long for
+    /// another follower where one that was fast does not answer.
+    pub spare_wait_ms: u64,
 }
 
 impl Default for Timings {
@@ -160,6 +164,7 @@ impl Default for Timings {
             install_snapshot_ms: 60_000,
             quorum_loss_probe_ms: 4_000,
             commit_notice_ms: 0,
+            spare_wait_ms: 0,
         }
     }
 }

@@ -31,6 +31,7 @@ mod membership;
 mod membership_rules;
 mod metrics;
 mod network;
+mod pace;
 mod peer_service;
 mod propose;
 mod raft_types;

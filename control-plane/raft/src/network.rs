@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::{
     GroupConfig, Peer, RpcKind, Transport, TransportError, codec,
+    pace::{Pace, Paced},
     raft_types::{LogId, MetricsReceiver, Snapshot, Types, Vote, room},
     snapshot_file::SnapshotFile,
 };
@@ -61,14 +62,18 @@ pub(crate) struct Network {
     group: String,
     append_limit: Duration,
     commit_notice: Duration,
+    spare_wait: Duration,
     members: Members,
+    pace: Arc<Pace>,
 }
 
 impl Network {
     pub(crate) fn new(transport: Arc<dyn Transport>, config: &GroupConfig, members: Members) -> Self {
         let append_limit = config.timings.append_limit();
         let commit_notice = Duration::from_millis(config.timings.commit_notice_ms);
-        Self { transport, node_id: config.node_id, group: config.name.clone(), append_limit, commit_notice, members }
+        let spare_wait = Duration::from_millis(config.timings.spare_wait_ms);
+        let (node_id, group, pace) = (config.node_id, config.name.clone(), Arc::default());
+        Self { transport, node_id, group, append_limit, commit_notice, spare_wait, members, pace }
     }
 }
 
@@ -82,7 +87,9 @@ impl RaftNetworkFactory<Types> for Network {
             peer: Peer { id: target, address: node.addr.clone(), group: self.group.clone() },
             append_limit: self.append_limit,
             commit_notice: self.commit_notice,
+            spare_wait: self.spare_wait,
             members: self.members.clone(),
+            pace: self.pace.clone(),
         }
     }
 }
@@ -98,10 +105,23 @@ pub(crate) struct Link {
     peer: Peer,
     append_limit: Duration,
     commit_notice: Duration,
+    spare_wait: Duration,
     members: Members,
+    pace: Arc<Pace>,
 }
 
 impl Link {
+    /// Whether this peer is one of the voters that make a quorum with this leader and answer fastest; while the membership
+    /// changes each of them is.
+    fn is_needed(&self, paced: &Paced) -> bool {
+        let Some(metrics) = self.members.get().filter(|_| !self.spare_wait.is_zero()) else { return true };
+        let metrics = metrics.borrow_watched();
+        match metrics.membership_config.membership().get_joint_config().as_slice() {
+            [voters] if voters.contains(&self.from) => paced.is_needed(voters),
+            _ => true,
+        }
+    }
+
     /// The peer at its current address: openraft keeps a link when only the address changes.
     fn peer(&self) -> Peer {
         let mut peer = self.peer.clone();
@@ -195,6 +215,26 @@ fn refute(
     }
 }
 
+/// Requests at least so long one after another while `is_needed` says no: what comes in the meantime shares the next one.
+fn gathered<S>(
+    requests: S,
+    wait: Duration,
+    paced: Arc<Paced>,
+    is_needed: impl Fn(&Paced) -> bool + Send + Sync,
+) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin,
+{
+    let start = (requests, paced, is_needed, None);
+    Box::pin(stream::unfold(start, move |(mut requests, paced, is_needed, last)| async move {
+        if let Some(last) = last {
+            paced.wait(last + wait, || is_needed(&paced)).await;
+        }
+        let request = requests.next().await?;
+        Some((request, (requests, paced, is_needed, Some(Instant::now()))))
+    }))
+}
+
 /// Requests without those that nobody misses: one without entries only tells a follower how far the log is committed, and
 /// so does the next one. It waits for that so long at most, and is left out when it comes. The first request of a stream goes
 /// at once: it may be the question how far the follower's log is the leader's.
@@ -253,8 +293,19 @@ impl RaftNetworkV2<Types> for Link {
     {
         let link: &'s Link = self;
         let timeout = option.soft_ttl().max(self.append_limit);
+        let paced = Arc::new(link.pace.begin(link.peer.id));
+        let input = gathered(input, link.spare_wait, paced.clone(), |paced| link.is_needed(paced));
         let requests = with_few_notices(input, link.commit_notice);
-        let answers = requests.map(move |rpc| link.append(&rpc, timeout)).buffered(MAX_PIPELINED_APPENDS);
+        let append = move |rpc| {
+            paced.sent();
+            let (answer, paced) = (link.append(&rpc, timeout), paced.clone());
+            answer.inspect(move |answer| {
+                if let Ok(Ok(matched)) = answer {
+                    paced.answered(matched.map_or(0, |id| id.index));
+                }
+            })
+        };
+        let answers = requests.map(append).buffered(MAX_PIPELINED_APPENDS);
         let start = (Box::pin(answers), None);
         let answers = stream::unfold(Some(start), |state| async move {
             let (mut answers, acknowledged) = state?;
@@ -310,6 +361,8 @@ impl RaftNetworkV2<Types> for Link {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use openraft::{EntryPayload, vote::leader_id_std::CommittedLeaderId};
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -354,5 +407,31 @@ mod tests {
         drop(send);
         assert_eq!(next().await, Some((0, Some(7), 5)), "nothing comes any more");
         assert_eq!(next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whom_no_commit_needs_is_asked_less_often() {
+        const WAIT: Duration = Duration::from_millis(4);
+        let (begin, needed) = (Instant::now(), AtomicBool::new(true));
+        let endless = Box::pin(stream::repeat_with(|| request(1, 1)));
+        let pace = Arc::new(Pace::default());
+        let mut out = gathered(endless, WAIT, Arc::new(pace.begin(2)), |_| needed.load(Ordering::Relaxed));
+        let mut next = async || {
+            out.next().await.unwrap();
+            begin.elapsed().as_millis()
+        };
+        assert_eq!((next().await, next().await), (0, 0), "needed");
+        needed.store(false, Ordering::Relaxed);
+        assert_eq!((next().await, next().await), (4, 8), "not needed");
+        tokio::time::advance(Duration::from_millis(10)).await;
+        assert_eq!((next().await, next().await), (18, 22), "the first after a while at once");
+        let other = pace.begin(3);
+        let (at, ()) = tokio::join!(next(), async {
+            tokio::time::sleep(WAIT / 4).await;
+            needed.store(true, Ordering::Relaxed);
+            drop(other);
+        });
+        assert_eq!(at, 23, "the other one is gone");
+        assert_eq!(next().await, 23);
     }
 }

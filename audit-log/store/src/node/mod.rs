@@ -40,6 +40,9 @@ pub const AUDIT_GROUP: &str = "audit";
 const FORWARDING: Forwarding = Forwarding { leader_wait_ms: 1_500, commit_wait_ms: 2_500, gathers: false };
 /// A busy log's next records come sooner and carry the word of a commit; an idle one's followers apply so much later.
 const COMMIT_NOTICE_MS: u64 = 5;
+/// So long a follower without which a quorum has the records may be behind, and so much later a commit comes where the faster
+/// one ends: far below a caller's deadline, and some of a busy log's records.
+const SPARE_WAIT_MS: u64 = 4;
 /// A key of bodies that has to be made is waited for so long.
 const KEY_DEADLINE: Duration = Duration::from_secs(4);
 /// A look at the machine waits so long for it.
@@ -108,7 +111,8 @@ impl AuditNode {
             None => Arc::new(NoPeers),
             Some(peers) => {
                 group_config.address = peers.address.clone();
-                group_config.timings = Timings { commit_notice_ms: COMMIT_NOTICE_MS, ..peers.timings };
+                group_config.timings =
+                    Timings { commit_notice_ms: COMMIT_NOTICE_MS, spare_wait_ms: SPARE_WAIT_MS, ..peers.timings };
                 group_config.retention = peers.retention;
                 group_config.forwarding = FORWARDING;
                 group_config.membership.promotion = Some(peers.promotion);

@@ -81,6 +81,7 @@ fn config(host: &Host) -> GroupConfig {
         install_snapshot_ms: 2_000,
         // In half of the runs, so that both are tried.
         commit_notice_ms: host.seed % 2 * 20,
+        spare_wait_ms: host.seed % 3 * 15,
     };
     config.retention = Retention { snapshot_every_entries: 150, keep_entries: 50, ..Retention::default() };
     config.forwarding.leader_wait_ms = 1_500;

@@ -71,6 +71,7 @@ fn apart(config: &mut GroupConfig) {
     calm(config);
     config.forwarding.gathers = false;
     config.timings.commit_notice_ms = 5;
+    config.timings.spare_wait_ms = 4;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
