@@ -275,9 +275,11 @@ NGINX
   until_true "nginx does not start" test -s "$dir/nginx/pid"
 }
 
-# start_three: three nodes, each with control plane, audit log and data plane.
+# start_three: three nodes, each with control plane, audit log and data plane, and with a third of the processors, as
+# `provost dev --nodes 3` starts them.
 start_three() {
-  local n i peers made=$dir/cluster.json
+  local n i peers made=$dir/cluster.json share=$(($(nproc) / 3))
+  ((share > 0)) || share=1
   for n in 0 1 2; do
     mkdir -p "$dir/n$n/data"
     peers=
@@ -307,7 +309,8 @@ TOML
     --join n1=control-plane,audit-log,data-plane --join n2=control-plane,audit-log,data-plane >"$made"
   for n in 1 2; do (umask 077 && of "$made" join_tokens "n$n" >"$dir/n$n/token"); done
   for n in 0 1 2; do
-    "$provost" server --config "$dir/n$n/provost.toml" >"$dir/n$n.log" 2>&1 &
+    PROVOST_THREADS=${PROVOST_THREADS:-$share} PROVOST_HUGE_PAGES=${PROVOST_HUGE_PAGES:-0} \
+      "$provost" server --config "$dir/n$n/provost.toml" >"$dir/n$n.log" 2>&1 &
     running[$!]=1
     pid[n$n]=$!
     sleep 0.3

@@ -34,6 +34,16 @@ pub fn shared_by(processes: usize) -> usize {
     (available() / processes.max(1)).max(1)
 }
 
+/// Variables for each of `processes` of this program that share this machine: a part of its processors, and small pages, of
+/// which all have the program's text together; on huge ones each would have a copy.
+pub fn environment_of(processes: usize) -> Vec<(&'static str, String)> {
+    let threads = (THREADS, shared_by(processes).to_string());
+    #[cfg(target_os = "linux")]
+    return vec![threads, (crate::huge_pages::HUGE_PAGES, "0".to_owned())];
+    #[cfg(not(target_os = "linux"))]
+    vec![threads]
+}
+
 /// Processors that this process may use: its affinity and the quota of its container are counted.
 pub fn available() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)

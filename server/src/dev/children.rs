@@ -128,10 +128,7 @@ fn spawn(spec: &ChildSpec) -> anyhow::Result<(Child, Option<ChildStdin>)> {
             command.env_remove(name);
         }
     }
-    command.env(threads::THREADS, threads::shared_by(super::three::VOTERS as usize).to_string());
-    // Processes of one program share its text; on huge pages each would have a copy.
-    #[cfg(target_os = "linux")]
-    command.env(crate::huge_pages::HUGE_PAGES, "0");
+    command.envs(threads::environment_of(super::three::VOTERS as usize));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
     let started = command.spawn();
     let mut child = started.with_context(|| format!("PV-DEV-CHILD: voter {} cannot be started", spec.name))?;

@@ -2,7 +2,7 @@
 //!
 //! They are made and joined as `provost cluster init` and `provost server` do it in production, on free ports of the
 //! loopback network; every node has the control plane, the audit log and the data plane, but for those that only serve
-//! beside one that does. A lone node's records are synced to its own disk before a call goes on; those of three are on two
+//! beside one that does. Several have their parts of the processors, as the voters of `provost dev --nodes 3`. A lone node's records are synced to its own disk before a call goes on; those of three are on two
 //! of their disks.
 
 use std::{
@@ -25,7 +25,7 @@ use super::{
     node_files::{EVERY_ROLE, ModelsOf, PORTS_EACH, Planned, Ports, SERVING, ca, config, init, write},
     program::{LOOK_EVERY, Program, START_LIMIT, Scratch, free_ports, ourselves},
 };
-use crate::{bench::process::Watched, failure::Failure};
+use crate::{bench::process::Watched, failure::Failure, threads::environment_of};
 
 /// A page of metrics comes at once or not at all.
 const METRICS_LIMIT: Duration = Duration::from_secs(5);
@@ -93,6 +93,10 @@ impl Cluster {
         for (node, own) in names.iter().zip(&planned) {
             let folder = folder.join(node);
             let mut command = ourselves()?;
+            if planned.len() > 1 {
+                let told = |name: &str| std::env::var_os(name).is_some();
+                command.envs(environment_of(planned.len()).into_iter().filter(|(name, _)| !told(name)));
+            }
             command.args(["server", "--until-stdin-closes", "--config"]).arg(folder.join("provost.toml"));
             let program = Program::start(&format!("{name}/{node}"), command, &folder.join("log"), None)?;
             nodes.push(Node { program, ports: own.ports, folder });
