@@ -278,20 +278,7 @@ mod tests {
 
     #[test]
     fn a_request_says_what_the_release_before_did_not_know_only_where_it_asks_for_it() {
-        let mut request = ChatRequest {
-            tenant: "acme".to_owned(),
-            model: "m".to_owned(),
-            messages: vec![ChatMessage::new("user", "hi")],
-            max_tokens: 1,
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: None,
-            stop: Vec::new(),
-            logprobs: None,
-            schema: None,
-            tools: None,
-            prompt: None,
-        };
+        let mut request = ChatRequest::greedy("acme", "m", "hi", 1);
         let written = serde_json::to_value(&request).unwrap();
         assert!(written.get("prompt").is_none(), "{written}");
         assert_eq!(serde_json::from_value::<ChatRequest>(written).unwrap(), request);

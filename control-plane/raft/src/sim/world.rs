@@ -79,7 +79,7 @@ fn config(host: &Host) -> GroupConfig {
         election_max_ms: 600,
         quorum_loss_probe_ms: 1_200,
         install_snapshot_ms: 2_000,
-        // In half of the runs, so that both are tried.
+        // Not in all runs, so that both are tried.
         commit_notice_ms: host.seed % 2 * 20,
         spare_wait_ms: host.seed % 3 * 15,
     };

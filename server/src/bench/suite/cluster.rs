@@ -2,8 +2,8 @@
 //!
 //! They are made and joined as `provost cluster init` and `provost server` do it in production, on free ports of the
 //! loopback network; every node has the control plane, the audit log and the data plane, but for those that only serve
-//! beside one that does. Several have their parts of the processors, as the voters of `provost dev --nodes 3`. A lone node's records are synced to its own disk before a call goes on; those of three are on two
-//! of their disks.
+//! beside one that does. Several have their parts of the processors, as the voters of `provost dev --nodes 3`. A lone
+//! node's records are synced to its own disk before a call goes on; those of three are on two of their disks.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
