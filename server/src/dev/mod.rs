@@ -123,7 +123,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         agents: AgentConfig { tls: Some(local_tls(&data_dir)), max_calls: args.max_calls, ..AgentConfig::default() },
     })
     .await?;
-    let outcome = serve_until(stop, &node, start, |token| dev_file(&node, &data_dir, token)).await;
+    let outcome = serve_until(stop, &node, &data_dir, start, |token| dev_file(&node, &data_dir, token)).await;
     let _ = std::fs::remove_file(DevFile::path(&data_dir));
     node.shutdown(DRAIN_LIMIT).await?;
     outcome
@@ -172,7 +172,8 @@ async fn run_three(
             }
         }
     };
-    let serving = serve_until(stop, &three, start, |given| {
+    let plugins_dir = three.own_dir();
+    let serving = serve_until(stop, &three, &plugins_dir, start, |given| {
         given.clone_into(&mut token.borrow_mut());
         three_file(&three, given)
     });
@@ -185,14 +186,16 @@ async fn run_three(
     outcome
 }
 
+/// `plugins_dir`: where relative paths of plugins begin.
 async fn serve_until<G: governed::Governed>(
     stop: impl Future<Output = ()>,
     node: &G,
+    plugins_dir: &Path,
     start: Start<'_>,
     describe: impl FnOnce(&str) -> DevFile,
 ) -> anyhow::Result<()> {
     let Start { args, data_dir, anonymous } = start;
-    first_start::apply_config(node, &args.config, data_dir).await?;
+    first_start::apply_config(node, &args.config, plugins_dir).await?;
     if let Some(tenant) = anonymous {
         first_start::grant_anonymous(node, tenant).await?;
     }

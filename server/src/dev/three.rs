@@ -182,9 +182,14 @@ impl Three {
         &self.server
     }
 
+    /// The data folder of the process's own roles.
+    pub fn own_dir(&self) -> PathBuf {
+        self.data_dir.join("dev")
+    }
+
     /// Where the audit log lies.
     pub fn audit_dir(&self) -> PathBuf {
-        self.data_dir.join("dev").join("audit")
+        self.own_dir().join("audit")
     }
 
     /// The CA of what agents are served with here. That of the nodes is another one.

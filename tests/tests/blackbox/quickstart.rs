@@ -11,6 +11,13 @@ fn sql(dev: &Dev, statement: &str) -> std::process::Output {
 }
 
 #[test]
+fn the_quickstart_answers_with_three_voters_too() {
+    let dev = Dev::start(None, &["--nodes", "3"]);
+    let answer = sql(&dev, QUERY);
+    assert!(answer.status.success(), "{}", text(&answer));
+}
+
+#[test]
 fn a_copy_of_the_quickstart_serves_what_the_quickstart_serves() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("mine");
