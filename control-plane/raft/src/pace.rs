@@ -12,8 +12,9 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// Of the usual time of an answer, the newest one's part is one in so many.
-const WEIGHT: u32 = 8;
+/// Of the usual time of an answer, the newest one's part is one in so many: each change of who is first costs more than some
+/// slow answers do, and who does not answer at all is noticed otherwise.
+const WEIGHT: u32 = 64;
 /// Who lacks more entries than this is catching up: its answers commit nothing new, however fast they come.
 const BEHIND: u64 = 1_000;
 /// Who is asked at once has more to do and may take a third longer than another that would take its place.
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(needed(), (false, true), "two answers");
         answer(&one, MS * 5 / 2).await;
         assert_eq!(needed(), (false, true), "nearly as fast is no reason");
-        for _ in 0..9 {
+        for _ in 0..WEIGHT {
             answer(&one, MS).await;
         }
         assert_eq!(needed(), (true, false), "one answers faster");
@@ -170,7 +171,7 @@ mod tests {
         one.answered(0);
         one.answered(0);
         assert_eq!(needed(), (true, false), "late once is not slow");
-        for _ in 0..9 {
+        for _ in 0..WEIGHT {
             answer(&one, 9 * MS).await;
         }
         assert_eq!(needed(), (false, true), "late again and again is");
