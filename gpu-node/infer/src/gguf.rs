@@ -249,9 +249,9 @@ struct WeightReader<'a> {
 impl WeightReader<'_> {
     fn decoder(&mut self, config: &DecoderConfig) -> Result<DecoderWeights, InferError> {
         let table = self.matrix(TOKENS, config.vocabulary, config.hidden)?;
-        let tokens = TokenTable::new(table);
+        let tokens = TokenTable::new(table.clone());
         let output = match config.tied {
-            true => tokens.tied_output(),
+            true => self.quantised(table)?,
             false => self.linear(OUTPUT, config.hidden, config.vocabulary)?,
         };
         let layers = (0..config.layers).map(|index| self.layer(config, index)).collect::<Result<_, _>>()?;
@@ -285,7 +285,12 @@ impl WeightReader<'_> {
     }
 
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, InferError> {
-        Ok(Linear::quantised(self.matrix(name, outputs, inputs)?))
+        let weight = self.matrix(name, outputs, inputs)?;
+        self.quantised(weight)
+    }
+
+    fn quantised(&self, weight: QMatMul) -> Result<Linear, InferError> {
+        Linear::quantised(weight).map_err(|e| unread(&self.gguf.at, &e))
     }
 
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<QMatMul, InferError> {

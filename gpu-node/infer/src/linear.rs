@@ -1,7 +1,12 @@
 //! A linear layer whose weights are dense or quantised.
 
+use std::sync::Arc;
+
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{Module, Result, Tensor};
+
+use crate::kernels::{Tiles, products};
+use crate::packed::has_amx;
 
 /// Fewer rows than these are few: with more, some kinds of weights have faster products that take one matrix at a time.
 const FEW_ROWS: usize = 32;
@@ -10,16 +15,24 @@ const FEW_ROWS: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     weight: QMatMul,
+    /// The same weights, where products with them are faster so.
+    tiles: Option<Arc<Tiles>>,
     bias: Option<Tensor>,
 }
 
 impl Linear {
     pub(crate) fn dense(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight: QMatMul::Tensor(weight), bias }
+        Self { weight: QMatMul::Tensor(weight), tiles: None, bias }
     }
 
-    pub(crate) fn quantised(weight: QMatMul) -> Self {
-        Self { weight, bias: None }
+    /// # Errors
+    /// When the weights are not as many as their shape says.
+    pub(crate) fn quantised(weight: QMatMul) -> Result<Self> {
+        let tiles = match &weight {
+            QMatMul::QTensor(weight) => Tiles::of(weight)?.map(Arc::new),
+            QMatMul::Tensor(_) | QMatMul::TensorF16(_) => None,
+        };
+        Ok(Self { weight, tiles, bias: None })
     }
 
     /// Weight (`[out, in]`) and bias, where the weight is dense.
@@ -33,10 +46,13 @@ impl Linear {
     /// What each of some layers makes of the same rows. Where their weights allow it, the rows are quantised once for all of
     /// them, and all threads are asked once.
     pub(crate) fn together<const N: usize>(linears: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let rows = x.dim(0)?;
+        let tiles: Vec<&Tiles> = linears.iter().filter_map(|linear| linear.tiles_for(rows)).collect();
         let weights: Vec<&QTensor> = linears.iter().filter_map(|linear| linear.quantised_weight()).collect();
-        let is_few = x.dim(0)? < FEW_ROWS;
+        let is_few = rows < FEW_ROWS;
         let suited = weights.len() == N && weights.iter().all(|weight| is_few || weight.dtype() == GgmlDType::Q8_0);
         let mut outputs = match suited {
+            _ if tiles.len() == N => products(&tiles, x)?,
             true => QTensor::gemv_fused_shared_lhs(&weights, x)?.unwrap_or_default(),
             false => Vec::new(),
         };
@@ -62,8 +78,18 @@ impl Linear {
         }
     }
 
+    /// The tiles, unless candle has faster products: with many rows those with four-bit weights use AMX where it is.
+    fn tiles_for(&self, rows: usize) -> Option<&Tiles> {
+        let tiles = self.tiles.as_deref()?;
+        let has_faster = rows >= FEW_ROWS && tiles.dtype() == GgmlDType::Q4K && has_amx();
+        (!has_faster).then_some(tiles)
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.weight.forward(x)?;
+        let y = match self.tiles_for(x.dim(0)?) {
+            Some(tiles) => tiles.product(x)?,
+            None => self.weight.forward(x)?,
+        };
         match &self.bias {
             None => Ok(y),
             Some(bias) => y.broadcast_add(bias),
@@ -71,7 +97,7 @@ impl Linear {
     }
 }
 
-/// Vectors of tokens, dense or quantised; may double as the output layer.
+/// Vectors of tokens, dense or quantised.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenTable(QMatMul);
 
@@ -83,11 +109,6 @@ impl TokenTable {
     /// Rows of `ids` (`u32`, one dimension).
     pub(crate) fn rows(&self, ids: &Tensor) -> Result<Tensor> {
         self.0.embedding(ids)
-    }
-
-    /// The same weights as an output layer.
-    pub(crate) fn tied_output(&self) -> Linear {
-        Linear::quantised(self.0.clone())
     }
 }
 
@@ -107,7 +128,7 @@ mod tests {
     fn layers_together_are_the_same_as_one_by_one() {
         let quantised = |outputs: usize, step: f32, dtype: GgmlDType| {
             let weight = QTensor::quantize(&numbers(outputs, 256, step), dtype).unwrap();
-            Linear::quantised(QMatMul::from_qtensor(weight).unwrap())
+            Linear::quantised(QMatMul::from_qtensor(weight).unwrap()).unwrap()
         };
         let kinds =
             [(GgmlDType::Q8_0, GgmlDType::Q8_0), (GgmlDType::Q4K, GgmlDType::Q4K), (GgmlDType::Q4K, GgmlDType::Q6K)];

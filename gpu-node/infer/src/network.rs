@@ -53,9 +53,9 @@ fn decoder_weights(
     place: &Place,
 ) -> Result<DecoderWeights, InferError> {
     let table = files.tensor("model.embed_tokens.weight", &[config.vocabulary, config.hidden], place)?;
-    let tokens = TokenTable::new(QMatMul::Tensor(table));
+    let tokens = TokenTable::new(QMatMul::Tensor(table.clone()));
     let output = match config.tied {
-        true => tokens.tied_output(),
+        true => Linear::dense(table, None),
         false => files.linear("lm_head", config.hidden, config.vocabulary, false, place)?,
     };
     let layers = (0..config.layers)

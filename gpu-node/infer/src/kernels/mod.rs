@@ -1,7 +1,9 @@
-//! What a processor computes between the products of matrices: attention, its softmax, and the gate of a layer.
+//! What candle computes on a processor more slowly than it could be: attention, its softmax, the gate of a layer, and the products
+//! with weights of four and six bits.
 //!
-//! Purpose: candle's operations do each of these in several passes over fresh memory, attention of a single position on one
-//! thread, and read keys and values that do not lie in a row through a copy. These do it in one pass, on all threads.
+//! Purpose: candle's operations do each of the first three in several passes over fresh memory, attention of a single position on
+//! one thread, and read keys and values that do not lie in a row through a copy. These do it in one pass, on all threads. Why the
+//! products are here says `tiles`.
 //! Invariants: nothing here panics (a panic on candle's threads leaves them unusable); each part of an output is written by one
 //! thread; what is not a number stays not a number, so that damaged weights are still noticed.
 //! Left out: devices other than the processor, gradients (`tune` uses operations that have them), and computing in 16 bits: keys
@@ -14,9 +16,11 @@ mod halves;
 mod lanes;
 mod softmax;
 mod threads;
+mod tiles;
 mod wide;
 
 pub(crate) use attention::attend_one;
 pub(crate) use gate::gate;
 pub(crate) use halves::kept_as;
 pub(crate) use softmax::causal_softmax;
+pub(crate) use tiles::{TILE_COLUMNS, TILE_ROWS, Tiles, has_tiles, products, tiles_bytes};

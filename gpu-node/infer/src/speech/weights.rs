@@ -23,7 +23,7 @@ struct Reader<'a> {
 pub(crate) fn load(config: WhisperConfig, files: &SafetensorsFiles, place: &Place) -> Result<Whisper, InferError> {
     let reader = Reader { files, place, hidden: config.hidden };
     let table = reader.table("decoder.embed_tokens", config.vocabulary)?;
-    let tokens = TokenTable::new(QMatMul::Tensor(table));
+    let tokens = TokenTable::new(QMatMul::Tensor(table.clone()));
     let StackConfig { layers, intermediate, .. } = config.encoder;
     let encoder = (0..layers).map(|n| reader.layer(&format!("encoder.layers.{n}"), intermediate));
     let encoder = encoder.collect::<Result<_, _>>()?;
@@ -38,7 +38,7 @@ pub(crate) fn load(config: WhisperConfig, files: &SafetensorsFiles, place: &Plac
         },
         encoder,
         encoder_norm: reader.norm("encoder.layer_norm")?,
-        output: tokens.tied_output(),
+        output: Linear::dense(table, None),
         tokens,
         positions: reader.table("decoder.embed_positions", config.decoder.positions)?,
         decoder,
