@@ -535,27 +535,13 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
     pub(super) fn add_q4k<const N: usize>(tile: &TileQ4K, blocks: &[Block; N], sums: &mut [Sums; N]) {
-        let low = _mm512_set1_epi8(15);
-        let first = _mm512_set1_epi32(0xffff);
         let (mut totals, mut offsets) = ([_mm512_setzero_si512(); N], [_mm512_setzero_si512(); N]);
         for pair in 0..4 {
-            let mut products = [[_mm512_setzero_si512(); 2]; N];
-            for at in 8 * pair..8 * pair + 8 {
-                let values = words(&tile.values[at]);
-                let (some, others) =
-                    (_mm512_and_si512(values, low), _mm512_and_si512(_mm512_srli_epi16::<4>(values), low));
-                let half = at / 4 % 2;
-                for (products, block) in products.iter_mut().zip(blocks) {
-                    products[half] = _mm512_dpbusd_epi32(products[half], some, all(block.values[2 * at]));
-                    products[half] = _mm512_dpbusd_epi32(products[half], others, all(block.values[2 * at + 1]));
-                }
-            }
-            let (scales, mins) =
-                (_mm512_cvtepu8_epi16(pairs(&tile.scales[pair])), _mm512_cvtepu8_epi16(pairs(&tile.mins[pair])));
-            let scales = [_mm512_and_si512(scales, first), _mm512_srli_epi32::<16>(scales)];
-            for (((total, offset), products), block) in totals.iter_mut().zip(&mut offsets).zip(products).zip(blocks) {
-                *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(products[0], scales[0]));
-                *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(products[1], scales[1]));
+            let [first, second] = halves_of(_mm512_cvtepu8_epi16(pairs(&tile.scales[pair])));
+            scale(&mut totals, dots_q4k(tile, blocks, 2 * pair), first);
+            scale(&mut totals, dots_q4k(tile, blocks, 2 * pair + 1), second);
+            let mins = _mm512_cvtepu8_epi16(pairs(&tile.mins[pair]));
+            for (offset, block) in offsets.iter_mut().zip(blocks) {
                 *offset = _mm512_dpwssd_epi32(*offset, mins, all(block.sums_of_32[pair]));
             }
         }
@@ -567,44 +553,33 @@ mod x86 {
         }
     }
 
+    /// Of 32 columns. Kept apart, so that the compiler has the sums in registers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    fn dots_q4k<const N: usize>(tile: &TileQ4K, blocks: &[Block; N], number: usize) -> [__m512i; N] {
+        let low = _mm512_set1_epi8(15);
+        let mut dots = [_mm512_setzero_si512(); N];
+        for at in 4 * number..4 * number + 4 {
+            let values = words(&tile.values[at]);
+            let (some, others) = (_mm512_and_si512(values, low), _mm512_and_si512(_mm512_srli_epi16::<4>(values), low));
+            for (dots, block) in dots.iter_mut().zip(blocks) {
+                *dots = _mm512_dpbusd_epi32(*dots, some, all(block.values[2 * at]));
+                *dots = _mm512_dpbusd_epi32(*dots, others, all(block.values[2 * at + 1]));
+            }
+        }
+        dots
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     #[inline]
     pub(super) fn add_q6k<const N: usize>(tile: &TileQ6K, blocks: &[Block; N], sums: &mut [Sums; N]) {
-        let (low, high) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
         let (mut totals, mut offsets) = ([_mm512_setzero_si512(); N], [_mm512_setzero_si512(); N]);
         for pair in 0..8 {
-            let mut products = [[_mm512_setzero_si512(); 2]; N];
-            for half in 0..2 {
-                let at = 2 * pair + half;
-                let [a, b, top] = [words(&tile.values[at][0]), words(&tile.values[at][1]), words(&tile.values[at][2])];
-                // The low bits, and of the bits above them those two that are meant: (top & high) | low.
-                const AND_OR: i32 = 0b1110_1010;
-                let low_of = |values| _mm512_and_si512(values, low);
-                let fours = [
-                    _mm512_ternarylogic_epi32::<AND_OR>(_mm512_slli_epi16::<4>(top), high, low_of(a)),
-                    _mm512_ternarylogic_epi32::<AND_OR>(
-                        _mm512_slli_epi16::<2>(top),
-                        high,
-                        low_of(_mm512_srli_epi16::<4>(a)),
-                    ),
-                    _mm512_ternarylogic_epi32::<AND_OR>(top, high, low_of(b)),
-                    _mm512_ternarylogic_epi32::<AND_OR>(
-                        _mm512_srli_epi16::<2>(top),
-                        high,
-                        low_of(_mm512_srli_epi16::<4>(b)),
-                    ),
-                ];
-                for (products, block) in products.iter_mut().zip(blocks) {
-                    for (number, four) in fours.into_iter().enumerate() {
-                        products[half] = _mm512_dpbusd_epi32(products[half], four, all(block.values[4 * at + number]));
-                    }
-                }
-            }
             let scales = _mm512_cvtepi8_epi16(pairs(&tile.scales[pair]));
-            let each = [_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scales)), _mm512_srai_epi32::<16>(scales)];
-            for (((total, offset), products), block) in totals.iter_mut().zip(&mut offsets).zip(products).zip(blocks) {
-                *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(products[0], each[0]));
-                *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(products[1], each[1]));
+            let [first, second] = halves_of(scales);
+            scale(&mut totals, dots_q6k(tile, blocks, 2 * pair), first);
+            scale(&mut totals, dots_q6k(tile, blocks, 2 * pair + 1), second);
+            for (offset, block) in offsets.iter_mut().zip(blocks) {
                 *offset = _mm512_dpwssd_epi32(*offset, scales, all(block.sums_of_16[pair]));
             }
         }
@@ -614,6 +589,51 @@ mod x86 {
             let centred = _mm512_sub_epi32(total, _mm512_slli_epi32::<5>(offset));
             let scale = _mm512_mul_ps(d, _mm512_set1_ps(block.d));
             store(sums, _mm512_fmadd_ps(_mm512_cvtepi32_ps(centred), scale, load(sums)));
+        }
+    }
+
+    /// Of 16 columns.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    fn dots_q6k<const N: usize>(tile: &TileQ6K, blocks: &[Block; N], number: usize) -> [__m512i; N] {
+        let [a, b, top] = [0, 1, 2].map(|part| words(&tile.values[number][part]));
+        let low = _mm512_set1_epi8(15);
+        let fours = [
+            six_bits(_mm512_and_si512(a, low), _mm512_slli_epi16::<4>(top)),
+            six_bits(_mm512_and_si512(_mm512_srli_epi16::<4>(a), low), _mm512_slli_epi16::<2>(top)),
+            six_bits(_mm512_and_si512(b, low), top),
+            six_bits(_mm512_and_si512(_mm512_srli_epi16::<4>(b), low), _mm512_srli_epi16::<2>(top)),
+        ];
+        let mut dots = [_mm512_setzero_si512(); N];
+        for (dots, block) in dots.iter_mut().zip(blocks) {
+            for (at, four) in fours.into_iter().enumerate() {
+                *dots = _mm512_dpbusd_epi32(*dots, four, all(block.values[4 * number + at]));
+            }
+        }
+        dots
+    }
+
+    /// The low four bits of each byte, and above them two of those of `top`.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    fn six_bits(low: __m512i, top: __m512i) -> __m512i {
+        /// `(top & which) | low`, by the table of a function of three bits.
+        const AND_OR: i32 = 0b1110_1010;
+        _mm512_ternarylogic_epi32::<AND_OR>(top, _mm512_set1_epi8(0x30), low)
+    }
+
+    /// Both numbers of each pair, with their signs.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn halves_of(pairs: __m512i) -> [__m512i; 2] {
+        [_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs)), _mm512_srai_epi32::<16>(pairs)]
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn scale<const N: usize>(totals: &mut [__m512i; N], dots: [__m512i; N], scale: __m512i) {
+        for (total, dots) in totals.iter_mut().zip(dots) {
+            *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(dots, scale));
         }
     }
 
