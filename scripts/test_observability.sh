@@ -3,12 +3,12 @@
 # all three without an argument. Each says in one line what it lacks, and skips.
 #
 #   dashboards   a cluster of processes under load is scraped by Prometheus (Debian: prometheus); each query of each dashboard
-#                has data, each alert is evaluated and looks at series that there are
+#                has data, each panel is drawn in headless Chromium, each alert is evaluated and looks at series that there are
 #   trace        a trace from a client over a node to an upstream is one trace in a collector (Rotel, of PyPI)
 #   pages        pages that we make, the report of `provost bench suite` and the node's own, in headless Chromium
 #
 # Environment: PROVOST_BINARY (else the binary of the target folder that was built last), KEEP=1 (leave the data and logs of the
-# cluster there), PICTURES=DIR (keep pictures of the pages).
+# cluster there), PICTURES=DIR (keep pictures of the dashboards and pages).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -41,10 +41,10 @@ class Browser:
         expect(done.returncode == 0, f"{args[-1]}: the browser ended with {done.returncode}: {said[-1000:]}")
         return done.stdout.decode(errors="replace"), re.findall(r".*:CONSOLE.*", said)
 
-    def draw(self, name, url):
+    def draw(self, name, url, *args):
         """What the console said, and the picture."""
         picture = self.folder / f"{name}.png"
-        _, console = self.run(f"--screenshot={picture}", url)
+        _, console = self.run(*args, f"--screenshot={picture}", url)
         return console, picture.read_bytes()
 
     def check(self, name, url, texts):
@@ -55,6 +55,19 @@ class Browser:
         for text in texts:
             expect(text in page, f"{name}: the page does not say `{text}`")
         print(f"ok - {name}: drawn ({len(picture) // 1024} KiB), nothing on the console")
+
+
+def browser_here():
+    """The program of one, or None."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def keep(folder):
+    """Copies the pictures to where they are wanted."""
+    if kept := os.environ.get("PICTURES"):
+        pathlib.Path(kept).mkdir(parents=True, exist_ok=True)
+        for picture in folder.glob("*.png"):
+            shutil.copy(picture, kept)
 
 
 def play(program, browser, folder, stack):
@@ -95,7 +108,7 @@ def main():
     if program is None:
         print("pages: SKIPPED, there is no provost (PROVOST_BINARY, or build one)")
         return 0
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    found = browser_here()
     if found is None:
         print("pages: SKIPPED, Chromium is not installed (apt-get install chromium)")
         return 0
@@ -106,10 +119,7 @@ def main():
         except Failed as cause:
             print(f"not ok - {cause}", file=sys.stderr)
             return 1
-        if kept := os.environ.get("PICTURES"):
-            pathlib.Path(kept).mkdir(parents=True, exist_ok=True)
-            for picture in folder.glob("*.png"):
-                shutil.copy(picture, kept)
+        keep(folder)
     print("pages: passed")
     return 0
 
