@@ -1,5 +1,7 @@
 //! The tools' definitions.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use rmcp::{ErrorData, model::Tool};
 use serde_json::{Value, json};
 
@@ -123,6 +125,16 @@ pub(super) fn tools() -> Result<Vec<Tool>, ErrorData> {
             value(json!({"name": name, "description": described(name, description), "inputSchema": schema}))
         })
         .collect()
+}
+
+/// One of them, as it was when one was first asked for: its parameters do not change. The SDK asks with each call, and making all of
+/// them anew took ten times as long as the call.
+pub(super) fn tool(name: &str) -> Option<Tool> {
+    static BY_NAME: LazyLock<HashMap<String, Tool>> = LazyLock::new(|| {
+        let tools = tools().unwrap_or_default();
+        tools.into_iter().map(|tool| (tool.name.to_string(), tool)).collect()
+    });
+    BY_NAME.get(name).cloned()
 }
 
 /// How the names of further tools begin.

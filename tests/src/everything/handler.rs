@@ -177,8 +177,7 @@ impl ServerHandler for Everything {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        let own = definitions::tools().ok()?.into_iter().find(|t| t.name == name);
-        own.or_else(|| self.shared.more_tools.iter().find(|t| t.name == name).cloned())
+        definitions::tool(name).or_else(|| self.shared.more_tools.iter().find(|t| t.name == name).cloned())
     }
 
     async fn list_tools(
