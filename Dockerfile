@@ -46,8 +46,8 @@ COPY scripts/setup.sh scripts/setup.sh
 RUN scripts/setup.sh build
 COPY . .
 RUN scripts/rocksdb.sh
-# 150,000 addresses of a program that may lie anywhere take 24 bytes each, or, packed, about a bit: 3.6 MB of an image whose bound
-# is 150. It takes glibc 2.36 (Debian 12) to start such a program, which both base images have; packages do without.
+# 150,000 addresses of a program that may lie anywhere take 24 bytes each, or, packed, about a bit: 3.6 MB of an image that is to
+# be below 150 again. It takes glibc 2.36 (Debian 12) to start such a program, which both base images have; packages do without.
 RUN ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$(scripts/rocksdb.sh)" RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs" \
       cargo build --locked --release --package provost \
     && mkdir /provost && strip -o /provost/provost /build/release/provost && cp LICENSE /provost/ \

@@ -128,7 +128,7 @@ pub(super) fn tools() -> Result<Vec<Tool>, ErrorData> {
 }
 
 /// One of them, as it was when one was first asked for: its parameters do not change. The SDK asks with each call, and making all of
-/// them anew took ten times as long as the call.
+/// them anew took longer than the rest of the call.
 pub(super) fn tool(name: &str) -> Option<Tool> {
     static BY_NAME: LazyLock<HashMap<String, Tool>> = LazyLock::new(|| {
         let tools = tools().unwrap_or_default();
